@@ -1,0 +1,387 @@
+"""Models, settings and cases: what is compiled how, under which id, and how a subset is chosen.
+
+Nothing here imports torch, so that collecting stays fast: factories import what they need when they are called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from .errors import TrtgateError
+
+FRONTENDS = ("eager", "inductor", "dynamo")
+"""Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
+
+PRECISIONS = ("fp32", "fp16")
+"""Names that `Settings.precision` takes: the dtype that weights and floating-point inputs are cast to."""
+
+TENSORRT_FRONTENDS = frozenset({"dynamo"})
+DEFAULT_MIN_BLOCK_SIZE = 5  # CompilationSettings' own default from 2.11 to 2.14, pinned so that ids stay true
+
+OptionValue = bool | int | float | str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is compiled and fed.
+
+    Parameters
+    ----------
+    frontend, precision
+        One of `FRONTENDS`, one of `PRECISIONS`.
+    batch
+        Leading dimension of the inputs; None for a factory that takes no `batch`.
+    min_block_size
+        Least operators of an engine; only for frontends that lead to TensorRT.
+    options
+        Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name; checked against the installed
+        version before anything is compiled.
+    needs_gpu
+        Measured on a GPU only. Part of where a case runs, not of what it is, so not of its id.
+
+    """
+
+    frontend: str
+    precision: str = "fp32"
+    batch: int | None = None
+    min_block_size: int | None = None
+    options: dict[str, OptionValue] = {}
+    needs_gpu: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("frontend", self.frontend, FRONTENDS)
+        _one_of("precision", self.precision, PRECISIONS)
+        if self.batch is not None and self.batch < 1:
+            raise TrtgateError(f"batch must be a positive integer, not {self.batch}")
+        if not self.uses_tensorrt and (self.min_block_size is not None or self.options):
+            raise TrtgateError(
+                f"frontend {self.frontend!r} builds no TensorRT engine and takes no min_block_size or options"
+            )
+        if self.uses_tensorrt and self.min_block_size is None:
+            msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
+
+    @property
+    def uses_tensorrt(self) -> bool:
+        """Whether the frontend builds TensorRT engines."""
+        return self.frontend in TENSORRT_FRONTENDS
+
+    @property
+    def gpu_only(self) -> bool:
+        """Whether a CPU can't run this: TensorRT, half precision, or declared so."""
+        return self.needs_gpu or self.uses_tensorrt or self.precision != "fp32"
+
+    @property
+    def suffix(self) -> str:
+        """The part of a case's id behind the model: everything that changes the result."""
+        parts = [self.frontend, self.precision]
+        if self.batch is not None:
+            parts.append(f"b{self.batch}")
+        if self.min_block_size is not None:
+            parts.append(f"mbs{self.min_block_size}")
+        parts += [f"{key}={value}" for key, value in sorted(self.options.items())]
+        return "-".join(parts)
+
+
+class Model:
+    """A named factory of a module in eval mode and its example inputs, and the settings it is measured under.
+
+    Calling it calls the factory. `limits` are largest tolerated changes per metric, as fractions.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        factory: Callable[..., Any],
+        settings: Iterable[Settings],
+        *,
+        limits: Mapping[str, float] | None = None,
+    ) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+            raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
+        self.name = name
+        self.factory = factory
+        self.takes_batch = _takes_batch(factory)
+        self.settings = tuple(settings)
+        self.limits = dict(limits or {})
+        for settings_ in self.settings:
+            if (settings_.batch is not None) != self.takes_batch:
+                raise TrtgateError(
+                    f"model {name!r}: a batch size is asked for, and the factory takes no `batch`: add the parameter"
+                    if settings_.batch is not None
+                    else f"model {name!r}: the factory takes `batch`, and the settings name none: add batches=(1,)"
+                )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.factory(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {len(self.settings)} settings)"
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A model under settings; `id` is the pytest parameter id and the key in every stored file."""
+
+    model: Model
+    settings: Settings
+
+    @property
+    def id(self) -> str:
+        """Readable and stable, such as `resnet18-dynamo-fp16-b1-mbs5`."""
+        return f"{self.model.name}-{self.settings.suffix}"
+
+    def __repr__(self) -> str:
+        return f"<case {self.id}>"
+
+
+def grid(
+    frontends: Iterable[str] = FRONTENDS,
+    precisions: Iterable[str] = ("fp32",),
+    batches: Iterable[int | None] = (None,),
+    *,
+    min_block_sizes: Iterable[int] = (DEFAULT_MIN_BLOCK_SIZE,),
+    options: Mapping[str, OptionValue] | None = None,
+    needs_gpu: bool = False,
+) -> tuple[Settings, ...]:
+    """Every combination of the given values; block sizes and options apply to TensorRT frontends only.
+
+    Raises TrtgateError for an unknown frontend or precision.
+    """
+    block_sizes = tuple(min_block_sizes)
+    found = []
+    for frontend, precision, batch in product(frontends, precisions, batches):
+        tensorrt = frontend in TENSORRT_FRONTENDS
+        for block_size in block_sizes if tensorrt else (None,):
+            found.append(
+                Settings(
+                    frontend=frontend,
+                    precision=precision,
+                    batch=batch,
+                    min_block_size=block_size,
+                    options=dict(options or {}) if tensorrt else {},
+                    needs_gpu=needs_gpu,
+                )
+            )
+    return tuple(found)
+
+
+def model(
+    factory: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    frontends: Iterable[str] = FRONTENDS,
+    precisions: Iterable[str] = ("fp32", "fp16"),
+    batches: Iterable[int] | None = None,
+    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
+    options: Mapping[str, OptionValue] | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> Any:
+    """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
+
+    The factory returns `(module in eval mode, example inputs)`. One with a parameter `batch` is called with
+    each of `batches` (1 by default); one without is used as it is. Seed what is random: every launch calls it.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Model:
+        wanted: Iterable[int | None] = batches or ((1,) if _takes_batch(function) else (None,))
+        settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), options=options)
+        return Model(name or function.__name__, function, settings, limits=limits)
+
+    return wrap if factory is None else wrap(factory)
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which cases a run takes; an empty tuple takes all."""
+
+    models: tuple[str, ...] = ()
+    frontends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.models, self.frontends, self.precisions, self.batches))
+
+    def takes(self, case: Case) -> bool:
+        """Whether every non-empty part names this case's value."""
+        settings = case.settings
+        pairs: tuple[tuple[tuple[Any, ...], Any], ...] = (
+            (self.models, case.model.name),
+            (self.frontends, settings.frontend),
+            (self.precisions, settings.precision),
+            (self.batches, settings.batch),
+        )
+        return all(not wanted or value in wanted for wanted, value in pairs)
+
+
+class Suite:
+    """Cases in order, by id.
+
+    Raises TrtgateError when two cases share an id.
+    """
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self.models = tuple(models)
+        self.cases: dict[str, Case] = {}
+        for model_ in self.models:
+            for settings in model_.settings:
+                case = Case(model_, settings)
+                if case.id in self.cases:
+                    raise TrtgateError(f"case {case.id!r} is defined twice: give one of the two models another name")
+                self.cases[case.id] = case
+
+    def select(self, selection: Selection) -> list[Case]:
+        """Return the cases that `selection` takes.
+
+        Raises TrtgateError when it names a model that the suite does not have.
+        """
+        names = [model_.name for model_ in self.models]
+        for wanted in selection.models:
+            _one_of("model", wanted, names)
+        for wanted in selection.frontends:
+            _one_of("frontend", wanted, FRONTENDS)
+        for wanted in selection.precisions:
+            _one_of("precision", wanted, PRECISIONS)
+        return [case for case in self.cases.values() if selection.takes(case)]
+
+
+class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a suite comes from, so that another process can load the same: plain data.
+
+    `suite` is a path to a file or a dotted module name; `factories` are `package.module:factory`.
+    """
+
+    root: str
+    suite: str | None = None
+    factories: tuple[str, ...] = ()
+
+    def suite_file(self) -> Path | None:
+        """Return the file of the suite, without importing it; None when there is none or it can't be found."""
+        return None if self.suite is None else _module_file(self.suite, Path(self.root))
+
+    def factory_files(self) -> list[Path]:
+        """Return the files in which the named factories live, without importing them."""
+        found = (_module_file(name.partition(":")[0], Path(self.root)) for name in self.factories)
+        return [file for file in found if file is not None]
+
+    def load(self) -> Suite:
+        """Import the suite module and the named factories.
+
+        Raises TrtgateError when one can't be found or imported, or holds no model.
+        """
+        models: list[Model] = []
+        if self.suite is not None:
+            module = _import(self.suite, Path(self.root))
+            models += _models_in(module)
+            if not models:
+                raise TrtgateError(
+                    f"suite {self.suite!r} defines no model: put @trtgate.model on a factory, or list trtgate.Model objects"
+                )
+        models += [self._named(name) for name in self.factories]
+        return Suite(models)
+
+    def _named(self, name: str) -> Model:
+        module_name, colon, attribute = name.partition(":")
+        if not colon or not attribute:
+            raise TrtgateError(f"--trtgate-model {name!r}: write package.module:factory")
+        module = _import(module_name, Path(self.root))
+        found = getattr(module, attribute, None)
+        if found is None:
+            close = difflib.get_close_matches(attribute, vars(module), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TrtgateError(f"--trtgate-model {name!r}: {module_name} has no {attribute!r}{hint}")
+        if isinstance(found, Model):
+            return found
+        if not callable(found):
+            raise TrtgateError(f"--trtgate-model {name!r}: {attribute!r} can't be called")
+        wrapped = model(found, name=attribute)
+        assert isinstance(wrapped, Model)
+        return wrapped
+
+
+def _models_in(module: ModuleType) -> list[Model]:
+    found: list[Model] = []
+    for value in vars(module).values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(item, Model) and not any(item is known for known in found):
+                found.append(item)
+    return found
+
+
+def _module_file(name: str, root: Path) -> Path | None:
+    if _is_path(name):
+        file = root / name
+        return file.resolve() if file.is_file() else None
+    for folder in (root, *map(Path, sys.path)):
+        base = folder.joinpath(*name.split("."))
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if file.is_file():
+                return file.resolve()
+    return None
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name
+
+
+def _import(name: str, root: Path) -> ModuleType:
+    file = _module_file(name, root)
+    if file is None:
+        raise TrtgateError(
+            f"suite {name!r}: no such {'file' if _is_path(name) else 'module'} under {root} or on Python's path"
+        )
+    try:
+        return _import_file(file) if _is_path(name) else _import_name(name, root)
+    except TrtgateError as error:
+        raise TrtgateError(f"{file}: {error}") from error
+    except Exception as error:
+        raise TrtgateError(f"{file} can't be imported: {type(error).__name__}: {error}") from error
+
+
+def _import_name(name: str, root: Path) -> ModuleType:
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return importlib.import_module(name)
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = "trtgate_suite_" + re.sub(r"\W", "_", str(file))
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(file.parent) not in sys.path:  # its neighbours are importable, as for a script
+        sys.path.insert(0, str(file.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _takes_batch(factory: Callable[..., Any]) -> bool:
+    try:
+        return "batch" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _one_of(what: str, value: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if value not in names:
+        close = difflib.get_close_matches(value, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
+        raise TrtgateError(f"unknown {what} {value!r}; {hint}")

@@ -1,0 +1,53 @@
+"""torch.export and `torch_tensorrt.dynamo.compile`: engines ahead of time, stored as one exported program."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import torch_trt
+from ..cases import Settings
+from .protocol import CompiledModule, Frontend, Progress
+
+FILE = "compiled.pt2"
+
+
+class Dynamo:
+    """The exported program through Torch-TensorRT's dynamo frontend."""
+
+    stores_artifact = True
+
+    def unavailable(self) -> str:
+        """Return the reason when torch_tensorrt is not installed."""
+        return torch_trt.unavailable()
+
+    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+        """Export, compile, run once. fp32 means fp32: TF32 is off unless the options say otherwise."""
+        import torch
+
+        start = time.perf_counter()
+        step("torch.export")
+        program = torch.export.export(module, inputs)
+        options: dict[str, Any] = {"min_block_size": settings.min_block_size}
+        if settings.precision == "fp32":
+            options["disable_tf32"] = True
+        step("TensorRT build")
+        compiled = torch_trt.compile_exported(program, inputs, options | settings.options)
+        compiled(*inputs)
+        return CompiledModule(
+            compiled, time.perf_counter() - start, tuple(torch_trt.engine_bytes(compiled))
+        )
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+        """Write the compiled module with its engines."""
+        torch_trt.save(compiled.run, inputs, folder / FILE)  # type: ignore[arg-type]
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Load the compiled module."""
+        start = time.perf_counter()
+        module = torch_trt.load(folder / FILE)
+        return CompiledModule(module, time.perf_counter() - start)
+
+
+FRONTEND: Frontend = Dynamo()

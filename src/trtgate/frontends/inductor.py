@@ -1,0 +1,48 @@
+"""torch.compile with its own backend. Its artifact is its own cache on disk, which later launches hit."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ..cases import Settings
+from .protocol import CompiledModule, Frontend, Progress
+
+
+class Inductor:
+    """`torch.compile(backend="inductor")`."""
+
+    stores_artifact = False
+
+    def unavailable(self) -> str:
+        """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
+        import os
+
+        wanted = os.environ.get("CXX", "")
+        if any(shutil.which(name) for name in (wanted, "g++", "clang++", "c++") if name):
+            return ""
+        return "inductor needs a C++ compiler: install g++ or set CXX"
+
+    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
+        """Compile at the first call, and call a second time, when guards and caches are settled."""
+        import torch
+
+        step("inductor compile")
+        start = time.perf_counter()
+        torch.compiler.reset()
+        compiled = torch.compile(module, backend="inductor")
+        compiled(*inputs)
+        compiled(*inputs)
+        return CompiledModule(compiled, time.perf_counter() - start)
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+        """Nothing beside Inductor's own cache."""
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Not used, as nothing is stored."""
+        raise NotImplementedError(f"inductor stores nothing in {folder}")
+
+
+FRONTEND: Frontend = Inductor()

@@ -1,0 +1,42 @@
+"""What a frontend is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..cases import Settings
+
+Progress = Callable[[str], None]
+"""Told the name of the step that begins."""
+
+
+@dataclass
+class CompiledModule:
+    """What a frontend returns: `run(*inputs)` is one inference."""
+
+    run: Callable[..., Any]
+    build_s: float
+    engine_bytes: tuple[int, ...] = ()
+    """Serialized size of each TensorRT engine."""
+
+
+class Frontend(Protocol):
+    """Builds a callable of a module that already has its precision and device."""
+
+    stores_artifact: bool
+    """Whether `save` writes something that `load` can use; else every launch builds."""
+
+    def unavailable(self) -> str:
+        """Return why this machine can't take it, in one line; empty when it can."""
+
+    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+        """Compile, and run once so that nothing is left to be compiled at the first call."""
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+        """Write the artifact into an existing, private folder."""
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Load the artifact; `build_s` of the result is the time that took."""

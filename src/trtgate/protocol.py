@@ -1,0 +1,83 @@
+"""What a session and its workers say to each other: one JSON line a message over a pipe."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .cases import SuiteSource
+from .records import Loaded, Turn
+from .timing.loop import Plan
+
+
+class Hello(msgspec.Struct, tag=True, kw_only=True):
+    """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "")."""
+
+    source: SuiteSource
+    device: str
+    uuid: str
+    sys_path: list[str]
+
+
+class Load(msgspec.Struct, tag=True, kw_only=True):
+    """Load a case from `artifact`, or build it when that is None."""
+
+    case_id: str
+    artifact: str | None
+
+
+class Measure(msgspec.Struct, tag=True, kw_only=True):
+    """Measure the loaded case once; `seed` randomises placement."""
+
+    plan: Plan
+    seed: int
+
+
+class Unload(msgspec.Struct, tag=True):
+    """Free the loaded case."""
+
+
+Request = Hello | Load | Measure | Unload
+
+
+class Ready(msgspec.Struct, tag=True):
+    """Done, nothing to report."""
+
+
+class LoadedReply(msgspec.Struct, tag=True):
+    """The case is loaded and has run once."""
+
+    loaded: Loaded
+
+
+class TurnReply(msgspec.Struct, tag=True):
+    """One turn's measurements."""
+
+    turn: Turn
+
+
+class Failed(msgspec.Struct, tag=True):
+    """The request failed; the worker must be replaced, since a CUDA context may be broken."""
+
+    reason: str
+
+
+Reply = Ready | LoadedReply | TurnReply | Failed
+
+_request = msgspec.json.Decoder(Request)
+_reply = msgspec.json.Decoder(Reply)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Request | Reply) -> bytes:
+    """Return one line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Return the request of a line. Raises msgspec.DecodeError or ValidationError."""
+    return _request.decode(line)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Return the reply of a line. Raises msgspec.DecodeError or ValidationError."""
+    return _reply.decode(line)

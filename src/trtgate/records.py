@@ -1,0 +1,122 @@
+"""What is measured, as data: the records that workers send, sessions collect and files hold."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import msgspec
+
+DEVICE, HOST, ENQUEUE = "device", "host", "enqueue"
+METRICS = (DEVICE, HOST, ENQUEUE)
+"""Device latency, host latency, enqueue time: microseconds of one inference."""
+
+
+class GpuState(msgspec.Struct, frozen=True, kw_only=True):
+    """What NVML said while one block ran. `throttle` is NVML's bit mask of clock event reasons."""
+
+    sm_clock_mhz: int
+    temperature_c: int
+    power_w: float
+    throttle: int
+
+
+class Capture(msgspec.Struct, kw_only=True):
+    """Blocks timed on one CUDA graph (on other clocks: one after the other), each the mean of `replays` calls."""
+
+    blocks_us: list[float]
+    replays: int
+    void: list[str] = []
+    """A reason for each block that was thrown away."""
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """What one worker measured of one case while it had the device."""
+
+    clock: str
+    captures: list[Capture]
+    host_us: list[float]
+    enqueue_us: list[float] = []
+    tail_us: list[float] = []
+    """Single inferences with an event around each: for p90 and p99, not for the verdict."""
+    states: list[GpuState] = []
+    steady: bool = True
+    canary_us: dict[str, float] = {}
+    """Fixed work of known name, independent of the case: says whether the machine itself runs as before."""
+    seconds: float = 0.0
+    note: str = ""
+
+
+class Loaded(msgspec.Struct, kw_only=True):
+    """What a worker says of a case that it built or loaded."""
+
+    seconds: float
+    gpu_memory_bytes: int | None = None
+
+
+class Build(msgspec.Struct, kw_only=True, frozen=True):
+    """What building a case in the pytest process gave."""
+
+    build_s: float
+    engines: int = 0
+    engine_bytes: int = 0
+
+
+class Launch(msgspec.Struct, kw_only=True):
+    """All turns of one worker with one case."""
+
+    loaded: Loaded
+    turns: list[Turn] = []
+
+
+class CaseMeasurement(msgspec.Struct, kw_only=True):
+    """One case in one session: several launches."""
+
+    case_id: str
+    launches: list[Launch]
+    build: Build | None = None
+
+    @property
+    def turns(self) -> list[Turn]:
+        """All launches' turns."""
+        return [turn for launch in self.launches for turn in launch.turns]
+
+    @property
+    def clock(self) -> str:
+        """Names of the clocks used, joined when launches differ."""
+        return "+".join(sorted({turn.clock for turn in self.turns}))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the samples are GPU time."""
+        return self.clock != "host"
+
+    @property
+    def primary(self) -> str:
+        """The metric that decides whether a case is proven unchanged: device latency, on a CPU host latency."""
+        return DEVICE if self.on_gpu else HOST
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that this device has."""
+        return METRICS if self.on_gpu else (HOST,)
+
+    def blocks_us(self) -> list[float]:
+        """Every block of the primary metric, in the order launch, turn, capture, block."""
+        return list(chain.from_iterable(c.blocks_us for turn in self.turns for c in turn.captures))
+
+    def samples(self, metric: str) -> list[list[list[float]]]:
+        """Launch → capture → block values of a metric in microseconds; what has no capture counts as one a turn."""
+        if metric == self.primary:
+            groups = [[c.blocks_us for turn in launch.turns for c in turn.captures] for launch in self.launches]
+        else:
+            name = {HOST: "host_us", ENQUEUE: "enqueue_us"}[metric]
+            groups = [[getattr(turn, name) for turn in launch.turns] for launch in self.launches]
+        return [[blocks for blocks in launch if blocks] for launch in groups if any(launch)]
+
+    def states(self) -> list[GpuState]:
+        """GPU states of all blocks."""
+        return [state for turn in self.turns for state in turn.states]
+
+    def voids(self) -> list[str]:
+        """Reasons of all blocks thrown away."""
+        return [reason for turn in self.turns for capture in turn.captures for reason in capture.void]

@@ -1,0 +1,34 @@
+"""What a clock is: the one protocol behind which CUDA graphs, queued events and the host's clock stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+Call = Callable[[], object]
+"""One inference, ready to be run again and again."""
+
+
+class Clock(Protocol):
+    """Times blocks of back-to-back calls."""
+
+    name: str
+    """Stored with every measurement."""
+    steady_tolerance: float
+    """Relative move of the block medians below which warm-up counts as done."""
+
+    def arm(self) -> None:
+        """Prepare a new capture in a new place in memory; nothing for clocks without one."""
+
+    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
+        """Run `calls` calls back to back and return their mean in microseconds.
+
+        `meanwhile` is called once while the device is busy with the block.
+        """
+
+    def close(self) -> None:
+        """Free what `arm` took."""
+
+
+class CaptureFailed(Exception):
+    """The module can't be recorded into a CUDA graph; another clock must be used."""

@@ -1,0 +1,51 @@
+"""The host's clock: for CPUs, and for what a server feels of a GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .clock import Call
+
+
+class HostClock:
+    """Wall time of calls that are done when they return: modules on a CPU."""
+
+    name = "host"
+    steady_tolerance = 0.05
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def arm(self) -> None:
+        """Nothing to prepare."""
+
+    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
+        """Return the mean wall time of `calls` calls in microseconds."""
+        call = self._call
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        seconds = time.perf_counter() - start
+        meanwhile()
+        return seconds / calls * 1e6
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def host_latency(call: Call, synchronize: Callable[[], None], seconds: float) -> tuple[list[float], list[float]]:
+    """Time single inferences for about `seconds`: (call + synchronize, the call alone), both in microseconds."""
+    host_us: list[float] = []
+    enqueue_us: list[float] = []
+    synchronize()
+    deadline = time.perf_counter() + seconds
+    while len(host_us) < 10 or time.perf_counter() < deadline:
+        start = time.perf_counter()
+        call()
+        queued = time.perf_counter()
+        synchronize()
+        done = time.perf_counter()
+        enqueue_us.append((queued - start) * 1e6)
+        host_us.append((done - start) * 1e6)
+    return host_us, enqueue_us

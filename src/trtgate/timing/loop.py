@@ -1,0 +1,97 @@
+"""The measuring loop: warm up under the same load until it stands still, then captures of blocks."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from ..records import Capture, GpuState
+from .clock import Clock
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured in one turn; times in seconds."""
+
+    captures: int = 3
+    blocks: int = 8
+    block_s: float = 0.018
+    max_calls: int = 100
+    warmup_s: float = 0.2
+    capture_warmup_s: float = 0.06
+    max_warmup_s: float = 3.0
+    host_s: float = 0.15
+    tail_calls: int = 100
+
+
+ON_GPU = Plan()
+ON_CPU = Plan(captures=1, blocks=6, block_s=0.05, max_calls=100_000, max_warmup_s=1.5, host_s=0.0, tail_calls=0)
+"""A block on a CPU is 50 ms or one call (DESIGN §4)."""
+
+MAX_VOIDS = 2
+"""Void blocks that are measured again, as a multiple of the blocks wanted; beyond it the capture stays short."""
+
+
+def calls_per_block(latency_us: float, plan: Plan) -> int:
+    """Return how many calls fill a block: `block_s` worth, at least one, at most `max_calls`."""
+    return max(1, min(plan.max_calls, math.ceil(plan.block_s * 1e6 / latency_us)))
+
+
+def measure(
+    clock: Clock, plan: Plan, read_state: Callable[[], GpuState | None], void_reason: Callable[[GpuState], str]
+) -> tuple[list[Capture], list[GpuState], bool]:
+    """Measure `plan.captures` captures; returns them, the GPU states of their blocks, and whether warm-up settled.
+
+    Raises CaptureFailed from the clock.
+    """
+    captures: list[Capture] = []
+    states: list[GpuState] = []
+    steady = True
+    for number in range(plan.captures):
+        clock.arm()
+        calls, settled = warm_up(clock, plan, plan.capture_warmup_s if number else plan.warmup_s)
+        steady = steady and settled
+        capture = Capture(blocks_us=[], replays=calls)
+        while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * plan.blocks:
+            seen: list[GpuState | None] = []
+            latency_us = clock.block(calls, lambda seen=seen: seen.append(read_state()))  # type: ignore[misc]
+            state = seen[0] if seen else None
+            reason = void_reason(state) if state is not None else ""
+            if reason:
+                capture.void.append(reason)
+                continue
+            capture.blocks_us.append(latency_us)
+            if state is not None:
+                states.append(state)
+        captures.append(capture)
+    return captures, states, steady
+
+
+def warm_up(clock: Clock, plan: Plan, least_s: float) -> tuple[int, bool]:
+    """Run blocks for `least_s` and until their medians stand still; returns (calls a block, whether they did)."""
+    calls = calls_per_block(max(clock.block(1, _nothing), 1e-3), plan)
+    blocks: list[float] = []
+    start = time.perf_counter()
+    while True:
+        blocks.append(clock.block(calls, _nothing))
+        calls = calls_per_block(blocks[-1], plan)
+        elapsed = time.perf_counter() - start
+        if elapsed >= least_s and stands_still(blocks, clock.steady_tolerance):
+            return calls, True
+        if elapsed >= plan.max_warmup_s:
+            return calls, False
+
+
+def stands_still(blocks: list[float], tolerance: float, window: int = 3) -> bool:
+    """Whether the median of the last `window` blocks is within `tolerance` of the median of those before."""
+    if len(blocks) < 2 * window:
+        return False
+    last, before = statistics.median(blocks[-window:]), statistics.median(blocks[-2 * window : -window])
+    return abs(last / before - 1) <= tolerance
+
+
+def _nothing() -> None:
+    """Do nothing while the block runs."""

@@ -1,0 +1,202 @@
+"""A launch: `python -m trtgate.worker`, told over a pipe what to load or build, and when to measure.
+
+It sleeps in a read when it is not its turn, and dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import math
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from . import protocol
+from .errors import TrtgateError
+from .records import Loaded, Turn
+
+PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Holds one loaded case at a time and measures it on request."""
+
+    def __init__(self, hello: protocol.Hello) -> None:
+        sys.path += [entry for entry in hello.sys_path if entry not in sys.path]
+        import torch
+
+        from . import building  # imports torch: only here, and once
+
+        self._torch: Any = torch
+        self._building = building
+        self._device = hello.device
+        self._gpu = hello.device == "cuda"
+        self._inference: Any = None
+        self._monitor: Any = None
+        self._spin: Any = None
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
+        if self._gpu:
+            self._start_gpu(hello.uuid)
+        self._suite = hello.source.load()
+
+    def _start_gpu(self, uuid: str) -> None:
+        from .timing.gpu_state import GpuMonitor
+        from .timing.spin import Spin
+
+        self._torch.cuda.init()
+        self._monitor = GpuMonitor(uuid)
+        self._spin = Spin()
+
+    def load(self, request: protocol.Load) -> Loaded:
+        """Load or build a case and run it once."""
+        self.unload()
+        start = time.perf_counter()
+        case = self._suite.cases.get(request.case_id)
+        if case is None:
+            raise TrtgateError(f"case {request.case_id} is not in the suite as a fresh process loads it")
+        before = self._used_bytes()
+        if request.artifact is not None:
+            self._inference = self._building.load(case, Path(request.artifact), self._device)
+        else:
+            module, inputs = self._building.make(case, self._device)
+            self._inference = self._building.build(case, module, inputs, lambda _step: None)
+        self._inference()
+        self._synchronize()
+        used = self._used_bytes() - before if self._gpu else None
+        return Loaded(seconds=time.perf_counter() - start, gpu_memory_bytes=used)
+
+    def unload(self) -> None:
+        """Free the loaded case and its memory."""
+        self._inference = None
+        gc.collect()
+        if self._gpu:
+            self._torch.cuda.empty_cache()
+
+    def measure(self, request: protocol.Measure) -> Turn:
+        """Measure the loaded case for one turn. Raises TrtgateError when a latency is not a positive number."""
+        if self._inference is None:
+            raise TrtgateError("nothing is loaded to be measured")
+        start = time.perf_counter()
+        turn = self._measure_gpu(request) if self._gpu else self._measure_cpu(request)
+        turn.seconds = time.perf_counter() - start
+        values = [us for capture in turn.captures for us in capture.blocks_us] + turn.host_us + turn.enqueue_us
+        if not all(math.isfinite(us) and us > 0 for us in values):
+            raise TrtgateError("the clock gave a latency that is not a positive number")
+        return turn
+
+    def _measure_cpu(self, request: protocol.Measure) -> Turn:
+        from .timing.canary import cpu_canary
+        from .timing.host import HostClock
+        from .timing.loop import measure
+
+        canary = cpu_canary()
+        clock = HostClock(self._inference)
+        captures, _, steady = measure(clock, request.plan, lambda: None, lambda _state: "")
+        return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary)
+
+    def _measure_gpu(self, request: protocol.Measure) -> Turn:
+        from .timing.canary import gpu_canary
+        from .timing.clock import CaptureFailed
+        from .timing.cuda_events import CudaEventsClock
+        from .timing.cuda_graph import CudaGraphClock
+        from .timing.gpu_state import void_reason
+        from .timing.host import host_latency
+        from .timing.loop import measure
+
+        plan, call, note = request.plan, self._inference, ""
+        canary = gpu_canary(self._spin)
+        clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(call, self._spin, random.Random(request.seed))
+        try:
+            captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)
+        except CaptureFailed as error:
+            note = f"no CUDA graph ({error}); timed with queued events"
+            clock = CudaEventsClock(call, self._spin)
+            captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)
+        tail_us = clock.tail(plan.tail_calls)
+        clock.close()
+        host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s)
+        return Turn(
+            clock=clock.name, captures=captures, host_us=host_us, enqueue_us=enqueue_us, tail_us=tail_us,
+            states=states, steady=steady, canary_us=canary, note=note,
+        )  # fmt: skip
+
+    def _synchronize(self) -> None:
+        if self._gpu:
+            self._torch.cuda.synchronize()
+
+    def _used_bytes(self) -> int:
+        if not self._gpu:
+            return 0
+        free, total = self._torch.cuda.mem_get_info()
+        return int(total - free)
+
+
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answer requests until the pipe closes. A failure is answered too; then the process ends."""
+    worker: Worker | None = None
+    for line in requests:
+        reply = _answer(worker, line)
+        if isinstance(reply, Worker):
+            worker, reply = reply, protocol.Ready()
+        replies.write(protocol.encode(reply))
+        replies.flush()
+        if isinstance(reply, protocol.Failed):
+            return
+
+
+def _answer(worker: Worker | None, line: bytes) -> protocol.Reply | Worker:
+    try:
+        request = protocol.decode_request(line)
+        if isinstance(request, protocol.Hello):
+            return Worker(request)
+        if worker is None:
+            raise TrtgateError("a worker's first message must be Hello")
+        if isinstance(request, protocol.Load):
+            return protocol.LoadedReply(worker.load(request))
+        if isinstance(request, protocol.Measure):
+            return protocol.TurnReply(worker.measure(request))
+        worker.unload()
+        return protocol.Ready()
+    except Exception as error:
+        return protocol.Failed(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    import traceback
+
+    traceback.print_exception(error)  # to the worker's log
+    if isinstance(error, TrtgateError):
+        return str(error)
+    name = type(error).__name__
+    what = "out of GPU memory" if name == "OutOfMemoryError" else name
+    lines = str(error).strip().splitlines()
+    return f"{what}: {lines[0][:300]}" if lines else what
+
+
+def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Take stdin and stdout for the protocol; what libraries print goes to stderr, the log."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def main() -> None:
+    """Serve on stdin and stdout until they close."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the session's to handle; it ends its workers
+    run: Callable[[], None] = lambda: serve(*_private_pipes())  # noqa: E731
+    with contextlib.suppress(BrokenPipeError):
+        run()
+
+
+if __name__ == "__main__":
+    main()
