@@ -135,9 +135,7 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
 
 
 def _cpu() -> Accelerator:
-    return Accelerator(
-        kind="cpu", name=_cpu_model(), cpus=len(os.sched_getaffinity(0)), libraries=installed()
-    )
+    return Accelerator(kind="cpu", name=_cpu_model(), cpus=len(os.sched_getaffinity(0)), libraries=installed())
 
 
 def _cpu_model() -> str:

@@ -43,7 +43,9 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
     except Exception as error:
         raise TrtgateError(f"model {case.model.name!r}: its factory raised {_line(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
-        raise TrtgateError(f"model {case.model.name!r}: its factory must return (module, inputs), not {type(made).__name__}")
+        raise TrtgateError(
+            f"model {case.model.name!r}: its factory must return (module, inputs), not {type(made).__name__}"
+        )
     module, inputs = made
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
@@ -55,9 +57,7 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
             f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
         )
     dtype = DTYPES[case.settings.precision]
-    moved = tuple(
-        value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors
-    )
+    moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
     return module.eval().requires_grad_(False).to(device, dtype), moved
 
 

@@ -158,21 +158,18 @@ def grid(
     Raises TrtgateError for an unknown frontend or precision.
     """
     block_sizes = tuple(min_block_sizes)
-    found = []
-    for frontend, precision, batch in product(frontends, precisions, batches):
-        tensorrt = frontend in TENSORRT_FRONTENDS
-        for block_size in block_sizes if tensorrt else (None,):
-            found.append(
-                Settings(
-                    frontend=frontend,
-                    precision=precision,
-                    batch=batch,
-                    min_block_size=block_size,
-                    options=dict(options or {}) if tensorrt else {},
-                    needs_gpu=needs_gpu,
-                )
-            )
-    return tuple(found)
+    return tuple(
+        Settings(
+            frontend=frontend,
+            precision=precision,
+            batch=batch,
+            min_block_size=block_size,
+            options=dict(options or {}) if frontend in TENSORRT_FRONTENDS else {},
+            needs_gpu=needs_gpu,
+        )
+        for frontend, precision, batch in product(frontends, precisions, batches)
+        for block_size in (block_sizes if frontend in TENSORRT_FRONTENDS else (None,))
+    )
 
 
 def model(
@@ -283,9 +280,7 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
             module = _import(self.suite, Path(self.root))
             models += _models_in(module)
             if not models:
-                raise TrtgateError(
-                    f"suite {self.suite!r} defines no model: put @trtgate.model on a factory, or list trtgate.Model objects"
-                )
+                raise TrtgateError(f"suite {self.suite!r} defines no model: put @trtgate.model on a factory")
         models += [self._named(name) for name in self.factories]
         return Suite(models)
 

@@ -28,7 +28,7 @@ TURNS = 2
 Step = Callable[[str], None]
 
 
-class LaunchFailed(TrtgateError):
+class LaunchError(TrtgateError):
     """A worker crashed, hung, ran out of memory or refused; the message says which, and it has been replaced."""
 
 
@@ -67,11 +67,11 @@ class WorkerHandle:
             self._process.stdin.flush()
 
     def receive(self, timeout_s: float, doing: str) -> protocol.Reply:
-        """Return the next reply. Raises LaunchFailed on a crash, a time-out or a Failed reply."""
+        """Return the next reply. Raises LaunchError on a crash, a time-out or a Failed reply."""
         line = self._read_line(timeout_s, doing)
         reply = protocol.decode_reply(line)
         if isinstance(reply, protocol.Failed):
-            raise LaunchFailed(f"{doing}: {reply.reason}")
+            raise LaunchError(f"{doing}: {reply.reason}")
         return reply
 
     def _read_line(self, timeout_s: float, doing: str) -> bytes:
@@ -83,11 +83,13 @@ class WorkerHandle:
         while b"\n" not in self._unread:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise LaunchFailed(f"{doing}: no answer within {timeout_s:.0f} s; raise --trtgate-timeout if it needs longer")
+                raise LaunchError(
+                    f"{doing}: no answer within {timeout_s:.0f} s; raise --trtgate-timeout if it needs longer"
+                )
             if poller.poll(min(left, 1.0) * 1000):
                 chunk = os.read(descriptor, 1 << 16)
                 if not chunk:
-                    raise LaunchFailed(f"{doing}: {self._epitaph()}")
+                    raise LaunchError(f"{doing}: {self._epitaph()}")
                 self._unread += chunk
         line, _, self._unread = self._unread.partition(b"\n")
         return line
@@ -179,7 +181,7 @@ class Session:
     def measure(self, case_id: str, artifact: Path | None, step: Step) -> CaseMeasurement:
         """Load a case in every worker, measure it in turns under the device's lock, unload it.
 
-        Raises LaunchFailed when a worker fails; it is replaced, and the session goes on with the next case.
+        Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
         """
         self.start()
         try:
@@ -213,7 +215,9 @@ class Session:
             for worker in group:
                 reply = worker.receive(self._timeout_s, "loading")
                 assert isinstance(reply, protocol.LoadedReply)
-                launches[worker.number] = Launch(loaded=reply.loaded if worker is first else _without_memory(reply.loaded))
+                launches[worker.number] = Launch(
+                    loaded=reply.loaded if worker is first else _without_memory(reply.loaded)
+                )
         return launches
 
     def _take_turns(self, launches: dict[int, Launch], step: Step) -> None:

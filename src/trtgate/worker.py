@@ -103,7 +103,7 @@ class Worker:
 
     def _measure_gpu(self, request: protocol.Measure) -> Turn:
         from .timing.canary import gpu_canary
-        from .timing.clock import CaptureFailed
+        from .timing.clock import CaptureError
         from .timing.cuda_events import CudaEventsClock
         from .timing.cuda_graph import CudaGraphClock
         from .timing.gpu_state import void_reason
@@ -115,7 +115,7 @@ class Worker:
         clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(call, self._spin, random.Random(request.seed))
         try:
             captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)
-        except CaptureFailed as error:
+        except CaptureError as error:
             note = f"no CUDA graph ({error}); timed with queued events"
             clock = CudaEventsClock(call, self._spin)
             captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)

@@ -35,13 +35,11 @@ class Dynamo:
         step("TensorRT build")
         compiled = torch_trt.compile_exported(program, inputs, options | settings.options)
         compiled(*inputs)
-        return CompiledModule(
-            compiled, time.perf_counter() - start, tuple(torch_trt.engine_bytes(compiled))
-        )
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(torch_trt.engine_bytes(compiled)))
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Write the compiled module with its engines."""
-        torch_trt.save(compiled.run, inputs, folder / FILE)  # type: ignore[arg-type]
+        torch_trt.save(compiled.run, inputs, folder / FILE)
 
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""

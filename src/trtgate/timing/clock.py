@@ -30,5 +30,5 @@ class Clock(Protocol):
         """Free what `arm` took."""
 
 
-class CaptureFailed(Exception):
+class CaptureError(Exception):
     """The module can't be recorded into a CUDA graph; another clock must be used."""

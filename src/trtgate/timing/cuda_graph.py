@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
-from .clock import Call, CaptureFailed
+from .clock import Call, CaptureError
 from .spin import Spin
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ class CudaGraphClock:
         self._enqueue_us = 10.0
 
     def arm(self) -> None:
-        """Record a new capture. Raises CaptureFailed when the module does something a graph can't hold."""
+        """Record a new capture. Raises CaptureError when the module does something a graph can't hold."""
         self.close()
         padding = [
             torch.empty(self._rng.randrange(1, 33) * 2 * MIB, dtype=torch.uint8, device="cuda")
@@ -46,7 +46,7 @@ class CudaGraphClock:
                 self._call()
         except RuntimeError as error:
             torch.cuda.synchronize()
-            raise CaptureFailed(str(error).strip().splitlines()[0][:200]) from error
+            raise CaptureError(str(error).strip().splitlines()[0][:200]) from error
         finally:
             del padding
         self._graph = graph
@@ -83,14 +83,13 @@ class CudaGraphClock:
             self._graph.replay()
             event.record()
         torch.cuda.synchronize()
-        return [a.elapsed_time(b) * 1e3 for a, b in zip(events, events[1:], strict=False)]
+        return [a.elapsed_time(b) * 1e3 for a, b in pairwise(events)]
 
     def close(self) -> None:
         """Free the capture and give its memory back, so that the next one lies elsewhere."""
         if self._graph is not None:
             self._graph.reset()
             self._graph = None
-            gc.collect()
             torch.cuda.empty_cache()
 
     def _warm_on_side_stream(self) -> None:

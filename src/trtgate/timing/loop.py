@@ -16,12 +16,11 @@ from .clock import Clock
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured in one turn; times in seconds."""
 
-    captures: int = 3
-    blocks: int = 8
-    block_s: float = 0.018
+    captures: int = 6
+    blocks: int = 3
+    block_s: float = 0.015
     max_calls: int = 100
     warmup_s: float = 0.2
-    capture_warmup_s: float = 0.06
     max_warmup_s: float = 3.0
     host_s: float = 0.15
     tail_calls: int = 100
@@ -41,19 +40,24 @@ def calls_per_block(latency_us: float, plan: Plan) -> int:
 
 
 def measure(
-    clock: Clock, plan: Plan, read_state: Callable[[], GpuState | None], void_reason: Callable[[GpuState], str]
+    clock: Clock,
+    plan: Plan,
+    read_state: Callable[[], GpuState | None],
+    void_reason: Callable[[GpuState], str],
 ) -> tuple[list[Capture], list[GpuState], bool]:
     """Measure `plan.captures` captures; returns them, the GPU states of their blocks, and whether warm-up settled.
 
-    Raises CaptureFailed from the clock.
+    Raises CaptureError from the clock.
     """
     captures: list[Capture] = []
     states: list[GpuState] = []
-    steady = True
+    calls, steady = 1, True
     for number in range(plan.captures):
         clock.arm()
-        calls, settled = warm_up(clock, plan, plan.capture_warmup_s if number else plan.warmup_s)
-        steady = steady and settled
+        if number == 0:
+            calls, steady = warm_up(clock, plan)
+        else:
+            clock.block(calls, _nothing)
         capture = Capture(blocks_us=[], replays=calls)
         while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * plan.blocks:
             seen: list[GpuState | None] = []
@@ -70,8 +74,8 @@ def measure(
     return captures, states, steady
 
 
-def warm_up(clock: Clock, plan: Plan, least_s: float) -> tuple[int, bool]:
-    """Run blocks for `least_s` and until their medians stand still; returns (calls a block, whether they did)."""
+def warm_up(clock: Clock, plan: Plan) -> tuple[int, bool]:
+    """Run blocks for `warmup_s` and until their medians stand still; returns (calls a block, whether they did)."""
     calls = calls_per_block(max(clock.block(1, _nothing), 1e-3), plan)
     blocks: list[float] = []
     start = time.perf_counter()
@@ -79,7 +83,7 @@ def warm_up(clock: Clock, plan: Plan, least_s: float) -> tuple[int, bool]:
         blocks.append(clock.block(calls, _nothing))
         calls = calls_per_block(blocks[-1], plan)
         elapsed = time.perf_counter() - start
-        if elapsed >= least_s and stands_still(blocks, clock.steady_tolerance):
+        if elapsed >= plan.warmup_s and stands_still(blocks, clock.steady_tolerance):
             return calls, True
         if elapsed >= plan.max_warmup_s:
             return calls, False

@@ -1,0 +1,283 @@
+"""Stored runs and baselines: pytest-benchmark's JSON with our sessions in it, read strictly, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from filelock import FileLock, Timeout
+
+from .accelerator import Accelerator
+from .errors import TrtgateError
+from .verdict import Verdict
+
+SCHEMA = 1
+KEPT_SESSIONS = 20
+FILE_NAME = "latency.json"
+LOCK_TIMEOUT_S = 60.0
+LINE_LENGTH = 120
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine while a session measured a case; 0 and empty on a CPU."""
+
+    sm_clock_mhz: float = 0.0
+    temperature_c: float = 0.0
+    power_w: float = 0.0
+    throttle: list[str] = []
+    canary_us: dict[str, float] = {}
+
+
+class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
+    """One session's means of one case: metric → launch → capture, microseconds."""
+
+    recorded: str
+    uuid: str
+    clock: str
+    metrics: dict[str, list[list[float]]]
+    state: State = State()
+
+    def log_launch_means(self, metric: str) -> np.ndarray | None:
+        """Return one log mean a launch, or None when the session has no such metric."""
+        launches = self.metrics.get(metric)
+        return None if not launches else np.asarray([np.mean(np.log(captures)) for captures in launches])
+
+
+class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What `extra_info["trtgate"]` of a benchmark holds."""
+
+    case: str
+    settings: dict[str, Any]
+    verdict: str
+    sessions: list[StoredSession]
+    figures: dict[str, float] = {}
+
+
+class _ExtraInfo(msgspec.Struct):
+    trtgate: CaseRecord | None = None
+
+
+class _Benchmark(msgspec.Struct):
+    fullname: str
+    stats: dict[str, Any]
+    extra_info: _ExtraInfo
+
+
+class _MachineInfo(msgspec.Struct):
+    accelerator: Accelerator
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+class _Document(msgspec.Struct):
+    trtgate: _Header
+    machine_info: _MachineInfo
+    benchmarks: list[_Benchmark]
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as read: typed records by case id, and the JSON itself, which keeps what we do not know."""
+
+    path: Path
+    accelerator: Accelerator
+    cases: dict[str, CaseRecord]
+    document: dict[str, Any]
+
+    def entry(self, case_id: str) -> dict[str, Any]:
+        """Return a case's benchmark as pytest-benchmark's JSON has it."""
+        return next(b for b in self.document["benchmarks"] if _case_of(b) == case_id)
+
+
+def path_of(folder: Path, key: str) -> Path:
+    """Return where the baseline of an accelerator key lies."""
+    return folder / key / FILE_NAME
+
+
+def keys(folder: Path) -> list[str]:
+    """Return the accelerator keys that have a baseline."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{FILE_NAME}"))
+
+
+def read(path: Path) -> Run:
+    """Read and check a baseline or a saved run.
+
+    Raises TrtgateError when it can't be read, is not JSON, has another schema, no benchmark of ours, or a value
+    that is not a positive, finite number.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        document = msgspec.json.decode(text)  # refuses NaN and truncated files
+        if not isinstance(document, dict) or "trtgate" not in document:
+            raise TrtgateError(f"{path} is not one of trtgate's files: it was saved by a run without trtgate's cases")
+        schema = document["trtgate"].get("schema") if isinstance(document["trtgate"], dict) else None
+        if schema != SCHEMA:
+            raise TrtgateError(
+                f"{path} has schema {schema!r}, and this version reads {SCHEMA}: record it anew, or install the trtgate that wrote it"
+            )
+        typed = msgspec.convert(document, _Document)
+    except msgspec.ValidationError as error:
+        raise TrtgateError(f"{path} is broken: {error}; restore it from version control, or record it anew") from error
+    except msgspec.DecodeError as error:
+        raise TrtgateError(
+            f"{path} is not valid JSON ({error}); restore it from version control, or record it anew"
+        ) from error
+    cases = {b.extra_info.trtgate.case: b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate}
+    if not cases:
+        raise TrtgateError(
+            f"{path} holds no case, so nothing could be compared: record it with --trtgate-update-baselines"
+        )
+    for record in cases.values():
+        _check(path, record)
+    return Run(path=path, accelerator=typed.machine_info.accelerator, cases=cases, document=document)
+
+
+def _check(path: Path, record: CaseRecord) -> None:
+    if not record.sessions:
+        raise TrtgateError(f"{path}: case {record.case} has no session; record it anew")
+    for session in record.sessions:
+        for metric, launches in session.metrics.items():
+            good = launches and all(
+                captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches
+            )
+            if not good:
+                raise TrtgateError(f"{path}: case {record.case}: {metric} must be positive numbers for every launch")
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """What writing one case into a baseline does; latencies of the case's primary metric in microseconds."""
+
+    case_id: str
+    before_us: float | None
+    after_us: float
+    sessions: int
+    restarted: bool
+    """The older sessions were of other code (improved or accepted), and are dropped."""
+
+
+def describe(change: Update) -> str:
+    """Return what a change does to a case, in one line."""
+    after = f"{change.after_us:,.5g} µs, {change.sessions} session{'s' * (change.sessions > 1)}"
+    if change.before_us is None:
+        return f"{change.case_id}: {after} (new)"
+    moved = f"{change.before_us:,.5g} → {after} ({change.after_us / change.before_us - 1:+.2%})"
+    return f"{change.case_id}: {moved}" + (", older sessions dropped" if change.restarted else "")
+
+
+def update(folder: Path, run: Run, case_ids: Sequence[str], accepted: Sequence[str]) -> list[Update]:
+    """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
+
+    Sessions accumulate, the oldest beyond KEPT_SESSIONS go; a case that improved, or is in `accepted`, starts anew.
+    Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
+    """
+    path = path_of(folder, run.accelerator.key)
+    with locked(path):
+        before = read(path) if path.exists() else None
+        document = dict(before.document) if before else {**run.document, "benchmarks": []}
+        document["machine_info"] = run.document["machine_info"]
+        entries = {_case_of(entry): entry for entry in document["benchmarks"]}
+        updates = []
+        for case_id in case_ids:
+            old = before.cases.get(case_id) if before else None
+            entries[case_id], change = _merged(run, case_id, old, case_id in accepted)
+            updates.append(change)
+        document["benchmarks"] = [entries[case_id] for case_id in sorted(entries, key=str)]
+        write(path, document)
+    return updates
+
+
+def _merged(run: Run, case_id: str, old: CaseRecord | None, accepted: bool) -> tuple[dict[str, Any], Update]:
+    record = run.cases[case_id]
+    restart = old is not None and (accepted or record.verdict == Verdict.IMPROVED)
+    kept = [] if old is None or restart else old.sessions
+    sessions = [*kept, *record.sessions][-KEPT_SESSIONS:]
+    entry = msgspec.to_builtins(run.entry(case_id))
+    entry["extra_info"] = {
+        **entry["extra_info"],
+        "trtgate": msgspec.to_builtins(msgspec.structs.replace(record, sessions=sessions)),
+    }
+    return entry, Update(
+        case_id=case_id,
+        before_us=None if old is None else typical_us(old),
+        after_us=typical_us(record),
+        sessions=len(sessions),
+        restarted=restart,
+    )
+
+
+def typical_us(record: CaseRecord) -> float:
+    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host)."""
+    metric = next(iter(record.sessions[-1].metrics))
+    means = [session.log_launch_means(metric) for session in record.sessions]
+    return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document atomically: to a temporary file beside it, synced, renamed.
+
+    Raises TrtgateError when that fails (no space left, no permission); what was there stays.
+    """
+    text = pretty(document) + "\n"
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise TrtgateError(
+            f"{path} could not be written ({error.strerror}); what was stored there before is unchanged"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is read, changed and written back. Raises TrtgateError after LOCK_TIMEOUT_S."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"trtgate-{os.getuid()}-{name}.lock")
+    try:
+        with lock.acquire(timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise TrtgateError(f"another process has been writing {path} for {LOCK_TIMEOUT_S:.0f} s; try again") from error
+
+
+def pretty(value: Any, indent: int = 0) -> str:
+    """Return JSON that diffs well: what fits on a line, and lists of numbers, stand on one line."""
+    compact = json.dumps(value, ensure_ascii=False, allow_nan=False, default=repr)
+    if not isinstance(value, dict | list) or not value or len(compact) + indent <= LINE_LENGTH:
+        return compact
+    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+        return compact
+    pad = " " * (indent + 1)
+    if isinstance(value, dict):
+        rows = [f"{pad}{json.dumps(str(k), ensure_ascii=False)}: {pretty(v, indent + 1)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
+    return "[\n" + ",\n".join(pad + pretty(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+
+
+def _case_of(entry: Mapping[str, Any]) -> str | None:
+    ours = entry.get("extra_info", {}).get("trtgate")
+    return None if ours is None else ours.get("case")

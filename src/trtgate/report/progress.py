@@ -1,0 +1,72 @@
+"""What is going on right now: one live line on a terminal, plain lines for slow steps elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+SHOWN_AFTER_S = 5.0
+"""Steps shorter than this leave no line where there is no terminal."""
+REPEAT_S = 60.0
+
+
+class Progress:
+    """Shows the current step of a case with the time it has taken.
+
+    Parameters
+    ----------
+    write
+        Writes text as it is, past any capturing.
+    live
+        Whether the output is a terminal whose line can be overwritten.
+
+    """
+
+    def __init__(self, write: Callable[[str], None], *, live: bool) -> None:
+        self._write = write
+        self._live = live
+        self._text = ""
+        self._since = 0.0
+        self._lines = 0
+        self._stop = threading.Event()
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def step(self, text: str) -> None:
+        """Begin a step; the one before it is done."""
+        with self._guard:
+            self._finish_step()
+            self._text, self._since, self._lines = text, time.monotonic(), 0
+        if self._thread is None:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._tick, daemon=True)
+            self._thread.start()
+
+    def done(self) -> None:
+        """End the last step and clear the live line."""
+        if self._thread is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        with self._guard:
+            self._finish_step()
+            self._text = ""
+
+    def _finish_step(self) -> None:
+        elapsed = time.monotonic() - self._since
+        if self._live:
+            self._write("\r\x1b[K")
+        elif self._text and elapsed >= SHOWN_AFTER_S:
+            self._write(f"\ntrtgate: {self._text}: {elapsed:.0f} s")
+
+    def _tick(self) -> None:
+        while not self._stop.wait(0.5):
+            with self._guard:
+                elapsed = time.monotonic() - self._since
+                if self._live and elapsed >= 1:
+                    self._write(f"\r\x1b[K  {self._text} … {elapsed:.0f} s")
+                elif not self._live and elapsed >= REPEAT_S * (self._lines + 1):
+                    self._lines += 1
+                    self._write(f"\ntrtgate: {self._text} … {elapsed:.0f} s so far")

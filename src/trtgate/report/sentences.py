@@ -1,0 +1,52 @@
+"""A verdict as one readable sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..records import DEVICE, HOST
+from ..verdict import Judgement, Verdict
+
+_SAYS = {
+    Verdict.REGRESSED: "is slower",
+    Verdict.IMPROVED: "is faster",
+    Verdict.UNCHANGED: "is unchanged",
+    Verdict.UNCONFIRMED: "looked slower, and fresh launches did not confirm it",
+    Verdict.UNDERPOWERED: "can't be told from noise at its limit",
+}
+
+
+def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], primary: str) -> str:
+    """Say what a verdict rests on: case, metric, baseline, now, change with interval, limit."""
+    shown = [judgement for judgement in judgements if judgement.verdict is verdict]
+    shown = shown or [judgement for judgement in judgements if judgement.metric == primary]
+    said = f"{case_id} {_SAYS[verdict]}: " + "; ".join(_figures(judgement) for judgement in shown)
+    if verdict is Verdict.UNDERPOWERED:
+        seen = shown[0]
+        said += (
+            f"; with {seen.sessions} stored session{'s' * (seen.sessions > 1)} only a change above "
+            f"{percent(seen.detectable)} would be seen: record more sessions, or raise the limit"
+        )
+    return said
+
+
+def _figures(judgement: Judgement) -> str:
+    return (
+        f"{metric_name(judgement.metric)} {duration(judgement.baseline_us)} → {duration(judgement.now_us)}, "
+        f"{judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), limit {percent(judgement.limit)}"
+    )
+
+
+def duration(us: float) -> str:
+    """Return microseconds with a readable unit and five digits."""
+    return f"{us / 1e3:,.5g} ms" if us >= 1e3 else f"{us:.5g} µs"
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage of three digits."""
+    return f"{fraction * 100:.3g} %"
+
+
+def metric_name(metric: str) -> str:
+    """Return what a metric is called in a sentence."""
+    return {DEVICE: "device latency", HOST: "host latency"}.get(metric, "enqueue time")

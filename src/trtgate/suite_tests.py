@@ -1,0 +1,22 @@
+"""The tests of every case. The plugin collects them for a user's suite; `benchmarks/` here imports them by kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .gate_plugin import BuiltCase, LatencyGate
+
+
+@pytest.mark.trtgate_accuracy
+def test_accuracy(compiled: BuiltCase) -> None:
+    """The output is finite and equals eager's within the precision's tolerance."""
+    compiled.check()
+
+
+@pytest.mark.trtgate_latency
+def test_latency(benchmark: Any, compiled: BuiltCase, latency_gate: LatencyGate) -> None:
+    """The case is right, and not slower than its stored baseline."""
+    latency_gate(benchmark, compiled)
