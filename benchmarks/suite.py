@@ -1,4 +1,4 @@
-"""What this repository measures: models × settings. Add a row, and `make bench` measures it.
+"""What this repository measures: models by settings. Add a row, and `make bench` measures it.
 
 Nothing is imported or built until a case runs, so collecting stays fast.
 """

@@ -15,7 +15,7 @@ TOLERANCES = {"fp32": (1e-3, 0.9999), "fp16": (3e-2, 0.999)}
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """Relative L2 error ‖out − eager‖ / ‖eager‖ and cosine similarity, over all outputs together."""
+    """Relative L2 error ‖out - eager‖ / ‖eager‖ and cosine similarity, over all outputs together."""
 
     relative_l2: float
     cosine: float

@@ -126,7 +126,8 @@ def read(path: Path) -> Run:
         schema = document["trtgate"].get("schema") if isinstance(document["trtgate"], dict) else None
         if schema != SCHEMA:
             raise TrtgateError(
-                f"{path} has schema {schema!r}, and this version reads {SCHEMA}: record it anew, or install the trtgate that wrote it"
+                f"{path} has schema {schema!r}, and this version reads {SCHEMA}: record it anew, or install the "
+                "trtgate that wrote it"
             )
         typed = msgspec.convert(document, _Document)
     except msgspec.ValidationError as error:

@@ -28,6 +28,7 @@ class Inference:
         self.inputs = inputs
 
     def __call__(self) -> Any:
+        """Run once."""
         with torch.no_grad():
             return self.compiled.run(*self.inputs)
 

@@ -1,11 +1,11 @@
-"""The pytest plugin: options, and, where a suite is named, the hooks and fixtures of `trtgate.gate_plugin`."""
+"""The pytest plugin: options, and, where a suite is named, the hooks and fixtures of `trtgate.pytest_gate`."""
 
 from __future__ import annotations
 
 import pytest
 
-from . import options
 from .errors import TrtgateError
+from .pytest_gate import command_line
 
 MARKERS = {
     "trtgate_latency": "latency of a case against its stored baseline",
@@ -17,7 +17,7 @@ MARKERS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
-    options.add(parser)
+    command_line.add(parser)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options, which we point at our baseline
@@ -25,12 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
     for name, description in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {description}")
-    source = options.source_of(config)
+    source = command_line.source_of(config)
     if source is None:
         return
-    from .gate_plugin import GatePlugin
+    from .pytest_gate import fixtures, hooks
 
     try:
-        config.pluginmanager.register(GatePlugin(config, options.read(config, source)), "trtgate-gate")
+        plugin = hooks.GatePlugin(config, command_line.read(config, source))
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
+    config.pluginmanager.register(plugin, "trtgate-hooks")
+    config.pluginmanager.register(fixtures, "trtgate-fixtures")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from .cases import SuiteSource
 from .records import Loaded, Turn
+from .suite_source import SuiteSource
 from .timing.loop import Plan
 
 

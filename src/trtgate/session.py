@@ -16,9 +16,9 @@ from types import TracebackType
 
 from . import protocol
 from .accelerator import Accelerator
-from .cases import SuiteSource
 from .errors import TrtgateError
 from .records import CaseMeasurement, Launch, Loaded
+from .suite_source import SuiteSource
 from .timing import loop
 from .timing.lock import device_lock
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .gate_plugin import BuiltCase, LatencyGate
+    from .built_case import BuiltCase
+    from .latency_gate import LatencyGate
 
 
 @pytest.mark.trtgate_accuracy

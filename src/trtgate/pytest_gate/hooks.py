@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from . import accelerator, suite_tests
-from .cases import Case, Suite
-from .errors import TrtgateError
-from .options import Options
-from .records import Build
-from .report.progress import Progress
+from .. import accelerator
+from ..cases import Case, Suite
+from ..errors import TrtgateError
+from ..options import Options
+from ..report.progress import Progress
+from . import suite_tests
+from .latency_gate import TIMER, ReplayTimer
 
 if TYPE_CHECKING:
-    from .building import Inference
-    from .gate import CaseResult, Gate
+    from ..gate import Gate
 
 NEEDS_GPU = "needs a GPU, and there is none (NVML)"
 COLUMNS = ["median", "iqr", "rounds"]
@@ -35,94 +34,7 @@ class SuiteFile(pytest.Module):
         return suite_tests
 
 
-class BuiltCase:
-    """A case that was built and compared with eager, or the reason why it could not be."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.inference: Inference | None = None
-        self.artifact: Path | None = None
-        self.build: Build | None = None
-        self.problem = ""
-
-    def check(self) -> None:
-        """Raise TrtgateError when the case could not be built, or its output is wrong."""
-        if self.problem:
-            raise TrtgateError(self.problem)
-
-
-class ReplayTimer:
-    """A timer for pytest-benchmark whose differences are durations that were measured already, in seconds."""
-
-    def __init__(self) -> None:
-        self.durations: list[float] = []
-        self._calls = 0
-
-    def __call__(self) -> float:
-        self._calls += 1
-        return 0.0 if self._calls % 2 else self.durations[self._calls // 2 - 1]
-
-
-TIMER = pytest.StashKey[ReplayTimer]()
-
-
-class LatencyGate:
-    """Measures a built case, hands the samples to pytest-benchmark, and turns the verdict into an outcome."""
-
-    def __init__(self, plugin: GatePlugin, timer: ReplayTimer) -> None:
-        self._plugin = plugin
-        self._timer = timer
-
-    def __call__(self, benchmark: Any, built: BuiltCase) -> None:
-        """Fail, skip or pass the calling test. Raises TrtgateError when the case is wrong or can't be measured."""
-        options, gate = self._plugin.options, self._plugin.gate
-        if options.timing_off:
-            pytest.skip(f"not timed: {options.timing_off}")
-        self._plugin.failed.add(built.case.id)  # until it is known to be otherwise
-        try:
-            built.check()
-            assert built.build is not None
-            with self._plugin.progress(built.case.id) as step:
-                result = gate.run(built.case, built.artifact, built.build, step)
-            self._hand_over(benchmark, built.case, result)
-        except BaseException:
-            benchmark.has_error = True
-            raise
-        self._plugin.benchmarks[built.case.id] = benchmark
-        self._plugin.failed.discard(built.case.id)
-        self._conclude(benchmark, result)
-
-    def _hand_over(self, benchmark: Any, case: Case, result: CaseResult) -> None:
-        seconds = [us * 1e-6 for us in result.measurement.blocks_us()]
-        self._timer.durations = seconds
-        benchmark.pedantic(_nothing, rounds=len(seconds))
-        if benchmark.stats is None or benchmark.stats.stats.data != seconds:
-            raise TrtgateError(
-                f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin "
-                "replaces its timer or its `benchmark` fixture for this test"
-            )
-        benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._plugin.gate.record(case, result))
-
-    def _conclude(self, benchmark: Any, result: CaseResult) -> None:
-        from .verdict import Verdict
-
-        options, said = self._plugin.options, result.sentence
-        if result.verdict is Verdict.REGRESSED:
-            if result.case_id in options.accepted:
-                self._plugin.lines.append(f"accepted: {said}")
-                return
-            benchmark.has_error = True  # pytest-benchmark would save it all the same
-            pytest.fail(said, pytrace=False)
-        if result.verdict in (Verdict.UNDERPOWERED, Verdict.INCOMPARABLE):
-            if "verdict" in options.require:
-                pytest.fail(f"{said} (--trtgate-require=verdict)", pytrace=False)
-            pytest.skip(said)
-        if result.verdict is Verdict.NEW and not options.update:
-            if "baseline" in options.require:
-                pytest.fail(f"{said} (--trtgate-require=baseline)", pytrace=False)
-            self._plugin.lines.append(f"NEW: {said}")
-        if result.verdict is Verdict.UNCONFIRMED:
-            self._plugin.lines.append(f"unconfirmed: {said}")
+PLUGIN = pytest.StashKey["GatePlugin"]()
 
 
 class GatePlugin:
@@ -130,6 +42,7 @@ class GatePlugin:
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.config = config
+        config.stash[PLUGIN] = self
         self.options = options
         self.folder = config.rootpath / ".trtgate"
         self.lines: list[str] = []
@@ -146,9 +59,9 @@ class GatePlugin:
             option.benchmark_columns = COLUMNS
         if self.options.compare and self.options.compare_file is None:
             found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
-            option.benchmark_compare = str(found.path) if found else []
+            option.benchmark_compare = os.path.relpath(found.path) if found else []
         elif self.options.compare_file is not None:
-            option.benchmark_compare = str(self.gate.baseline_path)
+            option.benchmark_compare = os.path.relpath(self.gate.baseline_path)
 
     # What a run is made of, made when first needed
 
@@ -160,7 +73,7 @@ class GatePlugin:
     @cached_property
     def gate(self) -> Gate:
         """The run's memory; importing it imports NumPy and SciPy."""
-        from .gate import Gate
+        from ..gate import Gate
 
         return Gate(self.options, self.accelerator, self.folder)
 
@@ -233,7 +146,7 @@ class GatePlugin:
                     item.add_marker(pytest.mark.skip(reason=reason))
 
     def _refuse_bad_cases(self) -> None:
-        from . import torch_trt
+        from .. import torch_trt
 
         try:
             for case_id in self.options.accepted:
@@ -245,7 +158,7 @@ class GatePlugin:
             raise pytest.UsageError(f"trtgate: {error}") from error
 
     def _skip_reason(self, case: Case) -> str:
-        from . import frontends
+        from .. import frontends
 
         if case.settings.gpu_only and self.accelerator.kind != "gpu":
             return NEEDS_GPU
@@ -304,44 +217,18 @@ class GatePlugin:
                 raise
             pytest.fail(str(error), pytrace=False)
 
-    @pytest.fixture(scope="session")
-    def trtgate_case(self, request: pytest.FixtureRequest) -> Case:
-        """The case of the test: a model under settings."""
-        return self.suite.cases[request.param]
-
-    @pytest.fixture(scope="session")
-    def compiled(self, trtgate_case: Case) -> Generator[BuiltCase]:
-        """The case built once for all tests of it, compared with eager, its artifact stored for the workers."""
-        built = BuiltCase(trtgate_case)
-        with self.progress(trtgate_case.id) as step:
-            try:
-                _build(built, self.gate, step)
-            except TrtgateError as error:
-                built.problem = str(error)
-            except Exception as error:  # out of memory, and what user code may raise: this case's alone
-                lines = str(error).strip().splitlines() or [""]
-                built.problem = f"case {trtgate_case.id}: {type(error).__name__}: {lines[0][:300]}"
-        yield built
-        built.inference = None
-        _free_memory()
-
-    @pytest.fixture
-    def latency_gate(self, request: pytest.FixtureRequest) -> LatencyGate:
-        """Measure and judge the case: `latency_gate(benchmark, compiled)`."""
-        return LatencyGate(self, request.node.stash[TIMER])
-
     # pytest-benchmark
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Add the accelerator, and drop clock readings that differ at every run."""
+        """Add the accelerator; drop clock readings, which differ at every run, and 150 lines of CPU flags."""
         machine_info["accelerator"] = msgspec.to_builtins(self.accelerator)
         cpu = machine_info.get("cpu", {})
-        for name in [name for name in cpu if name.startswith("hz_")]:
+        for name in [name for name in cpu if name.startswith("hz_") or name == "flags"]:
             del cpu[name]
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
         """Mark the file as one that `trtgate.baselines` can read."""
-        from .baselines import SCHEMA
+        from ..baselines import SCHEMA
 
         output_json["trtgate"] = {"schema": SCHEMA}
 
@@ -366,24 +253,21 @@ class GatePlugin:
 
     # Finishing
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
+        if not self.options.compare and not self.benchmarks:
+            return
         try:
-            return (yield)
-        finally:
-            if self.options.compare or self.benchmarks:
-                try:
-                    self._store()
-                    self._report_missing(session)
-                except TrtgateError as error:
-                    self.lines.append(f"ERROR: {error}")
-                    session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            self._store()
+            self._report_missing(session)
+        except TrtgateError as error:
+            self.lines.append(f"ERROR: {error}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _store(self) -> None:
         if not self.benchmarks:
             return
-        from . import baselines
+        from .. import baselines
 
         path = self.gate.save_run(self._document())
         self.lines.append(f"run saved: {os.path.relpath(path, self.config.invocation_params.dir)}")
@@ -431,11 +315,12 @@ class GatePlugin:
         """Name the device and the key of its baselines."""
         return f"trtgate: {self.accelerator.name}, baselines of {self.accelerator.key}"
 
+    @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines."""
         if not self.benchmarks and not self.lines:
             return
-        from .report import terminal
+        from ..report import terminal
 
         terminalreporter.section("trtgate")
         if self.benchmarks:
@@ -464,29 +349,6 @@ def _is_latency(item: pytest.Item) -> bool:
     return _case_id(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
 
 
-def _build(built: BuiltCase, gate: Gate, step: Callable[[str], None]) -> None:
-    from . import accuracy, building
-
-    case, device = built.case, "cuda" if gate.accelerator.kind == "gpu" else "cpu"
-    step("making the model")
-    module, inputs = building.make(case, device)
-    eager = building.eager_output(case, module, inputs)
-    if not accuracy.all_finite(eager):
-        raise TrtgateError(
-            f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
-        )
-    step(f"building with {case.settings.frontend}")
-    inference = building.build(case, module, inputs, step)
-    problem = accuracy.compare(eager, inference()).problem(case.settings.precision)
-    if problem:
-        raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
-    folder = gate.artifact_folder(case)
-    built.artifact = folder if building.save(case, inference, folder) else None
-    sizes = inference.compiled.engine_bytes
-    built.build = Build(build_s=inference.compiled.build_s, engines=len(sizes), engine_bytes=sum(sizes))
-    built.inference = inference
-
-
 def _require_usable_gpu(seen: accelerator.Accelerator) -> None:
     import torch
 
@@ -500,18 +362,3 @@ def _require_usable_gpu(seen: accelerator.Accelerator) -> None:
         raise pytest.UsageError(
             f"trtgate: torch's first GPU is GPU-{uuid}, NVML's is {seen.uuid}: set CUDA_VISIBLE_DEVICES to one UUID"
         )
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _nothing() -> None:
-    """What pytest-benchmark is told to time: the durations were measured before."""
-
-
-__all__ = ["BuiltCase", "GatePlugin", "LatencyGate"]

@@ -1,0 +1,194 @@
+"""pytest's options and ini keys as one frozen record; contradictions are refused here, before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import limits
+from ..cases import Selection
+from ..errors import TrtgateError
+from ..options import Options
+from ..suite_source import SuiteSource
+
+REQUIRABLE = ("gpu", "baseline", "verdict")
+LAUNCHES, RECORDING_LAUNCHES = 3, 5
+TIMEOUT_S = 900.0
+
+
+def add(parser: pytest.Parser) -> None:
+    """Declare all options and ini keys; each begins with trtgate."""
+    parser.addini("trtgate_suite", "Module or file that defines the models: package.module or path/to/file.py")
+    parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
+    parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
+    parser.addini("trtgate_require", f"What a run must have: any of {', '.join(REQUIRABLE)}", default="")
+    group = parser.getgroup("trtgate", "trtgate: a performance gate for Torch-TensorRT")
+    option = group.addoption
+    option(
+        "--trtgate-model",
+        metavar="MODULE:FACTORY",
+        action="append",
+        default=[],
+        help="Add a model; may be repeated.",
+    )
+    for name, what in (
+        ("models", "models"),
+        ("frontends", "frontends"),
+        ("precisions", "precisions"),
+        ("batches", "batch sizes"),
+    ):
+        option(f"--trtgate-{name}", metavar="A,B", type=_list, default=(), help=f"Only these {what}.")
+    option(
+        "--trtgate-limit",
+        metavar="METRIC=PERCENT",
+        action="append",
+        default=[],
+        help="Such as device=0.5%%; wins over the suite and the ini file.",
+    )
+    option(
+        "--trtgate-launches",
+        metavar="N",
+        type=_positive(int),
+        help=f"Processes that measure each case ({LAUNCHES}, recording {RECORDING_LAUNCHES}).",
+    )
+    option(
+        "--trtgate-update-baselines",
+        action="store_true",
+        help="Store the cases that ran and passed as this accelerator's baseline.",
+    )
+    option(
+        "--trtgate-accept",
+        metavar="CASE",
+        action="append",
+        default=[],
+        help="With --trtgate-update-baselines: store this case although it regressed.",
+    )
+    option(
+        "--trtgate-require",
+        metavar="A,B",
+        type=_list,
+        default=None,
+        help=f"Fail when one is lacking: {', '.join(REQUIRABLE)}.",
+    )
+    option(
+        "--trtgate-timeout",
+        metavar="SECONDS",
+        type=_positive(float),
+        default=TIMEOUT_S,
+        help=f"Longest step of a worker ({TIMEOUT_S:.0f}).",
+    )
+
+
+def source_of(config: pytest.Config) -> SuiteSource | None:
+    """Return where the suite is, or None when nothing asks for the plugin: it then changes nothing."""
+    suite = config.getini("trtgate_suite") or None
+    factories = tuple(config.getoption("trtgate_model"))
+    if suite is None and not factories:
+        return None
+    return SuiteSource(root=str(config.rootpath), suite=suite, factories=factories)
+
+
+def read(config: pytest.Config, source: SuiteSource) -> Options:
+    """Return the options of a run. Raises TrtgateError for what contradicts itself or can't be a gate."""
+    get = config.getoption
+    comparing = get("benchmark_compare") not in (None, [], False)
+    update = get("trtgate_update_baselines")
+    timing_off = _timing_off(config)
+    if get("benchmark_compare_fail"):
+        raise TrtgateError(
+            "--benchmark-compare-fail takes whole percentages of single runs and false-alarms: use "
+            "--trtgate-limit device=1% (per metric, fractions allowed) with --benchmark-compare"
+        )
+    if timing_off and (comparing or update):
+        asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
+        raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
+    if get("trtgate_accept") and not update:
+        raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
+    return Options(
+        source=source,
+        selection=_selection(config),
+        baselines=config.rootpath / config.getini("trtgate_baselines"),
+        compare=comparing or update,
+        compare_file=_compare_file(config),
+        update=update,
+        accepted=tuple(get("trtgate_accept")),
+        require=_require(config),
+        limits=limits.parse(config.getini("trtgate_limits"), "ini key trtgate_limits"),
+        command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
+        launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
+        timeout_s=get("trtgate_timeout"),
+        timing_off=timing_off,
+    )
+
+
+def _timing_off(config: pytest.Config) -> str:
+    get = config.getoption
+    if os.environ.get("PYTEST_XDIST_WORKER") or get("dist", "no") != "no" or get("numprocesses", None):
+        return "processes of -n would disturb each other's timing"
+    if get("benchmark_disable") and not get("benchmark_enable"):
+        return "--benchmark-disable switches it off"
+    if get("benchmark_skip") and not get("benchmark_only"):
+        return "--benchmark-skip switches it off"
+    return ""
+
+
+def _selection(config: pytest.Config) -> Selection:
+    get = config.getoption
+    try:
+        batches = tuple(int(text) for text in get("trtgate_batches"))
+    except ValueError:
+        raise TrtgateError(f"--trtgate-batches takes integers, not {','.join(get('trtgate_batches'))!r}") from None
+    return Selection(
+        models=get("trtgate_models"),
+        frontends=get("trtgate_frontends"),
+        precisions=get("trtgate_precisions"),
+        batches=batches,
+    )
+
+
+def _require(config: pytest.Config) -> frozenset[str]:
+    asked = config.getoption("trtgate_require")
+    wanted = _list(config.getini("trtgate_require")) if asked is None else asked
+    for name in wanted:
+        if name not in REQUIRABLE:
+            raise TrtgateError(f"--trtgate-require {name!r}: there are {', '.join(REQUIRABLE)}")
+    return frozenset(wanted)
+
+
+def _compare_file(config: pytest.Config) -> Path | None:
+    """Find the file that `--benchmark-compare=VALUE` names: a path, or a saved run in pytest-benchmark's storage."""
+    value = config.getoption("benchmark_compare")
+    if not isinstance(value, str) or not value:
+        return None
+    path = config.invocation_params.dir / value
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise TrtgateError(
+            f"--benchmark-compare took {value!r} as the name of a saved run: put the folder first, "
+            f"pytest {value} --benchmark-compare"
+        )
+    storage = Path(str(config.getoption("benchmark_storage")).removeprefix("file://"))
+    folder = config.invocation_params.dir / storage
+    found = sorted([*folder.glob(f"*/{value}*.json"), *folder.glob(f"{value}*.json")], key=lambda p: p.name)
+    if not found:
+        raise TrtgateError(f"--benchmark-compare={value}: no such file, and no saved run of that name under {folder}")
+    return found[-1]
+
+
+def _list(text: Any) -> tuple[str, ...]:
+    return tuple(part for part in str(text).replace(",", " ").split() if part)
+
+
+def _positive(kind: type) -> Any:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+        return value
+
+    return convert
