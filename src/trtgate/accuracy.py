@@ -9,9 +9,10 @@ import msgspec
 import torch
 from torch.utils._pytree import tree_leaves
 
-TOLERANCES = {"fp32": (1e-3, 0.9999), "fp16": (3e-2, 0.999)}
-"""Precision → (largest relative L2 error, smallest cosine) against eager at the same precision. fp16 rounds at
-2^-11 = 5e-4 an operation; both sides round, in another order, through some hundred layers."""
+TOLERANCES = {"fp32": (1e-3, 0.9999), "tf32": (5e-2, 0.998), "fp16": (5e-2, 0.998)}
+"""Arithmetic → (largest relative L2 error, smallest cosine) against eager at the same precision. fp16 and TF32
+round at 2^-11 = 5e-4 an operation, in another order than eager, through some hundred layers: resnet50 with random
+weights then differs by 2e-2 from float64, in eager PyTorch and in TensorRT alike."""
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,9 +22,9 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     cosine: float
     finite: bool = True
 
-    def problem(self, precision: str) -> str:
-        """Return what is wrong at this precision's tolerance, with the figures; empty when it is right."""
-        largest, smallest = TOLERANCES[precision]
+    def problem(self, arithmetic: str) -> str:
+        """Return what is wrong at the tolerance of this arithmetic, with the figures; empty when it is right."""
+        largest, smallest = TOLERANCES[arithmetic]
         if not self.finite:
             return "the output has NaN or infinite values"
         if self.relative_l2 <= largest and self.cosine >= smallest:

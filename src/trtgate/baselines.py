@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from .accelerator import Accelerator
 from .errors import TrtgateError
-from .verdict import Verdict
+from .verdict import Verdict, launch_mean
 
 SCHEMA = 1
 KEPT_SESSIONS = 20
@@ -49,7 +49,7 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     def log_launch_means(self, metric: str) -> np.ndarray | None:
         """Return one log mean a launch, or None when the session has no such metric."""
         launches = self.metrics.get(metric)
-        return None if not launches else np.asarray([np.mean(np.log(captures)) for captures in launches])
+        return None if not launches else np.asarray([launch_mean(np.log(captures)) for captures in launches])
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):

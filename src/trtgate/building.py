@@ -27,6 +27,10 @@ class Inference:
         self.compiled = compiled
         self.inputs = inputs
 
+    def place_inputs(self) -> None:
+        """Copy the inputs to newly allocated memory."""
+        self.inputs = tuple(value.clone() for value in self.inputs)
+
     def __call__(self) -> Any:
         """Run once."""
         with torch.no_grad():
@@ -88,6 +92,13 @@ def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -
         raise TrtgateError(
             f"model {case.model.name!r}: eager can't run its own example inputs of shape {shapes}: {_line(error)}"
         ) from error
+
+
+def arithmetic(case: Case) -> str:
+    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT."""
+    settings = case.settings
+    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and torch_trt.fp32_is_tf32()
+    return "tf32" if tf32 else settings.precision
 
 
 def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> Inference:

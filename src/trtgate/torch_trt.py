@@ -40,6 +40,14 @@ def unavailable() -> str:
     return ""
 
 
+def fp32_is_tf32() -> bool:
+    """Whether fp32 layers round their operands to TF32 whatever `disable_tf32` says.
+
+    So on RTX 2.11 (TensorRT-RTX 1.4): outputs are bit for bit the same with the option on and off, with TF32's error.
+    """
+    return flavour() == "rtx"
+
+
 def option_names() -> frozenset[str]:
     """Return the fields of `CompilationSettings`, read from its source: importing it needs a GPU.
 

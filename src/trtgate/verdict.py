@@ -77,10 +77,19 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
 
 
+TRIMMED = 0.2
+"""Share of captures left out at either end of a launch: one that was not warm yet must not move its mean."""
+
+
+def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
+    """Return the trimmed mean over a launch's captures (Tukey; scipy.stats.trim_mean)."""
+    return float(stats.trim_mean(np.asarray(log_captures), TRIMMED))
+
+
 def log_launch_means(samples: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
     """Reduce launch → capture → block values to one number a launch.
 
-    The mean over captures of the log of the median of their blocks. Raises ValueError when a launch is empty or
+    The trimmed mean over captures of the log of the median of their blocks. Raises ValueError when a launch is empty or
     a value is not a positive, finite number.
     """
     means = []
@@ -90,7 +99,7 @@ def log_launch_means(samples: Sequence[Sequence[Sequence[float]]]) -> np.ndarray
             raise ValueError("a launch has no samples")
         if not all(np.isfinite(v).all() and (v > 0).all() for v in values):
             raise ValueError("latencies must be positive, finite numbers")
-        means.append(np.mean([np.log(np.median(v)) for v in values]))
+        means.append(launch_mean([np.log(np.median(v)) for v in values]))
     if not means:
         raise ValueError("there are no launches")
     return np.asarray(means)

@@ -112,7 +112,9 @@ class Worker:
 
         plan, call, note = request.plan, self._inference, ""
         canary = gpu_canary(self._spin)
-        clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(call, self._spin, random.Random(request.seed))
+        clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(
+            call, self._spin, random.Random(request.seed), call.place_inputs
+        )
         try:
             captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)
         except CaptureError as error:

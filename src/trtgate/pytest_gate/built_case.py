@@ -67,7 +67,7 @@ def _build(built: BuiltCase, gate: Gate, step: Callable[[str], None]) -> None:
         )
     step(f"building with {case.settings.frontend}")
     inference = building.build(case, module, inputs, step)
-    problem = accuracy.compare(eager, inference()).problem(case.settings.precision)
+    problem = accuracy.compare(eager, inference()).problem(building.arithmetic(case))
     if problem:
         raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
     folder = gate.artifact_folder(case)

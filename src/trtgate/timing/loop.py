@@ -16,9 +16,9 @@ from .clock import Clock
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured in one turn; times in seconds."""
 
-    captures: int = 6
-    blocks: int = 3
-    block_s: float = 0.015
+    captures: int = 12
+    blocks: int = 2
+    block_s: float = 0.010
     max_calls: int = 100
     warmup_s: float = 0.2
     max_warmup_s: float = 3.0
