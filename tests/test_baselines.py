@@ -1,0 +1,197 @@
+"""Stored files: read strictly, written atomically, and never more changed than asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from trtgate import baselines
+from trtgate.accelerator import Accelerator
+from trtgate.baselines import CaseRecord, StoredSession
+from trtgate.errors import TrtgateError
+
+CARD = Accelerator(kind="gpu", name="NVIDIA Test", memory_bytes=80 << 30, uuid="GPU-1", libraries={"torch": "2.14.0"})
+
+
+def record(case: str, us: float, verdict: str = "unchanged") -> CaseRecord:
+    session = StoredSession(
+        recorded="2026-01-01T00:00:00+00:00",
+        uuid=CARD.uuid,
+        clock="cuda_graph",
+        metrics={"device": [[us, us]], "host": [[us * 2]]},
+    )
+    return CaseRecord(case=case, settings={"frontend": "eager"}, verdict=verdict, sessions=[session])
+
+
+def document(*records: CaseRecord, card: Accelerator = CARD) -> dict[str, Any]:
+    return {
+        "machine_info": {"node": "here", "accelerator": msgspec.to_builtins(card)},
+        "benchmarks": [
+            {
+                "fullname": f"t.py::test[{r.case}]",
+                "stats": {"median": 1e-4},
+                "extra_info": {"trtgate": msgspec.to_builtins(r)},
+            }
+            for r in records
+        ],
+        "trtgate": {"schema": baselines.SCHEMA},
+    }
+
+
+def run_of(tmp_path: Path, *records: CaseRecord) -> baselines.Run:
+    path = tmp_path / "run.json"
+    baselines.write(path, document(*records))
+    return baselines.read(path)
+
+
+def stored(folder: Path) -> Path:
+    return baselines.path_of(folder, CARD.key)
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    run = run_of(tmp_path, record("a", 100.0), record("b", 200.0))
+    assert set(run.cases) == {"a", "b"}
+    assert run.cases["a"] == record("a", 100.0)
+    assert run.accelerator == CARD
+
+
+def test_an_update_leaves_other_cases_byte_for_byte(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.123456), record("b", 200.5)), ["a", "b"], [])
+
+    def lines_of(case: str) -> str:
+        text = stored(folder).read_text()
+        start = text.index(f'"fullname": "t.py::test[{case}]"')
+        return text[start : text.index('"figures"', start)]
+
+    before = lines_of("b")
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 101.0)), ["a"], [])
+    assert lines_of("b") == before
+    assert (change.before_us, change.after_us, change.sessions) == (pytest.approx(100.123456), pytest.approx(101.0), 2)
+
+
+def test_unknown_fields_survive_an_update(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 1.0)), ["a", "b"], [])
+    content = json.loads(stored(folder).read_text())
+    content["benchmarks"][1]["note"] = "by hand"
+    stored(folder).write_text(json.dumps(content))
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"], [])
+    assert json.loads(stored(folder).read_text())["benchmarks"][1]["note"] == "by hand"
+
+
+def test_sessions_accumulate_and_the_oldest_beyond_twenty_go(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    for number in range(25):
+        baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"], [])
+    sessions = baselines.read(stored(folder)).cases["a"].sessions
+    assert [s.metrics["device"][0][0] for s in sessions] == [100.0 + n for n in range(5, 25)]
+
+
+@pytest.mark.parametrize(("verdict", "accepted"), [("improved", []), ("regressed", ["a"])])
+def test_sessions_of_other_code_are_dropped(tmp_path: Path, verdict: str, accepted: list[str]) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"], [])
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 50.0, verdict)), ["a"], accepted)
+    assert change.restarted
+    assert change.sessions == 1
+    assert "older sessions dropped" in baselines.describe(change)
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        ('{"trtgate": {"schema": 1}, "benchm', "not valid JSON"),
+        ("[1, 2]", "not one of trtgate's"),
+        ('{"benchmarks": []}', "not one of trtgate's"),
+        ('{"trtgate": {"schema": 99}, "benchmarks": []}', "schema 99"),
+        ('{"trtgate": {"schema": 1}, "benchmarks": []}', "broken"),
+        ("", "not valid JSON"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, broken: str, named: str) -> None:
+    path = tmp_path / "latency.json"
+    path.write_text(broken)
+    with pytest.raises(TrtgateError, match=named) as caught:
+        baselines.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_list_and_a_case_without_sessions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    baselines.write(path, document())
+    with pytest.raises(TrtgateError, match="holds no case"):
+        baselines.read(path)
+    baselines.write(path, document(msgspec.structs.replace(record("a", 1.0), sessions=[])))
+    with pytest.raises(TrtgateError, match="case a has no session"):
+        baselines.read(path)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.0])
+def test_latencies_that_are_no_latencies_are_refused(tmp_path: Path, bad: float) -> None:
+    path = tmp_path / "latency.json"
+    baselines.write(path, document(record("a", bad)))
+    with pytest.raises(TrtgateError, match="case a: device must be positive"):
+        baselines.read(path)
+
+
+def test_nan_is_refused_in_both_directions(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        baselines.write(path, document(record("a", math.nan)))
+    path.write_text(json.dumps(document(record("a", math.nan))))
+    with pytest.raises(TrtgateError, match="not valid JSON"):
+        baselines.read(path)
+
+
+def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "latency.json"
+    baselines.write(path, {"old": 1})
+
+    def no_space(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trtgate.baselines.os.fsync", no_space)
+    with pytest.raises(TrtgateError, match="No space left on device"):
+        baselines.write(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["latency.json"]
+
+
+def test_a_broken_baseline_is_not_overwritten_by_an_update(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    stored(folder).parent.mkdir(parents=True)
+    stored(folder).write_text("{")
+    with pytest.raises(TrtgateError, match="not valid JSON"):
+        baselines.update(folder, run_of(tmp_path, record("a", 1.0)), ["a"], [])
+    assert stored(folder).read_text() == "{"
+
+
+def _update(folder: Path, number: int) -> None:
+    place = folder / f"work-{number}"
+    place.mkdir()
+    baselines.update(folder / "baselines", run_of(place, record(f"case{number}", 100.0)), [f"case{number}"], [])
+
+
+def test_processes_that_store_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_update, args=(tmp_path, number)) for number in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert set(baselines.read(stored(tmp_path / "baselines")).cases) == {f"case{n}" for n in range(6)}
+
+
+def test_pretty_json_is_json_and_keeps_numbers_on_one_line() -> None:
+    value = {"a": {"numbers": [1.5] * 200, "text": "ü" * 130}, "b": [], "c": [{"d": 1}, {"e": None}]}
+    text = baselines.pretty(value)
+    assert json.loads(text) == value
+    assert any(line.count("1.5") == 200 for line in text.splitlines())

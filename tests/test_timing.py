@@ -1,0 +1,130 @@
+"""The measuring loop, on clocks that a test controls."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trtgate.errors import TrtgateError
+from trtgate.records import GpuState
+from trtgate.timing import gpu_state, loop
+from trtgate.timing.host import HostClock
+from trtgate.timing.lock import device_lock, lock_file
+from trtgate.timing.loop import Plan
+
+FAST = Plan(captures=3, blocks=4, block_s=0.001, max_calls=10, warmup_s=0.0, max_warmup_s=5.0)
+COOL = GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=gpu_state.IDLE)
+
+
+class ScriptedClock:
+    """Gives the latencies of a list, then its last one for ever."""
+
+    name = "scripted"
+    steady_tolerance = 0.001
+
+    def __init__(self, latencies_us: list[float]) -> None:
+        self.latencies_us = latencies_us
+        self.blocks = 0
+        self.armed = 0
+
+    def arm(self) -> None:
+        self.armed += 1
+
+    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
+        meanwhile()
+        self.blocks += 1
+        return self.latencies_us[min(self.blocks, len(self.latencies_us)) - 1]
+
+    def close(self) -> None:
+        pass
+
+
+def measure(clock: ScriptedClock, read: Callable[[], GpuState | None] = lambda: None):
+    return loop.measure(clock, FAST, read, gpu_state.void_reason)
+
+
+def test_every_capture_is_armed_anew_and_has_all_its_blocks() -> None:
+    clock = ScriptedClock([100.0])
+    captures, _, steady = measure(clock)
+    assert clock.armed == len(captures) == 3
+    assert all(capture.blocks_us == [100.0] * 4 for capture in captures)
+    assert steady
+
+
+def test_warm_up_lasts_until_blocks_stand_still() -> None:
+    cooling = [200.0 - n for n in range(50)]
+    captures, _, steady = measure(ScriptedClock([*cooling, 150.0]))
+    assert steady
+    assert all(us == 150.0 for capture in captures for us in capture.blocks_us)
+
+
+def test_what_never_stands_still_is_measured_and_reported_as_unsteady() -> None:
+    clock = ScriptedClock([100.0 * 1.01**n for n in range(2000)])
+    plan = Plan(captures=1, blocks=2, block_s=0.001, warmup_s=0.0, max_warmup_s=0.0)
+    _, _, steady = loop.measure(clock, plan, lambda: None, gpu_state.void_reason)
+    assert not steady
+
+
+def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
+    hot = GpuState(sm_clock_mhz=1200, temperature_c=90, power_w=700.0, throttle=gpu_state.HW_THERMAL)
+    states = iter([hot, hot])
+    captures, seen, _ = measure(ScriptedClock([100.0]), lambda: next(states, COOL))
+    assert captures[0].void == ["hardware thermal slowdown"] * 2
+    assert [len(capture.blocks_us) for capture in captures] == [4, 4, 4]
+    assert hot not in seen
+
+
+def test_a_gpu_that_stays_hot_ends_the_measuring() -> None:
+    hot = GpuState(sm_clock_mhz=1200, temperature_c=90, power_w=700.0, throttle=gpu_state.SW_THERMAL)
+    captures, _, _ = measure(ScriptedClock([100.0]), lambda: hot)
+    assert all(not capture.blocks_us and capture.void for capture in captures)
+
+
+@pytest.mark.parametrize("reason", [gpu_state.IDLE, gpu_state.APPLICATION_CLOCKS, gpu_state.SW_POWER_CAP])
+def test_routine_reasons_void_nothing(reason: int) -> None:
+    assert gpu_state.void_reason(GpuState(sm_clock_mhz=1, temperature_c=1, power_w=1.0, throttle=reason)) == ""
+
+
+@pytest.mark.parametrize(("latency_us", "calls"), [(1.0, 10), (100.0, 10), (500.0, 2), (1e7, 1)])
+def test_a_block_lasts_its_time_and_has_at_least_one_call(latency_us: float, calls: int) -> None:
+    assert loop.calls_per_block(latency_us, FAST) == calls
+
+
+def test_the_host_clock_divides_by_the_calls() -> None:
+    calls = []
+    clock = HostClock(lambda: calls.append(1))
+    assert clock.block(50, lambda: None) > 0
+    assert len(calls) == 50
+
+
+def _hold(folder: str, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event) -> None:
+    with device_lock("GPU-test", 5, lambda _s: None):
+        held.set()
+        release.wait(30)
+
+
+def test_one_process_times_on_a_device_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(str(tmp_path), held, release))
+    other.start()
+    assert held.wait(30)
+    with pytest.raises(TrtgateError, match="another trtgate process"), device_lock("GPU-test", 0.0, lambda _s: None):
+        pass
+    with device_lock("GPU-other", 0.0, lambda _s: None):  # another card is free
+        pass
+    release.set()
+    other.join(30)
+    with device_lock("GPU-test", 5, lambda _s: None):
+        pass
+
+
+def test_a_lock_that_cannot_be_opened_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    lock_file("GPU-test").mkdir()
+    with pytest.raises(TrtgateError, match="TRTGATE_LOCK_DIR"), device_lock("GPU-test", 5, lambda _s: None):
+        pass

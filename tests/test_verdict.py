@@ -1,0 +1,182 @@
+"""Verdicts are functions of data: error rates by simulation, real H100 launches, and what must never pass."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trtgate import verdict
+from trtgate.verdict import Prior, Verdict
+
+DEVICE_PRIOR = verdict.PRIORS["device", True]
+H100 = json.loads((Path(__file__).parent / "data" / "h100_resnet18_blocks.json").read_text())["launches"]
+
+
+def launches(*microseconds: float) -> np.ndarray:
+    return np.log(np.asarray(microseconds))
+
+
+def judge(
+    now: np.ndarray, sessions: list[np.ndarray], *, limit: float = 0.01, tests: int = 1, prior: Prior = DEVICE_PRIOR
+):
+    return verdict.judge_stored("device", now, sessions, prior, limit=limit, tests=tests)
+
+
+def test_the_same_latency_is_proven_unchanged() -> None:
+    found = judge(launches(100.0, 100.05, 99.95), [launches(100.0, 100.02, 99.98)])
+    assert found.verdict is Verdict.UNCHANGED
+    assert found.low < 0 < found.high < found.limit
+
+
+@pytest.mark.parametrize(("factor", "wanted"), [(1.05, Verdict.REGRESSED), (0.95, Verdict.IMPROVED)])
+def test_a_change_beyond_the_threshold_is_named_with_its_size(factor: float, wanted: Verdict) -> None:
+    found = judge(launches(100 * factor, 100.02 * factor), [launches(100.0, 100.02)])
+    assert found.verdict is wanted
+    assert found.change == pytest.approx(factor - 1, abs=1e-3)
+
+
+def test_noise_larger_than_the_limit_is_underpowered_and_says_what_could_be_seen() -> None:
+    found = judge(launches(104.0, 96.0, 103.0), [launches(95.0, 105.0, 101.0)])
+    assert found.verdict is Verdict.UNDERPOWERED
+    assert found.detectable > found.threshold > found.limit
+
+
+def test_a_slower_session_within_the_noise_of_its_launches_is_no_regression() -> None:
+    assert judge(launches(100.0, 110.0, 105.0), [launches(100.0, 100.1, 99.9)]).verdict is Verdict.UNDERPOWERED
+
+
+def test_more_tests_in_the_family_make_the_gate_wider() -> None:
+    one = judge(launches(100.0), [launches(100.0)], limit=1e-4, tests=1)
+    many = judge(launches(100.0), [launches(100.0)], limit=1e-4, tests=300)
+    assert many.threshold > one.threshold
+
+
+def test_the_threshold_is_never_tighter_than_the_limit() -> None:
+    sessions = [launches(100.0, 100.0)] * 20
+    assert judge(launches(100.9, 100.9), sessions).verdict is not Verdict.REGRESSED
+
+
+def test_eight_sessions_replace_the_prior() -> None:
+    rng = np.random.default_rng(1)
+    sessions = [launches(*(100 * np.exp(rng.normal(0, 2e-5, 3)))) for _ in range(8)]
+    loose = Prior(0.5, 4)
+    assert judge(launches(100.0, 100.0, 100.0), sessions[:7], prior=loose).verdict is Verdict.UNDERPOWERED
+    assert judge(launches(100.0, 100.0, 100.0), sessions, prior=loose).verdict is Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize("stored", [1, 3, 8])
+def test_family_wise_false_alarms_stay_below_one_percent(stored: int) -> None:
+    """Runs of 20 unchanged cases whose sessions spread as much as the prior says: at most 1 % may fail."""
+    rng = np.random.default_rng(stored)
+    runs, cases = 200, 20
+    failed = 0
+    for _ in range(runs):
+        logs = rng.normal(0, DEVICE_PRIOR.sd, (cases, stored + 1, 1))
+        found = [judge(case[-1], list(case[:-1]), limit=1e-6, tests=cases).verdict for case in logs]
+        failed += Verdict.REGRESSED in found
+    assert failed <= 6  # 200 runs at 1 %: more than 6 has a chance of 0.4 %
+
+
+@given(
+    st.lists(st.floats(1.0, 1e6), min_size=1, max_size=5),
+    st.lists(st.lists(st.floats(1.0, 1e6), min_size=1, max_size=4), min_size=1, max_size=10),
+    st.floats(1e-4, 0.5),
+)
+def test_a_verdict_never_contradicts_its_own_figures(now: list[float], stored: list[list[float]], limit: float) -> None:
+    found = judge(launches(*now), [launches(*s) for s in stored], limit=limit)
+    assert found.low <= found.change <= found.high
+    assert found.threshold >= limit * (1 - 1e-9)
+    if found.verdict is Verdict.REGRESSED:
+        assert found.change > found.threshold * (1 - 1e-9)
+    if found.verdict is Verdict.UNCHANGED:
+        assert found.high < limit * (1 + 1e-9)
+
+
+@given(st.floats(0.1, 10.0))
+def test_the_unit_does_not_matter(scale: float) -> None:
+    now, base = [100.0, 101.0], [100.0, 100.5, 99.0]
+    plain = judge(launches(*now), [launches(*base)])
+    scaled = judge(launches(*(scale * v for v in now)), [launches(*(scale * v for v in base))])
+    assert scaled.change == pytest.approx(plain.change, abs=1e-9)
+    assert scaled.verdict is plain.verdict
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_nan_and_non_positive_latencies_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="positive, finite"):
+        verdict.log_launch_means([[[100.0, bad]]])
+
+
+@pytest.mark.parametrize("empty", [[], [[]], [[[]]]])
+def test_nothing_measured_is_no_evidence(empty: list) -> None:
+    with pytest.raises(ValueError, match="no "):
+        verdict.log_launch_means(empty)
+
+
+def test_one_capture_that_was_not_warm_does_not_move_a_launch() -> None:
+    warm = [[100.0]] * 11
+    (mean,) = verdict.log_launch_means([[[150.0], *warm]])
+    assert mean == pytest.approx(math.log(100))
+
+
+def test_a_suspicion_needs_two_witnesses() -> None:
+    slow, same = judge(launches(110.0), [launches(100.0)]), judge(launches(100.0), [launches(100.0)])
+    assert verdict.confirm(slow, slow).verdict is Verdict.REGRESSED
+    assert verdict.confirm(slow, same).verdict is Verdict.UNCONFIRMED
+    assert verdict.confirm(slow, same).change == same.change  # the figures are those of the fresh launches
+    assert verdict.confirm(same, slow).verdict is Verdict.UNCHANGED
+
+
+def test_any_regressed_metric_decides_and_a_noisy_secondary_one_does_not_hide_the_proof() -> None:
+    device = judge(launches(100.0), [launches(100.0)])
+    host = verdict.judge_stored(
+        "host", launches(300.0), [launches(300.0)], verdict.PRIORS["host", True], limit=0.1, tests=1
+    )
+    assert host.verdict is Verdict.UNDERPOWERED
+    assert verdict.case_verdict([device, host], "device") is Verdict.UNCHANGED
+    slow_host = verdict.judge_stored(
+        "host", launches(3000.0), [launches(300.0)], verdict.PRIORS["host", True], limit=0.1, tests=1
+    )
+    assert verdict.case_verdict([device, slow_host], "device") is Verdict.REGRESSED
+
+
+class TestRealLaunches:
+    """Five launches of resnet18 on an H100, each its own build, with known injected delays."""
+
+    def sessions(self, arm: str) -> list[np.ndarray]:
+        return [verdict.log_launch_means([[launch[arm]]]) for launch in H100]
+
+    def test_another_capture_of_the_same_module_is_unchanged(self) -> None:
+        for now in self.sessions("a2"):
+            assert judge(now, self.sessions("a"), tests=100).verdict is Verdict.UNCHANGED
+
+    @pytest.mark.parametrize("arm", ["+2%", "+3%", "+5%"])
+    def test_injected_delays_are_found(self, arm: str) -> None:
+        for now in self.sessions(arm):
+            assert judge(now, self.sessions("a"), tests=100).verdict is Verdict.REGRESSED
+
+    def test_host_latency_of_the_same_launches_is_too_noisy_to_say_anything(self) -> None:
+        *stored, now = self.sessions("host")
+        found = verdict.judge_stored("host", now, stored, verdict.PRIORS["host", True], limit=0.1, tests=100)
+        assert found.verdict is Verdict.UNDERPOWERED
+
+
+class TestMachineState:
+    def test_the_same_state_can_be_compared(self) -> None:
+        assert verdict.another_state({"spin": 509.0}, {"spin": 509.4}, 1980, 1980, "") == ""
+
+    @pytest.mark.parametrize(
+        ("canary", "mhz", "throttle", "named"),
+        [(550.0, 1980, "", "spin"), (509.0, 1700, "", "1700 MHz"), (509.0, 1980, "software power cap", "power cap")],
+    )
+    def test_another_state_is_named(self, canary: float, mhz: float, throttle: str, named: str) -> None:
+        assert named in verdict.another_state({"spin": canary}, {"spin": 509.0}, mhz, 1980, throttle)
+
+    def test_what_is_not_known_is_not_held_against_it(self) -> None:
+        assert verdict.another_state({}, {"spin": 509.0}, 0, 1980, "") == ""
