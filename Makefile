@@ -1,0 +1,39 @@
+# Which Torch-TensorRT: rtx, or standard. Changing it reinstalls.
+TENSORRT ?= rtx
+# The Python to make .venv with; empty: the first on PATH that fits.
+PYTHON ?=
+
+# `make constraints` pins everything else to the newest that fits these.
+TORCH := torch==2.14.0 torch-tensorrt-rtx==2.14.0 torch-tensorrt==2.14.0 tensorrt==11.1.0.106
+# Pinned by tensorrt itself; their metadata come with gigabytes from NVIDIA's own registry.
+TENSORRT_PARTS := tensorrt-cu13 tensorrt-cu13-libs tensorrt-cu13-bindings
+
+SHELL := bash
+.PHONY: help setup bench test lint constraints clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
+
+setup: ## make .venv, or bring it up to date
+	@TENSORRT='$(TENSORRT)' PYTHON='$(PYTHON)' tools/setup.sh
+
+bench: setup ## run the suite against the stored baselines
+	.venv/bin/python -m pytest benchmarks --benchmark-compare
+
+test: setup ## run the tests of trtgate itself
+	.venv/bin/python -m pytest tests
+
+lint: setup ## check style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+constraints: setup ## pin the newest versions in constraints.txt
+	printf '%s\n' $(TORCH) uv hatchling editables | .venv/bin/uv pip compile pyproject.toml - \
+		--extra rtx --extra standard --extra dev --excludes <(printf '%s\n' $(TENSORRT_PARTS)) \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --upgrade --quiet --no-annotate \
+		--custom-compile-command 'make constraints' --output-file constraints.txt
+
+clean: ## remove .venv, caches and built packages; saved runs in .trtgate stay
+	rm -rf .venv .venv.lock .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +

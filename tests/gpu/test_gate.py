@@ -1,0 +1,76 @@
+"""The gate as a user runs it, on a real GPU: record, compare, regress, accept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .conftest import Run
+
+SUITE = """
+import trtgate
+
+@trtgate.model(frontends=("dynamo",), precisions=("fp16",), batches=(1,))
+def net(batch):
+    import os
+    import torch
+    torch.manual_seed(0)
+    depth = int(os.environ.get("DEPTH", "12"))
+    layers = [torch.nn.Conv2d(3, 64, 3, padding=1)]
+    for _ in range(depth):
+        layers += [torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers).eval(), torch.randn(batch, 3, 64, 64)
+"""
+INI = "[pytest]\ntrtgate_suite = suite_of_mine.py\ntrtgate_require = gpu\n"
+CASE = "net-dynamo-fp16-b1-mbs5"
+
+
+def test_record_compare_regress_accept(gate: Run, tmp_path: Path) -> None:
+    (tmp_path / "suite_of_mine.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text(INI)
+
+    recorded = gate("suite_of_mine.py", "--trtgate-update-baselines")
+    assert recorded.returncode == 0
+    (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
+
+    same = gate("suite_of_mine.py", "--benchmark-compare", "--trtgate-require=gpu,baseline")
+    assert same.returncode == 0
+    assert f"{CASE} is slower" not in same.stdout
+
+    before = baseline.read_bytes()
+    slower = gate("suite_of_mine.py", "--trtgate-update-baselines", "--junit-xml=junit.xml", DEPTH="18")
+    assert slower.returncode == 1
+    assert f"{CASE} is slower: device latency" in slower.stdout
+    assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
+    assert baseline.read_bytes() == before
+
+    accepted = gate("suite_of_mine.py", "--trtgate-update-baselines", f"--trtgate-accept={CASE}", DEPTH="18")
+    assert accepted.returncode == 0
+    (stored,) = json.loads(baseline.read_text())["benchmarks"]
+    assert len(stored["extra_info"]["trtgate"]["sessions"]) == 1
+    assert stored["extra_info"]["trtgate"]["figures"]["engines"] == 1
+
+
+def test_a_model_that_compiles_wrong_is_neither_timed_nor_stored(gate: Run, tmp_path: Path) -> None:
+    wrong = SUITE.replace(
+        "    return torch.nn.Sequential(*layers).eval(),",
+        "    class Wrong(torch.nn.Sequential):\n"
+        "        def forward(self, x):\n"
+        "            return super().forward(x) * (2 if torch.compiler.is_exporting() else 1)\n"
+        "    return Wrong(*layers).eval(),",
+    )
+    (tmp_path / "suite_of_mine.py").write_text(wrong)
+    (tmp_path / "pytest.ini").write_text(INI)
+    done = gate("suite_of_mine.py", "--trtgate-update-baselines")
+    assert done.returncode == 1
+    assert "differs from eager: relative L2" in done.stdout
+    assert not list(tmp_path.glob("baselines/*/latency.json"))
+
+
+def test_a_gpu_that_torch_cannot_use_is_exit_4(gate: Run, tmp_path: Path) -> None:
+    (tmp_path / "suite_of_mine.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text(INI)
+    (tmp_path / "conftest.py").write_text("import torch\ntorch.cuda.is_available = lambda: False\n")
+    done = gate("suite_of_mine.py", "--benchmark-compare")
+    assert done.returncode == 4
+    assert "can't use it" in done.stdout + done.stderr

@@ -1,0 +1,76 @@
+"""What people read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trtgate import verdict
+from trtgate.report import sentences, terminal
+from trtgate.report.progress import Progress
+from trtgate.report.terminal import Row
+from trtgate.verdict import Judgement, Verdict
+
+
+def judgement(factor: float, metric: str = "device") -> Judgement:
+    prior = verdict.PRIORS["device", True]
+    return verdict.judge_stored(metric, np.log([100 * factor]), [np.log([100.0])], prior, limit=0.01, tests=10)
+
+
+def row(case: str, factor: float) -> Row:
+    found = judgement(factor)
+    return Row(case_id=case, verdict=found.verdict, latency_us=100 * factor, judgement=found, others={"host": 300.0})
+
+
+def test_a_regression_is_one_sentence_with_all_that_matters() -> None:
+    said = sentences.sentence("net-dynamo-fp16-b1-mbs5", Verdict.REGRESSED, [judgement(1.05)], "device")
+    for part in ("net-dynamo-fp16-b1-mbs5", "device latency", "100 µs", "105 µs", "+5.00%", "limit 1 %"):
+        assert part in said
+    assert "\n" not in said
+
+
+def test_underpowered_says_what_would_have_been_seen() -> None:
+    found = verdict.judge_stored(
+        "host", np.log([100.0]), [np.log([100.0])], verdict.PRIORS["cpu", True], limit=0.01, tests=1
+    )
+    said = sentences.sentence("net", Verdict.UNDERPOWERED, [found], "host")
+    assert "only a change above" in said
+    assert "1 stored session " in said
+
+
+@pytest.mark.parametrize("us", [0.5, 42.0, 999.9, 1000.0, 2.5e6])
+def test_durations_have_a_unit_and_five_digits(us: float) -> None:
+    number, unit = sentences.duration(us).split()
+    assert float(number.replace(",", "")) == pytest.approx(us / (1e3 if unit == "ms" else 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_table_fits_the_terminal_and_puts_the_worst_first(width: int) -> None:
+    rows = [
+        row("a-model-of-average-name-dynamo-fp16-b1-mbs5", 1.0),
+        row("slow-dynamo-fp16-b8-mbs5", 1.2),
+        row("fast", 0.8),
+    ]
+    text = terminal.table(rows, width=width, color=False)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [word in text for word in ("regressed", "improved", "unchanged")] == [True] * 3
+    assert text.index("slow-dynamo") < text.index("fast") < text.index("a-model-of")
+    assert "\x1b" not in text
+
+
+def test_a_live_line_is_overwritten_and_removed() -> None:
+    written: list[str] = []
+    progress = Progress(written.append, live=True)
+    progress.step("case: export")
+    progress.step("case: build")
+    progress.done()
+    assert written[-1].endswith("\x1b[K")
+
+
+def test_short_steps_leave_no_line_where_there_is_no_terminal() -> None:
+    written: list[str] = []
+    progress = Progress(written.append, live=False)
+    progress.step("case: export")
+    progress.done()
+    assert written == []

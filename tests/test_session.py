@@ -1,0 +1,113 @@
+"""Resident workers, for real: they measure, they fail, they are replaced, they leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trtgate.accelerator import Accelerator
+from trtgate.records import HOST
+from trtgate.session import LaunchError, Session
+from trtgate.suite_source import SuiteSource
+
+SUITE = """
+import os, time
+import torch
+import trtgate
+
+IN_WORKER = "trtgate.worker" in " ".join(open("/proc/self/cmdline").read().split("\\0"))
+
+class Odd(torch.nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+    def forward(self, x):
+        if IN_WORKER:
+            self.act()
+        return x
+
+def one(name, act):
+    return trtgate.Model(name, lambda: (Odd(act).eval(), torch.zeros(4)), trtgate.grid(["eager"]))
+
+def broken():
+    raise ValueError("first line\\nsecond line")
+
+MODELS = [
+    one("fine", lambda: None),
+    one("crashes", lambda: os._exit(7)),
+    one("aborts", os.abort),
+    one("hangs", lambda: time.sleep(1000)),
+    one("raises", broken),
+    one("prints", lambda: print("not the protocol")),
+]
+"""
+CPU = Accelerator(kind="cpu", name="test", cpus=1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> SuiteSource:
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "odd_suite.py").write_text(SUITE)
+    return SuiteSource(root=str(folder), suite="odd_suite.py")
+
+
+@pytest.fixture(scope="module")
+def session(source: SuiteSource, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TRTGATE_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+    patch.setenv("TRTGATE_TEST", "1")
+    with Session(source, CPU, tmp_path_factory.mktemp("logs"), launches=2, timeout_s=60) as made:
+        yield made
+    patch.undo()
+
+
+def measure(session: Session, case: str):
+    return session.measure(f"{case}-eager-fp32", None, lambda _step: None)
+
+
+def test_every_launch_measures_in_turns_and_stays_for_the_next_case(session: Session) -> None:
+    first = measure(session, "fine")
+    pids = session.pids()
+    second = measure(session, "prints")
+    assert session.pids() == pids
+    for found in (first, second):
+        assert (found.clock, found.primary) == ("host", HOST)
+        assert [len(launch.turns) for launch in found.launches] == [2, 2]
+        assert all(us > 0 for us in found.blocks_us())
+        assert len(found.samples(HOST)) == 2
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [("crashes", "exit code 7"), ("aborts", "SIGABRT"), ("raises", "first line"), ("nowhere", "not in the suite")],
+)
+def test_a_launch_that_fails_says_why_and_is_replaced(session: Session, case: str, reason: str) -> None:
+    with pytest.raises(LaunchError, match=reason) as caught:
+        measure(session, case)
+    assert "\n" not in str(caught.value)
+    assert measure(session, "fine").blocks_us()
+
+
+def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    with Session(source, CPU, tmp_path, launches=1, timeout_s=60) as session:
+        measure(session, "fine")
+        (pid,) = session.pids()
+        session._timeout_s = 1.0
+        with pytest.raises(LaunchError, match="no answer within 1 s"):
+            measure(session, "hangs")
+        assert not psutil.pid_exists(pid)
+
+
+def test_fresh_launches_are_other_processes_and_closing_leaves_none(source: SuiteSource, tmp_path: Path) -> None:
+    session = Session(source, CPU, tmp_path, launches=2, timeout_s=60)
+    session.start()
+    before = session.pids()
+    session.renew()
+    after = session.pids()
+    assert not set(before) & set(after)
+    session.close()
+    assert not any(psutil.pid_exists(pid) for pid in [*before, *after])
