@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from .cases import Case
 from .errors import TrtgateError
 from .options import Options
 from .records import Build, CaseMeasurement
-from .report.sentences import sentence
+from .report.sentences import about_new, sentence
 from .report.terminal import Row
 from .session import Session, Step
 from .verdict import Judgement, Verdict
@@ -67,6 +68,8 @@ class Gate:
         self.folder = folder
         self.results: dict[str, CaseResult] = {}
         self.cases_collected = 1
+        self.accepted: set[str] = set()
+        """Ids of cases that may be stored although they regressed."""
         self.baseline = self._find_baseline() if options.compare else None
         self._session: Session | None = None
         self._artifacts: Path | None = None
@@ -107,8 +110,9 @@ class Gate:
     def artifact_folder(self, case: Case) -> Path:
         """Return a new folder, the user's alone, for a case's artifact."""
         if self._artifacts is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._artifacts = Path(tempfile.mkdtemp(prefix="artifacts-", dir=self.folder))  # mode 0700
+            _make_ignored(self.folder)
+            _remove_abandoned(self.folder)
+            self._artifacts = Path(tempfile.mkdtemp(prefix=f"artifacts-{os.getpid()}-", dir=self.folder))  # mode 0700
         return Path(tempfile.mkdtemp(prefix=f"{case.model.name}-", dir=self._artifacts))
 
     def close(self) -> None:
@@ -158,14 +162,14 @@ class Gate:
         measurement = result.measurement
         state = evidence.another_state(measurement, record)
         if state:
-            result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.options.accepted
+            result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.accepted
             result.sentence = (
                 f"{case.id}: this machine is in another state than when its baseline was recorded: {state}"
             )
             return
         clocks = {session.clock for session in record.sessions}
         if clocks != {measurement.clock}:
-            result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.options.accepted
+            result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.accepted
             result.sentence = (
                 f"{case.id}: timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
             )
@@ -181,7 +185,7 @@ class Gate:
         result.verdict = verdict.case_verdict(result.judgements, measurement.primary)
         result.sentence = sentence(case.id, result.verdict, result.judgements, measurement.primary)
         if result.verdict is Verdict.REGRESSED:
-            result.stored = case.id in self.options.accepted
+            result.stored = case.id in self.accepted
 
     def _judge_metric(
         self, case: Case, measurement: CaseMeasurement, record: CaseRecord, metric: str
@@ -214,9 +218,11 @@ class Gate:
         return again
 
     def _new_sentence(self, case: Case) -> str:
-        others = [key for key in baselines.keys(self.options.baselines) if key != self.accelerator.key]
-        where = f"; there are baselines for {', '.join(others)}" if others else ""
-        return f"{case.id}: nothing stored for {self.accelerator.key}{where}; record it with --trtgate-update-baselines"
+        return about_new([case.id], self.accelerator.key, self.other_keys())
+
+    def other_keys(self) -> list[str]:
+        """Return the other accelerators that there are baselines for."""
+        return [key for key in baselines.keys(self.options.baselines) if key != self.accelerator.key]
 
     def record(self, case: Case, result: CaseResult) -> CaseRecord:
         """Return what a file stores of a case."""
@@ -243,6 +249,7 @@ class Gate:
 
     def save_run(self, document: dict[str, Any]) -> Path:
         """Store everything this run measured, regressed cases too, under `.trtgate/runs`; the newest KEPT_RUNS stay."""
+        _make_ignored(self.folder)
         folder = self.folder / "runs"
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
         path = folder / f"{stamp}-{self.accelerator.key}.json"
@@ -259,4 +266,20 @@ class Gate:
     def update_baseline(self, run: Run) -> list[baselines.Update]:
         """Write the cases of a saved run that may be stored."""
         ids = [case_id for case_id, result in self.results.items() if result.stored]
-        return baselines.update(self.options.baselines, run, ids, self.options.accepted) if ids else []
+        return baselines.update(self.options.baselines, run, ids, sorted(self.accepted)) if ids else []
+
+
+def _make_ignored(folder: Path) -> None:
+    """Make our folder, with a file that keeps it out of git."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove artifacts of processes that ended without removing them."""
+    for path in folder.glob("artifacts-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)

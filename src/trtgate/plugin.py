@@ -35,4 +35,5 @@ def pytest_configure(config: pytest.Config) -> None:
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
     config.pluginmanager.register(plugin, "trtgate-hooks")
+    config.pluginmanager.register(plugin.benchmark_hooks, "trtgate-benchmark-hooks")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,10 @@ class BuiltCase:
             raise TrtgateError(self.problem)
 
     def free(self) -> None:
-        """Give the memory back, the device's too."""
+        """Give the memory back, the device's too, and the disk."""
         self.inference = None
+        if self.artifact is not None:
+            shutil.rmtree(self.artifact, ignore_errors=True)
         import torch
 
         gc.collect()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from .. import accelerator
@@ -18,6 +18,7 @@ from ..errors import TrtgateError
 from ..options import Options
 from ..report.progress import Progress
 from . import suite_tests
+from .benchmark_hooks import BenchmarkHooks
 from .latency_gate import TIMER, ReplayTimer
 
 if TYPE_CHECKING:
@@ -51,17 +52,26 @@ class GatePlugin:
         self.deselected = False
         self.latency_cases: set[str] = set()
         self.skip_reasons: dict[str, str] = {}
+        self.baseline_problem = ""
+        self.new: list[str] = []
+        self.undecided: list[str] = []
+        self.benchmark_hooks = BenchmarkHooks(self)
         self._point_pytest_benchmark_at_our_baseline()
 
     def _point_pytest_benchmark_at_our_baseline(self) -> None:
         option = self.config.option
         if option.benchmark_columns is None:
             option.benchmark_columns = COLUMNS
-        if self.options.compare and self.options.compare_file is None:
+        if not self.options.compare:
+            return
+        try:
             found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
+        except TrtgateError as error:
+            if self.options.compare_file is None:
+                raise
+            self.baseline_problem = str(error)  # if no case of ours is run, it may be a run of the user's own
+        else:
             option.benchmark_compare = os.path.relpath(found.path) if found else []
-        elif self.options.compare_file is not None:
-            option.benchmark_compare = os.path.relpath(self.gate.baseline_path)
 
     # What a run is made of, made when first needed
 
@@ -90,15 +100,22 @@ class GatePlugin:
         """Show the steps of a case while it is worked on."""
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None:
+        if reporter is None or self.config.option.verbose < 0:
             yield lambda _text: None
             return
 
-        def write(text: str) -> None:
-            with capture.global_and_fixture_disabled():
-                reporter.write(text, flush=True)
+        def uncaptured() -> AbstractContextManager[None]:
+            return nullcontext() if capture is None else capture.global_and_fixture_disabled()
 
-        shown = Progress(write, live=reporter.isatty and not self.config.option.verbose < 0)
+        def write_line(text: str) -> None:
+            with uncaptured():
+                reporter.write_line(text)
+
+        def overwrite(text: str) -> None:
+            with uncaptured():
+                reporter.write(f"\r\x1b[K{text}", flush=True)
+
+        shown = Progress(write_line, overwrite if reporter.isatty else None)
         try:
             yield lambda text: shown.step(f"{case_id}: {text}")
         finally:
@@ -149,9 +166,11 @@ class GatePlugin:
         from .. import torch_trt
 
         try:
-            for case_id in self.options.accepted:
-                if case_id not in self.suite.cases:
-                    raise TrtgateError(f"--trtgate-accept {case_id}: the suite has no such case")
+            for pattern in self.options.accepted:
+                accepted = fnmatch.filter(self.suite.cases, pattern)
+                if not accepted:
+                    raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
+                self.gate.accepted.update(accepted)
             for case in self.suite.cases.values():
                 torch_trt.check_options(case.id, case.settings.options)
         except TrtgateError as error:
@@ -170,13 +189,20 @@ class GatePlugin:
             return
         ids = {_case_id(item) for item in session.items if _is_latency(item)}
         self.latency_cases = {case_id for case_id in ids if case_id is not None}
-        if self.options.compare and not self.latency_cases and not self.deselected and session.items:
+        if self.latency_cases and self.baseline_problem:
+            raise pytest.UsageError(f"trtgate: {self.baseline_problem}")
+        if self._compares_nothing(session):
             raise pytest.UsageError(
-                "trtgate: a comparison was asked for, and no latency test was collected: name the folder of the suite"
+                "trtgate: a comparison was asked for, and no latency test was collected: name the folder of the "
+                "suite, or the saved run that your own benchmarks are to be compared with"
             )
         runnable = self.latency_cases - self.skip_reasons.keys()
         if runnable and not self.options.timing_off:
             self.gate.cases_collected = len(runnable)
+
+    def _compares_nothing(self, session: pytest.Session) -> bool:
+        bare = self.options.compare and self.options.compare_file is None
+        return bare and not self.latency_cases and not self.deselected and bool(session.items)
 
     # Running
 
@@ -185,6 +211,10 @@ class GatePlugin:
         """Start the workers early, and refuse a GPU that NVML sees and torch can't use."""
         if session.config.option.collectonly or session.testsfailed:
             return
+        if self.latency_cases:
+            from .ending import Ending  # and with it NumPy, SciPy and rich
+
+            self.config.pluginmanager.register(Ending(self, self.benchmark_hooks), "trtgate-ending")
         ours = {_case_id(item) for item in session.items} - {None} - self.skip_reasons.keys()
         if not ours:
             return
@@ -217,122 +247,9 @@ class GatePlugin:
                 raise
             pytest.fail(str(error), pytrace=False)
 
-    # pytest-benchmark
-
-    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Add the accelerator; drop clock readings, which differ at every run, and 150 lines of CPU flags."""
-        machine_info["accelerator"] = msgspec.to_builtins(self.accelerator)
-        cpu = machine_info.get("cpu", {})
-        for name in [name for name in cpu if name.startswith("hz_") or name == "flags"]:
-            del cpu[name]
-
-    def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        """Mark the file as one that `trtgate.baselines` can read."""
-        from ..baselines import SCHEMA
-
-        output_json["trtgate"] = {"schema": SCHEMA}
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_benchmark_compare_machine_info(
-        self, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
-    ) -> Generator[None, object, object]:
-        """Show differences that matter in one line; pytest-benchmark's own warning is kilobytes of JSON."""
-        before = compared_benchmark["machine_info"]
-        if "accelerator" not in before:
-            return (yield)
-        changed = accelerator.differences(
-            msgspec.convert(before["accelerator"], accelerator.Accelerator), self.accelerator
-        )
-        if changed:
-            self.lines.append("since the baseline was last recorded: " + ", ".join(changed))
-        compared_benchmark["machine_info"] = machine_info
-        try:
-            return (yield)
-        finally:
-            compared_benchmark["machine_info"] = before
-
-    # Finishing
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
-        if not self.options.compare and not self.benchmarks:
-            return
-        try:
-            self._store()
-            self._report_missing(session)
-        except TrtgateError as error:
-            self.lines.append(f"ERROR: {error}")
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-
-    def _store(self) -> None:
-        if not self.benchmarks:
-            return
-        from .. import baselines
-
-        path = self.gate.save_run(self._document())
-        self.lines.append(f"run saved: {os.path.relpath(path, self.config.invocation_params.dir)}")
-        if self.options.update:
-            for change in self.gate.update_baseline(baselines.read(path)):
-                self.lines.append(f"stored: {baselines.describe(change)}")
-
-    def _document(self) -> dict[str, Any]:
-        hook = self.config.hook
-        machine_info = hook.pytest_benchmark_generate_machine_info(config=self.config)
-        hook.pytest_benchmark_update_machine_info(config=self.config, machine_info=machine_info)
-        commit_info = hook.pytest_benchmark_generate_commit_info(config=self.config)
-        hook.pytest_benchmark_update_commit_info(config=self.config, commit_info=commit_info)
-        fixtures = list(self.benchmarks.values())
-        failed = [fixture for fixture in fixtures if fixture.has_error]
-        for fixture in failed:
-            fixture.has_error = False  # a run file holds regressed cases too, so that one can be accepted later
-        all_stats = [fixture.stats for fixture in fixtures]
-        document: dict[str, Any] = hook.pytest_benchmark_generate_json(
-            config=self.config,
-            benchmarks=all_stats,
-            include_data=False,
-            machine_info=machine_info,
-            commit_info=commit_info,
-        )
-        for fixture in failed:
-            fixture.has_error = True
-        hook.pytest_benchmark_update_json(config=self.config, benchmarks=all_stats, output_json=document)
-        return document
-
-    def _report_missing(self, session: pytest.Session) -> None:
-        missing = self.gate.missing(self.failed)
-        if not missing:
-            return
-        full = self.latency_cases == set(self.suite.cases) and not self.deselected and not session.shouldstop
-        reasons = {case_id: self.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing}
-        if not full:
-            self.lines.append(f"not run, as asked: {len(missing)} cases of the baseline")
-            return
-        for case_id, reason in reasons.items():
-            self.lines.append(f"MISSING: {case_id} is in the baseline and was not measured: {reason}")
-        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
         return f"trtgate: {self.accelerator.name}, baselines of {self.accelerator.key}"
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show the table and the lines."""
-        if not self.benchmarks and not self.lines:
-            return
-        from ..report import terminal
-
-        terminalreporter.section("trtgate")
-        if self.benchmarks:
-            terminalreporter.write_line(terminal.describe(self.accelerator))
-            rows = [result.row() for result in self.gate.results.values()]
-            writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
-            terminalreporter.write(
-                terminal.table(rows, width=getattr(writer, "fullwidth", 100), color=terminalreporter.hasmarkup)
-            )
-        for line in self.lines:
-            loud = line.startswith(("MISSING", "ERROR", "NEW"))
-            terminalreporter.write_line(line, red=line.startswith(("MISSING", "ERROR")), bold=loud)
 
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""

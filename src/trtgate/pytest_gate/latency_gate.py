@@ -74,7 +74,7 @@ class LatencyGate:
 
         options, said = self._plugin.options, result.sentence
         if result.verdict is Verdict.REGRESSED:
-            if result.case_id in options.accepted:
+            if result.case_id in self._plugin.gate.accepted:
                 self._plugin.lines.append(f"accepted: {said}")
                 return
             benchmark.has_error = True  # pytest-benchmark would save it all the same
@@ -82,11 +82,12 @@ class LatencyGate:
         if result.verdict in (Verdict.UNDERPOWERED, Verdict.INCOMPARABLE):
             if "verdict" in options.require:
                 pytest.fail(f"{said} (--trtgate-require=verdict)", pytrace=False)
+            self._plugin.undecided.append(f"{result.verdict}: {said}")
             pytest.skip(said)
         if result.verdict is Verdict.NEW and not options.update:
             if "baseline" in options.require:
                 pytest.fail(f"{said} (--trtgate-require=baseline)", pytrace=False)
-            self._plugin.lines.append(f"NEW: {said}")
+            self._plugin.new.append(result.case_id)
         if result.verdict is Verdict.UNCONFIRMED:
             self._plugin.lines.append(f"unconfirmed: {said}")
 

@@ -16,16 +16,16 @@ class Progress:
 
     Parameters
     ----------
-    write
-        Writes text as it is, past any capturing.
-    live
-        Whether the output is a terminal whose line can be overwritten.
+    write_line
+        Writes a line of its own, past any capturing.
+    overwrite
+        Replaces the last line of the terminal; None where there is no terminal.
 
     """
 
-    def __init__(self, write: Callable[[str], None], *, live: bool) -> None:
-        self._write = write
-        self._live = live
+    def __init__(self, write_line: Callable[[str], None], overwrite: Callable[[str], None] | None) -> None:
+        self._write_line = write_line
+        self._overwrite = overwrite
         self._text = ""
         self._since = 0.0
         self._lines = 0
@@ -56,17 +56,17 @@ class Progress:
 
     def _finish_step(self) -> None:
         elapsed = time.monotonic() - self._since
-        if self._live:
-            self._write("\r\x1b[K")
+        if self._overwrite is not None:
+            self._overwrite("")
         elif self._text and elapsed >= SHOWN_AFTER_S:
-            self._write(f"\ntrtgate: {self._text}: {elapsed:.0f} s")
+            self._write_line(f"trtgate: {self._text}: {elapsed:.0f} s")
 
     def _tick(self) -> None:
         while not self._stop.wait(0.5):
             with self._guard:
                 elapsed = time.monotonic() - self._since
-                if self._live and elapsed >= 1:
-                    self._write(f"\r\x1b[K  {self._text} … {elapsed:.0f} s")
-                elif not self._live and elapsed >= REPEAT_S * (self._lines + 1):
+                if self._overwrite is not None and elapsed >= 1:
+                    self._overwrite(f"  {self._text} … {elapsed:.0f} s")
+                elif self._overwrite is None and elapsed >= REPEAT_S * (self._lines + 1):
                     self._lines += 1
-                    self._write(f"\ntrtgate: {self._text} … {elapsed:.0f} s so far")
+                    self._write_line(f"trtgate: {self._text} … {elapsed:.0f} s so far")

@@ -30,6 +30,13 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     return said
 
 
+def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> str:
+    """Say that nothing is stored for some cases, what there is, and how to record them."""
+    named = ", ".join(case_ids[:2]) + (f" and {len(case_ids) - 2} more" if len(case_ids) > 2 else "")
+    others = f" (there are baselines for {', '.join(other_keys)})" if other_keys else ""
+    return f"NEW: nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+
+
 def _figures(judgement: Judgement) -> str:
     return (
         f"{metric_name(judgement.metric)} {duration(judgement.baseline_us)} → {duration(judgement.now_us)}, "

@@ -1,0 +1,94 @@
+"""The end of a run: what is stored, what is missing, what is shown."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .. import baselines
+from ..errors import TrtgateError
+from ..report import sentences, terminal
+from .benchmark_hooks import BenchmarkHooks
+
+if TYPE_CHECKING:
+    from .hooks import GatePlugin
+
+UNDECIDED_SHOWN = 3
+
+
+class Ending:
+    """Stores and reports; changes no verdict."""
+
+    def __init__(self, plugin: GatePlugin, benchmark_hooks: BenchmarkHooks) -> None:
+        self._plugin = plugin
+        self._benchmark_hooks = benchmark_hooks
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
+            return
+        try:
+            self._store()
+            if exitstatus != pytest.ExitCode.INTERRUPTED and self._plugin.latency_cases:
+                self._report_missing(session)
+        except TrtgateError as error:
+            self._plugin.lines.append(f"ERROR: {error}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _store(self) -> None:
+        if not self._plugin.benchmarks:
+            return
+        path = self._plugin.gate.save_run(self._benchmark_hooks.document(list(self._plugin.benchmarks.values())))
+        self._plugin.lines.append(f"run saved: {os.path.relpath(path, self._plugin.config.invocation_params.dir)}")
+        if self._plugin.options.update:
+            for change in self._plugin.gate.update_baseline(baselines.read(path)):
+                self._plugin.lines.append(f"stored: {baselines.describe(change)}")
+
+    def _report_missing(self, session: pytest.Session) -> None:
+        missing = self._plugin.gate.missing(self._plugin.failed) if self._plugin.options.compare else []
+        if not missing:
+            return
+        stopped = session.shouldstop or session.shouldfail
+        full = (
+            self._plugin.latency_cases == set(self._plugin.suite.cases) and not self._plugin.deselected and not stopped
+        )
+        reasons = {
+            case_id: self._plugin.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing
+        }
+        if not full:
+            self._plugin.lines.append(f"not run, as asked: {len(missing)} cases of the baseline")
+            return
+        for case_id, reason in reasons.items():
+            self._plugin.lines.append(f"MISSING: {case_id} is in the baseline and was not measured: {reason}")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show the table and the lines."""
+        self._add_folded_lines()
+        if not self._plugin.benchmarks and not self._plugin.lines:
+            return
+        terminalreporter.section("trtgate")
+        if self._plugin.benchmarks:
+            terminalreporter.write_line(terminal.describe(self._plugin.accelerator))
+            rows = [result.row() for result in self._plugin.gate.results.values()]
+            writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
+            terminalreporter.write(
+                terminal.table(rows, width=getattr(writer, "fullwidth", 100), color=terminalreporter.hasmarkup)
+            )
+        for line in self._plugin.lines:
+            loud = line.startswith(("MISSING", "ERROR", "NEW"))
+            terminalreporter.write_line(line, red=line.startswith(("MISSING", "ERROR")), bold=loud)
+
+    def _add_folded_lines(self) -> None:
+        if self._plugin.new:
+            self._plugin.lines.insert(
+                0, sentences.about_new(self._plugin.new, self._plugin.accelerator.key, self._plugin.gate.other_keys())
+            )
+        self._plugin.lines += self._plugin.undecided[:UNDECIDED_SHOWN]
+        if len(self._plugin.undecided) > UNDECIDED_SHOWN:
+            self._plugin.lines.append(
+                f"… and {len(self._plugin.undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"
+            )
