@@ -26,6 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = "benchmarks/suite.py"
 AB_QUADRUPLES = 8
+TOGETHER = "all resident on the GPU, taking turns, as in a gate"
+ALONE = "each alone on the GPU"
 
 
 def main() -> None:
@@ -33,15 +35,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", default="resnet18-dynamo-fp16-b1-mbs5")
     parser.add_argument("--launches", type=int, default=8)
+    parser.add_argument("--alone", action="store_true", help="one process on the GPU at a time; trtgate's clock only")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     parser.add_argument("--launch", metavar="ARTIFACT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.launch:
-        launch(options.case, options.launch)
+        launch(options.case, options.launch, alone=options.alone)
         return
     with tempfile.TemporaryDirectory() as folder:
         build(options.case, Path(folder))
         command = [sys.executable, __file__, "--case", options.case, "--launch", folder]
+        command += ["--alone"] if options.alone else []
         waiting = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
             for _ in range(options.launches)
@@ -57,7 +61,8 @@ def main() -> None:
             results.append(json.loads(output.strip().splitlines()[-1]))
     if options.json:
         options.json.write_text(json.dumps(results))
-    report(options.case, results)
+    print(f"\n{options.case}, {options.launches} launches of one build, {ALONE if options.alone else TOGETHER}")
+    report(results)
 
 
 def build(case_id: str, folder: Path) -> None:
@@ -71,9 +76,10 @@ def build(case_id: str, folder: Path) -> None:
     building.save(case, inference, folder)
 
 
-def launch(case_id: str, folder: str) -> None:
+def launch(case_id: str, folder: str, *, alone: bool) -> None:
     """One launch: load, wait for the turn, measure in every way, print one line of JSON."""
     import torch
+    import torch_tensorrt  # noqa: F401 - its import takes seconds that no launch should wait for
 
     from trtgate import protocol
     from trtgate.accelerator import detect
@@ -82,11 +88,13 @@ def launch(case_id: str, folder: str) -> None:
     from trtgate.verdict import launch_mean
     from trtgate.worker import Worker
 
+    if alone:
+        wait_for_turn()
     source = SuiteSource(root=str(ROOT), suite=SUITE)
     worker = Worker(protocol.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
     worker.load(protocol.Load(case_id=case_id, artifact=folder))
-    print("ready", flush=True)
-    sys.stdin.readline()
+    if not alone:
+        wait_for_turn()
     start = time.perf_counter()
     turns = [worker.measure(protocol.Measure(plan=ON_GPU, seed=random.getrandbits(32))) for _ in range(2)]
     seconds = time.perf_counter() - start
@@ -99,13 +107,18 @@ def launch(case_id: str, folder: str) -> None:
             "captures_us": [math.exp(value) for value in captures],
             "capture_sd": statistics.stdev(captures),
             "host": statistics.median(turns[-1].host_us),
-            **same_graph(call, worker),
-            "aa": against_itself(call, worker),
-            **others(call),
         }
+        if not alone:
+            figures |= {**same_graph(call, worker), "aa": against_itself(call, worker), **others(call)}
     figures["versions"] = {"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
     print(json.dumps(figures), flush=True)
     os._exit(0)  # nvbench and TensorRT may not agree on who frees the context first
+
+
+def wait_for_turn() -> None:
+    """Say that all is imported, and wait for the word."""
+    print("ready", flush=True)
+    sys.stdin.readline()
 
 
 def same_graph(call: Any, worker: Any) -> dict[str, float]:
@@ -207,17 +220,16 @@ def host_clock(call: Any) -> float:
     return statistics.median(times)
 
 
-def report(case_id: str, results: list[dict[str, Any]]) -> None:
+def report(results: list[dict[str, Any]]) -> None:
     """Print the table."""
     versions = results[0]["versions"]
-    print(f"\n{case_id}, {len(results)} launches of one build")
     print(f"{versions['gpu']}, torch {versions['torch']}, CUDA {versions['cuda']}, Python {sys.version.split()[0]}")
     print(f"{'clock':30}{'median µs':>11}{'least':>10}{'most':>10}{'sd between launches':>22}")
     names = [
         "trtgate", "same_graph_trtgate", "same_graph_nvbench", "triton do_bench_cudagraph",
         "triton do_bench", "torch.utils.benchmark", "pytest-benchmark's way",
     ]  # fmt: skip
-    for name in names:
+    for name in [name for name in names if name in results[0]]:
         values = [r[name] for r in results]
         sd = statistics.stdev(math.log(v) for v in values) if len(values) > 1 else math.nan
         print(f"{name:30}{statistics.median(values):11.2f}{min(values):10.2f}{max(values):10.2f}{sd:21.3%}")
@@ -226,6 +238,8 @@ def report(case_id: str, results: list[dict[str, Any]]) -> None:
         "(two turns, with host latency)"
     )
     print(f"sd between captures of a launch: {statistics.mean(r['capture_sd'] for r in results):.3%}")
+    if "aa" not in results[0]:
+        return
     ratios = [r["same_graph_trtgate"] / r["same_graph_nvbench"] - 1 for r in results]
     print(
         f"trtgate / nvbench - 1 on the same graph: {statistics.mean(ratios):+.3%} (largest {max(ratios, key=abs):+.3%})"
