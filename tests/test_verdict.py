@@ -169,14 +169,18 @@ class TestRealLaunches:
 
 class TestMachineState:
     def test_the_same_state_can_be_compared(self) -> None:
-        assert verdict.another_state({"spin": 509.0}, {"spin": 509.4}, 1980, 1980, "") == ""
+        assert verdict.another_state({"sm_clock": 509.0}, {"sm_clock": 509.4}, 1980, 1980, "") == ""
 
     @pytest.mark.parametrize(
         ("canary", "mhz", "throttle", "named"),
-        [(550.0, 1980, "", "spin"), (509.0, 1700, "", "1700 MHz"), (509.0, 1980, "software power cap", "power cap")],
+        [
+            (550.0, 1980, "", "sm_clock"),
+            (509.0, 1700, "", "1700 MHz"),
+            (509.0, 1980, "software power cap", "power cap"),
+        ],
     )
     def test_another_state_is_named(self, canary: float, mhz: float, throttle: str, named: str) -> None:
-        assert named in verdict.another_state({"spin": canary}, {"spin": 509.0}, mhz, 1980, throttle)
+        assert named in verdict.another_state({"sm_clock": canary}, {"sm_clock": 509.0}, mhz, 1980, throttle)
 
     def test_what_is_not_known_is_not_held_against_it(self) -> None:
-        assert verdict.another_state({}, {"spin": 509.0}, 0, 1980, "") == ""
+        assert verdict.another_state({}, {"sm_clock": 509.0}, 0, 1980, "") == ""

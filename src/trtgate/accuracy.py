@@ -9,10 +9,10 @@ import msgspec
 import torch
 from torch.utils._pytree import tree_leaves
 
-TOLERANCES = {"fp32": (1e-3, 0.9999), "tf32": (5e-2, 0.998), "fp16": (5e-2, 0.998)}
+TOLERANCES = {"fp32": (1e-3, 0.9999), "tf32": (3e-2, 0.999), "fp16": (3e-2, 0.999)}
 """Arithmetic → (largest relative L2 error, smallest cosine) against eager at the same precision. fp16 and TF32
-round at 2^-11 = 5e-4 an operation, in another order than eager, through some hundred layers: resnet50 with random
-weights then differs by 2e-2 from float64, in eager PyTorch and in TensorRT alike."""
+round at 2^-11 = 5e-4 an operation, in another order than eager, through some hundred layers: measured on an H200
+4e-3 for resnet18, 6e-3 for vit_b_16 and 8e-3 for mobilenet_v3_large."""
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

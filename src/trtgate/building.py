@@ -80,6 +80,14 @@ def strict_fp32() -> Iterator[None]:
             backend.allow_tf32 = value
 
 
+@contextlib.contextmanager
+def quiet_upstream() -> Iterator[None]:
+    """Within: no warnings. Upstream's deprecations are not about the user's code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -> Any:
     """Run the module as PyTorch does. Raises TrtgateError when it can't take its own example inputs."""
     try:
@@ -106,8 +114,7 @@ def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Pr
     torch_trt.check_options(case.id, case.settings.options)
     frontend = frontends.get(case.settings.frontend)
     try:
-        with torch.no_grad(), strict_fp32(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # upstream's deprecations are not about the user's code
+        with torch.no_grad(), strict_fp32(), quiet_upstream():
             compiled = frontend.build(module, inputs, case.settings, step)
     except torch.cuda.OutOfMemoryError:
         raise
@@ -121,7 +128,8 @@ def save(case: Case, inference: Inference, folder: Path) -> bool:
     frontend = frontends.get(case.settings.frontend)
     if not frontend.stores_artifact:
         return False
-    frontend.save(inference.compiled, inference.inputs, folder)
+    with quiet_upstream():
+        frontend.save(inference.compiled, inference.inputs, folder)
     torch.save(inference.inputs, folder / INPUTS_FILE)
     return True
 

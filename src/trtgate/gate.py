@@ -73,6 +73,7 @@ class Gate:
         self.baseline = self._find_baseline() if options.compare else None
         self._session: Session | None = None
         self._artifacts: Path | None = None
+        self._run_file: Path | None = None
 
     @property
     def baseline_path(self) -> Path:
@@ -248,20 +249,19 @@ class Gate:
         return [case_id for case_id in stored if case_id not in self.results and case_id not in excused]
 
     def save_run(self, document: dict[str, Any]) -> Path:
-        """Store everything this run measured, regressed cases too, under `.trtgate/runs`; the newest KEPT_RUNS stay."""
-        _make_ignored(self.folder)
-        folder = self.folder / "runs"
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-        path = folder / f"{stamp}-{self.accelerator.key}.json"
-        number = 1
-        while path.exists():
-            number += 1
-            path = folder / f"{stamp}-{number}-{self.accelerator.key}.json"
-        baselines.write(path, document)
-        for old in sorted(folder.glob("*.json"))[:-KEPT_RUNS]:
-            with contextlib.suppress(OSError):
-                old.unlink()
-        return path
+        """Store everything this run measured so far, regressed cases too, under `.trtgate/runs`.
+
+        Called after each case, so that a run that is killed can still be looked at, or accepted.
+        """
+        if self._run_file is None:
+            _make_ignored(self.folder)
+            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+            self._run_file = self.folder / "runs" / f"{stamp}-{os.getpid()}-{self.accelerator.key}.json"
+            for old in sorted(self._run_file.parent.glob("*.json"))[: 1 - KEPT_RUNS]:
+                with contextlib.suppress(OSError):
+                    old.unlink()
+        baselines.write(self._run_file, document)
+        return self._run_file
 
     def update_baseline(self, run: Run) -> list[baselines.Update]:
         """Write the cases of a saved run that may be stored."""

@@ -196,9 +196,9 @@ def confirm(first: Judgement, again: Judgement) -> Judgement:
     return msgspec.structs.replace(again, verdict=Verdict.REGRESSED if confirmed else Verdict.UNCONFIRMED)
 
 
-CANARY_TOLERANCE = {"spin": 0.005, "copy": 0.15, "hash": 0.25}
+CANARY_TOLERANCE = {"sm_clock": 0.005, "memory_copy": 0.15, "hash": 0.25}
 """Relative difference beyond which the machine counts as another: the SM clock seen by a kernel, a copy in device
-memory, one core's hashing. Set from the spread between turns: spin 0.1 % and copy 12 % on an H200, hash 4 %."""
+memory, one core's hashing. Between turns the clock moved by 0.1 % on an H200 and hashing by 4 % on a shared CPU."""
 CLOCK_TOLERANCE = 0.005
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,13 +54,24 @@ class BenchmarkHooks:
         finally:
             compared_benchmark["machine_info"] = before
 
-    def document(self, fixtures: list[Any]) -> dict[str, Any]:
-        """Return the JSON that pytest-benchmark would save of these benchmarks, regressed ones included."""
+    @cached_property
+    def _machine_info(self) -> dict[str, Any]:
         hook = self._config.hook
-        machine_info = hook.pytest_benchmark_generate_machine_info(config=self._config)
-        hook.pytest_benchmark_update_machine_info(config=self._config, machine_info=machine_info)
-        commit_info = hook.pytest_benchmark_generate_commit_info(config=self._config)
-        hook.pytest_benchmark_update_commit_info(config=self._config, commit_info=commit_info)
+        found: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=self._config)
+        hook.pytest_benchmark_update_machine_info(config=self._config, machine_info=found)
+        return found
+
+    @cached_property
+    def _commit_info(self) -> dict[str, Any]:
+        hook = self._config.hook
+        found: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
+        hook.pytest_benchmark_update_commit_info(config=self._config, commit_info=found)
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON that pytest-benchmark would save of what was measured so far, regressed cases included."""
+        fixtures = list(self._plugin.benchmarks.values())
+        hook = self._config.hook
         failed = [fixture for fixture in fixtures if fixture.has_error]
         for fixture in failed:
             fixture.has_error = False  # a run file holds regressed cases too, so that one can be accepted later
@@ -68,8 +80,8 @@ class BenchmarkHooks:
             config=self._config,
             benchmarks=all_stats,
             include_data=False,
-            machine_info=machine_info,
-            commit_info=commit_info,
+            machine_info=self._machine_info,
+            commit_info=self._commit_info,
         )
         for fixture in failed:
             fixture.has_error = True

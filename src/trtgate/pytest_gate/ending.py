@@ -10,7 +10,6 @@ import pytest
 from .. import baselines
 from ..errors import TrtgateError
 from ..report import sentences, terminal
-from .benchmark_hooks import BenchmarkHooks
 
 if TYPE_CHECKING:
     from .hooks import GatePlugin
@@ -21,9 +20,8 @@ UNDECIDED_SHOWN = 3
 class Ending:
     """Stores and reports; changes no verdict."""
 
-    def __init__(self, plugin: GatePlugin, benchmark_hooks: BenchmarkHooks) -> None:
+    def __init__(self, plugin: GatePlugin) -> None:
         self._plugin = plugin
-        self._benchmark_hooks = benchmark_hooks
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
@@ -40,7 +38,7 @@ class Ending:
     def _store(self) -> None:
         if not self._plugin.benchmarks:
             return
-        path = self._plugin.gate.save_run(self._benchmark_hooks.document(list(self._plugin.benchmarks.values())))
+        path = self._plugin.gate.save_run(self._plugin.benchmark_hooks.document())
         self._plugin.lines.append(f"run saved: {os.path.relpath(path, self._plugin.config.invocation_params.dir)}")
         if self._plugin.options.update:
             for change in self._plugin.gate.update_baseline(baselines.read(path)):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NEEDS_GPU = "needs a GPU, and there is none (NVML)"
 COLUMNS = ["median", "iqr", "rounds"]
+ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
+"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
 
 
 class SuiteFile(pytest.Module):
@@ -60,7 +62,7 @@ class GatePlugin:
 
     def _point_pytest_benchmark_at_our_baseline(self) -> None:
         option = self.config.option
-        if option.benchmark_columns is None:
+        if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
             option.benchmark_columns = COLUMNS
         if not self.options.compare:
             return
@@ -214,7 +216,7 @@ class GatePlugin:
         if self.latency_cases:
             from .ending import Ending  # and with it NumPy, SciPy and rich
 
-            self.config.pluginmanager.register(Ending(self, self.benchmark_hooks), "trtgate-ending")
+            self.config.pluginmanager.register(Ending(self), "trtgate-ending")
         ours = {_case_id(item) for item in session.items} - {None} - self.skip_reasons.keys()
         if not ours:
             return

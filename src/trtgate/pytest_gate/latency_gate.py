@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,6 +56,8 @@ class LatencyGate:
             benchmark.has_error = True
             raise
         self._plugin.benchmarks[built.case.id] = benchmark
+        with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
+            gate.save_run(self._plugin.benchmark_hooks.document())
         self._plugin.failed.discard(built.case.id)
         self._conclude(benchmark, result)
 

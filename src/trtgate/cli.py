@@ -1,0 +1,231 @@
+"""The command `trtgate`. Only wires: what a command needs is imported when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import TrtgateError
+
+if TYPE_CHECKING:
+    from .doctor import Facts, Report
+
+BROKEN, USAGE_ERROR = 1, 4
+"""Exit codes: as pytest's for failed tests and for usage errors."""
+
+GIB = 1 << 30
+
+
+class Group(typer.core.TyperGroup):
+    """Commands whose TrtgateError is one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except TrtgateError as error:
+            typer.echo(f"trtgate: error: {error}", err=True)
+            raise typer.Exit(USAGE_ERROR) from error
+
+
+app = typer.Typer(
+    cls=Group,
+    help="A performance gate for PyTorch models compiled with Torch-TensorRT; the gate itself is a pytest plugin.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+baseline = typer.Typer(help="Show, compare and accept baselines.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(baseline, name="baseline")
+
+BaselinesOption = Annotated[
+    Path | None,
+    typer.Option("--baselines", metavar="DIR", help="Folder of the baselines (the ini key trtgate_baselines)."),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    baselines: BaselinesOption = None,
+) -> None:
+    """Say what this machine can measure, and what is broken on it (exit code 1)."""
+    import msgspec
+
+    from .baseline_commands import folder_of
+    from .doctor import examine
+
+    with _progress() as step:
+        report = examine(folder_of(baselines, Path.cwd()), step)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        _print(_report_lines(report))
+    if report.problems:
+        raise typer.Exit(BROKEN)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Option(help="The suite's file.")] = Path("benchmarks/trtgate_suite.py"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the suite and the workflow.")] = False,
+) -> None:
+    """Write a suite, its pytest configuration and a CI workflow into the current folder."""
+    from . import scaffold
+
+    root = Path.cwd()
+    steps = scaffold.plan(root, path, force)
+    scaffold.carry_out(steps)
+    top = scaffold.git_top(root) or root
+    _print([f"{step.path.relative_to(top)}: {step.said}" for step in steps])
+    run = f"pytest {scaffold.what_to_run(Path(path))}"
+    _print(
+        [
+            "",
+            f"Next: put your models into {path}, then",
+            f"  {run}  measures them",
+            f"  {run} --trtgate-update-baselines  records them; commit the folder {scaffold.BASELINES}",
+            f"  {run} --benchmark-compare  judges them against what is recorded",
+        ]
+    )
+
+
+@baseline.command()
+def show(
+    name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,
+    baselines: BaselinesOption = None,
+) -> None:
+    """List the cases of baselines or of a saved run."""
+    from . import baseline_commands as commands
+
+    folder = commands.folder_of(baselines, Path.cwd())
+    runs = commands.everything(folder) if name is None else [commands.find(name, folder)]
+    for number, run in enumerate(runs):
+        _print([""] * (number > 0) + commands.shown(run))
+
+
+@baseline.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A file or a key.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="A file or a key, such as a saved run.")],
+    baselines: BaselinesOption = None,
+) -> None:
+    """Show what differs between two baselines or saved runs."""
+    from . import baseline_commands as commands
+
+    folder = commands.folder_of(baselines, Path.cwd())
+    _print(commands.compared(commands.find(old, folder), commands.find(new, folder)))
+
+
+@baseline.command()
+def accept(
+    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="A saved run, such as a CI artifact.")],
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CASE]...", help="Store these, regressed or not; all that did not regress by default."),
+    ] = None,
+    baselines: BaselinesOption = None,
+) -> None:
+    """Store a saved run as its accelerator's baseline; other cases stay as they are."""
+    from . import baseline_commands as commands
+    from .baselines import describe, read
+
+    done = commands.accept(read(run), commands.folder_of(baselines, Path.cwd()), cases or [])
+    _print([f"stored: {describe(change)}" for change in done.updates])
+    _print([f"is stored already: {case_id}" for case_id in done.known])
+    _print([f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()])
+    if done.updates:
+        _print([f"written: {done.path}"])
+
+
+# Printing
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show what takes long on stderr: live on a terminal, else a line for each step that begins."""
+    if not sys.stderr.isatty():
+        yield lambda text: typer.echo(f"trtgate: {text}", err=True)
+        return
+    from .report.progress import Progress
+
+    shown = Progress(lambda _: None, lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True))
+    try:
+        yield shown.step
+    finally:
+        shown.done()
+
+
+def _report_lines(report: Report) -> list[str]:
+    facts = report.facts
+    rows = {
+        "Python": facts.python,
+        "system": facts.system,
+        "packages": ", ".join(f"{name} {version}" for name, version in facts.packages.items()) or "none",
+        "GPU": _gpu(facts),
+        "torch": _torch(facts),
+        "features": _features(facts),
+        "C++ compiler": facts.compiler or "none (inductor needs one)",
+        "free disk": f"{facts.free_disk_bytes / GIB:.1f} GiB",
+        "GPU needs": report.needs or "unknown",
+        "key": report.key or "unknown",
+        "baselines": _baselines(report),
+        **{state.name: f"{'runs' if state.runs else 'does not run'}: {state.said}" for state in report.frontends},
+    }
+    lines = [f"{name:<13} {text}" for name, text in rows.items()]
+    if not report.problems:
+        return [*lines, "", "Nothing is broken."]
+    return [*lines, "", *(f"BROKEN: {problem}" for problem in report.problems)]
+
+
+def _gpu(facts: Facts) -> str:
+    nvml = facts.nvml
+    if nvml.error or nvml.absent:
+        return f"none ({nvml.error or nvml.absent})"
+    cards = [
+        f"{card.name} {card.memory_bytes / GIB:.0f} GiB{', divided (MIG)' if card.mig else ''} {card.uuid}"
+        for card in nvml.cards
+    ]
+    chosen = "" if facts.visible_devices is None else f", CUDA_VISIBLE_DEVICES={facts.visible_devices}"
+    return f"{'; '.join(cards)}; driver {nvml.driver} (up to CUDA {nvml.cuda}){chosen}"
+
+
+def _torch(facts: Facts) -> str:
+    torch = facts.torch
+    if torch.error:
+        return f"can't be imported: {torch.error}"
+    built = f"{torch.version}, built for CUDA {torch.cuda}" if torch.cuda else f"{torch.version}, built without CUDA"
+    if torch.device and not torch.device_error:
+        return f"{built}, uses {torch.device}, compute capability {torch.capability}"
+    return f"{built}, uses no GPU ({torch.device_error})"
+
+
+def _features(facts: Facts) -> str:
+    features = facts.features
+    if features.error:
+        return f"torch_tensorrt can't be imported: {features.error}"
+    if not features.enabled:
+        return "torch_tensorrt is not installed"
+    said = ", ".join(name if on else f"no {name}" for name, on in features.enabled.items())
+    return f"{said}; others can't be told without a GPU" if features.guessed else said
+
+
+def _baselines(report: Report) -> str:
+    stored = [f"{found.key}{' (this machine)' * (found.key == report.key)}" for found in report.facts.baselines]
+    return ", ".join(stored) or f"none under {report.facts.baselines_folder}"
