@@ -150,6 +150,8 @@ def _check(path: Path, record: CaseRecord) -> None:
     if not record.sessions:
         raise TrtgateError(f"{path}: case {record.case} has no session; record it anew")
     for session in record.sessions:
+        if not session.metrics:
+            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; record it anew")
         for metric, launches in session.metrics.items():
             good = launches and all(
                 captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches

@@ -204,6 +204,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     def __bool__(self) -> bool:
         return any((self.models, self.frontends, self.precisions, self.batches))
 
+    def describe(self) -> str:
+        """Return it as the command line has it."""
+        parts = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return " ".join(f"--trtgate-{name} {','.join(map(str, values))}" for name, values in parts if values)
+
     def takes(self, case: Case) -> bool:
         """Whether every non-empty part names this case's value."""
         settings = case.settings
@@ -235,7 +240,7 @@ class Suite:
     def select(self, selection: Selection) -> list[Case]:
         """Return the cases that `selection` takes.
 
-        Raises TrtgateError when it names a model that the suite does not have.
+        Raises TrtgateError when it names something unknown, or no case fits it.
         """
         names = [model_.name for model_ in self.models]
         for wanted in selection.models:
@@ -244,7 +249,10 @@ class Suite:
             _one_of("frontend", wanted, FRONTENDS)
         for wanted in selection.precisions:
             _one_of("precision", wanted, PRECISIONS)
-        return [case for case in self.cases.values() if selection.takes(case)]
+        found = [case for case in self.cases.values() if selection.takes(case)]
+        if not found:
+            raise TrtgateError(f"no case fits the selection {selection.describe()}")
+        return found
 
 
 def _takes_batch(factory: Callable[..., Any]) -> bool:

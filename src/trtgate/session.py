@@ -189,6 +189,9 @@ class Session:
             launches = self._load(case_id, artifact, step)
             self._take_turns(launches, step)
             self._ask_all(protocol.Unload(), "unloading")
+        except LaunchError as error:
+            self.close()
+            raise LaunchError(f"{case_id}: {error}") from error
         except BaseException:
             self.close()  # whatever state they are in, the next case starts clean
             raise

@@ -95,6 +95,9 @@ def source_of(config: pytest.Config) -> SuiteSource | None:
 def read(config: pytest.Config, source: SuiteSource) -> Options:
     """Return the options of a run. Raises TrtgateError for what contradicts itself or can't be a gate."""
     get = config.getoption
+    if not hasattr(config.option, "benchmark_compare"):
+        raise TrtgateError("the suite needs pytest-benchmark, and it is not loaded: install it, drop -p no:benchmark")
+    _check_found(source)
     comparing = get("benchmark_compare") not in (None, [], False)
     update = get("trtgate_update_baselines")
     timing_off = _timing_off(config)
@@ -125,6 +128,13 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
     )
 
 
+def _check_found(source: SuiteSource) -> None:
+    if source.suite and source.suite_file() is None:
+        raise TrtgateError(f"ini key trtgate_suite: no file or module {source.suite!r} under {source.root}")
+    if len(source.factory_files()) < len(source.factories):
+        raise TrtgateError(f"--trtgate-model {' '.join(source.factories)}: no such module under {source.root}")
+
+
 def _timing_off(config: pytest.Config) -> str:
     get = config.getoption
     if os.environ.get("PYTEST_XDIST_WORKER") or get("dist", "no") != "no" or get("numprocesses", None):
@@ -153,9 +163,10 @@ def _selection(config: pytest.Config) -> Selection:
 def _require(config: pytest.Config) -> frozenset[str]:
     asked = config.getoption("trtgate_require")
     wanted = _list(config.getini("trtgate_require")) if asked is None else asked
+    where = "ini key trtgate_require" if asked is None else "--trtgate-require"
     for name in wanted:
         if name not in REQUIRABLE:
-            raise TrtgateError(f"--trtgate-require {name!r}: there are {', '.join(REQUIRABLE)}")
+            raise TrtgateError(f"{where}: unknown {name!r}; there are {', '.join(REQUIRABLE)}")
     return frozenset(wanted)
 
 
@@ -165,13 +176,13 @@ def _compare_file(config: pytest.Config) -> Path | None:
     if not isinstance(value, str) or not value:
         return None
     path = config.invocation_params.dir / value
-    if path.is_file():
-        return path
-    if path.is_dir():
+    if path.is_dir() or value.partition("::")[0].endswith(".py"):
         raise TrtgateError(
-            f"--benchmark-compare took {value!r} as the name of a saved run: put the folder first, "
+            f"--benchmark-compare took {value!r} as the name of a saved run: put the path first, "
             f"pytest {value} --benchmark-compare"
         )
+    if path.is_file():
+        return path
     storage = Path(str(config.getoption("benchmark_storage")).removeprefix("file://"))
     folder = config.invocation_params.dir / storage
     found = sorted([*folder.glob(f"*/{value}*.json"), *folder.glob(f"{value}*.json")], key=lambda p: p.name)

@@ -29,7 +29,7 @@ class Ending:
             return
         try:
             self._store()
-            if exitstatus != pytest.ExitCode.INTERRUPTED and self._plugin.latency_cases:
+            if exitstatus != pytest.ExitCode.INTERRUPTED and self._plugin.judges:
                 self._report_missing(session)
         except TrtgateError as error:
             self._plugin.lines.append(f"ERROR: {error}")
@@ -45,13 +45,11 @@ class Ending:
                 self._plugin.lines.append(f"stored: {baselines.describe(change)}")
 
     def _report_missing(self, session: pytest.Session) -> None:
-        missing = self._plugin.gate.missing(self._plugin.failed) if self._plugin.options.compare else []
+        missing = self._plugin.gate.missing(self._plugin.failed)
         if not missing:
             return
         stopped = session.shouldstop or session.shouldfail
-        full = (
-            self._plugin.latency_cases == set(self._plugin.suite.cases) and not self._plugin.deselected and not stopped
-        )
+        full = self._plugin.latency_cases == set(self._plugin.suite.cases) and not stopped
         reasons = {
             case_id: self._plugin.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing
         }

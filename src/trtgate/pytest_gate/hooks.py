@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..gate import Gate
 
 NEEDS_GPU = "needs a GPU, and there is none (NVML)"
+UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
+"""pytest-benchmark's warning for a test that failed before it could be timed: noise beside the failure."""
 COLUMNS = ["median", "iqr", "rounds"]
 ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
 """pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
@@ -35,6 +37,14 @@ class SuiteFile(pytest.Module):
 
     def _getobj(self) -> Any:
         return suite_tests
+
+
+class NoTests(pytest.File):
+    """What pytest itself would make of a suite's file named on the command line: nothing, `SuiteFile` does."""
+
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        """Return nothing."""
+        return []
 
 
 PLUGIN = pytest.StashKey["GatePlugin"]()
@@ -55,6 +65,7 @@ class GatePlugin:
         self.latency_cases: set[str] = set()
         self.skip_reasons: dict[str, str] = {}
         self.baseline_problem = ""
+        self.suite_problem = ""
         self.new: list[str] = []
         self.undecided: list[str] = []
         self.benchmark_hooks = BenchmarkHooks(self)
@@ -91,11 +102,8 @@ class GatePlugin:
 
     @cached_property
     def suite(self) -> Suite:
-        """The suite, imported."""
-        try:
-            return self.options.source.load()
-        except TrtgateError as error:
-            raise pytest.UsageError(f"trtgate: {error}") from error
+        """The suite, imported. Raises TrtgateError."""
+        return self.options.source.load()
 
     @contextmanager
     def progress(self, case_id: str) -> Generator[Callable[[str], None]]:
@@ -127,56 +135,61 @@ class GatePlugin:
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect the suite's file, or the files of the models named on the command line, as tests."""
+        return SuiteFile.from_parent(parent, path=file_path) if self._is_suite(file_path) else None
+
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Keep pytest from importing the suite's file as a test module too, when it is named on the command line."""
+        return NoTests.from_parent(parent, path=module_path) if self._is_suite(module_path) else None
+
+    def _is_suite(self, path: Path) -> bool:
         source = self.options.source
-        files = [source.suite_file()] if source.suite else source.factory_files()
-        if file_path.resolve() not in files:
-            return None
-        return SuiteFile.from_parent(parent, path=file_path)
+        return path.resolve() in ([source.suite_file()] if source.suite else source.factory_files())
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give every selected case to the tests that ask for one."""
         if "trtgate_case" not in metafunc.fixturenames:
             return
+        ids: list[str] = []
         try:
-            cases = self.suite.select(self.options.selection)
+            ids = [case.id for case in self.suite.select(self.options.selection)]
         except TrtgateError as error:
-            raise pytest.UsageError(f"trtgate: {error}") from error
-        ids = [case.id for case in cases]
+            self.suite_problem = str(error)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
 
     def pytest_deselected(self) -> None:
-        """Remember that the user filtered: what was not run is then not missing."""
+        """Remember that the user filtered: a comparison that compares nothing is then no mistake."""
         self.deselected = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark what this machine can't run with its reason, and refuse unknown options and names."""
         ours = [item for item in items if _case_id(item) is not None]
-        if not ours:
+        if not ours or self.suite_problem:
             return
-        self._refuse_bad_cases()
+        try:
+            self._check_cases()
+        except TrtgateError as error:
+            self.suite_problem = str(error)
         for item in ours:
             case_id = _case_id(item)
             assert case_id is not None
+            item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
             reason = self._skip_reason(self.suite.cases[case_id])
             if reason:
                 self.skip_reasons[case_id] = reason
                 if "gpu" not in self.options.require:
                     item.add_marker(pytest.mark.skip(reason=reason))
 
-    def _refuse_bad_cases(self) -> None:
+    def _check_cases(self) -> None:
         from .. import torch_trt
 
-        try:
-            for pattern in self.options.accepted:
-                accepted = fnmatch.filter(self.suite.cases, pattern)
-                if not accepted:
-                    raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
-                self.gate.accepted.update(accepted)
-            for case in self.suite.cases.values():
-                torch_trt.check_options(case.id, case.settings.options)
-        except TrtgateError as error:
-            raise pytest.UsageError(f"trtgate: {error}") from error
+        for pattern in self.options.accepted:
+            accepted = fnmatch.filter(self.suite.cases, pattern)
+            if not accepted:
+                raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
+            self.gate.accepted.update(accepted)
+        for case in self.suite.cases.values():
+            torch_trt.check_options(case.id, case.settings.options)
 
     def _skip_reason(self, case: Case) -> str:
         from .. import frontends
@@ -186,7 +199,12 @@ class GatePlugin:
         return frontends.get(case.settings.frontend).unavailable()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Count what will be judged: the error rate of the whole run is shared among it."""
+        """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.
+
+        pytest calls this even when a hook before it raised, so all is raised here.
+        """
+        if self.suite_problem:
+            raise pytest.UsageError(f"trtgate: {self.suite_problem}")
         if session.config.option.collectonly:
             return
         ids = {_case_id(item) for item in session.items if _is_latency(item)}
@@ -206,6 +224,11 @@ class GatePlugin:
         bare = self.options.compare and self.options.compare_file is None
         return bare and not self.latency_cases and not self.deselected and bool(session.items)
 
+    @property
+    def judges(self) -> bool:
+        """Whether latencies are compared with a baseline of ours."""
+        return self.options.compare and not self.baseline_problem
+
     # Running
 
     @pytest.hookimpl(tryfirst=True)
@@ -213,7 +236,7 @@ class GatePlugin:
         """Start the workers early, and refuse a GPU that NVML sees and torch can't use."""
         if session.config.option.collectonly or session.testsfailed:
             return
-        if self.latency_cases:
+        if self.latency_cases or self.judges:
             from .ending import Ending  # and with it NumPy, SciPy and rich
 
             self.config.pluginmanager.register(Ending(self), "trtgate-ending")
@@ -247,7 +270,8 @@ class GatePlugin:
         except TrtgateError as error:
             if _case_id(pyfuncitem) is None:
                 raise
-            pytest.fail(str(error), pytrace=False)
+            problem = str(error)
+        pytest.fail(problem, pytrace=False)
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
@@ -261,7 +285,8 @@ class GatePlugin:
 
 def _case_id(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    return None if callspec is None else callspec.params.get("trtgate_case")
+    case_id = None if callspec is None else callspec.params.get("trtgate_case")
+    return case_id if isinstance(case_id, str) else None  # pytest's placeholder where there is no case
 
 
 def _is_latency(item: pytest.Item) -> bool:

@@ -1,0 +1,271 @@
+"""For tests that run pytest in pytest, on a CPU: a small suite, its recorded baseline, and plain benchmarks beside it.
+
+What is slow is slow by order: every model and benchmark sleeps as long as its environment variable says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+TIMEOUT_S = 120
+"""Longest that a pytest of a test may take; it is killed then."""
+
+NO_CACHE = ("-p", "no:cacheprovider")
+
+SUITE_HEAD = '''\
+import itertools
+import os
+import sys
+import time
+
+import trtgate
+
+IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
+CALLS = itertools.count()
+
+
+def measuring():
+    """Whether a worker makes more calls than loading does."""
+    return IN_WORKER and next(CALLS) > 10
+
+
+def sleep(name):
+    time.sleep(float(os.environ.get(name.upper() + "_MS", "2")) / 1000)
+
+
+def made(forward, inputs):
+    import torch
+
+    class Tiny(torch.nn.Module):
+        def forward(self, x):
+            return forward(x)
+
+    return Tiny(), inputs
+'''
+
+SUITE_MODEL = """
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def {name}(batch):
+    import torch
+
+    def forward(x):
+        {statement}
+        return x + 1
+
+    return made(forward, torch.ones(batch, 4))
+"""
+
+PLAIN_HEAD = """\
+import os
+import time
+
+
+def sleep(name):
+    time.sleep(float(os.environ.get(name.upper() + "_MS", "2")) / 1000)
+"""
+
+PLAIN_TEST = """
+
+def test_{name}(benchmark):
+    benchmark.pedantic(sleep, args=({name!r},), rounds=3)
+"""
+
+
+def suite_text(names: Iterable[str], statements: Mapping[str, str]) -> str:
+    models = {**statements, **{name: f"sleep({name!r})" for name in names}}
+    return SUITE_HEAD + "".join(SUITE_MODEL.format(name=name, statement=models[name]) for name in models)
+
+
+class PytestFolder:
+    """A folder in which pytest runs: with pytest-benchmark alone (`plain`), or with trtgate and a suite (`gate`)."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, recorded: Callable[[], Path]):
+        self.path = pytester.path
+        self.pytester = pytester
+        self._monkeypatch = monkeypatch
+        self._recorded = recorded
+
+    # Files
+
+    def plain_tests(self, *names: str) -> None:
+        """Write one benchmark for each name."""
+        text = PLAIN_HEAD + "".join(PLAIN_TEST.format(name=name) for name in names)
+        (self.path / "test_plain.py").write_text(text)
+
+    def suite(self, *names: str, more: str = "", **statements: str) -> None:
+        """Write an ini file and its suite: models whose forward begins with a statement, models that sleep, more."""
+        (self.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+        (self.path / "suite.py").write_text(suite_text(names, statements) + more)
+
+    def baseline(self, *names: str) -> Path:
+        """Put the recorded baseline of alpha and beta here, or of one of the two."""
+        recorded = self._recorded()
+        file = self.path / "baselines" / recorded.parent.name / recorded.name
+        file.parent.mkdir(parents=True)
+        file.write_text(recorded.read_text())
+        with _edited(file) as document:
+            document["benchmarks"] = [entry for entry in document["benchmarks"] if _model_of(entry) in names]
+        return file
+
+    def edited(self, file: Path) -> AbstractContextManager[Any]:
+        """Within: a file's JSON as objects, written back at the end; NaN as Python's json writes it."""
+        return _edited(file)
+
+    def plain_runs(self) -> list[Path]:
+        """Return what pytest-benchmark saved, the oldest first."""
+        return sorted(self.path.glob(".benchmarks/*/*.json"), key=lambda file: file.name)
+
+    def saved_cases(self) -> set[str]:
+        """Return the cases of all runs that trtgate saved."""
+        runs = [json.loads(file.read_text()) for file in self.path.glob(".trtgate/runs/*.json")]
+        return {entry["extra_info"]["trtgate"]["case"] for run in runs for entry in run["benchmarks"]}
+
+    # Runs
+
+    def plain(self, *arguments: str, **environment: object) -> pytest.RunResult:
+        """Run the benchmarks without trtgate."""
+        return self.pytest("-p", "no:trtgate.plugin", "test_plain.py", *arguments, **environment)
+
+    def gate(self, *arguments: str, **environment: object) -> pytest.RunResult:
+        """Run the suite."""
+        return self.pytest("suite.py", "--trtgate-launches=1", *arguments, **environment)
+
+    def pytest(self, *arguments: str, **environment: object) -> pytest.RunResult:
+        """Run pytest with environment variables."""
+        with self._monkeypatch.context() as context:
+            for name, value in environment.items():
+                context.setenv(name, str(value))
+            return self.pytester.runpytest_subprocess(*NO_CACHE, *arguments, timeout=TIMEOUT_S)
+
+    def start(self, *arguments: str, before: Callable[[], None] = lambda: None) -> subprocess.Popen[str]:
+        """Start a run of the suite and return at once; `before` is called in the new process."""
+
+        def prepare() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would this
+            before()
+
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", *NO_CACHE, "suite.py", *arguments],
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=prepare,
+        )
+
+    # What is asserted often
+
+    def output_of(self, result: pytest.RunResult) -> str:
+        return f"{result.stdout.str()}\n{result.stderr.str()}"
+
+    def refused(self, result: pytest.RunResult, *words: str) -> None:
+        """Assert that a run ended with exit code 4 and one line that has all the words, and did nothing else."""
+        output = self.output_of(result)
+        errors = re.findall(r"^ERROR: .*$", output, re.MULTILINE)
+        assert (result.ret, len(errors)) == (pytest.ExitCode.USAGE_ERROR, 1)
+        assert [word for word in words if word not in errors[0]] == []
+        assert "Traceback" not in output
+        assert "MISSING" not in output  # nothing was going to be run
+
+    # Processes
+
+    def wait_until(self, so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not so():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.05)
+
+    def workers_of(self, run: subprocess.Popen[str]) -> list[int]:
+        """Return the process ids of the workers that a run started."""
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+        return [pid for pid in pids if self.is_worker(pid) and _parent(pid) == run.pid]
+
+    def is_worker(self, pid: int) -> bool:
+        """Whether a process is a worker, and alive."""
+        try:
+            return b"trtgate.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for one that is dead
+        except OSError:
+            return False
+
+
+@contextmanager
+def _edited(file: Path) -> Iterator[Any]:
+    document = json.loads(file.read_text())
+    yield document
+    file.write_text(json.dumps(document))
+
+
+def _model_of(entry: Mapping[str, Any]) -> str:
+    case: str = entry["extra_info"]["trtgate"]["case"]
+    return case.partition("-")[0]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {"TRTGATE_LOCK_DIR": str(folder), "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160"}
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Record alpha and beta, once, when first asked for; returns the baseline's file.
+
+    What the canaries took is not kept: whether the machine is in the same state is not what these tests are about.
+    """
+    files: list[Path] = []
+
+    def record_once() -> Path:
+        if files:
+            return files[0]
+        folder = tmp_path_factory.mktemp("recorded")
+        (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+        (folder / "suite.py").write_text(suite_text(("alpha", "beta"), {}))
+        record = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines")
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *NO_CACHE, *record],
+            cwd=folder,
+            env={**os.environ, **_environment(folder)},
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+        (file,) = folder.glob("baselines/*/latency.json")
+        with _edited(file) as document:
+            for entry in document["benchmarks"]:
+                for session in entry["extra_info"]["trtgate"]["sessions"]:
+                    session["state"]["canary_us"] = {}
+        files.append(file)
+        return file
+
+    return record_once
+
+
+@pytest.fixture
+def folder(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recorded: Callable[[], Path]
+) -> PytestFolder:
+    """A folder of its own for a test, on a machine that shows no GPU, with no options from outside."""
+    for name, value in _environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
+    return PytestFolder(pytester, monkeypatch, recorded)
