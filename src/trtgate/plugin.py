@@ -28,12 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     source = command_line.source_of(config)
     if source is None:
         return
-    from .pytest_gate import fixtures, hooks
+    from .pytest_gate import benchmark_hooks, fixtures, hooks
+    from .pytest_gate.run import GateRun
 
     try:
-        plugin = hooks.GatePlugin(config, command_line.read(config, source))
+        run = GateRun(config, command_line.read(config, source))
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
-    config.pluginmanager.register(plugin, "trtgate-hooks")
-    config.pluginmanager.register(plugin.benchmark_hooks, "trtgate-benchmark-hooks")
+    config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")
+    config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from .. import baselines
 from ..errors import TrtgateError
 from ..report import sentences, terminal
-
-if TYPE_CHECKING:
-    from .hooks import GatePlugin
+from .run import GateRun
 
 UNDECIDED_SHOWN = 3
 
@@ -20,8 +18,8 @@ UNDECIDED_SHOWN = 3
 class Ending:
     """Stores and reports; changes no verdict."""
 
-    def __init__(self, plugin: GatePlugin) -> None:
-        self._plugin = plugin
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
@@ -29,62 +27,60 @@ class Ending:
             return
         try:
             self._store()
-            if exitstatus != pytest.ExitCode.INTERRUPTED and self._plugin.judges:
+            if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 self._report_missing(session)
         except TrtgateError as error:
-            self._plugin.lines.append(f"ERROR: {error}")
+            self._run.lines.append(f"ERROR: {error}")
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _store(self) -> None:
-        if not self._plugin.benchmarks:
+        if not self._run.benchmarks:
             return
-        path = self._plugin.gate.save_run(self._plugin.benchmark_hooks.document())
-        self._plugin.lines.append(f"run saved: {os.path.relpath(path, self._plugin.config.invocation_params.dir)}")
-        if self._plugin.options.update:
-            for change in self._plugin.gate.update_baseline(baselines.read(path)):
-                self._plugin.lines.append(f"stored: {baselines.describe(change)}")
+        path = self._run.save()
+        self._run.lines.append(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
+        if self._run.options.update:
+            for change in self._run.gate.update_baseline(baselines.read(path)):
+                self._run.lines.append(f"stored: {baselines.describe(change)}")
 
     def _report_missing(self, session: pytest.Session) -> None:
-        missing = self._plugin.gate.missing(self._plugin.failed)
+        missing = self._run.gate.missing(self._run.failed)
         if not missing:
             return
         stopped = session.shouldstop or session.shouldfail
-        full = self._plugin.latency_cases == set(self._plugin.suite.cases) and not stopped
-        reasons = {
-            case_id: self._plugin.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing
-        }
+        full = self._run.latency_cases == set(self._run.suite.cases) and not stopped
+        reasons = {case_id: self._run.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing}
         if not full:
-            self._plugin.lines.append(f"not run, as asked: {len(missing)} cases of the baseline")
+            self._run.lines.append(f"not run, as asked: {len(missing)} cases of the baseline")
             return
         for case_id, reason in reasons.items():
-            self._plugin.lines.append(f"MISSING: {case_id} is in the baseline and was not measured: {reason}")
+            self._run.lines.append(f"MISSING: {case_id} is in the baseline and was not measured: {reason}")
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines."""
         self._add_folded_lines()
-        if not self._plugin.benchmarks and not self._plugin.lines:
+        if not self._run.benchmarks and not self._run.lines:
             return
         terminalreporter.section("trtgate")
-        if self._plugin.benchmarks:
-            terminalreporter.write_line(terminal.describe(self._plugin.accelerator))
-            rows = [result.row() for result in self._plugin.gate.results.values()]
+        if self._run.benchmarks:
+            terminalreporter.write_line(terminal.describe(self._run.accelerator))
+            rows = [result.row() for result in self._run.gate.results.values()]
             writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
             terminalreporter.write(
                 terminal.table(rows, width=getattr(writer, "fullwidth", 100), color=terminalreporter.hasmarkup)
             )
-        for line in self._plugin.lines:
+        for line in self._run.lines:
             loud = line.startswith(("MISSING", "ERROR", "NEW"))
             terminalreporter.write_line(line, red=line.startswith(("MISSING", "ERROR")), bold=loud)
 
     def _add_folded_lines(self) -> None:
-        if self._plugin.new:
-            self._plugin.lines.insert(
-                0, sentences.about_new(self._plugin.new, self._plugin.accelerator.key, self._plugin.gate.other_keys())
+        if self._run.new:
+            self._run.lines.insert(
+                0, sentences.about_new(self._run.new, self._run.accelerator.key, self._run.gate.other_keys())
             )
-        self._plugin.lines += self._plugin.undecided[:UNDECIDED_SHOWN]
-        if len(self._plugin.undecided) > UNDECIDED_SHOWN:
-            self._plugin.lines.append(
-                f"… and {len(self._plugin.undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"
+        self._run.lines += self._run.undecided[:UNDECIDED_SHOWN]
+        if len(self._run.undecided) > UNDECIDED_SHOWN:
+            self._run.lines.append(
+                f"… and {len(self._run.undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"
             )

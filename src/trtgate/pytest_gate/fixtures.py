@@ -8,22 +8,22 @@ import pytest
 
 from ..cases import Case
 from .built_case import BuiltCase, build
-from .hooks import PLUGIN
 from .latency_gate import TIMER, LatencyGate
+from .run import RUN
 
 
 @pytest.fixture(scope="session")
 def trtgate_case(request: pytest.FixtureRequest) -> Case:
     """The case of the test: a model under settings."""
-    return request.config.stash[PLUGIN].suite.cases[request.param]
+    return request.config.stash[RUN].suite.cases[request.param]
 
 
 @pytest.fixture(scope="session")
 def compiled(request: pytest.FixtureRequest, trtgate_case: Case) -> Generator[BuiltCase]:
     """The case built once for all tests of it, compared with eager, its artifact stored for the workers."""
-    plugin = request.config.stash[PLUGIN]
-    with plugin.progress(trtgate_case.id) as step:
-        built = build(trtgate_case, plugin.gate, step)
+    run = request.config.stash[RUN]
+    with run.progress(trtgate_case.id) as step:
+        built = build(trtgate_case, run.gate, step)
     yield built
     built.free()
 
@@ -31,4 +31,4 @@ def compiled(request: pytest.FixtureRequest, trtgate_case: Case) -> Generator[Bu
 @pytest.fixture
 def latency_gate(request: pytest.FixtureRequest) -> LatencyGate:
     """Measure and judge the case: `latency_gate(benchmark, compiled)`."""
-    return LatencyGate(request.config.stash[PLUGIN], request.node.stash[TIMER])
+    return LatencyGate(request.config.stash[RUN], request.node.stash[TIMER])

@@ -1,35 +1,24 @@
-"""The hooks and fixtures of a run that has a suite: glue between pytest, pytest-benchmark and `trtgate.gate`."""
+"""The hooks of a run that has a suite: what is collected, refused, skipped, and started."""
 
 from __future__ import annotations
 
 import fnmatch
-import os
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from .. import accelerator
-from ..cases import Case, Suite
+from ..accelerator import Accelerator
+from ..cases import Case
 from ..errors import TrtgateError
-from ..options import Options
-from ..report.progress import Progress
 from . import suite_tests
-from .benchmark_hooks import BenchmarkHooks
 from .latency_gate import TIMER, ReplayTimer
-
-if TYPE_CHECKING:
-    from ..gate import Gate
+from .run import GateRun
 
 NEEDS_GPU = "needs a GPU, and there is none (NVML)"
 UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
 """pytest-benchmark's warning for a test that failed before it could be timed: noise beside the failure."""
-COLUMNS = ["median", "iqr", "rounds"]
-ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
-"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
 
 
 class SuiteFile(pytest.Module):
@@ -47,89 +36,12 @@ class NoTests(pytest.File):
         return []
 
 
-PLUGIN = pytest.StashKey["GatePlugin"]()
+class Hooks:
+    """The hooks of collecting and running."""
 
-
-class GatePlugin:
-    """One run with a suite."""
-
-    def __init__(self, config: pytest.Config, options: Options) -> None:
-        self.config = config
-        config.stash[PLUGIN] = self
-        self.options = options
-        self.folder = config.rootpath / ".trtgate"
-        self.lines: list[str] = []
-        self.benchmarks: dict[str, Any] = {}
-        self.failed: set[str] = set()
-        self.deselected = False
-        self.latency_cases: set[str] = set()
-        self.skip_reasons: dict[str, str] = {}
-        self.baseline_problem = ""
-        self.suite_problem = ""
-        self.new: list[str] = []
-        self.undecided: list[str] = []
-        self.benchmark_hooks = BenchmarkHooks(self)
-        self._point_pytest_benchmark_at_our_baseline()
-
-    def _point_pytest_benchmark_at_our_baseline(self) -> None:
-        option = self.config.option
-        if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
-            option.benchmark_columns = COLUMNS
-        if not self.options.compare:
-            return
-        try:
-            found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
-        except TrtgateError as error:
-            if self.options.compare_file is None:
-                raise
-            self.baseline_problem = str(error)  # if no case of ours is run, it may be a run of the user's own
-        else:
-            option.benchmark_compare = os.path.relpath(found.path) if found else []
-
-    # What a run is made of, made when first needed
-
-    @cached_property
-    def accelerator(self) -> accelerator.Accelerator:
-        """The device of this run."""
-        return accelerator.detect()
-
-    @cached_property
-    def gate(self) -> Gate:
-        """The run's memory; importing it imports NumPy and SciPy."""
-        from ..gate import Gate
-
-        return Gate(self.options, self.accelerator, self.folder)
-
-    @cached_property
-    def suite(self) -> Suite:
-        """The suite, imported. Raises TrtgateError."""
-        return self.options.source.load()
-
-    @contextmanager
-    def progress(self, case_id: str) -> Generator[Callable[[str], None]]:
-        """Show the steps of a case while it is worked on."""
-        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None or self.config.option.verbose < 0:
-            yield lambda _text: None
-            return
-
-        def uncaptured() -> AbstractContextManager[None]:
-            return nullcontext() if capture is None else capture.global_and_fixture_disabled()
-
-        def write_line(text: str) -> None:
-            with uncaptured():
-                reporter.write_line(text)
-
-        def overwrite(text: str) -> None:
-            with uncaptured():
-                reporter.write(f"\r\x1b[K{text}", flush=True)
-
-        shown = Progress(write_line, overwrite if reporter.isatty else None)
-        try:
-            yield lambda text: shown.step(f"{case_id}: {text}")
-        finally:
-            shown.done()
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+        self._deselected = False
 
     # Collecting
 
@@ -142,7 +54,7 @@ class GatePlugin:
         return NoTests.from_parent(parent, path=module_path) if self._is_suite(module_path) else None
 
     def _is_suite(self, path: Path) -> bool:
-        source = self.options.source
+        source = self._run.options.source
         return path.resolve() in ([source.suite_file()] if source.suite else source.factory_files())
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -151,50 +63,50 @@ class GatePlugin:
             return
         ids: list[str] = []
         try:
-            ids = [case.id for case in self.suite.select(self.options.selection)]
+            ids = [case.id for case in self._run.suite.select(self._run.options.selection)]
         except TrtgateError as error:
-            self.suite_problem = str(error)
+            self._run.suite_problem = str(error)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
 
     def pytest_deselected(self) -> None:
         """Remember that the user filtered: a comparison that compares nothing is then no mistake."""
-        self.deselected = True
+        self._deselected = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark what this machine can't run with its reason, and refuse unknown options and names."""
         ours = [item for item in items if _case_id(item) is not None]
-        if not ours or self.suite_problem:
+        if not ours or self._run.suite_problem:
             return
         try:
             self._check_cases()
         except TrtgateError as error:
-            self.suite_problem = str(error)
+            self._run.suite_problem = str(error)
         for item in ours:
             case_id = _case_id(item)
             assert case_id is not None
             item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
-            reason = self._skip_reason(self.suite.cases[case_id])
+            reason = self._skip_reason(self._run.suite.cases[case_id])
             if reason:
-                self.skip_reasons[case_id] = reason
-                if "gpu" not in self.options.require:
+                self._run.skip_reasons[case_id] = reason
+                if "gpu" not in self._run.options.require:
                     item.add_marker(pytest.mark.skip(reason=reason))
 
     def _check_cases(self) -> None:
         from .. import torch_trt
 
-        for pattern in self.options.accepted:
-            accepted = fnmatch.filter(self.suite.cases, pattern)
+        for pattern in self._run.options.accepted:
+            accepted = fnmatch.filter(self._run.suite.cases, pattern)
             if not accepted:
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
-            self.gate.accepted.update(accepted)
-        for case in self.suite.cases.values():
+            self._run.gate.accepted.update(accepted)
+        for case in self._run.suite.cases.values():
             torch_trt.check_options(case.id, case.settings.options)
 
     def _skip_reason(self, case: Case) -> str:
         from .. import frontends
 
-        if case.settings.gpu_only and self.accelerator.kind != "gpu":
+        if case.settings.gpu_only and self._run.accelerator.kind != "gpu":
             return NEEDS_GPU
         return frontends.get(case.settings.frontend).unavailable()
 
@@ -203,31 +115,26 @@ class GatePlugin:
 
         pytest calls this even when a hook before it raised, so all is raised here.
         """
-        if self.suite_problem:
-            raise pytest.UsageError(f"trtgate: {self.suite_problem}")
+        if self._run.suite_problem:
+            raise pytest.UsageError(f"trtgate: {self._run.suite_problem}")
         if session.config.option.collectonly:
             return
         ids = {_case_id(item) for item in session.items if _is_latency(item)}
-        self.latency_cases = {case_id for case_id in ids if case_id is not None}
-        if self.latency_cases and self.baseline_problem:
-            raise pytest.UsageError(f"trtgate: {self.baseline_problem}")
+        self._run.latency_cases = {case_id for case_id in ids if case_id is not None}
+        if self._run.latency_cases and self._run.baseline_problem:
+            raise pytest.UsageError(f"trtgate: {self._run.baseline_problem}")
         if self._compares_nothing(session):
             raise pytest.UsageError(
                 "trtgate: a comparison was asked for, and no latency test was collected: name the folder of the "
                 "suite, or the saved run that your own benchmarks are to be compared with"
             )
-        runnable = self.latency_cases - self.skip_reasons.keys()
-        if runnable and not self.options.timing_off:
-            self.gate.cases_collected = len(runnable)
+        runnable = self._run.latency_cases - self._run.skip_reasons.keys()
+        if runnable and not self._run.options.timing_off:
+            self._run.gate.cases_collected = len(runnable)
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
-        bare = self.options.compare and self.options.compare_file is None
-        return bare and not self.latency_cases and not self.deselected and bool(session.items)
-
-    @property
-    def judges(self) -> bool:
-        """Whether latencies are compared with a baseline of ours."""
-        return self.options.compare and not self.baseline_problem
+        bare = self._run.options.compare and self._run.options.compare_file is None
+        return bare and not self._run.latency_cases and not self._deselected and bool(session.items)
 
     # Running
 
@@ -236,17 +143,17 @@ class GatePlugin:
         """Start the workers early, and refuse a GPU that NVML sees and torch can't use."""
         if session.config.option.collectonly or session.testsfailed:
             return
-        if self.latency_cases or self.judges:
+        if self._run.latency_cases or self._run.judges:
             from .ending import Ending  # and with it NumPy, SciPy and rich
 
-            self.config.pluginmanager.register(Ending(self), "trtgate-ending")
-        ours = {_case_id(item) for item in session.items} - {None} - self.skip_reasons.keys()
+            self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
+        ours = {_case_id(item) for item in session.items} - {None} - self._run.skip_reasons.keys()
         if not ours:
             return
-        if self.accelerator.kind == "gpu":
-            _require_usable_gpu(self.accelerator)
-        if self.latency_cases - self.skip_reasons.keys() and not self.options.timing_off:
-            self.gate.start()
+        if self._run.accelerator.kind == "gpu":
+            _require_usable_gpu(self._run.accelerator)
+        if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
+            self._run.gate.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -254,8 +161,8 @@ class GatePlugin:
         case_id = _case_id(item)
         if case_id is None:
             return
-        if case_id in self.skip_reasons and "gpu" in self.options.require:
-            pytest.fail(f"{case_id}: {self.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
+        if case_id in self._run.skip_reasons and "gpu" in self._run.options.require:
+            pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
         if _is_latency(item):
             timer = item.stash[TIMER] = ReplayTimer()
             theirs = item.get_closest_marker("benchmark")
@@ -275,12 +182,11 @@ class GatePlugin:
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
-        return f"trtgate: {self.accelerator.name}, baselines of {self.accelerator.key}"
+        return f"trtgate: {self._run.accelerator.name}, baselines of {self._run.accelerator.key}"
 
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""
-        if "gate" in self.__dict__:
-            self.gate.close()
+        self._run.close()
 
 
 def _case_id(item: pytest.Item) -> str | None:
@@ -293,7 +199,7 @@ def _is_latency(item: pytest.Item) -> bool:
     return _case_id(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
 
 
-def _require_usable_gpu(seen: accelerator.Accelerator) -> None:
+def _require_usable_gpu(seen: Accelerator) -> None:
     import torch
 
     if not torch.cuda.is_available():

@@ -11,10 +11,10 @@ import pytest
 from ..cases import Case
 from ..errors import TrtgateError
 from .built_case import BuiltCase
+from .run import GateRun
 
 if TYPE_CHECKING:
     from ..gate import CaseResult
-    from .hooks import GatePlugin
 
 
 class ReplayTimer:
@@ -36,29 +36,29 @@ TIMER = pytest.StashKey[ReplayTimer]()
 class LatencyGate:
     """Measures a built case, hands the samples to pytest-benchmark, and turns the verdict into an outcome."""
 
-    def __init__(self, plugin: GatePlugin, timer: ReplayTimer) -> None:
-        self._plugin = plugin
+    def __init__(self, run: GateRun, timer: ReplayTimer) -> None:
+        self._run = run
         self._timer = timer
 
     def __call__(self, benchmark: Any, built: BuiltCase) -> None:
         """Fail, skip or pass the calling test. Raises TrtgateError when the case is wrong or can't be measured."""
-        options, gate = self._plugin.options, self._plugin.gate
+        options, gate = self._run.options, self._run.gate
         if options.timing_off:
             pytest.skip(f"not timed: {options.timing_off}")
-        self._plugin.failed.add(built.case.id)  # until it is known to be otherwise
+        self._run.failed.add(built.case.id)  # until it is known to be otherwise
         try:
             built.check()
             assert built.build is not None
-            with self._plugin.progress(built.case.id) as step:
+            with self._run.progress(built.case.id) as step:
                 result = gate.run(built.case, built.artifact, built.build, step)
             self._hand_over(benchmark, built.case, result)
         except BaseException:
             benchmark.has_error = True
             raise
-        self._plugin.benchmarks[built.case.id] = benchmark
+        self._run.benchmarks[built.case.id] = benchmark
         with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
-            gate.save_run(self._plugin.benchmark_hooks.document())
-        self._plugin.failed.discard(built.case.id)
+            self._run.save()
+        self._run.failed.discard(built.case.id)
         self._conclude(benchmark, result)
 
     def _hand_over(self, benchmark: Any, case: Case, result: CaseResult) -> None:
@@ -70,29 +70,29 @@ class LatencyGate:
                 f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin "
                 "replaces its timer or its `benchmark` fixture for this test"
             )
-        benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._plugin.gate.record(case, result))
+        benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record(case, result))
 
     def _conclude(self, benchmark: Any, result: CaseResult) -> None:
         from ..verdict import Verdict
 
-        options, said = self._plugin.options, result.sentence
+        options, said = self._run.options, result.sentence
         if result.verdict is Verdict.REGRESSED:
-            if result.case_id in self._plugin.gate.accepted:
-                self._plugin.lines.append(f"accepted: {said}")
+            if result.case_id in self._run.gate.accepted:
+                self._run.lines.append(f"accepted: {said}")
                 return
             benchmark.has_error = True  # pytest-benchmark would save it all the same
             pytest.fail(said, pytrace=False)
         if result.verdict in (Verdict.UNDERPOWERED, Verdict.INCOMPARABLE):
             if "verdict" in options.require:
                 pytest.fail(f"{said} (--trtgate-require=verdict)", pytrace=False)
-            self._plugin.undecided.append(f"{result.verdict}: {said}")
+            self._run.undecided.append(f"{result.verdict}: {said}")
             pytest.skip(said)
         if result.verdict is Verdict.NEW and not options.update:
             if "baseline" in options.require:
                 pytest.fail(f"{said} (--trtgate-require=baseline)", pytrace=False)
-            self._plugin.new.append(result.case_id)
+            self._run.new.append(result.case_id)
         if result.verdict is Verdict.UNCONFIRMED:
-            self._plugin.lines.append(f"unconfirmed: {said}")
+            self._run.lines.append(f"unconfirmed: {said}")
 
 
 def _nothing() -> None:

@@ -1,0 +1,123 @@
+"""One run with a suite: its options, device, suite and gate, and what it has found so far."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .. import accelerator
+from ..cases import Suite
+from ..errors import TrtgateError
+from ..options import Options
+from ..report.progress import Progress
+from .pytest_json import PytestJson
+
+if TYPE_CHECKING:
+    from ..gate import Gate
+
+COLUMNS = ["median", "iqr", "rounds"]
+ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
+"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
+
+RUN = pytest.StashKey["GateRun"]()
+
+
+class GateRun:
+    """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.config = config
+        config.stash[RUN] = self
+        self.options = options
+        self.folder = config.rootpath / ".trtgate"
+        self.lines: list[str] = []
+        self.benchmarks: dict[str, Any] = {}
+        self.failed: set[str] = set()
+        self.latency_cases: set[str] = set()
+        self.skip_reasons: dict[str, str] = {}
+        self.baseline_problem = ""
+        self.suite_problem = ""
+        self.new: list[str] = []
+        self.undecided: list[str] = []
+        self._json = PytestJson(config)
+        self._point_pytest_benchmark_at_our_baseline()
+
+    def _point_pytest_benchmark_at_our_baseline(self) -> None:
+        option = self.config.option
+        if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
+            option.benchmark_columns = COLUMNS
+        if not self.options.compare:
+            return
+        try:
+            found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
+        except TrtgateError as error:
+            if self.options.compare_file is None:
+                raise
+            self.baseline_problem = str(error)  # if no case of ours is run, it may be a run of the user's own
+        else:
+            option.benchmark_compare = os.path.relpath(found.path) if found else []
+
+    # What a run is made of, made when first needed
+
+    @cached_property
+    def accelerator(self) -> accelerator.Accelerator:
+        """The device of this run."""
+        return accelerator.detect()
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The run's memory; importing it imports NumPy and SciPy."""
+        from ..gate import Gate
+
+        return Gate(self.options, self.accelerator, self.folder)
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite, imported. Raises TrtgateError."""
+        return self.options.source.load()
+
+    @contextmanager
+    def progress(self, case_id: str) -> Generator[Callable[[str], None]]:
+        """Show the steps of a case while it is worked on."""
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is None or self.config.option.verbose < 0:
+            yield lambda _text: None
+            return
+
+        def uncaptured() -> AbstractContextManager[None]:
+            return nullcontext() if capture is None else capture.global_and_fixture_disabled()
+
+        def write_line(text: str) -> None:
+            with uncaptured():
+                reporter.write_line(text)
+
+        def overwrite(text: str) -> None:
+            with uncaptured():
+                reporter.write(f"\r\x1b[K{text}", flush=True)
+
+        shown = Progress(write_line, overwrite if reporter.isatty else None)
+        try:
+            yield lambda text: shown.step(f"{case_id}: {text}")
+        finally:
+            shown.done()
+
+    def save(self) -> Path:
+        """Store what was measured so far. Raises TrtgateError."""
+        return self.gate.save_run(self._json.document(list(self.benchmarks.values())))
+
+    def close(self) -> None:
+        """End the workers, however the run ended."""
+        if "gate" in self.__dict__:
+            self.gate.close()
+
+    @property
+    def judges(self) -> bool:
+        """Whether latencies are compared with a baseline of ours."""
+        return self.options.compare and not self.baseline_problem
