@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,14 +45,14 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 # Which file
 
 
-def folder_of(option: Path | None, here: Path) -> Path:
+def folder_of(option: Path | None) -> Path:
     """Return the folder of the baselines: the one asked for, else pytest's ini key, else `baselines`."""
     if option is not None:
         return option
-    found = find_configuration(here)
+    found = find_configuration(Path.cwd())
     if found is None:
-        return here / BASELINES
-    return found.path.parent / found.values.get(BASELINES_KEY, BASELINES)
+        return Path(BASELINES)
+    return Path(os.path.relpath(found.path.parent / found.values.get(BASELINES_KEY, BASELINES)))
 
 
 def find(name: str, folder: Path) -> Run:
@@ -89,15 +90,9 @@ def shown(run: Run) -> list[str]:
     for case_id, record in sorted(run.cases.items()):
         last = max(session.recorded for session in record.sessions)
         rows.append(
-            (case_id, duration(_latency_us(run, record)), str(len(record.sessions)), _when(last), _clocks(record))
+            (case_id, duration(baselines.typical_us(record)), str(len(record.sessions)), _when(last), _clocks(record))
         )
     return [str(run.path), terminal.describe(run.accelerator), *_columns(rows)]
-
-
-def _latency_us(run: Run, record: CaseRecord) -> float:
-    if not all(session.metrics for session in record.sessions):
-        raise TrtgateError(f"{run.path}: case {record.case} has a session without latencies; record it anew")
-    return baselines.typical_us(record)
 
 
 def _clocks(record: CaseRecord) -> str:
@@ -135,8 +130,8 @@ def compare(before: Run, after: Run) -> list[Change]:
 
 def _change(before: Run, after: Run, case_id: str) -> Change:
     old, new = before.cases.get(case_id), after.cases.get(case_id)
-    before_us = None if old is None else _latency_us(before, old)
-    after_us = None if new is None else _latency_us(after, new)
+    before_us = None if old is None else baselines.typical_us(old)
+    after_us = None if new is None else baselines.typical_us(new)
     change, note = None, ""
     if old is None or new is None or before_us is None or after_us is None:
         note = "new" if old is None else "gone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def doctor(
     from .doctor import examine
 
     with _progress() as step:
-        report = examine(folder_of(baselines, Path.cwd()), step)
+        report = examine(folder_of(baselines), step)
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -85,20 +86,11 @@ def init(
     from . import scaffold
 
     root = Path.cwd()
-    steps = scaffold.plan(root, path, force)
+    suite = scaffold.inside(root, path)
+    steps = scaffold.plan(root, suite, force)
     scaffold.carry_out(steps)
-    top = scaffold.git_top(root) or root
-    _print([f"{step.path.relative_to(top)}: {step.said}" for step in steps])
-    run = f"pytest {scaffold.what_to_run(Path(path))}"
-    _print(
-        [
-            "",
-            f"Next: put your models into {path}, then",
-            f"  {run}  measures them",
-            f"  {run} --trtgate-update-baselines  records them; commit the folder {scaffold.BASELINES}",
-            f"  {run} --benchmark-compare  judges them against what is recorded",
-        ]
-    )
+    _print([f"{os.path.relpath(step.path)}: {step.said}" for step in steps])
+    _print(["", f"Next: put your models into {suite}, then", *scaffold.next_commands(suite)])
 
 
 @baseline.command()
@@ -109,7 +101,7 @@ def show(
     """List the cases of baselines or of a saved run."""
     from . import baseline_commands as commands
 
-    folder = commands.folder_of(baselines, Path.cwd())
+    folder = commands.folder_of(baselines)
     runs = commands.everything(folder) if name is None else [commands.find(name, folder)]
     for number, run in enumerate(runs):
         _print([""] * (number > 0) + commands.shown(run))
@@ -124,7 +116,7 @@ def diff(
     """Show what differs between two baselines or saved runs."""
     from . import baseline_commands as commands
 
-    folder = commands.folder_of(baselines, Path.cwd())
+    folder = commands.folder_of(baselines)
     _print(commands.compared(commands.find(old, folder), commands.find(new, folder)))
 
 
@@ -141,7 +133,7 @@ def accept(
     from . import baseline_commands as commands
     from .baselines import describe, read
 
-    done = commands.accept(read(run), commands.folder_of(baselines, Path.cwd()), cases or [])
+    done = commands.accept(read(run), commands.folder_of(baselines), cases or [])
     _print([f"stored: {describe(change)}" for change in done.updates])
     _print([f"is stored already: {case_id}" for case_id in done.known])
     _print([f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()])

@@ -32,7 +32,6 @@ MIN_DRIVER = {12: 525, 13: 580}
 
 https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table 1.
 """
-LOW_DISK_BYTES = 2 << 30
 NO_GPU = "needs a GPU, and there is none (NVML)"
 
 
@@ -238,8 +237,8 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
     device, device_error = None, ""
     try:
         device = accelerator.detect()
-    except TrtgateError as error:
-        device_error = str(error)
+    except Exception as error:  # NVML's too: that is what we are here to say
+        device_error = str(error) if isinstance(error, TrtgateError) else _line(error)
     step("importing torch")
     torch_ = _ask("torch", Torch)
     gpu = device is not None and device.kind == "gpu" and bool(torch_.device) and not torch_.device_error

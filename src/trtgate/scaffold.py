@@ -53,28 +53,45 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 # The plan
 
 
-def plan(root: Path, suite: Path, force: bool) -> list[Step]:
-    """Return what writing a suite at `suite`, relative to `root`, takes.
-
-    Raises TrtgateError when the suite is to lie elsewhere, the configuration names another one or lies elsewhere.
-    """
+def inside(root: Path, suite: Path) -> Path:
+    """Return a suite's path relative to `root`. Raises TrtgateError when it lies elsewhere, or is no Python file."""
     file = Path(os.path.normpath(root / suite))
     if file.suffix != ".py" or not file.is_relative_to(root) or file.is_dir():
         raise TrtgateError(f"--path {suite}: name a .py file inside {root}")
-    inside = file.relative_to(root)
-    top = git_top(root)
+    return file.relative_to(root)
+
+
+def plan(root: Path, suite: Path, force: bool) -> list[Step]:
+    """Return what writing a suite at `suite`, relative to `root`, takes.
+
+    Raises TrtgateError when pytest's configuration lies elsewhere, or names another suite.
+    """
+    git = git_top(root)
+    top = git or root
     steps = [
-        _template(file, "trtgate_suite.py", {}, force),
-        _configured(root, file, {SUITE_KEY: inside.as_posix(), BASELINES_KEY: BASELINES}, top or root),
-        _template((top or root) / WORKFLOW, "trtgate.yml", _places(inside, root, top or root), force),
+        _template(root / suite, "trtgate_suite.py", {}, force),
+        _configured(root, root / suite, {SUITE_KEY: suite.as_posix(), BASELINES_KEY: BASELINES}, top),
+        _template(top / WORKFLOW, "trtgate.yml", _places(suite, root, top), force),
     ]
-    return steps if top is None else [*steps, _ignored(root / ".gitignore")]
+    return steps if git is None else [*steps, _ignored(root / ".gitignore")]
 
 
 def what_to_run(suite: Path) -> str:
     """Return what pytest is given to run the suite: its folder, so that tests beside it are run too."""
     folder = suite.parent.as_posix()
     return shlex.quote(suite.as_posix() if folder == "." else folder)
+
+
+def next_commands(suite: Path) -> list[str]:
+    """Return what to run next, and what it is for."""
+    run = f"pytest {what_to_run(suite)}"
+    commands = {
+        run: "measures them",
+        f"{run} --trtgate-update-baselines": f"records them: commit the folder {BASELINES}",
+        f"{run} --benchmark-compare": "judges them against what is recorded",
+    }
+    width = max(map(len, commands))
+    return [f"  {command:<{width}}  {purpose}" for command, purpose in commands.items()]
 
 
 def git_top(folder: Path) -> Path | None:
