@@ -63,7 +63,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 def test_an_update_leaves_other_cases_byte_for_byte(tmp_path: Path) -> None:
     folder = tmp_path / "baselines"
-    baselines.update(folder, run_of(tmp_path, record("a", 100.123456), record("b", 200.5)), ["a", "b"], [])
+    baselines.update(folder, run_of(tmp_path, record("a", 100.123456), record("b", 200.5)), ["a", "b"])
 
     def lines_of(case: str) -> str:
         text = stored(folder).read_text()
@@ -71,34 +71,34 @@ def test_an_update_leaves_other_cases_byte_for_byte(tmp_path: Path) -> None:
         return text[start : text.index('"figures"', start)]
 
     before = lines_of("b")
-    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 101.0)), ["a"], [])
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 101.0)), ["a"])
     assert lines_of("b") == before
     assert (change.before_us, change.after_us, change.sessions) == (pytest.approx(100.123456), pytest.approx(101.0), 2)
 
 
 def test_unknown_fields_survive_an_update(tmp_path: Path) -> None:
     folder = tmp_path / "baselines"
-    baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 1.0)), ["a", "b"], [])
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 1.0)), ["a", "b"])
     content = json.loads(stored(folder).read_text())
     content["benchmarks"][1]["note"] = "by hand"
     stored(folder).write_text(json.dumps(content))
-    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"], [])
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
     assert json.loads(stored(folder).read_text())["benchmarks"][1]["note"] == "by hand"
 
 
 def test_sessions_accumulate_and_the_oldest_beyond_twenty_go(tmp_path: Path) -> None:
     folder = tmp_path / "baselines"
     for number in range(25):
-        baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"], [])
+        baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
     sessions = baselines.read(stored(folder)).cases["a"].sessions
     assert [s.metrics["device"][0][0] for s in sessions] == [100.0 + n for n in range(5, 25)]
 
 
-@pytest.mark.parametrize(("verdict", "accepted"), [("improved", []), ("regressed", ["a"])])
-def test_sessions_of_other_code_are_dropped(tmp_path: Path, verdict: str, accepted: list[str]) -> None:
+@pytest.mark.parametrize("verdict", ["improved", "regressed", "incomparable"])
+def test_sessions_of_other_code_are_dropped(tmp_path: Path, verdict: str) -> None:
     folder = tmp_path / "baselines"
-    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"], [])
-    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 50.0, verdict)), ["a"], accepted)
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 50.0, verdict)), ["a"])
     assert change.restarted
     assert change.sessions == 1
     assert "older sessions dropped" in baselines.describe(change)
@@ -170,14 +170,14 @@ def test_a_broken_baseline_is_not_overwritten_by_an_update(tmp_path: Path) -> No
     stored(folder).parent.mkdir(parents=True)
     stored(folder).write_text("{")
     with pytest.raises(TrtgateError, match="not valid JSON"):
-        baselines.update(folder, run_of(tmp_path, record("a", 1.0)), ["a"], [])
+        baselines.update(folder, run_of(tmp_path, record("a", 1.0)), ["a"])
     assert stored(folder).read_text() == "{"
 
 
 def _update(folder: Path, number: int) -> None:
     place = folder / f"work-{number}"
     place.mkdir()
-    baselines.update(folder / "baselines", run_of(place, record(f"case{number}", 100.0)), [f"case{number}"], [])
+    baselines.update(folder / "baselines", run_of(place, record(f"case{number}", 100.0)), [f"case{number}"])
 
 
 def test_processes_that_store_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from trtgate.errors import TrtgateError
 from trtgate.records import GpuState
 from trtgate.timing import gpu_state, loop
+from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.host import HostClock
 from trtgate.timing.lock import device_lock, lock_file
 from trtgate.timing.loop import Plan
@@ -43,7 +47,11 @@ class ScriptedClock:
 
 
 def measure(clock: ScriptedClock, read: Callable[[], GpuState | None] = lambda: None):
-    return loop.measure(clock, FAST, read, gpu_state.void_reason)
+    def watch() -> loop.Watched:
+        state = read()
+        return state, gpu_state.void_reason(state) if state else ""
+
+    return loop.measure(clock, FAST, watch)
 
 
 def test_every_capture_is_armed_anew_and_has_all_its_blocks() -> None:
@@ -64,13 +72,13 @@ def test_warm_up_lasts_until_blocks_stand_still() -> None:
 def test_what_never_stands_still_is_measured_and_reported_as_unsteady() -> None:
     clock = ScriptedClock([100.0 * 1.01**n for n in range(2000)])
     plan = Plan(captures=1, blocks=2, block_s=0.001, warmup_s=0.0, max_warmup_s=0.0)
-    _, _, steady = loop.measure(clock, plan, lambda: None, gpu_state.void_reason)
+    _, _, steady = loop.measure(clock, plan, lambda: (None, ""))
     assert not steady
 
 
 def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
     hot = GpuState(sm_clock_mhz=1200, temperature_c=90, power_w=700.0, throttle=gpu_state.HW_THERMAL)
-    states = iter([hot, hot])
+    states = iter([COOL, hot, hot])  # the first is read before any block
     captures, seen, _ = measure(ScriptedClock([100.0]), lambda: next(states, COOL))
     assert captures[0].void == ["hardware thermal slowdown"] * 2
     assert [len(capture.blocks_us) for capture in captures] == [4, 4, 4]
@@ -128,3 +136,37 @@ def test_a_lock_that_cannot_be_opened_says_what_to_set(tmp_path: Path, monkeypat
     lock_file("GPU-test").mkdir()
     with pytest.raises(TrtgateError, match="TRTGATE_LOCK_DIR"), device_lock("GPU-test", 5, lambda _s: None):
         pass
+
+
+def _burn(cpu: int, ready: multiprocessing.synchronize.Event) -> None:
+    os.sched_setaffinity(0, {cpu})
+    ready.set()
+    while True:
+        pass
+
+
+def test_a_block_whose_cpu_others_took_does_not_count() -> None:
+    mine = os.sched_getaffinity(0)
+    cpu = min(mine)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    other = context.Process(target=_burn, args=(cpu, ready), daemon=True)
+    other.start()
+    try:
+        assert ready.wait(30)
+        os.sched_setaffinity(0, {cpu})
+        monitor = CpuMonitor()
+        spin_until = time.process_time() + 0.3
+        while time.process_time() < spin_until:
+            pass
+        assert monitor.void_reason() == "other processes took the CPU"
+    finally:
+        os.sched_setaffinity(0, mine)
+        other.kill()
+        other.join(30)
+
+
+def test_a_thread_that_sleeps_waits_for_no_cpu() -> None:
+    monitor = CpuMonitor()
+    threading.Event().wait(0.2)
+    assert monitor.void_reason() == ""

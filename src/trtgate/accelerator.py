@@ -69,7 +69,8 @@ def installed() -> dict[str, str]:
 def detect() -> Accelerator:
     """Return the GPU that CUDA would number 0 for this process, or the CPU when NVML sees none.
 
-    Raises TrtgateError when CUDA_VISIBLE_DEVICES names a GPU that NVML does not know.
+    Raises TrtgateError when CUDA_VISIBLE_DEVICES names a GPU that NVML does not know, NVML is broken, or the GPU is
+    divided and no instance is chosen.
     """
     return _gpu() or _cpu()
 
@@ -81,8 +82,10 @@ def _gpu() -> Accelerator | None:
         return None
     try:
         nvml.nvmlInit()
-    except nvml.NVMLError:
+    except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded):
         return None
+    except nvml.NVMLError as error:  # a GPU may be there: calling this a CPU would skip its cases
+        raise TrtgateError(f"NVML does not work, so a GPU would go unseen: {error}") from error
     try:
         handle = _first_visible(nvml)
         return None if handle is None else _describe(nvml, handle)
@@ -117,13 +120,16 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
     def text(value: Any) -> str:
         return value.decode() if isinstance(value, bytes) else str(value)
 
+    divided = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    if divided and not ask("nvmlDeviceIsMigDeviceHandle", handle):
+        raise TrtgateError("the GPU is divided (MIG) and no instance is chosen: set CUDA_VISIBLE_DEVICES=MIG-…")
     name = text(ask("nvmlDeviceGetName", handle, default="unknown GPU"))
     mig = re.search(r"MIG (\S+)", name)
     cuda = ask("nvmlSystemGetCudaDriverVersion_v2")
     return Accelerator(
         kind="gpu",
         name=name.split(" MIG ")[0],
-        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        memory_bytes=int(getattr(ask("nvmlDeviceGetMemoryInfo", handle), "total", 0)),
         uuid=text(ask("nvmlDeviceGetUUID", handle, default="")),
         mig_profile=mig.group(1) if mig else "",
         driver=text(ask("nvmlSystemGetDriverVersion", default="")),

@@ -182,7 +182,7 @@ def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
     path = baselines.path_of(folder, run.accelerator.key)
     fresh = _without_known_sessions(run, path)
     new = [case_id for case_id in wanted if fresh.cases[case_id].sessions]
-    updates = baselines.update(folder, fresh, new, [case_id for case_id in new if case_id in refused]) if new else []
+    updates = baselines.update(folder, fresh, new) if new else []
     return Accepted(
         path=path,
         updates=updates,
@@ -192,7 +192,7 @@ def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
 
 
 def _refused(record: CaseRecord) -> bool:
-    return record.verdict in NOT_STORED_UNASKED
+    return record.disturbed or record.verdict in NOT_STORED_UNASKED
 
 
 def _listed(refused: dict[str, str]) -> str:

@@ -22,6 +22,8 @@ from .verdict import Verdict, launch_mean
 
 SCHEMA = 1
 KEPT_SESSIONS = 20
+OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
+"""Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 FILE_NAME = "latency.json"
 LOCK_TIMEOUT_S = 60.0
 LINE_LENGTH = 120
@@ -60,6 +62,8 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     sessions: list[StoredSession]
     figures: dict[str, float] = {}
+    disturbed: bool = False
+    """Too many blocks did not count: never to be stored as a baseline."""
 
 
 class _ExtraInfo(msgspec.Struct):
@@ -168,7 +172,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     after_us: float
     sessions: int
     restarted: bool
-    """The older sessions were of other code (improved or accepted), and are dropped."""
+    """The older sessions were of other code or of another machine state, and are dropped."""
 
 
 def describe(change: Update) -> str:
@@ -180,10 +184,11 @@ def describe(change: Update) -> str:
     return f"{change.case_id}: {moved}" + (", older sessions dropped" if change.restarted else "")
 
 
-def update(folder: Path, run: Run, case_ids: Sequence[str], accepted: Sequence[str]) -> list[Update]:
+def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
-    Sessions accumulate, the oldest beyond KEPT_SESSIONS go; a case that improved, or is in `accepted`, starts anew.
+    Sessions accumulate, the oldest beyond KEPT_SESSIONS go; a case whose verdict says that this is other code or
+    another machine state (OTHER) starts anew.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.accelerator.key)
@@ -195,16 +200,16 @@ def update(folder: Path, run: Run, case_ids: Sequence[str], accepted: Sequence[s
         updates = []
         for case_id in case_ids:
             old = before.cases.get(case_id) if before else None
-            entries[case_id], change = _merged(run, case_id, old, case_id in accepted)
+            entries[case_id], change = _merged(run, case_id, old)
             updates.append(change)
         document["benchmarks"] = [entries[case_id] for case_id in sorted(entries, key=str)]
         write(path, document)
     return updates
 
 
-def _merged(run: Run, case_id: str, old: CaseRecord | None, accepted: bool) -> tuple[dict[str, Any], Update]:
+def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any], Update]:
     record = run.cases[case_id]
-    restart = old is not None and (accepted or record.verdict == Verdict.IMPROVED)
+    restart = old is not None and record.verdict in OTHER
     kept = [] if old is None or restart else old.sessions
     sessions = [*kept, *record.sessions][-KEPT_SESSIONS:]
     entry = msgspec.to_builtins(run.entry(case_id))

@@ -92,4 +92,4 @@ def void_problem(measurement: CaseMeasurement) -> str:
     if not short and len(voids) <= MAX_VOID_SHARE * total:
         return ""
     reason = statistics.mode(voids)
-    return f"{len(voids)} of {total} blocks are void, the GPU was in {reason}"
+    return f"{len(voids)} of {total} blocks do not count: {reason}"

@@ -241,6 +241,7 @@ class Gate:
             verdict=str(result.verdict or "measured"),
             sessions=[session],
             figures=evidence.figures(measurement),
+            disturbed=bool(evidence.void_problem(measurement)),
         )
 
     def missing(self, excused: set[str]) -> list[str]:
@@ -266,7 +267,7 @@ class Gate:
     def update_baseline(self, run: Run) -> list[baselines.Update]:
         """Write the cases of a saved run that may be stored."""
         ids = [case_id for case_id, result in self.results.items() if result.stored]
-        return baselines.update(self.options.baselines, run, ids, sorted(self.accepted)) if ids else []
+        return baselines.update(self.options.baselines, run, ids) if ids else []
 
 
 def _make_ignored(folder: Path) -> None:

@@ -93,12 +93,13 @@ class Worker:
 
     def _measure_cpu(self, request: protocol.Measure) -> Turn:
         from .timing.canary import cpu_canary
+        from .timing.cpu_state import CpuMonitor
         from .timing.host import HostClock
         from .timing.loop import measure
 
         canary = cpu_canary()
-        clock = HostClock(self._inference)
-        captures, _, steady = measure(clock, request.plan, lambda: None, lambda _state: "")
+        clock, monitor = HostClock(self._inference), CpuMonitor()
+        captures, _, steady = measure(clock, request.plan, lambda: (None, monitor.void_reason()))
         return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary)
 
     def _measure_gpu(self, request: protocol.Measure) -> Turn:
@@ -106,7 +107,6 @@ class Worker:
         from .timing.clock import CaptureError
         from .timing.cuda_events import CudaEventsClock
         from .timing.cuda_graph import CudaGraphClock
-        from .timing.gpu_state import void_reason
         from .timing.host import host_latency
         from .timing.loop import measure
 
@@ -116,11 +116,11 @@ class Worker:
             call, self._spin, random.Random(request.seed), call.place_inputs
         )
         try:
-            captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)
+            captures, states, steady = measure(clock, plan, self._monitor.watch)
         except CaptureError as error:
             note = f"no CUDA graph ({error}); timed with queued events"
             clock = CudaEventsClock(call, self._spin)
-            captures, states, steady = measure(clock, plan, self._monitor.read, void_reason)
+            captures, states, steady = measure(clock, plan, self._monitor.watch)
         tail_us = clock.tail(plan.tail_calls)
         clock.close()
         host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s)

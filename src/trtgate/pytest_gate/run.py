@@ -35,6 +35,7 @@ class GateRun:
         self.config = config
         config.stash[RUN] = self
         self.options = options
+        self.accelerator = accelerator.detect()
         self.folder = config.rootpath / ".trtgate"
         self.lines: list[str] = []
         self.benchmarks: dict[str, Any] = {}
@@ -64,11 +65,6 @@ class GateRun:
             option.benchmark_compare = os.path.relpath(found.path) if found else []
 
     # What a run is made of, made when first needed
-
-    @cached_property
-    def accelerator(self) -> accelerator.Accelerator:
-        """The device of this run."""
-        return accelerator.detect()
 
     @cached_property
     def gate(self) -> Gate:

@@ -44,6 +44,11 @@ class GpuMonitor:
         pynvml.nvmlInit()
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
+    def watch(self) -> tuple[GpuState, str]:
+        """Return the state now, and why a block under it does not count."""
+        state = self.read()
+        return state, void_reason(state)
+
     def read(self) -> GpuState:
         """Return the state now; takes a fraction of a millisecond."""
         nvml, handle = self._nvml, self._handle

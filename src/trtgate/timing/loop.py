@@ -30,6 +30,9 @@ ON_GPU = Plan()
 ON_CPU = Plan(captures=1, blocks=6, block_s=0.05, max_calls=100_000, max_warmup_s=1.5, host_s=0.0, tail_calls=0)
 """A block on a CPU is 50 ms or one call (DESIGN §4)."""
 
+Watched = tuple[GpuState | None, str]
+"""The GPU's state during a block, and why the block does not count: empty when it does."""
+
 MAX_VOIDS = 2
 """Void blocks that are measured again, as a multiple of the blocks wanted; beyond it the capture stays short."""
 
@@ -42,12 +45,11 @@ def calls_per_block(latency_us: float, plan: Plan) -> int:
 def measure(
     clock: Clock,
     plan: Plan,
-    read_state: Callable[[], GpuState | None],
-    void_reason: Callable[[GpuState], str],
+    watch: Callable[[], Watched],
 ) -> tuple[list[Capture], list[GpuState], bool]:
     """Measure `plan.captures` captures; returns them, the GPU states of their blocks, and whether warm-up settled.
 
-    Raises CaptureError from the clock.
+    `watch` is asked once in every block. Raises CaptureError from the clock.
     """
     captures: list[Capture] = []
     states: list[GpuState] = []
@@ -58,12 +60,12 @@ def measure(
             calls, steady = warm_up(clock, plan)
         else:
             clock.block(calls, _nothing)
+        watch()  # what happened before the first block is not held against it
         capture = Capture(blocks_us=[], replays=calls)
         while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * plan.blocks:
-            seen: list[GpuState | None] = []
-            latency_us = clock.block(calls, lambda seen=seen: seen.append(read_state()))  # type: ignore[misc]
-            state = seen[0] if seen else None
-            reason = void_reason(state) if state is not None else ""
+            seen: list[Watched] = []
+            latency_us = clock.block(calls, lambda seen=seen: seen.append(watch()))  # type: ignore[misc]
+            state, reason = seen[0]
             if reason:
                 capture.void.append(reason)
                 continue
