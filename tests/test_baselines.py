@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import baselines
+from trtgate import baseline_commands, baselines
 from trtgate.accelerator import Accelerator
 from trtgate.baselines import CaseRecord, StoredSession
 from trtgate.errors import TrtgateError
@@ -195,3 +195,15 @@ def test_pretty_json_is_json_and_keeps_numbers_on_one_line() -> None:
     text = baselines.pretty(value)
     assert json.loads(text) == value
     assert any(line.count("1.5") == 200 for line in text.splitlines())
+
+
+def test_removing_leaves_the_others_and_no_empty_file(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 200.0)), ["a", "b"])
+    assert baseline_commands.remove(folder, ["a*"]) == [f"removed from {stored(folder)}: a"]
+    assert list(baselines.read(stored(folder)).cases) == ["b"]
+    with pytest.raises(TrtgateError, match="no baseline under .* has a case 'c'"):
+        baseline_commands.remove(folder, ["b", "c"])
+    assert list(baselines.read(stored(folder)).cases) == ["b"]
+    baseline_commands.remove(folder, ["b"])
+    assert not stored(folder).exists()

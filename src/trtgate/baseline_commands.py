@@ -191,6 +191,28 @@ def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
     )
 
 
+# Remove
+
+
+def remove(folder: Path, names: Sequence[str]) -> list[str]:
+    """Remove cases from the baselines of all accelerator keys; returns what was done, a line each.
+
+    A name may be a pattern. Raises TrtgateError for a name that takes no case of any key; nothing is removed then.
+    """
+    runs = everything(folder)
+    known = sorted({case_id for run in runs for case_id in run.cases})
+    for name in names:
+        if not fnmatch.filter(known, name):
+            raise TrtgateError(f"no baseline under {folder} has a case {name!r}; {_nearest(name, known)}")
+    lines = []
+    for run in runs:
+        gone = [case_id for case_id in run.cases if any(fnmatch.fnmatch(case_id, name) for name in names)]
+        if gone:
+            baselines.remove(run.path, gone)
+            lines += [f"removed from {run.path}: {case_id}" for case_id in gone]
+    return lines
+
+
 def _refused(record: CaseRecord) -> bool:
     return record.disturbed or record.verdict in NOT_STORED_UNASKED
 

@@ -207,6 +207,20 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     return updates
 
 
+def remove(path: Path, case_ids: Sequence[str]) -> None:
+    """Remove cases from a baseline; all others stay byte for byte, and a file without cases goes.
+
+    Raises TrtgateError when it is broken, or can't be written; it is then as it was.
+    """
+    with locked(path):
+        document = read(path).document
+        document["benchmarks"] = [entry for entry in document["benchmarks"] if _case_of(entry) not in case_ids]
+        if document["benchmarks"]:
+            write(path, document)
+        else:
+            path.unlink()
+
+
 def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any], Update]:
     record = run.cases[case_id]
     restart = old is not None and record.verdict in OTHER

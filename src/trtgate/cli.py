@@ -42,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-baseline = typer.Typer(help="Show, compare and accept baselines.", no_args_is_help=True, rich_markup_mode=None)
+baseline = typer.Typer(help="Show, compare, accept and remove baselines.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(baseline, name="baseline")
 
 BaselinesOption = Annotated[
@@ -139,6 +139,17 @@ def accept(
     _print([f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()])
     if done.updates:
         _print([f"written: {done.path}"])
+
+
+@baseline.command()
+def remove(
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Cases that are gone for good; or patterns.")],
+    baselines: BaselinesOption = None,
+) -> None:
+    """Remove cases from the baselines of all accelerators."""
+    from . import baseline_commands as commands
+
+    _print(commands.remove(commands.folder_of(baselines), cases))
 
 
 # Printing

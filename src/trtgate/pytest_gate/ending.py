@@ -54,6 +54,7 @@ class Ending:
             return
         for case_id, reason in reasons.items():
             self._run.lines.append(f"MISSING: {case_id} is in the baseline and was not measured: {reason}")
+        self._run.lines.append("what is gone for good: trtgate baseline remove CASE")
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
