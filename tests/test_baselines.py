@@ -202,7 +202,7 @@ def test_removing_leaves_the_others_and_no_empty_file(tmp_path: Path) -> None:
     baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 200.0)), ["a", "b"])
     assert baseline_commands.remove(folder, ["a*"]) == [f"removed from {stored(folder)}: a"]
     assert list(baselines.read(stored(folder)).cases) == ["b"]
-    with pytest.raises(TrtgateError, match="no baseline under .* has a case 'c'"):
+    with pytest.raises(TrtgateError, match=r"no baseline under .* has a case 'c'"):
         baseline_commands.remove(folder, ["b", "c"])
     assert list(baselines.read(stored(folder)).cases) == ["b"]
     baseline_commands.remove(folder, ["b"])
