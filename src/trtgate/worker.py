@@ -14,7 +14,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -195,9 +194,8 @@ def main() -> None:
     """Serve on stdin and stdout until they close."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the session's to handle; it ends its workers
-    run: Callable[[], None] = lambda: serve(*_private_pipes())  # noqa: E731
     with contextlib.suppress(BrokenPipeError):
-        run()
+        serve(*_private_pipes())
 
 
 if __name__ == "__main__":
