@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 from .errors import TrtgateError
 
 GIB = 1 << 30
+NEEDS_GPU = "needs a GPU, and there is none (NVML)"
 LIBRARIES = ("torch", "torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx", "pytest-benchmark")
 
 
@@ -55,10 +57,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text).strip("-")
 
 
-def installed() -> dict[str, str]:
-    """Return the versions of the libraries that decide what is measured, by distribution name."""
+def installed(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of installed distributions; by default of those that decide what is measured."""
     found = {}
-    for name in LIBRARIES:
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

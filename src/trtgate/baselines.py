@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from .accelerator import Accelerator
 from .errors import TrtgateError
+from .files import write_whole
 from .verdict import Verdict, launch_mean
 
 SCHEMA = 1
@@ -252,23 +253,10 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
 
     Raises TrtgateError when that fails (no space left, no permission); what was there stays.
     """
-    text = pretty(document) + "\n"
-    temporary = None
+    content = (pretty(document) + "\n").encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
         raise TrtgateError(
             f"{path} could not be written ({error.strerror}); what was stored there before is unchanged"
         ) from error

@@ -12,7 +12,7 @@ import torch
 
 from . import frontends, torch_trt
 from .cases import Case
-from .errors import TrtgateError
+from .errors import TrtgateError, one_line
 from .frontends import CompiledModule
 from .frontends.protocol import Progress
 
@@ -46,7 +46,7 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
     try:
         made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
     except Exception as error:
-        raise TrtgateError(f"model {case.model.name!r}: its factory raised {_line(error)}") from error
+        raise TrtgateError(f"model {case.model.name!r}: its factory raised {one_line(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
         raise TrtgateError(
             f"model {case.model.name!r}: its factory must return (module, inputs), not {type(made).__name__}"
@@ -98,7 +98,7 @@ def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -
     except Exception as error:
         shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
         raise TrtgateError(
-            f"model {case.model.name!r}: eager can't run its own example inputs of shape {shapes}: {_line(error)}"
+            f"model {case.model.name!r}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
         ) from error
 
 
@@ -119,7 +119,7 @@ def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Pr
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
-        raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {_line(error)}") from error
+        raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {one_line(error)}") from error
     return Inference(compiled, inputs)
 
 
@@ -138,8 +138,3 @@ def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
     inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
     return Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs))
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")

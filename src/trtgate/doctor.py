@@ -22,7 +22,8 @@ import msgspec
 
 from . import accelerator, torch_trt
 from .cases import FRONTENDS, TENSORRT_FRONTENDS
-from .errors import TrtgateError
+from .errors import TrtgateError, one_line
+from .frontends.inductor import compiler
 
 PROBE_TIMEOUT_S = 180.0
 """An import of torch_tensorrt takes 8 s; on a cold network disk a minute."""
@@ -32,7 +33,6 @@ MIN_DRIVER = {12: 525, 13: 580}
 
 https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table 1.
 """
-NO_GPU = "needs a GPU, and there is none (NVML)"
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +171,7 @@ def _why_not(name: str, facts: Facts) -> str:
     if unavailable or name not in TENSORRT_FRONTENDS:
         return unavailable
     if not on_gpu(facts):
-        return NO_GPU
+        return accelerator.NEEDS_GPU
     return f"torch_tensorrt can't be imported: {facts.features.error}" if facts.features.error else ""
 
 
@@ -238,7 +238,7 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
     try:
         device = accelerator.detect()
     except Exception as error:  # NVML's too: that is what we are here to say
-        device_error = str(error) if isinstance(error, TrtgateError) else _line(error)
+        device_error = str(error) if isinstance(error, TrtgateError) else one_line(error)
     step("importing torch")
     torch_ = _ask("torch", Torch)
     gpu = device is not None and device.kind == "gpu" and bool(torch_.device) and not torch_.device_error
@@ -250,7 +250,7 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
     return Facts(
         python=f"{platform.python_version()} ({sys.executable})",
         system=f"{platform.system()} {platform.release()} {platform.machine()}, {' '.join(platform.libc_ver())}",
-        packages=_versions(PACKAGES),
+        packages=accelerator.installed(PACKAGES),
         mismatches=[line for name in torch_trt.FLAVOURS for line in unmet(name)],
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         device=device,
@@ -258,7 +258,7 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
         nvml=probe_nvml(),
         torch=torch_,
         features=features,
-        compiler=_compiler(),
+        compiler=compiler(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         baselines_folder=os.path.relpath(folder),
         baselines=_stored(folder),
@@ -335,26 +335,11 @@ def unmet(name: str) -> list[str]:
     found = []
     for requirement in wanted:
         theirs = requirement.name.startswith(("torch", "tensorrt")) and not requirement.marker
-        version = _versions((requirement.name,)).get(requirement.name)
+        version = accelerator.installed((requirement.name,)).get(requirement.name)
         if theirs and (version is None or not requirement.specifier.contains(version, prereleases=True)):
             has = f"{version} is installed" if version else "it is not installed"
             found.append(f"{name} {metadata.version(name)} needs {requirement}, and {has}")
     return found
-
-
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _compiler() -> str:
-    wanted = os.environ.get("CXX", "")
-    return next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), "")
 
 
 def _stored(folder: Path) -> list[Stored]:
@@ -405,11 +390,11 @@ def _torch_here() -> Torch:
         capability = ".".join(map(str, torch.cuda.get_device_capability(0)))
         torch.ones(1, device="cuda").add_(1).item()  # fails where the build has no kernels for the card
     except Exception as error:
-        device_error = _line(error)
+        device_error = one_line(error)
     try:
         import torchvision  # noqa: F401
     except Exception as error:
-        torchvision_error = _line(error)
+        torchvision_error = one_line(error)
     return Torch(
         version=str(torch.__version__),
         cuda=torch.version.cuda or "",
@@ -424,11 +409,6 @@ def _features_here() -> Features:
     return Features(enabled=torch_trt.features())
 
 
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")
-
-
 def _answer(what: str) -> None:
     probes: dict[str, tuple[Callable[[], Torch | Features], type[Torch | Features]]]
     probes = {"torch": (_torch_here, Torch), "features": (_features_here, Features)}
@@ -436,7 +416,7 @@ def _answer(what: str) -> None:
     try:
         found = run()
     except Exception as error:
-        found = kind(error=_line(error))
+        found = kind(error=one_line(error))
     print(msgspec.json.encode(found).decode())
 
 

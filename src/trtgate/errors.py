@@ -1,5 +1,11 @@
-"""The one exception that users see: a readable line, no traceback."""
+"""The one exception that users see, and any other as one line: no tracebacks."""
 
 
 class TrtgateError(Exception):
     """What was wrong, where (file, case, value), and what to do next, in one or two lines."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")

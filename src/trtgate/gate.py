@@ -161,19 +161,10 @@ class Gate:
 
     def _judge_stored(self, case: Case, result: CaseResult, record: CaseRecord) -> None:
         measurement = result.measurement
-        state = evidence.another_state(measurement, record)
-        if state:
+        problem = _incomparable(measurement, record)
+        if problem:
             result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.accepted
-            result.sentence = (
-                f"{case.id}: this machine is in another state than when its baseline was recorded: {state}"
-            )
-            return
-        clocks = {session.clock for session in record.sessions}
-        if clocks != {measurement.clock}:
-            result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.accepted
-            result.sentence = (
-                f"{case.id}: timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
-            )
+            result.sentence = f"{case.id}: {problem}"
             return
         result.judgements = [
             judgement for metric in measurement.metrics
@@ -268,6 +259,17 @@ class Gate:
         """Write the cases of a saved run that may be stored."""
         ids = [case_id for case_id, result in self.results.items() if result.stored]
         return baselines.update(self.options.baselines, run, ids) if ids else []
+
+
+def _incomparable(measurement: CaseMeasurement, record: CaseRecord) -> str:
+    """Return why a measurement can't be compared with what is stored; empty when it can."""
+    state = evidence.another_state(measurement, record)
+    if state:
+        return f"this machine is in another state than when its baseline was recorded: {state}"
+    clocks = {session.clock for session in record.sessions}
+    if clocks != {measurement.clock}:
+        return f"timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
+    return ""
 
 
 def _make_ignored(folder: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shlex
-import shutil
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib import metadata, resources
@@ -20,6 +17,7 @@ import iniconfig
 import msgspec
 
 from .errors import TrtgateError
+from .files import write_whole
 
 SUITE_KEY, BASELINES_KEY = "trtgate_suite", "trtgate_baselines"
 BASELINES = "baselines"
@@ -269,27 +267,10 @@ def carry_out(steps: list[Step]) -> None:
     """Write what is to be written. Raises TrtgateError, naming the file, when that fails."""
     for step in steps:
         if step.content is not None:
-            _write(step.path.resolve(), step.content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and keep its mode."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        if path.exists():
-            shutil.copymode(path, temporary)
-        else:
-            temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        raise TrtgateError(f"{path} could not be written ({error.strerror})") from error
+            try:
+                write_whole(step.path.resolve(), step.content)
+            except OSError as error:
+                raise TrtgateError(f"{step.path} could not be written ({error.strerror})") from error
 
 
 def _text(path: Path) -> str:

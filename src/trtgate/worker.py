@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import protocol
-from .errors import TrtgateError
+from .errors import TrtgateError, one_line
 from .records import Loaded, Turn
 
 PR_SET_PDEATHSIG = 1
@@ -175,10 +175,7 @@ def _reason(error: Exception) -> str:
     traceback.print_exception(error)  # to the worker's log
     if isinstance(error, TrtgateError):
         return str(error)
-    name = type(error).__name__
-    what = "out of GPU memory" if name == "OutOfMemoryError" else name
-    lines = str(error).strip().splitlines()
-    return f"{what}: {lines[0][:300]}" if lines else what
+    return one_line(error).replace("OutOfMemoryError", "out of GPU memory", 1)
 
 
 def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,12 @@ from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
 
+def compiler() -> str:
+    """Return the path of the C++ compiler that Inductor would call; empty when there is none."""
+    wanted = os.environ.get("CXX", "")
+    return next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), "")
+
+
 class Inductor:
     """`torch.compile(backend="inductor")`."""
 
@@ -18,12 +25,7 @@ class Inductor:
 
     def unavailable(self) -> str:
         """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
-        import os
-
-        wanted = os.environ.get("CXX", "")
-        if any(shutil.which(name) for name in (wanted, "g++", "clang++", "c++") if name):
-            return ""
-        return "inductor needs a C++ compiler: install g++ or set CXX"
+        return "" if compiler() else "inductor needs a C++ compiler: install g++ or set CXX"
 
     def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
         """Compile at the first call, and call a second time, when guards and caches are settled."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases import Case
-from ..errors import TrtgateError
+from ..errors import TrtgateError, one_line
 from ..records import Build
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def build(case: Case, gate: Gate, step: Callable[[str], None]) -> BuiltCase:
     except TrtgateError as error:
         built.problem = str(error)
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        built.problem = f"case {case.id}: {type(error).__name__}: {lines[0][:300]}"
+        built.problem = f"case {case.id}: {one_line(error)}"
     return built
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from ..accelerator import Accelerator
+from ..accelerator import NEEDS_GPU, Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
 from . import suite_tests
 from .latency_gate import TIMER, ReplayTimer
 from .run import GateRun
 
-NEEDS_GPU = "needs a GPU, and there is none (NVML)"
 UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
 """pytest-benchmark's warning for a test that failed before it could be timed: noise beside the failure."""
 

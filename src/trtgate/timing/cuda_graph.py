@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 
+from ..errors import one_line
 from .clock import Call, CaptureError
 from .spin import Spin
 
@@ -50,7 +51,7 @@ class CudaGraphClock:
                 self._call()
         except RuntimeError as error:
             torch.cuda.synchronize()
-            raise CaptureError(str(error).strip().splitlines()[0][:200]) from error
+            raise CaptureError(one_line(error)) from error
         finally:
             del padding
         self._graph = graph
