@@ -738,3 +738,19 @@ def test_requirements_of_torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None
     ]
     versions["torch"] = "2.11.0+cu130"
     assert doctor.unmet("torch-tensorrt-rtx") == []
+
+
+def test_a_requirement_without_metadata_that_can_be_imported_is_no_mismatch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def version(name: str) -> str:
+        if name != "torch-tensorrt-rtx":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.11.0"
+
+    monkeypatch.setattr("trtgate.doctor.metadata.version", version)
+    monkeypatch.setattr("trtgate.doctor.metadata.requires", lambda name: ["tensorrt-unpacked>=1.4"])
+    assert len(doctor.unmet("torch-tensorrt-rtx")) == 1
+    (tmp_path / "tensorrt_unpacked.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.unmet("torch-tensorrt-rtx") == []

@@ -325,7 +325,12 @@ def guessed_features() -> Features:
 
 
 def unmet(name: str) -> list[str]:
-    """Return which of a package's requirements of torch and TensorRT are not met; none when it is not installed."""
+    """Return which of a package's requirements of torch and TensorRT are not met; none when it is not installed.
+
+    One that can be imported and has no metadata, such as an unpacked archive on the path, is taken to fit.
+    """
+    import importlib.util
+
     from packaging.requirements import Requirement
 
     try:
@@ -336,7 +341,9 @@ def unmet(name: str) -> list[str]:
     for requirement in wanted:
         theirs = requirement.name.startswith(("torch", "tensorrt")) and not requirement.marker
         version = accelerator.installed((requirement.name,)).get(requirement.name)
-        if theirs and (version is None or not requirement.specifier.contains(version, prereleases=True)):
+        if not theirs or (version is None and importlib.util.find_spec(requirement.name.replace("-", "_"))):
+            continue
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
             has = f"{version} is installed" if version else "it is not installed"
             found.append(f"{name} {metadata.version(name)} needs {requirement}, and {has}")
     return found
