@@ -16,13 +16,15 @@ import msgspec
 
 from .errors import TrtgateError
 
-FRONTENDS = ("eager", "inductor", "dynamo")
+FRONTENDS = ("eager", "inductor", "torch_compile", "dynamo")
 """Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
+
+DEFAULT_FRONTENDS = ("eager", "inductor", "dynamo")
 
 PRECISIONS = ("fp32", "fp16")
 """Names that `Settings.precision` takes: the dtype that weights and floating-point inputs are cast to."""
 
-TENSORRT_FRONTENDS = frozenset({"dynamo"})
+TENSORRT_FRONTENDS = frozenset({"torch_compile", "dynamo"})
 DEFAULT_MIN_BLOCK_SIZE = 5  # CompilationSettings' own default from 2.11 to 2.14, pinned so that ids stay true
 
 OptionValue = bool | int | float | str
@@ -39,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Leading dimension of the inputs; None for a factory that takes no `batch`.
     min_block_size
         Least operators of an engine; only for frontends that lead to TensorRT.
+    torch_executed_ops
+        Operators that stay in PyTorch, such as `aten.relu` (all overloads) or `aten.relu.default`.
     options
         Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name; checked against the installed
         version before anything is compiled.
@@ -51,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     precision: str = "fp32"
     batch: int | None = None
     min_block_size: int | None = None
+    torch_executed_ops: tuple[str, ...] = ()
     options: dict[str, OptionValue] = {}
     needs_gpu: bool = False
 
@@ -59,10 +64,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _one_of("precision", self.precision, PRECISIONS)
         if self.batch is not None and self.batch < 1:
             raise TrtgateError(f"batch must be a positive integer, not {self.batch}")
-        if not self.uses_tensorrt and (self.min_block_size is not None or self.options):
+        if not self.uses_tensorrt and (self.min_block_size is not None or self.torch_executed_ops or self.options):
             raise TrtgateError(
-                f"frontend {self.frontend!r} builds no TensorRT engine and takes no min_block_size or options"
+                f"frontend {self.frontend!r} builds no TensorRT engine: it takes no min_block_size, "
+                "torch_executed_ops or options"
             )
+        if self.min_block_size is not None and self.min_block_size < 1:
+            raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
 
@@ -84,6 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             parts.append(f"b{self.batch}")
         if self.min_block_size is not None:
             parts.append(f"mbs{self.min_block_size}")
+        if self.torch_executed_ops:
+            parts.append(f"torch={'+'.join(sorted(self.torch_executed_ops))}")
         parts += [f"{key}={value}" for key, value in sorted(self.options.items())]
         return "-".join(parts)
 
@@ -141,25 +151,27 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def grid(
-    frontends: Iterable[str] = FRONTENDS,
+    frontends: Iterable[str] = DEFAULT_FRONTENDS,
     precisions: Iterable[str] = ("fp32",),
     batches: Iterable[int | None] = (None,),
     *,
     min_block_sizes: Iterable[int] = (DEFAULT_MIN_BLOCK_SIZE,),
+    torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
     needs_gpu: bool = False,
 ) -> tuple[Settings, ...]:
-    """Every combination of the given values; block sizes and options apply to TensorRT frontends only.
+    """Every combination of the given values; block sizes, excluded operators and options are for TensorRT alone.
 
     Raises TrtgateError for an unknown frontend or precision.
     """
-    block_sizes = tuple(min_block_sizes)
+    block_sizes, executed = tuple(min_block_sizes), tuple(torch_executed_ops)
     return tuple(
         Settings(
             frontend=frontend,
             precision=precision,
             batch=batch,
             min_block_size=block_size,
+            torch_executed_ops=executed if frontend in TENSORRT_FRONTENDS else (),
             options=dict(options or {}) if frontend in TENSORRT_FRONTENDS else {},
             needs_gpu=needs_gpu,
         )
@@ -172,10 +184,11 @@ def model(
     factory: Callable[..., Any] | None = None,
     *,
     name: str | None = None,
-    frontends: Iterable[str] = FRONTENDS,
+    frontends: Iterable[str] = DEFAULT_FRONTENDS,
     precisions: Iterable[str] = ("fp32", "fp16"),
     batches: Iterable[int] | None = None,
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
+    torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
     limits: Mapping[str, float] | None = None,
 ) -> Any:
@@ -187,7 +200,14 @@ def model(
 
     def wrap(function: Callable[..., Any]) -> Model:
         wanted: Iterable[int | None] = batches or ((1,) if _takes_batch(function) else (None,))
-        settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), options=options)
+        settings = grid(
+            frontends,
+            precisions,
+            wanted,
+            min_block_sizes=(min_block_size,),
+            torch_executed_ops=torch_executed_ops,
+            options=options,
+        )
         return Model(name or function.__name__, function, settings, limits=limits)
 
     return wrap if factory is None else wrap(factory)

@@ -6,17 +6,29 @@ torch_tensorrt is imported inside functions only: it takes seconds, and on a mac
 from __future__ import annotations
 
 import ast
+import contextlib
+import copy
 import difflib
 import importlib.util
-from collections.abc import Mapping
+import io
+import logging
+import os
+import sys
+import tempfile
+import types
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import coverage
 from .errors import TrtgateError
 
 if TYPE_CHECKING:
     import torch
+
+    from .cases import Settings
 
 SUPPORTED = "2.11 to 2.14"
 FLAVOURS = {"torch-tensorrt-rtx": "rtx", "torch-tensorrt": "standard"}
@@ -24,13 +36,19 @@ FLAVOURS = {"torch-tensorrt-rtx": "rtx", "torch-tensorrt": "standard"}
 
 def flavour() -> str | None:
     """Return "rtx" or "standard" as installed, None when torch_tensorrt is not."""
-    for distribution, name in FLAVOURS.items():
-        try:
-            metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-        return name
-    return None
+    return next((name for distribution, name in FLAVOURS.items() if _version(distribution)), None)
+
+
+def version() -> str:
+    """Return the installed version without its local part, such as "2.14.0"; empty when there is none."""
+    return next((found.partition("+")[0] for name in FLAVOURS if (found := _version(name))), "")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def unavailable() -> str:
@@ -79,6 +97,19 @@ def check_options(case_id: str, options: Mapping[str, object]) -> None:
             raise TrtgateError(f"case {case_id}: unknown compile option {name!r}; {hint}")
 
 
+def options_of(settings: Settings) -> dict[str, Any]:
+    """Return the options of `dynamo.compile` and of `torch.compile`'s backend that settings mean.
+
+    fp32 means fp32: TF32 is off unless the options say otherwise. Raises TrtgateError for an unknown operator.
+    """
+    options: dict[str, Any] = {"min_block_size": settings.min_block_size}
+    if settings.torch_executed_ops:
+        options["torch_executed_ops"] = executed_operators(settings.torch_executed_ops)
+    if settings.precision == "fp32":
+        options["disable_tf32"] = True
+    return options | settings.options
+
+
 def compile_exported(
     program: torch.export.ExportedProgram, inputs: tuple[Any, ...], options: Mapping[str, Any]
 ) -> torch.nn.Module:
@@ -90,6 +121,26 @@ def compile_exported(
     import torch_tensorrt
 
     return torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, **options)
+
+
+def torch_compile(
+    module: torch.nn.Module, options: Mapping[str, Any], compiled: list[torch.nn.Module]
+) -> Callable[..., Any]:
+    """Return `torch.compile(module)` with Torch-TensorRT's backend; what it makes of each graph is added to `compiled`.
+
+    A graph that fails to build raises: upstream's default is to run it in PyTorch, with a warning.
+    """
+    import torch
+    from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
+
+    wanted = {**options, "pass_through_build_failures": True}
+
+    def backend(gm: Any, inputs: Any) -> Any:
+        made = torch_tensorrt_backend(gm, inputs, options=wanted)
+        compiled.append(made)
+        return made
+
+    return torch.compile(module, backend=backend, dynamic=False)
 
 
 def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
@@ -117,3 +168,345 @@ def features() -> dict[str, bool]:
     from torch_tensorrt._features import ENABLED_FEATURES
 
     return {name: bool(value) for name, value in ENABLED_FEATURES._asdict().items()}
+
+
+# What the partitioner does, seen without reading its logs (2.11 to 2.14 alike)
+
+
+@contextlib.contextmanager
+def observing() -> Iterator[list[coverage.Graph]]:
+    """Within: every graph that Torch-TensorRT partitions, in a dry run or a real compile, is added to the list.
+
+    Wraps three functions that `_compiler.compile_module` looks up in `torch_tensorrt.dynamo.partitioning`: one is
+    handed every lowered graph before any early return, two return the partitioned module.
+    """
+    from torch_tensorrt.dynamo import partitioning
+
+    graphs: list[coverage.Graph] = []
+    support, fast, whole = (
+        getattr(partitioning, name) for name in ("get_graph_converter_support", "fast_partition", "global_partition")
+    )
+
+    def see_graph(gm: Any, torch_executed_ops: Any = None) -> Any:
+        gm.graph.eliminate_dead_code()  # as both partitioners do next: what is dead runs nowhere
+        graphs.append(_lowered(gm, torch_executed_ops or ()))
+        return support(gm, torch_executed_ops)
+
+    def see_fast(gm: Any, **settings: Any) -> Any:
+        blocks = _fast_blocks(gm, settings)
+        partitioned, supported = fast(gm, **settings)
+        _note_partition(graphs[-1], partitioned, blocks, settings)
+        return partitioned, supported
+
+    def see_whole(gm: Any, **settings: Any) -> Any:
+        blocks = _whole_blocks(gm, settings)  # before: fusing changes the graph
+        partitioned, supported = whole(gm, **settings)
+        _note_partition(graphs[-1], partitioned, blocks, settings)
+        return partitioned, supported
+
+    with (
+        _replaced(partitioning, "get_graph_converter_support", see_graph),
+        _replaced(partitioning, "fast_partition", see_fast),
+        _replaced(partitioning, "global_partition", see_whole),
+        _replaced(sys, "argv", sys.argv[:1]),  # torch's splitter takes options from the command line of the process
+    ):
+        yield graphs
+
+
+def _lowered(gm: Any, torch_executed_ops: Iterable[Any]) -> coverage.Graph:
+    from torch_tensorrt.dynamo.partitioning._adjacency_partitioner import OpSupportTester
+
+    support = OpSupportTester(torch_executed_ops=torch_executed_ops)
+    unsupported: dict[str, Counter[str]] = {}
+    for node in _calls(gm):
+        if not support.is_node_supported({}, node):
+            reason = _why_unsupported(node, torch_executed_ops)
+            unsupported.setdefault(reason, Counter())[operator_name(node.target)] += 1
+    return coverage.Graph(
+        operators=_histogram(_calls(gm)),
+        unsupported={reason: dict(sorted(names.items())) for reason, names in unsupported.items()},
+        min_block_size=1,
+    )
+
+
+def _why_unsupported(node: Any, torch_executed_ops: Iterable[Any]) -> str:
+    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS as CONVERTERS
+    from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport as Support
+
+    if node.target in torch_executed_ops or CONVERTERS.qualified_name_or_str(node.target) in torch_executed_ops:
+        return coverage.EXCLUDED
+    if node.target not in CONVERTERS:
+        return coverage.NO_CONVERTER
+    if hasattr(Support, "_has_complex_dtype") and Support._has_complex_dtype(node):  # 2.14
+        return coverage.COMPLEX
+    if node in CONVERTERS:
+        return coverage.DATA_DEPENDENT
+    settings = CONVERTERS.compilation_settings
+    candidates = [entry for registry in CONVERTERS.registries for entry in _entries(registry, node.target)]
+    valid = any(entry.capability_validator(node, settings) for entry in candidates)
+    return coverage.DYNAMIC if valid else coverage.REFUSED
+
+
+def _entries(registry: Mapping[Any, Any], target: Any) -> Iterable[Any]:
+    found = registry.get(target, ())
+    return found if isinstance(found, list | tuple) else ()
+
+
+def _fast_blocks(gm: Any, settings: Mapping[str, Any]) -> list[coverage.Block]:
+    """Return the engines at `min_block_size=1` of the fast partitioner, without splitting the graph."""
+    from torch_tensorrt.dynamo.partitioning._adjacency_partitioner import OpSupportTester, TRTPartitioner
+
+    partitioner = TRTPartitioner(
+        gm,
+        OpSupportTester(torch_executed_ops=settings.get("torch_executed_ops", ())),
+        min_block_size=1,
+        skip_fusion=settings.get("skip_fusion", False),
+    )
+    found = [part for part in partitioner.put_nodes_into_subgraphs() if part.is_acc]
+    return [coverage.Block(size=len(part.nodes), operators=_histogram(part.nodes)) for part in found]
+
+
+def _whole_blocks(gm: Any, settings: Mapping[str, Any]) -> list[coverage.Block]:
+    """Return the engines at `min_block_size=1` of the global partitioner, which does not count views and getitem."""
+    from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport, TRTPartitioner
+
+    support = TorchTensorRTOperatorSupport(torch_executed_ops=settings.get("torch_executed_ops", ()))
+    found = TRTPartitioner(gm, support, min_block_size=1).propose_partitions()
+    free = {"aten.view", "_operator.getitem"}
+    blocks = []
+    for part in found:
+        calls = [node for node in part.nodes if node.op == "call_function"]
+        size = sum(operator_name(node.target) not in free for node in calls)
+        blocks.append(coverage.Block(size=size, operators=_histogram(calls)))
+    return blocks
+
+
+def _note_partition(
+    graph: coverage.Graph, partitioned: Any, blocks: list[coverage.Block], settings: Mapping[str, Any]
+) -> None:
+    graph.min_block_size = settings["min_block_size"]
+    graph.blocks = blocks
+    graph.engines = [
+        _engine(getattr(partitioned, node.target))
+        for node in partitioned.graph.nodes
+        if node.op == "call_module" and "_run_on_acc" in node.name
+    ]
+
+
+def _engine(submodule: Any) -> coverage.Engine:
+    nodes = list(submodule.graph.nodes)
+    outputs = [given for node in nodes if node.op == "output" for given in node.all_input_nodes]
+    return coverage.Engine(
+        operators=_histogram(_calls(submodule)),
+        inputs=[_tensor(node) for node in nodes if node.op == "placeholder"],
+        outputs=[_tensor(node) for node in outputs],
+    )
+
+
+def _calls(gm: Any) -> list[Any]:
+    return [node for node in gm.graph.nodes if node.op == "call_function"]
+
+
+def _histogram(nodes: Iterable[Any]) -> dict[str, int]:
+    return dict(sorted(Counter(operator_name(node.target) for node in nodes).items()))
+
+
+def operator_name(target: Any) -> str:
+    """Return an operator's name, such as `aten.relu.default`."""
+    from torch.fx.node import _get_qualified_name
+
+    name = target if isinstance(target, str) else _get_qualified_name(target)
+    return str(name).removeprefix("torch.ops.")
+
+
+def _tensor(node: Any) -> str:
+    value = node.meta.get("val", node.meta.get("tensor_meta"))
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
+
+
+def executed_operators(names: Iterable[str]) -> set[str]:
+    """Return `torch_executed_ops` as upstream compares them: full names with overload, such as torch.ops.aten.relu.default.
+
+    `aten.relu` means all its overloads. Raises TrtgateError for an operator that torch does not have.
+    """
+    import torch
+
+    found = set()
+    for given in names:
+        namespace, _, rest = given.removeprefix("torch.ops.").partition(".")
+        packet_name, _, overload = rest.partition(".")
+        packet = getattr(getattr(torch.ops, namespace, None), packet_name, None) if packet_name else None
+        if packet is None or (overload and overload not in packet.overloads()):
+            raise TrtgateError(f"torch_executed_ops: torch has no operator {given!r}; {_nearest_operator(given)}")
+        found |= {f"torch.ops.{namespace}.{packet_name}.{name}" for name in ([overload] if overload else packet.overloads())}
+    return found
+
+
+def _nearest_operator(given: str) -> str:
+    import torch
+
+    known = {schema.name.replace("::", ".") for schema in torch._C._jit_get_all_schemas()}
+    plain = ".".join(given.removeprefix("torch.ops.").split(".")[:2])
+    close = difflib.get_close_matches(plain if "." in plain else f"aten.{plain}", known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "write it as aten.relu or aten.relu.default"
+
+
+# Standing in for a GPU
+
+CAPABILITY = (9, 0)
+"""Of the GPU that is stood in for: an H100."""
+
+
+@contextlib.contextmanager
+def dry() -> Iterator[None]:
+    """Within: torch_tensorrt can be imported and asked for dry runs, with or without a GPU; nothing runs on one.
+
+    Without a GPU (2.11 to 2.14): importing asks for the current device and its capability, or its properties;
+    `dynamo.compile` asks for free memory. Everywhere: segments that stay in PyTorch stay on the CPU, attention is a
+    GPU's, and what upstream prints and logs is kept back.
+    """
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        if not torch.cuda.is_available():
+            for name, answer in _answers().items():
+                stack.enter_context(_replaced(torch.cuda, name, answer))
+        if "torch_tensorrt" not in sys.modules:
+            with _quiet_descriptor(2):
+                import torch_tensorrt  # noqa: F401
+        from torch_tensorrt.dynamo import _compiler
+        from torch_tensorrt.dynamo.backend import backends
+
+        stack.enter_context(_replaced(_compiler, "to_torch_device", lambda _device: torch.device("cpu")))
+        for owner in (_compiler, backends):
+            wrapped = _with_attention_of_a_gpu(owner.get_decompositions)
+            stack.enter_context(_replaced(owner, "get_decompositions", wrapped))
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        stack.enter_context(_no_logging())
+        yield
+
+
+def _answers() -> dict[str, Callable[..., Any]]:
+    major, minor = CAPABILITY
+    memory = 80 << 30
+    properties = types.SimpleNamespace(
+        name="stand-in", major=major, minor=minor, total_memory=memory, multi_processor_count=132
+    )
+    return {
+        "current_device": lambda: 0,
+        "get_device_capability": lambda _device=None: CAPABILITY,
+        "get_device_properties": lambda _device=None: properties,
+        "mem_get_info": lambda _device=None: (memory, memory),
+    }
+
+
+def dry_compile(
+    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], options: Mapping[str, Any]
+) -> None:
+    """Partition an exported program as `compile_exported` would, and build nothing."""
+    import torch_tensorrt
+
+    torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, dryrun=True, **options)
+
+
+def dry_torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, int]:
+    """Hand every graph that `torch.compile` makes of the module to Torch-TensorRT's backend, building nothing.
+
+    The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns the graph
+    breaks: reason → count.
+    """
+    import torch
+    from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
+
+    wanted = {**options, "dryrun": True, "pass_through_build_failures": True}
+    breaks: Counter[str] = Counter()
+
+    def backend(gm: Any, samples: Any) -> Any:
+        why = getattr(gm, "compile_subgraph_reason", None)  # as torch._dynamo.explain reads it
+        if why is not None and why.graph_break:
+            breaks[f"{why.reason.strip().splitlines()[0]}{_place(why.user_stack)}"] += 1
+        copied = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))  # lowering changes it in place
+        torch_tensorrt_backend(copied, samples, options=wanted)
+        return gm
+
+    torch.compiler.reset()
+    try:
+        torch.compile(module, backend=backend, dynamic=False)(*inputs)
+    finally:
+        torch.compiler.reset()
+    return dict(breaks)
+
+
+def _place(stack: Iterable[Any]) -> str:
+    frames = list(stack or ())
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].name}" if frames else ""
+
+
+def _with_attention_of_a_gpu(get_decompositions: Callable[..., Any]) -> Callable[..., Any]:
+    """Make attention traced on a CPU be what a GPU would take: flash attention in half precision, else efficient.
+
+    2.14's decompositions of an exported program keep `scaled_dot_product_attention` whole; 2.11's, and
+    `torch.compile`'s on all versions, pick the device's kernel, and no converter takes the CPU's.
+    """
+    import torch
+
+    aten = torch.ops.aten
+
+    def attention(
+        query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False,
+        *, attn_mask: Any = None, scale: float | None = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        if attn_mask is None and query.dtype in (torch.float16, torch.bfloat16):
+            found = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)
+        else:
+            found = aten._scaled_dot_product_efficient_attention(
+                query, key, value, attn_mask, False, dropout_p, is_causal, scale=scale
+            )
+        return found[0], found[1]
+
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+        cpu_kernel = aten._scaled_dot_product_flash_attention_for_cpu.default
+        return {**get_decompositions(*arguments, **keywords), cpu_kernel: attention}
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _no_logging() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _quiet_descriptor(descriptor: int) -> Iterator[None]:
+    """Within: what C++ code writes to a descriptor is kept back, and written after all if an exception ends it."""
+    kept = os.dup(descriptor)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), descriptor)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, descriptor)
+            said.seek(0)
+            os.write(descriptor, said.read())
+            raise
+        finally:
+            os.dup2(kept, descriptor)
+            os.close(kept)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt
+from .. import coverage, torch_trt
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -23,19 +23,22 @@ class Dynamo:
         return torch_trt.unavailable()
 
     def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
-        """Export, compile, run once. fp32 means fp32: TF32 is off unless the options say otherwise."""
+        """Export, compile, run once."""
         import torch
 
         start = time.perf_counter()
         step("torch.export")
         program = torch.export.export(module, inputs)
-        options: dict[str, Any] = {"min_block_size": settings.min_block_size}
-        if settings.precision == "fp32":
-            options["disable_tf32"] = True
         step("TensorRT build")
-        compiled = torch_trt.compile_exported(program, inputs, options | settings.options)
+        with torch_trt.observing() as graphs:
+            compiled = torch_trt.compile_exported(program, inputs, torch_trt.options_of(settings))
         compiled(*inputs)
-        return CompiledModule(compiled, time.perf_counter() - start, tuple(torch_trt.engine_bytes(compiled)))
+        return CompiledModule(
+            compiled,
+            time.perf_counter() - start,
+            tuple(torch_trt.engine_bytes(compiled)),
+            coverage.count(graphs),
+        )
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Write the compiled module with its engines."""

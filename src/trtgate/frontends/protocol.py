@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..cases import Settings
+from ..coverage import Coverage
 
 Progress = Callable[[str], None]
 """Told the name of the step that begins."""
@@ -21,6 +22,8 @@ class CompiledModule:
     build_s: float
     engine_bytes: tuple[int, ...] = ()
     """Serialized size of each TensorRT engine."""
+    coverage: Coverage | None = None
+    """What the build put into engines; None where nothing goes to TensorRT."""
 
 
 class Frontend(Protocol):

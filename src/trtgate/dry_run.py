@@ -1,0 +1,102 @@
+"""Asks Torch-TensorRT's own partitioner for the coverage of a case, without a GPU and without building anything."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from . import building, coverage, torch_trt
+from .cases import Case, Settings
+from .errors import TrtgateError, one_line
+from .frontends.protocol import Progress
+
+RANDOM = (
+    "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+    "kaiming_normal_", "orthogonal_", "sparse_",
+)  # fmt: skip
+"""Functions of `torch.nn.init` that fill a tensor with random numbers."""
+
+
+def ask(case: Case, step: Progress = lambda _text: None) -> coverage.Coverage:
+    """Return the coverage of a case. Raises TrtgateError when it can't be made or exported, or a name is unknown."""
+    reason = torch_trt.unavailable()
+    if reason:
+        raise TrtgateError(f"coverage of {case.id}: {reason}")
+    torch_trt.check_options(case.id, case.settings.options)
+    step("making the model")
+    with torch.random.fork_rng(devices=[]), _weights_of(case.settings):
+        module, inputs = building.make(case, "cpu")
+    return ask_module(module, inputs, case.settings, step, who=case.id)
+
+
+def ask_module(
+    module: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    settings: Settings,
+    step: Progress = lambda _text: None,
+    *,
+    who: str,
+) -> coverage.Coverage:
+    """Return the coverage of a module that has its precision, on the CPU. Raises TrtgateError, naming `who`."""
+    if settings.frontend not in coverage.FRONTENDS:
+        raise TrtgateError(
+            f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {', '.join(coverage.FRONTENDS)}"
+        )
+    options = torch_trt.options_of(settings)
+    step("importing torch_tensorrt")
+    try:
+        with torch_trt.dry(), torch_trt.observing() as graphs, torch.no_grad(), building.quiet_upstream():
+            breaks = _ask(module, inputs, settings, options, step)
+    except TrtgateError as error:
+        raise TrtgateError(f"coverage of {who}: {error}") from error
+    except Exception as error:
+        raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
+    finally:
+        gc.collect()
+    return coverage.count(graphs, breaks)
+
+
+def _ask(
+    module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, options: dict[str, Any], step: Progress
+) -> dict[str, int]:
+    if settings.frontend == "torch_compile":
+        step("torch.compile")
+        return torch_trt.dry_torch_compile(module, inputs, options)
+    step("torch.export")
+    try:
+        program = torch.export.export(module, inputs)
+    except Exception as error:
+        raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
+    step("lowering and partitioning")
+    torch_trt.dry_compile(program, inputs, options)
+    return {}
+
+
+def _weights_of(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Weights are only looked at, not computed with, unless torch.compile runs the model."""
+    return contextlib.nullcontext() if settings.frontend == "torch_compile" else unfilled()
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Within: initialisers leave weights as they were allocated; memory that nobody wrote takes no room.
+
+    The graph stays that of ordinary weights, since shapes, strides and buffers are real: on the meta device
+    constants would not be folded.
+    """
+    before = {name: getattr(torch.nn.init, name) for name in RANDOM}
+    for name in RANDOM:
+        setattr(torch.nn.init, name, _unchanged)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch.nn.init, name, function)
+
+
+def _unchanged(tensor: torch.Tensor, *_args: Any, **_keywords: Any) -> torch.Tensor:
+    return tensor

@@ -1,0 +1,46 @@
+"""`torch.compile` with Torch-TensorRT's backend: engines made at the first call, and again in every process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import coverage, torch_trt
+from ..cases import Settings
+from .protocol import CompiledModule, Frontend, Progress
+
+
+class TorchCompile:
+    """`torch.compile(backend="torch_tensorrt")`."""
+
+    stores_artifact = False
+
+    def unavailable(self) -> str:
+        """Return the reason when torch_tensorrt is not installed."""
+        return torch_trt.unavailable()
+
+    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+        """Compile at the first call, and call a second time, when guards are settled."""
+        import torch
+
+        start = time.perf_counter()
+        step("torch.compile, TensorRT build")
+        torch.compiler.reset()
+        made: list[Any] = []
+        with torch_trt.observing() as graphs:
+            compiled = torch_trt.torch_compile(module, torch_trt.options_of(settings), made)
+            compiled(*inputs)
+        compiled(*inputs)
+        sizes = [size for part in made for size in torch_trt.engine_bytes(part)]
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(sizes), coverage.count(graphs))
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+        """Nothing to store: `torch.compile` makes no file that another process can load."""
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Not used, as nothing is stored."""
+        raise NotImplementedError(f"torch_compile stores nothing in {folder}")
+
+
+FRONTEND: Frontend = TorchCompile()
