@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import baseline_commands, baselines
+from trtgate import baseline_commands, baselines, files
 from trtgate.accelerator import Accelerator
 from trtgate.baselines import CaseRecord, StoredSession
 from trtgate.errors import TrtgateError
@@ -46,7 +46,7 @@ def document(*records: CaseRecord, card: Accelerator = CARD) -> dict[str, Any]:
 
 def run_of(tmp_path: Path, *records: CaseRecord) -> baselines.Run:
     path = tmp_path / "run.json"
-    baselines.write(path, document(*records))
+    files.write_json(path, document(*records))
     return baselines.read(path)
 
 
@@ -126,10 +126,10 @@ def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, broken: str, nam
 
 def test_an_empty_list_and_a_case_without_sessions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
-    baselines.write(path, document())
+    files.write_json(path, document())
     with pytest.raises(TrtgateError, match="holds no case"):
         baselines.read(path)
-    baselines.write(path, document(msgspec.structs.replace(record("a", 1.0), sessions=[])))
+    files.write_json(path, document(msgspec.structs.replace(record("a", 1.0), sessions=[])))
     with pytest.raises(TrtgateError, match="case a has no session"):
         baselines.read(path)
 
@@ -137,7 +137,7 @@ def test_an_empty_list_and_a_case_without_sessions_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize("bad", [-1.0, 0.0])
 def test_latencies_that_are_no_latencies_are_refused(tmp_path: Path, bad: float) -> None:
     path = tmp_path / "latency.json"
-    baselines.write(path, document(record("a", bad)))
+    files.write_json(path, document(record("a", bad)))
     with pytest.raises(TrtgateError, match="case a: device must be positive"):
         baselines.read(path)
 
@@ -145,7 +145,7 @@ def test_latencies_that_are_no_latencies_are_refused(tmp_path: Path, bad: float)
 def test_nan_is_refused_in_both_directions(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     with pytest.raises(ValueError, match="not JSON compliant"):
-        baselines.write(path, document(record("a", math.nan)))
+        files.write_json(path, document(record("a", math.nan)))
     path.write_text(json.dumps(document(record("a", math.nan))))
     with pytest.raises(TrtgateError, match="not valid JSON"):
         baselines.read(path)
@@ -153,14 +153,14 @@ def test_nan_is_refused_in_both_directions(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "latency.json"
-    baselines.write(path, {"old": 1})
+    files.write_json(path, {"old": 1})
 
     def no_space(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trtgate.baselines.os.fsync", no_space)
     with pytest.raises(TrtgateError, match="No space left on device"):
-        baselines.write(path, {"new": 2})
+        files.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["latency.json"]
 
@@ -192,7 +192,7 @@ def test_processes_that_store_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_pretty_json_is_json_and_keeps_numbers_on_one_line() -> None:
     value = {"a": {"numbers": [1.5] * 200, "text": "ü" * 130}, "b": [], "c": [{"d": 1}, {"e": None}]}
-    text = baselines.pretty(value)
+    text = files.pretty(value)
     assert json.loads(text) == value
     assert any(line.count("1.5") == 200 for line in text.splitlines())
 

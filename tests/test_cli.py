@@ -15,7 +15,7 @@ import pynvml
 import pytest
 from typer.testing import CliRunner
 
-from trtgate import baselines, doctor
+from trtgate import baselines, doctor, files
 from trtgate.accelerator import Accelerator
 from trtgate.baselines import CaseRecord
 from trtgate.cli import app
@@ -53,12 +53,12 @@ class Shell:
         return file
 
     def run_file(self, *records: CaseRecord, name: str = "run.json", card: Accelerator = CARD) -> str:
-        baselines.write(self.path / name, document(*records, card=card))
+        files.write_json(self.path / name, document(*records, card=card))
         return name
 
     def baseline(self, *records: CaseRecord, card: Accelerator = CARD, folder: str = "baselines") -> Path:
         file = baselines.path_of(self.path / folder, card.key)
-        baselines.write(file, document(*records, card=card))
+        files.write_json(file, document(*records, card=card))
         return file
 
     def files(self) -> dict[str, bytes]:
@@ -369,9 +369,9 @@ WITHOUT_LATENCY = msgspec.structs.replace(
         ('{"trtgate": {"schema": 1}', "not valid JSON"),
         ('{"benchmarks": []}', "not one of trtgate's files"),
         ('{"trtgate": {"schema": 9}}', "schema 9"),
-        (baselines.pretty(document()), "holds no case"),
-        (baselines.pretty(document(record("a", 1.0))).replace("1.0", "-1.0"), "case a: device must be positive"),
-        (baselines.pretty(document(WITHOUT_LATENCY)), "case a has a session without latencies"),
+        (files.pretty(document()), "holds no case"),
+        (files.pretty(document(record("a", 1.0))).replace("1.0", "-1.0"), "case a: device must be positive"),
+        (files.pretty(document(WITHOUT_LATENCY)), "case a has a session without latencies"),
     ],
 )
 @pytest.mark.parametrize("command", ["show", "diff", "accept"])

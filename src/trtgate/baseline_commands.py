@@ -14,6 +14,7 @@ from . import accelerator, baselines
 from .baselines import CaseRecord, Run, Update
 from .errors import TrtgateError
 from .report import terminal
+from .report.columns import aligned
 from .report.sentences import duration
 from .scaffold import BASELINES, BASELINES_KEY, find_configuration
 from .verdict import Verdict
@@ -92,7 +93,7 @@ def shown(run: Run) -> list[str]:
         rows.append(
             (case_id, duration(baselines.typical_us(record)), str(len(record.sessions)), _when(last), _clocks(record))
         )
-    return [str(run.path), terminal.describe(run.accelerator), *_columns(rows)]
+    return [str(run.path), terminal.describe(run.accelerator), *aligned(rows)]
 
 
 def _clocks(record: CaseRecord) -> str:
@@ -101,13 +102,6 @@ def _clocks(record: CaseRecord) -> str:
 
 def _when(recorded: str) -> str:
     return recorded[:16].replace("T", " ")
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align what stands in columns: the first to the left, others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
-    return ["  ".join(cells).rstrip() for cells in aligned]
 
 
 # Diff
@@ -154,7 +148,7 @@ def compared(before: Run, after: Run) -> list[str]:
         said = change.note if change.change is None else f"{change.change:+.2%}"
         old, new = ("" if us is None else duration(us) for us in (change.before_us, change.after_us))
         rows.append((change.case_id, old, new, said))
-    lines = [f"old: {before.path}", f"new: {after.path}", *_columns(rows)]
+    lines = [f"old: {before.path}", f"new: {after.path}", *aligned(rows)]
     software = accelerator.differences(before.accelerator, after.accelerator)
     if software:
         lines.append(f"between them: {', '.join(software)}")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from filelock import FileLock, Timeout
 
 from .accelerator import Accelerator
 from .errors import TrtgateError
-from .files import write_whole
+from .files import locked, write_json
 from .verdict import Verdict, launch_mean
 
 SCHEMA = 1
@@ -26,8 +20,6 @@ KEPT_SESSIONS = 20
 OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
 """Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 FILE_NAME = "latency.json"
-LOCK_TIMEOUT_S = 60.0
-LINE_LENGTH = 120
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +196,7 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
             entries[case_id], change = _merged(run, case_id, old)
             updates.append(change)
         document["benchmarks"] = [entries[case_id] for case_id in sorted(entries, key=str)]
-        write(path, document)
+        write_json(path, document)
     return updates
 
 
@@ -217,7 +209,7 @@ def remove(path: Path, case_ids: Sequence[str]) -> None:
         document = read(path).document
         document["benchmarks"] = [entry for entry in document["benchmarks"] if _case_of(entry) not in case_ids]
         if document["benchmarks"]:
-            write(path, document)
+            write_json(path, document)
         else:
             path.unlink()
 
@@ -246,46 +238,6 @@ def typical_us(record: CaseRecord) -> float:
     metric = next(iter(record.sessions[-1].metrics))
     means = [session.log_launch_means(metric) for session in record.sessions]
     return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))
-
-
-def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document atomically: to a temporary file beside it, synced, renamed.
-
-    Raises TrtgateError when that fails (no space left, no permission); what was there stays.
-    """
-    content = (pretty(document) + "\n").encode()
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise TrtgateError(
-            f"{path} could not be written ({error.strerror}); what was stored there before is unchanged"
-        ) from error
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is read, changed and written back. Raises TrtgateError after LOCK_TIMEOUT_S."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"trtgate-{os.getuid()}-{name}.lock")
-    try:
-        with lock.acquire(timeout=LOCK_TIMEOUT_S):
-            yield
-    except Timeout as error:
-        raise TrtgateError(f"another process has been writing {path} for {LOCK_TIMEOUT_S:.0f} s; try again") from error
-
-
-def pretty(value: Any, indent: int = 0) -> str:
-    """Return JSON that diffs well: what fits on a line, and lists of numbers, stand on one line."""
-    compact = json.dumps(value, ensure_ascii=False, allow_nan=False, default=repr)
-    if not isinstance(value, dict | list) or not value or len(compact) + indent <= LINE_LENGTH:
-        return compact
-    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
-        return compact
-    pad = " " * (indent + 1)
-    if isinstance(value, dict):
-        rows = [f"{pad}{json.dumps(str(k), ensure_ascii=False)}: {pretty(v, indent + 1)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
-    return "[\n" + ",\n".join(pad + pretty(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
 
 
 def _case_of(entry: Mapping[str, Any]) -> str | None:

@@ -235,7 +235,9 @@ def _other(before: Coverage, after: Coverage) -> list[str]:
     if before.graphs != after.graphs:
         found.append(f"graphs {before.graphs} → {after.graphs}")
     old, new = _in_engines(before), _in_engines(after)
-    changed = [f"{name} {old[name]} → {new[name]}" for name in sorted(old.keys() | new.keys()) if old[name] != new[name]]
+    changed = [
+        f"{name} {old[name]} → {new[name]}" for name in sorted(old.keys() | new.keys()) if old[name] != new[name]
+    ]
     if changed:
         found.append(f"in engines: {', '.join(changed)}")
     if not found and before != after:

@@ -43,9 +43,8 @@ def ask_module(
 ) -> coverage.Coverage:
     """Return the coverage of a module that has its precision, on the CPU. Raises TrtgateError, naming `who`."""
     if settings.frontend not in coverage.FRONTENDS:
-        raise TrtgateError(
-            f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {', '.join(coverage.FRONTENDS)}"
-        )
+        known = ", ".join(coverage.FRONTENDS)
+        raise TrtgateError(f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {known}")
     options = torch_trt.options_of(settings)
     step("importing torch_tensorrt")
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from . import baselines, evidence, verdict
+from . import baselines, evidence, files, verdict
 from .accelerator import Accelerator
 from .baselines import CaseRecord, Run, StoredSession
 from .cases import Case
@@ -252,7 +252,7 @@ class Gate:
             for old in sorted(self._run_file.parent.glob("*.json"))[: 1 - KEPT_RUNS]:
                 with contextlib.suppress(OSError):
                     old.unlink()
-        baselines.write(self._run_file, document)
+        files.write_json(self._run_file, document)
         return self._run_file
 
     def update_baseline(self, run: Run) -> list[baselines.Update]:

@@ -28,6 +28,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     command_limits: dict[str, float]
     launches: int
     timeout_s: float
+    zoo: bool
+    """Whether coverage is asked of the zoo too."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
 

@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     source = command_line.source_of(config)
     if source is None:
         return
-    from .pytest_gate import benchmark_hooks, fixtures, hooks
+    from .pytest_gate import benchmark_hooks, coverage_tests, fixtures, hooks
     from .pytest_gate.run import GateRun
 
     try:
@@ -37,4 +37,5 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"trtgate: {error}") from error
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")
     config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
+    config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

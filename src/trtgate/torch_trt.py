@@ -327,7 +327,7 @@ def _tensor(node: Any) -> str:
 
 
 def executed_operators(names: Iterable[str]) -> set[str]:
-    """Return `torch_executed_ops` as upstream compares them: full names with overload, such as torch.ops.aten.relu.default.
+    """Return `torch_executed_ops` as upstream compares them, with overload: `torch.ops.aten.relu.default`.
 
     `aten.relu` means all its overloads. Raises TrtgateError for an operator that torch does not have.
     """
@@ -340,7 +340,9 @@ def executed_operators(names: Iterable[str]) -> set[str]:
         packet = getattr(getattr(torch.ops, namespace, None), packet_name, None) if packet_name else None
         if packet is None or (overload and overload not in packet.overloads()):
             raise TrtgateError(f"torch_executed_ops: torch has no operator {given!r}; {_nearest_operator(given)}")
-        found |= {f"torch.ops.{namespace}.{packet_name}.{name}" for name in ([overload] if overload else packet.overloads())}
+        found |= {
+            f"torch.ops.{namespace}.{packet_name}.{name}" for name in ([overload] if overload else packet.overloads())
+        }
     return found
 
 
@@ -403,9 +405,7 @@ def _answers() -> dict[str, Callable[..., Any]]:
     }
 
 
-def dry_compile(
-    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], options: Mapping[str, Any]
-) -> None:
+def dry_compile(program: torch.export.ExportedProgram, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     """Partition an exported program as `compile_exported` would, and build nothing."""
     import torch_tensorrt
 

@@ -75,6 +75,11 @@ def add(parser: pytest.Parser) -> None:
         help=f"Fail when one is lacking: {', '.join(REQUIRABLE)}.",
     )
     option(
+        "--trtgate-zoo",
+        action="store_true",
+        help="Coverage tests of some 90 well-known models too.",
+    )
+    option(
         "--trtgate-timeout",
         metavar="SECONDS",
         type=_positive(float),
@@ -106,7 +111,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
             "--benchmark-compare-fail takes whole percentages of single runs and false-alarms: use "
             "--trtgate-limit device=1% (per metric, fractions allowed) with --benchmark-compare"
         )
-    if timing_off and (comparing or update):
+    if timing_off and (comparing or (update and not _only_coverage(config))):
         asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
         raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
     if get("trtgate_accept") and not update:
@@ -115,7 +120,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         source=source,
         selection=_selection(config),
         baselines=config.rootpath / config.getini("trtgate_baselines"),
-        compare=comparing or update,
+        compare=comparing or (update and not timing_off),
         compare_file=_compare_file(config),
         update=update,
         accepted=tuple(get("trtgate_accept")),
@@ -124,6 +129,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
         timeout_s=get("trtgate_timeout"),
+        zoo=get("trtgate_zoo"),
         timing_off=timing_off,
     )
 
@@ -144,6 +150,11 @@ def _timing_off(config: pytest.Config) -> str:
     if get("benchmark_skip") and not get("benchmark_only"):
         return "--benchmark-skip switches it off"
     return ""
+
+
+def _only_coverage(config: pytest.Config) -> bool:
+    """Whether `-m` leaves coverage tests alone, which need no timing and may run under -n."""
+    return str(config.getoption("markexpr")).strip() == "trtgate_coverage"
 
 
 def _selection(config: pytest.Config) -> Selection:

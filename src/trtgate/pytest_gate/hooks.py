@@ -62,7 +62,11 @@ class Hooks:
             return
         ids: list[str] = []
         try:
-            ids = [case.id for case in self._run.suite.select(self._run.options.selection)]
+            cases = self._run.catalogue.select(self._run.options.selection)
+            if "coverage_gate" in metafunc.fixturenames:
+                ids = [case.id for case in cases if case.settings.uses_tensorrt]
+            else:
+                ids = [case.id for case in cases if case.id in self._run.suite.cases]
         except TrtgateError as error:
             self._run.suite_problem = str(error)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
@@ -85,6 +89,11 @@ class Hooks:
             case_id = _case_id(item)
             assert case_id is not None
             item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
+            if _is_coverage(item):
+                reason = self._why_no_coverage(case_id)
+                if reason:
+                    item.add_marker(pytest.mark.skip(reason=reason))
+                continue
             reason = self._skip_reason(self._run.suite.cases[case_id])
             if reason:
                 self._run.skip_reasons[case_id] = reason
@@ -95,7 +104,7 @@ class Hooks:
         from .. import torch_trt
 
         for pattern in self._run.options.accepted:
-            accepted = fnmatch.filter(self._run.suite.cases, pattern)
+            accepted = fnmatch.filter(self._run.catalogue.cases, pattern)
             if not accepted:
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
             self._run.gate.accepted.update(accepted)
@@ -108,6 +117,13 @@ class Hooks:
         if case.settings.gpu_only and self._run.accelerator.kind != "gpu":
             return NEEDS_GPU
         return frontends.get(case.settings.frontend).unavailable()
+
+    def _why_no_coverage(self, case_id: str) -> str:
+        from .. import torch_trt, zoo
+
+        case = self._run.catalogue.cases[case_id]
+        reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
+        return reason or torch_trt.unavailable()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.
@@ -146,8 +162,8 @@ class Hooks:
             from .ending import Ending  # and with it NumPy, SciPy and rich
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
-        ours = {_case_id(item) for item in session.items} - {None} - self._run.skip_reasons.keys()
-        if not ours:
+        ours = {_case_id(item) for item in session.items if not _is_coverage(item)} - {None}
+        if not ours - self._run.skip_reasons.keys():
             return
         if self._run.accelerator.kind == "gpu":
             _require_usable_gpu(self._run.accelerator)
@@ -159,6 +175,8 @@ class Hooks:
         """Fail what a required GPU would have run, and give latency tests their timer."""
         case_id = _case_id(item)
         if case_id is None:
+            return
+        if _is_coverage(item):
             return
         if case_id in self._run.skip_reasons and "gpu" in self._run.options.require:
             pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
@@ -196,6 +214,10 @@ def _case_id(item: pytest.Item) -> str | None:
 
 def _is_latency(item: pytest.Item) -> bool:
     return _case_id(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
+
+
+def _is_coverage(item: pytest.Item) -> bool:
+    return "coverage_gate" in getattr(item, "fixturenames", ())
 
 
 def _require_usable_gpu(seen: Accelerator) -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import accelerator
-from ..cases import Suite
+from ..cases import Case, Suite
 from ..errors import TrtgateError
 from ..options import Options
 from ..report.progress import Progress
 from .pytest_json import PytestJson
 
 if TYPE_CHECKING:
+    from ..coverage import Coverage
     from ..gate import Gate
 
 COLUMNS = ["median", "iqr", "rounds"]
@@ -42,6 +43,7 @@ class GateRun:
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()
         self.skip_reasons: dict[str, str] = {}
+        self.coverage_of_builds: dict[str, Coverage] = {}
         self.baseline_problem = ""
         self.suite_problem = ""
         self.new: list[str] = []
@@ -77,6 +79,22 @@ class GateRun:
     def suite(self) -> Suite:
         """The suite, imported. Raises TrtgateError."""
         return self.options.source.load()
+
+    @cached_property
+    def zoo(self) -> dict[str, Case]:
+        """The cases of the zoo, but for models that the suite has under the same name."""
+        from .. import zoo
+
+        mine = {model.name for model in self.suite.models}
+        return Suite(model for model in zoo.models() if model.name not in mine).cases
+
+    @cached_property
+    def catalogue(self) -> Suite:
+        """The suite, and the zoo where it is asked for. Raises TrtgateError."""
+        if not self.options.zoo:
+            return self.suite
+        added = {case.model.name: case.model for case in self.zoo.values()}
+        return Suite([*self.suite.models, *added.values()])
 
     @contextmanager
     def progress(self, case_id: str) -> Generator[Callable[[str], None]]:

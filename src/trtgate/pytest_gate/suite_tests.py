@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ..cases import Case
     from .built_case import BuiltCase
+    from .coverage_tests import CoverageGate
     from .latency_gate import LatencyGate
 
 
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 def test_accuracy(compiled: BuiltCase) -> None:
     """The output is finite and equals eager's within the precision's tolerance."""
     compiled.check()
+
+
+@pytest.mark.trtgate_coverage
+def test_coverage(trtgate_case: Case, coverage_gate: CoverageGate) -> None:
+    """Torch-TensorRT takes what it took when its coverage was stored: no operator lost, no more engines or breaks."""
+    coverage_gate(trtgate_case)
 
 
 @pytest.mark.trtgate_latency

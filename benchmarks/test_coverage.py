@@ -1,0 +1,8 @@
+"""Operator coverage of every case against `baselines/coverage`: `pytest benchmarks -m trtgate_coverage [-n 2]`.
+
+Needs no GPU. `--trtgate-zoo` adds some 90 well-known models.
+"""
+
+from trtgate.pytest_gate.suite_tests import test_coverage
+
+__all__ = ["test_coverage"]
