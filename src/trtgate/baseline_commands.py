@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import accelerator, baselines
+from . import accelerator, baselines, coverage_baselines
 from .baselines import CaseRecord, Run, Update
 from .errors import TrtgateError
 from .report import terminal
@@ -189,12 +189,13 @@ def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
 
 
 def remove(folder: Path, names: Sequence[str]) -> list[str]:
-    """Remove cases from the baselines of all accelerator keys; returns what was done, a line each.
+    """Remove cases from the baselines of all accelerator keys and releases; returns what was done, a line each.
 
-    A name may be a pattern. Raises TrtgateError for a name that takes no case of any key; nothing is removed then.
+    A name may be a pattern. Raises TrtgateError for a name that takes no case at all; nothing is removed then.
     """
-    runs = everything(folder)
-    known = sorted({case_id for run in runs for case_id in run.cases})
+    runs = [baselines.read(baselines.path_of(folder, key)) for key in baselines.keys(folder)]
+    covered = coverage_baselines.case_ids(folder)
+    known = sorted({case_id for run in runs for case_id in run.cases} | covered)
     for name in names:
         if not fnmatch.filter(known, name):
             raise TrtgateError(f"no baseline under {folder} has a case {name!r}; {_nearest(name, known)}")
@@ -204,7 +205,8 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
         if gone:
             baselines.remove(run.path, gone)
             lines += [f"removed from {run.path}: {case_id}" for case_id in gone]
-    return lines
+    gone = [case_id for case_id in covered if any(fnmatch.fnmatch(case_id, name) for name in names)]
+    return lines + [f"removed from {path}" for path in coverage_baselines.remove(folder, gone)]
 
 
 def _refused(record: CaseRecord) -> bool:

@@ -93,6 +93,55 @@ def init(
     _print(["", f"Next: put your models into {suite}, then", *scaffold.next_commands(suite)])
 
 
+@app.command()
+def coverage(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help="Of the suite or the zoo, or package.module:factory; or: diff A B."),
+    ] = None,
+    whole_zoo: Annotated[bool, typer.Option("--zoo", help="Some 90 well-known models.")] = False,
+    min_block_size: Annotated[int, typer.Option(min=1, help="Least operators of an engine.")] = 5,
+    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default) or fp32; may be repeated.")] = None,
+    torch_executed_op: Annotated[
+        list[str] | None, typer.Option(help="An operator that stays in PyTorch, such as aten.relu; may be repeated.")
+    ] = None,
+    frontend: Annotated[str, typer.Option(help="dynamo or torch_compile.")] = "dynamo",
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
+    baselines: BaselinesOption = None,
+) -> None:
+    """Say which operators Torch-TensorRT takes, in which engines, and why not the rest; needs no GPU.
+
+    `trtgate coverage diff A B` compares two stored releases, such as 2.11.0 and 2.14.0, or two folders.
+    """
+    from . import coverage_commands as commands
+
+    names = models or []
+    if names[:1] == ["diff"]:
+        if len(names) != 3:
+            raise TrtgateError("trtgate coverage diff takes two releases or folders")
+        _print(commands.differences(names[1], names[2], baselines))
+        return
+    wanted = commands.cases(
+        names,
+        whole_zoo=whole_zoo,
+        frontend=frontend,
+        precisions=precision or ["fp16"],
+        min_block_size=min_block_size,
+        torch_executed_ops=torch_executed_op or [],
+    )
+    with _progress() as step:
+        answers = commands.ask(wanted, step)
+    from .torch_trt import flavour, version
+
+    release = f"{flavour()}-{version()}"
+    _print(commands.shown(answers, release))
+    if json is not None:
+        commands.save(answers, release, json)
+        _print([f"written: {json}"])
+    if any(answer.problem for answer in answers):
+        raise typer.Exit(BROKEN)
+
+
 @baseline.command()
 def show(
     name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,

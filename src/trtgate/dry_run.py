@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
 from . import building, coverage, torch_trt
-from .cases import Case, Settings
+from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Model, Settings
 from .errors import TrtgateError, one_line
 from .frontends.protocol import Progress
 
@@ -57,6 +59,59 @@ def ask_module(
     finally:
         gc.collect()
     return coverage.count(graphs, breaks)
+
+
+def assert_supported(
+    module: torch.nn.Module | Callable[..., Any],
+    inputs: Any = None,
+    *,
+    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
+    precision: str = "fp32",
+    frontend: str = "dynamo",
+    torch_executed_ops: Iterable[str] = (),
+    engines: int | None = None,
+    left: Iterable[str] = (),
+) -> coverage.Coverage:
+    """Assert, without a GPU, that TensorRT takes all operators of a model at a `min_block_size`.
+
+    Parameters
+    ----------
+    module, inputs
+        A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
+        `trtgate.model`.
+    precision
+        Weights and floating-point inputs are cast to it: "fp32" or "fp16".
+    frontend
+        "dynamo" (exported program) or "torch_compile", which must not break the graph then.
+    engines
+        The most engines that may come of it; any number by default.
+    left
+        Operators that may stay in PyTorch, such as `aten.nonzero.default`.
+
+    Returns the coverage. Raises AssertionError, which says what stays in PyTorch, why, and what to do; TrtgateError
+    when the model can't be made or exported, or a name is unknown.
+    """
+    __tracebackhide__ = True
+    factory = (
+        module
+        if inputs is None and not isinstance(module, torch.nn.Module)
+        else lambda: (copy.deepcopy(module), inputs)
+    )
+    name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
+    takes_batch = getattr(factory, "takes_batch", False)
+    settings = Settings(
+        frontend=frontend,
+        precision=precision,
+        batch=1 if takes_batch else None,
+        min_block_size=min_block_size,
+        torch_executed_ops=tuple(torch_executed_ops),
+    )
+    model = factory if isinstance(factory, Model) else Model(re.sub(r"\W", "_", name), factory, [settings])
+    found = ask(Case(model, settings))
+    problem = coverage.complaint(found, engines=engines, left=left)
+    if problem:
+        raise AssertionError(f"{name}: {problem}")
+    return found
 
 
 def _ask(
