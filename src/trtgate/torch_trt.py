@@ -13,6 +13,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 import types
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .cases import Settings
 
 SUPPORTED = "2.11 to 2.14"
+FUSED_ATTENTION = re.compile(r"^(aten\._scaled_dot_product_)(?:flash|efficient|cudnn)(_attention\.default)$")
 FLAVOURS = {"torch-tensorrt-rtx": "rtx", "torch-tensorrt": "standard"}
 
 
@@ -312,11 +314,14 @@ def _histogram(nodes: Iterable[Any]) -> dict[str, int]:
 
 
 def operator_name(target: Any) -> str:
-    """Return an operator's name, such as `aten.relu.default`."""
+    """Return an operator's name, such as `aten.relu.default`.
+
+    Fused attention has one name: which of its kernels is taken is up to the card, and all have converters.
+    """
     from torch.fx.node import _get_qualified_name
 
     name = target if isinstance(target, str) else _get_qualified_name(target)
-    return str(name).removeprefix("torch.ops.")
+    return FUSED_ATTENTION.sub(r"\1*\2", str(name).removeprefix("torch.ops."))
 
 
 def _tensor(node: Any) -> str:
@@ -446,10 +451,11 @@ def _place(stack: Iterable[Any]) -> str:
 
 
 def _with_attention_of_a_gpu(get_decompositions: Callable[..., Any]) -> Callable[..., Any]:
-    """Make attention traced on a CPU be what a GPU would take: flash attention in half precision, else efficient.
+    """Make attention traced on a CPU be a GPU's: flash attention in half precision, else efficient.
 
     2.14's decompositions of an exported program keep `scaled_dot_product_attention` whole; 2.11's, and
-    `torch.compile`'s on all versions, pick the device's kernel, and no converter takes the CPU's.
+    `torch.compile`'s on all versions, pick the device's kernel, and no converter takes the CPU's. Hopper takes cuDNN's
+    in half precision; `operator_name` calls them all alike.
     """
     import torch
 
