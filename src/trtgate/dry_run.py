@@ -30,9 +30,10 @@ def ask(case: Case, step: Progress = lambda _text: None) -> coverage.Coverage:
         raise TrtgateError(f"coverage of {case.id}: {reason}")
     torch_trt.check_options(case.id, case.settings.options)
     step("making the model")
-    with torch.random.fork_rng(devices=[]), _weights_of(case.settings):
-        module, inputs = building.make(case, "cpu")
-    return ask_module(module, inputs, case.settings, step, who=case.id)
+    with torch.random.fork_rng(devices=[]):
+        with _weights_of(case.settings):
+            module, inputs = building.make(case, "cpu")
+        return ask_module(module, inputs, case.settings, step, who=case.id)
 
 
 def ask_module(

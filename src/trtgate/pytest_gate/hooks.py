@@ -81,6 +81,7 @@ class Hooks:
         ours = [item for item in items if _case_id(item) is not None]
         if not ours or self._run.suite_problem:
             return
+        items[:] = [item for item in items if not _is_placeholder(item)]
         try:
             self._check_cases()
         except TrtgateError as error:
@@ -210,6 +211,12 @@ def _case_id(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
     case_id = None if callspec is None else callspec.params.get("trtgate_case")
     return case_id if isinstance(case_id, str) else None  # pytest's placeholder where there is no case
+
+
+def _is_placeholder(item: pytest.Item) -> bool:
+    """Whether pytest made this test because no case is of its kind, such as coverage where nothing goes to TensorRT."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "trtgate_case" in callspec.params and _case_id(item) is None
 
 
 def _is_latency(item: pytest.Item) -> bool:

@@ -1,0 +1,158 @@
+"""Coverage tests as a user runs them: the plugin in a process of its own, with the real torch_tensorrt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from trtgate import torch_trt
+
+from .conftest import PytestFolder as Folder
+
+pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
+
+INI = "[pytest]\ntrtgate_suite = suite.py\n"
+SUITE = """
+import trtgate
+
+def make():
+    import os, torch
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
+        def forward(self, x):
+            x = self.layers(x)
+            if os.environ.get("NET") == "lost":
+                x = torch.special.bessel_j0(x)
+            if os.environ.get("NET") == "undecidable" and x.sum() > 0:
+                x = x + 1
+            return self.layers(x)
+    return Net().eval(), torch.zeros(2, 8)
+
+net = trtgate.Model("net", make, trtgate.grid(["eager", "dynamo"], ["fp16", "fp32"], [None], min_block_sizes=[1]))
+"""
+CASE = "net-dynamo-fp32-mbs1"
+FP16 = "net-dynamo-fp16-mbs1"
+COVERAGE = ("suite.py", "-m", "trtgate_coverage", "--trtgate-precisions=fp32")
+
+
+@pytest.fixture
+def suite(folder: Folder) -> Folder:
+    (folder.path / "pytest.ini").write_text(INI)
+    (folder.path / "suite.py").write_text(SUITE)
+    return folder
+
+
+def file_of(folder: Folder, release: str = "") -> Path:
+    release = release or f"{torch_trt.flavour()}-{torch_trt.version()}"
+    return folder.path / "baselines" / "coverage" / release / "net.json"
+
+
+def test_recorded_unchanged_lost_and_accepted(suite: Folder) -> None:
+    new = suite.pytest(*COVERAGE)
+    new.assert_outcomes(passed=1, deselected=4)
+    new.stdout.fnmatch_lines([f"{CASE}*new", "NEW: no coverage is stored of*--trtgate-update-baselines*"])
+    assert not file_of(suite).exists()
+
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines").assert_outcomes(passed=1, deselected=4)
+    before = file_of(suite).read_bytes()
+    suite.pytest(*COVERAGE, "--trtgate-require=baseline").stdout.fnmatch_lines([f"{CASE}*unchanged"])
+
+    lost = suite.pytest(*COVERAGE, "--trtgate-update-baselines", "--junit-xml=junit.xml", NET="lost")
+    assert lost.ret == 1
+    lost.stdout.fnmatch_lines(
+        [f"{CASE} lost coverage since *: aten.special_bessel_j0.default 0 → 1 left to PyTorch (no*"]
+    )
+    assert "Traceback" not in suite.output_of(lost)
+    assert 'failures="1"' in (suite.path / "junit.xml").read_text()
+    assert file_of(suite).read_bytes() == before
+
+    accepted = suite.pytest(*COVERAGE, "--trtgate-update-baselines", f"--trtgate-accept={CASE}", NET="lost")
+    accepted.assert_outcomes(passed=1, deselected=4)
+    assert "bessel_j0" in file_of(suite).read_text()
+
+    gained = suite.pytest(*COVERAGE)
+    assert gained.ret == 0
+    gained.stdout.fnmatch_lines([f"improved: {CASE} gained coverage*", "to store what is better*"])
+
+
+def test_workers_of_xdist_record_and_compare_and_the_run_reports(suite: Folder) -> None:
+    both = ("suite.py", "-m", "trtgate_coverage", "-n", "2")
+    recorded = suite.pytest(*both, "--trtgate-update-baselines")
+    assert recorded.ret == 0
+    recorded.stdout.fnmatch_lines(["*2 cases: 2 new", "stored: coverage of 2 cases*"])
+    assert set(json.loads(file_of(suite).read_text())["cases"]) == {"dynamo-fp16-mbs1", "dynamo-fp32-mbs1"}
+    lost = suite.pytest(*both, NET="lost")
+    assert lost.ret == 1
+    lost.stdout.fnmatch_lines([f"{FP16}*regressed", f"{CASE}*regressed"])
+
+
+def test_an_older_release_is_judged_against_and_named(suite: Folder) -> None:
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines")
+    older = file_of(suite, f"{torch_trt.flavour()}-2.0.1")
+    older.parent.mkdir()
+    file_of(suite).rename(older)
+    lost = suite.pytest(*COVERAGE, NET="lost")
+    assert lost.ret == 1
+    lost.stdout.fnmatch_lines([f"{CASE} lost coverage since *-2.0.1:*", "compared with *-2.0.1: nothing of these*"])
+
+
+@pytest.mark.parametrize("content", ["", '{"schema": 7, "model": "net", "cases": {}}'])
+def test_a_broken_file_fails_its_test_in_one_line_and_is_kept(suite: Folder, content: str) -> None:
+    file_of(suite).parent.mkdir(parents=True)
+    file_of(suite).write_text(content)
+    run = suite.pytest(*COVERAGE, "--trtgate-update-baselines")
+    assert run.ret == 1
+    assert str(file_of(suite)) in suite.output_of(run)
+    assert "Traceback" not in suite.output_of(run)
+    assert file_of(suite).read_text() == content
+
+
+def test_a_model_that_no_longer_exports_fails_with_the_reason(suite: Folder) -> None:
+    run = suite.pytest(*COVERAGE, NET="undecidable")
+    assert run.ret == 1
+    run.stdout.fnmatch_lines([f"coverage of {CASE}: torch.export can't export it: *data-dependent*"])
+
+
+def test_a_renamed_model_turns_the_run_red_until_it_is_removed(suite: Folder) -> None:
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines")
+    (suite.path / "suite.py").write_text(SUITE.replace('"net"', '"renamed"'))
+    run = suite.pytest(*COVERAGE)
+    assert run.ret == 1
+    run.stdout.fnmatch_lines([f"MISSING: coverage of {CASE} is stored, and the suite has no such case"])
+    command = "import sys; from trtgate.cli import main; sys.argv[0] = 'trtgate'; main()"
+    suite.pytester.run(sys.executable, "-c", command, "baseline", "remove", CASE).stdout.fnmatch_lines(["removed from *net.json"])
+    assert suite.pytest(*COVERAGE).ret == 0
+
+
+def test_nothing_stored_fails_where_a_baseline_is_required(suite: Folder) -> None:
+    run = suite.pytest(*COVERAGE, "--trtgate-require=baseline")
+    assert run.ret == 1
+    run.stdout.fnmatch_lines([f"{CASE} has no stored coverage*(--trtgate-require=baseline)*"])
+
+
+def test_without_torch_tensorrt_coverage_is_skipped_with_the_reason(suite: Folder) -> None:
+    (suite.path / "conftest.py").write_text(
+        "from trtgate import torch_trt\ntorch_trt.unavailable = lambda: 'not here'\n"
+    )
+    run = suite.pytest(*COVERAGE, "-rs")
+    run.assert_outcomes(skipped=1, deselected=4)
+    run.stdout.fnmatch_lines(["*not here*"])
+
+
+def test_only_coverage_may_be_recorded_under_xdist(suite: Folder) -> None:
+    run = suite.pytest("suite.py", "-n", "2", "--trtgate-update-baselines")
+    assert run.ret == 4
+    assert "needs timing" in suite.output_of(run)
+
+
+def test_the_zoo_is_collected_beside_the_suite_and_selected_by_name(suite: Folder) -> None:
+    all_ = suite.pytest("suite.py", "--collect-only", "-q", "-m", "trtgate_coverage", "--trtgate-zoo")
+    assert "test_coverage[vit_h_14-dynamo-fp16-b1-mbs5]" in all_.stdout.str()
+    assert all_.stdout.str().count("test_coverage[") == 2 + 2 * 94
+    one = suite.pytest("suite.py", "--collect-only", "-q", "--trtgate-zoo", "--trtgate-models=swin_t")
+    assert one.stdout.str().count("test_") == 2

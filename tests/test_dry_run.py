@@ -1,0 +1,249 @@
+"""What the real torch_tensorrt says without a GPU: figures that are known, and nothing left patched."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import trtgate
+from trtgate import building, coverage, dry_run, torch_trt
+from trtgate.cases import Case, Model, Settings
+from trtgate.coverage import Coverage
+from trtgate.errors import TrtgateError
+
+pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
+
+
+def case(factory: Any, frontend: str = "dynamo", precision: str = "fp16", **settings: Any) -> Case:
+    if isinstance(factory, str):
+        name, factory = factory, partial(of_torchvision, factory)
+    else:
+        name = factory.__name__
+    made = Settings(frontend=frontend, precision=precision, **settings)
+    return Case(Model(name, factory, [made]), made)
+
+
+def of_torchvision(name: str) -> tuple[nn.Module, Any]:
+    return torchvision.models.get_model(name, weights=None).eval(), torch.zeros(1, 3, 224, 224)
+
+
+@pytest.mark.parametrize(("size", "engines"), [(1, [89]), (5, [89]), (89, [89]), (100, [])])
+def test_resnet18_is_89_operators_in_one_engine(size: int, engines: list[int]) -> None:
+    found = dry_run.ask(case("resnet18", min_block_size=size))
+    assert (found.total, found.supported, [engine.size for engine in found.engines]) == (89, 89, engines)
+    assert found.recommended == [89]
+    if engines:
+        assert found.engines[0].inputs == ["float16[1,3,224,224]"]
+        assert found.engines[0].outputs == ["float16[1,1000]"]
+    else:
+        assert {entry.reason for entry in found.left} == {coverage.too_small(100)}
+
+
+def test_excluded_operators_split_it_and_every_size_is_as_predicted() -> None:
+    excluded = {"torch_executed_ops": ("aten.relu",)}
+    finest = dry_run.ask(case("resnet18", min_block_size=1, **excluded))
+    reasons = {entry.reason for entry in finest.left}
+    assert reasons == {coverage.EXCLUDED}
+    assert len(finest.block_sizes) > 2
+    for row in finest.block_sizes:
+        found = dry_run.ask(case("resnet18", min_block_size=row.min_block_size, **excluded))
+        assert (len(found.engines), found.in_tensorrt) == (row.engines, row.operators)
+        assert found.block_sizes == finest.block_sizes
+
+
+def test_both_partitioners_agree_where_all_is_supported() -> None:
+    fast = dry_run.ask(case("resnet18"))
+    whole = dry_run.ask(case("resnet18", options={"use_fast_partitioner": False}))
+    assert [engine.operators for engine in whole.engines] == [engine.operators for engine in fast.engines]
+
+
+class Odd(nn.Module):
+    """An operator without a converter, one that its validator refuses, and an impure one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.relu(x) + 1
+        x = torch.special.bessel_j0(x)
+        x = nn.functional.max_pool2d(x.sigmoid() * 2, 3, stride=2, ceil_mode=True)
+        return x + torch.rand_like(x)
+
+
+def odd() -> tuple[nn.Module, Any]:
+    return Odd().eval(), torch.zeros(1, 3, 17, 17)
+
+
+def test_every_operator_left_has_its_reason_impure_ones_too() -> None:
+    found = dry_run.ask(case(odd, precision="fp32", min_block_size=2))
+    reasons = {entry.operator: entry.reason for entry in found.left}
+    assert reasons["aten.special_bessel_j0.default"] == coverage.NO_CONVERTER
+    assert reasons["aten.max_pool2d.default"] == coverage.REFUSED
+    assert any("rand" in name for name in reasons), "upstream's list omits impure operators"
+    assert sum(entry.count for entry in found.left) == found.in_pytorch == found.total - found.in_tensorrt
+
+
+def printed(wanted: Case) -> str:
+    """Return the report that upstream prints for a case."""
+    module, inputs = building.make(wanted, "cpu")
+    said = io.StringIO()
+    with torch_trt.dry(), contextlib.redirect_stdout(said), torch.no_grad():
+        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, torch_trt.options_of(wanted.settings))
+    return said.getvalue()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        case("resnet18"),
+        case("resnet18", torch_executed_ops=("aten.relu",)),
+        case(odd, precision="fp32", min_block_size=1),
+    ],
+    ids=["whole", "split", "odd"],
+)
+def test_it_agrees_with_the_printed_report(wanted: Case) -> None:
+    report, found = printed(wanted), dry_run.ask(wanted)
+    total, supported = map(int, re.search(r"consists of (\d+) Total Operators, of which (\d+)", report).groups())  # type: ignore[union-attr]
+    sizes = [int(size) for size in re.findall(r"Number of Operators in Engine: (\d+)", report)]
+    assert (found.total, found.supported) == (total, supported)
+    assert [engine.size for engine in found.engines] == sizes
+
+
+# Weights that nobody looks at
+
+
+def test_unfilled_weights_give_the_same_coverage_and_cost_no_random_numbers() -> None:
+    module, inputs = building.make(case("swin_t"), "cpu")
+    ordinary = dry_run.ask_module(module, inputs, case("swin_t").settings, who="swin_t")
+    before = torch.random.get_rng_state()
+    assert dry_run.ask(case("swin_t")) == ordinary
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert ordinary.total == 479 or torch_trt.version() != "2.14.0"
+
+
+def test_nothing_stays_patched() -> None:
+    dry_run.ask(case(odd, precision="fp32"))
+    from torch_tensorrt.dynamo import _compiler, partitioning
+    from torch_tensorrt.dynamo.backend import backends
+
+    def watched() -> list[Any]:
+        names = ("current_device", "get_device_capability", "get_device_properties", "mem_get_info")
+        ours = [getattr(torch.cuda, name) for name in names]
+        ours += [getattr(torch.nn.init, name) for name in dry_run.RANDOM]
+        ours += [_compiler.to_torch_device, _compiler.get_decompositions, backends.get_decompositions]
+        ours += [getattr(partitioning, name) for name in ("get_graph_converter_support", "fast_partition")]
+        return [*ours, partitioning.global_partition, sys.argv, sys.stdout, sys.stderr]
+
+    before = watched()
+    dry_run.ask(case(odd, precision="fp32"))
+    with pytest.raises(TrtgateError):
+        dry_run.ask(case(undecidable))
+    assert watched() == before
+    assert {function.__module__ for function in before[:4]} == {"torch.cuda", "torch.cuda.memory"}
+
+
+def test_options_of_the_running_command_do_not_reach_torchs_splitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytest", "--min-acc-module-size", "100000", "--skip"])
+    assert len(dry_run.ask(case("resnet18")).engines) == 1
+
+
+# torch.compile
+
+
+class Broken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        torch._dynamo.graph_break()
+        return self.second(x)
+
+
+def broken() -> tuple[nn.Module, Any]:
+    return Broken().eval(), torch.ones(2, 8)
+
+
+def test_torch_compile_is_asked_graph_by_graph_and_breaks_are_named() -> None:
+    found = dry_run.ask(case(broken, frontend="torch_compile", precision="fp32", min_block_size=1))
+    assert (found.graphs, len(found.engines), found.in_pytorch) == (2, 2, 0)
+    assert list(found.graph_breaks.values()) == [1]
+    assert "test_dry_run.py:forward" in next(iter(found.graph_breaks))
+
+
+def test_attention_is_a_gpus_not_the_cpus() -> None:
+    for precision in ("fp16", "fp32"):
+        found = dry_run.ask(case("vit_b_16", frontend="torch_compile", precision=precision))
+        assert found.in_pytorch == 0
+        assert found.engines[0].operators["aten._scaled_dot_product_*_attention.default"] == 12
+
+
+# Bad input
+
+
+class Undecidable(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+def undecidable() -> tuple[nn.Module, Any]:
+    return Undecidable().eval(), torch.zeros(4)
+
+
+def test_a_model_that_cannot_be_exported_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        TrtgateError, match=r"^coverage of undecidable-dynamo-fp16-mbs5: torch\.export can't export it: "
+    ) as caught:
+        dry_run.ask(case(undecidable))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("aten.rellu", "aten.relu"), ("relu", "aten.relu"), ("aten.relu.nope", "aten.relu")]
+)
+def test_an_unknown_operator_is_named_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(TrtgateError, match=f"torch has no operator '{name}'; did you mean '{hint}'"):
+        dry_run.ask(case("resnet18", torch_executed_ops=(name,)))
+
+
+def test_without_torch_tensorrt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrtgateError, match="torch_tensorrt is not installed: pip install"):
+        dry_run.ask(case("resnet18"))
+
+
+# The assertion in a test of the user's own
+
+
+def test_assert_supported_passes_and_returns_the_coverage() -> None:
+    found = trtgate.assert_supported(
+        torchvision.models.resnet18().eval(), torch.zeros(1, 3, 224, 224), min_block_size=89
+    )
+    assert isinstance(found, Coverage)
+    assert found.in_tensorrt == 89
+
+
+def test_assert_supported_says_what_to_do_and_leaves_the_module_alone() -> None:
+    module = torchvision.models.resnet18().train()
+    with pytest.raises(AssertionError) as caught:
+        trtgate.assert_supported(module, torch.zeros(1, 3, 224, 224), min_block_size=100, precision="fp16")
+    assert "89 of 89 operators stay in PyTorch at min_block_size=100" in str(caught.value)
+    assert "min_block_size=89 puts 89 into 1 engine(s)" in str(caught.value)
+    assert module.training
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_assert_supported_takes_a_model_and_what_may_stay() -> None:
+    model = trtgate.model(odd)
+    left = ["aten.special_bessel_j0.default", "aten.max_pool2d.default"]
+    with pytest.raises(AssertionError, match="rand"):
+        trtgate.assert_supported(model, min_block_size=1, left=left)
