@@ -125,7 +125,9 @@ def test_a_renamed_model_turns_the_run_red_until_it_is_removed(suite: Folder) ->
     assert run.ret == 1
     run.stdout.fnmatch_lines([f"MISSING: coverage of {CASE} is stored, and the suite has no such case"])
     command = "import sys; from trtgate.cli import main; sys.argv[0] = 'trtgate'; main()"
-    suite.pytester.run(sys.executable, "-c", command, "baseline", "remove", CASE).stdout.fnmatch_lines(["removed from *net.json"])
+    suite.pytester.run(sys.executable, "-c", command, "baseline", "remove", CASE).stdout.fnmatch_lines(
+        ["removed from *net.json"]
+    )
     assert suite.pytest(*COVERAGE).ret == 0
 
 
