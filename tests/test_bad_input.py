@@ -209,12 +209,12 @@ def test_a_required_gpu(folder):
     result.assert_outcomes(skipped=2)
     result = folder.gate("--trtgate-require=gpu")
     assert result.ret == FAILED
-    result.stdout.fnmatch_lines(["*gamma-dynamo-fp32-b1-mbs5: needs a GPU*--trtgate-require=gpu*"])
+    result.stdout.fnmatch_lines(["*gamma-eager-fp16-b1: needs a GPU*--trtgate-require=gpu*"])
 
 
 NEEDS_A_GPU = """
 
-@trtgate.model(frontends=("dynamo",), precisions=("fp32",))
+@trtgate.model(frontends=("eager",), precisions=("fp16",))
 def gamma(batch):
     raise AssertionError("skipped without a GPU, so never called")
 """

@@ -158,7 +158,7 @@ def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: py
     def no_space(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trtgate.baselines.os.fsync", no_space)
+    monkeypatch.setattr("trtgate.files.os.fsync", no_space)
     with pytest.raises(TrtgateError, match="No space left on device"):
         files.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}

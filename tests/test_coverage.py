@@ -57,6 +57,12 @@ def test_a_supported_operator_that_no_small_block_explains_was_left_by_the_parti
     assert left_of(found)["conv", coverage.PARTITIONER] == 1
 
 
+def test_a_graph_that_was_never_partitioned_says_why() -> None:
+    """A real compile returns before partitioning when fewer operators are supported than `min_block_size`."""
+    found = coverage.count([graph(min_block_size=9, engines=[])])
+    assert left_of(found)["conv", coverage.too_small(9)] == 4
+
+
 def test_each_min_block_size_is_predicted_from_the_blocks() -> None:
     rows = coverage.count([graph()]).block_sizes
     assert [(row.min_block_size, row.engines, row.operators) for row in rows] == [(1, 3, 8), (3, 2, 7), (4, 1, 4)]

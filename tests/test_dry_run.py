@@ -153,6 +153,21 @@ def test_options_of_the_running_command_do_not_reach_torchs_splitter(monkeypatch
     assert len(dry_run.ask(case("resnet18")).engines) == 1
 
 
+def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = case("resnet18")
+    module, inputs = building.make(wanted, "cpu")
+    monkeypatch.setattr(torch_trt, "_histogram", lambda nodes: {}[0])
+    with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad():
+        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, {"min_block_size": 5})
+    assert seen.coverage() is None
+    with pytest.raises(
+        TrtgateError, match=r"torch_tensorrt \S+ partitions in another way than 2\.11 to 2\.14: KeyError"
+    ):
+        dry_run.ask(wanted)
+
+
 # torch.compile
 
 

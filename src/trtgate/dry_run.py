@@ -51,7 +51,7 @@ def ask_module(
     options = torch_trt.options_of(settings)
     step("importing torch_tensorrt")
     try:
-        with torch_trt.dry(), torch_trt.observing() as graphs, torch.no_grad(), building.quiet_upstream():
+        with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad(), building.quiet_upstream():
             breaks = _ask(module, inputs, settings, options, step)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
@@ -59,7 +59,9 @@ def ask_module(
         raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
     finally:
         gc.collect()
-    return coverage.count(graphs, breaks)
+    if seen.problem:
+        raise TrtgateError(f"coverage of {who}: {seen.problem}")
+    return coverage.count(seen.graphs, breaks)
 
 
 def assert_supported(

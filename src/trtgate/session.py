@@ -22,9 +22,6 @@ from .suite_source import SuiteSource
 from .timing import loop
 from .timing.lock import device_lock
 
-TURNS = 2
-"""Turns each launch gets with a case; between them the other launches measure, so that drift meets all alike."""
-
 Step = Callable[[str], None]
 
 
@@ -227,8 +224,8 @@ class Session:
         plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
         waiting = lambda waited: step(f"waiting for the device, {waited:.0f} s")  # noqa: E731
         with device_lock(self._accelerator.lock_name, self._timeout_s, waiting):
-            for number in range(TURNS):
-                step(f"measuring, turn {number + 1} of {TURNS}")
+            for number in range(plan.turns):
+                step(f"measuring, turn {number + 1} of {plan.turns}")
                 order = list(self._workers.values())
                 self._rng.shuffle(order)
                 for worker in order:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import coverage
-from .errors import TrtgateError
+from .errors import TrtgateError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -175,59 +175,82 @@ def features() -> dict[str, bool]:
 # What the partitioner does, seen without reading its logs (2.11 to 2.14 alike)
 
 
+class Observed:
+    """The graphs that were seen; `problem` says why they can't be trusted, empty when they can."""
+
+    def __init__(self) -> None:
+        self.graphs: list[coverage.Graph] = []
+        self.problem = ""
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Within: what goes wrong is a problem of the observation, and none of the build that is observed."""
+        try:
+            yield
+        except Exception as error:
+            self.problem = f"torch_tensorrt {version()} partitions in another way than {SUPPORTED}: {one_line(error)}"
+
+    def coverage(self) -> coverage.Coverage | None:
+        """Return what was seen, None when it can't be trusted."""
+        return None if self.problem else coverage.count(self.graphs)
+
+
 @contextlib.contextmanager
-def observing() -> Iterator[list[coverage.Graph]]:
-    """Within: every graph that Torch-TensorRT partitions, in a dry run or a real compile, is added to the list.
+def observing() -> Iterator[Observed]:
+    """Within: every graph that Torch-TensorRT partitions, in a dry run or a real compile, is noted.
 
     Wraps three functions that `_compiler.compile_module` looks up in `torch_tensorrt.dynamo.partitioning`: one is
     handed every lowered graph before any early return, two return the partitioned module.
     """
     from torch_tensorrt.dynamo import partitioning
 
-    graphs: list[coverage.Graph] = []
+    seen = Observed()
     support, fast, whole = (
         getattr(partitioning, name) for name in ("get_graph_converter_support", "fast_partition", "global_partition")
     )
 
-    def see_graph(gm: Any, torch_executed_ops: Any = None) -> Any:
-        gm.graph.eliminate_dead_code()  # as both partitioners do next: what is dead runs nowhere
-        graphs.append(_lowered(gm, torch_executed_ops or ()))
-        return support(gm, torch_executed_ops)
+    def see_graph(gm: Any, *arguments: Any, **keywords: Any) -> Any:
+        with seen.noting():
+            gm.graph.eliminate_dead_code()  # as both partitioners do next: what is dead runs nowhere
+            seen.graphs.append(_lowered(gm))
+        return support(gm, *arguments, **keywords)
 
-    def see_fast(gm: Any, **settings: Any) -> Any:
-        blocks = _fast_blocks(gm, settings)
-        partitioned, supported = fast(gm, **settings)
-        _note_partition(graphs[-1], partitioned, blocks, settings)
-        return partitioned, supported
+    def see_partition(partition: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            result = partition(*arguments, **keywords)
+            with seen.noting():
+                seen.graphs[-1].engines = _engines(result[0])
+            return result
 
-    def see_whole(gm: Any, **settings: Any) -> Any:
-        blocks = _whole_blocks(gm, settings)  # before: fusing changes the graph
-        partitioned, supported = whole(gm, **settings)
-        _note_partition(graphs[-1], partitioned, blocks, settings)
-        return partitioned, supported
+        return wrapped
 
     with (
         _replaced(partitioning, "get_graph_converter_support", see_graph),
-        _replaced(partitioning, "fast_partition", see_fast),
-        _replaced(partitioning, "global_partition", see_whole),
+        _replaced(partitioning, "fast_partition", see_partition(fast)),
+        _replaced(partitioning, "global_partition", see_partition(whole)),
         _replaced(sys, "argv", sys.argv[:1]),  # torch's splitter takes options from the command line of the process
     ):
-        yield graphs
+        yield seen
 
 
-def _lowered(gm: Any, torch_executed_ops: Iterable[Any]) -> coverage.Graph:
+def _lowered(gm: Any) -> coverage.Graph:
+    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS as CONVERTERS
     from torch_tensorrt.dynamo.partitioning._adjacency_partitioner import OpSupportTester
 
-    support = OpSupportTester(torch_executed_ops=torch_executed_ops)
+    settings = CONVERTERS.compilation_settings
+    executed = settings.torch_executed_ops or ()
+    support = OpSupportTester(torch_executed_ops=executed)
     unsupported: dict[str, Counter[str]] = {}
     for node in _calls(gm):
         if not support.is_node_supported({}, node):
-            reason = _why_unsupported(node, torch_executed_ops)
+            reason = _why_unsupported(node, executed)
             unsupported.setdefault(reason, Counter())[operator_name(node.target)] += 1
+    find_blocks = _fast_blocks if settings.use_fast_partitioner else _whole_blocks
     return coverage.Graph(
         operators=_histogram(_calls(gm)),
         unsupported={reason: dict(sorted(names.items())) for reason, names in unsupported.items()},
-        min_block_size=1,
+        min_block_size=settings.min_block_size,
+        blocks=find_blocks(gm, executed, all_supported=not unsupported),
     )
 
 
@@ -254,41 +277,32 @@ def _entries(registry: Mapping[Any, Any], target: Any) -> Iterable[Any]:
     return found if isinstance(found, list | tuple) else ()
 
 
-def _fast_blocks(gm: Any, settings: Mapping[str, Any]) -> list[coverage.Block]:
+def _fast_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> list[coverage.Block]:
     """Return the engines at `min_block_size=1` of the fast partitioner, without splitting the graph."""
     from torch_tensorrt.dynamo.partitioning._adjacency_partitioner import OpSupportTester, TRTPartitioner
 
-    partitioner = TRTPartitioner(
-        gm,
-        OpSupportTester(torch_executed_ops=settings.get("torch_executed_ops", ())),
-        min_block_size=1,
-        skip_fusion=settings.get("skip_fusion", False),
-    )
+    support = OpSupportTester(torch_executed_ops=executed)
+    partitioner = TRTPartitioner(gm, support, min_block_size=1, skip_fusion=all_supported)
     found = [part for part in partitioner.put_nodes_into_subgraphs() if part.is_acc]
     return [coverage.Block(size=len(part.nodes), operators=_histogram(part.nodes)) for part in found]
 
 
-def _whole_blocks(gm: Any, settings: Mapping[str, Any]) -> list[coverage.Block]:
+def _whole_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> list[coverage.Block]:  # noqa: ARG001
     """Return the engines at `min_block_size=1` of the global partitioner, which does not count views and getitem."""
     from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport, TRTPartitioner
 
-    support = TorchTensorRTOperatorSupport(torch_executed_ops=settings.get("torch_executed_ops", ()))
+    support = TorchTensorRTOperatorSupport(torch_executed_ops=executed)
     found = TRTPartitioner(gm, support, min_block_size=1).propose_partitions()
-    free = {"aten.view", "_operator.getitem"}
     blocks = []
     for part in found:
         calls = [node for node in part.nodes if node.op == "call_function"]
-        size = sum(operator_name(node.target) not in free for node in calls)
+        size = sum(operator_name(node.target) not in ("aten.view", "_operator.getitem") for node in calls)
         blocks.append(coverage.Block(size=size, operators=_histogram(calls)))
     return blocks
 
 
-def _note_partition(
-    graph: coverage.Graph, partitioned: Any, blocks: list[coverage.Block], settings: Mapping[str, Any]
-) -> None:
-    graph.min_block_size = settings["min_block_size"]
-    graph.blocks = blocks
-    graph.engines = [
+def _engines(partitioned: Any) -> list[coverage.Engine]:
+    return [
         _engine(getattr(partitioned, node.target))
         for node in partitioned.graph.nodes
         if node.op == "call_module" and "_run_on_acc" in node.name

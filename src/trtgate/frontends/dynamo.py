@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import coverage, torch_trt
+from .. import torch_trt
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -30,14 +30,14 @@ class Dynamo:
         step("torch.export")
         program = torch.export.export(module, inputs)
         step("TensorRT build")
-        with torch_trt.observing() as graphs:
+        with torch_trt.observing() as seen:
             compiled = torch_trt.compile_exported(program, inputs, torch_trt.options_of(settings))
         compiled(*inputs)
         return CompiledModule(
             compiled,
             time.perf_counter() - start,
             tuple(torch_trt.engine_bytes(compiled)),
-            coverage.count(graphs),
+            seen.coverage(),
         )
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:

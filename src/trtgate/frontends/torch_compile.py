@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import coverage, torch_trt
+from .. import torch_trt
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -28,12 +28,12 @@ class TorchCompile:
         step("torch.compile, TensorRT build")
         torch.compiler.reset()
         made: list[Any] = []
-        with torch_trt.observing() as graphs:
+        with torch_trt.observing() as seen:
             compiled = torch_trt.torch_compile(module, torch_trt.options_of(settings), made)
             compiled(*inputs)
         compiled(*inputs)
         sizes = [size for part in made for size in torch_trt.engine_bytes(part)]
-        return CompiledModule(compiled, time.perf_counter() - start, tuple(sizes), coverage.count(graphs))
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(sizes), seen.coverage())
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Nothing to store: `torch.compile` makes no file that another process can load."""
