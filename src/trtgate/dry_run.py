@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -57,8 +56,6 @@ def ask_module(
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
         raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
-    finally:
-        gc.collect()
     if seen.problem:
         raise TrtgateError(f"coverage of {who}: {seen.problem}")
     return coverage.count(seen.graphs, breaks)

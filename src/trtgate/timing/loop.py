@@ -30,7 +30,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 ON_GPU = Plan()
 ON_CPU = Plan(
-    turns=1, captures=1, blocks=6, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
+    turns=1, captures=1, blocks=4, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
 )  # fmt: skip
 """A block on a CPU is 50 ms or one call (DESIGN §4). One turn: a second one would mostly warm up again."""
 
