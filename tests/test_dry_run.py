@@ -9,13 +9,14 @@ import sys
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 import trtgate
-from trtgate import building, coverage, dry_run, torch_trt
+from trtgate import building, coverage, dry_run, frontends, torch_trt
 from trtgate.cases import Case, Model, Settings
 from trtgate.coverage import Coverage
 from trtgate.errors import TrtgateError
@@ -151,6 +152,24 @@ def test_nothing_stays_patched() -> None:
 def test_options_of_the_running_command_do_not_reach_torchs_splitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pytest", "--min-acc-module-size", "100000", "--skip"])
     assert len(dry_run.ask(case("resnet18")).engines) == 1
+
+
+@pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
+def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str) -> None:
+    """The frontend's own build, up to where TensorRT would need a GPU: its partitions run in PyTorch here."""
+    wanted = case(broken, frontend=frontend, precision="fp32", min_block_size=1)
+    module, inputs = building.make(wanted, "cpu")
+    settings = msgspec.structs.replace(wanted.settings, options={"dryrun": True})
+    with torch_trt.dry(), torch.no_grad():
+        compiled = frontends.get(frontend).build(module, inputs, settings, lambda _step: None)
+        torch.testing.assert_close(compiled.run(*inputs), module(*inputs))
+    if frontend == "dynamo":
+        assert compiled.coverage == dry_run.ask(wanted)
+    else:
+        assert compiled.coverage is not None
+        assert [engine.operators for engine in compiled.coverage.engines] == [
+            engine.operators for engine in dry_run.ask(wanted).engines
+        ]
 
 
 def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build(

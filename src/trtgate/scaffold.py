@@ -84,6 +84,7 @@ def next_commands(suite: Path) -> list[str]:
     """Return what to run next, and what it is for."""
     run = f"pytest {what_to_run(suite)}"
     commands = {
+        f"{run} -m trtgate_coverage": "says which operators TensorRT takes; needs no GPU",
         run: "measures them",
         f"{run} --trtgate-update-baselines": f"records them: commit the folder {BASELINES}",
         f"{run} --benchmark-compare": "judges them against what is recorded",
