@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -12,6 +13,7 @@ from trtgate.accelerator import Accelerator
 from trtgate.records import HOST
 from trtgate.session import LaunchError, Session
 from trtgate.suite_source import SuiteSource
+from trtgate.timing import loop
 
 SUITE = """
 import os, time
@@ -68,7 +70,10 @@ def measure(session: Session, case: str):
     return session.measure(f"{case}-eager-fp32", None, lambda _step: None)
 
 
-def test_every_launch_measures_in_turns_and_stays_for_the_next_case(session: Session) -> None:
+def test_every_launch_measures_in_turns_and_stays_for_the_next_case(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "ON_CPU", msgspec.structs.replace(loop.ON_CPU, turns=2))
     first = measure(session, "fine")
     pids = session.pids()
     second = measure(session, "prints")
