@@ -99,8 +99,8 @@ def report(case_id: str, launches: list[dict[str, Any]]) -> None:
     print(
         f"\n{case_id}: {len(logs)} processes, {loads} loadings each, {captures} captures each; {launches[0]['machine']}"
     )
-    for name, variance in (("capture", capture_var), ("loading", load_var), ("process", process_var)):
-        print(f"standard deviation between {name + 's':10}{math.sqrt(variance):8.3%}")
+    for name, variance in (("captures", capture_var), ("loadings", load_var), ("processes", process_var)):
+        print(f"standard deviation between {name:10}{math.sqrt(variance):8.3%}")
     once = process_var + load_var + capture_var / (2 * captures)
     anew = process_var + load_var / 2 + capture_var / (2 * captures)
     print(f"a launch of two turns: loaded once {math.sqrt(once):.3%}, loaded anew for each turn {math.sqrt(anew):.3%}")

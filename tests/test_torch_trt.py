@@ -39,7 +39,7 @@ def test_flavours(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], w
             raise importlib.metadata.PackageNotFoundError(name)
         return "2.14.0"
 
-    monkeypatch.setattr("trtgate.torch_trt.metadata.version", version)
+    monkeypatch.setattr("trtgate.accelerator.metadata.version", version)
     assert torch_trt.flavour() == wanted
     assert torch_trt.fp32_is_tf32() is tf32
 

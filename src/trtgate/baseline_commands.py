@@ -71,10 +71,14 @@ def find(name: str, folder: Path) -> Run:
 
 def everything(folder: Path) -> list[Run]:
     """Read the baselines of all keys. Raises TrtgateError when there is none, or one is broken."""
-    found = [baselines.read(baselines.path_of(folder, key)) for key in baselines.keys(folder)]
+    found = _stored_runs(folder)
     if not found:
         raise TrtgateError(f"there is no baseline under {folder}: record one with --trtgate-update-baselines")
     return found
+
+
+def _stored_runs(folder: Path) -> list[Run]:
+    return [baselines.read(baselines.path_of(folder, key)) for key in baselines.keys(folder)]
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -193,7 +197,7 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
 
     A name may be a pattern. Raises TrtgateError for a name that takes no case at all; nothing is removed then.
     """
-    runs = [baselines.read(baselines.path_of(folder, key)) for key in baselines.keys(folder)]
+    runs = _stored_runs(folder)
     covered = coverage_baselines.case_ids(folder)
     known = sorted({case_id for run in runs for case_id in run.cases} | covered)
     for name in names:

@@ -131,12 +131,11 @@ def coverage(
     )
     with _progress() as step:
         answers = commands.ask(wanted, step)
-    from .torch_trt import flavour, version
+    from . import torch_trt
 
-    release = f"{flavour()}-{version()}"
-    _print(commands.shown(answers, release))
+    _print(commands.shown(answers, torch_trt.release()))
     if json is not None:
-        commands.save(answers, release, json)
+        commands.save(answers, torch_trt.release(), json)
         _print([f"written: {json}"])
     if any(answer.problem for answer in answers):
         raise typer.Exit(BROKEN)

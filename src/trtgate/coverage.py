@@ -190,12 +190,12 @@ def complaint(found: Coverage, *, engines: int | None = None, left: Iterable[str
     """
     allowed = set(left)
     unwanted = [entry for entry in found.left if entry.operator not in allowed]
-    lines = [
-        f"  {sum(entry.count for entry in entries)} for this reason: {reason}: "
-        f"{', '.join(f'{entry.count} {entry.operator}' for entry in entries)}; {_remedy(reason, found)}"
-        for reason in sorted({entry.reason for entry in unwanted})
-        for entries in [[entry for entry in unwanted if entry.reason == reason]]
-    ]
+    lines = []
+    for reason in sorted({entry.reason for entry in unwanted}):
+        entries = [entry for entry in unwanted if entry.reason == reason]
+        named = ", ".join(f"{entry.count} {entry.operator}" for entry in entries)
+        total = sum(entry.count for entry in entries)
+        lines.append(f"  {total} for this reason: {reason}: {named}; {_remedy(reason, found)}")
     if engines is not None and len(found.engines) > engines:
         sizes = ", ".join(str(engine.size) for engine in found.engines)
         lines.append(f"  {len(found.engines)} engines (of {sizes} operators), {engines} wanted at most")
@@ -248,18 +248,15 @@ def compare(before: Coverage, after: Coverage) -> Difference:
             lost.append(f"{name} {old[name]} → {new[name]} left to PyTorch ({reasons})")
         elif change < 0:
             gained.append(f"{name} {old[name]} → {new[name]} left to PyTorch")
-    counts = (
-        ("engines", len(before.engines), len(after.engines), ""),
-        ("graph breaks", *_breaks(before, after)),
-    )
-    more_in_engines = after.in_pytorch < before.in_pytorch  # then more engines are no loss: 0 → 1 is what was wanted
-    for what, then, now, why in counts:
-        if now > then and what == "engines" and more_in_engines:
-            gained.append(f"{what} {then} → {now}")
-        elif now > then:
-            lost.append(f"{what} {then} → {now}{why}")
-        elif now < then:
-            gained.append(f"{what} {then} → {now}")
+    then, now = len(before.engines), len(after.engines)
+    if now != then:
+        more_in_engines = after.in_pytorch < before.in_pytorch  # then more of them are no loss: 0 → 1 was wanted
+        (gained if now < then or more_in_engines else lost).append(f"engines {then} → {now}")
+    then, now = sum(before.graph_breaks.values()), sum(after.graph_breaks.values())
+    if now > then:
+        lost.append(f"graph breaks {then} → {now}{_added_breaks(before, after)}")
+    elif now < then:
+        gained.append(f"graph breaks {then} → {now}")
     other = [] if lost or gained else _other(before, after)
     return Difference(lost=lost, gained=gained, other=other)
 
@@ -271,10 +268,9 @@ def _left_by_operator(coverage: Coverage) -> Counter[str]:
     return found
 
 
-def _breaks(before: Coverage, after: Coverage) -> tuple[int, int, str]:
+def _added_breaks(before: Coverage, after: Coverage) -> str:
     added = sorted(reason for reason, n in after.graph_breaks.items() if n > before.graph_breaks.get(reason, 0))
-    why = f" ({'; '.join(added)})" if added else ""
-    return sum(before.graph_breaks.values()), sum(after.graph_breaks.values()), why
+    return f" ({'; '.join(added)})" if added else ""
 
 
 def _other(before: Coverage, after: Coverage) -> list[str]:

@@ -23,17 +23,16 @@ class ModelFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: str
     cases: dict[str, Coverage]
 
+    def by_id(self) -> dict[str, Coverage]:
+        """Return the cases by their whole ids."""
+        return {f"{self.model}-{suffix}": coverage for suffix, coverage in self.cases.items()}
+
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """A stored coverage, and the folder that it is from."""
 
     coverage: Coverage
     release: str
-
-
-def release_of(flavour: str, version: str) -> str:
-    """Return the name of a release's folder, such as `rtx-2.14.0`."""
-    return f"{flavour}-{version}"
 
 
 def releases(root: Path, flavour: str = "") -> list[str]:
@@ -74,9 +73,7 @@ def read_release(folder: Path) -> dict[str, Coverage]:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise TrtgateError(f"{folder} holds no coverage")
-    return {
-        f"{model.model}-{suffix}": coverage for model in map(read, files) for suffix, coverage in model.cases.items()
-    }
+    return {case_id: coverage for file in files for case_id, coverage in read(file).by_id().items()}
 
 
 def find(root: Path, release: str, model: str, suffix: str) -> Stored | None:
@@ -129,7 +126,7 @@ def remove(root: Path, case_ids: Iterable[str]) -> list[Path]:
 
 def case_ids(root: Path, release: str = "*") -> set[str]:
     """Return the ids of all stored cases, of one release or of all. Raises TrtgateError for a broken file."""
-    return {f"{found.model}-{suffix}" for found in map(read, _files(root, release)) for suffix in found.cases}
+    return {case_id for file in _files(root, release) for case_id in read(file).by_id()}
 
 
 def _files(root: Path, release: str = "*") -> Iterator[Path]:

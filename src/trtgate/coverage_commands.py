@@ -15,7 +15,7 @@ from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Model, Settings
 from .coverage import Coverage, Left, compare
 from .errors import TrtgateError, one_line
 from .files import write_json
-from .report.columns import aligned
+from .report.columns import aligned, first_few
 from .scaffold import find_configuration
 from .suite_source import SuiteSource
 
@@ -210,7 +210,7 @@ def _engine_rows(found: Coverage) -> list[str]:
 
 
 def _tensors(names: Sequence[str]) -> str:
-    return " ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return first_few(names, 3, separator=" ")
 
 
 # Comparing releases

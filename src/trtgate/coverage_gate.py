@@ -11,6 +11,7 @@ import msgspec
 from . import coverage_baselines
 from .cases import Case
 from .coverage import Coverage, compare
+from .report.columns import first_few
 
 RECORD_COMMAND = "pytest … -m trtgate_coverage --trtgate-update-baselines"
 TABLE_ROWS = 24
@@ -108,8 +109,7 @@ def lines(results: Sequence[Result], release: str) -> list[str]:
         said.append(f"to store what is better or another graph: {RECORD_COMMAND}")
     new = [result.case_id for result in results if result.verdict is Verdict.NEW and not result.stored]
     if new:
-        named = ", ".join(new[:2]) + (f" and {len(new) - 2} more" if len(new) > 2 else "")
-        said.append(f"NEW: no coverage is stored of {named}; {RECORD_COMMAND} does")
+        said.append(f"NEW: no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does")
     stored = sum(result.stored for result in results)
     if stored:
         said.append(f"stored: coverage of {stored} cases as {release}")

@@ -19,11 +19,10 @@ import tempfile
 import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import coverage
+from . import accelerator, coverage
 from .errors import TrtgateError, one_line
 
 if TYPE_CHECKING:
@@ -38,19 +37,17 @@ FLAVOURS = {"torch-tensorrt-rtx": "rtx", "torch-tensorrt": "standard"}
 
 def flavour() -> str | None:
     """Return "rtx" or "standard" as installed, None when torch_tensorrt is not."""
-    return next((name for distribution, name in FLAVOURS.items() if _version(distribution)), None)
+    return next((FLAVOURS[name] for name in accelerator.installed(FLAVOURS)), None)
 
 
 def version() -> str:
     """Return the installed version without its local part, such as "2.14.0"; empty when there is none."""
-    return next((found.partition("+")[0] for name in FLAVOURS if (found := _version(name))), "")
+    return next(iter(accelerator.installed(FLAVOURS).values()), "").partition("+")[0]
 
 
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
+def release() -> str:
+    """Return what stored coverage calls the installed release, such as "rtx-2.14.0"."""
+    return f"{flavour() or ''}-{version()}"
 
 
 def unavailable() -> str:
@@ -245,12 +242,15 @@ def _lowered(gm: Any) -> coverage.Graph:
         if not support.is_node_supported({}, node):
             reason = _why_unsupported(node, executed)
             unsupported.setdefault(reason, Counter())[operator_name(node.target)] += 1
-    find_blocks = _fast_blocks if settings.use_fast_partitioner else _whole_blocks
+    if settings.use_fast_partitioner:
+        blocks = _fast_blocks(gm, executed, all_supported=not unsupported)
+    else:
+        blocks = _whole_blocks(gm, executed)
     return coverage.Graph(
         operators=_histogram(_calls(gm)),
         unsupported={reason: dict(sorted(names.items())) for reason, names in unsupported.items()},
         min_block_size=settings.min_block_size,
-        blocks=find_blocks(gm, executed, all_supported=not unsupported),
+        blocks=blocks,
     )
 
 
@@ -287,7 +287,7 @@ def _fast_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> li
     return [coverage.Block(size=len(part.nodes), operators=_histogram(part.nodes)) for part in found]
 
 
-def _whole_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> list[coverage.Block]:  # noqa: ARG001
+def _whole_blocks(gm: Any, executed: Iterable[Any]) -> list[coverage.Block]:
     """Return the engines at `min_block_size=1` of the global partitioner, which does not count views and getitem."""
     from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport, TRTPartitioner
 

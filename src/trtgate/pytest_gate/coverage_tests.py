@@ -34,14 +34,13 @@ class CoverageGate:
 
             with self._run.progress(case.id) as step:
                 found = dry_run.ask(case, step)
-        release = coverage_baselines.release_of(torch_trt.flavour() or "", torch_trt.version())
+        release = torch_trt.release()
         result = coverage_gate.judge(case, found, options.baselines, release)
         accepted = any(fnmatch.fnmatch(case.id, pattern) for pattern in options.accepted)
-        if options.update and (result.verdict is not Verdict.REGRESSED or accepted):
-            if result.verdict is not Verdict.UNCHANGED or result.release != release:
-                coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
-                result = msgspec.structs.replace(result, stored=True)
-            accepted = True
+        differs = result.verdict is not Verdict.UNCHANGED or result.release != release
+        if options.update and differs and (result.verdict is not Verdict.REGRESSED or accepted):
+            coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
+            result = msgspec.structs.replace(result, stored=True)
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
         if result.verdict is Verdict.REGRESSED and not accepted:
             raise TrtgateError(
@@ -74,7 +73,7 @@ class CoverageEnding:
             return
         known = self._run.suite.cases.keys() | self._run.zoo.keys()
         try:
-            gone = coverage_gate.orphans(self._run.options.baselines, self._release, known)
+            gone = coverage_gate.orphans(self._run.options.baselines, torch_trt.release(), known)
         except TrtgateError as error:
             gone = []
             self._lines.append(f"ERROR: {error}")
@@ -83,10 +82,6 @@ class CoverageEnding:
             self._lines.append("what is gone for good: trtgate baseline remove CASE")
         if self._lines:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-
-    @property
-    def _release(self) -> str:
-        return coverage_baselines.release_of(torch_trt.flavour() or "", torch_trt.version())
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -98,6 +93,6 @@ class CoverageEnding:
         terminalreporter.section("trtgate coverage")
         for line in aligned(coverage_gate.rows(self._results)):
             terminalreporter.write_line(line)
-        for line in [*coverage_gate.lines(self._results, self._release), *self._lines]:
+        for line in [*coverage_gate.lines(self._results, torch_trt.release()), *self._lines]:
             bad = line.startswith(("MISSING", "ERROR"))
             terminalreporter.write_line(line, red=bad, bold=bad or line.startswith("NEW"))

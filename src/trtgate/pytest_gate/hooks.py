@@ -177,9 +177,7 @@ class Hooks:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Fail what a required GPU would have run, and give latency tests their timer."""
         case_id = _case_id(item)
-        if case_id is None:
-            return
-        if _is_coverage(item):
+        if case_id is None or _is_coverage(item):
             return
         if case_id in self._run.skip_reasons and "gpu" in self._run.options.require:
             pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)

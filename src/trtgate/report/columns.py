@@ -1,4 +1,4 @@
-"""Plain text in columns."""
+"""Plain text: columns, and lists cut short."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
     return ["  ".join(row).rstrip() for row in cells]
+
+
+def first_few(names: Sequence[str], shown: int, separator: str = ", ") -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return separator.join(names[:shown]) + more

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..records import DEVICE, HOST
 from ..verdict import Judgement, Verdict
+from .columns import first_few
 
 _SAYS = {
     Verdict.REGRESSED: "is slower",
@@ -32,8 +33,8 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
 
 def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> str:
     """Say that nothing is stored for some cases, what there is, and how to record them."""
-    named = ", ".join(case_ids[:2]) + (f" and {len(case_ids) - 2} more" if len(case_ids) > 2 else "")
     others = f" (there are baselines for {', '.join(other_keys)})" if other_keys else ""
+    named = first_few(case_ids, 2)
     return f"NEW: nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
 
 
