@@ -127,10 +127,10 @@ def test_one_capture_that_was_not_warm_does_not_move_a_launch() -> None:
 
 def test_a_suspicion_needs_two_witnesses() -> None:
     slow, same = judge(launches(110.0), [launches(100.0)]), judge(launches(100.0), [launches(100.0)])
-    assert verdict.confirm(slow, slow).verdict is Verdict.REGRESSED
-    assert verdict.confirm(slow, same).verdict is Verdict.UNCONFIRMED
-    assert verdict.confirm(slow, same).change == same.change  # the figures are those of the fresh launches
-    assert verdict.confirm(same, slow).verdict is Verdict.UNCHANGED
+    assert verdict.confirm_stored(slow, slow).verdict is Verdict.REGRESSED
+    assert verdict.confirm_stored(slow, same).verdict is Verdict.UNCONFIRMED
+    assert verdict.confirm_stored(slow, same).change == same.change  # the figures are those of the fresh launches
+    assert verdict.confirm_stored(same, slow).verdict is Verdict.UNCHANGED
 
 
 def test_any_regressed_metric_decides_and_a_noisy_secondary_one_does_not_hide_the_proof() -> None:

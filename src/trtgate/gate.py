@@ -201,7 +201,9 @@ class Gate:
         if again.verdict in (Verdict.INCOMPARABLE, Verdict.UNDERPOWERED) and not again.judgements:
             return again
         repeated = {judgement.metric: judgement for judgement in again.judgements}
-        again.judgements = [verdict.confirm(judgement, repeated[judgement.metric]) for judgement in first.judgements]
+        again.judgements = [
+            verdict.confirm_stored(judgement, repeated[judgement.metric]) for judgement in first.judgements
+        ]
         if any(judgement.verdict is Verdict.REGRESSED for judgement in again.judgements):
             again.verdict = Verdict.REGRESSED
         else:

@@ -1,4 +1,4 @@
-"""What is judged of a case: each metric's name, unit, default limit, and whether it is counted or timed. More is worse."""
+"""What is judged of a case: each metric's name, unit and default limit. More is worse, of all of them."""
 
 from __future__ import annotations
 

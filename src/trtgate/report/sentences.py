@@ -25,8 +25,8 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     if verdict is Verdict.UNDERPOWERED:
         seen = shown[0]
         said += (
-            f"; with {seen.sessions} stored session{'s' * (seen.sessions > 1)} only a change above "
-            f"{percent(seen.detectable)} would be seen: record more sessions, or raise the limit"
+            f"; with {seen.evidence} only a change above {percent(seen.detectable)} would be seen: "
+            f"{'record more sessions, or ' * ('stored' in seen.evidence)}raise the limit"
         )
     return said
 
@@ -40,7 +40,7 @@ def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> s
 
 def _figures(judgement: Judgement) -> str:
     return (
-        f"{metric_name(judgement.metric)} {duration(judgement.baseline_us)} → {duration(judgement.now_us)}, "
+        f"{metric_name(judgement.metric)} {duration(judgement.baseline)} → {duration(judgement.now)}, "
         f"{judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), limit {percent(judgement.limit)}"
     )
 

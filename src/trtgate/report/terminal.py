@@ -71,7 +71,7 @@ def _compared(judgement: Judgement | None) -> tuple[str, str]:
     if judgement is None:
         return "", ""
     half = (judgement.high - judgement.low) / 2
-    return duration(judgement.baseline_us), f"{judgement.change:+.2%} ± {half:.2%}"
+    return duration(judgement.baseline), f"{judgement.change:+.2%} ± {half:.2%}"
 
 
 def _badness(row: Row) -> tuple[int, float]:

@@ -1,0 +1,67 @@
+"""Statistics only: arrays in, verdict out. Imports neither torch nor pytest.
+
+The unit of evidence is the session or the launch, then the capture, then the block, never raw iterations. Everything is
+computed on logarithms of medians: latencies are positive and skewed, and a change is a factor. Where a function takes
+arrays, leading dimensions are cases, judged independently of each other.
+"""
+
+from .exact import judge_exact
+from .family import FAMILY_ALPHA, PROOF_ALPHA, adjusted, quantile
+from .paired import (
+    LAUNCH_SDS,
+    LOOKS,
+    QUADRUPLES_A_PAIR,
+    SCREEN_ALPHA,
+    Confirmation,
+    Screening,
+    confirm,
+    differences,
+    judge_confirmed,
+    judge_screened,
+    screen,
+)
+from .state import another_state
+from .stored import (
+    ENOUGH_SESSIONS,
+    PRIORS,
+    Comparison,
+    Prior,
+    compare_stored,
+    confirm_stored,
+    judge_stored,
+    launch_mean,
+    log_launch_means,
+)
+from .terms import Judgement, Verdict, case_verdict
+
+__all__ = [
+    "ENOUGH_SESSIONS",
+    "FAMILY_ALPHA",
+    "LAUNCH_SDS",
+    "LOOKS",
+    "PRIORS",
+    "PROOF_ALPHA",
+    "QUADRUPLES_A_PAIR",
+    "SCREEN_ALPHA",
+    "Comparison",
+    "Confirmation",
+    "Judgement",
+    "Prior",
+    "Screening",
+    "Verdict",
+    "adjusted",
+    "another_state",
+    "case_verdict",
+    "compare_stored",
+    "confirm",
+    "confirm_stored",
+    "differences",
+    "judge_confirmed",
+    "judge_exact",
+    "judge_screened",
+    "judge_stored",
+    "launch_mean",
+    "log_launch_means",
+    "quantile",
+    "screen",
+]

@@ -1,0 +1,37 @@
+"""Many tests in one run: the error rates that are shared among them, and the quantiles that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+FAMILY_ALPHA = 0.01
+"""Chance that a run in which nothing changed fails at all, over all its cases and metrics."""
+PROOF_ALPHA = 0.01
+"""Chance that a case is called `unchanged` although it moved by the limit; also the sides of shown intervals."""
+POWER = 0.8
+"""With which probability the minimum detectable effect would be flagged."""
+
+
+@lru_cache(maxsize=4096)
+def quantile(alpha: float, dof: int) -> float:
+    """Return Student's t that is exceeded with probability `alpha` (scipy.stats.t.isf)."""
+    return float(stats.t.isf(alpha, dof))
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's step-down adjusted p-values, in the order given; for reports, once all tests are known.
+
+    S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 6 (1979). Valid under any
+    dependence. SciPy has false-discovery-rate control alone. The gate itself uses Bonferroni: a test must fail in its
+    own body, before later p-values exist.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    result = np.empty_like(p)
+    result[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in result]

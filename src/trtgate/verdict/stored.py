@@ -1,0 +1,182 @@
+"""A session against stored ones: a prediction limit from the baseline's sessions, and a prior while they are few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from scipy import stats
+
+from .family import FAMILY_ALPHA, POWER, PROOF_ALPHA, quantile
+from .terms import Judgement, Verdict
+
+ENOUGH_SESSIONS = 8
+"""From here on the spread between the baseline's own sessions is trusted without the prior."""
+TRIMMED = 0.2
+"""Share of captures left out at either end of a launch: one that was not warm yet must not move its mean."""
+
+
+class Prior(msgspec.Struct, frozen=True):
+    """What is known of the spread between sessions before there are enough: `sd` of the log, with its own `dof`."""
+
+    sd: float
+    dof: int
+
+
+PRIORS = {
+    # Measured: device 0.01-0.08 % between launches of a card over 16 launches, 0.35 % between two cards of a key;
+    # host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine (docs/decisions.md).
+    ("device", True): Prior(0.001, 16),
+    ("device", False): Prior(0.004, 16),
+    ("host", True): Prior(0.15, 16),
+    ("host", False): Prior(0.15, 16),
+    ("enqueue", True): Prior(0.15, 16),
+    ("enqueue", False): Prior(0.15, 16),
+    ("cpu", True): Prior(0.10, 19),
+    ("cpu", False): Prior(0.10, 19),
+    # One build a session: its time is the host's, at work for seconds, and moves less than a single host latency.
+    ("build", True): Prior(0.10, 16),
+    ("build", False): Prior(0.10, 16),
+}
+"""(what, whether all sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
+
+
+def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
+    """Return the trimmed mean over a launch's captures (Tukey; scipy.stats.trim_mean)."""
+    return float(stats.trim_mean(np.asarray(log_captures), TRIMMED))
+
+
+def log_launch_means(samples: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """Reduce launch → capture → block values to one number a launch.
+
+    The trimmed mean over captures of the log of the median of their blocks. Raises ValueError when a launch is empty or
+    a value is not a positive, finite number.
+    """
+    means = []
+    for launch in samples:
+        values = [np.asarray(blocks, dtype=float) for blocks in launch if len(blocks)]
+        if not values:
+            raise ValueError("a launch has no samples")
+        if not all(np.isfinite(v).all() and (v > 0).all() for v in values):
+            raise ValueError("latencies must be positive, finite numbers")
+        means.append(launch_mean([np.log(np.median(v)) for v in values]))
+    if not means:
+        raise ValueError("there are no launches")
+    return np.asarray(means)
+
+
+def within_session_sd(sessions: Iterable[np.ndarray], launches: int) -> Any:
+    """Return the standard error that the spread of launches gives the mean of a session of `launches`.
+
+    Pools the variance of launches within sessions (one-way analysis of variance, e.g. Box, Hunter and Hunter,
+    Statistics for Experimenters, ch. 4); assumes that the spread is the same in all. Each session is an array
+    (..., launches of its own). 0 when no session has two.
+    """
+    squares: Any = 0.0
+    dof = 0
+    for launch_means in sessions:
+        squares = squares + np.sum((launch_means - np.mean(launch_means, axis=-1, keepdims=True)) ** 2, axis=-1)
+        dof += launch_means.shape[-1] - 1
+    return np.sqrt(squares / dof / launches) if dof else np.zeros_like(squares)
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A session held against stored ones, arrays over cases; all are differences of logs, but `p`."""
+
+    change: Any
+    gate: Any
+    """How far a further session may lie off, at FAMILY_ALPHA shared among the tests."""
+    proof: Any
+    """Half the interval of the change, at PROOF_ALPHA."""
+    threshold: Any
+    detectable: Any
+    p: Any
+    regressed: Any
+    improved: Any
+    unchanged: Any
+
+
+def compare_stored(
+    now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int
+) -> Comparison:
+    """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
+
+    The limit is ȳ + t·s·√(1 + 1/S) (Hahn and Meeker, Statistical Intervals, ch. 4.8: prediction interval for one future
+    observation of a normal distribution), at FAMILY_ALPHA / `tests` (Bonferroni), and never tighter than `limit`. s is
+    the standard deviation of the S means; below ENOUGH_SESSIONS the larger of that and the prior, with the prior's
+    degrees of freedom; never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean.
+    `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
+    means.
+    """
+    stored = session_means.shape[-1]
+    observed = np.std(session_means, axis=-1, ddof=1) if stored > 1 else np.zeros_like(now)
+    sd = np.maximum(observed, within)
+    dof = stored - 1
+    if stored < ENOUGH_SESSIONS:
+        sd, dof = np.maximum(sd, prior.sd), prior.dof
+    error = sd * math.sqrt(1 + 1 / stored)
+    change = now - np.mean(session_means, axis=-1)
+    gate = error * quantile(FAMILY_ALPHA / tests, dof)
+    proof = error * quantile(PROOF_ALPHA, dof)
+    log_limit = math.log1p(limit)
+    threshold = np.maximum(gate, log_limit)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = (
+            stats.t.sf((change - log_limit) / error, dof)
+            if np.all(error > 0)
+            else np.where(change > log_limit, 0.0, 1.0)
+        )
+    return Comparison(
+        change=change, gate=gate, proof=proof, threshold=threshold,
+        detectable=threshold + error * quantile(1 - POWER, dof), p=p,
+        regressed=change > threshold, improved=change < -threshold, unchanged=change + proof < log_limit,
+    )  # fmt: skip
+
+
+def judge_stored(
+    metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int
+) -> Judgement:
+    """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
+
+    Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
+    """
+    means = np.asarray([np.mean(session) for session in sessions])
+    within = within_session_sd([*sessions, now], len(now))
+    found = compare_stored(np.asarray(np.mean(now)), means, within, prior, limit=limit, tests=tests)
+    if found.regressed:
+        verdict = Verdict.REGRESSED
+    elif found.improved:
+        verdict = Verdict.IMPROVED
+    elif found.unchanged:
+        verdict = Verdict.UNCHANGED
+    else:
+        verdict = Verdict.UNDERPOWERED
+    change, proof = float(found.change), float(found.proof)
+    return Judgement(
+        metric=metric,
+        verdict=verdict,
+        now=math.exp(float(np.mean(now))),
+        baseline=math.exp(float(np.mean(means))),
+        change=math.expm1(change),
+        low=math.expm1(change - proof),
+        high=math.expm1(change + proof),
+        limit=limit,
+        threshold=math.expm1(float(found.threshold)),
+        detectable=math.expm1(float(found.detectable)),
+        evidence=f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}",
+        p=float(found.p),
+    )
+
+
+def confirm_stored(first: Judgement, again: Judgement) -> Judgement:
+    """Combine a suspicion with the same test on fresh launches, whose figures are free of the selection.
+
+    `regressed` only if both say so; else `unconfirmed`. Requiring both can only lower the false-alarm rate.
+    """
+    if first.verdict is not Verdict.REGRESSED:
+        return first
+    confirmed = again.verdict is Verdict.REGRESSED
+    return msgspec.structs.replace(again, verdict=Verdict.REGRESSED if confirmed else Verdict.UNCONFIRMED)

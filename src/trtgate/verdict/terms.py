@@ -1,0 +1,58 @@
+"""What is said of a case and of each of its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+
+class Verdict(StrEnum):
+    """What a run says of a case (DESIGN §5's table)."""
+
+    UNCHANGED = "unchanged"
+    IMPROVED = "improved"
+    REGRESSED = "regressed"
+    UNCONFIRMED = "unconfirmed"
+    UNDERPOWERED = "underpowered"
+    NEW = "new"
+    MISSING = "missing"
+    INCOMPARABLE = "incomparable"
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one case against its baseline or base. Changes are fractions: 0.012 is 1.2 % more."""
+
+    metric: str
+    verdict: Verdict
+    now: float
+    """In the metric's unit, as is `baseline`."""
+    baseline: float
+    change: float
+    low: float
+    """`low` to `high` is the interval of the change, each side at PROOF_ALPHA."""
+    high: float
+    limit: float
+    threshold: float
+    """The change beyond which it counts as a regression: never tighter than `limit`."""
+    detectable: float
+    """Minimum detectable effect: the change that would be flagged with probability POWER."""
+    evidence: str
+    """What the interval rests on, such as "3 stored sessions" or "6 pairs of launches"."""
+    p: float = 1.0
+    """One-sided p-value of "the change is at most the limit"; not yet corrected for the number of tests."""
+
+
+def case_verdict(judgements: Sequence[Judgement], primary: str) -> Verdict:
+    """Return a case's verdict from its metrics'.
+
+    Any metric that regressed decides, then any that is suspected without confirmation. `unchanged`, `improved` and
+    `underpowered` are said of the primary metric: a noisy host latency can rarely be proven unchanged, and that must
+    not hide what is proven.
+    """
+    said = {judgement.verdict for judgement in judgements}
+    for decisive in (Verdict.REGRESSED, Verdict.UNCONFIRMED):
+        if decisive in said:
+            return decisive
+    return next(judgement.verdict for judgement in judgements if judgement.metric == primary)
