@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from .cases import Case, Model, Settings, grid, model
 from .errors import TrtgateError
+from .quarantines import quarantine
 
 if TYPE_CHECKING:
     from .dry_run import assert_supported
 
-__all__ = ["Case", "Model", "Settings", "TrtgateError", "assert_supported", "grid", "model"]
+__all__ = ["Case", "Model", "Settings", "TrtgateError", "assert_supported", "grid", "model", "quarantine"]
 __version__ = "0.1.0"
 
 

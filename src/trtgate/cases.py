@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from .errors import TrtgateError
+from .limits import checked as checked_limits
+from .quarantines import Quarantine
 
 FRONTENDS = ("eager", "inductor", "torch_compile", "dynamo")
 """Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
@@ -48,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         version before anything is compiled.
     needs_gpu
         Measured on a GPU only. Part of where a case runs, not of what it is, so not of its id.
+    limits
+        Largest tolerated changes per metric, as fractions or as texts such as `0.5%`. Not part of the id.
+    quarantine
+        Why the case fails nothing for now; what `trtgate.quarantine` makes. Not part of the id.
 
     """
 
@@ -58,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     torch_executed_ops: tuple[str, ...] = ()
     options: dict[str, OptionValue] = {}
     needs_gpu: bool = False
+    limits: dict[str, float] = {}
+    quarantine: Quarantine | None = None
 
     def __post_init__(self) -> None:
         _one_of("frontend", self.frontend, FRONTENDS)
@@ -73,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
+        msgspec.structs.force_setattr(self, "limits", checked_limits(self.limits, "limits of settings"))
+        if not isinstance(self.quarantine, Quarantine | None):
+            raise TrtgateError(f'quarantine={self.quarantine!r}: write trtgate.quarantine("why", until="2026-12-31")')
 
     @property
     def uses_tensorrt(self) -> bool:
@@ -101,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Model:
     """A named factory of a module in eval mode and its example inputs, and the settings it is measured under.
 
-    Calling it calls the factory. `limits` are largest tolerated changes per metric, as fractions.
+    Calling it calls the factory. `limits` are largest tolerated changes per metric, as `Settings` has them, whose win.
     """
 
     def __init__(
@@ -110,7 +121,7 @@ class Model:
         factory: Callable[..., Any],
         settings: Iterable[Settings],
         *,
-        limits: Mapping[str, float] | None = None,
+        limits: Mapping[str, float | str] | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
             raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
@@ -118,7 +129,7 @@ class Model:
         self.factory = factory
         self.takes_batch = _takes_batch(factory)
         self.settings = tuple(settings)
-        self.limits = dict(limits or {})
+        self.limits = checked_limits(limits or {}, f"model {name!r}, limits")
         for settings_ in self.settings:
             if (settings_.batch is not None) != self.takes_batch:
                 raise TrtgateError(
@@ -159,12 +170,15 @@ def grid(
     torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
     needs_gpu: bool = False,
+    limits: Mapping[str, float | str] | None = None,
+    quarantine: Quarantine | None = None,
 ) -> tuple[Settings, ...]:
     """Every combination of the given values; block sizes, excluded operators and options are for TensorRT alone.
 
-    Raises TrtgateError for an unknown frontend or precision.
+    Raises TrtgateError for an unknown frontend, precision or metric, and for a value that is no limit.
     """
     block_sizes, executed = tuple(min_block_sizes), tuple(torch_executed_ops)
+    fractions = checked_limits(limits or {}, "limits of a grid")
     return tuple(
         Settings(
             frontend=frontend,
@@ -174,6 +188,8 @@ def grid(
             torch_executed_ops=executed if frontend in TENSORRT_FRONTENDS else (),
             options=dict(options or {}) if frontend in TENSORRT_FRONTENDS else {},
             needs_gpu=needs_gpu,
+            limits=fractions,
+            quarantine=quarantine,
         )
         for frontend, precision, batch in product(frontends, precisions, batches)
         for block_size in (block_sizes if frontend in TENSORRT_FRONTENDS else (None,))
@@ -190,7 +206,8 @@ def model(
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | str] | None = None,
+    quarantine: Quarantine | None = None,
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
 
@@ -207,6 +224,7 @@ def model(
             min_block_sizes=(min_block_size,),
             torch_executed_ops=torch_executed_ops,
             options=options,
+            quarantine=quarantine,
         )
         return Model(name or function.__name__, function, settings, limits=limits)
 

@@ -193,7 +193,7 @@ class Gate:
             verdict.log_launch_means(measurement.samples(metric)),
             [means for _, means in sessions],
             verdict.PRIORS[kind, same_card],
-            limit=self.options.limit(metric, case.model.limits),
+            limit=self.options.limit(metric, case, {}),
             tests=self.cases_collected * len(measurement.metrics),
         )
 

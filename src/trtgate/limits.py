@@ -1,34 +1,58 @@
-"""Largest tolerated changes per metric: `device=1%`, written in ini files, on models and on the command line."""
+"""Largest tolerated changes per metric: `device=1%`, in ini files, suites and markers and on the command line."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 from .errors import TrtgateError
-from .records import METRICS
+from .metrics import EXACT, METRICS
 
-DEFAULTS = {"device": 0.01, "host": 0.10, "enqueue": 0.10}
-"""Fractions. Slower by more than this, and provably so, is a regression."""
+LARGEST = 100.0
+"""No limit is as large: 10000 % more is no tolerance."""
 
 
 def parse(texts: Iterable[str], where: str) -> dict[str, float]:
     """Return metric → fraction of texts such as `device=0.5%` or `host=0.1`.
 
-    Raises TrtgateError, naming `where` they stand, for an unknown metric or a value that is not a positive number.
+    Raises TrtgateError, naming `where` they stand, for an unknown metric or a value that is no limit.
     """
     limits = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        if name not in METRICS:
-            close = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(METRICS)}"
-            raise TrtgateError(f"{where}: unknown metric {name!r} in {text!r}; {hint}")
-        try:
-            limit = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-        except ValueError:
-            limit = -1.0
-        if not equals or not 0 < limit < 100:
-            raise TrtgateError(f"{where}: {text!r} is no limit; write {name}=1% or {name}=0.01")
-        limits[name] = limit
+        name, _, value = text.partition("=")
+        limits[name] = _limit(name, value, text, where)
     return limits
+
+
+def checked(mapping: Mapping[str, float | str], where: str) -> dict[str, float]:
+    """Return metric → fraction of a mapping such as `{"device": 0.005}` or `{"device": "0.5%"}`.
+
+    Raises TrtgateError, naming `where` it stands, for an unknown metric or a value that is no limit.
+    """
+    if not isinstance(mapping, Mapping):
+        raise TrtgateError(f"{where}: {mapping!r} is no mapping; write {{'device': '0.5%'}}")
+    return {name: _limit(str(name), value, f"{name}={value}", where) for name, value in mapping.items()}
+
+
+def _limit(name: str, value: object, text: str, where: str) -> float:
+    if name not in METRICS:
+        close = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(METRICS)}"
+        raise TrtgateError(f"{where}: unknown metric {name!r} in {text!r}; {hint}")
+    limit = _fraction(value)
+    if name in EXACT and limit == 0:
+        return limit  # what is counted may be held to its count
+    if not 0 < limit < LARGEST:
+        raise TrtgateError(f"{where}: {text!r} is no limit; write {name}=1% or {name}=0.01")
+    return limit
+
+
+def _fraction(value: object) -> float:
+    """Return the fraction that a number or a text means; NaN for what is neither."""
+    if isinstance(value, str):
+        try:
+            return float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        except ValueError:
+            return math.nan
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

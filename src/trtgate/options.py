@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from . import limits
-from .cases import Selection
+from .cases import Case, Selection
+from .metrics import METRICS
 from .suite_source import SuiteSource
 
 
@@ -33,9 +34,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
 
-    def limit(self, metric: str, model_limits: dict[str, float]) -> float:
-        """Return the limit of a metric: the command line wins, then the model's, then the ini file's."""
-        for source in (self.command_limits, model_limits, self.limits):
+    def limit(self, metric: str, case: Case, marker: Mapping[str, float]) -> float:
+        """Return the limit of a metric: command line, marker, case, model, ini file, the first that has it."""
+        for source in (self.command_limits, marker, case.settings.limits, case.model.limits, self.limits):
             if metric in source:
                 return source[metric]
-        return limits.DEFAULTS[metric]
+        return METRICS[metric].limit
