@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import trtgate
-from trtgate import limits
 from trtgate.cases import Model, Selection, Settings, Suite, grid
 from trtgate.errors import TrtgateError
 from trtgate.suite_source import SuiteSource
@@ -53,6 +54,45 @@ def test_where_a_case_runs_is_not_part_of_its_id() -> None:
 def test_settings_that_make_no_sense_are_refused(keywords: dict, named: str) -> None:
     with pytest.raises(TrtgateError, match=named):
         Settings(**keywords)
+
+
+def test_limits_and_a_quarantine_are_not_part_of_an_id_and_can_be_stored() -> None:
+    known = trtgate.quarantine("issue 12", until="2026-12-31")
+    (settings,) = grid(["eager"], limits={"host": "20%", "engines": 0}, quarantine=known)
+    assert settings.suffix == grid(["eager"])[0].suffix
+    assert settings.limits == {"host": 0.2, "engines": 0.0}
+    assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
+    made = trtgate.model(bare, frontends=("eager",), limits={"host": 0.3}, quarantine=known)
+    assert made.limits == {"host": 0.3}
+    assert {each.quarantine for each in made.settings} == {known}
+
+
+def test_limits_that_make_no_sense_are_refused_where_they_stand() -> None:
+    with pytest.raises(TrtgateError, match=r"model 'bare', limits: unknown metric 'devise'.* did you mean 'device'"):
+        Model("bare", bare, [], limits={"devise": 0.01})
+    with pytest.raises(TrtgateError, match=r"limits of a grid: 'host=fast' is no limit"):
+        grid(["eager"], limits={"host": "fast"})
+    with pytest.raises(TrtgateError, match="limits of settings: 'host=0' is no limit"):
+        Settings(frontend="eager", limits={"host": 0})
+
+
+def test_a_quarantine_ends_after_its_last_day() -> None:
+    last = datetime.date(2026, 12, 31)
+    known = trtgate.quarantine("flaky\ndriver", until="2026-12-31")
+    assert known == trtgate.quarantine("flaky driver", until=last)
+    assert not known.expired(last)
+    assert known.expired(last + datetime.timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("reason", "until", "named"),
+    [(" ", "2026-12-31", "say why"), (None, "2026-12-31", "say why"), ("x", "31.12.2026", "31.12.2026"), ("x", 1, "1")],
+)
+def test_a_quarantine_without_a_reason_or_a_date_is_refused(reason: str, until: str, named: str) -> None:
+    with pytest.raises(TrtgateError, match=named):
+        trtgate.quarantine(reason, until=until)
+    with pytest.raises(TrtgateError, match=r"write trtgate\.quarantine"):
+        Settings(frontend="eager", quarantine="flaky")
 
 
 def test_the_decorator_makes_a_model_that_can_still_be_called() -> None:
@@ -146,13 +186,3 @@ class TestSources:
             SuiteSource(root=str(tmp_path), factories=("pack_of_tests.nets:smal",)).load()
         with pytest.raises(TrtgateError, match=r"package\.module:factory"):
             SuiteSource(root=str(tmp_path), factories=("pack_of_tests.nets",)).load()
-
-
-class TestLimits:
-    def test_percentages_and_fractions(self) -> None:
-        assert limits.parse(["device=0.5%", "host=0.2"], "here") == {"device": 0.005, "host": 0.2}
-
-    @pytest.mark.parametrize("bad", ["devise=1%", "device", "device=", "device=-1%", "device=nan", "device=x%"])
-    def test_what_is_no_limit_is_refused_where_it_stands(self, bad: str) -> None:
-        with pytest.raises(TrtgateError, match="ini key"):
-            limits.parse([bad], "ini key trtgate_limits")

@@ -1,0 +1,89 @@
+"""Limits: what is one, what is not, and whose wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trtgate import limits
+from trtgate.cases import Case, Model, Selection, Settings
+from trtgate.errors import TrtgateError
+from trtgate.metrics import EXACT, METRICS
+from trtgate.options import Options
+from trtgate.suite_source import SuiteSource
+
+
+def test_percentages_and_fractions_of_every_metric() -> None:
+    assert limits.parse(["device=0.5%", "host=0.2"], "here") == {"device": 0.005, "host": 0.2}
+    assert limits.parse([f"{metric}=3%" for metric in METRICS], "here") == dict.fromkeys(METRICS, 0.03)
+
+
+def test_a_mapping_is_read_as_texts_are() -> None:
+    assert limits.checked({"device": "0.5%", "host": 0.2, "build": 2}, "here") == {
+        "device": 0.005,
+        "host": 0.2,
+        "build": 2.0,
+    }
+
+
+def test_only_what_is_counted_may_be_held_to_its_count() -> None:
+    for metric in METRICS:
+        if metric in EXACT:
+            assert limits.parse([f"{metric}=0"], "here") == limits.checked({metric: "0%"}, "here") == {metric: 0.0}
+        else:
+            with pytest.raises(TrtgateError, match="is no limit"):
+                limits.parse([f"{metric}=0"], "here")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "devise=1%", "device", "device=", "device=-1%", "device=nan", "device=inf", "device=x%", "device=%",
+        "device=100", "engines=-1", "=1%", "",
+    ],
+)  # fmt: skip
+def test_what_is_no_limit_is_refused_where_it_stands(bad: str) -> None:
+    with pytest.raises(TrtgateError, match=r"^ini key trtgate_limits: "):
+        limits.parse([bad], "ini key trtgate_limits")
+
+
+@pytest.mark.parametrize("bad", [{"device": None}, {"device": True}, {"device": [1]}, {1: 0.5}, "device=1%"])
+def test_what_is_no_mapping_of_limits_is_refused_where_it_stands(bad: dict) -> None:
+    with pytest.raises(TrtgateError, match=r"^model 'm': "):
+        limits.checked(bad, "model 'm'")
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest_name_or_with_all() -> None:
+    with pytest.raises(TrtgateError, match="did you mean 'engine_bytes'"):
+        limits.checked({"engine_byte": 0.1}, "here")
+    with pytest.raises(TrtgateError, match=r"there are: device, host, .*pytorch_operators"):
+        limits.checked({"zzz": 0.1}, "here")
+
+
+def test_the_nearest_to_the_command_line_wins() -> None:
+    """Each source names one metric less than the one after it."""
+    order = [name for name in METRICS if name != "enqueue"]
+
+    def of(count: int) -> dict[str, float]:
+        return dict.fromkeys(order[:count], count / 10)
+
+    case = Case(Model("m", lambda: None, [], limits=of(4)), Settings(frontend="eager", limits=of(3)))
+    options = Options(
+        source=SuiteSource(root="."),
+        selection=Selection(),
+        baselines=Path(),
+        compare=True,
+        compare_file=None,
+        update=False,
+        accepted=(),
+        require=frozenset(),
+        limits=of(5),
+        command_limits=of(1),
+        launches=1,
+        timeout_s=1.0,
+        zoo=False,
+        timing_off="",
+    )
+    assert [options.limit(name, case, of(2)) for name in order[:5]] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert options.limit("enqueue", case, of(2)) == METRICS["enqueue"].limit
