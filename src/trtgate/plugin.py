@@ -12,6 +12,7 @@ MARKERS = {
     "trtgate_accuracy": "outputs of a case against eager",
     "trtgate_coverage": "operator coverage of a case, needs no GPU",
     "trtgate_profile": "per-layer profile of a case",
+    'trtgate_limit(METRIC="0.5%")': 'largest tolerated changes of a latency test, such as device=0.005 or host="20%"',
 }
 
 

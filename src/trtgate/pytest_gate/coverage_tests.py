@@ -42,6 +42,8 @@ class CoverageGate:
             coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
             result = msgspec.structs.replace(result, stored=True)
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
+        if self._run.quarantine_of(case.id):
+            return  # the end shows what it lost
         if result.verdict is Verdict.REGRESSED and not accepted:
             raise TrtgateError(
                 f"{result.sentence}. If that is intended: --trtgate-update-baselines --trtgate-accept '{case.id}'"
@@ -93,6 +95,14 @@ class CoverageEnding:
         terminalreporter.section("trtgate coverage")
         for line in aligned(coverage_gate.rows(self._results)):
             terminalreporter.write_line(line)
-        for line in [*coverage_gate.lines(self._results, torch_trt.release()), *self._lines]:
+        for line in [*coverage_gate.lines(self._results, torch_trt.release()), *self._quarantined(), *self._lines]:
             bad = line.startswith(("MISSING", "ERROR"))
             terminalreporter.write_line(line, red=bad, bold=bad or line.startswith("NEW"))
+
+    def _quarantined(self) -> list[str]:
+        return [
+            f"{quarantine}: {result.sentence}"
+            for result in self._results
+            if result.verdict is Verdict.REGRESSED and not result.stored
+            if (quarantine := self._run.quarantine_of(result.case_id))
+        ]

@@ -10,6 +10,7 @@ from ..cases import Case
 from .built_case import BuiltCase, build
 from .coverage_tests import CoverageGate
 from .latency_gate import TIMER, LatencyGate
+from .markers import marker_limits
 from .run import RUN
 
 
@@ -40,4 +41,4 @@ def coverage_gate(request: pytest.FixtureRequest) -> CoverageGate:
 @pytest.fixture
 def latency_gate(request: pytest.FixtureRequest) -> LatencyGate:
     """Measure and judge the case: `latency_gate(benchmark, compiled)`."""
-    return LatencyGate(request.config.stash[RUN], request.node.stash[TIMER])
+    return LatencyGate(request.config.stash[RUN], request.node.stash[TIMER], marker_limits(request.node))

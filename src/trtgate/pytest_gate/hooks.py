@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..cases import Case
 from ..errors import TrtgateError
 from . import suite_tests
 from .latency_gate import TIMER, ReplayTimer
+from .markers import marker_limits
 from .run import GateRun
 
 UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
@@ -100,7 +102,7 @@ class Hooks:
             reason = self._skip_reason(self._run.suite.cases[case_id])
             if reason:
                 self._run.skip_reasons[case_id] = reason
-                if "gpu" not in self._run.options.require:
+                if not self._requires_gpu(case_id):
                     item.add_marker(pytest.mark.skip(reason=reason))
 
     def _check_cases(self) -> None:
@@ -113,6 +115,9 @@ class Hooks:
             self._run.gate.accepted.update(accepted)
         for case in self._run.suite.cases.values():
             torch_trt.check_options(case.id, case.settings.options)
+
+    def _requires_gpu(self, case_id: str) -> bool:
+        return "gpu" in self._run.options.require and not self._run.quarantine_of(case_id)
 
     def _skip_reason(self, case: Case) -> str:
         from .. import frontends
@@ -135,10 +140,13 @@ class Hooks:
         """
         if self._run.suite_problem:
             raise pytest.UsageError(f"trtgate: {self._run.suite_problem}")
+        latency = [item for item in session.items if _is_latency(item)]
+        with _refusals():
+            for item in latency:
+                marker_limits(item)
         if session.config.option.collectonly:
             return
-        ids = {_case_id(item) for item in session.items if _is_latency(item)}
-        self._run.latency_cases = {case_id for case_id in ids if case_id is not None}
+        self._run.latency_cases = {case_id for case_id in map(_case_id, latency) if case_id is not None}
         if self._run.latency_cases and self._run.baseline_problem:
             raise pytest.UsageError(f"trtgate: {self._run.baseline_problem}")
         if self._compares_nothing(session):
@@ -179,7 +187,7 @@ class Hooks:
         case_id = _case_id(item)
         if case_id is None or _is_coverage(item):
             return
-        if case_id in self._run.skip_reasons and "gpu" in self._run.options.require:
+        if case_id in self._run.skip_reasons and self._requires_gpu(case_id):
             pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
         if _is_latency(item):
             timer = item.stash[TIMER] = ReplayTimer()
@@ -189,14 +197,21 @@ class Hooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """Show what is wrong as one sentence, not as a traceback into this package."""
+        """Show what is wrong as one sentence, not as a traceback into this package; a quarantined case only skips."""
+        case_id = _case_id(pyfuncitem)
         try:
             return (yield)
         except TrtgateError as error:
-            if _case_id(pyfuncitem) is None:
+            if case_id is None:
                 raise
             problem = str(error)
-        pytest.fail(problem, pytrace=False)
+        quarantine = self._run.quarantine_of(case_id)
+        if quarantine is None:
+            pytest.fail(problem, pytrace=False)
+        line = f"{quarantine}: {problem}"
+        if line not in self._run.lines:  # all tests of a case that can't be built say the same
+            self._run.lines.append(line)
+        pytest.skip(line)
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
@@ -205,6 +220,15 @@ class Hooks:
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""
         self._run.close()
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Within: what is wrong ends the run with exit code 4 and one line."""
+    try:
+        yield
+    except TrtgateError as error:
+        raise pytest.UsageError(f"trtgate: {error}") from error
 
 
 def _case_id(item: pytest.Item) -> str | None:

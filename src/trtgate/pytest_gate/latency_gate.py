@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from .. import quarantines
 from ..cases import Case
 from ..errors import TrtgateError
 from .built_case import BuiltCase
@@ -15,6 +16,7 @@ from .run import GateRun
 
 if TYPE_CHECKING:
     from ..gate import CaseResult
+    from ..quarantines import Quarantine
 
 
 class ReplayTimer:
@@ -36,30 +38,31 @@ TIMER = pytest.StashKey[ReplayTimer]()
 class LatencyGate:
     """Measures a built case, hands the samples to pytest-benchmark, and turns the verdict into an outcome."""
 
-    def __init__(self, run: GateRun, timer: ReplayTimer) -> None:
+    def __init__(self, run: GateRun, timer: ReplayTimer, limits: dict[str, float]) -> None:
         self._run = run
         self._timer = timer
+        self._limits = limits
 
     def __call__(self, benchmark: Any, built: BuiltCase) -> None:
         """Fail, skip or pass the calling test. Raises TrtgateError when the case is wrong or can't be measured."""
-        options, gate = self._run.options, self._run.gate
+        options, gate, case = self._run.options, self._run.gate, _held_to(self._limits, built.case)
         if options.timing_off:
             pytest.skip(f"not timed: {options.timing_off}")
-        self._run.failed.add(built.case.id)  # until it is known to be otherwise
+        self._run.failed.add(case.id)  # until it is known to be otherwise
         try:
             built.check()
             assert built.build is not None
-            with self._run.progress(built.case.id) as step:
-                result = gate.run(built.case, built.artifact, built.build, step)
-            self._hand_over(benchmark, built.case, result)
+            with self._run.progress(case.id) as step:
+                result = gate.run(case, built.artifact, built.build, step)
+            self._hand_over(benchmark, case, result)
         except BaseException:
             benchmark.has_error = True
             raise
-        self._run.benchmarks[built.case.id] = benchmark
+        self._run.benchmarks[case.id] = benchmark
         with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
             self._run.save()
-        self._run.failed.discard(built.case.id)
-        self._conclude(benchmark, result)
+        self._run.failed.discard(case.id)
+        self._conclude(benchmark, case, result)
 
     def _hand_over(self, benchmark: Any, case: Case, result: CaseResult) -> None:
         seconds = [us * 1e-6 for us in result.measurement.blocks_us()]
@@ -72,27 +75,55 @@ class LatencyGate:
             )
         benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record(case, result))
 
-    def _conclude(self, benchmark: Any, result: CaseResult) -> None:
+    def _conclude(self, benchmark: Any, case: Case, result: CaseResult) -> None:
         from ..verdict import Verdict
 
         options, said = self._run.options, result.sentence
+        quarantine = quarantines.in_force(case.settings.quarantine)
+        if case.settings.quarantine is not None and quarantine is None:
+            self._fail_expired(benchmark, case.settings.quarantine, result)
+        require = frozenset[str]() if quarantine else options.require
         if result.verdict is Verdict.REGRESSED:
-            if result.case_id in self._run.gate.accepted:
-                self._run.lines.append(f"accepted: {said}")
-                return
-            benchmark.has_error = True  # pytest-benchmark would save it all the same
-            pytest.fail(said, pytrace=False)
+            self._conclude_regressed(benchmark, quarantine, result)
         if result.verdict in (Verdict.UNDERPOWERED, Verdict.INCOMPARABLE):
-            if "verdict" in options.require:
+            if "verdict" in require:
                 pytest.fail(f"{said} (--trtgate-require=verdict)", pytrace=False)
             self._run.undecided.append(f"{result.verdict}: {said}")
             pytest.skip(said)
         if result.verdict is Verdict.NEW and not options.update:
-            if "baseline" in options.require:
+            if "baseline" in require:
                 pytest.fail(f"{said} (--trtgate-require=baseline)", pytrace=False)
             self._run.new.append(result.case_id)
         if result.verdict is Verdict.UNCONFIRMED:
             self._run.lines.append(f"unconfirmed: {said}")
+
+    def _conclude_regressed(self, benchmark: Any, quarantine: Quarantine | None, result: CaseResult) -> None:
+        if result.case_id in self._run.gate.accepted:
+            self._run.lines.append(f"accepted: {result.sentence}")
+            return
+        benchmark.has_error = True  # pytest-benchmark would save it all the same
+        if quarantine is None:
+            pytest.fail(result.sentence, pytrace=False)
+        self._run.lines.append(f"{quarantine}: {result.sentence}")
+
+    def _fail_expired(self, benchmark: Any, quarantine: Quarantine, result: CaseResult) -> None:
+        from ..verdict import Verdict
+
+        accepted = result.case_id in self._run.gate.accepted
+        regressed = f"{result.sentence}\n" if result.verdict is Verdict.REGRESSED and not accepted else ""
+        benchmark.has_error = True
+        result.stored = result.stored and accepted
+        pytest.fail(
+            f"{regressed}{result.case_id}: its quarantine ({quarantine.reason}) ended on {quarantine.until}: "
+            "take it out of the suite, or give it another date",
+            pytrace=False,
+        )
+
+
+def _held_to(limits: dict[str, float], case: Case) -> Case:
+    """Return the case with a test's own limits, which win over the suite's."""
+    settings = msgspec.structs.replace(case.settings, limits=case.settings.limits | limits)
+    return msgspec.structs.replace(case, settings=settings)
 
 
 def _nothing() -> None:

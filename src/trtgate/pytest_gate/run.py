@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .. import accelerator
+from .. import accelerator, quarantines
 from ..cases import Case, Suite
 from ..errors import TrtgateError
 from ..options import Options
@@ -21,6 +21,7 @@ from .pytest_json import PytestJson
 if TYPE_CHECKING:
     from ..coverage import Coverage
     from ..gate import Gate
+    from ..quarantines import Quarantine
 
 COLUMNS = ["median", "iqr", "rounds"]
 ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
@@ -95,6 +96,10 @@ class GateRun:
             return self.suite
         added = {case.model.name: case.model for case in self.zoo.values()}
         return Suite([*self.suite.models, *added.values()])
+
+    def quarantine_of(self, case_id: str) -> Quarantine | None:
+        """Return the case's quarantine while it is in force: it fails nothing."""
+        return quarantines.in_force(self.catalogue.cases[case_id].settings.quarantine)
 
     @contextmanager
     def progress(self, case_id: str) -> Generator[Callable[[str], None]]:
