@@ -1,4 +1,4 @@
-"""What fails a run: limits of a suite, of a test and of a command; quarantines."""
+"""What fails a run: limits of a suite, of a test and of a command; quarantines; no second chances by other plugins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from trtgate.errors import TrtgateError
+from trtgate.pytest_gate import reruns
 
 OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 
@@ -137,3 +140,76 @@ def test_neither_a_quarantined_regression_nor_an_expired_quarantine_is_stored(fo
     done = folder.gate("--trtgate-update-baselines", "-k", "test_latency", ALPHA_MS=20)
     done.assert_outcomes(passed=2, failed=1)
     assert sessions(stored) == {"alpha": 1, "fresh": 1}
+
+
+# Other plugins' re-runs
+
+RERUNNING = """
+def pytest_addoption(parser):
+    {options}
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "flaky: re-run")
+"""
+RERUNFAILURES = """
+    for name in ("--reruns", "--force-reruns", "--reruns-delay"):
+        parser.addoption(name, type=int)
+    parser.addini("reruns", "", type="string")
+"""
+RETRY = """
+    for name in ("--retries", "--retry-delay"):
+        parser.addoption(name, type=int)
+    parser.addini("retries", "", default=0, type="string")
+"""
+FLAKY = """
+    parser.addoption("--force-flaky", action="store_true")
+    parser.addoption("--max-runs", type=int)
+"""
+UNRELATED = 'parser.addoption("--retries", type=int)'
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "marker", "named"),
+    [
+        (RERUNFAILURES, "", "", ""),
+        (RERUNFAILURES, "--reruns=2", "", "--reruns=2"),
+        (RERUNFAILURES, "--force-reruns=1", "flaky(reruns=0)", "--force-reruns=1"),
+        (RERUNFAILURES, "-o reruns=3", "", "ini key reruns=3"),
+        (RERUNFAILURES, "-o reruns=3 --reruns=0", "", ""),
+        (RERUNFAILURES, "", "flaky", "marker flaky"),
+        (RERUNFAILURES, "", "flaky(reruns=2)", "marker flaky"),
+        (RERUNFAILURES, "--reruns=2", "flaky(reruns=0)", ""),
+        (RETRY, "", "", ""),
+        (RETRY, "--retries=1", "", "--retries=1"),
+        (RETRY, "-o retries=1", "", "ini key retries=1"),
+        (RETRY, "", "flaky(retries=1)", "marker flaky"),
+        (FLAKY, "", "", ""),
+        (FLAKY, "--force-flaky", "", "--force-flaky"),
+        (FLAKY, "", "flaky(max_runs=3)", "marker flaky"),
+        ("pass", "", "flaky", ""),
+        (UNRELATED, "--retries=5", "", ""),
+    ],
+)
+def test_who_would_run_a_test_again(
+    pytester: pytest.Pytester, options: str, arguments: str, marker: str, named: str
+) -> None:
+    pytester.makeconftest(RERUNNING.format(options=options))
+    mark = f"@pytest.mark.{marker}" if marker else ""
+    pytester.makepyfile(f"import pytest\n\n{mark}\ndef test_it(): ...\n")
+    items, _ = pytester.inline_genitems("-p", "no:trtgate.plugin", *arguments.split())
+    assert len(items) == 1
+    if not named:
+        reruns.refuse(items)
+        return
+    with pytest.raises(TrtgateError, match=r"inflates the error rate.* drop it") as caught:
+        reruns.refuse(items)
+    assert named in str(caught.value)
+
+
+def test_re_runs_are_refused_where_a_verdict_is_at_stake(folder: Any) -> None:
+    folder.baseline("alpha")
+    folder.suite("alpha")
+    (folder.path / "conftest.py").write_text(RERUNNING.format(options=RERUNFAILURES))
+    result = folder.gate("--benchmark-compare", "--reruns=2")
+    folder.refused(result, "--reruns=2", "inflates the error rate", "fresh launches", "drop it")
+    folder.gate("--benchmark-disable", "--reruns=2").assert_outcomes(passed=1, skipped=1)

@@ -13,7 +13,7 @@ import pytest
 from ..accelerator import NEEDS_GPU, Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
-from . import suite_tests
+from . import reruns, suite_tests
 from .latency_gate import TIMER, ReplayTimer
 from .markers import marker_limits
 from .run import GateRun
@@ -155,6 +155,9 @@ class Hooks:
                 "suite, or the saved run that your own benchmarks are to be compared with"
             )
         runnable = self._run.latency_cases - self._run.skip_reasons.keys()
+        if self._run.judges:
+            with _refusals():
+                reruns.refuse(item for item in latency if _case_id(item) in runnable)
         if runnable and not self._run.options.timing_off:
             self._run.gate.cases_collected = len(runnable)
 
