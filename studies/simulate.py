@@ -1,0 +1,255 @@
+"""How often does the whole procedure fail a suite in which nothing changed, and how often does it see a change?
+
+    python studies/simulate.py [--suites 10000] [--cases 100] [--seed 1] [--quick] [--markdown FILE]
+
+Draws measurements with the noise of `SCENARIOS` and drives the functions of trtgate.verdict through them as a run
+would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
+stored sessions (suspects measured once more). Beside them the gates of four other tools as published
+(`other_gates.py`), each on data as that tool takes it. A suite is red when one of its cases is. Intervals are Clopper
+and Pearson's, 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy
+from noise import Noise, Pairs, run, session
+from other_gates import GATES
+from scipy import stats
+
+from trtgate import verdict
+from trtgate.verdict.stored import within_session_sd
+
+STORED = (1, 3, 8)
+"""Sessions in the baseline."""
+RECORDED_LAUNCHES, GATED_LAUNCHES = 5, 3
+SAMPLES = {"pytest-benchmark": (1, 100), "asv": (2, 5), "criterion.rs": (1, 100), "nvbench": (1, 50)}
+"""Tool → processes and samples in each, where a sample is a block of about 10 ms: a second of rounds (`max_time`); two
+rounds of five samples, each round a process (`rounds`, `repeat`); 100 samples (`sample_size`); half a second
+(`--min-time`)."""
+CASES_AT_ONCE = 50_000
+"""Bounds the memory: 24 captures of 5 launches of so many cases take 50 MB."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Noise, and the limit and prior under which it is judged."""
+
+    name: str
+    noise: Noise
+    limit: float
+    prior: tuple[str, bool] = ("device", True)
+    effects: tuple[float, ...] = ()
+    """For the table of power."""
+
+
+H100 = Noise(block=0.0002, capture=0.001, launch=0.0003)
+HALF_PERCENT = Noise(block=0.005, capture=0.005, launch=0.005)
+CPU = ("cpu", True)
+SCENARIOS = (
+    Scenario("H100: block 0.02 %, capture 0.1 %, launch 0.03 %", H100, 0.0025, effects=(0.005, 0.01)),
+    Scenario("block, capture and launch 0.5 % each", HALF_PERCENT, 0.01, effects=(0.03, 0.05)),
+    Scenario("the same, heavy tails (Student's t, 3 dof)", Noise(0.005, 0.005, 0.005, student=3), 0.01),
+    Scenario("H100, sessions 0.1 % apart", Noise(0.0002, 0.001, 0.0003, session=0.001), 0.0025),
+    Scenario("H100, drift 0.02 % a block", Noise(0.0002, 0.001, 0.0003, session=0.001, drift=0.0002), 0.0025),
+    Scenario("H200: 1 launch in 4 is 0.5 % slower", Noise(0.0002, 0.001, 0.0003, slower=0.005), 0.0025),
+    Scenario("two equal modes 0.5 % apart", Noise(0.0002, 0.001, 0.0003, slower=0.005, slower_share=0.5), 0.0025),
+    Scenario("launches 1 % apart, twice the limit", Noise(0.0005, 0.001, 0.01), 0.005),
+    Scenario("CPU: block 0.5 %, launch and session 5 %", Noise(0.005, 0.0, 0.05, session=0.05), 0.10, CPU),
+    Scenario("CPU: block 2 %, launch and session 10 %", Noise(0.02, 0.0, 0.10, session=0.10), 0.10, CPU),
+    Scenario(
+        "all at once: 0.2 % each level, t 3 dof, drift, modes",
+        Noise(0.002, 0.002, 0.002, session=0.001, student=3, drift=0.0002, slower=0.005),
+        0.01,
+    ),
+)
+
+
+FURTHER_APART = tuple(
+    Scenario(f"{sd:.2%}", Noise(0.0002, 0.001, 0.0003, session=sd), limit)
+    for limit in (0.0025, 0.01)
+    for sd in (0.0015, 0.002, 0.003)
+)
+"""H100, but with sessions further apart than the 0.1 % that the prior believes until there are 8 of them."""
+
+
+def paired(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> np.ndarray:
+    """Return which of `cases` end as regressed: screened in one pair of launches, suspects confirmed in fresh ones."""
+    suspects = _suspected(Pairs(scenario.noise, effect, (cases,), rng), scenario.limit)
+    regressed = np.zeros(cases, dtype=bool)
+    regressed[suspects] = _confirmed(scenario, effect, len(suspects), tests, rng)
+    return regressed
+
+
+def _suspected(pairs: Pairs, limit: float) -> np.ndarray:
+    """Return the indices of the pairs that screening flags."""
+    open_ = np.arange(len(pairs.base))
+    d = np.empty((len(open_), 0))
+    flagged = []
+    for look in verdict.LOOKS:
+        more = verdict.differences(*pairs[open_].quadruples(look - d.shape[-1]))
+        d = np.concatenate([d, more], axis=-1)
+        found = verdict.screen(d, limit)
+        flagged.append(open_[found.flagged])
+        undecided = ~found.flagged & ~found.cleared
+        open_, d = open_[undecided], d[undecided]
+    return np.concatenate(flagged)
+
+
+def _confirmed(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> np.ndarray:
+    """Return which suspects fresh pairs confirm."""
+    confirmed = np.zeros(cases, dtype=bool)
+    open_ = np.arange(cases)
+    means = np.empty((cases, 0))
+    for look in verdict.LOOKS:
+        fresh = Pairs(scenario.noise, effect, (len(open_), look - means.shape[-1]), rng)
+        d = verdict.differences(*fresh.quadruples(verdict.QUADRUPLES_A_PAIR))
+        means = np.concatenate([means, np.mean(d, axis=-1)], axis=-1)
+        found = verdict.confirm(means, scenario.limit, tests)
+        confirmed[open_[found.confirmed]] = True
+        undecided = ~found.confirmed & ~found.refuted
+        open_, means = open_[undecided], means[undecided]
+    return confirmed
+
+
+def stored(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return, for each number of STORED sessions, which of `cases` end as regressed; all share their sessions."""
+    noise = scenario.noise
+    sessions = [session(noise, 0.0, cases, RECORDED_LAUNCHES, rng) for _ in range(STORED[-1])]
+    now = session(noise, effect, cases, GATED_LAUNCHES, rng)
+    results = []
+    for count in STORED:
+        regressed = _beyond(scenario, now, sessions[:count], tests)
+        suspects = np.flatnonzero(regressed)
+        again = session(noise, effect, len(suspects), GATED_LAUNCHES, rng)
+        regressed[suspects] = _beyond(scenario, again, [s[suspects] for s in sessions[:count]], tests)
+        results.append(regressed)
+    return results
+
+
+def _beyond(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int) -> np.ndarray:
+    """Return where `verdict.judge_stored` says regressed, for many cases at once."""
+    means = np.stack([np.mean(s, axis=-1) for s in sessions], axis=-1)
+    within = within_session_sd([*sessions, now], now.shape[-1])
+    prior = verdict.PRIORS[scenario.prior]
+    found = verdict.compare_stored(np.mean(now, axis=-1), means, within, prior, limit=scenario.limit, tests=tests)
+    return np.asarray(found.regressed)
+
+
+STORED_COLUMNS = tuple(f"stored, S = {count}" for count in STORED)
+COLUMNS = ("paired", *STORED_COLUMNS, *GATES)
+
+
+def judge_all(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return, for each of COLUMNS, which of `cases` it fails."""
+    found = [paired(scenario, effect, cases, tests, rng), *stored(scenario, effect, cases, tests, rng)]
+    for tool, gate in GATES.items():
+        before, after = (run(scenario.noise, moved, cases, *SAMPLES[tool], rng) for moved in (0.0, effect))
+        found.append(gate(before, after))
+    return found
+
+
+Judge = Callable[[Scenario, float, int, int, np.random.Generator], list[np.ndarray]]
+
+
+def red_suites(judge: Judge, scenario: Scenario, suites: int, cases: int, rng: np.random.Generator) -> list[int]:
+    """Return how many of `suites` suites of unchanged cases each of what `judge` judges by fails."""
+    red = []
+    for some in chunks(suites, max(CASES_AT_ONCE // cases, 1)):
+        found = judge(scenario, 0.0, some * cases, cases, rng)
+        red.append([np.count_nonzero(flags.reshape(some, cases).any(axis=1)) for flags in found])
+    return np.sum(red, axis=0).tolist()
+
+
+def detections(scenario: Scenario, effect: float, changes: int, tests: int, rng: np.random.Generator) -> list[int]:
+    """Return how many of `changes` changed cases each of COLUMNS fails, each judged as one of `tests`."""
+    seen = np.zeros(len(COLUMNS), dtype=int)
+    for some in chunks(changes, CASES_AT_ONCE):
+        seen += [np.count_nonzero(flags) for flags in judge_all(scenario, effect, some, tests, rng)]
+    return seen.tolist()
+
+
+def chunks(total: int, size: int) -> Iterator[int]:
+    """Split `total` into parts of at most `size`."""
+    for start in range(0, total, size):
+        yield min(size, total - start)
+
+
+def rate(hits: int, of: int) -> str:
+    """Format a proportion in percent, with its interval."""
+    low, high = stats.binomtest(hits, of).proportion_ci(0.95, method="exact")
+    return f"{100 * hits / of:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+Row = tuple[list[str], list[int]]
+
+
+def table(title: str, first: tuple[str, ...], columns: tuple[str, ...], rows: list[Row], of: int) -> str:
+    """Return a Markdown table."""
+    lines = [title, "", "| " + " | ".join((*first, *columns)) + " |"]
+    lines.append("|" + "---|" * len(first) + "--:|" * len(columns))
+    lines += ["| " + " | ".join((*cells, *(rate(hits, of) for hits in row))) + " |" for cells, row in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Simulate, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suites", type=int, default=10_000)
+    parser.add_argument("--cases", type=int, default=100, help="cases in a suite")
+    parser.add_argument("--changes", type=int, default=20_000, help="changed cases for the table of power")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="500 suites, 2,000 changes")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
+    options = parser.parse_args()
+    suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
+    rng = np.random.default_rng(options.seed)
+
+    def unchanged(judge: Judge) -> Callable[[Scenario], list[Row]]:
+        return lambda s: [([s.name, f"{s.limit:.2%}"], red_suites(judge, s, suites, options.cases, rng))]
+
+    def changed(s: Scenario) -> list[Row]:
+        return [
+            ([s.name, f"{s.limit:.2%}", f"+{effect:.1%}"], detections(s, effect, changes, options.cases, rng))
+            for effect in s.effects
+        ]
+
+    with_effects = tuple(s for s in SCENARIOS if s.effects)
+    red = f"Red suites, %, of {suites:,} of {options.cases} unchanged cases"
+    seen = f"Seen, %, of {changes:,} changed cases, each one of {options.cases} judged:"
+    further = f"{red}, where sessions lie further apart than the prior's 0.1 %:"
+    tables = (
+        table(f"{red}:", ("noise", "limit"), COLUMNS, timed(SCENARIOS, unchanged(judge_all)), suites),
+        table(seen, ("noise", "limit", "change"), COLUMNS, timed(with_effects, changed), changes),
+        table(further, ("sessions", "limit"), STORED_COLUMNS, timed(FURTHER_APART, unchanged(stored)), suites),
+    )
+    made_by = (
+        f"Seed {options.seed}, NumPy {np.__version__}, SciPy {scipy.__version__}, Python {platform.python_version()}, "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs."
+    )
+    text = "\n\n".join((*tables, made_by))
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text + "\n")
+
+
+def timed(scenarios: tuple[Scenario, ...], simulate: Callable[[Scenario], list[Row]]) -> list[Row]:
+    """Return the rows of all scenarios, saying how long each took."""
+    rows = []
+    for scenario in scenarios:
+        start = time.perf_counter()
+        rows += simulate(scenario)
+        print(f"{scenario.name}: {time.perf_counter() - start:.0f} s", flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
