@@ -13,7 +13,7 @@ import numpy as np
 from .accelerator import Accelerator
 from .errors import TrtgateError
 from .files import locked, write_json
-from .verdict import Verdict, launch_mean
+from .verdict import Judgement, Verdict, launch_mean
 
 SCHEMA = 1
 KEPT_SESSIONS = 20
@@ -57,6 +57,10 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
     disturbed: bool = False
     """Too many blocks did not count: never to be stored as a baseline."""
+    judgements: list[Judgement] = []
+    """What was said of each metric, and why; of a saved run."""
+    base: str = ""
+    """What it was measured beside (`trtgate ab`): such a record is no session of its own, and never a baseline."""
 
 
 class _ExtraInfo(msgspec.Struct):

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from . import frontends, torch_trt
+from . import accuracy, frontends, torch_trt
 from .cases import Case
 from .errors import TrtgateError, one_line
 from .frontends import CompiledModule
 from .frontends.protocol import Progress
+from .records import Build
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 INPUTS_FILE = "inputs.pt"
@@ -121,6 +122,31 @@ def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Pr
     except Exception as error:
         raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {one_line(error)}") from error
     return Inference(compiled, inputs)
+
+
+def checked(case: Case, device: str, step: Progress) -> tuple[Inference, Build]:
+    """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
+    step("making the model")
+    module, inputs = make(case, device)
+    eager = eager_output(case, module, inputs)
+    if not accuracy.all_finite(eager):
+        raise TrtgateError(
+            f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
+        )
+    step(f"building with {case.settings.frontend}")
+    inference = build(case, module, inputs, step)
+    compared = accuracy.compare(eager, inference())
+    problem = compared.problem(arithmetic(case))
+    if problem:
+        raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
+    sizes, found = inference.compiled.engine_bytes, inference.compiled.coverage
+    return inference, Build(
+        build_s=inference.compiled.build_s,
+        engines=len(sizes),
+        engine_bytes=sum(sizes),
+        output_error=compared.relative_l2,
+        pytorch_operators=None if found is None else found.in_pytorch,
+    )
 
 
 def save(case: Case, inference: Inference, folder: Path) -> bool:

@@ -6,7 +6,7 @@ import statistics
 
 from . import verdict
 from .baselines import CaseRecord, State
-from .records import CaseMeasurement
+from .records import Build, CaseMeasurement
 from .timing.gpu_state import SW_POWER_CAP, names
 
 MAX_VOID_SHARE = 0.5
@@ -25,14 +25,27 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
             cuts = statistics.quantiles(values, n=100, method="inclusive")
             found |= {f"{name}_p50_us": cuts[49], f"{name}_p90_us": cuts[89], f"{name}_p99_us": cuts[98]}
     if build is not None:
-        found |= {"build_s": build.build_s, "engines": build.engines, "engine_bytes": build.engine_bytes}
+        found |= build_figures(build)
     found["load_s"] = statistics.median(launch.loaded.seconds for launch in measurement.launches)
     memory = [launch.loaded.gpu_memory_bytes for launch in measurement.launches]
-    if measurement.on_gpu:
+    if any(memory):
         found["gpu_memory_bytes"] = max(value or 0 for value in memory)
     found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)
     found["void_blocks"] = len(measurement.voids())
     return {name: float(f"{value:.6g}") for name, value in found.items()}
+
+
+def build_figures(build: Build) -> dict[str, float]:
+    """Return what is worth knowing of a build."""
+    found = {
+        "build_s": build.build_s,
+        "engines": build.engines,
+        "engine_bytes": build.engine_bytes,
+        "output_error": build.output_error,
+    }
+    if build.pytorch_operators is not None:
+        found["pytorch_operators"] = build.pytorch_operators
+    return found
 
 
 def _secondary(measurement: CaseMeasurement) -> list[tuple[str, list[float]]]:
@@ -82,6 +95,17 @@ def another_state(measurement: CaseMeasurement, record: CaseRecord) -> str:
     return verdict.another_state(
         now.canary_us, canaries, now.sm_clock_mhz, statistics.median(clocks) if clocks else 0.0, new
     )
+
+
+def incomparable(measurement: CaseMeasurement, record: CaseRecord) -> str:
+    """Return why a measurement can't be compared with what is stored; empty when it can."""
+    state = another_state(measurement, record)
+    if state:
+        return f"this machine is in another state than when its baseline was recorded: {state}"
+    clocks = {session.clock for session in record.sessions}
+    if clocks != {measurement.clock}:
+        return f"timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
+    return ""
 
 
 def void_problem(measurement: CaseMeasurement) -> str:

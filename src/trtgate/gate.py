@@ -1,32 +1,34 @@
-"""A run's memory: what was measured, judged against which baseline, and what is to be stored. Knows no pytest."""
+"""A run's memory: what was measured, judged against what, and what is to be stored. Knows no pytest."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import math
-import os
-import shutil
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from . import baselines, evidence, files, verdict
+from . import baselines, evidence, judging, kept_artifacts, verdict
 from .accelerator import Accelerator
+from .base import Base
 from .baselines import CaseRecord, Run, StoredSession
 from .cases import Case
 from .errors import TrtgateError
+from .judging import LimitOf
+from .metrics import GPU_MEMORY, METRICS, SAMPLED
 from .options import Options
+from .paired_gate import PairedGate
+from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
 from .records import Build, CaseMeasurement
 from .report.sentences import about_new, sentence
 from .report.terminal import Row
+from .run_folder import RunFolder
 from .session import Session, Step
+from .side import Side
 from .verdict import Judgement, Verdict
-
-KEPT_RUNS = 50
 
 
 class CaseResult(msgspec.Struct, kw_only=True):
@@ -42,6 +44,8 @@ class CaseResult(msgspec.Struct, kw_only=True):
 
     def row(self) -> Row:
         """Return its line in the table."""
+        if not self.measurement.launches:
+            return Row(case_id=self.case_id, verdict=self.verdict, latency_us=None, judgement=None, others={})
         primary = self.measurement.primary
         medians = {
             metric: math.exp(float(np.mean(verdict.log_launch_means(self.measurement.samples(metric)))))
@@ -57,23 +61,32 @@ class CaseResult(msgspec.Struct, kw_only=True):
 
 
 class Gate:
-    """Measures cases with a session of workers and judges them against one baseline.
+    """Measures cases with workers and judges them against one baseline, or against a base measured beside them.
 
-    Raises TrtgateError, on construction, for a baseline file that is broken or of another accelerator.
+    Raises TrtgateError, on construction, for a baseline file that is broken or of another accelerator, and for a base
+    that can't be made ready.
     """
 
     def __init__(self, options: Options, accelerator: Accelerator, folder: Path) -> None:
         self.options = options
         self.accelerator = accelerator
-        self.folder = folder
+        self.folder = RunFolder(folder)
         self.results: dict[str, CaseResult] = {}
-        self.cases_collected = 1
+        self.lines: list[str] = []
+        """What is worth saying at the end, beside the verdicts."""
+        self.cases_collected: list[Case] = []
         self.accepted: set[str] = set()
         """Ids of cases that may be stored although they regressed."""
         self.baseline = self._find_baseline() if options.compare else None
+        self.base_cases: list[str] = []
         self._session: Session | None = None
-        self._artifacts: Path | None = None
-        self._run_file: Path | None = None
+        self._pairs: PairSession | None = None
+        self._kept: dict[str, Path] = {}
+        self._base: Base | None = None
+        if options.base is not None:
+            self._base = Base(options.base, options.source, folder, timeout_s=options.timeout_s)
+
+    # What it is compared with
 
     @property
     def baseline_path(self) -> Path:
@@ -92,9 +105,28 @@ class Gate:
             )
         return found
 
+    @property
+    def tests(self) -> int:
+        """How many statistical judgements the run makes: they share the error rate (Bonferroni)."""
+        gpu = self.accelerator.kind == "gpu"
+        return max(1, sum(len(judging.statistical_metrics(case, gpu=gpu)) for case in self.cases_collected))
+
+    # Workers
+
     def start(self) -> None:
-        """Start the workers: they import while the first case is built."""
-        self.session().start()
+        """Start the workers: they import while the first case is built. A base must answer first.
+
+        Raises TrtgateError when the base can't import its suite.
+        """
+        if self._base is None:
+            self.session().start()
+            return
+        pair = self.pairs().resident()
+        try:
+            self.base_cases = pair.greet()[BASE]
+        except SideError as error:
+            self.pairs().close()
+            raise TrtgateError(f"the {error.side} {self.options.base} can't be used: {error}") from error
 
     def session(self) -> Session:
         """Return the session of resident workers."""
@@ -102,55 +134,62 @@ class Gate:
             self._session = Session(
                 self.options.source,
                 self.accelerator,
-                self.folder / "logs",
+                self.folder.logs,
                 launches=self.options.launches,
                 timeout_s=self.options.timeout_s,
             )
         return self._session
 
-    def artifact_folder(self, case: Case) -> Path:
-        """Return a new folder, the user's alone, for a case's artifact."""
-        if self._artifacts is None:
-            _make_ignored(self.folder)
-            _remove_abandoned(self.folder)
-            self._artifacts = Path(tempfile.mkdtemp(prefix=f"artifacts-{os.getpid()}-", dir=self.folder))  # mode 0700
-        return Path(tempfile.mkdtemp(prefix=f"{case.model.name}-", dir=self._artifacts))
+    def pairs(self) -> PairSession:
+        """Return the session of pairs: the base's code beside the candidate's, or, without a base, the same twice."""
+        if self._pairs is None:
+            candidate = Side(name=CANDIDATE, source=self.options.source)
+            base = self._base.side if self._base else msgspec.structs.replace(candidate, name=BASE)
+            self._pairs = PairSession(
+                base, candidate, self.accelerator, self.folder.logs, timeout_s=self.options.timeout_s
+            )
+        return self._pairs
 
     def close(self) -> None:
-        """End the workers and remove the artifacts."""
-        if self._session is not None:
-            self._session.close()
-        if self._artifacts is not None:
-            shutil.rmtree(self._artifacts, ignore_errors=True)
+        """End the workers, and remove what goes with the run."""
+        for session in (self._session, self._pairs, self._base):
+            if session is not None:
+                session.close()
+        self.folder.close()
+
+    # Against a baseline
 
     def run(self, case: Case, artifact: Path | None, build: Build, step: Step) -> CaseResult:
-        """Measure a case and judge it; a suspect is measured again in fresh launches.
+        """Measure a case and judge it; a suspect is measured again in fresh launches, and built again if need be.
 
         Raises LaunchError when a launch fails.
         """
         measurement = self._measure(case, artifact, build, step)
         result = self._judge(case, measurement)
-        if result.verdict is Verdict.REGRESSED:
-            step("slower than the baseline: measuring again in fresh launches")
-            self.session().renew()
-            again = self._judge(case, self._measure(case, artifact, build, step))
-            result = self._confirmed(case, result, again)
+        suspects = {judgement.metric for judgement in result.judgements if judgement.verdict is Verdict.REGRESSED}
+        if suspects:
+            result = self._measure_again(case, result, suspects, artifact, step)
         self.results[case.id] = result
         return result
 
-    def _measure(self, case: Case, artifact: Path | None, build: Build, step: Step) -> CaseMeasurement:
+    def _measure(self, case: Case, artifact: Path | None, build: Build | None, step: Step) -> CaseMeasurement:
         measurement = self.session().measure(case.id, artifact, step)
         measurement.build = build
         if not measurement.blocks_us():
             raise TrtgateError(f"{case.id}: not one block counts: {evidence.void_problem(measurement)}")
         return measurement
 
+    def _limit_of(self, case: Case) -> LimitOf:
+        return lambda metric: self.options.limit(metric, case, {})
+
+    def _record(self, case: Case) -> CaseRecord | None:
+        return self.baseline.cases.get(case.id) if self.baseline else None
+
     def _judge(self, case: Case, measurement: CaseMeasurement) -> CaseResult:
         result = CaseResult(case_id=case.id, measurement=measurement, stored=True)
         if not self.options.compare:
             return result
-        void = evidence.void_problem(measurement)
-        record = self.baseline.cases.get(case.id) if self.baseline else None
+        void, record = evidence.void_problem(measurement), self._record(case)
         if void:
             result.verdict, result.sentence, result.stored = Verdict.UNDERPOWERED, f"{case.id}: {void}", False
         elif record is None:
@@ -161,55 +200,158 @@ class Gate:
 
     def _judge_stored(self, case: Case, result: CaseResult, record: CaseRecord) -> None:
         measurement = result.measurement
-        problem = _incomparable(measurement, record)
+        problem = evidence.incomparable(measurement, record)
         if problem:
             result.verdict, result.stored = Verdict.INCOMPARABLE, case.id in self.accepted
             result.sentence = f"{case.id}: {problem}"
             return
-        result.judgements = [
-            judgement for metric in measurement.metrics
-            if (judgement := self._judge_metric(case, measurement, record, metric)) is not None
-        ]  # fmt: skip
-        if measurement.primary not in {judgement.metric for judgement in result.judgements}:
+        judged = judging.against_stored(case, measurement, record, self.accelerator, self._limit_of(case), self.tests)
+        if measurement.primary not in {judgement.metric for judgement in judged}:
             raise TrtgateError(
                 f"{self.baseline_path}: case {case.id} has no {measurement.primary} latency; record it anew"
             )
-        result.verdict = verdict.case_verdict(result.judgements, measurement.primary)
-        result.sentence = sentence(case.id, result.verdict, result.judgements, measurement.primary)
-        if result.verdict is Verdict.REGRESSED:
-            result.stored = case.id in self.accepted
+        self._conclude(case, result, judged)
 
-    def _judge_metric(
-        self, case: Case, measurement: CaseMeasurement, record: CaseRecord, metric: str
-    ) -> Judgement | None:
-        found = [(session, session.log_launch_means(metric)) for session in record.sessions]
-        sessions = [(session, means) for session, means in found if means is not None]
-        if not sessions:
-            return None
-        same_card = all(session.uuid == self.accelerator.uuid for session, _ in sessions)
-        kind = "cpu" if self.accelerator.kind == "cpu" else metric
-        return verdict.judge_stored(
-            metric,
-            verdict.log_launch_means(measurement.samples(metric)),
-            [means for _, means in sessions],
-            verdict.PRIORS[kind, same_card],
-            limit=self.options.limit(metric, case, {}),
-            tests=self.cases_collected * len(measurement.metrics),
+    def _conclude(self, case: Case, result: CaseResult, judgements: list[Judgement]) -> None:
+        primary = result.measurement.primary
+        result.judgements = judgements
+        result.verdict = verdict.case_verdict(judgements, primary)
+        result.sentence = sentence(case.id, result.verdict, judgements, primary)
+        result.stored = result.verdict is not Verdict.REGRESSED or case.id in self.accepted
+
+    def _measure_again(
+        self, case: Case, first: CaseResult, suspects: set[str], artifact: Path | None, step: Step
+    ) -> CaseResult:
+        """Let fresh processes say whether what is suspected is so: each suspected metric by what it depends on."""
+        again: dict[str, Judgement] = {}
+        if suspects & judging.OF_THE_BUILD:
+            step("building again in a fresh process")
+            again |= self._built_again(case, first)
+        sampled = suspects - judging.OF_THE_BUILD
+        kept = self._kept_artifact(case) if artifact else None
+        timed = [metric for metric in SAMPLED if metric in sampled]
+        if timed and kept is not None:
+            both = Artifacts(base=kept, candidate=artifact)
+            found = self._paired().confirm(case.id, both, timed, self._limit_of(case), self.tests, step)
+            again |= {judgement.metric: judgement for judgement in found}
+            sampled -= set(timed)
+        result = first
+        if sampled:
+            step("slower than the baseline: measuring again in fresh launches")
+            self.session().renew()
+            result = self._judge(case, self._measure(case, artifact, first.measurement.build, step))
+            if not result.judgements:  # the machine's state changed meanwhile, or too many blocks are void
+                return result
+            again |= {judgement.metric: judgement for judgement in result.judgements if judgement.metric in sampled}
+        self._conclude(
+            case,
+            result,
+            [
+                verdict.confirm_stored(judgement, again.get(judgement.metric, judgement))
+                for judgement in first.judgements
+            ],
         )
+        return result
 
-    def _confirmed(self, case: Case, first: CaseResult, again: CaseResult) -> CaseResult:
-        if again.verdict in (Verdict.INCOMPARABLE, Verdict.UNDERPOWERED) and not again.judgements:
-            return again
-        repeated = {judgement.metric: judgement for judgement in again.judgements}
-        again.judgements = [
-            verdict.confirm_stored(judgement, repeated[judgement.metric]) for judgement in first.judgements
+    def _built_again(self, case: Case, first: CaseResult) -> dict[str, Judgement]:
+        record = self._record(case)
+        assert record is not None
+        build = self.session().build_fresh(case.id, self.folder.private(case.model.name))
+        measurement = CaseMeasurement(case_id=case.id, launches=first.measurement.launches, build=build)
+        figures = evidence.figures(measurement)
+        judged = judging.counted(case, figures, record.figures, self._limit_of(case), self.tests)
+        return {judgement.metric: judgement for judgement in judged if judgement.metric in judging.OF_THE_BUILD}
+
+    def _kept_artifact(self, case: Case) -> Path | None:
+        """Return the baseline's compiled module, if this machine keeps it for this very card and these versions."""
+        record = self._record(case)
+        if record is None:
+            return None
+        recorded = record.sessions[-1].recorded
+        found, reason = kept_artifacts.find(self.folder.path, case.id, recorded, self.accelerator)
+        if found is None:
+            self.lines.append(f"{case.id}: not measured beside the baseline's compiled module: {reason}")
+        return found
+
+    # Against a base
+
+    def _paired(self) -> PairedGate:
+        return PairedGate(self.pairs())
+
+    def run_against_base(self, case: Case, step: Step) -> CaseResult:
+        """Build a case on both sides, measure them in turns, judge; suspects are confirmed by fresh pairs.
+
+        What the base can't do is `incomparable`; what the candidate can't do raises LaunchError.
+        """
+        empty = CaseMeasurement(case_id=case.id, launches=[])
+        result = CaseResult(case_id=case.id, measurement=empty)
+        try:
+            self._run_against_base(case, result, step)
+        except DisturbedError as error:
+            result.verdict, result.sentence = Verdict.UNDERPOWERED, f"{case.id}: {error}"
+        except SideError as error:
+            if error.side == CANDIDATE:
+                raise
+            result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: the base failed: {error}"
+        self.results[case.id] = result
+        return result
+
+    def _run_against_base(self, case: Case, result: CaseResult, step: Step) -> None:
+        gate, pair = self._paired(), self.pairs().resident()
+        if case.id not in pair.greet()[BASE]:
+            result.verdict, result.sentence = Verdict.NEW, f"{case.id}: the base has no such case"
+            return
+        folders = {name: self.folder.private(f"{case.model.name}-{name}") for name in (BASE, CANDIDATE)}
+        step("building base and candidate")
+        built = self.pairs().build(pair, case.id, folders)
+        stored = {name: folders[name] if built[name].stored else None for name in folders}
+        artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
+        screened = gate.screen(case.id, artifacts, self._limit_of(case), self.tests, step)
+        screened.base.build, screened.candidate.build = built[BASE].build, built[CANDIDATE].build
+        result.measurement = screened.candidate
+        if screened.comparable:
+            result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: {screened.comparable}"
+            return
+        figures = [evidence.figures(measurement) for measurement in (screened.candidate, screened.base)]
+        judged = [
+            *screened.judgements,
+            *judging.counted(case, figures[0], figures[1], self._limit_of(case), self.tests),
         ]
-        if any(judgement.verdict is Verdict.REGRESSED for judgement in again.judgements):
-            again.verdict = Verdict.REGRESSED
-        else:
-            again.verdict, again.stored = Verdict.UNCONFIRMED, True
-        again.sentence = sentence(case.id, again.verdict, again.judgements, again.measurement.primary)
-        return again
+        self._conclude(case, result, self._confirmed_beside_base(case, artifacts, judged, step))
+
+    def _confirmed_beside_base(
+        self, case: Case, artifacts: Artifacts, judged: list[Judgement], step: Step
+    ) -> list[Judgement]:
+        suspects = {judgement.metric for judgement in judged if judgement.verdict is Verdict.REGRESSED}
+        again: dict[str, Judgement] = {}
+        if suspects & judging.OF_THE_BUILD:
+            step("suspected: building base and candidate again in fresh processes")
+            again |= self._built_again_beside_base(case)
+        if GPU_MEMORY in suspects:
+            again |= self._loaded_again_beside_base(case, artifacts)
+        timed = [metric for metric in SAMPLED if metric in suspects]
+        if timed:
+            found = self._paired().confirm(case.id, artifacts, timed, self._limit_of(case), self.tests, step)
+            again |= {judgement.metric: judgement for judgement in found}
+        return [verdict.confirm_stored(judgement, again.get(judgement.metric, judgement)) for judgement in judged]
+
+    def _built_again_beside_base(self, case: Case) -> dict[str, Judgement]:
+        (pair,) = self.pairs().start(1)
+        try:
+            folders = {name: self.folder.private(f"{case.model.name}-{name}") for name in (BASE, CANDIDATE)}
+            built = self.pairs().build(pair, case.id, folders)
+        finally:
+            self.pairs().end(pair)
+        now, before = (evidence.build_figures(built[name].build) for name in (CANDIDATE, BASE))
+        judged = judging.counted(case, now, before, self._limit_of(case), self.tests)
+        return {judgement.metric: judgement for judgement in judged}
+
+    def _loaded_again_beside_base(self, case: Case, artifacts: Artifacts) -> dict[str, Judgement]:
+        loaded, figure = self.pairs().load_fresh(case.id, artifacts), METRICS[GPU_MEMORY].figure
+        now, before = ({figure: float(loaded[name].gpu_memory_bytes or 0)} for name in (CANDIDATE, BASE))
+        return {j.metric: j for j in judging.counted(case, now, before, self._limit_of(case), self.tests)}
+
+    # What is stored and said
 
     def _new_sentence(self, case: Case) -> str:
         return about_new([case.id], self.accelerator.key, self.other_keys())
@@ -235,56 +377,32 @@ class Gate:
             sessions=[session],
             figures=evidence.figures(measurement),
             disturbed=bool(evidence.void_problem(measurement)),
+            judgements=result.judgements,
+            base=str(self.options.base or ""),
         )
 
+    def keep(self, case: Case, artifact: Path) -> None:
+        """Keep a case's compiled module, to be measured beside later ones if its baseline is stored."""
+        kept = self.folder.private("kept") / "artifact"
+        artifact.rename(kept)
+        self._kept[case.id] = kept
+
     def missing(self, excused: set[str]) -> list[str]:
-        """Return the baseline's cases that got no result in this run and are not in `excused`."""
-        stored = self.baseline.cases if self.baseline else {}
+        """Return the cases of the baseline, or of the base, that got no result and are not in `excused`."""
+        stored: list[str] = list(self.baseline.cases) if self.baseline else self.base_cases
         return [case_id for case_id in stored if case_id not in self.results and case_id not in excused]
 
-    def save_run(self, document: dict[str, Any]) -> Path:
-        """Store everything this run measured so far, regressed cases too, under `.trtgate/runs`.
-
-        Called after each case, so that a run that is killed can still be looked at, or accepted.
-        """
-        if self._run_file is None:
-            _make_ignored(self.folder)
-            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-            self._run_file = self.folder / "runs" / f"{stamp}-{os.getpid()}-{self.accelerator.key}.json"
-            for old in sorted(self._run_file.parent.glob("*.json"))[: 1 - KEPT_RUNS]:
-                with contextlib.suppress(OSError):
-                    old.unlink()
-        files.write_json(self._run_file, document)
-        return self._run_file
+    def save_run(self, document: Mapping[str, Any]) -> Path:
+        """Store everything this run measured so far, regressed cases too. Raises TrtgateError."""
+        return self.folder.save_run(document, self.accelerator.key)
 
     def update_baseline(self, run: Run) -> list[baselines.Update]:
-        """Write the cases of a saved run that may be stored."""
+        """Write the cases of a saved run that may be stored, and keep their compiled modules."""
         ids = [case_id for case_id, result in self.results.items() if result.stored]
-        return baselines.update(self.options.baselines, run, ids) if ids else []
-
-
-def _incomparable(measurement: CaseMeasurement, record: CaseRecord) -> str:
-    """Return why a measurement can't be compared with what is stored; empty when it can."""
-    state = evidence.another_state(measurement, record)
-    if state:
-        return f"this machine is in another state than when its baseline was recorded: {state}"
-    clocks = {session.clock for session in record.sessions}
-    if clocks != {measurement.clock}:
-        return f"timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
-    return ""
-
-
-def _make_ignored(folder: Path) -> None:
-    """Make our folder, with a file that keeps it out of git."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove artifacts of processes that ended without removing them."""
-    for path in folder.glob("artifacts-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(path, ignore_errors=True)
+        done = baselines.update(self.options.baselines, run, ids) if ids else []
+        for update in done:
+            kept = self._kept.get(update.case_id)
+            if kept is not None:
+                recorded = run.cases[update.case_id].sessions[-1].recorded
+                kept_artifacts.keep(self.folder.path, kept, update.case_id, recorded, self.accelerator)
+        return done

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from .base import BaseRequest
 from .cases import Case, Selection
 from .metrics import METRICS
 from .suite_source import SuiteSource
@@ -19,7 +20,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     selection: Selection
     baselines: Path
     compare: bool
-    """Whether latencies are judged."""
+    """Whether latencies are judged by stored baselines."""
+    base: BaseRequest | None
+    """What they are measured beside and judged by instead."""
     compare_file: Path | None
     """A baseline or saved run named by the user, instead of the one of this machine's accelerator key."""
     update: bool

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import msgspec
 
-from .records import Loaded, Turn
+from .records import Build, Loaded, Turn
 from .suite_source import SuiteSource
 from .timing.loop import Plan
 
 
 class Hello(msgspec.Struct, tag=True, kw_only=True):
-    """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "")."""
+    """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "").
+
+    `moved` is (a folder, another that stands in for it): what `sys_path` and Python's own path take from the first is
+    taken from the second where it exists there.
+    """
 
     source: SuiteSource
     device: str
     uuid: str
     sys_path: list[str]
+    moved: tuple[str, str] | None = None
+
+
+class BuildCase(msgspec.Struct, tag=True, kw_only=True):
+    """Build a case, compare it with eager, store its artifact in `folder` if its frontend has one, and let go of it."""
+
+    case_id: str
+    folder: str
 
 
 class Load(msgspec.Struct, tag=True, kw_only=True):
-    """Load a case from `artifact`, or build it when that is None."""
+    """Load a case from `artifact`, or build it when that is None.
+
+    `delay` is a share of its latency by which every inference is made longer on purpose (`trtgate selfcheck`).
+    `measure_memory` asks for the GPU memory that it takes; nobody else may take or free any meanwhile.
+    """
 
     case_id: str
     artifact: str | None
+    delay: float = 0.0
+    measure_memory: bool = False
 
 
 class Measure(msgspec.Struct, tag=True, kw_only=True):
@@ -36,11 +54,24 @@ class Unload(msgspec.Struct, tag=True):
     """Free the loaded case."""
 
 
-Request = Hello | Load | Measure | Unload
+Request = Hello | BuildCase | Load | Measure | Unload
 
 
 class Ready(msgspec.Struct, tag=True):
     """Done, nothing to report."""
+
+
+class Greeting(msgspec.Struct, tag=True):
+    """The suite is imported, and has these cases."""
+
+    cases: list[str]
+
+
+class BuiltReply(msgspec.Struct, tag=True):
+    """The case is built and right; `stored` says whether there is an artifact."""
+
+    build: Build
+    stored: bool
 
 
 class LoadedReply(msgspec.Struct, tag=True):
@@ -61,7 +92,7 @@ class Failed(msgspec.Struct, tag=True):
     reason: str
 
 
-Reply = Ready | LoadedReply | TurnReply | Failed
+Reply = Ready | Greeting | BuiltReply | LoadedReply | TurnReply | Failed
 
 _request = msgspec.json.Decoder(Request)
 _reply = msgspec.json.Decoder(Reply)

@@ -6,9 +6,7 @@ from itertools import chain
 
 import msgspec
 
-DEVICE, HOST, ENQUEUE = "device", "host", "enqueue"
-METRICS = (DEVICE, HOST, ENQUEUE)
-"""Device latency, host latency, enqueue time: microseconds of one inference."""
+from .metrics import DEVICE, ENQUEUE, HOST, SAMPLED
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,14 +49,27 @@ class Loaded(msgspec.Struct, kw_only=True):
 
     seconds: float
     gpu_memory_bytes: int | None = None
+    delay: float = 0.0
+    """Share of its latency by which it was made longer on purpose, as measured."""
 
 
 class Build(msgspec.Struct, kw_only=True, frozen=True):
-    """What building a case in the pytest process gave."""
+    """What building a case and comparing it with eager gave."""
 
     build_s: float
     engines: int = 0
     engine_bytes: int = 0
+    output_error: float = 0.0
+    """Relative L2 distance of the output from eager's."""
+    pytorch_operators: int | None = None
+    """Operators of the lowered graph that stay in PyTorch; None where nothing goes to TensorRT."""
+
+
+class Quadruple(msgspec.Struct, kw_only=True):
+    """Two turns of the base and two of the candidate, in the order ABBA or BAAB, each with a capture of its own."""
+
+    base: list[Turn]
+    candidate: list[Turn]
 
 
 class Launch(msgspec.Struct, kw_only=True):
@@ -98,7 +109,7 @@ class CaseMeasurement(msgspec.Struct, kw_only=True):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that this device has."""
-        return METRICS if self.on_gpu else (HOST,)
+        return SAMPLED if self.on_gpu else (HOST,)
 
     def blocks_us(self) -> list[float]:
         """Every block of the primary metric, in the order launch, turn, capture, block."""

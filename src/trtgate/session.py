@@ -2,119 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import select
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from . import protocol
 from .accelerator import Accelerator
-from .errors import TrtgateError
-from .records import CaseMeasurement, Launch, Loaded
+from .records import Build, CaseMeasurement, Launch
+from .side import Side
 from .suite_source import SuiteSource
 from .timing import loop
 from .timing.lock import device_lock
+from .worker_handle import LaunchError, WorkerHandle
 
 Step = Callable[[str], None]
-
-
-class LaunchError(TrtgateError):
-    """A worker crashed, hung, ran out of memory or refused; the message says which, and it has been replaced."""
-
-
-class WorkerHandle:
-    """One worker process, seen from the session."""
-
-    def __init__(self, number: int, hello: protocol.Hello, log: Path) -> None:
-        self._log = log
-        environment = dict(os.environ)
-        if hello.uuid:
-            environment["CUDA_VISIBLE_DEVICES"] = hello.uuid
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trtgate.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-                start_new_session=True,
-            )
-        self.number = number
-        self.greeted = False
-        self._unread = b""
-        self.send(hello)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    def send(self, request: protocol.Request) -> None:
-        """Send a request; a worker that is gone is noticed when its reply is awaited."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(protocol.encode(request))
-            self._process.stdin.flush()
-
-    def receive(self, timeout_s: float, doing: str) -> protocol.Reply:
-        """Return the next reply. Raises LaunchError on a crash, a time-out or a Failed reply."""
-        line = self._read_line(timeout_s, doing)
-        reply = protocol.decode_reply(line)
-        if isinstance(reply, protocol.Failed):
-            raise LaunchError(f"{doing}: {reply.reason}")
-        return reply
-
-    def _read_line(self, timeout_s: float, doing: str) -> bytes:
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._unread:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise LaunchError(
-                    f"{doing}: no answer within {timeout_s:.0f} s; raise --trtgate-timeout if it needs longer"
-                )
-            if poller.poll(min(left, 1.0) * 1000):
-                chunk = os.read(descriptor, 1 << 16)
-                if not chunk:
-                    raise LaunchError(f"{doing}: {self._epitaph()}")
-                self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line
-
-    def _epitaph(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-        code = self._process.returncode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            how = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        else:
-            how = f"ended with exit code {code}"
-        with contextlib.suppress(OSError):
-            lines = self._log.read_text(errors="replace").strip().splitlines()
-            if lines:
-                how += f"; last words: {lines[-1].strip()[:200]}"
-        return f"the worker was {how}" if how.startswith("killed") else f"the worker {how}"
-
-    def kill(self) -> None:
-        """End the process and all its children, and reap it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._process.wait()
 
 
 class Session:
@@ -137,12 +39,7 @@ class Session:
         self._launches = launches
         self._timeout_s = timeout_s
         self._rng = random.Random()
-        self._hello = protocol.Hello(
-            source=source,
-            device="cuda" if accelerator.kind == "gpu" else "cpu",
-            uuid=accelerator.uuid,
-            sys_path=[entry for entry in sys.path if entry],
-        )
+        self._side = Side(name="candidate", source=source)
         self._workers: dict[int, WorkerHandle] = {}
 
     def __enter__(self) -> Session:
@@ -159,7 +56,7 @@ class Session:
         for number in range(self._launches):
             if number not in self._workers:
                 log = self._folder / f"worker-{number}.log"
-                self._workers[number] = WorkerHandle(number, self._hello, log)
+                self._workers[number] = WorkerHandle(number, self._side, self._side.hello(self._accelerator), log)
 
     def renew(self) -> None:
         """Replace all workers: what is measured next comes from fresh launches."""
@@ -194,16 +91,28 @@ class Session:
             raise
         return CaseMeasurement(case_id=case_id, launches=list(launches.values()))
 
+    def build_fresh(self, case_id: str, folder: Path) -> Build:
+        """Build a case in a process of its own, which ends with it. Raises LaunchError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        worker = WorkerHandle(-1, self._side, self._side.hello(self._accelerator), self._folder / "builder.log")
+        try:
+            worker.greet(self._timeout_s)
+            request = protocol.BuildCase(case_id=case_id, folder=str(folder))
+            return worker.ask(request, protocol.BuiltReply, self._timeout_s, "building again").build
+        except LaunchError as error:
+            raise LaunchError(f"{case_id}: {error}") from error
+        finally:
+            worker.kill()
+
     def _greet(self, step: Step) -> None:
-        waiting = [worker for worker in self._workers.values() if not worker.greeted]
+        waiting = [worker for worker in self._workers.values() if worker.cases is None]
         if waiting:
             step(f"starting {len(waiting)} workers")
         for worker in waiting:
-            worker.receive(self._timeout_s, f"starting worker {worker.number}")
-            worker.greeted = True
+            worker.greet(self._timeout_s)
 
     def _load(self, case_id: str, artifact: Path | None, step: Step) -> dict[int, Launch]:
-        request = protocol.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
+        path = None if artifact is None else str(artifact)
         step("loading in workers" if artifact else "building in workers")
         first, *others = self._workers.values()
         launches = {}
@@ -211,13 +120,10 @@ class Session:
         groups = ([first], others) if self._accelerator.kind == "gpu" else ([first, *others],)
         for group in groups:
             for worker in group:
-                worker.send(request)
+                worker.send(protocol.Load(case_id=case_id, artifact=path, measure_memory=worker is first))
             for worker in group:
-                reply = worker.receive(self._timeout_s, "loading")
-                assert isinstance(reply, protocol.LoadedReply)
-                launches[worker.number] = Launch(
-                    loaded=reply.loaded if worker is first else _without_memory(reply.loaded)
-                )
+                loaded = worker.receive(protocol.LoadedReply, self._timeout_s, "loading").loaded
+                launches[worker.number] = Launch(loaded=loaded)
         return launches
 
     def _take_turns(self, launches: dict[int, Launch], step: Step) -> None:
@@ -229,17 +135,12 @@ class Session:
                 order = list(self._workers.values())
                 self._rng.shuffle(order)
                 for worker in order:
-                    worker.send(protocol.Measure(plan=plan, seed=self._rng.getrandbits(32)))
-                    reply = worker.receive(self._timeout_s, "measuring")
-                    assert isinstance(reply, protocol.TurnReply)
+                    request = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
+                    reply = worker.ask(request, protocol.TurnReply, self._timeout_s, "measuring")
                     launches[worker.number].turns.append(reply.turn)
 
     def _ask_all(self, request: protocol.Request, doing: str) -> None:
         for worker in self._workers.values():
             worker.send(request)
         for worker in self._workers.values():
-            worker.receive(self._timeout_s, doing)
-
-
-def _without_memory(loaded: Loaded) -> Loaded:
-    return Loaded(seconds=loaded.seconds)
+            worker.receive(protocol.Ready, self._timeout_s, doing)

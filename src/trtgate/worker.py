@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from . import protocol
+from . import moved_tree, protocol
 from .errors import TrtgateError, one_line
 from .records import Loaded, Turn
 
@@ -29,6 +29,8 @@ class Worker:
 
     def __init__(self, hello: protocol.Hello) -> None:
         sys.path += [entry for entry in hello.sys_path if entry not in sys.path]
+        if hello.moved is not None:
+            moved_tree.relocate(sys.path, *hello.moved)
         import torch
 
         from . import building  # imports torch: only here, and once
@@ -37,45 +39,89 @@ class Worker:
         self._building = building
         self._device = hello.device
         self._gpu = hello.device == "cuda"
+        self._uuid = hello.uuid
+        self._moved = hello.moved
         self._inference: Any = None
         self._monitor: Any = None
         self._spin: Any = None
+        self._settled = not self._gpu
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
-        if self._gpu:
-            self._start_gpu(hello.uuid)
         self._suite = hello.source.load()
+        self._check_origin()
 
-    def _start_gpu(self, uuid: str) -> None:
+    def cases(self) -> list[str]:
+        """Return the ids of the suite's cases."""
+        return list(self._suite.cases)
+
+    def _start_gpu(self) -> None:
+        """Take the device: only when there is something to do, since a context takes half a gigabyte."""
+        if not self._gpu or self._monitor is not None:
+            return
         from .timing.gpu_state import GpuMonitor
         from .timing.spin import Spin
 
         self._torch.cuda.init()
-        self._monitor = GpuMonitor(uuid)
+        self._monitor = GpuMonitor(self._uuid)
         self._spin = Spin()
+
+    def _case(self, case_id: str) -> Any:
+        case = self._suite.cases.get(case_id)
+        if case is None:
+            raise TrtgateError(f"case {case_id} is not in the suite as a fresh process loads it")
+        return case
+
+    def _check_origin(self) -> None:
+        if self._moved is not None:
+            moved_tree.check_origin(*self._moved)
+
+    def build(self, request: protocol.BuildCase) -> protocol.BuiltReply:
+        """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
+        self.unload()
+        self._start_gpu()
+        case = self._case(request.case_id)
+        inference, build = self._building.checked(case, self._device, lambda _step: None)
+        self._check_origin()
+        stored = self._building.save(case, inference, Path(request.folder))
+        del inference
+        self.unload()
+        return protocol.BuiltReply(build, stored)
 
     def load(self, request: protocol.Load) -> Loaded:
         """Load or build a case and run it once."""
         self.unload()
-        start = time.perf_counter()
-        case = self._suite.cases.get(request.case_id)
-        if case is None:
-            raise TrtgateError(f"case {request.case_id} is not in the suite as a fresh process loads it")
+        self._start_gpu()
+        case = self._case(request.case_id)
+        if request.measure_memory and not self._settled:
+            self._load(case, request.artifact)  # what the libraries take once for all is not this case's
+            self.unload()
+            self._settled = True
         before = self._used_bytes()
-        if request.artifact is not None:
-            self._inference = self._building.load(case, Path(request.artifact), self._device)
+        start = time.perf_counter()
+        self._load(case, request.artifact)
+        seconds = time.perf_counter() - start
+        used = self._used_bytes() - before if self._gpu and request.measure_memory else None
+        delay = 0.0
+        if request.delay:
+            from .timing.delay import delayed
+
+            self._inference, delay = delayed(self._inference, request.delay, self._spin)
+        return Loaded(seconds=seconds, gpu_memory_bytes=used, delay=delay)
+
+    def _load(self, case: Any, artifact: str | None) -> None:
+        if artifact is not None:
+            self._inference = self._building.load(case, Path(artifact), self._device)
         else:
             module, inputs = self._building.make(case, self._device)
             self._inference = self._building.build(case, module, inputs, lambda _step: None)
         self._inference()
         self._synchronize()
-        used = self._used_bytes() - before if self._gpu else None
-        return Loaded(seconds=time.perf_counter() - start, gpu_memory_bytes=used)
+        self._check_origin()
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
         self._inference = None
         gc.collect()
-        if self._gpu:
+        if self._monitor is not None:
             self._torch.cuda.empty_cache()
 
     def measure(self, request: protocol.Measure) -> Turn:
@@ -96,7 +142,7 @@ class Worker:
         from .timing.host import HostClock
         from .timing.loop import measure
 
-        canary = cpu_canary()
+        canary = cpu_canary() if request.plan.canary else {}
         clock, monitor = HostClock(self._inference), CpuMonitor()
         captures, _, steady = measure(clock, request.plan, lambda: (None, monitor.void_reason()))
         return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary)
@@ -110,7 +156,7 @@ class Worker:
         from .timing.loop import measure
 
         plan, call, note = request.plan, self._inference, ""
-        canary = gpu_canary(self._spin)
+        canary = gpu_canary(self._spin) if plan.canary else {}
         clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(
             call, self._spin, random.Random(request.seed), call.place_inputs
         )
@@ -120,7 +166,7 @@ class Worker:
             note = f"no CUDA graph ({error}); timed with queued events"
             clock = CudaEventsClock(call, self._spin)
             captures, states, steady = measure(clock, plan, self._monitor.watch)
-        tail_us = clock.tail(plan.tail_calls)
+        tail_us = clock.tail(plan.tail_calls) if plan.tail_calls else []
         clock.close()
         host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s)
         return Turn(
@@ -145,7 +191,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     for line in requests:
         reply = _answer(worker, line)
         if isinstance(reply, Worker):
-            worker, reply = reply, protocol.Ready()
+            worker, reply = reply, protocol.Greeting(reply.cases())
         replies.write(protocol.encode(reply))
         replies.flush()
         if isinstance(reply, protocol.Failed):
@@ -159,6 +205,8 @@ def _answer(worker: Worker | None, line: bytes) -> protocol.Reply | Worker:
             return Worker(request)
         if worker is None:
             raise TrtgateError("a worker's first message must be Hello")
+        if isinstance(request, protocol.BuildCase):
+            return worker.build(request)
         if isinstance(request, protocol.Load):
             return protocol.LoadedReply(worker.load(request))
         if isinstance(request, protocol.Measure):

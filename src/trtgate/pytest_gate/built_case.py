@@ -1,4 +1,4 @@
-"""A case built once for all its tests, and compared with eager."""
+"""A case built once for all its tests, when the first of them asks, and compared with eager."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from ..records import Build
 
 if TYPE_CHECKING:
     from ..building import Inference
-    from ..gate import Gate
+    from .run import GateRun
+
+Step = Callable[[str], None]
 
 
 class BuiltCase:
-    """A case that was built and compared with eager, or the reason why it could not be."""
+    """A case that is built and compared with eager when it is first asked for, or the reason why it could not be."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, run: GateRun) -> None:
         self.case = case
         self.inference: Inference | None = None
         self.artifact: Path | None = None
         self.build: Build | None = None
-        self.problem = ""
+        self._run = run
+        self._problem: str | None = None
 
     def check(self) -> None:
-        """Raise TrtgateError when the case could not be built, or its output is wrong."""
-        if self.problem:
-            raise TrtgateError(self.problem)
+        """Build the case if that was not done yet. Raises TrtgateError when it can't be, or its output is wrong."""
+        if self._problem is None:
+            with self._run.progress(self.case.id) as step:
+                self._problem = self._build(step)
+        if self._problem:
+            raise TrtgateError(self._problem)
 
     def free(self) -> None:
         """Give the memory back, the device's too, and the disk."""
+        if self._problem is None:
+            return
         self.inference = None
         if self.artifact is not None:
             shutil.rmtree(self.artifact, ignore_errors=True)
@@ -43,37 +51,20 @@ class BuiltCase:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _build(self, step: Step) -> str:
+        """Build; whatever goes wrong (memory and user code too) is this case's problem alone, and is returned."""
+        from .. import building
 
-def build(case: Case, gate: Gate, step: Callable[[str], None]) -> BuiltCase:
-    """Build a case; whatever goes wrong (memory and user code too) is this case's problem alone."""
-    built = BuiltCase(case)
-    try:
-        _build(built, gate, step)
-    except TrtgateError as error:
-        built.problem = str(error)
-    except Exception as error:
-        built.problem = f"case {case.id}: {one_line(error)}"
-    return built
-
-
-def _build(built: BuiltCase, gate: Gate, step: Callable[[str], None]) -> None:
-    from .. import accuracy, building
-
-    case, device = built.case, "cuda" if gate.accelerator.kind == "gpu" else "cpu"
-    step("making the model")
-    module, inputs = building.make(case, device)
-    eager = building.eager_output(case, module, inputs)
-    if not accuracy.all_finite(eager):
-        raise TrtgateError(
-            f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
-        )
-    step(f"building with {case.settings.frontend}")
-    inference = building.build(case, module, inputs, step)
-    problem = accuracy.compare(eager, inference()).problem(building.arithmetic(case))
-    if problem:
-        raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
-    folder = gate.artifact_folder(case)
-    built.artifact = folder if building.save(case, inference, folder) else None
-    sizes = inference.compiled.engine_bytes
-    built.build = Build(build_s=inference.compiled.build_s, engines=len(sizes), engine_bytes=sum(sizes))
-    built.inference = inference
+        device = "cuda" if self._run.accelerator.kind == "gpu" else "cpu"
+        try:
+            inference, build = building.checked(self.case, device, step)
+            folder = self._run.gate.folder.private(self.case.model.name)
+            self.artifact = folder if building.save(self.case, inference, folder) else None
+            self.inference, self.build = inference, build
+            if inference.compiled.coverage is not None:
+                self._run.coverage_of_builds[self.case.id] = inference.compiled.coverage
+        except TrtgateError as error:
+            return str(error)
+        except Exception as error:
+            return f"case {self.case.id}: {one_line(error)}"
+        return ""

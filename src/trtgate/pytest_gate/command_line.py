@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from .. import limits
+from ..base import BaseRequest
 from ..cases import Selection
 from ..errors import TrtgateError
 from ..options import Options
@@ -75,6 +76,24 @@ def add(parser: pytest.Parser) -> None:
         help=f"Fail when one is lacking: {', '.join(REQUIRABLE)}.",
     )
     option(
+        "--trtgate-base",
+        metavar="REVISION",
+        default="",
+        help="Measure beside a git revision, in a worktree of its own, instead of comparing with stored baselines.",
+    )
+    option(
+        "--trtgate-base-python",
+        metavar="PATH",
+        default="",
+        help="Measure beside another Python's environment; the code is that of --trtgate-base, or this one.",
+    )
+    option(
+        "--trtgate-base-setup",
+        metavar="COMMAND",
+        default="",
+        help="Run in the base's worktree first, such as what builds an extension.",
+    )
+    option(
         "--trtgate-zoo",
         action="store_true",
         help="Coverage tests of some 90 well-known models too.",
@@ -121,6 +140,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         selection=_selection(config),
         baselines=config.rootpath / config.getini("trtgate_baselines"),
         compare=comparing or (update and not timing_off),
+        base=_base(config, comparing=comparing, timing_off=timing_off),
         compare_file=_compare_file(config),
         update=update,
         accepted=tuple(get("trtgate_accept")),
@@ -132,6 +152,25 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         zoo=get("trtgate_zoo"),
         timing_off=timing_off,
     )
+
+
+def _base(config: pytest.Config, *, comparing: bool, timing_off: str) -> BaseRequest | None:
+    get = config.getoption
+    request = BaseRequest(
+        revision=get("trtgate_base"), python=get("trtgate_base_python"), setup=get("trtgate_base_setup")
+    )
+    if not request.revision and not request.python:
+        if request.setup:
+            raise TrtgateError("--trtgate-base-setup makes a base ready: name it with --trtgate-base")
+        return None
+    other = "--trtgate-update-baselines" if get("trtgate_update_baselines") else "--benchmark-compare" * comparing
+    if other:
+        raise TrtgateError(
+            f"a base is measured beside the candidate, {other} is about stored baselines: drop one of them"
+        )
+    if timing_off:
+        raise TrtgateError(f"a comparison with a base needs timing, and {timing_off}: drop one of the two")
+    return request
 
 
 def _check_found(source: SuiteSource) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 
 from ..cases import Case
-from .built_case import BuiltCase, build
+from .built_case import BuiltCase
 from .coverage_tests import CoverageGate
 from .latency_gate import TIMER, LatencyGate
 from .markers import marker_limits
@@ -22,12 +22,8 @@ def trtgate_case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="session")
 def compiled(request: pytest.FixtureRequest, trtgate_case: Case) -> Generator[BuiltCase]:
-    """The case built once for all tests of it, compared with eager, its artifact stored for the workers."""
-    run = request.config.stash[RUN]
-    with run.progress(trtgate_case.id) as step:
-        built = build(trtgate_case, run.gate, step)
-    if built.inference is not None and built.inference.compiled.coverage is not None:
-        run.coverage_of_builds[trtgate_case.id] = built.inference.compiled.coverage
+    """The case, built once for all tests of it when the first asks, compared with eager, its artifact stored."""
+    built = BuiltCase(trtgate_case, request.config.stash[RUN])
     yield built
     built.free()
 

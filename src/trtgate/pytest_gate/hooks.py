@@ -159,7 +159,7 @@ class Hooks:
             with _refusals():
                 reruns.refuse(item for item in latency if _case_id(item) in runnable)
         if runnable and not self._run.options.timing_off:
-            self._run.gate.cases_collected = len(runnable)
+            self._run.gate.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
         bare = self._run.options.compare and self._run.options.compare_file is None
@@ -182,7 +182,8 @@ class Hooks:
         if self._run.accelerator.kind == "gpu":
             _require_usable_gpu(self._run.accelerator)
         if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
-            self._run.gate.start()
+            with _refusals():
+                self._run.gate.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -45,24 +45,35 @@ class LatencyGate:
 
     def __call__(self, benchmark: Any, built: BuiltCase) -> None:
         """Fail, skip or pass the calling test. Raises TrtgateError when the case is wrong or can't be measured."""
-        options, gate, case = self._run.options, self._run.gate, _held_to(self._limits, built.case)
+        options, case = self._run.options, _held_to(self._limits, built.case)
         if options.timing_off:
             pytest.skip(f"not timed: {options.timing_off}")
         self._run.failed.add(case.id)  # until it is known to be otherwise
         try:
-            built.check()
-            assert built.build is not None
-            with self._run.progress(case.id) as step:
-                result = gate.run(case, built.artifact, built.build, step)
-            self._hand_over(benchmark, case, result)
+            result = self._measured_beside_base(case) if options.base else self._measured(case, built)
+            if result.measurement.launches:
+                self._hand_over(benchmark, case, result)
+                self._run.benchmarks[case.id] = benchmark
         except BaseException:
             benchmark.has_error = True
             raise
-        self._run.benchmarks[case.id] = benchmark
         with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
             self._run.save()
         self._run.failed.discard(case.id)
         self._conclude(benchmark, case, result)
+
+    def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
+        built.check()
+        assert built.build is not None
+        with self._run.progress(case.id) as step:
+            result = self._run.gate.run(case, built.artifact, built.build, step)
+        if self._run.options.update and result.stored and built.artifact is not None:
+            self._run.gate.keep(case, built.artifact)
+        return result
+
+    def _measured_beside_base(self, case: Case) -> CaseResult:
+        with self._run.progress(case.id) as step:
+            return self._run.gate.run_against_base(case, step)
 
     def _hand_over(self, benchmark: Any, case: Case, result: CaseResult) -> None:
         seconds = [us * 1e-6 for us in result.measurement.blocks_us()]

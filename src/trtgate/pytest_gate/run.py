@@ -138,5 +138,5 @@ class GateRun:
 
     @property
     def judges(self) -> bool:
-        """Whether latencies are compared with a baseline of ours."""
-        return self.options.compare and not self.baseline_problem
+        """Whether latencies are compared with a baseline of ours, or with a base."""
+        return self.options.base is not None or (self.options.compare and not self.baseline_problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..records import DEVICE, HOST
+from ..metrics import EXACT, METRICS
 from ..verdict import Judgement, Verdict
 from .columns import first_few
 
@@ -15,13 +15,19 @@ _SAYS = {
     Verdict.UNCONFIRMED: "looked slower, and fresh launches did not confirm it",
     Verdict.UNDERPOWERED: "can't be told from noise at its limit",
 }
+_SAYS_OF_COUNTS = {
+    Verdict.REGRESSED: "got worse",
+    Verdict.UNCONFIRMED: "looked worse, and doing it again did not confirm it",
+}
 
 
 def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], primary: str) -> str:
     """Say what a verdict rests on: case, metric, baseline, now, change with interval, limit."""
     shown = [judgement for judgement in judgements if judgement.verdict is verdict]
     shown = shown or [judgement for judgement in judgements if judgement.metric == primary]
-    said = f"{case_id} {_SAYS[verdict]}: " + "; ".join(_figures(judgement) for judgement in shown)
+    timed = all(METRICS[judgement.metric].unit in ("us", "s") for judgement in shown)
+    says = _SAYS[verdict] if timed else _SAYS_OF_COUNTS.get(verdict, _SAYS[verdict])
+    said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
     if verdict is Verdict.UNDERPOWERED:
         seen = shown[0]
         said += (
@@ -39,10 +45,24 @@ def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> s
 
 
 def _figures(judgement: Judgement) -> str:
+    metric = METRICS[judgement.metric]
+    values = f"{metric.title} {value(judgement.baseline, metric.unit)} → {value(judgement.now, metric.unit)}"
+    if judgement.metric in EXACT:
+        change = f" ({judgement.change:+.2%})" * (judgement.baseline > 0)
+        return f"{values}{change}, limit {percent(judgement.limit)}"
     return (
-        f"{metric_name(judgement.metric)} {duration(judgement.baseline)} → {duration(judgement.now)}, "
-        f"{judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), limit {percent(judgement.limit)}"
+        f"{values}, {judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), "
+        f"limit {percent(judgement.limit)}"
     )
+
+
+def value(number: float, unit: str) -> str:
+    """Return a metric's value with a readable unit."""
+    if unit == "us":
+        return duration(number)
+    if unit == "s":
+        return f"{number:.3g} s"
+    return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else f"{number:,.3g}"
 
 
 def duration(us: float) -> str:
@@ -53,8 +73,3 @@ def duration(us: float) -> str:
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage of three digits."""
     return f"{fraction * 100:.3g} %"
-
-
-def metric_name(metric: str) -> str:
-    """Return what a metric is called in a sentence."""
-    return {DEVICE: "device latency", HOST: "host latency"}.get(metric, "enqueue time")

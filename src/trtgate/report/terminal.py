@@ -33,7 +33,8 @@ class Row(msgspec.Struct, kw_only=True):
 
     case_id: str
     verdict: Verdict | None
-    latency_us: float
+    latency_us: float | None
+    """None where it was not measured."""
     judgement: Judgement | None
     """The primary metric's."""
     others: dict[str, float]
@@ -52,13 +53,14 @@ def table(rows: Sequence[Row], *, width: int, color: bool) -> str:
     host = any(HOST in row.others for row in rows)
     columns = Table(box=None, pad_edge=False, header_style="bold")
     columns.add_column("case", overflow="fold")
-    names = ["latency", "baseline", "change", *(["host", "enqueue"] if host and width >= 120 else [])]
+    names = ["latency", "baseline", "change", "detects", *(["host", "enqueue"] if host and width >= 120 else [])]
     for name in names:
         columns.add_column(name, justify="right", no_wrap=True)
     columns.add_column("verdict", no_wrap=True)
     for row in sorted(rows, key=_badness):
-        cells = [row.case_id, duration(row.latency_us), *_compared(row.judgement)]
-        if len(names) > 3:
+        latency = "" if row.latency_us is None else duration(row.latency_us)
+        cells = [row.case_id, latency, *_compared(row.judgement)]
+        if len(names) > 4:
             cells += [duration(row.others[m]) if m in row.others else "" for m in (HOST, ENQUEUE)]
         said = row.verdict or "measured"
         columns.add_row(*cells, Text(said, style=STYLES[row.verdict] if row.verdict else ""))
@@ -67,11 +69,11 @@ def table(rows: Sequence[Row], *, width: int, color: bool) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def _compared(judgement: Judgement | None) -> tuple[str, str]:
+def _compared(judgement: Judgement | None) -> tuple[str, str, str]:
     if judgement is None:
-        return "", ""
+        return "", "", ""
     half = (judgement.high - judgement.low) / 2
-    return duration(judgement.baseline), f"{judgement.change:+.2%} ± {half:.2%}"
+    return duration(judgement.baseline), f"{judgement.change:+.2%} ± {half:.2%}", f"{judgement.detectable:.2%}"
 
 
 def _badness(row: Row) -> tuple[int, float]:

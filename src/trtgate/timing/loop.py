@@ -19,13 +19,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     turns: int = 2
     """Turns each launch gets with a case; between them the others measure, so that drift meets all alike."""
     captures: int = 12
+    discard: int = 0
+    """Captures before these that are replayed and thrown away: after another process had the GPU, the first one may
+    lie in a faster place than all that follow (docs/decisions.md)."""
     blocks: int = 2
     block_s: float = 0.010
     max_calls: int = 100
+    warm: bool = True
+    """Whether to warm up first; a turn that follows close upon another of the same case need not."""
     warmup_s: float = 0.2
     max_warmup_s: float = 3.0
     host_s: float = 0.15
     tail_calls: int = 100
+    canary: bool = True
 
 
 ON_GPU = Plan()
@@ -33,6 +39,19 @@ ON_CPU = Plan(
     turns=1, captures=1, blocks=4, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
 )  # fmt: skip
 """A block on a CPU is 50 ms or one call (DESIGN §4). One turn: a second one would mostly warm up again."""
+
+PAIR_ON_GPU = Plan(
+    turns=1, captures=1, discard=1, blocks=2, warm=False, host_s=0.02, tail_calls=0, canary=False
+)  # fmt: skip
+"""One block of a quadruple: a new capture for each, a throw-away one before it, since the other side had the GPU."""
+PAIR_ON_CPU = Plan(
+    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False
+)  # fmt: skip
+WARM_UP_ON_GPU = Plan(turns=1, captures=1, blocks=1, host_s=0.02, tail_calls=0)
+WARM_UP_ON_CPU = Plan(
+    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
+)  # fmt: skip
+"""What either side runs before its first quadruple; it is not counted, but its canary is."""
 
 Watched = tuple[GpuState | None, str]
 """The GPU's state during a block, and why the block does not count: empty when it does."""
@@ -58,12 +77,14 @@ def measure(
     captures: list[Capture] = []
     states: list[GpuState] = []
     calls, steady = 1, True
-    for number in range(plan.captures):
+    for number in range(plan.discard + plan.captures):
         clock.arm()
         if number == 0:
             calls, steady = warm_up(clock, plan)
         else:
             clock.block(calls, _nothing)
+        if number < plan.discard:
+            continue
         watch()  # what happened before the first block is not held against it
         capture = Capture(blocks_us=[], replays=calls)
         while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * plan.blocks:
@@ -81,8 +102,13 @@ def measure(
 
 
 def warm_up(clock: Clock, plan: Plan) -> tuple[int, bool]:
-    """Run blocks for `warmup_s` and until their medians stand still; returns (calls a block, whether they did)."""
+    """Run blocks for `warmup_s` and until their medians stand still; returns (calls a block, whether they did).
+
+    Where the plan asks for no warm-up a single call must do: the case was warmed up before.
+    """
     calls = calls_per_block(max(clock.block(1, _nothing), 1e-3), plan)
+    if not plan.warm:
+        return calls, True
     blocks: list[float] = []
     start = time.perf_counter()
     while True:

@@ -11,13 +11,13 @@ class Spin:
     """Spin kernels of a wanted length; how many cycles a microsecond has is measured once."""
 
     def __init__(self) -> None:
-        self._cycles_per_us = 1_000.0
+        self.cycles_per_us = 1_000.0
         for _ in range(2):  # the first also loads the kernel and raises the clock
-            self._cycles_per_us = 2_000_000 / self.timed_us(2_000_000)
+            self.cycles_per_us = 2_000_000 / self.timed_us(2_000_000)
 
     def queue(self, us: float) -> None:
         """Queue a kernel of about `us` microseconds, at most MAX_SPIN_US."""
-        torch.cuda._sleep(int(min(max(us, 20.0), MAX_SPIN_US) * self._cycles_per_us))
+        torch.cuda._sleep(int(min(max(us, 20.0), MAX_SPIN_US) * self.cycles_per_us))
 
     @staticmethod
     def timed_us(cycles: int) -> float:

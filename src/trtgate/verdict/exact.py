@@ -8,8 +8,9 @@ from .terms import Judgement, Verdict
 def judge_exact(metric: str, now: float, baseline: float, *, limit: float, resolution: float = 0.0) -> Judgement:
     """Judge a counted metric, of which more is worse: beyond `baseline`·(1 + `limit`) it is `regressed`.
 
-    Differences up to `resolution` count as none. Of a baseline of 0 the change is the count itself. Assumes that the same code gives the same count; where that may fail
-    (engines of another build), the caller counts again before it believes a regression.
+    Differences up to `resolution` count as none. Of a baseline of 0 the change is the count itself. Assumes that the
+    same code gives the same count; where that may fail (engines of another build), the caller counts again before it
+    believes a regression.
     """
     change = now / baseline - 1 if baseline > 0 else now
     verdict = Verdict.UNCHANGED
