@@ -34,7 +34,7 @@ def check_origin(old: str, new: str) -> None:
     """
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not file:
+        if not file or not Path(file).is_file() or not Path(file).is_absolute():
             continue
         path = Path(file).resolve()
         foreign = not path.is_relative_to(old) or path.is_relative_to(new) or path.is_relative_to(OURS)

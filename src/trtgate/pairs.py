@@ -18,7 +18,7 @@ from .timing import loop
 from .timing.lock import device_lock
 from .worker_handle import LaunchError, WorkerHandle
 
-RETRIES = 3
+RETRIES = 20
 """How often a turn of which no block counts is asked for again."""
 BASE, CANDIDATE = "base", "candidate"
 

@@ -27,7 +27,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Run:
+def gate_run(tmp_path: Path) -> Run:
     """Run pytest with the plugin in a folder, as a user does; returns the finished process."""
 
     def run(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:

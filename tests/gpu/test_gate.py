@@ -25,33 +25,41 @@ INI = "[pytest]\ntrtgate_suite = suite_of_mine.py\ntrtgate_require = gpu\n"
 CASE = "net-dynamo-fp16-b1-mbs5"
 
 
-def test_record_compare_regress_accept(gate: Run, tmp_path: Path) -> None:
+def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
     (tmp_path / "suite_of_mine.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text(INI)
 
-    recorded = gate("suite_of_mine.py", "--trtgate-update-baselines")
+    recorded = gate_run("suite_of_mine.py", "--trtgate-update-baselines")
     assert recorded.returncode == 0
     (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
 
-    same = gate("suite_of_mine.py", "--benchmark-compare", "--trtgate-require=gpu,baseline")
+    (kept,) = (tmp_path / ".trtgate" / "baseline-artifacts").glob("*/*/manifest.json")
+    assert CASE in kept.read_text()
+
+    same = gate_run("suite_of_mine.py", "--benchmark-compare", "--trtgate-require=gpu,baseline")
     assert same.returncode == 0
     assert f"{CASE} is slower" not in same.stdout
 
     before = baseline.read_bytes()
-    slower = gate("suite_of_mine.py", "--trtgate-update-baselines", "--junit-xml=junit.xml", DEPTH="18")
+    slower = gate_run("suite_of_mine.py", "--trtgate-update-baselines", "--junit-xml=junit.xml", DEPTH="18")
     assert slower.returncode == 1
     assert f"{CASE} is slower: device latency" in slower.stdout
+    assert "not measured beside the baseline's compiled module" not in slower.stdout
+    (run,) = sorted((tmp_path / ".trtgate" / "runs").glob("*.json"))[-1:]
+    (regressed,) = json.loads(run.read_text())["benchmarks"]
+    said = {judgement["metric"]: judgement for judgement in regressed["extra_info"]["trtgate"]["judgements"]}
+    assert "fresh pairs" in said["device"]["evidence"]
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
     assert baseline.read_bytes() == before
 
-    accepted = gate("suite_of_mine.py", "--trtgate-update-baselines", f"--trtgate-accept={CASE}", DEPTH="18")
+    accepted = gate_run("suite_of_mine.py", "--trtgate-update-baselines", f"--trtgate-accept={CASE}", DEPTH="18")
     assert accepted.returncode == 0
     (stored,) = json.loads(baseline.read_text())["benchmarks"]
     assert len(stored["extra_info"]["trtgate"]["sessions"]) == 1
     assert stored["extra_info"]["trtgate"]["figures"]["engines"] == 1
 
 
-def test_a_model_that_compiles_wrong_is_neither_timed_nor_stored(gate: Run, tmp_path: Path) -> None:
+def test_a_model_that_compiles_wrong_is_neither_timed_nor_stored(gate_run: Run, tmp_path: Path) -> None:
     wrong = SUITE.replace(
         "    return torch.nn.Sequential(*layers).eval(),",
         "    class Wrong(torch.nn.Sequential):\n"
@@ -61,16 +69,16 @@ def test_a_model_that_compiles_wrong_is_neither_timed_nor_stored(gate: Run, tmp_
     )
     (tmp_path / "suite_of_mine.py").write_text(wrong)
     (tmp_path / "pytest.ini").write_text(INI)
-    done = gate("suite_of_mine.py", "--trtgate-update-baselines")
+    done = gate_run("suite_of_mine.py", "--trtgate-update-baselines")
     assert done.returncode == 1
     assert "differs from eager: relative L2" in done.stdout
     assert not list(tmp_path.glob("baselines/*/latency.json"))
 
 
-def test_a_gpu_that_torch_cannot_use_is_exit_4(gate: Run, tmp_path: Path) -> None:
+def test_a_gpu_that_torch_cannot_use_is_exit_4(gate_run: Run, tmp_path: Path) -> None:
     (tmp_path / "suite_of_mine.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text(INI)
     (tmp_path / "conftest.py").write_text("import torch\ntorch.cuda.is_available = lambda: False\n")
-    done = gate("suite_of_mine.py", "--benchmark-compare")
+    done = gate_run("suite_of_mine.py", "--benchmark-compare")
     assert done.returncode == 4
     assert "can't use it" in done.stdout + done.stderr

@@ -43,24 +43,30 @@ class Ending:
                 self._run.lines.append(f"stored: {baselines.describe(change)}")
 
     def _report_missing(self, session: pytest.Session) -> None:
-        missing = self._run.gate.missing(self._run.failed)
+        base = self._run.options.base
+        excused = self._run.failed | set(self._run.suite.cases if base else ())  # a base is run case by case
+        missing = self._run.gate.missing(excused)
         if not missing:
             return
         stopped = session.shouldstop or session.shouldfail
         full = self._run.latency_cases == set(self._run.suite.cases) and not stopped
         reasons = {case_id: self._run.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing}
         if not full:
-            self._run.lines.append(f"not run, as asked: {len(missing)} cases of the baseline")
+            self._run.lines.append(f"not run, as asked: {len(missing)} cases of the {'base' if base else 'baseline'}")
             return
         for case_id, reason in reasons.items():
-            self._run.lines.append(f"MISSING: {case_id} is in the baseline and was not measured: {reason}")
-        self._run.lines.append("what is gone for good: trtgate baseline remove CASE")
+            where = f"base {base}" if base else "baseline"
+            self._run.lines.append(f"MISSING: {case_id} is in the {where} and was not measured: {reason}")
+        if base is None:
+            self._run.lines.append("what is gone for good: trtgate baseline remove CASE")
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines."""
         self._add_folded_lines()
+        if "gate" in self._run.__dict__:
+            self._run.lines += self._run.gate.lines
         if not self._run.benchmarks and not self._run.lines:
             return
         terminalreporter.section("trtgate")

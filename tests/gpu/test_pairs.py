@@ -1,0 +1,110 @@
+"""Base and candidate side by side on a real GPU: the same is the same, a known delay is found, `ab` end to end."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trtgate import building, evidence
+from trtgate.accelerator import detect
+from trtgate.metrics import METRICS
+from trtgate.paired_gate import PairedGate
+from trtgate.pairs import Artifacts, PairSession
+from trtgate.side import Side
+from trtgate.suite_source import SuiteSource
+from trtgate.verdict import Verdict
+
+from .conftest import ROOT, Run
+
+CASE = "resnet50-dynamo-fp16-b8-mbs5"
+TESTS = 100
+
+
+def quiet(_step: str) -> None: ...
+
+
+def default_limit(metric: str) -> float:
+    return METRICS[metric].limit
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    case = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py").load().cases[CASE]
+    inference, build = building.checked(case, "cuda", quiet)
+    assert build.engines == 1
+    assert build.pytorch_operators == 0
+    assert 0 < build.output_error < 3e-2
+    folder = tmp_path_factory.mktemp("artifact")
+    assert building.save(case, inference, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairedGate]:
+    source = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py")
+    sides = (Side(name=name, source=source) for name in ("base", "candidate"))
+    session = PairSession(*sides, detect(), tmp_path_factory.mktemp("logs"), timeout_s=300)
+    yield PairedGate(session)
+    session.close()
+
+
+def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedGate, artifact: Path) -> None:
+    screened = gate.screen(CASE, Artifacts(base=artifact, candidate=artifact), default_limit, TESTS, quiet)
+    found = {judgement.metric: judgement for judgement in screened.judgements}
+    print(found)
+    assert screened.candidate.clock == "cuda_graph"
+    assert found["device"].verdict is Verdict.UNCHANGED
+    assert abs(found["device"].change) < 0.01
+    assert found["host"].verdict is not Verdict.REGRESSED
+    memory = [evidence.figures(side)["gpu_memory_bytes"] for side in (screened.base, screened.candidate)]
+    print(memory)
+    assert memory[0] == pytest.approx(memory[1], rel=0.05)
+    assert memory[0] > 40e6
+
+
+def test_a_known_delay_is_suspected_and_confirmed_by_fresh_pairs(gate: PairedGate, artifact: Path) -> None:
+    slower = Artifacts(base=artifact, candidate=artifact, delay=0.03)
+    screened = gate.screen(CASE, slower, default_limit, TESTS, quiet)
+    print(screened.judgements)
+    assert screened.judgements[0].verdict is Verdict.REGRESSED
+    (device,) = gate.confirm(CASE, slower, ["device"], default_limit, TESTS, quiet)
+    print(device)
+    assert device.verdict is Verdict.REGRESSED
+    assert device.change == pytest.approx(0.03, abs=0.01)
+    assert "fresh pairs" in device.evidence
+
+
+SUITE = """
+import trtgate
+from depth import DEPTH
+
+@trtgate.model(frontends=("dynamo",), precisions=("fp16",), batches=(1,))
+def net(batch):
+    import torch
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 64, 3, padding=1)]
+    for _ in range(DEPTH):
+        layers += [torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers).eval(), torch.randn(batch, 3, 64, 64)
+"""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_ab_against_a_revision_passes_unchanged_and_fails_what_got_slower(gate_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "suite_of_mine.py").write_text(SUITE)
+    (tmp_path / "depth.py").write_text("DEPTH = 12\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite_of_mine.py\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "base"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    ab = ("-m", "trtgate_latency", "suite_of_mine.py", "--trtgate-base=HEAD", "--trtgate-require=gpu,baseline")
+    same = gate_run(*ab)
+    assert same.returncode == 0
+    (tmp_path / "depth.py").write_text("DEPTH = 16\n")
+    slower = gate_run(*ab)
+    assert slower.returncode == 1
+    assert "net-dynamo-fp16-b1-mbs5 is slower: device latency" in slower.stdout
+    assert not list((tmp_path / ".trtgate").glob("base-*"))
