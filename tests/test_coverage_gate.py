@@ -137,6 +137,19 @@ def test_nothing_stored_fails_where_a_baseline_is_required(suite: Folder) -> Non
     run.stdout.fnmatch_lines([f"{CASE} has no stored coverage*(--trtgate-require=baseline)*"])
 
 
+def test_lost_coverage_of_a_quarantined_case_passes_with_a_line(suite: Folder) -> None:
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines")
+    before = file_of(suite).read_bytes()
+    held = "min_block_sizes=[1], quarantine=trtgate.quarantine('issue 12', until='9999-12-31')"
+    (suite.path / "suite.py").write_text(SUITE.replace("min_block_sizes=[1]", held))
+    lost = suite.pytest(*COVERAGE, "--trtgate-update-baselines", "-n", "1", NET="lost")
+    assert lost.ret == 0
+    lost.stdout.fnmatch_lines(
+        [f"{CASE}*regressed", f"quarantined until 9999-12-31 (issue 12): {CASE} lost coverage since *"]
+    )
+    assert file_of(suite).read_bytes() == before
+
+
 def test_without_torch_tensorrt_coverage_is_skipped_with_the_reason(suite: Folder) -> None:
     (suite.path / "conftest.py").write_text(
         "from trtgate import torch_trt\ntorch_trt.unavailable = lambda: 'not here'\n"

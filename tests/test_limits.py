@@ -74,6 +74,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         selection=Selection(),
         baselines=Path(),
         compare=True,
+        base=None,
         compare_file=None,
         update=False,
         accepted=(),

@@ -182,6 +182,7 @@ UNRELATED = 'parser.addoption("--retries", type=int)'
         (RETRY, "", "", ""),
         (RETRY, "--retries=1", "", "--retries=1"),
         (RETRY, "-o retries=1", "", "ini key retries=1"),
+        (RETRY, "-o retries=0", "", "any text there retries"),
         (RETRY, "", "flaky(retries=1)", "marker flaky"),
         (FLAKY, "", "", ""),
         (FLAKY, "--force-flaky", "", "--force-flaky"),

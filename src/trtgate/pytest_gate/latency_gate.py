@@ -67,6 +67,8 @@ class LatencyGate:
         assert built.build is not None
         with self._run.progress(case.id) as step:
             result = self._run.gate.run(case, built.artifact, built.build, step)
+        if _expired(case) and case.id not in self._run.gate.accepted:
+            result.stored = False  # its test will fail
         if self._run.options.update and result.stored and built.artifact is not None:
             self._run.gate.keep(case, built.artifact)
         return result
@@ -91,8 +93,8 @@ class LatencyGate:
 
         options, said = self._run.options, result.sentence
         quarantine = quarantines.in_force(case.settings.quarantine)
-        if case.settings.quarantine is not None and quarantine is None:
-            self._fail_expired(benchmark, case.settings.quarantine, result)
+        if expired := _expired(case):
+            self._fail_expired(benchmark, expired, result)
         require = frozenset[str]() if quarantine else options.require
         if result.verdict is Verdict.REGRESSED:
             self._conclude_regressed(benchmark, quarantine, result)
@@ -123,7 +125,6 @@ class LatencyGate:
         accepted = result.case_id in self._run.gate.accepted
         regressed = f"{result.sentence}\n" if result.verdict is Verdict.REGRESSED and not accepted else ""
         benchmark.has_error = True
-        result.stored = result.stored and accepted
         pytest.fail(
             f"{regressed}{result.case_id}: its quarantine ({quarantine.reason}) ended on {quarantine.until}: "
             "take it out of the suite, or give it another date",
@@ -135,6 +136,11 @@ def _held_to(limits: dict[str, float], case: Case) -> Case:
     """Return the case with a test's own limits, which win over the suite's."""
     settings = msgspec.structs.replace(case.settings, limits=case.settings.limits | limits)
     return msgspec.structs.replace(case, settings=settings)
+
+
+def _expired(case: Case) -> Quarantine | None:
+    quarantine = case.settings.quarantine
+    return None if quarantines.in_force(quarantine) else quarantine
 
 
 def _nothing() -> None:

@@ -54,8 +54,8 @@ def _retry(item: pytest.Item) -> str:
     if options.retries:
         return f"--retries={options.retries}"
     key = _ini(item.config, "retries")
-    if key:  # a text: one of "0" retries too
-        return f"ini key retries={key}"
+    if key:
+        return f"ini key retries={key}" + " (any text there retries once or more)" * (key == "0")
     return _marker(item) if item.get_closest_marker("flaky") else ""
 
 
