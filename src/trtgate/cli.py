@@ -141,6 +141,75 @@ def coverage(
         raise typer.Exit(BROKEN)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ab(
+    context: typer.Context,
+    base: Annotated[str, typer.Option(metavar="REVISION", help="A git revision, checked out beside this one.")] = "",
+    base_python: Annotated[
+        str, typer.Option(metavar="PATH", help="Another Python, with its own torch or Torch-TensorRT.")
+    ] = "",
+    base_setup: Annotated[str, typer.Option(metavar="COMMAND", help="Run in the base's worktree first.")] = "",
+) -> None:
+    """Measure a base and this code side by side, and fail (exit code 1) what got slower; no baseline is needed.
+
+    What follows goes to pytest: a folder (the suite's by default), -k, --trtgate-models, --trtgate-limit, and so on.
+    """
+    import pytest
+
+    if not base and not base_python:
+        raise TrtgateError("trtgate ab needs --base REVISION or --base-python PATH")
+    from .ab import arguments
+
+    options = {"--trtgate-base": base, "--trtgate-base-python": base_python, "--trtgate-base-setup": base_setup}
+    asked = [f"{name}={value}" for name, value in options.items() if value]
+    raise typer.Exit(int(pytest.main(arguments(Path.cwd(), context.args, asked))))
+
+
+@app.command()
+def selfcheck(
+    cases: Annotated[
+        list[str] | None, typer.Argument(metavar="[CASE]...", help="All that run here by default.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of processes that compare each case.")] = 6,
+    delay: Annotated[str, typer.Option(metavar="PERCENT", help="The slowdown that must be found.")] = "",
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=PERCENT", help="Such as device=0.25%; may be repeated.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
+) -> None:
+    """Measure what the gate is worth on this machine: false alarms, what it finds, and limits that its noise allows.
+
+    Each case is compared with itself, and with itself slower by a known delay (twice its limit by default).
+    """
+    import msgspec
+
+    from . import accelerator
+    from . import selfcheck as check
+    from .files import write_json
+    from .limits import parse
+    from .metrics import DEVICE, HOST, METRICS
+    from .scaffold import configured_suite
+
+    source, folder, ini_limits = configured_suite(Path.cwd())
+    device = accelerator.detect()
+    limits = {name: metric.limit for name, metric in METRICS.items()}
+    limits |= parse(ini_limits, "ini key trtgate_limits") | parse(limit or [], "--limit")
+    primary = DEVICE if device.kind == "gpu" else HOST
+    share = parse([f"{primary}={delay}"], "--delay")[primary] if delay else 2 * limits[primary]
+    with _progress() as step:
+        found = check.run(
+            source, check.cases_of(source, cases or [], device), device, limits.__getitem__,
+            rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step,
+        )  # fmt: skip
+    from .report.terminal import describe
+
+    _print([describe(device), *check.lines(found)])
+    if json is not None:
+        write_json(json, msgspec.to_builtins(found))
+        _print([f"written: {json}"])
+
+
 @baseline.command()
 def show(
     name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,

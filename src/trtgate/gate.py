@@ -20,7 +20,7 @@ from .errors import TrtgateError
 from .judging import LimitOf
 from .metrics import GPU_MEMORY, METRICS, SAMPLED
 from .options import Options
-from .paired_gate import PairedGate
+from .paired_gate import PairedGate, Suspicion
 from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
 from .records import Build, CaseMeasurement
 from .report.sentences import about_new, sentence
@@ -231,9 +231,7 @@ class Gate:
         kept = self._kept_artifact(case) if artifact else None
         timed = [metric for metric in SAMPLED if metric in sampled]
         if timed and kept is not None:
-            both = Artifacts(base=kept, candidate=artifact)
-            found = self._paired().confirm(case.id, both, timed, self._limit_of(case), self.tests, step)
-            again |= {judgement.metric: judgement for judgement in found}
+            again |= self._confirmed(case, Artifacts(base=kept, candidate=artifact), timed, step)
             sampled -= set(timed)
         result = first
         if sampled:
@@ -273,10 +271,12 @@ class Gate:
             self.lines.append(f"{case.id}: not measured beside the baseline's compiled module: {reason}")
         return found
 
-    # Against a base
+    def _confirmed(self, case: Case, artifacts: Artifacts, metrics: list[str], step: Step) -> dict[str, Judgement]:
+        suspicion = Suspicion(case_id=case.id, artifacts=artifacts, metrics=tuple(metrics))
+        (found,) = PairedGate(self.pairs()).confirm([suspicion], self._limit_of(case), self.tests, step)
+        return {judgement.metric: judgement for judgement in found}
 
-    def _paired(self) -> PairedGate:
-        return PairedGate(self.pairs())
+    # Against a base
 
     def run_against_base(self, case: Case, step: Step) -> CaseResult:
         """Build a case on both sides, measure them in turns, judge; suspects are confirmed by fresh pairs.
@@ -297,7 +297,7 @@ class Gate:
         return result
 
     def _run_against_base(self, case: Case, result: CaseResult, step: Step) -> None:
-        gate, pair = self._paired(), self.pairs().resident()
+        pair = self.pairs().resident()
         if case.id not in pair.greet()[BASE]:
             result.verdict, result.sentence = Verdict.NEW, f"{case.id}: the base has no such case"
             return
@@ -306,7 +306,10 @@ class Gate:
         built = self.pairs().build(pair, case.id, folders)
         stored = {name: folders[name] if built[name].stored else None for name in folders}
         artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
-        screened = gate.screen(case.id, artifacts, self._limit_of(case), self.tests, step)
+        step("loading base and candidate")
+        pair = self.pairs().load_resident(case.id, artifacts)
+        screened = PairedGate(self.pairs()).screen(pair, case.id, self._limit_of(case), self.tests, step)
+        pair.unload()
         screened.base.build, screened.candidate.build = built[BASE].build, built[CANDIDATE].build
         result.measurement = screened.candidate
         if screened.comparable:
@@ -331,8 +334,7 @@ class Gate:
             again |= self._loaded_again_beside_base(case, artifacts)
         timed = [metric for metric in SAMPLED if metric in suspects]
         if timed:
-            found = self._paired().confirm(case.id, artifacts, timed, self._limit_of(case), self.tests, step)
-            again |= {judgement.metric: judgement for judgement in found}
+            again |= self._confirmed(case, artifacts, timed, step)
         return [verdict.confirm_stored(judgement, again.get(judgement.metric, judgement)) for judgement in judged]
 
     def _built_again_beside_base(self, case: Case) -> dict[str, Judgement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -21,6 +21,9 @@ class Screened(msgspec.Struct, kw_only=True):
     base: CaseMeasurement
     candidate: CaseMeasurement
     judgements: list[Judgement]
+    quadruples: list[Quadruple] = []
+    delay: float = 0.0
+    """By which share the candidate was slower on purpose, as measured."""
 
     @property
     def comparable(self) -> str:
@@ -30,6 +33,15 @@ class Screened(msgspec.Struct, kw_only=True):
         return f"the base was timed with the clock {self.base.clock}, the candidate with {self.candidate.clock}"
 
 
+class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
+    """A case and those of its metrics that fresh pairs are to confirm or refute."""
+
+    case_id: str
+    artifacts: Artifacts
+    metrics: tuple[str, ...]
+    delay: float = 0.0
+
+
 class PairedGate:
     """The two stages, on the pairs of a session."""
 
@@ -37,66 +49,85 @@ class PairedGate:
         self.pairs = pairs
 
     def screen(
-        self, case_id: str, artifacts: Artifacts, limit_of: LimitOf, tests: int, step: Step, pair: Pair | None = None
+        self, pair: Pair, case_id: str, limit_of: LimitOf, tests: int, step: Step, *, delay: float = 0.0
     ) -> Screened:
-        """Measure quadruples in one pair (the resident one unless another is given) until each metric is decided.
+        """Measure quadruples of what a pair has loaded until its primary metric is decided at a planned look.
 
-        Raises SideError or DisturbedError.
+        `delay` slows the candidate on purpose. Raises SideError or DisturbedError.
         """
-        pair = pair or self.pairs.resident()
         judged: list[Judgement] = []
 
         def enough(pair: Pair) -> bool:
             if len(pair.quadruples) not in LOOKS:
                 return False
+            measured = pair.measurement(case_id, CANDIDATE)
             found = [
                 judge_screened(
                     metric,
-                    judging.pair_differences(pair.quadruples, metric, primary),
-                    judging.typical_base(pair.quadruples, metric, primary),
+                    judging.pair_differences(pair.quadruples, metric, measured.primary),
+                    judging.typical_base(pair.quadruples, metric, measured.primary),
                     limit=limit_of(metric),
                     tests=tests,
                 )
-                for primary in [_primary(pair, case_id)]
-                for metric in _metrics(pair, case_id)
+                for metric in (measured.primary, *(m for m in measured.metrics if m != measured.primary))
             ]
             judged[:] = [judgement for judgement, _ in found]
-            primary_open = found[0][1]
-            return not primary_open or len(pair.quadruples) >= LOOKS[-1]
+            primary_is_open = found[0][1]
+            return not primary_is_open
 
-        self.pairs.measure(pair, case_id, artifacts, enough, step)
+        delayed = self.pairs.measure(pair, enough, step, delay=delay)
         return Screened(
             base=pair.measurement(case_id, BASE),
             candidate=pair.measurement(case_id, CANDIDATE),
             judgements=list(judged),
+            quadruples=pair.quadruples,
+            delay=delayed,
         )
 
     def confirm(
-        self, case_id: str, artifacts: Artifacts, metrics: Sequence[str], limit_of: LimitOf, tests: int, step: Step
-    ) -> list[Judgement]:
+        self, suspicions: Sequence[Suspicion], limit_of: LimitOf, tests: int, step: Step
+    ) -> list[list[Judgement]]:
         """Measure fresh pairs until every suspected metric is confirmed or refuted, or the last look is reached.
 
-        Raises SideError or DisturbedError.
+        Returns the judgements of each suspicion; all of them are measured in the same fresh pairs. Raises SideError or
+        DisturbedError.
         """
-        measured: list[list[Quadruple]] = []
-        primary = ""
-        judged: list[tuple[Judgement, bool]] = []
+        measured: list[list[list[Quadruple]]] = [[] for _ in suspicions]
+        primary: list[str] = ["" for _ in suspicions]
+        judged: list[list[tuple[Judgement, bool]]] = [[] for _ in suspicions]
+        open_ = list(range(len(suspicions)))
+        so_far = 0
         for look in LOOKS:
-            step(f"suspected: measuring {look - len(measured)} fresh pairs of processes")
-            fresh = self.pairs.start(look - len(measured))
+            step(f"suspected: starting {look - so_far} fresh pairs of processes")
+            fresh = self.pairs.start(look - so_far)
+            so_far = look
             try:
-                for pair in fresh:
-                    self.pairs.measure(pair, case_id, artifacts, _has_measured_enough, step)
-                    primary = _primary(pair, case_id)
-                    measured.append(pair.quadruples)
-                    self.pairs.end(pair)
+                for number in open_:
+                    for pair in self._measured(fresh, suspicions[number], step):
+                        primary[number] = pair.measurement(suspicions[number].case_id, CANDIDATE).primary
+                        measured[number].append(pair.quadruples)
             finally:
                 for pair in fresh:
                     self.pairs.end(pair)
-            judged = [self._judged(metric, measured, primary, limit_of(metric), tests) for metric in metrics]
-            if not any(open_ for _, open_ in judged):
+            for number in open_:
+                judged[number] = [
+                    self._judged(metric, measured[number], primary[number], limit_of(metric), tests)
+                    for metric in suspicions[number].metrics
+                ]
+            open_ = [number for number in open_ if any(more for _, more in judged[number])]
+            if not open_:
                 break
-        return [judgement for judgement, _ in judged]
+        return [[judgement for judgement, _ in found] for found in judged]
+
+    def _measured(self, fresh: Sequence[Pair], suspicion: Suspicion, step: Step) -> Iterator[Pair]:
+        """Load a case in fresh pairs, as many at once as the device's memory holds, and measure them one by one."""
+        for some in batched(fresh, self.pairs.at_once(suspicion.case_id)):
+            step(f"loading in {len(some)} fresh pairs")
+            self.pairs.load(some, suspicion.case_id, suspicion.artifacts)
+            for pair in some:
+                self.pairs.measure(pair, _has_measured_enough, step, delay=suspicion.delay)
+                yield pair
+                pair.unload()
 
     @staticmethod
     def _judged(
@@ -107,13 +138,11 @@ class PairedGate:
         return judge_confirmed(metric, means, base, limit=limit, tests=tests)
 
 
+def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
+    """Return consecutive parts of at most `size` (itertools.batched is Python 3.12's)."""
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
+
+
 def _has_measured_enough(pair: Pair) -> bool:
     return len(pair.quadruples) >= QUADRUPLES_A_PAIR
-
-
-def _primary(pair: Pair, case_id: str) -> str:
-    return pair.measurement(case_id, CANDIDATE).primary
-
-
-def _metrics(pair: Pair, case_id: str) -> tuple[str, ...]:
-    return pair.measurement(case_id, CANDIDATE).metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from .session import Step
 from .side import Side
 from .timing import loop
 from .timing.lock import device_lock
+from .verdict import LOOKS
 from .worker_handle import LaunchError, WorkerHandle
 
 RETRIES = 20
 """How often a turn of which no block counts is asked for again."""
 BASE, CANDIDATE = "base", "candidate"
+CONTEXT_BYTES = 1 << 30
+"""What a process takes on a GPU beside a case: its context, and what the libraries load."""
+UNKNOWN_FOOTPRINT_BYTES = 4 << 30
 
 
 class SideError(LaunchError):
@@ -36,11 +40,10 @@ class DisturbedError(LaunchError):
 
 
 class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What either side loads: a stored compiled module, or None to build; and a known delay of the candidate."""
+    """What either side loads: a stored compiled module, or None to build."""
 
     base: Path | None
     candidate: Path | None
-    delay: float = 0.0
 
 
 class Pair:
@@ -64,29 +67,55 @@ class Pair:
         return found
 
     def build(self, case_id: str, folders: dict[str, Path]) -> dict[str, protocol.BuiltReply]:
-        """Build a case on either side, one after the other, so that neither disturbs the other's build time."""
+        """Build a case on the sides that have a folder, one after the other: neither disturbs the other's time."""
         self.greet()
         built = {}
-        for name in random.sample(sorted(self.workers), 2):
+        for name in random.sample(sorted(folders), len(folders)):
             with _blaming(name):
                 request = protocol.BuildCase(case_id=case_id, folder=str(folders[name]))
                 built[name] = self.workers[name].ask(request, protocol.BuiltReply, self._timeout_s, "building")
         return built
 
-    def load(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool) -> None:
-        """Load a case on both sides, one after the other: the device's memory then shows what each takes."""
+    def load(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = False) -> None:
+        """Load a case on both sides: at once, or one after the other where the memory that each takes is asked for."""
         self.greet()
         self.loaded, self.warm, self.quadruples = {}, {}, []
-        for name, artifact in ((BASE, artifacts.base), (CANDIDATE, artifacts.candidate)):
-            with _blaming(name):
-                request = protocol.Load(
+        for names in ((BASE,), (CANDIDATE,)) if measure_memory else ((BASE, CANDIDATE),):
+            self._ask_to_load(case_id, artifacts, names, measure_memory=measure_memory)
+            self.await_loaded(names)
+
+    def begin_load(self, case_id: str, artifacts: Artifacts) -> None:
+        """Ask both sides to load, and return at once; `await_loaded` before anything else."""
+        self.greet()
+        self.loaded, self.warm, self.quadruples = {}, {}, []
+        self._ask_to_load(case_id, artifacts, (BASE, CANDIDATE), measure_memory=False)
+
+    def _ask_to_load(self, case_id: str, artifacts: Artifacts, names: Sequence[str], *, measure_memory: bool) -> None:
+        for name in names:
+            artifact = artifacts.base if name == BASE else artifacts.candidate
+            self.workers[name].send(
+                protocol.Load(
                     case_id=case_id,
                     artifact=None if artifact is None else str(artifact),
-                    delay=artifacts.delay if name == CANDIDATE else 0.0,
                     measure_memory=measure_memory,
                 )
-                reply = self.workers[name].ask(request, protocol.LoadedReply, self._timeout_s, "loading")
+            )
+
+    def await_loaded(self, names: Sequence[str] = (BASE, CANDIDATE)) -> None:
+        """Wait until the sides have loaded what they were asked to."""
+        for name in names:
+            with _blaming(name):
+                reply = self.workers[name].receive(protocol.LoadedReply, self._timeout_s, "loading")
                 self.loaded[name] = reply.loaded
+
+    def delay(self, share: float) -> float:
+        """Make the candidate slower by a share of its latency from here on; returns the share that came of it.
+
+        Only while the device's lock is held. 0 takes the delay away again.
+        """
+        with _blaming(CANDIDATE):
+            request = protocol.Delay(share=share)
+            return self.workers[CANDIDATE].ask(request, protocol.DelayedReply, self._timeout_s, "delaying").share
 
     def unload(self) -> None:
         """Free the case on both sides."""
@@ -163,6 +192,7 @@ class PairSession:
         self._started = 0
         self._pairs: list[Pair] = []
         self._resident: Pair | None = None
+        self._footprint_bytes: dict[str, int] = {}
         self.rng = random.Random()
 
     def resident(self) -> Pair:
@@ -207,12 +237,30 @@ class PairSession:
             yield
 
     def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, protocol.BuiltReply]:
-        """Build a case on either side. Raises SideError; the pair is ended then."""
+        """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
         try:
             return pair.build(case_id, folders)
         except BaseException:
             self.end(pair)
             raise
+
+    def load_resident(self, case_id: str, artifacts: Artifacts) -> Pair:
+        """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
+        pair = self.resident()
+        try:
+            pair.load(case_id, artifacts, measure_memory=True)
+        except BaseException:
+            self.end(pair)
+            raise
+        self._footprint_bytes[case_id] = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
+        return pair
+
+    def at_once(self, case_id: str) -> int:
+        """Return in how many pairs the case may be loaded at the same time: three fifths of the device's memory."""
+        if not self._gpu:
+            return LOOKS[0]
+        a_pair = 2 * (self._footprint_bytes.get(case_id, UNKNOWN_FOOTPRINT_BYTES) + CONTEXT_BYTES)
+        return max(1, int(0.6 * self._accelerator.memory_bytes / a_pair))
 
     def load_fresh(self, case_id: str, artifacts: Artifacts) -> dict[str, Loaded]:
         """Load a case in a pair of its own, measuring the memory. Raises SideError."""
@@ -223,17 +271,28 @@ class PairSession:
         finally:
             self.end(pair)
 
-    def measure(
-        self, pair: Pair, case_id: str, artifacts: Artifacts, enough: Callable[[Pair], bool], step: Step
-    ) -> None:
-        """Load a case, measure quadruples until `enough` says so after one of them, and unload.
+    def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
+        """Load a case in several pairs at once. Raises SideError; all of them are ended then."""
+        try:
+            for pair in pairs:
+                pair.begin_load(case_id, artifacts)
+            for pair in pairs:
+                pair.await_loaded()
+        except BaseException:
+            for pair in pairs:
+                self.end(pair)
+            raise
 
-        Raises SideError or DisturbedError; the pair is ended then, and the session goes on.
+    def measure(self, pair: Pair, enough: Callable[[Pair], bool], step: Step, *, delay: float = 0.0) -> float:
+        """Measure quadruples of what is loaded until `enough` says so after one of them.
+
+        `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;
+        the pair is ended then, and the session goes on.
         """
         try:
-            step("loading base and candidate")
-            pair.load(case_id, artifacts, measure_memory=pair is self._resident)
             with self.device(step):
+                pair.quadruples = []
+                delayed = pair.delay(delay) if delay else 0.0
                 step("warming up")
                 pair.warm_up(self.rng)
                 step("measuring base and candidate in turns")
@@ -241,7 +300,9 @@ class PairSession:
                     pair.quadruple(self.rng)
                     if enough(pair):
                         break
-            pair.unload()
+                if delay:
+                    pair.delay(0.0)
+                return delayed
         except BaseException:
             self.end(pair)  # whatever state they are in, the next case starts clean
             raise

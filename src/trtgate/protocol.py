@@ -33,13 +33,11 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
 class Load(msgspec.Struct, tag=True, kw_only=True):
     """Load a case from `artifact`, or build it when that is None.
 
-    `delay` is a share of its latency by which every inference is made longer on purpose (`trtgate selfcheck`).
     `measure_memory` asks for the GPU memory that it takes; nobody else may take or free any meanwhile.
     """
 
     case_id: str
     artifact: str | None
-    delay: float = 0.0
     measure_memory: bool = False
 
 
@@ -50,11 +48,17 @@ class Measure(msgspec.Struct, tag=True, kw_only=True):
     seed: int
 
 
+class Delay(msgspec.Struct, tag=True, kw_only=True):
+    """Make every inference longer on purpose, by a share of its latency (`trtgate selfcheck`); 0 undoes it."""
+
+    share: float
+
+
 class Unload(msgspec.Struct, tag=True):
     """Free the loaded case."""
 
 
-Request = Hello | BuildCase | Load | Measure | Unload
+Request = Hello | BuildCase | Load | Delay | Measure | Unload
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -80,6 +84,12 @@ class LoadedReply(msgspec.Struct, tag=True):
     loaded: Loaded
 
 
+class DelayedReply(msgspec.Struct, tag=True):
+    """By which share of its latency the module is slower now, as measured."""
+
+    share: float
+
+
 class TurnReply(msgspec.Struct, tag=True):
     """One turn's measurements."""
 
@@ -92,7 +102,7 @@ class Failed(msgspec.Struct, tag=True):
     reason: str
 
 
-Reply = Ready | Greeting | BuiltReply | LoadedReply | TurnReply | Failed
+Reply = Ready | Greeting | BuiltReply | LoadedReply | DelayedReply | TurnReply | Failed
 
 _request = msgspec.json.Decoder(Request)
 _reply = msgspec.json.Decoder(Reply)

@@ -49,8 +49,6 @@ class Loaded(msgspec.Struct, kw_only=True):
 
     seconds: float
     gpu_memory_bytes: int | None = None
-    delay: float = 0.0
-    """Share of its latency by which it was made longer on purpose, as measured."""
 
 
 class Build(msgspec.Struct, kw_only=True, frozen=True):

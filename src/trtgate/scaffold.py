@@ -18,6 +18,7 @@ import msgspec
 
 from .errors import TrtgateError
 from .files import write_whole
+from .suite_source import SuiteSource
 
 SUITE_KEY, BASELINES_KEY = "trtgate_suite", "trtgate_baselines"
 BASELINES = "baselines"
@@ -142,6 +143,22 @@ def find_configuration(folder: Path, top: Path | None = None) -> Configuration |
         if base == top:
             break
     return None
+
+
+def configured_suite(folder: Path) -> tuple[SuiteSource, Path, list[str]]:
+    """Return the suite that pytest's configuration names for `folder`, its `.trtgate` folder, and its limits.
+
+    Raises TrtgateError when there is none, or its file is not there.
+    """
+    found = find_configuration(folder)
+    suite = found.values.get("trtgate_suite") if found else None
+    if found is None or not suite:
+        raise TrtgateError(f"no suite is configured for {folder}: run trtgate init, or set the ini key trtgate_suite")
+    root = found.path.parent
+    source = SuiteSource(root=str(root), suite=suite)
+    if source.suite_file() is None:
+        raise TrtgateError(f"{found.path}: trtgate_suite names {suite!r}, and there is no such file or module")
+    return source, root / ".trtgate", found.values.get("trtgate_limits", "").split()
 
 
 def _configured(root: Path, suite: Path, wanted: Mapping[str, str], top: Path) -> Step:

@@ -100,12 +100,18 @@ class Worker:
         self._load(case, request.artifact)
         seconds = time.perf_counter() - start
         used = self._used_bytes() - before if self._gpu and request.measure_memory else None
-        delay = 0.0
-        if request.delay:
-            from .timing.delay import delayed
+        return Loaded(seconds=seconds, gpu_memory_bytes=used)
 
-            self._inference, delay = delayed(self._inference, request.delay, self._spin)
-        return Loaded(seconds=seconds, gpu_memory_bytes=used, delay=delay)
+    def delay(self, request: protocol.Delay) -> float:
+        """Make the loaded case slower on purpose, or, by 0, as fast as it is."""
+        from .timing.delay import Delayed, delayed
+
+        if isinstance(self._inference, Delayed):
+            self._inference = self._inference.inference
+        if not request.share:
+            return 0.0
+        self._inference, share = delayed(self._inference, request.share, self._spin)
+        return share
 
     def _load(self, case: Any, artifact: str | None) -> None:
         if artifact is not None:
@@ -209,6 +215,8 @@ def _answer(worker: Worker | None, line: bytes) -> protocol.Reply | Worker:
             return worker.build(request)
         if isinstance(request, protocol.Load):
             return protocol.LoadedReply(worker.load(request))
+        if isinstance(request, protocol.Delay):
+            return protocol.DelayedReply(worker.delay(request))
         if isinstance(request, protocol.Measure):
             return protocol.TurnReply(worker.measure(request))
         worker.unload()

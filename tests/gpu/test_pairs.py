@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from trtgate import building, evidence
 from trtgate.accelerator import detect
 from trtgate.metrics import METRICS
-from trtgate.paired_gate import PairedGate
+from trtgate.paired_gate import PairedGate, Suspicion
 from trtgate.pairs import Artifacts, PairSession
 from trtgate.side import Side
 from trtgate.suite_source import SuiteSource
@@ -24,7 +25,8 @@ CASE = "resnet50-dynamo-fp16-b8-mbs5"
 TESTS = 100
 
 
-def quiet(_step: str) -> None: ...
+def quiet(step: str) -> None:
+    print(f"{time.monotonic():.1f} {step}", flush=True)
 
 
 def default_limit(metric: str) -> float:
@@ -53,7 +55,8 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairedGate]:
 
 
 def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedGate, artifact: Path) -> None:
-    screened = gate.screen(CASE, Artifacts(base=artifact, candidate=artifact), default_limit, TESTS, quiet)
+    pair = gate.pairs.load_resident(CASE, Artifacts(base=artifact, candidate=artifact))
+    screened = gate.screen(pair, CASE, default_limit, TESTS, quiet)
     found = {judgement.metric: judgement for judgement in screened.judgements}
     print(found)
     assert screened.candidate.clock == "cuda_graph"
@@ -67,11 +70,14 @@ def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedG
 
 
 def test_a_known_delay_is_suspected_and_confirmed_by_fresh_pairs(gate: PairedGate, artifact: Path) -> None:
-    slower = Artifacts(base=artifact, candidate=artifact, delay=0.03)
-    screened = gate.screen(CASE, slower, default_limit, TESTS, quiet)
-    print(screened.judgements)
+    both = Artifacts(base=artifact, candidate=artifact)
+    pair = gate.pairs.load_resident(CASE, both)
+    screened = gate.screen(pair, CASE, default_limit, TESTS, quiet, delay=0.03)
+    print(screened.delay, screened.judgements)
+    assert screened.delay == pytest.approx(0.03, abs=0.01)
     assert screened.judgements[0].verdict is Verdict.REGRESSED
-    (device,) = gate.confirm(CASE, slower, ["device"], default_limit, TESTS, quiet)
+    suspicion = Suspicion(case_id=CASE, artifacts=both, metrics=("device",), delay=0.03)
+    ((device,),) = gate.confirm([suspicion], default_limit, TESTS, quiet)
     print(device)
     assert device.verdict is Verdict.REGRESSED
     assert device.change == pytest.approx(0.03, abs=0.01)

@@ -18,17 +18,17 @@ class Delayed:
     """An inference followed by a spin kernel (on a CPU by a busy wait); everything else is the inference's own."""
 
     def __init__(self, inference: Any) -> None:
-        self._inference = inference
+        self.inference = inference
         self.cycles = 0
         self.wait_s = 0.0
 
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
-        self._inference.place_inputs()
+        self.inference.place_inputs()
 
     def __call__(self) -> Any:
         """Run once, and then a little longer."""
-        output = self._inference()
+        output = self.inference()
         if self.cycles:
             import torch
 
