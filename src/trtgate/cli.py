@@ -172,6 +172,7 @@ def selfcheck(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of processes that compare each case.")] = 6,
     delay: Annotated[str, typer.Option(metavar="PERCENT", help="The slowdown that must be found.")] = "",
+    unchanged_only: Annotated[bool, typer.Option("--unchanged-only", help="No slowdown: false alarms alone.")] = False,
     limit: Annotated[
         list[str] | None, typer.Option(metavar="METRIC=PERCENT", help="Such as device=0.25%; may be repeated.")
     ] = None,
@@ -197,6 +198,7 @@ def selfcheck(
     limits |= parse(ini_limits, "ini key trtgate_limits") | parse(limit or [], "--limit")
     primary = DEVICE if device.kind == "gpu" else HOST
     share = parse([f"{primary}={delay}"], "--delay")[primary] if delay else 2 * limits[primary]
+    share = 0.0 if unchanged_only else share
     with _progress() as step:
         found = check.run(
             source, check.cases_of(source, cases or [], device), device, limits.__getitem__,

@@ -244,16 +244,23 @@ class PairSession:
             self.end(pair)
             raise
 
-    def load_resident(self, case_id: str, artifacts: Artifacts) -> Pair:
+    def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
         pair = self.resident()
         try:
-            pair.load(case_id, artifacts, measure_memory=True)
+            pair.load(case_id, artifacts, measure_memory=measure_memory)
         except BaseException:
             self.end(pair)
             raise
-        self._footprint_bytes[case_id] = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
+        taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
+        if taken:
+            self._footprint_bytes[case_id] = taken
         return pair
+
+    def replace_resident(self, pair: Pair) -> None:
+        """End the resident pair, and let one that was started before take its place."""
+        self.end(self.resident())
+        self._resident = pair
 
     def at_once(self, case_id: str) -> int:
         """Return in how many pairs the case may be loaded at the same time: three fifths of the device's memory."""

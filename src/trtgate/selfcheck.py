@@ -19,7 +19,7 @@ from .errors import TrtgateError
 from .judging import LimitOf
 from .metrics import METRICS
 from .paired_gate import PairedGate, Screened, Suspicion
-from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession
+from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession
 from .report.columns import aligned
 from .report.sentences import percent
 from .run_folder import RunFolder
@@ -31,6 +31,8 @@ from .verdict.family import POWER
 
 NICE = (1.0, 2.0, 5.0)
 CONFIDENCE = 0.95
+PAIRS_AHEAD = 4
+"""Pairs of processes that start together on a GPU's host: their imports overlap."""
 
 
 class Comparison(msgspec.Struct, kw_only=True):
@@ -101,10 +103,14 @@ def run(
     )  # fmt: skip
     try:
         artifacts = _build(pairs, cases, run_folder, step)
+        waiting: list[Pair] = []
         for number in range(rounds):
+            ahead = PAIRS_AHEAD if accelerator.kind == "gpu" else 1  # a CPU must not import while it measures
+            if not waiting:
+                waiting = pairs.start(min(ahead, rounds - number))
+            pairs.replace_resident(waiting.pop(0))
             at = f"round {number + 1} of {rounds}"
             _round(pairs, artifacts, limit_of, found, lambda text, at=at: step(f"{at}: {text}"))  # type: ignore[misc]
-            pairs.end(pairs.resident())
     finally:
         pairs.close()
         run_folder.close()
@@ -132,9 +138,9 @@ def _round(
     suspicions: list[tuple[Comparison, Suspicion]] = []
     for case_id, both in artifacts.items():
         step(f"{case_id}: loading")
-        pair = pairs.load_resident(case_id, both)
+        pair = pairs.load_resident(case_id, both, measure_memory=False)
         try:
-            for delay in (0.0, found.wanted_delay):
+            for delay in dict.fromkeys((0.0, found.wanted_delay)):
                 step(f"{case_id}: {f'{percent(delay)} slower' if delay else 'unchanged'}")
                 start = time.monotonic()
                 screened = gate.screen(pair, case_id, limit_of, found.tests, lambda _text: None, delay=delay)

@@ -150,7 +150,8 @@ class Worker:
 
         canary = cpu_canary() if request.plan.canary else {}
         clock, monitor = HostClock(self._inference), CpuMonitor()
-        captures, _, steady = measure(clock, request.plan, lambda: (None, monitor.void_reason()))
+        voids = request.plan.contention_voids
+        captures, _, steady = measure(clock, request.plan, lambda: (None, monitor.void_reason() if voids else ""))
         return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary)
 
     def _measure_gpu(self, request: protocol.Measure) -> Turn:

@@ -32,6 +32,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host_s: float = 0.15
     tail_calls: int = 100
     canary: bool = True
+    contention_voids: bool = True
+    """On a CPU: whether a block whose threads had to wait for a CPU counts not. In quadruples all count: whoever else
+    is at work meets both sides alike, and what is left of it widens the interval."""
 
 
 ON_GPU = Plan()
@@ -45,11 +48,13 @@ PAIR_ON_GPU = Plan(
 )  # fmt: skip
 """One block of a quadruple: a new capture for each, a throw-away one before it, since the other side had the GPU."""
 PAIR_ON_CPU = Plan(
-    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False
+    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False,
+    contention_voids=False,
 )  # fmt: skip
 WARM_UP_ON_GPU = Plan(turns=1, captures=1, blocks=1, host_s=0.02, tail_calls=0)
 WARM_UP_ON_CPU = Plan(
-    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
+    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0,
+    contention_voids=False,
 )  # fmt: skip
 """What either side runs before its first quadruple; it is not counted, but its canary is."""
 
