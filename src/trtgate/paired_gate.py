@@ -85,11 +85,17 @@ class PairedGate:
         )
 
     def confirm(
-        self, suspicions: Sequence[Suspicion], limit_of: LimitOf, tests: int, step: Step
+        self,
+        suspicions: Sequence[Suspicion],
+        limit_of: LimitOf,
+        tests: int,
+        step: Step,
+        started: Sequence[Pair] = (),
     ) -> list[list[Judgement]]:
         """Measure fresh pairs until every suspected metric is confirmed or refuted, or the last look is reached.
 
-        Returns the judgements of each suspicion; all of them are measured in the same fresh pairs. Raises SideError or
+        Returns the judgements of each suspicion; all of them are measured in the same fresh pairs. `started` are fresh
+        pairs that have not measured anything yet; they are ended, as are all others. Raises SideError or
         DisturbedError.
         """
         measured: list[list[list[Quadruple]]] = [[] for _ in suspicions]
@@ -98,9 +104,9 @@ class PairedGate:
         open_ = list(range(len(suspicions)))
         so_far = 0
         for look in LOOKS:
-            step(f"suspected: starting {look - so_far} fresh pairs of processes")
-            fresh = self.pairs.start(look - so_far)
-            so_far = look
+            step(f"suspected: measuring {look - so_far} fresh pairs of processes")
+            fresh = [*started, *self.pairs.start(look - so_far - len(started))]
+            so_far, started = look, ()
             try:
                 for number in open_:
                     for pair in self._measured(fresh, suspicions[number], step):

@@ -24,7 +24,7 @@ RETRIES = 20
 BASE, CANDIDATE = "base", "candidate"
 CONTEXT_BYTES = 1 << 30
 """What a process takes on a GPU beside a case: its context, and what the libraries load."""
-UNKNOWN_FOOTPRINT_BYTES = 4 << 30
+UNKNOWN_FOOTPRINT_BYTES = 2 << 30
 
 
 class SideError(LaunchError):

@@ -48,6 +48,8 @@ class Comparison(msgspec.Struct, kw_only=True):
     """Metrics that the first stage suspected."""
     regressed: list[str] = []
     """Metrics that fresh pairs confirmed."""
+    confirmation: list[str] = []
+    """What fresh pairs said of each suspected metric."""
     change: float
     """What the first stage measured of the primary metric, a fraction."""
     d_mean: dict[str, float] = {}
@@ -135,6 +137,8 @@ def _round(
     pairs: PairSession, artifacts: dict[str, Artifacts], limit_of: LimitOf, found: Selfcheck, step: Step
 ) -> None:
     gate = PairedGate(pairs)
+    expected = found.wanted_delay and found.accelerator.kind == "gpu"  # a CPU must not import while it measures
+    fresh = pairs.start(LOOKS[0]) if expected else []
     suspicions: list[tuple[Comparison, Suspicion]] = []
     for case_id, both in artifacts.items():
         step(f"{case_id}: loading")
@@ -154,9 +158,12 @@ def _round(
         except DisturbedError as error:
             found.problems.append(f"{case_id}: {error}")
     if suspicions:
-        confirmed = gate.confirm([suspicion for _, suspicion in suspicions], limit_of, found.tests, step)
+        confirmed = gate.confirm([suspicion for _, suspicion in suspicions], limit_of, found.tests, step, fresh)
         for (comparison, _), judgements in zip(suspicions, confirmed, strict=True):
             comparison.regressed = [j.metric for j in judgements if j.verdict is Verdict.REGRESSED]
+            comparison.confirmation = [f"{j.metric} {j.change:+.3%}, {j.evidence}, p={j.p:.1e}" for j in judgements]
+    for pair in fresh:
+        pairs.end(pair)
 
 
 def _comparison(case_id: str, screened: Screened, seconds: float) -> Comparison:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +12,18 @@ from ..errors import TrtgateError
 if TYPE_CHECKING:
     from .spin import Spin
 
-CALIBRATION_CALLS = 100
-ROUNDS = 5
+CALLS = 30
+CAPTURES = 3
+NODES = 20
 
 
 class Delayed:
     """An inference followed by a spin kernel (on a CPU by a busy wait); everything else is the inference's own."""
 
-    def __init__(self, inference: Any) -> None:
+    def __init__(self, inference: Any, *, cycles: int = 0, wait_s: float = 0.0) -> None:
         self.inference = inference
-        self.cycles = 0
-        self.wait_s = 0.0
+        self._cycles = cycles
+        self._wait_s = wait_s
 
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
@@ -29,65 +32,74 @@ class Delayed:
     def __call__(self) -> Any:
         """Run once, and then a little longer."""
         output = self.inference()
-        if self.cycles:
+        if self._cycles:
             import torch
 
-            torch.cuda._sleep(self.cycles)
-        if self.wait_s:
-            end = time.perf_counter() + self.wait_s
+            torch.cuda._sleep(self._cycles)
+        if self._wait_s:
+            end = time.perf_counter() + self._wait_s
             while time.perf_counter() < end:
                 pass
         return output
 
 
 def delayed(inference: Any, share: float, spin: Spin | None) -> tuple[Delayed, float]:
-    """Return the inference made longer by about `share` of its latency, and the share that was measured.
+    """Return the inference made longer by `share` of its latency, and the share as calibrated.
 
-    On a GPU the spin's own launch is part of the delay: one that would have to be shorter than that is refused with
-    TrtgateError. The share is measured as the gate measures, by graph replays, with and without the spin in turns.
+    On a GPU what a further kernel in a graph costs by itself is part of the delay; a delay that would have to be
+    shorter than that is refused with TrtgateError.
     """
-    slower = Delayed(inference)
     if spin is None:
+        return Delayed(inference, wait_s=share * _host_latency_s(inference)), share
+    latency_us, least_us = _graph_latency_us(inference, spin), node_us(spin)
+    if share * latency_us < least_us:
+        raise TrtgateError(
+            f"a delay of {share:.2%} is {share * latency_us:.2f} µs here, and a further kernel takes at least "
+            f"{least_us:.2f} µs: take a longer case, or a larger delay"
+        )
+    cycles = max(1, round((share * latency_us - least_us) * spin.cycles_per_us))
+    return Delayed(inference, cycles=cycles), (least_us + cycles / spin.cycles_per_us) / latency_us
+
+
+def _host_latency_s(inference: Any) -> float:
+    times = []
+    for _ in range(CAPTURES + 1):
         start = time.perf_counter()
         inference()
-        inference()
-        latency_s = (time.perf_counter() - start) / 2
-        slower.wait_s = share * latency_s
-        return slower, share
-    return slower, _calibrate(slower, inference, share, spin)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
 
 
-def _calibrate(slower: Delayed, inference: Any, share: float, spin: Spin) -> float:
-    """Find the cycles whose delay is `share`: two lengths give the line, a third measurement says what came of it."""
-    short = 200
-    plain_us, short_us = _latencies_us(inference, slower, short, spin)
-    wanted_us = share * plain_us
-    least_us = short_us - plain_us
-    if least_us > wanted_us:
-        raise TrtgateError(
-            f"a delay of {share:.2%} is {wanted_us:.2f} µs here, and the shortest spin kernel takes {least_us:.2f} µs: "
-            "take a longer case, or a larger delay"
-        )
-    cycles = short + int((wanted_us - least_us) * spin.cycles_per_us)
-    plain_us, long_us = _latencies_us(inference, slower, cycles, spin)
-    slower.cycles = cycles
-    return long_us / plain_us - 1
+def _graph_latency_us(inference: Any, spin: Spin) -> float:
+    from .cuda_graph import CudaGraphClock
+
+    values = []
+    clock = CudaGraphClock(inference, spin, random.Random(), inference.place_inputs)
+    for _ in range(CAPTURES):
+        clock.arm()
+        clock.block(CALLS, lambda: None)
+        values.append(clock.block(CALLS, lambda: None))
+    clock.close()
+    return statistics.median(values)
 
 
-def _latencies_us(inference: Any, slower: Delayed, cycles: int, spin: Spin) -> tuple[float, float]:
-    """Return device latencies without and with a spin of `cycles`, medians of several captures each."""
-    import random
-    import statistics
+def node_us(spin: Spin) -> float:
+    """Return what a further, empty kernel adds to a graph: the slope of graphs of spins over their number."""
+    import torch
 
     from .cuda_graph import CudaGraphClock
 
-    slower.cycles = cycles
-    found: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
-        for call, values in ((inference, found[0]), (slower, found[1])):
-            clock = CudaGraphClock(call, spin, random.Random(0), call.place_inputs)
-            clock.arm()
-            clock.block(CALIBRATION_CALLS, lambda: None)
-            values.append(clock.block(CALIBRATION_CALLS, lambda: None))
-            clock.close()
-    return statistics.median(found[0]), statistics.median(found[1])
+    cycles = 1000
+    found = []
+    for nodes in (1, 1 + NODES):
+
+        def spins(nodes: int = nodes) -> None:
+            for _ in range(nodes):
+                torch.cuda._sleep(cycles)
+
+        clock = CudaGraphClock(spins, spin, random.Random(), lambda: None)
+        clock.arm()
+        clock.block(CALLS, lambda: None)
+        found.append(clock.block(CALLS, lambda: None))
+        clock.close()
+    return (found[1] - found[0]) / NODES - cycles / spin.cycles_per_us

@@ -44,7 +44,7 @@ ON_CPU = Plan(
 """A block on a CPU is 50 ms or one call (DESIGN §4). One turn: a second one would mostly warm up again."""
 
 PAIR_ON_GPU = Plan(
-    turns=1, captures=1, discard=1, blocks=2, warm=False, host_s=0.02, tail_calls=0, canary=False
+    turns=1, captures=1, discard=1, blocks=1, warm=False, host_s=0.01, tail_calls=0, canary=False
 )  # fmt: skip
 """One block of a quadruple: a new capture for each, a throw-away one before it, since the other side had the GPU."""
 PAIR_ON_CPU = Plan(
