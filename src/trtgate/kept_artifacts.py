@@ -40,13 +40,14 @@ def keep(root: Path, artifact: Path, case_id: str, recorded: str, accelerator: A
     Raises TrtgateError when it can't be stored; an older one may be gone then, which is harmless.
     """
     place = _place(root, accelerator.key, case_id)
-    digests = {file.name: _digest(file) for file in sorted(artifact.iterdir())}
-    manifest = Manifest(
-        case=case_id, recorded=recorded, uuid=accelerator.uuid, libraries=accelerator.libraries, sha256=digests
-    )
     try:
+        digests = {file.name: _digest(file) for file in sorted(artifact.iterdir())}
+        manifest = Manifest(
+            case=case_id, recorded=recorded, uuid=accelerator.uuid, libraries=accelerator.libraries, sha256=digests
+        )
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(artifact / MANIFEST, msgspec.json.encode(manifest))
+        _make_private(artifact)
         doomed = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
         if place.exists():
             place.rename(doomed / "old")
@@ -91,6 +92,13 @@ def _place(root: Path, key: str, case_id: str) -> Path:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _make_private(folder: Path) -> None:
+    """Take away what a umask such as 002 gave to others."""
+    folder.chmod(0o700)
+    for file in folder.iterdir():
+        file.chmod(0o600)
 
 
 def _is_private(folder: Path) -> bool:

@@ -1,0 +1,154 @@
+"""Kept compiled modules are unpickled: only what is this user's alone, unchanged, and of the right session is found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from trtgate import kept_artifacts
+from trtgate.accelerator import Accelerator
+from trtgate.errors import TrtgateError
+
+CARD = Accelerator(kind="gpu", name="NVIDIA Test", uuid="GPU-1", libraries={"torch": "2.11"})
+CASE, RECORDED = "tiny-dynamo-fp16-b1", "2026-01-02T03:04:05+00:00"
+
+
+def artifact(folder: Path, content: bytes = b"compiled") -> Path:
+    folder.mkdir(mode=0o700)
+    for name in ("module.ep", "inputs.pt"):
+        (folder / name).write_bytes(content + name.encode())
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A store that has one artifact."""
+    kept_artifacts.keep(tmp_path / "store", artifact(tmp_path / "built"), CASE, RECORDED, CARD)
+    return tmp_path / "store"
+
+
+def find(root: Path, case: str = CASE, recorded: str = RECORDED, card: Accelerator = CARD) -> tuple[Path | None, str]:
+    return kept_artifacts.find(root, case, recorded, card)
+
+
+def place_in(root: Path) -> Path:
+    found, reason = find(root)
+    assert found is not None, reason
+    return found
+
+
+def test_what_is_kept_is_moved_and_found(root: Path, tmp_path: Path) -> None:
+    found, reason = find(root)
+    assert found is not None
+    assert reason == ""
+    assert (found / "module.ep").read_bytes() == b"compiledmodule.ep"
+    assert not (tmp_path / "built").exists()
+    assert root in found.parents
+
+
+def test_other_cases_and_empty_stores_have_none(root: Path, tmp_path: Path) -> None:
+    assert find(root, case="tiny-dynamo-fp16-b2") == (None, "none is kept on this machine")
+    assert find(tmp_path / "nowhere") == (None, "none is kept on this machine")
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"recorded": "2026-01-02T03:04:06+00:00"}, "another session"),
+        ({"card": msgspec.structs.replace(CARD, uuid="GPU-2")}, "another card"),
+        ({"card": msgspec.structs.replace(CARD, libraries={"torch": "2.12"})}, "other versions"),
+        ({"card": msgspec.structs.replace(CARD, libraries={"torch": "2.11", "more": "1"})}, "other versions"),
+        ({"card": msgspec.structs.replace(CARD, name="NVIDIA Other")}, "none is kept"),
+    ],
+)
+def test_what_was_kept_of_something_else(root: Path, asked: dict[str, object], reason: str) -> None:
+    found, said = find(root, **asked)  # type: ignore[arg-type]
+    assert found is None
+    assert reason in said
+
+
+def test_a_changed_byte(root: Path) -> None:
+    file = place_in(root) / "module.ep"
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+    assert find(root) == (None, f"{file} is not what was stored")
+
+
+def test_a_file_that_is_gone(root: Path) -> None:
+    (place_in(root) / "inputs.pt").unlink()
+    found, reason = find(root)
+    assert found is None
+    assert "can't be read" in reason
+    assert "inputs.pt" in reason
+
+
+@pytest.mark.parametrize("name", ["", "module.ep", "manifest.json"])
+@pytest.mark.parametrize("bit", [0o020, 0o002], ids=["group", "others"])
+def test_what_others_may_write(root: Path, name: str, bit: int) -> None:
+    path = place_in(root) / name
+    path.chmod(path.stat().st_mode | bit)
+    found, reason = find(root)
+    assert found is None
+    assert "not this user's alone" in reason
+
+
+@pytest.mark.parametrize("linked", ["file", "folder", "added"])
+def test_a_link(root: Path, tmp_path: Path, linked: str) -> None:
+    """Even one to the very same bytes: what it points to may not be the user's."""
+    place = place_in(root)
+    path = {"file": place / "module.ep", "folder": place, "added": place / "more"}[linked]
+    target = tmp_path / "elsewhere"
+    if linked == "added":
+        target.write_bytes(b"")
+    else:
+        path.rename(target)
+    path.symlink_to(target)
+    found, reason = find(root)
+    assert found is None
+    assert "not this user's alone" in reason
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"case": 1'])
+def test_no_manifest_or_a_broken_one(root: Path, text: str | None) -> None:
+    manifest = place_in(root) / kept_artifacts.MANIFEST
+    if text is None:
+        manifest.unlink()
+    else:
+        manifest.write_text(text)
+    found, reason = find(root)
+    assert found is None
+    assert "can't be read" in reason
+
+
+def test_a_newer_one_takes_the_place_of_the_older(root: Path, tmp_path: Path) -> None:
+    before = place_in(root)
+    kept_artifacts.keep(root, artifact(tmp_path / "newer", b"newer"), CASE, "later", CARD)
+    assert find(root) == (None, "the kept one is of another session")
+    after, _ = find(root, recorded="later")
+    assert after == before
+    assert (after / "module.ep").read_bytes() == b"newermodule.ep"
+    assert list(before.parent.iterdir()) == [before]
+
+
+def test_a_umask_that_lets_a_group_write_does_not_make_it_useless(tmp_path: Path) -> None:
+    """Some distributions' default, 002."""
+    before = os.umask(0o002)
+    try:
+        kept_artifacts.keep(tmp_path / "store", artifact(tmp_path / "built"), CASE, RECORDED, CARD)
+    finally:
+        os.umask(before)
+    found, reason = find(tmp_path / "store")
+    assert found is not None, reason
+    assert [path.stat().st_mode & 0o077 for path in (found, *found.iterdir())] == [0, 0, 0, 0]
+
+
+def test_what_can_not_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the folder should be")
+    with pytest.raises(TrtgateError, match="tiny-dynamo-fp16-b1 could not be kept"):
+        kept_artifacts.keep(tmp_path / "store", artifact(tmp_path / "built"), CASE, RECORDED, CARD)
+    with pytest.raises(TrtgateError, match="could not be kept"):
+        kept_artifacts.keep(tmp_path / "other", tmp_path / "never-built", CASE, RECORDED, CARD)
