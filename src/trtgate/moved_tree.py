@@ -32,12 +32,13 @@ def check_origin(old: str, new: str) -> None:
 
     Trtgate itself is exempt: both sides are measured by the same code. Raises TrtgateError, naming the module.
     """
+    copy = Path(new).resolve()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not file or not Path(file).is_file() or not Path(file).is_absolute():
             continue
         path = Path(file).resolve()
-        foreign = not path.is_relative_to(old) or path.is_relative_to(new) or path.is_relative_to(OURS)
+        foreign = not path.is_relative_to(old) or path.is_relative_to(copy) or path.is_relative_to(OURS)
         if foreign or "site-packages" in path.parts:
             continue
         raise TrtgateError(
