@@ -1,0 +1,273 @@
+"""Pairs of workers, for real, on a CPU: they take turns, a failure is laid at the right side's door, nothing stays."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from trtgate.accelerator import Accelerator
+from trtgate.paired_gate import PairedGate, Suspicion
+from trtgate.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession, SideError
+from trtgate.records import HOST, Capture, Turn
+from trtgate.side import Side
+from trtgate.suite_source import SuiteSource
+from trtgate.verdict import LOOKS, Verdict
+
+SUITE = """
+import os, time
+import torch
+import trtgate
+
+class Odd(torch.nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+    def forward(self, x):
+        self.act()
+        return x
+
+def one(name, act):
+    return trtgate.Model(name, lambda: (Odd(act).eval(), torch.zeros(4)), trtgate.grid(["eager"]))
+
+def broken():
+    raise ValueError("first line\\nsecond line")
+
+def fine():
+    time.sleep(0.002)
+"""
+BASE_MODELS = """
+MODELS = [one(name, fine) for name in ("fine", "slow", "crashes", "hangs", "raises", "gone")]
+"""
+CANDIDATE_MODELS = """
+MODELS = [
+    one("fine", fine),
+    one("slow", lambda: time.sleep(0.02)),
+    one("crashes", lambda: os._exit(7)),
+    one("hangs", lambda: time.sleep(1000)),
+    one("raises", broken),
+]
+"""
+CPU = Accelerator(kind="cpu", name="test", cpus=1)
+BUILT = Artifacts(base=None, candidate=None)
+FINE, SLOW = "fine-eager-fp32", "slow-eager-fp32"
+TIMEOUT_S = 60.0
+
+
+def no_step(_text: str) -> None: ...
+
+
+def tenth(_metric: str) -> float:
+    return 0.1
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Side]:
+    """Two copies of the code; most of the candidate's models do something else than the base's."""
+    made = {}
+    for name, models in ((BASE, BASE_MODELS), (CANDIDATE, CANDIDATE_MODELS)):
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "odd_suite.py").write_text(SUITE + models)
+        made[name] = Side(name=name, source=SuiteSource(root=str(folder), suite="odd_suite.py"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def session(sides: dict[str, Side], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairSession]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TRTGATE_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+    made = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path_factory.mktemp("logs"), timeout_s=TIMEOUT_S)
+    yield made
+    pids = [pid for pair in made._pairs for pid in pids_of(pair)]
+    made.close()
+    assert pids
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    patch.undo()
+
+
+def pids_of(pair: Pair) -> list[int]:
+    return [worker.pid for worker in pair.workers.values()]
+
+
+def quadruples(count: int):
+    return lambda pair: len(pair.quadruples) >= count
+
+
+def note_turns(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> list[str]:
+    """Return a list that grows by the side of every turn of a quadruple."""
+    order: list[str] = []
+    original = pair._turn
+
+    def turn(name: str, plan, rng) -> Turn:
+        if plan is pair._plan:
+            order.append(name)
+        return original(name, plan, rng)
+
+    monkeypatch.setattr(pair, "_turn", turn)
+    return order
+
+
+def test_quadruples_are_measured_in_turns_that_cancel_a_drift(
+    session: PairSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = session.load_resident(FINE, BUILT)
+    order = note_turns(monkeypatch, pair)
+    session.measure(pair, quadruples(4), no_step)
+    abba, baab = [BASE, CANDIDATE, CANDIDATE, BASE], [CANDIDATE, BASE, BASE, CANDIDATE]
+    assert [order[at : at + 4] in (abba, baab) for at in range(0, 16, 4)] == [True] * 4
+    assert len(order) == 16
+    assert [(len(found.base), len(found.candidate)) for found in pair.quadruples] == [(2, 2)] * 4
+    for side in (BASE, CANDIDATE):
+        measured = pair.measurement(FINE, side)
+        assert (measured.clock, measured.primary) == ("host", HOST)
+        assert len(measured.launches[0].turns) == 8
+        assert all(us >= 2000 for us in measured.blocks_us())
+        assert all(turn.canary_us for turn in measured.launches[0].turns)
+
+
+def test_both_orders_occur(session: PairSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = session.resident()
+    monkeypatch.setattr(pair, "_turn", lambda name, _plan, _rng: name)
+    rng = random.Random(0)
+    found = [pair.quadruple(rng) for _ in range(20)]
+    assert all((q.base, q.candidate) == ([BASE] * 2, [CANDIDATE] * 2) for q in found)  # type: ignore[comparison-overlap]
+    pair.quadruples = []
+
+
+def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -> None:
+    pair = session.load_resident(FINE, BUILT)
+    before = pids_of(pair)
+    pair.unload()
+    again = session.load_resident(FINE, BUILT)
+    assert again is pair
+    assert pids_of(again) == before
+    assert again.quadruples == []
+
+
+def test_screening_says_what_it_rests_on(session: PairSession) -> None:
+    pair = session.load_resident(FINE, BUILT)
+    screened = PairedGate(session).screen(pair, FINE, lambda _metric: 1.0, 1, no_step)
+    (judgement,) = screened.judgements
+    assert judgement.metric == HOST
+    assert judgement.evidence.startswith(f"{len(screened.quadruples)} quadruples")
+    assert len(screened.quadruples) in LOOKS
+    assert judgement.verdict is not Verdict.REGRESSED  # it is not twice as slow as itself
+    assert judgement.baseline >= 2000
+    assert screened.comparable == ""
+    assert screened.delay == 0
+
+
+def test_a_delay_slows_the_candidate_and_goes_away(session: PairSession) -> None:
+    pair = session.load_resident(FINE, BUILT)
+
+    def fastest_us(side: str) -> float:
+        return min(pair.measurement(FINE, side).blocks_us())
+
+    delayed = session.measure(pair, quadruples(1), no_step, delay=4.0)
+    assert delayed == 4.0
+    assert fastest_us(CANDIDATE) >= 5 * 2000
+    slow_us = fastest_us(CANDIDATE)
+    assert fastest_us(BASE) < slow_us
+    assert session.measure(pair, quadruples(1), no_step) == 0.0
+    assert fastest_us(CANDIDATE) < slow_us
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("crashes", "loading: the worker ended with exit code 7"),
+        ("raises", "loading: .*first line"),
+        ("gone", "loading: case gone-eager-fp32 is not in the suite"),
+        ("hangs", "loading: no answer within 1 s"),
+    ],
+)
+def test_a_side_that_fails_is_named_and_the_next_pair_works(session: PairSession, case: str, reason: str) -> None:
+    pair = session.resident()
+    pair.greet()
+    pids = pids_of(pair)
+    if case == "hangs":
+        pair._timeout_s = 1.0
+    with pytest.raises(SideError, match=reason) as caught:
+        session.load_resident(f"{case}-eager-fp32", BUILT)
+    assert caught.value.side == CANDIDATE
+    assert "\n" not in str(caught.value)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert session.resident() is not pair
+    session.measure(session.load_resident(FINE, BUILT), quadruples(1), no_step)
+
+
+def test_one_side_alone_is_built(session: PairSession, tmp_path: Path) -> None:
+    """What the candidate would crash in is built by the base; nothing is asked of the other side."""
+    pair = session.resident()
+    built = session.build(pair, "crashes-eager-fp32", {BASE: tmp_path})
+    assert set(built) == {BASE}
+    assert not built[BASE].stored  # eager stores nothing
+    assert built[BASE].build.engines == 0
+    with pytest.raises(SideError, match="building: .*exit code 7") as caught:
+        session.build(pair, "crashes-eager-fp32", {CANDIDATE: tmp_path})
+    assert caught.value.side == CANDIDATE
+    assert not any(psutil.pid_exists(pid) for pid in pids_of(pair))
+
+
+def test_blocks_that_never_count_are_nobodys_fault(session: PairSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = session.load_resident(FINE, BUILT)
+    asked = []
+    void = Turn(clock="host", captures=[Capture(blocks_us=[], replays=1, void=["throttled"])], host_us=[])
+    reply = type("Reply", (), {"turn": void})
+
+    def ask(*arguments: object) -> object:
+        asked.append(arguments)
+        return reply
+
+    monkeypatch.setattr(pair.workers[BASE], "ask", ask)
+    with pytest.raises(DisturbedError, match="blocks of the base do not count: throttled") as caught:
+        session.measure(pair, quadruples(1), no_step)
+    assert not isinstance(caught.value, SideError)
+    assert len(asked) == 20
+    assert not any(psutil.pid_exists(pid) for pid in pids_of(pair))
+
+
+def test_a_side_whose_suite_is_broken_is_named(sides: dict[str, Side], tmp_path: Path) -> None:
+    (tmp_path / "odd_suite.py").write_text("raise RuntimeError('no luck')")
+    base = msgspec.structs.replace(sides[BASE], source=SuiteSource(root=str(tmp_path), suite="odd_suite.py"))
+    session = PairSession(base, sides[CANDIDATE], CPU, tmp_path / "logs", timeout_s=TIMEOUT_S)
+    pair = session.resident()
+    try:
+        with pytest.raises(SideError, match="can't be imported: RuntimeError: no luck") as caught:
+            pair.greet()
+        assert caught.value.side == BASE
+    finally:
+        session.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids_of(pair))
+
+
+def test_ten_times_slower_is_suspected_and_confirmed_by_fresh_pairs(
+    session: PairSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resident = session.load_resident(SLOW, BUILT)
+    gate = PairedGate(session)
+    screened = gate.screen(resident, SLOW, tenth, 1, no_step)
+    assert [judgement.verdict for judgement in screened.judgements] == [Verdict.REGRESSED]
+    resident.unload()
+
+    started: list[Pair] = []
+    start = session.start
+
+    def start_and_note(count: int) -> list[Pair]:
+        made = start(count)
+        started.extend(made)
+        return made
+
+    monkeypatch.setattr(session, "start", start_and_note)
+    suspicion = Suspicion(case_id=SLOW, artifacts=BUILT, metrics=(HOST,))
+    ((judgement,),) = gate.confirm([suspicion], tenth, 1, no_step)
+    assert judgement.verdict is Verdict.REGRESSED
+    assert judgement.low > 1
+    assert judgement.evidence.startswith("6 fresh pairs")
+    assert len(started) == LOOKS[0]
+    assert session._pairs == [resident]
+    assert not any(psutil.pid_exists(pid) for pair in started for pid in pids_of(pair))
