@@ -181,7 +181,8 @@ def selfcheck(
 ) -> None:
     """Measure what the gate is worth on this machine: false alarms, what it finds, and limits that its noise allows.
 
-    Each case is compared with itself, and with itself slower by a known delay (twice its limit by default).
+    Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
+    ends it early, with the rounds that are complete.
     """
     import msgspec
 
@@ -199,16 +200,21 @@ def selfcheck(
     primary = DEVICE if device.kind == "gpu" else HOST
     share = parse([f"{primary}={delay}"], "--delay")[primary] if delay else 2 * limits[primary]
     share = 0.0 if unchanged_only else share
+
+    def save(found: check.Selfcheck) -> None:
+        if json is not None:
+            write_json(json, msgspec.to_builtins(found))
+
     with _progress() as step:
         found = check.run(
             source, check.cases_of(source, cases or [], device), device, limits.__getitem__,
-            rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step,
+            rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step, save=save,
         )  # fmt: skip
     from .report.terminal import describe
 
     _print([describe(device), *check.lines(found)])
+    save(found)
     if json is not None:
-        write_json(json, msgspec.to_builtins(found))
         _print([f"written: {json}"])
 
 

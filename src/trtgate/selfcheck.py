@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from .accelerator import NEEDS_GPU, Accelerator
 from .cases import Case
 from .errors import TrtgateError
 from .judging import LimitOf
-from .metrics import METRICS
+from .metrics import SAMPLED
 from .paired_gate import PairedGate, Screened, Suspicion
 from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession
 from .report.columns import aligned
@@ -90,19 +90,19 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
 
 def run(
     source: SuiteSource, cases: Sequence[Case], accelerator: Accelerator, limit_of: LimitOf, *,
-    rounds: int, delay: float, folder: Path, timeout_s: float, step: Step,
+    rounds: int, delay: float, folder: Path, timeout_s: float, step: Step, save: Callable[[Selfcheck], None],
 ) -> Selfcheck:  # fmt: skip
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
+    `save` is given everything measured so far after each round; Ctrl-C ends the check, and what was measured is kept.
     Raises SideError when a case can't be built. A comparison that is disturbed is left out, and named.
     """
     run_folder = RunFolder(folder)
     base, candidate = Side(name=BASE, source=source), Side(name=CANDIDATE, source=source)
     pairs = PairSession(base, candidate, accelerator, run_folder.logs, timeout_s=timeout_s)
     tests = sum(len(judging.statistical_metrics(case, gpu=accelerator.kind == "gpu")) for case in cases)
-    found = Selfcheck(
-        accelerator=accelerator, limits={}, wanted_delay=delay, comparisons=[], tests=tests
-    )  # fmt: skip
+    limits = {metric: limit_of(metric) for metric in SAMPLED}
+    found = Selfcheck(accelerator=accelerator, limits=limits, wanted_delay=delay, comparisons=[], tests=tests)
     try:
         artifacts = _build(pairs, cases, run_folder, step)
         waiting: list[Pair] = []
@@ -112,12 +112,14 @@ def run(
                 waiting = pairs.start(min(ahead, rounds - number))
             pairs.replace_resident(waiting.pop(0))
             at = f"round {number + 1} of {rounds}"
-            _round(pairs, artifacts, limit_of, found, lambda text, at=at: step(f"{at}: {text}"))  # type: ignore[misc]
+            say = lambda text, at=at: step(f"{at}: {text}")  # type: ignore[misc]  # noqa: E731
+            found.comparisons += _round(pairs, artifacts, limit_of, found, say)  # whole, or not at all
+            save(found)
+    except KeyboardInterrupt:
+        found.problems.append("the round that Ctrl-C ended, and those that would have followed")
     finally:
         pairs.close()
         run_folder.close()
-    metrics = {metric for comparison in found.comparisons for metric in comparison.d_mean}
-    found.limits = {metric: limit_of(metric) for metric in METRICS if metric in metrics}
     return found
 
 
@@ -135,7 +137,9 @@ def _build(pairs: PairSession, cases: Sequence[Case], folder: RunFolder, step: S
 
 def _round(
     pairs: PairSession, artifacts: dict[str, Artifacts], limit_of: LimitOf, found: Selfcheck, step: Step
-) -> None:
+) -> list[Comparison]:
+    """Compare every case in one pair of processes, unchanged and slower, and confirm what is suspected."""
+    comparisons: list[Comparison] = []
     gate = PairedGate(pairs)
     expected = found.wanted_delay and found.accelerator.kind == "gpu"  # a CPU must not import while it measures
     fresh = pairs.start(LOOKS[0]) if expected else []
@@ -149,7 +153,7 @@ def _round(
                 start = time.monotonic()
                 screened = gate.screen(pair, case_id, limit_of, found.tests, lambda _text: None, delay=delay)
                 comparison = _comparison(case_id, screened, time.monotonic() - start)
-                found.comparisons.append(comparison)
+                comparisons.append(comparison)
                 if comparison.suspected:
                     suspected = tuple(comparison.suspected)
                     suspicion = Suspicion(case_id=case_id, artifacts=both, metrics=suspected, delay=delay)
@@ -164,6 +168,7 @@ def _round(
             comparison.confirmation = [f"{j.metric} {j.change:+.3%}, {j.evidence}, p={j.p:.1e}" for j in judgements]
     for pair in fresh:
         pairs.end(pair)
+    return comparisons
 
 
 def _comparison(case_id: str, screened: Screened, seconds: float) -> Comparison:
