@@ -220,13 +220,18 @@ def remove(path: Path, case_ids: Sequence[str]) -> None:
 
 def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any], Update]:
     record = run.cases[case_id]
+    if record.base:
+        raise TrtgateError(
+            f"{run.path}: {case_id} was measured beside the base {record.base}, one launch: it is no session that a "
+            "baseline could hold; record one with --trtgate-update-baselines"
+        )
     restart = old is not None and record.verdict in OTHER
     kept = [] if old is None or restart else old.sessions
     sessions = [*kept, *record.sessions][-KEPT_SESSIONS:]
     entry = msgspec.to_builtins(run.entry(case_id))
     entry["extra_info"] = {
         **entry["extra_info"],
-        "trtgate": msgspec.to_builtins(msgspec.structs.replace(record, sessions=sessions)),
+        "trtgate": msgspec.to_builtins(msgspec.structs.replace(record, sessions=sessions, judgements=[])),
     }
     return entry, Update(
         case_id=case_id,

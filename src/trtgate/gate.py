@@ -18,7 +18,7 @@ from .baselines import CaseRecord, Run, StoredSession
 from .cases import Case
 from .errors import TrtgateError
 from .judging import LimitOf
-from .metrics import GPU_MEMORY, METRICS, SAMPLED
+from .metrics import EXACT, GPU_MEMORY, METRICS, SAMPLED
 from .options import Options
 from .paired_gate import PairedGate, Suspicion
 from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
@@ -382,6 +382,19 @@ class Gate:
             judgements=result.judgements,
             base=str(self.options.base or ""),
         )
+
+    def adjust(self) -> None:
+        """Add Holm's adjusted p-values to all judgements that have an error rate, once all of them are known."""
+        judged = [
+            (result, number)
+            for result in self.results.values()
+            for number, judgement in enumerate(result.judgements)
+            if judgement.metric not in EXACT
+        ]
+        adjusted = verdict.adjusted([result.judgements[number].p for result, number in judged])
+        for (result, number), p_adjusted in zip(judged, adjusted, strict=True):
+            replaced = msgspec.structs.replace(result.judgements[number], p_adjusted=p_adjusted)
+            result.judgements[number] = replaced
 
     def keep(self, case: Case, artifact: Path) -> None:
         """Keep a case's compiled module, to be measured beside later ones if its baseline is stored."""

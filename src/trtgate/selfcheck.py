@@ -112,7 +112,7 @@ def run(
                 waiting = pairs.start(min(ahead, rounds - number))
             pairs.replace_resident(waiting.pop(0))
             at = f"round {number + 1} of {rounds}"
-            say = lambda text, at=at: step(f"{at}: {text}")  # type: ignore[misc]  # noqa: E731
+            say = lambda text, at=at: step(f"{at}: {text}")  # noqa: E731
             found.comparisons += _round(pairs, artifacts, limit_of, found, say)  # whole, or not at all
             save(found)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
 import pytest
 
 from .. import baselines
@@ -36,6 +37,10 @@ class Ending:
     def _store(self) -> None:
         if not self._run.benchmarks:
             return
+        self._run.gate.adjust()
+        for case_id, benchmark in self._run.benchmarks.items():
+            judged = msgspec.to_builtins(self._run.gate.results[case_id].judgements)
+            benchmark.extra_info["trtgate"]["judgements"] = judged
         path = self._run.save()
         self._run.lines.append(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
         if self._run.options.update:

@@ -95,9 +95,8 @@ def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
     all that a run judges, so a run in which nothing changed fails with probability FAMILY_ALPHA at most, whatever
     screening let through, as far as pair means are normal. Where launches have two modes, six pairs that all fall the
     same way look certain: docs/verdicts.md has what that costs (0.16 % of unchanged suites; 1.2 % of suites in which
-    every case is slower by exactly its limit). Confirmed when the lower bound exceeds `limit`; refuted as soon as the estimate does not
-    (stopping early for futility can only lower the error rate). Assumes independent pairs whose means are roughly
-    normal.
+    every case is slower by exactly its limit). Confirmed when the lower bound exceeds `limit`; refuted as soon as the
+    estimate does not (stopping early for futility can only lower the error rate).
     """
     n = pair_means.shape[-1]
     mean, error = _mean_and_error(pair_means)

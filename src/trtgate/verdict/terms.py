@@ -42,6 +42,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What the interval rests on, such as "3 stored sessions" or "6 pairs of launches"."""
     p: float = 1.0
     """One-sided p-value of "the change is at most the limit"; not yet corrected for the number of tests."""
+    p_adjusted: float | None = None
+    """The same after Holm, over all that the run judged with an error rate; for reports, once the run is over."""
 
 
 def case_verdict(judgements: Sequence[Judgement], primary: str) -> Verdict:
