@@ -159,7 +159,8 @@ class Hooks:
             with _refusals():
                 reruns.refuse(item for item in latency if _case_id(item) in runnable)
         if runnable and not self._run.options.timing_off:
-            self._run.gate.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
+            with _refusals():  # the first use of the gate makes a base ready
+                self._run.gate.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
         bare = self._run.options.compare and self._run.options.compare_file is None
