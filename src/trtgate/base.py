@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,15 +91,23 @@ class Base:
 
     def _set_up(self, command: str, timeout_s: float) -> None:
         where = self._tree if self._tree.is_dir() else self._root
+        process = subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
         try:
-            done = subprocess.run(
-                ["sh", "-c", command], cwd=where, capture_output=True, text=True, timeout=timeout_s, check=False
-            )
+            output, errors = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            raise TrtgateError(f"the base's setup {command!r} did not end within {timeout_s:.0f} s") from None
-        if done.returncode:
-            said = _last_line(done.stderr) or _last_line(done.stdout)
-            raise TrtgateError(f"the base does not install: {command!r} ended with exit code {done.returncode}: {said}")
+            raise TrtgateError(f"the base's setup {command!r} did not end within {timeout_s:g} s") from None
+        finally:
+            if process.returncode is None:  # and with it all that it started
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
+            said = _last_line(errors) if errors.strip() else _last_line(output)
+            raise TrtgateError(
+                f"the base does not install: {command!r} ended with exit code {process.returncode}: {said}"
+            )
 
     def _package_folder(self) -> str:
         """Make a folder that holds this trtgate alone: on another Python's path its packages must not follow."""
