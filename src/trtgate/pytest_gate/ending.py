@@ -11,6 +11,7 @@ import pytest
 from .. import baselines
 from ..errors import TrtgateError
 from ..report import sentences, terminal
+from ..report.columns import first_few
 from .run import GateRun
 
 UNDECIDED_SHOWN = 3
@@ -88,11 +89,15 @@ class Ending:
 
     def _add_folded_lines(self) -> None:
         if self._run.new:
-            self._run.lines.insert(
-                0, sentences.about_new(self._run.new, self._run.accelerator.key, self._run.gate.other_keys())
-            )
+            self._run.lines.insert(0, self._about_new())
         self._run.lines += self._run.undecided[:UNDECIDED_SHOWN]
         if len(self._run.undecided) > UNDECIDED_SHOWN:
             self._run.lines.append(
                 f"… and {len(self._run.undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"
             )
+
+    def _about_new(self) -> str:
+        base, new = self._run.options.base, self._run.new
+        if base is not None:
+            return f"NEW: the base {base} does not have {first_few(new, 2)}"
+        return sentences.about_new(new, self._run.accelerator.key, self._run.gate.other_keys())
