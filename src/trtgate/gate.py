@@ -29,6 +29,7 @@ from .run_folder import RunFolder
 from .session import Session, Step
 from .side import Side
 from .verdict import Judgement, Verdict
+from .worker_handle import LaunchError
 
 
 class CaseResult(msgspec.Struct, kw_only=True):
@@ -291,7 +292,7 @@ class Gate:
             result.verdict, result.sentence = Verdict.UNDERPOWERED, f"{case.id}: {error}"
         except SideError as error:
             if error.side == CANDIDATE:
-                raise
+                raise LaunchError(f"{case.id}: {error}") from error
             result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: the base failed: {error}"
         self.results[case.id] = result
         return result
