@@ -1,0 +1,270 @@
+"""`trtgate ab` as a user sees it: a revision measured beside the working tree, and no trace of it afterwards.
+
+The base's models sleep 2 ms and the slow candidate's 20 ms; both say so in a helper module that the suite imports, so a
+verdict shows whose copy of it was run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
+TIMEOUT_S = 120
+ALPHA = "alpha-eager-fp32-b1"
+LIMIT = "--trtgate-limit=host=100%"
+"""So large that an unchanged model is never suspected on a busy machine, and a tenfold latency always is."""
+
+
+class Repository:
+    """A git repository around a test's folder."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = folder
+        self.path: Path = folder.path
+        self.git("init", "--quiet", "--initial-branch=main")
+
+    def git(self, *arguments: str) -> str:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=self.path, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+    def commit(self) -> None:
+        self.git("add", "--all", "--force", ".")
+        self.git("commit", "--quiet", "--message=all")
+
+    def sleeps(self, milliseconds: int) -> None:
+        """Write the helper module."""
+        (self.path / "helper.py").write_text(f"MILLISECONDS = {milliseconds}\n")
+
+    def ab(self, *arguments: str, base: str = "HEAD") -> pytest.RunResult:
+        return self.folder.pytest("suite.py", "-m", "trtgate_latency", f"--trtgate-base={base}", LIMIT, *arguments)
+
+    def worktrees(self) -> int:
+        return self.git("worktree", "list", "--porcelain").count("worktree ")
+
+    def is_clean(self) -> bool:
+        """Whether no worktree is left, on disk or in git's list."""
+        return self.worktrees() == 1 and not list(self.path.glob(".trtgate/base-*"))
+
+
+@pytest.fixture
+def repository(folder: Any) -> Iterator[Repository]:
+    """One commit: a suite of alpha, which sleeps as long as its helper says."""
+    made = Repository(folder)
+    folder.suite(alpha=HELPED)
+    made.sleeps(2)
+    made.commit()
+    yield made
+    assert made.is_clean()
+
+
+HELPED = "import helper; time.sleep(helper.MILLISECONDS / 1000)"
+GIT_ENVIRONMENT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+
+
+@pytest.fixture(autouse=True)
+def no_git_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a hook's variables, nor a repository above the folder."""
+    for name in GIT_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+
+
+# Verdicts
+
+
+def test_what_did_not_change_passes(repository: Repository) -> None:
+    result = repository.ab()
+    assert result.ret == OK
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines([f"*{ALPHA}*unchanged*"])
+    assert "Traceback" not in repository.folder.output_of(result)
+
+
+def test_what_got_slower_fails_through_the_code_that_the_suite_imports(repository: Repository) -> None:
+    repository.sleeps(20)
+    result = repository.ab("--junitxml=junit.xml")
+    assert result.ret == FAILED
+    result.assert_outcomes(failed=1, deselected=1)
+    said = repository.folder.output_of(result)
+    sentences = [line for line in said.splitlines() if f"{ALPHA} is slower: host latency" in line]
+    assert len([line for line in sentences if line.startswith(("E ", ALPHA))]) == 1
+    assert "Traceback" not in said
+    (suite,) = ElementTree.parse(repository.path / "junit.xml").iter("testsuite")
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    assert repository.git("status", "--porcelain", "--untracked-files=no").split() == ["M", "helper.py"]
+
+
+def test_cases_that_one_side_lacks_or_fails_in(repository: Repository) -> None:
+    """The base lacks `added`, raises in `broken`, has `removed`; the candidate crashes in `crashes`; alpha is well."""
+    folder = repository.folder
+    raises = "raise ValueError('the base is broken')"
+    folder.suite("removed", broken=raises, crashes="pass", alpha=HELPED)
+    repository.commit()
+    crashes = "os._exit(3) if IN_WORKER else None"
+    folder.suite("added", broken="sleep('broken')", crashes=crashes, alpha=HELPED)
+    result = repository.ab("--trtgate-require=baseline", "-rs")
+    assert result.ret == FAILED
+    result.assert_outcomes(passed=1, skipped=1, failed=2, deselected=4)
+    for words in (
+        ["added-eager-fp32-b1: the base has no such case", "--trtgate-require=baseline"],
+        ["SKIPPED", "broken-eager-fp32-b1: the base failed: building", "the base is broken"],
+        ["crashes-eager-fp32-b1", "building: the worker ended with exit code 3"],
+        ["MISSING: removed-eager-fp32-b1 is in the base HEAD and was not measured"],
+        [ALPHA, "unchanged"],
+    ):
+        said = [line for line in folder.output_of(result).splitlines() if all(word in line for word in words)]
+        assert said, words
+    assert folder.saved_cases() == {ALPHA}
+
+
+def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(repository: Repository) -> None:
+    repository.folder.suite("added", "beta")
+    result = repository.ab("-k", "added")
+    assert result.ret == OK
+    result.assert_outcomes(passed=1, deselected=3)
+    result.stdout.fnmatch_lines(["NEW: the base HEAD does not have added-eager-fp32-b1", "not run, as asked: 1 cases*"])
+    result.stdout.no_fnmatch_line("*--trtgate-update-baselines*")
+    result.stdout.no_fnmatch_line("MISSING*")
+
+
+def test_the_command_does_the_same_with_another_python(repository: Repository, tmp_path: Path) -> None:
+    """The base is both another revision and another interpreter; the suite is found without being named."""
+    repository.folder.suite("added", alpha=HELPED)
+    python = script(tmp_path / "another-python", f'exec "{sys.executable}" "$@"')
+    call = [
+        sys.executable,
+        "-c",
+        "from trtgate.cli import main; main()",
+        "ab",
+        "--base=HEAD",
+        f"--base-python={python}",
+    ]
+    done = subprocess.run(
+        [*call, "-p", "no:cacheprovider", LIMIT],
+        cwd=repository.path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == OK, done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if ALPHA in line and "unchanged" in line]
+    assert f"NEW: the base HEAD with {python} does not have added-eager-fp32-b1" in done.stdout
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+# Refused, with nothing left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trtgate-base=no-such"], ["base 'no-such'", "no such revision"]),
+        (["--trtgate-base=--force"], ["base '--force'", "no such revision"]),
+        (["--trtgate-base=HEAD:suite.py"], ["base 'HEAD:suite.py'", "no such revision"]),
+        (["--trtgate-base-python=absent-python"], ["absent-python", "no such program"]),
+        (["--trtgate-base-python=false"], ["base-python 'false'", "no Python interpreter"]),
+        (["--trtgate-base=HEAD", "--trtgate-base-python=echo"], ["base-python 'echo'", "no Python interpreter"]),
+        (
+            ["--trtgate-base=HEAD", "--trtgate-base-setup=test -f helper.py && echo wrong >&2 && exit 42"],
+            ["does not install", "exit code 42: wrong"],
+        ),
+        (["--trtgate-base=HEAD", "--trtgate-base-setup=echo said; exit 3"], ["does not install", "exit code 3: said"]),
+        (["--trtgate-base-setup=true"], ["--trtgate-base-setup", "--trtgate-base"]),
+        (["--trtgate-base=HEAD", "--benchmark-compare"], ["a base", "--benchmark-compare", "drop one"]),
+        (["--trtgate-base=HEAD", "--trtgate-update-baselines"], ["a base", "--trtgate-update-baselines", "drop one"]),
+        (["--trtgate-base=HEAD", "-n", "2"], ["a base needs timing", "-n", "drop one"]),
+        (["--trtgate-base=HEAD", "--benchmark-disable"], ["a base needs timing", "--benchmark-disable"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
+)
+def test_what_can_not_be_a_base(repository: Repository, arguments: list[str], words: list[str]) -> None:
+    repository.folder.refused(repository.folder.pytest("suite.py", *arguments), *words)
+
+
+def test_what_a_setup_started_ends_with_it(repository: Repository) -> None:
+    command = "sleep 1000 & echo $! > ../../../pid; wait"
+    result = repository.ab(f"--trtgate-base-setup={command}", "--trtgate-timeout=0.5")
+    repository.folder.refused(result, "setup 'sleep 1000 &", "did not end within 0.5 s")
+    pid = int((repository.path / "pid").read_text())
+    repository.folder.wait_until(lambda: not is_alive(pid))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that nobody has waited for
+    except OSError:
+        return False
+
+
+def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> None:
+    folder = repository.folder
+    suite = (repository.path / "suite.py").read_text()
+    repository.git("rm", "--quiet", "--cached", "suite.py")
+    repository.git("commit", "--quiet", "--message=without the suite")
+    folder.refused(repository.ab(), "base HEAD", "'suite.py'", "no such file")
+
+    (repository.path / "suite.py").write_text("raise RuntimeError('no luck')")
+    repository.commit()
+    (repository.path / "suite.py").write_text(suite)
+    folder.refused(repository.ab(), "base HEAD", "suite.py", "RuntimeError: no luck")
+
+
+def test_without_a_repository(folder: Any) -> None:
+    folder.suite("alpha")
+    folder.refused(folder.pytest("suite.py", "--trtgate-base=HEAD"), "'HEAD'", "is in no git repository")
+    assert not list(folder.path.glob(".trtgate/base-*"))
+
+
+# Ends
+
+
+def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
+    folder = repository.folder
+    folder.suite(alpha="if measuring(): open('measuring', 'w').close(), time.sleep(600)")
+    run = folder.start("--trtgate-base=HEAD", "-m", "trtgate_latency")
+    workers: list[int] = []
+    try:
+        folder.wait_until(lambda: (repository.path / "measuring").exists() or run.poll() is not None)
+        workers = folder.workers_of(run)
+        assert len(workers) == 2
+        assert not repository.is_clean()
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=TIMEOUT_S)
+        folder.wait_until(lambda: not any(folder.is_worker(pid) for pid in workers))
+    finally:
+        run.kill()
+        for pid in filter(folder.is_worker, workers):
+            os.kill(pid, signal.SIGKILL)
+    assert run.returncode == INTERRUPTED
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_ones_stays(repository: Repository) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    trees = {pid: repository.path / ".trtgate" / f"base-{pid}-x" for pid in (dead.pid, os.getpid())}
+    for folder in trees.values():
+        folder.mkdir(parents=True)
+        repository.git("worktree", "add", "--quiet", "--detach", str(folder / "tree"))
+    assert repository.worktrees() == 3
+    repository.folder.refused(repository.ab(base="no-such"), "no such revision")
+    assert not trees[dead.pid].exists()
+    assert (trees[os.getpid()] / "tree" / "suite.py").exists()
+    assert repository.worktrees() == 2
+    repository.git("worktree", "remove", str(trees[os.getpid()] / "tree"))
+    trees[os.getpid()].rmdir()  # the fixture asserts that no other is left
