@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from trtgate.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, Pair
 from trtgate.records import HOST, Capture, Turn
 from trtgate.side import Side
 from trtgate.suite_source import SuiteSource
+from trtgate.timing.loop import Plan
 from trtgate.verdict import LOOKS, Verdict
 
 SUITE = """
@@ -93,7 +94,7 @@ def pids_of(pair: Pair) -> list[int]:
     return [worker.pid for worker in pair.workers.values()]
 
 
-def quadruples(count: int):
+def quadruples(count: int) -> Callable[[Pair], bool]:
     return lambda pair: len(pair.quadruples) >= count
 
 
@@ -102,7 +103,7 @@ def note_turns(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> list[str]:
     order: list[str] = []
     original = pair._turn
 
-    def turn(name: str, plan, rng) -> Turn:
+    def turn(name: str, plan: Plan, rng: random.Random) -> Turn:
         if plan is pair._plan:
             order.append(name)
         return original(name, plan, rng)
@@ -134,7 +135,7 @@ def test_both_orders_occur(session: PairSession, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pair, "_turn", lambda name, _plan, _rng: name)
     rng = random.Random(0)
     found = [pair.quadruple(rng) for _ in range(20)]
-    assert all((q.base, q.candidate) == ([BASE] * 2, [CANDIDATE] * 2) for q in found)  # type: ignore[comparison-overlap]
+    assert all((q.base, q.candidate) == ([BASE] * 2, [CANDIDATE] * 2) for q in found)
     pair.quadruples = []
 
 
@@ -207,7 +208,7 @@ def test_one_side_alone_is_built(session: PairSession, tmp_path: Path) -> None:
     assert set(built) == {BASE}
     assert not built[BASE].stored  # eager stores nothing
     assert built[BASE].build.engines == 0
-    with pytest.raises(SideError, match="building: .*exit code 7") as caught:
+    with pytest.raises(SideError, match=r"building: .*exit code 7") as caught:
         session.build(pair, "crashes-eager-fp32", {CANDIDATE: tmp_path})
     assert caught.value.side == CANDIDATE
     assert not any(psutil.pid_exists(pid) for pid in pids_of(pair))
