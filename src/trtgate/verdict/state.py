@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 CANARY_TOLERANCE = {"sm_clock": 0.015, "memory_copy": 0.15, "hash": 0.25}
 """Relative difference beyond which the machine counts as another: the SM clock seen by a kernel, a copy in device
-memory, one core's hashing. Within a minute the spin kernel moved by 0.1 % on an H200,
-by 0.8 % on an H100 (489.6 and 493.3 µs, NVML saying 1980 MHz both times), and hashing by 4 % on a shared CPU."""
+memory, one core's hashing. Within a minute the spin kernel moved by 0.1 % on an H200 and by 0.8 % on an H100 (489.6 and
+493.3 µs, NVML saying 1980 MHz both times), hashing by 4 % on a shared CPU."""
 CLOCK_TOLERANCE = 0.005
 
 
