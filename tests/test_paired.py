@@ -61,6 +61,14 @@ def test_what_launches_are_known_to_differ_by_is_no_suspicion() -> None:
     assert not verdict.screen(d, 0.1, verdict.LAUNCH_SDS["host"]).flagged
 
 
+def test_host_latency_on_a_cpu_is_the_primary_metric_and_taken_as_it_is_measured() -> None:
+    """A CPU's host latency was once screened with the spread of a GPU's host: 69 % slower went unsuspected."""
+    d = spread(math.log(1.4), 0.01, LOOKS[0])
+    assert verdict.judge_screened("host", d, 1.0, limit=0.1, tests=10)[0].verdict is Verdict.REGRESSED
+    of_a_gpu, _ = verdict.judge_screened("host", d, 1.0, limit=0.1, tests=10, launch_sd=verdict.LAUNCH_SDS["host"])
+    assert of_a_gpu.verdict is Verdict.UNDERPOWERED
+
+
 def test_screening_is_vectorised_over_cases() -> None:
     rng = np.random.default_rng(0)
     d = rng.normal(0.0, 0.01, (50, LOOKS[0]))

@@ -52,11 +52,13 @@ class CaseResult(msgspec.Struct, kw_only=True):
             metric: math.exp(float(np.mean(verdict.log_launch_means(self.measurement.samples(metric)))))
             for metric in self.measurement.metrics
         }
+        judgement = next((j for j in self.judgements if j.metric == primary), None)
+        measured_us = medians.pop(primary)
         return Row(
             case_id=self.case_id,
             verdict=self.verdict,
-            latency_us=medians.pop(primary),
-            judgement=next((j for j in self.judgements if j.metric == primary), None),
+            latency_us=measured_us if judgement is None else judgement.now,
+            judgement=judgement,
             others=medians,
         )
 
@@ -299,7 +301,7 @@ class Gate:
 
     def _run_against_base(self, case: Case, result: CaseResult, step: Step) -> None:
         pair = self.pairs().resident()
-        if case.id not in pair.greet()[BASE]:
+        if case.id not in self.pairs().greet(pair)[BASE]:
             result.verdict, result.sentence = Verdict.NEW, f"{case.id}: the base has no such case"
             return
         folders = {name: self.folder.private(f"{case.model.name}-{name}") for name in (BASE, CANDIDATE)}
@@ -310,7 +312,7 @@ class Gate:
         step("loading base and candidate")
         pair = self.pairs().load_resident(case.id, artifacts)
         screened = PairedGate(self.pairs()).screen(pair, case.id, self._limit_of(case), self.tests, step)
-        pair.unload()
+        self.pairs().unload(pair)
         screened.base.build, screened.candidate.build = built[BASE].build, built[CANDIDATE].build
         result.measurement = screened.candidate
         if screened.comparable:

@@ -12,7 +12,7 @@ from .judging import LimitOf
 from .pairs import BASE, CANDIDATE, Artifacts, Pair, PairSession
 from .records import CaseMeasurement, Quadruple
 from .session import Step
-from .verdict import LOOKS, QUADRUPLES_A_PAIR, Judgement, judge_confirmed, judge_screened
+from .verdict import LAUNCH_SDS, LOOKS, QUADRUPLES_A_PAIR, Judgement, judge_confirmed, judge_screened
 
 
 class Screened(msgspec.Struct, kw_only=True):
@@ -68,6 +68,7 @@ class PairedGate:
                     judging.typical_base(pair.quadruples, metric, measured.primary),
                     limit=limit_of(metric),
                     tests=tests,
+                    launch_sd=0.0 if metric == measured.primary else LAUNCH_SDS[metric],
                 )
                 for metric in (measured.primary, *(m for m in measured.metrics if m != measured.primary))
             ]

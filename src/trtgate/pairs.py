@@ -236,22 +236,35 @@ class PairSession:
         ):
             yield
 
-    def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, protocol.BuiltReply]:
-        """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
+    def greet(self, pair: Pair) -> dict[str, list[str]]:
+        """Return the cases of either side's suite. Raises SideError; the pair is ended then."""
+        with self._ending(pair):
+            return pair.greet()
+
+    def unload(self, pair: Pair) -> None:
+        """Free a case on both sides. Raises SideError; the pair is ended then."""
+        with self._ending(pair):
+            pair.unload()
+
+    @contextmanager
+    def _ending(self, pair: Pair) -> Iterator[None]:
+        """Within: whatever goes wrong ends a pair, so that the next case starts clean."""
         try:
-            return pair.build(case_id, folders)
+            yield
         except BaseException:
             self.end(pair)
             raise
 
+    def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, protocol.BuiltReply]:
+        """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
+        with self._ending(pair):
+            return pair.build(case_id, folders)
+
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
         pair = self.resident()
-        try:
+        with self._ending(pair):
             pair.load(case_id, artifacts, measure_memory=measure_memory)
-        except BaseException:
-            self.end(pair)
-            raise
         taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
         if taken:
             self._footprint_bytes[case_id] = taken
@@ -296,20 +309,16 @@ class PairSession:
         `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;
         the pair is ended then, and the session goes on.
         """
-        try:
-            with self.device(step):
-                pair.quadruples = []
-                delayed = pair.delay(delay) if delay else 0.0
-                step("warming up")
-                pair.warm_up(self.rng)
-                step("measuring base and candidate in turns")
-                while True:
-                    pair.quadruple(self.rng)
-                    if enough(pair):
-                        break
-                if delay:
-                    pair.delay(0.0)
-                return delayed
-        except BaseException:
-            self.end(pair)  # whatever state they are in, the next case starts clean
-            raise
+        with self._ending(pair), self.device(step):
+            pair.quadruples = []
+            delayed = pair.delay(delay) if delay else 0.0
+            step("warming up")
+            pair.warm_up(self.rng)
+            step("measuring base and candidate in turns")
+            while True:
+                pair.quadruple(self.rng)
+                if enough(pair):
+                    break
+            if delay:
+                pair.delay(0.0)
+            return delayed

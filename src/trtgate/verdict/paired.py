@@ -113,13 +113,15 @@ def _mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
     return np.mean(values, axis=-1), np.std(values, axis=-1, ddof=1) / math.sqrt(n)
 
 
-def judge_screened(metric: str, d: np.ndarray, base: float, *, limit: float, tests: int) -> tuple[Judgement, bool]:
+def judge_screened(
+    metric: str, d: np.ndarray, base: float, *, limit: float, tests: int, launch_sd: float = 0.0
+) -> tuple[Judgement, bool]:
     """Judge one metric of one case by its quadruples so far; returns (judgement, whether more would help).
 
-    `base` is the base's typical value in the metric's unit. `regressed` is a suspicion. `improved` is said when the
+    `base` is the base's typical value in the metric's unit, `launch_sd` as in `screen`. `regressed` is a suspicion. `improved` is said when the
     upper bound lies below what is as far below as the limit is above.
     """
-    found = screen(d, limit, LAUNCH_SDS.get(metric, 0.0))
+    found = screen(d, limit, launch_sd)
     open_ = len(d) < LOOKS[-1]
     verdict = Verdict.UNDERPOWERED
     if found.flagged:
@@ -128,9 +130,7 @@ def judge_screened(metric: str, d: np.ndarray, base: float, *, limit: float, tes
         verdict, open_ = Verdict.IMPROVED if found.high < -math.log1p(limit) else Verdict.UNCHANGED, False
     mean = float(found.mean)
     half = float(quantile(PROOF_ALPHA, len(d) - 1) * np.std(d, ddof=1) / math.sqrt(len(d)))
-    pair_sd = math.hypot(
-        float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), math.sqrt(2) * LAUNCH_SDS.get(metric, 0)
-    )
+    pair_sd = math.hypot(float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), math.sqrt(2) * launch_sd)
     judgement = _judgement(
         metric, verdict, mean, half, base, limit=limit, sd=pair_sd, tests=tests,
         evidence=f"{len(d)} quadruples in one pair of launches",
