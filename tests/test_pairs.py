@@ -42,15 +42,20 @@ def fine():
     time.sleep(0.002)
 """
 BASE_MODELS = """
-MODELS = [one(name, fine) for name in ("fine", "slow", "crashes", "hangs", "raises", "gone")]
+MODELS = [one(name, fine) for name in ("fine", "slow", "crashes", "hangs", "raises", "dies", "gone")]
 """
 CANDIDATE_MODELS = """
+class Dies(Odd):
+    def __del__(self):
+        os._exit(9)
+
 MODELS = [
     one("fine", fine),
     one("slow", lambda: time.sleep(0.02)),
     one("crashes", lambda: os._exit(7)),
     one("hangs", lambda: time.sleep(1000)),
     one("raises", broken),
+    trtgate.Model("dies", lambda: (Dies(fine).eval(), torch.zeros(4)), trtgate.grid(["eager"])),
 ]
 """
 CPU = Accelerator(kind="cpu", name="test", cpus=1)
@@ -83,9 +88,9 @@ def session(sides: dict[str, Side], tmp_path_factory: pytest.TempPathFactory) ->
     patch.setenv("TRTGATE_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
     made = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path_factory.mktemp("logs"), timeout_s=TIMEOUT_S)
     yield made
+    made.resident()
     pids = [pid for pair in made._pairs for pid in pids_of(pair)]
     made.close()
-    assert pids
     assert not any(psutil.pid_exists(pid) for pid in pids)
     patch.undo()
 
@@ -201,6 +206,14 @@ def test_a_side_that_fails_is_named_and_the_next_pair_works(session: PairSession
     session.measure(session.load_resident(FINE, BUILT), quadruples(1), no_step)
 
 
+def test_a_side_that_dies_unloading_does_not_fail_the_next_case(session: PairSession) -> None:
+    pair = session.load_resident("dies-eager-fp32", BUILT)
+    with pytest.raises(SideError, match=r"unloading: .*exit code 9") as caught:
+        session.unload(pair)
+    assert caught.value.side == CANDIDATE
+    session.measure(session.load_resident(FINE, BUILT), quadruples(1), no_step)
+
+
 def test_one_side_alone_is_built(session: PairSession, tmp_path: Path) -> None:
     """What the candidate would crash in is built by the base; nothing is asked of the other side."""
     pair = session.resident()
@@ -239,8 +252,9 @@ def test_a_side_whose_suite_is_broken_is_named(sides: dict[str, Side], tmp_path:
     pair = session.resident()
     try:
         with pytest.raises(SideError, match="can't be imported: RuntimeError: no luck") as caught:
-            pair.greet()
+            session.greet(pair)
         assert caught.value.side == BASE
+        assert session._pairs == []
     finally:
         session.close()
     assert not any(psutil.pid_exists(pid) for pid in pids_of(pair))
