@@ -12,11 +12,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+
+from trtgate.accelerator import Accelerator
+from trtgate.base import Base, BaseRequest
+from trtgate.errors import TrtgateError
+from trtgate.suite_source import SuiteSource
 
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120
@@ -229,6 +235,53 @@ def test_without_a_repository(folder: Any) -> None:
     folder.suite("alpha")
     folder.refused(folder.pytest("suite.py", "--trtgate-base=HEAD"), "'HEAD'", "is in no git repository")
     assert not list(folder.path.glob(".trtgate/base-*"))
+
+
+# How a base is made ready, without a run
+
+
+def made_ready(repository: Repository, root: Path, **asked: str) -> Base:
+    source = SuiteSource(root=str(root), suite="suite.py")
+    return Base(BaseRequest(**asked), source, repository.path / ".trtgate", timeout_s=60)
+
+
+def test_a_suite_below_the_top_of_its_repository(repository: Repository) -> None:
+    below = repository.path / "below"
+    below.mkdir()
+    (below / "suite.py").touch()
+    repository.commit()
+    with closing(made_ready(repository, below, revision="main", setup="pwd > where")) as base:
+        assert base.side.moved is not None
+        top, tree = base.side.moved
+        assert Path(top) == repository.path.resolve()
+        assert Path(base.side.source.root) == Path(tree) / "below"
+        assert (Path(tree) / "where").read_text().strip() == tree
+        assert not base.side.other_python
+    assert not Path(tree).exists()
+
+
+def test_another_python_gets_this_trtgate_and_the_users_code_alone(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, packages = repository.path / "mine", repository.path / ".venv" / "lib" / "site-packages"
+    monkeypatch.setattr(sys, "path", [str(mine), str(packages), *sys.path])
+    python = script(tmp_path / "python", f'exec "{sys.executable}" "$@"')
+    cpu = Accelerator(kind="cpu", name="test", cpus=1)
+    with closing(made_ready(repository, repository.path, python=str(python))) as base:
+        assert base.side.other_python
+        assert base.side.moved is None
+        assert base.side.hello(cpu).sys_path == [str(mine)]
+        variables = base.side.environment({"PYTHONPATH": "/theirs"})
+        (entry,) = variables["PYTHONPATH"].split(os.pathsep)
+        assert [path.name for path in Path(entry).iterdir()] == ["trtgate"]
+        assert (Path(entry) / "trtgate" / "worker.py").exists()
+    assert not Path(entry).exists()
+
+
+def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
+    python = script(tmp_path / "python3.10", "echo 3 10")
+    with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):
+        made_ready(repository, repository.path, python=str(python))
 
 
 # Ends
