@@ -118,8 +118,8 @@ def judge_screened(
 ) -> tuple[Judgement, bool]:
     """Judge one metric of one case by its quadruples so far; returns (judgement, whether more would help).
 
-    `base` is the base's typical value in the metric's unit, `launch_sd` as in `screen`. `regressed` is a suspicion. `improved` is said when the
-    upper bound lies below what is as far below as the limit is above.
+    `base` is the base's typical value in the metric's unit, `launch_sd` as in `screen`. `regressed` is a suspicion.
+    `improved` is said when the upper bound lies below what is as far below as the limit is above.
     """
     found = screen(d, limit, launch_sd)
     open_ = len(d) < LOOKS[-1]
