@@ -158,7 +158,7 @@ def _round(
                     suspected = tuple(comparison.suspected)
                     suspicion = Suspicion(case_id=case_id, artifacts=both, metrics=suspected, delay=delay)
                     suspicions.append((comparison, suspicion))
-            pair.unload()
+            pairs.unload(pair)
         except DisturbedError as error:
             found.problems.append(f"{case_id}: {error}")
     if suspicions:
