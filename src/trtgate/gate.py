@@ -234,8 +234,8 @@ class Gate:
         kept = self._kept_artifact(case) if artifact else None
         timed = [metric for metric in SAMPLED if metric in sampled]
         if timed and kept is not None:
-            again |= self._confirmed(case, Artifacts(base=kept, candidate=artifact), timed, step)
-            sampled -= set(timed)
+            again |= self._confirmed_beside_kept(case, Artifacts(base=kept, candidate=artifact), timed, step)
+            sampled -= again.keys()
         result = first
         if sampled:
             step("slower than the baseline: measuring again in fresh launches")
@@ -253,6 +253,21 @@ class Gate:
             ],
         )
         return result
+
+    def _confirmed_beside_kept(
+        self, case: Case, artifacts: Artifacts, metrics: list[str], step: Step
+    ) -> dict[str, Judgement]:
+        """Confirm in pairs; nothing is said where the kept compiled module fails: that is not the candidate's fault."""
+        try:
+            return self._confirmed(case, artifacts, metrics, step)
+        except DisturbedError as error:
+            reason = str(error)
+        except SideError as error:
+            if error.side == CANDIDATE:
+                raise
+            reason = f"it failed: {error}"
+        self.lines.append(f"{case.id}: not measured beside the baseline's compiled module: {reason}")
+        return {}
 
     def _built_again(self, case: Case, first: CaseResult) -> dict[str, Judgement]:
         record = self._record(case)

@@ -1,0 +1,42 @@
+"""The gate beside what it measures: what a failure of the kept compiled module does, and what it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trtgate import Case, Model, Settings
+from trtgate.gate import Gate
+from trtgate.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
+from trtgate.worker_handle import LaunchError
+
+CASE = Case(Model("net", lambda: None, ()), Settings(frontend="dynamo"))
+BOTH = Artifacts(base=None, candidate=None)
+
+
+def confirmed(error: LaunchError) -> tuple[dict[str, Any], list[str]]:
+    """Confirm beside a kept module where measuring ends with an error; returns (what was said, the lines)."""
+
+    class Failing(Gate):
+        def __init__(self) -> None:
+            self.lines = []
+
+        def _confirmed(self, *_arguments: Any) -> dict[str, Any]:
+            raise error
+
+    gate = Failing()
+    return gate._confirmed_beside_kept(CASE, BOTH, ["device"], lambda _step: None), gate.lines
+
+
+@pytest.mark.parametrize("error", [SideError(BASE, "can't be loaded"), DisturbedError("blocks do not count")])
+def test_a_kept_module_that_fails_leaves_the_stored_comparison(error: LaunchError) -> None:
+    said, (line,) = confirmed(error)
+    assert said == {}
+    assert CASE.id in line
+    assert str(error) in line
+
+
+def test_a_candidate_that_fails_is_its_own_fault() -> None:
+    with pytest.raises(SideError, match="crashed"):
+        confirmed(SideError(CANDIDATE, "crashed"))
