@@ -272,7 +272,8 @@ class Gate:
     def _built_again(self, case: Case, first: CaseResult) -> dict[str, Judgement]:
         record = self._record(case)
         assert record is not None
-        build = self.session().build_fresh(case.id, self.folder.private(case.model.name))
+        with self.folder.temporary(CANDIDATE) as folders:
+            build = self.session().build_fresh(case.id, folders[CANDIDATE])
         measurement = CaseMeasurement(case_id=case.id, launches=first.measurement.launches, build=build)
         figures = evidence.figures(measurement)
         judged = judging.counted(case, figures, record.figures, self._limit_of(case), self.tests)
@@ -304,7 +305,8 @@ class Gate:
         empty = CaseMeasurement(case_id=case.id, launches=[])
         result = CaseResult(case_id=case.id, measurement=empty)
         try:
-            self._run_against_base(case, result, step)
+            with self.folder.temporary(BASE, CANDIDATE) as folders:
+                self._run_against_base(case, result, folders, step)
         except DisturbedError as error:
             result.verdict, result.sentence = Verdict.UNDERPOWERED, f"{case.id}: {error}"
         except SideError as error:
@@ -314,12 +316,11 @@ class Gate:
         self.results[case.id] = result
         return result
 
-    def _run_against_base(self, case: Case, result: CaseResult, step: Step) -> None:
+    def _run_against_base(self, case: Case, result: CaseResult, folders: dict[str, Path], step: Step) -> None:
         pair = self.pairs().resident()
         if case.id not in self.pairs().greet(pair)[BASE]:
             result.verdict, result.sentence = Verdict.NEW, f"{case.id}: the base has no such case"
             return
-        folders = {name: self.folder.private(f"{case.model.name}-{name}") for name in (BASE, CANDIDATE)}
         step("building base and candidate")
         built = self.pairs().build(pair, case.id, folders)
         stored = {name: folders[name] if built[name].stored else None for name in folders}
@@ -358,8 +359,8 @@ class Gate:
     def _built_again_beside_base(self, case: Case) -> dict[str, Judgement]:
         (pair,) = self.pairs().start(1)
         try:
-            folders = {name: self.folder.private(f"{case.model.name}-{name}") for name in (BASE, CANDIDATE)}
-            built = self.pairs().build(pair, case.id, folders)
+            with self.folder.temporary(BASE, CANDIDATE) as folders:
+                built = self.pairs().build(pair, case.id, folders)
         finally:
             self.pairs().end(pair)
         now, before = (evidence.build_figures(built[name].build) for name in (CANDIDATE, BASE))

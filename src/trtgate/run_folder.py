@@ -7,7 +7,7 @@ import datetime
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,16 @@ class RunFolder:
             remove_abandoned(self.path, "artifacts")
             self._private = Path(tempfile.mkdtemp(prefix=f"artifacts-{os.getpid()}-", dir=self.path))
         return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self._private))
+
+    @contextlib.contextmanager
+    def temporary(self, *prefixes: str) -> Iterator[dict[str, Path]]:
+        """Within: a private folder for each prefix; engines take hundreds of megabytes, so they go at once."""
+        made = {prefix: self.private(prefix) for prefix in prefixes}
+        try:
+            yield made
+        finally:
+            for path in made.values():
+                shutil.rmtree(path, ignore_errors=True)
 
     def save_run(self, document: Mapping[str, Any], key: str) -> Path:
         """Store everything that this run measured so far under `runs`; again after each case, so a kill loses little.
