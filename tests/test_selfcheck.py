@@ -1,0 +1,106 @@
+"""What `trtgate selfcheck` makes of its comparisons, and one short check for real."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtgate import selfcheck
+from trtgate.accelerator import Accelerator
+from trtgate.selfcheck import Comparison, Rate, Selfcheck
+
+TRTGATE = str(Path(sys.executable).parent / "trtgate")
+CPU = Accelerator(kind="cpu", name="test", cpus=2)
+
+
+def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case: str = "net") -> Comparison:
+    return Comparison(
+        case_id=case,
+        delay=delay,
+        seconds=1.0,
+        primary="host",
+        suspected=["host"] if regressed else [],
+        regressed=["host"] if regressed else [],
+        change=mean,
+        d_mean={"host": mean},
+        d_sd={"host": 0.01},
+    )
+
+
+def check(*comparisons: Comparison) -> Selfcheck:
+    return Selfcheck(accelerator=CPU, limits={"host": 0.1}, wanted_delay=0.2, comparisons=list(comparisons), tests=4)
+
+
+def test_a_rate_has_its_interval() -> None:
+    assert str(Rate(happened=0, of=50)).startswith("0 of 50 (0; 0 to 0.07")
+    assert str(Rate(happened=0, of=0)) == "0 of 0"
+
+
+def test_false_alarms_and_finds_are_counted_apart() -> None:
+    said = "\n".join(
+        selfcheck.lines(
+            check(
+                *(comparison(mean) for mean in (0.001, -0.001, 0.002)),
+                comparison(0.19, delay=0.2, regressed=True),
+                comparison(0.05, delay=0.2),
+            )
+        )
+    )
+    assert "false alarms: 0 of 3" in said
+    assert "found when 20 % slower: 1 of 2" in said
+
+
+def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() -> None:
+    quiet = check(*(comparison(mean) for mean in (0.001, -0.001, 0.0005)))
+    noisy = check(*(comparison(mean) for mean in (0.10, -0.10, 0.05)))
+    seen = [selfcheck.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
+    assert seen[0] is not None
+    assert seen[1] is not None
+    assert 0.1 < seen[0] < seen[1]
+    limits = [selfcheck.proposed_limit(found, "host") for found in (quiet, noisy)]
+    assert limits[0] is not None
+    assert limits[1] is not None
+    assert 0 < limits[0] < limits[1]
+
+
+def test_two_pairs_are_too_few_to_say() -> None:
+    assert selfcheck.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
+    assert "limits that" not in "\n".join(selfcheck.lines(check(comparison(0.0))))
+
+
+def test_a_short_check_for_real(folder: Any) -> None:
+    folder.suite("alpha")
+    done = folder.pytester.run(
+        TRTGATE,
+        "selfcheck",
+        "alpha-eager-fp32-b1",
+        "--rounds=1",
+        "--unchanged-only",
+        "--json=found.json",
+        timeout=100,
+    )
+    assert done.ret == 0
+    done.stdout.re_match_lines([r"alpha-eager-fp32-b1 +host ", r"false alarms: 0 of 1 "])
+    (found,) = json.loads((folder.path / "found.json").read_text())["comparisons"]
+    assert found["case_id"] == "alpha-eager-fp32-b1"
+    assert not list(folder.path.glob(".trtgate/artifacts-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nothing",), "the suite has no case 'nothing'"),
+        (("--limit=host=x",), "--limit"),
+        (("--delay=-3%",), "--delay"),
+    ],
+)
+def test_bad_input_is_one_line(folder: Any, arguments: tuple[str, ...], said: str) -> None:
+    folder.suite("alpha")
+    done = folder.pytester.run(TRTGATE, "selfcheck", *arguments, timeout=100)
+    assert done.ret == 4
+    assert said in done.stderr.str()
+    assert "Traceback" not in done.stderr.str()
