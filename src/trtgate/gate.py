@@ -229,7 +229,7 @@ class Gate:
         again: dict[str, Judgement] = {}
         if suspects & judging.OF_THE_BUILD:
             step("building again in a fresh process")
-            again |= self._built_again(case, first)
+            again |= self._built_again(case)
         sampled = suspects - judging.OF_THE_BUILD
         kept = self._kept_artifact(case) if artifact else None
         timed = [metric for metric in SAMPLED if metric in sampled]
@@ -269,15 +269,14 @@ class Gate:
         self.lines.append(f"{case.id}: not measured beside the baseline's compiled module: {reason}")
         return {}
 
-    def _built_again(self, case: Case, first: CaseResult) -> dict[str, Judgement]:
+    def _built_again(self, case: Case) -> dict[str, Judgement]:
         record = self._record(case)
         assert record is not None
         with self.folder.temporary(CANDIDATE) as folders:
             build = self.session().build_fresh(case.id, folders[CANDIDATE])
-        measurement = CaseMeasurement(case_id=case.id, launches=first.measurement.launches, build=build)
-        figures = evidence.figures(measurement)
+        figures = evidence.build_figures(build)
         judged = judging.counted(case, figures, record.figures, self._limit_of(case), self.tests)
-        return {judgement.metric: judgement for judgement in judged if judgement.metric in judging.OF_THE_BUILD}
+        return {judgement.metric: judgement for judgement in judged}
 
     def _kept_artifact(self, case: Case) -> Path | None:
         """Return the baseline's compiled module, if this machine keeps it for this very card and these versions."""
@@ -331,8 +330,8 @@ class Gate:
         self.pairs().unload(pair)
         screened.base.build, screened.candidate.build = built[BASE].build, built[CANDIDATE].build
         result.measurement = screened.candidate
-        if screened.comparable:
-            result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: {screened.comparable}"
+        if screened.incomparable:
+            result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: {screened.incomparable}"
             return
         figures = [evidence.figures(measurement) for measurement in (screened.candidate, screened.base)]
         judged = [

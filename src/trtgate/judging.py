@@ -12,7 +12,7 @@ from . import evidence, verdict
 from .accelerator import Accelerator
 from .baselines import CaseRecord
 from .cases import Case
-from .metrics import BUILD, EXACT, GPU_MEMORY, METRICS, OUTPUT_ERROR, SAMPLED
+from .metrics import BUILD, EXACT, GPU_MEMORY, HOST, METRICS, OUTPUT_ERROR, SAMPLED
 from .records import CaseMeasurement, Quadruple
 from .verdict import Judgement
 
@@ -25,7 +25,7 @@ OF_THE_BUILD = frozenset({BUILD, *EXACT} - {GPU_MEMORY})
 
 def statistical_metrics(case: Case, *, gpu: bool) -> tuple[str, ...]:
     """Return the metrics of a case that are judged with an error rate, which is shared among them."""
-    sampled = SAMPLED if gpu else (SAMPLED[1],)
+    sampled = SAMPLED if gpu else (HOST,)
     return (*sampled, BUILD) if case.settings.uses_tensorrt else sampled
 
 

@@ -26,7 +26,7 @@ class Screened(msgspec.Struct, kw_only=True):
     """By which share the candidate was slower on purpose, as measured."""
 
     @property
-    def comparable(self) -> str:
+    def incomparable(self) -> str:
         """Why the two can't be compared; empty when they can."""
         if self.base.clock == self.candidate.clock:
             return ""
