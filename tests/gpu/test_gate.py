@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from .conftest import Run
@@ -38,12 +39,12 @@ def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
 
     same = gate_run("suite_of_mine.py", "--benchmark-compare", "--trtgate-require=gpu,baseline")
     assert same.returncode == 0
-    assert f"{CASE} is slower" not in same.stdout
+    assert "unchanged" in same.stdout
 
     before = baseline.read_bytes()
     slower = gate_run("suite_of_mine.py", "--trtgate-update-baselines", "--junit-xml=junit.xml", DEPTH="18")
     assert slower.returncode == 1
-    assert f"{CASE} is slower: device latency" in slower.stdout
+    assert re.search(rf"{CASE} (is slower|got worse): device latency", slower.stdout)  # the engine is larger, too
     assert "not measured beside the baseline's compiled module" not in slower.stdout
     (run,) = sorted((tmp_path / ".trtgate" / "runs").glob("*.json"))[-1:]
     (regressed,) = json.loads(run.read_text())["benchmarks"]
