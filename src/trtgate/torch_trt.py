@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import accelerator, coverage
 from .errors import TrtgateError, one_line
+from .profiles.record import PYTORCH, TENSORRT, Operator, Part
 
 if TYPE_CHECKING:
     import torch
@@ -177,6 +178,8 @@ class Observed:
 
     def __init__(self) -> None:
         self.graphs: list[coverage.Graph] = []
+        self.parts: list[Part] = []
+        """Engines and segments that stay in PyTorch, in order; without layers."""
         self.problem = ""
 
     @contextlib.contextmanager
@@ -217,6 +220,7 @@ def observing() -> Iterator[Observed]:
             result = partition(*arguments, **keywords)
             with seen.noting():
                 seen.graphs[-1].engines = _engines(result[0])
+                seen.parts += _parts(result[0])
             return result
 
         return wrapped
@@ -317,6 +321,54 @@ def _engine(submodule: Any) -> coverage.Engine:
         inputs=[_tensor(node) for node in nodes if node.op == "placeholder"],
         outputs=[_tensor(node) for node in outputs],
     )
+
+
+def _parts(partitioned: Any) -> list[Part]:
+    """Return the parts of a partitioned graph, with their operators; a graph that is not split is one part."""
+    split = [node for node in partitioned.graph.nodes if node.op == "call_module"]
+    if not split:
+        return [_part("", partitioned, PYTORCH)]
+    kinds = {node: TENSORRT if "_run_on_acc" in node.name else PYTORCH for node in split}
+    return [_part(node.name, getattr(partitioned, node.target), kind) for node, kind in kinds.items()]
+
+
+def _part(name: str, submodule: Any, kind: str) -> Part:
+    nodes = list(submodule.graph.nodes)
+    return Part(
+        name=name,
+        kind=kind,
+        layers=[],
+        operators=[_operator(node) for node in nodes if node.op == "call_function"],
+        inputs=[node.name for node in nodes if node.op == "placeholder"],
+        outputs=[given.name for node in nodes if node.op == "output" for given in node.all_input_nodes],
+    )
+
+
+def _operator(node: Any) -> Operator:
+    value = node.meta.get("val", node.meta.get("tensor_meta"))
+    values = [one for one in (value if isinstance(value, list | tuple) else [value]) if hasattr(one, "dtype")]
+    return Operator(
+        node=node.name,
+        operator=operator_name(node.target),
+        module=module_path(node.meta.get("nn_module_stack")),
+        inputs=[given.name for given in node.all_input_nodes],
+        shapes=[[size if isinstance(size, int) else -1 for size in one.shape] for one in values],
+        dtypes=[str(one.dtype).removeprefix("torch.") for one in values],
+    )
+
+
+def module_path(stack: Mapping[str, Any] | None) -> str:
+    """Return the innermost module of a node's `nn_module_stack`, such as `layer4.1.conv2`; empty for the model itself.
+
+    torch.export says `layer4.1.conv2`, torch.compile `L['self'].layer4[1].conv2` or
+    `L['self']._modules['layer4']._modules['1']`.
+    """
+    if not stack:
+        return ""
+    said = str(list(stack.values())[-1][0])
+    said = re.sub(r"^L\[['\"](?:self|fn|mod)['\"]\]|^L__self___", "", said)
+    said = re.sub(r"(?:\._modules)?\[['\"]?([^'\"\]]+)['\"]?\]", r".\1", said)
+    return said.strip(".")
 
 
 def _calls(gm: Any) -> list[Any]:

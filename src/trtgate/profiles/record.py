@@ -1,22 +1,18 @@
-"""What a profile is, as data: the parts of a compiled module in execution order, their layers, and where these are from.
+"""What a profile is, as data: the parts of a compiled module in execution order, their layers, and where they are from.
 
 Imports neither torch nor TensorRT. `docs/profile.schema.json` is generated from these classes.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
 
 import msgspec
-from scipy import stats
 
 from ..accelerator import Accelerator
 
 SCHEMA = 1
 TENSORRT, PYTORCH = "tensorrt", "pytorch"
-CONFIDENCE = 0.95
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,10 +50,14 @@ class Layer(msgspec.Struct, kw_only=True):
     outputs: list[Tensor] = []
     stream: int | None = None
     """The auxiliary stream that TensorRT runs it on; None where it does not say."""
+    metadata: str = ""
+    """What the layer is said to be made of, where TensorRT keeps it."""
     sources: list[str] = []
     """Nodes of the part's operators that it computes, as far as that is certain."""
+    modules: list[str] = []
+    """PyTorch modules that it computes something of; may be certain where the single operator is not."""
     evidence: str = ""
-    """What `sources` rest on, one of `attribution.EVIDENCE`; empty when nothing is certain."""
+    """What that rests on, one of `attribution.EVIDENCE`; empty when nothing is certain."""
     blocks_us: list[float] = []
     """Medians of blocks of consecutive warm calls, in microseconds."""
     median_us: float = 0.0
@@ -94,8 +94,7 @@ class Part(msgspec.Struct, kw_only=True):
 
     def modules_of(self, layer: Layer) -> list[str]:
         """Return the PyTorch modules that a layer came from, in the order of the graph."""
-        wanted = set(layer.sources)
-        return list(dict.fromkeys(op.module for op in self.operators if op.node in wanted))
+        return layer.modules
 
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +136,7 @@ class Profile(msgspec.Struct, kw_only=True):
 
     @property
     def attributed(self) -> float:
-        """The share of the layers' time whose operators are known; 0 without layers."""
+        """The share of the layers' time whose modules are known; 0 without layers."""
         total = self.sum_us
         known = sum(layer.median_us for _, layer in self.layers() if layer.evidence)
         return known / total if total else 0.0
@@ -147,26 +146,3 @@ class Profile(msgspec.Struct, kw_only=True):
         for part in self.parts:
             for layer in part.layers:
                 yield part, layer
-
-
-def timed(part: Part, blocks_us: Iterable[Sequence[float]]) -> None:
-    """Give the layers of a part their times: medians of blocks, in the order of the layers; shares follow.
-
-    The interval is the distribution-free one of a median by order statistics (binomial; Conover, Practical
-    Nonparametric Statistics, §3.2); with fewer than 6 blocks it is their whole range.
-    """
-    for layer, blocks in zip(part.layers, blocks_us, strict=True):
-        ordered = sorted(blocks)
-        rank = _rank(len(ordered))
-        layer.blocks_us = [round(value, 3) for value in blocks]
-        layer.median_us = round(statistics.median(ordered), 3)
-        layer.low_us, layer.high_us = round(ordered[rank], 3), round(ordered[-1 - rank], 3)
-    total = part.sum_us
-    for layer in part.layers:
-        layer.share = layer.median_us / total if total else 0.0
-
-
-@lru_cache
-def _rank(blocks: int) -> int:
-    """Return how many of the ordered values lie outside the interval on either side."""
-    return max(0, int(stats.binom.ppf((1 - CONFIDENCE) / 2, blocks, 0.5)) - 1) if blocks else 0

@@ -1,0 +1,335 @@
+"""Which operators of the lowered graph, and so which PyTorch modules, a layer of an engine computes.
+
+TensorRT tells little: a fused layer has the name of its kernel, such as `__myl_CorrMulAddAddRelu_myl0_13`, and tensors
+whose names may be those of a neighbour. What can be relied on is the data flow. A tensor of the engine holds the value
+of some operator, of as many elements. A layer's inputs must be a cut: everything its output needs must come from them
+or be constant, and each of them must be needed. What lies between is what the layer computes, and it must fit the
+operations that the layer's name lists. Those conditions are laid on all tensors at once and narrowed down until
+nothing changes (arc consistency; Mackworth, Consistency in Networks of Relations, 1977). What is left is certain as far
+as the conditions are: a layer is attributed to what all remaining possibilities have in common, and to nothing
+otherwise.
+
+Pure: imports neither torch nor TensorRT.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+
+from . import kernel_names
+from .record import Layer, Operator, Part
+
+NAME, DATA_FLOW, MODULE = "name", "data flow", "module"
+EVIDENCE = (NAME, DATA_FLOW, MODULE)
+"""The layer's own name says it; data flow, shapes and operations leave one possibility; or several, of one module."""
+
+MOST_COMBINATIONS = 64
+"""Of what a layer's inputs may hold; a layer with more is left alone."""
+MOST_OPERATORS = 96
+"""That one layer can hold: fused attention with all its views has some twenty."""
+OUTPUT = re.compile(r"^output(\d+)$")
+"""How Torch-TensorRT names an engine's outputs."""
+
+MOVES = frozenset(
+    "view reshape _reshape_copy _unsafe_view unsqueeze squeeze expand clone contiguous permute transpose t alias "
+    "detach flatten _to_copy to lift_fresh_copy dropout".split()
+)
+"""Operators whose result holds the values of their one input, and no fewer or more of them."""
+
+
+class Graph:
+    """A part's operators by what they compute; what only moves a value along is one with it.
+
+    Values are numbered in the order of the graph, the part's inputs first.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.names: list[str] = list(part.inputs)
+        self.operators: list[Operator | None] = [None] * len(part.inputs)
+        self.takes: list[tuple[int, ...]] = [() for _ in part.inputs]
+        self.elements: list[int] = [-1] * len(part.inputs)
+        self.moved: list[list[Operator]] = [[] for _ in part.inputs]
+        self.value_of: dict[str, int] = {name: number for number, name in enumerate(part.inputs)}
+        readers = Counter(
+            (operator.inputs[0], operator.node)
+            for operator in part.operators
+            if _is_getitem(operator) and operator.inputs
+        )
+        pieces = Counter(source for source, _ in readers)
+        for operator in part.operators:
+            takes = tuple(dict.fromkeys(self.value_of[name] for name in operator.inputs if name in self.value_of))
+            if len(takes) == 1 and self._moves(operator, takes[0], pieces):
+                self.value_of[operator.node] = takes[0]
+                self.moved[takes[0]].append(operator)
+                continue
+            self.value_of[operator.node] = len(self.names)
+            self.names.append(operator.node)
+            self.operators.append(operator)
+            self.takes.append(takes)
+            self.elements.append(_elements(operator))
+            self.moved.append([])
+        self.constant = [False] * len(part.inputs)
+        for takes in self.takes[len(part.inputs) :]:
+            self.constant.append(all(self.constant[taken] for taken in takes))
+
+    def _moves(self, operator: Operator, taken: int, pieces: Mapping[str, int]) -> bool:
+        if _is_getitem(operator):
+            return pieces[operator.inputs[0]] == 1
+        if kernel_names.short(operator.operator) not in MOVES:
+            return False
+        had = self.elements[taken]
+        return had < 0 or had == _elements(operator)
+
+    @cached_property
+    def readers(self) -> list[list[int]]:
+        """Value → the values computed of it."""
+        found: list[list[int]] = [[] for _ in self.names]
+        for value, takes in enumerate(self.takes):
+            for taken in takes:
+                found[taken].append(value)
+        return found
+
+    def shape_fits(self, value: int, elements: int) -> bool:
+        """Whether a tensor of so many elements can hold a value; -1 is unknown."""
+        had = self.elements[value]
+        return had < 0 or elements < 0 or had == elements
+
+    def between(self, cut: frozenset[int], most_heavy: int) -> Iterator[tuple[int, frozenset[int]]]:
+        """Yield every value that a cut suffices to compute and that needs all of it, with what is computed on the way.
+
+        At most `most_heavy` convolutions and matrix products are on the way to a value.
+        """
+        computed: dict[int, frozenset[int]] = dict.fromkeys(cut, frozenset())
+        needed: dict[int, frozenset[int]] = {value: frozenset((value,)) for value in cut}
+        heavy = dict.fromkeys(cut, 0)
+        waiting = sorted({reader for value in cut for reader in self.readers[value]}, reverse=True)
+        seen = set(waiting)
+        while waiting:
+            value = waiting.pop()
+            takes = [taken for taken in self.takes[value] if not self.constant[taken]]
+            if value in cut or not all(taken in computed for taken in takes):
+                continue
+            way = frozenset((value,)).union(*(computed[taken] for taken in takes))
+            operator = self.operators[value]
+            weight = sum(self._is_heavy(other) for other in way)
+            if weight > most_heavy or len(way) > MOST_OPERATORS or operator is None:
+                continue
+            computed[value], heavy[value] = way, weight
+            needed[value] = frozenset().union(*(needed[taken] for taken in takes))
+            if needed[value] == cut:
+                yield value, way
+            fresh = [reader for reader in self.readers[value] if reader not in seen]
+            seen.update(fresh)
+            waiting = sorted({*waiting, *fresh}, reverse=True)
+
+    def _is_heavy(self, value: int) -> bool:
+        operator = self.operators[value]
+        return operator is not None and kernel_names.is_heavy(operator.operator)
+
+    def nodes(self, values: frozenset[int]) -> list[Operator]:
+        """Return the operators of values, in the order of the graph."""
+        return [operator for value in sorted(values) if (operator := self.operators[value]) is not None]
+
+
+Way = tuple[tuple[int, ...], tuple[int, ...], frozenset[int]]
+"""One possibility of a layer: what its inputs hold, what its outputs hold, and what is computed."""
+
+
+class Attribution:
+    """The possibilities of every layer of a part, narrowed down; `apply` writes what is certain into the layers."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._graph = Graph(part)
+        self._layers = [layer for layer in part.layers if layer.outputs or layer.inputs]
+        self._domains: dict[str, frozenset[int] | None] = {}
+        self._ways: list[list[Way] | None] = []
+        self._kernels = [kernel_names.parse(layer) for layer in self._layers]
+        self._named = [self._values_named(kernel.nodes) for kernel in self._kernels]
+
+    def apply(self) -> None:
+        """Attribute every layer of the part as far as it is certain."""
+        self._know_the_ends()
+        for number in range(len(self._layers)):
+            self._ways.append(self._possible(number))
+            self._learn(number)
+        self._narrow()
+        for number, layer in enumerate(self._layers):
+            self._write(layer, self._ways[number], self._named[number])
+        self._withdraw_what_is_claimed_twice()
+
+    def _values_named(self, nodes: Sequence[str]) -> frozenset[int]:
+        return frozenset(self._graph.value_of[node] for node in nodes if node in self._graph.value_of)
+
+    def _know_the_ends(self) -> None:
+        for name in self._part.inputs:
+            self._domains[name] = frozenset((self._graph.value_of[name],))
+        self._ends: dict[str, int] = {}
+        for layer in self._layers:
+            for tensor in layer.outputs:
+                match = OUTPUT.match(tensor.name)
+                if match and int(match[1]) < len(self._part.outputs):
+                    node = self._part.outputs[int(match[1])]
+                    if node in self._graph.value_of:
+                        self._ends[tensor.name] = self._graph.value_of[node]
+
+    def _possible(self, number: int) -> list[Way] | None:
+        """Return all possibilities of a layer from what its inputs may hold; None when nothing is known."""
+        layer, kernel, named = self._layers[number], self._kernels[number], self._named[number]
+        domains = [self._domains.get(tensor.name) for tensor in layer.inputs]
+        known = [domain for domain in domains if domain is not None]
+        if not layer.inputs or len(known) < len(domains) or math.prod(map(len, known)) > MOST_COMBINATIONS:
+            return self._possible_by_name(layer, named)
+        ways: list[Way] = []
+        for held in product(*(sorted(domain) for domain in known)):
+            ways += self._ways_from(held, layer, kernel, named)
+        return ways or self._possible_by_name(layer, named)
+
+    def _possible_by_name(self, layer: Layer, named: frozenset[int]) -> list[Way] | None:
+        """Return what a layer's own name says of its one output: the last operator that it names."""
+        fits = named and len(layer.outputs) == 1 and self._graph.shape_fits(max(named), _size(layer.outputs[0].shape))
+        return [((), (max(named),), named)] if fits else None
+
+    def _ways_from(
+        self, held: tuple[int, ...], layer: Layer, kernel: kernel_names.Kernel, named: frozenset[int]
+    ) -> Iterator[Way]:
+        cut = frozenset(held)
+        candidates: list[list[tuple[int, frozenset[int]]]] = [[] for _ in layer.outputs]
+        found = list(self._graph.between(cut, kernel.most_heavy)) if not kernel.moves_only else []
+        if kernel.moves_only:
+            found = [
+                (value, way) for value, way in self._graph.between(cut, 0)
+                if all(_is_piece(operator) for operator in self._graph.nodes(way))
+            ]  # fmt: skip
+            found += [(value, frozenset()) for value in cut if len(cut) == 1]
+        for place, tensor in enumerate(layer.outputs):
+            end = self._ends.get(tensor.name)
+            for value, way in found:
+                padded = kernel.moves_only and not way
+                if not (padded or self._graph.shape_fits(value, _size(tensor.shape))):
+                    continue
+                if end is not None and value != end:
+                    continue
+                candidates[place].append((value, way))
+        if math.prod(map(len, candidates)) > MOST_COMBINATIONS:
+            return
+        for chosen in product(*candidates):
+            values = tuple(value for value, _ in chosen)
+            whole = frozenset[int]().union(*(way for _, way in chosen))
+            if len(set(values)) == len(values) and named <= whole and kernel.fits(self._graph.nodes(whole)):
+                yield held, values, whole
+
+    def _learn(self, number: int) -> None:
+        layer, ways = self._layers[number], self._ways[number]
+        for place, tensor in enumerate(layer.outputs):
+            held = None if ways is None else frozenset(values[place] for _, values, _ in ways)
+            self._domains[tensor.name] = held or None
+
+    def _narrow(self) -> None:
+        """Strike out possibilities that no neighbour allows, until nothing changes."""
+        touching: dict[str, list[int]] = {}
+        for number, layer in enumerate(self._layers):
+            for tensor in (*layer.inputs, *layer.outputs):
+                touching.setdefault(tensor.name, []).append(number)
+        waiting = list(range(len(self._layers) - 1, -1, -1))
+        queued = set(waiting)
+        while waiting:
+            number = waiting.pop()
+            queued.discard(number)
+            for name in self._revise(number):
+                fresh = [other for other in touching[name] if other != number and other not in queued]
+                waiting += fresh
+                queued.update(fresh)
+
+    def _revise(self, number: int) -> list[str]:
+        """Keep a layer's possibilities that its tensors' domains allow; returns tensors whose domain became smaller."""
+        layer, ways = self._layers[number], self._ways[number]
+        if not ways:
+            return []
+        tensors = (*layer.inputs, *layer.outputs) if ways[0][0] else tuple(layer.outputs)
+        allowed = [self._domains.get(tensor.name) for tensor in tensors]
+        kept = [
+            way for way in ways
+            if all(domain is None or value in domain for value, domain in zip((*way[0], *way[1]), allowed, strict=True))
+        ]  # fmt: skip
+        self._ways[number] = kept or None  # where the conditions contradict each other, nothing is certain
+        changed = []
+        for place, tensor in enumerate(tensors):
+            held = frozenset((*way[0], *way[1])[place] for way in kept)
+            if kept and held != allowed[place]:
+                self._domains[tensor.name] = held
+                changed.append(tensor.name)
+        return changed
+
+    def _write(self, layer: Layer, ways: list[Way] | None, named: frozenset[int]) -> None:
+        certain = frozenset.intersection(*(whole for _, _, whole in ways)) if ways else named
+        if certain and ways and all(whole == certain for _, _, whole in ways):
+            layer.evidence = NAME if named == certain else DATA_FLOW
+        elif certain:
+            layer.evidence = NAME if certain == named else DATA_FLOW
+        operators = self._graph.nodes(certain)
+        layer.sources = [operator.node for operator in operators]
+        layer.modules = list(dict.fromkeys(operator.module for operator in operators))
+        if not certain and ways:
+            self._write_modules(layer, ways)
+
+    def _write_modules(self, layer: Layer, ways: list[Way]) -> None:
+        """Several possibilities, or a value that is only transposed: certain may be the module alone."""
+        transposes = kernel_names.parse(layer).transposes
+        found = []
+        for held, _, whole in ways:
+            operators = self._graph.nodes(whole)
+            if not whole and transposes:
+                operators = [op for value in set(held) for op in self._graph.moved[value] if _is_transpose(op)]
+            found.append({operator.module for operator in operators})
+        first = found[0]
+        if len(first) == 1 and all(modules == first for modules in found):
+            layer.modules, layer.evidence = sorted(first), MODULE
+
+    def _withdraw_what_is_claimed_twice(self) -> None:
+        """No convolution or matrix product is computed twice: layers that claim the same one are all uncertain."""
+        heavy = {op.node for op in self._part.operators if kernel_names.is_heavy(op.operator)}
+        claims = Counter(node for layer in self._layers for node in layer.sources if node in heavy)
+        for layer in self._layers:
+            if layer.evidence == DATA_FLOW and any(claims[node] > 1 for node in layer.sources):
+                layer.sources, layer.modules, layer.evidence = [], [], ""
+
+
+def attribute(part: Part) -> None:
+    """Write `sources`, `modules` and `evidence` into the layers of an engine, as far as they are certain.
+
+    Without the part's operators, what a layer's own name says is all there is.
+    """
+    if part.operators:
+        Attribution(part).apply()
+        return
+    for layer in part.layers:
+        kernel = kernel_names.parse(layer)
+        if kernel.nodes:
+            layer.sources, layer.evidence = list(kernel.nodes), NAME
+            layer.modules = [module for module in kernel.modules if module]
+
+
+def _is_getitem(operator: Operator) -> bool:
+    return operator.operator.endswith("getitem")
+
+
+def _is_piece(operator: Operator) -> bool:
+    return kernel_names.short(operator.operator) in kernel_names.PIECES
+
+
+def _is_transpose(operator: Operator) -> bool:
+    return kernel_names.short(operator.operator) in kernel_names.TRANSPOSES
+
+
+def _elements(operator: Operator) -> int:
+    return _size(operator.shapes[0]) if operator.shapes else -1
+
+
+def _size(shape: Sequence[int]) -> int:
+    return math.prod(shape) if all(size >= 0 for size in shape) else -1

@@ -1,0 +1,139 @@
+"""What the name of an engine's layer says: nodes of the graph, or the operations that a fused kernel lists.
+
+Myelin, TensorRT's fuser, calls a kernel by its operations in order, such as `__myl_CorrMulAddAddRelu_myl0_13`: whole
+words, or three letters each where there are many (`__myl_ResAddMeaSubMulMeaAddSqrDivMulAdd_myl0_4`). Torch-TensorRT
+calls a layer `[CONVOLUTION]-[aten_ops.convolution.default]-[layer4.1.conv2/convolution_19]`: type, operator, module and
+node. Seen on TensorRT-RTX 1.4 and in public reports of TensorRT 8.6 to 10.15.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from .record import Layer, Operator
+
+LAYER = re.compile(r"\[[^\[\]]+\]-\[[^\[\]]+\]-\[([^\[\]]+)\]")
+FUSED = re.compile(r"^__myl_(?:bb\d+_\d+_)?([A-Za-z0-9]+?)(?:_myl\d+_\d+)?$")
+WORD = re.compile(r"[A-Z][a-z0-9]*")
+ATTENTION = "mha"
+COPY = "Reformatting CopyNode"
+
+MOVING = frozenset("mov con tra res cop sli cas rep pad gat shu squ uns spl".split())
+"""Operations that move values, or make zeros beside them (a convolution's channels are padded by `MoveConc`)."""
+TRANSPOSES = frozenset(("permute", "transpose", "t"))
+PIECES = frozenset("select slice cat split split_with_sizes chunk getitem unbind index_select narrow stack".split())
+"""Operators that take values apart or put them together."""
+
+Range = tuple[int, int]
+
+_NORM: Mapping[str, Range] = {"mea": (1, 3), "mul": (0, 4), "add": (0, 4), "sub": (0, 2), "sqr": (0, 2), "div": (0, 2)}
+_PRODUCT: Mapping[str, Range] = {"product": (1, 1), "add": (0, 1)}
+TERMS: Mapping[str, Mapping[str, Range]] = {
+    "convolution": {"product": (1, 1), "add": (0, 1)},
+    "linear": _PRODUCT,
+    "addmm": _PRODUCT,
+    "baddbmm": _PRODUCT,
+    "mm": {"product": (1, 1)},
+    "bmm": {"product": (1, 1)},
+    "matmul": {"product": (1, 1)},
+    "_native_batch_norm_legit_no_training": {"mul": (0, 1), "add": (0, 1)},
+    "batch_norm": {"mul": (0, 1), "add": (0, 1)},
+    "native_layer_norm": _NORM,
+    "layer_norm": _NORM,
+    "native_group_norm": _NORM,
+    "relu": {"rel": (1, 1)},
+    "add": {"add": (1, 1), "mul": (0, 1)},
+    "sub": {"sub": (1, 1), "mul": (0, 1)},
+    "mul": {"mul": (1, 1)},
+    "div": {"div": (0, 1), "mul": (0, 1)},
+    "mean": {"mea": (0, 1), "sum": (0, 1), "mul": (0, 1), "div": (0, 1)},
+    "sum": {"sum": (1, 1)},
+    "max_pool2d": {"max": (0, 1)},
+    "gelu": {"erf": (0, 1), "tan": (0, 1), "mul": (1, 6), "add": (0, 3), "div": (0, 1), "gel": (0, 1)},
+    "sigmoid": {"sig": (0, 1), "neg": (0, 1), "exp": (0, 1), "add": (0, 1), "div": (0, 1)},
+    "_softmax": {"max": (0, 1), "sub": (0, 1), "exp": (1, 1), "sum": (0, 1), "div": (0, 1), "mul": (0, 1)},
+}
+"""Operator → operation of a kernel's name → how often it may stand there, least and most.
+
+`product` is any convolution or matrix product. An operator that is not listed may be anything.
+"""
+COUNTED = frozenset(term for terms in TERMS.values() for term in terms)
+PRODUCTS = frozenset("cor fc gem mat dot bmm".split())
+HEAVY = frozenset(
+    "convolution linear addmm baddbmm mm bmm matmul scaled_dot_product_attention "
+    "_scaled_dot_product_*_attention".split()
+)
+
+
+@lru_cache(maxsize=4096)
+def short(operator: str) -> str:
+    """Return an operator's name without namespace and overload: `aten.relu.default` is relu."""
+    parts = operator.split(".")
+    name = parts[1] if len(parts) > 2 else parts[-1]
+    return name.rstrip("_") if not name.startswith("_") else name
+
+
+def is_heavy(operator: str) -> bool:
+    """Whether it is a convolution, a matrix product or attention: what no compiler computes twice."""
+    return short(operator) in HEAVY
+
+
+class Kernel(NamedTuple):
+    """What a layer's name says. `terms` is None where it lists no operations."""
+
+    nodes: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    terms: Counter[str] | None = None
+    most_heavy: int = 2
+    moves_only: bool = False
+    transposes: bool = False
+
+    def fits(self, operators: Sequence[Operator]) -> bool:
+        """Whether operators can be what the kernel computes: each operation of the one is found in the other."""
+        if self.nodes:
+            return not any(is_heavy(operator.operator) and operator.node not in self.nodes for operator in operators)
+        if self.terms is None:
+            return True
+        least: Counter[str] = Counter()
+        most: Counter[str] = Counter()
+        anything = False
+        for operator in operators:
+            name = short(operator.operator)
+            if name in PIECES:
+                continue
+            terms = TERMS.get(name)
+            anything |= terms is None
+            for term, (low, high) in (terms or {}).items():
+                least[term] += low
+                most[term] += high
+        return all(least[term] <= self.terms[term] for term in least) and (
+            anything or all(self.terms[term] <= most[term] for term in self.terms if term in COUNTED)
+        )
+
+
+def parse(layer: Layer) -> Kernel:
+    """Return what a layer's name, and its metadata where TensorRT keeps it, say."""
+    said = list(dict.fromkeys(LAYER.findall(layer.name) or LAYER.findall(layer.metadata)))
+    if said:
+        pairs = [text.rpartition("/") for text in said]
+        nodes = tuple(dict.fromkeys(node for _, _, node in pairs))
+        return Kernel(nodes, tuple(dict.fromkeys(module for module, _, _ in pairs)), most_heavy=len(nodes))
+    if ATTENTION in layer.name:
+        return Kernel(most_heavy=3)
+    if layer.name.startswith(COPY):
+        return Kernel(most_heavy=0, moves_only=True)
+    match = FUSED.match(layer.name)
+    if match is None:
+        return Kernel()
+    terms = _terms(match[1])
+    return Kernel(terms=terms, most_heavy=terms["product"], moves_only=set(terms) <= MOVING, transposes="tra" in terms)
+
+
+@lru_cache(maxsize=4096)
+def _terms(listed: str) -> Counter[str]:
+    words = [word.lower() for word in WORD.findall(listed)]
+    return Counter("product" if word[:3] in PRODUCTS or word == "conv" else word[:3] for word in words)

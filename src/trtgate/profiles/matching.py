@@ -1,0 +1,221 @@
+"""Which layers of two profiles are the same, which were fused anew, and which operators changed sides. Ignores times.
+
+Layers are held against each other by what they compute (the operators of the lowered graph, where these are known), by
+name without what differs from build to build, by shapes, and by order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from .alignment import Level, Pair, aligned
+from .record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile
+from .regrouping import Group, regrouped
+
+Computed = Counter[tuple[str, str]]
+"""(operator, module) → count."""
+
+SYNCHRONIZING = frozenset(("signal", "wait"))
+_SYNCHRONIZING_NAME = re.compile(r"__mye\d+")
+_VARYING = re.compile(r"_myl\d+_\d+|(?<=__mye)\d+|0x[0-9a-f]{8,}|_\d+(?=\])")
+"""Graph and index of a Myelin layer, the number of an event, a hash, and the number of a node such as `relu_3]`."""
+_NUMBER = re.compile(r"_\d+$")
+
+
+class Row(NamedTuple):
+    """A layer, and what it is recognised by."""
+
+    part: int
+    kind: str
+    layer: Layer
+    name: str
+    """Without what differs from build to build."""
+    operators: frozenset[int]
+    """Those it computes; an operator has the same number in both profiles. Empty where unknown."""
+    shapes: tuple[tuple[tuple[int, ...], ...], ...]
+    """Of its inputs, and of its outputs."""
+
+
+class Match(NamedTuple):
+    """What became of the layers: every row is in just one of `pairs`, `groups`, `removed`, `added`."""
+
+    before: list[Row]
+    after: list[Row]
+    pairs: list[Pair]
+    groups: list[Group]
+    removed: list[int]
+    added: list[int]
+    fell_back: Computed
+    """In a TensorRT part before, in a PyTorch part after."""
+    taken_up: Computed
+    """The other way round."""
+    falling: frozenset[int]
+    """Numbers of the operators that fell back."""
+    rising: frozenset[int]
+    """Numbers of those that were taken up."""
+    engines_removed: list[str]
+    engines_added: list[str]
+
+
+class _Operators(NamedTuple):
+    """The operators of both profiles: which is which."""
+
+    pairs: list[tuple[tuple[int, Operator], tuple[int, Operator]]]
+    """(part, operator) before and after."""
+    before: dict[tuple[int, str], int]
+    """(part, node) → number."""
+    after: dict[tuple[int, str], int]
+
+
+def match(before: Profile, after: Profile) -> Match:
+    """Match the layers of two profiles; layers that only synchronise streams are left out."""
+    operators = _operators(before, after)
+    old, new = _rows(before, operators.before), _rows(after, operators.after)
+    found = aligned(_levels(old, new), lambda i, j: _agree(old[i].operators, new[j].operators))
+    pairs = found.pairs
+    groups, removed, added = regrouped(old, new, found)
+    fell_back, taken_up = moved(before, after, TENSORRT, PYTORCH), moved(before, after, PYTORCH, TENSORRT)
+    removed_engines, added_engines = _engines(before, after, [(old[i].part, new[j].part) for i, j in pairs], operators)
+    return Match(
+        before=old,
+        after=new,
+        pairs=pairs,
+        groups=groups,
+        removed=removed,
+        added=added,
+        fell_back=fell_back,
+        taken_up=taken_up,
+        falling=_numbers_of(fell_back, PYTORCH, before, after, operators),
+        rising=_numbers_of(taken_up, TENSORRT, before, after, operators),
+        engines_removed=removed_engines,
+        engines_added=added_engines,
+    )
+
+
+def normalised(name: str, kind: str = TENSORRT) -> str:
+    """Return a layer's name without what differs from build to build: indexes, event numbers, hashes, node numbers."""
+    name = _VARYING.sub("", name)
+    return _NUMBER.sub("", name) if kind == PYTORCH else name
+
+
+def synchronizes(layer: Layer) -> bool:
+    """Whether a layer only signals or awaits an event between streams; TensorRT reports no time for it."""
+    if layer.type:
+        return layer.type in SYNCHRONIZING
+    return not layer.inputs and not layer.outputs and _SYNCHRONIZING_NAME.match(layer.name) is not None
+
+
+def moved(before: Profile, after: Profile, source: str, target: str) -> Computed:
+    """Return what parts of kind `source` computed before and parts of kind `target` compute after.
+
+    Counted by operator and module, so that it does not matter how the nodes of the graph are numbered.
+    """
+    lost = _computed(before, source) - _computed(after, source)
+    return lost & (_computed(after, target) - _computed(before, target))
+
+
+def _computed(profile: Profile, kind: str) -> Computed:
+    parts = (part for part in profile.parts if part.kind == kind)
+    return Counter((operator.operator, operator.module) for part in parts for operator in part.operators)
+
+
+def _operators(before: Profile, after: Profile) -> _Operators:
+    old, new = _listed(before), _listed(after)
+    keys: list[tuple[Callable[[Operator], tuple[object, ...]], bool]] = [
+        (lambda op: (op.operator, op.module, tuple(map(tuple, op.shapes))), True),
+        (lambda op: (op.operator, op.module), True),
+        (lambda op: (op.operator, tuple(map(tuple, op.shapes))), False),  # modules were renamed
+    ]
+    levels = [Level([key(op) for _, op in old], [key(op) for _, op in new], anywhere) for key, anywhere in keys]
+    pairs = aligned(levels).pairs
+    numbers = {(part, operator.node): number for number, (part, operator) in enumerate(old)}
+    others = {(part, operator.node): len(old) + number for number, (part, operator) in enumerate(new)}
+    for i, j in pairs:
+        others[new[j][0], new[j][1].node] = i
+    return _Operators([(old[i], new[j]) for i, j in pairs], numbers, others)
+
+
+def _listed(profile: Profile) -> list[tuple[int, Operator]]:
+    return [(number, operator) for number, part in enumerate(profile.parts) for operator in part.operators]
+
+
+def _rows(profile: Profile, numbers: dict[tuple[int, str], int]) -> list[Row]:
+    return [
+        _row(number, part, layer, numbers)
+        for number, part in enumerate(profile.parts)
+        for layer in part.layers
+        if not synchronizes(layer)
+    ]
+
+
+def _row(number: int, part: Part, layer: Layer, numbers: dict[tuple[int, str], int]) -> Row:
+    known = (numbers.get((number, node)) for node in layer.sources)
+    return Row(
+        part=number,
+        kind=part.kind,
+        layer=layer,
+        name=normalised(layer.name, part.kind),
+        operators=frozenset(operator for operator in known if operator is not None),
+        shapes=tuple(tuple(tuple(tensor.shape) for tensor in side) for side in (layer.inputs, layer.outputs)),
+    )
+
+
+def _levels(before: Sequence[Row], after: Sequence[Row]) -> list[Level]:
+    """Return the keys of layers, what is certain first; the last is for shapes that changed with nothing else known."""
+    keys: list[tuple[Callable[[Row], tuple[object, ...] | None], bool]] = [
+        (lambda row: (row.kind, row.name, row.shapes, row.operators) if row.operators else None, True),
+        (lambda row: (row.kind, row.name, row.operators) if row.operators else None, True),
+        (lambda row: (row.kind, row.name, row.shapes, *row.layer.modules) if row.layer.modules else None, True),
+        (lambda row: (row.kind, row.name, row.shapes), True),
+        (lambda row: (row.kind, row.name), False),
+    ]
+    return [Level(list(map(key, before)), list(map(key, after)), anywhere) for key, anywhere in keys]
+
+
+def _agree(before: frozenset[int], after: frozenset[int]) -> bool:
+    """Whether two layers may compute the same: what is known of one may be only a part of what is known of the other."""
+    return before <= after or after <= before
+
+
+def _numbers_of(
+    computed: Computed, kind: str, before: Profile, after: Profile, operators: _Operators
+) -> frozenset[int]:
+    """Return the numbers of those operators of `computed` that are in a part of `kind` after, and were in none before."""
+    return frozenset(
+        operators.before[part, operator.node]
+        for (part, operator), (part_after, _) in operators.pairs
+        if (operator.operator, operator.module) in computed
+        and after.parts[part_after].kind == kind != before.parts[part].kind
+    )
+
+
+def _engines(
+    before: Profile, after: Profile, rows: Iterable[Pair], operators: _Operators
+) -> tuple[list[str], list[str]]:
+    """Return the engines that are only before, and only after: the others have the most layers and operators in common.
+
+    Engines that have nothing in common with any other are the same where they have the same name.
+    """
+    common = Counter(rows)
+    common.update((part, part_after) for (part, _), (part_after, _) in operators.pairs)
+    old = {number: part.name for number, part in enumerate(before.parts) if part.kind == TENSORRT}
+    new = {number: part.name for number, part in enumerate(after.parts) if part.kind == TENSORRT}
+    for i, j in sorted(common, key=lambda pair: (-common[pair], pair)):
+        if i in old and j in new:
+            del old[i], new[j]
+    same_name = Counter(old.values()) & Counter(new.values())
+    return _less(old.values(), same_name), _less(new.values(), same_name)
+
+
+def _less(names: Iterable[str], taken: Counter[str]) -> list[str]:
+    left = Counter(taken)
+    found = []
+    for name in names:
+        if left[name]:
+            left[name] -= 1
+        else:
+            found.append(name)
+    return found
