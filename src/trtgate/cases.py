@@ -27,6 +27,8 @@ PRECISIONS = ("fp32", "fp16")
 """Names that `Settings.precision` takes: the dtype that weights and floating-point inputs are cast to."""
 
 TENSORRT_FRONTENDS = frozenset({"torch_compile", "dynamo"})
+VERBOSITIES = ("none", "layer_names_only", "detailed")
+"""`ProfilingVerbosity`: what an engine remembers of its layers."""
 DEFAULT_MIN_BLOCK_SIZE = 5  # CompilationSettings' own default from 2.11 to 2.14, pinned so that ids stay true
 
 OptionValue = bool | int | float | str
@@ -48,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     options
         Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name; checked against the installed
         version before anything is compiled.
+    profiling_verbosity
+        What its engines remember of their layers, one of `VERBOSITIES`; detailed by default, which changes names and
+        nothing else. Only another one is part of the id.
     needs_gpu
         Measured on a GPU only. Part of where a case runs, not of what it is, so not of its id.
     limits
@@ -63,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     min_block_size: int | None = None
     torch_executed_ops: tuple[str, ...] = ()
     options: dict[str, OptionValue] = {}
+    profiling_verbosity: str = VERBOSITIES[-1]
     needs_gpu: bool = False
     limits: dict[str, float] = {}
     quarantine: Quarantine | None = None
@@ -70,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         _one_of("frontend", self.frontend, FRONTENDS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("profiling_verbosity", self.profiling_verbosity, VERBOSITIES)
         if self.batch is not None and self.batch < 1:
             raise TrtgateError(f"batch must be a positive integer, not {self.batch}")
         if not self.uses_tensorrt and (self.min_block_size is not None or self.torch_executed_ops or self.options):
@@ -106,6 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.torch_executed_ops:
             parts.append(f"torch={'+'.join(sorted(self.torch_executed_ops))}")
         parts += [f"{key}={value}" for key, value in sorted(self.options.items())]
+        if self.profiling_verbosity != VERBOSITIES[-1]:
+            parts.append(f"verbosity={self.profiling_verbosity}")
         return "-".join(parts)
 
 
@@ -169,6 +178,7 @@ def grid(
     min_block_sizes: Iterable[int] = (DEFAULT_MIN_BLOCK_SIZE,),
     torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
+    profiling_verbosity: str = VERBOSITIES[-1],
     needs_gpu: bool = False,
     limits: Mapping[str, float | str] | None = None,
     quarantine: Quarantine | None = None,
@@ -187,6 +197,7 @@ def grid(
             min_block_size=block_size,
             torch_executed_ops=executed if frontend in TENSORRT_FRONTENDS else (),
             options=dict(options or {}) if frontend in TENSORRT_FRONTENDS else {},
+            profiling_verbosity=profiling_verbosity if frontend in TENSORRT_FRONTENDS else VERBOSITIES[-1],
             needs_gpu=needs_gpu,
             limits=fractions,
             quarantine=quarantine,

@@ -141,6 +141,58 @@ def coverage(
         raise typer.Exit(BROKEN)
 
 
+@app.command()
+def profile(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Of the suite or the zoo, or package.module:factory; or: diff A B; or: show FILE...",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go, a folder a case.")
+    ] = Path("profiles"),
+    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default) or fp32; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="1 by default; may be repeated.")] = None,
+    min_block_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Least operators of an engine, 5 by default; may be repeated.")
+    ] = None,
+    verbosity: Annotated[
+        str, typer.Option(help="What engines remember: none, layer_names_only, detailed.")
+    ] = "detailed",
+    frontend: Annotated[str, typer.Option(help="dynamo or torch_compile.")] = "dynamo",
+) -> None:
+    """Say where the time of a model goes, layer by layer and module by module; writes profile, trace and TREx's files.
+
+    `trtgate profile show FILE...` and `trtgate profile diff A B` take profiles that were recorded, and need no GPU.
+    """
+    from . import profile_commands as commands
+
+    names = models or []
+    if names[:1] == ["show"]:
+        _print(commands.show(names[1:]))
+        return
+    if names[:1] == ["diff"]:
+        if len(names) != 3:
+            raise TrtgateError("trtgate profile diff takes two profiles: files, or folders with a profile.json")
+        _print(commands.difference(names[1], names[2]))
+        return
+    wanted = commands.cases(
+        names,
+        frontend=frontend,
+        precisions=precision or ["fp16"],
+        batches=batch or [1],
+        min_block_sizes=min_block_size or [5],
+        verbosity=verbosity,
+    )
+    with _progress() as step:
+        answers = commands.record(wanted, output, step)
+    _print(commands.lines(answers))
+    if any(answer.problem for answer in answers):
+        raise typer.Exit(BROKEN)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def ab(
     context: typer.Context,

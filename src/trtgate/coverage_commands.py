@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from . import coverage_baselines, zoo
+from . import coverage_baselines, model_names, zoo
 from .baseline_commands import folder_of
-from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Model, Settings
+from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Settings
 from .coverage import Coverage, Left, compare
 from .errors import TrtgateError, one_line
 from .files import write_json
 from .report.columns import aligned, first_few
-from .scaffold import find_configuration
-from .suite_source import SuiteSource
 
 LEFT_SHOWN = 12
 ENGINES_SHOWN = 8
@@ -48,10 +45,9 @@ def cases(
 
     Raises TrtgateError for an unknown model, frontend or precision.
     """
-    of_zoo = {model.name: model for model in zoo.models()}
-    chosen = [_model(name, of_zoo) for name in names]
+    chosen = [model_names.find(name) for name in names]
     if whole_zoo:
-        chosen += [model for name, model in of_zoo.items() if not zoo.unavailable(name)]
+        chosen += [model for model in zoo.models() if not zoo.unavailable(model.name)]
     if not chosen:
         raise TrtgateError("name models, such as resnet18 or package.module:factory, or give --zoo")
     return [
@@ -68,28 +64,6 @@ def cases(
         for model in chosen
         for precision in precisions
     ]
-
-
-def _model(name: str, of_zoo: dict[str, Model]) -> Model:
-    if ":" in name:
-        return SuiteSource(root=str(Path.cwd()), factories=(name,)).load().models[0]
-    mine = _suite_models()
-    found = mine.get(name) or of_zoo.get(name)
-    if found is None:
-        close = difflib.get_close_matches(name, [*mine, *of_zoo], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "name one of the suite or the zoo, or package.module:factory"
-        raise TrtgateError(f"unknown model {name!r}; {hint}")
-    if name not in mine and (reason := zoo.unavailable(name)):
-        raise TrtgateError(f"model {name!r}: {reason}")
-    return found
-
-
-def _suite_models() -> dict[str, Model]:
-    configured = find_configuration(Path.cwd())
-    suite = configured.values.get("trtgate_suite") if configured else None
-    if configured is None or not suite:
-        return {}
-    return {model.name: model for model in SuiteSource(root=str(configured.path.parent), suite=suite).load().models}
 
 
 # Asking

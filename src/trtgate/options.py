@@ -32,6 +32,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     command_limits: dict[str, float]
     launches: int
     timeout_s: float
+    strict_layers: bool
+    """Whether layers that are not those of the stored profile fail."""
     zoo: bool
     """Whether coverage is asked of the zoo too."""
     timing_off: str

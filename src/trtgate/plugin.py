@@ -11,7 +11,7 @@ MARKERS = {
     "trtgate_latency": "latency of a case against its stored baseline",
     "trtgate_accuracy": "outputs of a case against eager",
     "trtgate_coverage": "operator coverage of a case, needs no GPU",
-    "trtgate_profile": "per-layer profile of a case",
+    "trtgate_profile": "per-layer profile of a case with TensorRT engines",
     'trtgate_limit(METRIC="0.5%")': 'largest tolerated changes of a latency test, such as device=0.005 or host="20%"',
 }
 
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     source = command_line.source_of(config)
     if source is None:
         return
-    from .pytest_gate import benchmark_hooks, coverage_tests, fixtures, hooks
+    from .pytest_gate import benchmark_hooks, coverage_tests, fixtures, hooks, profile_tests
     from .pytest_gate.run import GateRun
 
     try:
@@ -39,4 +39,5 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")
     config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")
+    config.pluginmanager.register(profile_tests.ProfileEnding(run), "trtgate-profile-ending")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

@@ -194,6 +194,10 @@ class Observed:
         """Return what was seen, None when it can't be trusted."""
         return None if self.problem else coverage.count(self.graphs)
 
+    def known_parts(self) -> tuple[Part, ...]:
+        """Return the parts that were seen, none when they can't be trusted."""
+        return () if self.problem else tuple(self.parts)
+
 
 @contextlib.contextmanager
 def observing() -> Iterator[Observed]:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cases import VERBOSITIES
 from .errors import TrtgateError, one_line
 
 if TYPE_CHECKING:
     import torch
 
-VERBOSITIES = ("none", "layer_names_only", "detailed")
 CPP, PYTHON, OWN = "cpp", "python", "own"
 RUNTIMES = (CPP, PYTHON, OWN)
 """Who runs an engine: Torch-TensorRT's C++ runtime, its Python runtime (2.11), or `tensorrt.Runtime`, driven here."""
@@ -267,7 +267,7 @@ def _profiler() -> Any:
     """Return a `tensorrt.IProfiler` that keeps what it is told."""
     trt = _tensorrt()
 
-    class Kept(trt.IProfiler):  # type: ignore[name-defined,misc]
+    class Kept(trt.IProfiler):  # type: ignore[name-defined]
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
             self.times: Times = []
@@ -296,9 +296,8 @@ def _calls(reported: Times) -> list[Times]:
 
 
 def _torch_dtype(dtype: Any) -> Any:
-    from torch_tensorrt import dtype as torch_tensorrt_dtype
-
     import torch
+    from torch_tensorrt import dtype as torch_tensorrt_dtype
 
     return torch_tensorrt_dtype._from(dtype).to(torch.dtype)
 

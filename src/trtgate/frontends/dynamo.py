@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt
+from .. import torch_trt, trt_engines
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -30,7 +30,7 @@ class Dynamo:
         step("torch.export")
         program = torch.export.export(module, inputs)
         step("TensorRT build")
-        with torch_trt.observing() as seen:
+        with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
             compiled = torch_trt.compile_exported(program, inputs, torch_trt.options_of(settings))
         compiled(*inputs)
         return CompiledModule(
@@ -38,6 +38,8 @@ class Dynamo:
             time.perf_counter() - start,
             tuple(torch_trt.engine_bytes(compiled)),
             seen.coverage(),
+            seen.known_parts(),
+            (compiled,),
         )
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:

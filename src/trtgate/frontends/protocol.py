@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..cases import Settings
 from ..coverage import Coverage
+from ..profiles.record import Part
 
 Progress = Callable[[str], None]
 """Told the name of the step that begins."""
@@ -24,6 +25,10 @@ class CompiledModule:
     """Serialized size of each TensorRT engine."""
     coverage: Coverage | None = None
     """What the build put into engines; None where nothing goes to TensorRT."""
+    parts: tuple[Part, ...] = ()
+    """Engines and segments in PyTorch in the order of execution, without layers; empty where that is not known."""
+    modules: tuple[Any, ...] = ()
+    """Modules whose submodules the parts are; empty in one that was loaded."""
 
 
 class Frontend(Protocol):

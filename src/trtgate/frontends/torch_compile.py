@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt
+from .. import torch_trt, trt_engines
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -28,12 +28,19 @@ class TorchCompile:
         step("torch.compile, TensorRT build")
         torch.compiler.reset()
         made: list[Any] = []
-        with torch_trt.observing() as seen:
+        with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
             compiled = torch_trt.torch_compile(module, torch_trt.options_of(settings), made)
             compiled(*inputs)
         compiled(*inputs)
         sizes = [size for part in made for size in torch_trt.engine_bytes(part)]
-        return CompiledModule(compiled, time.perf_counter() - start, tuple(sizes), seen.coverage())
+        return CompiledModule(
+            compiled,
+            time.perf_counter() - start,
+            tuple(sizes),
+            seen.coverage(),
+            seen.known_parts(),
+            tuple(made),
+        )
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Nothing to store: `torch.compile` makes no file that another process can load."""

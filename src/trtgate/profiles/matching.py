@@ -6,23 +6,17 @@ name without what differs from build to build, by shapes, and by order.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from .alignment import Level, Pair, aligned
+from .layer_names import normalised, synchronizes
 from .record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile
 from .regrouping import Group, regrouped
 
 Computed = Counter[tuple[str, str]]
 """(operator, module) → count."""
-
-SYNCHRONIZING = frozenset(("signal", "wait"))
-_SYNCHRONIZING_NAME = re.compile(r"__mye\d+")
-_VARYING = re.compile(r"_myl\d+_\d+|(?<=__mye)\d+|0x[0-9a-f]{8,}|_\d+(?=\])")
-"""Graph and index of a Myelin layer, the number of an event, a hash, and the number of a node such as `relu_3]`."""
-_NUMBER = re.compile(r"_\d+$")
 
 
 class Row(NamedTuple):
@@ -95,19 +89,6 @@ def match(before: Profile, after: Profile) -> Match:
     )
 
 
-def normalised(name: str, kind: str = TENSORRT) -> str:
-    """Return a layer's name without what differs from build to build: indexes, event numbers, hashes, node numbers."""
-    name = _VARYING.sub("", name)
-    return _NUMBER.sub("", name) if kind == PYTORCH else name
-
-
-def synchronizes(layer: Layer) -> bool:
-    """Whether a layer only signals or awaits an event between streams; TensorRT reports no time for it."""
-    if layer.type:
-        return layer.type in SYNCHRONIZING
-    return not layer.inputs and not layer.outputs and _SYNCHRONIZING_NAME.match(layer.name) is not None
-
-
 def moved(before: Profile, after: Profile, source: str, target: str) -> Computed:
     """Return what parts of kind `source` computed before and parts of kind `target` compute after.
 
@@ -127,7 +108,8 @@ def _operators(before: Profile, after: Profile) -> _Operators:
     keys: list[tuple[Callable[[Operator], tuple[object, ...]], bool]] = [
         (lambda op: (op.operator, op.module, tuple(map(tuple, op.shapes))), True),
         (lambda op: (op.operator, op.module), True),
-        (lambda op: (op.operator, tuple(map(tuple, op.shapes))), False),  # modules were renamed
+        (lambda op: (op.operator, tuple(map(tuple, op.shapes))), False),  # modules were renamed,
+        (lambda op: (op.operator,), False),  # and shapes are not kept in baselines
     ]
     levels = [Level([key(op) for _, op in old], [key(op) for _, op in new], anywhere) for key, anywhere in keys]
     pairs = aligned(levels).pairs
@@ -176,14 +158,14 @@ def _levels(before: Sequence[Row], after: Sequence[Row]) -> list[Level]:
 
 
 def _agree(before: frozenset[int], after: frozenset[int]) -> bool:
-    """Whether two layers may compute the same: what is known of one may be only a part of what is known of the other."""
+    """Whether two layers may compute the same: of one, only a part of what the other computes may be known."""
     return before <= after or after <= before
 
 
 def _numbers_of(
     computed: Computed, kind: str, before: Profile, after: Profile, operators: _Operators
 ) -> frozenset[int]:
-    """Return the numbers of those operators of `computed` that are in a part of `kind` after, and were in none before."""
+    """Return the numbers of those operators of `computed` that are in a part of `kind` after, and were not before."""
     return frozenset(
         operators.before[part, operator.node]
         for (part, operator), (part_after, _) in operators.pairs

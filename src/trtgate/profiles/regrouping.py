@@ -12,9 +12,7 @@ from .alignment import Alignment
 if TYPE_CHECKING:
     from .matching import Row
 
-TensorKey = tuple[int, str]
-"""Part, name: names of tensors mean something within a part only."""
-Shapes = list[tuple[int, ...]]
+Shape = tuple[int, ...]
 
 
 class Group(NamedTuple):
@@ -30,7 +28,8 @@ def regrouped(
     """Return the groups, and what is in none: indices of layers that were removed, and that were added.
 
     Layers belong together that are connected by operators which both compute. Where operators are unknown, those do
-    that stand between the same two neighbours, if what they take from outside and give to it has the same shapes.
+    that stand between the same two neighbours, if the first ones take a tensor of the same shape, and the last ones
+    give tensors of the same shapes.
     """
     removed = _rest(len(before), (i for i, _ in alignment.pairs))
     added = _rest(len(after), (j for _, j in alignment.pairs))
@@ -82,7 +81,6 @@ class _Positions:
     def __init__(self, before: Sequence[Row], after: Sequence[Row], alignment: Alignment) -> None:
         self._rows = before, after
         self._ends = [i for i, _ in alignment.ordered], [j for _, j in alignment.ordered]
-        self._readers = _readers(before), _readers(after)
 
     def joined(self, groups: list[Group], removed: list[int], added: list[int]) -> list[Group]:
         """Return `groups`, and those that position and shapes show; a group may take up what stands around it."""
@@ -113,33 +111,23 @@ class _Positions:
         return bisect_left(self._ends[side], index)
 
     def _does_the_same(self, group: Group) -> bool:
-        """Whether layers may do the same work by what they take and give; not where all their operators are known."""
+        """Whether layers may do the same work by what they take and give; not where all their operators are known.
+
+        Names of tensors would say more, and differ from build to build.
+        """
         known = all(self._rows[side][index].operators for side in (0, 1) for index in group[side])
         if not group.before or not group.after or known:
             return False
-        outer = self._outer(0, group.before)
-        return bool(outer[1]) and outer == self._outer(1, group.after)
+        (taken, given), (taken_after, given_after) = self._ends_of(0, group.before), self._ends_of(1, group.after)
+        return given == given_after != [] and not taken.isdisjoint(taken_after)
 
-    def _outer(self, side: int, indices: list[int]) -> tuple[Shapes, Shapes]:
-        """Return the shapes of tensors that a group takes from outside, and of those that it gives to it, sorted."""
-        rows, readers, members = self._rows[side], self._readers[side], set(indices)
-        taken = {(rows[i].part, t.name): _extent(t.shape) for i in indices for t in rows[i].layer.inputs}
-        given = {(rows[i].part, t.name): _extent(t.shape) for i in indices for t in rows[i].layer.outputs}
-        outside = (
-            shape for tensor, shape in given.items() if not readers[tensor] or not readers[tensor].issubset(members)
-        )
-        return sorted(shape for tensor, shape in taken.items() if tensor not in given), sorted(outside)
+    def _ends_of(self, side: int, indices: list[int]) -> tuple[set[Shape], list[Shape]]:
+        """Return the shapes of what the first layer takes, and of what the last one gives."""
+        inputs, _ = self._rows[side][indices[0]].shapes
+        _, outputs = self._rows[side][indices[-1]].shapes
+        return set(map(_extent, inputs)), sorted(map(_extent, outputs))
 
 
-def _readers(rows: Sequence[Row]) -> defaultdict[TensorKey, set[int]]:
-    """Return tensor → indices of the layers that take it."""
-    found: defaultdict[TensorKey, set[int]] = defaultdict(set)
-    for index, row in enumerate(rows):
-        for tensor in row.layer.inputs:
-            found[row.part, tensor.name].add(index)
-    return found
-
-
-def _extent(shape: Sequence[int]) -> tuple[int, ...]:
+def _extent(shape: Shape) -> Shape:
     """Return a shape without its ones: the same tensor is seen as [1,512,1,1] by one layer, as [1,512] by the next."""
     return tuple(size for size in shape if size != 1)

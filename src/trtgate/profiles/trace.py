@@ -16,8 +16,6 @@ NOTE = (
 )
 
 Event = dict[str, Any]
-Streams = Mapping[int | None, int]
-"""A part's streams and the threads that stand for them."""
 
 
 def events(profile: Profile) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def _streams(part: Part) -> dict[int | None, int]:
     return {stream: tid for tid, stream in enumerate(named, 1)}
 
 
-def _names(part: Part, pid: int, streams: Streams) -> list[Event]:
+def _names(part: Part, pid: int, streams: Mapping[int | None, int]) -> list[Event]:
     """Return the metadata events that name a part's process and threads."""
     found = [{"name": "process_name", "ph": "M", "pid": pid, "tid": 1, "args": {"name": part.name}}]
     for stream, tid in streams.items():

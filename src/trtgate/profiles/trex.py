@@ -1,35 +1,36 @@
 """An engine's profile as the files that NVIDIA's TensorRT Engine Explorer (TREx) opens.
 
-The form is that of TREx 0.2.1; 0.1.5, the newest on PyPI, loads it too, but takes types as Myelin spells them (`Half`)
-for an unknown format of 0 bytes.
+The form is what TREx reads since it knows TensorRT 10 (0.1.8). 0.1.5, which PyPI has, loads it too, but takes types as
+Myelin spells them (`Half`) for an unknown format of 0 bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..accelerator import GIB, Accelerator
 from ..errors import TrtgateError
 from ..files import write_whole
-from .engine_information import bindings_of, dtype_of
+from .engine_information import bindings_of, dtype_of, in_order
 from .record import Layer, Part, Profile
 
 SYNCHRONIZATION = ("signal", "wait")
-"""Layers without inputs and outputs, by which streams wait for one another: TREx 0.2.1 drops them, 0.1.5 trips on them."""
+"""Types of layers by which streams wait for one another. They have no inputs and outputs: 0.1.5's tables fail on them,
+later versions drop every other one of a row of them."""
 TYPES = {
     "float16": "Half", "float32": "Float", "bfloat16": "BFloat16", "float8_e4m3fn": "FP8", "int8": "Int8",
     "uint8": "UInt8", "int32": "Int32", "int64": "Int64", "bool": "Bool",
 }  # fmt: skip
-"""torch's name of a type → the name that TREx 0.2.1 knows."""
+"""torch's name of a type → the one that TREx knows."""
 
 Document = dict[str, Any]
 
 
 def write(profile: Profile, part: Part, inspector: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
-    """Write `<stem>.graph.json`, `.profile.json`, `.profile.metadata.json` and `.build.metadata.json`; return the paths.
+    """Write `<stem>.graph.json`, `…profile.json`, `…profile.metadata.json`, `…build.metadata.json`; return their paths.
 
     `part` is an engine of `profile`, `inspector` the parsed JSON of TensorRT's engine inspector at detailed verbosity.
     All times are milliseconds. TREx's average is our median, its total time that median times the calls; percentages
@@ -42,12 +43,16 @@ def write(profile: Profile, part: Part, inspector: Mapping[str, Any], folder: Pa
     layers = _layers(part, inspector)
     bindings = bindings_of(inspector)
     if not bindings:
-        raise TrtgateError(
-            f"{part.name}: TensorRT's inspector names no inputs and outputs of the engine; TREx needs them"
-        )
+        raise TrtgateError(f"{part.name}: TensorRT's inspector names no inputs and outputs, which TREx needs")
+    timed = in_order(part.layers, [layer["Name"] for layer in layers])
+    for layer, name in zip(layers, _unique(layer["Name"] for layer in layers), strict=True):
+        layer["Name"] = name
     documents = {
         "graph": {"Layers": layers, "Bindings": bindings},
-        "profile": _times(part, [layer["Name"] for layer in layers], profile.calls),
+        "profile": [
+            {"count": profile.calls},
+            *(_times(layer["Name"], times, profile.calls) for layer, times in zip(layers, timed, strict=True)),
+        ],
         "profile.metadata": _profile_metadata(profile, part),
         "build.metadata": _build_metadata(profile, part),
     }
@@ -66,8 +71,7 @@ def _layers(part: Part, inspector: Mapping[str, Any]) -> list[Document]:
     layers = [layer for layer in copies if layer.get("LayerType") not in SYNCHRONIZATION]
     if not layers:
         raise TrtgateError(f"{part.name}: the engine has no layers beside signals and waits; TREx needs one")
-    for layer, name in zip(layers, _unique(layer["Name"] for layer in layers), strict=True):
-        layer["Name"] = name
+    for layer in layers:
         layer.setdefault("ParameterType", layer.get("LayerType", ""))
         for tensor in [*layer.get("Inputs", []), *layer.get("Outputs", [])]:
             tensor.setdefault("Format/Datatype", _type(tensor))
@@ -75,7 +79,7 @@ def _layers(part: Part, inspector: Mapping[str, Any]) -> list[Document]:
 
 
 def _type(tensor: Mapping[str, Any]) -> str:
-    """Return the type of a tensor that TensorRT describes with a `Format` and a `Datatype` apart, as it does since 11."""
+    """Return the type of a tensor that TensorRT gives a `Format` and a `Datatype` apart, as newer versions do."""
     said = str(tensor.get("Datatype") or tensor.get("Format") or "")
     return TYPES.get(dtype_of(said), said)
 
@@ -92,20 +96,14 @@ def _unique(names: Iterable[str]) -> list[str]:
     return list(unique)
 
 
-def _times(part: Part, names: Sequence[str], calls: int) -> list[Document]:
-    timed = dict(zip(_unique(layer.name for layer in part.layers), part.layers, strict=True))
-    return [{"count": calls}, *(_time(name, timed.get(name), calls) for name in names)]
-
-
-def _time(name: str, layer: Layer | None, calls: int) -> Document:
-    median_us, share = (layer.median_us, layer.share) if layer else (0.0, 0.0)
-    median_ms = round(median_us / 1e3, 6)
+def _times(name: str, layer: Layer, calls: int) -> Document:
+    median_ms = round(layer.median_us / 1e3, 6)
     return {
         "name": name,
-        "timeMs": round(median_us * calls / 1e3, 6),
+        "timeMs": round(layer.median_us * calls / 1e3, 6),
         "averageMs": median_ms,
         "medianMs": median_ms,
-        "percentage": round(100 * share, 4),
+        "percentage": round(100 * layer.share, 4),
     }
 
 

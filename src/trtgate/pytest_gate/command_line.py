@@ -94,6 +94,11 @@ def add(parser: pytest.Parser) -> None:
         help="Run in the base's worktree first, such as what builds an extension.",
     )
     option(
+        "--trtgate-strict-layers",
+        action="store_true",
+        help="Fail profile tests whose layers, fusions, tactics or precisions are not those of the stored profile.",
+    )
+    option(
         "--trtgate-zoo",
         action="store_true",
         help="Coverage tests of some 90 well-known models too.",
@@ -130,7 +135,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
             "--benchmark-compare-fail takes whole percentages of single runs and false-alarms: use "
             "--trtgate-limit device=1% (per metric, fractions allowed) with --benchmark-compare"
         )
-    if timing_off and (comparing or (update and not _only_coverage(config))):
+    if timing_off and (comparing or (update and not _only_untimed(config))):
         asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
         raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
     if get("trtgate_accept") and not update:
@@ -149,6 +154,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
         timeout_s=get("trtgate_timeout"),
+        strict_layers=get("trtgate_strict_layers"),
         zoo=get("trtgate_zoo"),
         timing_off=timing_off,
     )
@@ -191,9 +197,9 @@ def _timing_off(config: pytest.Config) -> str:
     return ""
 
 
-def _only_coverage(config: pytest.Config) -> bool:
-    """Whether `-m` leaves coverage tests alone, which need no timing and may run under -n."""
-    return str(config.getoption("markexpr")).strip() == "trtgate_coverage"
+def _only_untimed(config: pytest.Config) -> bool:
+    """Whether `-m` leaves coverage or profile tests alone, which pytest-benchmark does not time."""
+    return str(config.getoption("markexpr")).strip() in ("trtgate_coverage", "trtgate_profile")
 
 
 def _selection(config: pytest.Config) -> Selection:

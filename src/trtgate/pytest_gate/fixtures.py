@@ -11,6 +11,7 @@ from .built_case import BuiltCase
 from .coverage_tests import CoverageGate
 from .latency_gate import TIMER, LatencyGate
 from .markers import marker_limits
+from .profile_tests import ProfileGate
 from .run import RUN
 
 
@@ -38,3 +39,9 @@ def coverage_gate(request: pytest.FixtureRequest) -> CoverageGate:
 def latency_gate(request: pytest.FixtureRequest) -> LatencyGate:
     """Measure and judge the case: `latency_gate(benchmark, compiled)`."""
     return LatencyGate(request.config.stash[RUN], request.node.stash[TIMER], marker_limits(request.node))
+
+
+@pytest.fixture
+def profile_gate(request: pytest.FixtureRequest) -> ProfileGate:
+    """Profile the case and judge its layers: `profile_gate(compiled)`."""
+    return ProfileGate(request.config.stash[RUN])

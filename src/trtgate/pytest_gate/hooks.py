@@ -65,7 +65,9 @@ class Hooks:
         ids: list[str] = []
         try:
             cases = self._run.catalogue.select(self._run.options.selection)
-            if "coverage_gate" in metafunc.fixturenames:
+            if "profile_gate" in metafunc.fixturenames:
+                ids = [case.id for case in cases if case.settings.uses_tensorrt and case.id in self._run.suite.cases]
+            elif "coverage_gate" in metafunc.fixturenames:
                 ids = [case.id for case in cases if case.settings.uses_tensorrt]
             else:
                 ids = [case.id for case in cases if case.id in self._run.suite.cases]

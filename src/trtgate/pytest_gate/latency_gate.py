@@ -60,7 +60,7 @@ class LatencyGate:
         with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
             self._run.save()
         self._run.failed.discard(case.id)
-        self._conclude(benchmark, case, result)
+        self._conclude(benchmark, case, result, built)
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
         built.check()
@@ -88,7 +88,7 @@ class LatencyGate:
             )
         benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record(case, result))
 
-    def _conclude(self, benchmark: Any, case: Case, result: CaseResult) -> None:
+    def _conclude(self, benchmark: Any, case: Case, result: CaseResult, built: BuiltCase) -> None:
         from ..verdict import Verdict
 
         options, said = self._run.options, result.sentence
@@ -97,7 +97,7 @@ class LatencyGate:
             self._fail_expired(benchmark, expired, result)
         require = frozenset[str]() if quarantine else options.require
         if result.verdict is Verdict.REGRESSED:
-            self._conclude_regressed(benchmark, quarantine, result)
+            self._conclude_regressed(benchmark, quarantine, result, built)
         if result.verdict in (Verdict.UNDERPOWERED, Verdict.INCOMPARABLE):
             if "verdict" in require:
                 pytest.fail(f"{said} (--trtgate-require=verdict)", pytrace=False)
@@ -110,14 +110,17 @@ class LatencyGate:
         if result.verdict is Verdict.UNCONFIRMED:
             self._run.lines.append(f"unconfirmed: {said}")
 
-    def _conclude_regressed(self, benchmark: Any, quarantine: Quarantine | None, result: CaseResult) -> None:
+    def _conclude_regressed(
+        self, benchmark: Any, quarantine: Quarantine | None, result: CaseResult, built: BuiltCase
+    ) -> None:
         if result.case_id in self._run.gate.accepted:
             self._run.lines.append(f"accepted: {result.sentence}")
             return
         benchmark.has_error = True  # pytest-benchmark would save it all the same
+        where = "" if self._run.options.base else self._run.profiles.where(built)
         if quarantine is None:
-            pytest.fail(result.sentence, pytrace=False)
-        self._run.lines.append(f"{quarantine}: {result.sentence}")
+            pytest.fail(f"{result.sentence}\n{where}".rstrip(), pytrace=False)
+        self._run.lines += [f"{quarantine}: {result.sentence}", *([where] if where else [])]
 
     def _fail_expired(self, benchmark: Any, quarantine: Quarantine, result: CaseResult) -> None:
         from ..verdict import Verdict

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..coverage import Coverage
     from ..gate import Gate
     from ..quarantines import Quarantine
+    from .profile_tests import Profiles
 
 COLUMNS = ["median", "iqr", "rounds"]
 ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
@@ -80,6 +81,13 @@ class GateRun:
     def suite(self) -> Suite:
         """The suite, imported. Raises TrtgateError."""
         return self.options.source.load()
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """The profiles of this run."""
+        from .profile_tests import Profiles
+
+        return Profiles(self)
 
     @cached_property
     def zoo(self) -> dict[str, Case]:

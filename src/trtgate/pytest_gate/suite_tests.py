@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .built_case import BuiltCase
     from .coverage_tests import CoverageGate
     from .latency_gate import LatencyGate
+    from .profile_tests import ProfileGate
 
 
 @pytest.mark.trtgate_accuracy
@@ -29,3 +30,9 @@ def test_coverage(trtgate_case: Case, coverage_gate: CoverageGate) -> None:
 def test_latency(benchmark: Any, compiled: BuiltCase, latency_gate: LatencyGate) -> None:
     """The case is right, and not slower than its stored baseline."""
     latency_gate(benchmark, compiled)
+
+
+@pytest.mark.trtgate_profile
+def test_profile(compiled: BuiltCase, profile_gate: ProfileGate) -> None:
+    """The profile holds every engine, layer by layer, adds up, and has the layers of the stored one."""
+    profile_gate(compiled)

@@ -1,0 +1,204 @@
+"""Records the profile of a compiled module on a GPU: its latency without a profiler, then its parts, layer by layer."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import statistics
+from typing import Any
+
+import msgspec
+import torch
+
+from .. import trt_engines
+from ..accelerator import Accelerator
+from ..building import Inference
+from ..errors import TrtgateError, one_line
+from ..frontends.protocol import Progress
+from ..timing import loop
+from ..timing.clock import CaptureError
+from ..timing.cuda_events import CudaEventsClock
+from ..timing.cuda_graph import CudaGraphClock
+from ..timing.spin import Spin
+from . import pytorch_segments
+from .attribution import attribute
+from .engine_information import in_order, layers_of
+from .record import PYTORCH, TENSORRT, Breakdown, Part, Profile
+from .times import timed
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured: every block is the median of `calls` warm calls."""
+
+    warm_up: int = 50
+    blocks: int = 20
+    calls: int = 10
+
+
+DEVICE_PLAN = loop.Plan(turns=1, captures=6, blocks=2, host_s=0.0, tail_calls=0, canary=False)
+"""Of the latency without a profiler, beside which the layers are put."""
+
+
+class Recorded(msgspec.Struct, kw_only=True):
+    """A profile, and what the inspector said of each engine: for TREx."""
+
+    profile: Profile
+    information: dict[str, Any]
+    """Name of the part → the inspector's JSON, parsed."""
+
+
+def record(
+    case_id: str, inference: Inference, accelerator: Accelerator, step: Progress, plan: Plan | None = None
+) -> Recorded:
+    """Profile a compiled module that is in this process. Hold the device's lock.
+
+    A part that can't be profiled says why in `problem`; the others go on. Raises TrtgateError when the module has no
+    parts that are known, or has other engines than were seen being built.
+    """
+    plan = plan or Plan()
+    parts = [msgspec.structs.replace(part, layers=[]) for part in inference.compiled.parts]
+    if not parts:
+        raise TrtgateError(f"case {case_id}: nothing is known of its parts; only TensorRT's frontends are profiled")
+    modules = _modules(case_id, inference, parts)
+    step("latency without a profiler")
+    device_us, clock = _device_latency(inference)
+    recorded = Recorded(
+        profile=Profile(
+            case_id=case_id, accelerator=accelerator, recorded=_now(), runtime="", calls=plan.blocks * plan.calls,
+            parts=parts, device_us=device_us, clock=clock,
+        ),
+        information={},
+    )  # fmt: skip
+    inputs = _inputs_of(modules, inference)
+    engines = {part.name: trt_engines.Engine(modules[part.name]) for part in parts if part.kind == TENSORRT}
+    times = _time_engines(engines, inference, plan, step)
+    recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
+    for part in parts:
+        step(f"profile of {part.name or 'the graph'}")
+        try:
+            if part.kind == PYTORCH:
+                pytorch_segments.profile_segment(
+                    part, modules[part.name], inputs[part.name],
+                    warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls,
+                )  # fmt: skip
+            else:
+                engine = engines[part.name]
+                recorded.information[part.name] = _profile_engine(
+                    part, engine, inputs[part.name], times.get(part.name), plan
+                )
+        except TrtgateError as error:
+            part.problem = str(error)
+    step("kernels without TensorRT's profiler")
+    _break_down(recorded.profile, inference, plan)
+    return recorded
+
+
+def _modules(case_id: str, inference: Inference, parts: list[Part]) -> dict[str, Any]:
+    """Return the submodule of every part, by name. Raises TrtgateError when one is not there."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for whole in inference.compiled.modules:
+            try:
+                found[part.name] = whole.get_submodule(part.name)
+            except AttributeError:
+                continue
+    lost = [part.name for part in parts if part.name not in found]
+    built = sum(len(trt_engines.engines_of(whole)) for whole in inference.compiled.modules)
+    wanted = sum(part.kind == TENSORRT for part in parts)
+    if lost or built != wanted:
+        raise TrtgateError(
+            f"case {case_id}: {wanted} engines were seen being built, and {built} are in the compiled module"
+            + (f"; not found: {', '.join(lost)}" if lost else "")
+        )
+    return found
+
+
+def _device_latency(inference: Inference) -> tuple[float, str]:
+    spin = Spin()
+    clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(inference, spin, random.Random(), inference.place_inputs)
+    try:
+        captures, _, _ = loop.measure(clock, DEVICE_PLAN, lambda: (None, ""))
+    except CaptureError:
+        clock = CudaEventsClock(inference, spin)
+        captures, _, _ = loop.measure(clock, DEVICE_PLAN, lambda: (None, ""))
+    clock.close()
+    return statistics.median(block for capture in captures for block in capture.blocks_us), clock.name
+
+
+def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple[Any, ...]]:
+    """Run once and keep what every part was called with."""
+    kept: dict[str, tuple[Any, ...]] = {}
+
+    def keep(name: str) -> Any:
+        return lambda _module, given: kept.__setitem__(
+            name, tuple(value.clone() if isinstance(value, torch.Tensor) else value for value in given)
+        )
+
+    handles = [module.register_forward_pre_hook(keep(name)) for name, module in modules.items()]
+    try:
+        inference()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
+
+
+def _time_engines(
+    engines: dict[str, trt_engines.Engine], inference: Inference, plan: Plan, step: Progress
+) -> dict[str, trt_engines.LayerTimes]:
+    """Time the layers of all engines that Torch-TensorRT's own runtimes run, in calls of the whole module."""
+    if all(engine.runtime == trt_engines.OWN for engine in engines.values()):
+        return {}
+    step("profile by Torch-TensorRT's runtime")
+    with trt_engines.profiling(engines) as profiled:
+        profiled.call(inference, plan.warm_up)
+        for times in profiled.times.values():
+            times.calls.clear()
+        for _ in range(plan.blocks):
+            profiled.call(inference, plan.calls)
+        return profiled.times
+
+
+def _profile_engine(
+    part: Part,
+    engine: trt_engines.Engine,
+    inputs: tuple[Any, ...],
+    times: trt_engines.LayerTimes | None,
+    plan: Plan,
+) -> Any:
+    """Give an engine's part its layers; returns what the inspector says."""
+    information = engine.information()
+    part.engine_bytes = len(engine.serialized)
+    part.verbosity = trt_engines.verbosity_of(information)
+    if times is None:
+        own = trt_engines.OwnRuntime(engine, inputs)
+        times = own.profile(warm_up=plan.warm_up, calls=plan.blocks * plan.calls)
+    names, columns = times.blocks_us(plan.blocks)
+    described = [] if part.verbosity == trt_engines.VERBOSITIES[0] else layers_of(information)
+    part.layers = in_order(described, names)
+    timed(part, columns)
+    attribute(part)
+    return information
+
+
+def _break_down(profile: Profile, inference: Inference, plan: Plan) -> None:
+    """Measure what lies between the sum of layers and the latency without a profiler."""
+    try:
+        spans = pytorch_segments.kernels(inference, plan.calls)
+    except RuntimeError as error:
+        profile.notes.append(f"kernels could not be traced: {one_line(error)}")
+        return
+    if not spans or profile.device_us is None:
+        profile.notes.append("torch.profiler saw no kernel: is CUPTI allowed to trace on this machine?")
+        return
+    kernels_us = sum(duration for _, _, duration in spans) / plan.calls
+    profile.breakdown = Breakdown(
+        kernels_us=kernels_us,
+        copies_us=pytorch_segments.copies_us(spans) / plan.calls,
+        between_us=profile.device_us - pytorch_segments.busy_us(spans) / plan.calls,
+        profiler_us=profile.sum_us - kernels_us,
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,129 @@
+"""Profiles in a pytest run: what a profile test calls, what explains a regressed case, what is shown at the end."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..errors import TrtgateError
+from .run import GateRun
+
+if TYPE_CHECKING:
+    from ..profile_gate import Result
+    from ..profiles.recording import Recorded
+    from .built_case import BuiltCase
+
+
+class Profiles:
+    """The profiles of a run, each recorded once, when it is first asked for, on a device that nobody times on."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+        self._recorded: dict[str, Recorded] = {}
+        self.results: list[Result] = []
+
+    def of(self, built: BuiltCase) -> Recorded:
+        """Return the profile of a built case. Raises TrtgateError when it can't be built or profiled."""
+        case_id = built.case.id
+        if case_id not in self._recorded:
+            built.check()
+            assert built.inference is not None
+            from ..profiles import recording
+            from ..timing.lock import device_lock
+
+            with self._run.progress(case_id) as step:
+
+                def waiting(waited: float) -> None:
+                    step(f"waiting for the device, {waited:.0f} s")
+
+                accelerator = self._run.accelerator
+                with device_lock(accelerator.lock_name, self._run.options.timeout_s, waiting):
+                    self._recorded[case_id] = recording.record(case_id, built.inference, accelerator, step)
+        return self._recorded[case_id]
+
+    def where(self, built: BuiltCase) -> str:
+        """Say in which layers a regressed case lost its time; or why that can't be said; empty on a CPU."""
+        if self._run.accelerator.kind != "gpu" or not built.case.settings.uses_tensorrt:
+            return ""
+        from .. import profile_gate
+
+        try:
+            profile = self.of(built).profile
+            said = profile_gate.where(profile, self._run.options.baselines, self._run.accelerator.key)
+        except TrtgateError as error:
+            return f"where: {error}"
+        return (
+            f"where: {said}" if said else f"where: no profile is stored to compare with: {profile_gate.RECORD_COMMAND}"
+        )
+
+
+class ProfileGate:
+    """Profiles a built case, writes its files, checks it, and compares its layers with those that are stored."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+
+    def __call__(self, built: BuiltCase) -> None:
+        """Fail or pass the calling test. Raises TrtgateError when the case can't be profiled, or is unbelievable."""
+        from .. import profile_gate
+        from ..profiles import files
+
+        options, key, case_id = self._run.options, self._run.accelerator.key, built.case.id
+        recorded = self._run.profiles.of(built)
+        folder = files.folder_of(self._run.folder / files.FOLDER, case_id)
+        files.write_folder(folder, recorded.profile, recorded.information)
+        problem = profile_gate.complaint(recorded.profile)
+        if problem:
+            raise TrtgateError(problem)
+        files.read(folder / files.PROFILE)  # what was written is what the schema says
+        result = profile_gate.judge(recorded.profile, options.baselines, key)
+        result.folder = os.path.relpath(folder, self._run.config.invocation_params.dir)
+        self._run.profiles.results.append(result)
+        changed = result.verdict is profile_gate.Verdict.CHANGED
+        accepted = any(fnmatch.fnmatch(case_id, pattern) for pattern in options.accepted)
+        if options.update and (accepted or not (changed and options.strict_layers)):
+            files.store_baseline(options.baselines, key, recorded.profile)
+            result.stored = True
+        if changed and options.strict_layers and not accepted:
+            raise TrtgateError(
+                f"{result.sentence} (--trtgate-strict-layers). If that is intended: --trtgate-update-baselines "
+                f"--trtgate-accept '{case_id}'"
+            )
+        if result.verdict is profile_gate.Verdict.NEW and not result.stored and "baseline" in options.require:
+            raise TrtgateError(f"{result.sentence} (--trtgate-require=baseline): {profile_gate.RECORD_COMMAND}")
+
+
+class ProfileEnding:
+    """Shows what the profile tests found."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show the table and the lines."""
+        results = self._run.profiles.results
+        if not results:
+            return
+        from .. import profile_gate
+        from ..report.columns import aligned
+
+        terminalreporter.section("trtgate profiles")
+        for line in aligned(profile_gate.rows(results)):
+            terminalreporter.write_line(line)
+        for result in results:
+            if result.verdict is profile_gate.Verdict.CHANGED:
+                terminalreporter.write_line(f"NOTICE: {result.sentence}", bold=True)
+        new = [result for result in results if result.verdict is profile_gate.Verdict.NEW and not result.stored]
+        if new:
+            terminalreporter.write_line(
+                f"NEW: no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}",
+                bold=True,
+            )
+        stored = sum(result.stored for result in results)
+        if stored:
+            terminalreporter.write_line(f"stored: the profiles of {stored} cases")
+        terminalreporter.write_line(f"files: {os.path.dirname(results[0].folder)}/CASE/")
