@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+Item = TypeVar("Item")
 Pair = tuple[int, int]
 """Index before, index after."""
 
 
-class Level(NamedTuple):
-    """One key for every item on either side; None is like no other. Levels go from specific keys to general ones."""
+class Key(NamedTuple, Generic[Item]):
+    """What must be equal for two items to correspond."""
 
-    before: Sequence[Hashable | None]
-    after: Sequence[Hashable | None]
+    of: Callable[[Item], Hashable | None]
+    """None is like no other."""
     anywhere: bool
     """Whether equal keys correspond even where the order differs; else between corresponding neighbours only."""
 
@@ -38,70 +39,75 @@ class Alignment(NamedTuple):
         return sorted(self.ordered + self.moved, key=lambda pair: pair[1])
 
 
-def aligned(levels: Sequence[Level], fits: Callable[[int, int], bool] = lambda _, __: True) -> Alignment:
-    """Return which items correspond; no pair that `fits` refuses (index before, index after) is among them.
+def aligned(
+    before: Sequence[Item],
+    after: Sequence[Item],
+    keys: Sequence[Key[Item]],
+    fits: Callable[[Item, Item], bool] = lambda _, __: True,
+) -> Alignment:
+    """Return which items correspond by the first of `keys`, of the rest by the second, and so on.
 
-    All levels are of the same items. Takes O(n + m) where few things differ, and n·m / 64 steps of a machine at most.
+    No pair that `fits` refuses is among them. Takes O(n + m) where few things differ, and n·m / 64 steps of a machine
+    at most.
     """
     ordered: list[Pair] = []
     moved: list[Pair] = []
-    for level in levels:
-        free = _Free.of(level, ordered + moved)
+    for key in keys:
+        free = _Free.of(before, after, key, ordered + moved)
         found = [
-            pair
-            for gap_before, gap_after in gaps(ordered, len(level.before), len(level.after))
-            for pair in free.in_order(gap_before, gap_after)
-            if fits(*pair)
+            (i, j)
+            for gap, gap_after in gaps(ordered, len(before), len(after))
+            for i, j in free.in_order(gap, gap_after)
+            if fits(before[i], after[j])
         ]
         ordered = sorted(ordered + found)
-        if level.anywhere:
-            moved += [pair for pair in free.without(found).by_key() if fits(*pair)]
+        if key.anywhere:
+            moved += [(i, j) for i, j in free.without(found).by_key() if fits(before[i], after[j])]
     return Alignment(ordered, moved)
 
 
 def gaps(ordered: Sequence[Pair], before: int, after: int) -> Iterator[tuple[range, range]]:
-    """Yield the indices between each two neighbouring pairs, and those in front and behind, empty ones too."""
+    """Yield the indices between each two neighbouring pairs, and those in front and behind, where both sides have some.
+
+    `before` and `after` are the numbers of items.
+    """
     for (low, low_after), (high, high_after) in pairwise([(-1, -1), *ordered, (before, after)]):
-        yield range(low + 1, high), range(low_after + 1, high_after)
+        if high - low > 1 and high_after - low_after > 1:
+            yield range(low + 1, high), range(low_after + 1, high_after)
 
 
 class _Free(NamedTuple):
-    """The keys of items that correspond to nothing yet, as numbers; -1 for all others."""
+    """The keys of items that correspond to nothing yet, as numbers, by index."""
 
-    before: list[int]
-    after: list[int]
+    before: dict[int, int]
+    after: dict[int, int]
 
     @classmethod
-    def of(cls, level: Level, taken: Sequence[Pair]) -> _Free:
+    def of(cls, before: Sequence[Item], after: Sequence[Item], key: Key[Item], taken: Sequence[Pair]) -> _Free:
         numbers: dict[Hashable, int] = {}
-        before, after = (
-            [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys]
-            for keys in (level.before, level.after)
-        )
-        return cls(before, after).without(taken)
+
+        def numbered(items: Sequence[Item], gone: set[int]) -> dict[int, int]:
+            keys = ((index, key.of(item)) for index, item in enumerate(items) if index not in gone)
+            return {index: numbers.setdefault(key, len(numbers)) for index, key in keys if key is not None}
+
+        return cls(numbered(before, {i for i, _ in taken}), numbered(after, {j for _, j in taken}))
 
     def without(self, taken: Sequence[Pair]) -> _Free:
         for before, after in taken:
-            self.before[before] = self.after[after] = -1
+            del self.before[before], self.after[after]
         return self
 
-    def in_order(self, gap_before: range, gap_after: range) -> list[Pair]:
-        if not gap_before or not gap_after:
-            return []
-        before = [index for index in gap_before if self.before[index] >= 0]
-        after = [index for index in gap_after if self.after[index] >= 0]
-        common = longest_common_subsequence([self.before[i] for i in before], [self.after[i] for i in after])
+    def in_order(self, gap: range, gap_after: range) -> list[Pair]:
+        before = [index for index in gap if index in self.before]
+        after = [index for index in gap_after if index in self.after]
+        common = longest_common_subsequence([self.before[i] for i in before], [self.after[j] for j in after])
         return [(before[i], after[j]) for i, j in common]
 
     def by_key(self) -> list[Pair]:
         waiting: defaultdict[int, deque[int]] = defaultdict(deque)
-        for index, key in enumerate(self.before):
+        for index, key in self.before.items():
             waiting[key].append(index)
-        return [
-            (waiting[key].popleft(), index)
-            for index, key in enumerate(self.after)
-            if key >= 0 and waiting.get(key)
-        ]  # fmt: skip
+        return [(waiting[key].popleft(), index) for index, key in self.after.items() if waiting.get(key)]
 
 
 def longest_common_subsequence(before: Sequence[int], after: Sequence[int]) -> list[Pair]:

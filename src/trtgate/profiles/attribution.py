@@ -31,7 +31,13 @@ EVIDENCE = (NAME, DATA_FLOW, MODULE)
 MOST_COMBINATIONS = 64
 """Of what a layer's inputs may hold; a layer with more is left alone."""
 MOST_OPERATORS = 96
-"""That one layer can hold: fused attention with all its views has some twenty."""
+"""On the way to one value; a layer from whose inputs more can be computed is left alone."""
+
+
+class _TooManyError(Exception):
+    """There are more possibilities than are looked at; dropping some could make a wrong one look certain."""
+
+
 OUTPUT = re.compile(r"^output(\d+)$")
 """How Torch-TensorRT names an engine's outputs."""
 
@@ -102,11 +108,11 @@ class Graph:
     def between(self, cut: frozenset[int], most_heavy: int) -> Iterator[tuple[int, frozenset[int]]]:
         """Yield every value that a cut suffices to compute and that needs all of it, with what is computed on the way.
 
-        At most `most_heavy` convolutions and matrix products are on the way to a value.
+        At most `most_heavy` convolutions and matrix products are on the way to a value. Raises _TooManyError when the
+        way to one is longer than MOST_OPERATORS.
         """
         computed: dict[int, frozenset[int]] = dict.fromkeys(cut, frozenset())
         needed: dict[int, frozenset[int]] = {value: frozenset((value,)) for value in cut}
-        heavy = dict.fromkeys(cut, 0)
         waiting = sorted({reader for value in cut for reader in self.readers[value]}, reverse=True)
         seen = set(waiting)
         while waiting:
@@ -115,11 +121,12 @@ class Graph:
             if value in cut or not all(taken in computed for taken in takes):
                 continue
             way = frozenset((value,)).union(*(computed[taken] for taken in takes))
-            operator = self.operators[value]
             weight = sum(self._is_heavy(other) for other in way)
-            if weight > most_heavy or len(way) > MOST_OPERATORS or operator is None:
+            if weight > most_heavy:
                 continue
-            computed[value], heavy[value] = way, weight
+            if len(way) > MOST_OPERATORS:
+                raise _TooManyError
+            computed[value] = way
             needed[value] = frozenset().union(*(needed[taken] for taken in takes))
             if needed[value] == cut:
                 yield value, way
@@ -161,6 +168,9 @@ class Attribution:
         self._narrow()
         for number, layer in enumerate(self._layers):
             self._write(layer, self._ways[number], self._named[number])
+        for layer in self._part.layers:
+            if not (layer.inputs or layer.outputs):
+                self._write(layer, None, self._values_named(kernel_names.parse(layer).nodes))
         self._withdraw_what_is_claimed_twice()
 
     def _values_named(self, nodes: Sequence[str]) -> frozenset[int]:
@@ -186,8 +196,11 @@ class Attribution:
         if not layer.inputs or len(known) < len(domains) or math.prod(map(len, known)) > MOST_COMBINATIONS:
             return self._possible_by_name(layer, named)
         ways: list[Way] = []
-        for held in product(*(sorted(domain) for domain in known)):
-            ways += self._ways_from(held, layer, kernel, named)
+        try:
+            for held in product(*(sorted(domain) for domain in known)):
+                ways += self._ways_from(held, layer, kernel, named)
+        except _TooManyError:
+            ways = []
         return ways or self._possible_by_name(layer, named)
 
     def _possible_by_name(self, layer: Layer, named: frozenset[int]) -> list[Way] | None:
@@ -200,24 +213,23 @@ class Attribution:
     ) -> Iterator[Way]:
         cut = frozenset(held)
         candidates: list[list[tuple[int, frozenset[int]]]] = [[] for _ in layer.outputs]
-        found = list(self._graph.between(cut, kernel.most_heavy)) if not kernel.moves_only else []
-        if kernel.moves_only:
-            found = [
-                (value, way) for value, way in self._graph.between(cut, 0)
-                if all(_is_piece(operator) for operator in self._graph.nodes(way))
-            ]  # fmt: skip
-            found += [(value, frozenset()) for value in cut if len(cut) == 1]
+        found = [
+            (value, way) for value, way in self._graph.between(cut, kernel.most_heavy)
+            if not kernel.moves_only or all(_is_piece(operator) for operator in self._graph.nodes(way))
+        ]  # fmt: skip
+        if kernel.may_move and len(cut) == 1:
+            found += [(value, frozenset()) for value in cut]
         for place, tensor in enumerate(layer.outputs):
             end = self._ends.get(tensor.name)
             for value, way in found:
-                padded = kernel.moves_only and not way
+                padded = not way and 0 <= self._graph.elements[value] < _size(tensor.shape)
                 if not (padded or self._graph.shape_fits(value, _size(tensor.shape))):
                     continue
                 if end is not None and value != end:
                     continue
                 candidates[place].append((value, way))
         if math.prod(map(len, candidates)) > MOST_COMBINATIONS:
-            return
+            raise _TooManyError
         for chosen in product(*candidates):
             values = tuple(value for value, _ in chosen)
             whole = frozenset[int]().union(*(way for _, way in chosen))

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..report.columns import aligned, first_few
-from ..report.sentences import percent
 from .differences import (
-    ADDED,
+    FELL_BACK,
     MATCHED,
     REFUSED,
-    REMOVED,
     SLOWER,
     SYNCHRONIZING,
-    TACTICS,
+    TAKEN_UP,
+    Cause,
     Change,
     Difference,
     Explained,
+    Moved,
 )
 from .layer_names import modules, phrase, shown
 
 NONE_SLOWER = "same layers, none is slower beyond noise"
-SAME_LAYERS = "same layers, these got slower"
+THESE_SLOWER = "same layers, these got slower"
 NAMED = 2
 """Changes that a sentence names."""
+OPERATORS = 5
+"""Operators that a line names."""
 MOST_OF_IT = 0.9
 """Share of the total change that the counted layers explain at least."""
 
@@ -31,20 +33,144 @@ MOST_OF_IT = 0.9
 def sentence(difference: Difference) -> str:
     """Return one line: the change of all layers, its causes, the largest changes, and how few layers explain it."""
     notable = [change for change in difference.changes if _is_notable(change)]
-    largest = [f"{_subject(change)} {_us(change.explained)}" for change in notable[:NAMED]]
-    pieces = [_causes(difference), ", ".join(largest), *_engines(difference), _concentration(difference)]
-    told = "; ".join(piece for piece in pieces if piece)
-    return f"{shown(difference.case_id)}: {difference.total.us:{_digits(difference.total.us)}} µs in layers: {told}"
+    largest = [f"{_subject(change)} {_with_interval(change.explained)}" for change in notable[:NAMED]]
+    pieces = [_causes(difference), ", ".join(largest), _engines(difference), _concentration(difference)]
+    total = _number(difference.total.us)
+    return f"{shown(difference.case_id)}: {total} µs in layers: {'; '.join(piece for piece in pieces if piece)}"
 
 
 def lines(difference: Difference, top: int = 10) -> list[str]:
     """Return the sentence, a table of the `top` largest changes, and what can't be seen; safe for a terminal."""
-    shown_changes = [change for change in difference.changes[:top] if change.explained.us or _is_notable(change)]
+    listed = [change for change in difference.changes[:top] if change.explained.us or _is_notable(change)]
     return [
         sentence(difference),
-        *_table(shown_changes),
-        *_rest(difference, len(shown_changes)),
-        *_moved(difference),
-        *_unseen(difference),
-        *(shown(problem) for problem in difference.problems),
+        *_table(listed),
+        *_rest(difference.changes[len(listed) :]),
+        *_sides(difference),
+        *_unseen(difference.of_kind(MATCHED)),
+        *(f"  {shown(problem)}" for problem in difference.problems),
     ]
+
+
+def _is_notable(change: Change) -> bool:
+    return bool(change.cause) or change.is_beyond_noise
+
+
+def _causes(difference: Difference) -> str:
+    causes = [cause.cause for cause in difference.causes]
+    if not causes:
+        return NONE_SLOWER
+    said = [_cause(difference, cause) for cause in difference.causes]
+    if causes == [SLOWER]:
+        said[0] = said[0].replace(SLOWER, THESE_SLOWER)
+    return ", ".join(said)
+
+
+def _cause(difference: Difference, cause: Cause) -> str:
+    if cause.cause == FELL_BACK:
+        return f"{FELL_BACK} ({_operators(difference.fell_back)})"
+    if cause.cause == TAKEN_UP:
+        return f"{TAKEN_UP} ({_operators(difference.taken_up)})"
+    if cause.cause == SLOWER:
+        unseen = sum(change.tactic_unseen for change in difference.changes if change.cause == SLOWER)
+        return SLOWER + f" (another tactic can't be seen in {unseen} of {cause.changes})" * bool(unseen)
+    return cause.cause
+
+
+def _operators(moved: Sequence[Moved]) -> str:
+    count: dict[str, int] = {}
+    for entry in moved:
+        count[entry.operator] = count.get(entry.operator, 0) + entry.count
+    return first_few([f"{n} {shown(operator)}" for operator, n in count.items()], OPERATORS)
+
+
+def _engines(difference: Difference) -> str:
+    before, after = difference.engines_before, difference.engines_after
+    if before != after:
+        return f"engines {before} → {after}"
+    replaced = len(difference.engines_added)
+    return f"{replaced} of {after} engines replaced" if replaced else ""
+
+
+def _concentration(difference: Difference) -> str:
+    """Say how few layers explain most of the total; nothing when that is within the noise."""
+    share, layers = 0.0, 0
+    for change in difference.changes:
+        if change.share is not None and change.share > 0 and share < MOST_OF_IT:
+            share += change.share
+            layers += change.layers
+    return f"{share * 100:.0f} % explained by {layers} layer{'s' * (layers != 1)}" if layers else ""
+
+
+def _table(changes: Sequence[Change]) -> list[str]:
+    if not changes:
+        return []
+    rows = [("", "µs", "95 % interval", "share"), *(_figures(change) for change in changes)]
+    names = ["layer", *map(_what, changes)]
+    origins = ["modules", *(modules([*change.before, *change.after]) for change in changes)]
+    width = max(map(len, names))
+    return [
+        f"{figures}  {name.ljust(width)}  {of}".rstrip()
+        for figures, name, of in zip(aligned(rows), names, origins, strict=True)
+    ]
+
+
+def _figures(change: Change) -> tuple[str, str, str, str]:
+    share = "" if change.share is None else f"{change.share * 100:.0f} %"
+    return "", _number(change.explained.us), _interval(change.explained), share
+
+
+def _what(change: Change) -> str:
+    """Return what a row of the table is about."""
+    if change.kind == SYNCHRONIZING:
+        return change.kind
+    if change.kind == MATCHED:
+        marks = ["other precision"] * change.other_precision + ["other tactic"] * change.other_tactic
+        return phrase(change.after) + f" ({', '.join(marks)})" * bool(marks)
+    name = " → ".join(phrase(side) for side in (change.before, change.after) if side)
+    return name if change.kind == REFUSED else f"{change.kind}: {name}"
+
+
+def _subject(change: Change) -> str:
+    """Return the modules of a change, or where they are unknown its layers."""
+    return modules([*change.before, *change.after]) or _what(change)
+
+
+def _rest(changes: Sequence[Change]) -> Iterator[str]:
+    us = sum(change.explained.us for change in changes)
+    if us:
+        yield f"  and {len(changes)} more, {_number(us)} µs together"
+
+
+def _sides(difference: Difference) -> Iterator[str]:
+    for what, moved in ((FELL_BACK, difference.fell_back), (TAKEN_UP, difference.taken_up)):
+        if moved:
+            yield f"  {what}: {first_few([_operator(entry) for entry in moved], OPERATORS)}"
+
+
+def _operator(entry: Moved) -> str:
+    return f"{entry.count} {shown(entry.operator)}" + f" of {shown(entry.module)}" * bool(entry.module)
+
+
+def _unseen(matched: Sequence[Change]) -> Iterator[str]:
+    """Say where a tactic may have changed unseen, when that could explain a change."""
+    unseen = [change for change in matched if change.tactic_unseen]
+    if any(change.is_beyond_noise for change in unseen):
+        yield f"  TensorRT names no tactic of {len(unseen)} of {len(matched)} layers: another one can't be seen there"
+
+
+def _with_interval(explained: Explained) -> str:
+    interval = _interval(explained)
+    return f"{_number(explained.us)} µs" + f" ({interval})" * bool(interval)
+
+
+def _interval(explained: Explained) -> str:
+    if explained.low_us is None or explained.high_us is None:
+        return ""
+    low, high = (_number(end, like=explained.us) for end in (explained.low_us, explained.high_us))
+    return f"{low} to {high}"
+
+
+def _number(us: float, like: float | None = None) -> str:
+    """Return microseconds with a sign, and a second decimal where `like`, or they themselves, are small."""
+    return f"{us:+,.{1 if abs(us if like is None else like) >= 1 else 2}f}"

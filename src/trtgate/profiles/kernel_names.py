@@ -20,6 +20,7 @@ LAYER = re.compile(r"\[[^\[\]]+\]-\[[^\[\]]+\]-\[([^\[\]]+)\]")
 FUSED = re.compile(r"^__myl_(?:bb\d+_\d+_)?([A-Za-z0-9]+?)(?:_myl\d+_\d+)?$")
 WORD = re.compile(r"[A-Z][a-z0-9]*")
 ATTENTION = "mha"
+ANY = 1 << 20
 COPY = "Reformatting CopyNode"
 
 MOVING = frozenset("mov con tra res cop sli cas rep pad gat shu squ uns spl".split())
@@ -88,9 +89,14 @@ class Kernel(NamedTuple):
     nodes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     terms: Counter[str] | None = None
-    most_heavy: int = 2
+    most_heavy: int = ANY
     moves_only: bool = False
     transposes: bool = False
+
+    @property
+    def may_move(self) -> bool:
+        """Whether it may do nothing but move values along; of a kernel that says nothing, that is possible too."""
+        return self.moves_only or (self.terms is None and not self.nodes)
 
     def fits(self, operators: Sequence[Operator]) -> bool:
         """Whether operators can be what the kernel computes: each operation of the one is found in the other."""

@@ -48,6 +48,6 @@ def phrase(layers: Sequence[Layer]) -> str:
 
 
 def modules(layers: Sequence[Layer]) -> str:
-    """Return the modules that layers came from, cut short; empty where none is known, `(model)` for the model itself."""
+    """Return the modules of layers, cut short, `(model)` for the model itself; empty where none is known."""
     names = dict.fromkeys(module for layer in layers for module in layer.modules)
     return first_few([shown(name) or "(model)" for name in names], SHOWN)

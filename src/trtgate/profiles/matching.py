@@ -7,10 +7,10 @@ name without what differs from build to build, by shapes, and by order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from .alignment import Level, Pair, aligned
+from .alignment import Key, Pair, aligned
 from .layer_names import normalised, synchronizes
 from .record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile
 from .regrouping import Group, regrouped
@@ -64,11 +64,25 @@ class _Operators(NamedTuple):
     after: dict[tuple[int, str], int]
 
 
+_OPERATOR_KEYS: list[Key[tuple[int, Operator]]] = [
+    Key(lambda item: (item[1].operator, item[1].module), anywhere=True),
+    Key(lambda item: item[1].operator, anywhere=False),  # modules were renamed; baselines keep no shapes
+]
+_LAYER_KEYS: list[Key[Row]] = [
+    Key(lambda row: (row.kind, row.name, row.shapes, row.operators) if row.operators else None, anywhere=True),
+    Key(lambda row: (row.kind, row.name, row.operators) if row.operators else None, anywhere=True),
+    Key(lambda row: (row.kind, row.name, row.shapes, *row.layer.modules) if row.layer.modules else None, anywhere=True),
+    Key(lambda row: (row.kind, row.name, row.shapes), anywhere=True),
+    Key(lambda row: (row.kind, row.name), anywhere=False),
+]
+"""What is certain first; the last is for shapes that changed with nothing else known."""
+
+
 def match(before: Profile, after: Profile) -> Match:
     """Match the layers of two profiles; layers that only synchronise streams are left out."""
     operators = _operators(before, after)
     old, new = _rows(before, operators.before), _rows(after, operators.after)
-    found = aligned(_levels(old, new), lambda i, j: _agree(old[i].operators, new[j].operators))
+    found = aligned(old, new, _LAYER_KEYS, _agree)
     pairs = found.pairs
     groups, removed, added = regrouped(old, new, found)
     fell_back, taken_up = moved(before, after, TENSORRT, PYTORCH), moved(before, after, PYTORCH, TENSORRT)
@@ -95,7 +109,7 @@ def moved(before: Profile, after: Profile, source: str, target: str) -> Computed
     Counted by operator and module, so that it does not matter how the nodes of the graph are numbered.
     """
     lost = _computed(before, source) - _computed(after, source)
-    return lost & (_computed(after, target) - _computed(before, target))
+    return lost and lost & (_computed(after, target) - _computed(before, target))
 
 
 def _computed(profile: Profile, kind: str) -> Computed:
@@ -105,14 +119,7 @@ def _computed(profile: Profile, kind: str) -> Computed:
 
 def _operators(before: Profile, after: Profile) -> _Operators:
     old, new = _listed(before), _listed(after)
-    keys: list[tuple[Callable[[Operator], tuple[object, ...]], bool]] = [
-        (lambda op: (op.operator, op.module, tuple(map(tuple, op.shapes))), True),
-        (lambda op: (op.operator, op.module), True),
-        (lambda op: (op.operator, tuple(map(tuple, op.shapes))), False),  # modules were renamed,
-        (lambda op: (op.operator,), False),  # and shapes are not kept in baselines
-    ]
-    levels = [Level([key(op) for _, op in old], [key(op) for _, op in new], anywhere) for key, anywhere in keys]
-    pairs = aligned(levels).pairs
+    pairs = aligned(old, new, _OPERATOR_KEYS).pairs
     numbers = {(part, operator.node): number for number, (part, operator) in enumerate(old)}
     others = {(part, operator.node): len(old) + number for number, (part, operator) in enumerate(new)}
     for i, j in pairs:
@@ -145,27 +152,17 @@ def _row(number: int, part: Part, layer: Layer, numbers: dict[tuple[int, str], i
     )
 
 
-def _levels(before: Sequence[Row], after: Sequence[Row]) -> list[Level]:
-    """Return the keys of layers, what is certain first; the last is for shapes that changed with nothing else known."""
-    keys: list[tuple[Callable[[Row], tuple[object, ...] | None], bool]] = [
-        (lambda row: (row.kind, row.name, row.shapes, row.operators) if row.operators else None, True),
-        (lambda row: (row.kind, row.name, row.operators) if row.operators else None, True),
-        (lambda row: (row.kind, row.name, row.shapes, *row.layer.modules) if row.layer.modules else None, True),
-        (lambda row: (row.kind, row.name, row.shapes), True),
-        (lambda row: (row.kind, row.name), False),
-    ]
-    return [Level(list(map(key, before)), list(map(key, after)), anywhere) for key, anywhere in keys]
-
-
-def _agree(before: frozenset[int], after: frozenset[int]) -> bool:
+def _agree(before: Row, after: Row) -> bool:
     """Whether two layers may compute the same: of one, only a part of what the other computes may be known."""
-    return before <= after or after <= before
+    return before.operators <= after.operators or after.operators <= before.operators
 
 
 def _numbers_of(
     computed: Computed, kind: str, before: Profile, after: Profile, operators: _Operators
 ) -> frozenset[int]:
     """Return the numbers of those operators of `computed` that are in a part of `kind` after, and were not before."""
+    if not computed:
+        return frozenset()
     return frozenset(
         operators.before[part, operator.node]
         for (part, operator), (part_after, _) in operators.pairs

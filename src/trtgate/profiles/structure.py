@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .layer_names import modules, normalised, phrase, shown
+from ..report.columns import first_few
+from .layer_names import SHOWN, modules, normalised, shown
 from .matching import Computed, Row, match
 from .record import Layer, Profile, Tensor
 
@@ -61,7 +62,7 @@ def is_tactic_unseen(before: Layer, after: Layer) -> bool:
 
 
 def has_other_tactic(before: Layer, after: Layer) -> bool:
-    """Whether a layer is seen to run another tactic, or a kernel of another type; what is unknown counts as the same."""
+    """Whether a layer is seen to run another tactic, or another type of kernel; what is unknown counts as the same."""
     if before.type and after.type and before.type != after.type:
         return True
     return not is_tactic_unseen(before, after) and before.tactic != after.tactic
@@ -93,7 +94,7 @@ def _tactic(layer: Layer) -> str:
 
 
 def _phrase(rows: Sequence[Row]) -> str:
-    return " + ".join(_name(row.layer) for row in rows)
+    return first_few([_name(row.layer) for row in rows], SHOWN, " + ")
 
 
 def _name(layer: Layer) -> str:
@@ -103,6 +104,6 @@ def _name(layer: Layer) -> str:
 
 def _counted(computed: Computed) -> list[str]:
     return [
-        f"{shown(operator)}{f' ×{count}' * (count > 1)}{f' ({shown(module)})' * bool(module)}"
+        f"{count} {shown(operator)}" + f" ({shown(module)})" * bool(module)
         for (operator, module), count in sorted(computed.items())
     ]

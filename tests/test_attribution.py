@@ -1,0 +1,228 @@
+"""Which operators and modules a layer of an engine computes."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trtgate.profiles.attribution import DATA_FLOW, MODULE, NAME, attribute
+from trtgate.profiles.record import Layer, Operator, Part, Tensor
+
+from .profile_data import operators, resnet18_part, vit_part
+
+RESNET18 = """
+__myl_MoveConc_myl0_0: ?
+__myl_CorrMulAddRelu_myl0_1: conv1 bn1 relu
+[MAX]-[aten_ops.max_pool2d.default]-[maxpool/max_pool2d_default]_myl0_2: maxpool
+__myl_CorrMulAddRelu_myl0_3: layer1.0.conv1 layer1.0.bn1 layer1.0.relu
+__myl_CorrMulAddAddRelu_myl0_4: layer1.0.conv2 layer1.0.bn2 layer1.0 layer1.0.relu
+__myl_CorrMulAddRelu_myl0_5: layer1.1.conv1 layer1.1.bn1 layer1.1.relu
+__myl_CorrMulAddAddRelu_myl0_6: layer1.1.conv2 layer1.1.bn2 layer1.1 layer1.1.relu
+__mye35665_myl0_7: ?
+__mye35667_myl0_8: ?
+__myl_CorrMulAdd_myl0_9: layer2.0.downsample.0 layer2.0.downsample.1
+__mye35669_myl0_10: ?
+__myl_CorrMulAddRelu_myl0_11: layer2.0.conv1 layer2.0.bn1 layer2.0.relu
+__mye35671_myl0_12: ?
+__myl_CorrMulAddAddRelu_myl0_13: layer2.0.conv2 layer2.0.bn2 layer2.0 layer2.0.relu
+__myl_CorrMulAddRelu_myl0_14: layer2.1.conv1 layer2.1.bn1 layer2.1.relu
+__myl_CorrMulAddAddRelu_myl0_15: layer2.1.conv2 layer2.1.bn2 layer2.1 layer2.1.relu
+__mye35673_myl0_16: ?
+__mye35675_myl0_17: ?
+__myl_CorrMulAdd_myl0_18: layer3.0.downsample.0 layer3.0.downsample.1
+__mye35677_myl0_19: ?
+__myl_CorrMulAddRelu_myl0_20: layer3.0.conv1 layer3.0.bn1 layer3.0.relu
+__mye35679_myl0_21: ?
+__myl_CorrMulAddAddRelu_myl0_22: layer3.0.conv2 layer3.0.bn2 layer3.0 layer3.0.relu
+__myl_CorrMulAddRelu_myl0_23: layer3.1.conv1 layer3.1.bn1 layer3.1.relu
+__myl_CorrMulAddAddRelu_myl0_24: layer3.1.conv2 layer3.1.bn2 layer3.1 layer3.1.relu
+__mye35681_myl0_25: ?
+__mye35683_myl0_26: ?
+__myl_CorrMulAdd_myl0_27: layer4.0.downsample.0 layer4.0.downsample.1
+__mye35685_myl0_28: ?
+__myl_CorrMulAddRelu_myl0_29: layer4.0.conv1 layer4.0.bn1 layer4.0.relu
+__mye35687_myl0_30: ?
+__myl_CorrMulAddAddRelu_myl0_31: layer4.0.conv2 layer4.0.bn2 layer4.0 layer4.0.relu
+__myl_CorrMulAddRelu_myl0_32: layer4.1.conv1 layer4.1.bn1 layer4.1.relu
+[CONVOLUTION]-[aten_ops.convolution.default]-[layer4.1.conv2/convolution_19]_myl0_33: layer4.1.conv2
+__myl_MulAddAddReluMean_myl0_34: layer4.1.bn2 layer4.1 layer4.1.relu avgpool
+__myl_FcAdd_myl0_35: fc
+"""
+"""Checked by hand: by the layers' tensors and shapes against resnet18's source. A block's own name is its addition."""
+
+
+def test_every_layer_of_resnet18() -> None:
+    part = resnet18_part()
+    said = [f"{layer.name}: {' '.join(layer.modules) or '?'}" for layer in part.layers]
+    assert said == RESNET18.split("\n")[1:-1]
+
+
+def test_all_operators_of_resnet18_are_computed_once() -> None:
+    part = resnet18_part()
+    computed = [node for layer in part.layers for node in layer.sources]
+    assert len(computed) == len(set(computed))
+    rest = {op.operator for op in part.operators if op.node not in computed}
+    assert rest == {"_operator.getitem", "aten._reshape_copy.default"}
+
+
+def test_most_of_resnet18s_time_is_attributed() -> None:
+    part = resnet18_part()
+    known = sum(layer.share for layer in part.layers if layer.evidence)
+    assert known > 0.97
+    assert not part.layers[0].evidence  # pads the channels of the image: no operator of the model
+
+
+def test_names_of_tensors_are_not_believed() -> None:
+    """Two of resnet18's tensors bear the name of the layer that reads them; without any names all is as before."""
+    truth, part = resnet18_part(), resnet18_part()
+    for layer in part.layers:
+        layer.inputs = [_renamed(tensor) for tensor in layer.inputs]
+        layer.outputs = [_renamed(tensor) for tensor in layer.outputs]
+        layer.sources, layer.modules, layer.evidence = [], [], ""
+    attribute(part)
+    assert [layer.sources for layer in part.layers] == [layer.sources for layer in truth.layers]
+
+
+def _renamed(tensor: Tensor) -> Tensor:
+    name = tensor.name if tensor.name in ("x", "output0") else f"t{hash(tensor.name)}"
+    return msgspec.structs.replace(tensor, name=name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(0, 35)), st.booleans())
+def test_less_is_known_of_kernels_without_a_name_and_nothing_wrong(hidden: set[int], tokens_only: bool) -> None:
+    truth, part = resnet18_part(), resnet18_part()
+    for number in hidden:
+        part.layers[number].name = f"kernel_{number}"
+    if tokens_only:
+        for layer in part.layers:
+            layer.name = layer.name.replace("[", "(")
+    for layer in part.layers:
+        layer.sources, layer.modules, layer.evidence = [], [], ""
+    attribute(part)
+    for found, true in zip(part.layers, truth.layers, strict=True):
+        assert set(found.sources) <= set(true.sources), found.name
+        assert set(found.modules) <= set(true.modules), found.name
+
+
+def test_a_transformer_with_fused_attention() -> None:
+    part = vit_part()
+    attribute(part)
+    modules = {layer.name: [name.removeprefix("encoder.layers.") for name in layer.modules] for layer in part.layers}
+    assert modules["__myl_CorrAdd_myl0_1"] == ["conv_proj"]
+    assert modules["__myl_ReshTranConcAddCastMeanSubMulMeanAddSqrtDivMulCastMulAdd_myl0_2"] == [
+        "", "encoder", "encoder_layer_0.ln_1",
+    ]  # fmt: skip
+    attention = [layer for layer in part.layers if "mha" in layer.name]
+    assert [layer.sources for layer in attention] == [
+        ["scaled_dot_product_attention"],
+        ["scaled_dot_product_attention_1"],
+    ]
+    assert modules["__myl_FcAddMulCasErfCasAddMulMul_myl0_11"] == ["encoder_layer_0.mlp.0", "encoder_layer_0.mlp.1"]
+    assert modules["__myl_FcAdd_myl0_26"] == ["heads.head"]
+    assert [layer.name for layer in part.layers if not layer.evidence] == ["__myl_MoveConc_myl0_0"]
+
+
+def test_three_alike_are_attributed_to_their_module_and_to_no_operator() -> None:
+    part = vit_part()
+    attribute(part)
+    moved = part.layers[4]
+    assert (moved.sources, moved.evidence) == ([], MODULE)
+    assert moved.modules == ["encoder.layers.encoder_layer_0.self_attention"]
+
+
+def _chain() -> Part:
+    """x → convolution → relu → linear."""
+    return Part(
+        name="a",
+        kind="tensorrt",
+        layers=[],
+        inputs=["x"],
+        outputs=["linear"],
+        operators=[
+            _operator("convolution", "conv", ["x"], [1, 8, 4, 4]),
+            _operator("relu", "act", ["convolution"], [1, 8, 4, 4]),
+            _operator("linear", "fc", ["relu"], [1, 10]),
+        ],
+    )
+
+
+def _operator(node: str, module: str, inputs: list[str], shape: list[int]) -> Operator:
+    return Operator(node=node, operator=f"aten.{node}.default", module=module, inputs=inputs, shapes=[shape])
+
+
+def _layer(name: str, taken: str, made: str, shape: list[int]) -> Layer:
+    return Layer(name=name, type="", inputs=[Tensor(name=taken)], outputs=[Tensor(name=made, shape=shape)])
+
+
+def test_names_of_a_standard_engine_say_all() -> None:
+    part = _chain()
+    part.layers = [
+        _layer(
+            "[CONVOLUTION]-[aten_ops.convolution.default]-[conv/convolution] + "
+            "[ACTIVATION]-[aten_ops.relu.default]-[act/relu]",
+            "x", "t", [1, 8, 4, 4],
+        ),
+        _layer("Reformatting CopyNode for Input Tensor 0 to fc", "t", "u", [1, 8, 4, 4]),
+        _layer("[MATRIX_MULTIPLY]-[aten_ops.linear.default]-[fc/linear]", "u", "output0", [1, 10]),
+    ]  # fmt: skip
+    attribute(part)
+    assert [layer.modules for layer in part.layers] == [["conv", "act"], [], ["fc"]]
+    assert part.layers[0].evidence == part.layers[2].evidence == NAME
+
+
+def test_metadata_is_as_good_as_a_name() -> None:
+    part = _chain()
+    whole = _layer("__myl_CorrReluFcAdd_myl0_0", "x", "output0", [1, 10])
+    whole.metadata = (
+        "[CONVOLUTION]-[a.convolution]-[conv/convolution][RELU]-[a.relu]-[act/relu][FC]-[a.linear]-[fc/linear]"
+    )
+    part.layers = [whole]
+    attribute(part)
+    assert (whole.modules, whole.evidence) == (["conv", "act", "fc"], NAME)
+
+
+def test_a_kernel_whose_operations_do_not_fit_is_left_alone() -> None:
+    part = _chain()
+    part.layers = [
+        _layer("__myl_CorrErf_myl0_0", "x", "t", [1, 8, 4, 4]),
+        _layer("__myl_FcAdd_myl0_1", "t", "output0", [1, 10]),
+    ]
+    attribute(part)
+    assert [layer.modules for layer in part.layers] == [[], []]
+
+
+def test_a_shape_that_does_not_fit_is_believed_more_than_the_operations() -> None:
+    part = _chain()
+    part.layers = [_layer("__myl_CorrRelu_myl0_0", "x", "t", [1, 8, 2, 2])]
+    attribute(part)
+    assert part.layers[0].evidence == ""
+
+
+def test_a_kernel_without_any_name_between_known_ones_is_known_by_the_data_flow() -> None:
+    part = _chain()
+    part.layers = [
+        _layer("__myl_CorrRelu_myl0_0", "x", "t", [1, 8, 4, 4]),
+        _layer("sm90_gemm", "t", "output0", [1, 10]),
+    ]
+    attribute(part)
+    assert (part.layers[1].modules, part.layers[1].evidence) == (["fc"], DATA_FLOW)
+
+
+def test_without_the_operators_a_name_is_all_there_is() -> None:
+    part = resnet18_part()
+    part.operators = []
+    for layer in part.layers:
+        layer.sources, layer.modules, layer.evidence = [], [], ""
+    attribute(part)
+    known = [layer.modules for layer in part.layers if layer.evidence]
+    assert known == [["maxpool"], ["layer4.1.conv2"]]
+
+
+def test_names_without_tensors_leave_all_else_alone() -> None:
+    """At verbosity layer_names_only nothing is known of tensors."""
+    part = operators("resnet18")
+    part.layers = [Layer(name=layer.name, type="") for layer in resnet18_part().layers]
+    attribute(part)
+    assert [layer.modules for layer in part.layers if layer.evidence] == [["maxpool"], ["layer4.1.conv2"]]
