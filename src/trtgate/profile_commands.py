@@ -11,7 +11,7 @@ from . import accelerator, model_names
 from .accelerator import NEEDS_GPU, Accelerator
 from .cases import Case, Settings
 from .errors import TrtgateError, one_line
-from .profiles import checks, differences, files, summary
+from .profiles import checks, difference_text, differences, files, summary
 from .profiles.record import Profile
 
 LOCK_TIMEOUT_S = 900.0
@@ -119,7 +119,7 @@ def show(paths: Sequence[str]) -> list[str]:
 
 def difference(before: str, after: str) -> list[str]:
     """Return what changed between two stored profiles. Raises TrtgateError for one that can't be read."""
-    return differences.lines(differences.compare(_read(before), _read(after)))
+    return difference_text.lines(differences.compare(_read(before), _read(after)))
 
 
 def _read(name: str) -> Profile:

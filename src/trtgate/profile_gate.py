@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from .profiles import checks, files
-from .profiles.differences import compare, sentence
+from .profiles.difference_text import sentence
+from .profiles.differences import compare
 from .profiles.record import Profile
 from .profiles.structure import Structure, structural
 
@@ -21,7 +22,7 @@ RECORD_COMMAND = "pytest benchmarks -m trtgate_profile --trtgate-update-baseline
 SHOWN = 3
 WHAT = {
     "engines_added": "engines added", "engines_removed": "engines removed", "fell_back": "fell back to PyTorch",
-    "taken_up": "now in TensorRT", "refused": "fused anew", "added": "layers added", "removed": "layers removed",
+    "taken_up": "now in TensorRT", "fusions": "fused anew", "added": "layers added", "removed": "layers removed",
     "precisions": "other precision", "tactics": "other tactic",
 }  # fmt: skip
 """Field of a Structure → how it is called; the weightiest first."""

@@ -58,10 +58,14 @@ def verbosity(name: str) -> Iterator[None]:
 
 
 class Engine:
-    """One engine of a compiled module: the submodule that runs it, and its serialized form."""
+    """One engine of a compiled module: the submodule that runs it, and its serialized form.
 
-    def __init__(self, module: Any) -> None:
+    `own` has it deserialized and run here, whoever runs it in the module.
+    """
+
+    def __init__(self, module: Any, *, own: bool = False) -> None:
         self._module = module
+        self._own = own
         self.serialized: bytes = bytes(module.serialized_engine)
 
     @property
@@ -69,6 +73,8 @@ class Engine:
         """Who runs it, one of `RUNTIMES`."""
         import torch
 
+        if self._own:
+            return OWN
         if type(self._module).__name__ == "PythonTorchTensorRTModule":  # 2.11
             return PYTHON
         return CPP if isinstance(getattr(self._module, "engine", None), torch.ScriptObject) else OWN
@@ -135,7 +141,7 @@ class Profiled:
     def __init__(self) -> None:
         self.times: dict[str, LayerTimes] = {}
         self._begin: list[Callable[[], None]] = []
-        self._end: list[Callable[[], None]] = []
+        self._end: list[Callable[[int], None]] = []
 
     def call(self, run: Callable[[], Any], calls: int) -> None:
         """Call the module; where a runtime adds calls up, `calls` of them are one entry of the times, else each is."""
@@ -144,7 +150,7 @@ class Profiled:
         for _ in range(calls):
             run()
         for end in self._end:
-            end()
+            end(calls)
 
 
 @contextlib.contextmanager
@@ -166,11 +172,11 @@ def _python_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
     engine._module.enable_profiling(profiler)
     found._begin.append(profiler.times.clear)
 
-    def end() -> None:
+    def end(calls: int) -> None:
         import torch
 
         torch.cuda.synchronize()
-        times.calls += _calls(profiler.times)
+        times.calls += _split(profiler.times, calls)
 
     found._end.append(end)
     try:
@@ -189,7 +195,7 @@ def _cpp_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
             engine._module.disable_profiling()
             engine._module.enable_profiling(folder, "trex")
 
-        def end() -> None:
+        def end(_calls: int) -> None:
             import torch
 
             torch.cuda.synchronize()
@@ -259,7 +265,7 @@ class OwnRuntime:
             if not self._context.execute_async_v3(stream.cuda_stream):
                 raise TrtgateError("TensorRT could not run the engine")
             stream.synchronize()
-        times.calls = _calls(profiler.times)
+        times.calls = _split(profiler.times, calls)
         return times
 
 
@@ -278,21 +284,16 @@ def _profiler() -> Any:
     return Kept()
 
 
-def _calls(reported: Times) -> list[Times]:
-    """Split what a profiler was told into calls: a call begins where the first layer's name comes again.
-
-    Layers of one name within a call (reformatting copies) are no begin of another: all calls are equally long.
-    """
-    if not reported:
-        return []
-    first = reported[0][0]
-    starts = [number for number, (name, _) in enumerate(reported) if name == first]
-    for length in (start for start in [*starts[1:], len(reported)] if len(reported) % start == 0):
-        calls = [reported[start : start + length] for start in range(0, len(reported), length)]
-        names = [[name for name, _ in call] for call in calls]
-        if all(one == names[0] for one in names):
-            return calls
-    raise TrtgateError("TensorRT's profiler reported other layers from one call to the next")
+def _split(reported: Times, calls: int) -> list[Times]:
+    """Split what a profiler was told into calls. Raises TrtgateError when they are not all of the same layers."""
+    size, rest = divmod(len(reported), calls)
+    found = [reported[start : start + size] for start in range(0, size * calls, size or 1)]
+    names = [[name for name, _ in call] for call in found]
+    if rest or not found or any(one != names[0] for one in names):
+        raise TrtgateError(
+            f"TensorRT's profiler reported {len(reported)} layers in {calls} calls, which are not the same ones each time"
+        )
+    return found
 
 
 def _torch_dtype(dtype: Any) -> Any:

@@ -10,7 +10,8 @@ LEAST_SUM, MOST_SUM = 0.5, 5.0
 """The sum of the layers as a multiple of device latency. Measuring each layer by itself adds some µs to each and undoes
 what runs side by side, so short layers add up to more (resnet18 at batch 1: 1.76 times); far outside, something is
 missing or counted twice."""
-SHARES = 1e-6
+SHARES = 1e-3
+"""How far shares, which are rounded, may add up to something else than 1."""
 
 
 def problems(profile: Profile) -> list[str]:

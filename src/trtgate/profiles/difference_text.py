@@ -8,7 +8,7 @@ from ..report.columns import aligned, first_few
 from .differences import (
     FELL_BACK,
     MATCHED,
-    REFUSED,
+    REGROUPED,
     SLOWER,
     SYNCHRONIZING,
     TAKEN_UP,
@@ -128,7 +128,7 @@ def _what(change: Change) -> str:
         marks = ["other precision"] * change.other_precision + ["other tactic"] * change.other_tactic
         return phrase(change.after) + f" ({', '.join(marks)})" * bool(marks)
     name = " → ".join(phrase(side) for side in (change.before, change.after) if side)
-    return name if change.kind == REFUSED else f"{change.kind}: {name}"
+    return name if change.kind == REGROUPED else f"{change.kind}: {name}"
 
 
 def _subject(change: Change) -> str:

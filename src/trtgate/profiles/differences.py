@@ -25,7 +25,7 @@ from .welch import Estimates, estimates
 ALPHA = 0.05
 """Chance that any matched layer is called changed although none is, as far as noise within a launch goes."""
 
-MATCHED, REFUSED, ADDED, REMOVED = "matched", "re-fused", "added", "removed"
+MATCHED, REGROUPED, ADDED, REMOVED = "matched", "re-fused", "added", "removed"
 FELL_BACK, TAKEN_UP = "fell back to PyTorch", "taken up by TensorRT"
 SYNCHRONIZING = "signals and waits"
 
@@ -33,7 +33,7 @@ FUSIONS, TACTICS, PRECISION = "fusions changed", "tactics changed", "precision c
 LAYERS = "layers added or removed"
 SLOWER = "unchanged layers got slower"
 CAUSES = (FELL_BACK, TAKEN_UP, FUSIONS, LAYERS, PRECISION, TACTICS, SLOWER)
-_CAUSE_OF = {FELL_BACK: FELL_BACK, TAKEN_UP: TAKEN_UP, REFUSED: FUSIONS, ADDED: LAYERS, REMOVED: LAYERS}
+_CAUSE_OF = {FELL_BACK: FELL_BACK, TAKEN_UP: TAKEN_UP, REGROUPED: FUSIONS, ADDED: LAYERS, REMOVED: LAYERS}
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A layer, or a group of layers, before and after, and how much of the total change it explains."""
 
     kind: str
-    """MATCHED, REFUSED, ADDED, REMOVED, FELL_BACK, TAKEN_UP or SYNCHRONIZING."""
+    """MATCHED, REGROUPED, ADDED, REMOVED, FELL_BACK, TAKEN_UP or SYNCHRONIZING."""
     before: list[Layer]
     """In the order of execution; empty for what was added."""
     after: list[Layer]
@@ -173,7 +173,7 @@ def _items(found: Match) -> Iterator[_Item]:
     for i, j in found.pairs:
         yield _Item(MATCHED, [old[i].layer], [new[j].layer], new[j].kind == TENSORRT)
     for kind, before, after in (
-        *((REFUSED, [old[i] for i in group.before], [new[j] for j in group.after]) for group in found.groups),
+        *((REGROUPED, [old[i] for i in group.before], [new[j] for j in group.after]) for group in found.groups),
         *((ADDED, [], [new[j]]) for j in found.added),
         *((REMOVED, [old[i]], []) for i in found.removed),
     ):
@@ -220,6 +220,7 @@ def _changes(items: Sequence[_Item], each: Estimates, total: Explained) -> list[
 
 def _change(item: _Item, explained: Explained, share: float | None, is_beyond_noise: bool) -> Change:
     pair = (item.before[0], item.after[0]) if item.kind == MATCHED else None
+    tactic = pair is not None and has_other_tactic(*pair)
     return Change(
         kind=item.kind,
         before=item.before,
@@ -227,9 +228,9 @@ def _change(item: _Item, explained: Explained, share: float | None, is_beyond_no
         explained=explained,
         share=share,
         is_beyond_noise=is_beyond_noise,
-        other_tactic=pair is not None and has_other_tactic(*pair),
+        other_tactic=tactic,
         other_precision=pair is not None and has_other_precision(*pair),
-        tactic_unseen=item.is_tensorrt and pair is not None and is_tactic_unseen(*pair),
+        tactic_unseen=item.is_tensorrt and not tactic and pair is not None and is_tactic_unseen(*pair),
     )
 
 

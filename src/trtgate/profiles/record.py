@@ -15,16 +15,16 @@ SCHEMA = 1
 TENSORRT, PYTORCH = "tensorrt", "pytorch"
 
 
-class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An input or output of a layer. `dtype` is torch's name for it; `format` is what TensorRT's inspector says."""
 
-    name: str
+    name: str = ""
     shape: list[int] = []
     dtype: str = ""
     format: str = ""
 
 
-class Operator(msgspec.Struct, frozen=True, kw_only=True):
+class Operator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operator of the lowered graph: `operator` as `aten.relu.default`, `node` its name there.
 
     `module` is the PyTorch module that it came from, such as `layer4.1.conv2`; empty for the model itself.
@@ -40,7 +40,7 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     dtypes: list[str] = []
 
 
-class Layer(msgspec.Struct, kw_only=True):
+class Layer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A layer of an engine, or an operator of a part that stays in PyTorch, in the order of execution."""
 
     name: str

@@ -33,6 +33,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: int = 50
     blocks: int = 20
     calls: int = 10
+    own_runtime: bool = False
+    """Whether engines are run by `tensorrt.Runtime` here instead of by the runtime that the case asks for."""
 
 
 DEVICE_PLAN = loop.Plan(turns=1, captures=6, blocks=2, host_s=0.0, tail_calls=0, canary=False)
@@ -70,7 +72,11 @@ def record(
         information={},
     )  # fmt: skip
     inputs = _inputs_of(modules, inference)
-    engines = {part.name: trt_engines.Engine(modules[part.name]) for part in parts if part.kind == TENSORRT}
+    engines = {
+        part.name: trt_engines.Engine(modules[part.name], own=plan.own_runtime)
+        for part in parts
+        if part.kind == TENSORRT
+    }
     times = _time_engines(engines, inference, plan, step)
     recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
     for part in parts:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..report.columns import first_few
-from .layer_names import SHOWN, modules, normalised, shown
+from .layer_names import SHOWN, modules, shown
 from .matching import Computed, Row, match
 from .record import Layer, Profile, Tensor
 
@@ -20,8 +20,8 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
 
     added: list[str]
     removed: list[str]
-    refused: list[str]
-    """Fused anew: layers, and those that took their place."""
+    fusions: list[str]
+    """Layers, and the ones that do their work now."""
     tactics: list[str]
     precisions: list[str]
     fell_back: list[str]
@@ -39,16 +39,16 @@ def structural(before: Profile, after: Profile) -> Structure:
     """Compare two profiles without their times; `tactics` knows nothing of layers whose tactic has no name."""
     found = match(before, after)
     old, new = found.before, found.after
-    matched = [(old[i].layer, new[j].layer) for i, j in found.pairs]
+    matched = [(old[i], old[i].layer, new[j].layer) for i, j in found.pairs]
     return Structure(
         added=[_phrase([new[index]]) for index in found.added],
         removed=[_phrase([old[index]]) for index in found.removed],
-        refused=[
+        fusions=[
             f"{_phrase([old[i] for i in group.before])} → {_phrase([new[j] for j in group.after])}"
             for group in found.groups
         ],
-        tactics=[f"{_name(b)}: {_tactic(b)} → {_tactic(a)}" for b, a in matched if has_other_tactic(b, a)],
-        precisions=[f"{_name(b)}: {_types(b)} → {_types(a)}" for b, a in matched if has_other_precision(b, a)],
+        tactics=[f"{_name(row)}: {_tactic(b)} → {_tactic(a)}" for row, b, a in matched if has_other_tactic(b, a)],
+        precisions=[f"{_name(row)}: {_types(b)} → {_types(a)}" for row, b, a in matched if has_other_precision(b, a)],
         fell_back=_counted(found.fell_back),
         taken_up=_counted(found.taken_up),
         engines_added=[shown(name) for name in found.engines_added],
@@ -94,12 +94,12 @@ def _tactic(layer: Layer) -> str:
 
 
 def _phrase(rows: Sequence[Row]) -> str:
-    return first_few([_name(row.layer) for row in rows], SHOWN, " + ")
+    return first_few([_name(row) for row in rows], SHOWN, " + ")
 
 
-def _name(layer: Layer) -> str:
-    of = modules([layer])
-    return shown(normalised(layer.name)) + f" ({of})" * bool(of)
+def _name(row: Row) -> str:
+    of = modules([row.layer])
+    return shown(row.name) + f" ({of})" * bool(of)
 
 
 def _counted(computed: Computed) -> list[str]:

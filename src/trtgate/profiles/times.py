@@ -27,7 +27,7 @@ def timed(part: Part, blocks_us: Iterable[Sequence[float]]) -> None:
         layer.low_us, layer.high_us = round(ordered[rank], 3), round(ordered[-1 - rank], 3)
     total = part.sum_us
     for layer in part.layers:
-        layer.share = layer.median_us / total if total else 0.0
+        layer.share = round(layer.median_us / total, 6) if total else 0.0
 
 
 @lru_cache

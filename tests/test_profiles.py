@@ -1,0 +1,352 @@
+"""Reading what TensorRT says of an engine, times and intervals, what must hold, files, baselines, and the summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from trtgate import profile_commands, profile_gate, trt_engines
+from trtgate.errors import TrtgateError
+from trtgate.profile_gate import Verdict
+from trtgate.profiles import checks, files, summary
+from trtgate.profiles.engine_information import bindings_of, dtype_of, in_order, layers_of
+from trtgate.profiles.record import Layer, Part, Profile
+from trtgate.profiles.times import timed
+
+from .profile_data import H100, resnet18_information, resnet18_profile
+
+DOCS = Path(__file__).parents[1] / "docs"
+CPP_PROFILE = """[
+  {
+    "name": "conv "quoted"
+ and broken",
+    "timeMs": 0.057024,
+    "averageMs": 0.019008,
+    "percentage": 0.285668
+  },
+  {
+    "name": "relu",
+    "timeMs": 1.32272e-01,
+    "averageMs": 4.40907e-02,
+    "percentage": 6.62632
+  }
+]"""
+
+
+# What TensorRT says
+
+
+def test_layers_and_bindings_of_a_detailed_engine() -> None:
+    layers = layers_of(resnet18_information())
+    assert len(layers) == 36
+    first = layers[0]
+    assert (first.name, first.type, first.stream) == ("__myl_MoveConc_myl0_0", "kgen", 0)
+    assert first.tactic.startswith("__myl_MoveConc_0x")
+    assert (first.inputs[0].name, first.inputs[0].shape, first.inputs[0].dtype) == ("x", [1, 3, 224, 224], "float16")
+    assert bindings_of(resnet18_information()) == ["x", "output0"]
+
+
+def test_an_engine_that_keeps_names_only() -> None:
+    assert [(layer.name, layer.inputs) for layer in layers_of({"Layers": ["a", "b"]})] == [("a", []), ("b", [])]
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"Layers": None}])
+def test_an_engine_that_says_nothing_is_one_line(document: Any) -> None:
+    with pytest.raises(TrtgateError, match="gave no layers"):
+        layers_of(document)
+
+
+def test_the_other_spelling_of_bindings_and_formats() -> None:
+    assert bindings_of({"I/O Tensors": [{"Name": "x"}, {"Name": "y"}]}) == ["x", "y"]
+    assert dtype_of("Row major linear FP16 format") == "float16"
+    assert dtype_of("Channel major INT8 format where channel % 4 == 0") == "int8"
+    assert dtype_of("N/A due to dynamic shapes") == ""
+
+
+def test_layers_stand_in_the_order_in_which_they_ran() -> None:
+    described = [Layer(name="a", type="1"), Layer(name="b", type="2"), Layer(name="a", type="3")]
+    found = in_order(described, ["b", "a", "new", "a"])
+    assert [(layer.name, layer.type) for layer in found] == [("b", "2"), ("a", "1"), ("new", ""), ("a", "3")]
+
+
+@pytest.mark.parametrize(
+    ("information", "verbosity"),
+    [({"Layers": [{"Name": "a"}]}, "detailed"), ({"Layers": ["a"]}, "layer_names_only"), ({"Layers": []}, "none")],
+)
+def test_the_verbosity_an_engine_was_built_with(information: Any, verbosity: str) -> None:
+    assert trt_engines.verbosity_of(information) == verbosity
+
+
+# What its profilers say
+
+
+def test_the_cpp_profile_is_read_whatever_is_in_its_names() -> None:
+    first, second = trt_engines.parse_cpp_profile(CPP_PROFILE)
+    assert first == ('conv "quoted"\n and broken', pytest.approx(19.008))
+    assert second == ("relu", pytest.approx(44.0907))
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.integers(1, 4))
+def test_what_a_profiler_was_told_is_split_into_calls(names: list[str], calls: int) -> None:
+    reported = [(name, float(number)) for number, name in enumerate(names * calls)]
+    found = trt_engines._split(reported, calls)
+    assert [entry for call in found for entry in call] == reported
+    assert [[name for name, _ in call] for call in found] == [names] * calls
+
+
+@pytest.mark.parametrize("names", ["abac", "aba", ""])
+def test_other_layers_at_another_call_are_refused(names: str) -> None:
+    with pytest.raises(TrtgateError, match="not the same ones each time"):
+        trt_engines._split([(name, 1.0) for name in names], 2)
+
+
+def test_blocks_are_medians_of_consecutive_calls() -> None:
+    times = trt_engines.LayerTimes()
+    times.calls = [[("a", float(value)), ("b", 1.0)] for value in (1, 2, 99, 4, 5, 6)]
+    assert times.blocks_us(2) == (["a", "b"], [[2.0, 5.0], [1.0, 1.0]])
+
+
+def test_a_profiler_that_reports_nothing_is_one_line() -> None:
+    with pytest.raises(TrtgateError, match="reported no layer"):
+        trt_engines.LayerTimes().blocks_us(2)
+
+
+class FakeEngine:
+    """Of Torch-TensorRT's C++ runtime: adds up since it was enabled, and writes its profile at every call."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.calls = self.total_ms = 0
+
+    def enable_profiling(self, folder: str, style: str) -> None:
+        assert style == "trex"
+        self.folder, self.calls, self.total_ms = Path(folder), 0, 0
+
+    def disable_profiling(self) -> None:
+        self.folder = None
+
+    def __call__(self) -> None:
+        if self.folder is None:
+            return
+        self.calls += 1
+        self.total_ms += self.calls
+        record = {"name": "a", "timeMs": self.total_ms, "averageMs": self.total_ms / self.calls, "percentage": 100}
+        (self.folder / "engine_execution_profile.trace").write_text(json.dumps([record], indent=2))
+
+
+def test_the_cpp_runtime_is_enabled_anew_for_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    module = FakeEngine()
+    engine: Any = SimpleNamespace(runtime=trt_engines.CPP, _module=module)
+    with trt_engines.profiling({"part": engine}) as profiled:
+        for _ in range(2):
+            profiled.call(module, 3)
+    assert profiled.times["part"].calls == [[("a", 2000.0)], [("a", 2000.0)]]
+    assert module.folder is None
+
+
+# Times
+
+
+def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
+    part = Part(name="p", kind="tensorrt", layers=[Layer(name=str(n), type="") for n in range(2000)])
+    timed(part, stats.expon.rvs(size=(2000, 20), random_state=1) + 1)
+    median = 1 + float(stats.expon.median())
+    covered = sum(layer.low_us <= median <= layer.high_us for layer in part.layers) / 2000
+    assert covered == pytest.approx(0.959, abs=0.015)  # of 20 values: between the 6th and the 15th
+    assert sum(layer.share for layer in part.layers) == pytest.approx(1)
+
+
+# What must hold
+
+
+def test_a_recorded_profile_is_believable() -> None:
+    assert checks.problems(resnet18_profile()) == []
+
+
+def spoiled(**changes: Any) -> Profile:
+    profile = resnet18_profile()
+    layer = profile.parts[0].layers[3]
+    for name, value in changes.items():
+        setattr(layer, name, value)
+    return profile
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"median_us": float("nan")}, "not a finite number"),
+        ({"low_us": -1.0}, "not a finite number"),
+        ({"share": 0.9}, "add up to 1."),
+        ({"name": ""}, "has no name"),
+    ],
+)
+def test_what_is_wrong_with_a_layer_is_said(changes: dict[str, Any], said: str) -> None:
+    (problem,) = checks.problems(spoiled(**changes))
+    assert said in problem
+
+
+def test_layers_out_of_order_are_noticed() -> None:
+    profile = resnet18_profile()
+    layers = profile.parts[0].layers
+    layers[3], layers[4] = layers[4], layers[3]
+    (problem,) = checks.problems(profile)
+    assert "stands before the one that makes its input" in problem
+
+
+def test_layers_that_do_not_add_up_to_the_latency_are_noticed() -> None:
+    profile = resnet18_profile()
+    profile.device_us = 20.0
+    (problem,) = checks.problems(profile)
+    assert "times the device latency" in problem
+
+
+def test_a_part_that_could_not_be_profiled_is_named_with_its_reason() -> None:
+    profile = resnet18_profile()
+    profile.parts.append(Part(name="_run_on_acc_2", kind="tensorrt", layers=[], problem="can't be deserialized"))
+    assert checks.problems(profile) == ["_run_on_acc_2: can't be deserialized"]
+
+
+# Files
+
+
+def test_the_published_schema_is_the_one_that_is_read() -> None:
+    assert json.loads((DOCS / "profile.schema.json").read_text()) == files.schema()
+
+
+def test_a_folder_holds_everything(tmp_path: Path) -> None:
+    profile = resnet18_profile()
+    part = profile.parts[0].name
+    written = files.write_folder(tmp_path / "case", profile, {part: resnet18_information()})
+    assert {path.name for path in written} == {
+        "profile.json", "trace.json", f"{part}.graph.json", f"{part}.profile.json", f"{part}.profile.metadata.json",
+        f"{part}.build.metadata.json",
+    }  # fmt: skip
+    assert files.read(tmp_path / "case" / "profile.json") == profile
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"{", "is broken"), (b'{"schema": 1}', "is broken"), (b"\xff", "is broken")],
+)
+def test_a_broken_profile_is_one_line_that_names_it(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(content)
+    with pytest.raises(TrtgateError, match=said) as caught:
+        files.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_profile_of_another_schema_is_refused(tmp_path: Path) -> None:
+    profile = resnet18_profile()
+    profile.schema = 99
+    files.write(tmp_path / "profile.json", profile)
+    with pytest.raises(TrtgateError, match="has schema 99"):
+        files.read(tmp_path / "profile.json")
+
+
+def test_a_baseline_keeps_what_a_comparison_needs_and_is_small(tmp_path: Path) -> None:
+    profile = resnet18_profile()
+    path = files.store_baseline(tmp_path, "h100", profile)
+    stored = files.read_baseline(tmp_path, "h100", profile.case_id)
+    assert stored is not None
+    assert path.stat().st_size < 30_000
+    for kept, whole in zip(stored.parts[0].layers, profile.parts[0].layers, strict=True):
+        assert (kept.name, kept.tactic, kept.sources, kept.modules) == (
+            whole.name, whole.tactic, whole.sources, whole.modules,
+        )  # fmt: skip
+        assert min(whole.blocks_us) <= kept.median_us <= max(whole.blocks_us)
+    assert checks.problems(stored) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrtgateError, match="could not be written"):
+        files.write(tmp_path / "file" / "profile.json", resnet18_profile())
+
+
+# Against what is stored
+
+
+def test_a_profile_without_a_stored_one_is_new_then_unchanged(tmp_path: Path) -> None:
+    profile = resnet18_profile()
+    assert profile_gate.judge(profile, tmp_path, H100.key).verdict is Verdict.NEW
+    files.store_baseline(tmp_path, H100.key, profile)
+    result = profile_gate.judge(profile, tmp_path, H100.key)
+    assert (result.verdict, result.engines, result.layers) == (Verdict.UNCHANGED, 1, 36)
+    assert profile_gate.rows([result])[1][0] == profile.case_id
+
+
+def test_another_tactic_is_a_change_that_is_named(tmp_path: Path) -> None:
+    files.store_baseline(tmp_path, H100.key, resnet18_profile())
+    profile = resnet18_profile()
+    profile.parts[0].layers[0].tactic = "another_kernel"
+    result = profile_gate.judge(profile, tmp_path, H100.key)
+    assert result.verdict is Verdict.CHANGED
+    assert "other tactic: " in result.sentence
+    assert "another_kernel" in result.sentence
+
+
+def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
+    assert profile_gate.where(resnet18_profile(), tmp_path, H100.key) == ""
+    files.store_baseline(tmp_path, H100.key, resnet18_profile())
+    slower = resnet18_profile()
+    columns = [layer.blocks_us for layer in slower.parts[0].layers]
+    columns[22] = [value + 9.0 for value in columns[22]]
+    timed(slower.parts[0], columns)
+    said = profile_gate.where(slower, tmp_path, H100.key)
+    assert "same layers" in said
+    assert "layer3.0.conv2" in said
+
+
+# In a terminal
+
+
+def test_the_summary_adds_up() -> None:
+    profile = resnet18_profile()
+    said = summary.lines(profile, top=3)
+    assert said[0].startswith("resnet18-dynamo-fp16-b1-mbs5: 1 engines, 0 segments in PyTorch, 36 layers; 97.")
+    assert "conv1, bn1, relu" in "\n".join(said)
+    assert sum(summary.module_times(profile).values()) == pytest.approx(profile.sum_us)
+
+
+def test_names_with_control_characters_are_escaped() -> None:
+    profile = resnet18_profile()
+    profile.parts[0].layers[1].name = "evil\n\x1b[31m"
+    said = "\n".join(summary.lines(profile))
+    assert "\x1b" not in said
+    assert "evil\\n\\x1b[31m" in said
+
+
+def test_a_case_needs_a_model_that_is_known() -> None:
+    ask: dict[str, Any] = {
+        "frontend": "dynamo", "precisions": ["fp16"], "batches": [1], "min_block_sizes": [5], "verbosity": "detailed",
+    }  # fmt: skip
+    with pytest.raises(TrtgateError, match="did you mean 'resnet18'"):
+        profile_commands.cases(["resnet_18"], **ask)
+    with pytest.raises(TrtgateError, match="name models"):
+        profile_commands.cases([], **ask)
+    with pytest.raises(TrtgateError, match="unknown profiling_verbosity"):
+        profile_commands.cases(["resnet18"], **{**ask, "verbosity": "loud"})
+    (case,) = profile_commands.cases(["resnet18"], **{**ask, "verbosity": "none"})
+    assert case.id == "resnet18-dynamo-fp16-b1-mbs5-verbosity=none"
+
+
+def test_stored_profiles_are_shown_and_compared_without_a_gpu(tmp_path: Path) -> None:
+    profile = resnet18_profile()
+    files.write_folder(tmp_path / "a", profile, {})
+    files.write(tmp_path / "b.json", msgspec.structs.replace(profile, case_id="b"))
+    assert profile_commands.show([str(tmp_path / "a")])[0].startswith(profile.case_id)
+    said = profile_commands.difference(str(tmp_path / "a"), str(tmp_path / "b.json"))
+    assert "same layers" in said[0]
+    with pytest.raises(TrtgateError, match=r"no profile .*missing"):
+        profile_commands.show([str(tmp_path / "missing")])
