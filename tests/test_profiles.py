@@ -162,7 +162,7 @@ def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
     median = 1 + float(stats.expon.median())
     covered = sum(layer.low_us <= median <= layer.high_us for layer in part.layers) / 2000
     assert covered == pytest.approx(0.959, abs=0.015)  # of 20 values: between the 6th and the 15th
-    assert sum(layer.share for layer in part.layers) == pytest.approx(1)
+    assert sum(layer.share for layer in part.layers) == pytest.approx(1, abs=checks.SHARES)
 
 
 # What must hold
