@@ -1,4 +1,4 @@
-"""What `trtgate profile` does: profile models on this machine's GPU, show profiles, compare two. Showing needs no GPU."""
+"""What `trtgate profile` does: profiles models on this machine's GPU; shows and compares profiles anywhere."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def _split(reported: Times, calls: int) -> list[Times]:
     names = [[name for name, _ in call] for call in found]
     if rest or not found or any(one != names[0] for one in names):
         raise TrtgateError(
-            f"TensorRT's profiler reported {len(reported)} layers in {calls} calls, which are not the same ones each time"
+            f"TensorRT's profiler reported {len(reported)} layers in {calls} calls: not the same ones each time"
         )
     return found
 

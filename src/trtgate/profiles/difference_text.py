@@ -105,19 +105,14 @@ def _concentration(difference: Difference) -> str:
 def _table(changes: Sequence[Change]) -> list[str]:
     if not changes:
         return []
-    rows = [("", "µs", "95 % interval", "share"), *(_figures(change) for change in changes)]
-    names = ["layer", *map(_what, changes)]
-    origins = ["modules", *(modules([*change.before, *change.after]) for change in changes)]
-    width = max(map(len, names))
-    return [
-        f"{figures}  {name.ljust(width)}  {of}".rstrip()
-        for figures, name, of in zip(aligned(rows), names, origins, strict=True)
-    ]
+    head = ("", "µs", "95 % interval", "share", "layer", "modules")
+    return aligned([head, *(_row(change) for change in changes)], left=(4, 5))
 
 
-def _figures(change: Change) -> tuple[str, str, str, str]:
+def _row(change: Change) -> tuple[str, ...]:
     share = "" if change.share is None else f"{change.share * 100:.0f} %"
-    return "", _number(change.explained.us), _interval(change.explained), share
+    origin = modules([*change.before, *change.after])
+    return "", _number(change.explained.us), _interval(change.explained), share, _what(change), origin
 
 
 def _what(change: Change) -> str:

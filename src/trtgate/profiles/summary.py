@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..report.columns import aligned, first_few
+from ..report.columns import aligned
+from . import kernel_names
 from .attribution import MODULE
+from .layer_names import modules, shown
 from .record import Layer, Profile
 
 TOP = 10
-MODULES_SHOWN = 3
 
 
 def lines(profile: Profile, top: int = TOP) -> list[str]:
@@ -17,29 +18,27 @@ def lines(profile: Profile, top: int = TOP) -> list[str]:
     return [
         *_sums(profile),
         "",
-        *aligned(_layer_rows(profile, top)),
+        *aligned(_layer_rows(profile, top), left=(3, 4)),
         "",
-        *aligned(_module_rows(profile, top)),
+        *aligned(_module_rows(profile, top), left=(2,)),
         *(f"not profiled: {part.name}: {shown(part.problem)}" for part in profile.parts if part.problem),
         *profile.notes,
     ]
 
 
-def shown(text: str) -> str:
-    """Return a text with everything that is not printable escaped: a layer's name is whatever its author wrote."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def module_times(profile: Profile) -> dict[str, float]:
     """Return module → µs of the layers that computed something of it, most first.
 
-    A layer of several modules, fused, counts for each of them in equal shares; `?` is what could not be attributed.
+    A layer of several modules, fused, counts for those of its convolutions, matrix products and attention, which take
+    the time, and where there is none for all of them in equal shares; `?` is what could not be attributed.
     """
     found: dict[str, float] = {}
-    for _, layer in profile.layers():
-        modules = layer.modules or ["?"]
-        for module in modules:
-            found[module] = found.get(module, 0.0) + layer.median_us / len(modules)
+    for part in profile.parts:
+        heavy = {op.node: op.module for op in part.operators if kernel_names.is_heavy(op.operator)}
+        for layer in part.layers:
+            owners = [heavy[node] for node in layer.sources if node in heavy] or layer.modules or ["?"]
+            for module in owners:
+                found[module] = found.get(module, 0.0) + layer.median_us / len(owners)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -64,36 +63,25 @@ def _sums(profile: Profile) -> list[str]:
 
 
 def _layer_rows(profile: Profile, top: int) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("layer", "µs", "95 % interval", "share", "modules")]
+    rows: list[Sequence[str]] = [("µs", "95 % interval", "share", "layer", "modules")]
     total = profile.sum_us
     ranked = sorted(profile.layers(), key=lambda found: -found[1].median_us)
     for _, layer in ranked[:top]:
-        rows.append(
-            (
-                shown(_cut(layer.name)),
-                f"{layer.median_us:.2f}",
-                f"{layer.low_us:.2f} to {layer.high_us:.2f}",
-                f"{layer.median_us / total:.1%}" if total else "",
-                _modules(layer),
-            )
-        )
+        interval = f"{layer.low_us:.2f} to {layer.high_us:.2f}"
+        share = f"{layer.median_us / total:.1%}" if total else ""
+        rows.append((f"{layer.median_us:.2f}", interval, share, shown(layer.name), _modules(layer)))
     return rows
 
 
 def _module_rows(profile: Profile, top: int) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("module", "µs", "share")]
+    rows: list[Sequence[str]] = [("µs", "share", "module")]
     total = profile.sum_us
     for module, spent in list(module_times(profile).items())[:top]:
-        rows.append((shown(module) or "(the model itself)", f"{spent:.2f}", f"{spent / total:.1%}" if total else ""))
+        rows.append((f"{spent:.2f}", f"{spent / total:.1%}" if total else "", shown(module) or "(model)"))
     return rows
 
 
 def _modules(layer: Layer) -> str:
     if not layer.evidence:
         return "?"
-    names = first_few([shown(module) or "(the model itself)" for module in layer.modules], MODULES_SHOWN)
-    return f"somewhere in {names}" if layer.evidence == MODULE else names
-
-
-def _cut(name: str, longest: int = 60) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return f"somewhere in {modules([layer])}" if layer.evidence == MODULE else modules([layer])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align what stands in columns: the first to the left, others to the right."""
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Align what stands in columns: those in `left` to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    cells = (
+        [(str.ljust if number in left else str.rjust)(cell, widths[number]) for number, cell in enumerate(row)]
+        for row in rows
+    )
     return ["  ".join(row).rstrip() for row in cells]
 
 

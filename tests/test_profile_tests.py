@@ -1,0 +1,147 @@
+"""Profile tests in a pytest run, without a GPU: what is collected, skipped and refused, and what the gate decides."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trtgate.errors import TrtgateError
+from trtgate.profiles import files
+from trtgate.profiles.record import Profile
+from trtgate.pytest_gate.profile_tests import ProfileGate, Profiles
+
+from .profile_data import H100, resnet18_information, resnet18_profile
+
+TRTGATE = Path(sys.executable).parent / "trtgate"
+SUITE = """
+import trtgate
+
+@trtgate.model(frontends=("eager", "dynamo"), precisions=("fp16",))
+def net(batch):
+    raise AssertionError("not to be built here")
+"""
+
+
+def test_only_cases_with_engines_are_profiled_and_a_cpu_says_why_not(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(suite=SUITE)
+    pytester.makeini("[pytest]\ntrtgate_suite = suite.py\n")
+    result = pytester.runpytest_subprocess("-m", "trtgate_profile", "suite.py", "-rs", "-v")
+    result.stdout.fnmatch_lines(["*test_profile?net-dynamo-fp16-b1-mbs5? SKIPPED*", "*needs a GPU*"])
+    result.stdout.no_fnmatch_line("*test_profile?net-eager*")
+
+
+def test_without_a_gpu_a_profile_is_one_line_and_exit_4(pytester: pytest.Pytester) -> None:
+    result = pytester.run(TRTGATE, "profile", "resnet18")
+    assert result.ret == 4
+    (line,) = result.stderr.lines
+    assert line.startswith("trtgate: error: a profile needs a GPU")
+    assert "trtgate profile diff A B" in line
+    wrong = pytester.run(TRTGATE, "profile", "diff", "a")
+    assert wrong.ret == 4
+    wrong.stderr.fnmatch_lines(["*takes two profiles*"])
+
+
+class Bench:
+    """A run on an H100, as far as the profile gate knows one; what `recording` would record is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.options: Any = SimpleNamespace(
+            baselines=folder / "baselines", update=False, accepted=(), strict_layers=False, require=frozenset()
+        )
+        self.run: Any = SimpleNamespace(
+            options=self.options, accelerator=H100, folder=folder / ".trtgate",
+            config=SimpleNamespace(invocation_params=SimpleNamespace(dir=folder)),
+        )  # fmt: skip
+        self.run.profiles = Profiles(self.run)
+        settings = SimpleNamespace(uses_tensorrt=True)
+        self.built: Any = SimpleNamespace(case=SimpleNamespace(id=resnet18_profile().case_id, settings=settings))
+        self.use(resnet18_profile())
+
+    def use(self, profile: Profile) -> None:
+        information = {profile.parts[0].name: resnet18_information()}
+        recorded: Any = SimpleNamespace(profile=profile, information=information)
+        self.run.profiles._recorded[profile.case_id] = recorded
+
+    def test(self, **options: Any) -> None:
+        for name, value in options.items():
+            setattr(self.options, name, value)
+        ProfileGate(self.run)(self.built)
+
+    @property
+    def stored(self) -> Path:
+        return files.baseline_path(self.options.baselines, H100.key, self.built.case.id)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def other_tactic() -> Profile:
+    profile = resnet18_profile()
+    profile.parts[0].layers[0].tactic = "another_kernel"
+    return profile
+
+
+def test_a_new_profile_passes_and_is_stored_when_asked(bench: Bench, tmp_path: Path) -> None:
+    bench.test()
+    assert not bench.stored.exists()
+    assert (tmp_path / ".trtgate/profiles" / bench.built.case.id / "profile.json").is_file()
+    bench.test(update=True)
+    assert bench.stored.is_file()
+
+
+def test_a_new_profile_fails_where_baselines_are_required(bench: Bench) -> None:
+    with pytest.raises(TrtgateError, match=r"no profile of it is stored .*require=baseline"):
+        bench.test(require=frozenset(("baseline",)))
+
+
+def test_other_layers_are_a_notice_and_under_strict_layers_a_failure(bench: Bench) -> None:
+    bench.test(update=True)
+    before = bench.stored.read_bytes()
+    bench.use(other_tactic())
+    bench.test(update=False)
+    assert bench.run.profiles.results[-1].verdict == "changed"
+    with pytest.raises(TrtgateError, match=r"other tactic: .*--trtgate-accept"):
+        bench.test(strict_layers=True)
+    with pytest.raises(TrtgateError, match="its layers changed"):
+        bench.test(strict_layers=True, update=True)
+    assert bench.stored.read_bytes() == before
+    bench.test(strict_layers=True, update=True, accepted=("resnet18-*",))
+    assert b"another_kernel" in bench.stored.read_bytes()
+
+
+def test_an_unbelievable_profile_fails_and_is_not_stored(bench: Bench) -> None:
+    broken = resnet18_profile()
+    broken.parts.append(copy.copy(broken.parts[0]))
+    broken.parts[1].layers, broken.parts[1].problem = [], "can't be deserialized"
+    bench.use(broken)
+    with pytest.raises(TrtgateError, match="can't be deserialized"):
+        bench.test(update=True)
+    assert not bench.stored.exists()
+
+
+def test_a_broken_stored_profile_is_named_and_stays(bench: Bench) -> None:
+    bench.stored.parent.mkdir(parents=True)
+    bench.stored.write_text("{")
+    with pytest.raises(TrtgateError, match="is broken"):
+        bench.test(update=True)
+    assert bench.stored.read_text() == "{"
+
+
+def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
+    assert "no profile is stored" in bench.run.profiles.where(bench.built)
+    bench.test(update=True)
+    bench.use(other_tactic())
+    said = bench.run.profiles.where(bench.built)
+    assert said.startswith("where: resnet18-dynamo-fp16-b1-mbs5: ")
+    assert "tactics changed" in said
+    bench.stored.write_text("{")
+    assert bench.run.profiles.where(bench.built).startswith("where: profile ")
+    bench.run.accelerator = SimpleNamespace(kind="cpu")
+    assert bench.run.profiles.where(bench.built) == ""
