@@ -144,6 +144,13 @@ def test_both_orders_occur(session: PairSession, monkeypatch: pytest.MonkeyPatch
     pair.quadruples = []
 
 
+def test_a_case_without_engines_is_not_profiled_and_the_next_pair_is_fresh(session: PairSession) -> None:
+    with pytest.raises(SideError, match="only TensorRT's frontends are profiled") as caught:
+        session.profile(FINE, no_step)
+    assert caught.value.side == BASE
+    session.load_resident(FINE, BUILT).unload()
+
+
 def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -> None:
     pair = session.load_resident(FINE, BUILT)
     before = pids_of(pair)

@@ -22,6 +22,7 @@ from .metrics import EXACT, GPU_MEMORY, METRICS, SAMPLED
 from .options import Options
 from .paired_gate import PairedGate, Suspicion
 from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
+from .profiles.record import Profile
 from .records import Build, CaseMeasurement
 from .report.sentences import about_new, sentence
 from .report.terminal import Row
@@ -314,6 +315,11 @@ class Gate:
             result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: the base failed: {error}"
         self.results[case.id] = result
         return result
+
+    def profiles_beside_base(self, case: Case, step: Step) -> tuple[Profile, Profile]:
+        """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""
+        found = self.pairs().profile(case.id, step)
+        return found[BASE], found[CANDIDATE]
 
     def _run_against_base(self, case: Case, result: CaseResult, folders: dict[str, Path], step: Step) -> None:
         pair = self.pairs().resident()

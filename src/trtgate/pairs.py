@@ -11,6 +11,7 @@ import msgspec
 
 from . import protocol
 from .accelerator import Accelerator
+from .profiles.record import Profile
 from .records import CaseMeasurement, Launch, Loaded, Quadruple, Turn
 from .session import Step
 from .side import Side
@@ -75,6 +76,16 @@ class Pair:
                 request = protocol.BuildCase(case_id=case_id, folder=str(folders[name]))
                 built[name] = self.workers[name].ask(request, protocol.BuiltReply, self._timeout_s, "building")
         return built
+
+    def profile(self, case_id: str) -> dict[str, Profile]:
+        """Profile a case on either side, which builds it; only while the device's lock is held."""
+        self.greet()
+        found = {}
+        for name, worker in self.workers.items():
+            with _blaming(name):
+                request = protocol.RecordProfile(case_id=case_id)
+                found[name] = worker.ask(request, protocol.ProfileReply, self._timeout_s, "profiling").profile
+        return found
 
     def load(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = False) -> None:
         """Load a case on both sides: at once, or one after the other where the memory that each takes is asked for."""
@@ -259,6 +270,13 @@ class PairSession:
         """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
         with self._ending(pair):
             return pair.build(case_id, folders)
+
+    def profile(self, case_id: str, step: Step) -> dict[str, Profile]:
+        """Profile a case on either side. Raises SideError; the pair is ended then."""
+        pair = self.resident()
+        with self._ending(pair), self.device(step):
+            step("profiling base and candidate")
+            return pair.profile(case_id)
 
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""

@@ -85,6 +85,11 @@ def where(profile: Profile, root: Path, key: str) -> str:
     return "" if stored is None else sentence(compare(stored, profile))
 
 
+def where_between(base: Profile, candidate: Profile) -> str:
+    """Say in which layers a candidate lost its time against its base."""
+    return sentence(compare(base, candidate))
+
+
 def complaint(profile: Profile) -> str:
     """Return what makes a profile unbelievable, as one line; empty when nothing does."""
     found = checks.problems(profile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .profiles.record import Profile
 from .records import Build, Loaded, Turn
 from .suite_source import SuiteSource
 from .timing.loop import Plan
@@ -54,11 +55,17 @@ class Delay(msgspec.Struct, tag=True, kw_only=True):
     share: float
 
 
+class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
+    """Build a case, profile it layer by layer, and let go of it."""
+
+    case_id: str
+
+
 class Unload(msgspec.Struct, tag=True):
     """Free the loaded case."""
 
 
-Request = Hello | BuildCase | Load | Delay | Measure | Unload
+Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | Unload
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -96,13 +103,19 @@ class TurnReply(msgspec.Struct, tag=True):
     turn: Turn
 
 
+class ProfileReply(msgspec.Struct, tag=True):
+    """The profile of the case."""
+
+    profile: Profile
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request failed; the worker must be replaced, since a CUDA context may be broken."""
 
     reason: str
 
 
-Reply = Ready | Greeting | BuiltReply | LoadedReply | DelayedReply | TurnReply | Failed
+Reply = Ready | Greeting | BuiltReply | LoadedReply | DelayedReply | TurnReply | ProfileReply | Failed
 
 _request = msgspec.json.Decoder(Request)
 _reply = msgspec.json.Decoder(Reply)

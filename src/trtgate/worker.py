@@ -86,6 +86,21 @@ class Worker:
         self.unload()
         return protocol.BuiltReply(build, stored)
 
+    def profile(self, request: protocol.RecordProfile) -> protocol.ProfileReply:
+        """Build a case and profile it. Raises TrtgateError when it can't be built, or has no parts to profile."""
+        from . import accelerator
+        from .profiles import recording
+
+        self.unload()
+        self._start_gpu()
+        case = self._case(request.case_id)
+        inference, _ = self._building.checked(case, self._device, lambda _step: None)
+        self._check_origin()
+        recorded = recording.record(case.id, inference, accelerator.detect(), lambda _step: None)
+        del inference
+        self.unload()
+        return protocol.ProfileReply(recorded.profile)
+
     def load(self, request: protocol.Load) -> Loaded:
         """Load or build a case and run it once."""
         self.unload()
@@ -216,6 +231,8 @@ def _answer(worker: Worker | None, line: bytes) -> protocol.Reply | Worker:
             return worker.build(request)
         if isinstance(request, protocol.Load):
             return protocol.LoadedReply(worker.load(request))
+        if isinstance(request, protocol.RecordProfile):
+            return worker.profile(request)
         if isinstance(request, protocol.Delay):
             return protocol.DelayedReply(worker.delay(request))
         if isinstance(request, protocol.Measure):

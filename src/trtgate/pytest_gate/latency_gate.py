@@ -117,7 +117,7 @@ class LatencyGate:
             self._run.lines.append(f"accepted: {result.sentence}")
             return
         benchmark.has_error = True  # pytest-benchmark would save it all the same
-        where = "" if self._run.options.base else self._run.profiles.where(built)
+        where = self._run.profiles.where(built)
         if quarantine is None:
             pytest.fail(f"{result.sentence}\n{where}".rstrip(), pytrace=False)
         self._run.lines += [f"{quarantine}: {result.sentence}", *([where] if where else [])]

@@ -12,6 +12,7 @@ from ..errors import TrtgateError
 from .run import GateRun
 
 if TYPE_CHECKING:
+    from ..cases import Case
     from ..profile_gate import Result
     from ..profiles.recording import Recorded
     from .built_case import BuiltCase
@@ -51,6 +52,8 @@ class Profiles:
         from .. import profile_gate
 
         try:
+            if self._run.options.base is not None:
+                return f"where: {self._beside_base(built.case)}"
             profile = self.of(built).profile
             said = profile_gate.where(profile, self._run.options.baselines, self._run.accelerator.key)
         except TrtgateError as error:
@@ -58,6 +61,18 @@ class Profiles:
         return (
             f"where: {said}" if said else f"where: no profile is stored to compare with: {profile_gate.RECORD_COMMAND}"
         )
+
+    def _beside_base(self, case: Case) -> str:
+        """Profile both sides, keep the profiles for `trtgate profile diff`, and say what differs."""
+        from .. import profile_gate
+        from ..profiles import files
+
+        with self._run.progress(case.id) as step:
+            base, candidate = self._run.gate.profiles_beside_base(case, step)
+        folder = files.folder_of(self._run.folder / files.FOLDER, case.id)
+        for name, profile in (("base", base), ("candidate", candidate)):
+            files.write(folder / f"{name}.json", profile)
+        return profile_gate.where_between(base, candidate)
 
 
 class ProfileGate:
