@@ -12,6 +12,8 @@ tensorrt=${TENSORRT:-rtx}
 asked_python=${PYTHON:-}
 stamp=.venv/.trtgate-setup
 needed_gb=10
+# Of 2023 and pinned to the packages of its time; its parts that tests load work with today's.
+trex=trt-engine-explorer==0.1.5
 
 say() { echo "setup: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -72,6 +74,7 @@ find_python() {
 inputs() {
     echo "$tensorrt"
     echo "$PWD"
+    echo "$trex"
     cat pyproject.toml constraints.txt
 }
 
@@ -132,4 +135,5 @@ fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 .venv/bin/uv pip install --python .venv/bin/python --editable ".[$tensorrt,dev]" \
     --constraint constraints.txt --build-constraint constraints.txt
+.venv/bin/uv pip install --python .venv/bin/python --no-deps "$trex"
 echo "$wanted" >"$stamp"
