@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from trtgate import baseline_commands, profile_commands, trt_engines
 from trtgate.errors import TrtgateError
 from trtgate.profiles import files
 from trtgate.profiles.record import Profile
@@ -51,7 +53,12 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.options: Any = SimpleNamespace(
-            baselines=folder / "baselines", update=False, accepted=(), strict_layers=False, require=frozenset()
+            baselines=folder / "baselines",
+            update=False,
+            accepted=(),
+            strict_layers=False,
+            require=frozenset(),
+            base=None,
         )
         self.run: Any = SimpleNamespace(
             options=self.options, accelerator=H100, folder=folder / ".trtgate",
@@ -143,5 +150,56 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     assert "tactics changed" in said
     bench.stored.write_text("{")
     assert bench.run.profiles.where(bench.built).startswith("where: profile ")
+    bench.options.base = "main"
+    bench.run.progress = lambda _case_id: contextlib.nullcontext(lambda _text: None)
+    bench.run.gate = SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))
+    assert "tactics changed" in bench.run.profiles.where(bench.built)
     bench.run.accelerator = SimpleNamespace(kind="cpu")
     assert bench.run.profiles.where(bench.built) == ""
+
+
+def test_a_profile_of_a_case_that_is_gone_is_removed_by_hand(bench: Bench) -> None:
+    bench.test(update=True)
+    name = bench.built.case.id
+    assert list(files.stored_baselines(bench.options.baselines).values()) == [name]
+    assert baseline_commands.remove(bench.options.baselines, [name]) == [f"removed from {bench.stored.parent}: {name}"]
+    assert not bench.stored.exists()
+
+
+def test_one_case_that_cannot_be_built_keeps_no_other_from_being_profiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recorded(case: Any, *_: Any) -> profile_commands.Answer:
+        return profile_commands.Answer(case_id=case.id, profile=resnet18_profile(), folder="there")
+
+    def fails(case: Any, *_: Any) -> Any:
+        raise TrtgateError(f"case {case.id}: dynamo could not build it: no memory")
+
+    monkeypatch.setattr("trtgate.accelerator.detect", lambda: H100)
+    monkeypatch.setattr("trtgate.building.checked", fails)
+    wanted = profile_commands.cases(
+        ["resnet18", "vit_b_16"], frontend="dynamo", precisions=["fp16"], batches=[1], min_block_sizes=[5],
+        verbosity="detailed",
+    )  # fmt: skip
+    answers = profile_commands.record(wanted, tmp_path / "out", lambda _text: None)
+    assert [answer.problem.partition(": ")[2] for answer in answers] == ["dynamo could not build it: no memory"] * 2
+    said = profile_commands.lines([*answers, recorded(wanted[0])])
+    assert sum(line.startswith("ERROR: ") for line in said) == 2
+    assert "written: there" in said
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrtgateError, match="can't be made"):
+        profile_commands.record(wanted, tmp_path / "file" / "out", lambda _text: None)
+
+
+def test_an_engine_that_cannot_be_deserialized_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses:
+        Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, _level: None})
+        Runtime = type(
+            "Runtime", (), {"__init__": lambda self, _log: None, "deserialize_cuda_engine": lambda self, _bytes: None}
+        )
+        __version__ = "1.0"
+
+    monkeypatch.setattr(trt_engines, "_tensorrt", Refuses)
+    engine = trt_engines.Engine(SimpleNamespace(serialized_engine=b"nothing"))
+    with pytest.raises(TrtgateError, match=r"TensorRT 1.0 can't deserialize the engine: build it again"):
+        trt_engines.OwnRuntime(engine, [])

@@ -297,13 +297,14 @@ def test_another_tactic_is_a_change_that_is_named(tmp_path: Path) -> None:
 
 
 def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
-    assert profile_gate.where(resnet18_profile(), tmp_path, H100.key) == ""
     files.store_baseline(tmp_path, H100.key, resnet18_profile())
+    stored = files.read_baseline(tmp_path, H100.key, resnet18_profile().case_id)
+    assert stored is not None
     slower = resnet18_profile()
     columns = [layer.blocks_us for layer in slower.parts[0].layers]
     columns[22] = [value + 9.0 for value in columns[22]]
     timed(slower.parts[0], columns)
-    said = profile_gate.where(slower, tmp_path, H100.key)
+    said = profile_gate.where(stored, slower)
     assert "same layers" in said
     assert "layer3.0.conv2" in said
 

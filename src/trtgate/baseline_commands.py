@@ -13,6 +13,7 @@ import msgspec
 from . import accelerator, baselines, coverage_baselines
 from .baselines import CaseRecord, Run, Update
 from .errors import TrtgateError
+from .profiles import files
 from .report import terminal
 from .report.columns import aligned
 from .report.sentences import duration
@@ -199,7 +200,8 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
     """
     runs = _stored_runs(folder)
     covered = coverage_baselines.case_ids(folder)
-    known = sorted({case_id for run in runs for case_id in run.cases} | covered)
+    profiles = files.stored_baselines(folder)
+    known = sorted({case_id for run in runs for case_id in run.cases} | covered | set(profiles.values()))
     for name in names:
         if not fnmatch.filter(known, name):
             raise TrtgateError(f"no baseline under {folder} has a case {name!r}; {_nearest(name, known)}")
@@ -209,6 +211,10 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
         if gone:
             baselines.remove(run.path, gone)
             lines += [f"removed from {run.path}: {case_id}" for case_id in gone]
+    for path, case_id in profiles.items():
+        if any(fnmatch.fnmatch(case_id, name) for name in names):
+            path.unlink(missing_ok=True)
+            lines.append(f"removed from {path.parent}: {case_id}")
     gone = [case_id for case_id in covered if any(fnmatch.fnmatch(case_id, name) for name in names)]
     return lines + [f"removed from {path}" for path in coverage_baselines.remove(folder, gone)]
 

@@ -217,6 +217,7 @@ def model(
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
+    profiling_verbosity: str = VERBOSITIES[-1],
     limits: Mapping[str, float | str] | None = None,
     quarantine: Quarantine | None = None,
 ) -> Any:
@@ -235,6 +236,7 @@ def model(
             min_block_sizes=(min_block_size,),
             torch_executed_ops=torch_executed_ops,
             options=options,
+            profiling_verbosity=profiling_verbosity,
             quarantine=quarantine,
         )
         return Model(name or function.__name__, function, settings, limits=limits)

@@ -79,15 +79,9 @@ def judge(profile: Profile, root: Path, key: str) -> Result:
     )
 
 
-def where(profile: Profile, root: Path, key: str) -> str:
-    """Say in which layers a case that got slower lost its time; empty when no profile of it is stored."""
-    stored = files.read_baseline(root, key, profile.case_id)
-    return "" if stored is None else sentence(compare(stored, profile))
-
-
-def where_between(base: Profile, candidate: Profile) -> str:
-    """Say in which layers a candidate lost its time against its base."""
-    return sentence(compare(base, candidate))
+def where(before: Profile, after: Profile) -> str:
+    """Say in which layers a case that got slower lost its time."""
+    return sentence(compare(before, after))
 
 
 def complaint(profile: Profile) -> str:

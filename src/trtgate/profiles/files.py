@@ -74,6 +74,11 @@ def store_baseline(root: Path, key: str, profile: Profile) -> Path:
     return path
 
 
+def stored_baselines(root: Path, key: str = "*") -> dict[Path, str]:
+    """Return the stored profiles, of one accelerator key or of all: file → case id."""
+    return {path: path.name.removesuffix(".json") for path in sorted(root.glob(f"{key}/{FOLDER}/*.json"))}
+
+
 def slim(profile: Profile) -> Profile:
     """Return a profile without what a comparison does not need: shapes of operators, most blocks, names of tensors."""
     kept = msgspec.structs.replace(profile, parts=[_slim_part(part) for part in profile.parts])

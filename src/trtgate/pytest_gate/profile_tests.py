@@ -49,18 +49,20 @@ class Profiles:
         """Say in which layers a regressed case lost its time; or why that can't be said; empty on a CPU."""
         if self._run.accelerator.kind != "gpu" or not built.case.settings.uses_tensorrt:
             return ""
-        from .. import profile_gate
-
         try:
-            if self._run.options.base is not None:
-                return f"where: {self._beside_base(built.case)}"
-            profile = self.of(built).profile
-            said = profile_gate.where(profile, self._run.options.baselines, self._run.accelerator.key)
+            beside_base = self._run.options.base is not None
+            return f"where: {self._beside_base(built.case) if beside_base else self._against_stored(built)}"
         except TrtgateError as error:
             return f"where: {error}"
-        return (
-            f"where: {said}" if said else f"where: no profile is stored to compare with: {profile_gate.RECORD_COMMAND}"
-        )
+
+    def _against_stored(self, built: BuiltCase) -> str:
+        from .. import profile_gate
+        from ..profiles import files
+
+        stored = files.read_baseline(self._run.options.baselines, self._run.accelerator.key, built.case.id)
+        if stored is None:
+            return f"no profile is stored to compare with: {profile_gate.RECORD_COMMAND}"
+        return profile_gate.where(stored, self.of(built).profile)
 
     def _beside_base(self, case: Case) -> str:
         """Profile both sides, keep the profiles for `trtgate profile diff`, and say what differs."""
@@ -72,7 +74,7 @@ class Profiles:
         folder = files.folder_of(self._run.folder / files.FOLDER, case.id)
         for name, profile in (("base", base), ("candidate", candidate)):
             files.write(folder / f"{name}.json", profile)
-        return profile_gate.where_between(base, candidate)
+        return profile_gate.where(base, candidate)
 
 
 class ProfileGate:
@@ -132,6 +134,11 @@ class ProfileEnding:
         for result in results:
             if result.verdict is profile_gate.Verdict.CHANGED:
                 terminalreporter.write_line(f"NOTICE: {result.sentence}", bold=True)
+        for case_id in self._gone():
+            terminalreporter.write_line(
+                f"NOTICE: a profile of {case_id} is stored, and the suite has no such case; what is gone for good: "
+                f"trtgate baseline remove {case_id}"
+            )
         new = [result for result in results if result.verdict is profile_gate.Verdict.NEW and not result.stored]
         if new:
             terminalreporter.write_line(
@@ -142,3 +149,9 @@ class ProfileEnding:
         if stored:
             terminalreporter.write_line(f"stored: the profiles of {stored} cases")
         terminalreporter.write_line(f"files: {os.path.dirname(results[0].folder)}/CASE/")
+
+    def _gone(self) -> list[str]:
+        from ..profiles import files
+
+        stored = files.stored_baselines(self._run.options.baselines, self._run.accelerator.key).values()
+        return sorted(set(stored) - self._run.suite.cases.keys())
