@@ -226,3 +226,17 @@ def test_names_without_tensors_leave_all_else_alone() -> None:
     part.layers = [Layer(name=layer.name, type="") for layer in resnet18_part().layers]
     attribute(part)
     assert [layer.modules for layer in part.layers if layer.evidence] == [["maxpool"], ["layer4.1.conv2"]]
+
+
+def test_operators_without_a_module_are_known_and_their_modules_are_not() -> None:
+    part = _chain()
+    part.operators = [msgspec.structs.replace(operator, module="?") for operator in part.operators]
+    part.layers = [
+        _layer("__myl_CorrRelu_myl0_0", "x", "t", [1, 8, 4, 4]),
+        _layer("__myl_FcAdd_myl0_1", "t", "output0", [1, 10]),
+    ]
+    attribute(part)
+    assert [(layer.sources, layer.modules) for layer in part.layers] == [
+        (["convolution", "relu"], []),
+        (["linear"], []),
+    ]

@@ -281,3 +281,30 @@ def test_assert_supported_takes_a_model_and_what_may_stay() -> None:
     left = ["aten.special_bessel_j0.default", "aten.max_pool2d.default"]
     with pytest.raises(AssertionError, match="rand"):
         trtgate.assert_supported(model, min_block_size=1, left=left)
+
+
+@pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
+def test_the_parts_of_a_graph_are_kept_with_the_modules_of_their_operators(frontend: str) -> None:
+    wanted = case(split, frontend, min_block_size=1, torch_executed_ops=("aten.sigmoid.default",))
+    with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad():
+        module, inputs = building.make(wanted, "cpu")
+        dry_run._ask(module, inputs, wanted.settings, torch_trt.options_of(wanted.settings), lambda _text: None)
+    (parts,) = seen.known_parts()
+    assert [part.kind for part in parts] == ["tensorrt", "pytorch", "tensorrt"]
+    assert [[op.operator for op in part.operators] for part in parts] == [
+        ["aten.convolution.default", "aten.relu.default"],
+        ["aten.sigmoid.default"],
+        ["aten.convolution.default", "aten.relu.default"],
+    ]
+    known = [["0", "1"], ["2"], ["3", "4"]] if frontend == "dynamo" else [["?", "?"], ["?"], ["?", "?"]]
+    assert [[op.module for op in part.operators] for part in parts] == known
+    first = parts[0].operators[0]
+    assert (first.shapes, first.dtypes) == ([[1, 8, 16, 16]], ["float16"])
+    assert parts[0].inputs[0] in first.inputs
+    assert parts[1].inputs == parts[0].outputs == ["relu"]
+
+
+def split() -> tuple[nn.Module, Any]:
+    """Two engines around a sigmoid, where that stays in PyTorch."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Sigmoid(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers).eval(), torch.randn(1, 3, 16, 16)

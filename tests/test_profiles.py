@@ -219,6 +219,7 @@ def test_a_part_that_could_not_be_profiled_is_named_with_its_reason() -> None:
 
 
 def test_the_published_schema_is_the_one_that_is_read() -> None:
+    """Written by `python -m trtgate.profiles.files > docs/profile.schema.json`."""
     assert json.loads((DOCS / "profile.schema.json").read_text()) == files.schema()
 
 

@@ -51,3 +51,21 @@ def test_engines_are_found_at_any_depth() -> None:
     outer[0][0].serialized_engine = b"12345"
     outer[1].serialized_engine = None  # a segment left to PyTorch
     assert torch_trt.engine_bytes(outer) == [5]
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ("layer4.1.conv2", "layer4.1.conv2"),
+        ("L['self'].layer4[1].conv2", "layer4.1.conv2"),
+        ("L['self']._modules['layer4']._modules['1'].conv2", "layer4.1.conv2"),
+        ("L['fn'].layer4", "layer4"),
+        ("", ""),
+    ],
+)
+def test_a_modules_path_is_spelt_in_one_way(said: str, path: str) -> None:
+    assert torch_trt.module_path({"whole": ("", object), "inner": (said, object)}) == path
+
+
+def test_what_came_without_a_module_is_not_the_model() -> None:
+    assert torch_trt.module_path(None) == "?"

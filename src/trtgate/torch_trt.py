@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import accelerator, coverage
 from .errors import TrtgateError, one_line
-from .profiles.record import PYTORCH, TENSORRT, Operator, Part
+from .profiles.record import PYTORCH, TENSORRT, UNKNOWN, Operator, Part
 
 if TYPE_CHECKING:
     import torch
@@ -178,8 +178,8 @@ class Observed:
 
     def __init__(self) -> None:
         self.graphs: list[coverage.Graph] = []
-        self.parts: list[Part] = []
-        """Engines and segments that stay in PyTorch, in order; without layers."""
+        self.parts: list[tuple[Part, ...]] = []
+        """Of each graph its engines and segments in PyTorch, in order; without layers."""
         self.problem = ""
 
     @contextlib.contextmanager
@@ -194,8 +194,8 @@ class Observed:
         """Return what was seen, None when it can't be trusted."""
         return None if self.problem else coverage.count(self.graphs)
 
-    def known_parts(self) -> tuple[Part, ...]:
-        """Return the parts that were seen, none when they can't be trusted."""
+    def known_parts(self) -> tuple[tuple[Part, ...], ...]:
+        """Return the parts of each graph that was seen, none when they can't be trusted."""
         return () if self.problem else tuple(self.parts)
 
 
@@ -217,6 +217,7 @@ def observing() -> Iterator[Observed]:
         with seen.noting():
             gm.graph.eliminate_dead_code()  # as both partitioners do next: what is dead runs nowhere
             seen.graphs.append(_lowered(gm))
+            seen.parts.append((_part("", gm, PYTORCH),))  # unless it is partitioned
         return support(gm, *arguments, **keywords)
 
     def see_partition(partition: Callable[..., Any]) -> Callable[..., Any]:
@@ -224,7 +225,7 @@ def observing() -> Iterator[Observed]:
             result = partition(*arguments, **keywords)
             with seen.noting():
                 seen.graphs[-1].engines = _engines(result[0])
-                seen.parts += _parts(result[0])
+                seen.parts[-1] = _parts(result[0])
             return result
 
         return wrapped
@@ -327,13 +328,13 @@ def _engine(submodule: Any) -> coverage.Engine:
     )
 
 
-def _parts(partitioned: Any) -> list[Part]:
-    """Return the parts of a partitioned graph, with their operators; a graph that is not split is one part."""
+def _parts(partitioned: Any) -> tuple[Part, ...]:
+    """Return the parts of a partitioned graph, with their operators; one that was not split is a single part."""
     split = [node for node in partitioned.graph.nodes if node.op == "call_module"]
     if not split:
-        return [_part("", partitioned, PYTORCH)]
+        return (_part("", partitioned, PYTORCH),)
     kinds = {node: TENSORRT if "_run_on_acc" in node.name else PYTORCH for node in split}
-    return [_part(node.name, getattr(partitioned, node.target), kind) for node, kind in kinds.items()]
+    return tuple(_part(node.name, getattr(partitioned, node.target), kind) for node, kind in kinds.items())
 
 
 def _part(name: str, submodule: Any, kind: str) -> Part:
@@ -364,11 +365,12 @@ def _operator(node: Any) -> Operator:
 def module_path(stack: Mapping[str, Any] | None) -> str:
     """Return the innermost module of a node's `nn_module_stack`, such as `layer4.1.conv2`; empty for the model itself.
 
-    torch.export says `layer4.1.conv2`, torch.compile `L['self'].layer4[1].conv2` or
+    UNKNOWN where there is no stack: Torch-TensorRT's `torch.compile` backend loses it. torch.export says
+    `layer4.1.conv2`, torch.compile `L['self'].layer4[1].conv2` or
     `L['self']._modules['layer4']._modules['1']`.
     """
     if not stack:
-        return ""
+        return UNKNOWN
     said = str(list(stack.values())[-1][0])
     said = re.sub(r"^L\[['\"](?:self|fn|mod)['\"]\]|^L__self___", "", said)
     said = re.sub(r"(?:\._modules)?\[['\"]?([^'\"\]]+)['\"]?\]", r".\1", said)

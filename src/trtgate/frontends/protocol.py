@@ -25,10 +25,10 @@ class CompiledModule:
     """Serialized size of each TensorRT engine."""
     coverage: Coverage | None = None
     """What the build put into engines; None where nothing goes to TensorRT."""
-    parts: tuple[Part, ...] = ()
-    """Engines and segments in PyTorch in the order of execution, without layers; empty where that is not known."""
+    parts: tuple[tuple[Part, ...], ...] = ()
+    """Of each graph its engines and segments in PyTorch, in order, without layers; empty where that is not known."""
     modules: tuple[Any, ...] = ()
-    """Modules whose submodules the parts are; empty in one that was loaded."""
+    """What each graph became: its submodules are the graph's parts. Empty in one that was loaded."""
 
 
 class Frontend(Protocol):

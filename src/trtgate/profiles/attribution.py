@@ -22,7 +22,7 @@ from functools import cached_property
 from itertools import product
 
 from . import kernel_names
-from .record import Layer, Operator, Part
+from .record import UNKNOWN, Layer, Operator, Part
 
 NAME, DATA_FLOW, MODULE = "name", "data flow", "module"
 EVIDENCE = (NAME, DATA_FLOW, MODULE)
@@ -286,7 +286,7 @@ class Attribution:
             layer.evidence = NAME if certain == named else DATA_FLOW
         operators = self._graph.nodes(certain)
         layer.sources = [operator.node for operator in operators]
-        layer.modules = list(dict.fromkeys(operator.module for operator in operators))
+        layer.modules = list(dict.fromkeys(op.module for op in operators if op.module != UNKNOWN))
         if not certain and ways:
             self._write_modules(layer, ways)
 
@@ -300,7 +300,7 @@ class Attribution:
                 operators = [op for value in set(held) for op in self._graph.moved[value] if _is_transpose(op)]
             found.append({operator.module for operator in operators})
         first = found[0]
-        if len(first) == 1 and all(modules == first for modules in found):
+        if len(first) == 1 and UNKNOWN not in first and all(modules == first for modules in found):
             layer.modules, layer.evidence = sorted(first), MODULE
 
     def _withdraw_what_is_claimed_twice(self) -> None:

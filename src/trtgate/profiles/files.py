@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -122,3 +123,7 @@ def schema() -> dict[str, Any]:
 def folder_of(root: Path, case_id: str) -> Path:
     """Return the folder of a case's files, its id made safe for a file name."""
     return root / case_id.replace(os.sep, "_")
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1))

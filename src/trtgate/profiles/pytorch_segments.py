@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..errors import TrtgateError
 from .attribution import NAME
-from .record import Layer, Operator, Part, Tensor
+from .record import UNKNOWN, Layer, Operator, Part, Tensor
 from .times import timed
 
 MARK = "trtgate:"
@@ -112,6 +112,6 @@ def _layer(node: str, operator: Operator | None) -> Layer:
         type=operator.operator,
         outputs=outputs,
         sources=[node],
-        modules=[operator.module],
+        modules=[operator.module] if operator.module != UNKNOWN else [],
         evidence=NAME,
     )

@@ -13,6 +13,8 @@ from ..accelerator import Accelerator
 
 SCHEMA = 1
 TENSORRT, PYTORCH = "tensorrt", "pytorch"
+UNKNOWN = "?"
+"""The module of an operator that came without one."""
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,7 +29,8 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Operator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operator of the lowered graph: `operator` as `aten.relu.default`, `node` its name there.
 
-    `module` is the PyTorch module that it came from, such as `layer4.1.conv2`; empty for the model itself.
+    `module` is the PyTorch module that it came from, such as `layer4.1.conv2`; empty for the model itself, `?` where
+    that is not known.
     """
 
     node: str
@@ -138,7 +141,7 @@ class Profile(msgspec.Struct, kw_only=True):
     def attributed(self) -> float:
         """The share of the layers' time whose modules are known; 0 without layers."""
         total = self.sum_us
-        known = sum(layer.median_us for _, layer in self.layers() if layer.evidence)
+        known = sum(layer.median_us for _, layer in self.layers() if layer.modules)
         return known / total if total else 0.0
 
     def layers(self) -> Iterator[tuple[Part, Layer]]:

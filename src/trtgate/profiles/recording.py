@@ -58,10 +58,8 @@ def record(
     parts that are known, or has other engines than were seen being built.
     """
     plan = plan or Plan()
-    parts = [msgspec.structs.replace(part, layers=[]) for part in inference.compiled.parts]
-    if not parts:
-        raise TrtgateError(f"case {case_id}: nothing is known of its parts; only TensorRT's frontends are profiled")
-    modules = _modules(case_id, inference, parts)
+    modules = _modules(case_id, inference)
+    parts = [part for part, _ in modules.values()]
     step("latency without a profiler")
     device_us, clock = _device_latency(inference)
     recorded = Recorded(
@@ -71,26 +69,28 @@ def record(
         ),
         information={},
     )  # fmt: skip
-    inputs = _inputs_of(modules, inference)
+    submodules = {name: module for name, (_, module) in modules.items()}
+    inputs = _inputs_of(submodules, inference)
     engines = {
-        part.name: trt_engines.Engine(modules[part.name], own=plan.own_runtime)
+        part.name: trt_engines.Engine(submodules[part.name], own=plan.own_runtime)
         for part in parts
         if part.kind == TENSORRT
     }
-    times = _time_engines(engines, inference, plan, step)
     recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
+    times = _time_engines(engines, inference, plan, step)
     for part in parts:
         step(f"profile of {part.name or 'the graph'}")
         try:
+            if part.name not in inputs:
+                raise TrtgateError("it was not called")
             if part.kind == PYTORCH:
                 pytorch_segments.profile_segment(
-                    part, modules[part.name], inputs[part.name],
+                    part, submodules[part.name], inputs[part.name],
                     warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls,
                 )  # fmt: skip
             else:
-                engine = engines[part.name]
                 recorded.information[part.name] = _profile_engine(
-                    part, engine, inputs[part.name], times.get(part.name), plan
+                    part, engines[part.name], inputs[part.name], times.get(part.name), plan
                 )
         except TrtgateError as error:
             part.problem = str(error)
@@ -99,23 +99,23 @@ def record(
     return recorded
 
 
-def _modules(case_id: str, inference: Inference, parts: list[Part]) -> dict[str, Any]:
-    """Return the submodule of every part, by name. Raises TrtgateError when one is not there."""
-    found: dict[str, Any] = {}
-    for part in parts:
-        for whole in inference.compiled.modules:
+def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
+    """Return every part and its submodule, by the part's name. Raises TrtgateError when one is not there."""
+    compiled = inference.compiled
+    if not compiled.parts or len(compiled.parts) != len(compiled.modules):
+        raise TrtgateError(f"case {case_id}: nothing is known of its parts; only TensorRT's frontends are profiled")
+    found: dict[str, tuple[Part, Any]] = {}
+    for number, (parts, whole) in enumerate(zip(compiled.parts, compiled.modules, strict=True)):
+        for part in parts:
+            name = part.name if len(compiled.parts) == 1 else f"graph_{number}{part.name}"
             try:
-                found[part.name] = whole.get_submodule(part.name)
+                found[name] = msgspec.structs.replace(part, name=name, layers=[]), whole.get_submodule(part.name)
             except AttributeError:
-                continue
-    lost = [part.name for part in parts if part.name not in found]
-    built = sum(len(trt_engines.engines_of(whole)) for whole in inference.compiled.modules)
-    wanted = sum(part.kind == TENSORRT for part in parts)
-    if lost or built != wanted:
-        raise TrtgateError(
-            f"case {case_id}: {wanted} engines were seen being built, and {built} are in the compiled module"
-            + (f"; not found: {', '.join(lost)}" if lost else "")
-        )
+                raise TrtgateError(f"case {case_id}: the compiled module has no {part.name}, which was built") from None
+    engines = sum(len(trt_engines.engines_of(whole)) for whole in compiled.modules)
+    wanted = sum(part.kind == TENSORRT for part, _ in found.values())
+    if engines != wanted:
+        raise TrtgateError(f"case {case_id}: {wanted} engines were seen being built, and it has {engines}")
     return found
 
 

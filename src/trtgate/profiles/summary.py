@@ -8,7 +8,7 @@ from ..report.columns import aligned
 from . import kernel_names
 from .attribution import MODULE
 from .layer_names import modules, shown
-from .record import Layer, Profile
+from .record import UNKNOWN, Layer, Profile
 
 TOP = 10
 
@@ -30,13 +30,13 @@ def module_times(profile: Profile) -> dict[str, float]:
     """Return module → µs of the layers that computed something of it, most first.
 
     A layer of several modules, fused, counts for those of its convolutions, matrix products and attention, which take
-    the time, and where there is none for all of them in equal shares; `?` is what could not be attributed.
+    the time, and where there is none for all of them in equal shares; UNKNOWN is what could not be attributed.
     """
     found: dict[str, float] = {}
     for part in profile.parts:
         heavy = {op.node: op.module for op in part.operators if kernel_names.is_heavy(op.operator)}
         for layer in part.layers:
-            owners = [heavy[node] for node in layer.sources if node in heavy] or layer.modules or ["?"]
+            owners = [heavy[node] for node in layer.sources if node in heavy] or layer.modules or [UNKNOWN]
             for module in owners:
                 found[module] = found.get(module, 0.0) + layer.median_us / len(owners)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
@@ -82,6 +82,6 @@ def _module_rows(profile: Profile, top: int) -> list[Sequence[str]]:
 
 
 def _modules(layer: Layer) -> str:
-    if not layer.evidence:
-        return "?"
+    if not layer.modules:
+        return UNKNOWN
     return f"somewhere in {modules([layer])}" if layer.evidence == MODULE else modules([layer])
