@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trtgate import Case, Model, Settings
+from trtgate.accelerator import Accelerator
 from trtgate.gate import Gate
 from trtgate.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
 from trtgate.worker_handle import LaunchError
@@ -15,28 +16,36 @@ CASE = Case(Model("net", lambda: None, ()), Settings(frontend="dynamo"))
 BOTH = Artifacts(base=None, candidate=None)
 
 
-def confirmed(error: LaunchError) -> tuple[dict[str, Any], list[str]]:
+def confirmed(patch: pytest.MonkeyPatch, error: LaunchError) -> tuple[dict[str, Any], list[str]]:
     """Confirm beside a kept module where measuring ends with an error; returns (what was said, the lines)."""
 
-    class Failing(Gate):
+    class Beside(Gate):
         def __init__(self) -> None:
             self.lines = []
+            self.cases_collected = [CASE]
+            self.accelerator = Accelerator(kind="gpu", name="test")
 
-        def _confirmed(self, *_arguments: Any) -> dict[str, Any]:
-            raise error
+        def pairs(self) -> Any:
+            return None
 
-    gate = Failing()
+    def fails(*_arguments: Any) -> Any:
+        raise error
+
+    patch.setattr("trtgate.gate.confirmed", fails)
+    gate = Beside()
     return gate._confirmed_beside_kept(CASE, BOTH, ["device"], lambda _step: None), gate.lines
 
 
 @pytest.mark.parametrize("error", [SideError(BASE, "can't be loaded"), DisturbedError("blocks do not count")])
-def test_a_kept_module_that_fails_leaves_the_stored_comparison(error: LaunchError) -> None:
-    said, (line,) = confirmed(error)
+def test_a_kept_module_that_fails_leaves_the_stored_comparison(
+    monkeypatch: pytest.MonkeyPatch, error: LaunchError
+) -> None:
+    said, (line,) = confirmed(monkeypatch, error)
     assert said == {}
     assert CASE.id in line
     assert str(error) in line
 
 
-def test_a_candidate_that_fails_is_its_own_fault() -> None:
+def test_a_candidate_that_fails_is_its_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SideError, match="crashed"):
-        confirmed(SideError(CANDIDATE, "crashed"))
+        confirmed(monkeypatch, SideError(CANDIDATE, "crashed"))

@@ -3,65 +3,32 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from . import baselines, evidence, judging, kept_artifacts, verdict
 from .accelerator import Accelerator
 from .base import Base
 from .baselines import CaseRecord, Run, StoredSession
+from .beside_base import BesideBase
+from .case_result import CaseResult
 from .cases import Case
 from .errors import TrtgateError
 from .judging import LimitOf
-from .metrics import EXACT, GPU_MEMORY, METRICS, SAMPLED
+from .metrics import EXACT, SAMPLED
 from .options import Options
-from .paired_gate import PairedGate, Suspicion
+from .paired_gate import Suspicion, confirmed
 from .pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
 from .profiles.record import Profile
 from .records import Build, CaseMeasurement
-from .report.sentences import about_new, sentence
-from .report.terminal import Row
+from .report.sentences import about_new
 from .run_folder import RunFolder
 from .session import Session, Step
 from .side import Side
 from .verdict import Judgement, Verdict
-from .worker_handle import LaunchError
-
-
-class CaseResult(msgspec.Struct, kw_only=True):
-    """One case's outcome: the verdict (None when nothing was to be judged) and the sentence that explains it."""
-
-    case_id: str
-    measurement: CaseMeasurement
-    verdict: Verdict | None = None
-    sentence: str = ""
-    judgements: list[Judgement] = []
-    stored: bool = False
-    """Whether the run may store it as a baseline."""
-
-    def row(self) -> Row:
-        """Return its line in the table."""
-        if not self.measurement.launches:
-            return Row(case_id=self.case_id, verdict=self.verdict, latency_us=None, judgement=None, others={})
-        primary = self.measurement.primary
-        medians = {
-            metric: math.exp(float(np.mean(verdict.log_launch_means(self.measurement.samples(metric)))))
-            for metric in self.measurement.metrics
-        }
-        judgement = next((j for j in self.judgements if j.metric == primary), None)
-        measured_us = medians.pop(primary)
-        return Row(
-            case_id=self.case_id,
-            verdict=self.verdict,
-            latency_us=measured_us if judgement is None else judgement.now,
-            judgement=judgement,
-            others=medians,
-        )
 
 
 class Gate:
@@ -217,10 +184,7 @@ class Gate:
         self._conclude(case, result, judged)
 
     def _conclude(self, case: Case, result: CaseResult, judgements: list[Judgement]) -> None:
-        primary = result.measurement.primary
-        result.judgements = judgements
-        result.verdict = verdict.case_verdict(judgements, primary)
-        result.sentence = sentence(case.id, result.verdict, judgements, primary)
+        result.conclude(judgements)
         result.stored = result.verdict is not Verdict.REGRESSED or case.id in self.accepted
 
     def _measure_again(
@@ -259,8 +223,9 @@ class Gate:
         self, case: Case, artifacts: Artifacts, metrics: list[str], step: Step
     ) -> dict[str, Judgement]:
         """Confirm in pairs; nothing is said where the kept compiled module fails: that is not the candidate's fault."""
+        suspicion = Suspicion(case_id=case.id, artifacts=artifacts, metrics=tuple(metrics))
         try:
-            return self._confirmed(case, artifacts, metrics, step)
+            return confirmed(self.pairs(), suspicion, self._limit_of(case), self.tests, step)
         except DisturbedError as error:
             reason = str(error)
         except SideError as error:
@@ -290,92 +255,18 @@ class Gate:
             self.lines.append(f"{case.id}: not measured beside the baseline's compiled module: {reason}")
         return found
 
-    def _confirmed(self, case: Case, artifacts: Artifacts, metrics: list[str], step: Step) -> dict[str, Judgement]:
-        suspicion = Suspicion(case_id=case.id, artifacts=artifacts, metrics=tuple(metrics))
-        (found,) = PairedGate(self.pairs()).confirm([suspicion], self._limit_of(case), self.tests, step)
-        return {judgement.metric: judgement for judgement in found}
-
     # Against a base
 
     def run_against_base(self, case: Case, step: Step) -> CaseResult:
-        """Build a case on both sides, measure them in turns, judge; suspects are confirmed by fresh pairs.
-
-        What the base can't do is `incomparable`; what the candidate can't do raises LaunchError.
-        """
-        empty = CaseMeasurement(case_id=case.id, launches=[])
-        result = CaseResult(case_id=case.id, measurement=empty)
-        try:
-            with self.folder.temporary(BASE, CANDIDATE) as folders:
-                self._run_against_base(case, result, folders, step)
-        except DisturbedError as error:
-            result.verdict, result.sentence = Verdict.UNDERPOWERED, f"{case.id}: {error}"
-        except SideError as error:
-            if error.side == CANDIDATE:
-                raise LaunchError(f"{case.id}: {error}") from error
-            result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: the base failed: {error}"
-        self.results[case.id] = result
-        return result
+        """Measure a case beside its base and judge it. Raises LaunchError for what the candidate can't do."""
+        beside = BesideBase(self.pairs(), self.folder, case, self._limit_of(case), self.tests, step)
+        self.results[case.id] = beside.result()
+        return self.results[case.id]
 
     def profiles_beside_base(self, case: Case, step: Step) -> tuple[Profile, Profile]:
         """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""
         found = self.pairs().profile(case.id, step)
         return found[BASE], found[CANDIDATE]
-
-    def _run_against_base(self, case: Case, result: CaseResult, folders: dict[str, Path], step: Step) -> None:
-        pair = self.pairs().resident()
-        if case.id not in self.pairs().greet(pair)[BASE]:
-            result.verdict, result.sentence = Verdict.NEW, f"{case.id}: the base has no such case"
-            return
-        step("building base and candidate")
-        built = self.pairs().build(pair, case.id, folders)
-        stored = {name: folders[name] if built[name].stored else None for name in folders}
-        artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
-        step("loading base and candidate")
-        pair = self.pairs().load_resident(case.id, artifacts)
-        screened = PairedGate(self.pairs()).screen(pair, case.id, self._limit_of(case), self.tests, step)
-        self.pairs().unload(pair)
-        screened.base.build, screened.candidate.build = built[BASE].build, built[CANDIDATE].build
-        result.measurement = screened.candidate
-        if screened.incomparable:
-            result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: {screened.incomparable}"
-            return
-        figures = [evidence.figures(measurement) for measurement in (screened.candidate, screened.base)]
-        judged = [
-            *screened.judgements,
-            *judging.counted(case, figures[0], figures[1], self._limit_of(case), self.tests),
-        ]
-        self._conclude(case, result, self._confirmed_beside_base(case, artifacts, judged, step))
-
-    def _confirmed_beside_base(
-        self, case: Case, artifacts: Artifacts, judged: list[Judgement], step: Step
-    ) -> list[Judgement]:
-        suspects = {judgement.metric for judgement in judged if judgement.verdict is Verdict.REGRESSED}
-        again: dict[str, Judgement] = {}
-        if suspects & judging.OF_THE_BUILD:
-            step("suspected: building base and candidate again in fresh processes")
-            again |= self._built_again_beside_base(case)
-        if GPU_MEMORY in suspects:
-            again |= self._loaded_again_beside_base(case, artifacts)
-        timed = [metric for metric in SAMPLED if metric in suspects]
-        if timed:
-            again |= self._confirmed(case, artifacts, timed, step)
-        return [verdict.confirm_stored(judgement, again.get(judgement.metric, judgement)) for judgement in judged]
-
-    def _built_again_beside_base(self, case: Case) -> dict[str, Judgement]:
-        (pair,) = self.pairs().start(1)
-        try:
-            with self.folder.temporary(BASE, CANDIDATE) as folders:
-                built = self.pairs().build(pair, case.id, folders)
-        finally:
-            self.pairs().end(pair)
-        now, before = (evidence.build_figures(built[name].build) for name in (CANDIDATE, BASE))
-        judged = judging.counted(case, now, before, self._limit_of(case), self.tests)
-        return {judgement.metric: judgement for judgement in judged}
-
-    def _loaded_again_beside_base(self, case: Case, artifacts: Artifacts) -> dict[str, Judgement]:
-        loaded, figure = self.pairs().load_fresh(case.id, artifacts), METRICS[GPU_MEMORY].figure
-        now, before = ({figure: float(loaded[name].gpu_memory_bytes or 0)} for name in (CANDIDATE, BASE))
-        return {j.metric: j for j in judging.counted(case, now, before, self._limit_of(case), self.tests)}
 
     # What is stored and said
 

@@ -145,6 +145,14 @@ class PairedGate:
         return judge_confirmed(metric, means, base, limit=limit, tests=tests)
 
 
+def confirmed(
+    pairs: PairSession, suspicion: Suspicion, limit_of: LimitOf, tests: int, step: Step
+) -> dict[str, Judgement]:
+    """Return what fresh pairs say of each suspected metric of one case. Raises SideError or DisturbedError."""
+    (found,) = PairedGate(pairs).confirm([suspicion], limit_of, tests, step)
+    return {judgement.metric: judgement for judgement in found}
+
+
 def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
     """Return consecutive parts of at most `size` (itertools.batched is Python 3.12's)."""
     for start in range(0, len(pairs), size):

@@ -58,12 +58,15 @@ def profile_segment(
     timed(part, [columns[node] for node in busy])
 
 
-def kernels(run: Callable[[], Any], calls: int) -> list[tuple[str, float, float]]:
-    """Return name, start and duration in µs of all kernels and copies of `calls` calls on a GPU, in order of start.
+def kernels(run: Callable[[], Any], *, warm_up: int, calls: int) -> list[tuple[str, float, float]]:
+    """Return name, start and duration in µs of all kernels and copies of `calls` warm calls on a GPU, in order of start.
 
     Without any profiler of TensorRT's: CUPTI times kernels as they run.
     """
-    with torch.no_grad(), profile(activities=_activities(on_gpu=True)) as seen:
+    for _ in range(warm_up):
+        run()
+    torch.cuda.synchronize()
+    with profile(activities=_activities(on_gpu=True)) as seen:
         for _ in range(calls):
             run()
         torch.cuda.synchronize()

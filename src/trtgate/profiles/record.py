@@ -62,7 +62,7 @@ class Layer(msgspec.Struct, kw_only=True, omit_defaults=True):
     evidence: str = ""
     """What that rests on, one of `attribution.EVIDENCE`; empty when nothing is certain."""
     blocks_us: list[float] = []
-    """Medians of blocks of consecutive warm calls, in microseconds."""
+    """Medians of blocks of consecutive warm calls, in microseconds; the C++ runtime gives means."""
     median_us: float = 0.0
     low_us: float = 0.0
     high_us: float = 0.0

@@ -190,7 +190,7 @@ def _profile_engine(
 def _break_down(profile: Profile, inference: Inference, plan: Plan) -> None:
     """Measure what lies between the sum of layers and the latency without a profiler."""
     try:
-        spans = pytorch_segments.kernels(inference, plan.calls)
+        spans = pytorch_segments.kernels(inference, warm_up=plan.warm_up, calls=plan.calls)
     except RuntimeError as error:
         profile.notes.append(f"kernels could not be traced: {one_line(error)}")
         return

@@ -15,7 +15,7 @@ from .built_case import BuiltCase
 from .run import GateRun
 
 if TYPE_CHECKING:
-    from ..gate import CaseResult
+    from ..case_result import CaseResult
     from ..quarantines import Quarantine
 
 

@@ -1,0 +1,52 @@
+"""What came of one case: what was measured, the verdict, and the sentence that explains it."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from . import verdict
+from .records import CaseMeasurement
+from .report.sentences import sentence
+from .report.terminal import Row
+from .verdict import Judgement, Verdict
+
+
+class CaseResult(msgspec.Struct, kw_only=True):
+    """One case's outcome: the verdict (None when nothing was to be judged) and the sentence that explains it."""
+
+    case_id: str
+    measurement: CaseMeasurement
+    verdict: Verdict | None = None
+    sentence: str = ""
+    judgements: list[Judgement] = []
+    stored: bool = False
+    """Whether the run may store it as a baseline."""
+
+    def conclude(self, judgements: list[Judgement]) -> None:
+        """Let the verdict follow from the judgements of all metrics, and say it."""
+        primary = self.measurement.primary
+        self.judgements = judgements
+        self.verdict = verdict.case_verdict(judgements, primary)
+        self.sentence = sentence(self.case_id, self.verdict, judgements, primary)
+
+    def row(self) -> Row:
+        """Return its line in the table."""
+        if not self.measurement.launches:
+            return Row(case_id=self.case_id, verdict=self.verdict, latency_us=None, judgement=None, others={})
+        primary = self.measurement.primary
+        medians = {
+            metric: math.exp(float(np.mean(verdict.log_launch_means(self.measurement.samples(metric)))))
+            for metric in self.measurement.metrics
+        }
+        judgement = next((j for j in self.judgements if j.metric == primary), None)
+        measured_us = medians.pop(primary)
+        return Row(
+            case_id=self.case_id,
+            verdict=self.verdict,
+            latency_us=measured_us if judgement is None else judgement.now,
+            judgement=judgement,
+            others=medians,
+        )
