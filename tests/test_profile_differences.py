@@ -271,7 +271,7 @@ def test_layers_of_two_streams_in_another_order_are_the_same() -> None:
 def test_another_tactic_is_named() -> None:
     before = h100_resnet18()
     layers = list(before.parts[0].layers)
-    layers[0] = msgspec.structs.replace(slower(layers[0], 5.0), tactic="__myl_MoveConc_0x0123456789abcdef")
+    layers[0] = msgspec.structs.replace(slower(layers[0], 5.0), tactic="__myl_CopyPad_0x0123456789abcdef")
     after = with_layers(before, layers)
     found = compare(before, after)
     assert causes(found) == [TACTICS]
@@ -280,6 +280,16 @@ def test_another_tactic_is_named() -> None:
     [told] = structural(before, after).tactics
     assert told.startswith("__myl_MoveConc: kgen __myl_MoveConc_0xc1455be378008feffc8e73982aa134dd → kgen")
     assert any("(other tactic)" in line for line in lines(found))
+
+
+def test_another_hash_of_a_generated_kernel_is_not_said_to_be_another_tactic() -> None:
+    before = h100_resnet18()
+    layers = list(before.parts[0].layers)
+    layers[0] = msgspec.structs.replace(slower(layers[0], 5.0), tactic="__myl_MoveConc_0x0123456789abcdef")
+    after = with_layers(before, layers)
+    assert structural(before, after).tactics == []
+    (change, *_) = compare(before, after).changes
+    assert (change.other_tactic, change.tactic_unseen) == (False, True)
 
 
 def test_a_tactic_without_a_name_is_never_said_to_have_changed() -> None:

@@ -59,7 +59,7 @@ def profile_segment(
 
 
 def kernels(run: Callable[[], Any], *, warm_up: int, calls: int) -> list[tuple[str, float, float]]:
-    """Return name, start and duration in µs of all kernels and copies of `calls` warm calls on a GPU, in order of start.
+    """Return name, start and duration in µs of all kernels and copies of `calls` warm calls on a GPU, by their start.
 
     Without any profiler of TensorRT's: CUPTI times kernels as they run.
     """

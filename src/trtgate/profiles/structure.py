@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -11,6 +12,7 @@ from .layer_names import SHOWN, modules, shown
 from .matching import Computed, Row, match
 from .record import Layer, Profile, Tensor
 
+GENERATED = re.compile(r"_0x[0-9a-f]{16,}$")
 UNNAMED = frozenset(("", "__myelin_CASK_STUB"))
 """What TensorRT gives for a tactic that it does not name."""
 
@@ -57,8 +59,13 @@ def structural(before: Profile, after: Profile) -> Structure:
 
 
 def is_tactic_unseen(before: Layer, after: Layer) -> bool:
-    """Whether TensorRT does not name a layer's tactic, so that another one would look the same."""
-    return before.tactic in UNNAMED or after.tactic in UNNAMED
+    """Whether TensorRT does not name a layer's tactic, so that another one would look the same.
+
+    A generated kernel is named by its layer and a hash, of which nobody says that two builds give the same.
+    """
+    if before.tactic in UNNAMED or after.tactic in UNNAMED:
+        return True
+    return GENERATED.sub("", before.tactic) == GENERATED.sub("", after.tactic) and before.tactic != after.tactic
 
 
 def has_other_tactic(before: Layer, after: Layer) -> bool:
