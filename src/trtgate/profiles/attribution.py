@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 from . import kernel_names
+from .operator_graph import Graph, TooManyError, size_of
 from .record import UNKNOWN, Layer, Operator, Part
 
 NAME, DATA_FLOW, MODULE = "name", "data flow", "module"
@@ -30,117 +30,8 @@ EVIDENCE = (NAME, DATA_FLOW, MODULE)
 
 MOST_COMBINATIONS = 64
 """Of what a layer's inputs may hold; a layer with more is left alone."""
-MOST_OPERATORS = 96
-"""On the way to one value; a layer from whose inputs more can be computed is left alone."""
-
-
-class _TooManyError(Exception):
-    """There are more possibilities than are looked at; dropping some could make a wrong one look certain."""
-
-
 OUTPUT = re.compile(r"^output(\d+)$")
 """How Torch-TensorRT names an engine's outputs."""
-
-MOVES = frozenset(
-    "view reshape _reshape_copy _unsafe_view unsqueeze squeeze expand clone contiguous permute transpose t alias "
-    "detach flatten _to_copy to lift_fresh_copy dropout".split()
-)
-"""Operators whose result holds the values of their one input, and no fewer or more of them."""
-
-
-class Graph:
-    """A part's operators by what they compute; what only moves a value along is one with it.
-
-    Values are numbered in the order of the graph, the part's inputs first.
-    """
-
-    def __init__(self, part: Part) -> None:
-        self.names: list[str] = list(part.inputs)
-        self.operators: list[Operator | None] = [None] * len(part.inputs)
-        self.takes: list[tuple[int, ...]] = [() for _ in part.inputs]
-        self.elements: list[int] = [-1] * len(part.inputs)
-        self.moved: list[list[Operator]] = [[] for _ in part.inputs]
-        self.value_of: dict[str, int] = {name: number for number, name in enumerate(part.inputs)}
-        readers = Counter(
-            (operator.inputs[0], operator.node)
-            for operator in part.operators
-            if _is_getitem(operator) and operator.inputs
-        )
-        pieces = Counter(source for source, _ in readers)
-        for operator in part.operators:
-            takes = tuple(dict.fromkeys(self.value_of[name] for name in operator.inputs if name in self.value_of))
-            if len(takes) == 1 and self._moves(operator, takes[0], pieces):
-                self.value_of[operator.node] = takes[0]
-                self.moved[takes[0]].append(operator)
-                continue
-            self.value_of[operator.node] = len(self.names)
-            self.names.append(operator.node)
-            self.operators.append(operator)
-            self.takes.append(takes)
-            self.elements.append(_elements(operator))
-            self.moved.append([])
-        self.constant = [False] * len(part.inputs)
-        for takes in self.takes[len(part.inputs) :]:
-            self.constant.append(all(self.constant[taken] for taken in takes))
-
-    def _moves(self, operator: Operator, taken: int, pieces: Mapping[str, int]) -> bool:
-        if _is_getitem(operator):
-            return pieces[operator.inputs[0]] == 1
-        if kernel_names.short(operator.operator) not in MOVES:
-            return False
-        had = self.elements[taken]
-        return had < 0 or had == _elements(operator)
-
-    @cached_property
-    def readers(self) -> list[list[int]]:
-        """Value → the values computed of it."""
-        found: list[list[int]] = [[] for _ in self.names]
-        for value, takes in enumerate(self.takes):
-            for taken in takes:
-                found[taken].append(value)
-        return found
-
-    def shape_fits(self, value: int, elements: int) -> bool:
-        """Whether a tensor of so many elements can hold a value; -1 is unknown."""
-        had = self.elements[value]
-        return had < 0 or elements < 0 or had == elements
-
-    def between(self, cut: frozenset[int], most_heavy: int) -> Iterator[tuple[int, frozenset[int]]]:
-        """Yield every value that a cut suffices to compute and that needs all of it, with what is computed on the way.
-
-        At most `most_heavy` convolutions and matrix products are on the way to a value. Raises _TooManyError when the
-        way to one is longer than MOST_OPERATORS.
-        """
-        computed: dict[int, frozenset[int]] = dict.fromkeys(cut, frozenset())
-        needed: dict[int, frozenset[int]] = {value: frozenset((value,)) for value in cut}
-        waiting = sorted({reader for value in cut for reader in self.readers[value]}, reverse=True)
-        seen = set(waiting)
-        while waiting:
-            value = waiting.pop()
-            takes = [taken for taken in self.takes[value] if not self.constant[taken]]
-            if value in cut or not all(taken in computed for taken in takes):
-                continue
-            way = frozenset((value,)).union(*(computed[taken] for taken in takes))
-            weight = sum(self._is_heavy(other) for other in way)
-            if weight > most_heavy:
-                continue
-            if len(way) > MOST_OPERATORS:
-                raise _TooManyError
-            computed[value] = way
-            needed[value] = frozenset().union(*(needed[taken] for taken in takes))
-            if needed[value] == cut:
-                yield value, way
-            fresh = [reader for reader in self.readers[value] if reader not in seen]
-            seen.update(fresh)
-            waiting = sorted({*waiting, *fresh}, reverse=True)
-
-    def _is_heavy(self, value: int) -> bool:
-        operator = self.operators[value]
-        return operator is not None and kernel_names.is_heavy(operator.operator)
-
-    def nodes(self, values: frozenset[int]) -> list[Operator]:
-        """Return the operators of values, in the order of the graph."""
-        return [operator for value in sorted(values) if (operator := self.operators[value]) is not None]
 
 
 Way = tuple[tuple[int, ...], tuple[int, ...], frozenset[int]]
@@ -199,13 +90,13 @@ class Attribution:
         try:
             for held in product(*(sorted(domain) for domain in known)):
                 ways += self._ways_from(held, layer, kernel, named)
-        except _TooManyError:
+        except TooManyError:
             ways = []
         return ways or self._possible_by_name(layer, named)
 
     def _possible_by_name(self, layer: Layer, named: frozenset[int]) -> list[Way] | None:
         """Return what a layer's own name says of its one output: the last operator that it names."""
-        fits = named and len(layer.outputs) == 1 and self._graph.shape_fits(max(named), _size(layer.outputs[0].shape))
+        fits = named and len(layer.outputs) == 1 and self._graph.shape_fits(max(named), size_of(layer.outputs[0].shape))
         return [((), (max(named),), named)] if fits else None
 
     def _ways_from(
@@ -222,14 +113,14 @@ class Attribution:
         for place, tensor in enumerate(layer.outputs):
             end = self._ends.get(tensor.name)
             for value, way in found:
-                padded = not way and 0 <= self._graph.elements[value] < _size(tensor.shape)
-                if not (padded or self._graph.shape_fits(value, _size(tensor.shape))):
+                padded = not way and 0 <= self._graph.elements[value] < size_of(tensor.shape)
+                if not (padded or self._graph.shape_fits(value, size_of(tensor.shape))):
                     continue
                 if end is not None and value != end:
                     continue
                 candidates[place].append((value, way))
         if math.prod(map(len, candidates)) > MOST_COMBINATIONS:
-            raise _TooManyError
+            raise TooManyError
         for chosen in product(*candidates):
             values = tuple(value for value, _ in chosen)
             whole = frozenset[int]().union(*(way for _, way in chosen))
@@ -327,21 +218,9 @@ def attribute(part: Part) -> None:
             layer.modules = [module for module in kernel.modules if module]
 
 
-def _is_getitem(operator: Operator) -> bool:
-    return operator.operator.endswith("getitem")
-
-
 def _is_piece(operator: Operator) -> bool:
     return kernel_names.short(operator.operator) in kernel_names.PIECES
 
 
 def _is_transpose(operator: Operator) -> bool:
     return kernel_names.short(operator.operator) in kernel_names.TRANSPOSES
-
-
-def _elements(operator: Operator) -> int:
-    return _size(operator.shapes[0]) if operator.shapes else -1
-
-
-def _size(shape: Sequence[int]) -> int:
-    return math.prod(shape) if all(size >= 0 for size in shape) else -1
