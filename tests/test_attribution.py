@@ -240,3 +240,175 @@ def test_operators_without_a_module_are_known_and_their_modules_are_not() -> Non
         (["convolution", "relu"], []),
         (["linear"], []),
     ]
+
+
+# What a reviewer found to be wrong, one by one
+
+
+def _tensor(name: str, *shape: int) -> Tensor:
+    return Tensor(name=name, shape=list(shape))
+
+
+def _op(target: str, node: str, module: str, inputs: list[str], *shape: int) -> Operator:
+    return Operator(node=node, operator=f"aten.{target}.default", module=module, inputs=inputs, shapes=[list(shape)])
+
+
+def _attributed(operators: list[Operator], *layers: tuple[str, list[Tensor], list[Tensor]]) -> list[list[str]]:
+    """Return the sources of layers; the part takes x, its last operator is its output."""
+    made = [Layer(name=name, type="", inputs=inputs, outputs=outputs) for name, inputs, outputs in layers]
+    part = Part(name="p", kind="tensorrt", layers=made, operators=operators, inputs=["x"], outputs=[operators[-1].node])
+    attribute(part)
+    return [layer.sources for layer in part.layers]
+
+
+X = _tensor("x", 1, 3, 4, 4)
+MAP = (1, 8, 4, 4)
+
+
+def test_a_layer_named_by_a_move_is_that_move() -> None:
+    operators = [
+        _op("convolution", "convolution", "patch", ["x"], *MAP),
+        _op("permute", "permute", "attention", ["convolution"], 1, 4, 4, 8),
+        _op("linear", "linear", "fc", ["permute"], 1, 4, 4, 16),
+    ]
+    name = "[SHUFFLE]-[aten_ops.permute.default]-[attention/permute]_myl0_1"
+    taken, moved = _tensor("t", *MAP), _tensor("u", 1, 4, 4, 8)
+    assert _attributed(
+        operators,
+        ("__myl_CorrAdd_myl0_0", [X], [taken]),
+        (name, [taken], [moved]),
+        ("__myl_FcAdd_myl0_2", [moved], [_tensor("output0", 1, 4, 4, 16)]),
+    ) == [["convolution"], ["permute"], ["linear"]]
+    assert _attributed(operators, (name, [], [])) == [["permute"]]
+
+
+def test_a_run_of_layers_is_more_than_its_ends() -> None:
+    operators = [
+        _op("linear", "linear", "q", ["x"], 4, 8),
+        _op("relu", "relu", "act", ["linear"], 4, 8),
+        _op("linear", "linear_1", "out", ["relu"], 4, 8),
+    ]
+    name = (
+        "{ForeignNode[[MATRIX_MULTIPLY]-[aten_ops.linear.default]-[q/linear]..."
+        "[ELEMENTWISE]-[aten_ops.linear.default]-[out/linear_1]]}"
+    )
+    whole = ["linear", "relu", "linear_1"]
+    assert _attributed(operators, (name, [_tensor("x", 4, 8)], [_tensor("output0", 4, 8)])) == [whole]
+    assert _attributed(operators, (name, [], [])) == [[]]
+
+
+def test_suffixes_of_converters_are_no_nodes() -> None:
+    operators = [_op("linear", "linear", "fc", ["x"], 4, 8), _op("relu", "relu", "act", ["linear"], 4, 8)]
+    name = (
+        "[MATRIX_MULTIPLY]-[aten_ops.linear.default]-[fc/linear_matrix_multiply] + "
+        "[ELEMENTWISE]-[aten_ops.linear.default]-[fc/linear_add_bias] + [ACTIVATION]-[aten_ops.relu.default]-[act/relu]"
+    )
+    assert _attributed(operators, (name, [_tensor("x", 4, 8)], [_tensor("output0", 4, 8)])) == [["linear", "relu"]]
+
+
+def test_a_piece_of_a_split_is_not_another_split() -> None:
+    operators = [_op("split", "split", "one", ["x"], 4, 8), _op("split", "split_1", "two", ["split"], 4, 8)]
+    name = "[SLICE]-[aten_ops.split.Tensor]-[one/split_1]"
+    assert _attributed(operators, (name, [_tensor("x", 4, 24)], [_tensor("t", 4, 8)])) == [["split"]]
+
+
+def test_a_name_that_is_nowhere_in_the_graph_proves_nothing() -> None:
+    name = "[ACTIVATION]-[aten_ops.relu.default]-[other/relu]"
+    assert _attributed([_op("relu", "relu", "act", ["x"], 4)], (name, [], [])) == [[]]
+
+
+def test_a_trifle_that_is_certain_does_not_take_the_time_of_a_convolution_that_is_not() -> None:
+    operators = [
+        _op("convolution", "a", "a", ["x"], *MAP),
+        _op("convolution", "b", "b", ["x"], *MAP),
+        _op("add", "add", "block", ["a", "b"], *MAP),
+    ]
+    first = _tensor("t", *MAP)
+    assert _attributed(
+        operators,
+        ("__myl_Corr_myl0_0", [X], [first]),
+        ("__myl_CorrAdd_myl0_1", [X, first], [_tensor("output0", *MAP)]),
+    ) == [[], []]
+
+
+def test_operators_that_were_merged_are_certain_of_none() -> None:
+    operators = [
+        _op("sigmoid", "sigmoid", "g1", ["x"], 4, 4),
+        _op("sigmoid", "sigmoid_1", "g2", ["x"], 4, 4),
+        _op("mul", "mul", "m1", ["sigmoid", "sigmoid_1"], 4, 4),
+        _op("mul", "mul_1", "m2", ["sigmoid"], 4, 4),
+        _op("cat", "cat", "c", ["mul", "mul_1"], 8, 4),
+    ]
+    merged, one, other = (_tensor(name, 4, 4) for name in "smn")
+    found = _attributed(
+        operators,
+        ("__myl_Sig_myl0_0", [_tensor("x", 4, 4)], [merged]),
+        ("__myl_Mul_myl0_1", [merged], [one]),
+        ("__myl_Mul_myl0_2", [merged], [other]),
+        ("__myl_Conc_myl0_3", [one, other], [_tensor("output0", 8, 4)]),
+    )
+    assert found[1:3] == [[], []]
+
+
+def test_two_kernels_that_seem_to_do_the_same_are_certain_of_nothing() -> None:
+    operators = [
+        _op("sub", "sub", "m1", ["x"], 4, 4),
+        _op("add", "add", "m2", ["x"], 4, 4),
+        _op("exp", "exp", "m3", ["sub"], 4, 4),
+        _op("sin", "sin", "m4", ["add"], 4, 4),
+        _op("cat", "cat", "", ["exp", "sin"], 8, 4),
+    ]
+    x, one, other = (_tensor(name, 4, 4) for name in "xtu")
+    assert _attributed(
+        operators,
+        ("__myl_Add_myl0_0", [x], [one]),  # a subtraction, as TensorRT may have it
+        ("__myl_Add_myl0_1", [x], [other]),
+        ("__myl_ExpSinConc_myl0_2", [one, other], [_tensor("output0", 8, 4)]),
+    ) == [[], [], []]
+
+
+def test_a_kernel_that_says_nothing_holds_no_input_of_another_size() -> None:
+    operators = [
+        _op("convolution", "a", "a", ["x"], *MAP),
+        _op("convolution", "b", "b", ["x"], *MAP),
+        _op("relu", "relu", "ra", ["a"], *MAP),
+        _op("sigmoid", "sigmoid", "sb", ["b"], *MAP),
+        _op("mul", "mul", "m", ["relu", "sigmoid"], *MAP),
+    ]
+    both = _tensor("t", 1, 16, 4, 4)
+    assert _attributed(operators, ("merged", [X], [both]), ("pointwise", [both], [_tensor("output0", *MAP)])) == [
+        [],
+        [],
+    ]
+
+
+def test_a_tensor_that_two_layers_write_is_not_known() -> None:
+    operators = [
+        _op("convolution", "a", "a", ["x"], *MAP),
+        _op("convolution", "b", "b", ["x"], *MAP),
+        _op("cat", "cat", "", ["a", "b"], 1, 16, 4, 4),
+        _op("relu", "relu", "r", ["cat"], 1, 16, 4, 4),
+    ]
+    found = _attributed(
+        operators,
+        ("__myl_Corr_myl0_0", [X], [_tensor("t", *MAP)]),
+        ("__myl_Corr_myl0_1", [X], [_tensor("t", *MAP)]),
+        ("kernel", [_tensor("t", 1, 16, 4, 4)], [_tensor("output0", 1, 16, 4, 4)]),
+    )
+    assert found[2] == []
+    assert found[0] == found[1] == []
+
+
+def test_a_named_layer_is_what_it_names_and_no_more() -> None:
+    operators = [
+        _op("convolution", "conv", "c", ["x"], 1, 8, 8, 8),
+        _op("max_pool2d", "max_pool2d", "p", ["conv"], *MAP),
+        _op("relu", "relu", "r", ["max_pool2d"], *MAP),
+    ]
+    between = _tensor("t", 1, 8, 8, 8)  # TensorRT has put the activation first
+    found = _attributed(
+        operators,
+        ("sm90_fprop_relu", [_tensor("x", 1, 3, 8, 8)], [between]),
+        ("[POOLING]-[aten_ops.max_pool2d.default]-[p/max_pool2d]_myl0_1", [between], [_tensor("output0", *MAP)]),
+    )
+    assert found[1] == ["max_pool2d"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 
 from . import kernel_names
@@ -47,8 +47,9 @@ class Attribution:
         self._layers = [layer for layer in part.layers if layer.outputs or layer.inputs]
         self._domains: dict[str, frozenset[int] | None] = {}
         self._ways: list[list[Way] | None] = []
-        self._kernels = [kernel_names.parse(layer) for layer in self._layers]
-        self._named = [self._values_named(kernel.nodes) for kernel in self._kernels]
+        self._operators = {operator.node: operator for operator in part.operators}
+        self._kernels = [self._kernel(layer) for layer in self._layers]
+        self._named = [self._graph.computed(kernel.nodes) for kernel in self._kernels]
 
     def apply(self) -> None:
         """Attribute every layer of the part as far as it is certain."""
@@ -58,19 +59,28 @@ class Attribution:
             self._learn(number)
         self._narrow()
         for number, layer in enumerate(self._layers):
-            self._write(layer, self._ways[number], self._named[number])
+            self._write(layer, self._kernels[number], self._ways[number], self._named[number])
         for layer in self._part.layers:
             if not (layer.inputs or layer.outputs):
-                self._write(layer, None, self._values_named(kernel_names.parse(layer).nodes))
+                kernel = self._kernel(layer)
+                self._write(layer, kernel, None, self._graph.computed(kernel.nodes))
         self._withdraw_what_is_claimed_twice()
 
-    def _values_named(self, nodes: Sequence[str]) -> frozenset[int]:
-        return frozenset(self._graph.value_of[node] for node in nodes if node in self._graph.value_of)
+    def _kernel(self, layer: Layer) -> kernel_names.Kernel:
+        """Return what a layer's name says in terms of this graph; nodes that only move values make it a move."""
+        kernel = kernel_names.resolved(kernel_names.parse(layer), self._operators)
+        return kernel._replace(moves_only=True) if kernel.nodes and not self._graph.computed(kernel.nodes) else kernel
 
     def _know_the_ends(self) -> None:
+        makers = Counter(tensor.name for layer in self._layers for tensor in layer.outputs)
+        self._shared = {name for name, makers in makers.items() if makers > 1}
         for name in self._part.inputs:
             self._domains[name] = frozenset((self._graph.value_of[name],))
         self._ends: dict[str, int] = {}
+        for layer in self._layers:
+            for tensor in layer.inputs:
+                if tensor.name in self._part.inputs:
+                    self._graph.elements[self._graph.value_of[tensor.name]] = size_of(tensor.shape)
         for layer in self._layers:
             for tensor in layer.outputs:
                 match = OUTPUT.match(tensor.name)
@@ -113,7 +123,7 @@ class Attribution:
         for place, tensor in enumerate(layer.outputs):
             end = self._ends.get(tensor.name)
             for value, way in found:
-                padded = not way and 0 <= self._graph.elements[value] < size_of(tensor.shape)
+                padded = kernel.moves_only and not way and 0 <= self._graph.elements[value] < size_of(tensor.shape)
                 if not (padded or self._graph.shape_fits(value, size_of(tensor.shape))):
                     continue
                 if end is not None and value != end:
@@ -131,7 +141,7 @@ class Attribution:
         layer, ways = self._layers[number], self._ways[number]
         for place, tensor in enumerate(layer.outputs):
             held = None if ways is None else frozenset(values[place] for _, values, _ in ways)
-            self._domains[tensor.name] = held or None
+            self._domains[tensor.name] = None if tensor.name in self._shared else held or None
 
     def _narrow(self) -> None:
         """Strike out possibilities that no neighbour allows, until nothing changes."""
@@ -164,30 +174,31 @@ class Attribution:
         changed = []
         for place, tensor in enumerate(tensors):
             held = frozenset((*way[0], *way[1])[place] for way in kept)
-            if kept and held != allowed[place]:
+            if kept and held != allowed[place] and tensor.name not in self._shared:
                 self._domains[tensor.name] = held
                 changed.append(tensor.name)
         return changed
 
-    def _write(self, layer: Layer, ways: list[Way] | None, named: frozenset[int]) -> None:
+    def _write(self, layer: Layer, kernel: kernel_names.Kernel, ways: list[Way] | None, named: frozenset[int]) -> None:
         certain = frozenset.intersection(*(whole for _, _, whole in ways)) if ways else named
-        if certain and ways and all(whole == certain for _, _, whole in ways):
-            layer.evidence = NAME if named == certain else DATA_FLOW
-        elif certain:
-            layer.evidence = NAME if certain == named else DATA_FLOW
-        operators = self._graph.nodes(certain)
+        if ways and self._graph.has_heavy(frozenset[int]().union(*(whole for _, _, whole in ways)) - certain):
+            certain = frozenset()  # what takes the time is not certain
+        moves = [node for node in kernel.nodes if self._graph.only_moves(node)]
+        nodes = {operator.node for operator in self._graph.nodes(certain)} | set(moves)
+        operators = [operator for operator in self._part.operators if operator.node in nodes] if nodes else []
         layer.sources = [operator.node for operator in operators]
         layer.modules = list(dict.fromkeys(op.module for op in operators if op.module != UNKNOWN))
-        if not certain and ways:
-            self._write_modules(layer, ways)
+        if operators:
+            layer.evidence = NAME if certain == named else DATA_FLOW
+        elif ways:
+            self._write_modules(layer, kernel, ways)
 
-    def _write_modules(self, layer: Layer, ways: list[Way]) -> None:
+    def _write_modules(self, layer: Layer, kernel: kernel_names.Kernel, ways: list[Way]) -> None:
         """Several possibilities, or a value that is only transposed: certain may be the module alone."""
-        transposes = kernel_names.parse(layer).transposes
         found = []
         for held, _, whole in ways:
             operators = self._graph.nodes(whole)
-            if not whole and transposes:
+            if not whole and kernel.transposes:
                 operators = [op for value in set(held) for op in self._graph.moved[value] if _is_transpose(op)]
             found.append({operator.module for operator in operators})
         first = found[0]
@@ -195,11 +206,17 @@ class Attribution:
             layer.modules, layer.evidence = sorted(first), MODULE
 
     def _withdraw_what_is_claimed_twice(self) -> None:
-        """No convolution or matrix product is computed twice: layers that claim the same one are all uncertain."""
+        """No product is computed twice, and no two layers do the same: what several claim is certain of none."""
         heavy = {op.node for op in self._part.operators if kernel_names.is_heavy(op.operator)}
-        claims = Counter(node for layer in self._layers for node in layer.sources if node in heavy)
-        for layer in self._layers:
-            if layer.evidence == DATA_FLOW and any(claims[node] > 1 for node in layer.sources):
+        claims = Counter(node for layer in self._part.layers for node in layer.sources if node in heavy)
+        alike = Counter(tuple(layer.sources) for layer in self._layers)
+        made = Counter(value for ways in self._ways for value in _made(ways))
+        for layer, ways in zip(self._layers, self._ways, strict=True):
+            if layer.evidence == DATA_FLOW and (
+                alike[tuple(layer.sources)] > 1
+                or any(claims[node] > 1 for node in layer.sources)
+                or any(made[value] > 1 for value in _made(ways))
+            ):
                 layer.sources, layer.modules, layer.evidence = [], [], ""
 
 
@@ -212,10 +229,18 @@ def attribute(part: Part) -> None:
         Attribution(part).apply()
         return
     for layer in part.layers:
-        kernel = kernel_names.parse(layer)
-        if kernel.nodes:
-            layer.sources, layer.evidence = list(kernel.nodes), NAME
-            layer.modules = [module for module in kernel.modules if module]
+        said = kernel_names.parse(layer).said
+        if said:
+            layer.sources, layer.evidence = [one.text for one in said], NAME
+            layer.modules = list(dict.fromkeys(one.module for one in said if one.module))
+
+
+def _made(ways: list[Way] | None) -> set[int]:
+    """Return the values that a layer is certain to compute and hand on."""
+    if not ways or len(ways) > 1:
+        return set()
+    (_, values, whole) = ways[0]
+    return set(values) & whole
 
 
 def _is_piece(operator: Operator) -> bool:

@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from .record import Layer, Operator
+from .record import UNKNOWN, Layer, Operator
 
-LAYER = re.compile(r"\[[^\[\]]+\]-\[[^\[\]]+\]-\[([^\[\]]+)\]")
+LAYER = re.compile(r"\[[^\[\]]+\]-\[([^\[\]]+)\]-\[(?:([^\[\]]*)/)?([^\[\]/]+)\]")
+RUN = ("ForeignNode", "...")
+"""What a name has that gives the first and the last of a run of layers, and leaves out those between."""
 FUSED = re.compile(r"^__myl_(?:bb\d+_\d+_)?([A-Za-z0-9]+?)(?:_myl\d+_\d+)?$")
 WORD = re.compile(r"[A-Z][a-z0-9]*")
 ATTENTION = "mha"
@@ -83,11 +85,20 @@ def is_heavy(operator: str) -> bool:
     return short(operator) in HEAVY
 
 
+class Said(NamedTuple):
+    """One layer of Torch-TensorRT's network as a name has it, such as aten_ops.linear.default, fc, linear_add_bias."""
+
+    target: str
+    module: str
+    text: str
+
+
 class Kernel(NamedTuple):
     """What a layer's name says. `terms` is None where it lists no operations."""
 
+    said: tuple[Said, ...] = ()
     nodes: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
+    """What is said, as nodes of the graph."""
     terms: Counter[str] | None = None
     most_heavy: int = ANY
     moves_only: bool = False
@@ -96,12 +107,12 @@ class Kernel(NamedTuple):
     @property
     def may_move(self) -> bool:
         """Whether it may do nothing but move values along; of a kernel that says nothing, that is possible too."""
-        return self.moves_only or (self.terms is None and not self.nodes)
+        return self.moves_only or (self.terms is None and not self.said)
 
     def fits(self, operators: Sequence[Operator]) -> bool:
         """Whether operators can be what the kernel computes: each operation of the one is found in the other."""
         if self.nodes:
-            return not any(is_heavy(operator.operator) and operator.node not in self.nodes for operator in operators)
+            return all(op.node in self.nodes or short(op.operator) in PIECES for op in operators)
         if self.terms is None:
             return True
         least: Counter[str] = Counter()
@@ -123,11 +134,13 @@ class Kernel(NamedTuple):
 
 def parse(layer: Layer) -> Kernel:
     """Return what a layer's name, and its metadata where TensorRT keeps it, say."""
-    said = list(dict.fromkeys(LAYER.findall(layer.name) or LAYER.findall(layer.metadata)))
-    if said:
-        pairs = [text.rpartition("/") for text in said]
-        nodes = tuple(dict.fromkeys(node for _, _, node in pairs))
-        return Kernel(nodes, tuple(dict.fromkeys(module for module, _, _ in pairs)), most_heavy=len(nodes))
+    is_run = any(mark in layer.name for mark in RUN)
+    found = [] if is_run else LAYER.findall(layer.name)
+    found = found or LAYER.findall(layer.metadata)
+    if found:
+        return Kernel(tuple(dict.fromkeys(Said(*parts) for parts in found)))
+    if is_run:
+        return Kernel()
     if ATTENTION in layer.name:
         return Kernel(most_heavy=3)
     if layer.name.startswith(COPY):
@@ -137,6 +150,37 @@ def parse(layer: Layer) -> Kernel:
         return Kernel()
     terms = _terms(match[1])
     return Kernel(terms=terms, most_heavy=terms["product"], moves_only=set(terms) <= MOVING, transposes="tra" in terms)
+
+
+def resolved(kernel: Kernel, operators: Mapping[str, Operator]) -> Kernel:
+    """Return the kernel with the nodes of the graph that its name means; one that says nothing where any is not found.
+
+    Converters put suffixes behind a node's name (`linear_add_bias`, `split_1`), and nodes are numbered alike: the
+    longest node that the text begins with, of the same operator and module, is meant.
+    """
+    found = [_operator(said, operators) for said in kernel.said]
+    nodes = tuple(dict.fromkeys(operator.node for operator in found if operator is not None))
+    if None in found:
+        return Kernel()
+    return kernel._replace(nodes=nodes, most_heavy=len(nodes) if nodes else kernel.most_heavy)
+
+
+def _operator(said: Said, operators: Mapping[str, Operator]) -> Operator | None:
+    text = said.text
+    while text:
+        operator = operators.get(text)
+        if operator is not None and _means(said, operator):
+            return operator
+        text = text.rpartition("_")[0]
+    return None
+
+
+def _means(said: Said, operator: Operator) -> bool:
+    known = said.module and operator.module != UNKNOWN
+    same_module = not known or operator.module == said.module or operator.module.startswith(f"{said.module}.")
+    wanted, name = short(said.target), short(operator.operator)
+    fused = "_scaled_dot_product_"
+    return same_module and (wanted == name or (wanted.startswith(fused) and name.startswith(fused)))
 
 
 @lru_cache(maxsize=4096)

@@ -109,6 +109,19 @@ class Graph:
             seen.update(fresh)
             waiting = sorted({*waiting, *fresh}, reverse=True)
 
+    def computed(self, nodes: Sequence[str]) -> frozenset[int]:
+        """Return the values that nodes compute; those that only move one along compute none."""
+        return frozenset(self.value_of[node] for node in nodes if node in self.value_of and not self.only_moves(node))
+
+    def only_moves(self, node: str) -> bool:
+        """Whether a node hands on the values of another one."""
+        operator = self.operators[self.value_of[node]] if node in self.value_of else None
+        return operator is None or operator.node != node
+
+    def has_heavy(self, values: frozenset[int]) -> bool:
+        """Whether a convolution, a matrix product or attention is among values."""
+        return any(self._is_heavy(value) for value in values)
+
     def _is_heavy(self, value: int) -> bool:
         operator = self.operators[value]
         return operator is not None and kernel_names.is_heavy(operator.operator)
