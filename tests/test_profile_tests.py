@@ -154,6 +154,8 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     bench.run.progress = lambda _case_id: contextlib.nullcontext(lambda _text: None)
     bench.run.gate = SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))
     assert "tactics changed" in bench.run.profiles.where(bench.built)
+    bench.run.gate = None  # whatever goes wrong, the regression must be told
+    assert bench.run.profiles.where(bench.built).startswith("where: ")
     bench.run.accelerator = SimpleNamespace(kind="cpu")
     assert bench.run.profiles.where(bench.built) == ""
 

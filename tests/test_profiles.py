@@ -18,7 +18,7 @@ from trtgate.errors import TrtgateError
 from trtgate.profile_gate import Verdict
 from trtgate.profiles import checks, files, summary
 from trtgate.profiles.engine_information import bindings_of, dtype_of, in_order, layers_of
-from trtgate.profiles.record import Layer, Part, Profile
+from trtgate.profiles.record import Layer, Part, Profile, Tensor
 from trtgate.profiles.times import timed
 
 from .profile_data import H100, resnet18_information, resnet18_profile
@@ -79,7 +79,13 @@ def test_layers_stand_in_the_order_in_which_they_ran() -> None:
 
 @pytest.mark.parametrize(
     ("information", "verbosity"),
-    [({"Layers": [{"Name": "a"}]}, "detailed"), ({"Layers": ["a"]}, "layer_names_only"), ({"Layers": []}, "none")],
+    [
+        ({"Layers": [{"Name": "a"}]}, "detailed"),
+        ({"Layers": ["a"]}, "layer_names_only"),
+        ({"Layers": ["0", "1"]}, "none"),
+        ({"Layers": []}, "none"),
+        ({}, "none"),
+    ],
 )
 def test_the_verbosity_an_engine_was_built_with(information: Any, verbosity: str) -> None:
     assert trt_engines.verbosity_of(information) == verbosity
@@ -106,6 +112,18 @@ def test_what_a_profiler_was_told_is_split_into_calls(names: list[str], calls: i
 def test_other_layers_at_another_call_are_refused(names: str) -> None:
     with pytest.raises(TrtgateError, match="not the same ones each time"):
         trt_engines._split([(name, 1.0) for name in names], 2)
+
+
+def test_a_call_that_could_not_be_read_is_a_problem_of_its_engine_alone() -> None:
+    times = trt_engines.LayerTimes()
+    times.calls, times.problem = [[("a", 1.0)]], "the C++ runtime wrote no profile"
+    with pytest.raises(TrtgateError, match="wrote no profile"):
+        times.blocks_us(1)
+
+
+def test_an_engine_that_remembers_nothing_says_nothing() -> None:
+    silent: Any = SimpleNamespace(serialized_engine=b"", get_layer_info=lambda: " ")
+    assert trt_engines.Engine(silent).information() == {}
 
 
 def test_blocks_are_medians_of_consecutive_calls() -> None:
@@ -206,7 +224,25 @@ def test_layers_that_do_not_add_up_to_the_latency_are_noticed() -> None:
     profile = resnet18_profile()
     profile.device_us = 20.0
     (problem,) = checks.problems(profile)
-    assert "times the device latency" in problem
+    assert "at a device latency of 20.0 µs" in problem
+    profile.device_us = 2000.0
+    (problem,) = checks.problems(profile)
+    assert "1000 to 4240 µs are believable" in problem
+
+
+def test_a_tensor_that_is_written_twice_is_in_order() -> None:
+    def layer(name: str, taken: str, made: str) -> Layer:
+        return Layer(name=name, type="", inputs=[Tensor(name=taken)], outputs=[Tensor(name=made)])
+
+    part = Part(name="p", kind="tensorrt", layers=[layer("a", "x", "t"), layer("b", "t", "u"), layer("c", "u", "t")])
+    timed(part, [[1.0]] * 3)
+    assert checks._of_part(part) == []
+
+
+def test_a_segment_that_only_moves_values_takes_no_time_and_is_fine() -> None:
+    profile = resnet18_profile()
+    profile.parts.append(Part(name="_run_on_gpu_1", kind="pytorch", layers=[]))
+    assert checks.problems(profile) == []
 
 
 def test_a_part_that_could_not_be_profiled_is_named_with_its_reason() -> None:
@@ -253,6 +289,13 @@ def test_a_profile_of_another_schema_is_refused(tmp_path: Path) -> None:
     files.write(tmp_path / "profile.json", profile)
     with pytest.raises(TrtgateError, match="has schema 99"):
         files.read(tmp_path / "profile.json")
+
+
+def test_an_engine_without_details_has_no_files_for_trex(tmp_path: Path) -> None:
+    profile = resnet18_profile()
+    profile.parts[0].verbosity = "layer_names_only"
+    written = files.write_folder(tmp_path, profile, {profile.parts[0].name: {"Layers": ["a"]}})
+    assert [path.name for path in written] == ["profile.json", "trace.json"]
 
 
 def test_a_baseline_keeps_what_a_comparison_needs_and_is_small(tmp_path: Path) -> None:

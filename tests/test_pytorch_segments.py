@@ -32,7 +32,7 @@ def test_every_operator_is_a_layer_with_its_module() -> None:
     ]
     part = Part(name="_run_on_gpu_1", kind=PYTORCH, layers=[], operators=operators)
     inputs = (torch.randn(64, 64), torch.randn(64, 64))
-    profile_segment(part, module, inputs, warm_up=2, blocks=6, calls=2)
+    profile_segment(part, module, inputs, on_gpu=False, warm_up=2, blocks=6, calls=2)
     assert [layer.name for layer in part.layers] == nodes
     assert [layer.modules for layer in part.layers] == [[f"m.{name}"] for name in nodes]
     assert all(len(layer.blocks_us) == 6 and layer.median_us > 0 for layer in part.layers)

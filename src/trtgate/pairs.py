@@ -272,11 +272,14 @@ class PairSession:
             return pair.build(case_id, folders)
 
     def profile(self, case_id: str, step: Step) -> dict[str, Profile]:
-        """Profile a case on either side. Raises SideError; the pair is ended then."""
-        pair = self.resident()
-        with self._ending(pair), self.device(step):
-            step("profiling base and candidate")
-            return pair.profile(case_id)
+        """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
+        (pair,) = self.start(1)
+        try:
+            with self.device(step):
+                step("profiling base and candidate")
+                return pair.profile(case_id)
+        finally:
+            self.end(pair)
 
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""

@@ -329,10 +329,15 @@ def _engine(submodule: Any) -> coverage.Engine:
 
 
 def _parts(partitioned: Any) -> tuple[Part, ...]:
-    """Return the parts of a partitioned graph, with their operators; one that was not split is a single part."""
+    """Return the parts of a partitioned graph, with their operators; one that was not split is a single part.
+
+    Empty when not everything is in a part.
+    """
     split = [node for node in partitioned.graph.nodes if node.op == "call_module"]
     if not split:
         return (_part("", partitioned, PYTORCH),)
+    if any(node.op == "call_function" and not node.name.startswith("getitem") for node in partitioned.graph.nodes):
+        return ()  # the global partitioner leaves what stays in PyTorch between the engines
     kinds = {node: TENSORRT if "_run_on_acc" in node.name else PYTORCH for node in split}
     return tuple(_part(node.name, getattr(partitioned, node.target), kind) for node, kind in kinds.items())
 

@@ -88,6 +88,8 @@ class Engine:
     def information(self) -> Any:
         """Return what TensorRT's inspector says, parsed. Raises TrtgateError when that is no JSON."""
         said = self._module.get_layer_info()
+        if not said.strip():
+            return {}
         try:
             return json.loads(said)
         except ValueError as error:
@@ -106,8 +108,8 @@ def engines_of(module: Any) -> dict[str, Engine]:
 def verbosity_of(information: Any) -> str:
     """Return the verbosity that an engine was built with, as its inspector shows it."""
     layers = information.get("Layers") if isinstance(information, dict) else None
-    if not layers:
-        return VERBOSITIES[0]
+    if not layers or all(isinstance(layer, str) and layer.isdecimal() for layer in layers):
+        return VERBOSITIES[0]  # then layers are numbered
     return VERBOSITIES[2] if isinstance(layers[0], dict) else VERBOSITIES[1]
 
 
@@ -116,12 +118,16 @@ class LayerTimes:
 
     def __init__(self) -> None:
         self.calls: list[Times] = []
+        self.problem = ""
+        """Why a call could not be read."""
 
     def blocks_us(self, blocks: int) -> tuple[list[str], list[list[float]]]:
         """Return layer names in order, and for each the medians of `blocks` runs of consecutive calls.
 
         Raises TrtgateError when no layer was reported, or other layers at another call.
         """
+        if self.problem:
+            raise TrtgateError(self.problem)
         names = [name for name, _ in self.calls[0]] if self.calls else []
         if not names:
             raise TrtgateError("TensorRT's profiler reported no layer")
@@ -176,7 +182,10 @@ def _python_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
         import torch
 
         torch.cuda.synchronize()
-        times.calls += _split(profiler.times, calls)
+        try:
+            times.calls += _split(profiler.times, calls)
+        except TrtgateError as error:
+            times.problem = str(error)
 
     found._end.append(end)
     try:
@@ -198,9 +207,10 @@ def _cpp_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
             import torch
 
             torch.cuda.synchronize()
-            files = sorted(Path(folder).rglob("*execution_profile*"))
+            files = sorted(Path(folder).rglob("*exec*_profile.trace"))  # execution; older ones: exectuion
             if not files:
-                raise TrtgateError("the C++ runtime wrote no profile")
+                times.problem = "the C++ runtime wrote no profile"
+                return
             times.calls.append(parse_cpp_profile(files[0].read_text(encoding="utf-8", errors="replace")))
 
         found._begin.append(begin)
@@ -237,19 +247,35 @@ class OwnRuntime:
     def _bind(self, input_names: Sequence[str], inputs: Sequence[torch.Tensor]) -> list[Any]:
         import torch
 
+        if len(input_names) != len(inputs) or not all(isinstance(value, torch.Tensor) for value in inputs):
+            raise TrtgateError(f"the engine takes {len(input_names)} tensors, and was called with something else")
         kept = [value.contiguous() for value in inputs]
         for name, value in zip(input_names, kept, strict=True):
-            self._context.set_input_shape(name, tuple(value.shape))
-            self._context.set_tensor_address(name, value.data_ptr())
+            if self._engine.is_shape_inference_io(name) or not value.numel():
+                raise TrtgateError(f"the engine's input {name!r} is a shape or empty: not run by our own runtime")
+            wanted = _torch_dtype(self._engine.get_tensor_dtype(name))
+            if value.dtype != wanted:
+                raise TrtgateError(f"the engine's input {name!r} is {wanted}, and was called with {value.dtype}")
+            self._checked(self._context.set_input_shape(name, tuple(value.shape)), name)
+            self._checked(self._context.set_tensor_address(name, value.data_ptr()), name)
         for number in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(number)
             if name in input_names:
                 continue
             shape = tuple(self._context.get_tensor_shape(name))
+            if any(size < 0 for size in shape):
+                raise TrtgateError(
+                    f"the size of the engine's output {name!r} depends on data: not run by our own runtime"
+                )
             output = torch.empty(shape, dtype=_torch_dtype(self._engine.get_tensor_dtype(name)), device="cuda")
-            self._context.set_tensor_address(name, output.data_ptr())
+            self._checked(self._context.set_tensor_address(name, output.data_ptr()), name)
             kept.append(output)
         return kept
+
+    @staticmethod
+    def _checked(taken: bool, name: str) -> None:
+        if not taken:
+            raise TrtgateError(f"TensorRT refused the shape or address of {name!r}")
 
     def profile(self, *, warm_up: int, calls: int) -> LayerTimes:
         """Run and return the times of every warm call."""
@@ -258,6 +284,7 @@ class OwnRuntime:
         profiler, times = _profiler(), LayerTimes()
         self._context.profiler = profiler
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         for number in range(warm_up + calls):
             if number == warm_up:
                 profiler.times.clear()

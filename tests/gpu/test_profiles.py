@@ -13,6 +13,7 @@ from trtgate import building
 from trtgate.accelerator import detect
 from trtgate.cases import Case, Settings
 from trtgate.profiles import checks, files, recording
+from trtgate.profiles.layer_names import normalised
 from trtgate.profiles.record import PYTORCH, TENSORRT, Profile
 from trtgate.profiles.recording import Plan, Recorded
 
@@ -48,6 +49,11 @@ def record(factory: object, *, own: bool = False, **settings: object) -> Recorde
     return recording.record(case.id, inference, detect(), lambda _step: None, Plan(own_runtime=own))
 
 
+def names_of(profile: Profile) -> list[str]:
+    """Names without what differs between builds, signals and waits left out."""
+    return [normalised(layer.name) for _, layer in profile.layers() if not layer.name.startswith("__mye")]
+
+
 def by_name(profile: Profile) -> dict[str, float]:
     return {layer.name: layer.median_us for _, layer in profile.layers()}
 
@@ -73,7 +79,7 @@ def test_all_runtimes_give_the_same_layers_and_about_the_same_times() -> None:
     }
     assert found["cpp"].runtime in ("cpp", "own")
     assert found["own"].runtime == "own"
-    names = {who: sorted(name.split("_myl")[0] for name in by_name(profile)) for who, profile in found.items()}
+    names = {who: sorted(names_of(profile)) for who, profile in found.items()}
     assert names["cpp"] == names["python"] == names["own"]
     sums = {who: profile.sum_us for who, profile in found.items()}
     assert max(sums.values()) / min(sums.values()) < 1.3, sums
@@ -86,9 +92,7 @@ def test_verbosity_does_not_change_the_engine() -> None:
     assert [profile.parts[0].verbosity for profile in found.values()] == list(found)
     latencies = [profile.device_us or 0.0 for profile in found.values()]
     assert max(latencies) / min(latencies) < 1.02, latencies
-    names = {name: [n.split("_myl")[0] for n in by_name(profile)] for name, profile in found.items()}
-    plain = [name for name in names["detailed"] if not name.startswith("__mye")]
-    assert [name for name in names["layer_names_only"] if not name.startswith("__mye")] == plain
+    assert names_of(found["layer_names_only"]) == names_of(found["detailed"])
 
 
 def test_two_engines_and_a_segment_in_pytorch() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ..cases import VERBOSITIES
 from ..errors import TrtgateError, one_line
 from ..files import locked, write_json
 from . import trace, trex
@@ -42,7 +43,7 @@ def write(path: Path, profile: Profile) -> None:
 
 
 def write_folder(folder: Path, profile: Profile, information: dict[str, Any]) -> list[Path]:
-    """Write everything there is of a case: the profile, a trace, and TREx's four files for every engine.
+    """Write everything there is of a case: the profile, a trace, and TREx's four files for every detailed engine.
 
     `information` is the inspector's JSON by part. Raises TrtgateError when something can't be written.
     """
@@ -50,15 +51,14 @@ def write_folder(folder: Path, profile: Profile, information: dict[str, Any]) ->
     write(written[0], profile)
     trace.write(profile, written[1])
     for part in profile.parts:
-        described = information.get(part.name)
-        if part.kind == TENSORRT and isinstance(described, dict) and not part.problem:
-            written += trex.write(profile, part, described, folder, part.name)
+        if part.kind == TENSORRT and part.verbosity == VERBOSITIES[-1] and part.name in information:
+            written += trex.write(profile, part, information[part.name], folder, part.name)
     return written
 
 
 def baseline_path(root: Path, key: str, case_id: str) -> Path:
     """Return where the profile of a case is kept for an accelerator key."""
-    return root / key / FOLDER / f"{case_id}.json"
+    return root / key / FOLDER / f"{_file_name(case_id)}.json"
 
 
 def read_baseline(root: Path, key: str, case_id: str) -> Profile | None:
@@ -122,7 +122,11 @@ def schema() -> dict[str, Any]:
 
 def folder_of(root: Path, case_id: str) -> Path:
     """Return the folder of a case's files, its id made safe for a file name."""
-    return root / case_id.replace(os.sep, "_")
+    return root / _file_name(case_id)
+
+
+def _file_name(case_id: str) -> str:
+    return case_id.replace(os.sep, "_")
 
 
 if __name__ == "__main__":

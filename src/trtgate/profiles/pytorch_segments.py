@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,13 @@ from .attribution import NAME
 from .record import UNKNOWN, Layer, Operator, Part, Tensor
 from .times import timed
 
+os.environ.setdefault("TEARDOWN_CUPTI", "0")  # else a second trace of a process may hold nothing of the GPU
 MARK = "trtgate:"
+MEASURED = f"{MARK}measured"
+THROWN_AWAY = 3
+"""Calls at the begin of a trace that are not counted: CUPTI of CUDA 12.6 to 13.0 loses the first kernels of a trace."""
+MOST_RANGES = 20_000
+"""Of one trace; each takes some µs to read."""
 COPIES = ("Memcpy", "Memset")
 
 
@@ -28,32 +35,37 @@ class _Marked(torch.fx.Interpreter):
 
 
 def profile_segment(
-    part: Part, module: torch.fx.GraphModule, inputs: Sequence[Any], *, warm_up: int, blocks: int, calls: int
-) -> None:
+    part: Part, module: torch.fx.GraphModule, inputs: Sequence[Any],
+    *, on_gpu: bool, warm_up: int, blocks: int, calls: int,
+) -> None:  # fmt: skip
     """Give a part in PyTorch its layers: an operator each, those that take no time on the device left out.
 
     Times are those of the kernels that an operator launched, in µs of one call; on a CPU the operator's own. Each of
-    `blocks` is the median of `calls` warm calls. Raises TrtgateError when nothing was seen of the device.
+    `blocks` is the median of `calls` warm calls, of fewer where there are very many operators. Raises TrtgateError when
+    the device can't be seen.
     """
-    on_gpu = any(value.is_cuda for value in inputs if isinstance(value, torch.Tensor))
+    nodes = [node.name for node in module.graph.nodes if node.op == "call_function"]
+    calls = max(1, min(calls, MOST_RANGES // (blocks * max(1, len(nodes)))))
     marked = _Marked(module)
     with torch.no_grad():
         for _ in range(warm_up):
             marked.run(*inputs)
         with profile(activities=_activities(on_gpu=on_gpu)) as seen:
+            if on_gpu:
+                torch.ones(1, device="cuda").add_(1)  # a kernel that must be seen
             for _ in range(blocks * calls):
                 marked.run(*inputs)
+    events = list(seen.events() or ())
+    if on_gpu and not any(event.device_type == DeviceType.CUDA for event in events):
+        raise TrtgateError("torch.profiler saw no kernel: is CUPTI allowed to trace on this machine?")
     times: dict[str, list[float]] = {}
-    for event in seen.events() or ():
+    for event in events:
         if event.name.startswith(MARK) and event.device_type == DeviceType.CPU:
             spent = event.device_time_total if on_gpu else event.cpu_time_total
             times.setdefault(event.name.removeprefix(MARK), []).append(float(spent))
     described = {operator.node: operator for operator in part.operators}
-    nodes = [node.name for node in module.graph.nodes if node.op == "call_function"]
     columns = {node: _blocks(times.get(node, []), blocks, calls) for node in nodes}
     busy = [node for node in nodes if any(columns[node])]
-    if nodes and not busy:
-        raise TrtgateError("torch.profiler saw no kernel of it: is CUPTI allowed to trace on this machine?")
     part.layers = [_layer(node, described.get(node)) for node in busy]
     timed(part, [columns[node] for node in busy])
 
@@ -67,13 +79,23 @@ def kernels(run: Callable[[], Any], *, warm_up: int, calls: int) -> list[tuple[s
         run()
     torch.cuda.synchronize()
     with profile(activities=_activities(on_gpu=True)) as seen:
-        for _ in range(calls):
+        for _ in range(THROWN_AWAY):
             run()
         torch.cuda.synchronize()
+        with record_function(MEASURED):
+            for _ in range(calls):
+                run()
+            torch.cuda.synchronize()
+    events = list(seen.events() or ())
+    begins = [e.time_range.start for e in events if e.name == MEASURED and e.device_type == DeviceType.CPU]
     found = [
         (event.name, float(event.time_range.start), float(event.time_range.elapsed_us()))
-        for event in seen.events() or ()
-        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        for event in events
+        if event.device_type == DeviceType.CUDA
+        and event.name != MEASURED
+        and not getattr(event, "is_user_annotation", False)
+        and begins
+        and event.time_range.start >= begins[0]
     ]
     return sorted(found, key=lambda kernel: kernel[1])
 

@@ -86,7 +86,7 @@ def record(
             if part.kind == PYTORCH:
                 pytorch_segments.profile_segment(
                     part, submodules[part.name], inputs[part.name],
-                    warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls,
+                    on_gpu=accelerator.kind == "gpu", warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls,
                 )  # fmt: skip
             else:
                 recorded.information[part.name] = _profile_engine(
@@ -94,6 +94,8 @@ def record(
                 )
         except TrtgateError as error:
             part.problem = str(error)
+        except Exception as error:  # of TensorRT, CUDA, torch: this part's alone
+            part.problem = one_line(error)
     step("kernels without TensorRT's profiler")
     _break_down(recorded.profile, inference, plan)
     return recorded
@@ -102,7 +104,7 @@ def record(
 def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
     """Return every part and its submodule, by the part's name. Raises TrtgateError when one is not there."""
     compiled = inference.compiled
-    if not compiled.parts or len(compiled.parts) != len(compiled.modules):
+    if not all(compiled.parts) or not compiled.parts or len(compiled.parts) != len(compiled.modules):
         raise TrtgateError(f"case {case_id}: nothing is known of its parts; only TensorRT's frontends are profiled")
     found: dict[str, tuple[Part, Any]] = {}
     for number, (parts, whole) in enumerate(zip(compiled.parts, compiled.modules, strict=True)):
@@ -189,6 +191,9 @@ def _profile_engine(
 
 def _break_down(profile: Profile, inference: Inference, plan: Plan) -> None:
     """Measure what lies between the sum of layers and the latency without a profiler."""
+    if any(part.problem for part in profile.parts):
+        profile.notes.append("what lies between layers and latency is not said, as not all parts were profiled")
+        return
     try:
         spans = pytorch_segments.kernels(inference, warm_up=plan.warm_up, calls=plan.calls)
     except RuntimeError as error:
@@ -197,6 +202,8 @@ def _break_down(profile: Profile, inference: Inference, plan: Plan) -> None:
     if not spans or profile.device_us is None:
         profile.notes.append("torch.profiler saw no kernel: is CUPTI allowed to trace on this machine?")
         return
+    if len(spans) % plan.calls:
+        profile.notes.append(f"{len(spans)} kernels were seen in {plan.calls} calls: some are missing")
     kernels_us = sum(duration for _, _, duration in spans) / plan.calls
     profile.breakdown = Breakdown(
         kernels_us=kernels_us,

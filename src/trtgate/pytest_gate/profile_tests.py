@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..errors import TrtgateError
+from ..errors import TrtgateError, one_line
 from .run import GateRun
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Profiles:
             return f"where: {self._beside_base(built.case) if beside_base else self._against_stored(built)}"
         except TrtgateError as error:
             return f"where: {error}"
+        except Exception as error:  # whatever it is, the regression is what must be told
+            return f"where: {one_line(error)}"
 
     def _against_stored(self, built: BuiltCase) -> str:
         from .. import profile_gate
