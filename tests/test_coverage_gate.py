@@ -54,11 +54,11 @@ def file_of(folder: Folder, release: str = "") -> Path:
 
 def test_recorded_unchanged_lost_and_accepted(suite: Folder) -> None:
     new = suite.pytest(*COVERAGE)
-    new.assert_outcomes(passed=1, deselected=4)
+    new.assert_outcomes(passed=1, deselected=5)
     new.stdout.fnmatch_lines([f"{CASE}*new", "NEW: no coverage is stored of*--trtgate-update-baselines*"])
     assert not file_of(suite).exists()
 
-    suite.pytest(*COVERAGE, "--trtgate-update-baselines").assert_outcomes(passed=1, deselected=4)
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines").assert_outcomes(passed=1, deselected=5)
     before = file_of(suite).read_bytes()
     suite.pytest(*COVERAGE, "--trtgate-require=baseline").stdout.fnmatch_lines([f"{CASE}*unchanged"])
 
@@ -72,7 +72,7 @@ def test_recorded_unchanged_lost_and_accepted(suite: Folder) -> None:
     assert file_of(suite).read_bytes() == before
 
     accepted = suite.pytest(*COVERAGE, "--trtgate-update-baselines", f"--trtgate-accept={CASE}", NET="lost")
-    accepted.assert_outcomes(passed=1, deselected=4)
+    accepted.assert_outcomes(passed=1, deselected=5)
     assert "bessel_j0" in file_of(suite).read_text()
 
     gained = suite.pytest(*COVERAGE)
@@ -155,7 +155,7 @@ def test_without_torch_tensorrt_coverage_is_skipped_with_the_reason(suite: Folde
         "from trtgate import torch_trt\ntorch_trt.unavailable = lambda: 'not here'\n"
     )
     run = suite.pytest(*COVERAGE, "-rs")
-    run.assert_outcomes(skipped=1, deselected=4)
+    run.assert_outcomes(skipped=1, deselected=5)
     run.stdout.fnmatch_lines(["*not here*"])
 
 

@@ -60,7 +60,7 @@ def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
     terminal.run(*TRTGATE, "init")
 
     said = terminal.run(*PYTEST, "benchmarks", "-rs")
-    assert "4 passed, 6 skipped" in said  # eager fp32, and dynamo's coverage; eager fp16 and dynamo need a GPU
+    assert "4 passed, 8 skipped" in said  # eager fp32, and dynamo's coverage; eager fp16 and dynamo need a GPU
     assert "needs a GPU, and there is none (NVML)" in said
     (first,) = terminal.runs()
     assert {case: record.verdict for case, record in first.cases.items()} == {CASE: "measured"}
