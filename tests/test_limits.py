@@ -83,6 +83,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         command_limits=of(1),
         launches=1,
         timeout_s=1.0,
+        strict_layers=False,
         zoo=False,
         timing_off="",
     )
