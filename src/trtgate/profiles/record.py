@@ -95,10 +95,6 @@ class Part(msgspec.Struct, kw_only=True):
         """The time of all its layers."""
         return sum(layer.median_us for layer in self.layers)
 
-    def modules_of(self, layer: Layer) -> list[str]:
-        """Return the PyTorch modules that a layer came from, in the order of the graph."""
-        return layer.modules
-
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     """What lies between the sum of layers and the latency without a profiler, measured; all in µs of one call."""

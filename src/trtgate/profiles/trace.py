@@ -70,7 +70,7 @@ def _args(part: Part, layer: Layer) -> dict[str, Any]:
     return {
         "type": layer.type,
         "tactic": layer.tactic,
-        "modules": part.modules_of(layer),
+        "modules": layer.modules,
         "operators": [operator.operator for operator in part.operators if operator.node in layer.sources],
         "shapes": {"inputs": _shapes(layer.inputs), "outputs": _shapes(layer.outputs)},
         "share": round(layer.share, 6),
