@@ -359,7 +359,7 @@ def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
 def test_the_summary_adds_up() -> None:
     profile = resnet18_profile()
     said = summary.lines(profile, top=3)
-    assert said[0].startswith("resnet18-dynamo-fp16-b1-mbs5: 1 engines, 0 segments in PyTorch, 36 layers; 97.")
+    assert said[0].startswith("resnet18-dynamo-fp16-b1-mbs5: engines: 1, segments in PyTorch: 0, layers: 36; 97.")
     assert "conv1, bn1, relu" in "\n".join(said)
     assert sum(summary.module_times(profile).values()) == pytest.approx(profile.sum_us)
 

@@ -48,6 +48,7 @@ class Attribution:
         self._domains: dict[str, frozenset[int] | None] = {}
         self._ways: list[list[Way] | None] = []
         self._operators = {operator.node: operator for operator in part.operators}
+        self._place = {node: place for place, node in enumerate(self._operators)}
         self._kernels = [self._kernel(layer) for layer in self._layers]
         self._named = [self._graph.computed(kernel.nodes) for kernel in self._kernels]
 
@@ -185,7 +186,7 @@ class Attribution:
             certain = frozenset()  # what takes the time is not certain
         moves = [node for node in kernel.nodes if self._graph.only_moves(node)]
         nodes = {operator.node for operator in self._graph.nodes(certain)} | set(moves)
-        operators = [operator for operator in self._part.operators if operator.node in nodes] if nodes else []
+        operators = [self._operators[node] for node in sorted(nodes, key=self._place.__getitem__)]
         layer.sources = [operator.node for operator in operators]
         layer.modules = list(dict.fromkeys(op.module for op in operators if op.module != UNKNOWN))
         if operators:

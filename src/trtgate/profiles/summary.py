@@ -45,8 +45,8 @@ def module_times(profile: Profile) -> dict[str, float]:
 def _sums(profile: Profile) -> list[str]:
     engines = sum(part.engine_bytes > 0 for part in profile.parts)
     said = [
-        f"{profile.case_id}: {engines} engines, {len(profile.parts) - engines} segments in PyTorch, "
-        f"{sum(1 for _ in profile.layers())} layers; {profile.attributed:.1%} of their time attributed to modules"
+        f"{profile.case_id}: engines: {engines}, segments in PyTorch: {len(profile.parts) - engines}, layers: "
+        f"{sum(1 for _ in profile.layers())}; {profile.attributed:.1%} of their time attributed to modules"
     ]
     if profile.device_us is not None:
         said.append(
