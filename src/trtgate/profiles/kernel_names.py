@@ -115,21 +115,24 @@ class Kernel(NamedTuple):
             return all(op.node in self.nodes or short(op.operator) in PIECES for op in operators)
         if self.terms is None:
             return True
-        least: Counter[str] = Counter()
-        most: Counter[str] = Counter()
-        anything = False
-        for operator in operators:
-            name = short(operator.operator)
-            if name in PIECES:
-                continue
-            terms = TERMS.get(name)
-            anything |= terms is None
-            for term, (low, high) in (terms or {}).items():
-                least[term] += low
-                most[term] += high
-        return all(least[term] <= self.terms[term] for term in least) and (
-            anything or all(self.terms[term] <= most[term] for term in self.terms if term in COUNTED)
-        )
+        return _fit(frozenset(self.terms.items()), tuple(sorted(short(operator.operator) for operator in operators)))
+
+
+@lru_cache(maxsize=4096)
+def _fit(listed: frozenset[tuple[str, int]], names: tuple[str, ...]) -> bool:
+    """Whether operators of these names can be what a kernel lists; networks repeat themselves, so answers are kept."""
+    terms, least, most = Counter(dict(listed)), Counter[str](), Counter[str]()
+    anything = False
+    for name in names:
+        if name in PIECES:
+            continue
+        anything |= name not in TERMS
+        for term, (low, high) in TERMS.get(name, {}).items():
+            least[term] += low
+            most[term] += high
+    return all(least[term] <= terms[term] for term in least) and (
+        anything or all(terms[term] <= most[term] for term in terms if term in COUNTED)
+    )
 
 
 def parse(layer: Layer) -> Kernel:

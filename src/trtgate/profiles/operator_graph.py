@@ -75,6 +75,15 @@ class Graph:
                 found[taken].append(value)
         return found
 
+    @cached_property
+    def heavy(self) -> frozenset[int]:
+        """The values that convolutions, matrix products and attention compute."""
+        return frozenset(
+            value
+            for value, operator in enumerate(self.operators)
+            if operator is not None and kernel_names.is_heavy(operator.operator)
+        )
+
     def shape_fits(self, value: int, elements: int) -> bool:
         """Whether a tensor of so many elements can hold a value; -1 is unknown."""
         had = self.elements[value]
@@ -96,8 +105,7 @@ class Graph:
             if value in cut or not all(taken in computed for taken in takes):
                 continue
             way = frozenset((value,)).union(*(computed[taken] for taken in takes))
-            weight = sum(self._is_heavy(other) for other in way)
-            if weight > most_heavy:
+            if len(way & self.heavy) > most_heavy:
                 continue
             if len(way) > MOST_OPERATORS:
                 raise TooManyError
@@ -106,8 +114,9 @@ class Graph:
             if needed[value] == cut:
                 yield value, way
             fresh = [reader for reader in self.readers[value] if reader not in seen]
-            seen.update(fresh)
-            waiting = sorted({*waiting, *fresh}, reverse=True)
+            if fresh:
+                seen.update(fresh)
+                waiting = sorted((*waiting, *fresh), reverse=True)
 
     def computed(self, nodes: Sequence[str]) -> frozenset[int]:
         """Return the values that nodes compute; those that only move one along compute none."""
@@ -120,11 +129,7 @@ class Graph:
 
     def has_heavy(self, values: frozenset[int]) -> bool:
         """Whether a convolution, a matrix product or attention is among values."""
-        return any(self._is_heavy(value) for value in values)
-
-    def _is_heavy(self, value: int) -> bool:
-        operator = self.operators[value]
-        return operator is not None and kernel_names.is_heavy(operator.operator)
+        return not self.heavy.isdisjoint(values)
 
     def nodes(self, values: frozenset[int]) -> list[Operator]:
         """Return the operators of values, in the order of the graph."""
