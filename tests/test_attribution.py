@@ -141,15 +141,11 @@ def _chain() -> Part:
         inputs=["x"],
         outputs=["linear"],
         operators=[
-            _operator("convolution", "conv", ["x"], [1, 8, 4, 4]),
-            _operator("relu", "act", ["convolution"], [1, 8, 4, 4]),
-            _operator("linear", "fc", ["relu"], [1, 10]),
+            _op("convolution", "convolution", "conv", ["x"], 1, 8, 4, 4),
+            _op("relu", "relu", "act", ["convolution"], 1, 8, 4, 4),
+            _op("linear", "linear", "fc", ["relu"], 1, 10),
         ],
     )
-
-
-def _operator(node: str, module: str, inputs: list[str], shape: list[int]) -> Operator:
-    return Operator(node=node, operator=f"aten.{node}.default", module=module, inputs=inputs, shapes=[shape])
 
 
 def _layer(name: str, taken: str, made: str, shape: list[int]) -> Layer:

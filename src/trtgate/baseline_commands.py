@@ -205,17 +205,18 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
     for name in names:
         if not fnmatch.filter(known, name):
             raise TrtgateError(f"no baseline under {folder} has a case {name!r}; {_nearest(name, known)}")
+    chosen = {case_id for case_id in known if any(fnmatch.fnmatch(case_id, name) for name in names)}
     lines = []
     for run in runs:
-        gone = [case_id for case_id in run.cases if any(fnmatch.fnmatch(case_id, name) for name in names)]
+        gone = [case_id for case_id in run.cases if case_id in chosen]
         if gone:
             baselines.remove(run.path, gone)
             lines += [f"removed from {run.path}: {case_id}" for case_id in gone]
     for path, case_id in profiles.items():
-        if any(fnmatch.fnmatch(case_id, name) for name in names):
+        if case_id in chosen:
             path.unlink(missing_ok=True)
             lines.append(f"removed from {path.parent}: {case_id}")
-    gone = [case_id for case_id in covered if any(fnmatch.fnmatch(case_id, name) for name in names)]
+    gone = [case_id for case_id in covered if case_id in chosen]
     return lines + [f"removed from {path}" for path in coverage_baselines.remove(folder, gone)]
 
 

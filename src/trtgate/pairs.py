@@ -16,7 +16,7 @@ from .records import CaseMeasurement, Launch, Loaded, Quadruple, Turn
 from .session import Step
 from .side import Side
 from .timing import loop
-from .timing.lock import device_lock
+from .timing.lock import device_turn
 from .verdict import LOOKS
 from .worker_handle import LaunchError, WorkerHandle
 
@@ -242,9 +242,7 @@ class PairSession:
     @contextmanager
     def device(self, step: Step) -> Iterator[None]:
         """Within: no other trtgate process times on the device."""
-        with device_lock(
-            self._accelerator.lock_name, self._timeout_s, lambda waited: step(f"waiting for the device, {waited:.0f} s")
-        ):
+        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
             yield
 
     def greet(self, pair: Pair) -> dict[str, list[str]]:

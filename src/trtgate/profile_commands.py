@@ -78,16 +78,14 @@ def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) ->
 def _record(case: Case, found: Accelerator, folder: Path, step: Callable[[str], None]) -> Answer:
     from . import building
     from .profiles import recording
-    from .timing.lock import device_lock
+    from .timing.lock import device_turn
 
     def said(text: str) -> None:
         step(f"{case.id}: {text}")
 
     try:
         inference, _ = building.checked(case, "cuda", said)
-        with device_lock(
-            found.lock_name, LOCK_TIMEOUT_S, lambda waited: said(f"waiting for the device, {waited:.0f} s")
-        ):
+        with device_turn(found.lock_name, LOCK_TIMEOUT_S, said):
             recorded = recording.record(case.id, inference, found, said)
         place = files.folder_of(folder, case.id)
         files.write_folder(place, recorded.profile, recorded.information)

@@ -17,6 +17,7 @@ from .profiles.difference_text import sentence
 from .profiles.differences import compare
 from .profiles.record import Profile
 from .profiles.structure import Structure, structural
+from .report.columns import first_few
 
 RECORD_COMMAND = "pytest benchmarks -m trtgate_profile --trtgate-update-baselines"
 SHOWN = 3
@@ -56,7 +57,7 @@ class Result(msgspec.Struct, kw_only=True):
         """Say in a line what changed."""
         if self.verdict is Verdict.NEW:
             return f"{self.case_id}: no profile of it is stored for this accelerator"
-        said = [f"{WHAT[name]}: {_first(entries)}" for name, entries in self.changes.items()]
+        said = [f"{WHAT[name]}: {first_few(entries, SHOWN)}" for name, entries in self.changes.items()]
         return f"{self.case_id}: its layers changed: {'; '.join(said)}" if said else f"{self.case_id}: the same layers"
 
 
@@ -106,8 +107,3 @@ def _row(result: Result) -> Sequence[str]:
 
 def _changes(found: Structure) -> dict[str, list[str]]:
     return {name: entries for name in WHAT if (entries := list(getattr(found, name)))}
-
-
-def _first(entries: Sequence[str]) -> str:
-    more = f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
-    return f"{', '.join(entries[:SHOWN])}{more}"

@@ -13,7 +13,7 @@ from .records import Build, CaseMeasurement, Launch
 from .side import Side
 from .suite_source import SuiteSource
 from .timing import loop
-from .timing.lock import device_lock
+from .timing.lock import device_turn
 from .worker_handle import LaunchError, WorkerHandle
 
 Step = Callable[[str], None]
@@ -128,8 +128,7 @@ class Session:
 
     def _take_turns(self, launches: dict[int, Launch], step: Step) -> None:
         plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
-        waiting = lambda waited: step(f"waiting for the device, {waited:.0f} s")  # noqa: E731
-        with device_lock(self._accelerator.lock_name, self._timeout_s, waiting):
+        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
             for number in range(plan.turns):
                 step(f"measuring, turn {number + 1} of {plan.turns}")
                 order = list(self._workers.values())

@@ -231,10 +231,10 @@ def observing() -> Iterator[Observed]:
         return wrapped
 
     with (
-        _replaced(partitioning, "get_graph_converter_support", see_graph),
-        _replaced(partitioning, "fast_partition", see_partition(fast)),
-        _replaced(partitioning, "global_partition", see_partition(whole)),
-        _replaced(sys, "argv", sys.argv[:1]),  # torch's splitter takes options from the command line of the process
+        replaced(partitioning, "get_graph_converter_support", see_graph),
+        replaced(partitioning, "fast_partition", see_partition(fast)),
+        replaced(partitioning, "global_partition", see_partition(whole)),
+        replaced(sys, "argv", sys.argv[:1]),  # torch's splitter takes options from the command line of the process
     ):
         yield seen
 
@@ -456,17 +456,17 @@ def dry() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if not torch.cuda.is_available():
             for name, answer in _answers().items():
-                stack.enter_context(_replaced(torch.cuda, name, answer))
+                stack.enter_context(replaced(torch.cuda, name, answer))
         if "torch_tensorrt" not in sys.modules:
             with _quiet_descriptor(2):
                 import torch_tensorrt  # noqa: F401
         from torch_tensorrt.dynamo import _compiler
         from torch_tensorrt.dynamo.backend import backends
 
-        stack.enter_context(_replaced(_compiler, "to_torch_device", lambda _device: torch.device("cpu")))
+        stack.enter_context(replaced(_compiler, "to_torch_device", lambda _device: torch.device("cpu")))
         for owner in (_compiler, backends):
             wrapped = _with_attention_of_a_gpu(owner.get_decompositions)
-            stack.enter_context(_replaced(owner, "get_decompositions", wrapped))
+            stack.enter_context(replaced(owner, "get_decompositions", wrapped))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         stack.enter_context(_no_logging())
@@ -558,7 +558,8 @@ def _with_attention_of_a_gpu(get_decompositions: Callable[..., Any]) -> Callable
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within: an attribute has another value."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:

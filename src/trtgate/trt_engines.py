@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from .cases import VERBOSITIES
 from .errors import TrtgateError, one_line
+from .torch_trt import replaced
 
 if TYPE_CHECKING:
     import torch
 
 CPP, PYTHON, OWN = "cpp", "python", "own"
-RUNTIMES = (CPP, PYTHON, OWN)
 """Who runs an engine: Torch-TensorRT's C++ runtime, its Python runtime (2.11), or `tensorrt.Runtime`, driven here."""
 
 RECORD = re.compile(r'"name":\s*"(.*?)",\s*"timeMs":\s*[-+0-9.e]+,\s*"averageMs":\s*([-+0-9.e]+)', re.DOTALL)
@@ -50,11 +50,8 @@ def verbosity(name: str) -> Iterator[None]:
         config.profiling_verbosity = getattr(_tensorrt().ProfilingVerbosity, name.upper())
         return config
 
-    interpreter._populate_trt_builder_config = populate
-    try:
+    with replaced(interpreter, "_populate_trt_builder_config", populate):
         yield
-    finally:
-        interpreter._populate_trt_builder_config = before
 
 
 class Engine:
@@ -70,7 +67,7 @@ class Engine:
 
     @property
     def runtime(self) -> str:
-        """Who runs it, one of `RUNTIMES`."""
+        """Who runs it, CPP, PYTHON or OWN."""
         import torch
 
         if self._own:
@@ -94,15 +91,6 @@ class Engine:
             return json.loads(said)
         except ValueError as error:
             raise TrtgateError(f"TensorRT's inspector gave no valid JSON ({one_line(error)})") from error
-
-
-def engines_of(module: Any) -> dict[str, Engine]:
-    """Return the engines of a compiled module by the name of their submodule, in the order of execution."""
-    return {
-        name: Engine(child)
-        for name, child in module.named_modules()
-        if isinstance(getattr(child, "serialized_engine", None), bytes | bytearray)
-    }
 
 
 def verbosity_of(information: Any) -> str:

@@ -74,13 +74,18 @@ class Worker:
         if self._moved is not None:
             moved_tree.check_origin(*self._moved)
 
-    def build(self, request: protocol.BuildCase) -> protocol.BuiltReply:
-        """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
+    def _checked(self, case_id: str) -> tuple[Any, Any, Any]:
+        """Return a case, its inference and its build, compared with eager."""
         self.unload()
         self._start_gpu()
-        case = self._case(request.case_id)
+        case = self._case(case_id)
         inference, build = self._building.checked(case, self._device, lambda _step: None)
         self._check_origin()
+        return case, inference, build
+
+    def build(self, request: protocol.BuildCase) -> protocol.BuiltReply:
+        """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
+        case, inference, build = self._checked(request.case_id)
         stored = self._building.save(case, inference, Path(request.folder))
         del inference
         self.unload()
@@ -91,11 +96,7 @@ class Worker:
         from . import accelerator
         from .profiles import recording
 
-        self.unload()
-        self._start_gpu()
-        case = self._case(request.case_id)
-        inference, _ = self._building.checked(case, self._device, lambda _step: None)
-        self._check_origin()
+        case, inference, _ = self._checked(request.case_id)
         recorded = recording.record(case.id, inference, accelerator.detect(), lambda _step: None)
         del inference
         self.unload()
@@ -171,23 +172,14 @@ class Worker:
 
     def _measure_gpu(self, request: protocol.Measure) -> Turn:
         from .timing.canary import gpu_canary
-        from .timing.clock import CaptureError
-        from .timing.cuda_events import CudaEventsClock
-        from .timing.cuda_graph import CudaGraphClock
+        from .timing.device import device_latency
         from .timing.host import host_latency
-        from .timing.loop import measure
 
-        plan, call, note = request.plan, self._inference, ""
+        plan, call = request.plan, self._inference
         canary = gpu_canary(self._spin) if plan.canary else {}
-        clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(
-            call, self._spin, random.Random(request.seed), call.place_inputs
+        clock, captures, states, steady, note = device_latency(
+            call, self._spin, random.Random(request.seed), plan, self._monitor.watch
         )
-        try:
-            captures, states, steady = measure(clock, plan, self._monitor.watch)
-        except CaptureError as error:
-            note = f"no CUDA graph ({error}); timed with queued events"
-            clock = CudaEventsClock(call, self._spin)
-            captures, states, steady = measure(clock, plan, self._monitor.watch)
         tail_us = clock.tail(plan.tail_calls) if plan.tail_calls else []
         clock.close()
         host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s)

@@ -208,7 +208,7 @@ class Attribution:
 
     def _withdraw_what_is_claimed_twice(self) -> None:
         """No product is computed twice, and no two layers do the same: what several claim is certain of none."""
-        heavy = {op.node for op in self._part.operators if kernel_names.is_heavy(op.operator)}
+        heavy = {operator.node for operator in self._graph.nodes(self._graph.heavy)}
         claims = Counter(node for layer in self._part.layers for node in layer.sources if node in heavy)
         alike = Counter(tuple(layer.sources) for layer in self._layers)
         made = Counter(value for ways in self._ways for value in _made(ways))

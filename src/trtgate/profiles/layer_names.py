@@ -13,7 +13,8 @@ SHOWN = 3
 LONGEST = 80
 """Characters of one name."""
 
-_SYNCHRONIZING = frozenset(("signal", "wait"))
+SYNCHRONIZING = frozenset(("signal", "wait"))
+"""Types of layers by which streams wait for one another."""
 _EVENT = re.compile(r"__mye\d+")
 _VARYING = re.compile(r"_myl\d+_\d+|(?<=__mye)\d+|0x[0-9a-f]{8,}|_\d+(?=\])")
 """Graph and index of a Myelin layer, the number of an event, a hash, and the number of a node such as `relu_3]`."""
@@ -29,7 +30,7 @@ def normalised(name: str, kind: str = TENSORRT) -> str:
 def synchronizes(layer: Layer) -> bool:
     """Whether a layer only signals or awaits an event between streams; TensorRT reports no time for it."""
     if layer.type:
-        return layer.type in _SYNCHRONIZING
+        return layer.type in SYNCHRONIZING
     return not layer.inputs and not layer.outputs and _EVENT.match(layer.name) is not None
 
 

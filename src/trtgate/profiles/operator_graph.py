@@ -37,12 +37,7 @@ class Graph:
         self.elements: list[int] = [-1] * len(part.inputs)
         self.moved: list[list[Operator]] = [[] for _ in part.inputs]
         self.value_of: dict[str, int] = {name: number for number, name in enumerate(part.inputs)}
-        readers = Counter(
-            (operator.inputs[0], operator.node)
-            for operator in part.operators
-            if _is_getitem(operator) and operator.inputs
-        )
-        pieces = Counter(source for source, _ in readers)
+        pieces = Counter(op.inputs[0] for op in part.operators if _is_getitem(op) and op.inputs)
         for operator in part.operators:
             takes = tuple(dict.fromkeys(self.value_of[name] for name in operator.inputs if name in self.value_of))
             if len(takes) == 1 and self._moves(operator, takes[0], pieces):

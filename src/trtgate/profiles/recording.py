@@ -10,15 +10,13 @@ from typing import Any
 import msgspec
 import torch
 
-from .. import trt_engines
+from .. import torch_trt, trt_engines
 from ..accelerator import Accelerator
 from ..building import Inference
 from ..errors import TrtgateError, one_line
 from ..frontends.protocol import Progress
 from ..timing import loop
-from ..timing.clock import CaptureError
-from ..timing.cuda_events import CudaEventsClock
-from ..timing.cuda_graph import CudaGraphClock
+from ..timing.device import device_latency
 from ..timing.spin import Spin
 from . import pytorch_segments
 from .attribution import attribute
@@ -62,9 +60,10 @@ def record(
     parts = [part for part, _ in modules.values()]
     step("latency without a profiler")
     device_us, clock = _device_latency(inference)
+    recorded_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     recorded = Recorded(
         profile=Profile(
-            case_id=case_id, accelerator=accelerator, recorded=_now(), runtime="", calls=plan.blocks * plan.calls,
+            case_id=case_id, accelerator=accelerator, recorded=recorded_at, runtime="", calls=plan.blocks * plan.calls,
             parts=parts, device_us=device_us, clock=clock,
         ),
         information={},
@@ -114,7 +113,7 @@ def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
                 found[name] = msgspec.structs.replace(part, name=name, layers=[]), whole.get_submodule(part.name)
             except AttributeError:
                 raise TrtgateError(f"case {case_id}: the compiled module has no {part.name}, which was built") from None
-    engines = sum(len(trt_engines.engines_of(whole)) for whole in compiled.modules)
+    engines = sum(len(torch_trt.engine_bytes(whole)) for whole in compiled.modules)
     wanted = sum(part.kind == TENSORRT for part, _ in found.values())
     if engines != wanted:
         raise TrtgateError(f"case {case_id}: {wanted} engines were seen being built, and it has {engines}")
@@ -122,15 +121,9 @@ def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
 
 
 def _device_latency(inference: Inference) -> tuple[float, str]:
-    spin = Spin()
-    clock: CudaGraphClock | CudaEventsClock = CudaGraphClock(inference, spin, random.Random(), inference.place_inputs)
-    try:
-        captures, _, _ = loop.measure(clock, DEVICE_PLAN, lambda: (None, ""))
-    except CaptureError:
-        clock = CudaEventsClock(inference, spin)
-        captures, _, _ = loop.measure(clock, DEVICE_PLAN, lambda: (None, ""))
-    clock.close()
-    return statistics.median(block for capture in captures for block in capture.blocks_us), clock.name
+    measured = device_latency(inference, Spin(), random.Random(), DEVICE_PLAN, lambda: (None, ""))
+    measured.clock.close()
+    return statistics.median(us for capture in measured.captures for us in capture.blocks_us), measured.clock.name
 
 
 def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple[Any, ...]]:
@@ -211,7 +204,3 @@ def _break_down(profile: Profile, inference: Inference, plan: Plan) -> None:
         between_us=profile.device_us - pytorch_segments.busy_us(spans) / plan.calls,
         profiler_us=profile.sum_us - kernels_us,
     )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

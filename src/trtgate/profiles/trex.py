@@ -15,11 +15,9 @@ from ..accelerator import GIB, Accelerator
 from ..errors import TrtgateError
 from ..files import write_whole
 from .engine_information import bindings_of, dtype_of, in_order
+from .layer_names import SYNCHRONIZING
 from .record import Layer, Part, Profile
 
-SYNCHRONIZATION = ("signal", "wait")
-"""Types of layers by which streams wait for one another. They have no inputs and outputs: 0.1.5's tables fail on them,
-later versions drop every other one of a row of them."""
 TYPES = {
     "float16": "Half", "float32": "Float", "bfloat16": "BFloat16", "float8_e4m3fn": "FP8", "int8": "Int8",
     "uint8": "UInt8", "int32": "Int32", "int64": "Int64", "bool": "Bool",
@@ -68,7 +66,8 @@ def _layers(part: Part, inspector: Mapping[str, Any]) -> list[Document]:
         raise TrtgateError(f"{part.name}: TREx needs an engine that was built with ProfilingVerbosity detailed")
     # Python reads NaN and Infinity where it finds them, and they are no JSON.
     copies: list[Document] = json.loads(json.dumps(described), parse_constant=str)
-    layers = [layer for layer in copies if layer.get("LayerType") not in SYNCHRONIZATION]
+    # Signals and waits have no inputs and outputs: 0.1.5's tables fail on them, later versions drop every other one.
+    layers = [layer for layer in copies if layer.get("LayerType") not in SYNCHRONIZING]
     if not layers:
         raise TrtgateError(f"{part.name}: the engine has no layers beside signals and waits; TREx needs one")
     for layer in layers:

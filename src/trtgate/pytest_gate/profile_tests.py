@@ -33,16 +33,11 @@ class Profiles:
             built.check()
             assert built.inference is not None
             from ..profiles import recording
-            from ..timing.lock import device_lock
+            from ..timing.lock import device_turn
 
-            with self._run.progress(case_id) as step:
-
-                def waiting(waited: float) -> None:
-                    step(f"waiting for the device, {waited:.0f} s")
-
-                accelerator = self._run.accelerator
-                with device_lock(accelerator.lock_name, self._run.options.timeout_s, waiting):
-                    self._recorded[case_id] = recording.record(case_id, built.inference, accelerator, step)
+            accelerator, timeout_s = self._run.accelerator, self._run.options.timeout_s
+            with self._run.progress(case_id) as step, device_turn(accelerator.lock_name, timeout_s, step):
+                self._recorded[case_id] = recording.record(case_id, built.inference, accelerator, step)
         return self._recorded[case_id]
 
     def where(self, built: BuiltCase) -> str:

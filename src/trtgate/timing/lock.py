@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +18,11 @@ def lock_file(device: str) -> Path:
     """Return the lock's path, the same for all users of the machine; TRTGATE_LOCK_DIR overrides the folder."""
     folder = os.environ.get("TRTGATE_LOCK_DIR") or tempfile.gettempdir()
     return Path(folder) / f"trtgate-{device.lower()}.lock"
+
+
+def device_turn(device: str, timeout_s: float, step: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Hold the lock of a device, and say as a step how long it has been waited for; as `device_lock` otherwise."""
+    return device_lock(device, timeout_s, lambda waited: step(f"waiting for the device, {waited:.0f} s"))
 
 
 @contextmanager
