@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -137,10 +138,11 @@ def test_a_profiler_that_reports_nothing_is_one_line() -> None:
         trt_engines.LayerTimes().blocks_us(2)
 
 
-class FakeEngine:
+class FakeEngine(torch.nn.Module):
     """Of Torch-TensorRT's C++ runtime: adds up since it was enabled, and writes its profile at every call."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.folder: Path | None = None
         self.calls = self.total_ms = 0
 
@@ -151,7 +153,7 @@ class FakeEngine:
     def disable_profiling(self) -> None:
         self.folder = None
 
-    def __call__(self) -> None:
+    def forward(self) -> None:
         if self.folder is None:
             return
         self.calls += 1
@@ -164,11 +166,41 @@ def test_the_cpp_runtime_is_enabled_anew_for_every_block(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
     module = FakeEngine()
     engine: Any = SimpleNamespace(runtime=trt_engines.CPP, _module=module)
-    with trt_engines.profiling({"part": engine}) as profiled:
+    with trt_engines.profiling({"part": engine}, trt_engines.HeadStart(FakeSpin())) as profiled:  # type: ignore[arg-type]
         for _ in range(2):
             profiled.call(module, 3)
     assert profiled.times["part"].calls == [[("a", 2000.0)], [("a", 2000.0)]]
     assert module.folder is None
+
+
+class FakeSpin:
+    def __init__(self) -> None:
+        self.queued: list[float] = []
+
+    def queue(self, us: float) -> None:
+        self.queued.append(us)
+
+
+def test_the_gpu_waits_before_every_engine_until_the_host_has_queued_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    clock = iter([1.0, 1.002])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    spin, modules = FakeSpin(), [FakeEngine(), FakeEngine()]
+    engines: Any = {str(n): SimpleNamespace(runtime=trt_engines.CPP, _module=one) for n, one in enumerate(modules)}
+    head_start = trt_engines.HeadStart(spin)  # type: ignore[arg-type]
+
+    def call() -> None:
+        for module in modules:
+            module()
+
+    with trt_engines.profiling(engines, head_start) as profiled:
+        profiled.call(call, 2)
+        assert spin.queued == []
+        head_start.cover(call)
+        profiled.call(call, 3)
+    assert spin.queued == [pytest.approx(2000.0)] * 6
+    call()
+    assert len(spin.queued) == 6
 
 
 # Times

@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from .torch_trt import replaced
 
 if TYPE_CHECKING:
     import torch
+
+    from .timing.spin import Spin
 
 CPP, PYTHON, OWN = "cpp", "python", "own"
 """Who runs an engine: Torch-TensorRT's C++ runtime, its Python runtime (2.11), or `tensorrt.Runtime`, driven here."""
@@ -129,6 +132,33 @@ class LayerTimes:
         return names, columns
 
 
+class HeadStart:
+    """Keeps the GPU waiting in front of an engine until the host has queued all its layers.
+
+    Else the time between the events around a small layer is how long the host took to launch it.
+    """
+
+    def __init__(self, spin: Spin) -> None:
+        self._spin = spin
+        self.us = 0.0
+
+    def cover(self, call: Callable[[], Any]) -> None:
+        """Learn how long that takes at most: as long as a warm call without a head start."""
+        import torch
+
+        self.us = 0.0
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        self.us = (time.perf_counter() - start) * 1e6
+
+    def __call__(self, *_: Any) -> None:
+        """Queue it."""
+        if self.us:
+            self._spin.queue(self.us)
+
+
 class Profiled:
     """Within `profiling`: calls of the compiled module are timed layer by layer."""
 
@@ -148,11 +178,13 @@ class Profiled:
 
 
 @contextlib.contextmanager
-def profiling(engines: Mapping[str, Engine]) -> Iterator[Profiled]:
+def profiling(engines: Mapping[str, Engine], head_start: HeadStart) -> Iterator[Profiled]:
     """Within: engines that Torch-TensorRT's own runtimes run report their layers; those of `OWN` do not take part."""
     found = Profiled()
     with contextlib.ExitStack() as stack:
         for name, engine in engines.items():
+            if engine.runtime != OWN:
+                stack.callback(engine._module.register_forward_pre_hook(head_start).remove)
             if engine.runtime == PYTHON:
                 found.times[name] = stack.enter_context(_python_runtime(engine, found))
             elif engine.runtime == CPP:
@@ -265,7 +297,7 @@ class OwnRuntime:
         if not taken:
             raise TrtgateError(f"TensorRT refused the shape or address of {name!r}")
 
-    def profile(self, *, warm_up: int, calls: int) -> LayerTimes:
+    def profile(self, *, warm_up: int, calls: int, head_start: HeadStart) -> LayerTimes:
         """Run and return the times of every warm call."""
         import torch
 
@@ -273,12 +305,20 @@ class OwnRuntime:
         self._context.profiler = profiler
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        for number in range(warm_up + calls):
-            if number == warm_up:
-                profiler.times.clear()
+
+        def run() -> None:
+            head_start()
             if not self._context.execute_async_v3(stream.cuda_stream):
                 raise TrtgateError("TensorRT could not run the engine")
             stream.synchronize()
+
+        with torch.cuda.stream(stream):
+            for _ in range(warm_up):
+                run()
+            head_start.cover(run)
+            profiler.times.clear()
+            for _ in range(calls):
+                run()
         times.calls = _split(profiler.times, calls)
         return times
 

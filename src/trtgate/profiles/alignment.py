@@ -87,8 +87,8 @@ class _Free(NamedTuple):
         numbers: dict[Hashable, int] = {}
 
         def numbered(items: Sequence[Item], gone: set[int]) -> dict[int, int]:
-            keys = ((index, key.of(item)) for index, item in enumerate(items) if index not in gone)
-            return {index: numbers.setdefault(key, len(numbers)) for index, key in keys if key is not None}
+            found = ((index, key.of(item)) for index, item in enumerate(items) if index not in gone)
+            return {index: numbers.setdefault(one, len(numbers)) for index, one in found if one is not None}
 
         return cls(numbered(before, {i for i, _ in taken}), numbered(after, {j for _, j in taken}))
 

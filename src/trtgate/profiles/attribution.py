@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
 from . import kernel_names
@@ -96,17 +96,23 @@ class Attribution:
         domains = [self._domains.get(tensor.name) for tensor in layer.inputs]
         known = [domain for domain in domains if domain is not None]
         if not layer.inputs or len(known) < len(domains) or math.prod(map(len, known)) > MOST_COMBINATIONS:
-            return self._possible_by_name(layer, named)
+            return self._possible_by_name(layer, kernel, named)
         ways: list[Way] = []
         try:
             for held in product(*(sorted(domain) for domain in known)):
                 ways += self._ways_from(held, layer, kernel, named)
         except TooManyError:
             ways = []
-        return ways or self._possible_by_name(layer, named)
+        return ways or self._possible_by_name(layer, kernel, named)
 
-    def _possible_by_name(self, layer: Layer, named: frozenset[int]) -> list[Way] | None:
-        """Return what a layer's own name says of its one output: the last operator that it names."""
+    def _possible_by_name(self, layer: Layer, kernel: kernel_names.Kernel, named: frozenset[int]) -> list[Way] | None:
+        """Return what a layer's own name says of its one output: the last operator that it names.
+
+        Of a kernel of one product that makes an output of the engine, which is a product: that one.
+        """
+        end = self._ends.get(layer.outputs[0].name) if layer.outputs else None
+        if not named and end in self._graph.heavy and kernel.terms is not None and kernel.most_heavy == 1:
+            named = frozenset((end,))
         fits = named and len(layer.outputs) == 1 and self._graph.shape_fits(max(named), size_of(layer.outputs[0].shape))
         return [((), (max(named),), named)] if fits else None
 
@@ -119,8 +125,11 @@ class Attribution:
             (value, way) for value, way in self._graph.between(cut, kernel.most_heavy)
             if not kernel.moves_only or all(_is_piece(operator) for operator in self._graph.nodes(way))
         ]  # fmt: skip
-        if kernel.may_move and len(cut) == 1:
-            found += [(value, frozenset()) for value in cut]
+        finishing = self._total(kernel_names.finishing, held)
+        if len(cut) == 1:
+            preparing = self._total(kernel_names.preparing, self._graph.readers[held[0]])
+            if kernel.may_move(finishing | preparing):
+                found += [(held[0], frozenset())]
         for place, tensor in enumerate(layer.outputs):
             end = self._ends.get(tensor.name)
             for value, way in found:
@@ -135,8 +144,14 @@ class Attribution:
         for chosen in product(*candidates):
             values = tuple(value for value, _ in chosen)
             whole = frozenset[int]().union(*(way for _, way in chosen))
-            if len(set(values)) == len(values) and named <= whole and kernel.fits(self._graph.nodes(whole)):
+            readers = [reader for value in values for reader in self._graph.readers[value]]
+            others = finishing | self._total(kernel_names.preparing, readers)
+            if len(set(values)) == len(values) and named <= whole and kernel.fits(self._graph.nodes(whole), others):
                 yield held, values, whole
+
+    def _total(self, of: Callable[[Operator], Counter[str]], values: Iterable[int]) -> Counter[str]:
+        """Return all operations that kernels around these values may share."""
+        return sum((of(operator) for operator in self._graph.nodes(frozenset(values))), Counter[str]())
 
     def _learn(self, number: int) -> None:
         layer, ways = self._layers[number], self._ways[number]
@@ -195,12 +210,14 @@ class Attribution:
             self._write_modules(layer, kernel, ways)
 
     def _write_modules(self, layer: Layer, kernel: kernel_names.Kernel, ways: list[Way]) -> None:
-        """Several possibilities, or a value that is only transposed: certain may be the module alone."""
+        """Of several possibilities, a value that is only transposed, or its bias, the module alone may be certain."""
         found = []
         for held, _, whole in ways:
             operators = self._graph.nodes(whole)
             if not whole and kernel.transposes:
                 operators = [op for value in set(held) for op in self._graph.moved[value] if _is_transpose(op)]
+            if not whole and not kernel.may_move(Counter()):
+                operators += [op for op in self._graph.nodes(frozenset(held)) if kernel_names.finishing(op)]
             found.append({operator.module for operator in operators})
         first = found[0]
         if len(first) == 1 and UNKNOWN not in first and all(modules == first for modules in found):

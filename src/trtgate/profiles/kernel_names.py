@@ -65,11 +65,11 @@ TERMS: Mapping[str, Mapping[str, Range]] = {
 `product` is any convolution or matrix product. An operator that is not listed may be anything.
 """
 COUNTED = frozenset(term for terms in TERMS.values() for term in terms)
+BIASED = frozenset("convolution linear addmm baddbmm".split())
+"""Products whose bias another kernel may add, when they have one: three inputs then."""
 PRODUCTS = frozenset("cor fc gem mat dot bmm".split())
-HEAVY = frozenset(
-    "convolution linear addmm baddbmm mm bmm matmul scaled_dot_product_attention "
-    "_scaled_dot_product_*_attention".split()
-)
+ATTENTIONS = frozenset("scaled_dot_product_attention _scaled_dot_product_*_attention".split())
+HEAVY = frozenset("convolution linear addmm baddbmm mm bmm matmul".split()) | ATTENTIONS
 
 
 @lru_cache(maxsize=4096)
@@ -78,6 +78,16 @@ def short(operator: str) -> str:
     parts = operator.split(".")
     name = parts[1] if len(parts) > 2 else parts[-1]
     return name.rstrip("_") if not name.startswith("_") else name
+
+
+def finishing(operator: Operator) -> Counter[str]:
+    """Return what the kernel that takes an operator's result may do of it: add the bias."""
+    return Counter(["add"] if short(operator.operator) in BIASED and len(operator.inputs) > 2 else [])
+
+
+def preparing(operator: Operator) -> Counter[str]:
+    """Return what the kernel that makes an operator's input may do of it: scale an attention's query or key."""
+    return Counter(["mul"] if short(operator.operator) in ATTENTIONS else [])
 
 
 def is_heavy(operator: str) -> bool:
@@ -104,24 +114,29 @@ class Kernel(NamedTuple):
     moves_only: bool = False
     transposes: bool = False
 
-    @property
-    def may_move(self) -> bool:
-        """Whether it may do nothing but move values along; of a kernel that says nothing, that is possible too."""
-        return self.moves_only or (self.terms is None and not self.said)
+    def may_move(self, others: Counter[str]) -> bool:
+        """Whether it may do nothing but move values along, and `others`; a kernel that says nothing may do that too."""
+        if self.terms is None:
+            return self.moves_only or not self.said
+        return set(self.terms - others) <= MOVING
 
-    def fits(self, operators: Sequence[Operator]) -> bool:
-        """Whether operators can be what the kernel computes: each operation of the one is found in the other."""
+    def fits(self, operators: Sequence[Operator], others: Counter[str]) -> bool:
+        """Whether operators can be what the kernel computes: each operation of the one is found in the other.
+
+        `others` are operations that it may list besides, of operators that other kernels compute most of.
+        """
         if self.nodes:
             return all(op.node in self.nodes or short(op.operator) in PIECES for op in operators)
         if self.terms is None:
             return True
-        return _fit(frozenset(self.terms.items()), tuple(sorted(short(operator.operator) for operator in operators)))
+        names = tuple(sorted(short(operator.operator) for operator in operators))
+        return _fit(frozenset(self.terms.items()), names, frozenset(others.items()))
 
 
 @lru_cache(maxsize=4096)
-def _fit(listed: frozenset[tuple[str, int]], names: tuple[str, ...]) -> bool:
+def _fit(listed: frozenset[tuple[str, int]], names: tuple[str, ...], others: frozenset[tuple[str, int]]) -> bool:
     """Whether operators of these names can be what a kernel lists; networks repeat themselves, so answers are kept."""
-    terms, least, most = Counter(dict(listed)), Counter[str](), Counter[str]()
+    terms, least, most = Counter(dict(listed)), Counter[str](), Counter(dict(others))
     anything = False
     for name in names:
         if name in PIECES:

@@ -59,7 +59,9 @@ def record(
     modules = _modules(case_id, inference)
     parts = [part for part, _ in modules.values()]
     step("latency without a profiler")
-    device_us, clock = _device_latency(inference)
+    spin = Spin()
+    device_us, clock = _device_latency(inference, spin)
+    head_start = trt_engines.HeadStart(spin)
     recorded_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     recorded = Recorded(
         profile=Profile(
@@ -76,7 +78,7 @@ def record(
         if part.kind == TENSORRT
     }
     recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
-    times = _time_engines(engines, inference, plan, step)
+    times = _time_engines(engines, inference, plan, head_start, step)
     for part in parts:
         step(f"profile of {part.name or 'the graph'}")
         try:
@@ -89,7 +91,7 @@ def record(
                 )  # fmt: skip
             else:
                 recorded.information[part.name] = _profile_engine(
-                    part, engines[part.name], inputs[part.name], times.get(part.name), plan
+                    part, engines[part.name], inputs[part.name], times.get(part.name), plan, head_start
                 )
         except TrtgateError as error:
             part.problem = str(error)
@@ -120,8 +122,8 @@ def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
     return found
 
 
-def _device_latency(inference: Inference) -> tuple[float, str]:
-    measured = device_latency(inference, Spin(), random.Random(), DEVICE_PLAN, lambda: (None, ""))
+def _device_latency(inference: Inference, spin: Spin) -> tuple[float, str]:
+    measured = device_latency(inference, spin, random.Random(), DEVICE_PLAN, lambda: (None, ""))
     measured.clock.close()
     return statistics.median(us for capture in measured.captures for us in capture.blocks_us), measured.clock.name
 
@@ -145,14 +147,19 @@ def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple
 
 
 def _time_engines(
-    engines: dict[str, trt_engines.Engine], inference: Inference, plan: Plan, step: Progress
+    engines: dict[str, trt_engines.Engine],
+    inference: Inference,
+    plan: Plan,
+    head_start: trt_engines.HeadStart,
+    step: Progress,
 ) -> dict[str, trt_engines.LayerTimes]:
     """Time the layers of all engines that Torch-TensorRT's own runtimes run, in calls of the whole module."""
     if all(engine.runtime == trt_engines.OWN for engine in engines.values()):
         return {}
     step("profile by Torch-TensorRT's runtime")
-    with trt_engines.profiling(engines) as profiled:
+    with trt_engines.profiling(engines, head_start) as profiled:
         profiled.call(inference, plan.warm_up)
+        head_start.cover(inference)
         for times in profiled.times.values():
             times.calls.clear()
         for _ in range(plan.blocks):
@@ -166,6 +173,7 @@ def _profile_engine(
     inputs: tuple[Any, ...],
     times: trt_engines.LayerTimes | None,
     plan: Plan,
+    head_start: trt_engines.HeadStart,
 ) -> Any:
     """Give an engine's part its layers; returns what the inspector says."""
     information = engine.information()
@@ -173,7 +181,7 @@ def _profile_engine(
     part.verbosity = trt_engines.verbosity_of(information)
     if times is None:
         own = trt_engines.OwnRuntime(engine, inputs)
-        times = own.profile(warm_up=plan.warm_up, calls=plan.blocks * plan.calls)
+        times = own.profile(warm_up=plan.warm_up, calls=plan.blocks * plan.calls, head_start=head_start)
     names, columns = times.blocks_us(plan.blocks)
     described = [] if part.verbosity == trt_engines.VERBOSITIES[0] else layers_of(information)
     part.layers = in_order(described, names)
