@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,18 +38,15 @@ BLOCKS = 2500
 SHAPE = [1, 64, 56, 56]
 
 
-def profiles_of(model: str, launches: int, out: Path) -> list[Profile]:
-    """Profile a model in processes of their own, each building its own engine."""
-    found = []
+def profiles_of(models: Sequence[str], launches: int, out: Path) -> dict[str, list[Profile]]:
+    """Profile models in processes of their own, each building its own engines; the device's lock lets one time."""
+    started = []
     for number in range(launches):
-        folder = out / f"{model}-{number}"
-        command = [sys.executable, "-c", "from trtgate.cli import main; main()", "profile", model, "-o", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-        (path,) = folder.glob("*/profile.json")
-        found.append(files.read(path))
-    return found
+        command = [sys.executable, "-c", "from trtgate.cli import main; main()", "profile", *models]
+        started.append(subprocess.Popen([*command, "-o", str(out / str(number))], stdout=subprocess.DEVNULL))
+    if any([process.wait() for process in started]):
+        raise SystemExit("a launch failed; what it said is above")
+    return {model: [files.read(path) for path in sorted(out.glob(f"*/{model}-*/{files.PROFILE}"))] for model in models}
 
 
 def row(model: str, found: list[Profile]) -> tuple[str, ...]:
@@ -156,9 +153,8 @@ def main() -> None:
         "attributed", f"top {TOP} in all launches",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
-        rows = [
-            row(model, profiles_of(model, options.launches, options.out or Path(temporary))) for model in options.models
-        ]
+        found = profiles_of(options.models, options.launches, options.out or Path(temporary))
+    rows = [row(model, profiles) for model, profiles in found.items()]
     print("\n".join(aligned([head, *rows])))
 
 

@@ -7,16 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from trtgate.errors import TrtgateError
 from trtgate.records import GpuState
 from trtgate.timing import gpu_state, loop
 from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.host import HostClock
-from trtgate.timing.lock import device_lock, lock_file
 from trtgate.timing.loop import Plan
 
 FAST = Plan(captures=3, blocks=4, block_s=0.001, max_calls=10, warmup_s=0.0, max_warmup_s=5.0)
@@ -106,36 +103,6 @@ def test_the_host_clock_divides_by_the_calls() -> None:
     clock = HostClock(lambda: calls.append(1))
     assert clock.block(50, lambda: None) > 0
     assert len(calls) == 50
-
-
-def _hold(folder: str, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event) -> None:
-    with device_lock("GPU-test", 5, lambda _s: None):
-        held.set()
-        release.wait(30)
-
-
-def test_one_process_times_on_a_device_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
-    context = multiprocessing.get_context("fork")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(str(tmp_path), held, release))
-    other.start()
-    assert held.wait(30)
-    with pytest.raises(TrtgateError, match="another trtgate process"), device_lock("GPU-test", 0.0, lambda _s: None):
-        pass
-    with device_lock("GPU-other", 0.0, lambda _s: None):  # another card is free
-        pass
-    release.set()
-    other.join(30)
-    with device_lock("GPU-test", 5, lambda _s: None):
-        pass
-
-
-def test_a_lock_that_cannot_be_opened_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
-    lock_file("GPU-test").mkdir()
-    with pytest.raises(TrtgateError, match="TRTGATE_LOCK_DIR"), device_lock("GPU-test", 5, lambda _s: None):
-        pass
 
 
 def _burn(cpu: int, ready: multiprocessing.synchronize.Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -239,11 +239,12 @@ class PairSession:
         for pair in list(self._pairs):
             self.end(pair)
 
-    @contextmanager
-    def device(self, step: Step) -> Iterator[None]:
-        """Within: no other trtgate process times on the device."""
-        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
-            yield
+    def device(self, step: Step) -> AbstractContextManager[None]:
+        """Within: no other trtgate process times or builds on the device."""
+        return device_turn(self._accelerator.lock_name, self._timeout_s, step)
+
+    def _while_none_times(self) -> AbstractContextManager[None]:
+        return device_turn(self._accelerator.lock_name, self._timeout_s, lambda _waiting: None, shared=True)
 
     def greet(self, pair: Pair) -> dict[str, list[str]]:
         """Return the cases of either side's suite. Raises SideError; the pair is ended then."""
@@ -266,7 +267,7 @@ class PairSession:
 
     def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, protocol.BuiltReply]:
         """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
-        with self._ending(pair):
+        with self._ending(pair), self._while_none_times():
             return pair.build(case_id, folders)
 
     def profile(self, case_id: str, step: Step) -> dict[str, Profile]:
@@ -282,7 +283,7 @@ class PairSession:
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
         pair = self.resident()
-        with self._ending(pair):
+        with self._ending(pair), self._while_none_times():
             pair.load(case_id, artifacts, measure_memory=measure_memory)
         taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
         if taken:
@@ -305,7 +306,8 @@ class PairSession:
         """Load a case in a pair of its own, measuring the memory. Raises SideError."""
         (pair,) = self.start(1)
         try:
-            pair.load(case_id, artifacts, measure_memory=True)
+            with self._while_none_times():
+                pair.load(case_id, artifacts, measure_memory=True)
             return pair.loaded
         finally:
             self.end(pair)
@@ -313,10 +315,11 @@ class PairSession:
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
         """Load a case in several pairs at once. Raises SideError; all of them are ended then."""
         try:
-            for pair in pairs:
-                pair.begin_load(case_id, artifacts)
-            for pair in pairs:
-                pair.await_loaded()
+            with self._while_none_times():
+                for pair in pairs:
+                    pair.begin_load(case_id, artifacts)
+                for pair in pairs:
+                    pair.await_loaded()
         except BaseException:
             for pair in pairs:
                 self.end(pair)

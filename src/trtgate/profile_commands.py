@@ -84,7 +84,8 @@ def _record(case: Case, found: Accelerator, folder: Path, step: Callable[[str], 
         step(f"{case.id}: {text}")
 
     try:
-        inference, _ = building.checked(case, "cuda", said)
+        with device_turn(found.lock_name, LOCK_TIMEOUT_S, said, shared=True):
+            inference, _ = building.checked(case, "cuda", said)
         with device_turn(found.lock_name, LOCK_TIMEOUT_S, said):
             recorded = recording.record(case.id, inference, found, said)
         place = files.folder_of(folder, case.id)

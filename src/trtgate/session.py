@@ -80,7 +80,8 @@ class Session:
         self.start()
         try:
             self._greet(step)
-            launches = self._load(case_id, artifact, step)
+            with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
+                launches = self._load(case_id, artifact, step)
             self._take_turns(launches, step)
             self._ask_all(protocol.Unload(), "unloading")
         except LaunchError as error:
@@ -98,7 +99,8 @@ class Session:
         try:
             worker.greet(self._timeout_s)
             request = protocol.BuildCase(case_id=case_id, folder=str(folder))
-            return worker.ask(request, protocol.BuiltReply, self._timeout_s, "building again").build
+            with device_turn(self._accelerator.lock_name, self._timeout_s, lambda _waiting: None, shared=True):
+                return worker.ask(request, protocol.BuiltReply, self._timeout_s, "building again").build
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         finally:

@@ -54,10 +54,12 @@ class BuiltCase:
     def _build(self, step: Step) -> str:
         """Build; whatever goes wrong (memory and user code too) is this case's problem alone, and is returned."""
         from .. import building
+        from ..timing.lock import device_turn
 
         device = "cuda" if self._run.accelerator.kind == "gpu" else "cpu"
         try:
-            inference, build = building.checked(self.case, device, step)
+            with device_turn(self._run.accelerator.lock_name, self._run.options.timeout_s, step, shared=True):
+                inference, build = building.checked(self.case, device, step)
             folder = self._run.gate.folder.private(self.case.model.name)
             self.artifact = folder if building.save(self.case, inference, folder) else None
             self.inference, self.build = inference, build
