@@ -44,7 +44,7 @@ def profiles_of(models: Sequence[str], launches: int, out: Path) -> dict[str, li
     for number in range(launches):
         command = [sys.executable, "-c", "from trtgate.cli import main; main()", "profile", *models]
         started.append(subprocess.Popen([*command, "-o", str(out / str(number))], stdout=subprocess.DEVNULL))
-    if any([process.wait() for process in started]):
+    if sum(process.wait() for process in started):  # all are waited for
         raise SystemExit("a launch failed; what it said is above")
     return {model: [files.read(path) for path in sorted(out.glob(f"*/{model}-*/{files.PROFILE}"))] for model in models}
 

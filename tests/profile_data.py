@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from trtgate.accelerator import Accelerator
 from trtgate.profiles.attribution import attribute
 from trtgate.profiles.engine_information import in_order, layers_of
-from trtgate.profiles.record import Layer, Part, Profile, Tensor
+from trtgate.profiles.record import TENSORRT, Layer, Part, Profile, Tensor
 from trtgate.profiles.times import timed
 
 DATA = Path(__file__).parent / "data"
@@ -51,6 +52,20 @@ def resnet18_profile() -> Profile:
         case_id="resnet18-dynamo-fp16-b1-mbs5", accelerator=H100, recorded="2026-01-01T00:00:00+00:00", runtime="own",
         calls=17, parts=[resnet18_part()], device_us=182.3, clock="cuda_graph",
     )  # fmt: skip
+
+
+def recorded(name: str) -> Profile:
+    """A profile as it was recorded, its engines attributed anew; `name` is the file's without `h100_` and ending."""
+    path = DATA / f"h100_{name}.json"
+    raw = path.read_bytes() if path.exists() else gzip.decompress(path.with_suffix(".json.gz").read_bytes())
+    profile = msgspec.json.decode(raw, type=Profile)
+    for part, layer in profile.layers():
+        if part.kind == TENSORRT:
+            layer.sources, layer.modules, layer.evidence = [], [], ""
+    for part in profile.parts:
+        if part.kind == TENSORRT:
+            attribute(part)
+    return profile
 
 
 def vit_part() -> Part:

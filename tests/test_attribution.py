@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trtgate.profiles import checks
 from trtgate.profiles.attribution import DATA_FLOW, MODULE, NAME, attribute
 from trtgate.profiles.record import Layer, Operator, Part, Tensor
 
-from .profile_data import operators, resnet18_part, vit_part
+from .profile_data import operators, recorded, resnet18_part, vit_part
 
 RESNET18 = """
 __myl_MoveConc_myl0_0: ?
@@ -122,6 +125,77 @@ def test_a_transformer_with_fused_attention() -> None:
     assert modules["__myl_FcAddMulCasErfCasAddMulMul_myl0_11"] == ["encoder_layer_0.mlp.0", "encoder_layer_0.mlp.1"]
     assert modules["__myl_FcAdd_myl0_26"] == ["heads.head"]
     assert [layer.name for layer in part.layers if not layer.evidence] == ["__myl_MoveConc_myl0_0"]
+
+
+IN_A_BLOCK = {
+    "Slic": ([], ["{b}.self_attention"]),
+    "_gemm_mha": (["_scaled_dot_product_cudnn_attention{n}"], ["{b}.self_attention"]),
+    "__myl_MoveReshTran": ([], ["{b}.self_attention"]),
+    "__myl_FcAdd_": (["linear_{out}"], ["{b}.self_attention"]),
+    "__myl_ReshAddReshCastMean": (["add_{mid}", "native_layer_norm_{second}"], ["{b}", "{b}.ln_2"]),
+    "__myl_FcAddDivCastErf": (["linear_{up}", "gelu{n}"], ["{b}.mlp.0", "{b}.mlp.1"]),
+    "__myl_FcAddAdd": (["linear_{down}", "add_{end}"], ["{b}.mlp.3", "{b}"]),
+}
+"""What each kind of kernel of an encoder block computes, by hand, from the graph: nodes and modules."""
+
+
+def test_every_layer_of_a_recorded_vision_transformer() -> None:
+    profile = recorded("vit_b_16_profile_0")
+    assert profile.attributed > 0.98
+    (part,) = profile.parts
+    seen: Counter[str] = Counter()
+    block = 0
+    for layer in part.layers[4:-3]:
+        for kind, (sources, modules) in IN_A_BLOCK.items():
+            if not layer.name.removeprefix("__myl_").startswith(kind.removeprefix("__myl_")):
+                continue
+            seen[kind] += 1
+            names = {
+                "b": f"encoder.layers.encoder_layer_{block}", "n": f"_{block}" if block else "",
+                "out": 4 * block + 1, "up": 4 * block + 2, "down": 4 * block + 3,
+                "mid": 2 * block + 1, "end": 2 * block + 2, "second": 2 * block + 1,
+            }  # fmt: skip
+            assert layer.sources == [text.format(**names) for text in sources], layer.name
+            assert layer.modules == [text.format(**names) for text in modules], layer.name
+            block += kind == "__myl_FcAddAdd"
+    assert seen == {kind: 36 if kind == "Slic" else 11 if kind == "__myl_FcAddAdd" else 12 for kind in IN_A_BLOCK}
+    unknown = [layer.name for layer in part.layers if not layer.evidence]
+    assert unknown == [
+        "__myl_MoveConc_myl0_0",
+        "__myl_AddAddCastMeanSubMulMean_myl0_146",  # half a layer norm each: what lies between is no value of the graph
+        "__myl_AddSqrtDivMulCastMulAddSlic_myl0_147",
+    ]
+
+
+def test_a_product_and_its_bias_in_another_kernel() -> None:
+    (part,) = recorded("vit_b_16_profile_0").parts
+    product, bias = part.layers[15:17]
+    assert "linear_4" in product.name
+    assert product.sources == ["linear_4"]
+    assert bias.name == "__myl_AddReshTranResh_myl0_16"
+    assert (bias.sources, bias.modules) == ([], ["encoder.layers.encoder_layer_1.self_attention"])
+
+
+def test_a_product_without_a_bias_leaves_none_to_another_kernel() -> None:
+    operators = [_op("linear", "linear", "a", ["x", "weight"], 4, 8), _op("relu", "relu", "b", ["linear"], 4, 8)]
+    layers = [
+        ("__myl_Fc_myl0_0", [_tensor("x", 4, 8)], [_tensor("t", 4, 8)]),
+        ("__myl_Add_myl0_1", [_tensor("t", 4, 8)], [_tensor("u", 4, 8)]),
+        ("__myl_Relu_myl0_2", [_tensor("u", 4, 8)], [_tensor("output0", 4, 8)]),
+    ]
+    assert _attributed(operators, *layers)[1:] == [[], []]
+    operators[0] = msgspec.structs.replace(operators[0], inputs=["x", "weight", "bias"])
+    assert _attributed(operators, *layers) == [["linear"], [], ["relu"]]
+
+
+def test_two_recorded_engines_and_what_stays_in_pytorch_between_them() -> None:
+    profile = recorded("two_engines_profile")
+    assert checks.problems(profile) == []
+    assert [(part.kind, [layer.modules for layer in part.layers]) for part in profile.parts] == [
+        ("tensorrt", [[], ["0"], []]),
+        ("pytorch", [["2"]]),
+        ("tensorrt", [[], ["3"], []]),
+    ]
 
 
 def test_three_alike_are_attributed_to_their_module_and_to_no_operator() -> None:

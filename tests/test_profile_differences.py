@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trtgate.accelerator import Accelerator
+from trtgate.profiles import welch
 from trtgate.profiles.alignment import longest_common_subsequence
 from trtgate.profiles.difference_text import lines, sentence
 from trtgate.profiles.differences import (
@@ -41,6 +42,8 @@ from trtgate.profiles.differences import (
 from trtgate.profiles.layer_names import normalised, shown
 from trtgate.profiles.record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile, Tensor
 from trtgate.profiles.structure import structural
+
+from .profile_data import recorded
 
 DATA = Path(__file__).parent / "data"
 SPREAD = np.array([-0.1, 0.0, 0.1, 0.05, -0.05, 0.02])
@@ -171,12 +174,12 @@ def test_a_profile_compared_with_itself_has_no_differences() -> None:
 def test_one_slower_layer_explains_the_change() -> None:
     before = h100_resnet18()
     layers = list(before.parts[0].layers)
-    layers[33] = slower(layers[33], 8.0)
+    layers[33] = slower(layers[33], 20.0)
     found = compare(before, with_layers(before, layers))
     assert causes(found) == [SLOWER]
     first = found.changes[0]
     assert "layer4.1.conv2" in first.before[0].name
-    assert first.explained.us == pytest.approx(8.0)
+    assert first.explained.us == pytest.approx(20.0)
     assert first.share == pytest.approx(1.0)
     assert first.is_beyond_noise
     assert [change.explained.us for change in found.changes[1:]] == pytest.approx([0.0] * 23)
@@ -185,18 +188,38 @@ def test_one_slower_layer_explains_the_change() -> None:
     assert "same layers, these got slower (another tactic can't be seen in 1 of 1); [CONVOLUTION]" in said
 
 
-def test_the_interval_of_a_layer_is_welchs() -> None:
+def between_launches(*times_us: float) -> float:
+    """The known variance from launch to launch of layers of these times."""
+    return sum(welch.LAUNCH_SD_US**2 + (welch.LAUNCH_SD_SHARE * us) ** 2 for us in times_us)
+
+
+def test_the_interval_of_a_layer_is_welchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(welch, "LAUNCH_SD_US", 0.0)
+    monkeypatch.setattr(welch, "LAUNCH_SD_SHARE", 0.0)
     before, after = layer("a", 10.0), layer("a", 12.0, blocks_us=[12.3, 11.8, 12.1])
     [change] = compare(of_parts(engine(before)), of_parts(engine(after))).changes
     wanted = stats.ttest_ind(after.blocks_us, before.blocks_us, equal_var=False).confidence_interval(0.95)
     assert (change.explained.low_us, change.explained.high_us) == pytest.approx((wanted.low, wanted.high))
 
 
+def test_two_launches_of_the_same_engine_are_not_called_slower() -> None:
+    first, second = (recorded(f"resnet18_profile_{launch}") for launch in range(2))
+    for before, after in ((first, second), (second, first)):
+        found = compare(before, after)
+        assert kinds(found) == {MATCHED: 24}
+        assert not found.causes, sentence(found)
+        assert not structural(before, after)
+
+
 def test_the_total_adds_means_and_variances() -> None:
     layers = [layer("a", 10.0), layer("b", 20.0)]
     found = compare(of_parts(engine(*layers)), of_parts(engine(slower(layers[0], 1.0), slower(layers[1], 2.0))))
-    error = np.sqrt(4 * SPREAD.var(ddof=1) / 6)
-    half = error * stats.t.isf(0.025, 20)  # four equal variances of six blocks: four times five degrees of freedom
+    of_blocks = 4 * SPREAD.var(ddof=1) / 6
+    variance = of_blocks + between_launches(10.0, 20.0, 11.0, 22.0)
+    degrees = variance**2 / (
+        of_blocks**2 / 20
+    )  # four equal variances of six blocks: four times five degrees of freedom
+    half = np.sqrt(variance) * stats.t.isf(0.025, degrees)
     assert found.total.us == pytest.approx(3.0)
     assert (found.total.low_us, found.total.high_us) == pytest.approx((3.0 - half, 3.0 + half), abs=1e-3)
     assert [change.share for change in found.changes] == pytest.approx([2 / 3, 1 / 3])
@@ -204,7 +227,12 @@ def test_the_total_adds_means_and_variances() -> None:
 
 def test_many_layers_within_noise_are_not_called_slower() -> None:
     rng = np.random.default_rng(1)
-    sides = [[layer("__myl_Corr", blocks_us=rng.normal(10, 0.1, 20).tolist()) for _ in range(300)] for _ in range(2)]
+
+    def launch(size: int) -> list[Layer]:
+        means = rng.normal(10, welch.LAUNCH_SD_US, size)
+        return [layer("__myl_Corr", blocks_us=rng.normal(mean, 0.1, 20).tolist()) for mean in means]
+
+    sides = [launch(300), launch(300)]
     found = compare(of_parts(engine(*sides[0])), of_parts(engine(*sides[1])))
     assert any(change.explained.excludes_zero for change in found.changes)  # a twentieth of the intervals do
     assert not found.causes
@@ -220,11 +248,20 @@ def test_without_blocks_there_is_a_change_and_no_interval() -> None:
     assert lines(found)[-1].split() == ["+2.0", "100", "%", "a"]
 
 
-def test_blocks_that_do_not_vary_have_an_interval_of_no_width() -> None:
-    sides = [of_parts(engine(layer("a", blocks_us=[us] * 5))) for us in (0.1, 0.3)]
+@pytest.mark.parametrize(("after_us", "cause"), [(10.6, ""), (11.0, SLOWER)])
+def test_blocks_that_do_not_vary_have_the_noise_between_launches(after_us: float, cause: str) -> None:
+    sides = [of_parts(engine(layer("a", blocks_us=[us] * 5))) for us in (10.0, after_us)]
     [change] = compare(*sides).changes
-    assert (change.explained.low_us, change.explained.high_us) == pytest.approx((0.2, 0.2))
-    assert change.cause == SLOWER
+    half = 1.95996 * np.sqrt(between_launches(10.0, after_us))
+    wanted = (after_us - 10 - half, after_us - 10 + half)
+    assert (change.explained.low_us, change.explained.high_us) == pytest.approx(wanted, abs=1e-3)
+    assert change.cause == cause
+
+
+def test_what_takes_no_time_has_no_noise() -> None:
+    sides = [of_parts(engine(layer("a"), layer("wait", blocks_us=[0.0] * 5))) for _ in range(2)]
+    [wait] = [change for change in compare(*sides).changes if change.before[0].name.startswith("wait")]
+    assert (wait.explained.low_us, wait.explained.high_us) == (0.0, 0.0)
 
 
 # Layers that are not the same
@@ -363,7 +400,7 @@ def test_one_layer_split_into_three_is_one_change_by_operators() -> None:
     assert group.explained.us == pytest.approx(3.0, abs=0.01)
     assert sentence(found) == (
         "resnet18-dynamo-fp16-b1-mbs5: +3.0 µs in layers: fusions changed; "
-        "layer2.0, layer2.1, layer2.2 +3.0 µs (+2.9 to +3.1); 100 % explained by 3 layers"
+        "layer2.0, layer2.1, layer2.2 +3.0 µs (+2.0 to +4.0); 100 % explained by 3 layers"
     )
 
 
@@ -501,7 +538,7 @@ def test_the_table_is_cut_after_the_top_and_says_what_is_left() -> None:
     assert [line.split()[0] for line in text[2:4]] == ["+5.0", "+4.0"]
     assert text[4] == "  and 3 more, +6.0 µs together"
     assert text[0].endswith(
-        "layer 4 +5.0 µs (+4.9 to +5.1), layer 3 +4.0 µs (+3.9 to +4.1); 93 % explained by 4 layers"
+        "layer 4 +5.0 µs (+4.3 to +5.7), layer 3 +4.0 µs (+3.3 to +4.7); 93 % explained by 4 layers"
     )
 
 

@@ -80,7 +80,7 @@ class Session:
         self.start()
         try:
             self._greet(step)
-            with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
+            with device_turn(self._accelerator.lock_name, self._timeout_s, step):  # memory is the whole device's
                 launches = self._load(case_id, artifact, step)
             self._take_turns(launches, step)
             self._ask_all(protocol.Unload(), "unloading")

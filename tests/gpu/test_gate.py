@@ -30,19 +30,23 @@ def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
     (tmp_path / "suite_of_mine.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text(INI)
 
-    recorded = gate_run("suite_of_mine.py", "--trtgate-update-baselines")
+    recorded = gate_run("suite_of_mine.py", "-m", "trtgate_latency", "--trtgate-update-baselines")
     assert recorded.returncode == 0
     (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
 
     (kept,) = (tmp_path / ".trtgate" / "baseline-artifacts").glob("*/*/manifest.json")
     assert CASE in kept.read_text()
 
-    same = gate_run("suite_of_mine.py", "--benchmark-compare", "--trtgate-require=gpu,baseline")
+    same = gate_run(
+        "suite_of_mine.py", "-m", "trtgate_latency", "--benchmark-compare", "--trtgate-require=gpu,baseline"
+    )
     assert same.returncode == 0
     assert "unchanged" in same.stdout
 
     before = baseline.read_bytes()
-    slower = gate_run("suite_of_mine.py", "--trtgate-update-baselines", "--junit-xml=junit.xml", DEPTH="18")
+    slower = gate_run(
+        "suite_of_mine.py", "-m", "trtgate_latency", "--trtgate-update-baselines", "--junit-xml=junit.xml", DEPTH="18"
+    )
     assert slower.returncode == 1
     assert re.search(rf"{CASE} (is slower|got worse): device latency", slower.stdout)  # the engine is larger, too
     assert "not measured beside the baseline's compiled module" not in slower.stdout
@@ -53,7 +57,14 @@ def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
     assert baseline.read_bytes() == before
 
-    accepted = gate_run("suite_of_mine.py", "--trtgate-update-baselines", f"--trtgate-accept={CASE}", DEPTH="18")
+    accepted = gate_run(
+        "suite_of_mine.py",
+        "-m",
+        "trtgate_latency",
+        "--trtgate-update-baselines",
+        f"--trtgate-accept={CASE}",
+        DEPTH="18",
+    )
     assert accepted.returncode == 0
     (stored,) = json.loads(baseline.read_text())["benchmarks"]
     assert len(stored["extra_info"]["trtgate"]["sessions"]) == 1
@@ -70,7 +81,7 @@ def test_a_model_that_compiles_wrong_is_neither_timed_nor_stored(gate_run: Run, 
     )
     (tmp_path / "suite_of_mine.py").write_text(wrong)
     (tmp_path / "pytest.ini").write_text(INI)
-    done = gate_run("suite_of_mine.py", "--trtgate-update-baselines")
+    done = gate_run("suite_of_mine.py", "-m", "trtgate_latency", "--trtgate-update-baselines")
     assert done.returncode == 1
     assert "differs from eager: relative L2" in done.stdout
     assert not list(tmp_path.glob("baselines/*/latency.json"))
@@ -80,6 +91,6 @@ def test_a_gpu_that_torch_cannot_use_is_exit_4(gate_run: Run, tmp_path: Path) ->
     (tmp_path / "suite_of_mine.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text(INI)
     (tmp_path / "conftest.py").write_text("import torch\ntorch.cuda.is_available = lambda: False\n")
-    done = gate_run("suite_of_mine.py", "--benchmark-compare")
+    done = gate_run("suite_of_mine.py", "-m", "trtgate_latency", "--benchmark-compare")
     assert done.returncode == 4
     assert "can't use it" in done.stdout + done.stderr

@@ -9,8 +9,8 @@ from .record import TENSORRT, Part, Profile
 LEAST_SUM, MOST_SUM = 0.5, 2.0
 A_LAYER_US = 10.0
 """The sum of the layers is at least half the device latency, and at most twice that and 10 µs for every layer. Timing
-each layer by itself adds some µs to each and undoes what runs side by side (resnet18 at batch 1, 24 layers: 182 µs of
-latency, 320 µs of layers); far outside, something is missing or counted twice."""
+each layer by itself adds 2 to 4 µs to each and undoes what runs side by side (resnet18 at batch 1, 24 layers: 182 µs of
+latency, 291 µs of layers); far outside, something is missing or counted twice, or the host could not keep up."""
 SHARES = 1e-3
 """How far shares, which are rounded, may add up to something else than 1."""
 

@@ -3,8 +3,8 @@
 Pure. Layers are matched by `matching` without looking at times; here are the times. All are means over a layer's blocks
 (`Layer.blocks_us`, in microseconds), or its median where no blocks were kept.
 
-The intervals hold the noise within one launch of each profile, not between launches: a card's clocks, and where memory
-lies, differ from launch to launch, and may shift many layers at once by more than any interval here is wide.
+A profile is of one launch. Its blocks show the noise within that launch; from launch to launch, where memory lies
+elsewhere, a layer differs more: as much as is usual (`welch`) is in the intervals. A card's clock shifts all at once.
 """
 
 from __future__ import annotations
@@ -143,8 +143,7 @@ def compare(before: Profile, after: Profile) -> Difference:
 
     The interval of a matched layer is Welch's t interval of the difference of two means; that of several layers, and
     of the total, adds their means and the variances of these (see `welch.estimates`). A layer is called changed where
-    p, adjusted for all matched layers by Holm's procedure, is 5 % at most. All this holds the noise within one launch
-    each, not between launches.
+    p, adjusted for all matched layers by Holm's procedure, is 5 % at most.
     """
     found = match(before, after)
     items = [*_items(found), *_synchronizing(before, after)]

@@ -104,7 +104,8 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     copies_us: float
     """Of it: copies and fills."""
     between_us: float
-    """Device latency less the time in which at least one kernel runs."""
+    """Device latency less the time in which at least one kernel runs while they are traced; below 0 where tracing
+    keeps kernels from following each other as closely as in a CUDA graph."""
     profiler_us: float
     """Sum of layers less that of kernels: what measuring each layer by itself adds."""
 

@@ -55,9 +55,12 @@ def _sums(profile: Profile) -> list[str]:
         )
     found = profile.breakdown
     if found is not None:
+        none_runs = f"{found.between_us:.1f} µs of the latency none runs"
+        overlap = f"traced one by one they keep the GPU busy {-found.between_us:.1f} µs longer than in the latency"
         said.append(
             f"the difference: {found.profiler_us:+.1f} µs for timing each layer by itself; kernels take "
-            f"{found.kernels_us:.1f} µs ({found.copies_us:.1f} µs of it copies), {found.between_us:+.1f} µs without any"
+            f"{found.kernels_us:.1f} µs ({found.copies_us:.1f} µs of it copies), "
+            f"{overlap if found.between_us < 0 else none_runs}"
         )
     return said
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import TrtgateError
 
-POLL_S = 0.2
+POLL_S, SAY_S = 0.2, 1.0
 
 
 def lock_file(device: str) -> Path:
@@ -42,16 +42,20 @@ def device_lock(
     Raises TrtgateError when others keep it longer than `timeout_s`, or the file can't be opened.
     """
     path = lock_file(device)
-    start = time.monotonic()
+    start = said = time.monotonic()
 
     def blocked() -> None:
-        waited = time.monotonic() - start
+        nonlocal said
+        now = time.monotonic()
+        waited = now - start
         if waited >= timeout_s:
             raise TrtgateError(
                 f"other trtgate processes have been timing or building on {device} for {waited:.0f} s (lock {path}): "
                 "wait for them to end, or raise --trtgate-timeout"
             )
-        waiting(waited)
+        if now - said >= SAY_S:
+            said = now
+            waiting(waited)
 
     with contextlib.ExitStack() as stack:
         try:
