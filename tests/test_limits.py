@@ -85,6 +85,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         timeout_s=1.0,
         strict_layers=False,
         zoo=False,
+        report=None,
         timing_off="",
     )
     assert [options.limit(name, case, of(2)) for name in order[:5]] == [0.1, 0.2, 0.3, 0.4, 0.5]

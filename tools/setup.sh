@@ -14,6 +14,8 @@ stamp=.venv/.trtgate-setup
 needed_gb=10
 # Of 2023 and pinned to the packages of its time; its parts that tests load work with today's.
 trex=trt-engine-explorer==0.1.5
+# Pinned to an older NumPy and with clients of clouds; the part that finds change points needs neither.
+otava=apache-otava==0.8.0
 
 say() { echo "setup: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -74,7 +76,7 @@ find_python() {
 inputs() {
     echo "$tensorrt"
     echo "$PWD"
-    echo "$trex"
+    echo "$trex $otava"
     cat pyproject.toml constraints.txt
 }
 
@@ -135,5 +137,5 @@ fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 .venv/bin/uv pip install --python .venv/bin/python --editable ".[$tensorrt,dev]" \
     --constraint constraints.txt --build-constraint constraints.txt
-.venv/bin/uv pip install --python .venv/bin/python --no-deps "$trex"
+.venv/bin/uv pip install --python .venv/bin/python --no-deps "$trex" "$otava"
 echo "$wanted" >"$stamp"

@@ -64,7 +64,7 @@ class BesideBase:
         screened = PairedGate(pairs).screen(pair, case.id, self._limit_of, self._tests, self._step)
         pairs.unload(pair)
         screened.base.build, screened.candidate.build = built[BASE].build, built[CANDIDATE].build
-        result.measurement = screened.candidate
+        result.measurement, result.base = screened.candidate, screened.base
         if screened.incomparable:
             result.verdict, result.sentence = Verdict.INCOMPARABLE, f"{case.id}: {screened.incomparable}"
             return

@@ -24,6 +24,10 @@ class CaseResult(msgspec.Struct, kw_only=True):
     judgements: list[Judgement] = []
     stored: bool = False
     """Whether the run may store it as a baseline."""
+    base: CaseMeasurement | None = None
+    """What was measured beside it, if anything."""
+    where: str = ""
+    """In which layers a regressed case lost its time."""
 
     def conclude(self, judgements: list[Judgement]) -> None:
         """Let the verdict follow from the judgements of all metrics, and say it."""

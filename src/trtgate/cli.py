@@ -270,6 +270,35 @@ def selfcheck(
         _print([f"written: {json}"])
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="Written by pytest's --trtgate-report.")],
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown there, not here.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts.")] = None,
+) -> None:
+    """Make a report of a run, on any machine: Markdown for a pull request or a job summary, HTML to look into it."""
+    from . import report_commands
+
+    _print(report_commands.make(run, to_markdown=markdown, to_html=html))
+
+
+@app.command()
+def history(
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Or patterns such as '*resnet18*'.")],
+    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Saved runs (.trtgate/runs).")] = None,
+    accelerator: Annotated[str, typer.Option(metavar="KEY", help="Of another machine than this.")] = "",
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
+) -> None:
+    """Show cases over the saved runs: where their latency changed, and slow drift that no single run shows."""
+    from . import history_commands as commands
+
+    found = commands.find(cases, commands.folder_of(runs), accelerator)
+    _print(commands.lines(found, sys.stdout.encoding))
+    if json is not None:
+        commands.save(found, json)
+        _print([f"written: {json}"])
+
+
 @baseline.command()
 def show(
     name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,

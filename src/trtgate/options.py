@@ -36,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Whether layers that are not those of the stored profile fail."""
     zoo: bool
     """Whether coverage is asked of the zoo too."""
+    report: Path | None
+    """Where the run is to be written as one document."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
 

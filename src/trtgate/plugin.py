@@ -29,13 +29,15 @@ def pytest_configure(config: pytest.Config) -> None:
     source = command_line.source_of(config)
     if source is None:
         return
-    from .pytest_gate import benchmark_hooks, coverage_tests, fixtures, hooks, profile_tests
+    from .pytest_gate import benchmark_hooks, coverage_tests, fixtures, hooks, profile_tests, reporting
     from .pytest_gate.run import GateRun
 
     try:
         run = GateRun(config, command_line.read(config, source))
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(reporting.Reporting(run), "trtgate-reporting")
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")
     config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")

@@ -104,6 +104,11 @@ def add(parser: pytest.Parser) -> None:
         help="Coverage tests of some 90 well-known models too.",
     )
     option(
+        "--trtgate-report",
+        metavar="FILE",
+        help="Write the run as JSON, from which `trtgate report` makes Markdown.",
+    )
+    option(
         "--trtgate-timeout",
         metavar="SECONDS",
         type=_positive(float),
@@ -156,6 +161,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         timeout_s=get("trtgate_timeout"),
         strict_layers=get("trtgate_strict_layers"),
         zoo=get("trtgate_zoo"),
+        report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
         timing_off=timing_off,
     )
 

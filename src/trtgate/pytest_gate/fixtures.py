@@ -9,7 +9,7 @@ import pytest
 from ..cases import Case
 from .built_case import BuiltCase
 from .coverage_tests import CoverageGate
-from .latency_gate import TIMER, LatencyGate
+from .latency_gate import LatencyGate
 from .markers import marker_limits
 from .profile_tests import ProfileGate
 from .run import RUN
@@ -38,7 +38,7 @@ def coverage_gate(request: pytest.FixtureRequest) -> CoverageGate:
 @pytest.fixture
 def latency_gate(request: pytest.FixtureRequest) -> LatencyGate:
     """Measure and judge the case: `latency_gate(benchmark, compiled)`."""
-    return LatencyGate(request.config.stash[RUN], request.node.stash[TIMER], marker_limits(request.node))
+    return LatencyGate(request.config.stash[RUN], request.node, marker_limits(request.node))
 
 
 @pytest.fixture

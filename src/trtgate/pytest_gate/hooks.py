@@ -13,7 +13,7 @@ import pytest
 from ..accelerator import NEEDS_GPU, Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
-from . import reruns, suite_tests
+from . import reporting, reruns, suite_tests
 from .latency_gate import TIMER, ReplayTimer
 from .markers import marker_limits
 from .run import GateRun
@@ -95,6 +95,7 @@ class Hooks:
         for item in ours:
             case_id = _case_id(item)
             assert case_id is not None
+            item.user_properties.append((reporting.CASE, case_id))
             item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
             if _is_coverage(item):
                 reason = self._why_no_coverage(case_id)

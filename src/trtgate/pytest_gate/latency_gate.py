@@ -11,6 +11,8 @@ import pytest
 from .. import quarantines
 from ..cases import Case
 from ..errors import TrtgateError
+from ..report.sentences import advice
+from . import reporting
 from .built_case import BuiltCase
 from .run import GateRun
 
@@ -38,9 +40,10 @@ TIMER = pytest.StashKey[ReplayTimer]()
 class LatencyGate:
     """Measures a built case, hands the samples to pytest-benchmark, and turns the verdict into an outcome."""
 
-    def __init__(self, run: GateRun, timer: ReplayTimer, limits: dict[str, float]) -> None:
+    def __init__(self, run: GateRun, item: pytest.Item, limits: dict[str, float]) -> None:
         self._run = run
-        self._timer = timer
+        self._item = item
+        self._timer = item.stash[TIMER]
         self._limits = limits
 
     def __call__(self, benchmark: Any, built: BuiltCase) -> None:
@@ -60,6 +63,7 @@ class LatencyGate:
         with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
             self._run.save()
         self._run.failed.discard(case.id)
+        self._item.user_properties += reporting.properties(result)
         self._conclude(benchmark, case, result, built)
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
@@ -117,10 +121,12 @@ class LatencyGate:
             self._run.lines.append(f"accepted: {result.sentence}")
             return
         benchmark.has_error = True  # pytest-benchmark would save it all the same
-        where = self._run.profiles.where(built)
+        result.where = self._run.profiles.where(built)
+        said = [result.sentence, result.where]
         if quarantine is None:
-            pytest.fail(f"{result.sentence}\n{where}".rstrip(), pytrace=False)
-        self._run.lines += [f"{quarantine}: {result.sentence}", *([where] if where else [])]
+            what_to_do = advice(result.verdict or "", result.case_id, beside_base=self._run.options.base is not None)
+            pytest.fail("\n".join(line for line in (*said, what_to_do) if line), pytrace=False)
+        self._run.lines += [f"{quarantine}: {said[0]}", *filter(None, said[1:])]
 
     def _fail_expired(self, benchmark: Any, quarantine: Quarantine, result: CaseResult) -> None:
         from ..verdict import Verdict

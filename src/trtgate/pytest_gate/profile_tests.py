@@ -14,6 +14,7 @@ from .run import GateRun
 if TYPE_CHECKING:
     from ..cases import Case
     from ..profile_gate import Result
+    from ..profiles.record import Profile
     from ..profiles.recording import Recorded
     from .built_case import BuiltCase
 
@@ -39,6 +40,10 @@ class Profiles:
             with self._run.progress(case_id) as step, device_turn(accelerator.lock_name, timeout_s, step):
                 self._recorded[case_id] = recording.record(case_id, built.inference, accelerator, step)
         return self._recorded[case_id]
+
+    def recorded(self, case_id: str) -> Profile:
+        """Return a profile that was recorded already."""
+        return self._recorded[case_id].profile
 
     def where(self, built: BuiltCase) -> str:
         """Say in which layers a regressed case lost its time; or why that can't be said; empty on a CPU."""

@@ -22,7 +22,8 @@ class PytestJson:
         return found
 
     @cached_property
-    def _commit_info(self) -> dict[str, Any]:
+    def commit_info(self) -> dict[str, Any]:
+        """The revision, as pytest-benchmark finds it."""
         hook = self._config.hook
         found: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
         hook.pytest_benchmark_update_commit_info(config=self._config, commit_info=found)
@@ -40,7 +41,7 @@ class PytestJson:
             benchmarks=all_stats,
             include_data=False,
             machine_info=self._machine_info,
-            commit_info=self._commit_info,
+            commit_info=self.commit_info,
         )
         for fixture in failed:
             fixture.has_error = True

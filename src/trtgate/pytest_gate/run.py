@@ -50,7 +50,7 @@ class GateRun:
         self.suite_problem = ""
         self.new: list[str] = []
         self.undecided: list[str] = []
-        self._json = PytestJson(config)
+        self.json = PytestJson(config)
         self._point_pytest_benchmark_at_our_baseline()
 
     def _point_pytest_benchmark_at_our_baseline(self) -> None:
@@ -137,7 +137,7 @@ class GateRun:
 
     def save(self) -> Path:
         """Store what was measured so far. Raises TrtgateError."""
-        return self.gate.save_run(self._json.document(list(self.benchmarks.values())))
+        return self.gate.save_run(self.json.document(list(self.benchmarks.values())))
 
     def close(self) -> None:
         """End the workers, however the run ended."""

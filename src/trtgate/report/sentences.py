@@ -44,6 +44,16 @@ def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> s
     return f"NEW: nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
 
 
+def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:
+    """Say what to do about a verdict; empty where there is nothing to do, or the sentence says it already."""
+    accept = f"--trtgate-update-baselines --trtgate-accept '{case_id}'"
+    if verdict == Verdict.REGRESSED:
+        return "" if beside_base else f"if that is intended: {accept}"
+    if verdict == Verdict.INCOMPARABLE and not beside_base:
+        return f"bring the machine into the state of the baseline, or record it anew: {accept}"
+    return "to record it: --trtgate-update-baselines" if verdict == Verdict.NEW and not beside_base else ""
+
+
 def _figures(judgement: Judgement) -> str:
     metric = METRICS[judgement.metric]
     values = f"{metric.title} {value(judgement.baseline, metric.unit)} → {value(judgement.now, metric.unit)}"

@@ -1,0 +1,78 @@
+"""A report as one HTML file that needs no network: tables that work without JavaScript, charts when a case is opened.
+
+Needs the extra `report`: Jinja2 escapes everything that is shown, Plotly draws, and lies in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+from ..errors import TrtgateError
+from ..metrics import METRICS
+from . import escaping
+from .document import Case, Report, primary_judgement
+from .sentences import value
+from .terminal import describe
+
+LOUD = ("MISSING", "ERROR")
+
+
+def render(report: Report) -> str:
+    """Return the file. Raises TrtgateError when Jinja2 or Plotly is not installed."""
+    try:
+        import jinja2
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise TrtgateError("an HTML report needs Jinja2 and Plotly: pip install 'trtgate[report]'") from error
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["printable"] = escaping.printable
+    template = environment.from_string(resources.files(__package__).joinpath("templates/report.html").read_text())
+    return template.render(
+        report=report,
+        described=escaping.printable(describe(report.accelerator), 1000),
+        loud_lines=[line for line in report.lines if line.startswith(LOUD)],
+        quiet_lines=[line for line in report.lines if not line.startswith(LOUD)],
+        primary=primary_judgement,
+        figures_of=_figures,
+        title_of=lambda metric: METRICS[metric].title if metric in METRICS else metric,
+        value_of=lambda metric, number: value(number, METRICS[metric].unit if metric in METRICS else ""),
+        number=_number,
+        heat=_heat,
+        data=Markup(_script([_data(case) for case in report.cases])),  # noqa: S704  - `_script` leaves no markup in it
+        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),  # noqa: S704  - a library's
+    )
+
+
+def _script(found: Any) -> str:
+    """Return JSON that ends no script element and begins no comment in one."""
+    return json.dumps(found, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _data(case: Case) -> dict[str, Any]:
+    """Return what the charts of a case are drawn from."""
+    found: dict[str, Any] = {"before": case.base_captures_us, "now": case.captures_us, "history": None}
+    if case.history is not None:
+        points = case.history.points
+        found["history"] = {
+            "us": [point.latency_us for point in points],
+            "runs": [escaping.printable(f"{point.recorded} {point.commit[:12]}", 60) for point in points],
+            "changes": [step.first for step in case.history.steps],
+        }
+    return found
+
+
+def _figures(case: Case) -> list[tuple[str, float | None, float | None]]:
+    names = dict.fromkeys([*case.figures, *case.base_figures])
+    return [(name, case.figures.get(name), case.base_figures.get(name)) for name in names]
+
+
+def _number(found: float | None, of: float = 1) -> str:
+    return "" if found is None else f"{found / of:,.5g}"
+
+
+def _heat(share: float) -> str:
+    """Return a colour: red where nothing is in TensorRT, green where everything is."""
+    return f"hsl({120 * min(1.0, max(0.0, share)) ** 2:.0f} 55% 72%)"

@@ -1,0 +1,59 @@
+"""What documents and ready workflow files tell a user to type exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from trtgate.cli import app
+from trtgate.pytest_gate import command_line
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "src" / "trtgate" / "templates" / "trtgate.yml",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs" / "ci").iterdir()),
+]
+
+
+class Options:
+    """Stands for pytest's parser, and keeps the names of options."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def addini(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def getgroup(self, *_: Any) -> Options:
+        return self
+
+    def addoption(self, name: str, **_: Any) -> None:
+        self.names.add(name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_options_and_commands_exist(path: Path) -> None:
+    text, options = path.read_text(), Options()
+    command_line.add(options)  # type: ignore[arg-type]
+    named = set(re.findall(r"--trtgate-[a-z]+(?:-[a-z]+)*", text))
+    assert named <= options.names
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    typed = set(re.findall(r"(?:^\s*(?:- (?:run: )?)?|`|&& |\|\| )trtgate ([a-z]+)", text, re.MULTILINE))
+    assert typed <= commands
+
+
+def test_workflow_files_are_yaml_with_the_two_gates() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    for name in ("github-actions.yml", "gitlab-ci.yml"):
+        text = (ROOT / "docs" / "ci" / name).read_text()
+        found = yaml.safe_load(text)
+        assert isinstance(found, dict)
+        assert "-m trtgate_coverage --trtgate-require=baseline" in text
+        assert "--trtgate-require=gpu,baseline,verdict" in text

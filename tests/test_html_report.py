@@ -1,0 +1,187 @@
+"""The HTML report, opened in a real browser: nothing is requested, nothing fails, charts are drawn, tables work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtgate import report_commands
+from trtgate.errors import TrtgateError
+from trtgate.history import Point, analysed
+from trtgate.report import document, html
+from trtgate.report.document import Coverage, Failure, Layer, Layers, Matrix, Report
+
+from .test_run_report import HOSTILE, case, made
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+LONG = "x" * 4000
+NAME = "resnet18-dynamo-fp16-b1-mbs5"
+
+
+def series(count: int = 12) -> Any:
+    points = [
+        Point(recorded=f"2026-01-{1 + n:02}T00:00:00+00:00", run=HOSTILE, commit="0" * 40, branch=HOSTILE, dirty=False,
+              latency_us=100.0 + 5 * (n >= 6) + 0.01 * (n % 3), verdict="unchanged")
+        for n in range(count)
+    ]  # fmt: skip
+    return analysed("device", "cuda_graph", points)
+
+
+def report() -> Report:
+    captures = {"captures_us": [[102.0, 102.1, 101.9]] * 3, "base_captures_us": [[100.0, 100.1, 99.9]] * 3}
+    explained = {"where": "where: layer4", "advice": "if that is intended: accept"}
+    layers = Layers(
+        case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, device_us=1.0, sum_us=2.0,
+        attributed=0.9, layers=[Layer(name=HOSTILE, modules=[HOSTILE], us=2.0, share=1.0)], modules={HOSTILE: 2.0},
+    )  # fmt: skip
+    coverage = Coverage(
+        case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, in_tensorrt=3, total=4, engines=2,
+        release="rtx-2.14.0",
+    )  # fmt: skip
+    return made(
+        case(NAME, "regressed", 0.02, history=series(), **explained, **captures),
+        case(HOSTILE, "regressed", 0.01, where=HOSTILE, advice=HOSTILE, settings={HOSTILE: HOSTILE}, history=series()),
+        case(LONG),
+        case("fast", "improved", -0.05, **captures),
+        case("none", "skipped", judgements=[], medians_us={}),
+        failures=[Failure(test=HOSTILE, sentence=HOSTILE)],
+        lines=[f"MISSING: {HOSTILE}", HOSTILE],
+        environment=[f"driver {HOSTILE} → 2"],
+        coverage=[coverage],
+        profiles=[layers],
+        matrix=Matrix(releases=[HOSTILE, "rtx-2.14.0"], shares={HOSTILE: [0.5, None]}),
+    )
+
+
+def test_what_is_shown_is_escaped_and_nothing_is_fetched() -> None:
+    content = html.render(report())
+    shown = content[: content.index('<script type="application/json"')]
+    for harmful in ("<script>", "onerror=", "\x1b", "\u202e"):
+        assert harmful not in shown
+    assert "&lt;script&gt;" in shown
+    data = content[content.index('id="data">') : content.index("</script>")]
+    assert "<" not in data.removeprefix('id="data">')
+    assert not re.search(r'(?:src|href)="(?!#)', shown)
+    assert "default-src 'none'" in shown
+
+
+def test_tables_need_no_javascript() -> None:
+    content = html.render(report())
+    shown = re.sub(r"<script.*?</script>", "", content, flags=re.DOTALL)
+    for wanted in (NAME, "+2.00", "where: layer4", "if that is intended: accept", "3 of 4", "50.0", "none"):
+        assert wanted in shown
+    assert shown.count("<table") == shown.count("<caption>") + shown.count("Figures and settings")
+
+
+def test_an_html_report_is_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document.write(tmp_path / "run.json", report())
+    assert report_commands.make(
+        tmp_path / "run.json", to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html"
+    ) == [f"written: {tmp_path}/run.md", f"written: {tmp_path}/run.html"]
+    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
+    with pytest.raises(TrtgateError, match=r"pip install 'trtgate\[report\]'"):
+        report_commands.make(tmp_path / "run.json", to_markdown=None, to_html=tmp_path / "run.html")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """The report, opened; at the end nothing was requested but the file, and nothing failed."""
+    path = tmp_path / "report.html"
+    path.write_text(html.render(report()))
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    said: list[str] = []
+    requested: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: requested.append(request.url))
+    opened.goto(path.as_uri())
+    yield opened
+    assert said == []
+    assert [url for url in requested if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+    context.close()
+
+
+def overview(page: Any) -> list[str]:
+    """Return the names of the cases that the table shows, cut."""
+    rows = page.locator("#overview tbody tr:visible td.name").all_inner_texts()
+    return [text[:8] for text in rows]
+
+
+def test_a_case_is_found_sorted_and_opened(page: Any) -> None:
+    assert page.title().startswith("trtgate failed: 2 regressed, 1 improved, 1 unchanged, 1 skipped")
+    assert overview(page)[:2] == ["resnet18", "<script>"]
+    page.get_by_role("button", name="change %").click()
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("change %")
+    assert overview(page)[0] == "fast"
+    page.get_by_role("button", name="change %").click()
+    assert overview(page)[-1] == "fast"
+    page.get_by_label("Find a case").fill("RESNET18")
+    assert overview(page) == ["resnet18"]
+    assert page.get_by_role("status").inner_text() == "1 cases"
+    page.get_by_label("Find a case").fill("")
+    page.locator("#overview a", has_text="fast").click()
+    opened = page.locator("details[open]", has_text="improved fast")
+    assert opened.locator("svg.main-svg").count() > 0
+
+
+def test_charts_have_drawn_elements(page: Any) -> None:
+    first = page.locator("details[data-case][open]")
+    assert first.count() == 1  # the worst is open
+    assert first.locator(".boxlayer path.box").count() == 6
+    assert first.locator(".scatterlayer .point").count() == 12
+    assert first.locator(".shapelayer path").count() == 1  # where it changed
+    assert first.get_by_role("img", name="Captures by launch, before and now").is_visible()
+
+
+def test_hostile_names_are_text_in_the_browser(page: Any) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert page.evaluate("document.querySelectorAll('body script').length") == 3
+    assert page.locator("img[src]").count() == 0
+    assert page.get_by_text("<script>alert(1)</script>").count() > 5
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_window(page: Any, width: int, scheme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shades = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    assert shades[0] != shades[1]
+
+
+def test_the_table_is_used_by_keyboard(page: Any) -> None:
+    page.get_by_role("button", name="verdict", exact=True).focus()
+    page.keyboard.press("Enter")
+    assert page.locator("th[aria-sort]").inner_text().startswith("verdict")
+    page.locator("details[data-case] > summary").last.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details[data-case]").last.get_attribute("open") is not None
+
+
+def test_it_is_readable_without_javascript(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(html.render(report()))
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto((tmp_path / "report.html").as_uri())
+    assert overview(opened)[0] == "resnet18"
+    opened.locator("details[data-case] > summary").last.click()
+    assert opened.locator("details[data-case]").last.get_attribute("open") is not None
+    context.close()
