@@ -74,7 +74,8 @@ def inference(*parts: tuple[Part, ...]) -> Inference:
 @pytest.fixture
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Record without the two steps that need a GPU; returns the function that records."""
-    monkeypatch.setattr(recording, "_device_latency", lambda _inference: (10.0, "cuda_graph"))
+    monkeypatch.setattr(recording, "Spin", object)
+    monkeypatch.setattr(recording, "_device_latency", lambda *_: (10.0, "cuda_graph"))
     monkeypatch.setattr(recording, "_break_down", lambda *_: None)
     cpu = Accelerator(kind="cpu", name="test")
     plan = recording.Plan(warm_up=1, blocks=6, calls=1)

@@ -7,7 +7,7 @@ import pytest
 
 from trtgate import verdict
 from trtgate.report import sentences, terminal
-from trtgate.report.progress import Progress
+from trtgate.report.progress import Progress, how_far
 from trtgate.report.terminal import Row
 from trtgate.verdict import Judgement, Verdict
 
@@ -74,3 +74,34 @@ def test_short_steps_leave_no_line_where_there_is_no_terminal() -> None:
     progress.step("case: export")
     progress.done()
     assert written == []
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "elapsed_s", "said"),
+    [
+        (0, 16, 12, "[1 of 16] "),
+        (1, 16, 20, "[2 of 16, about 5 min left] "),
+        (15, 16, 300, "[16 of 16, about 20 s left] "),
+        (16, 16, 320, "[16 of 16, about 0 s left] "),
+    ],
+)
+def test_the_live_line_says_how_long_the_run_will_take(done: int, total: int, elapsed_s: float, said: str) -> None:
+    assert how_far(done, total, elapsed_s) == said
+
+
+@pytest.mark.parametrize(
+    ("width", "lost"), [(200, []), (95, ["host"]), (82, ["host", "baseline"]), (70, ["host", "baseline", "detects"])]
+)
+def test_a_narrow_terminal_loses_columns_before_it_folds_ids(width: int, lost: list[str]) -> None:
+    text = terminal.table([row("resnet18-dynamo-fp16-b1-mbs5", 1.2)], width=width, color=False)
+    assert "resnet18-dynamo-fp16-b1-mbs5 " in text
+    assert "regressed" in text
+    assert max(map(len, text.splitlines())) <= width
+    assert [name for name in ("host", "baseline", "detects") if name not in text] == lost
+
+
+def test_hostile_case_ids_are_text_in_the_table() -> None:
+    text = terminal.table([row("[red]a[/red]\x1b]0;title\x07\nb\u202e", 1.2)], width=200, color=True)
+    assert "[red]a[/red] ]0;title  b" in text
+    assert "\u202e" not in text
+    assert "\x1b]" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
@@ -15,7 +16,7 @@ from .. import accelerator, quarantines
 from ..cases import Case, Suite
 from ..errors import TrtgateError
 from ..options import Options
-from ..report.progress import Progress
+from ..report.progress import Progress, how_far
 from .pytest_json import PytestJson
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class GateRun:
         self.options = options
         self.accelerator = accelerator.detect()
         self.folder = config.rootpath / ".trtgate"
+        self._start = time.monotonic()
         self.lines: list[str] = []
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
@@ -129,11 +131,15 @@ class GateRun:
             with uncaptured():
                 reporter.write(f"\r\x1b[K{text}", flush=True)
 
-        shown = Progress(write_line, overwrite if reporter.isatty else None)
+        shown = Progress(write_line, overwrite if reporter.isatty else None, self._how_far)
         try:
             yield lambda text: shown.step(f"{case_id}: {text}")
         finally:
             shown.done()
+
+    def _how_far(self) -> str:
+        total = len(self.gate.cases_collected) if "gate" in self.__dict__ else 0
+        return how_far(len(self.gate.results), total, time.monotonic() - self._start) if total else ""
 
     def save(self) -> Path:
         """Store what was measured so far. Raises TrtgateError."""

@@ -11,6 +11,15 @@ SHOWN_AFTER_S = 5.0
 REPEAT_S = 60.0
 
 
+def how_far(done: int, total: int, elapsed_s: float) -> str:
+    """Return which case is worked on and how long the others will take, if they take as long as those before."""
+    if not done:
+        return f"[1 of {total}] "
+    left_s = elapsed_s / done * max(0, total - done)
+    left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+    return f"[{min(done + 1, total)} of {total}, about {left} left] "
+
+
 class Progress:
     """Shows the current step of a case with the time it has taken.
 
@@ -20,12 +29,20 @@ class Progress:
         Writes a line of its own, past any capturing.
     overwrite
         Replaces the last line of the terminal; None where there is no terminal.
+    whole
+        Says how far the whole run is, for the live line.
 
     """
 
-    def __init__(self, write_line: Callable[[str], None], overwrite: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        write_line: Callable[[str], None],
+        overwrite: Callable[[str], None] | None,
+        whole: Callable[[], str] = lambda: "",
+    ) -> None:
         self._write_line = write_line
         self._overwrite = overwrite
+        self._whole = whole
         self._text = ""
         self._since = 0.0
         self._lines = 0
@@ -66,7 +83,7 @@ class Progress:
             with self._guard:
                 elapsed = time.monotonic() - self._since
                 if self._overwrite is not None and elapsed >= 1:
-                    self._overwrite(f"  {self._text} … {elapsed:.0f} s")
+                    self._overwrite(f"  {self._whole()}{self._text} … {elapsed:.0f} s")
                 elif self._overwrite is None and elapsed >= REPEAT_S * (self._lines + 1):
                     self._lines += 1
                     self._write_line(f"trtgate: {self._text} … {elapsed:.0f} s so far")

@@ -13,6 +13,7 @@ from rich.text import Text
 from ..accelerator import Accelerator
 from ..records import ENQUEUE, HOST
 from ..verdict import Judgement, Verdict
+from .escaping import printable
 from .sentences import duration
 
 STYLES = {
@@ -26,6 +27,13 @@ STYLES = {
     Verdict.NEW: "cyan",
 }
 ORDER = list(STYLES)
+COLUMNS = (
+    ("latency", "baseline", "change", "detects", HOST, ENQUEUE),
+    ("latency", "baseline", "change", "detects"),
+    ("latency", "change", "detects"),
+    ("latency", "change"),
+)
+"""What is shown between case and verdict; the first set that fits the terminal."""
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -49,31 +57,46 @@ def describe(accelerator: Accelerator) -> str:
 
 
 def table(rows: Sequence[Row], *, width: int, color: bool) -> str:
-    """Return the cases, worst first, as text for a terminal of `width` columns."""
+    """Return the cases, worst first, as text for a terminal of `width` columns.
+
+    The widest columns that fit beside whole case ids are shown; in the narrowest of all, ids are folded.
+    """
+    ranked = [(row, _cells(row)) for row in sorted(rows, key=_badness)]
     host = any(HOST in row.others for row in rows)
+    for names in (*(COLUMNS[:1] if host else ()), *COLUMNS[1:]):
+        shown = ("case", *names, "verdict")
+        needed = (
+            sum(max(len(name), *(len(cells[name]) for _, cells in ranked)) + 2 for name in shown) - 2 if rows else 0
+        )
+        if needed <= width:
+            break
     columns = Table(box=None, pad_edge=False, header_style="bold")
     columns.add_column("case", overflow="fold")
-    names = ["latency", "baseline", "change", "detects", *(["host", "enqueue"] if host and width >= 120 else [])]
     for name in names:
         columns.add_column(name, justify="right", no_wrap=True)
     columns.add_column("verdict", no_wrap=True)
-    for row in sorted(rows, key=_badness):
-        latency = "" if row.latency_us is None else duration(row.latency_us)
-        cells = [row.case_id, latency, *_compared(row.judgement)]
-        if len(names) > 4:
-            cells += [duration(row.others[m]) if m in row.others else "" for m in (HOST, ENQUEUE)]
-        said = row.verdict or "measured"
-        columns.add_row(*cells, Text(said, style=STYLES[row.verdict] if row.verdict else ""))
+    for row, cells in ranked:
+        style = STYLES[row.verdict] if row.verdict else ""
+        columns.add_row(*(Text(cells[name]) for name in ("case", *names)), Text(cells["verdict"], style=style))
     console = Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
     console.print(columns)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def _compared(judgement: Judgement | None) -> tuple[str, str, str]:
-    if judgement is None:
-        return "", "", ""
-    half = (judgement.high - judgement.low) / 2
-    return duration(judgement.baseline), f"{judgement.change:+.2%} ± {half:.2%}", f"{judgement.detectable:.2%}"
+def _cells(row: Row) -> dict[str, str]:
+    """Return what every column says of a case; names of others are shown without what a terminal would obey."""
+    found = dict.fromkeys(COLUMNS[0], "")
+    found |= {"case": printable(row.case_id), "verdict": str(row.verdict or "measured")}
+    found["latency"] = "" if row.latency_us is None else duration(row.latency_us)
+    found |= {metric: duration(row.others[metric]) for metric in (HOST, ENQUEUE) if metric in row.others}
+    judged = row.judgement
+    if judged is not None:
+        half = (judged.high - judged.low) / 2
+        found |= {
+            "baseline": duration(judged.baseline), "change": f"{judged.change:+.2%} ± {half:.2%}",
+            "detects": f"{judged.detectable:.2%}",
+        }  # fmt: skip
+    return found
 
 
 def _badness(row: Row) -> tuple[int, float]:
