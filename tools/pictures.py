@@ -1,7 +1,7 @@
 """Makes the pictures of the README from a real run: `make pictures`.
 
-A suite of two torchvision models is measured on this machine, CPU or GPU, over some commits of which one makes a model slower;
-then its table and its HTML report are drawn. Needs Chromium.
+A suite of two torchvision models is measured on this machine, CPU or GPU, over some commits of which one makes a model
+slower; then its table and its HTML report are drawn. Needs Chromium.
 """
 
 from __future__ import annotations
