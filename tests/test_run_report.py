@@ -221,6 +221,14 @@ def test_a_run_becomes_a_document_a_summary_annotations_and_properties(folder: A
     summary = (folder.path / "summary.md").read_text()
     assert summary.startswith("before\n## ❌ trtgate failed: 1 regressed, 1 ")
     assert slow.stdout.str().count("::error title=alpha-eager-fp32-b1%3A regressed::") == 1
+    (saved,) = sorted((folder.path / ".trtgate" / "runs").glob("*.json"))[-1:]
+    stored = json.loads(saved.read_text())
+    for benchmark in stored["benchmarks"]:  # what github-action-benchmark and Bencher read of pytest-benchmark's JSON
+        assert benchmark["fullname"].endswith(f"::test_latency[{benchmark['group']}]")
+        stats = benchmark["stats"]
+        assert all(stats[name] > 0 for name in ("mean", "median", "min", "max", "ops", "rounds"))
+        assert stats["stddev"] >= 0
+    assert {"id", "time", "branch", "dirty"} <= stored["commit_info"].keys()
     tests = ET.parse(folder.path / "junit.xml").getroot().iter("testcase")
     properties = {
         test.get("name"): {one.get("name"): one.get("value") for one in test.iter("property")} for test in tests
@@ -241,6 +249,17 @@ def test_a_case_that_fails_otherwise_and_one_that_is_skipped_are_in_it(folder: A
     assert (alpha.outcome, alpha.said) == ("failed", "failed")
     assert "no such weights" in alpha.sentence
     assert [failure.test for failure in report.failures][-1].endswith("test_mine")
+
+
+def test_a_run_of_other_tests_is_not_told_to_github(folder: Any, monkeypatch: Any) -> None:
+    folder.suite("alpha")
+    (folder.path / "test_mine.py").write_text("def test_mine():\n    assert 1 == 2\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder.path / "summary.md"))
+    done = folder.pytest("test_mine.py")
+    assert done.ret == 1
+    assert not (folder.path / "summary.md").exists()
+    assert "::error" not in done.stdout.str()
 
 
 def test_a_report_that_cannot_be_written_fails_the_run(folder: Any) -> None:

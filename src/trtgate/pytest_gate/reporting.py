@@ -91,7 +91,8 @@ class Reporting:
         """Make the document, and write it. A report that was asked for and can't be written fails the run."""
         summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
         annotated = os.environ.get("GITHUB_ACTIONS") == "true"
-        if not (self._run.options.report or summary or annotated) or session.config.option.collectonly:
+        ours = any(self._seen.values()) and (summary or annotated)  # a run of other tests is not told about
+        if not (self._run.options.report or ours) or session.config.option.collectonly:
             return
         from ..report import annotations, markdown
 
@@ -127,7 +128,7 @@ class Reporting:
         from ..report import document
 
         return document.Report(
-            outcome=document.PASSED if exit_status in (0, 5) else document.FAILED,
+            outcome=document.FAILED if exit_status else document.PASSED,
             exit_status=exit_status,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._start, 1),
