@@ -11,7 +11,6 @@ import pytest
 from .. import quarantines
 from ..cases import Case
 from ..errors import TrtgateError
-from ..report.sentences import advice
 from . import reporting
 from .built_case import BuiltCase
 from .run import GateRun
@@ -121,6 +120,8 @@ class LatencyGate:
             self._run.lines.append(f"accepted: {result.sentence}")
             return
         benchmark.has_error = True  # pytest-benchmark would save it all the same
+        from ..report.sentences import advice
+
         result.where = self._run.profiles.where(built)
         said = [result.sentence, result.where]
         if quarantine is None:
