@@ -9,7 +9,7 @@ TORCH := torch==2.14.0 torch-tensorrt-rtx==2.14.0 torch-tensorrt==2.14.0 tensorr
 TENSORRT_PARTS := tensorrt-cu13 tensorrt-cu13-libs tensorrt-cu13-bindings
 
 SHELL := bash
-.PHONY: help setup bench test lint constraints pictures clean
+.PHONY: help setup bench test lint constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -33,9 +33,6 @@ constraints: setup ## pin the newest versions in constraints.txt
 		--extra rtx --extra standard --extra dev --excludes <(printf '%s\n' $(TENSORRT_PARTS)) \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --upgrade --quiet --no-annotate \
 		--custom-compile-command 'make constraints' --output-file constraints.txt
-
-pictures: setup ## draw the README's pictures from a real run (some minutes; needs Chromium)
-	.venv/bin/python tools/pictures.py
 
 clean: ## remove .venv, caches and built packages; saved runs in .trtgate stay
 	rm -rf .venv .venv.lock .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
