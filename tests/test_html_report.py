@@ -138,12 +138,14 @@ def test_a_case_is_found_sorted_and_opened(page: Any) -> None:
     page.get_by_label("Find a case").fill("")
     page.locator("#overview a", has_text="fast").click()
     opened = page.locator("details[open]", has_text="improved fast")
-    assert opened.locator("svg.main-svg").count() > 0
+    opened.locator(".boxlayer path.box").first.wait_for()  # drawn by the event that follows opening
 
 
 def test_charts_have_drawn_elements(page: Any) -> None:
     first = page.locator("details[data-case][open]")
     assert first.count() == 1  # the worst is open
+    first.locator(".scatterlayer .point").first.wait_for()
+    first.locator(".boxlayer path.box").first.wait_for()
     assert first.locator(".boxlayer path.box").count() == 6
     assert first.locator(".scatterlayer .point").count() == 12
     assert first.locator(".shapelayer path").count() == 1  # where it changed
