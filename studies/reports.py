@@ -81,7 +81,7 @@ def _case(name: str, runs: int, rng: random.Random) -> Case:
 
 def _layers(name: str, rng: random.Random) -> Layers:
     layers = [
-        Layer(name=f"__myl_CorrMulAddRelu_myl0_{number}", modules=[f"layer{number}.conv"], us=us, share=0.03)
+        Layer(name=f"__myl_CorrMulAddRelu_myl0_{number}", modules=[f"layer{number}.conv"], us=us)
         for number, us in enumerate(sorted((rng.uniform(1, 50) for _ in range(30)), reverse=True))
     ]
     modules = {layer.modules[0]: layer.us for layer in layers}

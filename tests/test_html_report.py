@@ -37,7 +37,7 @@ def report() -> Report:
     explained = {"where": "where: layer4", "advice": "if that is intended: accept"}
     layers = Layers(
         case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, device_us=1.0, sum_us=2.0,
-        attributed=0.9, layers=[Layer(name=HOSTILE, modules=[HOSTILE], us=2.0, share=1.0)], modules={HOSTILE: 2.0},
+        attributed=0.9, layers=[Layer(name=HOSTILE, modules=[HOSTILE], us=2.0)], modules={HOSTILE: 2.0},
     )  # fmt: skip
     coverage = Coverage(
         case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, in_tensorrt=3, total=4, engines=2,

@@ -98,8 +98,18 @@ class CaseHistory(msgspec.Struct, frozen=True, kw_only=True):
     """Runs left out because too many of their blocks did not count."""
 
 
-class _Commit(msgspec.Struct):
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision as pytest-benchmark found it; what git did not know is empty."""
+
     id: str = ""
+    time: str = ""
+    branch: str = ""
+    dirty: bool = False
+
+
+class _CommitInfo(msgspec.Struct):
+    id: str = ""
+    time: str | None = None
     branch: str = ""
     dirty: bool = False
 
@@ -145,7 +155,7 @@ def collect(runs: Iterable[Run], case_id: str) -> CaseHistory:
 
 
 def _point(run: Run, case_id: str) -> Point:
-    record, commit = run.cases[case_id], _commit(run.document.get("commit_info"))
+    record, commit = run.cases[case_id], commit_of(run.document.get("commit_info"))
     return Point(
         recorded=record.sessions[-1].recorded,
         run=run.path.name,
@@ -157,14 +167,15 @@ def _point(run: Run, case_id: str) -> Point:
     )
 
 
-def _commit(stored: Any) -> _Commit:
+def commit_of(stored: Any) -> Commit:
     """Return pytest-benchmark's `commit_info`, without what it writes where git knows nothing."""
     try:
-        commit = msgspec.convert(stored, _Commit)
+        commit = msgspec.convert(stored, _CommitInfo)
     except msgspec.ValidationError:
-        return _Commit()
-    return _Commit(
+        return Commit()
+    return Commit(
         id="" if commit.id == "unknown" else commit.id,
+        time=commit.time or "",
         branch="" if commit.branch.startswith("(") else commit.branch,
         dirty=commit.dirty,
     )

@@ -239,12 +239,9 @@ class PairSession:
         for pair in list(self._pairs):
             self.end(pair)
 
-    def device(self, step: Step) -> AbstractContextManager[None]:
-        """Within: no other trtgate process times or builds on the device."""
-        return device_turn(self._accelerator.lock_name, self._timeout_s, step)
-
-    def _locked(self, *, shared: bool) -> AbstractContextManager[None]:
-        return device_turn(self._accelerator.lock_name, self._timeout_s, lambda _waiting: None, shared=shared)
+    def device(self, step: Step = lambda _waiting: None, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Within: no other trtgate process times on the device, nor, unless it is `shared`, builds there."""
+        return device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=shared)
 
     def greet(self, pair: Pair) -> dict[str, list[str]]:
         """Return the cases of either side's suite. Raises SideError; the pair is ended then."""
@@ -267,7 +264,7 @@ class PairSession:
 
     def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, protocol.BuiltReply]:
         """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
-        with self._ending(pair), self._locked(shared=True):
+        with self._ending(pair), self.device(shared=True):
             return pair.build(case_id, folders)
 
     def profile(self, case_id: str, step: Step) -> dict[str, Profile]:
@@ -283,7 +280,7 @@ class PairSession:
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
         pair = self.resident()
-        with self._ending(pair), self._locked(shared=not measure_memory):  # memory is the whole device's
+        with self._ending(pair), self.device(shared=not measure_memory):  # memory is the whole device's
             pair.load(case_id, artifacts, measure_memory=measure_memory)
         taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
         if taken:
@@ -306,7 +303,7 @@ class PairSession:
         """Load a case in a pair of its own, measuring the memory. Raises SideError."""
         (pair,) = self.start(1)
         try:
-            with self._locked(shared=False):
+            with self.device():
                 pair.load(case_id, artifacts, measure_memory=True)
             return pair.loaded
         finally:
@@ -315,7 +312,7 @@ class PairSession:
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
         """Load a case in several pairs at once. Raises SideError; all of them are ended then."""
         try:
-            with self._locked(shared=True):
+            with self.device(shared=True):
                 for pair in pairs:
                     pair.begin_load(case_id, artifacts)
                 for pair in pairs:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..baselines import Run
     from ..case_result import CaseResult
     from ..history import Series
+    from ..profile_gate import Result as ProfileResult
     from ..report import document
 
 CASE = "trtgate_case"
@@ -62,7 +63,6 @@ class Reporting:
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._start = time.monotonic()
         self._seen: dict[str, dict[str, _Seen]] = {LATENCY_TESTS: {}, COVERAGE_TESTS: {}, PROFILE_TESTS: {}}
         self._others: dict[str, str] = {}
         self._said: list[str] = []
@@ -125,21 +125,22 @@ class Reporting:
     # The document
 
     def _document(self, exit_status: int) -> document.Report:
+        from .. import history
         from ..report import document
 
         return document.Report(
             outcome=document.FAILED if exit_status else document.PASSED,
             exit_status=exit_status,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self._start, 1),
+            seconds=round(time.monotonic() - self._run.started, 1),
             accelerator=self._run.accelerator,
             against=self._against(),
             command=["pytest", *map(str, self._run.config.invocation_params.args)],
-            commit=self._commit(),
+            commit=history.commit_of(self._run.json.commit_info),
             cases=[self._case(case_id, seen) for case_id, seen in self._seen[LATENCY_TESTS].items()],
             coverage=[self._coverage(case_id, seen) for case_id, seen in self._seen[COVERAGE_TESTS].items()],
             profiles=self._profiles(),
-            matrix=self._matrix(),
+            matrix=self._matrix() if self._run.options.report else document.Matrix(),
             environment=self._environment(),
             failures=[document.Failure(test=test, sentence=said) for test, said in self._others.items()],
             lines=list(self._run.lines),
@@ -152,15 +153,6 @@ class Reporting:
         if not self._run.judges or "gate" not in self._run.__dict__ or self._run.gate.baseline is None:
             return ""
         return f"baseline {os.path.relpath(self._run.gate.baseline.path, self._run.config.rootpath)}"
-
-    def _commit(self) -> document.Commit:
-        from ..report import document
-
-        found = self._run.json.commit_info
-        return document.Commit(
-            id=str(found.get("id") or ""), time=str(found.get("time") or ""), branch=str(found.get("branch") or ""),
-            dirty=bool(found.get("dirty")),
-        )  # fmt: skip
 
     def _environment(self) -> list[str]:
         from .. import accelerator
@@ -245,7 +237,7 @@ class Reporting:
         found.primary, found.medians_us = primary, {primary: row.latency_us, **row.others}
         found.figures = evidence.figures(result.measurement)
         found.captures_us = evidence.means(result.measurement, primary)
-        found.history = self._history(result.case_id)
+        found.history = self._history(result.case_id) if self._run.options.report else None
         stored = self._run.gate.baseline.cases.get(result.case_id) if self._run.gate.baseline else None
         if result.base is not None:
             found.base_captures_us = evidence.means(result.base, primary)
@@ -259,10 +251,7 @@ class Reporting:
         from ..report import document
 
         if not seen.coverage:
-            return document.Coverage(
-                case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure, in_tensorrt=0,
-                total=0, engines=0, release="",
-            )  # fmt: skip
+            return document.Coverage(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
         result = msgspec.json.decode(seen.coverage, type=coverage_gate.Result)
         return document.Coverage(
             case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
@@ -270,42 +259,28 @@ class Reporting:
         )  # fmt: skip
 
     def _profiles(self) -> list[document.Layers]:
+        profiled = "profiles" in self._run.__dict__
+        results = {result.case_id: result for result in self._run.profiles.results} if profiled else {}
+        return [
+            self._layers(case_id, seen, results.get(case_id)) for case_id, seen in self._seen[PROFILE_TESTS].items()
+        ]
+
+    def _layers(self, case_id: str, seen: _Seen, result: ProfileResult | None) -> document.Layers:
         from ..profiles import summary
         from ..report import document
 
-        results = {result.case_id: result for result in self._run.profiles.results} if self._profiled else {}
-        found = []
-        for case_id, seen in self._seen[PROFILE_TESTS].items():
-            result = results.get(case_id)
-            if result is None:
-                found.append(
-                    document.Layers(
-                        case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure,
-                        device_us=None, sum_us=0.0, attributed=0.0, layers=[],
-                    )
-                )  # fmt: skip
-                continue
-            profile = self._run.profiles.recorded(case_id)
-            longest = sorted((layer for _, layer in profile.layers()), key=lambda layer: -layer.median_us)[:TOP_LAYERS]
-            total = profile.sum_us or 1.0
-            found.append(
-                document.Layers(
-                    case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
-                    device_us=result.device_us, sum_us=result.sum_us, attributed=result.attributed,
-                    layers=[
-                        document.Layer(
-                            name=layer.name, modules=layer.modules, us=layer.median_us, share=layer.median_us / total
-                        )
-                        for layer in longest
-                    ],
-                    modules=dict(list(summary.module_times(profile).items())[:TOP_LAYERS]),
-                )
-            )  # fmt: skip
-        return found
-
-    @property
-    def _profiled(self) -> bool:
-        return "profiles" in self._run.__dict__
+        if result is None:
+            return document.Layers(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
+        profile = self._run.profiles.recorded(case_id)
+        longest = sorted((layer for _, layer in profile.layers()), key=lambda layer: -layer.median_us)[:TOP_LAYERS]
+        return document.Layers(
+            case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
+            device_us=result.device_us, sum_us=result.sum_us, attributed=result.attributed,
+            layers=[
+                document.Layer(name=layer.name, modules=layer.modules, us=layer.median_us) for layer in longest
+            ],
+            modules=dict(list(summary.module_times(profile).items())[:TOP_LAYERS]),
+        )  # fmt: skip
 
 
 def _failure(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -41,7 +41,7 @@ class GateRun:
         self.options = options
         self.accelerator = accelerator.detect()
         self.folder = config.rootpath / ".trtgate"
-        self._start = time.monotonic()
+        self.started = time.monotonic()
         self.lines: list[str] = []
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
@@ -139,7 +139,7 @@ class GateRun:
 
     def _how_far(self) -> str:
         total = len(self.gate.cases_collected) if "gate" in self.__dict__ else 0
-        return how_far(len(self.gate.results), total, time.monotonic() - self._start) if total else ""
+        return how_far(len(self.gate.results), total, time.monotonic() - self.started) if total else ""
 
     def save(self) -> Path:
         """Store what was measured so far. Raises TrtgateError."""

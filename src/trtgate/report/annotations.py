@@ -22,7 +22,7 @@ def lines(report: Report) -> list[str]:
     failed += [(f"{one.case_id}: coverage", one.sentence) for one in report.coverage if one.outcome == FAILED]
     failed += [(f"{one.case_id}: layers", one.sentence) for one in report.profiles if one.outcome == FAILED]
     failed += [(failure.test, failure.sentence) for failure in report.failures]
-    failed += [("trtgate", line) for line in report.lines if line.startswith(("MISSING", "ERROR"))]
+    failed += [("trtgate", line) for line in report.loud_lines]
     shown = failed if len(failed) <= MOST else failed[: MOST - 1]
     said = [f"::error title={workflow_property(title)}::{workflow_data(message)}" for title, message in shown]
     if len(failed) > len(shown):

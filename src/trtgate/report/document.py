@@ -15,25 +15,18 @@ import msgspec
 from ..accelerator import Accelerator
 from ..errors import TrtgateError, one_line
 from ..files import write_json
-from ..history import Series
+from ..history import Commit, Series
 from ..verdict import Judgement
 
 SCHEMA = 1
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+LOUD = ("MISSING", "ERROR")
+"""How lines begin that tell of a failure."""
 SEVERITY = (
     "failed", "missing", "regressed", "incomparable", "underpowered", "unconfirmed", "new", "improved", "changed",
     "unchanged", "measured", "skipped",
 )  # fmt: skip
 """What may be said of a case, worst first."""
-
-
-class Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """The revision that was measured, as pytest-benchmark found it; empty where there is no repository."""
-
-    id: str = ""
-    time: str = ""
-    branch: str = ""
-    dirty: bool = False
 
 
 class Case(msgspec.Struct, kw_only=True):
@@ -76,20 +69,19 @@ class Coverage(msgspec.Struct, kw_only=True):
     outcome: str
     said: str
     sentence: str
-    in_tensorrt: int
-    total: int
-    engines: int
-    release: str
+    in_tensorrt: int = 0
+    total: int = 0
+    engines: int = 0
+    release: str = ""
     """Whose coverage it is, such as rtx-2.14.0."""
 
 
 class Layer(msgspec.Struct, kw_only=True):
-    """A layer of a profile; `us` is the median of its time in microseconds, `share` of the time of its engine."""
+    """A layer of a profile; `us` is the median of its time in microseconds."""
 
     name: str
     modules: list[str]
     us: float
-    share: float
 
 
 class Layers(msgspec.Struct, kw_only=True):
@@ -99,10 +91,10 @@ class Layers(msgspec.Struct, kw_only=True):
     outcome: str
     said: str
     sentence: str
-    device_us: float | None
-    sum_us: float
-    attributed: float
-    layers: list[Layer]
+    device_us: float | None = None
+    sum_us: float = 0.0
+    attributed: float = 0.0
+    layers: list[Layer] = []
     """Those that take longest."""
     modules: dict[str, float] = {}
     """PyTorch module → microseconds of its layers; those that take longest."""
@@ -153,6 +145,16 @@ class Report(msgspec.Struct, kw_only=True):
             if case.said not in SEVERITY:
                 raise ValueError(f"says {case.said!r} of case {case.case_id!r}")
         self.cases.sort(key=lambda case: (SEVERITY.index(case.said), -change_of(case), case.case_id))
+
+    @property
+    def loud_lines(self) -> list[str]:
+        """Those of `lines` that tell of a failure."""
+        return [line for line in self.lines if line.startswith(LOUD)]
+
+    @property
+    def quiet_lines(self) -> list[str]:
+        """The others."""
+        return [line for line in self.lines if not line.startswith(LOUD)]
 
     @property
     def headline(self) -> str:

@@ -16,8 +16,6 @@ from .document import Case, Report, primary_judgement
 from .sentences import value
 from .terminal import describe
 
-LOUD = ("MISSING", "ERROR")
-
 
 def render(report: Report) -> str:
     """Return the file. Raises TrtgateError when Jinja2 or Plotly is not installed."""
@@ -33,8 +31,6 @@ def render(report: Report) -> str:
     return template.render(
         report=report,
         described=escaping.printable(describe(report.accelerator), 1000),
-        loud_lines=[line for line in report.lines if line.startswith(LOUD)],
-        quiet_lines=[line for line in report.lines if not line.startswith(LOUD)],
         primary=primary_judgement,
         figures_of=_figures,
         title_of=lambda metric: METRICS[metric].title if metric in METRICS else metric,

@@ -37,9 +37,8 @@ def _sections(report: Report) -> Iterable[str]:
     mark = "✅" if report.outcome == PASSED else "❌"
     yield f"## {mark} trtgate {report.outcome}: {text(report.headline)}\n\n"
     yield f"{text(describe(report.accelerator))}{_context(report)}\n\n"
-    for line in report.lines:
-        if line.startswith(("MISSING", "ERROR")):
-            yield f"- ❌ {text(line)}\n"
+    for line in report.loud_lines:
+        yield f"- ❌ {text(line)}\n"
     for failure in report.failures:
         yield f"- ❌ {text(failure.test)}: {text(failure.sentence)}\n"
     loud = [case for case in report.cases if case.said not in QUIET]
@@ -52,9 +51,8 @@ def _sections(report: Report) -> Iterable[str]:
     quiet = [case for case in report.cases if case.said in QUIET]
     if quiet:
         yield from _folded(f"{len(quiet)} cases with nothing to look at", list(_table(quiet)))
-    rest = [line for line in report.lines if not line.startswith(("MISSING", "ERROR"))]
-    if rest:
-        yield from _folded("what else the run said", [f"- {text(line)}\n" for line in rest])
+    if report.quiet_lines:
+        yield from _folded("what else the run said", [f"- {text(line)}\n" for line in report.quiet_lines])
 
 
 def _context(report: Report) -> str:
