@@ -16,9 +16,10 @@ from pathlib import Path
 
 from trtgate.accelerator import detect
 from trtgate.history import Point, analysed
+from trtgate.profiles.summary import LayerTime
 from trtgate.report import html, markdown
 from trtgate.report.columns import aligned
-from trtgate.report.document import Case, Commit, Coverage, Layer, Layers, Matrix, Report
+from trtgate.report.document import Case, Commit, Coverage, Layers, Matrix, Report
 from trtgate.report.terminal import describe
 from trtgate.verdict import Judgement, Verdict
 
@@ -81,7 +82,7 @@ def _case(name: str, runs: int, rng: random.Random) -> Case:
 
 def _layers(name: str, rng: random.Random) -> Layers:
     layers = [
-        Layer(name=f"__myl_CorrMulAddRelu_myl0_{number}", modules=[f"layer{number}.conv"], us=us)
+        LayerTime(name=f"__myl_CorrMulAddRelu_myl0_{number}", modules=[f"layer{number}.conv"], us=us)
         for number, us in enumerate(sorted((rng.uniform(1, 50) for _ in range(30)), reverse=True))
     ]
     modules = {layer.modules[0]: layer.us for layer in layers}

@@ -13,14 +13,22 @@ import pytest
 from trtgate import report_commands
 from trtgate.errors import TrtgateError
 from trtgate.history import Point, analysed
+from trtgate.profiles.difference_text import LayerChange
+from trtgate.profiles.summary import LayerTime
 from trtgate.report import document, html
-from trtgate.report.document import Coverage, Failure, Layer, Layers, Matrix, Report
+from trtgate.report.document import Coverage, Failure, Layers, Matrix, Report
 
 from .test_run_report import HOSTILE, case, made
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LONG = "x" * 4000
 NAME = "resnet18-dynamo-fp16-b1-mbs5"
+
+
+CHANGES = [
+    LayerChange(what="layer4.conv", modules="layer4", cause="tactics changed", us=3.0, low_us=2.5, high_us=3.5),
+    LayerChange(what=HOSTILE, modules=HOSTILE, cause="", us=-1.0),
+]
 
 
 def series(count: int = 12) -> Any:
@@ -34,10 +42,11 @@ def series(count: int = 12) -> Any:
 
 def report() -> Report:
     captures = {"captures_us": [[102.0, 102.1, 101.9]] * 3, "base_captures_us": [[100.0, 100.1, 99.9]] * 3}
-    explained = {"where": "where: layer4", "advice": "if that is intended: accept"}
+    explained = {"layer_changes": CHANGES, "where": "where: layer4", "advice": "if that is intended: accept"}
     layers = Layers(
         case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, device_us=1.0, sum_us=2.0,
-        attributed=0.9, layers=[Layer(name=HOSTILE, modules=[HOSTILE], us=2.0)], modules={HOSTILE: 2.0},
+        attributed=0.9, layers=[LayerTime(name=HOSTILE, modules=[HOSTILE], us=2.0)], modules={HOSTILE: 2.0},
+        changes=CHANGES,
     )  # fmt: skip
     coverage = Coverage(
         case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, in_tensorrt=3, total=4, engines=2,
@@ -74,6 +83,8 @@ def test_tables_need_no_javascript() -> None:
     content = html.render(report())
     shown = re.sub(r"<script.*?</script>", "", content, flags=re.DOTALL)
     for wanted in (NAME, "+2.00", "where: layer4", "if that is intended: accept", "3 of 4", "50.0", "none"):
+        assert wanted in shown
+    for wanted in ("+3.00", "+2.50 to +3.50", "tactics changed", "layer4.conv"):
         assert wanted in shown
     assert shown.count("<table") == shown.count("<caption>") + shown.count("Figures and settings")
 
@@ -150,6 +161,8 @@ def test_charts_have_drawn_elements(page: Any) -> None:
     assert first.locator(".scatterlayer .point").count() == 12
     assert first.locator(".shapelayer path").count() == 1  # where it changed
     assert first.get_by_role("img", name="Captures by launch, before and now").is_visible()
+    cut = "charts => charts.filter(one => one.firstElementChild.getBoundingClientRect().width > one.clientWidth).length"
+    assert first.locator(".chart").evaluate_all(cut) == 0
 
 
 def test_hostile_names_are_text_in_the_browser(page: Any) -> None:

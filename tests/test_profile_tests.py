@@ -9,13 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from trtgate import baseline_commands, profile_commands, trt_engines
 from trtgate.errors import TrtgateError
+from trtgate.profile_gate import Result
 from trtgate.profiles import files
 from trtgate.profiles.record import Profile
-from trtgate.pytest_gate.profile_tests import ProfileGate, Profiles
+from trtgate.pytest_gate.profile_tests import PROPERTY, ProfileGate, Profiles
 
 from .profile_data import H100, resnet18_information, resnet18_profile
 
@@ -67,6 +69,7 @@ class Bench:
         self.run.profiles = Profiles(self.run)
         settings = SimpleNamespace(uses_tensorrt=True)
         self.built: Any = SimpleNamespace(case=SimpleNamespace(id=resnet18_profile().case_id, settings=settings))
+        self.item: Any = SimpleNamespace(user_properties=[])
         self.use(resnet18_profile())
 
     def use(self, profile: Profile) -> None:
@@ -77,7 +80,13 @@ class Bench:
     def test(self, **options: Any) -> None:
         for name, value in options.items():
             setattr(self.options, name, value)
-        ProfileGate(self.run)(self.built)
+        ProfileGate(self.run, self.item)(self.built)
+
+    @property
+    def results(self) -> list[Result]:
+        return [
+            msgspec.json.decode(value, type=Result) for name, value in self.item.user_properties if name == PROPERTY
+        ]
 
     @property
     def stored(self) -> Path:
@@ -113,7 +122,7 @@ def test_other_layers_are_a_notice_and_under_strict_layers_a_failure(bench: Benc
     before = bench.stored.read_bytes()
     bench.use(other_tactic())
     bench.test(update=False)
-    assert bench.run.profiles.results[-1].verdict == "changed"
+    assert bench.results[-1].verdict == "changed"
     with pytest.raises(TrtgateError, match=r"other tactic: .*--trtgate-accept"):
         bench.test(strict_layers=True)
     with pytest.raises(TrtgateError, match="its layers changed"):
@@ -142,22 +151,24 @@ def test_a_broken_stored_profile_is_named_and_stays(bench: Bench) -> None:
 
 
 def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
-    assert "no profile is stored" in bench.run.profiles.where(bench.built)
+    assert "no profile is stored" in bench.run.profiles.where(bench.built).sentence
     bench.test(update=True)
     bench.use(other_tactic())
-    said = bench.run.profiles.where(bench.built)
+    where = bench.run.profiles.where(bench.built)
+    said = where.sentence
     assert said.startswith("where: resnet18-dynamo-fp16-b1-mbs5: ")
     assert "tactics changed" in said
+    assert [change.cause for change in where.changes] == ["tactics changed"]
     bench.stored.write_text("{")
-    assert bench.run.profiles.where(bench.built).startswith("where: profile ")
+    assert bench.run.profiles.where(bench.built).sentence.startswith("where: profile ")
     bench.options.base = "main"
     bench.run.progress = lambda _case_id: contextlib.nullcontext(lambda _text: None)
     bench.run.gate = SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))
-    assert "tactics changed" in bench.run.profiles.where(bench.built)
+    assert "tactics changed" in bench.run.profiles.where(bench.built).sentence
     bench.run.gate = None  # whatever goes wrong, the regression must be told
-    assert bench.run.profiles.where(bench.built).startswith("where: ")
+    assert bench.run.profiles.where(bench.built).sentence.startswith("where: ")
     bench.run.accelerator = SimpleNamespace(kind="cpu")
-    assert bench.run.profiles.where(bench.built) == ""
+    assert bench.run.profiles.where(bench.built).sentence == ""
 
 
 def test_a_profile_of_a_case_that_is_gone_is_removed_by_hand(bench: Bench) -> None:

@@ -380,7 +380,7 @@ def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
     columns = [layer.blocks_us for layer in slower.parts[0].layers]
     columns[22] = [value + 9.0 for value in columns[22]]
     timed(slower.parts[0], columns)
-    said = profile_gate.where(stored, slower)
+    said = profile_gate.where(stored, slower).sentence
     assert "same layers" in said
     assert "layer3.0.conv2" in said
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from . import verdict
+from .profiles.difference_text import LayerChange
 from .records import CaseMeasurement
 from .report.sentences import sentence
 from .report.terminal import Row
@@ -28,6 +29,8 @@ class CaseResult(msgspec.Struct, kw_only=True):
     """What was measured beside it, if anything."""
     where: str = ""
     """In which layers a regressed case lost its time."""
+    layer_changes: list[LayerChange] = []
+    """The largest of them."""
 
     def conclude(self, judgements: list[Judgement]) -> None:
         """Let the verdict follow from the judgements of all metrics, and say it."""

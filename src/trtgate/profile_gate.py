@@ -12,15 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from .profiles import checks, files
-from .profiles.difference_text import sentence
+from .profiles import checks, files, summary
+from .profiles.difference_text import LayerChange, layer_changes, sentence
 from .profiles.differences import compare
 from .profiles.record import Profile
 from .profiles.structure import Structure, structural
+from .profiles.summary import LayerTime
 from .report.columns import first_few
 
 RECORD_COMMAND = "pytest benchmarks -m trtgate_profile --trtgate-update-baselines"
 SHOWN = 3
+TOP = 30
+"""Layers, modules and changes that a result carries; a profile has all."""
 WHAT = {
     "engines_added": "engines added", "engines_removed": "engines removed", "fell_back": "fell back to PyTorch",
     "taken_up": "now in TensorRT", "fusions": "fused anew", "added": "layers added", "removed": "layers removed",
@@ -51,6 +54,11 @@ class Result(msgspec.Struct, kw_only=True):
     """Field of a Structure → its entries, of those that are not empty."""
     folder: str = ""
     stored: bool = False
+    longest: list[LayerTime] = []
+    modules: dict[str, float] = {}
+    """PyTorch module → microseconds of its layers; those that take longest."""
+    slower: list[LayerChange] = []
+    """The largest changes of time since the stored profile."""
 
     @property
     def sentence(self) -> str:
@@ -64,8 +72,9 @@ class Result(msgspec.Struct, kw_only=True):
 def judge(profile: Profile, root: Path, key: str) -> Result:
     """Compare with the stored profile of the same case. Raises TrtgateError for a broken one."""
     stored = files.read_baseline(root, key, profile.case_id)
-    verdict, changes = Verdict.NEW, {}
+    verdict, changes, slower = Verdict.NEW, {}, []
     if stored is not None:
+        slower = layer_changes(compare(stored, profile), TOP)
         changes = _changes(structural(stored, profile))
         verdict = Verdict.CHANGED if changes else Verdict.UNCHANGED
     return Result(
@@ -77,12 +86,24 @@ def judge(profile: Profile, root: Path, key: str) -> Result:
         engines=sum(part.engine_bytes > 0 for part in profile.parts),
         attributed=profile.attributed,
         changes=changes,
+        longest=summary.longest(profile, TOP),
+        modules=dict(list(summary.module_times(profile).items())[:TOP]),
+        slower=slower,
     )
 
 
-def where(before: Profile, after: Profile) -> str:
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """In which layers a case that got slower lost its time."""
+
+    sentence: str = ""
+    """It in one sentence, or why it can't be said."""
+    changes: list[LayerChange] = []
+
+
+def where(before: Profile, after: Profile) -> Where:
     """Say in which layers a case that got slower lost its time."""
-    return sentence(compare(before, after))
+    difference = compare(before, after)
+    return Where(sentence=f"where: {sentence(difference)}", changes=layer_changes(difference, TOP))
 
 
 def complaint(profile: Profile) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from ..report.columns import aligned, first_few
 from .differences import (
     FELL_BACK,
@@ -30,6 +32,21 @@ MOST_OF_IT = 0.9
 """Share of the total change that the counted layers explain at least."""
 
 
+class LayerChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed in a layer, or a group of layers, to be shown: microseconds after less before."""
+
+    what: str
+    """Its name, and what became of it."""
+    modules: str
+    """PyTorch's, cut short; empty where none is known."""
+    cause: str
+    """Why, as in `differences.CAUSES`; empty for what is faster, or within the noise."""
+    us: float
+    low_us: float | None = None
+    """The 95 % interval; None where too few blocks were kept."""
+    high_us: float | None = None
+
+
 def sentence(difference: Difference) -> str:
     """Return one line: the change of all layers, its causes, the largest changes, and how few layers explain it."""
     notable = [change for change in difference.changes if _is_notable(change)]
@@ -49,6 +66,21 @@ def lines(difference: Difference, top: int = 10) -> list[str]:
         *_sides(difference),
         *_unseen(difference.of_kind(MATCHED)),
         *(f"  {shown(problem)}" for problem in difference.problems),
+    ]
+
+
+def layer_changes(difference: Difference, top: int) -> list[LayerChange]:
+    """Return the `top` largest changes that have a cause or are beyond noise, largest first."""
+    return [
+        LayerChange(
+            what=_what(change),
+            modules=modules([*change.before, *change.after]),
+            cause=change.cause,
+            us=change.explained.us,
+            low_us=change.explained.low_us,
+            high_us=change.explained.high_us,
+        )
+        for change in [change for change in difference.changes if _is_notable(change)][:top]
     ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ..report.columns import aligned
 from . import kernel_names
 from .attribution import MODULE
@@ -11,6 +13,19 @@ from .layer_names import modules, shown
 from .record import UNKNOWN, Layer, Profile
 
 TOP = 10
+
+
+class LayerTime(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer to be shown; `us` is the median of its time in microseconds."""
+
+    name: str
+    modules: list[str]
+    us: float
+
+
+def longest(profile: Profile, top: int = TOP) -> list[LayerTime]:
+    """Return the layers that take longest."""
+    return [LayerTime(name=layer.name, modules=layer.modules, us=layer.median_us) for layer in _ranked(profile)[:top]]
 
 
 def lines(profile: Profile, top: int = TOP) -> list[str]:
@@ -65,11 +80,14 @@ def _sums(profile: Profile) -> list[str]:
     return said
 
 
+def _ranked(profile: Profile) -> list[Layer]:
+    return sorted((layer for _, layer in profile.layers()), key=lambda layer: -layer.median_us)
+
+
 def _layer_rows(profile: Profile, top: int) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [("µs", "95 % interval", "share", "layer", "modules")]
     total = profile.sum_us
-    ranked = sorted(profile.layers(), key=lambda found: -found[1].median_us)
-    for _, layer in ranked[:top]:
+    for layer in _ranked(profile)[:top]:
         interval = f"{layer.low_us:.2f} to {layer.high_us:.2f}"
         share = f"{layer.median_us / total:.1%}" if total else ""
         rows.append((f"{layer.median_us:.2f}", interval, share, shown(layer.name), _modules(layer)))

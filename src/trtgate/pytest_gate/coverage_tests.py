@@ -58,7 +58,6 @@ class CoverageEnding:
     def __init__(self, run: GateRun) -> None:
         self._run = run
         self._results: list[Result] = []
-        self._lines: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a coverage test found."""
@@ -78,11 +77,13 @@ class CoverageEnding:
             gone = coverage_gate.orphans(self._run.options.baselines, torch_trt.release(), known)
         except TrtgateError as error:
             gone = []
-            self._lines.append(f"ERROR: {error}")
-        self._lines += [f"MISSING: coverage of {case_id} is stored, and the suite has no such case" for case_id in gone]
+            self._run.coverage_lines.append(f"ERROR: {error}")
+        self._run.coverage_lines += [
+            f"MISSING: coverage of {case_id} is stored, and the suite has no such case" for case_id in gone
+        ]
         if gone:
-            self._lines.append("what is gone for good: trtgate baseline remove CASE")
-        if self._lines:
+            self._run.coverage_lines.append("what is gone for good: trtgate baseline remove CASE")
+        if self._run.coverage_lines:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
@@ -95,7 +96,11 @@ class CoverageEnding:
         terminalreporter.section("trtgate coverage")
         for line in aligned(coverage_gate.rows(self._results)):
             terminalreporter.write_line(line)
-        for line in [*coverage_gate.lines(self._results, torch_trt.release()), *self._quarantined(), *self._lines]:
+        for line in [
+            *coverage_gate.lines(self._results, torch_trt.release()),
+            *self._quarantined(),
+            *self._run.coverage_lines,
+        ]:
             bad = line.startswith(("MISSING", "ERROR"))
             terminalreporter.write_line(line, red=bad, bold=bad or line.startswith("NEW"))
 

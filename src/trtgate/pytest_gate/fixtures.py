@@ -44,4 +44,4 @@ def latency_gate(request: pytest.FixtureRequest) -> LatencyGate:
 @pytest.fixture
 def profile_gate(request: pytest.FixtureRequest) -> ProfileGate:
     """Profile the case and judge its layers: `profile_gate(compiled)`."""
-    return ProfileGate(request.config.stash[RUN])
+    return ProfileGate(request.config.stash[RUN], request.node)

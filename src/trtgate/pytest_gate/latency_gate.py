@@ -122,7 +122,8 @@ class LatencyGate:
         benchmark.has_error = True  # pytest-benchmark would save it all the same
         from ..report.sentences import advice
 
-        result.where = self._run.profiles.where(built)
+        where = self._run.profiles.where(built)
+        result.where, result.layer_changes = where.sentence, where.changes
         said = [result.sentence, result.where]
         if quarantine is None:
             what_to_do = advice(result.verdict or "", result.case_id, beside_base=self._run.options.base is not None)

@@ -6,6 +6,7 @@ import fnmatch
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from ..errors import TrtgateError, one_line
@@ -13,10 +14,12 @@ from .run import GateRun
 
 if TYPE_CHECKING:
     from ..cases import Case
-    from ..profile_gate import Result
-    from ..profiles.record import Profile
+    from ..profile_gate import Result, Where
     from ..profiles.recording import Recorded
     from .built_case import BuiltCase
+
+PROPERTY = "trtgate_profile"
+"""The property of a test's report that carries its result to the process that reports."""
 
 
 class Profiles:
@@ -25,7 +28,6 @@ class Profiles:
     def __init__(self, run: GateRun) -> None:
         self._run = run
         self._recorded: dict[str, Recorded] = {}
-        self.results: list[Result] = []
 
     def of(self, built: BuiltCase) -> Recorded:
         """Return the profile of a built case. Raises TrtgateError when it can't be built or profiled."""
@@ -41,32 +43,30 @@ class Profiles:
                 self._recorded[case_id] = recording.record(case_id, built.inference, accelerator, step)
         return self._recorded[case_id]
 
-    def recorded(self, case_id: str) -> Profile:
-        """Return a profile that was recorded already."""
-        return self._recorded[case_id].profile
-
-    def where(self, built: BuiltCase) -> str:
+    def where(self, built: BuiltCase) -> Where:
         """Say in which layers a regressed case lost its time; or why that can't be said; empty on a CPU."""
+        from ..profile_gate import Where
+
         if self._run.accelerator.kind != "gpu" or not built.case.settings.uses_tensorrt:
-            return ""
+            return Where()
         try:
             beside_base = self._run.options.base is not None
-            return f"where: {self._beside_base(built.case) if beside_base else self._against_stored(built)}"
+            return self._beside_base(built.case) if beside_base else self._against_stored(built)
         except TrtgateError as error:
-            return f"where: {error}"
+            return Where(sentence=f"where: {error}")
         except Exception as error:  # whatever it is, the regression is what must be told
-            return f"where: {one_line(error)}"
+            return Where(sentence=f"where: {one_line(error)}")
 
-    def _against_stored(self, built: BuiltCase) -> str:
+    def _against_stored(self, built: BuiltCase) -> Where:
         from .. import profile_gate
         from ..profiles import files
 
         stored = files.read_baseline(self._run.options.baselines, self._run.accelerator.key, built.case.id)
         if stored is None:
-            return f"no profile is stored to compare with: {profile_gate.RECORD_COMMAND}"
+            raise TrtgateError(f"no profile is stored to compare with: {profile_gate.RECORD_COMMAND}")
         return profile_gate.where(stored, self.of(built).profile)
 
-    def _beside_base(self, case: Case) -> str:
+    def _beside_base(self, case: Case) -> Where:
         """Profile both sides, keep the profiles for `trtgate profile diff`, and say what differs."""
         from .. import profile_gate
         from ..profiles import files
@@ -82,8 +82,9 @@ class Profiles:
 class ProfileGate:
     """Profiles a built case, writes its files, checks it, and compares its layers with those that are stored."""
 
-    def __init__(self, run: GateRun) -> None:
+    def __init__(self, run: GateRun, item: pytest.Item) -> None:
         self._run = run
+        self._item = item
 
     def __call__(self, built: BuiltCase) -> None:
         """Fail or pass the calling test. Raises TrtgateError when the case can't be profiled, or is unbelievable."""
@@ -100,12 +101,12 @@ class ProfileGate:
         files.read(folder / files.PROFILE)  # what was written is what the schema says
         result = profile_gate.judge(recorded.profile, options.baselines, key)
         result.folder = os.path.relpath(folder, self._run.config.invocation_params.dir)
-        self._run.profiles.results.append(result)
         changed = result.verdict is profile_gate.Verdict.CHANGED
         accepted = any(fnmatch.fnmatch(case_id, pattern) for pattern in options.accepted)
         if options.update and (accepted or not (changed and options.strict_layers)):
             files.store_baseline(options.baselines, key, recorded.profile)
             result.stored = True
+        self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
         if changed and options.strict_layers and not accepted:
             raise TrtgateError(
                 f"{result.sentence} (--trtgate-strict-layers). If that is intended: --trtgate-update-baselines "
@@ -116,15 +117,24 @@ class ProfileGate:
 
 
 class ProfileEnding:
-    """Shows what the profile tests found."""
+    """Collects the results of all tests, wherever they ran, and shows them."""
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
+        self._results: list[Result] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a profile test found."""
+        found = [value for name, value in report.user_properties if name == PROPERTY and report.when == "call"]
+        if found:
+            from ..profile_gate import Result
+
+            self._results += [msgspec.json.decode(str(value), type=Result) for value in found]
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines."""
-        results = self._run.profiles.results
+        results = self._results
         if not results:
             return
         from .. import profile_gate

@@ -1,35 +1,27 @@
-"""A run as a document, collected while it goes on: written where it is asked for, and told to GitHub."""
+"""What the tests of a run say, collected while it goes on: written as a report where asked for, and told to GitHub."""
 
 from __future__ import annotations
 
-import datetime
 import os
-import time
 from collections.abc import Generator
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from ..errors import TrtgateError
-from .coverage_tests import PROPERTY as COVERAGE
+from . import coverage_tests, profile_tests
 from .run import GateRun
+from .run_document import Collected, RunDocument, Seen
 
 if TYPE_CHECKING:
-    from ..baselines import Run
     from ..case_result import CaseResult
-    from ..history import Series
-    from ..profile_gate import Result as ProfileResult
-    from ..report import document
 
 CASE = "trtgate_case"
 """The property of a test's report that names its case."""
 LATENCY_TESTS, COVERAGE_TESTS, PROFILE_TESTS = "trtgate_latency", "trtgate_coverage", "trtgate_profile"
-TOP_LAYERS = 30
-DECISIVE = ("regressed", "missing")
-"""Verdicts that are why a test failed."""
+RESULTS = {COVERAGE_TESTS: coverage_tests.PROPERTY, PROFILE_TESTS: profile_tests.PROPERTY}
+"""Kind of test → the property that carries its result."""
 
 
 def properties(result: CaseResult) -> list[tuple[str, object]]:
@@ -50,21 +42,17 @@ def properties(result: CaseResult) -> list[tuple[str, object]]:
     return found
 
 
-class _Seen(msgspec.Struct):
-    """What is known of one test."""
-
-    outcome: str
-    failure: str = ""
-    coverage: str = ""
-
-
 class Reporting:
     """Collects what the tests say, and makes the document at the end."""
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._seen: dict[str, dict[str, _Seen]] = {LATENCY_TESTS: {}, COVERAGE_TESTS: {}, PROFILE_TESTS: {}}
-        self._others: dict[str, str] = {}
+        self._collected = Collected()
+        self._seen = {
+            LATENCY_TESTS: self._collected.latency,
+            COVERAGE_TESTS: self._collected.coverage,
+            PROFILE_TESTS: self._collected.profiles,
+        }
         self._said: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -76,15 +64,15 @@ class Reporting:
         failure = "" if report.passed else _failure(report)
         if kind is None or CASE not in found:
             if report.failed:
-                self._others[report.nodeid] = failure
+                self._collected.others[report.nodeid] = failure
             return
         outcome = "failed" if report.failed else "skipped" if report.skipped else "passed"
-        self._seen[kind][str(found[CASE])] = _Seen(outcome, failure, str(found.get(COVERAGE, "")))
+        self._seen[kind][str(found[CASE])] = Seen(outcome, failure, str(found.get(RESULTS.get(kind, ""), "")))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected."""
         if report.failed:
-            self._others[report.nodeid] = _failure(report)
+            self._collected.others[report.nodeid] = _failure(report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -96,7 +84,7 @@ class Reporting:
             return
         from ..report import annotations, markdown
 
-        report = self._document(int(session.exitstatus))
+        report = RunDocument(self._run, self._collected).make(int(session.exitstatus))
         try:
             if self._run.options.report:
                 from ..report import document
@@ -121,166 +109,6 @@ class Reporting:
         yield
         for line in self._said:
             terminalreporter.write_line(line, red=line.startswith("ERROR"))
-
-    # The document
-
-    def _document(self, exit_status: int) -> document.Report:
-        from .. import history
-        from ..report import document
-
-        return document.Report(
-            outcome=document.FAILED if exit_status else document.PASSED,
-            exit_status=exit_status,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self._run.started, 1),
-            accelerator=self._run.accelerator,
-            against=self._against(),
-            command=["pytest", *map(str, self._run.config.invocation_params.args)],
-            commit=history.commit_of(self._run.json.commit_info),
-            cases=[self._case(case_id, seen) for case_id, seen in self._seen[LATENCY_TESTS].items()],
-            coverage=[self._coverage(case_id, seen) for case_id, seen in self._seen[COVERAGE_TESTS].items()],
-            profiles=self._profiles(),
-            matrix=self._matrix() if self._run.options.report else document.Matrix(),
-            environment=self._environment(),
-            failures=[document.Failure(test=test, sentence=said) for test, said in self._others.items()],
-            lines=list(self._run.lines),
-        )
-
-    def _against(self) -> str:
-        options = self._run.options
-        if options.base is not None:
-            return f"base {options.base}"
-        if not self._run.judges or "gate" not in self._run.__dict__ or self._run.gate.baseline is None:
-            return ""
-        return f"baseline {os.path.relpath(self._run.gate.baseline.path, self._run.config.rootpath)}"
-
-    def _environment(self) -> list[str]:
-        from .. import accelerator
-
-        if not self._against().startswith("baseline"):
-            return []
-        baseline = self._run.gate.baseline
-        return accelerator.differences(baseline.accelerator, self._run.accelerator) if baseline else []
-
-    def _matrix(self) -> document.Matrix:
-        """Return the stored coverage; without what can't be read, which the coverage tests say."""
-        from .. import coverage_baselines
-        from ..report import document
-
-        root, found = self._run.options.baselines, document.Matrix()
-        for release in coverage_baselines.releases(root):
-            try:
-                stored = coverage_baselines.read_release(root / coverage_baselines.FOLDER / release)
-            except TrtgateError:
-                continue
-            found.releases.append(release)
-            for case_id, coverage in stored.items():
-                shares = found.shares.setdefault(case_id, [])
-                shares += [None] * (len(found.releases) - 1 - len(shares))
-                shares.append(coverage.in_tensorrt / coverage.total if coverage.total else None)
-        for shares in found.shares.values():
-            shares += [None] * (len(found.releases) - len(shares))
-        return found
-
-    @cached_property
-    def _saved_runs(self) -> list[Run]:
-        """The saved runs of this accelerator, this one among them."""
-        from .. import history
-
-        runs, _ = history.read_runs(self._run.folder / "runs")
-        return [run for run in runs if run.accelerator.key == self._run.accelerator.key]
-
-    def _history(self, case_id: str) -> Series | None:
-        from .. import history
-
-        try:
-            series = history.collect(self._saved_runs, case_id).series
-        except TrtgateError:  # Apache Otava is not installed: `trtgate history` says so
-            return None
-        return series[0] if series and len(series[0].points) > 1 else None
-
-    def _case(self, case_id: str, seen: _Seen) -> document.Case:
-        from ..report import document
-        from ..report.sentences import advice
-
-        beside_base = self._run.options.base is not None
-        result = self._run.gate.results.get(case_id) if "gate" in self._run.__dict__ else None
-        verdict = str(result.verdict or "") if result else ""
-        said = verdict or {"passed": "measured"}.get(seen.outcome, seen.outcome)
-        sentence = result.sentence if result else ""
-        if seen.outcome == document.FAILED and verdict not in DECISIVE:
-            said = document.FAILED
-        if said in (document.FAILED, document.SKIPPED) or not sentence:
-            sentence = seen.failure or sentence
-        quarantine = self._run.quarantine_of(case_id)
-        found = document.Case(
-            case_id=case_id,
-            outcome=seen.outcome,
-            said=said,
-            sentence=sentence,
-            advice="" if quarantine else advice(said, case_id, beside_base=beside_base),
-            quarantine=str(quarantine or ""),
-            settings=msgspec.to_builtins(self._run.suite.cases[case_id].settings),
-        )
-        if result is not None:
-            self._fill(found, result)
-        return found
-
-    def _fill(self, found: document.Case, result: CaseResult) -> None:
-        from .. import evidence
-
-        found.where, found.judgements = result.where, result.judgements
-        if not result.measurement.launches:
-            return
-        row, primary = result.row(), result.measurement.primary
-        assert row.latency_us is not None
-        found.primary, found.medians_us = primary, {primary: row.latency_us, **row.others}
-        found.figures = evidence.figures(result.measurement)
-        found.captures_us = evidence.means(result.measurement, primary)
-        found.history = self._history(result.case_id) if self._run.options.report else None
-        stored = self._run.gate.baseline.cases.get(result.case_id) if self._run.gate.baseline else None
-        if result.base is not None:
-            found.base_captures_us = evidence.means(result.base, primary)
-            found.base_figures = evidence.figures(result.base)
-        elif stored is not None:
-            found.base_figures = stored.figures
-            found.base_captures_us = [us for one in stored.sessions for us in one.metrics.get(primary, [])]
-
-    def _coverage(self, case_id: str, seen: _Seen) -> document.Coverage:
-        from .. import coverage_gate, torch_trt
-        from ..report import document
-
-        if not seen.coverage:
-            return document.Coverage(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
-        result = msgspec.json.decode(seen.coverage, type=coverage_gate.Result)
-        return document.Coverage(
-            case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
-            in_tensorrt=result.in_tensorrt, total=result.total, engines=result.engines, release=torch_trt.release(),
-        )  # fmt: skip
-
-    def _profiles(self) -> list[document.Layers]:
-        profiled = "profiles" in self._run.__dict__
-        results = {result.case_id: result for result in self._run.profiles.results} if profiled else {}
-        return [
-            self._layers(case_id, seen, results.get(case_id)) for case_id, seen in self._seen[PROFILE_TESTS].items()
-        ]
-
-    def _layers(self, case_id: str, seen: _Seen, result: ProfileResult | None) -> document.Layers:
-        from ..profiles import summary
-        from ..report import document
-
-        if result is None:
-            return document.Layers(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
-        profile = self._run.profiles.recorded(case_id)
-        longest = sorted((layer for _, layer in profile.layers()), key=lambda layer: -layer.median_us)[:TOP_LAYERS]
-        return document.Layers(
-            case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
-            device_us=result.device_us, sum_us=result.sum_us, attributed=result.attributed,
-            layers=[
-                document.Layer(name=layer.name, modules=layer.modules, us=layer.median_us) for layer in longest
-            ],
-            modules=dict(list(summary.module_times(profile).items())[:TOP_LAYERS]),
-        )  # fmt: skip
 
 
 def _failure(report: pytest.TestReport | pytest.CollectReport) -> str:

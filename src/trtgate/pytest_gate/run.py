@@ -43,6 +43,7 @@ class GateRun:
         self.folder = config.rootpath / ".trtgate"
         self.started = time.monotonic()
         self.lines: list[str] = []
+        self.coverage_lines: list[str] = []
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()

@@ -16,6 +16,8 @@ from ..accelerator import Accelerator
 from ..errors import TrtgateError, one_line
 from ..files import write_json
 from ..history import Commit, Series
+from ..profiles.difference_text import LayerChange
+from ..profiles.summary import LayerTime
 from ..verdict import Judgement
 
 SCHEMA = 1
@@ -41,6 +43,8 @@ class Case(msgspec.Struct, kw_only=True):
     """Why, in one sentence."""
     where: str = ""
     """Of a case that got slower: in which layers; empty where that is not known."""
+    layer_changes: list[LayerChange] = []
+    """The largest changes of its layers' time, where it got slower and both were profiled."""
     advice: str = ""
     """What to do about it."""
     quarantine: str = ""
@@ -76,14 +80,6 @@ class Coverage(msgspec.Struct, kw_only=True):
     """Whose coverage it is, such as rtx-2.14.0."""
 
 
-class Layer(msgspec.Struct, kw_only=True):
-    """A layer of a profile; `us` is the median of its time in microseconds."""
-
-    name: str
-    modules: list[str]
-    us: float
-
-
 class Layers(msgspec.Struct, kw_only=True):
     """What came of one case's profile test."""
 
@@ -94,10 +90,12 @@ class Layers(msgspec.Struct, kw_only=True):
     device_us: float | None = None
     sum_us: float = 0.0
     attributed: float = 0.0
-    layers: list[Layer] = []
+    layers: list[LayerTime] = []
     """Those that take longest."""
     modules: dict[str, float] = {}
     """PyTorch module → microseconds of its layers; those that take longest."""
+    changes: list[LayerChange] = []
+    """The largest changes of time since the stored profile; times of one launch each are judged by nobody."""
 
 
 class Matrix(msgspec.Struct, kw_only=True):
