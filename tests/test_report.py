@@ -38,6 +38,12 @@ def test_underpowered_says_what_would_have_been_seen() -> None:
     assert "1 stored session " in said
 
 
+def test_one_line_sums_the_cases_up() -> None:
+    rows = [row("a", 1.0), row("b", 1.2), row("c", 1.2)]
+    assert terminal.counts(rows) == "3 cases: 2 regressed, 1 unchanged"
+    assert terminal.counts(rows[:1]) == "1 case: 1 unchanged"
+
+
 @pytest.mark.parametrize("us", [0.5, 42.0, 999.9, 1000.0, 2.5e6])
 def test_durations_have_a_unit_and_five_digits(us: float) -> None:
     number, unit = sentences.duration(us).split()

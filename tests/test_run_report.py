@@ -239,6 +239,20 @@ def test_a_run_becomes_a_document_a_summary_annotations_and_properties(folder: A
     assert "%" in str(found["trtgate_change"])
 
 
+def test_quiet_shows_what_asks_for_something_and_verbose_what_verdicts_rest_on(folder: Any) -> None:
+    folder.baseline("alpha", "beta")
+    folder.suite("alpha", "beta")
+    options = ("--benchmark-compare", "--trtgate-launches=1")
+    quiet = folder.gate(*options, "-qq", ALPHA_MS=40).stdout
+    quiet.fnmatch_lines(["alpha-eager-fp32-b1 *regressed", "2 cases: 1 regressed, 1 *"])
+    quiet.no_fnmatch_line("run saved*")
+    quiet.no_fnmatch_line("beta-eager* unchanged")
+    verbose = folder.gate(*options, "-vv", ALPHA_MS=40).stdout
+    verbose.fnmatch_lines(
+        ["alpha-eager-fp32-b1 *regressed", "2 cases: 1 regressed, 1 *", "alpha-eager-fp32-b1 is slower*", "beta-eager*"]
+    )
+
+
 def test_a_case_that_fails_otherwise_and_one_that_is_skipped_are_in_it(folder: Any) -> None:
     folder.suite(alpha="raise ValueError('no such weights')")
     (folder.path / "test_mine.py").write_text("def test_mine():\n    assert 1 == 2\n")

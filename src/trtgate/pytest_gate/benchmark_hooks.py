@@ -43,7 +43,7 @@ class BenchmarkHooks:
             msgspec.convert(before["accelerator"], accelerator.Accelerator), self._run.accelerator
         )
         if changed:
-            self._run.lines.append("since the baseline was last recorded: " + ", ".join(changed))
+            self._run.environment = changed
         compared_benchmark["machine_info"] = machine_info
         try:
             return (yield)

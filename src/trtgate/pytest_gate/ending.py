@@ -12,9 +12,13 @@ from .. import baselines
 from ..errors import TrtgateError
 from ..report import sentences, terminal
 from ..report.columns import first_few
+from ..report.escaping import printable
 from .run import GateRun
 
 UNDECIDED_SHOWN = 3
+BAD = ("MISSING", "ERROR")
+LOUD = (*BAD, "NEW")
+"""How lines begin that ask for something."""
 
 
 class Ending:
@@ -69,32 +73,47 @@ class Ending:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show the table and the lines."""
-        self._add_folded_lines()
-        if "gate" in self._run.__dict__:
-            self._run.lines += self._run.gate.lines
-        if not self._run.benchmarks and not self._run.lines:
+        """Show the table and the lines: with -q only what asks for something, with -v what every verdict rests on."""
+        verbose = self._run.config.option.verbose
+        lines = self._lines(verbose)
+        if not self._run.benchmarks and not lines:
             return
         terminalreporter.section("trtgate")
         if self._run.benchmarks:
-            terminalreporter.write_line(terminal.describe(self._run.accelerator))
-            rows = [result.row() for result in self._run.gate.results.values()]
-            writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
-            terminalreporter.write(
-                terminal.table(rows, width=getattr(writer, "fullwidth", 100), color=terminalreporter.hasmarkup)
-            )
-        for line in self._run.lines:
-            loud = line.startswith(("MISSING", "ERROR", "NEW"))
-            terminalreporter.write_line(line, red=line.startswith(("MISSING", "ERROR")), bold=loud)
+            self._write_table(terminalreporter, verbose)
+        for line in lines:
+            bad = line.startswith(BAD)
+            terminalreporter.write_line(line, red=bad, bold=line.startswith(LOUD))
 
-    def _add_folded_lines(self) -> None:
-        if self._run.new:
-            self._run.lines.insert(0, self._about_new())
-        self._run.lines += self._run.undecided[:UNDECIDED_SHOWN]
-        if len(self._run.undecided) > UNDECIDED_SHOWN:
-            self._run.lines.append(
-                f"… and {len(self._run.undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"
-            )
+    def _write_table(self, terminalreporter: Any, verbose: int) -> None:
+        results = list(self._run.gate.results.values())
+        rows = [result.row() for result in results]
+        shown = [row for row in rows if verbose >= 0 or row.verdict in terminal.WORTH_A_LOOK]
+        if verbose >= 0:
+            terminalreporter.write_line(terminal.describe(self._run.accelerator))
+        if shown:
+            writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
+            width = getattr(writer, "fullwidth", 100)
+            terminalreporter.write(terminal.table(shown, width=width, color=terminalreporter.hasmarkup))
+        terminalreporter.write_line(terminal.counts(rows), bold=True)
+        if verbose > 0:
+            for result in results:
+                if result.sentence:
+                    terminalreporter.write_line(printable(result.sentence, 1000))
+
+    def _lines(self, verbose: int) -> list[str]:
+        """Return what else there is to say."""
+        run, undecided = self._run, self._run.undecided
+        lines = [self._about_new()] * bool(run.new) + run.lines
+        if verbose <= 0:
+            lines += undecided[:UNDECIDED_SHOWN]
+            if len(undecided) > UNDECIDED_SHOWN:
+                lines.append(f"… and {len(undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs")
+        if "gate" in run.__dict__:
+            lines += run.gate.lines
+        if run.environment:
+            lines.append(f"since the baseline was last recorded: {', '.join(run.environment)}")
+        return [line for line in lines if verbose >= 0 or line.startswith(LOUD)]
 
     def _about_new(self) -> str:
         base, new = self._run.options.base, self._run.new

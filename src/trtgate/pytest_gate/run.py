@@ -44,6 +44,7 @@ class GateRun:
         self.started = time.monotonic()
         self.lines: list[str] = []
         self.coverage_lines: list[str] = []
+        self.environment: list[str] = []
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()

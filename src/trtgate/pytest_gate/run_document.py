@@ -69,8 +69,11 @@ class RunDocument:
             matrix=self._matrix() if self._run.options.report else document.Matrix(),
             environment=self._environment(),
             failures=[document.Failure(test=test, sentence=said) for test, said in collected.others.items()],
-            lines=[*self._run.lines, *self._run.coverage_lines],
+            lines=[*self._run.lines, *self._gate_lines(), *self._run.coverage_lines],
         )
+
+    def _gate_lines(self) -> list[str]:
+        return self._run.gate.lines if "gate" in self._run.__dict__ else []
 
     def _against(self) -> str:
         options = self._run.options

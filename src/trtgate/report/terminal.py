@@ -49,11 +49,25 @@ class Row(msgspec.Struct, kw_only=True):
     """Medians of the other metrics."""
 
 
+WORTH_A_LOOK = frozenset(STYLES) - {Verdict.IMPROVED, Verdict.UNCHANGED, Verdict.NEW}
+"""What is shown where little is to be shown."""
+
+
 def describe(accelerator: Accelerator) -> str:
     """Return one line about the device and the software."""
     libraries = ", ".join(f"{name} {version}" for name, version in accelerator.libraries.items())
     driver = f"driver {accelerator.driver}, " if accelerator.driver else ""
     return f"{accelerator.name} ({accelerator.key}): {driver}{libraries}"
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """Return one line that sums the cases up, worst first."""
+    found: dict[str, int] = {}
+    for row in sorted(rows, key=_badness):
+        said = str(row.verdict or "measured")
+        found[said] = found.get(said, 0) + 1
+    number = f"{len(rows)} case{'s' * (len(rows) != 1)}"
+    return f"{number}: {', '.join(f'{count} {said}' for said, count in found.items())}"
 
 
 def table(rows: Sequence[Row], *, width: int, color: bool) -> str:
