@@ -94,8 +94,8 @@ def table(rows: Sequence[Row], *, width: int, color: bool) -> str:
         columns.add_row(*(Text(cells[name]) for name in ("case", *names)), Text(cells["verdict"], style=style))
     console = Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
     console.print(columns)
-    shown: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def _cells(row: Row) -> dict[str, str]:
