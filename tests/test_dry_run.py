@@ -161,7 +161,9 @@ def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str) -> None:
     module, inputs = building.make(wanted, "cpu")
     settings = msgspec.structs.replace(wanted.settings, options={"dryrun": True})
     with torch_trt.dry(), torch.no_grad():
-        compiled = frontends.get(frontend).build(module, inputs, settings, lambda _step: None)
+        way = frontends.get(frontend)
+        prepared = way.prepare(module, inputs, lambda _step: None)
+        compiled = way.build(prepared, inputs, settings, lambda _step: None)
         torch.testing.assert_close(compiled.run(*inputs), module(*inputs))
     if frontend == "dynamo":
         assert compiled.coverage == dry_run.ask(wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,42 +111,83 @@ def arithmetic(case: Case) -> str:
     return "tf32" if tf32 else settings.precision
 
 
+def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> tuple[Any, float]:
+    """Return what the case's frontend compiles, and the seconds that it took to make.
+
+    Raises TrtgateError for unknown compile options and what can't be exported.
+    """
+    torch_trt.check_options(case.id, case.settings.options)
+    start = time.perf_counter()
+    with _named(case), torch.no_grad(), strict_fp32(), quiet_upstream():
+        prepared = frontends.get(case.settings.frontend).prepare(module, inputs, step)
+    return prepared, time.perf_counter() - start
+
+
 def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> Inference:
     """Compile with the case's frontend. Raises TrtgateError for unknown compile options and failed builds."""
-    torch_trt.check_options(case.id, case.settings.options)
-    frontend = frontends.get(case.settings.frontend)
+    return build_prepared(case, *prepare(case, module, inputs, step), inputs, step)
+
+
+def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: Progress) -> Inference:
+    """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
+    with _named(case), torch.no_grad(), strict_fp32(), quiet_upstream():
+        compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
+    compiled.build_s += prepare_s
+    return Inference(compiled, inputs)
+
+
+@contextlib.contextmanager
+def _named(case: Case) -> Iterator[None]:
+    """Within: what goes wrong names the case and its frontend; no memory is for the caller to tell."""
     try:
-        with torch.no_grad(), strict_fp32(), quiet_upstream():
-            compiled = frontend.build(module, inputs, case.settings, step)
+        yield
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
         raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {one_line(error)}") from error
-    return Inference(compiled, inputs)
+
+
+class Reference:
+    """A case's module with its inputs, and what eager makes of them."""
+
+    def __init__(self, case: Case, device: str, step: Progress) -> None:
+        """Make the model and run it once. Raises TrtgateError for a factory or an output that is no good."""
+        step("making the model")
+        self.module, self.inputs = make(case, device)
+        self._case = case
+        self._output = eager_output(case, self.module, self.inputs)
+        if not accuracy.all_finite(self._output):
+            raise TrtgateError(
+                f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
+            )
+
+    def error_of(self, inference: Inference) -> float:
+        """Return the relative L2 distance of an output from eager's. Raises TrtgateError where it is too far off."""
+        compared = accuracy.compare(self._output, inference())
+        problem = compared.problem(arithmetic(self._case))
+        if problem:
+            raise TrtgateError(f"case {self._case.id}: {problem}; nothing was timed or stored")
+        return compared.relative_l2
 
 
 def checked(case: Case, device: str, step: Progress) -> tuple[Inference, Build]:
     """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
-    step("making the model")
-    module, inputs = make(case, device)
-    eager = eager_output(case, module, inputs)
-    if not accuracy.all_finite(eager):
-        raise TrtgateError(
-            f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
-        )
+    reference = Reference(case, device, step)
     step(f"building with {case.settings.frontend}")
-    inference = build(case, module, inputs, step)
-    compared = accuracy.compare(eager, inference())
-    problem = compared.problem(arithmetic(case))
-    if problem:
-        raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
+    inference = build(case, reference.module, reference.inputs, step)
+    return inference, figures(inference, reference.error_of(inference))
+
+
+def figures(inference: Inference, output_error: float, builders: int = 1) -> Build:
+    """Return what building gave; `builders` processes were at work at once."""
     sizes, found = inference.compiled.engine_bytes, inference.compiled.coverage
-    return inference, Build(
+    return Build(
         build_s=inference.compiled.build_s,
         engines=len(sizes),
         engine_bytes=sum(sizes),
-        output_error=compared.relative_l2,
+        output_error=output_error,
         pytorch_operators=None if found is None else found.in_pytorch,
+        builders=builders,
     )
 
 
@@ -156,8 +198,13 @@ def save(case: Case, inference: Inference, folder: Path) -> bool:
         return False
     with quiet_upstream():
         frontend.save(inference.compiled, inference.inputs, folder)
-    torch.save(inference.inputs, folder / INPUTS_FILE)
+    save_inputs(inference.inputs, folder)
     return True
+
+
+def save_inputs(inputs: tuple[Any, ...], folder: Path) -> None:
+    """Store the inputs beside the frontend's files."""
+    torch.save(inputs, folder / INPUTS_FILE)
 
 
 def load(case: Case, folder: Path, device: str) -> Inference:

@@ -38,11 +38,12 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
 def build_figures(build: Build) -> dict[str, float]:
     """Return what is worth knowing of a build."""
     found = {
-        "build_s": build.build_s,
         "engines": build.engines,
         "engine_bytes": build.engine_bytes,
         "output_error": build.output_error,
     }
+    if build.builders == 1:
+        found["build_s"] = build.build_s
     if build.pytorch_operators is not None:
         found["pytorch_operators"] = build.pytorch_operators
     return found

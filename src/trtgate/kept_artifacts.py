@@ -7,14 +7,13 @@ every file has the SHA-256 that was written down when it was stored.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 
 import msgspec
 
+from . import sealed_folder
 from .accelerator import Accelerator
 from .errors import TrtgateError
 from .files import write_whole
@@ -41,13 +40,16 @@ def keep(root: Path, artifact: Path, case_id: str, recorded: str, accelerator: A
     """
     place = _place(root, accelerator.key, case_id)
     try:
-        digests = {file.name: _digest(file) for file in sorted(artifact.iterdir())}
         manifest = Manifest(
-            case=case_id, recorded=recorded, uuid=accelerator.uuid, libraries=accelerator.libraries, sha256=digests
+            case=case_id,
+            recorded=recorded,
+            uuid=accelerator.uuid,
+            libraries=accelerator.libraries,
+            sha256=sealed_folder.digests(artifact),
         )
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(artifact / MANIFEST, msgspec.json.encode(manifest))
-        _make_private(artifact)
+        sealed_folder.make_private(artifact)
         doomed = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
         if place.exists():
             place.rename(doomed / "old")
@@ -68,7 +70,7 @@ def find(root: Path, case_id: str, recorded: str, accelerator: Accelerator) -> t
     if not place.is_dir():
         return None, "none is kept on this machine"
     try:
-        if not _is_private(place):
+        if not sealed_folder.is_private(place):
             return None, f"{place} is not this user's alone"
         manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=Manifest)
         if manifest.recorded != recorded:
@@ -77,9 +79,9 @@ def find(root: Path, case_id: str, recorded: str, accelerator: Accelerator) -> t
             return None, "the kept one is of another card"
         if manifest.libraries != accelerator.libraries:
             return None, "the kept one was built by other versions"
-        for name, digest in manifest.sha256.items():
-            if _digest(place / name) != digest:
-                return None, f"{place / name} is not what was stored"
+        changed = sealed_folder.changed(place, manifest.sha256)
+        if changed is not None:
+            return None, f"{changed} is not what was stored"
     except (OSError, msgspec.MsgspecError) as error:
         return None, f"{place} can't be read ({error})"
     return place, ""
@@ -87,25 +89,3 @@ def find(root: Path, case_id: str, recorded: str, accelerator: Accelerator) -> t
 
 def _place(root: Path, key: str, case_id: str) -> Path:
     return root / FOLDER / key / hashlib.sha256(case_id.encode()).hexdigest()[:24]
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _make_private(folder: Path) -> None:
-    """Take away what a umask such as 002 gave to others."""
-    folder.chmod(0o700)
-    for file in folder.iterdir():
-        file.chmod(0o600)
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether a folder and its files can be written by this user alone."""
-    for path in (folder, *folder.iterdir()):
-        found = path.lstat()
-        others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if found.st_uid != os.getuid() or others_write or stat.S_ISLNK(found.st_mode):
-            return False
-    return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .artifact_cache import CacheRequest
+from .coverage import Coverage
 from .profiles.record import Profile
 from .records import Build, Loaded, Turn
 from .suite_source import SuiteSource
@@ -25,10 +27,15 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
 
 
 class BuildCase(msgspec.Struct, tag=True, kw_only=True):
-    """Build a case, compare it with eager, store its artifact in `folder` if its frontend has one, and let go of it."""
+    """Build a case, compare it with eager, store its artifact in `folder` if its frontend has one, and let go of it.
+
+    With a `cache` it is taken from there if it is there, and put there if not. `builders` are at work at once.
+    """
 
     case_id: str
     folder: str
+    cache: CacheRequest | None = None
+    builders: int = 1
 
 
 class Load(msgspec.Struct, tag=True, kw_only=True):
@@ -83,6 +90,8 @@ class BuiltReply(msgspec.Struct, tag=True):
 
     build: Build
     stored: bool
+    coverage: Coverage | None = None
+    notes: list[str] = []
 
 
 class LoadedReply(msgspec.Struct, tag=True):

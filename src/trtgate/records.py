@@ -61,6 +61,10 @@ class Build(msgspec.Struct, kw_only=True, frozen=True):
     """Relative L2 distance of the output from eager's."""
     pytorch_operators: int | None = None
     """Operators of the lowered graph that stay in PyTorch; None where nothing goes to TensorRT."""
+    builders: int = 1
+    """Processes that built at the same time, this one counted: beside others `build_s` is not what it takes alone."""
+    cached: bool = False
+    """Whether it was not built now: `build_s` is what it took when it was."""
 
 
 class Quadruple(msgspec.Struct, kw_only=True):

@@ -74,29 +74,32 @@ class Worker:
         if self._moved is not None:
             moved_tree.check_origin(*self._moved)
 
-    def _checked(self, case_id: str) -> tuple[Any, Any, Any]:
-        """Return a case, its inference and its build, compared with eager."""
-        self.unload()
-        self._start_gpu()
-        case = self._case(case_id)
-        inference, build = self._building.checked(case, self._device, lambda _step: None)
-        self._check_origin()
-        return case, inference, build
-
     def build(self, request: protocol.BuildCase) -> protocol.BuiltReply:
         """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
-        case, inference, build = self._checked(request.case_id)
-        stored = self._building.save(case, inference, Path(request.folder))
-        del inference
+        from . import obtaining
+
         self.unload()
-        return protocol.BuiltReply(build, stored)
+        self._start_gpu()
+        case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
+        obtained = obtaining.obtain(
+            case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders
+        )
+        self._check_origin()
+        reply = protocol.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes)
+        del obtained
+        self.unload()
+        return reply
 
     def profile(self, request: protocol.RecordProfile) -> protocol.ProfileReply:
         """Build a case and profile it. Raises TrtgateError when it can't be built, or has no parts to profile."""
         from . import accelerator
         from .profiles import recording
 
-        case, inference, _ = self._checked(request.case_id)
+        self.unload()
+        self._start_gpu()
+        case = self._case(request.case_id)
+        inference, _ = self._building.checked(case, self._device, lambda _step: None)
+        self._check_origin()
         recorded = recording.record(case.id, inference, accelerator.detect(), lambda _step: None)
         del inference
         self.unload()

@@ -113,10 +113,14 @@ class WorkerHandle:
                 how += f"; last words: {lines[-1].strip()[:200]}"
         return f"the worker was {how}" if how.startswith("killed") else f"the worker {how}"
 
-    def kill(self) -> None:
-        """End the process and all its children, and reap it."""
+    def stop(self) -> None:
+        """End the process and all its children; whoever awaits its reply sees it gone, and calls `kill`."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the process and all its children, and reap it."""
+        self.stop()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -17,21 +17,25 @@ class Dynamo:
     """The exported program through Torch-TensorRT's dynamo frontend."""
 
     stores_artifact = True
+    stores = "the compiled module with its engines, in the artifact cache"
 
     def unavailable(self) -> str:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
-    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
-        """Export, compile, run once."""
+    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:
+        """Export."""
         import torch
 
-        start = time.perf_counter()
         step("torch.export")
-        program = torch.export.export(module, inputs)
+        return torch.export.export(module, inputs)
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+        """Compile, run once."""
+        start = time.perf_counter()
         step("TensorRT build")
         with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = torch_trt.compile_exported(program, inputs, torch_trt.options_of(settings))
+            compiled = torch_trt.compile_exported(prepared, inputs, torch_trt.options_of(settings))
         compiled(*inputs)
         return CompiledModule(
             compiled,

@@ -14,16 +14,21 @@ class Eager:
     """No compilation; the build time is that of the first call."""
 
     stores_artifact = False
+    stores = "nothing: every launch makes the module anew"
 
     def unavailable(self) -> str:
         """Return "": eager always works."""
         return ""
 
-    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:  # noqa: ARG002
+        """Return the module."""
+        return module
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
         """Run the module once."""
         start = time.perf_counter()
-        module(*inputs)
-        return CompiledModule(module, time.perf_counter() - start)
+        prepared(*inputs)
+        return CompiledModule(prepared, time.perf_counter() - start)
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Nothing to store: the factory makes it again."""

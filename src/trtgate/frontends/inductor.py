@@ -22,19 +22,24 @@ class Inductor:
     """`torch.compile(backend="inductor")`."""
 
     stores_artifact = False
+    stores = "Inductor's own cache (TORCHINDUCTOR_CACHE_DIR), which later launches hit"
 
     def unavailable(self) -> str:
         """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
         return "" if compiler() else "inductor needs a C++ compiler: install g++ or set CXX"
 
-    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:  # noqa: ARG002
+        """Return the module."""
+        return module
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
         """Compile at the first call, and call a second time, when guards and caches are settled."""
         import torch
 
         step("inductor compile")
         start = time.perf_counter()
         torch.compiler.reset()
-        compiled = torch.compile(module, backend="inductor")
+        compiled = torch.compile(prepared, backend="inductor")
         compiled(*inputs)
         compiled(*inputs)
         return CompiledModule(compiled, time.perf_counter() - start)

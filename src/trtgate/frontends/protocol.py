@@ -36,11 +36,16 @@ class Frontend(Protocol):
 
     stores_artifact: bool
     """Whether `save` writes something that `load` can use; else every launch builds."""
+    stores: str
+    """What it leaves for later processes, in a few words."""
 
     def unavailable(self) -> str:
         """Return why this machine can't take it, in one line; empty when it can."""
 
-    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:
+        """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile, and run once so that nothing is left to be compiled at the first call."""
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:

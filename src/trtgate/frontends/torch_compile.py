@@ -15,12 +15,17 @@ class TorchCompile:
     """`torch.compile(backend="torch_tensorrt")`."""
 
     stores_artifact = False
+    stores = "nothing: every launch builds its engines anew"
 
     def unavailable(self) -> str:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
-    def build(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:  # noqa: ARG002
+        """Return the module."""
+        return module
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch
 
@@ -29,7 +34,7 @@ class TorchCompile:
         torch.compiler.reset()
         made: list[Any] = []
         with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = torch_trt.torch_compile(module, torch_trt.options_of(settings), made)
+            compiled = torch_trt.torch_compile(prepared, torch_trt.options_of(settings), made)
             compiled(*inputs)
         compiled(*inputs)
         sizes = [size for part in made for size in torch_trt.engine_bytes(part)]

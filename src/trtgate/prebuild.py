@@ -1,0 +1,171 @@
+"""Builds many cases ahead of their tests, in several processes at once: nobody is timed meanwhile."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from . import protocol
+from .accelerator import GIB, Accelerator
+from .artifact_cache import CacheRequest
+from .coverage import Coverage
+from .errors import TrtgateError, one_line
+from .records import Build
+from .side import Side
+from .suite_source import SuiteSource
+from .timing.lock import device_turn
+from .worker_handle import WorkerHandle
+
+MOST, BYTES_EACH = 8, 6 * GIB
+"""How many builders there are at most unless a number is asked for, and the GPU memory that one may need."""
+
+
+class Prebuilt(msgspec.Struct, kw_only=True):
+    """What came of building a case: `problem` says why it could not be built; empty when it was."""
+
+    case_id: str
+    build: Build | None = None
+    artifact: Path | None = None
+    """Its folder; None where the frontend stores nothing."""
+    coverage: Coverage | None = None
+    notes: list[str] = []
+    problem: str = ""
+
+
+class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
+    """Who builds what, and where it goes.
+
+    Parameters
+    ----------
+    accelerators
+        The devices; builders are spread over them.
+    folder_for
+        Makes a new private folder for a case's artifact.
+    logs
+        Where the builders' logs go.
+    timeout_s
+        The longest that one case may take.
+
+    """
+
+    source: SuiteSource
+    accelerators: Sequence[Accelerator]
+    builders: int
+    cache: CacheRequest | None
+    folder_for: Callable[[str], Path]
+    logs: Path
+    timeout_s: float
+
+    def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
+        """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
+        pending: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for case_id in case_ids:
+            pending.put(case_id)
+        done: queue.SimpleQueue[Prebuilt] = queue.SimpleQueue()
+        self.logs.mkdir(parents=True, exist_ok=True)
+        count = min(self.builders, len(case_ids))
+        made = [_Builder(self, number, count, pending, done) for number in range(count)]
+        try:
+            for builder in made:
+                builder.start()
+            for _ in case_ids:
+                yield done.get()
+        finally:
+            for builder in made:
+                builder.end()
+
+
+class _Builder(threading.Thread):
+    """Drives one process, case by case; one that fails is replaced."""
+
+    def __init__(
+        self,
+        work: Prebuild,
+        number: int,
+        count: int,
+        pending: queue.SimpleQueue[str],
+        done: queue.SimpleQueue[Prebuilt],
+    ) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._number = number
+        self._count = count
+        self._pending = pending
+        self._done = done
+        self._accelerator = work.accelerators[number % len(work.accelerators)]
+        self._worker: WorkerHandle | None = None
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Build until nothing is left."""
+        while not self._ended.is_set():
+            try:
+                case_id = self._pending.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                built = self._built(case_id)
+            except TrtgateError as error:
+                built = Prebuilt(case_id=case_id, problem=str(error))
+                self._kill()
+            except Exception as error:
+                built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}")
+                self._kill()
+            self._done.put(built)
+        self._kill()
+
+    def end(self) -> None:
+        """End the process, and wait until nothing is done any more."""
+        self._ended.set()
+        worker = self._worker
+        if worker is not None:
+            worker.stop()  # the thread notices, and reaps it
+        self.join()
+
+    def _built(self, case_id: str) -> Prebuilt:
+        work = self._work
+        folder = work.folder_for(case_id)
+        if self._worker is None:
+            side = Side(name="builder", source=work.source)
+            log = work.logs / f"builder-{self._number}.log"
+            self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log)
+        self._worker.greet(work.timeout_s)
+        request = protocol.BuildCase(case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count)
+        with device_turn(self._accelerator.lock_name, work.timeout_s, self._waiting, shared=True):
+            reply = self._worker.ask(request, protocol.BuiltReply, work.timeout_s, f"{case_id}: building")
+        return Prebuilt(
+            case_id=case_id,
+            build=reply.build,
+            artifact=folder if reply.stored else None,
+            coverage=reply.coverage,
+            notes=reply.notes,
+        )
+
+    def _waiting(self, _said: str) -> None:
+        if self._ended.is_set():
+            raise TrtgateError("the run ended")
+
+    def _kill(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+
+def builders_for(accelerators: Sequence[Accelerator], cpus: int) -> int:
+    """Return how many processes may build at once: as CPUs and GPU memory allow, at most MOST a device."""
+    memory = [one.memory_bytes // BYTES_EACH if one.kind == "gpu" else cpus for one in accelerators]
+    return max(1, min(cpus, sum(min(MOST, room) for room in memory)))
+
+
+def order(case_ids: Sequence[str], seconds: Callable[[str], float | None]) -> list[str]:
+    """Return cases as they are best begun: what took longest first, what is unknown before that."""
+
+    def longest_first(case_id: str) -> float:
+        known = seconds(case_id)
+        return -float("inf") if known is None else -known
+
+    return sorted(case_ids, key=longest_first)

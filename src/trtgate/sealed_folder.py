@@ -1,0 +1,43 @@
+"""Folders whose files are unpickled: this user's alone, and every file with the SHA-256 that it was stored with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return file name → SHA-256 of all files of a folder."""
+    return {file.name: digest(file) for file in sorted(folder.iterdir())}
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file. Raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def make_private(folder: Path) -> None:
+    """Take away what a umask such as 002 gave to others."""
+    folder.chmod(0o700)
+    for file in folder.iterdir():
+        file.chmod(0o600)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder and its files are this user's, no links, and can be written by nobody else. Raises OSError."""
+    return all(_is_mine(path) for path in (folder, *folder.iterdir()))
+
+
+def _is_mine(path: Path) -> bool:
+    found = path.lstat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_uid == os.getuid() and not others_write and not stat.S_ISLNK(found.st_mode)
+
+
+def changed(folder: Path, sha256: Mapping[str, str]) -> Path | None:
+    """Return the first file that is not what was stored. Raises OSError for one that is gone."""
+    return next((folder / name for name, stored in sha256.items() if digest(folder / name) != stored), None)
