@@ -85,6 +85,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         timeout_s=1.0,
         strict_layers=False,
         zoo=False,
+        cache=None,
         report=None,
         timing_off="",
     )

@@ -283,6 +283,19 @@ def report(
 
 
 @app.command()
+def cache(
+    action: Annotated[str, typer.Argument(metavar="info|clear", help="Show what is in it, or remove it.")] = "info",
+    cases: Annotated[
+        list[str] | None, typer.Argument(metavar="[CASE]...", help="Only these; or patterns such as '*resnet18*'.")
+    ] = None,
+) -> None:
+    """Show or clear the artifact cache: compiled modules that runs of the gate load instead of building them again."""
+    from . import cache_commands as commands
+
+    _print(commands.run(action, cases or []))
+
+
+@app.command()
 def history(
     cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Or patterns such as '*resnet18*'.")],
     runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Saved runs (.trtgate/runs).")] = None,

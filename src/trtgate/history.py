@@ -176,7 +176,7 @@ def commit_of(stored: Any) -> Commit:
     except msgspec.ValidationError:
         return Commit()
     return Commit(
-        id="" if commit.id == "unknown" else commit.id,
+        id="" if commit.id in ("unknown", "unversioned") else commit.id,
         time=commit.time or "",
         branch="" if commit.branch.startswith("(") else commit.branch,
         dirty=commit.dirty,

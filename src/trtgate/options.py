@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from .artifact_cache import CacheRequest
 from .base import BaseRequest
 from .cases import Case, Selection
 from .metrics import METRICS
@@ -38,6 +39,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Whether coverage is asked of the zoo too."""
     report: Path | None
     """Where the run is to be written as one document."""
+    cache: CacheRequest | None
+    """Where compiled modules that were built before lie; None where none may be used."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
 

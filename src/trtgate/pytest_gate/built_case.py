@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ..cases import Case
 from ..errors import TrtgateError, one_line
 from ..records import Build
@@ -38,6 +40,23 @@ class BuiltCase:
         if self._problem:
             raise TrtgateError(self._problem)
 
+    def to_profile(self) -> Inference:
+        """Return the case as built in this process: a loaded one does not know its parts. Raises as `check` does."""
+        self.check()
+        assert self.build is not None
+        if self.build.cached:
+            from .. import building
+
+            with self._run.progress(self.case.id) as step:
+                self.inference, _ = building.checked(self.case, self._device, step)
+                self.build = msgspec.structs.replace(self.build, cached=False)
+        assert self.inference is not None
+        return self.inference
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self._run.accelerator.kind == "gpu" else "cpu"
+
     def free(self) -> None:
         """Give the memory back, the device's too, and the disk."""
         if self._problem is None:
@@ -53,18 +72,20 @@ class BuiltCase:
 
     def _build(self, step: Step) -> str:
         """Build; whatever goes wrong (memory and user code too) is this case's problem alone, and is returned."""
-        from .. import building
+        from .. import obtaining
         from ..timing.lock import device_turn
 
-        device = "cuda" if self._run.accelerator.kind == "gpu" else "cpu"
+        request = self._run.options.cache
         try:
-            with device_turn(self._run.accelerator.lock_name, self._run.options.timeout_s, step, shared=True):
-                inference, build = building.checked(self.case, device, step)
+            cache = request.open() if request is not None and self.case.settings.uses_tensorrt else None
             folder = self._run.gate.folder.private(self.case.model.name)
-            self.artifact = folder if building.save(self.case, inference, folder) else None
-            self.inference, self.build = inference, build
-            if inference.compiled.coverage is not None:
-                self._run.coverage_of_builds[self.case.id] = inference.compiled.coverage
+            with device_turn(self._run.accelerator.lock_name, self._run.options.timeout_s, step, shared=True):
+                found = obtaining.obtain(self.case, self._device, folder, cache, step)
+            self.artifact = folder if found.stored else None
+            self.inference, self.build = found.inference, found.build
+            self._run.lines += found.notes
+            if found.coverage is not None:
+                self._run.coverage_of_builds[self.case.id] = found.coverage
         except TrtgateError as error:
             return str(error)
         except Exception as error:

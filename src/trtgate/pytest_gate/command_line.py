@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from .. import limits
+from .. import artifact_cache, limits
+from ..artifact_cache import CacheRequest
 from ..base import BaseRequest
 from ..cases import Selection
 from ..errors import TrtgateError
@@ -26,6 +27,7 @@ def add(parser: pytest.Parser) -> None:
     parser.addini("trtgate_suite", "Module or file that defines the models: package.module or path/to/file.py")
     parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
     parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
+    parser.addini("trtgate_cache_size", "Most that the artifact cache takes", default="20GiB")
     parser.addini("trtgate_require", f"What a run must have: any of {', '.join(REQUIRABLE)}", default="")
     group = parser.getgroup("trtgate", "trtgate: a performance gate for Torch-TensorRT")
     option = group.addoption
@@ -104,6 +106,16 @@ def add(parser: pytest.Parser) -> None:
         help="Coverage tests of some 90 well-known models too.",
     )
     option(
+        "--trtgate-no-cache",
+        action="store_true",
+        help="Neither take compiled modules from the artifact cache nor put any there.",
+    )
+    option(
+        "--trtgate-rebuild",
+        action="store_true",
+        help="Build what the artifact cache has, too, and put it there.",
+    )
+    option(
         "--trtgate-report",
         metavar="FILE",
         help="Write the run as JSON, from which `trtgate report` makes Markdown.",
@@ -162,8 +174,21 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         strict_layers=get("trtgate_strict_layers"),
         zoo=get("trtgate_zoo"),
         report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
+        cache=_cache(config),
         timing_off=timing_off,
     )
+
+
+def _cache(config: pytest.Config) -> CacheRequest | None:
+    no_cache, rebuild = config.getoption("trtgate_no_cache"), config.getoption("trtgate_rebuild")
+    if no_cache and rebuild:
+        raise TrtgateError("--trtgate-rebuild puts what it builds into the cache, --trtgate-no-cache forbids: drop one")
+    try:
+        limit_bytes = artifact_cache.size(config.getini("trtgate_cache_size"))
+    except TrtgateError as error:
+        raise TrtgateError(f"ini key trtgate_cache_size: {error}") from error
+    folder = str(artifact_cache.default_folder())
+    return None if no_cache else CacheRequest(folder=folder, limit_bytes=limit_bytes, rebuild=rebuild)
 
 
 def _base(config: pytest.Config, *, comparing: bool, timing_off: str) -> BaseRequest | None:

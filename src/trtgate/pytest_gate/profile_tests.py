@@ -33,14 +33,13 @@ class Profiles:
         """Return the profile of a built case. Raises TrtgateError when it can't be built or profiled."""
         case_id = built.case.id
         if case_id not in self._recorded:
-            built.check()
-            assert built.inference is not None
+            inference = built.to_profile()
             from ..profiles import recording
             from ..timing.lock import device_turn
 
             accelerator, timeout_s = self._run.accelerator, self._run.options.timeout_s
             with self._run.progress(case_id) as step, device_turn(accelerator.lock_name, timeout_s, step):
-                self._recorded[case_id] = recording.record(case_id, built.inference, accelerator, step)
+                self._recorded[case_id] = recording.record(case_id, inference, accelerator, step)
         return self._recorded[case_id]
 
     def where(self, built: BuiltCase) -> Where:
