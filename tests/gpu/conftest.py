@@ -34,7 +34,12 @@ def gate_run(tmp_path: Path) -> Run:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "trtgate.plugin", "-p", "no:cacheprovider", *arguments],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}", **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}",
+                "TRTGATE_CACHE_DIR": str(tmp_path / "cache"),
+                **environment,
+            },
             capture_output=True,
             text=True,
             timeout=500,

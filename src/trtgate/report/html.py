@@ -36,6 +36,7 @@ def render(report: Report) -> str:
         title_of=lambda metric: METRICS[metric].title if metric in METRICS else metric,
         value_of=lambda metric, number: value(number, METRICS[metric].unit if metric in METRICS else ""),
         number=_number,
+        seconds=lambda found: "" if found is None else f"{found:,.3f}",
         heat=_heat,
         data=Markup(_script([_data(case) for case in report.cases])),  # noqa: S704  - `_script` leaves no markup in it
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),  # noqa: S704  - a library's
