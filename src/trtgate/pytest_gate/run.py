@@ -129,9 +129,17 @@ class GateRun:
             with uncaptured():
                 reporter.write_line(text)
 
+        live = False
+
         def overwrite(text: str) -> None:
+            nonlocal live
+            if not text and not live:
+                return  # there is nothing of ours to be cleared
             with uncaptured():
+                if not live:
+                    reporter.ensure_newline()  # what pytest wrote on its line stays
                 reporter.write(f"\r\x1b[K{text}", flush=True)
+            live = bool(text)
 
         shown = Progress(write_line, overwrite if reporter.isatty else None, self._how_far)
         try:
