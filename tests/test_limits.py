@@ -86,6 +86,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         strict_layers=False,
         zoo=False,
         cache=None,
+        prebuild=None,
         report=None,
         timing_off="",
     )

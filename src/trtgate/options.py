@@ -41,6 +41,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where the run is to be written as one document."""
     cache: CacheRequest | None
     """Where compiled modules that were built before lie; None where none may be used."""
+    prebuild: int | None
+    """How many processes build before the first test, 0 for as many as the machine takes; None for none."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
 

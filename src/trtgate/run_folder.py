@@ -7,6 +7,7 @@ import datetime
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ class RunFolder:
         self.path = path
         self._private: Path | None = None
         self._run_file: Path | None = None
+        self._guard = threading.Lock()
 
     @property
     def logs(self) -> Path:
@@ -31,10 +33,11 @@ class RunFolder:
 
     def private(self, prefix: str) -> Path:
         """Return a new folder, the user's alone (0700), that goes with the run."""
-        if self._private is None:
-            self._prepare()
-            remove_abandoned(self.path, "artifacts")
-            self._private = Path(tempfile.mkdtemp(prefix=f"artifacts-{os.getpid()}-", dir=self.path))
+        with self._guard:  # several builders ask for one
+            if self._private is None:
+                self._prepare()
+                remove_abandoned(self.path, "artifacts")
+                self._private = Path(tempfile.mkdtemp(prefix=f"artifacts-{os.getpid()}-", dir=self.path))
         return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self._private))
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from ..records import Build
 
 if TYPE_CHECKING:
     from ..building import Inference
+    from ..coverage import Coverage
     from .run import GateRun
 
 Step = Callable[[str], None]
@@ -44,7 +45,7 @@ class BuiltCase:
         """Return the case as built in this process: a loaded one does not know its parts. Raises as `check` does."""
         self.check()
         assert self.build is not None
-        if self.build.cached:
+        if self.inference is None or self.build.cached:
             from .. import building
 
             with self._run.progress(self.case.id) as step:
@@ -75,6 +76,11 @@ class BuiltCase:
         from .. import obtaining
         from ..timing.lock import device_turn
 
+        ahead = self._run.prebuilt.get(self.case.id)
+        if ahead is not None:
+            self.artifact, self.build = ahead.artifact, ahead.build
+            self._remember(ahead.coverage)
+            return ahead.problem
         request = self._run.options.cache
         try:
             cache = request.open() if request is not None and self.case.settings.uses_tensorrt else None
@@ -84,10 +90,13 @@ class BuiltCase:
             self.artifact = folder if found.stored else None
             self.inference, self.build = found.inference, found.build
             self._run.lines += found.notes
-            if found.coverage is not None:
-                self._run.coverage_of_builds[self.case.id] = found.coverage
+            self._remember(found.coverage)
         except TrtgateError as error:
             return str(error)
         except Exception as error:
             return f"case {self.case.id}: {one_line(error)}"
         return ""
+
+    def _remember(self, coverage: Coverage | None) -> None:
+        if coverage is not None:
+            self._run.coverage_of_builds[self.case.id] = coverage

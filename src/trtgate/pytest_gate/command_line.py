@@ -106,6 +106,13 @@ def add(parser: pytest.Parser) -> None:
         help="Coverage tests of some 90 well-known models too.",
     )
     option(
+        "--trtgate-prebuild",
+        metavar="N|auto",
+        type=_builders,
+        default=None,
+        help="Build all cases before the first test, in N processes at once; build times are not judged then.",
+    )
+    option(
         "--trtgate-no-cache",
         action="store_true",
         help="Neither take compiled modules from the artifact cache nor put any there.",
@@ -175,8 +182,18 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         zoo=get("trtgate_zoo"),
         report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
         cache=_cache(config),
+        prebuild=_prebuild(config),
         timing_off=timing_off,
     )
+
+
+def _prebuild(config: pytest.Config) -> int | None:
+    asked: int | None = config.getoption("trtgate_prebuild")
+    if asked is not None and (config.getoption("trtgate_base") or config.getoption("trtgate_base_python")):
+        raise TrtgateError("--trtgate-prebuild builds the candidate alone, a base is built beside it: drop one of them")
+    if asked is not None and (os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None)):
+        raise TrtgateError("--trtgate-prebuild starts its own processes: drop -n")
+    return asked
 
 
 def _cache(config: pytest.Config) -> CacheRequest | None:
@@ -280,6 +297,10 @@ def _compare_file(config: pytest.Config) -> Path | None:
 
 def _list(text: Any) -> tuple[str, ...]:
     return tuple(part for part in str(text).replace(",", " ").split() if part)
+
+
+def _builders(text: str) -> int:
+    return 0 if text == "auto" else int(_positive(int)(text))
 
 
 def _positive(kind: type) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from ..accelerator import NEEDS_GPU, Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
-from . import reporting, reruns, suite_tests
+from . import prebuilding, reporting, reruns, suite_tests
 from .latency_gate import TIMER, ReplayTimer
 from .markers import marker_limits
 from .run import GateRun
@@ -188,6 +188,8 @@ class Hooks:
         if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
             with _refusals():
                 self._run.gate.start()
+        needed = {_case_id(item) for item in session.items if _needs_a_build(item)} - self._run.skip_reasons.keys()
+        prebuilding.build_ahead(self._run, {case_id for case_id in needed if case_id is not None})
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -253,6 +255,12 @@ def _is_placeholder(item: pytest.Item) -> bool:
 
 def _is_latency(item: pytest.Item) -> bool:
     return _case_id(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
+
+
+def _needs_a_build(item: pytest.Item) -> bool:
+    """Whether a build of another process will do: a profile is of one that was built in its own."""
+    names = getattr(item, "fixturenames", ())
+    return _case_id(item) is not None and "compiled" in names and "profile_gate" not in names
 
 
 def _is_coverage(item: pytest.Item) -> bool:

@@ -22,6 +22,7 @@ from .pytest_json import PytestJson
 if TYPE_CHECKING:
     from ..coverage import Coverage
     from ..gate import Gate
+    from ..prebuild import Prebuilt
     from ..quarantines import Quarantine
     from .profile_tests import Profiles
 
@@ -45,6 +46,7 @@ class GateRun:
         self.lines: list[str] = []
         self.coverage_lines: list[str] = []
         self.environment: list[str] = []
+        self.prebuilt: dict[str, Prebuilt] = {}
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()

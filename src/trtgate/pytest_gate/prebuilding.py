@@ -1,0 +1,55 @@
+"""`--trtgate-prebuild`: what the tests will need is built before the first of them, several cases at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from .run import GateRun
+
+if TYPE_CHECKING:
+    from ..prebuild import Prebuilt
+
+AUTO = 0
+"""As many builders as the machine takes."""
+
+
+def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
+    """Build cases in fresh processes, those that took longest first, and leave what came of them in `run.prebuilt`."""
+    if not case_ids or run.options.prebuild is None:
+        return
+    from .. import prebuild
+
+    cpus = len(os.sched_getaffinity(0))
+    work = prebuild.Prebuild(
+        source=run.options.source,
+        accelerators=[run.accelerator],
+        builders=run.options.prebuild or prebuild.builders_for([run.accelerator], cpus),
+        cache=run.options.cache,
+        folder_for=lambda case_id: run.gate.folder.private(run.suite.cases[case_id].model.name),
+        logs=run.gate.folder.logs,
+        timeout_s=run.options.timeout_s,
+    )
+    with run.progress(f"building {len(case_ids)} cases ahead") as step:
+        step(f"{min(work.builders, len(case_ids))} processes start")
+        for done, built in enumerate(work.run(prebuild.order(sorted(case_ids), lambda name: _seconds(run, name))), 1):
+            run.prebuilt[built.case_id] = built
+            run.lines += built.notes
+            step(f"{done} done, the last {built.case_id}")
+    _tell(run)
+
+
+def _seconds(run: GateRun, case_id: str) -> float | None:
+    record = run.gate.baseline.cases.get(case_id) if run.gate.baseline is not None else None
+    return record.figures.get("build_s") if record is not None else None
+
+
+def _tell(run: GateRun) -> None:
+    if run.judges and any(_is_unjudged(run, built) for built in run.prebuilt.values()):
+        run.lines.append("build times are not judged: several processes built at once (--trtgate-prebuild)")
+
+
+def _is_unjudged(run: GateRun, built: Prebuilt) -> bool:
+    uses_tensorrt = run.suite.cases[built.case_id].settings.uses_tensorrt
+    return uses_tensorrt and built.build is not None and built.build.builders > 1

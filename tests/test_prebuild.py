@@ -1,0 +1,155 @@
+"""Building ahead, in several processes: what comes of every case, and that none of it is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtgate.accelerator import GIB, Accelerator
+from trtgate.prebuild import Prebuild, builders_for, order
+from trtgate.suite_source import SuiteSource
+
+SUITE = """
+import os
+import signal
+
+import torch
+import trtgate
+
+
+def made(forward):
+    class Tiny(torch.nn.Module):
+        def forward(self, x):
+            return forward(x)
+
+    return Tiny(), torch.ones(1, 4)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def good(batch):
+    return made(lambda x: x + 1)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def raises(batch):
+    raise ValueError("no such weights")
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def dies(batch):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def hangs(batch):
+    signal.pause()
+"""
+CPU = Accelerator(kind="cpu", name="test")
+GPU = Accelerator(kind="gpu", name="test", memory_bytes=80 * GIB)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a Prebuild of a suite of good and bad cases."""
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    (tmp_path / "suite.py").write_text(SUITE)
+
+    def folder_for(case_id: str) -> Path:
+        folder = tmp_path / case_id
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def make(builders: int, timeout_s: float = 60.0) -> Prebuild:
+        return Prebuild(
+            source=SuiteSource(root=str(tmp_path), suite="suite.py"), accelerators=[CPU], builders=builders,
+            cache=None, folder_for=folder_for, logs=tmp_path / "logs", timeout_s=timeout_s,
+        )  # fmt: skip
+
+    return make
+
+
+def builders_alive() -> list[int]:
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                line = (path / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if parent == os.getpid() and b"trtgate.worker" in line:
+                found.append(int(path.name))
+    return found
+
+
+def test_every_case_gets_its_result_and_the_others_go_on(work: Any) -> None:
+    names = [f"{name}-eager-fp32-b1" for name in ("dies", "raises", "good")]
+    found = {built.case_id: built for built in work(2).run(names)}
+    assert set(found) == set(names)
+    good = found["good-eager-fp32-b1"]
+    assert (good.problem, good.artifact) == ("", None)
+    assert good.build is not None
+    assert good.build.builders == 2
+    assert "no such weights" in found["raises-eager-fp32-b1"].problem
+    assert "killed by SIGKILL" in found["dies-eager-fp32-b1"].problem
+    assert builders_alive() == []
+
+
+def test_whoever_stops_listening_leaves_no_process(work: Any) -> None:
+    running = work(2).run(["hangs-eager-fp32-b1", "good-eager-fp32-b1"])
+    assert next(running).case_id == "good-eager-fp32-b1"
+    running.close()
+    assert builders_alive() == []
+
+
+def test_one_builder_builds_as_if_alone(work: Any) -> None:
+    (built,) = work(4).run(["good-eager-fp32-b1"])
+    assert built.build.builders == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "cpus", "wanted"),
+    [([CPU], 2, 2), ([CPU], 64, 8), ([GPU], 16, 8), ([GPU], 4, 4), ([GPU, GPU], 64, 16), ([GPU], 1, 1)],
+)
+def test_as_many_builders_as_the_machine_takes(devices: Any, cpus: int, wanted: int) -> None:
+    assert builders_for(devices, cpus) == wanted
+
+
+def test_what_took_longest_begins_first_and_what_is_unknown_before_it() -> None:
+    assert order(["a", "b", "c"], {"a": 1.0, "b": 5.0}.get) == ["c", "b", "a"]
+
+
+def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
+    folder.suite("alpha", "beta", gamma="raise ValueError('broken')")
+    done = folder.gate("--trtgate-prebuild=2", "--trtgate-update-baselines")
+    assert done.ret == 1
+    done.assert_outcomes(passed=4, failed=2)
+    assert folder.saved_cases() == {"alpha-eager-fp32-b1", "beta-eager-fp32-b1"}
+    assert folder.output_of(done).count("broken") >= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--trtgate-prebuild=2", "-n2"), ("drop -n",)),
+        (("--trtgate-prebuild=auto", "--trtgate-base=HEAD"), ("--trtgate-prebuild", "drop one")),
+    ],
+)
+def test_what_contradicts_building_ahead_is_refused(folder: Any, options: Any, words: Any) -> None:
+    folder.suite("alpha")
+    folder.refused(folder.gate(*options), *words)
+
+
+def test_ctrl_c_while_building_leaves_no_process(folder: Any) -> None:
+    folder.suite(alpha="time.sleep(600)")
+    run = folder.start("--trtgate-prebuild=1", "--trtgate-launches=1")
+    folder.wait_until(lambda: len(folder.workers_of(run)) == 2)  # one that will measure, one that builds
+    workers = folder.workers_of(run)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == pytest.ExitCode.INTERRUPTED
+    assert [pid for pid in workers if folder.is_worker(pid)] == []
