@@ -97,11 +97,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         passes = Passes(source, [case.id for case in cases], Path(folder))
         serial_s, serial = passes.run("serial", 1, "first")
-        rows = [("one builder, nothing cached", f"{serial_s:.1f} s", "1")]
+        print(f"one builder, nothing cached: all ready in {serial_s:.1f} s", flush=True)
         for title, name, caches in (("nothing cached", "cold", "second"), ("all cached", "warm", "second")):
             took, found = passes.run(name, options.builders, caches)
-            rows.append((f"{options.builders} builders, {title}", f"{took:.1f} s", f"{serial_s / took:.2f}"))
-        print("\n".join(aligned([("all cases ready", "took", "times faster"), *rows])), flush=True)
+            faster = f"{serial_s / took:.2f} times faster"
+            print(f"{options.builders} builders, {title}: all ready in {took:.1f} s, {faster}", flush=True)
         stored = [case for case in cases if found[case.id].artifact is not None and serial[case.id].build is not None]
         if not stored:
             return
