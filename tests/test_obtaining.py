@@ -1,0 +1,135 @@
+"""Cached or built: what comes is compared with eager, and whatever is wrong with the cache is got over with a note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trtgate import Case, Model, Settings, frontends
+from trtgate.artifact_cache import ArtifactCache
+from trtgate.errors import TrtgateError
+from trtgate.frontends import CompiledModule
+from trtgate.obtaining import Obtained, obtain
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.full((4,), factor))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+class Storing:
+    """A frontend that stores an artifact, as dynamo does, and needs no GPU."""
+
+    stores_artifact = True
+    stores = "an exported program"
+
+    def __init__(self) -> None:
+        self.builds = 0
+
+    def unavailable(self) -> str:
+        return ""
+
+    def prepare(self, module: Any, inputs: Any, step: Any) -> Any:
+        return torch.export.export(module, inputs)
+
+    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+        self.builds += 1
+        return CompiledModule(prepared.module(), 7.0, (100, 20))
+
+    def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
+        torch.export.save(torch.export.export(compiled.run, inputs), folder / "compiled.pt2")
+
+    def load(self, folder: Path) -> CompiledModule:
+        return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
+
+
+def case(factor: float = 2.0, value: float = 1.0) -> Case:
+    return Case(
+        Model("scaled", lambda: (Scaled(factor).eval(), torch.full((4,), value)), ()), Settings(frontend="dynamo")
+    )
+
+
+@pytest.fixture
+def frontend(monkeypatch: pytest.MonkeyPatch) -> Storing:
+    found = Storing()
+    monkeypatch.setattr(frontends, "get", lambda _name: found)
+    return found
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ArtifactCache:
+    return ArtifactCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[..., Obtained]:
+    places = iter(range(100))
+
+    def get(wanted: Case | None = None, **options: Any) -> Obtained:
+        folder = tmp_path / f"place-{next(places)}"
+        folder.mkdir(mode=0o700)
+        found = obtain(wanted or case(), "cpu", folder, options.pop("cache", cache), lambda _step: None, **options)
+        assert {file.name for file in folder.iterdir()} == {"compiled.pt2", "inputs.pt"}
+        return found
+
+    return get
+
+
+def test_the_second_time_it_is_loaded(got: Any, frontend: Storing) -> None:
+    first, second = got(builders=3), got()
+    assert frontend.builds == 1
+    assert (first.build.cached, second.build.cached) == (False, True)
+    assert (second.build.builders, second.build.engines, second.build.engine_bytes) == (3, 2, 120)
+    assert second.build.build_s == first.build.build_s
+    assert first.notes == second.notes == []
+
+
+def test_other_weights_are_built_and_other_inputs_are_not(got: Any, frontend: Storing) -> None:
+    got()
+    assert got(case(factor=3.0)).build.cached is False
+    other = got(case(value=5.0))
+    assert other.build.cached is True
+    torch.testing.assert_close(other.inference(), torch.full((4,), 10.0))
+
+
+def test_without_a_cache_every_one_is_built(got: Any, frontend: Storing, cache: ArtifactCache) -> None:
+    got(cache=None)
+    got(cache=None)
+    assert frontend.builds == 2
+    assert cache.entries() == []
+
+
+def test_what_is_broken_is_built_again_with_a_note(got: Any, frontend: Storing, cache: ArtifactCache) -> None:
+    got()
+    (file,) = (cache.folder / "entries").glob("*/compiled.pt2")
+    file.write_bytes(b"something else")
+    again = got()
+    assert (again.build.cached, frontend.builds) == (False, 2)
+    assert "is not what was stored" in again.notes[0]
+    assert got().build.cached is True
+
+
+def test_what_computes_something_else_is_removed_and_built_again(
+    got: Any, frontend: Storing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got()
+    monkeypatch.setattr(Storing, "load", lambda _self, _folder: CompiledModule(lambda x: x * 3, 0.5))
+    again = got()
+    assert (again.build.cached, frontend.builds) == (False, 2)
+    assert "the cached module is no good" in again.notes[0]
+    assert "differs from eager" in again.notes[0]
+
+
+def test_a_wrong_build_is_not_cached(got: Any, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Storing, "build", lambda *_: CompiledModule(lambda x: x * 3, 1.0))
+    with pytest.raises(TrtgateError, match="differs from eager"):
+        got()
+    assert cache.entries() == []
