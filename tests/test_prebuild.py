@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trtgate.suite_source import SuiteSource
 
 SUITE = """
 import os
+import re
 import signal
 
 import torch
@@ -129,7 +131,9 @@ def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
     assert done.ret == 1
     done.assert_outcomes(passed=4, failed=2)
     assert folder.saved_cases() == {"alpha-eager-fp32-b1", "beta-eager-fp32-b1"}
-    assert folder.output_of(done).count("broken") >= 2
+    output = folder.output_of(done)
+    assert output.count("broken") >= 2
+    assert re.search(r"built ahead: 3 cases by 2 processes in [\d.]+ s, 0 of them from the cache", output)
 
 
 @pytest.mark.parametrize(

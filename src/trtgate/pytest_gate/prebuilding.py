@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,18 @@ def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
         logs=run.gate.folder.logs,
         timeout_s=run.options.timeout_s,
     )
+    start, processes = time.monotonic(), min(work.builders, len(case_ids))
     with run.progress(f"building {len(case_ids)} cases ahead") as step:
-        step(f"{min(work.builders, len(case_ids))} processes start")
+        step(f"{processes} processes start")
         for done, built in enumerate(work.run(prebuild.order(sorted(case_ids), lambda name: _seconds(run, name))), 1):
             run.prebuilt[built.case_id] = built
             run.lines += built.notes
             step(f"{done} done, the last {built.case_id}")
+    cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
+    run.lines.append(
+        f"built ahead: {len(case_ids)} cases by {processes} processes in {time.monotonic() - start:.1f} s, {cached} of "
+        "them from the cache"
+    )
     _tell(run)
 
 
