@@ -18,7 +18,7 @@ setup: ## make .venv, or bring it up to date
 	@TENSORRT='$(TENSORRT)' PYTHON='$(PYTHON)' tools/setup.sh
 
 bench: setup ## run the suite against the stored baselines
-	.venv/bin/python -m pytest benchmarks --benchmark-compare
+	.venv/bin/python -m pytest benchmarks --benchmark-compare --trtgate-prebuild auto
 
 test: setup ## run the tests of trtgate itself
 	.venv/bin/python -m pytest tests

@@ -43,6 +43,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where compiled modules that were built before lie; None where none may be used."""
     prebuild: int | None
     """How many processes build before the first test, 0 for as many as the machine takes; None for none."""
+    build_only: bool
+    """Whether cases are built for later runs, and that is all."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
 

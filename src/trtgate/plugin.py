@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     source = command_line.source_of(config)
     if source is None:
         return
-    from .pytest_gate import benchmark_hooks, coverage_tests, fixtures, hooks, profile_tests, reporting
+    from .pytest_gate import benchmark_hooks, building_only, coverage_tests, fixtures, hooks, profile_tests, reporting
     from .pytest_gate.run import GateRun
 
     try:
@@ -42,4 +42,5 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")
     config.pluginmanager.register(profile_tests.ProfileEnding(run), "trtgate-profile-ending")
+    config.pluginmanager.register(building_only.BuildEnding(), "trtgate-build-ending")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

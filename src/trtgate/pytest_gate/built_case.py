@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .run import GateRun
 
 Step = Callable[[str], None]
+BUILDERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+"""How many processes of this run build at once."""
 
 
 class BuiltCase:
@@ -30,6 +33,8 @@ class BuiltCase:
         self.inference: Inference | None = None
         self.artifact: Path | None = None
         self.build: Build | None = None
+        self.notes: list[str] = []
+        """What went wrong with the cache, and was got over."""
         self._run = run
         self._problem: str | None = None
 
@@ -38,6 +43,8 @@ class BuiltCase:
         if self._problem is None:
             with self._run.progress(self.case.id) as step:
                 self._problem = self._build(step)
+            if not self._run.options.build_only:  # then they go with what the test says, from process to process
+                self._run.lines += self.notes
         if self._problem:
             raise TrtgateError(self._problem)
 
@@ -86,10 +93,10 @@ class BuiltCase:
             cache = request.open() if request is not None and self.case.settings.uses_tensorrt else None
             folder = self._run.gate.folder.private(self.case.model.name)
             with device_turn(self._run.accelerator.lock_name, self._run.options.timeout_s, step, shared=True):
-                found = obtaining.obtain(self.case, self._device, folder, cache, step)
+                found = obtaining.obtain(self.case, self._device, folder, cache, step, builders=BUILDERS)
             self.artifact = folder if found.stored else None
             self.inference, self.build = found.inference, found.build
-            self._run.lines += found.notes
+            self.notes = found.notes
             self._remember(found.coverage)
         except TrtgateError as error:
             return str(error)

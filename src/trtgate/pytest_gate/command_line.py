@@ -113,6 +113,11 @@ def add(parser: pytest.Parser) -> None:
         help="Build all cases before the first test, in N processes at once; build times are not judged then.",
     )
     option(
+        "--trtgate-build-only",
+        action="store_true",
+        help="Build all cases into the artifact cache and time nothing; with -n N in N processes at once.",
+    )
+    option(
         "--trtgate-no-cache",
         action="store_true",
         help="Neither take compiled modules from the artifact cache nor put any there.",
@@ -183,6 +188,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
         cache=_cache(config),
         prebuild=_prebuild(config),
+        build_only=get("trtgate_build_only"),
         timing_off=timing_off,
     )
 
@@ -204,6 +210,8 @@ def _cache(config: pytest.Config) -> CacheRequest | None:
         limit_bytes = artifact_cache.size(config.getini("trtgate_cache_size"))
     except TrtgateError as error:
         raise TrtgateError(f"ini key trtgate_cache_size: {error}") from error
+    if no_cache and config.getoption("trtgate_build_only"):
+        raise TrtgateError("--trtgate-build-only builds for the cache, and --trtgate-no-cache forbids it: drop one")
     folder = str(artifact_cache.default_folder())
     return None if no_cache else CacheRequest(folder=folder, limit_bytes=limit_bytes, rebuild=rebuild)
 
@@ -236,6 +244,8 @@ def _check_found(source: SuiteSource) -> None:
 
 def _timing_off(config: pytest.Config) -> str:
     get = config.getoption
+    if get("trtgate_build_only"):
+        return "--trtgate-build-only times nothing"
     if os.environ.get("PYTEST_XDIST_WORKER") or get("dist", "no") != "no" or get("numprocesses", None):
         return "processes of -n would disturb each other's timing"
     if get("benchmark_disable") and not get("benchmark_enable"):

@@ -86,6 +86,10 @@ class Hooks:
         if not ours or self._run.suite_problem:
             return
         items[:] = [item for item in items if not _is_placeholder(item)]
+        if self._run.options.build_only:
+            others = [item for item in items if not _is_latency(item)]
+            items[:] = [item for item in items if _is_latency(item)]
+            self._run.config.hook.pytest_deselected(items=others)
         if self._run.accelerator.kind != "gpu":
             items.sort(key=_is_coverage, reverse=True)  # first what is asked here, while the workers import torch
         try:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from .. import quarantines
+from .. import frontends, quarantines
 from ..cases import Case
 from ..errors import TrtgateError
-from . import reporting
+from . import building_only, reporting
 from .built_case import BuiltCase
 from .run import GateRun
 
@@ -48,6 +48,9 @@ class LatencyGate:
     def __call__(self, benchmark: Any, built: BuiltCase) -> None:
         """Fail, skip or pass the calling test. Raises TrtgateError when the case is wrong or can't be measured."""
         options, case = self._run.options, _held_to(self._limits, built.case)
+        if options.build_only:
+            self._build(built)
+            return
         if options.timing_off:
             pytest.skip(f"not timed: {options.timing_off}")
         self._run.failed.add(case.id)  # until it is known to be otherwise
@@ -64,6 +67,13 @@ class LatencyGate:
         self._run.failed.discard(case.id)
         self._item.user_properties += reporting.properties(result)
         self._conclude(benchmark, case, result, built)
+
+    def _build(self, built: BuiltCase) -> None:
+        built.check()
+        assert built.build is not None
+        left = frontends.get(built.case.settings.frontend).stores
+        found = building_only.Built(case_id=built.case.id, build=built.build, left=left, notes=built.notes)
+        self._item.user_properties.append(building_only.property_of(found))
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
         built.check()
