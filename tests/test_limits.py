@@ -87,6 +87,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         zoo=False,
         cache=None,
         prebuild=None,
+        gpus="",
         build_only=False,
         report=None,
         timing_off="",

@@ -74,42 +74,66 @@ def detect() -> Accelerator:
     Raises TrtgateError when CUDA_VISIBLE_DEVICES names a GPU that NVML does not know, NVML is broken, or the GPU is
     divided and no instance is chosen.
     """
-    return _gpu() or _cpu()
+    found = _gpus(first_only=True)
+    return found[0] if found else _cpu()
 
 
-def _gpu() -> Accelerator | None:
+def detect_all(wanted: str) -> list[Accelerator]:
+    """Return the GPUs that `wanted` names: "all", or numbers such as "0,1", as nvidia-smi counts those visible here.
+
+    Raises TrtgateError for what is no number of one, for none at all, and for GPUs of different keys, besides what
+    `detect` raises it for.
+    """
+    found = _gpus()
+    if not found:
+        raise TrtgateError("there is no GPU (NVML sees none)")
+    if wanted.strip() != "all":
+        numbers = [part.strip() for part in wanted.split(",")]
+        for number in numbers:
+            if not number.isdigit() or int(number) >= len(found):
+                raise TrtgateError(f"no GPU {number!r}: there are {len(found)}, from 0 to {len(found) - 1}")
+        found = [found[number] for number in dict.fromkeys(map(int, numbers))]
+    keys = list(dict.fromkeys(one.key for one in found))
+    if len(keys) > 1:
+        raise TrtgateError(f"GPUs of different kinds ({', '.join(keys)}) have baselines of their own: name one kind")
+    return found
+
+
+def _gpus(*, first_only: bool = False) -> list[Accelerator]:
     try:
         import pynvml as nvml
     except ImportError:
-        return None
+        return []
     try:
         nvml.nvmlInit()
     except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded):
-        return None
+        return []
     except nvml.NVMLError as error:  # a GPU may be there: calling this a CPU would skip its cases
         raise TrtgateError(f"NVML does not work, so a GPU would go unseen: {error}") from error
     try:
-        handle = _first_visible(nvml)
-        return None if handle is None else _describe(nvml, handle)
+        return [_describe(nvml, handle) for handle in _visible(nvml)[: 1 if first_only else None]]
     finally:
         nvml.nvmlShutdown()
 
 
-def _first_visible(nvml: Any) -> Any:
-    if nvml.nvmlDeviceGetCount() == 0:
-        return None
+def _visible(nvml: Any) -> list[Any]:
+    """Return the handles of what CUDA would see, in its order; it stops at the first that is no device."""
+    count = nvml.nvmlDeviceGetCount()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return nvml.nvmlDeviceGetHandleByIndex(0)
-    first = visible.split(",")[0].strip()
-    if first in ("", "-1"):
-        return None
-    try:
-        if first.isdigit():
-            return nvml.nvmlDeviceGetHandleByIndex(int(first))
-        return nvml.nvmlDeviceGetHandleByUUID(first)
-    except nvml.NVMLError as error:
-        raise TrtgateError(f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU that NVML knows: {error}") from error
+    if count == 0 or visible is None:
+        return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+    found: list[Any] = []
+    for name in map(str.strip, visible.split(",")):
+        if name in ("", "-1"):
+            break
+        try:
+            handle_of = nvml.nvmlDeviceGetHandleByIndex if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID
+            found.append(handle_of(int(name) if name.isdigit() else name))
+        except nvml.NVMLError as error:
+            if found:
+                break
+            raise TrtgateError(f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU that NVML knows: {error}") from error
+    return found
 
 
 def _describe(nvml: Any, handle: Any) -> Accelerator:

@@ -8,4 +8,6 @@ class TrtgateError(Exception):
 def one_line(error: BaseException) -> str:
     """Return an exception's type and the first line of its message."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")
+    name = type(error).__name__
+    kind = "out of GPU memory" if name == "OutOfMemoryError" else name  # torch's
+    return f"{kind}: {lines[0][:300] if lines else ''}".rstrip(": ")

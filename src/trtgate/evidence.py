@@ -30,6 +30,8 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
     memory = [launch.loaded.gpu_memory_bytes for launch in measurement.launches]
     if any(memory):
         found["gpu_memory_bytes"] = max(value or 0 for value in memory)
+    if measurement.seconds:
+        found["measure_s"] = measurement.seconds
     found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)
     found["void_blocks"] = len(measurement.voids())
     return {name: float(f"{value:.6g}") for name, value in found.items()}

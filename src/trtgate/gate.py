@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ class Gate:
         self._session: Session | None = None
         self._pairs: PairSession | None = None
         self._kept: dict[str, Path] = {}
+        self._logs = self.folder.logs
         self._base: Base | None = None
         if options.base is not None:
             self._base = Base(options.base, options.source, folder, timeout_s=options.timeout_s)
@@ -105,7 +107,7 @@ class Gate:
             self._session = Session(
                 self.options.source,
                 self.accelerator,
-                self.folder.logs,
+                self._logs,
                 launches=self.options.launches,
                 timeout_s=self.options.timeout_s,
             )
@@ -116,16 +118,34 @@ class Gate:
         if self._pairs is None:
             candidate = Side(name=CANDIDATE, source=self.options.source)
             base = self._base.side if self._base else msgspec.structs.replace(candidate, name=BASE)
-            self._pairs = PairSession(
-                base, candidate, self.accelerator, self.folder.logs, timeout_s=self.options.timeout_s
-            )
+            self._pairs = PairSession(base, candidate, self.accelerator, self._logs, timeout_s=self.options.timeout_s)
         return self._pairs
+
+    def on(self, accelerator: Accelerator) -> Gate:
+        """Return this gate with workers on another card of the key; what it measures it returns and does not keep."""
+        other = copy.copy(self)
+        other.accelerator, other.results = accelerator, {}
+        other._session = other._pairs = None
+        other._logs = self.folder.logs / accelerator.uuid
+        return other
+
+    def stop(self) -> None:
+        """End the workers under another thread's hands: it sees them gone."""
+        for session in (self._session, self._pairs):
+            if session is not None:
+                session.stop()
+
+    def close_workers(self) -> None:
+        """End the workers."""
+        for session in (self._session, self._pairs):
+            if session is not None:
+                session.close()
 
     def close(self) -> None:
         """End the workers, and remove what goes with the run."""
-        for session in (self._session, self._pairs, self._base):
-            if session is not None:
-                session.close()
+        self.close_workers()
+        if self._base is not None:
+            self._base.close()
         self.folder.close()
 
     # Against a baseline
@@ -153,14 +173,25 @@ class Gate:
     def _limit_of(self, case: Case) -> LimitOf:
         return lambda metric: self.options.limit(metric, case, {})
 
-    def _record(self, case: Case) -> CaseRecord | None:
-        return self.baseline.cases.get(case.id) if self.baseline else None
+    def _record(self, case_id: str) -> CaseRecord | None:
+        return self.baseline.cases.get(case_id) if self.baseline else None
+
+    def recorded(self, case_id: str, figure: str) -> float | None:
+        """Return a figure of a case's baseline, such as what building it took; None where there is none."""
+        record = self._record(case_id)
+        return None if record is None else record.figures.get(figure)
+
+    def card_of(self, case_id: str) -> str:
+        """Return the card that all stored sessions of a case are of; empty where there are none, or several."""
+        record = self._record(case_id)
+        cards = set() if record is None else {session.uuid for session in record.sessions}
+        return cards.pop() if len(cards) == 1 else ""
 
     def _judge(self, case: Case, measurement: CaseMeasurement) -> CaseResult:
         result = CaseResult(case_id=case.id, measurement=measurement, stored=True)
         if not self.options.compare:
             return result
-        void, record = evidence.void_problem(measurement), self._record(case)
+        void, record = evidence.void_problem(measurement), self._record(case.id)
         if void:
             result.verdict, result.sentence, result.stored = Verdict.UNDERPOWERED, f"{case.id}: {void}", False
         elif record is None:
@@ -236,7 +267,7 @@ class Gate:
         return {}
 
     def _built_again(self, case: Case) -> dict[str, Judgement]:
-        record = self._record(case)
+        record = self._record(case.id)
         assert record is not None
         with self.folder.temporary(CANDIDATE) as folders:
             build = self.session().build_fresh(case.id, folders[CANDIDATE])
@@ -246,7 +277,7 @@ class Gate:
 
     def _kept_artifact(self, case: Case) -> Path | None:
         """Return the baseline's compiled module, if this machine keeps it for this very card and these versions."""
-        record = self._record(case)
+        record = self._record(case.id)
         if record is None:
             return None
         recorded = record.sessions[-1].recorded
@@ -282,7 +313,7 @@ class Gate:
         measurement = result.measurement
         session = StoredSession(
             recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            uuid=self.accelerator.uuid,
+            uuid=measurement.uuid or self.accelerator.uuid,
             clock=measurement.clock,
             metrics={metric: evidence.means(measurement, metric) for metric in measurement.metrics},
             state=evidence.state_of(measurement),
@@ -334,5 +365,7 @@ class Gate:
             kept = self._kept.get(update.case_id)
             if kept is not None:
                 recorded = run.cases[update.case_id].sessions[-1].recorded
-                kept_artifacts.keep(self.folder.path, kept, update.case_id, recorded, self.accelerator)
+                uuid = self.results[update.case_id].measurement.uuid
+                card = msgspec.structs.replace(self.accelerator, uuid=uuid)
+                kept_artifacts.keep(self.folder.path, kept, update.case_id, recorded, card)
         return done

@@ -43,6 +43,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where compiled modules that were built before lie; None where none may be used."""
     prebuild: int | None
     """How many processes build before the first test, 0 for as many as the machine takes; None for none."""
+    gpus: str
+    """Which GPUs share the cases, as the command line says it; empty for the one that CUDA sees first."""
     build_only: bool
     """Whether cases are built for later runs, and that is all."""
     timing_off: str

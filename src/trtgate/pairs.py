@@ -234,6 +234,12 @@ class PairSession:
         if pair is self._resident:
             self._resident = None
 
+    def stop(self) -> None:
+        """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
+        for pair in list(self._pairs):
+            for worker in pair.workers.values():
+                worker.stop()
+
     def close(self) -> None:
         """End all pairs."""
         for pair in list(self._pairs):

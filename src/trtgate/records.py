@@ -87,6 +87,10 @@ class CaseMeasurement(msgspec.Struct, kw_only=True):
     case_id: str
     launches: list[Launch]
     build: Build | None = None
+    uuid: str = ""
+    """The card's; empty for a CPU."""
+    seconds: float = 0.0
+    """How long all launches took, loading included."""
 
     @property
     def turns(self) -> list[Turn]:

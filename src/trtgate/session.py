@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,7 @@ class Session:
         self._rng = random.Random()
         self._side = Side(name="candidate", source=source)
         self._workers: dict[int, WorkerHandle] = {}
+        self._builder: WorkerHandle | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -68,6 +70,12 @@ class Session:
         while self._workers:
             self._workers.popitem()[1].kill()
 
+    def stop(self) -> None:
+        """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
+        for worker in [*self._workers.values(), self._builder]:
+            if worker is not None:
+                worker.stop()
+
     def pids(self) -> list[int]:
         """Return the workers' process ids."""
         return [worker.pid for worker in self._workers.values()]
@@ -77,6 +85,7 @@ class Session:
 
         Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
         """
+        start = time.monotonic()
         self.start()
         try:
             self._greet(step)
@@ -90,12 +99,16 @@ class Session:
         except BaseException:
             self.close()  # whatever state they are in, the next case starts clean
             raise
-        return CaseMeasurement(case_id=case_id, launches=list(launches.values()))
+        return CaseMeasurement(
+            case_id=case_id, launches=list(launches.values()), uuid=self._accelerator.uuid,
+            seconds=time.monotonic() - start,
+        )  # fmt: skip
 
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        worker = WorkerHandle(-1, self._side, self._side.hello(self._accelerator), self._folder / "builder.log")
+        log = self._folder / "builder.log"
+        worker = self._builder = WorkerHandle(-1, self._side, self._side.hello(self._accelerator), log)
         try:
             worker.greet(self._timeout_s)
             request = protocol.BuildCase(case_id=case_id, folder=str(folder))
@@ -104,6 +117,7 @@ class Session:
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         finally:
+            self._builder = None
             worker.kill()
 
     def _greet(self, step: Step) -> None:

@@ -242,9 +242,7 @@ def _reason(error: Exception) -> str:
     import traceback
 
     traceback.print_exception(error)  # to the worker's log
-    if isinstance(error, TrtgateError):
-        return str(error)
-    return one_line(error).replace("OutOfMemoryError", "out of GPU memory", 1)
+    return str(error) if isinstance(error, TrtgateError) else one_line(error)
 
 
 def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:

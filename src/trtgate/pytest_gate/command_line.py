@@ -16,6 +16,7 @@ from ..cases import Selection
 from ..errors import TrtgateError
 from ..options import Options
 from ..suite_source import SuiteSource
+from .prebuilding import AUTO
 
 REQUIRABLE = ("gpu", "baseline", "verdict")
 LAUNCHES, RECORDING_LAUNCHES = 3, 5
@@ -113,6 +114,12 @@ def add(parser: pytest.Parser) -> None:
         help="Build all cases before the first test, in N processes at once; build times are not judged then.",
     )
     option(
+        "--trtgate-gpus",
+        metavar="all|0,1",
+        default="",
+        help="Measure on several cards of one kind at once, one process at a time on each; all cases are built first.",
+    )
+    option(
         "--trtgate-build-only",
         action="store_true",
         help="Build all cases into the artifact cache and time nothing; with -n N in N processes at once.",
@@ -187,6 +194,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         zoo=get("trtgate_zoo"),
         report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
         cache=_cache(config),
+        gpus=_gpus(config),
         prebuild=_prebuild(config),
         build_only=get("trtgate_build_only"),
         timing_off=timing_off,
@@ -195,10 +203,21 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
 
 def _prebuild(config: pytest.Config) -> int | None:
     asked: int | None = config.getoption("trtgate_prebuild")
+    if asked is None and config.getoption("trtgate_gpus"):
+        asked = AUTO
     if asked is not None and (config.getoption("trtgate_base") or config.getoption("trtgate_base_python")):
         raise TrtgateError("--trtgate-prebuild builds the candidate alone, a base is built beside it: drop one of them")
     if asked is not None and (os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None)):
         raise TrtgateError("--trtgate-prebuild starts its own processes: drop -n")
+    return asked
+
+
+def _gpus(config: pytest.Config) -> str:
+    asked = str(config.getoption("trtgate_gpus"))
+    if asked and (config.getoption("trtgate_base") or config.getoption("trtgate_base_python")):
+        raise TrtgateError("--trtgate-gpus is about stored baselines, a base is measured on one card: drop one of them")
+    if asked and (os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None)):
+        raise TrtgateError("--trtgate-gpus drives all cards from one process: drop -n")
     return asked
 
 

@@ -90,7 +90,7 @@ class Ending:
         rows = [result.row() for result in results]
         shown = [row for row in rows if verbose >= 0 or row.verdict in terminal.WORTH_A_LOOK]
         if verbose >= 0:
-            terminalreporter.write_line(terminal.describe(self._run.accelerator))
+            terminalreporter.write_line(self._run.times + terminal.describe(self._run.accelerator))
         if shown:
             writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
             width = getattr(writer, "fullwidth", 100)

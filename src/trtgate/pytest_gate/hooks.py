@@ -13,7 +13,7 @@ import pytest
 from ..accelerator import NEEDS_GPU, Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
-from . import prebuilding, reporting, reruns, suite_tests
+from . import measuring_ahead, prebuilding, reporting, reruns, suite_tests
 from .latency_gate import TIMER, ReplayTimer
 from .markers import marker_limits
 from .run import GateRun
@@ -191,9 +191,14 @@ class Hooks:
             _require_usable_gpu(self._run.accelerator)
         if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
             with _refusals():
-                self._run.gate.start()
+                for gate in self._run.gates:
+                    gate.start()
         needed = {_case_id(item) for item in session.items if _needs_a_build(item)} - self._run.skip_reasons.keys()
         prebuilding.build_ahead(self._run, {case_id for case_id in needed if case_id is not None})
+        if not self._run.options.timing_off:
+            tests = [(item, _case_id(item)) for item in session.items if _is_latency(item)]
+            runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
+            measuring_ahead.begin(self._run, runnable)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -229,7 +234,7 @@ class Hooks:
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
-        return f"trtgate: {self._run.accelerator.name}, baselines of {self._run.accelerator.key}"
+        return f"trtgate: {self._run.times}{self._run.accelerator.name}, baselines of {self._run.accelerator.key}"
 
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""

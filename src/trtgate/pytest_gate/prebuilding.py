@@ -7,10 +7,9 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from .run import GateRun
-
 if TYPE_CHECKING:
     from ..prebuild import Prebuilt
+    from .run import GateRun
 
 AUTO = 0
 """As many builders as the machine takes."""
@@ -25,17 +24,18 @@ def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
     cpus = len(os.sched_getaffinity(0))
     work = prebuild.Prebuild(
         source=run.options.source,
-        accelerators=[run.accelerator],
-        builders=run.options.prebuild or prebuild.builders_for([run.accelerator], cpus),
+        accelerators=run.accelerators,
+        builders=run.options.prebuild or prebuild.builders_for(run.accelerators, cpus),
         cache=run.options.cache,
         folder_for=lambda case_id: run.gate.folder.private(run.suite.cases[case_id].model.name),
         logs=run.gate.folder.logs,
         timeout_s=run.options.timeout_s,
     )
     start, processes = time.monotonic(), min(work.builders, len(case_ids))
+    ordered = prebuild.order(sorted(case_ids), lambda case_id: run.gate.recorded(case_id, "build_s"))
     with run.progress(f"building {len(case_ids)} cases ahead") as step:
         step(f"{processes} processes start")
-        for done, built in enumerate(work.run(prebuild.order(sorted(case_ids), lambda name: _seconds(run, name))), 1):
+        for done, built in enumerate(work.run(ordered), 1):
             run.prebuilt[built.case_id] = built
             run.lines += built.notes
             step(f"{done} done, the last {built.case_id}")
@@ -45,11 +45,6 @@ def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
         "them from the cache"
     )
     _tell(run)
-
-
-def _seconds(run: GateRun, case_id: str) -> float | None:
-    record = run.gate.baseline.cases.get(case_id) if run.gate.baseline is not None else None
-    return record.figures.get("build_s") if record is not None else None
 
 
 def _tell(run: GateRun) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import accelerator, quarantines
+from ..accelerator import Accelerator
 from ..cases import Case, Suite
 from ..errors import TrtgateError
 from ..options import Options
@@ -20,6 +21,7 @@ from ..report.progress import Progress, how_far
 from .pytest_json import PytestJson
 
 if TYPE_CHECKING:
+    from ..cards import Cards
     from ..coverage import Coverage
     from ..gate import Gate
     from ..prebuild import Prebuilt
@@ -33,6 +35,19 @@ ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops
 RUN = pytest.StashKey["GateRun"]()
 
 
+def _accelerators(gpus: str) -> list[Accelerator]:
+    """Return the devices of a run, and let this process see the first of those that were asked for."""
+    if not gpus:
+        return [accelerator.detect()]
+    try:
+        found = accelerator.detect_all(gpus)
+    except TrtgateError as error:
+        raise TrtgateError(f"--trtgate-gpus={gpus}: {error}") from error
+    if found[0].kind == "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = found[0].uuid
+    return found
+
+
 class GateRun:
     """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
 
@@ -40,13 +55,17 @@ class GateRun:
         self.config = config
         config.stash[RUN] = self
         self.options = options
-        self.accelerator = accelerator.detect()
+        self.accelerators = _accelerators(options.gpus)
+        self.accelerator = self.accelerators[0]
+        """What this process itself builds and profiles on."""
         self.folder = config.rootpath / ".trtgate"
         self.started = time.monotonic()
         self.lines: list[str] = []
         self.coverage_lines: list[str] = []
         self.environment: list[str] = []
         self.prebuilt: dict[str, Prebuilt] = {}
+        self.cards: Cards | None = None
+        """Who measures, where several cards share the cases."""
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()
@@ -82,6 +101,11 @@ class GateRun:
         from ..gate import Gate
 
         return Gate(self.options, self.accelerator, self.folder)
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        """The gates that measure: one for each card."""
+        return [self.gate] if len(self.accelerators) == 1 else [self.gate.on(card) for card in self.accelerators]
 
     @cached_property
     def suite(self) -> Suite:
@@ -159,8 +183,17 @@ class GateRun:
 
     def close(self) -> None:
         """End the workers, however the run ended."""
+        if self.cards is not None:
+            self.cards.close()
+        for gate in self.__dict__.get("gates", []):
+            gate.close_workers()
         if "gate" in self.__dict__:
             self.gate.close()
+
+    @property
+    def times(self) -> str:
+        """How many devices there are, to be put before their name; empty for one."""
+        return f"{len(self.accelerators)} x " if len(self.accelerators) > 1 else ""
 
     @property
     def judges(self) -> bool:

@@ -1,0 +1,212 @@
+"""Many cards: who measures what, for real with workers on two simulated devices, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from trtgate import Case, Model, Settings, accelerator
+from trtgate.accelerator import Accelerator
+from trtgate.cards import Cards, Job
+from trtgate.errors import TrtgateError
+from trtgate.gate import Gate
+from trtgate.records import Build
+
+TWO_CARDS = """
+from trtgate import accelerator
+from trtgate.accelerator import Accelerator
+
+CARDS = [Accelerator(kind="cpu", name="card", uuid=f"CARD-{number}") for number in range(2)]
+accelerator.detect_all = lambda wanted: CARDS if wanted == "all" else [CARDS[int(n)] for n in wanted.split(",")]
+"""
+"""A conftest that gives a machine without a GPU two cards: their workers time on the CPU, under a lock for each."""
+
+
+class FakeGate:
+    """Stands for a gate with a card: says who measured what, and waits for the other where it is told to."""
+
+    def __init__(self, uuid: str, *, together: threading.Barrier | None = None, wrong: frozenset[str] = frozenset()):
+        self.accelerator = Accelerator(kind="gpu", name="test", uuid=uuid)
+        self.measured: list[str] = []
+        self.stopped = threading.Event()
+        self._together = together
+        self._wrong = wrong
+
+    def run(self, case: Case, artifact: Path | None, build: Build, step: Any) -> Any:
+        if case.model.name == "hangs":
+            self.stopped.wait()
+            step("the next thing")
+        if self._together is not None:
+            self._together.wait(30)
+        self.measured.append(case.model.name)
+        if case.model.name in self._wrong:
+            raise TrtgateError(f"{case.model.name} is wrong")
+        step("measuring")
+        return case.model.name
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def close_workers(self) -> None:
+        self.stopped.set()
+
+
+def job(name: str, cost_s: float | None = None, home: str = "") -> Job:
+    case = Case(Model(name, lambda: None, ()), Settings(frontend="eager"))
+    return Job(case=case, artifact=None, build=Build(build_s=1.0), cost_s=cost_s, home=home)
+
+
+def cards(gates: list[FakeGate], *jobs: Job) -> Cards:
+    return Cards(cast("list[Gate]", gates), {one.case.model.name: one for one in jobs})
+
+
+def silent(_text: str) -> None:
+    pass
+
+
+def test_cases_of_no_card_go_to_whichever_is_free_the_longest_first() -> None:
+    gates = [FakeGate(name, together=threading.Barrier(1)) for name in ("A",)]
+    shared = cards(gates, job("short", 1.0), job("long", 9.0), job("unknown"))
+    assert [shared.result(name, silent) for name in ("short", "long", "unknown")] == ["short", "long", "unknown"]
+    shared.close()
+    assert gates[0].measured == ["unknown", "long", "short"]
+
+
+def test_two_cards_measure_at_the_same_time() -> None:
+    barrier = threading.Barrier(2)  # passed only if both are at work at once
+    gates = [FakeGate(name, together=barrier) for name in ("A", "B")]
+    shared = cards(gates, *(job(f"case{number}", 1.0) for number in range(4)))
+    for number in range(4):
+        shared.result(f"case{number}", silent)
+    shared.close()
+    assert [len(gate.measured) for gate in gates] == [2, 2]
+    assert shared.idle() == []
+
+
+def test_a_case_whose_sessions_are_of_one_card_is_measured_there() -> None:
+    gates = [FakeGate("A"), FakeGate("B")]
+    shared = cards(gates, job("one", home="A"), job("two", home="A"), job("three", home="A"))
+    for name in ("one", "two", "three"):
+        shared.result(name, silent)
+    shared.close()
+    assert gates[1].measured == []
+    assert shared.idle() == ["B"]
+
+
+def test_what_goes_wrong_with_a_case_is_its_own_and_is_told_to_who_waits() -> None:
+    gates = [FakeGate("A", wrong=frozenset({"bad"}))]
+    shared = cards(gates, job("bad", 2.0), job("good", 1.0))
+    said: list[str] = []
+    with pytest.raises(TrtgateError, match="bad is wrong"):
+        shared.result("bad", said.append)
+    assert shared.result("good", said.append) == "good"
+    shared.close()
+    assert said in (["good-eager-fp32: measuring"], [])  # a case that is done already has nothing more to tell
+
+
+def test_closing_ends_what_is_under_way() -> None:
+    gates = [FakeGate("A")]
+    shared = cards(gates, job("hangs", 2.0), job("later", 1.0))
+    shared.close()
+    assert gates[0].measured == []
+    with pytest.raises(TrtgateError, match="the run ended"):
+        shared.result("hangs", silent)
+
+
+def test_a_run_shares_its_cases_among_the_cards_and_records_which(folder: Any) -> None:
+    names = ("alpha", "beta", "gamma", "delta")
+    folder.suite(*names)
+    (folder.path / "conftest.py").write_text(TWO_CARDS)
+    recorded = folder.gate("--trtgate-gpus=all", "--trtgate-update-baselines")
+    assert recorded.ret == 0
+    recorded.assert_outcomes(passed=8)
+    recorded.stdout.fnmatch_lines(["trtgate: 2 x card, baselines of *", "built ahead: 4 cases by 2 processes*"])
+    (file,) = folder.path.glob("baselines/*/latency.json")
+    assert set(cards_of(file).values()) == {"CARD-0", "CARD-1"}
+
+    with folder.edited(file) as document:  # two each, whoever was quicker
+        for number, entry in enumerate(document["benchmarks"]):
+            (session,) = entry["extra_info"]["trtgate"]["sessions"]
+            session["uuid"], session["state"]["canary_us"] = f"CARD-{number % 2}", {}
+    before = cards_of(file)
+    compared = folder.gate(
+        "--trtgate-gpus=all", "--benchmark-compare", "-m", "trtgate_latency", "--trtgate-limit=host=9"
+    )
+    assert compared.ret == 0
+    compared.assert_outcomes(passed=4)
+    (run,) = sorted(folder.path.glob(".trtgate/runs/*.json"))[-1:]
+    assert cards_of(run) == before
+
+
+def cards_of(file: Path) -> dict[str, str]:
+    records = [entry["extra_info"]["trtgate"] for entry in json.loads(file.read_text())["benchmarks"]]
+    return {record["case"]: record["sessions"][-1]["uuid"] for record in records}
+
+
+def test_a_slow_case_fails_as_on_one_card_and_a_crash_is_its_own(folder: Any) -> None:
+    folder.suite("alpha", "beta")
+    (folder.path / "conftest.py").write_text(TWO_CARDS)
+    assert folder.gate("--trtgate-gpus=all", "--trtgate-update-baselines").ret == 0
+    (file,) = folder.path.glob("baselines/*/latency.json")
+    with folder.edited(file) as document:
+        for entry in document["benchmarks"]:
+            entry["extra_info"]["trtgate"]["sessions"][0]["state"]["canary_us"] = {}
+    folder.suite("alpha", "beta", dies="os._exit(7) if IN_WORKER and measuring() else None")
+    done = folder.gate("--trtgate-gpus=all", "--benchmark-compare", "-m", "trtgate_latency", ALPHA_MS=60)
+    assert done.ret == 1
+    output = folder.output_of(done)
+    assert "alpha-eager-fp32-b1 is slower: host latency" in output
+    assert "dies-eager-fp32-b1: measuring: the worker ended with exit code 7" in output
+    assert done.parseoutcomes()["failed"] == 2  # and beta is too noisy to be told, or unchanged
+
+
+def test_ctrl_c_ends_the_workers_of_all_cards(folder: Any) -> None:
+    hang = "(open({name!r}, 'w').close(), time.sleep(600)) if measuring() else None"
+    folder.suite(**{name: hang.format(name=name) for name in ("alpha", "beta")})
+    (folder.path / "conftest.py").write_text(TWO_CARDS)
+    run = folder.start("--trtgate-gpus=all", "--trtgate-launches=1", "-m", "trtgate_latency")
+    folder.wait_until(lambda: all((folder.path / name).exists() for name in ("alpha", "beta")))  # both at once
+    workers = folder.workers_of(run)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == pytest.ExitCode.INTERRUPTED
+    assert [pid for pid in workers if folder.is_worker(pid)] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--trtgate-gpus=all",), ("--trtgate-gpus=all", "there is no GPU")),
+        (("--trtgate-gpus=0", "-n2"), ("--trtgate-gpus", "drop -n")),
+        (("--trtgate-gpus=0", "--trtgate-base=HEAD"), ("--trtgate-gpus", "a base", "drop one")),
+    ],
+)
+def test_what_can_not_be_is_refused(folder: Any, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    folder.suite("alpha")
+    folder.refused(folder.gate(*options), *words)
+
+
+CARDS = [Accelerator(kind="gpu", name=name, memory_bytes=80 << 30, uuid=f"GPU-{n}") for n, name in enumerate("AAB")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [("0", ["GPU-0"]), ("0,1", ["GPU-0", "GPU-1"]), (" 1 , 0 ,1", ["GPU-1", "GPU-0"])]
+)
+def test_cards_are_named_by_number(monkeypatch: pytest.MonkeyPatch, wanted: str, found: list[str]) -> None:
+    monkeypatch.setattr(accelerator, "_gpus", lambda: CARDS)
+    assert [card.uuid for card in accelerator.detect_all(wanted)] == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [("3", "no GPU '3': there are 3, from 0 to 2"), ("", "no GPU ''"), ("x", "no GPU 'x'"), ("all", "different kinds")],
+)
+def test_what_names_no_card_is_said(monkeypatch: pytest.MonkeyPatch, wanted: str, problem: str) -> None:
+    monkeypatch.setattr(accelerator, "_gpus", lambda: CARDS)
+    with pytest.raises(TrtgateError, match=problem):
+        accelerator.detect_all(wanted)
