@@ -1,0 +1,91 @@
+"""Runs of `pytest benchmarks` as a user starts them, and what they took; for studies of the gate as a whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+
+from trtgate.report import document
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT_S = 1500.0
+ACCURACY, LATENCY = "test_accuracy", "test_latency"
+
+
+class GateRun(msgspec.Struct, kw_only=True):
+    """What one run took, in seconds, and what came of it."""
+
+    name: str
+    exit_status: int
+    seconds: float
+    """From the start of its process to its end."""
+    test_s: dict[str, dict[str, float]]
+    """Kind of test → case → how long it took, of those that were not skipped by their settings."""
+    ahead_s: float
+    """Until all cases were built ahead; 0 where none was."""
+    verdicts: dict[str, str]
+    medians_us: dict[str, float]
+    """Case → its primary metric."""
+    lines: list[str]
+
+
+class Started:
+    """A run under way, its files in `folder` beginning with `name`, its caches in `caches`."""
+
+    def __init__(self, name: str, folder: Path, caches: Path, options: list[str]) -> None:
+        self.name = name
+        self._report, self._junit = folder / f"{name}-report.json", folder / f"{name}.xml"
+        command = [
+            sys.executable, "-m", "pytest", "-p", "trtgate.plugin", "-p", "no:cacheprovider", "benchmarks",
+            "-o", f"trtgate_baselines={folder / 'baselines'}", f"--trtgate-report={self._report}",
+            f"--junit-xml={self._junit}", *options,
+        ]  # fmt: skip
+        environment = {
+            **os.environ,
+            "TRTGATE_CACHE_DIR": str(caches / "artifacts"),
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+            "PYTHONPATH": f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}",
+        }
+        self._start = time.perf_counter()
+        with (folder / f"{name}.log").open("w") as log:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def wait(self) -> GateRun:
+        """Return what came of it. Raises subprocess.TimeoutExpired; its log is in the folder."""
+        try:
+            self._process.wait(TIMEOUT_S)
+        finally:
+            self._process.kill()
+        seconds = time.perf_counter() - self._start
+        test_s: dict[str, dict[str, float]] = {}
+        for case in ElementTree.parse(self._junit).iter("testcase"):
+            kind, _, case_id = case.get("name", "").removesuffix("]").partition("[")
+            ran = [one for one in case.iter("property") if str(one.get("name")).endswith(("_us", "_verdict"))]
+            if ran or not list(case.iter("skipped")):  # underpowered is a skip that was measured
+                test_s.setdefault(kind, {})[case_id] = float(case.get("time", "nan"))
+        found = document.read(self._report)
+        ahead = [line for line in found.lines if line.startswith("built ahead:")]
+        return GateRun(
+            name=self.name, exit_status=self._process.returncode, seconds=seconds, test_s=test_s,
+            ahead_s=float(ahead[0].split(" in ")[1].split(" s")[0]) if ahead else 0.0,
+            verdicts={case.case_id: case.said for case in found.cases if case.medians_us},
+            medians_us={case.case_id: case.medians_us[case.primary] for case in found.cases if case.medians_us},
+            lines=found.lines,
+        )  # fmt: skip
+
+
+def run(name: str, folder: Path, caches: Path, options: list[str]) -> GateRun:
+    """Run the gate, or return what is in the folder of a run of that name; says what it took."""
+    kept = folder / f"{name}.json"
+    if kept.exists():
+        return msgspec.json.decode(kept.read_bytes(), type=GateRun)
+    found = Started(name, folder, caches, options).wait()
+    kept.write_bytes(msgspec.json.encode(found))
+    print(f"{name}: {found.seconds:.1f} s, exit status {found.exit_status}", flush=True)
+    return found

@@ -1,0 +1,63 @@
+"""How much faster are two cards than one, and are the verdicts the same?
+
+    python studies/two_cards.py FOLDER [PYTEST OPTIONS]
+
+Runs the latency tests of `pytest benchmarks` three times with the same cached builds, all built ahead: recording on two
+cards, comparing on two, comparing on one. What a run's tests took is compared; starting, building ahead and ending is
+set-up. Prints the machine, the versions, the cases and the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import gate_runs
+
+from trtgate.accelerator import detect_all
+from trtgate.report.columns import aligned
+from trtgate.report.terminal import describe
+
+LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3"]
+RUNS = {
+    "record on two": [*LATENCY, "--trtgate-gpus=0,1", "--trtgate-update-baselines"],
+    "compare on two": [*LATENCY, "--trtgate-gpus=0,1", "--benchmark-compare"],
+    "compare on one": [*LATENCY, "--trtgate-gpus=0", "--benchmark-compare"],
+}
+
+
+def main() -> None:
+    """Run the gate three times, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    options, more = parser.parse_known_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    cards = detect_all("0,1")
+    print(f"2 x {describe(cards[0])}, {len(os.sched_getaffinity(0))} CPUs", flush=True)
+    runs = {}
+    for name, arguments in RUNS.items():
+        runs[name] = gate_runs.run(name.replace(" ", "-"), folder, folder / "caches", [*arguments, *more])
+    tests_s = {name: sum(one.test_s[gate_runs.LATENCY].values()) for name, one in runs.items()}
+    alone_s = tests_s["compare on one"]
+    table = [("run", "its tests", "of one card's", "built ahead in", "whole run", "verdicts")]
+    for name, one in runs.items():
+        said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(one.verdicts.values()).items())
+        table.append(
+            (name, f"{tests_s[name]:.1f} s", f"{tests_s[name] / alone_s:.3f}", f"{one.ahead_s:.1f} s",
+             f"{one.seconds:.1f} s", said)
+        )  # fmt: skip
+    cases = sorted(runs["compare on one"].medians_us)
+    print(f"{len(cases)} cases: {', '.join(cases)}\n")
+    print("\n".join(aligned(table)))
+    (baseline,) = (folder / "baselines").glob("*/latency.json")
+    entries = json.loads(baseline.read_text())["benchmarks"]
+    uuids = [entry["extra_info"]["trtgate"]["sessions"][-1]["uuid"] for entry in entries]
+    print(f"recorded on: {', '.join(f'{uuid} {count} cases' for uuid, count in Counter(uuids).items())}")
+
+
+if __name__ == "__main__":
+    main()
