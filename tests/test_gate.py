@@ -133,3 +133,25 @@ def _has_compiler() -> bool:
     from trtgate import frontends
 
     return not frontends.get("inductor").unavailable()
+
+
+def test_a_machine_too_busy_to_time_on_gives_no_verdict_and_records_nothing(folder: Any) -> None:
+    file = folder.baseline("alpha")
+    busy = (
+        "from trtgate.timing.cpu_state import CpuMonitor\n"
+        "CpuMonitor.void_reason = lambda self: 'other processes took the CPU'\n"
+    )
+    folder.suite("alpha", more=busy)
+    compared = folder.gate("--benchmark-compare", "-m", "trtgate_latency")
+    assert compared.ret == 0
+    compared.assert_outcomes(skipped=1)
+    compared.stdout.fnmatch_lines(
+        ["*1 case: 1 underpowered", "underpowered: alpha-*: not one block counts: *other processes took the CPU"]
+    )
+    required = folder.gate("--benchmark-compare", "-m", "trtgate_latency", "--trtgate-require=verdict")
+    assert required.ret == 1
+    before = file.read_bytes()
+    recorded = folder.gate("--trtgate-update-baselines", "-m", "trtgate_latency")
+    assert recorded.ret == 1
+    assert "not one block counts" in folder.output_of(recorded)
+    assert file.read_bytes() == before

@@ -155,20 +155,23 @@ class Gate:
 
         Raises LaunchError when a launch fails.
         """
-        measurement = self._measure(case, artifact, build, step)
-        result = self._judge(case, measurement)
+        result = self._measured(case, artifact, build, step)
         suspects = {judgement.metric for judgement in result.judgements if judgement.verdict is Verdict.REGRESSED}
         if suspects:
             result = self._measure_again(case, result, suspects, artifact, step)
         self.results[case.id] = result
         return result
 
-    def _measure(self, case: Case, artifact: Path | None, build: Build | None, step: Step) -> CaseMeasurement:
+    def _measured(self, case: Case, artifact: Path | None, build: Build | None, step: Step) -> CaseResult:
         measurement = self.session().measure(case.id, artifact, step)
         measurement.build = build
-        if not measurement.blocks_us():
-            raise TrtgateError(f"{case.id}: not one block counts: {evidence.void_problem(measurement)}")
-        return measurement
+        if measurement.blocks_us():
+            return self._judge(case, measurement)
+        said = f"{case.id}: not one block counts: {evidence.void_problem(measurement)}"
+        if not self.options.compare or self.options.update:
+            raise TrtgateError(said)
+        nothing = CaseMeasurement(case_id=case.id, launches=[])
+        return CaseResult(case_id=case.id, measurement=nothing, verdict=Verdict.UNDERPOWERED, sentence=said)
 
     def _limit_of(self, case: Case) -> LimitOf:
         return lambda metric: self.options.limit(metric, case, {})
@@ -236,7 +239,7 @@ class Gate:
         if sampled:
             step("slower than the baseline: measuring again in fresh launches")
             self.session().renew()
-            result = self._judge(case, self._measure(case, artifact, first.measurement.build, step))
+            result = self._measured(case, artifact, first.measurement.build, step)
             if not result.judgements:  # the machine's state changed meanwhile, or too many blocks are void
                 return result
             again |= {judgement.metric: judgement for judgement in result.judgements if judgement.metric in sampled}

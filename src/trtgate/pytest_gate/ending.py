@@ -76,10 +76,11 @@ class Ending:
         """Show the table and the lines: with -q only what asks for something, with -v what every verdict rests on."""
         verbose = self._run.config.option.verbose
         lines = self._lines(verbose)
-        if not self._run.benchmarks and not lines:
+        measured = "gate" in self._run.__dict__ and self._run.gate.results
+        if not measured and not lines:
             return
         terminalreporter.section("trtgate")
-        if self._run.benchmarks:
+        if measured:
             self._write_table(terminalreporter, verbose)
         for line in lines:
             bad = line.startswith(BAD)
