@@ -111,7 +111,7 @@ def both(case: Any) -> tuple[Any, str]:
         module, inputs = building.make(case, "cpu")
     said = io.StringIO()
     with torch_trt.dry(), torch_trt.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
-        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, torch_trt.options_of(case.settings))
+        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, case.settings)
     return coverage.count(seen.graphs), said.getvalue()
 
 

@@ -31,6 +31,40 @@ def test_ids_are_readable_and_name_everything_that_changes_the_result() -> None:
     assert case.id == "resnet18-dynamo-fp16-b1-mbs5-optimization_level=3"
 
 
+@pytest.mark.parametrize(
+    ("keywords", "suffix"),
+    [
+        ({"frontend": "inductor", "precision": "bf16", "mode": "reduce-overhead"}, "inductor-bf16-reduce-overhead"),
+        ({"frontend": "dynamo", "precision": "int8_weights"}, "dynamo-int8_weights-mbs5"),
+        ({"frontend": "dynamo", "batch": 2, "dynamic_batch": (1, 4, 8)}, "dynamo-fp32-b2-dyn1..4..8-mbs5"),
+        ({"frontend": "dynamo", "runtime": "python", "cudagraphs": True}, "dynamo-fp32-mbs5-runtime=python-cudagraphs"),
+        ({"frontend": "ts_script", "min_block_size": 3}, "ts_script-fp32-mbs3"),
+        ({"frontend": "aot_eager", "precision": "tf32"}, "aot_eager-tf32"),
+    ],
+)
+def test_every_way_of_compiling_has_an_id_of_its_own(keywords: dict, suffix: str) -> None:
+    assert Settings(**keywords).suffix == suffix
+
+
+def test_a_grid_leaves_out_what_a_frontend_does_not_take() -> None:
+    found = grid(
+        ["eager", "inductor", "dynamo"], ["fp16", "int8"], [2], modes=["default", "max-autotune"],
+        runtimes=["cpp", "python"], dynamic_batch=(1, 2, 4),
+    )  # fmt: skip
+    assert [settings.suffix for settings in found] == [
+        "eager-fp16-b2",
+        "inductor-fp16-b2",
+        "inductor-fp16-b2-max-autotune",
+        *(
+            f"dynamo-{name}-b2-dyn1..2..4-mbs5-runtime={runtime}"
+            for name in ("fp16", "int8")
+            for runtime in ("cpp", "python")
+        ),
+    ]
+    with pytest.raises(TrtgateError, match="frontend 'eager' takes no precision int8"):
+        grid(["eager"], ["int8"])
+
+
 def test_where_a_case_runs_is_not_part_of_its_id() -> None:
     anywhere, gpu = (Settings(frontend="eager", batch=8, needs_gpu=needs) for needs in (False, True))
     assert anywhere.suffix == gpu.suffix
@@ -42,7 +76,19 @@ def test_where_a_case_runs_is_not_part_of_its_id() -> None:
     ("keywords", "named"),
     [
         ({"frontend": "dynmo"}, "did you mean 'dynamo'"),
-        ({"frontend": "eager", "precision": "fp8"}, "unknown precision 'fp8'"),
+        ({"frontend": "eager", "precision": "fp4"}, "unknown precision 'fp4'; did you mean 'fp"),
+        ({"frontend": "eager", "precision": "fp8"}, "takes no precision fp8; that is for dynamo"),
+        ({"frontend": "dynamo", "mode": "max-autotune"}, "takes no mode; that is for inductor"),
+        ({"frontend": "inductor", "mode": "fast"}, "unknown mode 'fast'"),
+        ({"frontend": "ts_trace", "runtime": "python"}, "takes no runtime; that is for dynamo, torch_compile"),
+        ({"frontend": "eager", "cudagraphs": True}, "takes no cudagraphs"),
+        ({"frontend": "dynamo", "batch": 9, "dynamic_batch": (1, 4, 8)}, "does not hold the batch 9"),
+        ({"frontend": "dynamo", "batch": 1, "dynamic_batch": (4, 1, 8)}, "from small to large"),
+        ({"frontend": "dynamo", "batch": 1, "dynamic_batch": (1, 1, 1)}, "more than one size"),
+        ({"frontend": "eager", "batch": 1, "dynamic_batch": (1, 4, 8)}, "takes no dynamic_batch"),
+        ({"frontend": "dynamo", "options": {"optimization_level": 6}}, "must be 0 to 5, not 6"),
+        ({"frontend": "dynamo", "options": {"min_block_size": 3}}, "say min_block_size=… of the settings"),
+        ({"frontend": "dynamo", "options": {"dryrun": True}}, "trtgate sets it itself"),
         ({"frontend": "eager", "batch": 0}, "positive"),
         ({"frontend": "eager", "min_block_size": 5}, "builds no TensorRT engine"),
         (

@@ -95,7 +95,7 @@ def printed(wanted: Case) -> str:
     module, inputs = building.make(wanted, "cpu")
     said = io.StringIO()
     with torch_trt.dry(), contextlib.redirect_stdout(said), torch.no_grad():
-        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, torch_trt.options_of(wanted.settings))
+        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, wanted.settings)
     return said.getvalue()
 
 
@@ -181,7 +181,7 @@ def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build
     module, inputs = building.make(wanted, "cpu")
     monkeypatch.setattr(torch_trt, "_histogram", lambda nodes: {}[0])
     with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad():
-        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, {"min_block_size": 5})
+        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"))
     assert seen.coverage() is None
     with pytest.raises(
         TrtgateError, match=r"torch_tensorrt \S+ partitions in another way than 2\.11 to 2\.14: KeyError"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate import Case, Model, Settings, frontends
+from trtgate import Case, Model, Settings, building, frontends
 from trtgate.artifact_cache import ArtifactCache
 from trtgate.errors import TrtgateError
 from trtgate.frontends import CompiledModule
@@ -37,7 +37,7 @@ class Storing:
     def unavailable(self) -> str:
         return ""
 
-    def prepare(self, module: Any, inputs: Any, step: Any) -> Any:
+    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
         return torch.export.export(module, inputs)
 
     def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
@@ -133,3 +133,14 @@ def test_a_wrong_build_is_not_cached(got: Any, cache: ArtifactCache, monkeypatch
     with pytest.raises(TrtgateError, match="differs from eager"):
         got()
     assert cache.entries() == []
+
+
+def test_fp32_is_computed_as_fp32_and_tf32_as_tf32_in_this_process_too() -> None:
+    """Seen on an H100: mobilenet_v3_large's fp32 differed from itself, since cuDNN's default is TF32."""
+    for precision, allowed in (("fp32", False), ("tf32", True), ("fp32", False)):
+        case = Case(
+            Model("scaled", lambda: (Scaled(2.0), torch.ones(4)), ()), Settings(frontend="eager", precision=precision)
+        )
+        torch.backends.cudnn.allow_tf32 = not allowed
+        building.checked(case, "cpu", lambda _step: None)
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed

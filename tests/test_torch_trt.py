@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from typing import Any
 
 import pytest
 
 from trtgate import torch_trt
+from trtgate.cases import Settings
 from trtgate.errors import TrtgateError
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
@@ -16,17 +18,35 @@ needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=
 @needs_torch_tensorrt
 def test_options_are_read_from_the_installed_source_without_importing_it() -> None:
     before = "torch_tensorrt" in sys.modules
-    assert {"min_block_size", "optimization_level", "workspace_size", "disable_tf32"} <= torch_trt.option_names()
+    assert {"min_block_size", "optimization_level", "workspace_size", "disable_tf32"} <= torch_trt.option_types().keys()
     assert ("torch_tensorrt" in sys.modules) == before
 
 
 @needs_torch_tensorrt
-def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(
-        TrtgateError, match=r"case c: unknown compile option 'min_blok_size'; did you mean 'min_block_size'"
-    ):
-        torch_trt.check_options("c", {"min_blok_size": 3})
-    torch_trt.check_options("c", {"optimization_level": 5})
+@pytest.mark.parametrize(
+    ("frontend", "option", "value", "problem"),
+    [
+        ("dynamo", "workspace_sise", 1, "unknown compile option 'workspace_sise'; did you mean 'workspace_size'"),
+        ("dynamo", "workspace_size", "1", "workspace_size='1' must be a int"),
+        ("dynamo", "disable_tf32", 1, "disable_tf32=1 must be a bool"),
+        ("dynamo", "max_aux_streams", True, "max_aux_streams=True must be a int"),
+        ("dynamo", "device", "cuda", "'device' is a Device, and a suite holds numbers and texts"),
+        ("ts_trace", "optimization_level", 3, "unknown compile option 'optimization_level'"),
+        ("ts_script", "workspace_size", 0.5, "workspace_size=0.5 must be a int"),
+    ],
+)
+def test_an_option_that_is_none_or_of_another_type_is_refused(
+    frontend: str, option: str, value: Any, problem: str
+) -> None:
+    with pytest.raises(TrtgateError, match=problem):
+        torch_trt.check_options("c", Settings(frontend=frontend, options={option: value}))
+
+
+@needs_torch_tensorrt
+def test_options_of_the_right_type_are_taken() -> None:
+    options = {"optimization_level": 5, "workspace_size": 1 << 30, "tiling_optimization_level": "none"}
+    torch_trt.check_options("c", Settings(frontend="dynamo", options=options))
+    torch_trt.check_options("c", Settings(frontend="ts_trace", options={"truncate_long_and_double": True}))
 
 
 @pytest.mark.parametrize(

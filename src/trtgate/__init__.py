@@ -4,12 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 from .cases import Case, Model, Settings, grid, model
 from .errors import TrtgateError
+from .expected_failures import expected_failure
 from .quarantines import quarantine
 
 if TYPE_CHECKING:
     from .dry_run import assert_supported
 
-__all__ = ["Case", "Model", "Settings", "TrtgateError", "assert_supported", "grid", "model", "quarantine"]
+__all__ = [
+    "Case", "Model", "Settings", "TrtgateError", "assert_supported", "expected_failure", "grid", "model", "quarantine",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 

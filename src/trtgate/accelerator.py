@@ -30,6 +30,8 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     uuid: str = ""
     mig_profile: str = ""
+    capability: tuple[int, int] | None = None
+    """Compute capability."""
     driver: str = ""
     cuda: str = ""
     max_sm_clock_mhz: int = 0
@@ -158,6 +160,7 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
         memory_bytes=int(getattr(ask("nvmlDeviceGetMemoryInfo", handle), "total", 0)),
         uuid=text(ask("nvmlDeviceGetUUID", handle, default="")),
         mig_profile=mig.group(1) if mig else "",
+        capability=ask("nvmlDeviceGetCudaComputeCapability", handle, default=None),
         driver=text(ask("nvmlSystemGetDriverVersion", default="")),
         cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
         max_sm_clock_mhz=int(ask("nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_SM)),

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from . import accuracy, frontends, torch_trt
-from .cases import Case
+from . import accuracy, frontends, precisions, torch_trt
+from .cases import Case, Settings
 from .errors import TrtgateError, one_line
 from .frontends import CompiledModule
 from .frontends.protocol import Progress
 from .records import Build
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 INPUTS_FILE = "inputs.pt"
 
 
@@ -28,6 +27,7 @@ class Inference:
     def __init__(self, compiled: CompiledModule, inputs: tuple[Any, ...]) -> None:
         self.compiled = compiled
         self.inputs = inputs
+        self.call = compiled.run
 
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
@@ -36,7 +36,7 @@ class Inference:
     def __call__(self) -> Any:
         """Run once."""
         with torch.no_grad():
-            return self.compiled.run(*self.inputs)
+            return self.call(*self.inputs)
 
 
 def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
@@ -63,23 +63,45 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
         raise TrtgateError(
             f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
         )
-    dtype = DTYPES[case.settings.precision]
+    dtype = dtype_of(case)
     moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
     return module.eval().requires_grad_(False).to(device, dtype), moved
 
 
+def dtype_of(case: Case) -> torch.dtype:
+    """Return what weights and floating-point inputs are cast to."""
+    found: torch.dtype = getattr(torch, precisions.ALL[case.settings.precision].dtype)
+    return found
+
+
+TF32_BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    for backend in TF32_BACKENDS:
+        backend.allow_tf32 = allowed
+
+
 @contextlib.contextmanager
-def strict_fp32() -> Iterator[None]:
-    """Within: fp32 is computed as fp32 (cuDNN's default is TF32). Restored afterwards."""
-    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Within: fp32 is computed as TF32 or not (cuDNN's default is TF32). Restored afterwards."""
+    before = [backend.allow_tf32 for backend in TF32_BACKENDS]
+    _allow_tf32(allowed)
     try:
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
+        for backend, value in zip(TF32_BACKENDS, before, strict=True):
             backend.allow_tf32 = value
+
+
+def strict_fp32() -> contextlib.AbstractContextManager[None]:
+    """Within: fp32 is computed as fp32."""
+    return _tf32(False)
+
+
+def arithmetic_of(case: Case) -> contextlib.AbstractContextManager[None]:
+    """Within: fp32 is computed as the case's precision says."""
+    return _tf32(case.settings.precision == "tf32")
 
 
 @contextlib.contextmanager
@@ -116,11 +138,23 @@ def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: 
 
     Raises TrtgateError for unknown compile options and what can't be exported.
     """
-    torch_trt.check_options(case.id, case.settings.options)
+    torch_trt.check_options(case.id, case.settings)
     start = time.perf_counter()
-    with _named(case), torch.no_grad(), strict_fp32(), quiet_upstream():
-        prepared = frontends.get(case.settings.frontend).prepare(module, inputs, step)
+    with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
+        if case.settings.precision in precisions.QUANTIZED:
+            step(f"calibrating to {case.settings.precision}")
+            module = quantized(case, module, inputs)
+        prepared = frontends.get(case.settings.frontend).prepare(module, inputs, case.settings, step)
     return prepared, time.perf_counter() - start
+
+
+def quantized(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], batches: int | None = None) -> Any:
+    """Return the module quantized in place to the case's precision, calibrated on the model's samples."""
+    from . import quantization, samples
+
+    count = batches or quantization.CALIBRATION_BATCHES
+    fed = samples.of(case.model, inputs, count, seed=samples.CALIBRATION)
+    return quantization.quantize(module, case.settings.precision, fed)
 
 
 def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> Inference:
@@ -130,10 +164,33 @@ def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Pr
 
 def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: Progress) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
-    with _named(case), torch.no_grad(), strict_fp32(), quiet_upstream():
+    release()  # whatever the case before left on
+    with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
         compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
     compiled.build_s += prepare_s
-    return Inference(compiled, inputs)
+    return _ready(case, Inference(compiled, inputs))
+
+
+def release() -> None:
+    """End what a case switched on in this process."""
+    torch_trt.cudagraphs(None, on=False)
+
+
+def _ready(case: Case, inference: Inference) -> Inference:
+    """Let the process compute as the case says from here on, and return what is to be called."""
+    _allow_tf32(case.settings.precision == "tf32")
+    if case.settings.cudagraphs:
+        inference.call = torch_trt.cudagraphs(inference.compiled.run, on=True)
+    return inference
+
+
+def quantized_weights(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Within: compiling can fold the weights of a quantized module."""
+    if settings.precision not in precisions.QUANTIZED:
+        return contextlib.nullcontext()
+    from . import quantization
+
+    return quantization.compiling()
 
 
 @contextlib.contextmanager
@@ -209,5 +266,6 @@ def save_inputs(inputs: tuple[Any, ...], folder: Path) -> None:
 
 def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
+    release()
     inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
-    return Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs))
+    return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))

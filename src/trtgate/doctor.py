@@ -156,7 +156,7 @@ def frontend_state(name: str, facts: Facts) -> FrontendState:
     why = _why_not(name, facts)
     if why:
         return FrontendState(name=name, runs=False, said=why)
-    where = "fp32 and fp16, on the GPU" if on_gpu(facts) else "fp32, on the CPU; fp16 needs a GPU"
+    where = "on the GPU" if on_gpu(facts) else "fp32, on the CPU; other precisions need a GPU"
     return FrontendState(name=name, runs=True, said=where)
 
 
@@ -167,7 +167,7 @@ def _why_not(name: str, facts: Facts) -> str:
         return f"torch: {facts.torch.error}"
     if on_gpu(facts) and facts.torch.device_error:
         return "torch can't use the GPU"
-    unavailable = frontends.get(name).unavailable()
+    unavailable = frontends.get(name).unavailable() or torch_trt.lacks(name)
     if unavailable or name not in TENSORRT_FRONTENDS:
         return unavailable
     if not on_gpu(facts):

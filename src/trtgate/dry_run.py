@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import building, coverage, torch_trt
+from . import building, coverage, exporting, precisions, torch_trt
 from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Model, Settings
 from .errors import TrtgateError, one_line
 from .frontends.protocol import Progress
@@ -27,11 +27,14 @@ def ask(case: Case, step: Progress = lambda _text: None) -> coverage.Coverage:
     reason = torch_trt.unavailable()
     if reason:
         raise TrtgateError(f"coverage of {case.id}: {reason}")
-    torch_trt.check_options(case.id, case.settings.options)
+    torch_trt.check_options(case.id, case.settings)
     step("making the model")
     with torch.random.fork_rng(devices=[]):
         with _weights_of(case.settings):
             module, inputs = building.make(case, "cpu")
+            if case.settings.precision in precisions.QUANTIZED:
+                step(f"calibrating to {case.settings.precision}")
+                module = building.quantized(case, module, inputs, batches=1)
         return ask_module(module, inputs, case.settings, step, who=case.id)
 
 
@@ -122,17 +125,19 @@ def _ask(
         return torch_trt.dry_torch_compile(module, inputs, options)
     step("torch.export")
     try:
-        program = torch.export.export(module, inputs)
+        program = exporting.export(module, inputs, settings)
     except Exception as error:
         raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
     step("lowering and partitioning")
-    torch_trt.dry_compile(program, inputs, options)
+    with building.quantized_weights(settings):
+        torch_trt.dry_compile(program, inputs, settings)
     return {}
 
 
 def _weights_of(settings: Settings) -> contextlib.AbstractContextManager[None]:
-    """Weights are only looked at, not computed with, unless torch.compile runs the model."""
-    return contextlib.nullcontext() if settings.frontend == "torch_compile" else unfilled()
+    """Weights are only looked at, not computed with, unless torch.compile runs the model or it is calibrated."""
+    computed = settings.frontend == "torch_compile" or settings.precision in precisions.QUANTIZED
+    return contextlib.nullcontext() if computed else unfilled()
 
 
 @contextlib.contextmanager

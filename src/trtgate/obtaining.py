@@ -112,6 +112,7 @@ def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
     found |= {
         "frontend": settings.frontend,
         "precision": settings.precision,
+        "dynamic batch": repr(settings.dynamic_batch),
         "verbosity": settings.profiling_verbosity,
         "trtgate": __version__,
         "python": ".".join(platform.python_version_tuple()[:2]),

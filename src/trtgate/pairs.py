@@ -132,7 +132,7 @@ class Pair:
         """Free the case on both sides."""
         for name, worker in self.workers.items():
             with _blaming(name):
-                worker.ask(protocol.Unload(), protocol.Ready, self._timeout_s, "unloading")
+                worker.ask(protocol.Unload(), protocol.UnloadedReply, self._timeout_s, "unloading")
 
     def warm_up(self, rng: random.Random) -> None:
         """Warm either side up; call it, and `quadruple`, only while the device's lock is held."""

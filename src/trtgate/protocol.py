@@ -68,15 +68,13 @@ class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
     case_id: str
 
 
-class Unload(msgspec.Struct, tag=True):
-    """Free the loaded case."""
+class Unload(msgspec.Struct, tag=True, kw_only=True):
+    """Free the loaded case; `measure_memory` as `Load` has it, of what is freed."""
+
+    measure_memory: bool = False
 
 
 Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | Unload
-
-
-class Ready(msgspec.Struct, tag=True):
-    """Done, nothing to report."""
 
 
 class Greeting(msgspec.Struct, tag=True):
@@ -92,6 +90,12 @@ class BuiltReply(msgspec.Struct, tag=True):
     stored: bool
     coverage: Coverage | None = None
     notes: list[str] = []
+
+
+class UnloadedReply(msgspec.Struct, tag=True, kw_only=True):
+    """Nothing is loaded any more."""
+
+    gpu_memory_bytes: int | None = None
 
 
 class LoadedReply(msgspec.Struct, tag=True):
@@ -124,7 +128,7 @@ class Failed(msgspec.Struct, tag=True):
     reason: str
 
 
-Reply = Ready | Greeting | BuiltReply | LoadedReply | DelayedReply | TurnReply | ProfileReply | Failed
+Reply = Greeting | BuiltReply | LoadedReply | UnloadedReply | DelayedReply | TurnReply | ProfileReply | Failed
 
 _request = msgspec.json.Decoder(Request)
 _reply = msgspec.json.Decoder(Reply)

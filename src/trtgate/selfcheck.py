@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from . import frontends, judging
-from .accelerator import NEEDS_GPU, Accelerator
+from . import availability, judging
+from .accelerator import Accelerator
 from .cases import Case
 from .errors import TrtgateError
 from .judging import LimitOf
@@ -77,8 +77,7 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
         raise TrtgateError(f"the suite has no case {unknown[0]!r}; its cases: {', '.join(suite)}")
     found = []
     for case in suite.values():
-        gpu_only = case.settings.gpu_only and accelerator.kind != "gpu"
-        reason = NEEDS_GPU if gpu_only else frontends.get(case.settings.frontend).unavailable()
+        reason = availability.unavailable(case.settings, accelerator)
         if case.id in names and reason:
             raise TrtgateError(f"case {case.id}: {reason}")
         if not reason and (not names or case.id in names):

@@ -89,10 +89,11 @@ class Session:
         self.start()
         try:
             self._greet(step)
-            with device_turn(self._accelerator.lock_name, self._timeout_s, step):  # memory is the whole device's
+            with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
                 launches = self._load(case_id, artifact, step)
-            self._take_turns(launches, step)
-            self._ask_all(protocol.Unload(), "unloading")
+            with device_turn(self._accelerator.lock_name, self._timeout_s, step):
+                self._take_turns(launches, step)
+                self._unload(launches)
         except LaunchError as error:
             self.close()
             raise LaunchError(f"{case_id}: {error}") from error
@@ -130,32 +131,32 @@ class Session:
     def _load(self, case_id: str, artifact: Path | None, step: Step) -> dict[int, Launch]:
         path = None if artifact is None else str(artifact)
         step("loading in workers" if artifact else "building in workers")
-        first, *others = self._workers.values()
         launches = {}
-        # On a GPU the first alone: the device's memory then shows what one launch takes.
-        groups = ([first], others) if self._accelerator.kind == "gpu" else ([first, *others],)
-        for group in groups:
-            for worker in group:
-                worker.send(protocol.Load(case_id=case_id, artifact=path, measure_memory=worker is first))
-            for worker in group:
-                loaded = worker.receive(protocol.LoadedReply, self._timeout_s, "loading").loaded
-                launches[worker.number] = Launch(loaded=loaded)
+        for worker in self._workers.values():
+            worker.send(protocol.Load(case_id=case_id, artifact=path))
+        for worker in self._workers.values():
+            loaded = worker.receive(protocol.LoadedReply, self._timeout_s, "loading").loaded
+            launches[worker.number] = Launch(loaded=loaded)
         return launches
 
     def _take_turns(self, launches: dict[int, Launch], step: Step) -> None:
         plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
-        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
-            for number in range(plan.turns):
-                step(f"measuring, turn {number + 1} of {plan.turns}")
-                order = list(self._workers.values())
-                self._rng.shuffle(order)
-                for worker in order:
-                    request = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
-                    reply = worker.ask(request, protocol.TurnReply, self._timeout_s, "measuring")
-                    launches[worker.number].turns.append(reply.turn)
+        for number in range(plan.turns):
+            step(f"measuring, turn {number + 1} of {plan.turns}")
+            order = list(self._workers.values())
+            self._rng.shuffle(order)
+            for worker in order:
+                request = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
+                reply = worker.ask(request, protocol.TurnReply, self._timeout_s, "measuring")
+                launches[worker.number].turns.append(reply.turn)
 
-    def _ask_all(self, request: protocol.Request, doing: str) -> None:
-        for worker in self._workers.values():
-            worker.send(request)
-        for worker in self._workers.values():
-            worker.receive(protocol.Ready, self._timeout_s, doing)
+    def _unload(self, launches: dict[int, Launch]) -> None:
+        """Unload everywhere; the last is alone then, and what it frees is what one launch took of the device."""
+        *others, last = self._workers.values()
+        for worker in others:
+            worker.send(protocol.Unload())
+        for worker in others:
+            worker.receive(protocol.UnloadedReply, self._timeout_s, "unloading")
+        request = protocol.Unload(measure_memory=True)
+        freed = last.ask(request, protocol.UnloadedReply, self._timeout_s, "unloading").gpu_memory_bytes
+        launches[last.number].loaded.gpu_memory_bytes = freed

@@ -6,6 +6,7 @@ torch_tensorrt is imported inside functions only: it takes seconds, and on a mac
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import copy
 import difflib
@@ -22,9 +23,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import accelerator, coverage
+from . import accelerator, coverage, precisions
 from .errors import TrtgateError, one_line
 from .profiles.record import PYTORCH, TENSORRT, UNKNOWN, Operator, Part
+from .settings import TORCHSCRIPT_FRONTENDS
 
 if TYPE_CHECKING:
     import torch
@@ -66,61 +68,205 @@ def fp32_is_tf32() -> bool:
     return flavour() == "rtx"
 
 
-def option_names() -> frozenset[str]:
-    """Return the fields of `CompilationSettings`, read from its source: importing it needs a GPU.
+PLAIN_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
-    Raises TrtgateError when torch_tensorrt is not installed.
+
+def imported() -> Any:
+    """Import torch_tensorrt, where a case is quantized after nvidia-modelopt: else it lacks that one's operators."""
+    if "torch_tensorrt" not in sys.modules and precisions.asked & precisions.QUANTIZED:
+        from . import quantization
+
+        quantization.import_modelopt()
+    import torch_tensorrt
+
+    return torch_tensorrt
+
+
+LEGACY = {"fx": "fx", "ts_trace": "ts", "ts_script": "ts"}
+"""Frontend → the folder of torch_tensorrt that a build without it lacks."""
+
+
+def lacks(frontend: str) -> str:
+    """Return why the installed build has no such frontend; empty when it has, or none is installed."""
+    spec = importlib.util.find_spec("torch_tensorrt")
+    if frontend not in LEGACY or spec is None or spec.origin is None:
+        return ""
+    there = (Path(spec.origin).parent / LEGACY[frontend]).is_dir()
+    return "" if there else f"this build of torch_tensorrt ({release()}) has no {LEGACY[frontend]} frontend"
+
+
+def option_types(frontend: str = "dynamo") -> dict[str, str]:
+    """Return the options of a frontend with their types as the source has them; importing it would need a GPU.
+
+    The fields of `CompilationSettings`, or for TorchScript the parameters of `torch_tensorrt.ts.compile`.
+    Raises TrtgateError when torch_tensorrt is not installed, or its source is another.
     """
     spec = importlib.util.find_spec("torch_tensorrt")
     if spec is None or spec.origin is None:
         raise TrtgateError(unavailable())
-    source = Path(spec.origin).parent / "dynamo" / "_settings.py"
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+    torchscript = frontend in TORCHSCRIPT_FRONTENDS
+    source = Path(spec.origin).parent / ("ts/_compiler.py" if torchscript else "dynamo/_settings.py")
+    for node in ast.parse(source.read_text(encoding="utf-8")).body if source.is_file() else ():
+        if torchscript and isinstance(node, ast.FunctionDef) and node.name == "compile":
+            return {item.arg: ast.unparse(item.annotation) for item in node.args.args[1:] if item.annotation}
         if isinstance(node, ast.ClassDef) and node.name == "CompilationSettings":
-            return frozenset(
-                item.target.id
+            return {
+                item.target.id: ast.unparse(item.annotation)
                 for item in node.body
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            )
-    raise TrtgateError(f"{source}: no class CompilationSettings; torch_tensorrt {SUPPORTED} is supported")
+            }
+    raise TrtgateError(f"{source}: no such options; torch_tensorrt {SUPPORTED} is supported")
 
 
-def check_options(case_id: str, options: Mapping[str, object]) -> None:
-    """Raise TrtgateError for an option that torch_tensorrt would swallow in silence, naming the nearest one."""
-    if not options or unavailable():
+def check_options(case_id: str, settings: Settings) -> None:
+    """Raise TrtgateError for an option that torch_tensorrt would swallow in silence, or of another type."""
+    if not settings.options or unavailable():
         return
-    known = option_names()
-    for name in options:
+    known = option_types(settings.frontend)
+    for name, value in settings.options.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see CompilationSettings of torch_tensorrt.dynamo"
+            where = "torch_tensorrt.ts.compile" if settings.frontend in TORCHSCRIPT_FRONTENDS else "CompilationSettings"
+            hint = f"did you mean {close[0]!r}?" if close else f"see {where}"
             raise TrtgateError(f"case {case_id}: unknown compile option {name!r}; {hint}")
+        wanted = known[name]
+        plain = [kind for kind in PLAIN_TYPES if re.search(rf"\b{kind}\b", wanted)]
+        if not plain:
+            raise TrtgateError(
+                f"case {case_id}: compile option {name!r} is a {wanted}, and a suite holds numbers and texts"
+            )
+        if not any(_is_a(value, kind) for kind in plain):
+            raise TrtgateError(f"case {case_id}: compile option {name}={value!r} must be a {' or '.join(plain)}")
+
+
+def _is_a(value: object, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "bool"
+    return isinstance(value, PLAIN_TYPES[kind]) or (kind == "float" and isinstance(value, int))
 
 
 def options_of(settings: Settings) -> dict[str, Any]:
     """Return the options of `dynamo.compile` and of `torch.compile`'s backend that settings mean.
 
-    fp32 means fp32: TF32 is off unless the options say otherwise. Raises TrtgateError for an unknown operator.
+    fp32 means fp32: TF32 is off unless the precision says otherwise. Raises TrtgateError for an unknown operator.
     """
     options: dict[str, Any] = {"min_block_size": settings.min_block_size}
     if settings.torch_executed_ops:
         options["torch_executed_ops"] = executed_operators(settings.torch_executed_ops)
-    if settings.precision == "fp32":
-        options["disable_tf32"] = True
+    if settings.precision in ("fp32", "tf32"):
+        options["disable_tf32"] = settings.precision == "fp32"
+    if settings.runtime and has_runtimes():
+        options["use_python_runtime"] = settings.runtime == "python"
     return options | settings.options
 
 
+def has_runtimes() -> bool:
+    """Whether one may choose between the C++ and the Python runtime: up to 2.11; later ones take what there is."""
+    return not unavailable() and "use_python_runtime" in option_types()
+
+
+def arguments_of(settings: Settings, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a compiler is told of the inputs: themselves, or the sizes that a dynamic batch may take."""
+    if settings.dynamic_batch is None:
+        return inputs
+    torch_tensorrt = imported()
+
+    least, optimal, largest = settings.dynamic_batch
+    return tuple(
+        torch_tensorrt.Input(
+            min_shape=(least, *value.shape[1:]), opt_shape=(optimal, *value.shape[1:]),
+            max_shape=(largest, *value.shape[1:]), dtype=value.dtype,
+        )
+        for value in inputs
+    )  # fmt: skip
+
+
 def compile_exported(
-    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], options: Mapping[str, Any]
+    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings
 ) -> torch.nn.Module:
     """Compile an exported program with `torch_tensorrt.dynamo.compile`.
 
     `use_explicit_typing` stays at its default: weights and inputs are cast before export, since
     `enabled_precisions` raises on 2.11 and is ignored on 2.14.
     """
-    import torch_tensorrt
+    torch_tensorrt = imported()
 
-    return torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, **options)
+    given = arguments_of(settings, inputs)
+    return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **options_of(settings))
+
+
+def compile_torchscript(module: torch.jit.ScriptModule, inputs: tuple[Any, ...], settings: Settings) -> Any:
+    """Compile a traced or scripted module with `torch_tensorrt.ts.compile`, its layers in the module's own types."""
+    import torch
+
+    torch_tensorrt = imported()
+
+    kinds = {value.dtype for value in inputs if value.is_floating_point()} or {torch.float32}
+    options: dict[str, Any] = {
+        "min_block_size": settings.min_block_size, "enabled_precisions": kinds,
+        "torch_executed_ops": [_schema_name(name) for name in settings.torch_executed_ops],
+        "disable_tf32": settings.precision != "tf32",
+    }  # fmt: skip
+    given = list(arguments_of(settings, inputs))
+    return torch_tensorrt.ts.compile(module, inputs=given, **options | settings.options)
+
+
+def _schema_name(name: str) -> str:
+    """Return an operator as TorchScript calls it: `aten::relu` for `aten.relu` or `aten.relu.default`."""
+    namespace, _, rest = name.removeprefix("torch.ops.").partition(".")
+    return f"{namespace}::{rest.removesuffix('.default')}"
+
+
+def load_torchscript(file: Path) -> Any:
+    """Load what `torch.jit.save` stored; the runtime that its engines need comes with torch_tensorrt."""
+    import torch
+
+    imported()
+
+    return torch.jit.load(str(file))
+
+
+def torchscript_engine_bytes(module: Any) -> list[int]:
+    """Return the serialized size of every engine of a TorchScript module, in bytes."""
+    import torch
+
+    index = int(torch.ops.tensorrt.ENGINE_IDX())
+    kept = (getattr(module, node.s("name")) for node in _attributes(module.graph))
+    return [len(base64.b64decode(engine.__getstate__()[index])) for engine in kept]
+
+
+def _attributes(graph: Any) -> Iterator[Any]:
+    """Return the nodes of a TorchScript graph that fetch an engine."""
+    for node in graph.findAllNodes("prim::GetAttr"):
+        if "tensorrt.Engine" in str(node.output().type()):
+            yield node
+
+
+def compile_fx(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> Any:
+    """Compile with the legacy FX frontend, which counts operators of an engine as `min_acc_module_size`."""
+    fx = imported().fx
+    lower = {"fp16": fx.utils.LowerPrecision.FP16, "fp32": fx.utils.LowerPrecision.FP32}
+    if settings.precision not in lower:
+        raise TrtgateError(f"the fx frontend knows fp32 and fp16, not {settings.precision}")
+    return fx.compile(
+        module, list(inputs), min_acc_module_size=settings.min_block_size, lower_precision=lower[settings.precision],
+        explicit_batch_dimension=True, **settings.options,
+    )  # fmt: skip
+
+
+def cudagraphs(module: Any, *, on: bool) -> Any:
+    """Switch Torch-TensorRT's CUDA-graph mode, which is the process's, and return what to call for this module.
+
+    With `on`, a module of engines alone is called as it is, one with parts in PyTorch through upstream's wrapper, which
+    records all of it. Without, the mode is ended, if it was ever begun.
+    """
+    if not on:
+        if "torch_tensorrt" in sys.modules and "torch_tensorrt.runtime" in sys.modules:
+            sys.modules["torch_tensorrt.runtime"].set_cudagraphs_mode(False)
+        return module
+    torch_tensorrt = imported()
+
+    return torch_tensorrt.runtime.enable_cudagraphs(module).__enter__()
 
 
 def torch_compile(
@@ -131,6 +277,8 @@ def torch_compile(
     A graph that fails to build raises: upstream's default is to run it in PyTorch, with a warning.
     """
     import torch
+
+    imported()
     from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
 
     wanted = {**options, "pass_through_build_failures": True}
@@ -145,14 +293,14 @@ def torch_compile(
 
 def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
     """Store a compiled module with its engines (2.11's own engine cache fails on hits with RTX)."""
-    import torch_tensorrt
+    torch_tensorrt = imported()
 
     torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
 
 
 def load(file: Path) -> torch.nn.Module:
     """Load what `save` stored. It unpickles: only for files that this user's own session just wrote."""
-    import torch_tensorrt
+    torch_tensorrt = imported()
 
     return torch_tensorrt.load(str(file)).module()
 
@@ -165,6 +313,7 @@ def engine_bytes(module: torch.nn.Module) -> list[int]:
 
 def features() -> dict[str, bool]:
     """Return `ENABLED_FEATURES` of the installed build. Imports torch_tensorrt, so it needs a GPU."""
+    imported()
     from torch_tensorrt._features import ENABLED_FEATURES
 
     return {name: bool(value) for name, value in ENABLED_FEATURES._asdict().items()}
@@ -206,6 +355,7 @@ def observing() -> Iterator[Observed]:
     Wraps three functions that `_compiler.compile_module` looks up in `torch_tensorrt.dynamo.partitioning`: one is
     handed every lowered graph before any early return, two return the partitioned module.
     """
+    imported()
     from torch_tensorrt.dynamo import partitioning
 
     seen = Observed()
@@ -459,7 +609,7 @@ def dry() -> Iterator[None]:
                 stack.enter_context(replaced(torch.cuda, name, answer))
         if "torch_tensorrt" not in sys.modules:
             with _quiet_descriptor(2):
-                import torch_tensorrt  # noqa: F401
+                imported()
         from torch_tensorrt.dynamo import _compiler
         from torch_tensorrt.dynamo.backend import backends
 
@@ -487,11 +637,12 @@ def _answers() -> dict[str, Callable[..., Any]]:
     }
 
 
-def dry_compile(program: torch.export.ExportedProgram, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+def dry_compile(program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings) -> None:
     """Partition an exported program as `compile_exported` would, and build nothing."""
-    import torch_tensorrt
+    torch_tensorrt = imported()
 
-    torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, dryrun=True, **options)
+    given = arguments_of(settings, inputs)
+    torch_tensorrt.dynamo.compile(program, arg_inputs=given, dryrun=True, **options_of(settings))
 
 
 def dry_torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, int]:

@@ -144,10 +144,18 @@ class Worker:
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
+        if self._inference is not None:
+            self._building.release()
         self._inference = None
         gc.collect()
         if self._monitor is not None:
             self._torch.cuda.empty_cache()
+
+    def unloaded_bytes(self, *, measure: bool) -> int | None:
+        """Free the loaded case; returns the GPU memory that this gave back, if that is asked for."""
+        before = self._used_bytes()
+        self.unload()
+        return before - self._used_bytes() if measure and self._gpu else None
 
     def measure(self, request: protocol.Measure) -> Turn:
         """Measure the loaded case for one turn. Raises TrtgateError when a latency is not a positive number."""
@@ -232,8 +240,7 @@ def _answer(worker: Worker | None, line: bytes) -> protocol.Reply | Worker:
             return protocol.DelayedReply(worker.delay(request))
         if isinstance(request, protocol.Measure):
             return protocol.TurnReply(worker.measure(request))
-        worker.unload()
-        return protocol.Ready()
+        return protocol.UnloadedReply(gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory))
     except Exception as error:
         return protocol.Failed(_reason(error))
 

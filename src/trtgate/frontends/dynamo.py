@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt, trt_engines
+from .. import exporting, torch_trt, trt_engines
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -23,19 +23,17 @@ class Dynamo:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:
-        """Export."""
-        import torch
-
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
+        """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
         step("torch.export")
-        return torch.export.export(module, inputs)
+        return exporting.export(module, inputs, settings)
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
         with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = torch_trt.compile_exported(prepared, inputs, torch_trt.options_of(settings))
+            compiled = torch_trt.compile_exported(prepared, inputs, settings)
         compiled(*inputs)
         return CompiledModule(
             compiled,

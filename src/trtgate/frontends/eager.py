@@ -20,7 +20,7 @@ class Eager:
         """Return "": eager always works."""
         return ""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
         """Return the module."""
         return module
 

@@ -1,4 +1,4 @@
-"""torch.compile with its own backend. Its artifact is its own cache on disk, which later launches hit."""
+"""torch.compile with its own backends. Inductor's artifact is its own cache on disk, which later launches hit."""
 
 from __future__ import annotations
 
@@ -18,30 +18,37 @@ def compiler() -> str:
     return next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), "")
 
 
-class Inductor:
-    """`torch.compile(backend="inductor")`."""
+class TorchBackend:
+    """`torch.compile` with a backend that leads to no TensorRT."""
 
     stores_artifact = False
-    stores = "Inductor's own cache (TORCHINDUCTOR_CACHE_DIR), which later launches hit"
+
+    def __init__(self, backend: str, stores: str) -> None:
+        self.stores = stores
+        self._backend = backend
 
     def unavailable(self) -> str:
         """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
-        return "" if compiler() else "inductor needs a C++ compiler: install g++ or set CXX"
+        needs_one = self._backend == "inductor" and not compiler()
+        return "inductor needs a C++ compiler: install g++ or set CXX" if needs_one else ""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
         """Return the module."""
         return module
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
-        """Compile at the first call, and call a second time, when guards and caches are settled."""
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+        """Compile at the first call, and call a second time, when guards and caches are settled.
+
+        Modes that record CUDA graphs do so at the second or third.
+        """
         import torch
 
-        step("inductor compile")
+        step(f"{self._backend} compile")
         start = time.perf_counter()
         torch.compiler.reset()
-        compiled = torch.compile(prepared, backend="inductor")
-        compiled(*inputs)
-        compiled(*inputs)
+        compiled = torch.compile(prepared, backend=self._backend, mode=_mode(settings))
+        for _ in range(2 if _mode(settings) is None else 4):
+            compiled(*inputs)
         return CompiledModule(compiled, time.perf_counter() - start)
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
@@ -49,7 +56,13 @@ class Inductor:
 
     def load(self, folder: Path) -> CompiledModule:
         """Not used, as nothing is stored."""
-        raise NotImplementedError(f"inductor stores nothing in {folder}")
+        raise NotImplementedError(f"{self._backend} stores nothing in {folder}")
 
 
-FRONTEND: Frontend = Inductor()
+def _mode(settings: Settings) -> str | None:
+    return None if settings.mode == "default" else settings.mode
+
+
+FRONTEND: Frontend = TorchBackend(
+    "inductor", "Inductor's own cache (TORCHINDUCTOR_CACHE_DIR), which later launches hit"
+)

@@ -42,7 +42,7 @@ class Frontend(Protocol):
     def unavailable(self) -> str:
         """Return why this machine can't take it, in one line; empty when it can."""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
         """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:

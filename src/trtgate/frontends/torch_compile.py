@@ -21,7 +21,7 @@ class TorchCompile:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], step: Progress) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
         """Return the module."""
         return module
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..accelerator import NEEDS_GPU, Accelerator
+from ..accelerator import Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
 from . import measuring_ahead, prebuilding, reporting, reruns, suite_tests
@@ -66,9 +66,9 @@ class Hooks:
         try:
             cases = self._run.catalogue.select(self._run.options.selection)
             if "profile_gate" in metafunc.fixturenames:
-                ids = [case.id for case in cases if case.settings.uses_tensorrt and case.id in self._run.suite.cases]
+                ids = [case.id for case in cases if case.settings.partitions and case.id in self._run.suite.cases]
             elif "coverage_gate" in metafunc.fixturenames:
-                ids = [case.id for case in cases if case.settings.uses_tensorrt]
+                ids = [case.id for case in cases if case.settings.partitions]
             else:
                 ids = [case.id for case in cases if case.id in self._run.suite.cases]
         except TrtgateError as error:
@@ -106,11 +106,7 @@ class Hooks:
                 if reason:
                     item.add_marker(pytest.mark.skip(reason=reason))
                 continue
-            reason = self._skip_reason(self._run.suite.cases[case_id])
-            if reason:
-                self._run.skip_reasons[case_id] = reason
-                if not self._requires_gpu(case_id):
-                    item.add_marker(pytest.mark.skip(reason=reason))
+            self._mark_unavailable(item, self._run.suite.cases[case_id])
 
     def _check_cases(self) -> None:
         from .. import torch_trt
@@ -121,17 +117,24 @@ class Hooks:
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
             self._run.gate.accepted.update(accepted)
         for case in self._run.suite.cases.values():
-            torch_trt.check_options(case.id, case.settings.options)
+            torch_trt.check_options(case.id, case.settings)
 
     def _requires_gpu(self, case_id: str) -> bool:
         return "gpu" in self._run.options.require and not self._run.quarantine_of(case_id)
 
-    def _skip_reason(self, case: Case) -> str:
-        from .. import frontends
+    def _mark_unavailable(self, item: pytest.Item, case: Case) -> None:
+        """Let a test of what this machine can't take skip; what it lacks fails later where a GPU is required."""
+        from .. import availability
 
-        if case.settings.gpu_only and self._run.accelerator.kind != "gpu":
-            return NEEDS_GPU
-        return frontends.get(case.settings.frontend).unavailable()
+        lacking = availability.lacking(case.settings, self._run.accelerator)
+        reason = lacking or availability.refused(case.settings, self._run.accelerator)
+        if not reason:
+            return
+        self._run.skip_reasons[case.id] = reason
+        if lacking and self._requires_gpu(case.id):
+            self._run.required.add(case.id)
+        else:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
     def _why_no_coverage(self, case_id: str) -> str:
         from .. import torch_trt, zoo
@@ -206,7 +209,7 @@ class Hooks:
         case_id = _case_id(item)
         if case_id is None or _is_coverage(item):
             return
-        if case_id in self._run.skip_reasons and self._requires_gpu(case_id):
+        if case_id in self._run.required:
             pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
         if _is_latency(item):
             timer = item.stash[TIMER] = ReplayTimer()
@@ -216,14 +219,24 @@ class Hooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """Show what is wrong as one sentence, not as a traceback into this package; a quarantined case only skips."""
+        """Show what is wrong as one sentence, not as a traceback into this package.
+
+        A quarantined case only skips. One that is known to fail is an xfail, and fails when it does not.
+        """
         case_id = _case_id(pyfuncitem)
+        expected = None if case_id is None or _is_coverage(pyfuncitem) else self._run.expected_failure_of(case_id)
         try:
-            return (yield)
+            result = yield
         except TrtgateError as error:
             if case_id is None:
                 raise
             problem = str(error)
+        else:
+            if expected is not None:
+                pytest.fail(f"{case_id} passed, and is {expected}: take that out of the suite", pytrace=False)
+            return result
+        if expected is not None:
+            pytest.xfail(f"{expected}: {problem}")
         quarantine = self._run.quarantine_of(case_id)
         if quarantine is None:
             pytest.fail(problem, pytrace=False)

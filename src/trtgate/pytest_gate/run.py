@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .. import accelerator, quarantines
+from .. import accelerator, expected_failures, quarantines
 from ..accelerator import Accelerator
 from ..cases import Case, Suite
 from ..errors import TrtgateError
@@ -23,6 +23,7 @@ from .pytest_json import PytestJson
 if TYPE_CHECKING:
     from ..cards import Cards
     from ..coverage import Coverage
+    from ..expected_failures import ExpectedFailure
     from ..gate import Gate
     from ..prebuild import Prebuilt
     from ..quarantines import Quarantine
@@ -70,6 +71,8 @@ class GateRun:
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()
         self.skip_reasons: dict[str, str] = {}
+        self.required: set[str] = set()
+        """Those of them that fail, since what they lack was required."""
         self.coverage_of_builds: dict[str, Coverage] = {}
         self.baseline_problem = ""
         self.suite_problem = ""
@@ -138,6 +141,10 @@ class GateRun:
     def quarantine_of(self, case_id: str) -> Quarantine | None:
         """Return the case's quarantine while it is in force: it fails nothing."""
         return quarantines.in_force(self.catalogue.cases[case_id].settings.quarantine)
+
+    def expected_failure_of(self, case_id: str) -> ExpectedFailure | None:
+        """Return how the case is known to fail with what is installed here."""
+        return expected_failures.in_force(self.catalogue.cases[case_id].settings.expected_failure)
 
     @contextmanager
     def progress(self, case_id: str) -> Generator[Callable[[str], None]]:

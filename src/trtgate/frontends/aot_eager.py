@@ -1,0 +1,8 @@
+"""torch.compile up to the point where a backend would generate code: what tracing and functionalizing cost."""
+
+from __future__ import annotations
+
+from .inductor import TorchBackend
+from .protocol import Frontend
+
+FRONTEND: Frontend = TorchBackend("aot_eager", "nothing: every launch traces the module anew")

@@ -1,0 +1,8 @@
+"""`torch.jit.trace`, then `torch_tensorrt.ts.compile`."""
+
+from __future__ import annotations
+
+from .protocol import Frontend
+from .torchscript import TorchScript
+
+FRONTEND: Frontend = TorchScript("trace")

@@ -1,0 +1,96 @@
+"""Quantized modules through nvidia-modelopt (`pip install 'trtgate[quant]'`): calibrated, exported with Q and DQ."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from . import precisions, torch_trt
+from .errors import TrtgateError, one_line
+from .quantization_packages import unavailable
+
+CALIBRATION_BATCHES = 16
+"""How many inputs a module is calibrated on."""
+
+
+def import_modelopt() -> None:
+    """Import nvidia-modelopt, if it is there."""
+    if not unavailable():
+        with _quiet():
+            import modelopt.torch.quantization  # noqa: F401
+
+
+def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[Any, ...]]) -> torch.nn.Module:
+    """Quantize a module in place, its ranges calibrated on what it is fed; returns it.
+
+    Raises TrtgateError when nvidia-modelopt can't, and for ranges that are not positive, finite numbers.
+    """
+    reason = unavailable()
+    if reason:
+        raise TrtgateError(reason)
+
+    def feed(calibrated: torch.nn.Module) -> None:
+        with torch.no_grad():
+            for inputs in batches:
+                calibrated(*inputs)
+
+    try:
+        with _quiet():
+            import modelopt.torch.quantization as mtq
+
+            quantized = mtq.quantize(module, getattr(mtq, precisions.ALL[precision].quantized), feed)
+    except Exception as error:
+        raise TrtgateError(f"nvidia-modelopt could not quantize it to {precision}: {one_line(error)}") from error
+    for name, range_ in quantized.named_buffers():
+        if name.endswith("_amax") and not bool((torch.isfinite(range_) & (range_ > 0)).all()):
+            raise TrtgateError(
+                f"calibration to {precision} gave no usable range for {name.removesuffix('._amax')}: its values are "
+                "zero, NaN or infinite; calibrate on other inputs (`samples` of the model)"
+            )
+    return quantized
+
+
+def counted(module: torch.nn.Module) -> int:
+    """Return how many quantizers of a module are on."""
+    return sum(
+        bool(getattr(child, "is_enabled", False)) for child in module.modules() if "Quantizer" in type(child).__name__
+    )
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Within: `torch.export` sees quantizers as operators, on a CPU too, where nvidia-modelopt would compute them."""
+    from modelopt.torch.quantization import tensor_quant
+    from modelopt.torch.quantization.utils import export_torch_mode
+
+    def as_operator(
+        inputs: Any, amax: Any, num_bits: int = 8, unsigned: bool = False, narrow_range: bool = True
+    ) -> torch.Tensor:
+        return tensor_quant.quantize_op(
+            inputs, amax, num_bits=num_bits, exponent_bits=0, unsigned=unsigned, narrow_range=narrow_range
+        )
+
+    with export_torch_mode(), torch_trt.replaced(tensor_quant, "_tensor_quant", as_operator):
+        yield
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Within: weights that are folded are quantized by PyTorch, not by an extension that nvcc would have to build."""
+    from modelopt.torch.quantization import tensor_quant
+
+    with torch_trt.replaced(tensor_quant, "fake_quant_impl", tensor_quant._tensor_quant):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within: what it prints and warns of is kept back."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,140 @@
+"""Quantized cases on a machine without a GPU: calibrated, exported with Q and DQ, taken by TensorRT's converters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from trtgate import availability, building, exporting, quantization, samples, torch_trt
+from trtgate.accelerator import Accelerator
+from trtgate.cases import Case, Model, Settings
+from trtgate.coverage import Coverage
+from trtgate.errors import TrtgateError
+from trtgate.quantization_packages import unavailable
+
+needs_modelopt = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "installed")
+H100 = Accelerator(kind="gpu", name="H100", memory_bytes=80 << 30, capability=(9, 0))
+A100 = Accelerator(kind="gpu", name="A100", memory_bytes=80 << 30, capability=(8, 0))
+
+
+def small(batch: int) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 144, 10)]
+    return nn.Sequential(*layers).eval(), torch.randn(batch, 3, 16, 16)
+
+
+def case_of(precision: str, factory: Any = small, **more: Any) -> Case:
+    return Case(Model("small", factory, (), **more), Settings(frontend="dynamo", precision=precision, batch=2))
+
+
+@needs_modelopt
+@pytest.mark.parametrize(("precision", "quantizers"), [("int8", 6), ("int8_weights", 3), ("fp8", 6)])
+def test_a_quantized_module_computes_nearly_the_same_and_says_where_it_rounds(precision: str, quantizers: int) -> None:
+    case = case_of(precision)
+    module, inputs = small(2)
+    wanted = module(inputs)
+    quantized = building.quantized(case, module, (inputs,), batches=2)
+    got = quantized(inputs)
+    error = float((got - wanted).norm() / wanted.norm())
+    assert 1e-4 < error < 0.1  # it rounds, and no more than that
+    with quantization.exporting():
+        program = exporting.export(quantized, (inputs,), case.settings)
+    assert sum("quantize_op" in str(node.target) for node in program.graph.nodes) == quantizers
+
+
+@needs_modelopt
+@pytest.mark.skipif(bool(torch_trt.unavailable()), reason="needs torch_tensorrt")
+def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
+    found = in_a_fresh_process("int8")  # where nothing imported torch_tensorrt before nvidia-modelopt
+    assert (found.in_pytorch, len(found.engines)) == (0, 1)
+    assert found.engines[0].operators["tensorrt.quantize_op.default"] == 6
+
+
+def in_a_fresh_process(precision: str) -> Coverage:
+    code = (
+        "import msgspec, test_quantization as t; from trtgate import dry_run, zoo; t.case_of('fp16')\n"
+        f"case = t.case_of({precision!r}); dry_run.ask(t.case_of('fp16'))\n"
+        "print(msgspec.json.encode(dry_run.ask(case)).decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Coverage)
+
+
+@needs_modelopt
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_ranges_that_are_none_are_refused(value: float) -> None:
+    def empty(count: int, seed: int) -> Iterator[torch.Tensor]:
+        for _ in range(count):
+            yield torch.full((1, 3, 16, 16), value)
+
+    module, inputs = small(2)
+    with pytest.raises(
+        TrtgateError, match=r"no usable range for .*quantizer.*calibrate on other inputs|could not quantize"
+    ):
+        building.quantized(case_of("int8", samples=empty), module, (inputs,), batches=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "card", "reason"),
+    [
+        (Settings(frontend="dynamo", precision="fp8"), A100, "fp8 needs compute capability 8.9, A100 has 8.0"),
+        (Settings(frontend="dynamo", precision="int8"), H100, "rtx 2.11.0 takes no int8 activations"),
+        (Settings(frontend="dynamo", precision="fp16"), H100, ""),
+    ],
+)
+def test_what_a_card_or_a_version_refuses_is_known(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, card: Accelerator, reason: str
+) -> None:
+    monkeypatch.setattr(torch_trt, "flavour", lambda: "rtx")
+    monkeypatch.setattr(torch_trt, "version", lambda: "2.11.0")
+    said = availability.refused(settings, card)
+    assert said == reason or reason.split()[-1] in said
+    monkeypatch.setattr(torch_trt, "version", lambda: "2.13.0")
+    assert availability.refused(Settings(frontend="dynamo", precision="int8"), H100) == ""
+
+
+# Samples
+
+
+def test_drawn_inputs_are_seeded_and_like_the_example() -> None:
+    example = (torch.zeros(2, 3, dtype=torch.float16), torch.arange(4))
+    once, again, others = (list(samples.of(case_of("fp16").model, example, 3, seed=seed)) for seed in (1, 1, 2))
+    assert [value.dtype for value in once[0]] == [torch.float16, torch.int64]
+    assert torch.equal(once[2][0], again[2][0])
+    assert not torch.equal(once[0][0], once[1][0])
+    assert not torch.equal(once[0][0], others[0][0])
+    assert torch.equal(once[0][1], example[1])
+
+
+def test_a_models_own_samples_are_put_together_to_batches() -> None:
+    def counting(count: int, seed: int) -> Iterator[torch.Tensor]:
+        for number in range(count):
+            yield torch.full((1, 2), number + 100.0 * seed)
+
+    model = case_of("fp16", samples=counting).model
+    found = list(samples.of(model, (torch.zeros(2, 2),), 2, seed=1))
+    assert [value[0][:, 0].tolist() for value in found] == [[100.0, 101.0], [102.0, 103.0]]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (lambda count, seed: iter([torch.zeros(1, 2)]), "4 samples were asked for, and 1 came"),
+        (lambda count, seed: iter([torch.zeros(1, 3)] * count), "shapes"),
+        (lambda count: iter([]), "its samples raised TypeError"),
+    ],
+)
+def test_samples_that_are_none_are_named(given: Any, problem: str) -> None:
+    with pytest.raises(TrtgateError, match=problem):
+        list(samples.of(case_of("fp16", samples=given).model, (torch.zeros(2, 2),), 2, seed=1))
