@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import trtgate
+from trtgate.conditioning import condition
 
 SEED = 20240229
-RESIDUAL_SCALE = 0.2
 
 MATRIX = (
     # On any machine
@@ -32,31 +32,8 @@ def torchvision_model(name: str, batch: int) -> tuple[Any, Any]:
 
     torch.manual_seed(SEED)
     module = getattr(torchvision.models, name)(weights=None)
-    condition(module)
+    condition(module, torch.randn(2, 3, 224, 224))
     return module.eval(), torch.randn(batch, 3, 224, 224)
-
-
-def condition(module: Any) -> None:
-    """Give random weights the activations of a trained network, so that outputs can be compared.
-
-    As they are, mobilenet_v3_large's output is 1e-10, lost in fp16; vit_b_16's head is zero; and resnet50's residual
-    branches, as loud as what they are added to, amplify fp16's rounding to 2 % of the output. So batch norms learn
-    their statistics from two random images, an empty head is filled, and residual branches are turned down.
-    """
-    import torch
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = 1.0
-            if isinstance(layer, BasicBlock | Bottleneck):
-                last = layer.bn3 if isinstance(layer, Bottleneck) else layer.bn2
-                last.weight.fill_(RESIDUAL_SCALE)
-            if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
-                torch.nn.init.trunc_normal_(layer.weight, std=0.02)
-        if any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules()):
-            module.train()(torch.randn(2, 3, 224, 224))
 
 
 MODELS = [trtgate.Model(name, partial(torchvision_model, name), MATRIX) for name in TORCHVISION]

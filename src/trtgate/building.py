@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from . import accuracy, frontends, precisions, torch_trt
+from . import accuracy, frontends, precisions, torch_trt, weights
 from .cases import Case, Settings
 from .errors import TrtgateError, one_line
 from .frontends import CompiledModule
@@ -63,6 +63,8 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
         raise TrtgateError(
             f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
         )
+    if case.model.weights is not None:
+        weights.load_into(module, case.model.weights, f"model {case.model.name!r}")
     dtype = dtype_of(case)
     moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
     return module.eval().requires_grad_(False).to(device, dtype), moved

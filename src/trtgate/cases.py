@@ -20,17 +20,16 @@ from .precisions import QUANTIZED
 from .quarantines import Quarantine
 from .settings import (
     DEFAULT_MIN_BLOCK_SIZE,
-    DYNAMO_FRONTENDS,
     FRONTENDS,
     INDUCTOR_MODES,
     PRECISIONS,
     QUANTIZABLE_FRONTENDS,
     RUNTIMES,
     TENSORRT_FRONTENDS,
-    TORCHSCRIPT_FRONTENDS,
     VERBOSITIES,
     OptionValue,
     Settings,
+    fitting,
     one_of,
 )
 
@@ -48,7 +47,9 @@ class Model:
     Calling it calls the factory. `limits` are largest tolerated changes per metric, as `Settings` has them, whose win.
     `samples(count, seed)` yields that many different inputs of the kind that the model is meant for, each shaped as the
     factory's at batch 1, others for another seed: quantization is calibrated on them, accuracy asked of them. Without
-    it they are drawn from the normal distribution, seeded.
+    it they are drawn from the normal distribution, seeded. `weights` is a safetensors file with the state dict that
+    the module gets; without it, it keeps what its factory gave it, and `weights_said` tells in a few words what that is
+    wherever accuracy is shown.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Model:
         *,
         limits: Mapping[str, float | str] | None = None,
         samples: Callable[..., Any] | None = None,
+        weights: str | None = None,
+        weights_said: str = "random weights",
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
             raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
@@ -66,6 +69,8 @@ class Model:
         self.factory = factory
         self.takes_batch = _takes_batch(factory)
         self.samples = samples
+        self.weights = weights
+        self.weights_said = weights_said
         self.settings = tuple(settings)
         self.limits = checked_limits(limits or {}, f"model {name!r}, limits")
         for settings_ in self.settings:
@@ -123,41 +128,25 @@ def grid(
     `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`, quantized precisions for those that take them if one
     of them is given. Raises TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
     """
-    frontends, precisions, executed = tuple(frontends), tuple(precisions), tuple(torch_executed_ops)
-    block_sizes, modes, runtimes, cudagraphs = tuple(min_block_sizes), tuple(modes), tuple(runtimes), tuple(cudagraphs)
-    fractions = checked_limits(limits or {}, "limits of a grid")
-    found = []
-    for frontend, precision, batch in product(frontends, precisions, batches):
-        quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
+    frontends = tuple(frontends)
+    fixed = {
+        "dynamic_batch": dynamic_batch, "torch_executed_ops": tuple(torch_executed_ops), "options": dict(options or {}),
+        "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
+        "limits": checked_limits(limits or {}, "limits of a grid"), "expected_failure": expected_failure,
+    }  # fmt: skip
+    quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
+    found: dict[str, Settings] = {}
+    for frontend, precision, batch, block_size, mode, runtime, graphs in product(
+        frontends, precisions, batches, min_block_sizes, modes, runtimes, cudagraphs
+    ):
         if precision in QUANTIZED and quantizable and frontend not in quantizable:
             continue
-        tensorrt, partitions = frontend in TENSORRT_FRONTENDS, frontend in DYNAMO_FRONTENDS
-        for block_size, mode, runtime, graphs in product(
-            block_sizes if tensorrt else (None,),
-            modes if frontend == "inductor" else INDUCTOR_MODES[:1],
-            runtimes if partitions else RUNTIMES[:1],
-            cudagraphs if partitions else (False,),
-        ):
-            found.append(
-                Settings(
-                    frontend=frontend,
-                    precision=precision,
-                    batch=batch,
-                    dynamic_batch=dynamic_batch if partitions or frontend in TORCHSCRIPT_FRONTENDS else None,
-                    min_block_size=block_size,
-                    torch_executed_ops=executed if tensorrt else (),
-                    options=dict(options or {}) if tensorrt else {},
-                    mode=mode,
-                    runtime=runtime,
-                    cudagraphs=graphs,
-                    profiling_verbosity=profiling_verbosity if partitions else VERBOSITIES[-1],
-                    needs_gpu=needs_gpu,
-                    limits=fractions,
-                    quarantine=quarantine,
-                    expected_failure=expected_failure,
-                )
-            )
-    return tuple(found)
+        settings = fitting(
+            frontend, precision=precision, batch=batch, min_block_size=block_size, mode=mode, runtime=runtime,
+            cudagraphs=graphs, **fixed,
+        )  # fmt: skip
+        found.setdefault(settings.suffix, settings)
+    return tuple(found.values())
 
 
 def model(
@@ -170,19 +159,22 @@ def model(
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     limits: Mapping[str, float | str] | None = None,
     samples: Callable[..., Any] | None = None,
+    weights_said: str = "random weights",
     **more: Any,
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
 
     The factory returns `(module in eval mode, example inputs)`. One with a parameter `batch` is called with
     each of `batches` (1 by default); one without is used as it is. Seed what is random: every launch calls it.
-    `samples` is the model's, `more` are further keywords of `grid`.
+    `samples` and `weights_said` are the model's, `more` are further keywords of `grid`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
         wanted: Iterable[int | None] = batches or ((1,) if _takes_batch(function) else (None,))
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
-        return Model(name or function.__name__, function, settings, limits=limits, samples=samples)
+        return Model(
+            name or function.__name__, function, settings, limits=limits, samples=samples, weights_said=weights_said
+        )
 
     return wrap if factory is None else wrap(factory)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .agreement_record import Agreement
 from .artifact_cache import CacheRequest
 from .coverage import Coverage
 from .profiles.record import Profile
@@ -36,6 +37,8 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     folder: str
     cache: CacheRequest | None = None
     builders: int = 1
+    agreement_inputs: int = 0
+    """Over how many inputs its accuracy is asked; 0 for not at all."""
 
 
 class Load(msgspec.Struct, tag=True, kw_only=True):
@@ -90,6 +93,7 @@ class BuiltReply(msgspec.Struct, tag=True):
     stored: bool
     coverage: Coverage | None = None
     notes: list[str] = []
+    agreement: Agreement | None = None
 
 
 class UnloadedReply(msgspec.Struct, tag=True, kw_only=True):

@@ -19,9 +19,9 @@ CALIBRATION_BATCHES = 16
 
 
 def import_modelopt() -> None:
-    """Import nvidia-modelopt, if it is there."""
+    """Import nvidia-modelopt, if it is there; what is wrong with it is for who quantizes to say."""
     if not unavailable():
-        with _quiet():
+        with _quiet(), contextlib.suppress(Exception):
             import modelopt.torch.quantization  # noqa: F401
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -140,15 +141,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         if self.min_block_size is not None and self.min_block_size < 1:
             raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
-        for wanted, field, frontends in (
-            (self.mode != INDUCTOR_MODES[0], "mode", frozenset({"inductor"})),
-            (bool(self.runtime), "runtime", DYNAMO_FRONTENDS),
-            (self.cudagraphs, "cudagraphs", DYNAMO_FRONTENDS),
-            (self.dynamic_batch is not None, "dynamic_batch", DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS),
-            (self.precision in precisions.QUANTIZED, f"precision {self.precision}", QUANTIZABLE_FRONTENDS),
-        ):
-            if wanted and name not in frontends:
-                raise TrtgateError(f"frontend {name!r} takes no {field}; that is for {', '.join(sorted(frontends))}")
+        for wanted, field in (
+            (self.mode != INDUCTOR_MODES[0], "mode"), (bool(self.runtime), "runtime"), (self.cudagraphs, "cudagraphs"),
+            (self.dynamic_batch is not None, "dynamic_batch"),
+        ):  # fmt: skip
+            if wanted and name not in FIELDS_OF[field]:
+                raise TrtgateError(
+                    f"frontend {name!r} takes no {field}; that is for {', '.join(sorted(FIELDS_OF[field]))}"
+                )
+        if self.precision in precisions.QUANTIZED and name not in QUANTIZABLE_FRONTENDS:
+            raise TrtgateError(
+                f"frontend {name!r} takes no precision {self.precision}; that is for "
+                f"{', '.join(sorted(QUANTIZABLE_FRONTENDS))}"
+            )
         for option in self.options:
             if option in OWN_FIELDS:
                 field = OWN_FIELDS[option]
@@ -195,6 +200,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.profiling_verbosity != VERBOSITIES[-1]:
             parts.append(f"verbosity={self.profiling_verbosity}")
         return "-".join(parts)
+
+
+FIELDS_OF = {
+    "min_block_size": TENSORRT_FRONTENDS, "torch_executed_ops": TENSORRT_FRONTENDS, "options": TENSORRT_FRONTENDS,
+    "mode": frozenset({"inductor"}), "runtime": DYNAMO_FRONTENDS, "cudagraphs": DYNAMO_FRONTENDS,
+    "profiling_verbosity": DYNAMO_FRONTENDS, "dynamic_batch": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
+}  # fmt: skip
+"""Fields that not every frontend takes → those that do."""
+
+
+def fitting(frontend: str, **fields: Any) -> Settings:
+    """Return settings of a frontend without the fields that it does not take. Raises TrtgateError as they do."""
+    taken = {name: value for name, value in fields.items() if frontend in FIELDS_OF.get(name, FRONTENDS)}
+    return Settings(frontend=frontend, **taken)
 
 
 def one_of(what: str, value: str, known: Iterable[str]) -> None:

@@ -12,19 +12,30 @@ from types import ModuleType
 
 import msgspec
 
-from .cases import Model, Suite, model
+from .cases import Model, Settings, Suite, model
 from .errors import TrtgateError
+
+
+class Added(msgspec.Struct, frozen=True):
+    """Settings that a model gets beside its own."""
+
+    model: str
+    settings: Settings
 
 
 class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where a suite comes from, so that another process can load the same: plain data.
 
-    `suite` is a path to a file or a dotted module name; `factories` are `package.module:factory`.
+    `suite` is a path to a file or a dotted module name; `factories` are `package.module:factory`; `zoo` are names of
+    the zoo, with weights that are seeded and compute something; `weights` are files, by model.
     """
 
     root: str
     suite: str | None = None
     factories: tuple[str, ...] = ()
+    zoo: tuple[str, ...] = ()
+    added: tuple[Added, ...] = ()
+    weights: dict[str, str] = {}
 
     def suite_file(self) -> Path | None:
         """Return the file of the suite, without importing it; None when there is none or it can't be found."""
@@ -47,7 +58,22 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
             if not models:
                 raise TrtgateError(f"suite {self.suite!r} defines no model: put @trtgate.model on a factory")
         models += [self._named(name) for name in self.factories]
-        return Suite(models)
+        if self.zoo:
+            from . import zoo
+
+            models += [model for model in zoo.models(conditioned=True) if model.name in self.zoo]
+        return Suite([self._completed(model) for model in models])
+
+    def _completed(self, model: Model) -> Model:
+        own = {settings.suffix for settings in model.settings}
+        added = [one.settings for one in self.added if one.model == model.name and one.settings.suffix not in own]
+        weights = self.weights.get(model.name, model.weights)
+        if not added and weights == model.weights:
+            return model
+        return Model(
+            model.name, model.factory, [*model.settings, *added], limits=model.limits, samples=model.samples,
+            weights=weights, weights_said=model.weights_said,
+        )  # fmt: skip
 
     def _named(self, name: str) -> Model:
         module_name, colon, attribute = name.partition(":")

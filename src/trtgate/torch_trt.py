@@ -269,9 +269,7 @@ def cudagraphs(module: Any, *, on: bool) -> Any:
     return torch_tensorrt.runtime.enable_cudagraphs(module).__enter__()
 
 
-def torch_compile(
-    module: torch.nn.Module, options: Mapping[str, Any], compiled: list[torch.nn.Module]
-) -> Callable[..., Any]:
+def torch_compile(module: torch.nn.Module, settings: Settings, compiled: list[torch.nn.Module]) -> Callable[..., Any]:
     """Return `torch.compile(module)` with Torch-TensorRT's backend; what it makes of each graph is added to `compiled`.
 
     A graph that fails to build raises: upstream's default is to run it in PyTorch, with a warning.
@@ -281,14 +279,14 @@ def torch_compile(
     imported()
     from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
 
-    wanted = {**options, "pass_through_build_failures": True}
+    wanted = {**options_of(settings), "pass_through_build_failures": True}
 
     def backend(gm: Any, inputs: Any) -> Any:
         made = torch_tensorrt_backend(gm, inputs, options=wanted)
         compiled.append(made)
         return made
 
-    return torch.compile(module, backend=backend, dynamic=False)
+    return torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)
 
 
 def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:

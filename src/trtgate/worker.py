@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import moved_tree, protocol
+from .agreement_record import Agreement
 from .errors import TrtgateError, one_line
 from .records import Loaded, Turn
 
@@ -85,10 +86,18 @@ class Worker:
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders
         )
         self._check_origin()
-        reply = protocol.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes)
+        agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
+        reply = protocol.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes, agreement)
         del obtained
         self.unload()
         return reply
+
+    def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
+        if not inputs:
+            return None
+        from . import agreement
+
+        return agreement.ask(case, inference, self._device, inputs)
 
     def profile(self, request: protocol.RecordProfile) -> protocol.ProfileReply:
         """Build a case and profile it. Raises TrtgateError when it can't be built, or has no parts to profile."""

@@ -35,17 +35,37 @@ TRANSFORMERS = {"bert": "Bert", "distilbert": "DistilBert", "gpt2": "GPT2"}
 
 PRECISIONS = ("fp16", "fp32")
 IMAGE = (3, 224, 224)
+SEED = 20240229
 TOKENS = 128
 
 
-def models() -> list[Model]:
-    """Return the zoo: torchvision's classification and segmentation models, and some of timm and transformers."""
+def models(*, conditioned: bool = False) -> list[Model]:
+    """Return the zoo: torchvision's classification and segmentation models, and some of timm and transformers.
+
+    `conditioned` ones are to be run: their weights are seeded and compute something, their inputs are noise.
+    """
     factories: dict[str, Callable[..., Any]] = {name: partial(_torchvision, name) for name in CLASSIFICATION}
     factories |= {name: partial(_segmentation, name) for name in SEGMENTATION}
     factories |= {f"timm.{name}": partial(_timm, name) for name in TIMM}
     factories |= {f"transformers.{name}": partial(_transformers, name) for name in TRANSFORMERS}
     settings = grid(["dynamo"], PRECISIONS, [1])
-    return [Model(name, factory, settings) for name, factory in factories.items()]
+    wrapped = (
+        {name: partial(_conditioned, factory) for name, factory in factories.items()} if conditioned else factories
+    )
+    return [Model(name, factory, settings) for name, factory in wrapped.items()]
+
+
+def _conditioned(factory: Callable[..., Any], batch: int) -> tuple[Any, Any]:
+    import torch
+
+    from .conditioning import condition
+
+    torch.manual_seed(SEED)
+    module, inputs = factory(batch)
+    if inputs.is_floating_point():
+        condition(module, torch.randn(2, *inputs.shape[1:]))
+        inputs = torch.randn(inputs.shape)
+    return module, inputs
 
 
 def unavailable(name: str) -> str:

@@ -17,6 +17,15 @@ import trtgate
 IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
 
 
+class Big(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(1 << 30, dtype=torch.float16))
+
+    def forward(self, x):
+        return x + self.weight[:1]
+
+
 class Hungry(torch.nn.Module):
     def __init__(self, size_bytes):
         super().__init__()
@@ -38,7 +47,7 @@ def {name}(batch):
     return torch.nn.Sequential(*layers).eval(), torch.randn(batch, 8192)
 """
 INI = "[pytest]\ntrtgate_suite = suite.py\n"
-BIG = "return torch.nn.Linear(32768, 32768).eval(), torch.randn(batch, 32768)"  # 2 GiB at fp16
+BIG = "return Big().eval(), torch.randn(batch, 64)"  # 2 GiB
 SMALL = "return torch.nn.Linear(64, 64).eval(), torch.randn(batch, 64)"
 LOG = """
 import json
@@ -81,7 +90,7 @@ def test_a_case_without_enough_memory_fails_alone(gate_run: Run, tmp_path: Path)
         "before": SMALL,
         "while_built": "return Hungry(1 << 40).eval(), torch.randn(batch, 64)",
         "while_measured": "return Hungry(1 << 40 if IN_WORKER else 64).eval(), torch.randn(batch, 64)",
-        "weights": "return torch.nn.Linear(1 << 20, 1 << 20, device='meta').to_empty(device='cuda'), "
+        "weights": "return torch.nn.Linear(1 << 20, 1 << 20, device='meta').half().to_empty(device='cuda'), "
         "torch.randn(batch, 1 << 20)",
         "after": SMALL,
     }
