@@ -60,7 +60,7 @@ def _compared(case: Case, count: int, wanted: list[list[torch.Tensor]], got: lis
         source=samples.described(case.model),
         weights=case.model.weights or case.model.weights_said,
         relative_l2=float((a - b).norm()) / norm_a if norm_a else math.inf,
-        cosine=float(torch.dot(a, b)) / (norm_a * norm_b) if norm_a and norm_b else 0.0,
+        cosine=min(1.0, float(torch.dot(a, b)) / (norm_a * norm_b)) if norm_a and norm_b else 0.0,
         max_error=float((a - b).abs().max()),
         top1=top1,
         top5=top5,

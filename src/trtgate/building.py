@@ -252,11 +252,10 @@ def figures(inference: Inference, output_error: float, builders: int = 1) -> Bui
 
 def save(case: Case, inference: Inference, folder: Path) -> bool:
     """Store what a worker needs to load the case; returns False when the frontend stores nothing."""
-    frontend = frontends.get(case.settings.frontend)
-    if not frontend.stores_artifact:
+    if not frontends.stores(case.settings):
         return False
     with quiet_upstream():
-        frontend.save(inference.compiled, inference.inputs, folder)
+        frontends.get(case.settings.frontend).save(inference.compiled, inference.inputs, folder)
     save_inputs(inference.inputs, folder)
     return True
 

@@ -16,8 +16,8 @@ from .errors import TrtgateError
 if TYPE_CHECKING:
     from .doctor import Facts, Report
 
-BROKEN, USAGE_ERROR = 1, 4
-"""Exit codes: as pytest's for failed tests and for usage errors."""
+BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
+"""Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
 
 GIB = 1 << 30
 
@@ -268,6 +268,58 @@ def selfcheck(
     save(found)
     if json is not None:
         _print([f"written: {json}"])
+
+
+@app.command()
+def sweep(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Of the suite or the zoo, or package.module:factory.")
+    ],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B", help="min_block_size=1,5,recommended, optimization_level=0..5, frontend=…"),
+    ] = None,
+    default: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Of the default: frontend=dynamo precision=fp16 batch=1."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL=FILE", help="A state dict, as safetensors; else the factory's.")
+    ] = None,
+    launches: Annotated[int, typer.Option(min=1, help="Processes that measure every point.")] = 3,
+    builders: Annotated[int, typer.Option(min=1, help="Builds at once; above 1, build seconds say little.")] = 1,
+    inputs: Annotated[int, typer.Option(min=0, help="Over how many accuracy is asked; 0: not at all.")] = 64,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither take from the artifact cache nor add.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier sweep here measured.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line a point.")] = None,
+) -> None:
+    """Build, check and measure a model under many settings, interleaved, and say which differences are real.
+
+    The first point is the default (--set), the others are all combinations of --vary. An interrupted sweep goes on
+    where it was when the same is asked again.
+    """
+    from . import sweep_commands as commands
+    from .artifact_cache import CacheRequest, default_folder
+    from .report.terminal import describe
+    from .sweep_table import lines
+
+    request = commands.Request(
+        models=tuple(models), vary=tuple(vary or ()), base=commands.base_of(default or []),
+        weights=commands.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
+        timeout_s=timeout, cache=None if no_cache else CacheRequest(folder=str(default_folder())), fresh=fresh,
+    )  # fmt: skip
+    try:
+        with _progress() as step:
+            found = commands.run(request, Path.cwd() / ".trtgate", step)
+    except KeyboardInterrupt:
+        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    _print([describe(found.accelerator), "", *lines(found)])
+    commands.save(found, json, csv)
+    if found.failed:
+        raise typer.Exit(BROKEN)
 
 
 @app.command()

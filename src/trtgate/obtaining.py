@@ -94,7 +94,7 @@ def _taken(
 
 
 def _is_cached(case: Case) -> bool:
-    return frontends.get(case.settings.frontend).stores_artifact
+    return frontends.stores(case.settings)
 
 
 def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:

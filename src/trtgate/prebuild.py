@@ -11,6 +11,7 @@ import msgspec
 
 from . import protocol
 from .accelerator import GIB, Accelerator
+from .agreement_record import Agreement
 from .artifact_cache import CacheRequest
 from .coverage import Coverage
 from .errors import TrtgateError, one_line
@@ -32,6 +33,7 @@ class Prebuilt(msgspec.Struct, kw_only=True):
     artifact: Path | None = None
     """Its folder; None where the frontend stores nothing."""
     coverage: Coverage | None = None
+    agreement: Agreement | None = None
     notes: list[str] = []
     problem: str = ""
 
@@ -49,6 +51,8 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         Where the builders' logs go.
     timeout_s
         The longest that one case may take.
+    agreement_inputs
+        Over how many inputs the accuracy of each case is asked; 0 for not at all.
 
     """
 
@@ -59,6 +63,7 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     folder_for: Callable[[str], Path]
     logs: Path
     timeout_s: float
+    agreement_inputs: int = 0
 
     def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
         """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
@@ -134,7 +139,10 @@ class _Builder(threading.Thread):
             log = work.logs / f"builder-{self._number}.log"
             self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log)
         self._worker.greet(work.timeout_s)
-        request = protocol.BuildCase(case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count)
+        request = protocol.BuildCase(
+            case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
+            agreement_inputs=work.agreement_inputs,
+        )  # fmt: skip
         with device_turn(self._accelerator.lock_name, work.timeout_s, self._waiting, shared=True):
             reply = self._worker.ask(request, protocol.BuiltReply, work.timeout_s, f"{case_id}: building")
         return Prebuilt(
@@ -142,6 +150,7 @@ class _Builder(threading.Thread):
             build=reply.build,
             artifact=folder if reply.stored else None,
             coverage=reply.coverage,
+            agreement=reply.agreement,
             notes=reply.notes,
         )
 

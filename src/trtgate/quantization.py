@@ -43,7 +43,8 @@ def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[An
         with _quiet():
             import modelopt.torch.quantization as mtq
 
-            quantized = mtq.quantize(module, getattr(mtq, precisions.ALL[precision].quantized), feed)
+            with compiling():
+                quantized = mtq.quantize(module, getattr(mtq, precisions.ALL[precision].quantized), feed)
     except Exception as error:
         raise TrtgateError(f"nvidia-modelopt could not quantize it to {precision}: {one_line(error)}") from error
     for name, range_ in quantized.named_buffers():
@@ -81,10 +82,15 @@ def exporting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Within: weights that are folded are quantized by PyTorch, not by an extension that nvcc would have to build."""
+    """Within: what is quantized is so by PyTorch, not by extensions that nvcc would have to build for a minute."""
     from modelopt.torch.quantization import tensor_quant
 
-    with torch_trt.replaced(tensor_quant, "fake_quant_impl", tensor_quant._tensor_quant):
+    with contextlib.ExitStack() as stack:
+        for name, value in (
+            ("fake_quant_impl", tensor_quant._tensor_quant),
+            ("get_cuda_ext_fp8", lambda *_arguments, **_keywords: None),
+        ):
+            stack.enter_context(torch_trt.replaced(tensor_quant, name, value))
         yield
 
 

@@ -130,13 +130,18 @@ def check_options(case_id: str, settings: Settings) -> None:
             hint = f"did you mean {close[0]!r}?" if close else f"see {where}"
             raise TrtgateError(f"case {case_id}: unknown compile option {name!r}; {hint}")
         wanted = known[name]
-        plain = [kind for kind in PLAIN_TYPES if re.search(rf"\b{kind}\b", wanted)]
+        plain = plain_types(wanted)
         if not plain:
             raise TrtgateError(
                 f"case {case_id}: compile option {name!r} is a {wanted}, and a suite holds numbers and texts"
             )
         if not any(_is_a(value, kind) for kind in plain):
             raise TrtgateError(f"case {case_id}: compile option {name}={value!r} must be a {' or '.join(plain)}")
+
+
+def plain_types(annotation: str) -> list[str]:
+    """Return which of PLAIN_TYPES an option's type takes, such as bool and str of `Union[bool, str]`."""
+    return [kind for kind in PLAIN_TYPES if re.search(rf"\b{kind}\b", annotation)]
 
 
 def _is_a(value: object, kind: str) -> bool:
@@ -228,11 +233,24 @@ def load_torchscript(file: Path) -> Any:
 
 def torchscript_engine_bytes(module: Any) -> list[int]:
     """Return the serialized size of every engine of a TorchScript module, in bytes."""
-    import torch
-
-    index = int(torch.ops.tensorrt.ENGINE_IDX())
     kept = (getattr(module, node.s("name")) for node in _attributes(module.graph))
-    return [len(base64.b64decode(engine.__getstate__()[index])) for engine in kept]
+    return [max(map(_decoded_bytes, _texts(engine.__getstate__()))) for engine in kept]
+
+
+def _texts(state: Any) -> Iterator[str | bytes]:
+    """Return all texts of an engine's state, however they are nested; the longest is the serialized engine."""
+    if isinstance(state, str | bytes):
+        yield state
+    elif isinstance(state, list | tuple):
+        for part in state:
+            yield from _texts(part)
+
+
+def _decoded_bytes(text: str | bytes) -> int:
+    try:
+        return len(base64.b64decode(text, validate=True))
+    except ValueError:
+        return len(text)
 
 
 def _attributes(graph: Any) -> Iterator[Any]:

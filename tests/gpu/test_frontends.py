@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate import Case, Model, Settings, availability, building, frontends
+from trtgate import Case, Model, Settings, availability, building, frontends, torch_trt
 from trtgate.accelerator import detect
 from trtgate.cases import PRECISIONS
 from trtgate.errors import TrtgateError
@@ -61,6 +61,14 @@ CASES = [
 ]
 
 
+KNOWN_TO_FAIL = {
+    "ts_trace-fp16-b2-mbs5": "TensorRT-RTX returns NaN",
+    "ts_script-fp16-b2-mbs5": "TensorRT-RTX returns NaN",
+    "dynamo-fp16-b2-dyn1..4..8-mbs5": "below the optimal size, the output is wrong (relative L2 0.92)",
+    "torch_compile-fp16-b2-dyn1..4..8-mbs5": "the backend fails: 'GetItemSource' object has no attribute 'local_name'",
+}
+
+
 def latency_us(inference: building.Inference) -> tuple[str, float]:
     clock, captures, *_ = device_latency(
         inference, Spin(), random.Random(0), loop.ON_GPU, GpuMonitor(detect().uuid).watch
@@ -80,7 +88,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
         inference, build = building.checked(case, "cuda", lambda _step: None)
     except TrtgateError as error:
         print(f"{case.settings.suffix}: {error}")
-        if case.settings.frontend in ("ts_trace", "ts_script"):
+        if case.settings.suffix in KNOWN_TO_FAIL and torch_trt.release() == "rtx-2.11.0":
             pytest.xfail(str(error))
         raise
     clock, us = latency_us(inference)
@@ -94,7 +102,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
         assert build.engine_bytes > 0
     tmp_path.chmod(0o700)
     if not building.save(case, inference, tmp_path):
-        assert not frontends.get(case.settings.frontend).stores_artifact
+        assert not frontends.stores(case.settings)
         return
     wanted = inference()
     again = building.load(case, tmp_path, "cuda")

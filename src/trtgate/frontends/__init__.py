@@ -5,9 +5,18 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from ..settings import Settings
 from .protocol import CompiledModule, Frontend
 
-__all__ = ["CompiledModule", "Frontend", "get"]
+__all__ = ["CompiledModule", "Frontend", "get", "stores"]
+
+
+def stores(settings: Settings) -> bool:
+    """Whether what is built under these settings can be stored and loaded by another process.
+
+    Torch-TensorRT's Python runtime holds an engine that `torch_tensorrt.save` refuses (2.11).
+    """
+    return get(settings.frontend).stores_artifact and settings.runtime != "python"
 
 
 def get(name: str) -> Frontend:

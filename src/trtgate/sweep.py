@@ -1,0 +1,295 @@
+"""Builds and measures many points around a default, interleaved: every launch measures all of them, in random order.
+
+What is done is written down at once, so a sweep that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from . import availability, protocol
+from .accelerator import Accelerator
+from .agreement_record import Agreement
+from .artifact_cache import CacheRequest, now
+from .cases import Case
+from .errors import TrtgateError
+from .prebuild import Prebuild
+from .records import Build, Launch
+from .run_folder import RunFolder
+from .session import Step
+from .side import Side
+from .suite_source import SuiteSource
+from .timing import loop
+from .timing.lock import device_turn
+from .worker_handle import LaunchError, WorkerHandle
+
+FOLDER = "sweeps"
+SCHEMA = 1
+
+
+class Header(msgspec.Struct, tag="sweep", frozen=True, kw_only=True):
+    """What measurements of one file have in common: others go to another file."""
+
+    schema: int = SCHEMA
+    accelerator: Accelerator
+    sources: dict[str, str]
+    """File that defines models → SHA-256."""
+    weights: dict[str, str]
+    created: str = ""
+
+
+class Built(msgspec.Struct, tag="built", frozen=True, kw_only=True):
+    """A point was built."""
+
+    case_id: str
+    build: Build
+    agreement: Agreement | None = None
+
+
+class Timed(msgspec.Struct, tag="timed", frozen=True, kw_only=True):
+    """A launch measured a point."""
+
+    case_id: str
+    number: int
+    launch: Launch
+
+
+Entry = Built | Timed
+
+
+class Journal:
+    """A file that grows by a line for everything that is done; a line that was cut off is as if it were not there.
+
+    Raises TrtgateError when another sweep is writing it, or it can't be written.
+    """
+
+    def __init__(self, folder: Path, header: Header, *, fresh: bool) -> None:
+        identity = msgspec.json.encode(msgspec.structs.replace(header, created=""))
+        self.path = folder / f"{hashlib.sha256(identity).hexdigest()[:16]}.jsonl"
+        self.built: dict[str, Built] = {}
+        self.timed: dict[tuple[str, int], Launch] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TrtgateError(f"another sweep of these models is under way here ({self.path})") from error
+        if fresh:
+            self.path.unlink(missing_ok=True)
+        known = self._read()
+        self.resumed = bool(self.built or self.timed)
+        if not known:
+            self._append(msgspec.structs.replace(header, created=now()))
+
+    def close(self) -> None:
+        """Let another sweep write it."""
+        self._lock.release()
+
+    def add(self, entry: Entry) -> None:
+        """Write down what was done."""
+        self._remember(entry)
+        self._append(entry)
+
+    def launches(self, case_id: str) -> list[Launch]:
+        """Return what was measured of a point, by launch."""
+        found = sorted((number, launch) for (name, number), launch in self.timed.items() if name == case_id)
+        return [launch for _, launch in found]
+
+    def _remember(self, entry: Entry) -> None:
+        if isinstance(entry, Built):
+            self.built[entry.case_id] = entry
+        else:
+            self.timed[entry.case_id, entry.number] = entry.launch
+
+    def _append(self, entry: Header | Entry) -> None:
+        try:
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise TrtgateError(f"{self.path} could not be written: {error.strerror}") from error
+
+    def _read(self) -> bool:
+        """Read what is there; returns whether there was a header, without which nothing counts."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+        decoder = msgspec.json.Decoder(Header | Built | Timed)
+        known, whole = False, 0
+        for line in content.splitlines(keepends=True):
+            with contextlib.suppress(msgspec.MsgspecError):
+                entry = decoder.decode(line)
+                if isinstance(entry, Header):
+                    known = True
+                elif known and line.endswith(b"\n"):
+                    self._remember(entry)
+                whole += len(line)
+                continue
+            break
+        if whole < len(content):  # the line that a kill cut off, and whatever came after
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
+        return known
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What came of a point; `problem` says why it is not whole, `unavailable` why it was not tried."""
+
+    case: Case
+    build: Build | None = None
+    agreement: Agreement | None = None
+    launches: list[Launch] = []
+    problem: str = ""
+    unavailable: str = ""
+
+
+class Sweep:
+    """Builds and measures cases on one device.
+
+    Parameters
+    ----------
+    launches
+        Processes that measure each point.
+    builders
+        Processes that build at once; more than one, and what building takes says nothing.
+    inputs
+        Over how many inputs the accuracy of each point is asked.
+
+    """
+
+    def __init__(
+        self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, builders: int,
+        inputs: int, cache: CacheRequest | None, timeout_s: float, fresh: bool = False,
+    ) -> None:  # fmt: skip
+        self._source = source
+        self._accelerator = accelerator
+        self._folder = RunFolder(folder)
+        self._launches = launches
+        self._builders = builders
+        self._inputs = inputs
+        self._cache = cache
+        self._timeout_s = timeout_s
+        self._rng = random.Random()
+        self.journal = Journal(folder / FOLDER, _header(source, accelerator), fresh=fresh)
+
+    def close(self) -> None:
+        """Remove what goes with the run; what was measured stays."""
+        self.journal.close()
+        self._folder.close()
+
+    def run(self, cases: Sequence[Case], step: Step) -> Iterator[Outcome]:
+        """Do what is missing, and yield every case's outcome, in order. Ctrl-C leaves what is done in the journal."""
+        outcomes = {case.id: Outcome(case=case) for case in cases}
+        for case in cases:
+            outcomes[case.id].unavailable = availability.unavailable(case.settings, self._accelerator)
+        wanted = [case.id for case in cases if not outcomes[case.id].unavailable and self._missing(case.id)]
+        artifacts = self._build(wanted, outcomes, step)
+        for number in range(self._launches):
+            pending = [name for name in artifacts if (name, number) not in self.journal.timed]
+            if pending:
+                self._launch(number, pending, artifacts, outcomes, step)
+        for case_id, outcome in outcomes.items():
+            built = self.journal.built.get(case_id)
+            if built is not None:
+                outcome.build, outcome.agreement = built.build, built.agreement
+            outcome.launches = self.journal.launches(case_id)
+            yield outcome
+
+    def _missing(self, case_id: str) -> bool:
+        timed = sum((case_id, number) in self.journal.timed for number in range(self._launches))
+        return case_id not in self.journal.built or timed < self._launches
+
+    def _build(self, wanted: Sequence[str], outcomes: dict[str, Outcome], step: Step) -> dict[str, Path | None]:
+        """Return the artifacts of what could be built: None where a frontend stores nothing."""
+        if not wanted:
+            return {}
+        work = Prebuild(
+            source=self._source, accelerators=[self._accelerator], builders=self._builders, cache=self._cache,
+            folder_for=lambda _case_id: self._folder.private("point"), logs=self._folder.logs,
+            timeout_s=self._timeout_s, agreement_inputs=self._inputs,
+        )  # fmt: skip
+        artifacts: dict[str, Path | None] = {}
+        step(f"building {len(wanted)} points")
+        for done, built in enumerate(work.run(wanted), 1):
+            step(f"built {done} of {len(wanted)}: {built.case_id}")
+            outcomes[built.case_id].problem = built.problem
+            if built.problem or built.build is None:
+                continue
+            artifacts[built.case_id] = built.artifact
+            if built.case_id not in self.journal.built:
+                self.journal.add(Built(case_id=built.case_id, build=built.build, agreement=built.agreement))
+        return artifacts
+
+    def _launch(
+        self, number: int, pending: list[str], artifacts: dict[str, Path | None], outcomes: dict[str, Outcome],
+        step: Step,
+    ) -> None:  # fmt: skip
+        """Measure points in one process, in random order; one that fails ends it, and the others go on in another."""
+        self._rng.shuffle(pending)
+        worker: WorkerHandle | None = None
+        try:
+            for done, case_id in enumerate(pending, 1):
+                worker = worker or self._worker(number)
+                step(f"launch {number + 1} of {self._launches}, {done} of {len(pending)}: {case_id}")
+                try:
+                    launch = self._measured(worker, case_id, artifacts[case_id], step)
+                except LaunchError as error:
+                    outcomes[case_id].problem = f"{case_id}: {error}"
+                    worker.kill()
+                    worker = None
+                else:
+                    self.journal.add(Timed(case_id=case_id, number=number, launch=launch))
+        finally:
+            if worker is not None:
+                worker.kill()
+
+    def _worker(self, number: int) -> WorkerHandle:
+        self._folder.logs.mkdir(parents=True, exist_ok=True)
+        side = Side(name="candidate", source=self._source)
+        log = self._folder.logs / f"sweep-{number}.log"
+        worker = WorkerHandle(number, side, side.hello(self._accelerator), log)
+        worker.greet(self._timeout_s)
+        return worker
+
+    def _measured(self, worker: WorkerHandle, case_id: str, artifact: Path | None, step: Step) -> Launch:
+        lock, timeout_s = self._accelerator.lock_name, self._timeout_s
+        request = protocol.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
+        with device_turn(lock, timeout_s, step, shared=True):
+            loaded = worker.ask(request, protocol.LoadedReply, timeout_s, "loading").loaded
+        launch = Launch(loaded=loaded)
+        plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
+        with device_turn(lock, timeout_s, step):
+            for _ in range(plan.turns):
+                measure = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
+                launch.turns.append(worker.ask(measure, protocol.TurnReply, timeout_s, "measuring").turn)
+            unload = protocol.Unload(measure_memory=True)
+            freed = worker.ask(unload, protocol.UnloadedReply, timeout_s, "unloading").gpu_memory_bytes
+        launch.loaded.gpu_memory_bytes = freed
+        if not any(capture.blocks_us for turn in launch.turns for capture in turn.captures):
+            raise LaunchError("not one block counts: the device was disturbed all the time")
+        return launch
+
+
+def _header(source: SuiteSource, accelerator: Accelerator) -> Header:
+    files = [file for file in (source.suite_file(), *source.factory_files()) if file is not None]
+    return Header(
+        accelerator=accelerator, sources={str(file): _sha256(file) for file in files},
+        weights={name: _sha256(Path(file)) for name, file in source.weights.items()},
+    )  # fmt: skip
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise TrtgateError(f"{file} can't be read: {error.strerror}") from error

@@ -1,0 +1,163 @@
+"""What `trtgate sweep` does: which models, which points, and what is shown of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from . import accelerator, sweep_axes, torch_trt, zoo
+from .artifact_cache import CacheRequest
+from .cases import Case, Model
+from .errors import TrtgateError
+from .files import write_json, write_whole
+from .scaffold import find_configuration
+from .settings import Settings
+from .suite_source import Added, SuiteSource
+
+if TYPE_CHECKING:
+    from .sweep_table import Found
+
+Step = Callable[[str], None]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be swept, as the command line says it."""
+
+    models: tuple[str, ...]
+    vary: tuple[str, ...]
+    base: dict[str, Any]
+    """Settings of the default point; batch 1 for a model that takes one, unless it says another."""
+    weights: dict[str, str]
+    launches: int
+    builders: int
+    inputs: int
+    timeout_s: float
+    cache: CacheRequest | None
+    fresh: bool
+
+
+def run(request: Request, folder: Path, step: Step) -> Found:
+    """Build and measure all points. Raises TrtgateError for names and values that make no sense, before anything."""
+    axes = [sweep_axes.parse(text) for text in request.vary]
+    doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
+    if doubled:
+        raise TrtgateError(f"--vary {doubled[0]} is given twice: put all its values into one")
+    bare = _source(request)
+    models = bare.load().models
+    wanted: dict[str, list[Settings]] = {}
+    left_out = []
+    for model in (one for one in models if one.name in _names(request, models)):
+        base = {"batch": 1 if model.takes_batch else None, **request.base}
+        found = sweep_axes.points(base, axes, partial(_recommended, step, model))
+        for settings in found.settings:
+            torch_trt.check_options(f"{model.name}-{settings.suffix}", settings)
+        wanted[model.name] = found.settings
+        left_out += found.left_out
+    added = tuple(Added(name, settings) for name, each in wanted.items() for settings in each)
+    source = msgspec.structs.replace(bare, added=added)
+    cases = source.load().cases
+    device = accelerator.detect()
+    from . import sweep_table
+    from .sweep import Sweep
+
+    sweep = Sweep(
+        source, device, folder, launches=request.launches, builders=request.builders, inputs=request.inputs,
+        cache=request.cache, timeout_s=request.timeout_s, fresh=request.fresh,
+    )  # fmt: skip
+    try:
+        if sweep.journal.resumed:
+            step(f"going on with {sweep.journal.path}")
+        ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each]
+        outcomes = list(sweep.run(ordered, step))
+    finally:
+        sweep.close()
+    points = []
+    for name in wanted:
+        points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
+    return sweep_table.Found(
+        accelerator=device, flavour=torch_trt.flavour() or "", release=torch_trt.version(),
+        launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
+    )  # fmt: skip
+
+
+def base_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the default point's settings of texts such as `precision=fp32`. Raises TrtgateError."""
+    base: dict[str, Any] = {"frontend": "dynamo", "precision": "fp16"}
+    for text in texts:
+        axis = sweep_axes.parse(text)
+        if len(axis.values) != 1 or axis.values[0] == sweep_axes.RECOMMENDED:
+            raise TrtgateError(f"--set {text!r}: the default has one value of each; --vary takes several")
+        if axis.option:
+            base["options"] = {**base.get("options", {}), axis.name: axis.values[0]}
+        else:
+            base[axis.name] = axis.values[0]
+    return base
+
+
+def weights_of(texts: Sequence[str]) -> dict[str, str]:
+    """Return model → file of texts such as `resnet18=weights.safetensors`. Raises TrtgateError."""
+    found = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise TrtgateError(f"--weights {text!r}: write MODEL=FILE.safetensors")
+        found[name] = str(Path(file).absolute())
+    return found
+
+
+def _names(request: Request, models: Sequence[Model]) -> set[str]:
+    named = {name.rpartition(":")[2] for name in request.models}
+    return named & {model.name for model in models}
+
+
+def _source(request: Request) -> SuiteSource:
+    """Return where the named models come from. Raises TrtgateError for an unknown one, naming the nearest."""
+    from . import model_names
+
+    configured = find_configuration(Path.cwd())
+    suite = configured.values.get("trtgate_suite") if configured else None
+    mine: Mapping[str, Model] = {}
+    root = Path.cwd()
+    if configured is not None and suite:
+        root = configured.path.parent
+        mine = {model.name: model for model in SuiteSource(root=str(root), suite=suite).load().models}
+    factories = tuple(name for name in request.models if ":" in name)
+    from_suite = [name for name in request.models if name in mine]
+    from_zoo = [name for name in request.models if name not in mine and ":" not in name]
+    for name in from_zoo:
+        model_names.find(name)
+    for name in from_zoo:
+        if zoo.unavailable(name):
+            raise TrtgateError(f"model {name!r}: {zoo.unavailable(name)}")
+    for name in request.weights:
+        if name not in {one.rpartition(":")[2] for one in request.models}:
+            raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
+    return SuiteSource(
+        root=str(root), suite=suite if from_suite else None, factories=factories, zoo=tuple(from_zoo),
+        weights=request.weights,
+    )  # fmt: skip
+
+
+def _recommended(step: Step, model: Model, settings: Settings) -> list[int]:
+    """Return the block sizes that the dry run recommends for a model."""
+    from . import dry_run
+
+    case = Case(model, settings)
+    return dry_run.ask(case, lambda text: step(f"{case.id}: asking for recommended block sizes: {text}")).recommended
+
+
+def save(found: Found, json: Path | None, csv: Path | None) -> None:
+    """Write the files that were asked for. Raises TrtgateError."""
+    from . import sweep_table
+
+    if json is not None:
+        write_json(json, msgspec.to_builtins(found))
+    if csv is not None:
+        try:
+            write_whole(csv, sweep_table.as_csv(found).encode())
+        except OSError as error:
+            raise TrtgateError(f"{csv} could not be written ({error.strerror})") from error

@@ -1,0 +1,266 @@
+"""A sweep for real, on a CPU: what it measures, what it shows, and that it goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from trtgate import sweep_table
+from trtgate.accelerator import Accelerator
+from trtgate.agreement_record import Agreement
+from trtgate.cases import Case, Model, Settings
+from trtgate.errors import TrtgateError
+from trtgate.records import Build, Capture, Launch, Loaded, Turn
+from trtgate.sweep import Built, Header, Journal, Outcome, Timed
+
+GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
+BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
+
+
+def launch(us: float) -> Launch:
+    captures = [Capture(blocks_us=[us, us], replays=10) for _ in range(4)]
+    turn = Turn(clock="cuda_graph", captures=captures, host_us=[2 * us], enqueue_us=[us / 2])
+    return Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=50_000_000), turns=[turn])
+
+
+# The journal
+
+
+@pytest.fixture
+def header() -> Header:
+    return Header(accelerator=GPU, sources={"suite.py": "0" * 64}, weights={})
+
+
+def opened(folder: Path, header: Header, *, fresh: bool = False) -> Journal:
+    return Journal(folder, header, fresh=fresh)
+
+
+def test_what_was_written_down_is_there_again(tmp_path: Path, header: Header) -> None:
+    first = opened(tmp_path, header)
+    assert not first.resumed
+    first.add(Built(case_id="a", build=BUILD))
+    first.add(Timed(case_id="a", number=1, launch=launch(100.0)))
+    first.add(Timed(case_id="a", number=0, launch=launch(101.0)))
+    first.close()
+    again = opened(tmp_path, header)
+    assert again.resumed
+    assert again.built["a"].build == BUILD
+    assert [one.turns[0].captures[0].blocks_us[0] for one in again.launches("a")] == [101.0, 100.0]
+    again.close()
+    assert not opened(tmp_path, header, fresh=True).resumed
+
+
+def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, header: Header) -> None:
+    first = opened(tmp_path, header)
+    first.add(Built(case_id="a", build=BUILD))
+    first.add(Timed(case_id="a", number=0, launch=launch(100.0)))
+    first.close()
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:-20])
+    again = opened(tmp_path, header)
+    assert set(again.built) == {"a"}
+    assert again.timed == {}
+    again.add(Timed(case_id="a", number=0, launch=launch(102.0)))
+    again.close()
+    assert set(opened(tmp_path, header).timed) == {("a", 0)}
+
+
+def test_another_suite_or_machine_has_a_file_of_its_own(tmp_path: Path, header: Header) -> None:
+    opened(tmp_path, header).add(Built(case_id="a", build=BUILD))
+    for changed in ({"sources": {"suite.py": "1" * 64}}, {"accelerator": Accelerator(kind="gpu", name="other")}):
+        assert not opened(tmp_path, msgspec.structs.replace(header, **changed)).resumed
+
+
+def test_two_at_once_are_refused(tmp_path: Path, header: Header) -> None:
+    kept = opened(tmp_path, header)
+    with pytest.raises(TrtgateError, match="another sweep of these models is under way"):
+        opened(tmp_path, header)
+    kept.close()
+
+
+# The table
+
+
+def outcome(us: float, build_s: float = 3.0, error: float = 1e-3, **settings: Any) -> Outcome:
+    case = Case(Model("net", lambda: None, ()), Settings(**{"frontend": "dynamo", "precision": "fp16", **settings}))
+    agreement = Agreement(
+        inputs=64, source="seeded normal noise", weights="random weights", relative_l2=error, cosine=1.0,
+        max_error=0.1, top1=0.984375, top5=1.0,
+    )  # fmt: skip
+    build = msgspec.structs.replace(BUILD, build_s=build_s)
+    launches = [launch(us * (1 + 1e-5 * number)) for number in range(3)]
+    return Outcome(case=case, build=build, agreement=agreement, launches=launches)
+
+
+def test_differences_are_told_from_noise_as_the_gate_does() -> None:
+    outcomes = [
+        outcome(100.0), outcome(100.1, min_block_size=1), outcome(103.0, precision="fp32"),
+        outcome(97.0, options={"optimization_level": 5}),
+    ]  # fmt: skip
+    found = sweep_table.points_of(outcomes, GPU)
+    assert [point.changes["device"].real for point in found[1:]] == ["same", "slower", "faster"]
+    assert found[2].changes["device"].change == pytest.approx(0.03, abs=1e-4)
+    assert [point.differs for point in found] == [
+        "default",
+        "min_block_size=1",
+        "precision=fp32",
+        "optimization_level=5",
+    ]
+
+
+def test_the_pareto_set_is_what_nothing_beats() -> None:
+    outcomes = [
+        outcome(100.0, 3.0, 1e-3), outcome(90.0, 9.0, 1e-3, options={"optimization_level": 5}),
+        outcome(101.0, 4.0, 1e-3, min_block_size=1), outcome(150.0, 3.0, 0.0, precision="fp32"),
+    ]  # fmt: skip
+    assert [point.pareto for point in sweep_table.points_of(outcomes, GPU)] == [True, True, False, True]
+
+
+def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
+    broken = outcome(1.0, precision="bf16")
+    broken.launches, broken.build, broken.agreement, broken.problem = [], None, None, "net-…: NaN"
+    refused = outcome(1.0, precision="fp8")
+    refused.launches, refused.build, refused.agreement, refused.unavailable = [], None, None, "needs 8.9"
+    points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), broken, refused], GPU)
+    found = sweep_table.Found(
+        accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"]
+    )
+    text = "\n".join(sweep_table.lines(found))
+    assert "min_block_size=1  103 µs" in text
+    assert "slower" in text
+    assert "98.4%" in text
+    assert "precision=bf16: net-…: NaN" in text
+    assert "precision=fp8: unavailable: needs 8.9" in text
+    assert "left out: eager takes no int8" in text
+    assert "over 64 inputs (seeded normal noise), random weights" in text
+    assert [point.case_id for point in found.failed] == [broken.case.id]
+    assert sweep_table.as_csv(found).splitlines()[0].startswith("case_id,model,differs,clock,pareto")
+    assert len(sweep_table.as_csv(found).splitlines()) == 5
+    assert msgspec.json.decode(msgspec.json.encode(found), type=sweep_table.Found) == found
+
+
+# For real
+
+SUITE = """
+import os
+import time
+
+import torch
+import trtgate
+
+IN_SWEEP = os.environ.get("SLOW") and "worker" in " ".join(open("/proc/self/cmdline").read().split("\\0"))
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 10)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if IN_SWEEP and self.calls > 20 and x.shape[0] == 4:
+            open("hangs", "w").close()
+            time.sleep(600)
+        return self.linear(x)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def net(batch):
+    torch.manual_seed(0)
+    return Net().eval(), torch.randn(batch, 8)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def broken(batch):
+    raise ValueError("no such file")
+"""
+SET = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "2", "--inputs", "8")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "suite.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+    return tmp_path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from trtgate.cli import main; main()", "sweep", *arguments]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    private = {"CUDA_VISIBLE_DEVICES": "", "TRTGATE_LOCK_DIR": str(folder), "TRTGATE_CACHE_DIR": str(folder / "cache")}
+    return {**os.environ, **private, **more}
+
+
+def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Path) -> None:
+    points = ("net", "--vary", "batch=1,2,4", *SET)
+    run = subprocess.Popen(
+        command(*points), cwd=here, env=environment(here, SLOW="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (here / "hangs").exists():
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert "the same command goes on from there" in errors
+
+    done = sweep(here, *points, "--json", "out.json", "--csv", "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert "going on with" in done.stderr
+    found = json.loads((here / "out.json").read_text())
+    assert [point["differs"] for point in found["points"]] == ["default", "batch=2", "batch=4"]
+    assert all(point["medians_us"]["host"] > 0 for point in found["points"])
+    assert found["points"][0]["agreement"]["relative_l2"] == 0.0
+    assert len((here / "out.csv").read_text().splitlines()) == 4
+
+    again = sweep(here, *points)
+    assert again.returncode == 0
+    assert "building" not in again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_what_does_not_run_is_a_line_of_its_own_and_exit_1(here: Path) -> None:
+    done = sweep(here, "net", "broken", "--vary", "frontend=eager,dynamo", *SET)
+    assert done.returncode == 1
+    assert "  default: broken-eager-fp32-b1: building: model 'broken': its factory raised" in done.stdout
+    assert "frontend=dynamo: unavailable: needs a GPU" in done.stdout
+    assert "net, against net-eager-fp32-b1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nett",), "unknown model 'nett'; did you mean"),
+        (("net", "--vary", "batch=1", "--vary", "batch=2"), "--vary batch is given twice"),
+        (("net", "--set", "batch=1,2"), "the default has one value of each"),
+        (("net", "--weights", "net=suite.py", *SET), "is no safetensors file"),
+        (("net", "--weights", "other=suite.py"), "'other' is not swept"),
+        (("net", "--weights", "suite.py"), "write MODEL=FILE.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line(here: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = sweep(here, *arguments)
+    assert done.returncode in (1, 4)
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

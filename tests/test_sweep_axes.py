@@ -1,0 +1,121 @@
+"""Which points a sweep has: of the command line's texts, around a default, each once, and none that makes no sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trtgate import torch_trt
+from trtgate.errors import TrtgateError
+from trtgate.settings import fitting
+from trtgate.sweep_axes import Axis, difference, parse, points
+
+needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
+BASE: dict[str, Any] = {"frontend": "dynamo", "precision": "fp16", "batch": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("min_block_size=1,5,recommended", Axis("min_block_size", (1, 5, "recommended"))),
+        ("batch=1..3,8", Axis("batch", (1, 2, 3, 8))),
+        ("frontend=eager, dynamo", Axis("frontend", ("eager", "dynamo"))),
+        ("cudagraphs=on,off", Axis("cudagraphs", (True, False))),
+        ("runtime=default,python", Axis("runtime", ("", "python"))),
+        ("dynamic_batch=none,1:4:8", Axis("dynamic_batch", (None, (1, 4, 8)))),
+        ("torch_executed_ops=none,aten.relu+aten.add", Axis("torch_executed_ops", ((), ("aten.relu", "aten.add")))),
+    ],
+)
+def test_values_have_the_type_of_their_setting(text: str, axis: Axis) -> None:
+    assert parse(text) == axis
+
+
+@needs_torch_tensorrt
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("optimization_level=default,0..2", (None, 0, 1, 2)),
+        ("sparse_weights=on", (True,)),
+        ("tiling_optimization_level=none,fast", ("none", "fast")),
+    ],
+)
+def test_values_have_the_type_of_their_option(text: str, values: Any) -> None:
+    assert parse(text) == Axis(text.partition("=")[0], values, option=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("batch", "write NAME=VALUE"),
+        ("batch=", "write NAME=VALUE"),
+        ("batch=two", "'two' is no batch; write batch=1,8"),
+        ("cudagraphs=maybe", "'maybe' is no cudagraphs; write cudagraphs=on,off"),
+        ("dynamic_batch=1:4", "'1:4' is no dynamic_batch"),
+        ("min_blok_size=1", "did you mean 'min_block_size'"),
+        ("optimization_level=high", "'high' is no int"),
+        ("device=cuda", "'cuda' is no value of a suite"),
+    ],
+)
+@needs_torch_tensorrt
+def test_what_is_no_axis_is_said(text: str, problem: str) -> None:
+    with pytest.raises(TrtgateError, match=problem):
+        parse(text)
+
+
+def found(*axes: Axis, base: dict[str, Any] = BASE) -> tuple[list[str], list[str]]:
+    all_points = points(base, axes, lambda _settings: [48, 7])
+    return [settings.suffix for settings in all_points.settings], all_points.left_out
+
+
+def test_the_default_comes_first_and_every_point_once() -> None:
+    suffixes, left_out = found(Axis("min_block_size", (1, 5, "recommended")), Axis("batch", (1, 8)))
+    assert suffixes == [
+        "dynamo-fp16-b1-mbs5", "dynamo-fp16-b1-mbs1", "dynamo-fp16-b8-mbs1", "dynamo-fp16-b8-mbs5",
+        "dynamo-fp16-b1-mbs48", "dynamo-fp16-b1-mbs7", "dynamo-fp16-b8-mbs48", "dynamo-fp16-b8-mbs7",
+    ]  # fmt: skip
+    assert left_out == []
+
+
+def test_what_a_frontend_does_not_take_makes_no_points_of_its_own() -> None:
+    suffixes, _ = found(Axis("frontend", ("eager", "dynamo")), Axis("min_block_size", (1, "recommended")))
+    assert suffixes == [
+        "dynamo-fp16-b1-mbs5", "eager-fp16-b1", "dynamo-fp16-b1-mbs1", "dynamo-fp16-b1-mbs48", "dynamo-fp16-b1-mbs7",
+    ]  # fmt: skip
+
+
+def test_what_does_not_go_together_is_left_out_with_the_reason() -> None:
+    suffixes, left_out = found(Axis("frontend", ("eager", "dynamo")), Axis("precision", ("int8",)))
+    assert suffixes == ["dynamo-fp16-b1-mbs5", "dynamo-int8-b1-mbs5"]
+    assert left_out == ["frontend 'eager' takes no precision int8; that is for dynamo"]
+
+
+def test_options_join_those_of_the_default_and_default_means_its() -> None:
+    suffixes, _ = found(
+        Axis("optimization_level", (None, 3), option=True),
+        base={**BASE, "options": {"optimization_level": 1, "max_aux_streams": 2}},
+    )
+    assert suffixes == [
+        "dynamo-fp16-b1-mbs5-max_aux_streams=2-optimization_level=1",
+        "dynamo-fp16-b1-mbs5-max_aux_streams=2-optimization_level=3",
+    ]
+
+
+def test_a_default_that_makes_no_sense_is_an_error() -> None:
+    with pytest.raises(TrtgateError, match="unknown frontend"):
+        found(Axis("batch", (1,)), base={**BASE, "frontend": "dynmo"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "default"),
+        ({"frontend": "eager"}, "frontend=eager"),
+        ({"batch": 8, "min_block_size": 1}, "batch=8 min_block_size=1"),
+        ({"cudagraphs": True, "runtime": "python"}, "runtime=python cudagraphs=on"),
+        ({"dynamic_batch": (1, 4, 8)}, "dynamic_batch=1:4:8"),
+        ({"options": {"optimization_level": 0}}, "optimization_level=0"),
+    ],
+)
+def test_a_point_is_named_by_what_differs(fields: dict[str, Any], said: str) -> None:
+    assert difference(fitting(**{**BASE, **fields}), fitting(**BASE)) == said
