@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from digits import digits, samples
+
 import trtgate
 from trtgate.conditioning import condition
 
@@ -36,4 +38,23 @@ def torchvision_model(name: str, batch: int) -> tuple[Any, Any]:
     return module.eval(), torch.randn(batch, 3, 224, 224)
 
 
-MODELS = [trtgate.Model(name, partial(torchvision_model, name), MATRIX) for name in TORCHVISION]
+TORCHSCRIPT = trtgate.grid(
+    ["ts_trace", "ts_script"], ["fp16"], [1],
+    expected_failure=trtgate.expected_failure("its output is NaN", flavour="rtx", versions="2.11"),
+)  # fmt: skip
+"""Deprecated upstream; of one model, to see whether it works."""
+
+QUANTIZED = (
+    *trtgate.grid(["eager"], ["fp32"], [8]),
+    *trtgate.grid(["dynamo"], ["fp16", "int8", "int8_weights", "fp8"], [8]),
+)
+
+MODELS = [
+    *(
+        trtgate.Model(name, partial(torchvision_model, name), (*MATRIX, *(TORCHSCRIPT if name == "resnet18" else ())))
+        for name in TORCHVISION
+    ),
+    trtgate.Model(
+        "digits", digits, QUANTIZED, samples=samples, weights_said="trained on three quarters of scikit-learn's digits"
+    ),
+]

@@ -1,0 +1,118 @@
+"""Accuracy over many inputs, and weights from files: what is compared with what, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trtgate import agreement, building
+from trtgate.building import Inference
+from trtgate.cases import Case, Model, Settings
+from trtgate.errors import TrtgateError
+from trtgate.frontends import CompiledModule
+
+CLASSES = 10
+
+
+def classifier(batch: int) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, CLASSES)).eval(), torch.randn(batch, 4)
+
+
+def asked(change: Any, *, batch: int = 3, factory: Any = classifier, **model: Any) -> agreement.Agreement:
+    """Return the agreement of a module whose outputs are changed."""
+    case = Case(Model("net", factory, (), **model), Settings(frontend="eager", batch=batch))
+    module, inputs = building.make(case, "cpu")
+    inference = Inference(CompiledModule(lambda *given: change(module(*given)), 0.0), inputs)
+    found = agreement.ask(case, inference, "cpu", 64)
+    assert inference.inputs is inputs
+    return found
+
+
+def test_the_same_module_agrees_wholly_over_at_least_as_many_inputs_as_asked() -> None:
+    found = asked(lambda output: output)
+    assert (found.inputs, found.relative_l2, found.max_error, found.top1, found.top5) == (66, 0.0, 0.0, 1.0, 1.0)
+    assert found.cosine == pytest.approx(1.0)
+    assert (found.source, found.weights) == ("seeded normal noise", "random weights")
+
+
+def test_errors_are_of_all_inputs_together() -> None:
+    found = asked(lambda output: output * 1.25)
+    assert found.relative_l2 == pytest.approx(0.25)
+    assert found.cosine == pytest.approx(1.0)
+    assert found.top1 == 1.0
+
+
+def test_ranks_are_those_of_eagers_best_class() -> None:
+    wanted = torch.arange(10.0).flip(0).repeat(4, 1)  # class 0 is best of all four inputs
+    got = torch.zeros(4, 10)
+    for row, better in enumerate((0, 1, 4, 5)):  # so many classes are put before it
+        got[row, 1 : 1 + better] = 2.0
+        got[row, 0] = 1.0
+    assert agreement._agreeing([[wanted]], [[got]]) == (0.25, 0.75)
+
+
+def test_what_is_no_table_of_classes_has_no_ranks() -> None:
+    found = asked(lambda output: output, factory=lambda batch: (nn.Conv2d(3, 4, 1).eval(), torch.randn(batch, 3, 8, 8)))
+    assert (found.top1, found.top5) == (None, None)
+
+
+def test_nan_for_some_input_is_an_error() -> None:
+    with pytest.raises(TrtgateError, match="of 66 inputs some give NaN"):
+        asked(lambda output: output / (output > -1.0).float())
+
+
+def test_other_shapes_are_an_error() -> None:
+    with pytest.raises(TrtgateError, match="other shapes than eager's"):
+        asked(lambda output: output[:1])
+
+
+# Weights
+
+
+def stored(path: Path, **changed: torch.Tensor) -> str:
+    from safetensors.torch import save_file
+
+    module, _ = classifier(1)
+    state = {name: torch.full_like(value, 0.5) for name, value in module.state_dict().items()}
+    save_file({**state, **changed}, path)
+    return str(path)
+
+
+def test_weights_of_a_file_are_used_and_named(tmp_path: Path) -> None:
+    file = stored(tmp_path / "weights.safetensors")
+    case = Case(Model("net", classifier, (), weights=file), Settings(frontend="eager", batch=1))
+    module, _ = building.make(case, "cpu")
+    assert all(bool((value == 0.5).all()) for value in module.state_dict().values())
+    assert asked(lambda output: output, weights=file).weights == file
+
+
+class Trap:
+    """Says so if it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return print, ("unpickled",)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_a_pickle_is_refused_and_not_read(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "weights.pt"
+    if kind == "pickle":
+        file.write_bytes(pickle.dumps(Trap()))
+    else:
+        torch.save(Trap(), file)
+    with pytest.raises(TrtgateError, match=r"model 'net': weights .* is a pickle, which can run anything"):
+        building.make(Case(Model("net", classifier, (), weights=str(file)), Settings(frontend="eager", batch=1)), "cpu")
+    assert capsys.readouterr().out == ""
+
+
+def test_what_misfits_or_is_missing_is_said(tmp_path: Path) -> None:
+    wrong = stored(tmp_path / "wrong.safetensors", **{"0.weight": torch.zeros(2, 2)})
+    for file, problem in ((wrong, "do not fit the module"), (str(tmp_path / "none"), "can't be read")):
+        with pytest.raises(TrtgateError, match=problem):
+            building.make(Case(Model("net", classifier, (), weights=file), Settings(frontend="eager", batch=1)), "cpu")
