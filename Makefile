@@ -20,8 +20,9 @@ setup: ## make .venv, or bring it up to date
 bench: setup ## run the suite against the stored baselines
 	.venv/bin/python -m pytest benchmarks --benchmark-compare --trtgate-prebuild auto
 
-test: setup ## run the tests of trtgate itself
-	.venv/bin/python -m pytest tests
+test: setup ## run the tests of trtgate itself, two at a time but for those that time something
+	.venv/bin/python -m pytest tests -m 'not alone' -n 2
+	.venv/bin/python -m pytest tests -m alone
 
 lint: setup ## check style and types
 	.venv/bin/ruff check .

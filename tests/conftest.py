@@ -21,6 +21,20 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+ALONE = {
+    "test_ab", "test_bad_input", "test_cards", "test_gate", "test_init_end_to_end", "test_pairs", "test_policy",
+    "test_prebuild", "test_run_report", "test_selfcheck", "test_session", "test_silent_passes", "test_sweep",
+    "test_timing",
+}  # fmt: skip
+"""Files whose tests time something on the CPU: they are marked `alone`, and `make test` runs two others at a time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in ALONE or item.path.parent.name == "gpu":
+            item.add_marker("alone")
+
+
 TIMEOUT_S = 120
 """Longest that a pytest of a test may take; it is killed then."""
 

@@ -330,8 +330,8 @@ def test_models_of_the_suite_the_zoo_and_a_module_can_be_named(tmp_path: Path, m
         ask_for("mines")
     with pytest.raises(TrtgateError, match="name models"):
         ask_for()
-    with pytest.raises(TrtgateError, match="unknown precision 'fp8'"):
-        ask_for("swin_t", precisions=["fp8"])
+    with pytest.raises(TrtgateError, match="unknown precision 'fp4'"):
+        ask_for("swin_t", precisions=["fp4"])
 
 
 def test_a_model_whose_package_is_absent_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

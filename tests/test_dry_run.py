@@ -9,7 +9,6 @@ import sys
 from functools import partial
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 import torchvision
@@ -155,15 +154,17 @@ def test_options_of_the_running_command_do_not_reach_torchs_splitter(monkeypatch
 
 
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
-def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str) -> None:
+def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frontend's own build, up to where TensorRT would need a GPU: its partitions run in PyTorch here."""
     wanted = case(broken, frontend=frontend, precision="fp32", min_block_size=1)
     module, inputs = building.make(wanted, "cpu")
-    settings = msgspec.structs.replace(wanted.settings, options={"dryrun": True})
+    options_of = torch_trt.options_of
     with torch_trt.dry(), torch.no_grad():
+        monkeypatch.setattr(torch_trt, "options_of", lambda settings: {**options_of(settings), "dryrun": True})
         way = frontends.get(frontend)
-        prepared = way.prepare(module, inputs, lambda _step: None)
-        compiled = way.build(prepared, inputs, settings, lambda _step: None)
+        prepared = way.prepare(module, inputs, wanted.settings, lambda _step: None)
+        compiled = way.build(prepared, inputs, wanted.settings, lambda _step: None)
+        monkeypatch.undo()
         torch.testing.assert_close(compiled.run(*inputs), module(*inputs))
     if frontend == "dynamo":
         assert compiled.coverage == dry_run.ask(wanted)

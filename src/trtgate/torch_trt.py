@@ -10,6 +10,7 @@ import base64
 import contextlib
 import copy
 import difflib
+import importlib
 import importlib.util
 import io
 import logging
@@ -72,14 +73,32 @@ PLAIN_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def imported() -> Any:
-    """Import torch_tensorrt, where a case is quantized after nvidia-modelopt: else it lacks that one's operators."""
-    if "torch_tensorrt" not in sys.modules and precisions.asked & precisions.QUANTIZED:
+    """Import torch_tensorrt: after nvidia-modelopt where a case is quantized, else without it.
+
+    It takes that one's operators only if it finds it at its own import, which costs 10 s more.
+    """
+    if "torch_tensorrt" in sys.modules:
+        return sys.modules["torch_tensorrt"]
+    if precisions.asked & precisions.QUANTIZED:
         from . import quantization
 
         quantization.import_modelopt()
-    import torch_tensorrt
+        return importlib.import_module("torch_tensorrt")
+    with _hidden("modelopt"):
+        return importlib.import_module("torch_tensorrt")
 
-    return torch_tensorrt
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Within: a package that was not imported yet can't be."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 LEGACY = {"fx": "fx", "ts_trace": "ts", "ts_script": "ts"}
