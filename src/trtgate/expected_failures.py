@@ -46,10 +46,3 @@ def expected_failure(reason: str, *, flavour: str = "", versions: str | Iterable
         if not re.fullmatch(r"\d+(\.\d+)*", version):
             raise TrtgateError(f"expected_failure(…, versions={version!r}): write a version such as 2.11 or 2.11.0")
     return ExpectedFailure(said, flavour, listed)
-
-
-def in_force(expected: ExpectedFailure | None) -> ExpectedFailure | None:
-    """Return it if it is about what is installed here."""
-    from . import torch_trt
-
-    return expected if expected is not None and expected.applies(torch_trt.flavour(), torch_trt.version()) else None

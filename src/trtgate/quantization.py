@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,17 +10,10 @@ import torch
 
 from . import precisions, torch_trt
 from .errors import TrtgateError, one_line
-from .quantization_packages import unavailable
+from .quantization_packages import quiet, unavailable
 
 CALIBRATION_BATCHES = 16
 """How many inputs a module is calibrated on."""
-
-
-def import_modelopt() -> None:
-    """Import nvidia-modelopt, if it is there; what is wrong with it is for who quantizes to say."""
-    if not unavailable():
-        with _quiet(), contextlib.suppress(Exception):
-            import modelopt.torch.quantization  # noqa: F401
 
 
 def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[Any, ...]]) -> torch.nn.Module:
@@ -40,7 +31,7 @@ def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[An
                 calibrated(*inputs)
 
     try:
-        with _quiet():
+        with quiet():
             import modelopt.torch.quantization as mtq
 
             with compiling():
@@ -91,12 +82,4 @@ def compiling() -> Iterator[None]:
             ("get_cuda_ext_fp8", lambda *_arguments, **_keywords: None),
         ):
             stack.enter_context(torch_trt.replaced(tensor_quant, name, value))
-        yield
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Within: what it prints and warns of is kept back."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
         yield

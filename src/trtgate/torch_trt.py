@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import accelerator, coverage, precisions
+from . import accelerator, coverage, precisions, quantization_packages
 from .errors import TrtgateError, one_line
 from .profiles.record import PYTORCH, TENSORRT, UNKNOWN, Operator, Part
 from .settings import TORCHSCRIPT_FRONTENDS
@@ -32,7 +32,7 @@ from .settings import TORCHSCRIPT_FRONTENDS
 if TYPE_CHECKING:
     import torch
 
-    from .cases import Settings
+    from .settings import Settings
 
 SUPPORTED = "2.11 to 2.14"
 FUSED_ATTENTION = re.compile(r"^(aten\._scaled_dot_product_)(?:flash|efficient|cudnn)(_attention\.default)$")
@@ -80,9 +80,7 @@ def imported() -> Any:
     if "torch_tensorrt" in sys.modules:
         return sys.modules["torch_tensorrt"]
     if precisions.asked & precisions.QUANTIZED:
-        from . import quantization
-
-        quantization.import_modelopt()
+        quantization_packages.import_modelopt()
         return importlib.import_module("torch_tensorrt")
     with _hidden("modelopt"):
         return importlib.import_module("torch_tensorrt")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .. import accelerator, expected_failures, quarantines
+from .. import accelerator, quarantines, torch_trt
 from ..accelerator import Accelerator
 from ..cases import Case, Suite
 from ..errors import TrtgateError
@@ -143,8 +143,10 @@ class GateRun:
         return quarantines.in_force(self.catalogue.cases[case_id].settings.quarantine)
 
     def expected_failure_of(self, case_id: str) -> ExpectedFailure | None:
-        """Return how the case is known to fail with what is installed here."""
-        return expected_failures.in_force(self.catalogue.cases[case_id].settings.expected_failure)
+        """Return how the case is known to fail with what is installed here; None where nothing is known."""
+        expected = self.catalogue.cases[case_id].settings.expected_failure
+        applies = expected is not None and expected.applies(torch_trt.flavour(), torch_trt.version())
+        return expected if applies else None
 
     @contextmanager
     def progress(self, case_id: str) -> Generator[Callable[[str], None]]:
