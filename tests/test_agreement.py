@@ -92,6 +92,20 @@ def test_weights_of_a_file_are_used_and_named(tmp_path: Path) -> None:
     assert asked(lambda output: output, weights=file).weights == file
 
 
+def test_a_header_that_begins_as_a_pickle_does_is_no_pickle(tmp_path: Path) -> None:
+    """A safetensors file begins with the length of its header, a multiple of 8: 0x80 among them."""
+    for length in range(1, 60):
+        file = stored(tmp_path / "weights.safetensors", **{"0.weight": torch.full((16, 4), 0.5)})
+        content = Path(file).read_bytes()
+        size = int.from_bytes(content[:8], "little")
+        padded = content[8 : 8 + size] + b" " * (8 * length)
+        Path(file).write_bytes(len(padded).to_bytes(8, "little") + padded + content[8 + size :])
+        if Path(file).read_bytes()[0] == 0x80:
+            building.make(Case(Model("net", classifier, (), weights=file), Settings(frontend="eager", batch=1)), "cpu")
+            return
+    raise AssertionError("no header was of such a length")
+
+
 class Trap:
     """Says so if it is unpickled."""
 

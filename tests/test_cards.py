@@ -98,6 +98,14 @@ def test_a_case_whose_sessions_are_of_one_card_is_measured_there() -> None:
     assert shared.idle() == ["B"]
 
 
+def test_a_case_recorded_on_a_card_that_is_not_here_goes_anywhere_and_leaves_none_idle() -> None:
+    gates = [FakeGate("A"), FakeGate("B")]
+    shared = cards(gates, job("one", home="C"), job("two", home="A"))
+    assert (shared.result("one", silent), shared.result("two", silent)) == ("one", "two")
+    shared.close()
+    assert shared.idle() == []
+
+
 def test_what_goes_wrong_with_a_case_is_its_own_and_is_told_to_who_waits() -> None:
     gates = [FakeGate("A", wrong=frozenset({"bad"}))]
     shared = cards(gates, job("bad", 2.0), job("good", 1.0))

@@ -291,7 +291,7 @@ def test_the_parts_of_a_graph_are_kept_with_the_modules_of_their_operators(front
     wanted = case(split, frontend, min_block_size=1, torch_executed_ops=("aten.sigmoid.default",))
     with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad():
         module, inputs = building.make(wanted, "cpu")
-        dry_run._ask(module, inputs, wanted.settings, torch_trt.options_of(wanted.settings), lambda _text: None)
+        dry_run._ask(module, inputs, wanted.settings, lambda _text: None)
     (parts,) = seen.known_parts()
     assert [part.kind for part in parts] == ["tensorrt", "pytorch", "tensorrt"]
     assert [[op.operator for op in part.operators] for part in parts] == [

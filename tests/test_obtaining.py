@@ -144,3 +144,30 @@ def test_fp32_is_computed_as_fp32_and_tf32_as_tf32_in_this_process_too() -> None
         torch.backends.cudnn.allow_tf32 = not allowed
         building.checked(case, "cpu", lambda _step: None)
         assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed
+        building.release()
+        assert torch.backends.cudnn.allow_tf32 is not allowed  # as it was found
+
+
+def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchScript stores a module for the launches of a run, and a script has no fingerprint."""
+
+    class Scripted(Storing):
+        def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
+            return torch.jit.trace(module, inputs)
+
+        def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+            self.builds += 1
+            return CompiledModule(prepared, 7.0)
+
+        def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
+            torch.jit.save(compiled.run, str(folder / "compiled.ts"))
+
+    frontend = Scripted()
+    monkeypatch.setattr(frontends, "get", lambda _name: frontend)
+    case = Case(Model("scaled", lambda: (Scaled(2.0), torch.ones(4)), ()), Settings(frontend="eager"))
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir(mode=0o700)
+        found = obtain(case, "cpu", folder, ArtifactCache(tmp_path / "cache"), lambda _step: None)
+        assert (found.build.cached, found.stored, found.notes) == (False, True, [])
+    assert frontend.builds == 2

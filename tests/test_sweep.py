@@ -46,17 +46,18 @@ def opened(folder: Path, header: Header, *, fresh: bool = False) -> Journal:
 
 def test_what_was_written_down_is_there_again(tmp_path: Path, header: Header) -> None:
     first = opened(tmp_path, header)
-    assert not first.resumed
+    assert not first.earlier
     first.add(Built(case_id="a", build=BUILD))
     first.add(Timed(case_id="a", number=1, launch=launch(100.0)))
     first.add(Timed(case_id="a", number=0, launch=launch(101.0)))
     first.close()
     again = opened(tmp_path, header)
-    assert again.resumed
+    assert again.earlier == 2
+    assert again.created
     assert again.built["a"].build == BUILD
     assert [one.turns[0].captures[0].blocks_us[0] for one in again.launches("a")] == [101.0, 100.0]
     again.close()
-    assert not opened(tmp_path, header, fresh=True).resumed
+    assert not opened(tmp_path, header, fresh=True).built
 
 
 def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, header: Header) -> None:
@@ -77,7 +78,7 @@ def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, head
 def test_another_suite_or_machine_has_a_file_of_its_own(tmp_path: Path, header: Header) -> None:
     opened(tmp_path, header).add(Built(case_id="a", build=BUILD))
     for changed in ({"sources": {"suite.py": "1" * 64}}, {"accelerator": Accelerator(kind="gpu", name="other")}):
-        assert not opened(tmp_path, msgspec.structs.replace(header, **changed)).resumed
+        assert not opened(tmp_path, msgspec.structs.replace(header, **changed)).built
 
 
 def test_two_at_once_are_refused(tmp_path: Path, header: Header) -> None:
@@ -142,7 +143,7 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     assert "precision=fp8: unavailable: needs 8.9" in text
     assert "left out: eager takes no int8" in text
     assert "over 64 inputs (seeded normal noise), random weights" in text
-    assert [point.case_id for point in found.failed] == [broken.case.id]
+    assert found.failed == [broken.case.id]
     assert sweep_table.as_csv(found).splitlines()[0].startswith("case_id,model,differs,clock,pareto")
     assert len(sweep_table.as_csv(found).splitlines()) == 5
     assert msgspec.json.decode(msgspec.json.encode(found), type=sweep_table.Found) == found

@@ -49,6 +49,10 @@ def test_values_have_the_type_of_their_option(text: str, values: Any) -> None:
     [
         ("batch", "write NAME=VALUE"),
         ("batch=", "write NAME=VALUE"),
+        ("batch=5..1", "write NAME=VALUE"),
+        ("precision=fp17", "unknown precision 'fp17'; did you mean 'fp16'"),
+        ("frontend=dynmo", "did you mean 'dynamo'"),
+        ("runtime=pyhton", "did you mean 'python'"),
         ("batch=two", "'two' is no batch; write batch=1,8"),
         ("cudagraphs=maybe", "'maybe' is no cudagraphs; write cudagraphs=on,off"),
         ("dynamic_batch=1:4", "'1:4' is no dynamic_batch"),
@@ -119,3 +123,12 @@ def test_a_default_that_makes_no_sense_is_an_error() -> None:
 )
 def test_a_point_is_named_by_what_differs(fields: dict[str, Any], said: str) -> None:
     assert difference(fitting(**{**BASE, **fields}), fitting(**BASE)) == said
+
+
+def test_a_recommendation_that_fails_is_a_problem_and_the_other_points_stay() -> None:
+    def fails(_settings: Any) -> list[int]:
+        raise TrtgateError("torch.export can't export it")
+
+    found = points(BASE, [Axis("min_block_size", (1, "recommended"))], fails)
+    assert [settings.suffix for settings in found.settings] == ["dynamo-fp16-b1-mbs5", "dynamo-fp16-b1-mbs1"]
+    assert found.problems == ["min_block_size=recommended: torch.export can't export it"]

@@ -27,7 +27,6 @@ class Inference:
     def __init__(self, compiled: CompiledModule, inputs: tuple[Any, ...]) -> None:
         self.compiled = compiled
         self.inputs = inputs
-        self.call = compiled.run
 
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
@@ -36,7 +35,7 @@ class Inference:
     def __call__(self) -> Any:
         """Run once."""
         with torch.no_grad():
-            return self.call(*self.inputs)
+            return self.compiled.run(*self.inputs)
 
 
 def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
@@ -166,23 +165,31 @@ def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Pr
 
 def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: Progress) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
-    release()  # whatever the case before left on
     with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
         compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
     compiled.build_s += prepare_s
     return _ready(case, Inference(compiled, inputs))
 
 
+_found_tf32: list[bool] = []
+"""What TF32 was set to before the first case of this process said otherwise; empty while none has."""
+
+
 def release() -> None:
-    """End what a case switched on in this process."""
-    torch_trt.cudagraphs(None, on=False)
+    """End what a case switched on in this process: how fp32 is computed, and Torch-TensorRT's CUDA graphs."""
+    torch_trt.set_cudagraphs(on=False)
+    for backend, value in zip(TF32_BACKENDS, _found_tf32, strict=False):
+        backend.allow_tf32 = value
+    _found_tf32.clear()
 
 
 def _ready(case: Case, inference: Inference) -> Inference:
-    """Let the process compute as the case says from here on, and return what is to be called."""
+    """Let the process compute as the case says until `release`, and return what is to be called."""
+    release()
+    _found_tf32.extend(backend.allow_tf32 for backend in TF32_BACKENDS)
     _allow_tf32(case.settings.precision == "tf32")
     if case.settings.cudagraphs:
-        inference.call = torch_trt.cudagraphs(inference.compiled.run, on=True)
+        torch_trt.set_cudagraphs(on=True)
     return inference
 
 
@@ -202,6 +209,8 @@ def _named(case: Case) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError:
         raise
+    except TrtgateError as error:
+        raise TrtgateError(f"case {case.id}: {error}") from error
     except Exception as error:
         raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {one_line(error)}") from error
 
@@ -211,6 +220,7 @@ class Reference:
 
     def __init__(self, case: Case, device: str, step: Progress) -> None:
         """Make the model and run it once. Raises TrtgateError for a factory or an output that is no good."""
+        release()  # whatever the case before left on
         step("making the model")
         self.module, self.inputs = make(case, device)
         self._case = case

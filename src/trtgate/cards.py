@@ -74,12 +74,12 @@ class Cards:
             try:
                 return job.result.result(timeout=POLL_S)
             except NotYet:
-                if job.result.done():  # measuring it raised a time-out of its own
-                    raise
+                if job.result.done():  # just now, or measuring it raised a time-out of its own
+                    return job.result.result()
 
     def idle(self) -> list[str]:
         """Return the cards that had nothing to do from the start: all cases belong to others."""
-        if any(not job.home for job in self._jobs.values()):
+        if any(job.home not in self._at_home for job in self._jobs.values()):
             return []
         homes = {job.home for job in self._jobs.values()}
         return [uuid for uuid in self._at_home if uuid not in homes]

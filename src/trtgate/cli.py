@@ -101,7 +101,7 @@ def coverage(
     ] = None,
     whole_zoo: Annotated[bool, typer.Option("--zoo", help="Some 90 well-known models.")] = False,
     min_block_size: Annotated[int, typer.Option(min=1, help="Least operators of an engine.")] = 5,
-    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default) or fp32; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default), or any other; may be repeated.")] = None,
     torch_executed_op: Annotated[
         list[str] | None, typer.Option(help="An operator that stays in PyTorch, such as aten.relu; may be repeated.")
     ] = None,
@@ -153,7 +153,7 @@ def profile(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go, a folder a case.")
     ] = Path("profiles"),
-    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default) or fp32; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default), or any other; may be repeated.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="1 by default; may be repeated.")] = None,
     min_block_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Least operators of an engine, 5 by default; may be repeated.")

@@ -50,11 +50,11 @@ def ask_module(
     if settings.frontend not in coverage.FRONTENDS:
         known = ", ".join(coverage.FRONTENDS)
         raise TrtgateError(f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {known}")
-    options = torch_trt.options_of(settings)
+    torch_trt.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
         with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad(), building.quiet_upstream():
-            breaks = _ask(module, inputs, settings, options, step)
+            breaks = _ask(module, inputs, settings, step)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
@@ -83,7 +83,7 @@ def assert_supported(
         A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
         `trtgate.model`.
     precision
-        Weights and floating-point inputs are cast to it: "fp32" or "fp16".
+        Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.settings.PRECISIONS`.
     frontend
         "dynamo" (exported program) or "torch_compile", which must not break the graph then.
     engines
@@ -117,12 +117,10 @@ def assert_supported(
     return found
 
 
-def _ask(
-    module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, options: dict[str, Any], step: Progress
-) -> dict[str, int]:
+def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> dict[str, int]:
     if settings.frontend == "torch_compile":
         step("torch.compile")
-        return torch_trt.dry_torch_compile(module, inputs, options)
+        return torch_trt.dry_torch_compile(module, exporting.first(inputs, settings), settings)
     step("torch.export")
     try:
         program = exporting.export(module, inputs, settings)

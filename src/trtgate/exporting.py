@@ -30,6 +30,17 @@ def export(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings)
         return torch.export.export(module, inputs, dynamic_shapes=dimensions, strict=False)
 
 
+def first(inputs: tuple[Any, ...], settings: Settings) -> tuple[Any, ...]:
+    """Return what torch.compile is first called with: where the batch is dynamic, its optimal size, marked so."""
+    if settings.dynamic_batch is None:
+        return inputs
+    least, optimal, largest = settings.dynamic_batch
+    marked = tuple(resized(value, max(2, optimal)) for value in inputs)
+    for value in marked:
+        torch._dynamo.mark_dynamic(value, 0, min=least, max=largest)
+    return marked
+
+
 def resized(value: torch.Tensor, batch: int) -> torch.Tensor:
     """Return a tensor with another leading dimension, its rows repeated as need be."""
     repeats = -(-batch // value.shape[0])

@@ -240,9 +240,13 @@ class Gate:
             step("slower than the baseline: measuring again in fresh launches")
             self.session().renew()
             result = self._measured(case, artifact, first.measurement.build, step)
-            if not result.judgements:  # the machine's state changed meanwhile, or too many blocks are void
+            if result.judgements:
+                again |= {one.metric: one for one in result.judgements if one.metric in sampled}
+            elif any(judgement.verdict is Verdict.REGRESSED for judgement in again.values()):
+                result = first
+                again |= {metric: _unconfirmed(first, metric) for metric in sampled}
+            else:  # the machine's state changed meanwhile, or too many blocks are void
                 return result
-            again |= {judgement.metric: judgement for judgement in result.judgements if judgement.metric in sampled}
         self._conclude(
             case,
             result,
@@ -372,3 +376,9 @@ class Gate:
                 card = msgspec.structs.replace(self.accelerator, uuid=uuid)
                 kept_artifacts.keep(self.folder.path, kept, update.case_id, recorded, card)
         return done
+
+
+def _unconfirmed(result: CaseResult, metric: str) -> Judgement:
+    """Return a suspicion of which a second measurement could say nothing."""
+    judged = next(judgement for judgement in result.judgements if judgement.metric == metric)
+    return msgspec.structs.replace(judged, verdict=Verdict.UNCONFIRMED)

@@ -44,7 +44,8 @@ def obtain(
     reference = Reference(case, device, step)
     prepared, prepare_s = building.prepare(case, reference.module, reference.inputs, step)
     notes: list[str] = []
-    made_from = _made_from(case, prepared, notes) if cache is not None and _is_cached(case) else {}
+    keyed = isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case.settings)
+    made_from = _made_from(case, prepared, notes) if cache is not None and keyed else {}
     key = artifact_cache.key_of(made_from)
     if cache is not None and made_from:
         found = _taken(case, key, cache, folder, reference, notes, step)
@@ -91,10 +92,6 @@ def _taken(
         return None
     build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
     return Obtained(inference, build, manifest.coverage, stored=True, notes=notes)
-
-
-def _is_cached(case: Case) -> bool:
-    return frontends.stores(case.settings)
 
 
 def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:

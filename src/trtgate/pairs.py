@@ -202,6 +202,7 @@ class PairSession:
         self._gpu = accelerator.kind == "gpu"
         self._started = 0
         self._pairs: list[Pair] = []
+        self._stopped = False
         self._resident: Pair | None = None
         self._footprint_bytes: dict[str, int] = {}
         self.rng = random.Random()
@@ -236,6 +237,7 @@ class PairSession:
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
+        self._stopped = True
         for pair in list(self._pairs):
             for worker in pair.workers.values():
                 worker.stop()
@@ -247,7 +249,13 @@ class PairSession:
 
     def device(self, step: Step = lambda _waiting: None, *, shared: bool = False) -> AbstractContextManager[None]:
         """Within: no other trtgate process times on the device, nor, unless it is `shared`, builds there."""
-        return device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=shared)
+
+        def waiting(text: str) -> None:
+            if self._stopped:
+                raise SideError(CANDIDATE, "the run ended")
+            step(text)
+
+        return device_turn(self._accelerator.lock_name, self._timeout_s, waiting, shared=shared)
 
     def greet(self, pair: Pair) -> dict[str, list[str]]:
         """Return the cases of either side's suite. Raises SideError; the pair is ended then."""

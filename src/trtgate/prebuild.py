@@ -138,6 +138,7 @@ class _Builder(threading.Thread):
             side = Side(name="builder", source=work.source)
             log = work.logs / f"builder-{self._number}.log"
             self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log)
+            self._waiting("")  # the run may have ended while it was started
         self._worker.greet(work.timeout_s)
         request = protocol.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,

@@ -36,6 +36,8 @@ def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[An
 
             with compiling():
                 quantized = mtq.quantize(module, getattr(mtq, precisions.ALL[precision].quantized), feed)
+    except TrtgateError:
+        raise
     except Exception as error:
         raise TrtgateError(f"nvidia-modelopt could not quantize it to {precision}: {one_line(error)}") from error
     for name, range_ in quantized.named_buffers():
@@ -45,13 +47,6 @@ def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[An
                 "zero, NaN or infinite; calibrate on other inputs (`samples` of the model)"
             )
     return quantized
-
-
-def counted(module: torch.nn.Module) -> int:
-    """Return how many quantizers of a module are on."""
-    return sum(
-        bool(getattr(child, "is_enabled", False)) for child in module.modules() if "Quantizer" in type(child).__name__
-    )
 
 
 @contextlib.contextmanager

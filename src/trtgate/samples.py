@@ -12,7 +12,7 @@ from .cases import Model
 from .errors import TrtgateError, one_line
 
 CALIBRATION, ACCURACY = 1, 2
-"""Seeds: what is calibrated on is not what is asked."""
+"""Seeds, so that what is calibrated on and what is asked are drawn apart."""
 
 
 def of(model: Model, example: tuple[torch.Tensor, ...], count: int, *, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from . import availability, judging
+from . import availability, judging, torch_trt
 from .accelerator import Accelerator
 from .cases import Case
 from .errors import TrtgateError
@@ -77,7 +77,10 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
         raise TrtgateError(f"the suite has no case {unknown[0]!r}; its cases: {', '.join(suite)}")
     found = []
     for case in suite.values():
+        expected = case.settings.expected_failure
         reason = availability.unavailable(case.settings, accelerator)
+        if not reason and expected is not None and expected.applies(torch_trt.flavour(), torch_trt.version()):
+            reason = str(expected)
         if case.id in names and reason:
             raise TrtgateError(f"case {case.id}: {reason}")
         if not reason and (not names or case.id in names):

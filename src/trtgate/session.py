@@ -43,6 +43,7 @@ class Session:
         self._side = Side(name="candidate", source=source)
         self._workers: dict[int, WorkerHandle] = {}
         self._builder: WorkerHandle | None = None
+        self._stopped = False
 
     def __enter__(self) -> Session:
         return self
@@ -72,6 +73,7 @@ class Session:
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
+        self._stopped = True
         for worker in [*self._workers.values(), self._builder]:
             if worker is not None:
                 worker.stop()
@@ -111,15 +113,20 @@ class Session:
         log = self._folder / "builder.log"
         worker = self._builder = WorkerHandle(-1, self._side, self._side.hello(self._accelerator), log)
         try:
+            self._go_on("")
             worker.greet(self._timeout_s)
             request = protocol.BuildCase(case_id=case_id, folder=str(folder))
-            with device_turn(self._accelerator.lock_name, self._timeout_s, lambda _waiting: None, shared=True):
+            with device_turn(self._accelerator.lock_name, self._timeout_s, self._go_on, shared=True):
                 return worker.ask(request, protocol.BuiltReply, self._timeout_s, "building again").build
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         finally:
             self._builder = None
             worker.kill()
+
+    def _go_on(self, _waiting: str) -> None:
+        if self._stopped:
+            raise LaunchError("the run ended")
 
     def _greet(self, step: Step) -> None:
         waiting = [worker for worker in self._workers.values() if worker.cases is None]

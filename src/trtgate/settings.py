@@ -143,7 +143,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
         for wanted, field in (
             (self.mode != INDUCTOR_MODES[0], "mode"), (bool(self.runtime), "runtime"), (self.cudagraphs, "cudagraphs"),
-            (self.dynamic_batch is not None, "dynamic_batch"),
+            (self.dynamic_batch is not None, "dynamic_batch"), (bool(self.torch_executed_ops), "torch_executed_ops"),
+            (bool(self.options), "options"), (self.profiling_verbosity != VERBOSITIES[-1], "profiling_verbosity"),
         ):  # fmt: skip
             if wanted and name not in FIELDS_OF[field]:
                 raise TrtgateError(
@@ -203,7 +204,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 FIELDS_OF = {
-    "min_block_size": TENSORRT_FRONTENDS, "torch_executed_ops": TENSORRT_FRONTENDS, "options": TENSORRT_FRONTENDS,
+    "min_block_size": TENSORRT_FRONTENDS, "torch_executed_ops": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
+    "options": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
     "mode": frozenset({"inductor"}), "runtime": DYNAMO_FRONTENDS, "cudagraphs": DYNAMO_FRONTENDS,
     "profiling_verbosity": DYNAMO_FRONTENDS, "dynamic_batch": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
 }  # fmt: skip

@@ -5,18 +5,18 @@ What is done is written down at once, so a sweep that was interrupted goes on wh
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from . import availability, protocol
-from .accelerator import Accelerator
+from . import __version__, availability, protocol
+from .accelerator import Accelerator, installed
 from .agreement_record import Agreement
 from .artifact_cache import CacheRequest, now
 from .cases import Case
@@ -32,6 +32,7 @@ from .timing.lock import device_turn
 from .worker_handle import LaunchError, WorkerHandle
 
 FOLDER = "sweeps"
+LIBRARIES = ("torchvision", "timm", "transformers", "nvidia-modelopt", "numpy")
 SCHEMA = 1
 
 
@@ -41,8 +42,10 @@ class Header(msgspec.Struct, tag="sweep", frozen=True, kw_only=True):
     schema: int = SCHEMA
     accelerator: Accelerator
     sources: dict[str, str]
-    """File that defines models → SHA-256."""
+    """File of the user's that was imported for the models → SHA-256."""
     weights: dict[str, str]
+    libraries: dict[str, str] = {}
+    """Versions of what models come from, beside those of the accelerator."""
     created: str = ""
 
 
@@ -76,6 +79,8 @@ class Journal:
         self.path = folder / f"{hashlib.sha256(identity).hexdigest()[:16]}.jsonl"
         self.built: dict[str, Built] = {}
         self.timed: dict[tuple[str, int], Launch] = {}
+        self.created = ""
+        """When what was there before was begun; empty for a new file."""
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path.with_suffix(".lock"))
         try:
@@ -85,7 +90,8 @@ class Journal:
         if fresh:
             self.path.unlink(missing_ok=True)
         known = self._read()
-        self.resumed = bool(self.built or self.timed)
+        self.earlier = len(self.timed)
+        """How many launches were measured by an earlier run."""
         if not known:
             self._append(msgspec.structs.replace(header, created=now()))
 
@@ -127,15 +133,17 @@ class Journal:
         decoder = msgspec.json.Decoder(Header | Built | Timed)
         known, whole = False, 0
         for line in content.splitlines(keepends=True):
-            with contextlib.suppress(msgspec.MsgspecError):
+            try:
                 entry = decoder.decode(line)
-                if isinstance(entry, Header):
-                    known = True
-                elif known and line.endswith(b"\n"):
-                    self._remember(entry)
-                whole += len(line)
-                continue
-            break
+            except msgspec.MsgspecError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            if isinstance(entry, Header):
+                known, self.created = True, entry.created
+            elif known:
+                self._remember(entry)
         if whole < len(content):  # the line that a kill cut off, and whatever came after
             with self.path.open("r+b") as file:
                 file.truncate(whole)
@@ -202,12 +210,19 @@ class Sweep:
             built = self.journal.built.get(case_id)
             if built is not None:
                 outcome.build, outcome.agreement = built.build, built.agreement
-            outcome.launches = self.journal.launches(case_id)
+            outcome.launches = self.journal.launches(case_id)[: self._launches]
             yield outcome
 
     def _missing(self, case_id: str) -> bool:
         timed = sum((case_id, number) in self.journal.timed for number in range(self._launches))
-        return case_id not in self.journal.built or timed < self._launches
+        return not self._is_built(case_id) or timed < self._launches
+
+    def _is_built(self, case_id: str) -> bool:
+        """Whether it was built before, with as much asked of it and as few beside it as now."""
+        built = self.journal.built.get(case_id)
+        if built is None or (self._builders == 1 and built.build.builders > 1 and not built.build.cached):
+            return False
+        return self._inputs <= (built.agreement.inputs if built.agreement else 0)
 
     def _build(self, wanted: Sequence[str], outcomes: dict[str, Outcome], step: Step) -> dict[str, Path | None]:
         """Return the artifacts of what could be built: None where a frontend stores nothing."""
@@ -226,7 +241,7 @@ class Sweep:
             if built.problem or built.build is None:
                 continue
             artifacts[built.case_id] = built.artifact
-            if built.case_id not in self.journal.built:
+            if not self._is_built(built.case_id):
                 self.journal.add(Built(case_id=built.case_id, build=built.build, agreement=built.agreement))
         return artifacts
 
@@ -281,10 +296,19 @@ class Sweep:
 
 
 def _header(source: SuiteSource, accelerator: Accelerator) -> Header:
-    files = [file for file in (source.suite_file(), *source.factory_files()) if file is not None]
+    """Return what decides the measurements, as far as files and versions say it; the source must have been loaded."""
+    root = Path(source.root).resolve()
+    loaded = {
+        Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
+    }
+    own = Path(__file__).parent  # its version says which
+    mine = [file for file in loaded if file.is_relative_to(root) and not file.is_relative_to(own)]
+    files = {file for file in mine if "site-packages" not in file.parts}
+    files |= {file for file in (source.suite_file(), *source.factory_files()) if file is not None}
     return Header(
-        accelerator=accelerator, sources={str(file): _sha256(file) for file in files},
+        accelerator=accelerator, sources={str(file): _sha256(file) for file in sorted(files) if file.is_file()},
         weights={name: _sha256(Path(file)) for name, file in source.weights.items()},
+        libraries={"trtgate": __version__, **installed(LIBRARIES)},
     )  # fmt: skip
 
 

@@ -12,7 +12,17 @@ import msgspec
 
 from . import torch_trt
 from .errors import TrtgateError
-from .settings import DEFAULT_MIN_BLOCK_SIZE, Settings, fitting
+from .settings import (
+    DEFAULT_MIN_BLOCK_SIZE,
+    FRONTENDS,
+    INDUCTOR_MODES,
+    PRECISIONS,
+    RUNTIMES,
+    VERBOSITIES,
+    Settings,
+    fitting,
+    one_of,
+)
 
 RECOMMENDED, DEFAULT, NONE = "recommended", "default", "none"
 RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -32,6 +42,8 @@ class Points(msgspec.Struct, kw_only=True):
 
     settings: list[Settings]
     left_out: list[str]
+    problems: list[str]
+    """Why no block size could be recommended."""
 
 
 def parse(text: str) -> Axis:
@@ -42,7 +54,7 @@ def parse(text: str) -> Axis:
     name, equals, values = text.partition("=")
     name = name.strip()
     given = [part.strip() for part in values.split(",") if part.strip()]
-    if not equals or not given:
+    if not equals or not list(_expanded(given)):
         raise TrtgateError(f"--vary {text!r}: write NAME=VALUE,VALUE, such as min_block_size=1,5,recommended")
     convert = CONVERTERS.get(name)
     if convert is not None:
@@ -84,13 +96,25 @@ def _sizes(text: str) -> tuple[int, int, int] | None:
 
 
 def _runtime(text: str) -> str:
-    return "" if text == DEFAULT else text
+    if text == DEFAULT:
+        return ""
+    one_of("runtime", text, RUNTIMES)
+    return text
+
+
+def _named(what: str, known: Iterable[str]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        one_of(what, text, known)
+        return text
+
+    return convert
 
 
 CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "frontend": str, "precision": str, "batch": _integer, "dynamic_batch": _sizes, "min_block_size": _block_size,
-    "torch_executed_ops": _operators, "mode": str, "runtime": _runtime, "cudagraphs": _switch,
-    "profiling_verbosity": str,
+    "frontend": _named("frontend", FRONTENDS), "precision": _named("precision", PRECISIONS), "batch": _integer,
+    "dynamic_batch": _sizes, "min_block_size": _block_size, "torch_executed_ops": _operators,
+    "mode": _named("mode", INDUCTOR_MODES), "runtime": _runtime, "cudagraphs": _switch,
+    "profiling_verbosity": _named("profiling_verbosity", VERBOSITIES),
 }  # fmt: skip
 EXAMPLES = {
     "batch": "1,8", "dynamic_batch": "none,1:4:8", "min_block_size": "1,5,recommended", "cudagraphs": "on,off",
@@ -138,7 +162,7 @@ def points(base: Mapping[str, Any], axes: Sequence[Axis], recommended: Callable[
     found: dict[str, Settings] = {}
     default = _settings(base, {}, {})
     found[default.suffix] = default
-    left_out = []
+    left_out, problems = [], []
     for values in product(*(axis.values for axis in axes)):
         fields = {axis.name: value for axis, value in zip(axes, values, strict=True) if not axis.option}
         options = {axis.name: value for axis, value in zip(axes, values, strict=True) if axis.option}
@@ -146,9 +170,17 @@ def points(base: Mapping[str, Any], axes: Sequence[Axis], recommended: Callable[
             for chosen in _resolved(base, fields, options, recommended):
                 settings = _settings(base, chosen, options)
                 found.setdefault(settings.suffix, settings)
+        except _RecommendationError as error:
+            problems.append(str(error))
         except TrtgateError as error:
             left_out.append(str(error))
-    return Points(settings=list(found.values()), left_out=list(dict.fromkeys(left_out)))
+    return Points(
+        settings=list(found.values()), left_out=list(dict.fromkeys(left_out)), problems=list(dict.fromkeys(problems))
+    )
+
+
+class _RecommendationError(TrtgateError):
+    """What the dry run of a point failed with."""
 
 
 def _resolved(
@@ -161,7 +193,11 @@ def _resolved(
     settings = _settings(base, plain, options)
     if not settings.partitions:
         return [plain]
-    return [{**plain, "min_block_size": size} for size in recommended(settings)]
+    try:
+        sizes = recommended(settings)
+    except TrtgateError as error:
+        raise _RecommendationError(f"min_block_size={RECOMMENDED}: {error}") from error
+    return [{**plain, "min_block_size": size} for size in sizes]
 
 
 def _settings(base: Mapping[str, Any], fields: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import accelerator, sweep_axes, torch_trt, zoo
+from . import accelerator, precisions, sweep_axes, torch_trt, zoo
 from .artifact_cache import CacheRequest
 from .cases import Case, Model
 from .errors import TrtgateError
@@ -49,14 +49,16 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     bare = _source(request)
     models = bare.load().models
     wanted: dict[str, list[Settings]] = {}
-    left_out = []
-    for model in (one for one in models if one.name in _names(request, models)):
+    left_out, problems = [], []
+    precisions.asked.update(*(axis.values for axis in axes if axis.name == "precision"))
+    for model in models if bare.suite is None else [one for one in models if one.name in _names(request)]:
         base = {"batch": 1 if model.takes_batch else None, **request.base}
         found = sweep_axes.points(base, axes, partial(_recommended, step, model))
         for settings in found.settings:
             torch_trt.check_options(f"{model.name}-{settings.suffix}", settings)
         wanted[model.name] = found.settings
         left_out += found.left_out
+        problems += found.problems
     added = tuple(Added(name, settings) for name, each in wanted.items() for settings in each)
     source = msgspec.structs.replace(bare, added=added)
     cases = source.load().cases
@@ -69,7 +71,7 @@ def run(request: Request, folder: Path, step: Step) -> Found:
         cache=request.cache, timeout_s=request.timeout_s, fresh=request.fresh,
     )  # fmt: skip
     try:
-        if sweep.journal.resumed:
+        if sweep.journal.earlier:
             step(f"going on with {sweep.journal.path}")
         ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each]
         outcomes = list(sweep.run(ordered, step))
@@ -81,6 +83,7 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     return sweep_table.Found(
         accelerator=device, flavour=torch_trt.flavour() or "", release=torch_trt.version(),
         launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
+        problems=problems, earlier=sweep.journal.earlier, begun=sweep.journal.created,
     )  # fmt: skip
 
 
@@ -109,9 +112,11 @@ def weights_of(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _names(request: Request, models: Sequence[Model]) -> set[str]:
-    named = {name.rpartition(":")[2] for name in request.models}
-    return named & {model.name for model in models}
+def _names(request: Request) -> set[str]:
+    """Return the names of the models that are asked for, as the models have them."""
+    from . import model_names
+
+    return {model_names.find(name).name for name in request.models}
 
 
 def _source(request: Request) -> SuiteSource:
@@ -134,7 +139,7 @@ def _source(request: Request) -> SuiteSource:
         if zoo.unavailable(name):
             raise TrtgateError(f"model {name!r}: {zoo.unavailable(name)}")
     for name in request.weights:
-        if name not in {one.rpartition(":")[2] for one in request.models}:
+        if name not in _names(request):
             raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
     return SuiteSource(
         root=str(root), suite=suite if from_suite else None, factories=factories, zoo=tuple(from_zoo),

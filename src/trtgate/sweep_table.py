@@ -67,11 +67,16 @@ class Found(msgspec.Struct, kw_only=True):
     points: list[Point]
     left_out: list[str]
     """Combinations that make no sense, with the reason."""
+    problems: list[str] = []
+    """Why points that were asked for are not known: no block size could be recommended."""
+    earlier: int = 0
+    """How many of the launches an earlier run measured, which began at `begun` (UTC)."""
+    begun: str = ""
 
     @property
-    def failed(self) -> list[Point]:
-        """Points that were asked for and did not run."""
-        return [point for point in self.points if point.problem]
+    def failed(self) -> list[str]:
+        """What was asked for and did not run."""
+        return [*self.problems, *(point.case_id for point in self.points if point.problem)]
 
 
 def points_of(outcomes: Sequence[Outcome], accelerator: Accelerator) -> list[Point]:
@@ -203,8 +208,12 @@ def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _notes(found: Found) -> list[str]:
+    if found.earlier:
+        begun = f"{found.earlier} measurements are of an earlier run, begun at {found.begun}; --fresh measures anew"
     agreements = [point.agreement for point in found.points if point.agreement]
-    notes = [f"left out: {reason}" for reason in found.left_out]
+    notes = [f"not run: {reason}" for reason in found.problems]
+    notes += [f"left out: {reason}" for reason in found.left_out]
+    notes += [begun] if found.earlier else []
     notes.append(
         f"{found.launches} launches a point, in random order; faster and slower: beyond noise at 1 % for all points "
         "together; ±: the interval of the change; pareto: nothing is better in latency, build time and error"

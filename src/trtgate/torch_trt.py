@@ -77,9 +77,15 @@ def imported() -> Any:
 
     It takes that one's operators only if it finds it at its own import, which costs 10 s more.
     """
+    quantized = bool(precisions.asked & precisions.QUANTIZED)
     if "torch_tensorrt" in sys.modules:
+        if quantized and not quantization_packages.unavailable() and "modelopt" not in sys.modules:
+            raise TrtgateError(
+                "torch_tensorrt was imported before nvidia-modelopt in this process, and takes no quantized module: "
+                "name quantized precisions in the suite, or ask for them in a process of their own"
+            )
         return sys.modules["torch_tensorrt"]
-    if precisions.asked & precisions.QUANTIZED:
+    if quantized:
         quantization_packages.import_modelopt()
         return importlib.import_module("torch_tensorrt")
     with _hidden("modelopt"):
@@ -289,19 +295,19 @@ def compile_fx(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Setti
     )  # fmt: skip
 
 
-def cudagraphs(module: Any, *, on: bool) -> Any:
-    """Switch Torch-TensorRT's CUDA-graph mode, which is the process's, and return what to call for this module.
+def set_cudagraphs(*, on: bool) -> None:
+    """Switch Torch-TensorRT's CUDA-graph mode, which is the process's: each engine is recorded and replayed by itself.
 
-    With `on`, a module of engines alone is called as it is, one with parts in PyTorch through upstream's wrapper, which
-    records all of it. Without, the mode is ended, if it was ever begun.
+    Upstream's wrapper for a module with parts in PyTorch is left out: it knows the parts by their names, which a loaded
+    module does not have, so that what is checked and what is measured would differ.
     """
-    if not on:
-        if "torch_tensorrt" in sys.modules and "torch_tensorrt.runtime" in sys.modules:
-            sys.modules["torch_tensorrt.runtime"].set_cudagraphs_mode(False)
-        return module
-    torch_tensorrt = imported()
+    if on:
+        imported()
+        from torch_tensorrt import runtime
 
-    return torch_tensorrt.runtime.enable_cudagraphs(module).__enter__()
+        runtime.set_cudagraphs_mode(True)
+    elif "torch_tensorrt.runtime" in sys.modules:
+        sys.modules["torch_tensorrt.runtime"].set_cudagraphs_mode(False)
 
 
 def torch_compile(module: torch.nn.Module, settings: Settings, compiled: list[torch.nn.Module]) -> Callable[..., Any]:
@@ -678,7 +684,7 @@ def dry_compile(program: torch.export.ExportedProgram, inputs: tuple[Any, ...], 
     torch_tensorrt.dynamo.compile(program, arg_inputs=given, dryrun=True, **options_of(settings))
 
 
-def dry_torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, int]:
+def dry_torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> dict[str, int]:
     """Hand every graph that `torch.compile` makes of the module to Torch-TensorRT's backend, building nothing.
 
     The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns the graph
@@ -687,7 +693,7 @@ def dry_torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], options:
     import torch
     from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
 
-    wanted = {**options, "dryrun": True, "pass_through_build_failures": True}
+    wanted = {**options_of(settings), "dryrun": True, "pass_through_build_failures": True}
     breaks: Counter[str] = Counter()
 
     def backend(gm: Any, samples: Any) -> Any:
@@ -700,7 +706,7 @@ def dry_torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], options:
 
     torch.compiler.reset()
     try:
-        torch.compile(module, backend=backend, dynamic=False)(*inputs)
+        torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)(*inputs)
     finally:
         torch.compiler.reset()
     return dict(breaks)

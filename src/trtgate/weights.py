@@ -19,7 +19,7 @@ def load_into(module: Any, file: str, who: str) -> None:
             head = opened.read(16)
     except OSError as error:
         raise TrtgateError(f"{who}: weights {file} can't be read: {error.strerror}") from error
-    if head.startswith(PICKLES):
+    if head.startswith(PICKLES) and head[8:9] != b"{":  # a safetensors file has a length, then JSON
         raise TrtgateError(
             f"{who}: weights {file} is a pickle, which can run anything when it is loaded: store the state dict with "
             "safetensors.torch.save_file"

@@ -153,8 +153,7 @@ class Worker:
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
-        if self._inference is not None:
-            self._building.release()
+        self._building.release()
         self._inference = None
         gc.collect()
         if self._monitor is not None:

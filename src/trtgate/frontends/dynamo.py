@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import exporting, torch_trt, trt_engines
+from .. import torch_trt, trt_engines
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -25,6 +25,8 @@ class Dynamo:
 
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
         """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
+        from .. import exporting
+
         step("torch.export")
         return exporting.export(module, inputs, settings)
 

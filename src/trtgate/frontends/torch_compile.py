@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import exporting, torch_trt, trt_engines
+from .. import torch_trt, trt_engines
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
 
@@ -29,13 +29,15 @@ class TorchCompile:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch
 
+        from .. import exporting
+
         start = time.perf_counter()
         step("torch.compile, TensorRT build")
         torch.compiler.reset()
         made: list[Any] = []
         with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
             compiled = torch_trt.torch_compile(prepared, settings, made)
-            compiled(*_first(inputs, settings))
+            compiled(*exporting.first(inputs, settings))
         compiled(*inputs)
         sizes = [size for part in made for size in torch_trt.engine_bytes(part)]
         return CompiledModule(
@@ -53,19 +55,6 @@ class TorchCompile:
     def load(self, folder: Path) -> CompiledModule:
         """Not used, as nothing is stored."""
         raise NotImplementedError(f"torch_compile stores nothing in {folder}")
-
-
-def _first(inputs: tuple[Any, ...], settings: Settings) -> tuple[Any, ...]:
-    """Return what to compile with: where the batch is dynamic, its optimal size, marked so."""
-    if settings.dynamic_batch is None:
-        return inputs
-    import torch
-
-    least, optimal, largest = settings.dynamic_batch
-    marked = tuple(exporting.resized(value, max(2, optimal)) for value in inputs)
-    for value in marked:
-        torch._dynamo.mark_dynamic(value, 0, min=least, max=largest)
-    return marked
 
 
 FRONTEND: Frontend = TorchCompile()

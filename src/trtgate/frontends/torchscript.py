@@ -18,7 +18,7 @@ class TorchScript:
     """A module that `torch.jit` traced or scripted, its convertible blocks replaced by engines."""
 
     stores_artifact = True
-    stores = "the compiled module with its engines, in the artifact cache"
+    stores = "nothing: the launches of a run load what it built, the next run builds anew"
 
     def __init__(self, way: str) -> None:
         self._way = way

@@ -54,8 +54,10 @@ class BuiltCase:
         assert self.build is not None
         if self.inference is None or self.build.cached:
             from .. import building
+            from ..timing.lock import device_turn
 
-            with self._run.progress(self.case.id) as step:
+            lock, timeout_s = self._run.accelerator.lock_name, self._run.options.timeout_s
+            with self._run.progress(self.case.id) as step, device_turn(lock, timeout_s, step, shared=True):
                 self.inference, _ = building.checked(self.case, self._device, step)
                 self.build = msgspec.structs.replace(self.build, cached=False)
         assert self.inference is not None
@@ -74,6 +76,9 @@ class BuiltCase:
             shutil.rmtree(self.artifact, ignore_errors=True)
         import torch
 
+        from .. import building
+
+        building.release()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

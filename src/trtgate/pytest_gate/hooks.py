@@ -137,11 +137,12 @@ class Hooks:
             item.add_marker(pytest.mark.skip(reason=reason))
 
     def _why_no_coverage(self, case_id: str) -> str:
-        from .. import torch_trt, zoo
+        from .. import precisions, quantization_packages, torch_trt, zoo
 
         case = self._run.catalogue.cases[case_id]
         reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
-        return reason or torch_trt.unavailable()
+        quantized = case.settings.precision in precisions.QUANTIZED
+        return reason or torch_trt.unavailable() or (quantization_packages.unavailable() if quantized else "")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.

@@ -71,7 +71,9 @@ class LatencyGate:
     def _build(self, built: BuiltCase) -> None:
         built.check()
         assert built.build is not None
-        left = frontends.get(built.case.settings.frontend).stores
+        settings = built.case.settings
+        kept = frontends.get(settings.frontend).stores_artifact and not frontends.stores(settings)
+        left = "nothing: it can't be stored" if kept else frontends.get(settings.frontend).stores
         found = building_only.Built(case_id=built.case.id, build=built.build, left=left, notes=built.notes)
         self._item.user_properties.append(building_only.property_of(found))
 

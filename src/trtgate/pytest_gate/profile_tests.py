@@ -34,7 +34,10 @@ class Profiles:
         case_id = built.case.id
         if case_id not in self._recorded:
             inference = built.to_profile()
+            from .. import building
             from ..profiles import recording
+
+            building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
             from ..timing.lock import device_turn
 
             accelerator, timeout_s = self._run.accelerator, self._run.options.timeout_s
@@ -46,7 +49,7 @@ class Profiles:
         """Say in which layers a regressed case lost its time; or why that can't be said; empty on a CPU."""
         from ..profile_gate import Where
 
-        if self._run.accelerator.kind != "gpu" or not built.case.settings.uses_tensorrt:
+        if self._run.accelerator.kind != "gpu" or not built.case.settings.partitions:
             return Where()
         try:
             beside_base = self._run.options.base is not None

@@ -51,6 +51,8 @@ class CudaGraphClock:
                 self._call()
         except RuntimeError as error:
             torch.cuda.synchronize()
+            padding.clear()
+            torch.cuda.empty_cache()  # else it would be taken for the case's memory
             raise CaptureError(one_line(error)) from error
         finally:
             del padding
