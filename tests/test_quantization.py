@@ -72,6 +72,16 @@ def in_a_fresh_process(precision: str) -> Coverage:
 
 
 @needs_modelopt
+def test_too_late_for_torch_tensorrt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, inputs = small(2)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", object())  # type: ignore[arg-type]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "modelopt"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(TrtgateError, match="was imported before nvidia-modelopt in this process"):
+        building.quantized(case_of("int8"), module, (inputs,), batches=1)
+
+
+@needs_modelopt
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_ranges_that_are_none_are_refused(value: float) -> None:
     def empty(count: int, seed: int) -> Iterator[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,11 @@ def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[An
     reason = unavailable()
     if reason:
         raise TrtgateError(reason)
+    if "torch_tensorrt" in sys.modules and "modelopt" not in sys.modules:
+        raise TrtgateError(
+            "torch_tensorrt was imported before nvidia-modelopt in this process, and takes no quantized module: name "
+            "quantized precisions in the suite, or ask for them in a process of their own"
+        )
 
     def feed(calibrated: torch.nn.Module) -> None:
         with torch.no_grad():

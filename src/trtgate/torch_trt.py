@@ -77,15 +77,9 @@ def imported() -> Any:
 
     It takes that one's operators only if it finds it at its own import, which costs 10 s more.
     """
-    quantized = bool(precisions.asked & precisions.QUANTIZED)
     if "torch_tensorrt" in sys.modules:
-        if quantized and not quantization_packages.unavailable() and "modelopt" not in sys.modules:
-            raise TrtgateError(
-                "torch_tensorrt was imported before nvidia-modelopt in this process, and takes no quantized module: "
-                "name quantized precisions in the suite, or ask for them in a process of their own"
-            )
         return sys.modules["torch_tensorrt"]
-    if quantized:
+    if precisions.asked & precisions.QUANTIZED:
         quantization_packages.import_modelopt()
         return importlib.import_module("torch_tensorrt")
     with _hidden("modelopt"):
