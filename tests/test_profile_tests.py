@@ -67,7 +67,7 @@ class Bench:
             config=SimpleNamespace(invocation_params=SimpleNamespace(dir=folder)),
         )  # fmt: skip
         self.run.profiles = Profiles(self.run)
-        settings = SimpleNamespace(uses_tensorrt=True)
+        settings = SimpleNamespace(partitions=True)
         self.built: Any = SimpleNamespace(case=SimpleNamespace(id=resnet18_profile().case_id, settings=settings))
         self.item: Any = SimpleNamespace(user_properties=[])
         self.use(resnet18_profile())
