@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import torch
 
 from . import accuracy, building, samples
 from .agreement_record import Agreement
+from .cases import Case, Settings
 from .errors import TrtgateError
 
 if TYPE_CHECKING:
     from .building import Inference
-    from .cases import Case
 
 INPUTS = 64
 TOP = 5
@@ -25,8 +24,7 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
 
     Leaves the inputs of the compiled module as they were. Raises TrtgateError for outputs of other shapes, or NaN.
     """
-    settings = msgspec.structs.replace(case.settings, frontend="eager", precision="fp32", **_OF_NO_ENGINE)
-    reference, _ = building.make(type(case)(case.model, settings), device)
+    reference, _ = building.make(Case(case.model, Settings(frontend="eager", batch=case.settings.batch)), device)
     example = inference.inputs
     batch = example[0].shape[0] if case.settings.batch is not None else 1
     batches = max(1, math.ceil(count / batch))
@@ -41,12 +39,6 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
     if [[one.shape for one in outputs] for outputs in wanted] != [[one.shape for one in outputs] for outputs in got]:
         raise TrtgateError(f"case {case.id}: its outputs have other shapes than eager's")
     return _compared(case, batch * batches, wanted, got)
-
-
-_OF_NO_ENGINE: dict[str, Any] = {
-    "min_block_size": None, "torch_executed_ops": (), "options": {}, "runtime": "", "cudagraphs": False,
-    "dynamic_batch": None, "mode": "default",
-}  # fmt: skip
 
 
 def _compared(case: Case, count: int, wanted: list[list[torch.Tensor]], got: list[list[torch.Tensor]]) -> Agreement:

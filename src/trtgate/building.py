@@ -277,6 +277,5 @@ def save_inputs(inputs: tuple[Any, ...], folder: Path) -> None:
 
 def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
-    release()
     inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
     return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))

@@ -19,7 +19,7 @@ def find(name: str) -> Model:
     """
     if ":" in name:
         return SuiteSource(root=str(Path.cwd()), factories=(name,)).load().models[0]
-    mine = _suite_models()
+    mine = suite_models()
     of_zoo = {model.name: model for model in zoo.models()}
     found = mine.get(name) or of_zoo.get(name)
     if found is None:
@@ -31,9 +31,14 @@ def find(name: str) -> Model:
     return found
 
 
-def _suite_models() -> dict[str, Model]:
+def suite_here() -> SuiteSource | None:
+    """Return where the suite of this folder is; None where none is configured."""
     configured = find_configuration(Path.cwd())
     suite = configured.values.get("trtgate_suite") if configured else None
-    if configured is None or not suite:
-        return {}
-    return {model.name: model for model in SuiteSource(root=str(configured.path.parent), suite=suite).load().models}
+    return None if configured is None or not suite else SuiteSource(root=str(configured.path.parent), suite=suite)
+
+
+def suite_models() -> dict[str, Model]:
+    """Return the models of the suite of this folder, by name."""
+    source = suite_here()
+    return {} if source is None else {model.name: model for model in source.load().models}

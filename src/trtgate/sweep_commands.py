@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import accelerator, precisions, sweep_axes, torch_trt, zoo
+from . import accelerator, precisions, sweep_axes, torch_trt
 from .artifact_cache import CacheRequest
 from .cases import Case, Model
 from .errors import TrtgateError
 from .files import write_json, write_whole
-from .scaffold import find_configuration
 from .settings import Settings
 from .suite_source import Added, SuiteSource
 
@@ -46,12 +45,17 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
     if doubled:
         raise TrtgateError(f"--vary {doubled[0]} is given twice: put all its values into one")
+    from . import model_names
+
+    named = {model_names.find(name).name for name in request.models}
+    for name in request.weights:
+        if name not in named:
+            raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
     bare = _source(request)
-    models = bare.load().models
     wanted: dict[str, list[Settings]] = {}
     left_out, problems = [], []
     precisions.asked.update(*(axis.values for axis in axes if axis.name == "precision"))
-    for model in models if bare.suite is None else [one for one in models if one.name in _names(request)]:
+    for model in (one for one in bare.load().models if one.name in named):
         base = {"batch": 1 if model.takes_batch else None, **request.base}
         found = sweep_axes.points(base, axes, partial(_recommended, step, model))
         for settings in found.settings:
@@ -112,38 +116,16 @@ def weights_of(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _names(request: Request) -> set[str]:
-    """Return the names of the models that are asked for, as the models have them."""
-    from . import model_names
-
-    return {model_names.find(name).name for name in request.models}
-
-
 def _source(request: Request) -> SuiteSource:
     """Return where the named models come from. Raises TrtgateError for an unknown one, naming the nearest."""
     from . import model_names
 
-    configured = find_configuration(Path.cwd())
-    suite = configured.values.get("trtgate_suite") if configured else None
-    mine: Mapping[str, Model] = {}
-    root = Path.cwd()
-    if configured is not None and suite:
-        root = configured.path.parent
-        mine = {model.name: model for model in SuiteSource(root=str(root), suite=suite).load().models}
-    factories = tuple(name for name in request.models if ":" in name)
-    from_suite = [name for name in request.models if name in mine]
+    here, mine = model_names.suite_here(), model_names.suite_models()
     from_zoo = [name for name in request.models if name not in mine and ":" not in name]
-    for name in from_zoo:
-        model_names.find(name)
-    for name in from_zoo:
-        if zoo.unavailable(name):
-            raise TrtgateError(f"model {name!r}: {zoo.unavailable(name)}")
-    for name in request.weights:
-        if name not in _names(request):
-            raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
     return SuiteSource(
-        root=str(root), suite=suite if from_suite else None, factories=factories, zoo=tuple(from_zoo),
-        weights=request.weights,
+        root=str(Path.cwd()) if here is None else here.root,
+        suite=here.suite if here is not None and any(name in mine for name in request.models) else None,
+        factories=tuple(name for name in request.models if ":" in name), zoo=tuple(from_zoo), weights=request.weights,
     )  # fmt: skip
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
+from .unstored import Unstored
 
 
 def compiler() -> str:
@@ -18,10 +18,8 @@ def compiler() -> str:
     return next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), "")
 
 
-class TorchBackend:
+class TorchBackend(Unstored):
     """`torch.compile` with a backend that leads to no TensorRT."""
-
-    stores_artifact = False
 
     def __init__(self, backend: str, stores: str) -> None:
         self.stores = stores
@@ -31,10 +29,6 @@ class TorchBackend:
         """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
         needs_one = self._backend == "inductor" and not compiler()
         return "inductor needs a C++ compiler: install g++ or set CXX" if needs_one else ""
-
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
-        """Return the module."""
-        return module
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards and caches are settled.
@@ -50,13 +44,6 @@ class TorchBackend:
         for _ in range(2 if _mode(settings) is None else 4):
             compiled(*inputs)
         return CompiledModule(compiled, time.perf_counter() - start)
-
-    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
-        """Nothing beside Inductor's own cache."""
-
-    def load(self, folder: Path) -> CompiledModule:
-        """Not used, as nothing is stored."""
-        raise NotImplementedError(f"{self._backend} stores nothing in {folder}")
 
 
 def _mode(settings: Settings) -> str | None:

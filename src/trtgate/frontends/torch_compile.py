@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from .. import torch_trt, trt_engines
 from ..cases import Settings
 from .protocol import CompiledModule, Frontend, Progress
+from .unstored import Unstored
 
 
-class TorchCompile:
+class TorchCompile(Unstored):
     """`torch.compile(backend="torch_tensorrt")`."""
 
-    stores_artifact = False
     stores = "nothing: every launch builds its engines anew"
 
     def unavailable(self) -> str:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
-
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
-        """Return the module."""
-        return module
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
@@ -48,13 +43,6 @@ class TorchCompile:
             seen.known_parts(),
             tuple(made),
         )
-
-    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
-        """Nothing to store: `torch.compile` makes no file that another process can load."""
-
-    def load(self, folder: Path) -> CompiledModule:
-        """Not used, as nothing is stored."""
-        raise NotImplementedError(f"torch_compile stores nothing in {folder}")
 
 
 FRONTEND: Frontend = TorchCompile()

@@ -201,22 +201,30 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
     )
 
 
+def _distributed(config: pytest.Config) -> bool:
+    return bool(os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None))
+
+
+def _beside_base(config: pytest.Config) -> bool:
+    return bool(config.getoption("trtgate_base") or config.getoption("trtgate_base_python"))
+
+
 def _prebuild(config: pytest.Config) -> int | None:
     asked: int | None = config.getoption("trtgate_prebuild")
     if asked is None and config.getoption("trtgate_gpus"):
         asked = AUTO
-    if asked is not None and (config.getoption("trtgate_base") or config.getoption("trtgate_base_python")):
+    if asked is not None and _beside_base(config):
         raise TrtgateError("--trtgate-prebuild builds the candidate alone, a base is built beside it: drop one of them")
-    if asked is not None and (os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None)):
+    if asked is not None and _distributed(config):
         raise TrtgateError("--trtgate-prebuild starts its own processes: drop -n")
     return asked
 
 
 def _gpus(config: pytest.Config) -> str:
     asked = str(config.getoption("trtgate_gpus"))
-    if asked and (config.getoption("trtgate_base") or config.getoption("trtgate_base_python")):
+    if asked and _beside_base(config):
         raise TrtgateError("--trtgate-gpus is about stored baselines, a base is measured on one card: drop one of them")
-    if asked and (os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None)):
+    if asked and _distributed(config):
         raise TrtgateError("--trtgate-gpus drives all cards from one process: drop -n")
     return asked
 
