@@ -59,7 +59,21 @@ def _data(*, test: bool) -> tuple[Any, Any]:
 
 @lru_cache
 def _trained() -> Any:
-    """Train it: about 2 s on two cores. Its weights are drawn here, not by torch.nn.init, which coverage replaces."""
+    """Train it, in about 5 s. Its weights are drawn here, not by torch.nn.init, which coverage replaces.
+
+    By one thread: every launch trains, several at once, and their threads would wait for each other.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _fitted()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fitted() -> Any:
     import torch
 
     generator = torch.Generator().manual_seed(SEED)
