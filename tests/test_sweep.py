@@ -152,6 +152,7 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
 # For real
 
 SUITE = """
+import glob
 import os
 import time
 
@@ -179,6 +180,20 @@ class Net(torch.nn.Module):
 def net(batch):
     torch.manual_seed(0)
     return Net().eval(), torch.randn(batch, 8)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def meets(batch):
+    # The first process builds; of those that measure, each waits here until another one is here too.
+    mine = f"made-{os.getpid()}"
+    builder = not glob.glob("made-*") or os.path.exists(mine)
+    open(mine, "w").close()
+    deadline = time.monotonic() + 60
+    while not builder and len(glob.glob("made-*")) < 3:
+        if time.monotonic() > deadline:
+            raise ValueError("alone")
+        time.sleep(0.05)
+    return torch.nn.Linear(8, 10).eval(), torch.randn(batch, 8)
 
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
@@ -244,6 +259,12 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
 
 def table_of(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("  ")]
+
+
+def test_launches_load_at_the_same_time(here: Path) -> None:
+    done = sweep(here, "meets", *SET)
+    assert done.returncode == 0, done.stdout
+    assert len(list(here.glob("made-*"))) == 3
 
 
 def test_what_does_not_run_is_a_line_of_its_own_and_exit_1(here: Path) -> None:

@@ -1,5 +1,7 @@
 """Builds and measures many points around a default, interleaved: every launch measures all of them, in random order.
 
+Launches load at the same time and measure one at a time.
+
 What is done is written down at once, so a sweep that was interrupted goes on where it was.
 """
 
@@ -9,6 +11,7 @@ import hashlib
 import os
 import random
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -82,6 +85,7 @@ class Journal:
         self.created = ""
         """When what was there before was begun; empty for a new file."""
         folder.mkdir(parents=True, exist_ok=True)
+        self._adding = threading.Lock()
         self._lock = FileLock(self.path.with_suffix(".lock"))
         try:
             self._lock.acquire(timeout=0)
@@ -101,8 +105,9 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Write down what was done."""
-        self._remember(entry)
-        self._append(entry)
+        with self._adding:
+            self._remember(entry)
+            self._append(entry)
 
     def launches(self, case_id: str) -> list[Launch]:
         """Return what was measured of a point, by launch."""
@@ -202,10 +207,7 @@ class Sweep:
             outcomes[case.id].unavailable = availability.unavailable(case.settings, self._accelerator)
         wanted = [case.id for case in cases if not outcomes[case.id].unavailable and self._missing(case.id)]
         artifacts = self._build(wanted, outcomes, step)
-        for number in range(self._launches):
-            pending = [name for name in artifacts if (name, number) not in self.journal.timed]
-            if pending:
-                self._launch(number, pending, artifacts, outcomes, step)
+        self._measure(artifacts, outcomes, step)
         for case_id, outcome in outcomes.items():
             built = self.journal.built.get(case_id)
             if built is not None:
@@ -245,39 +247,39 @@ class Sweep:
                 self.journal.add(Built(case_id=built.case_id, build=built.build, agreement=built.agreement))
         return artifacts
 
-    def _launch(
-        self, number: int, pending: list[str], artifacts: dict[str, Path | None], outcomes: dict[str, Outcome],
-        step: Step,
-    ) -> None:  # fmt: skip
-        """Measure points in one process, in random order; one that fails ends it, and the others go on in another."""
-        self._rng.shuffle(pending)
-        worker: WorkerHandle | None = None
+    def _measure(self, artifacts: dict[str, Path | None], outcomes: dict[str, Outcome], step: Step) -> None:
+        """Let every launch measure what it lacks, and end all of them however that ends."""
+        launches, ended = [], threading.Event()
+        for number in range(self._launches):
+            pending = [name for name in artifacts if (name, number) not in self.journal.timed]
+            self._rng.shuffle(pending)
+            if pending:
+                launches.append(_Launching(self, number, pending, artifacts, outcomes, step, ended))
         try:
-            for done, case_id in enumerate(pending, 1):
-                worker = worker or self._worker(number)
-                step(f"launch {number + 1} of {self._launches}, {done} of {len(pending)}: {case_id}")
-                try:
-                    launch = self._measured(worker, case_id, artifacts[case_id], step)
-                except LaunchError as error:
-                    outcomes[case_id].problem = f"{case_id}: {error}"
-                    worker.kill()
-                    worker = None
-                else:
-                    self.journal.add(Timed(case_id=case_id, number=number, launch=launch))
+            for launch in launches:
+                launch.start()
+            for launch in launches:
+                launch.join()
         finally:
-            if worker is not None:
-                worker.kill()
+            for launch in launches:
+                launch.end()
+        for launch in launches:
+            if launch.error is not None:
+                raise launch.error
 
-    def _worker(self, number: int) -> WorkerHandle:
+    def worker(self, number: int) -> WorkerHandle:
+        """Start a process that measures."""
         self._folder.logs.mkdir(parents=True, exist_ok=True)
         side = Side(name="candidate", source=self._source)
-        log = self._folder.logs / f"sweep-{number}.log"
-        worker = WorkerHandle(number, side, side.hello(self._accelerator), log)
-        worker.greet(self._timeout_s)
-        return worker
+        return WorkerHandle(number, side, side.hello(self._accelerator), self._folder.logs / f"sweep-{number}.log")
 
-    def _measured(self, worker: WorkerHandle, case_id: str, artifact: Path | None, step: Step) -> Launch:
+    def measured(self, worker: WorkerHandle, case_id: str, artifact: Path | None, step: Step) -> Launch:
+        """Return what a process measured of a point; loading is shared with others, measuring is not.
+
+        Raises LaunchError.
+        """
         lock, timeout_s = self._accelerator.lock_name, self._timeout_s
+        worker.greet(timeout_s)
         request = protocol.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
         with device_turn(lock, timeout_s, step, shared=True):
             loaded = worker.ask(request, protocol.LoadedReply, timeout_s, "loading").loaded
@@ -293,6 +295,74 @@ class Sweep:
         if not any(capture.blocks_us for turn in launch.turns for capture in turn.captures):
             raise LaunchError("not one block counts: the device was disturbed all the time")
         return launch
+
+
+class _Launching(threading.Thread):
+    """Drives one launch: a process that measures points in their order; one that fails is replaced."""
+
+    def __init__(
+        self, sweep: Sweep, number: int, pending: list[str], artifacts: dict[str, Path | None],
+        outcomes: dict[str, Outcome], step: Step, ended: threading.Event,
+    ) -> None:  # fmt: skip
+        super().__init__(daemon=True)
+        self.error: BaseException | None = None
+        """What ended it before it was through."""
+        self._sweep = sweep
+        self._number = number
+        self._pending = pending
+        self._artifacts = artifacts
+        self._outcomes = outcomes
+        self._step = step
+        self._worker: WorkerHandle | None = None
+        self._ended = ended
+
+    def run(self) -> None:
+        """Measure one point after the other, each written down at once."""
+        try:
+            for done, case_id in enumerate(self._pending, 1):
+                self._say(f"launch {self._number + 1}, {done} of {len(self._pending)}: {case_id}")
+                try:
+                    self._worker = self._worker or self._sweep.worker(self._number)
+                    self._go_on("")
+                    launch = self._sweep.measured(self._worker, case_id, self._artifacts[case_id], self._go_on)
+                except LaunchError as error:
+                    self._outcomes[case_id].problem = f"{case_id}: {error}"
+                    self._kill()
+                else:
+                    self._sweep.journal.add(Timed(case_id=case_id, number=self._number, launch=launch))
+        except _EndedError:
+            pass
+        except BaseException as error:
+            self.error = error
+            self._ended.set()  # the others need not go on
+        finally:
+            self._kill()
+
+    def end(self) -> None:
+        """End the process, and wait until nothing is done any more."""
+        self._ended.set()
+        worker = self._worker
+        if worker is not None:
+            worker.stop()  # the thread notices, and reaps it
+        if self.ident is not None:
+            self.join()
+
+    def _say(self, said: str) -> None:
+        self._go_on(said)
+        self._step(said)
+
+    def _go_on(self, _waiting: str) -> None:
+        if self._ended.is_set():
+            raise _EndedError
+
+    def _kill(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+
+class _EndedError(Exception):
+    """The sweep was ended under this launch's hands."""
 
 
 def _header(source: SuiteSource, accelerator: Accelerator) -> Header:

@@ -92,9 +92,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
             pytest.xfail(str(error))
         raise
     clock, us = latency_us(inference)
-    said = (
-        f"{case.settings.suffix}: {us:.2f} us ({clock}), built in {build.build_s:.1f} s, error {build.output_error:.1e}"
-    )
+    said = f"{case.settings.suffix}: {us:.2f} us ({clock}), built in {build.build_s:.1f} s"
     print(f"{said}, error {build.output_error:.1e}, {build.engines} engines of {build.engine_bytes} bytes")
     assert us > 0
     if case.settings.uses_tensorrt:

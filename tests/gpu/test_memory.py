@@ -22,9 +22,10 @@ def note(name):
     # What the GPU's memory holds before a case is built: what was left of those before it.
     if not IN_WORKER:
         import pynvml
+        from trtgate import accelerator
 
         pynvml.nvmlInit()
-        used = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).used
+        used = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(accelerator.detect().uuid)).used
         with open("memory", "a") as log:
             log.write(json.dumps([name, used]) + "\\n")
 
