@@ -105,13 +105,14 @@ def both(case: Any) -> tuple[Any, str]:
     """Return our record and upstream's printed report of one and the same compile."""
     import torch
 
-    from trtgate import building, coverage, dry_run, torch_trt
+    from trtgate import building, coverage, dry_run
+    from trtgate.torch_trt import dry, partition
 
     with dry_run.unfilled():
         module, inputs = building.make(case, "cpu")
     said = io.StringIO()
-    with torch_trt.dry(), torch_trt.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
-        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, case.settings)
+    with dry.stand_in(), partition.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
+        dry.compile_exported(torch.export.export(module, inputs), inputs, case.settings)
     return coverage.count(seen.graphs), said.getvalue()
 
 
@@ -172,7 +173,7 @@ def cold() -> None:
     """Print where the time of one cold command goes."""
     script = (
         "import time; t = time.perf_counter(); import torch; a = time.perf_counter(); import torchvision; "
-        "b = time.perf_counter(); from trtgate import torch_trt\nwith torch_trt.dry(): pass\n"
+        "b = time.perf_counter(); from trtgate import torch_trt\nwith dry.stand_in(): pass\n"
         "print(a - t, b - a, time.perf_counter() - b)"
     )
     parts = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()

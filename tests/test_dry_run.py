@@ -19,6 +19,8 @@ from trtgate import building, coverage, dry_run, frontends, torch_trt
 from trtgate.cases import Case, Model, Settings
 from trtgate.coverage import Coverage
 from trtgate.errors import TrtgateError
+from trtgate.torch_trt import compiling, dry, partition
+from trtgate.torch_trt import options as trt_options
 
 pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
 
@@ -93,8 +95,8 @@ def printed(wanted: Case) -> str:
     """Return the report that upstream prints for a case."""
     module, inputs = building.make(wanted, "cpu")
     said = io.StringIO()
-    with torch_trt.dry(), contextlib.redirect_stdout(said), torch.no_grad():
-        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, wanted.settings)
+    with dry.stand_in(), contextlib.redirect_stdout(said), torch.no_grad():
+        dry.compile_exported(torch.export.export(module, inputs), inputs, wanted.settings)
     return said.getvalue()
 
 
@@ -158,9 +160,9 @@ def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str, monkeypatc
     """The frontend's own build, up to where TensorRT would need a GPU: its partitions run in PyTorch here."""
     wanted = case(broken, frontend=frontend, precision="fp32", min_block_size=1)
     module, inputs = building.make(wanted, "cpu")
-    options_of = torch_trt.options_of
-    with torch_trt.dry(), torch.no_grad():
-        monkeypatch.setattr(torch_trt, "options_of", lambda settings: {**options_of(settings), "dryrun": True})
+    options_of = trt_options.options_of
+    with dry.stand_in(), torch.no_grad():
+        monkeypatch.setattr(compiling, "options_of", lambda settings: {**options_of(settings), "dryrun": True})
         way = frontends.get(frontend)
         prepared = way.prepare(module, inputs, wanted.settings, lambda _step: None)
         compiled = way.build(prepared, inputs, wanted.settings, lambda _step: None)
@@ -180,9 +182,9 @@ def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build
 ) -> None:
     wanted = case("resnet18")
     module, inputs = building.make(wanted, "cpu")
-    monkeypatch.setattr(torch_trt, "_histogram", lambda nodes: {}[0])
-    with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad():
-        torch_trt.dry_compile(torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"))
+    monkeypatch.setattr(partition, "_histogram", lambda nodes: {}[0])
+    with dry.stand_in(), partition.observing() as seen, torch.no_grad():
+        dry.compile_exported(torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"))
     assert seen.coverage() is None
     with pytest.raises(
         TrtgateError, match=r"torch_tensorrt \S+ partitions in another way than 2\.11 to 2\.14: KeyError"
@@ -289,7 +291,7 @@ def test_assert_supported_takes_a_model_and_what_may_stay() -> None:
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_the_parts_of_a_graph_are_kept_with_the_modules_of_their_operators(frontend: str) -> None:
     wanted = case(split, frontend, min_block_size=1, torch_executed_ops=("aten.sigmoid.default",))
-    with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad():
+    with dry.stand_in(), partition.observing() as seen, torch.no_grad():
         module, inputs = building.make(wanted, "cpu")
         dry_run._ask(module, inputs, wanted.settings, lambda _text: None)
     (parts,) = seen.known_parts()

@@ -11,6 +11,8 @@ import pytest
 from trtgate import torch_trt
 from trtgate.cases import Settings
 from trtgate.errors import TrtgateError
+from trtgate.torch_trt import compiling, partition
+from trtgate.torch_trt import options as trt_options
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
 
@@ -18,7 +20,8 @@ needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=
 @needs_torch_tensorrt
 def test_options_are_read_from_the_installed_source_without_importing_it() -> None:
     before = "torch_tensorrt" in sys.modules
-    assert {"min_block_size", "optimization_level", "workspace_size", "disable_tf32"} <= torch_trt.option_types().keys()
+    wanted = {"min_block_size", "optimization_level", "workspace_size", "disable_tf32"}
+    assert wanted <= trt_options.option_types().keys()
     assert ("torch_tensorrt" in sys.modules) == before
 
 
@@ -39,14 +42,14 @@ def test_an_option_that_is_none_or_of_another_type_is_refused(
     frontend: str, option: str, value: Any, problem: str
 ) -> None:
     with pytest.raises(TrtgateError, match=problem):
-        torch_trt.check_options("c", Settings(frontend=frontend, options={option: value}))
+        trt_options.check_options("c", Settings(frontend=frontend, options={option: value}))
 
 
 @needs_torch_tensorrt
 def test_options_of_the_right_type_are_taken() -> None:
     options = {"optimization_level": 5, "workspace_size": 1 << 30, "tiling_optimization_level": "none"}
-    torch_trt.check_options("c", Settings(frontend="dynamo", options=options))
-    torch_trt.check_options("c", Settings(frontend="ts_trace", options={"truncate_long_and_double": True}))
+    trt_options.check_options("c", Settings(frontend="dynamo", options=options))
+    trt_options.check_options("c", Settings(frontend="ts_trace", options={"truncate_long_and_double": True}))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_engines_are_found_at_any_depth() -> None:
     outer = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Identity()), torch.nn.ReLU())
     outer[0][0].serialized_engine = b"12345"
     outer[1].serialized_engine = None  # a segment left to PyTorch
-    assert torch_trt.engine_bytes(outer) == [5]
+    assert compiling.engine_bytes(outer) == [5]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +87,8 @@ def test_engines_are_found_at_any_depth() -> None:
     ],
 )
 def test_a_modules_path_is_spelt_in_one_way(said: str, path: str) -> None:
-    assert torch_trt.module_path({"whole": ("", object), "inner": (said, object)}) == path
+    assert partition.module_path({"whole": ("", object), "inner": (said, object)}) == path
 
 
 def test_what_came_without_a_module_is_not_the_model() -> None:
-    assert torch_trt.module_path(None) == "?"
+    assert partition.module_path(None) == "?"

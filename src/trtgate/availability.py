@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import frontends, precisions, quantization_packages, torch_trt
 from .accelerator import NEEDS_GPU, Accelerator
 from .settings import Settings
+from .torch_trt import options as trt_options
 
 INT8_ACTIVATIONS_SINCE = (2, 13)
 """TensorRT-RTX refuses them before; weights alone it takes."""
@@ -29,7 +30,7 @@ def refused(settings: Settings, accelerator: Accelerator) -> str:
     if accelerator.capability and accelerator.capability < precision.capability:
         needed, has = (".".join(map(str, one)) for one in (precision.capability, accelerator.capability))
         return f"{precision.name} needs compute capability {needed}, {accelerator.name} has {has}"
-    if settings.runtime and not torch_trt.has_runtimes():
+    if settings.runtime and not trt_options.has_runtimes():
         return f"torch_tensorrt {torch_trt.version()} has one runtime: runtime={settings.runtime} can't be chosen"
     version = tuple(int(part) for part in torch_trt.version().split(".")[:2] if part.isdigit())
     if precision.name == "int8" and torch_trt.flavour() == "rtx" and version < INT8_ACTIVATIONS_SINCE:

@@ -17,6 +17,8 @@ from .errors import TrtgateError, one_line
 from .frontends import CompiledModule
 from .frontends.protocol import Progress
 from .records import Build
+from .torch_trt import compiling
+from .torch_trt import options as trt_options
 
 INPUTS_FILE = "inputs.pt"
 
@@ -139,7 +141,7 @@ def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: 
 
     Raises TrtgateError for unknown compile options and what can't be exported.
     """
-    torch_trt.check_options(case.id, case.settings)
+    trt_options.check_options(case.id, case.settings)
     start = time.perf_counter()
     with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:
@@ -177,7 +179,7 @@ _found_tf32: list[bool] = []
 
 def release() -> None:
     """End what a case switched on in this process: how fp32 is computed, and Torch-TensorRT's CUDA graphs."""
-    torch_trt.set_cudagraphs(on=False)
+    compiling.set_cudagraphs(on=False)
     for backend, value in zip(TF32_BACKENDS, _found_tf32, strict=False):
         backend.allow_tf32 = value
     _found_tf32.clear()
@@ -189,7 +191,7 @@ def _ready(case: Case, inference: Inference) -> Inference:
     _found_tf32.extend(backend.allow_tf32 for backend in TF32_BACKENDS)
     _allow_tf32(case.settings.precision == "tf32")
     if case.settings.cudagraphs:
-        torch_trt.set_cudagraphs(on=True)
+        compiling.set_cudagraphs(on=True)
     return inference
 
 

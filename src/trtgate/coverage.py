@@ -1,6 +1,6 @@
 """Operator coverage: what Torch-TensorRT takes of a graph, in which engines, and why the rest stays in PyTorch.
 
-Pure: it counts what `torch_trt.observing` saw, compares two counts and says what differs. It imports no torch.
+Pure: it counts what `torch_trt.partition` saw, compares two counts and says what differs. It imports no torch.
 
 Everything is counted from the graphs themselves, as multisets of operators: the lowered graph, less what the
 partitioner put into engines, is what stays in PyTorch, whatever upstream's report lists.

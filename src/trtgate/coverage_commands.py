@@ -75,6 +75,7 @@ def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[Answer]:
     Raises TrtgateError when nothing can be asked at all: no torch_tensorrt, or an unknown operator is excluded.
     """
     from . import torch_trt
+    from .torch_trt import options as trt_options
 
     reason = torch_trt.unavailable()
     if reason:
@@ -82,7 +83,7 @@ def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[Answer]:
     step("importing torch")
     from . import dry_run
 
-    torch_trt.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)
+    trt_options.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)
     answers = []
     for number, case in enumerate(wanted):
         at = f"{number + 1} of {len(wanted)}: " if len(wanted) > 1 else ""

@@ -14,6 +14,8 @@ from . import building, coverage, exporting, precisions, torch_trt
 from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Model, Settings
 from .errors import TrtgateError, one_line
 from .frontends.protocol import Progress
+from .torch_trt import dry, partition
+from .torch_trt import options as trt_options
 
 RANDOM = (
     "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
@@ -27,7 +29,7 @@ def ask(case: Case, step: Progress = lambda _text: None) -> coverage.Coverage:
     reason = torch_trt.unavailable()
     if reason:
         raise TrtgateError(f"coverage of {case.id}: {reason}")
-    torch_trt.check_options(case.id, case.settings)
+    trt_options.check_options(case.id, case.settings)
     step("making the model")
     with torch.random.fork_rng(devices=[]):
         with _weights_of(case.settings):
@@ -50,10 +52,10 @@ def ask_module(
     if settings.frontend not in coverage.FRONTENDS:
         known = ", ".join(coverage.FRONTENDS)
         raise TrtgateError(f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {known}")
-    torch_trt.options_of(settings)  # what is unknown is said before anything is imported
+    trt_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
-        with torch_trt.dry(), torch_trt.observing() as seen, torch.no_grad(), building.quiet_upstream():
+        with dry.stand_in(), partition.observing() as seen, torch.no_grad(), building.quiet_upstream():
             breaks = _ask(module, inputs, settings, step)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
@@ -120,7 +122,7 @@ def assert_supported(
 def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> dict[str, int]:
     if settings.frontend == "torch_compile":
         step("torch.compile")
-        return torch_trt.dry_torch_compile(module, exporting.first(inputs, settings), settings)
+        return dry.torch_compile(module, exporting.first(inputs, settings), settings)
     step("torch.export")
     try:
         program = exporting.export(module, inputs, settings)
@@ -128,7 +130,7 @@ def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, s
         raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
     step("lowering and partitioning")
     with building.quantized_weights(settings):
-        torch_trt.dry_compile(program, inputs, settings)
+        dry.compile_exported(program, inputs, settings)
     return {}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
-from . import __version__, accelerator, artifact_cache, building, fingerprint, frontends, sealed_folder, torch_trt
+from . import __version__, accelerator, artifact_cache, building, fingerprint, frontends, sealed_folder
 from .artifact_cache import ArtifactCache, Manifest
 from .building import Inference, Reference
 from .cases import Case
@@ -18,6 +18,7 @@ from .coverage import Coverage
 from .errors import TrtgateError
 from .frontends.protocol import Progress
 from .records import Build
+from .torch_trt import options as trt_options
 
 
 @dataclass
@@ -103,7 +104,7 @@ def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
         return {}
     settings = case.settings
     try:
-        options = torch_trt.options_of(settings)
+        options = trt_options.options_of(settings)
     except TrtgateError:
         return {}  # building says what is wrong
     found |= {

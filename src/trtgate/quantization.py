@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from . import precisions, torch_trt
+from . import precisions
 from .errors import TrtgateError, one_line
 from .quantization_packages import quiet, unavailable
+from .torch_trt import patching
 
 CALIBRATION_BATCHES = 16
 """How many inputs a module is calibrated on."""
@@ -68,7 +69,7 @@ def exporting() -> Iterator[None]:
             inputs, amax, num_bits=num_bits, exponent_bits=0, unsigned=unsigned, narrow_range=narrow_range
         )
 
-    with export_torch_mode(), torch_trt.replaced(tensor_quant, "_tensor_quant", as_operator):
+    with export_torch_mode(), patching.replaced(tensor_quant, "_tensor_quant", as_operator):
         yield
 
 
@@ -82,5 +83,5 @@ def compiling() -> Iterator[None]:
             ("fake_quant_impl", tensor_quant._tensor_quant),
             ("get_cuda_ext_fp8", lambda *_arguments, **_keywords: None),
         ):
-            stack.enter_context(torch_trt.replaced(tensor_quant, name, value))
+            stack.enter_context(patching.replaced(tensor_quant, name, value))
         yield

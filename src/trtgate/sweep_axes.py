@@ -23,6 +23,7 @@ from .settings import (
     fitting,
     one_of,
 )
+from .torch_trt import options as trt_options
 
 RECOMMENDED, DEFAULT, NONE = "recommended", "default", "none"
 RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -133,12 +134,12 @@ def _converted(text: str, convert: Callable[[str], Any], value: str) -> Any:
 def _option_kinds(name: str, text: str) -> list[str]:
     if torch_trt.unavailable():
         raise TrtgateError(f"--vary {text!r}: options of Torch-TensorRT: {torch_trt.unavailable()}")
-    known = torch_trt.option_types()
+    known = trt_options.option_types()
     if name not in known:
         close = difflib.get_close_matches(name, [*CONVERTERS, *known], n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"settings are {', '.join(CONVERTERS)}"
         raise TrtgateError(f"--vary {text!r}: no setting and no compile option {name!r}; {hint}")
-    return torch_trt.plain_types(known[name])
+    return trt_options.plain_types(known[name])
 
 
 def _option_value(text: str, kinds: Sequence[str], value: str) -> Any:

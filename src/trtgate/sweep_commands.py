@@ -16,6 +16,7 @@ from .errors import TrtgateError
 from .files import write_json, write_whole
 from .settings import Settings
 from .suite_source import Added, SuiteSource
+from .torch_trt import options as trt_options
 
 if TYPE_CHECKING:
     from .sweep_table import Found
@@ -59,7 +60,7 @@ def run(request: Request, folder: Path, step: Step) -> Found:
         base = {"batch": 1 if model.takes_batch else None, **request.base}
         found = sweep_axes.points(base, axes, partial(_recommended, step, model))
         for settings in found.settings:
-            torch_trt.check_options(f"{model.name}-{settings.suffix}", settings)
+            trt_options.check_options(f"{model.name}-{settings.suffix}", settings)
         wanted[model.name] = found.settings
         left_out += found.left_out
         problems += found.problems

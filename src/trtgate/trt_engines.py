@@ -1,7 +1,7 @@
 """The TensorRT engines inside a compiled module: what they are made of, and how long their layers take.
 
-What differs between 2.11 and 2.14 and between the two runtimes is here, beside `torch_trt.py`. TensorRT is reached as
-`tensorrt`, which is what torch_tensorrt makes of either flavour.
+What differs between 2.11 and 2.14 and between the two runtimes is here, beside the package `torch_trt`. TensorRT is
+reached as `tensorrt`, which is what torch_tensorrt makes of either flavour.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cases import VERBOSITIES
 from .errors import TrtgateError, one_line
-from .torch_trt import replaced
+from .torch_trt.patching import replaced
 
 if TYPE_CHECKING:
     import torch

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import torch_trt, trt_engines
 from ..cases import Settings
+from ..torch_trt import compiling, partition
 from .protocol import CompiledModule, Frontend, Progress
 
 FILE = "compiled.pt2"
@@ -34,13 +35,13 @@ class Dynamo:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = torch_trt.compile_exported(prepared, inputs, settings)
+        with partition.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
+            compiled = compiling.compile_exported(prepared, inputs, settings)
         compiled(*inputs)
         return CompiledModule(
             compiled,
             time.perf_counter() - start,
-            tuple(torch_trt.engine_bytes(compiled)),
+            tuple(compiling.engine_bytes(compiled)),
             seen.coverage(),
             seen.known_parts(),
             (compiled,),
@@ -48,12 +49,12 @@ class Dynamo:
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Write the compiled module with its engines."""
-        torch_trt.save(compiled.run, inputs, folder / FILE)
+        compiling.save(compiled.run, inputs, folder / FILE)
 
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""
         start = time.perf_counter()
-        module = torch_trt.load(folder / FILE)
+        module = compiling.load(folder / FILE)
         return CompiledModule(module, time.perf_counter() - start)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import torch_trt
 from ..cases import Settings
+from ..torch_trt import compiling
 from .protocol import CompiledModule, Frontend, Progress
 from .unstored import Unstored
 
@@ -24,9 +25,9 @@ class Fx(Unstored):
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        compiled = torch_trt.compile_fx(prepared, inputs, settings)
+        compiled = compiling.compile_fx(prepared, inputs, settings)
         compiled(*inputs)
-        return CompiledModule(compiled, time.perf_counter() - start, tuple(torch_trt.engine_bytes(compiled)))
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(compiling.engine_bytes(compiled)))
 
 
 FRONTEND: Frontend = Fx()

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import torch_trt, trt_engines
 from ..cases import Settings
+from ..torch_trt import compiling, partition
 from .protocol import CompiledModule, Frontend, Progress
 from .unstored import Unstored
 
@@ -30,11 +31,11 @@ class TorchCompile(Unstored):
         step("torch.compile, TensorRT build")
         torch.compiler.reset()
         made: list[Any] = []
-        with torch_trt.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = torch_trt.torch_compile(prepared, settings, made)
+        with partition.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
+            compiled = compiling.torch_compile(prepared, settings, made)
             compiled(*exporting.first(inputs, settings))
         compiled(*inputs)
-        sizes = [size for part in made for size in torch_trt.engine_bytes(part)]
+        sizes = [size for part in made for size in compiling.engine_bytes(part)]
         return CompiledModule(
             compiled,
             time.perf_counter() - start,

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import torch_trt
 from ..cases import Settings
+from ..torch_trt import compiling
 from .protocol import CompiledModule, Progress
 
 FILE = "compiled.ts"
@@ -41,10 +42,10 @@ class TorchScript:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        compiled = torch_trt.compile_torchscript(prepared, inputs, settings)
+        compiled = compiling.compile_torchscript(prepared, inputs, settings)
         compiled(*inputs)
         return CompiledModule(
-            compiled, time.perf_counter() - start, tuple(torch_trt.torchscript_engine_bytes(compiled))
+            compiled, time.perf_counter() - start, tuple(compiling.torchscript_engine_bytes(compiled))
         )
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:  # noqa: ARG002
@@ -56,5 +57,5 @@ class TorchScript:
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""
         start = time.perf_counter()
-        module = torch_trt.load_torchscript(folder / FILE)
+        module = compiling.load_torchscript(folder / FILE)
         return CompiledModule(module, time.perf_counter() - start)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
-from .. import torch_trt, trt_engines
+from .. import trt_engines
 from ..accelerator import Accelerator
 from ..building import Inference
 from ..errors import TrtgateError, one_line
@@ -18,6 +18,7 @@ from ..frontends.protocol import Progress
 from ..timing import loop
 from ..timing.device import device_latency
 from ..timing.spin import Spin
+from ..torch_trt import compiling
 from . import pytorch_segments
 from .attribution import attribute
 from .engine_information import in_order, layers_of
@@ -115,7 +116,7 @@ def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
                 found[name] = msgspec.structs.replace(part, name=name, layers=[]), whole.get_submodule(part.name)
             except AttributeError:
                 raise TrtgateError(f"case {case_id}: the compiled module has no {part.name}, which was built") from None
-    engines = sum(len(torch_trt.engine_bytes(whole)) for whole in compiled.modules)
+    engines = sum(len(compiling.engine_bytes(whole)) for whole in compiled.modules)
     wanted = sum(part.kind == TENSORRT for part, _ in found.values())
     if engines != wanted:
         raise TrtgateError(f"case {case_id}: {wanted} engines were seen being built, and it has {engines}")

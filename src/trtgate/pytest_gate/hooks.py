@@ -109,7 +109,7 @@ class Hooks:
             self._mark_unavailable(item, self._run.suite.cases[case_id])
 
     def _check_cases(self) -> None:
-        from .. import torch_trt
+        from ..torch_trt import options as trt_options
 
         for pattern in self._run.options.accepted:
             accepted = fnmatch.filter(self._run.catalogue.cases, pattern)
@@ -117,7 +117,7 @@ class Hooks:
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
             self._run.gate.accepted.update(accepted)
         for case in self._run.suite.cases.values():
-            torch_trt.check_options(case.id, case.settings)
+            trt_options.check_options(case.id, case.settings)
 
     def _requires_gpu(self, case_id: str) -> bool:
         return "gpu" in self._run.options.require and not self._run.quarantine_of(case_id)

@@ -1,0 +1,50 @@
+"""For a while: attributes with other values, and nothing said."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within: an attribute has another value."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def no_logging() -> Iterator[None]:
+    """Within: nothing is logged."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def quiet_descriptor(descriptor: int) -> Iterator[None]:
+    """Within: what C++ code writes to a descriptor is kept back, and written after all if an exception ends it."""
+    kept = os.dup(descriptor)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), descriptor)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, descriptor)
+            said.seek(0)
+            os.write(descriptor, said.read())
+            raise
+        finally:
+            os.dup2(kept, descriptor)
+            os.close(kept)
