@@ -20,7 +20,8 @@ from trtgate.agreement_record import Agreement
 from trtgate.cases import Case, Model, Settings
 from trtgate.errors import TrtgateError
 from trtgate.records import Build, Capture, Launch, Loaded, Turn
-from trtgate.sweep import Built, Header, Journal, Outcome, Timed
+from trtgate.sweep import Outcome
+from trtgate.sweep_journal import Built, Header, Journal, Timed
 
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
 BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
