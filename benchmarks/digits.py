@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trtgate.conditioning import one_thread
+
 SEED = 20240229
 EPOCHS, BATCH, LEARNING_RATE = 12, 64, 2e-3
 TEST_EVERY = 4
@@ -63,14 +65,8 @@ def _trained() -> Any:
 
     By one thread: every launch trains, several at once, and their threads would wait for each other.
     """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _fitted()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fitted() -> Any:

@@ -136,6 +136,17 @@ def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
     assert re.search(r"built ahead: 3 cases by 2 processes in [\d.]+ s, 0 of them from the cache", output)
 
 
+def test_threads_of_builders_sleep_while_they_wait_and_those_of_what_is_timed_do_as_usual(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "open('seen', 'a').write(os.environ.get('OMP_WAIT_POLICY', 'as usual') + '\\n')"
+    folder.suite(alpha=f"IN_WORKER and {note}")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert folder.gate("-m", "trtgate_latency", "--trtgate-prebuild=1").ret == 0
+    first, *_, last = (folder.path / "seen").read_text().splitlines()
+    assert (first, last) == ("passive", "as usual")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 RESIDUAL_SCALE = 0.2
@@ -12,7 +14,8 @@ def condition(module: Any, images: Any) -> None:
 
     As they are, mobilenet_v3_large's output is 1e-10, lost in fp16; vit_b_16's head is zero; and resnet50's residual
     branches, as loud as what they are added to, amplify fp16's rounding to 2 % of the output. So batch norms learn
-    their statistics from some random images, empty heads are filled, and residual branches are turned down.
+    their statistics from some random images, empty heads are filled, and residual branches are turned down. By one
+    thread: how many there are decides how sums are rounded, and the weights are to be the same on every machine.
     """
     import torch
     from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -29,5 +32,19 @@ def condition(module: Any, images: Any) -> None:
             if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
                 torch.nn.init.trunc_normal_(layer.weight, std=0.02)
         if any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules()):
-            module(images)
+            with one_thread():
+                module(images)
     module.eval()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within: PyTorch computes by one thread on the CPU."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

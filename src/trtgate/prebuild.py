@@ -16,7 +16,7 @@ from .artifact_cache import CacheRequest
 from .coverage import Coverage
 from .errors import TrtgateError, one_line
 from .records import Build
-from .side import Side
+from .side import BUILDER, Side
 from .suite_source import SuiteSource
 from .timing.lock import device_turn
 from .worker_handle import WorkerHandle
@@ -135,7 +135,7 @@ class _Builder(threading.Thread):
         work = self._work
         folder = work.folder_for(case_id)
         if self._worker is None:
-            side = Side(name="builder", source=work.source)
+            side = Side(name=BUILDER, source=work.source)
             log = work.logs / f"builder-{self._number}.log"
             self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log)
             self._waiting("")  # the run may have ended while it was started

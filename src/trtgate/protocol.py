@@ -17,7 +17,7 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
     """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "").
 
     `moved` is (a folder, another that stands in for it): what `sys_path` and Python's own path take from the first is
-    taken from the second where it exists there.
+    taken from the second where it exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
     """
 
     source: SuiteSource
@@ -25,6 +25,7 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
     uuid: str
     sys_path: list[str]
     moved: tuple[str, str] | None = None
+    tensorrt: bool = False
 
 
 class BuildCase(msgspec.Struct, tag=True, kw_only=True):

@@ -29,18 +29,21 @@ class Session:
         Workers, each a launch of its own.
     timeout_s
         The longest that a single step of a worker may take.
+    tensorrt
+        Whether there will be cases that need torch_tensorrt.
 
     """
 
     def __init__(
-        self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float
-    ) -> None:
+        self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
+        tensorrt: bool = False,
+    ) -> None:  # fmt: skip
         self._accelerator = accelerator
         self._folder = folder
         self._launches = launches
         self._timeout_s = timeout_s
         self._rng = random.Random()
-        self._side = Side(name="candidate", source=source)
+        self._side = Side(name="candidate", source=source, tensorrt=tensorrt)
         self._workers: dict[int, WorkerHandle] = {}
         self._builder: WorkerHandle | None = None
         self._stopped = False

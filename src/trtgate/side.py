@@ -12,6 +12,8 @@ from . import protocol
 from .accelerator import Accelerator
 from .suite_source import SuiteSource
 
+BUILDER = "builder"
+
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
     """One side of a comparison.
@@ -19,7 +21,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     name
-        "base" or "candidate", as messages say it.
+        "base" or "candidate", as messages say it; BUILDER for one that only builds.
     source
         The suite, in this side's own copy of the code.
     python
@@ -28,6 +30,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         (the user's checkout, the copy that stands in for it); None for the checkout itself.
     package_folder
         A folder that holds this very trtgate and nothing else, for an interpreter that may lack it.
+    tensorrt
+        Whether its cases need torch_tensorrt: a worker on a GPU then imports it at once, not for the first case.
 
     """
 
@@ -36,6 +40,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     python: str = sys.executable
     moved: tuple[str, str] | None = None
     package_folder: str = ""
+    tensorrt: bool = False
 
     @property
     def other_python(self) -> bool:
@@ -55,6 +60,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
             uuid=accelerator.uuid,
             sys_path=entries,
             moved=self.moved,
+            tensorrt=self.tensorrt,
         )
 
     def environment(self, variables: dict[str, str]) -> dict[str, str]:

@@ -71,6 +71,7 @@ class Sweep:
         self._cache = cache
         self._timeout_s = timeout_s
         self._rng = random.Random()
+        self._tensorrt = False
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
 
     def close(self) -> None:
@@ -85,6 +86,7 @@ class Sweep:
             outcomes[case.id].unavailable = availability.unavailable(case.settings, self._accelerator)
         wanted = [case.id for case in cases if not outcomes[case.id].unavailable and self._missing(case.id)]
         artifacts = self._build(wanted, outcomes, step)
+        self._tensorrt = any(case.settings.uses_tensorrt for case in cases if case.id in artifacts)
         self._measure(artifacts, outcomes, step)
         for case_id, outcome in outcomes.items():
             built = self.journal.built.get(case_id)
@@ -148,7 +150,7 @@ class Sweep:
     def worker(self, number: int) -> WorkerHandle:
         """Start a process that measures."""
         self._folder.logs.mkdir(parents=True, exist_ok=True)
-        side = Side(name="candidate", source=self._source)
+        side = Side(name="candidate", source=self._source, tensorrt=self._tensorrt)
         return WorkerHandle(number, side, side.hello(self._accelerator), self._folder.logs / f"sweep-{number}.log")
 
     def measured(self, worker: WorkerHandle, case_id: str, artifact: Path | None, step: Step) -> Launch:

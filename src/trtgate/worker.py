@@ -34,7 +34,7 @@ class Worker:
             moved_tree.relocate(sys.path, *hello.moved)
         import torch
 
-        from . import building  # imports torch: only here, and once
+        from . import building, torch_trt  # imports torch: only here, and once
 
         self._torch: Any = torch
         self._building = building
@@ -49,6 +49,9 @@ class Worker:
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
         self._suite = hello.source.load()
         self._check_origin()
+        if self._gpu and hello.tensorrt:
+            with contextlib.suppress(Exception):  # the first case that needs it says what is wrong
+                torch_trt.imported()
 
     def cases(self) -> list[str]:
         """Return the ids of the suite's cases."""
