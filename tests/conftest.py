@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 TIMEOUT_S = 120
 """Longest that a pytest of a test may take; it is killed then."""
 
-NO_CACHE = ("-p", "no:cacheprovider")
+NO_CACHE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
 
 SUITE_HEAD = '''\
 import itertools

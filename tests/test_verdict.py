@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from trtgate import verdict
-from trtgate.verdict import Prior, Verdict
+from trtgate.verdict import Prior, Verdict, family, stored
 
 DEVICE_PRIOR = verdict.PRIORS["device", True]
 H100 = json.loads((Path(__file__).parent / "data" / "h100_resnet18_blocks.json").read_text())["launches"]
@@ -26,6 +27,19 @@ def judge(
     now: np.ndarray, sessions: list[np.ndarray], *, limit: float = 0.01, tests: int = 1, prior: Prior = DEVICE_PRIOR
 ):
     return verdict.judge_stored("device", now, sessions, prior, limit=limit, tests=tests)
+
+
+@pytest.mark.parametrize("dof", [1, 2.5, 5, 400])
+def test_students_t_is_scipys(dof: float) -> None:
+    for alpha in (1e-7, 1e-3, 0.3):
+        assert family.quantile(alpha, dof) == pytest.approx(stats.t.isf(alpha, dof), rel=1e-9)
+    values = np.linspace(-30, 30, 41)
+    np.testing.assert_allclose(family.probability(values, dof), stats.t.sf(values, dof), rtol=1e-9)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=40))
+def test_the_trimmed_mean_is_scipys(values: list[float]) -> None:
+    assert stored.launch_mean(values) == pytest.approx(stats.trim_mean(values, stored.TRIMMED), abs=1e-12)
 
 
 def test_the_same_latency_is_proven_unchanged() -> None:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from .record import Layer
 
@@ -89,6 +89,6 @@ def _summed(layers: _Moments, owner: np.ndarray, count: int) -> Estimates:
     error[error < RESOLUTION_US] = 0.0
     with np.errstate(invalid="ignore", divide="ignore"):
         degrees = variance**2 / np.bincount(owner, layers.variance**2 / layers.degrees, count)
-        half = np.where(error == 0, 0.0, error * stats.t.isf((1 - CONFIDENCE) / 2, degrees))
-        p = np.where(error == 0, change == 0, 2 * stats.t.sf(np.abs(change) / error, degrees))
+        half = np.where(error == 0, 0.0, error * -special.stdtrit(degrees, (1 - CONFIDENCE) / 2))
+        p = np.where(error == 0, change == 0, 2 * special.stdtr(degrees, -np.abs(change) / error))
     return Estimates(before, after, change, change - half, change + half, p)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import, and every run of pytest would wait for it
 
 FAMILY_ALPHA = 0.01
 """Chance that a run in which nothing changed fails at all, over all its cases and metrics."""
@@ -18,8 +19,13 @@ POWER = 0.8
 
 @lru_cache(maxsize=4096)
 def quantile(alpha: float, dof: int) -> float:
-    """Return Student's t that is exceeded with probability `alpha` (scipy.stats.t.isf)."""
-    return float(stats.t.isf(alpha, dof))
+    """Return Student's t that is exceeded with probability `alpha`, as scipy.stats.t.isf does."""
+    return float(-special.stdtrit(dof, alpha))
+
+
+def probability(t: np.ndarray | float, dof: np.ndarray | float) -> Any:
+    """Return with which probability Student's t exceeds a value, as scipy.stats.t.sf does; same shape."""
+    return special.stdtr(dof, -np.asarray(t))
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:

@@ -11,9 +11,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
 
-from .family import FAMILY_ALPHA, POWER, PROOF_ALPHA, quantile
+from .family import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
 from .terms import Judgement, Verdict
 
 LOOKS = (6, 10, 16)
@@ -104,7 +103,7 @@ def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
     low = mean - quantile(FAMILY_ALPHA / tests / len(LOOKS), n - 1) * error
     high = mean + quantile(PROOF_ALPHA, n - 1) * error
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(error > 0, stats.t.sf((mean - log_limit) / error, n - 1), np.where(mean > log_limit, 0.0, 1.0))
+        p = np.where(error > 0, probability((mean - log_limit) / error, n - 1), np.where(mean > log_limit, 0.0, 1.0))
     return Confirmation(confirmed=low > log_limit, refuted=mean <= log_limit, mean=mean, low=low, high=high, p=p)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
 
-from .family import FAMILY_ALPHA, POWER, PROOF_ALPHA, quantile
+from .family import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
 from .terms import Judgement, Verdict
 
 ENOUGH_SESSIONS = 8
@@ -45,8 +44,10 @@ PRIORS = {
 
 
 def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
-    """Return the trimmed mean over a launch's captures (Tukey; scipy.stats.trim_mean)."""
-    return float(stats.trim_mean(np.asarray(log_captures), TRIMMED))
+    """Return the trimmed mean over a launch's captures (Tukey), as scipy.stats.trim_mean does."""
+    ordered = np.sort(log_captures)
+    cut = int(TRIMMED * len(ordered))
+    return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def log_launch_means(samples: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
@@ -125,7 +126,7 @@ def compare_stored(
     threshold = np.maximum(gate, log_limit)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = (
-            stats.t.sf((change - log_limit) / error, dof)
+            probability((change - log_limit) / error, dof)
             if np.all(error > 0)
             else np.where(change > log_limit, 0.0, 1.0)
         )
