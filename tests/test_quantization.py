@@ -58,17 +58,36 @@ def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
     assert found.engines[0].operators["tensorrt.quantize_op.default"] == 6
 
 
+@needs_modelopt
+@pytest.mark.skipif(bool(torch_trt.unavailable()), reason="needs torch_tensorrt")
+@pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
+def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> None:
+    code = (
+        "import sys, torch; from trtgate import Case, Model, Settings, dry_run\n"
+        "model = Model('small', lambda: (torch.nn.Linear(4, 4), torch.zeros(2, 4)), ())\n"
+        f"settings = Settings(frontend={frontend!r}, precision='fp16', min_block_size=1)\n"
+        "assert dry_run.ask(Case(model, settings)).engines\n"
+        "print('modelopt' in sys.modules)"
+    )
+    assert printed(code) == "False"
+
+
 def in_a_fresh_process(precision: str) -> Coverage:
     code = (
         "import msgspec, test_quantization as t; from trtgate import dry_run, zoo; t.case_of('fp16')\n"
         f"case = t.case_of({precision!r}); dry_run.ask(t.case_of('fp16'))\n"
         "print(msgspec.json.encode(dry_run.ask(case)).decode())"
     )
+    return msgspec.json.decode(printed(code), type=Coverage)
+
+
+def printed(code: str) -> str:
+    """Return the last line that a process of its own prints."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Coverage)
+    return done.stdout.splitlines()[-1]
 
 
 @needs_modelopt

@@ -135,7 +135,8 @@ else
     "$python" -m venv --clear .venv
 fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-.venv/bin/uv pip install --python .venv/bin/python --editable ".[$tensorrt,dev]" \
+# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile what it imports, for seconds.
+.venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --editable ".[$tensorrt,dev]" \
     --constraint constraints.txt --build-constraint constraints.txt
 .venv/bin/uv pip install --python .venv/bin/python --no-deps "$trex" "$otava"
 echo "$wanted" >"$stamp"

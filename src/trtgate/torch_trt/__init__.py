@@ -61,21 +61,24 @@ def imported() -> Any:
     if precisions.asked & precisions.QUANTIZED:
         quantization_packages.import_modelopt()
         return importlib.import_module("torch_tensorrt")
-    with _hidden("modelopt"):
+    with without_modelopt():
         return importlib.import_module("torch_tensorrt")
 
 
 @contextlib.contextmanager
-def _hidden(package: str) -> Iterator[None]:
-    """Within: a package that was not imported yet can't be."""
-    if package in sys.modules:
+def without_modelopt() -> Iterator[None]:
+    """Within: nvidia-modelopt, unless it was imported before, can't be.
+
+    torch_tensorrt imports it, for 5 s, wherever a graph's constants are folded, and needs it for quantized ones only.
+    """
+    if "modelopt" in sys.modules:
         yield
         return
-    sys.modules[package] = None  # type: ignore[assignment]
+    sys.modules["modelopt"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        del sys.modules[package]
+        del sys.modules["modelopt"]
 
 
 LEGACY = {"fx": "fx", "ts_trace": "ts", "ts_script": "ts"}

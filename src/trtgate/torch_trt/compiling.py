@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TrtgateError
-from . import imported
+from . import imported, without_modelopt
 from .options import arguments_of, options_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def compile_exported(
     torch_tensorrt = imported()
 
     given = arguments_of(settings, inputs)
-    return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **options_of(settings))
+    with without_modelopt():
+        return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **options_of(settings))
 
 
 def compile_torchscript(module: torch.jit.ScriptModule, inputs: tuple[Any, ...], settings: Settings) -> Any:
@@ -132,7 +133,8 @@ def torch_compile(module: torch.nn.Module, settings: Settings, compiled: list[to
     wanted = {**options_of(settings), "pass_through_build_failures": True}
 
     def backend(gm: Any, inputs: Any) -> Any:
-        made = torch_tensorrt_backend(gm, inputs, options=wanted)
+        with without_modelopt():
+            made = torch_tensorrt_backend(gm, inputs, options=wanted)
         compiled.append(made)
         return made
 

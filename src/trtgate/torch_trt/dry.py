@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import imported
+from . import imported, without_modelopt
 from .options import arguments_of, options_of
 from .patching import no_logging, quiet_descriptor, replaced
 
@@ -75,7 +75,8 @@ def compile_exported(program: torch.export.ExportedProgram, inputs: tuple[Any, .
     torch_tensorrt = imported()
 
     given = arguments_of(settings, inputs)
-    torch_tensorrt.dynamo.compile(program, arg_inputs=given, dryrun=True, **options_of(settings))
+    with without_modelopt():
+        torch_tensorrt.dynamo.compile(program, arg_inputs=given, dryrun=True, **options_of(settings))
 
 
 def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> dict[str, int]:
@@ -95,7 +96,8 @@ def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Se
         if why is not None and why.graph_break:
             breaks[f"{why.reason.strip().splitlines()[0]}{_place(why.user_stack)}"] += 1
         copied = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))  # lowering changes it in place
-        torch_tensorrt_backend(copied, samples, options=wanted)
+        with without_modelopt():
+            torch_tensorrt_backend(copied, samples, options=wanted)
         return gm
 
     torch.compiler.reset()
