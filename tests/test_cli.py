@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import py_compile
 import subprocess
 import sys
 from collections.abc import Callable
@@ -569,11 +570,21 @@ def facts(**fields: Any) -> doctor.Facts:
         "torch": torch(),
         "features": doctor.Features(enabled={"dynamo_frontend": True, "fx_frontend": False}),
         "compiler": "/usr/bin/g++",
+        "uncompiled": [],
         "free_disk_bytes": 1 << 40,
         "baselines_folder": "baselines",
         "baselines": [],
     }
     return doctor.Facts(**usual | fields)
+
+
+def test_doctor_names_packages_that_every_process_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept", "bare"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    py_compile.compile(str(tmp_path / "kept" / "__init__.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.uncompiled(["kept", "bare", "absent"]) == [str(tmp_path / "bare")]
 
 
 CPU = Accelerator(kind="cpu", name="Test CPU", cpus=2)

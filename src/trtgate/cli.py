@@ -456,6 +456,7 @@ def _report_lines(report: Report) -> list[str]:
         "torch": _torch(facts),
         "features": _features(facts),
         "C++ compiler": facts.compiler or "none (inductor needs one)",
+        "bytecode": _bytecode(facts),
         "free disk": f"{facts.free_disk_bytes / GIB:.1f} GiB",
         "GPU needs": report.needs or "unknown",
         "key": report.key or "unknown",
@@ -488,6 +489,15 @@ def _torch(facts: Facts) -> str:
     if torch.device and not torch.device_error:
         return f"{built}, uses {torch.device}, compute capability {torch.capability}"
     return f"{built}, uses no GPU ({torch.device_error})"
+
+
+def _bytecode(facts: Facts) -> str:
+    if not facts.uncompiled:
+        return "kept"
+    folders = " ".join(facts.uncompiled)
+    return (
+        f"none: every process compiles what it imports, for seconds; once is enough: python -m compileall -q {folders}"
+    )
 
 
 def _features(facts: Facts) -> str:

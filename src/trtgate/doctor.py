@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +100,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     torch: Torch
     features: Features
     compiler: str
+    uncompiled: list[str]
+    """Packages that every process compiles from source, since their bytecode is not kept."""
     free_disk_bytes: int
     baselines_folder: str
     baselines: list[Stored]
@@ -259,6 +261,7 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
         torch=torch_,
         features=features,
         compiler=compiler(),
+        uncompiled=uncompiled(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         baselines_folder=os.path.relpath(folder),
         baselines=_stored(folder),
@@ -322,6 +325,18 @@ def guessed_features() -> Features:
         },
         guessed=True,
     )
+
+
+def uncompiled(packages: Sequence[str] = ("torch", "torchvision", "torch_tensorrt")) -> list[str]:
+    """Return the folders of packages whose bytecode is not kept, as where PYTHONDONTWRITEBYTECODE was always set."""
+    import importlib.util
+
+    found = []
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin and not Path(importlib.util.cache_from_source(spec.origin)).exists():
+            found.append(str(Path(spec.origin).parent))
+    return found
 
 
 def unmet(name: str) -> list[str]:
