@@ -314,10 +314,13 @@ def sweep(
         with _progress() as step:
             found = commands.run(request, Path.cwd() / ".trtgate", step)
     except KeyboardInterrupt:
-        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
+        typer.echo("trtgate: interrupted before anything was built", err=True)
         raise typer.Exit(INTERRUPTED) from None
     _print([describe(found.accelerator), "", *lines(found)])
     commands.save(found, json, csv)
+    if found.interrupted:
+        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED)
     if found.failed:
         raise typer.Exit(BROKEN)
 

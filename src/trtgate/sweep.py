@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -72,6 +72,7 @@ class Sweep:
         self._timeout_s = timeout_s
         self._rng = random.Random()
         self._tensorrt = False
+        self._outcomes: dict[str, Outcome] = {}
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
 
     def close(self) -> None:
@@ -79,21 +80,28 @@ class Sweep:
         self.journal.close()
         self._folder.close()
 
-    def run(self, cases: Sequence[Case], step: Step) -> Iterator[Outcome]:
-        """Do what is missing, and yield every case's outcome, in order. Ctrl-C leaves what is done in the journal."""
-        outcomes = {case.id: Outcome(case=case) for case in cases}
+    def run(self, cases: Sequence[Case], step: Step) -> None:
+        """Do what is missing. Ctrl-C leaves what is done in the journal, and in the outcomes."""
+        outcomes = self._outcomes = {case.id: Outcome(case=case) for case in cases}
         for case in cases:
             outcomes[case.id].unavailable = availability.unavailable(case.settings, self._accelerator)
         wanted = [case.id for case in cases if not outcomes[case.id].unavailable and self._missing(case.id)]
         artifacts = self._build(wanted, outcomes, step)
         self._tensorrt = any(case.settings.uses_tensorrt for case in cases if case.id in artifacts)
         self._measure(artifacts, outcomes, step)
-        for case_id, outcome in outcomes.items():
+
+    def outcomes(self) -> list[Outcome]:
+        """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
+        for case_id, outcome in self._outcomes.items():
             built = self.journal.built.get(case_id)
             if built is not None:
                 outcome.build, outcome.agreement = built.build, built.agreement
-            outcome.launches = self.journal.launches(case_id)[: self._launches]
-            yield outcome
+            launches = self.journal.launches(case_id)[: self._launches]
+            if len(launches) == self._launches:
+                outcome.launches = launches
+            elif not outcome.unavailable and not outcome.problem:
+                outcome.problem = f"{case_id}: measured by {len(launches)} of {self._launches} launches"
+        return list(self._outcomes.values())
 
     def _missing(self, case_id: str) -> bool:
         timed = sum((case_id, number) in self.journal.timed for number in range(self._launches))

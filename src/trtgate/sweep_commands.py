@@ -41,7 +41,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(request: Request, folder: Path, step: Step) -> Found:
-    """Build and measure all points. Raises TrtgateError for names and values that make no sense, before anything."""
+    """Build and measure all points, or what Ctrl-C leaves time for.
+
+    Raises TrtgateError for names and values that make no sense, before anything.
+    """
     axes = [sweep_axes.parse(text) for text in request.vary]
     doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
     if doubled:
@@ -75,20 +78,23 @@ def run(request: Request, folder: Path, step: Step) -> Found:
         source, device, folder, launches=request.launches, builders=request.builders, inputs=request.inputs,
         cache=request.cache, timeout_s=request.timeout_s, fresh=request.fresh,
     )  # fmt: skip
+    interrupted = False
     try:
         if sweep.journal.earlier:
             step(f"going on with {sweep.journal.path}")
-        ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each]
-        outcomes = list(sweep.run(ordered, step))
+        sweep.run([cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each], step)
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         sweep.close()
-    points = []
+    outcomes, points = sweep.outcomes(), []
     for name in wanted:
         points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
     return sweep_table.Found(
         accelerator=device, flavour=torch_trt.flavour() or "", release=torch_trt.version(),
         launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
         problems=problems, earlier=sweep.journal.earlier, begun=sweep.journal.created,
+        interrupted=interrupted,
     )  # fmt: skip
 
 

@@ -69,6 +69,8 @@ class Found(msgspec.Struct, kw_only=True):
     """Combinations that make no sense, with the reason."""
     problems: list[str] = []
     """Why points that were asked for are not known: no block size could be recommended."""
+    interrupted: bool = False
+    """Whether it ended before all points were measured."""
     earlier: int = 0
     """How many of the launches an earlier run measured, which began at `begun` (UTC)."""
     begun: str = ""
