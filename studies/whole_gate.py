@@ -8,7 +8,7 @@ Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.p
 serial   nothing cached, no builders: accuracy and latency tests, recording a baseline in FOLDER
 ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is
 warm     with the caches of `ahead`: accuracy and latency tests against the baseline of `serial`
-loads    every stored module loaded in one process
+loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 What serial building takes is the sum of its accuracy tests: each builds its case and compares it with eager.
 Inductor's own cache is empty where ours is. Passes that FOLDER has are not run again, so that they may be run one at a
@@ -111,7 +111,8 @@ def main() -> None:
             passes[name] = gate_runs.run(name, folder, caches, [*options_of(name, options.builders), *more])
     kept = folder / "loads.json"
     if "loads" in wanted and not kept.exists():
-        kept.write_text(json.dumps(loaded_in(ArtifactCache(folder / "second" / "artifacts"))))
+        built = next(place for name in ("first", "second") if (place := folder / name / "artifacts").exists())
+        kept.write_text(json.dumps(loaded_in(ArtifactCache(built))))
     cases = sorted({case_id for one in passes.values() for case_id in one.test_s[gate_runs.ACCURACY]})
     print(f"{len(cases)} cases, {len(os.sched_getaffinity(0))} CPUs: {', '.join(cases)}\n")
     show(passes, json.loads(kept.read_text()) if kept.exists() else {})
