@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from ..errors import TrtgateError, one_line
-from .run import GateRun
 
 if TYPE_CHECKING:
     from ..cases import Case
     from ..profile_gate import Result, Where
     from ..profiles.recording import Recorded
     from .built_case import BuiltCase
+    from .run import GateRun
 
 PROPERTY = "trtgate_profile"
 """The property of a test's report that carries its result to the process that reports."""
