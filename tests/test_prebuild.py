@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trtgate import Case, Model, Settings
 from trtgate.accelerator import GIB, Accelerator
 from trtgate.prebuild import Prebuild, builders_for, order
 from trtgate.suite_source import SuiteSource
@@ -121,8 +122,13 @@ def test_as_many_builders_as_the_machine_takes(devices: Any, cpus: int, wanted: 
     assert builders_for(devices, cpus) == wanted
 
 
-def test_what_took_longest_begins_first_and_what_is_unknown_before_it() -> None:
-    assert order(["a", "b", "c"], {"a": 1.0, "b": 5.0}.get) == ["c", "b", "a"]
+def test_what_took_longest_begins_first_and_what_is_unknown_before_it_tensorrts_first_of_all() -> None:
+    def case(name: str, frontend: str) -> Case:
+        return Case(Model(name, lambda: None, ()), Settings(frontend=frontend, precision="fp32"))
+
+    cases = [case("a", "eager"), case("b", "dynamo"), case("c", "eager"), case("d", "dynamo")]
+    seconds = {"a-eager-fp32": 1.0, "b-dynamo-fp32-mbs5": 5.0}
+    assert [name[0] for name in order(cases, seconds.get)] == ["d", "c", "b", "a"]
 
 
 def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:

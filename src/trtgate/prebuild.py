@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from . import protocol
 from .accelerator import GIB, Accelerator
 from .agreement_record import Agreement
 from .artifact_cache import CacheRequest
+from .cases import Case
 from .coverage import Coverage
 from .errors import TrtgateError, one_line
 from .records import Build
@@ -171,11 +173,14 @@ def builders_for(accelerators: Sequence[Accelerator], cpus: int) -> int:
     return max(1, min(cpus, sum(min(MOST, room) for room in memory)))
 
 
-def order(case_ids: Sequence[str], seconds: Callable[[str], float | None]) -> list[str]:
-    """Return cases as they are best begun: what took longest first, what is unknown before that."""
+def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:
+    """Return the ids of cases as they are best begun: the unknown first, TensorRT's before others; then the longest.
 
-    def longest_first(case_id: str) -> float:
-        known = seconds(case_id)
-        return -float("inf") if known is None else -known
+    `seconds` says how long building a case took before.
+    """
 
-    return sorted(case_ids, key=longest_first)
+    def longest_first(case: Case) -> tuple[float, bool, str]:
+        known = seconds(case.id)
+        return -math.inf if known is None else -known, not case.settings.uses_tensorrt, case.id
+
+    return [case.id for case in sorted(cases, key=longest_first)]

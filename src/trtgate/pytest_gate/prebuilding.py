@@ -32,7 +32,8 @@ def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
         timeout_s=run.options.timeout_s,
     )
     start, processes = time.monotonic(), min(work.builders, len(case_ids))
-    ordered = prebuild.order(sorted(case_ids), lambda case_id: run.gate.recorded(case_id, "build_s"))
+    cases = [run.suite.cases[case_id] for case_id in case_ids]
+    ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "build_s"))
     with run.progress(f"building {len(case_ids)} cases ahead") as step:
         step(f"{processes} processes start")
         for done, built in enumerate(work.run(ordered), 1):
