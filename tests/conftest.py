@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 TIMEOUT_S = 120
 """Longest that a pytest of a test may take; it is killed then."""
 
-NO_CACHE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
+LEAN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
+"""No cache in a test's folder, and no plugins of ours that take a second to import."""
 
 SUITE_HEAD = '''\
 import itertools
@@ -164,7 +165,7 @@ class PytestFolder:
         with self._monkeypatch.context() as context:
             for name, value in environment.items():
                 context.setenv(name, str(value))
-            return self.pytester.runpytest_subprocess(*NO_CACHE, *arguments, timeout=TIMEOUT_S)
+            return self.pytester.runpytest_subprocess(*LEAN, *arguments, timeout=TIMEOUT_S)
 
     def start(self, *arguments: str, before: Callable[[], None] = lambda: None) -> subprocess.Popen[str]:
         """Start a run of the suite and return at once; `before` is called in the new process."""
@@ -174,7 +175,7 @@ class PytestFolder:
             before()
 
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *NO_CACHE, "suite.py", *arguments],
+            [sys.executable, "-m", "pytest", *LEAN, "suite.py", *arguments],
             cwd=self.path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -256,7 +257,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
         (folder / "suite.py").write_text(suite_text(("alpha", "beta"), {}))
         record = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines")
         subprocess.run(
-            [sys.executable, "-m", "pytest", *NO_CACHE, *record],
+            [sys.executable, "-m", "pytest", *LEAN, *record],
             cwd=folder,
             env={**os.environ, **_environment(folder)},
             timeout=TIMEOUT_S,

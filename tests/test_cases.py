@@ -195,10 +195,12 @@ def test_collecting_imports_neither_torch_nor_scipy() -> None:
     assert "150 tests collected" in done.stdout
 
 
-def test_verdicts_import_no_torch_and_clocks_no_pytest() -> None:
+def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_and_clocks_no_pytest() -> None:
     for module, forbidden in (
         ("trtgate.verdict", "torch"),
         ("trtgate.baselines", "torch"),
+        ("trtgate.gate", "scipy.stats"),
+        ("trtgate.pytest_gate.ending", "scipy.stats"),
         ("trtgate.timing.cuda_graph", "pytest"),
     ):
         script = f"import sys, {module}; sys.exit({forbidden!r} in sys.modules)"

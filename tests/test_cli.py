@@ -584,7 +584,10 @@ def test_doctor_names_packages_that_every_process_compiles(tmp_path: Path, monke
         (tmp_path / name / "__init__.py").touch()
     py_compile.compile(str(tmp_path / "kept" / "__init__.py"))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert doctor.uncompiled(["kept", "bare", "absent"]) == [str(tmp_path / "bare")]
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert doctor.uncompiled(["kept", "bare", "absent"]) == []
 
 
 CPU = Accelerator(kind="cpu", name="Test CPU", cpus=2)

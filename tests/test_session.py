@@ -12,8 +12,10 @@ import pytest
 from trtgate.accelerator import Accelerator
 from trtgate.records import HOST
 from trtgate.session import LaunchError, Session
+from trtgate.side import Side
 from trtgate.suite_source import SuiteSource
 from trtgate.timing import loop
+from trtgate.worker_handle import environment_of
 
 SUITE = """
 import os, time
@@ -105,6 +107,33 @@ def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monk
         with pytest.raises(LaunchError, match="no answer within 1 s"):
             measure(session, "hangs")
         assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_on_a_gpu_torch_tensorrt_is_imported_before_the_first_case_where_one_will_need_it(
+    source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    (tmp_path / "torch_tensorrt.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    gpu = Accelerator(kind="gpu", name="test")  # nothing is asked of it
+    session = Session(source, gpu, tmp_path, launches=1, timeout_s=60, tensorrt=wanted)
+    session.start()
+    session._greet(lambda _step: None)
+    session.close()
+    assert (tmp_path / "imported").exists() == wanted
+
+
+def test_threads_sleep_while_they_wait_but_for_what_is_timed_on_a_cpu(source: SuiteSource) -> None:
+    side = Side(name="candidate", source=source)
+    gpu = Accelerator(kind="gpu", name="test", uuid="GPU-1")
+
+    def policy(accelerator: Accelerator, *, only_builds: bool = False, **variables: str) -> str | None:
+        hello = side.hello(accelerator)
+        return environment_of(side, hello, variables, only_builds=only_builds).get("OMP_WAIT_POLICY")
+
+    assert policy(gpu) == policy(CPU, only_builds=True) == "passive"
+    assert policy(CPU) is None
+    assert policy(gpu, OMP_WAIT_POLICY="active") == "active"
 
 
 def test_fresh_launches_are_other_processes_and_closing_leaves_none(source: SuiteSource, tmp_path: Path) -> None:

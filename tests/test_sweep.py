@@ -155,6 +155,7 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
 SUITE = """
 import glob
 import os
+import signal
 import time
 
 import torch
@@ -198,6 +199,15 @@ def meets(batch):
         if time.monotonic() > deadline:
             raise ValueError("alone")
         time.sleep(0.05)
+    return torch.nn.Linear(8, 10).eval(), torch.randn(batch, 8)
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def stuck(batch):
+    if batch == 2:  # not where it is built, which is the first process
+        if os.path.exists("built") and open("built").read() != str(os.getpid()):
+            signal.pause()
+        open("built", "w").write(str(os.getpid()))
     return torch.nn.Linear(8, 10).eval(), torch.randn(batch, 8)
 
 
@@ -246,6 +256,7 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
     assert run.returncode == 2
     assert "the same command goes on from there" in errors
     assert "of 2 launches" in shown
+    assert "SIGKILL" not in shown
     assert "Traceback" not in errors
 
     done = sweep(here, *points, "--json", "out.json", "--csv", "out.csv")
@@ -266,6 +277,15 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
 
 def table_of(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("  ")]
+
+
+def test_a_point_that_hangs_is_its_own_and_the_others_are_measured(here: Path) -> None:
+    hanging = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "2", "--inputs", "0")
+    done = sweep(here, "stuck", "--vary", "batch=1,2", *hanging, "--timeout", "15")
+    assert done.returncode == 1
+    assert "batch=2: stuck-eager-fp32-b2: loading: no answer within 15 s" in done.stdout
+    assert "  default" in done.stdout
+    assert "other trtgate processes" not in done.stdout + done.stderr
 
 
 def test_launches_load_at_the_same_time(here: Path) -> None:

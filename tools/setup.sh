@@ -138,5 +138,5 @@ fi
 # Compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile what it imports, for seconds.
 .venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --editable ".[$tensorrt,dev]" \
     --constraint constraints.txt --build-constraint constraints.txt
-.venv/bin/uv pip install --python .venv/bin/python --no-deps "$trex" "$otava"
+.venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --no-deps "$trex" "$otava"
 echo "$wanted" >"$stamp"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -314,7 +315,7 @@ def sweep(
         with _progress() as step:
             found = commands.run(request, Path.cwd() / ".trtgate", step)
     except KeyboardInterrupt:
-        typer.echo("trtgate: interrupted before anything was built", err=True)
+        typer.echo("trtgate: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
     _print([describe(found.accelerator), "", *lines(found)])
     commands.save(found, json, csv)
@@ -497,10 +498,8 @@ def _torch(facts: Facts) -> str:
 def _bytecode(facts: Facts) -> str:
     if not facts.uncompiled:
         return "kept"
-    folders = " ".join(facts.uncompiled)
-    return (
-        f"none: every process compiles what it imports, for seconds; once is enough: python -m compileall -q {folders}"
-    )
+    once = shlex.join([sys.executable, "-m", "compileall", "-q", *facts.uncompiled])
+    return f"none kept: every process compiles what it imports, for seconds; once is enough: {once}"
 
 
 def _features(facts: Facts) -> str:

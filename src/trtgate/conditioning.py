@@ -15,7 +15,7 @@ def condition(module: Any, images: Any) -> None:
     As they are, mobilenet_v3_large's output is 1e-10, lost in fp16; vit_b_16's head is zero; and resnet50's residual
     branches, as loud as what they are added to, amplify fp16's rounding to 2 % of the output. So batch norms learn
     their statistics from some random images, empty heads are filled, and residual branches are turned down. By one
-    thread: how many there are decides how sums are rounded, and the weights are to be the same on every machine.
+    thread: how many there are decides how sums are rounded, and the weights are not to depend on it.
     """
     import torch
     from torchvision.models.resnet import BasicBlock, Bottleneck

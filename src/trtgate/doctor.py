@@ -328,14 +328,18 @@ def guessed_features() -> Features:
 
 
 def uncompiled(packages: Sequence[str] = ("torch", "torchvision", "torch_tensorrt")) -> list[str]:
-    """Return the folders of packages whose bytecode is not kept, as where PYTHONDONTWRITEBYTECODE was always set."""
+    """Return the folders of packages that have no bytecode, where Python may not or can't keep any."""
     import importlib.util
 
     found = []
     for name in packages:
         spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin and not Path(importlib.util.cache_from_source(spec.origin)).exists():
-            found.append(str(Path(spec.origin).parent))
+        if spec is None or not spec.origin:
+            continue
+        folder = Path(spec.origin).parent
+        there = Path(importlib.util.cache_from_source(spec.origin)).exists()
+        if not there and (sys.dont_write_bytecode or not os.access(folder, os.W_OK)):
+            found.append(str(folder))
     return found
 
 

@@ -110,21 +110,17 @@ class Gate:
                 self._logs,
                 launches=self.options.launches,
                 timeout_s=self.options.timeout_s,
-                tensorrt=self._need_tensorrt(),
+                tensorrt=any(case.settings.uses_tensorrt for case in self.cases_collected),
             )
         return self._session
 
     def pairs(self) -> PairSession:
         """Return the session of pairs: the base's code beside the candidate's, or, without a base, the same twice."""
         if self._pairs is None:
-            candidate = Side(name=CANDIDATE, source=self.options.source, tensorrt=self._need_tensorrt())
-            base = self._base.side if self._base else candidate
-            base = msgspec.structs.replace(base, name=BASE, tensorrt=candidate.tensorrt)
+            candidate = Side(name=CANDIDATE, source=self.options.source)
+            base = self._base.side if self._base else msgspec.structs.replace(candidate, name=BASE)
             self._pairs = PairSession(base, candidate, self.accelerator, self._logs, timeout_s=self.options.timeout_s)
         return self._pairs
-
-    def _need_tensorrt(self) -> bool:
-        return any(case.settings.uses_tensorrt for case in self.cases_collected)
 
     def on(self, accelerator: Accelerator) -> Gate:
         """Return this gate with workers on another card of the key; what it measures it returns and does not keep."""

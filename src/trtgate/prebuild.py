@@ -18,7 +18,7 @@ from .cases import Case
 from .coverage import Coverage
 from .errors import TrtgateError, one_line
 from .records import Build
-from .side import BUILDER, Side
+from .side import Side
 from .suite_source import SuiteSource
 from .timing.lock import device_turn
 from .worker_handle import WorkerHandle
@@ -137,9 +137,9 @@ class _Builder(threading.Thread):
         work = self._work
         folder = work.folder_for(case_id)
         if self._worker is None:
-            side = Side(name=BUILDER, source=work.source)
+            side = Side(name="builder", source=work.source)
             log = work.logs / f"builder-{self._number}.log"
-            self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log)
+            self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log, only_builds=True)
             self._waiting("")  # the run may have ended while it was started
         self._worker.greet(work.timeout_s)
         request = protocol.BuildCase(

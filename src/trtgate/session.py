@@ -43,7 +43,8 @@ class Session:
         self._launches = launches
         self._timeout_s = timeout_s
         self._rng = random.Random()
-        self._side = Side(name="candidate", source=source, tensorrt=tensorrt)
+        self._side = Side(name="candidate", source=source)
+        self._tensorrt = tensorrt
         self._workers: dict[int, WorkerHandle] = {}
         self._builder: WorkerHandle | None = None
         self._stopped = False
@@ -62,7 +63,8 @@ class Session:
         for number in range(self._launches):
             if number not in self._workers:
                 log = self._folder / f"worker-{number}.log"
-                self._workers[number] = WorkerHandle(number, self._side, self._side.hello(self._accelerator), log)
+                hello = self._side.hello(self._accelerator, tensorrt=self._tensorrt)
+                self._workers[number] = WorkerHandle(number, self._side, hello, log)
 
     def renew(self) -> None:
         """Replace all workers: what is measured next comes from fresh launches."""
@@ -114,7 +116,8 @@ class Session:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
         self._folder.mkdir(parents=True, exist_ok=True)
         log = self._folder / "builder.log"
-        worker = self._builder = WorkerHandle(-1, self._side, self._side.hello(self._accelerator), log)
+        hello = self._side.hello(self._accelerator)
+        worker = self._builder = WorkerHandle(-1, self._side, hello, log, only_builds=True)
         try:
             self._go_on("")
             worker.greet(self._timeout_s)

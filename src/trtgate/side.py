@@ -12,8 +12,6 @@ from . import protocol
 from .accelerator import Accelerator
 from .suite_source import SuiteSource
 
-BUILDER = "builder"
-
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
     """One side of a comparison.
@@ -21,7 +19,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     name
-        "base" or "candidate", as messages say it; BUILDER for one that only builds.
+        "base" or "candidate", as messages say it.
     source
         The suite, in this side's own copy of the code.
     python
@@ -30,8 +28,6 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         (the user's checkout, the copy that stands in for it); None for the checkout itself.
     package_folder
         A folder that holds this very trtgate and nothing else, for an interpreter that may lack it.
-    tensorrt
-        Whether its cases need torch_tensorrt: a worker on a GPU then imports it at once, not for the first case.
 
     """
 
@@ -40,15 +36,14 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     python: str = sys.executable
     moved: tuple[str, str] | None = None
     package_folder: str = ""
-    tensorrt: bool = False
 
     @property
     def other_python(self) -> bool:
         """Whether its packages are not those of this process."""
         return self.python != sys.executable
 
-    def hello(self, accelerator: Accelerator) -> protocol.Hello:
-        """Return the first message to a worker of this side."""
+    def hello(self, accelerator: Accelerator, *, tensorrt: bool = False) -> protocol.Hello:
+        """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
         entries = [entry for entry in sys.path if entry]
         if self.other_python:  # its site-packages are its own; only the user's code is shared
             root = Path(self.moved[0] if self.moved else self.source.root)
@@ -60,7 +55,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
             uuid=accelerator.uuid,
             sys_path=entries,
             moved=self.moved,
-            tensorrt=self.tensorrt,
+            tensorrt=tensorrt,
         )
 
     def environment(self, variables: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ What is done is written down at once, so a sweep that was interrupted goes on wh
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,36 +58,38 @@ class Sweep:
     """
 
     def __init__(
-        self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, builders: int,
-        inputs: int, cache: CacheRequest | None, timeout_s: float, fresh: bool = False,
+        self, source: SuiteSource, accelerator: Accelerator, folder: Path, cases: Sequence[Case], *, launches: int,
+        builders: int, inputs: int, cache: CacheRequest | None, timeout_s: float, fresh: bool = False,
     ) -> None:  # fmt: skip
         self._source = source
         self._accelerator = accelerator
         self._folder = RunFolder(folder)
+        self._outcomes = {case.id: Outcome(case=case) for case in cases}
         self._launches = launches
         self._builders = builders
         self._inputs = inputs
         self._cache = cache
         self._timeout_s = timeout_s
         self._rng = random.Random()
-        self._tensorrt = False
-        self._outcomes: dict[str, Outcome] = {}
+        self._workers: dict[int, WorkerHandle] = {}
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
 
     def close(self) -> None:
-        """Remove what goes with the run; what was measured stays."""
+        """End all processes, and remove what goes with the run; what was measured stays."""
+        for number in list(self._workers):
+            self._kill(number)
         self.journal.close()
         self._folder.close()
 
-    def run(self, cases: Sequence[Case], step: Step) -> None:
+    def run(self, step: Step) -> None:
         """Do what is missing. Ctrl-C leaves what is done in the journal, and in the outcomes."""
-        outcomes = self._outcomes = {case.id: Outcome(case=case) for case in cases}
-        for case in cases:
-            outcomes[case.id].unavailable = availability.unavailable(case.settings, self._accelerator)
-        wanted = [case.id for case in cases if not outcomes[case.id].unavailable and self._missing(case.id)]
-        artifacts = self._build(wanted, outcomes, step)
-        self._tensorrt = any(case.settings.uses_tensorrt for case in cases if case.id in artifacts)
-        self._measure(artifacts, outcomes, step)
+        for outcome in self._outcomes.values():
+            outcome.unavailable = availability.unavailable(outcome.case.settings, self._accelerator)
+        wanted = [name for name, one in self._outcomes.items() if not one.unavailable and self._missing(name)]
+        artifacts = self._build(wanted, step)
+        pending = {number: self._pending(number, artifacts) for number in range(self._launches)}
+        while any(pending.values()):
+            self._round({number: left.pop() for number, left in pending.items() if left}, artifacts, step)
 
     def outcomes(self) -> list[Outcome]:
         """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
@@ -114,7 +115,7 @@ class Sweep:
             return False
         return self._inputs <= (built.agreement.inputs if built.agreement else 0)
 
-    def _build(self, wanted: Sequence[str], outcomes: dict[str, Outcome], step: Step) -> dict[str, Path | None]:
+    def _build(self, wanted: Sequence[str], step: Step) -> dict[str, Path | None]:
         """Return the artifacts of what could be built: None where a frontend stores nothing."""
         if not wanted:
             return {}
@@ -127,7 +128,7 @@ class Sweep:
         step(f"building {len(wanted)} points")
         for done, built in enumerate(work.run(wanted), 1):
             step(f"built {done} of {len(wanted)}: {built.case_id}")
-            outcomes[built.case_id].problem = built.problem
+            self._outcomes[built.case_id].problem = built.problem
             if built.problem or built.build is None:
                 continue
             artifacts[built.case_id] = built.artifact
@@ -135,119 +136,75 @@ class Sweep:
                 self.journal.add(Built(case_id=built.case_id, build=built.build, agreement=built.agreement))
         return artifacts
 
-    def _measure(self, artifacts: dict[str, Path | None], outcomes: dict[str, Outcome], step: Step) -> None:
-        """Let every launch measure what it lacks, and end all of them however that ends."""
-        launches, ended = [], threading.Event()
-        for number in range(self._launches):
-            pending = [name for name in artifacts if (name, number) not in self.journal.timed]
-            self._rng.shuffle(pending)
-            if pending:
-                launches.append(_Launching(self, number, pending, artifacts, outcomes, step, ended))
-        try:
-            for launch in launches:
-                launch.start()
-            for launch in launches:
-                launch.join()
-        finally:
-            for launch in launches:
-                launch.end()
-        for launch in launches:
-            if launch.error is not None:
-                raise launch.error
+    def _pending(self, number: int, artifacts: dict[str, Path | None]) -> list[str]:
+        """Return what a launch has yet to measure, in random order."""
+        found = [name for name in artifacts if (name, number) not in self.journal.timed]
+        self._rng.shuffle(found)
+        return found
 
-    def worker(self, number: int) -> WorkerHandle:
-        """Start a process that measures."""
-        self._folder.logs.mkdir(parents=True, exist_ok=True)
-        side = Side(name="candidate", source=self._source, tensorrt=self._tensorrt)
-        return WorkerHandle(number, side, side.hello(self._accelerator), self._folder.logs / f"sweep-{number}.log")
+    def _round(self, points: dict[int, str], artifacts: dict[str, Path | None], step: Step) -> None:
+        """Let every launch load its next point, all at once, and then measure it, one after the other.
 
-    def measured(self, worker: WorkerHandle, case_id: str, artifact: Path | None, step: Step) -> Launch:
-        """Return what a process measured of a point; loading is shared with others, measuring is not.
-
-        Raises LaunchError.
+        A launch that fails is replaced, and its point has a problem.
         """
         lock, timeout_s = self._accelerator.lock_name, self._timeout_s
-        worker.greet(timeout_s)
-        request = protocol.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
+        tensorrt = any(self._outcomes[name].case.settings.uses_tensorrt for name in artifacts)
         with device_turn(lock, timeout_s, step, shared=True):
-            loaded = worker.ask(request, protocol.LoadedReply, timeout_s, "loading").loaded
-        launch = Launch(loaded=loaded)
-        plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
+            step(f"loading {', '.join(points.values())}")
+            for number in points:
+                self._start(number, tensorrt=tensorrt)
+            for number, case_id in points.items():
+                artifact = artifacts[case_id]
+                self._workers[number].send(
+                    protocol.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
+                )
+            launches = {number: launch for number in points if (launch := self._loaded(number, points[number]))}
+        order = list(launches)
+        self._rng.shuffle(order)
         with device_turn(lock, timeout_s, step):
-            for _ in range(plan.turns):
-                measure = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
-                launch.turns.append(worker.ask(measure, protocol.TurnReply, timeout_s, "measuring").turn)
-            unload = protocol.Unload(measure_memory=True)
-            freed = worker.ask(unload, protocol.UnloadedReply, timeout_s, "unloading").gpu_memory_bytes
-        launch.loaded.gpu_memory_bytes = freed
+            for number in order:
+                case_id = points[number]
+                step(f"measuring {case_id}, launch {number + 1} of {self._launches}")
+                try:
+                    self._take(self._workers[number], launches[number])
+                except LaunchError as error:
+                    self._failed(number, case_id, error)
+                else:
+                    self.journal.add(Timed(case_id=case_id, number=number, launch=launches[number]))
+
+    def _start(self, number: int, *, tensorrt: bool) -> None:
+        if number in self._workers:
+            return
+        self._folder.logs.mkdir(parents=True, exist_ok=True)
+        side = Side(name="candidate", source=self._source)
+        log = self._folder.logs / f"sweep-{number}.log"
+        self._workers[number] = WorkerHandle(number, side, side.hello(self._accelerator, tensorrt=tensorrt), log)
+
+    def _loaded(self, number: int, case_id: str) -> Launch | None:
+        """Wait until a launch has loaded its point; None when it failed."""
+        worker = self._workers[number]
+        try:
+            worker.greet(self._timeout_s)
+            return Launch(loaded=worker.receive(protocol.LoadedReply, self._timeout_s, "loading").loaded)
+        except LaunchError as error:
+            self._failed(number, case_id, error)
+            return None
+
+    def _take(self, worker: WorkerHandle, launch: Launch) -> None:
+        """Measure and unload. Raises LaunchError."""
+        plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
+        for _ in range(plan.turns):
+            measure = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
+            launch.turns.append(worker.ask(measure, protocol.TurnReply, self._timeout_s, "measuring").turn)
+        unload = protocol.Unload(measure_memory=True)
+        reply = worker.ask(unload, protocol.UnloadedReply, self._timeout_s, "unloading")
+        launch.loaded.gpu_memory_bytes = reply.gpu_memory_bytes
         if not any(capture.blocks_us for turn in launch.turns for capture in turn.captures):
             raise LaunchError("not one block counts: the device was disturbed all the time")
-        return launch
 
+    def _failed(self, number: int, case_id: str, error: LaunchError) -> None:
+        self._outcomes[case_id].problem = f"{case_id}: {error}"
+        self._kill(number)
 
-class _Launching(threading.Thread):
-    """Drives one launch: a process that measures points in their order; one that fails is replaced."""
-
-    def __init__(
-        self, sweep: Sweep, number: int, pending: list[str], artifacts: dict[str, Path | None],
-        outcomes: dict[str, Outcome], step: Step, ended: threading.Event,
-    ) -> None:  # fmt: skip
-        super().__init__(daemon=True)
-        self.error: BaseException | None = None
-        """What ended it before it was through."""
-        self._sweep = sweep
-        self._number = number
-        self._pending = pending
-        self._artifacts = artifacts
-        self._outcomes = outcomes
-        self._step = step
-        self._worker: WorkerHandle | None = None
-        self._ended = ended
-
-    def run(self) -> None:
-        """Measure one point after the other, each written down at once."""
-        try:
-            for done, case_id in enumerate(self._pending, 1):
-                self._say(f"launch {self._number + 1}, {done} of {len(self._pending)}: {case_id}")
-                try:
-                    self._worker = self._worker or self._sweep.worker(self._number)
-                    self._go_on("")
-                    launch = self._sweep.measured(self._worker, case_id, self._artifacts[case_id], self._go_on)
-                except LaunchError as error:
-                    self._outcomes[case_id].problem = f"{case_id}: {error}"
-                    self._kill()
-                else:
-                    self._sweep.journal.add(Timed(case_id=case_id, number=self._number, launch=launch))
-        except _EndedError:
-            pass
-        except BaseException as error:
-            self.error = error
-            self._ended.set()  # the others need not go on
-        finally:
-            self._kill()
-
-    def end(self) -> None:
-        """End the process, and wait until nothing is done any more."""
-        self._ended.set()
-        worker = self._worker
-        if worker is not None:
-            worker.stop()  # the thread notices, and reaps it
-        if self.ident is not None:
-            self.join()
-
-    def _say(self, said: str) -> None:
-        self._go_on(said)
-        self._step(said)
-
-    def _go_on(self, _waiting: str) -> None:
-        if self._ended.is_set():
-            raise _EndedError
-
-    def _kill(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.kill()
-
-
-class _EndedError(Exception):
-    """The sweep was ended under this launch's hands."""
+    def _kill(self, number: int) -> None:
+        self._workers.pop(number).kill()

@@ -74,15 +74,16 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     from . import sweep_table
     from .sweep import Sweep
 
+    ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each]
     sweep = Sweep(
-        source, device, folder, launches=request.launches, builders=request.builders, inputs=request.inputs,
+        source, device, folder, ordered, launches=request.launches, builders=request.builders, inputs=request.inputs,
         cache=request.cache, timeout_s=request.timeout_s, fresh=request.fresh,
     )  # fmt: skip
     interrupted = False
     try:
         if sweep.journal.earlier:
             step(f"going on with {sweep.journal.path}")
-        sweep.run([cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each], step)
+        sweep.run(step)
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import threading
 from pathlib import Path
 
 import msgspec
@@ -69,7 +68,6 @@ class Journal:
         self.created = ""
         """When what was there before was begun; empty for a new file."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._adding = threading.Lock()
         self._lock = FileLock(self.path.with_suffix(".lock"))
         try:
             self._lock.acquire(timeout=0)
@@ -89,9 +87,8 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Write down what was done."""
-        with self._adding:
-            self._remember(entry)
-            self._append(entry)
+        self._remember(entry)
+        self._append(entry)
 
     def launches(self, case_id: str) -> list[Launch]:
         """Return what was measured of a point, by launch."""

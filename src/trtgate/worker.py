@@ -58,7 +58,10 @@ class Worker:
         return list(self._suite.cases)
 
     def _start_gpu(self) -> None:
-        """Take the device: only when there is something to do, since a context takes half a gigabyte."""
+        """Take the device when there is something to do: a context takes half a gigabyte.
+
+        torch_tensorrt takes one by itself when it is imported.
+        """
         if not self._gpu or self._monitor is not None:
             return
         from .timing.gpu_state import GpuMonitor

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from . import protocol
 from .errors import TrtgateError
-from .side import BUILDER, Side
+from .side import Side
 
 Answer = TypeVar("Answer", bound=protocol.Reply)
 
@@ -25,6 +25,18 @@ Spinning, as is usual, takes CPUs from the others: three processes on two CPUs m
 """
 
 
+def environment_of(
+    side: Side, hello: protocol.Hello, variables: dict[str, str], *, only_builds: bool
+) -> dict[str, str]:
+    """Return the environment variables of a worker, made from this process's."""
+    found = side.environment(variables)
+    if hello.uuid:
+        found["CUDA_VISIBLE_DEVICES"] = hello.uuid
+    if hello.device == "cuda" or only_builds:  # what is timed on a CPU keeps what is usual
+        found = {**ASLEEP, **found}
+    return found
+
+
 class LaunchError(TrtgateError):
     """A worker crashed, hung, ran out of memory or refused; the message says which, and it has been replaced."""
 
@@ -32,13 +44,9 @@ class LaunchError(TrtgateError):
 class WorkerHandle:
     """One worker process, seen from the session."""
 
-    def __init__(self, number: int, side: Side, hello: protocol.Hello, log: Path) -> None:
+    def __init__(self, number: int, side: Side, hello: protocol.Hello, log: Path, *, only_builds: bool = False) -> None:
         self._log = log
-        environment = side.environment(dict(os.environ))
-        if hello.uuid:
-            environment["CUDA_VISIBLE_DEVICES"] = hello.uuid
-        if hello.device == "cuda" or side.name == BUILDER:  # what is timed on a CPU keeps what is usual
-            environment = {**ASLEEP, **environment}
+        environment = environment_of(side, hello, dict(os.environ), only_builds=only_builds)
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [side.python, "-P", "-m", "trtgate.worker"],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import imported, without_modelopt
 from .options import arguments_of, options_of
-from .patching import no_logging, quiet_descriptor, replaced
+from .patching import no_logging, quiet_stderr, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def stand_in() -> Iterator[None]:
             for name, answer in _answers().items():
                 stack.enter_context(replaced(torch.cuda, name, answer))
         if "torch_tensorrt" not in sys.modules:
-            with quiet_descriptor(2):
+            with quiet_stderr():
                 imported()
         from torch_tensorrt.dynamo import _compiler
         from torch_tensorrt.dynamo.backend import backends
@@ -71,7 +71,7 @@ def _answers() -> dict[str, Callable[..., Any]]:
 
 
 def compile_exported(program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings) -> None:
-    """Partition an exported program as `compile_exported` would, and build nothing."""
+    """Partition an exported program as `compiling.compile_exported` would, and build nothing."""
     torch_tensorrt = imported()
 
     given = arguments_of(settings, inputs)

@@ -33,18 +33,18 @@ def no_logging() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet_descriptor(descriptor: int) -> Iterator[None]:
-    """Within: what C++ code writes to a descriptor is kept back, and written after all if an exception ends it."""
-    kept = os.dup(descriptor)
+def quiet_stderr() -> Iterator[None]:
+    """Within: what C++ code writes to stderr back, and written after all if an exception ends it."""
+    kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), descriptor)
+        os.dup2(said.fileno(), 2)
         try:
             yield
         except BaseException:
-            os.dup2(kept, descriptor)
+            os.dup2(kept, 2)
             said.seek(0)
-            os.write(descriptor, said.read())
+            os.write(2, said.read())
             raise
         finally:
-            os.dup2(kept, descriptor)
+            os.dup2(kept, 2)
             os.close(kept)
