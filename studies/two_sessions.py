@@ -3,9 +3,10 @@
     python studies/two_sessions.py FOLDER [--caches FOLDER] [PYTEST OPTIONS]
 
 Runs the latency tests of `pytest benchmarks` once to have everything built and cached, twice alone, and then twice at
-the same time while a third process stores and takes entries of the same cache without a pause. Each case's latency is
-compared with the mean of the two runs alone, which differ from each other too. Prints the machine, the versions and the
-table.
+the same time while a third process stores and takes entries of the same cache without a pause. Four builders load and
+check what is cached before the tests begin, so that two sessions also build beside who measures, if the lock lets them.
+Each case's latency is compared with the mean of the two runs alone, which differ from each other too. Prints the
+machine, the versions and the table.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from trtgate.records import Build
 from trtgate.report.columns import aligned
 from trtgate.report.terminal import describe
 
-LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3"]
+LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3", "--trtgate-prebuild=4"]
 KEYS = 8
 ENTRY_BYTES = 32 << 20
 
