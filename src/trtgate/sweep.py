@@ -88,8 +88,9 @@ class Sweep:
         wanted = [name for name, one in self._outcomes.items() if not one.unavailable and self._missing(name)]
         artifacts = self._build(wanted, step)
         pending = {number: self._pending(number, artifacts) for number in range(self._launches)}
-        while any(pending.values()):
-            self._round({number: left.pop() for number, left in pending.items() if left}, artifacts, step)
+        while left := sum(map(len, pending.values())):
+            step(f"{left} measurements left")
+            self._round({number: names.pop() for number, names in pending.items() if names}, artifacts, step)
 
     def outcomes(self) -> list[Outcome]:
         """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
