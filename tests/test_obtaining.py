@@ -32,12 +32,16 @@ class Storing:
     stores = "an exported program"
 
     def __init__(self) -> None:
-        self.builds = 0
+        self.builds = self.imports = 0
 
     def unavailable(self) -> str:
         return ""
 
+    def import_libraries(self) -> None:
+        self.imports += 1
+
     def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
+        assert self.imports
         return torch.export.export(module, inputs)
 
     def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
@@ -81,6 +85,22 @@ def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[...
         return found
 
     return get
+
+
+def test_what_is_imported_is_no_part_of_building(
+    frontend: Storing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(building.time, "perf_counter", lambda: float(next(clock)))
+
+    def slow() -> None:
+        for _ in range(500):
+            next(clock)
+        frontend.imports += 1
+
+    monkeypatch.setattr(frontend, "import_libraries", slow)
+    tmp_path.chmod(0o700)
+    assert obtain(case(), "cpu", tmp_path, None, lambda _step: None).build.build_s < 20
 
 
 def test_the_second_time_it_is_loaded(got: Any, frontend: Storing) -> None:

@@ -136,12 +136,20 @@ def arithmetic(case: Case) -> str:
     return "tf32" if tf32 else settings.precision
 
 
+def import_libraries(case: Case, step: Progress = lambda _text: None) -> None:
+    """Import what a case's frontend needs, once in a process. Raises TrtgateError when that fails."""
+    step("importing libraries")
+    with _named(case):
+        frontends.get(case.settings.frontend).import_libraries()
+
+
 def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> tuple[Any, float]:
     """Return what the case's frontend compiles, and the seconds that it took to make.
 
     Raises TrtgateError for unknown compile options and what can't be exported.
     """
     trt_options.check_options(case.id, case.settings)
+    import_libraries(case, step)
     start = time.perf_counter()
     with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:
@@ -279,5 +287,6 @@ def save_inputs(inputs: tuple[Any, ...], folder: Path) -> None:
 
 def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
+    import_libraries(case)
     inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
     return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))

@@ -129,6 +129,7 @@ class Worker:
             self._load(case, request.artifact)  # what the libraries take once for all is not this case's
             self.unload()
             self._settled = True
+        self._building.import_libraries(case)
         before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request.artifact)

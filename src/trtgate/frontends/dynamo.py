@@ -24,6 +24,10 @@ class Dynamo:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
+    def import_libraries(self) -> None:
+        """Import torch_tensorrt."""
+        torch_trt.imported()
+
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
         """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
         from .. import exporting

@@ -21,6 +21,10 @@ class Fx(Unstored):
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
+    def import_libraries(self) -> None:
+        """Import torch_tensorrt."""
+        torch_trt.imported()
+
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import time
@@ -29,6 +30,10 @@ class TorchBackend(Unstored):
         """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
         needs_one = self._backend == "inductor" and not compiler()
         return "inductor needs a C++ compiler: install g++ or set CXX" if needs_one else ""
+
+    def import_libraries(self) -> None:
+        """Import what torch.compile does at its first call."""
+        importlib.import_module("torch._inductor.compile_fx" if self._backend == "inductor" else "torch._dynamo")
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards and caches are settled.

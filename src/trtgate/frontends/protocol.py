@@ -42,6 +42,9 @@ class Frontend(Protocol):
     def unavailable(self) -> str:
         """Return why this machine can't take it, in one line; empty when it can."""
 
+    def import_libraries(self) -> None:
+        """Import what the first build or load of a process would: that is no part of their times."""
+
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
         """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
 

@@ -21,6 +21,10 @@ class TorchCompile(Unstored):
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
+    def import_libraries(self) -> None:
+        """Import torch_tensorrt."""
+        torch_trt.imported()
+
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch

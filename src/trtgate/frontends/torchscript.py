@@ -28,6 +28,10 @@ class TorchScript:
         """Return the reason when torch_tensorrt is not installed."""
         return torch_trt.unavailable()
 
+    def import_libraries(self) -> None:
+        """Import torch_tensorrt."""
+        torch_trt.imported()
+
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
         """Trace or script."""
         import torch

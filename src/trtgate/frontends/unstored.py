@@ -14,6 +14,9 @@ class Unstored:
 
     stores_artifact = False
 
+    def import_libraries(self) -> None:
+        """Nothing but torch."""
+
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
         """Return the module."""
         return module
