@@ -86,6 +86,11 @@ class Sweep:
         for outcome in self._outcomes.values():
             outcome.unavailable = availability.unavailable(outcome.case.settings, self._accelerator)
         wanted = [name for name, one in self._outcomes.items() if not one.unavailable and self._missing(name)]
+        if (
+            wanted and self._builders > 1
+        ):  # they import meanwhile; where build seconds count, nothing is to disturb them
+            for number in range(self._launches):
+                self._start(number)
         artifacts = self._build(wanted, step)
         pending = {number: self._pending(number, artifacts) for number in range(self._launches)}
         while left := sum(map(len, pending.values())):
@@ -149,11 +154,10 @@ class Sweep:
         A launch that fails is replaced, and its point has a problem.
         """
         lock, timeout_s = self._accelerator.lock_name, self._timeout_s
-        tensorrt = any(self._outcomes[name].case.settings.uses_tensorrt for name in artifacts)
         with device_turn(lock, timeout_s, step, shared=True):
             step(f"loading {', '.join(points.values())}")
             for number in points:
-                self._start(number, tensorrt=tensorrt)
+                self._start(number)
             for number, case_id in points.items():
                 artifact = artifacts[case_id]
                 self._workers[number].send(
@@ -173,9 +177,11 @@ class Sweep:
                 else:
                     self.journal.add(Timed(case_id=case_id, number=number, launch=launches[number]))
 
-    def _start(self, number: int, *, tensorrt: bool) -> None:
+    def _start(self, number: int) -> None:
         if number in self._workers:
             return
+        wanted = [one.case.settings for one in self._outcomes.values() if not one.unavailable]
+        tensorrt = any(settings.uses_tensorrt for settings in wanted)
         self._folder.logs.mkdir(parents=True, exist_ok=True)
         side = Side(name="candidate", source=self._source)
         log = self._folder.logs / f"sweep-{number}.log"
