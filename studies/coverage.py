@@ -106,13 +106,13 @@ def both(case: Any) -> tuple[Any, str]:
     import torch
 
     from trtgate import building, coverage, dry_run
-    from trtgate.torch_trt import dry, partition
+    from trtgate.torch_trt import compiling, dry, partition
 
     with dry_run.unfilled():
         module, inputs = building.make(case, "cpu")
     said = io.StringIO()
     with dry.stand_in(), partition.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
-        dry.compile_exported(torch.export.export(module, inputs), inputs, case.settings)
+        compiling.compile_exported(torch.export.export(module, inputs), inputs, case.settings, dryrun=True)
     return coverage.count(seen.graphs), said.getvalue()
 
 

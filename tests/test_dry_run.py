@@ -96,7 +96,7 @@ def printed(wanted: Case) -> str:
     module, inputs = building.make(wanted, "cpu")
     said = io.StringIO()
     with dry.stand_in(), contextlib.redirect_stdout(said), torch.no_grad():
-        dry.compile_exported(torch.export.export(module, inputs), inputs, wanted.settings)
+        compiling.compile_exported(torch.export.export(module, inputs), inputs, wanted.settings, dryrun=True)
     return said.getvalue()
 
 
@@ -184,7 +184,9 @@ def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build
     module, inputs = building.make(wanted, "cpu")
     monkeypatch.setattr(partition, "_histogram", lambda nodes: {}[0])
     with dry.stand_in(), partition.observing() as seen, torch.no_grad():
-        dry.compile_exported(torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"))
+        compiling.compile_exported(
+            torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"), dryrun=True
+        )
     assert seen.coverage() is None
     with pytest.raises(
         TrtgateError, match=r"torch_tensorrt \S+ partitions in another way than 2\.11 to 2\.14: KeyError"

@@ -14,7 +14,7 @@ from . import building, coverage, exporting, precisions, torch_trt
 from .cases import DEFAULT_MIN_BLOCK_SIZE, Case, Model, Settings
 from .errors import TrtgateError, one_line
 from .frontends.protocol import Progress
-from .torch_trt import dry, partition
+from .torch_trt import compiling, dry, partition
 from .torch_trt import options as trt_options
 
 RANDOM = (
@@ -130,7 +130,7 @@ def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, s
         raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
     step("lowering and partitioning")
     with building.quantized_weights(settings):
-        dry.compile_exported(program, inputs, settings)
+        compiling.compile_exported(program, inputs, settings, dryrun=True)
     return {}
 
 

@@ -6,27 +6,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt, trt_engines
+from .. import trt_engines
 from ..cases import Settings
 from ..torch_trt import compiling, partition
 from .protocol import CompiledModule, Frontend, Progress
+from .tensorrt import OfTensorRT
 
 FILE = "compiled.pt2"
 
 
-class Dynamo:
+class Dynamo(OfTensorRT):
     """The exported program through Torch-TensorRT's dynamo frontend."""
 
     stores_artifact = True
     stores = "the compiled module with its engines, in the artifact cache"
-
-    def unavailable(self) -> str:
-        """Return the reason when torch_tensorrt is not installed."""
-        return torch_trt.unavailable()
-
-    def import_libraries(self) -> None:
-        """Import torch_tensorrt."""
-        torch_trt.imported()
 
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
         """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""

@@ -5,25 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .. import torch_trt
 from ..cases import Settings
 from ..torch_trt import compiling
 from .protocol import CompiledModule, Frontend, Progress
+from .tensorrt import OfTensorRT
 from .unstored import Unstored
 
 
-class Fx(Unstored):
+class Fx(OfTensorRT, Unstored):
     """`torch_tensorrt.fx.compile`."""
 
     stores = "nothing: every launch builds its engines anew"
-
-    def unavailable(self) -> str:
-        """Return the reason when torch_tensorrt is not installed."""
-        return torch_trt.unavailable()
-
-    def import_libraries(self) -> None:
-        """Import torch_tensorrt."""
-        torch_trt.imported()
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile, run once."""

@@ -5,25 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .. import torch_trt, trt_engines
+from .. import trt_engines
 from ..cases import Settings
 from ..torch_trt import compiling, partition
 from .protocol import CompiledModule, Frontend, Progress
+from .tensorrt import OfTensorRT
 from .unstored import Unstored
 
 
-class TorchCompile(Unstored):
+class TorchCompile(OfTensorRT, Unstored):
     """`torch.compile(backend="torch_tensorrt")`."""
 
     stores = "nothing: every launch builds its engines anew"
-
-    def unavailable(self) -> str:
-        """Return the reason when torch_tensorrt is not installed."""
-        return torch_trt.unavailable()
-
-    def import_libraries(self) -> None:
-        """Import torch_tensorrt."""
-        torch_trt.imported()
 
     def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""

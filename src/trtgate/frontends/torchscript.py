@@ -7,15 +7,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt
 from ..cases import Settings
 from ..torch_trt import compiling
 from .protocol import CompiledModule, Progress
+from .tensorrt import OfTensorRT
 
 FILE = "compiled.ts"
 
 
-class TorchScript:
+class TorchScript(OfTensorRT):
     """A module that `torch.jit` traced or scripted, its convertible blocks replaced by engines."""
 
     stores_artifact = True
@@ -23,14 +23,6 @@ class TorchScript:
 
     def __init__(self, way: str) -> None:
         self._way = way
-
-    def unavailable(self) -> str:
-        """Return the reason when torch_tensorrt is not installed."""
-        return torch_trt.unavailable()
-
-    def import_libraries(self) -> None:
-        """Import torch_tensorrt."""
-        torch_trt.imported()
 
     def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
         """Trace or script."""

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def compile_exported(
-    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings
+    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings, *, dryrun: bool = False
 ) -> torch.nn.Module:
-    """Compile an exported program with `torch_tensorrt.dynamo.compile`.
+    """Compile an exported program with `torch_tensorrt.dynamo.compile`; a dry run partitions it, and builds nothing.
 
     `use_explicit_typing` stays at its default: weights and inputs are cast before export, since
     `enabled_precisions` raises on 2.11 and is ignored on 2.14.
@@ -29,8 +29,9 @@ def compile_exported(
     torch_tensorrt = imported()
 
     given = arguments_of(settings, inputs)
+    dry: dict[str, Any] = {"dryrun": True} if dryrun else {}
     with without_modelopt():
-        return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **options_of(settings))
+        return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **dry, **options_of(settings))
 
 
 def compile_torchscript(module: torch.jit.ScriptModule, inputs: tuple[Any, ...], settings: Settings) -> Any:

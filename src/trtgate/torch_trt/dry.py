@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import imported, without_modelopt
-from .options import arguments_of, options_of
+from .options import options_of
 from .patching import no_logging, quiet_stderr, replaced
 
 if TYPE_CHECKING:
@@ -68,15 +68,6 @@ def _answers() -> dict[str, Callable[..., Any]]:
         "get_device_properties": lambda _device=None: properties,
         "mem_get_info": lambda _device=None: (memory, memory),
     }
-
-
-def compile_exported(program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings) -> None:
-    """Partition an exported program as `compiling.compile_exported` would, and build nothing."""
-    torch_tensorrt = imported()
-
-    given = arguments_of(settings, inputs)
-    with without_modelopt():
-        torch_tensorrt.dynamo.compile(program, arg_inputs=given, dryrun=True, **options_of(settings))
 
 
 def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> dict[str, int]:
