@@ -1,10 +1,11 @@
 """How much faster are two cards than one, and are the verdicts the same?
 
-    python studies/two_cards.py FOLDER [PYTEST OPTIONS]
+    python studies/two_cards.py FOLDER [--runs record-on-two,compare-on-two,compare-on-one] [PYTEST OPTIONS]
 
-Runs the latency tests of `pytest benchmarks` three times with the same cached builds, all built ahead: recording on two
+Runs the latency tests of `pytest benchmarks` three times with the same builds, all cached before: recording on two
 cards, comparing on two, comparing on one. What a run's tests took is compared; starting, building ahead and ending is
-set-up. Prints the machine, the versions, the cases and the table.
+set-up. Runs that FOLDER has are not done again, so that they may be done one at a time; the table comes with the last.
+Prints the machine, the versions, the cases and the table.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from trtgate.report.terminal import describe
 
 LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3"]
 RUNS = {
-    "record on two": [*LATENCY, "--trtgate-gpus=0,1", "--trtgate-update-baselines"],
-    "compare on two": [*LATENCY, "--trtgate-gpus=0,1", "--benchmark-compare"],
-    "compare on one": [*LATENCY, "--trtgate-gpus=0", "--benchmark-compare"],
+    "record-on-two": [*LATENCY, "--trtgate-gpus=0,1", "--trtgate-update-baselines"],
+    "compare-on-two": [*LATENCY, "--trtgate-gpus=0,1", "--benchmark-compare"],
+    "compare-on-one": [*LATENCY, "--trtgate-gpus=0", "--benchmark-compare"],
 }
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     """Run the gate three times, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", default=",".join(RUNS))
     options, more = parser.parse_known_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,9 +42,12 @@ def main() -> None:
     print(f"2 x {describe(cards[0])}, {len(os.sched_getaffinity(0))} CPUs", flush=True)
     runs = {}
     for name, arguments in RUNS.items():
-        runs[name] = gate_runs.run(name.replace(" ", "-"), folder, folder / "caches", [*arguments, *more])
+        if name in options.runs.split(",") or (folder / f"{name}.json").exists():
+            runs[name] = gate_runs.run(name, folder, folder / "caches", [*arguments, *more])
+    if len(runs) < len(RUNS):
+        return
     tests_s = {name: sum(one.test_s[gate_runs.LATENCY].values()) for name, one in runs.items()}
-    alone_s = tests_s["compare on one"]
+    alone_s = tests_s["compare-on-one"]
     table = [("run", "its tests", "of one card's", "built ahead in", "whole run", "verdicts")]
     for name, one in runs.items():
         said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(one.verdicts.values()).items())
@@ -50,7 +55,7 @@ def main() -> None:
             (name, f"{tests_s[name]:.1f} s", f"{tests_s[name] / alone_s:.3f}", f"{one.ahead_s:.1f} s",
              f"{one.seconds:.1f} s", said)
         )  # fmt: skip
-    cases = sorted(runs["compare on one"].medians_us)
+    cases = sorted(runs["compare-on-one"].medians_us)
     print(f"{len(cases)} cases: {', '.join(cases)}\n")
     print("\n".join(aligned(table)))
     (baseline,) = (folder / "baselines").glob("*/latency.json")
