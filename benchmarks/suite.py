@@ -38,10 +38,7 @@ def torchvision_model(name: str, batch: int) -> tuple[Any, Any]:
     return module.eval(), torch.randn(batch, 3, 224, 224)
 
 
-TORCHSCRIPT = trtgate.grid(
-    ["ts_trace", "ts_script"], ["fp16"], [1],
-    expected_failure=trtgate.expected_failure("its output is NaN", flavour="rtx", versions="2.11"),
-)  # fmt: skip
+TORCHSCRIPT = trtgate.grid(["ts_trace", "ts_script"], ["fp16"], [1])
 """Deprecated upstream; of one model, to see whether it works."""
 
 QUANTIZED = (

@@ -142,6 +142,13 @@ def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
     assert re.search(r"built ahead: 3 cases by 2 processes in [\d.]+ s, 0 of them from the cache", output)
 
 
+def test_what_was_built_ahead_is_said_where_nothing_is_timed_too(folder: Any) -> None:
+    folder.suite("alpha")
+    done = folder.gate("-m", "trtgate_accuracy", "--trtgate-prebuild=1")
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(["built ahead: 1 cases by 1 processes*"])
+
+
 def test_threads_of_builders_sleep_while_they_wait_and_those_of_what_is_timed_do_as_usual(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,11 +184,11 @@ class Hooks:
         """Start the workers early, and refuse a GPU that NVML sees and torch can't use."""
         if session.config.option.collectonly or session.testsfailed:
             return
-        if self._run.latency_cases or self._run.judges:
+        ours = {_case_id(item) for item in session.items if not _is_coverage(item)} - {None}
+        if ours or self._run.judges:
             from .ending import Ending  # and with it NumPy, SciPy and rich
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
-        ours = {_case_id(item) for item in session.items if not _is_coverage(item)} - {None}
         if not ours - self._run.skip_reasons.keys():
             return
         if self._run.accelerator.kind == "gpu":
