@@ -11,7 +11,7 @@ import pytest
 
 from trtgate.accelerator import Accelerator
 from trtgate.records import HOST
-from trtgate.session import LaunchError, Session
+from trtgate.session import LaunchError, Next, Session
 from trtgate.side import Side
 from trtgate.suite_source import SuiteSource
 from trtgate.timing import loop
@@ -39,7 +39,19 @@ def one(name, act):
 def broken():
     raise ValueError("first line\\nsecond line")
 
+def loading(name):
+    if IN_WORKER:
+        open(os.environ["TRTGATE_LOADED"], "a").write(name + "\\n")
+    return Odd(lambda: None).eval(), torch.zeros(4)
+
+def alone():
+    if IN_WORKER and os.path.exists(os.environ["TRTGATE_LOADED"] + ".beside"):
+        raise MemoryError("no room beside another")
+    return loading("alone")
+
 MODELS = [
+    *(trtgate.Model(name, lambda name=name: loading(name), trtgate.grid(["eager"])) for name in ("first", "second")),
+    trtgate.Model("alone", alone, trtgate.grid(["eager"])),
     one("fine", lambda: None),
     one("crashes", lambda: os._exit(7)),
     one("aborts", os.abort),
@@ -103,7 +115,7 @@ def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monk
     with Session(source, CPU, tmp_path, launches=1, timeout_s=60) as session:
         measure(session, "fine")
         (pid,) = session.pids()
-        session._timeout_s = 1.0
+        session._crews[0]._timeout_s = 1.0
         with pytest.raises(LaunchError, match="no answer within 1 s"):
             measure(session, "hangs")
         assert not psutil.pid_exists(pid)
@@ -118,7 +130,7 @@ def test_on_a_gpu_torch_tensorrt_is_imported_before_the_first_case_where_one_wil
     gpu = Accelerator(kind="gpu", name="test")  # nothing is asked of it
     session = Session(source, gpu, tmp_path, launches=1, timeout_s=60, tensorrt=wanted)
     session.start()
-    session._greet(lambda _step: None)
+    session._crews[0].greet(lambda _step: None)
     session.close()
     assert (tmp_path / "imported").exists() == wanted
 
@@ -145,3 +157,62 @@ def test_fresh_launches_are_other_processes_and_closing_leaves_none(source: Suit
     assert not set(before) & set(after)
     session.close()
     assert not any(psutil.pid_exists(pid) for pid in [*before, *after])
+
+
+@pytest.fixture
+def ahead(source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    monkeypatch.setenv("TRTGATE_LOADED", str(tmp_path / "loaded"))
+    with Session(source, CPU, tmp_path, launches=2, timeout_s=60, loads_ahead=True) as session:
+        yield session
+
+
+def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Session, tmp_path: Path) -> None:
+    steps: list[str] = []
+    found = [
+        ahead.measure("first-eager-fp32", None, steps.append, Next("second-eager-fp32", None)),
+        ahead.measure("second-eager-fp32", None, steps.append, Next("fine-eager-fp32", None)),
+        ahead.measure("fine-eager-fp32", None, steps.append),
+    ]
+    assert sorted((tmp_path / "loaded").read_text().split()) == ["first"] * 2 + ["second"] * 2
+    assert steps.count("building in workers") == 2
+    for measurement in found:
+        assert len(measurement.launches) == 2
+        assert measurement.blocks_us()
+    assert len(ahead.pids()) == 4
+
+
+def test_a_case_that_was_loaded_ahead_and_is_not_wanted_makes_way(ahead: Session) -> None:
+    nothing = lambda _step: None  # noqa: E731
+    ahead.measure("first-eager-fp32", None, nothing, Next("second-eager-fp32", None))
+    assert ahead.measure("fine-eager-fp32", None, nothing, Next("first-eager-fp32", None)).blocks_us()
+    assert ahead.measure("first-eager-fp32", None, nothing).case_id == "first-eager-fp32"
+
+
+def test_what_fails_beside_another_case_is_tried_alone_and_nothing_is_loaded_ahead_any_more(
+    ahead: Session, tmp_path: Path
+) -> None:
+    beside = tmp_path / "loaded.beside"
+    beside.touch()
+
+    def step(text: str) -> None:
+        if text.startswith("starting"):
+            starts.append(text)
+            if len(starts) == 3:  # both sets of workers at first, then again
+                beside.unlink()
+
+    starts: list[str] = []
+    found = ahead.measure("alone-eager-fp32", None, step, Next("first-eager-fp32", None))
+    assert found.blocks_us()
+    assert len(ahead.pids()) == 2
+
+
+def test_a_case_that_fails_alone_too_leaves_loading_ahead_as_it_was(ahead: Session) -> None:
+    with pytest.raises(LaunchError, match=r"raises-eager-fp32: loading: .*first line"):
+        ahead.measure("raises-eager-fp32", None, lambda _step: None, Next("first-eager-fp32", None))
+    assert ahead.measure("first-eager-fp32", None, lambda _step: None, Next("second-eager-fp32", None)).blocks_us()
+    assert len(ahead.pids()) == 4
+
+
+def test_a_case_that_fails_to_load_ahead_is_not_the_one_that_is_measured(ahead: Session) -> None:
+    assert ahead.measure("first-eager-fp32", None, lambda _step: None, Next("raises-eager-fp32", None)).blocks_us()

@@ -27,7 +27,7 @@ from .profiles.record import Profile
 from .records import Build, CaseMeasurement
 from .report.sentences import about_new
 from .run_folder import RunFolder
-from .session import Session, Step
+from .session import Next, Session, Step
 from .side import Side
 from .verdict import Judgement, Verdict
 
@@ -47,6 +47,8 @@ class Gate:
         self.lines: list[str] = []
         """What is worth saying at the end, beside the verdicts."""
         self.cases_collected: list[Case] = []
+        self.loads_ahead = False
+        """Whether workers load the case after while a case is loaded; to be said before they start."""
         self.accepted: set[str] = set()
         """Ids of cases that may be stored although they regressed."""
         self.baseline = self._find_baseline() if options.compare else None
@@ -111,6 +113,7 @@ class Gate:
                 launches=self.options.launches,
                 timeout_s=self.options.timeout_s,
                 tensorrt=any(case.settings.uses_tensorrt for case in self.cases_collected),
+                loads_ahead=self.loads_ahead,
             )
         return self._session
 
@@ -151,20 +154,22 @@ class Gate:
 
     # Against a baseline
 
-    def run(self, case: Case, artifact: Path | None, build: Build, step: Step) -> CaseResult:
+    def run(self, case: Case, artifact: Path | None, build: Build, step: Step, after: Next | None = None) -> CaseResult:
         """Measure a case and judge it; a suspect is measured again in fresh launches, and built again if need be.
 
-        Raises LaunchError when a launch fails.
+        `after` may be loaded with it. Raises LaunchError when a launch fails.
         """
-        result = self._measured(case, artifact, build, step)
+        result = self._measured(case, artifact, build, step, after)
         suspects = {judgement.metric for judgement in result.judgements if judgement.verdict is Verdict.REGRESSED}
         if suspects:
             result = self._measure_again(case, result, suspects, artifact, step)
         self.results[case.id] = result
         return result
 
-    def _measured(self, case: Case, artifact: Path | None, build: Build | None, step: Step) -> CaseResult:
-        measurement = self.session().measure(case.id, artifact, step)
+    def _measured(
+        self, case: Case, artifact: Path | None, build: Build | None, step: Step, after: Next | None = None
+    ) -> CaseResult:
+        measurement = self.session().measure(case.id, artifact, step, after)
         measurement.build = build
         if measurement.blocks_us():
             return self._judge(case, measurement)

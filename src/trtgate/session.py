@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from . import protocol
 from .accelerator import Accelerator
+from .crew import Crew, Step
 from .records import Build, CaseMeasurement, Launch
 from .side import Side
 from .suite_source import SuiteSource
-from .timing import loop
 from .timing.lock import device_turn
 from .worker_handle import LaunchError, WorkerHandle
 
-Step = Callable[[str], None]
+
+class Next(NamedTuple):
+    """The case that is measured next, and its artifact, if its frontend stores one."""
+
+    case_id: str
+    artifact: Path | None
 
 
 class Session:
@@ -26,26 +31,29 @@ class Session:
     Parameters
     ----------
     launches
-        Workers, each a launch of its own.
+        Workers that measure a case, each a launch of its own.
     timeout_s
         The longest that a single step of a worker may take.
     tensorrt
         Whether there will be cases that need torch_tensorrt.
+    loads_ahead
+        Whether to have as many workers again, which load the case after while a case is loaded: together they take
+        little longer than one of them, and nobody loads while something is timed.
 
     """
 
     def __init__(
         self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
-        tensorrt: bool = False,
+        tensorrt: bool = False, loads_ahead: bool = False,
     ) -> None:  # fmt: skip
         self._accelerator = accelerator
         self._folder = folder
-        self._launches = launches
         self._timeout_s = timeout_s
         self._rng = random.Random()
         self._side = Side(name="candidate", source=source)
         self._tensorrt = tensorrt
-        self._workers: dict[int, WorkerHandle] = {}
+        sizes = [range(launches), range(launches, 2 * launches)][: 1 + loads_ahead]
+        self._crews = [Crew(numbers, self._start_worker, timeout_s) for numbers in sizes]
         self._builder: WorkerHandle | None = None
         self._stopped = False
 
@@ -57,14 +65,15 @@ class Session:
     ) -> None:
         self.close()
 
+    def _start_worker(self, number: int) -> WorkerHandle:
+        hello = self._side.hello(self._accelerator, tensorrt=self._tensorrt)
+        return WorkerHandle(number, self._side, hello, self._folder / f"worker-{number}.log")
+
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        for number in range(self._launches):
-            if number not in self._workers:
-                log = self._folder / f"worker-{number}.log"
-                hello = self._side.hello(self._accelerator, tensorrt=self._tensorrt)
-                self._workers[number] = WorkerHandle(number, self._side, hello, log)
+        for crew in self._crews:
+            crew.start()
 
     def renew(self) -> None:
         """Replace all workers: what is measured next comes from fresh launches."""
@@ -73,34 +82,39 @@ class Session:
 
     def close(self) -> None:
         """End all workers."""
-        while self._workers:
-            self._workers.popitem()[1].kill()
+        for crew in self._crews:
+            crew.close()
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
         self._stopped = True
-        for worker in [*self._workers.values(), self._builder]:
-            if worker is not None:
-                worker.stop()
+        for crew in self._crews:
+            crew.stop()
+        if self._builder is not None:
+            self._builder.stop()
 
     def pids(self) -> list[int]:
         """Return the workers' process ids."""
-        return [worker.pid for worker in self._workers.values()]
+        return [worker.pid for crew in self._crews for worker in crew.workers.values()]
 
-    def measure(self, case_id: str, artifact: Path | None, step: Step) -> CaseMeasurement:
-        """Load a case in every worker, measure it in turns under the device's lock, unload it.
+    def measure(self, case_id: str, artifact: Path | None, step: Step, after: Next | None = None) -> CaseMeasurement:
+        """Load a case in a launch each, measure it in turns under the device's lock, unload it.
 
+        `after` may be loaded with it. What fails beside another case, for want of memory perhaps, is tried once more
+        alone; if that helps, nothing is loaded ahead from then on.
         Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
         """
         start = time.monotonic()
-        self.start()
         try:
-            self._greet(step)
-            with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
-                launches = self._load(case_id, artifact, step)
-            with device_turn(self._accelerator.lock_name, self._timeout_s, step):
-                self._take_turns(launches, step)
-                self._unload(launches)
+            try:
+                launches = self._measured(case_id, artifact, step, after)
+            except LaunchError:
+                if self._stopped or not any(crew.holds not in ("", case_id) for crew in self._crews):
+                    raise
+                self.close()
+                launches = self._measured(case_id, artifact, step, None)
+                while len(self._crews) > 1:
+                    self._crews.pop().close()
         except LaunchError as error:
             self.close()
             raise LaunchError(f"{case_id}: {error}") from error
@@ -108,9 +122,29 @@ class Session:
             self.close()  # whatever state they are in, the next case starts clean
             raise
         return CaseMeasurement(
-            case_id=case_id, launches=list(launches.values()), uuid=self._accelerator.uuid,
-            seconds=time.monotonic() - start,
-        )  # fmt: skip
+            case_id=case_id, launches=launches, uuid=self._accelerator.uuid, seconds=time.monotonic() - start
+        )
+
+    def _measured(self, case_id: str, artifact: Path | None, step: Step, after: Next | None) -> list[Launch]:
+        self.start()
+        for crew in self._crews:
+            crew.greet(step)
+        holding = [crew for crew in self._crews if crew.holds == case_id]
+        crew = holding[0] if holding else self._load(case_id, artifact, step, after)
+        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
+            return crew.measure(self._accelerator, self._rng, step)
+
+    def _load(self, case_id: str, artifact: Path | None, step: Step, after: Next | None) -> Crew:
+        """Let the first crew load the case, and the second one what comes after, if that is known."""
+        wanted = [Next(case_id, artifact), *([after] if after else [])]
+        loading = list(zip(self._crews, wanted, strict=False))
+        with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
+            step("loading in workers" if artifact else "building in workers")
+            for crew, case in loading:
+                crew.begin_to_load(case.case_id, case.artifact)
+            for crew, _ in loading:
+                crew.loaded()
+        return self._crews[0]
 
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
@@ -133,43 +167,3 @@ class Session:
     def _go_on(self, _waiting: str) -> None:
         if self._stopped:
             raise LaunchError("the run ended")
-
-    def _greet(self, step: Step) -> None:
-        waiting = [worker for worker in self._workers.values() if worker.cases is None]
-        if waiting:
-            step(f"starting {len(waiting)} workers")
-        for worker in waiting:
-            worker.greet(self._timeout_s)
-
-    def _load(self, case_id: str, artifact: Path | None, step: Step) -> dict[int, Launch]:
-        path = None if artifact is None else str(artifact)
-        step("loading in workers" if artifact else "building in workers")
-        launches = {}
-        for worker in self._workers.values():
-            worker.send(protocol.Load(case_id=case_id, artifact=path))
-        for worker in self._workers.values():
-            loaded = worker.receive(protocol.LoadedReply, self._timeout_s, "loading").loaded
-            launches[worker.number] = Launch(loaded=loaded)
-        return launches
-
-    def _take_turns(self, launches: dict[int, Launch], step: Step) -> None:
-        plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
-        for number in range(plan.turns):
-            step(f"measuring, turn {number + 1} of {plan.turns}")
-            order = list(self._workers.values())
-            self._rng.shuffle(order)
-            for worker in order:
-                request = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
-                reply = worker.ask(request, protocol.TurnReply, self._timeout_s, "measuring")
-                launches[worker.number].turns.append(reply.turn)
-
-    def _unload(self, launches: dict[int, Launch]) -> None:
-        """Unload everywhere; the last is alone then, and what it frees is what one launch took of the device."""
-        *others, last = self._workers.values()
-        for worker in others:
-            worker.send(protocol.Unload())
-        for worker in others:
-            worker.receive(protocol.UnloadedReply, self._timeout_s, "unloading")
-        request = protocol.Unload(measure_memory=True)
-        freed = last.ask(request, protocol.UnloadedReply, self._timeout_s, "unloading").gpu_memory_bytes
-        launches[last.number].loaded.gpu_memory_bytes = freed

@@ -13,7 +13,7 @@ import pytest
 from ..accelerator import Accelerator
 from ..cases import Case
 from ..errors import TrtgateError
-from . import measuring_ahead, prebuilding, reporting, reruns, suite_tests
+from . import loading_ahead, measuring_ahead, prebuilding, reporting, reruns, suite_tests
 from .latency_gate import TIMER, ReplayTimer
 from .markers import marker_limits
 from .run import GateRun
@@ -195,6 +195,7 @@ class Hooks:
             _require_usable_gpu(self._run.accelerator)
         if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
             with _refusals():
+                loading_ahead.plan(self._run, [(item, _case_id(item)) for item in session.items if _is_latency(item)])
                 for gate in self._run.gates:
                     gate.start()
         needed = {_case_id(item) for item in session.items if _needs_a_build(item)} - self._run.skip_reasons.keys()

@@ -11,7 +11,7 @@ import pytest
 from .. import frontends, quarantines
 from ..cases import Case
 from ..errors import TrtgateError
-from . import building_only, reporting
+from . import building_only, loading_ahead, reporting
 from .built_case import BuiltCase
 from .run import GateRun
 
@@ -86,7 +86,9 @@ class LatencyGate:
                 result = self._run.gate.results[case.id] = cards.result(name, step)
         else:
             with self._run.progress(case.id) as step:
-                result = self._run.gate.run(case, built.artifact, built.build, step)
+                result = self._run.gate.run(
+                    case, built.artifact, built.build, step, loading_ahead.after(self._run, self._item)
+                )
         if _expired(case) and case.id not in self._run.gate.accepted:
             result.stored = False  # its test will fail
         if self._run.options.update and result.stored and built.artifact is not None:

@@ -70,6 +70,8 @@ class GateRun:
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()
+        self.latency_tests: list[tuple[pytest.Item, str | None]] = []
+        """Them and their cases in order, where the next one's case is loaded ahead."""
         self.skip_reasons: dict[str, str] = {}
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""
