@@ -5,9 +5,10 @@
 Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.py` that pytest's options leave (such as
 `-k "dynamo or eager and b1"`) and this machine can run, each pass in processes of its own:
 
-serial   nothing cached, no builders: accuracy and latency tests, recording a baseline in FOLDER
+serial   nothing cached, no builders: accuracy and latency tests, against a copy of this repository's baseline of this
+         accelerator; where there is none, recording one in FOLDER
 ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is
-warm     with the caches of `ahead`: accuracy and latency tests against the baseline of `serial`
+warm     with the caches of `ahead`: accuracy and latency tests against the same baseline
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 What serial building takes is the sum of its accuracy tests: each builds its case and compares it with eager.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -38,11 +40,12 @@ LAUNCHES = 3
 ALL, BUILDS = "trtgate_accuracy or trtgate_latency", "trtgate_accuracy"
 
 
-def options_of(name: str, builders: int) -> list[str]:
-    """Return pytest's options of a pass."""
+def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
+    """Return pytest's options of a pass, where a baseline was recorded before or not."""
     ahead = f"--trtgate-prebuild={builders}"
+    against = "--benchmark-compare" if recorded else "--trtgate-update-baselines"
     return {
-        "serial": ["-m", ALL, "--trtgate-update-baselines", f"--trtgate-launches={LAUNCHES}"],
+        "serial": ["-m", ALL, against, f"--trtgate-launches={LAUNCHES}"],
         "ahead": ["-m", BUILDS, ahead],
         "warm": ["-m", ALL, "--benchmark-compare", f"--trtgate-launches={LAUNCHES}", ahead],
     }[name]
@@ -91,6 +94,9 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
         moved = {case_id: us / before[case_id] - 1 for case_id, us in now.items() if case_id in before}
         farthest = max(moved, key=lambda case_id: abs(moved[case_id]))
         print(f"\nlatency of warm against serial: at most {moved[farthest]:+.3%} ({farthest}), of {len(moved)} cases")
+        cold, cached = (passes[name].verdicts for name in both)
+        others = {one: (word, cached.get(one)) for one, word in cold.items() if word != cached.get(one)}
+        print(f"verdicts of serial and warm: {len(others)} of {len(cold)} differ: {others or 'none'}")
 
 
 def main() -> None:
@@ -102,13 +108,18 @@ def main() -> None:
     options, more = parser.parse_known_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    print(describe(detect()), flush=True)
+    device = detect()
+    print(describe(device), flush=True)
+    stored, copied = gate_runs.ROOT / "baselines" / device.key, folder / "baselines" / device.key
+    if stored.exists() and not copied.exists():
+        shutil.copytree(stored, copied)
     wanted = options.passes.split(",")
     passes = {}
     for name in ("serial", "ahead", "warm"):
         if name in wanted or (folder / f"{name}.json").exists():
             caches = folder / ("first" if name == "serial" else "second")
-            passes[name] = gate_runs.run(name, folder, caches, [*options_of(name, options.builders), *more])
+            given = options_of(name, options.builders, recorded=stored.exists())
+            passes[name] = gate_runs.run(name, folder, caches, [*given, *more])
     kept = folder / "loads.json"
     if "loads" in wanted and not kept.exists():
         built = next(place for name in ("first", "second") if (place := folder / name / "artifacts").exists())
