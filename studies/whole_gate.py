@@ -92,10 +92,8 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
     if len(both) == 2:
         before, now = (passes[name].medians_us for name in both)
         moved = {case_id: us / before[case_id] - 1 for case_id, us in now.items() if case_id in before}
-        farthest = max(moved, key=lambda case_id: abs(moved[case_id]), default="nothing was measured twice")
-        print(
-            f"\nlatency of warm against serial: at most {moved.get(farthest, 0):+.3%} ({farthest}), of {len(moved)} cases"
-        )
+        name = max(moved, key=lambda case_id: abs(moved[case_id]), default="none")
+        print(f"\nlatency of warm against serial: at most {moved.get(name, 0):+.3%} ({name}), of {len(moved)} cases")
         cold, cached = (passes[name].verdicts for name in both)
         others = {one: (word, cached.get(one)) for one, word in cold.items() if word != cached.get(one)}
         print(f"verdicts of serial and warm: {len(others)} of {len(cold)} differ: {others or 'none'}")
