@@ -7,8 +7,8 @@ Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.p
 
 serial   nothing cached, no builders: accuracy and latency tests, against a copy of this repository's baseline of this
          accelerator; where there is none, recording one in FOLDER
-ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; what a baseline says took
-         longest begins first
+ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; with a baseline, what
+         took longest begins first
 warm     with the caches of `ahead`: accuracy and latency tests against the same baseline
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
