@@ -106,15 +106,7 @@ class Session:
         """
         start = time.monotonic()
         try:
-            try:
-                launches = self._measured(case_id, artifact, step, after)
-            except LaunchError:
-                if self._stopped or not any(crew.holds not in ("", case_id) for crew in self._crews):
-                    raise
-                self.close()
-                launches = self._measured(case_id, artifact, step, None)
-                while len(self._crews) > 1:
-                    self._crews.pop().close()
+            launches = self._measured_alone_if_need_be(case_id, artifact, step, after)
         except LaunchError as error:
             self.close()
             raise LaunchError(f"{case_id}: {error}") from error
@@ -124,6 +116,20 @@ class Session:
         return CaseMeasurement(
             case_id=case_id, launches=launches, uuid=self._accelerator.uuid, seconds=time.monotonic() - start
         )
+
+    def _measured_alone_if_need_be(
+        self, case_id: str, artifact: Path | None, step: Step, after: Next | None
+    ) -> list[Launch]:
+        try:
+            return self._measured(case_id, artifact, step, after)
+        except LaunchError:
+            if self._stopped or not any(crew.holds not in ("", case_id) for crew in self._crews):
+                raise
+        self.close()
+        launches = self._measured(case_id, artifact, step, None)
+        while len(self._crews) > 1:
+            self._crews.pop().close()
+        return launches
 
     def _measured(self, case_id: str, artifact: Path | None, step: Step, after: Next | None) -> list[Launch]:
         self.start()

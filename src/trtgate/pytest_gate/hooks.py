@@ -193,15 +193,15 @@ class Hooks:
             return
         if self._run.accelerator.kind == "gpu":
             _require_usable_gpu(self._run.accelerator)
+        tests = [(item, _case_id(item)) for item in session.items if _is_latency(item)]
         if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
             with _refusals():
-                loading_ahead.plan(self._run, [(item, _case_id(item)) for item in session.items if _is_latency(item)])
+                loading_ahead.plan(self._run, tests)
                 for gate in self._run.gates:
                     gate.start()
         needed = {_case_id(item) for item in session.items if _needs_a_build(item)} - self._run.skip_reasons.keys()
         prebuilding.build_ahead(self._run, {case_id for case_id in needed if case_id is not None})
         if not self._run.options.timing_off:
-            tests = [(item, _case_id(item)) for item in session.items if _is_latency(item)]
             runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
             measuring_ahead.begin(self._run, runnable)
 

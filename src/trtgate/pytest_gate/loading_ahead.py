@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
+
+from . import prebuilding
 
 if TYPE_CHECKING:
     from ..session import Next
@@ -19,13 +20,15 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     They are as many processes again, so it must be a machine that takes as many builders. Cards that share the cases
     don't know who measures what next.
     """
-    prebuild = run.options.prebuild
-    if prebuild is None or run.options.base is not None or len(run.accelerators) > 1 or run.accelerator.kind != "gpu":
+    options = run.options
+    if (
+        options.prebuild is None
+        or options.base is not None
+        or len(run.accelerators) > 1
+        or run.accelerator.kind != "gpu"
+    ):
         return
-    from ..prebuild import builders_for
-
-    most = prebuild or builders_for(run.accelerators, len(os.sched_getaffinity(0)))
-    run.gate.loads_ahead = most >= 2 * run.options.launches
+    run.gate.loads_ahead = prebuilding.builders(run) >= 2 * options.launches
     run.latency_tests = list(tests) if run.gate.loads_ahead else []
 
 

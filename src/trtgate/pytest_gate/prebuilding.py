@@ -15,17 +15,23 @@ AUTO = 0
 """As many builders as the machine takes."""
 
 
+def builders(run: GateRun) -> int:
+    """Return how many processes may build at once: as many as was asked for, or as the machine takes."""
+    from .. import prebuild
+
+    return run.options.prebuild or prebuild.builders_for(run.accelerators, len(os.sched_getaffinity(0)))
+
+
 def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
     """Build cases in fresh processes, those that took longest first, and leave what came of them in `run.prebuilt`."""
     if not case_ids or run.options.prebuild is None:
         return
     from .. import prebuild
 
-    cpus = len(os.sched_getaffinity(0))
     work = prebuild.Prebuild(
         source=run.options.source,
         accelerators=run.accelerators,
-        builders=run.options.prebuild or prebuild.builders_for(run.accelerators, cpus),
+        builders=builders(run),
         cache=run.options.cache,
         folder_for=lambda case_id: run.gate.folder.private(run.suite.cases[case_id].model.name),
         logs=run.gate.folder.logs,
