@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TrtgateError
 from . import imported, without_modelopt
 from .options import arguments_of, options_of
+from .patching import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +148,21 @@ def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
     """Store a compiled module with its engines (2.11's own engine cache fails on hits with RTX)."""
     torch_tensorrt = imported()
 
-    torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
+    with sharing_engines():
+        torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
+
+
+@contextlib.contextmanager
+def sharing_engines() -> Iterator[None]:
+    """Within: a copy of a compiled module has the original's engines.
+
+    Upstream copies a module to store it, and copying an engine loads it anew: up to 4 s of compiling its kernels with
+    TensorRT-RTX.
+    """
+    import torch
+
+    with replaced(torch.ScriptObject, "__deepcopy__", lambda engine, _copied: engine):
+        yield
 
 
 def load(file: Path) -> torch.nn.Module:
