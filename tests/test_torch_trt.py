@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import sys
-import warnings
 from typing import Any
 
 import pytest
@@ -94,18 +92,3 @@ def test_a_modules_path_is_spelt_in_one_way(said: str, path: str) -> None:
 
 def test_what_came_without_a_module_is_not_the_model() -> None:
     assert partition.module_path(None) == "?"
-
-
-def test_a_copied_module_shares_its_engines_only_while_it_is_stored() -> None:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # quantized tensors are deprecated; their packed weights are a script object
-        weight = torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(weight, None)
-    assert isinstance(packed, torch.ScriptObject)
-    module = torch.nn.Module()
-    module.engine = packed
-    with compiling.sharing_engines():
-        assert copy.deepcopy(module).engine is packed
-    assert copy.deepcopy(module).engine is not packed

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import trt_engines
 from ..cases import Settings
-from ..torch_trt import compiling, partition
+from ..torch_trt import compiling, partition, storing
 from .protocol import CompiledModule, Frontend, Progress
 from .tensorrt import OfTensorRT
 
@@ -46,12 +46,12 @@ class Dynamo(OfTensorRT):
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Write the compiled module with its engines."""
-        compiling.save(compiled.run, inputs, folder / FILE)
+        storing.save(compiled.run, inputs, folder / FILE)
 
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""
         start = time.perf_counter()
-        module = compiling.load(folder / FILE)
+        module = storing.load(folder / FILE)
         return CompiledModule(module, time.perf_counter() - start)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TrtgateError
 from . import imported, without_modelopt
 from .options import arguments_of, options_of
-from .patching import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -142,34 +140,6 @@ def torch_compile(module: torch.nn.Module, settings: Settings, compiled: list[to
         return made
 
     return torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)
-
-
-def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
-    """Store a compiled module with its engines (2.11's own engine cache fails on hits with RTX)."""
-    torch_tensorrt = imported()
-
-    with sharing_engines():
-        torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
-
-
-@contextlib.contextmanager
-def sharing_engines() -> Iterator[None]:
-    """Within: a copy of a compiled module has the original's engines.
-
-    Upstream copies a module to store it, and copying an engine loads it anew: up to 4 s of compiling its kernels with
-    TensorRT-RTX.
-    """
-    import torch
-
-    with replaced(torch.ScriptObject, "__deepcopy__", lambda engine, _copied: engine):
-        yield
-
-
-def load(file: Path) -> torch.nn.Module:
-    """Load what `save` stored. It unpickles: only for files that this user's own session just wrote."""
-    torch_tensorrt = imported()
-
-    return torch_tensorrt.load(str(file)).module()
 
 
 def engine_bytes(module: torch.nn.Module) -> list[int]:

@@ -1,0 +1,117 @@
+"""How compiled modules are stored, with torch's own archives; packed weights, also a script object, are the engine."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import (
+    CustomObjArgument,
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.utils import _pytree as pytree
+
+from trtgate.torch_trt import storing
+
+INFORMATION = ["an engine", bytes(range(256)) * 4]
+LINEAR = torch.ops.quantized.linear_dynamic
+
+
+class Compiled(torch.nn.Module):
+    """A module with an engine, as torch_tensorrt has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # quantized tensors are deprecated
+            weight = torch.quantize_per_tensor(torch.randn(4, 4), 0.1, 0, torch.qint8)
+        self.engine = torch.ops.quantized.linear_prepack(weight, None)
+
+    def _pack_engine_info(self) -> list[str | bytes]:
+        return INFORMATION
+
+
+def program_of(module: Any, inputs: tuple[torch.Tensor]) -> ExportedProgram:
+    """Return the program that calls a copy of a module's engine."""
+    (x,) = inputs
+    fake, graph = FakeTensorMode(), torch.fx.Graph()
+    engine = graph.placeholder("engine")
+    engine.meta["val"] = CustomObjArgument(name="engine", class_fqn="")
+    given = graph.placeholder("x")
+    given.meta["val"] = fake.from_tensor(x)
+    output = graph.call_function(LINEAR.default, (given, engine))
+    output.meta["val"] = fake.from_tensor(x)
+    graph.output((output,))
+    specs = [
+        InputSpec(InputKind.CUSTOM_OBJ, CustomObjArgument(name="engine", class_fqn=""), "engine"),
+        InputSpec(InputKind.USER_INPUT, TensorArgument(name="x"), None),
+    ]
+    signature = ExportGraphSignature(specs, [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(output.name), None)])
+    trees = [pytree.tree_flatten(value)[1] for value in (((x,), {}), x)]
+    return ExportedProgram(
+        torch.nn.Module(), graph, signature, {}, {}, [ModuleCallEntry("", ModuleCallSignature([], [], *trees))],
+        constants={"engine": copy.deepcopy(module).engine},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """As far as it is needed to store: what it exports is real, and goes through torch's archive."""
+    module = types.ModuleType("torch_tensorrt")
+
+    def save(compiled: Any, file: str, *, arg_inputs: Any, **_options: Any) -> None:
+        torch.export.save(program_of(compiled, arg_inputs), file)
+
+    module.save, module.load = save, torch.export.load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
+    return module
+
+
+@pytest.mark.usefixtures("torch_tensorrt")
+def test_a_stored_module_computes_the_same_with_engines_made_of_what_was_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiled, x, made = Compiled(), torch.randn(4, 4), []
+
+    def engine(information: list[str | bytes]) -> Any:
+        made.append(information)
+        return compiled.engine
+
+    monkeypatch.setattr(torch.classes, "tensorrt", types.SimpleNamespace(Engine=engine), raising=False)
+    storing.save(compiled, (x,), tmp_path / "compiled.pt2")
+    loaded = storing.load(tmp_path / "compiled.pt2")
+    assert made == [INFORMATION]
+    assert torch.equal(loaded(x), LINEAR(x, compiled.engine))
+    assert bytes(range(256)) not in (tmp_path / "compiled.pt2").read_bytes()
+
+
+def test_a_script_object_that_is_no_engine_is_stored_as_torch_does(
+    torch_tensorrt: types.ModuleType, tmp_path: Path
+) -> None:
+    compiled, other, x = Compiled(), Compiled(), torch.randn(4, 4)
+    torch_tensorrt.save = lambda _module, file, **_options: torch.export.save(program_of(other, (x,)), file)  # type: ignore[attr-defined]
+    storing.save(compiled, (x,), tmp_path / "compiled.pt2")
+    loaded = storing.load(tmp_path / "compiled.pt2")
+    assert torch.equal(loaded(x), LINEAR(x, other.engine))
+
+
+def test_a_copied_module_shares_its_engines_only_while_it_is_stored() -> None:
+    compiled = Compiled()
+    with storing.sharing_engines():
+        assert copy.deepcopy(compiled).engine is compiled.engine
+    assert copy.deepcopy(compiled).engine is not compiled.engine
+    assert "__reduce_ex__" not in vars(torch.ScriptObject)
