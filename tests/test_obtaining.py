@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 
 from trtgate import Case, Model, Settings, building, frontends
 from trtgate.artifact_cache import ArtifactCache
+from trtgate.coverage import Coverage
 from trtgate.errors import TrtgateError
 from trtgate.frontends import CompiledModule
 from trtgate.obtaining import Obtained, obtain
@@ -153,6 +156,58 @@ def test_a_wrong_build_is_not_cached(got: Any, cache: ArtifactCache, monkeypatch
     with pytest.raises(TrtgateError, match="differs from eager"):
         got()
     assert cache.entries() == []
+
+
+def obtained_in(folder: Path, cache: ArtifactCache) -> Obtained:
+    folder.mkdir(mode=0o700)
+    return obtain(case(), "cpu", folder, cache, lambda _step: None)
+
+
+def test_what_can_not_be_stored_is_built_by_every_launch_and_a_note_says_so(
+    frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on an H100: torch_tensorrt.save of 2.11 fails for many modules with parts in PyTorch."""
+
+    def save(_self: Storing, _compiled: CompiledModule, _inputs: Any, folder: Path) -> None:
+        (folder / "compiled.pt2").write_bytes(b"half of it")
+        raise AssertionError("Failed to specify persistent flag on BUFFER.")
+
+    monkeypatch.setattr(Storing, "save", save)
+    found = obtained_in(tmp_path / "place", cache)
+    assert (found.stored, cache.entries(), list((tmp_path / "place").iterdir())) == (False, [], [])
+    (note,) = found.notes
+    assert note.endswith("every launch builds it: AssertionError: Failed to specify persistent flag on BUFFER.")
+    torch.testing.assert_close(found.inference(), torch.full((4,), 2.0))
+
+
+def test_what_has_parts_in_pytorch_is_loaded_and_compared_before_a_launch_is_handed_it(
+    frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"min_block_size": 1, "total": 2, "supported": 1, "in_tensorrt": 1, "in_pytorch": 1}
+    in_pytorch = Coverage(**counts, left=[], engines=[], block_sizes=[])
+    plain = Storing.build
+
+    def build(self: Storing, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+        return dataclasses.replace(plain(self, prepared, inputs, settings, step), coverage=in_pytorch)
+
+    monkeypatch.setattr(Storing, "build", build)
+    assert obtained_in(tmp_path / "right", cache).stored
+    cache.remove(cache.entries()[0].key)
+    monkeypatch.setattr(Storing, "load", lambda _self, _folder: CompiledModule(lambda x: x * 3, 0.5))
+    found = obtained_in(tmp_path / "wrong", cache)
+    assert (found.stored, cache.entries()) == (False, [])
+    assert "its output is wrong when it is loaded again" in found.notes[0]
+
+
+def test_a_full_disk_is_no_reason_to_build_in_every_launch(
+    frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Storing, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        obtained_in(tmp_path / "place", cache)
 
 
 def test_fp32_is_computed_as_fp32_and_tf32_as_tf32_in_this_process_too() -> None:

@@ -146,12 +146,12 @@ class ArtifactCache:
             problem = "is not what was stored"
         except FileNotFoundError:
             if not place.is_dir():  # another process was short of space
-                _empty(folder)
+                sealed_folder.empty(folder)
                 return None, ""
             problem = "lacks a file"
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             problem = f"can't be read ({type(error).__name__})"
-        _empty(folder)
+        sealed_folder.empty(folder)
         self.remove(key)
         return None, f"the cached module {place} {problem}: it was removed, and is built again"
 
@@ -254,8 +254,3 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, target, follow_symlinks=False)
         target.chmod(0o600)
-
-
-def _empty(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()

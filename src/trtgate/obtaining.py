@@ -15,7 +15,7 @@ from .artifact_cache import ArtifactCache, Manifest
 from .building import Inference, Reference
 from .cases import Case
 from .coverage import Coverage
-from .errors import TrtgateError
+from .errors import TrtgateError, one_line
 from .frontends.protocol import Progress
 from .records import Build
 from .torch_trt import options as trt_options
@@ -56,9 +56,9 @@ def obtain(
     inference = building.build_prepared(case, prepared, prepare_s, reference.inputs, step)
     build = building.figures(inference, reference.error_of(inference), builders)
     coverage = inference.compiled.coverage
-    stored = building.save(case, inference, folder)
-    if cache is not None and made_from:
-        step("storing")
+    step("storing")
+    stored = _stored(case, inference, reference, build, folder, notes)
+    if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
         del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
         manifest = Manifest(
@@ -67,6 +67,29 @@ def obtain(
         )  # fmt: skip
         notes += [note for note in [cache.put(key, folder, manifest)] if note]
     return Obtained(inference, build, coverage, stored, notes)
+
+
+def _stored(
+    case: Case, inference: Inference, reference: Reference, build: Build, folder: Path, notes: list[str]
+) -> bool:
+    """Put the compiled module into the folder; where upstream can't, that is a note, and every launch builds it.
+
+    What has parts in PyTorch is loaded and compared too: 2.11 may store them connected wrongly.
+    """
+    try:
+        if not building.save(case, inference, folder):
+            return False
+        if build.pytorch_operators:
+            reference.error_of(building.load(case, folder, str(reference.inputs[0].device)))
+    except (OSError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        wrong = isinstance(error, TrtgateError)
+        reason = "its output is wrong when it is loaded again" if wrong else one_line(error)
+        notes.append(f"case {case.id} can't be stored, so that every launch builds it: {reason}")
+        sealed_folder.empty(folder)
+        return False
+    return True
 
 
 def _taken(
@@ -88,8 +111,7 @@ def _taken(
     except Exception as error:
         notes.append(f"case {case.id}: the cached module is no good ({error}): it was removed, and is built again")
         cache.remove(key)
-        for file in folder.iterdir():
-            file.unlink()
+        sealed_folder.empty(folder)
         return None
     build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
     return Obtained(inference, build, manifest.coverage, stored=True, notes=notes)

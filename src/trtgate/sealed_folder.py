@@ -20,6 +20,12 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def empty(folder: Path) -> None:
+    """Remove all files of a folder."""
+    for file in folder.iterdir():
+        file.unlink()
+
+
 def make_private(folder: Path) -> None:
     """Take away what a umask such as 002 gave to others."""
     folder.chmod(0o700)

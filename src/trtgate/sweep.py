@@ -72,6 +72,8 @@ class Sweep:
         self._timeout_s = timeout_s
         self._rng = random.Random()
         self._workers: dict[int, WorkerHandle] = {}
+        self.notes: list[str] = []
+        """What went wrong with storing what was built, and was got over."""
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
 
     def close(self) -> None:
@@ -135,6 +137,7 @@ class Sweep:
         for done, built in enumerate(work.run(wanted), 1):
             step(f"built {done} of {len(wanted)}: {built.case_id}")
             self._outcomes[built.case_id].problem = built.problem
+            self.notes += built.notes
             if built.problem or built.build is None:
                 continue
             artifacts[built.case_id] = built.artifact

@@ -69,6 +69,8 @@ class Found(msgspec.Struct, kw_only=True):
     """Combinations that make no sense, with the reason."""
     problems: list[str] = []
     """Why points that were asked for are not known: no block size could be recommended."""
+    notes: list[str] = []
+    """What went wrong and was got over: a module that could not be stored."""
     interrupted: bool = False
     """Whether it ended before all points were measured."""
     earlier: int = 0
@@ -213,7 +215,7 @@ def _notes(found: Found) -> list[str]:
     if found.earlier:
         begun = f"{found.earlier} measurements are of an earlier run, begun at {found.begun}; --fresh measures anew"
     agreements = [point.agreement for point in found.points if point.agreement]
-    notes = [f"not run: {reason}" for reason in found.problems]
+    notes = found.notes + [f"not run: {reason}" for reason in found.problems]
     notes += [f"left out: {reason}" for reason in found.left_out]
     notes += [begun] if found.earlier else []
     notes.append(

@@ -71,9 +71,8 @@ class LatencyGate:
     def _build(self, built: BuiltCase) -> None:
         built.check()
         assert built.build is not None
-        settings = built.case.settings
-        kept = frontends.get(settings.frontend).stores_artifact and not frontends.stores(settings)
-        left = "nothing: it can't be stored" if kept else frontends.get(settings.frontend).stores
+        frontend = frontends.get(built.case.settings.frontend)
+        left = "nothing: it can't be stored" if frontend.stores_artifact and not built.artifact else frontend.stores
         found = building_only.Built(case_id=built.case.id, build=built.build, left=left, notes=built.notes)
         self._item.user_properties.append(building_only.property_of(found))
 
