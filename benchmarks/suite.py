@@ -41,9 +41,12 @@ def torchvision_model(name: str, batch: int) -> tuple[Any, Any]:
 TORCHSCRIPT = trtgate.grid(["ts_trace", "ts_script"], ["fp16"], [1])
 """Deprecated upstream; of one model, to see whether it works."""
 
+FP8_CONVOLUTIONS = trtgate.expected_failure("fp8 convolutions return NaN", flavour="rtx", versions="2.11")
+
 QUANTIZED = (
     *trtgate.grid(["eager"], ["fp32"], [8]),
-    *trtgate.grid(["dynamo"], ["fp16", "int8", "int8_weights", "fp8"], [8]),
+    *trtgate.grid(["dynamo"], ["fp16", "int8", "int8_weights"], [8]),
+    *trtgate.grid(["dynamo"], ["fp8"], [8], expected_failure=FP8_CONVOLUTIONS),
 )
 
 MODELS = [
