@@ -26,12 +26,16 @@ ALONE = {
     "test_prebuild", "test_run_report", "test_selfcheck", "test_session", "test_silent_passes", "test_sweep",
     "test_timing",
 }  # fmt: skip
-"""Files whose tests time something on the CPU: they are marked `alone`, and `make test` runs two others at a time."""
+"""Files whose tests time something on the CPU: they are marked `alone`, and `make test` runs two others at a time.
+
+A test there that times nothing, or needs no time to be right, is marked `beside`, and runs with the others.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in ALONE or item.path.parent.name == "gpu":
+        timing = item.path.stem in ALONE and item.get_closest_marker("beside") is None
+        if timing or item.path.parent.name == "gpu":
             item.add_marker("alone")
 
 

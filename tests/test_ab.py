@@ -199,6 +199,7 @@ def script(path: Path, text: str) -> Path:
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
 )
+@pytest.mark.beside
 def test_what_can_not_be_a_base(repository: Repository, arguments: list[str], words: list[str]) -> None:
     repository.folder.refused(repository.folder.pytest("suite.py", *arguments), *words)
 
@@ -218,6 +219,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.beside
 def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> None:
     folder = repository.folder
     suite = (repository.path / "suite.py").read_text()
@@ -231,6 +233,7 @@ def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> No
     folder.refused(repository.ab(), "base HEAD", "suite.py", "RuntimeError: no luck")
 
 
+@pytest.mark.beside
 def test_without_a_repository(folder: Any) -> None:
     folder.suite("alpha")
     folder.refused(folder.pytest("suite.py", "--trtgate-base=HEAD"), "'HEAD'", "is in no git repository")
@@ -278,6 +281,7 @@ def test_another_python_gets_this_trtgate_and_the_users_code_alone(
     assert not Path(entry).exists()
 
 
+@pytest.mark.beside
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
     python = script(tmp_path / "python3.10", "echo 3 10")
     with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):
@@ -287,6 +291,7 @@ def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> Non
 # Ends
 
 
+@pytest.mark.beside
 def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
     folder = repository.folder
     folder.suite(alpha="if measuring(): open('measuring', 'w').close(), time.sleep(600)")
@@ -307,6 +312,7 @@ def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
     assert run.returncode == INTERRUPTED
 
 
+@pytest.mark.beside
 def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_ones_stays(repository: Repository) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -103,6 +103,7 @@ def test_other_tests_run_in_parallel_when_nothing_is_gated(folder: Any) -> None:
     done.stdout.fnmatch_lines(["SKIPPED*not timed: processes of -n*"])
 
 
+@pytest.mark.beside
 def test_a_gpu_that_nvml_sees_and_torch_cannot_use_is_exit_4(folder: Any) -> None:
     folder.suite("alpha")
     (folder.path / "conftest.py").write_text(
@@ -113,26 +114,19 @@ def test_a_gpu_that_nvml_sees_and_torch_cannot_use_is_exit_4(folder: Any) -> Non
     folder.refused(folder.gate("--benchmark-compare"), "NVIDIA Seen", "470.1", "can't use it", "trtgate doctor")
 
 
+@pytest.mark.beside
 def test_a_wrong_output_is_neither_timed_nor_stored(folder: Any) -> None:
-    if not _has_compiler():
-        pytest.skip("inductor needs a C++ compiler")
     folder.suite(
-        more="\n@trtgate.model(frontends=('inductor',), precisions=('fp32',))\n"
+        more="\n@trtgate.model(frontends=('aot_eager',), precisions=('fp32',))\n"
         "def wrong(batch):\n"
         "    import torch\n"
         "    return made(lambda x: x * (3 if torch.compiler.is_compiling() else 1), torch.ones(batch, 4))\n"
     )
     done = folder.gate("--trtgate-update-baselines")
     done.assert_outcomes(failed=2)
-    done.stdout.fnmatch_lines(["*wrong-inductor-fp32-b1: the output differs from eager: relative L2 2.00e+00*"])
+    done.stdout.fnmatch_lines(["*wrong-aot_eager-fp32-b1: the output differs from eager: relative L2 2.00e+00*"])
     assert folder.saved_cases() == set()
     assert not list(folder.path.glob("baselines/*/*"))
-
-
-def _has_compiler() -> bool:
-    from trtgate import frontends
-
-    return not frontends.get("inductor").unavailable()
 
 
 def test_a_machine_too_busy_to_time_on_gives_no_verdict_and_records_nothing(folder: Any) -> None:

@@ -89,6 +89,7 @@ def builders_alive() -> list[int]:
     return found
 
 
+@pytest.mark.beside
 def test_every_case_gets_its_result_and_the_others_go_on(work: Any) -> None:
     names = [f"{name}-eager-fp32-b1" for name in ("dies", "raises", "good")]
     found = {built.case_id: built for built in work(2).run(names)}
@@ -102,6 +103,7 @@ def test_every_case_gets_its_result_and_the_others_go_on(work: Any) -> None:
     assert builders_alive() == []
 
 
+@pytest.mark.beside
 def test_whoever_stops_listening_leaves_no_process(work: Any) -> None:
     running = work(2).run(["hangs-eager-fp32-b1", "good-eager-fp32-b1"])
     assert next(running).case_id == "good-eager-fp32-b1"
@@ -109,6 +111,7 @@ def test_whoever_stops_listening_leaves_no_process(work: Any) -> None:
     assert builders_alive() == []
 
 
+@pytest.mark.beside
 def test_one_builder_builds_as_if_alone(work: Any) -> None:
     (built,) = work(4).run(["good-eager-fp32-b1"])
     assert built.build.builders == 1
@@ -167,11 +170,13 @@ def test_threads_of_builders_sleep_while_they_wait_and_those_of_what_is_timed_do
         (("--trtgate-prebuild=auto", "--trtgate-base=HEAD"), ("--trtgate-prebuild", "drop one")),
     ],
 )
+@pytest.mark.beside
 def test_what_contradicts_building_ahead_is_refused(folder: Any, options: Any, words: Any) -> None:
     folder.suite("alpha")
     folder.refused(folder.gate(*options), *words)
 
 
+@pytest.mark.beside
 def test_ctrl_c_while_building_leaves_no_process(folder: Any) -> None:
     folder.suite(alpha="time.sleep(600)")
     run = folder.start("--trtgate-prebuild=1", "--trtgate-launches=1")

@@ -280,7 +280,7 @@ def table_of(output: str) -> list[str]:
 
 
 def test_a_point_that_hangs_is_its_own_and_the_others_are_measured(here: Path) -> None:
-    hanging = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "2", "--inputs", "0")
+    hanging = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "1", "--inputs", "0")
     done = sweep(here, "stuck", "--vary", "batch=1,2", *hanging, "--timeout", "15")
     assert done.returncode == 1
     assert "batch=2: stuck-eager-fp32-b2: loading: no answer within 15 s" in done.stdout
@@ -313,6 +313,7 @@ def test_what_does_not_run_is_a_line_of_its_own_and_exit_1(here: Path) -> None:
         (("net", "--weights", "suite.py"), "write MODEL=FILE.safetensors"),
     ],
 )
+@pytest.mark.beside
 def test_bad_input_is_one_line(here: Path, arguments: tuple[str, ...], words: str) -> None:
     done = sweep(here, *arguments)
     assert done.returncode in (1, 4)
