@@ -77,6 +77,24 @@ def test_a_cached_module_is_the_built_one(got: Callable[..., Obtained], tmp_path
     assert abs(taken_us / built_us - 1) < 0.01
 
 
+def test_engines_are_stored_once_as_they_are(got: Callable[..., Obtained], tmp_path: Path) -> None:
+    built = got()
+    (entry,) = (tmp_path / "cache" / "entries").iterdir()
+    sizes = {file.suffix: file.stat().st_size for file in entry.iterdir()}
+    assert sizes[".pt2"] < 1_000_000
+    assert 0 <= sizes[".engines"] - built.build.engine_bytes < 100_000
+
+
+def test_what_has_parts_in_pytorch_is_stored_and_right_or_built_by_every_launch(got: Callable[..., Obtained]) -> None:
+    """torch_tensorrt 2.11 stores few of them."""
+    apart = Settings(frontend="dynamo", precision="fp16", batch=1, torch_executed_ops=("aten.relu",))
+    case = Case(Model("resnet18", resnet18, ()), apart)
+    built = got(case)
+    assert built.build.pytorch_operators
+    assert built.stored is not any("can't be stored" in note for note in built.notes)
+    assert got(case).build.cached is built.stored
+
+
 def test_other_weights_are_another_module(got: Callable[..., Obtained]) -> None:
     got()
     assert got(OTHER).build.cached is False
