@@ -180,7 +180,7 @@ def test_what_can_not_be_stored_is_built_by_every_launch_and_a_note_says_so(
     torch.testing.assert_close(found.inference(), torch.full((4,), 2.0))
 
 
-def test_what_has_parts_in_pytorch_is_loaded_and_compared_before_a_launch_is_handed_it(
+def test_what_has_several_parts_is_loaded_and_compared_before_a_launch_is_handed_it(
     frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = {"min_block_size": 1, "total": 2, "supported": 1, "in_tensorrt": 1, "in_pytorch": 1}
@@ -196,7 +196,7 @@ def test_what_has_parts_in_pytorch_is_loaded_and_compared_before_a_launch_is_han
     monkeypatch.setattr(Storing, "load", lambda _self, _folder: CompiledModule(lambda x: x * 3, 0.5))
     found = obtained_in(tmp_path / "wrong", cache)
     assert (found.stored, cache.entries()) == (False, [])
-    assert "its output is wrong when it is loaded again" in found.notes[0]
+    assert "every launch builds it: the output differs from eager: relative L2 5.00e-01" in found.notes[0]
 
 
 def test_a_full_disk_is_no_reason_to_build_in_every_launch(
@@ -208,6 +208,9 @@ def test_a_full_disk_is_no_reason_to_build_in_every_launch(
     monkeypatch.setattr(Storing, "save", save)
     with pytest.raises(OSError, match="No space left"):
         obtained_in(tmp_path / "place", cache)
+    monkeypatch.setattr(Storing, "save", lambda *_given: torch.save(torch.ones(100_000), "/dev/full"))
+    with pytest.raises(TrtgateError, match=r"can't be written to .*: is there space left"):
+        obtained_in(tmp_path / "another", cache)
 
 
 def test_fp32_is_computed_as_fp32_and_tf32_as_tf32_in_this_process_too() -> None:

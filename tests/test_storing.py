@@ -27,7 +27,7 @@ from torch.utils import _pytree as pytree
 
 from trtgate.torch_trt import storing
 
-INFORMATION = ["an engine", bytes(range(256)) * 4]
+SERIALIZED = bytes(range(256)) * 4
 LINEAR = torch.ops.quantized.linear_dynamic
 
 
@@ -42,7 +42,7 @@ class Compiled(torch.nn.Module):
         self.engine = torch.ops.quantized.linear_prepack(weight, None)
 
     def _pack_engine_info(self) -> list[str | bytes]:
-        return INFORMATION
+        return ["an engine", SERIALIZED]
 
 
 def program_of(module: Any, inputs: tuple[torch.Tensor]) -> ExportedProgram:
@@ -94,9 +94,10 @@ def test_a_stored_module_computes_the_same_with_engines_made_of_what_was_kept(
     monkeypatch.setattr(torch.classes, "tensorrt", types.SimpleNamespace(Engine=engine), raising=False)
     storing.save(compiled, (x,), tmp_path / "compiled.pt2")
     loaded = storing.load(tmp_path / "compiled.pt2")
-    assert made == [INFORMATION]
+    assert made == [["an engine", SERIALIZED]]
     assert torch.equal(loaded(x), LINEAR(x, compiled.engine))
-    assert bytes(range(256)) not in (tmp_path / "compiled.pt2").read_bytes()
+    assert SERIALIZED not in (tmp_path / "compiled.pt2").read_bytes()
+    assert (tmp_path / "compiled.0.engine").read_bytes() == SERIALIZED
 
 
 def test_a_script_object_that_is_no_engine_is_stored_as_torch_does(

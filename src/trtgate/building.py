@@ -242,11 +242,18 @@ class Reference:
 
     def error_of(self, inference: Inference) -> float:
         """Return the relative L2 distance of an output from eager's. Raises TrtgateError where it is too far off."""
-        compared = accuracy.compare(self._output, inference())
-        problem = compared.problem(arithmetic(self._case))
+        compared, problem = self._compared(inference)
         if problem:
             raise TrtgateError(f"case {self._case.id}: {problem}; nothing was timed or stored")
         return compared.relative_l2
+
+    def problem_of(self, inference: Inference) -> str:
+        """Return in what an output is too far from eager's; empty where it is not."""
+        return self._compared(inference)[1]
+
+    def _compared(self, inference: Inference) -> tuple[accuracy.Accuracy, str]:
+        compared = accuracy.compare(self._output, inference())
+        return compared, compared.problem(arithmetic(self._case))
 
 
 def checked(case: Case, device: str, step: Progress) -> tuple[Inference, Build]:

@@ -20,6 +20,9 @@ from .frontends.protocol import Progress
 from .records import Build
 from .torch_trt import options as trt_options
 
+TORCH_WRITER = "inline_container"
+"""What torch names in its RuntimeError where it can't write a file."""
+
 
 @dataclass
 class Obtained:
@@ -56,8 +59,11 @@ def obtain(
     inference = building.build_prepared(case, prepared, prepare_s, reference.inputs, step)
     build = building.figures(inference, reference.error_of(inference), builders)
     coverage = inference.compiled.coverage
-    step("storing")
-    stored = _stored(case, inference, reference, build, folder, notes)
+    unstored = _store(case, inference, reference, build, folder, step)
+    stored = frontends.stores(case.settings) and not unstored
+    if unstored:
+        notes.append(f"case {case.id} can't be stored, so that every launch builds it: {unstored}")
+        sealed_folder.empty(folder)
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
         del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
@@ -69,27 +75,29 @@ def obtain(
     return Obtained(inference, build, coverage, stored, notes)
 
 
-def _stored(
-    case: Case, inference: Inference, reference: Reference, build: Build, folder: Path, notes: list[str]
-) -> bool:
-    """Put the compiled module into the folder; where upstream can't, that is a note, and every launch builds it.
+def _store(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path, step: Progress) -> str:
+    """Put the compiled module, if its frontend stores one, into the folder; returns why upstream can't, if it can't.
 
-    What has parts in PyTorch is loaded and compared too: 2.11 may store them connected wrongly.
+    What is known to have several parts is loaded and compared too: 2.11 may store them connected wrongly.
     """
+    if not frontends.stores(case.settings):
+        return ""
+    step("storing")
     try:
-        if not building.save(case, inference, folder):
-            return False
-        if build.pytorch_operators:
-            reference.error_of(building.load(case, folder, str(reference.inputs[0].device)))
+        building.save(case, inference, folder)
+        if (build.engines, build.pytorch_operators) == (1, 0) or build.pytorch_operators is None:
+            return ""
+        loaded = building.load(case, folder, str(reference.inputs[0].device))
     except (OSError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        wrong = isinstance(error, TrtgateError)
-        reason = "its output is wrong when it is loaded again" if wrong else one_line(error)
-        notes.append(f"case {case.id} can't be stored, so that every launch builds it: {reason}")
-        sealed_folder.empty(folder)
-        return False
-    return True
+        if TORCH_WRITER in str(error):
+            raise TrtgateError(
+                f"case {case.id}: its compiled module can't be written to {folder}: is there space left? "
+                f"({one_line(error)})"
+            ) from error
+        return one_line(error)
+    return reference.problem_of(loaded)
 
 
 def _taken(

@@ -80,9 +80,8 @@ def test_a_cached_module_is_the_built_one(got: Callable[..., Obtained], tmp_path
 def test_engines_are_stored_once_as_they_are(got: Callable[..., Obtained], tmp_path: Path) -> None:
     built = got()
     (entry,) = (tmp_path / "cache" / "entries").iterdir()
-    sizes = {file.suffix: file.stat().st_size for file in entry.iterdir()}
-    assert sizes[".pt2"] < 1_000_000
-    assert 0 <= sizes[".engines"] - built.build.engine_bytes < 100_000
+    stored = sum(file.stat().st_size for file in entry.iterdir())
+    assert 0 <= stored - built.build.engine_bytes < 1_000_000
 
 
 def test_what_has_parts_in_pytorch_is_stored_and_right_or_built_by_every_launch(got: Callable[..., Obtained]) -> None:

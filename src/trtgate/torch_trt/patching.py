@@ -13,15 +13,16 @@ from typing import Any
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Within: an attribute has another value."""
-    own, before = name in vars(owner), getattr(owner, name)
+    own = vars(owner)
+    inherited, before = name not in own, own.get(name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        if own:
-            setattr(owner, name, before)
+        if inherited:
+            delattr(owner, name)
         else:
-            delattr(owner, name)  # it was inherited
+            setattr(owner, name, before)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,17 @@
 """Compiled modules in files: torch_tensorrt's format for the program, and its engines beside it as they are.
 
-Upstream copies a module to store it, and a copied engine is loaded anew, which with TensorRT-RTX compiles its kernels:
-up to 4 s each. Engines are then written as base64 text, with torch 2.11 twice, and read back from it: 31 s to write and
-7 s to read a gigabyte of engines. Here a copy shares its engines, and a program names its engines by number.
+`torch_tensorrt.save` 2.11 copies a module to store it, and a copied engine is loaded anew, which with TensorRT-RTX
+compiles its kernels: up to 4 s each. It writes engines as base64 text, twice, and reads them back from it. Here a copy
+shares its engines, and a program names its engines by number. 2.14 stores engines as they are by itself, and is let.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from . import imported
 from .patching import replaced
@@ -20,8 +19,9 @@ from .patching import replaced
 if TYPE_CHECKING:
     import torch
 
-ENGINES = ".engines"
-"""Suffix of the file with the engines: for each what `torch.classes.tensorrt.Engine` takes, as MessagePack."""
+ENGINES, ENGINE = ".json", ".{}.engine"
+"""Suffixes: what `torch.classes.tensorrt.Engine` takes for each engine, null where the serialized engine is to be put;
+and the serialized engine of that number."""
 NUMBER = b"trtgate engine "
 """What stands in the program for an engine, with its number."""
 
@@ -47,7 +47,11 @@ def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
 
     with sharing_engines(), replaced(torch._C, "_pickle_save", number):
         torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
-    file.with_suffix(ENGINES).write_bytes(msgspec.msgpack.encode(kept))
+    for count, information in enumerate(kept):
+        (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes))
+        file.with_suffix(ENGINE.format(count)).write_bytes(information[at])
+        information[at] = None
+    file.with_suffix(ENGINES).write_text(json.dumps(kept))
 
 
 def load(file: Path) -> torch.nn.Module:
@@ -55,13 +59,15 @@ def load(file: Path) -> torch.nn.Module:
     import torch
 
     torch_tensorrt = imported()
-    kept = msgspec.msgpack.decode(file.with_suffix(ENGINES).read_bytes())
+    kept = json.loads(file.with_suffix(ENGINES).read_text())
     read = torch._C._pickle_load_obj
 
     def engine(data: bytes) -> Any:
         if not data.startswith(NUMBER):
             return read(data)
-        return torch.classes.tensorrt.Engine(kept[int(data.removeprefix(NUMBER))])
+        count = int(data.removeprefix(NUMBER))
+        serialized = file.with_suffix(ENGINE.format(count)).read_bytes()
+        return torch.classes.tensorrt.Engine([serialized if value is None else value for value in kept[count]])
 
     with replaced(torch._C, "_pickle_load_obj", engine):
         return torch_tensorrt.load(str(file)).module()
