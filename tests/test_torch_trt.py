@@ -11,7 +11,7 @@ import pytest
 from trtgate import torch_trt
 from trtgate.cases import Settings
 from trtgate.errors import TrtgateError
-from trtgate.torch_trt import compiling, partition
+from trtgate.torch_trt import compiling, partition, patching
 from trtgate.torch_trt import options as trt_options
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
@@ -92,3 +92,16 @@ def test_a_modules_path_is_spelt_in_one_way(said: str, path: str) -> None:
 
 def test_what_came_without_a_module_is_not_the_model() -> None:
     assert partition.module_path(None) == "?"
+
+
+def test_what_is_replaced_must_be_there_and_is_as_before_afterwards() -> None:
+    class Upstream:
+        pass
+
+    with pytest.raises(AttributeError), patching.replaced(Upstream, "renamed", 1):
+        pass
+    for name in ("__repr__", "__module__"):  # inherited, and its own
+        before = vars(Upstream).get(name)
+        with patching.replaced(Upstream, name, "another"):
+            assert vars(Upstream)[name] == "another"
+        assert vars(Upstream).get(name) is before

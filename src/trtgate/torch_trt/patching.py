@@ -12,7 +12,8 @@ from typing import Any
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within: an attribute has another value."""
+    """Within: an attribute has another value. Raises AttributeError for one that is not there."""
+    getattr(owner, name)
     own = vars(owner)
     inherited, before = name not in own, own.get(name)
     setattr(owner, name, value)

@@ -48,7 +48,7 @@ def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
     with sharing_engines(), replaced(torch._C, "_pickle_save", number):
         torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
     for count, information in enumerate(kept):
-        (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes))
+        (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes | bytearray))
         file.with_suffix(ENGINE.format(count)).write_bytes(information[at])
         information[at] = None
     file.with_suffix(ENGINES).write_text(json.dumps(kept))
