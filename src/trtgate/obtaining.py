@@ -48,7 +48,8 @@ def obtain(
     reference = Reference(case, device, step)
     prepared, prepare_s = building.prepare(case, reference.module, reference.inputs, step)
     notes: list[str] = []
-    keyed = isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case.settings)
+    stored = frontends.stores(case.settings)
+    keyed = isinstance(prepared, torch.export.ExportedProgram) and stored
     made_from = _made_from(case, prepared, notes) if cache is not None and keyed else {}
     key = artifact_cache.key_of(made_from)
     if cache is not None and made_from:
@@ -59,11 +60,13 @@ def obtain(
     inference = building.build_prepared(case, prepared, prepare_s, reference.inputs, step)
     build = building.figures(inference, reference.error_of(inference), builders)
     coverage = inference.compiled.coverage
-    unstored = _store(case, inference, reference, build, folder, step)
-    stored = frontends.stores(case.settings) and not unstored
-    if unstored:
-        notes.append(f"case {case.id} can't be stored, so that every launch builds it: {unstored}")
-        sealed_folder.empty(folder)
+    if stored:
+        step("storing")
+        problem = _problem_with_storing(case, inference, reference, build, folder)
+        if problem:
+            stored = False
+            notes.append(f"case {case.id} can't be stored, so that every launch builds it: {problem}")
+            sealed_folder.empty(folder)
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
         del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
@@ -75,19 +78,15 @@ def obtain(
     return Obtained(inference, build, coverage, stored, notes)
 
 
-def _store(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path, step: Progress) -> str:
-    """Put the compiled module, if its frontend stores one, into the folder; returns why upstream can't, if it can't.
+def _problem_with_storing(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path) -> str:
+    """Put the compiled module into the folder; returns why upstream can't, empty if it can.
 
     What is known to have several parts is loaded and compared too: 2.11 may store them connected wrongly.
     """
-    if not frontends.stores(case.settings):
-        return ""
-    step("storing")
+    several = build.pytorch_operators is not None and (build.engines, build.pytorch_operators) != (1, 0)
     try:
         building.save(case, inference, folder)
-        if (build.engines, build.pytorch_operators) == (1, 0) or build.pytorch_operators is None:
-            return ""
-        loaded = building.load(case, folder, str(reference.inputs[0].device))
+        loaded = building.load(case, folder, str(reference.inputs[0].device)) if several else None
     except (OSError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
@@ -97,7 +96,7 @@ def _store(case: Case, inference: Inference, reference: Reference, build: Build,
                 f"({one_line(error)})"
             ) from error
         return one_line(error)
-    return reference.problem_of(loaded)
+    return "" if loaded is None else reference.problem_of(loaded)
 
 
 def _taken(
