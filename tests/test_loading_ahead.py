@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ class Item:
 def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = None, cards: Any = (H100,)) -> Any:
     return SimpleNamespace(
         options=SimpleNamespace(prebuild=prebuild, launches=launches, base=base),
-        accelerators=list(cards), accelerator=cards[0], gate=SimpleNamespace(loads_ahead=False), latency_tests=[],
+        accelerators=list(cards), accelerator=cards[0], gate=SimpleNamespace(cases_at_once=1), latency_tests=[],
         prebuilt={
             "built": Prebuilt(case_id="built", build=Build(build_s=1.0), artifact=Path("artifact")),
             "eager": Prebuilt(case_id="eager", build=Build(build_s=0.0)),
@@ -39,31 +40,44 @@ def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = No
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ({}, True),
-        ({"prebuild": 6}, True),
-        ({"prebuild": 5}, False),
-        ({"prebuild": None}, False),
-        ({"prebuild": 8, "launches": 5}, False),
-        ({"base": "HEAD"}, False),
-        ({"cards": (H100, H100)}, False),
-        ({"cards": (Accelerator(kind="cpu", name="cpu", cpus=64),)}, False),
-        ({"prebuild": 0, "cards": (Accelerator(kind="gpu", name="T4", memory_bytes=15 * GIB),)}, False),
+        ({}, 4),
+        ({"cpus": 64}, 4),
+        ({"cpus": 11}, 3),
+        ({"cpus": 8}, 2),
+        ({"cpus": 4}, 2),
+        ({"launches": 1}, 4),
+        ({"prebuild": 6}, 4),
+        ({"prebuild": 5}, 1),
+        ({"prebuild": None}, 1),
+        ({"prebuild": 8, "launches": 5}, 1),
+        ({"prebuild": 10, "launches": 5}, 2),
+        ({"base": "HEAD"}, 1),
+        ({"cards": (H100, H100)}, 1),
+        ({"cards": (Accelerator(kind="cpu", name="cpu", cpus=64),)}, 1),
+        ({"cards": (Accelerator(kind="gpu", name="L40S", memory_bytes=48 * GIB),)}, 2),
+        ({"prebuild": 0, "cards": (Accelerator(kind="gpu", name="T4", memory_bytes=15 * GIB),)}, 1),
     ],
 )
-def test_cases_are_loaded_ahead_where_there_is_room_for_twice_the_workers(given: Any, wanted: bool) -> None:
+def test_as_many_cases_are_loaded_at_once_as_there_is_room_for_workers(
+    given: dict[str, Any], wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus = given.pop("cpus", 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
     run = run_of(**given)
     loading_ahead.plan(run, [(Item(), "built")])  # type: ignore[list-item]
-    assert run.gate.loads_ahead == wanted
-    assert bool(run.latency_tests) == wanted
+    assert run.gate.cases_at_once == wanted
+    assert bool(run.latency_tests) == (wanted > 1)
 
 
-def test_the_case_after_is_the_next_tests_if_it_was_built_and_will_run() -> None:
-    run = run_of()
+def test_the_cases_after_are_those_of_the_next_tests_that_were_built_and_will_run() -> None:
+    run = run_of(prebuild=9)
     tests: Any = [
         (Item(), "eager"), (Item(), "built"), (Item(), "broken"), (Item(), "unknown"), (Item("skip"), "built"),
-        (Item(), None), (Item(), "eager"),
+        (Item(), None), (Item(), "eager"), (Item(), "built"),
     ]  # fmt: skip
     loading_ahead.plan(run, tests)
+    run.gate.cases_at_once = 3
     found = [loading_ahead.after(run, test) for test, _ in tests]
-    assert found == [("built", Path("artifact")), None, None, None, None, ("eager", None), None]
-    assert loading_ahead.after(run, Item()) is None  # type: ignore[arg-type]
+    built, eager = ("built", Path("artifact")), ("eager", None)
+    assert found == [[built, eager], *[[eager, built]] * 5, [built], []]
+    assert loading_ahead.after(run, Item()) == []  # type: ignore[arg-type]

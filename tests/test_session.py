@@ -163,15 +163,15 @@ def test_fresh_launches_are_other_processes_and_closing_leaves_none(source: Suit
 def ahead(source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
     monkeypatch.setenv("TRTGATE_LOADED", str(tmp_path / "loaded"))
-    with Session(source, CPU, tmp_path, launches=1, timeout_s=60, loads_ahead=True) as session:
+    with Session(source, CPU, tmp_path, launches=1, timeout_s=60, cases_at_once=2) as session:
         yield session
 
 
 def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Session, tmp_path: Path) -> None:
     steps: list[str] = []
     found = [
-        ahead.measure("first-eager-fp32", None, steps.append, Next("second-eager-fp32", None)),
-        ahead.measure("second-eager-fp32", None, steps.append, Next("fine-eager-fp32", None)),
+        ahead.measure("first-eager-fp32", None, steps.append, [Next("second-eager-fp32", None)]),
+        ahead.measure("second-eager-fp32", None, steps.append, [Next("fine-eager-fp32", None)]),
         ahead.measure("fine-eager-fp32", None, steps.append),
     ]
     assert sorted((tmp_path / "loaded").read_text().split()) == ["first", "second"]
@@ -182,10 +182,24 @@ def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Sessi
     assert len(ahead.pids()) == 2
 
 
+def test_as_many_cases_as_are_told_are_loaded_at_once(
+    source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    monkeypatch.setenv("TRTGATE_LOADED", str(tmp_path / "loaded"))
+    names, steps = ["first-eager-fp32", "second-eager-fp32", "fine-eager-fp32", "first-eager-fp32"], []
+    with Session(source, CPU, tmp_path, launches=1, timeout_s=60, cases_at_once=3) as session:
+        for number, name in enumerate(names, 1):
+            after = [Next(one, None) for one in names[number:][:2]]
+            assert session.measure(name, None, steps.append, after).blocks_us()
+        assert len(session.pids()) == 3
+    assert steps.count("building in workers") == 2
+
+
 def test_a_case_that_was_loaded_ahead_and_is_not_wanted_makes_way(ahead: Session) -> None:
     nothing = lambda _step: None  # noqa: E731
-    ahead.measure("first-eager-fp32", None, nothing, Next("second-eager-fp32", None))
-    assert ahead.measure("fine-eager-fp32", None, nothing, Next("first-eager-fp32", None)).blocks_us()
+    ahead.measure("first-eager-fp32", None, nothing, [Next("second-eager-fp32", None)])
+    assert ahead.measure("fine-eager-fp32", None, nothing, [Next("first-eager-fp32", None)]).blocks_us()
     assert ahead.measure("first-eager-fp32", None, nothing).case_id == "first-eager-fp32"
 
 
@@ -202,17 +216,17 @@ def test_what_fails_beside_another_case_is_tried_alone_and_nothing_is_loaded_ahe
                 beside.unlink()
 
     starts: list[str] = []
-    found = ahead.measure("alone-eager-fp32", None, step, Next("first-eager-fp32", None))
+    found = ahead.measure("alone-eager-fp32", None, step, [Next("first-eager-fp32", None)])
     assert found.blocks_us()
     assert len(ahead.pids()) == 1
 
 
 def test_a_case_that_fails_alone_too_leaves_loading_ahead_as_it_was(ahead: Session) -> None:
     with pytest.raises(LaunchError, match=r"raises-eager-fp32: loading: .*first line"):
-        ahead.measure("raises-eager-fp32", None, lambda _step: None, Next("first-eager-fp32", None))
-    assert ahead.measure("first-eager-fp32", None, lambda _step: None, Next("second-eager-fp32", None)).blocks_us()
+        ahead.measure("raises-eager-fp32", None, lambda _step: None, [Next("first-eager-fp32", None)])
+    assert ahead.measure("first-eager-fp32", None, lambda _step: None, [Next("second-eager-fp32", None)]).blocks_us()
     assert len(ahead.pids()) == 2
 
 
 def test_a_case_that_fails_to_load_ahead_is_not_the_one_that_is_measured(ahead: Session) -> None:
-    assert ahead.measure("first-eager-fp32", None, lambda _step: None, Next("raises-eager-fp32", None)).blocks_us()
+    assert ahead.measure("first-eager-fp32", None, lambda _step: None, [Next("raises-eager-fp32", None)]).blocks_us()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ class Gate:
         self.lines: list[str] = []
         """What is worth saying at the end, beside the verdicts."""
         self.cases_collected: list[Case] = []
-        self.loads_ahead = False
-        """Whether workers load the case after while a case is loaded; to be said before they start."""
+        self.cases_at_once = 1
+        """How many cases workers load together; to be said before they start."""
         self.accepted: set[str] = set()
         """Ids of cases that may be stored although they regressed."""
         self.baseline = self._find_baseline() if options.compare else None
@@ -113,7 +113,7 @@ class Gate:
                 launches=self.options.launches,
                 timeout_s=self.options.timeout_s,
                 tensorrt=any(case.settings.uses_tensorrt for case in self.cases_collected),
-                loads_ahead=self.loads_ahead,
+                cases_at_once=self.cases_at_once,
             )
         return self._session
 
@@ -154,7 +154,9 @@ class Gate:
 
     # Against a baseline
 
-    def run(self, case: Case, artifact: Path | None, build: Build, step: Step, after: Next | None = None) -> CaseResult:
+    def run(
+        self, case: Case, artifact: Path | None, build: Build, step: Step, after: Sequence[Next] = ()
+    ) -> CaseResult:
         """Measure a case and judge it; a suspect is measured again in fresh launches, and built again if need be.
 
         `after` may be loaded with it. Raises LaunchError when a launch fails.
@@ -167,7 +169,7 @@ class Gate:
         return result
 
     def _measured(
-        self, case: Case, artifact: Path | None, build: Build | None, step: Step, after: Next | None = None
+        self, case: Case, artifact: Path | None, build: Build | None, step: Step, after: Sequence[Next] = ()
     ) -> CaseResult:
         measurement = self.session().measure(case.id, artifact, step, after)
         measurement.build = build

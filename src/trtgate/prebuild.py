@@ -167,10 +167,10 @@ class _Builder(threading.Thread):
             worker.kill()
 
 
-def builders_for(accelerators: Sequence[Accelerator], cpus: int) -> int:
-    """Return how many processes may build at once: as CPUs and GPU memory allow, at most MOST a device."""
+def builders_for(accelerators: Sequence[Accelerator], cpus: int, most: int = MOST) -> int:
+    """Return how many processes may build or load at once: as CPUs and GPU memory allow, at most `most` a device."""
     memory = [one.memory_bytes // BYTES_EACH if one.kind == "gpu" else cpus for one in accelerators]
-    return max(1, min(cpus, sum(min(MOST, room) for room in memory)))
+    return max(1, min(cpus, sum(min(most, room) for room in memory)))
 
 
 def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from .worker_handle import LaunchError, WorkerHandle
 
 
 class Next(NamedTuple):
-    """The case that is measured next, and its artifact, if its frontend stores one."""
+    """A case that is measured later, and its artifact, if its frontend stores one."""
 
     case_id: str
     artifact: Path | None
@@ -36,15 +37,15 @@ class Session:
         The longest that a single step of a worker may take.
     tensorrt
         Whether there will be cases that need torch_tensorrt.
-    loads_ahead
-        Whether to have as many workers again, which load the case after while a case is loaded: together they take
-        little longer than one of them, and nobody loads while something is timed.
+    cases_at_once
+        How many cases are loaded together, each by workers of its own, and then measured one after the other: together
+        they take little longer than one of them, and nobody loads while something is timed.
 
     """
 
     def __init__(
         self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
-        tensorrt: bool = False, loads_ahead: bool = False,
+        tensorrt: bool = False, cases_at_once: int = 1,
     ) -> None:  # fmt: skip
         self._accelerator = accelerator
         self._folder = folder
@@ -52,8 +53,8 @@ class Session:
         self._rng = random.Random()
         self._side = Side(name="candidate", source=source)
         self._tensorrt = tensorrt
-        sizes = [range(launches), range(launches, 2 * launches)][: 1 + loads_ahead]
-        self._crews = [Crew(numbers, self._start_worker, timeout_s) for numbers in sizes]
+        starts = range(0, cases_at_once * launches, launches)
+        self._crews = [Crew(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
         self._builder: WorkerHandle | None = None
         self._stopped = False
 
@@ -97,11 +98,11 @@ class Session:
         """Return the workers' process ids."""
         return [worker.pid for crew in self._crews for worker in crew.workers.values()]
 
-    def measure(self, case_id: str, artifact: Path | None, step: Step, after: Next | None = None) -> CaseMeasurement:
+    def measure(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next] = ()) -> CaseMeasurement:
         """Load a case in a launch each, measure it in turns under the device's lock, unload it.
 
-        `after` may be loaded with it. What fails beside another case, for want of memory perhaps, is tried once more
-        alone; if that helps, nothing is loaded ahead from then on.
+        `after`, in this order, may be loaded with it. What fails beside another case, for want of memory perhaps, is
+        tried once more alone; if that helps, nothing is loaded ahead from then on.
         Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
         """
         start = time.monotonic()
@@ -118,7 +119,7 @@ class Session:
         )
 
     def _measured_alone_if_need_be(
-        self, case_id: str, artifact: Path | None, step: Step, after: Next | None
+        self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]
     ) -> list[Launch]:
         try:
             return self._measured(case_id, artifact, step, after)
@@ -126,12 +127,12 @@ class Session:
             if self._stopped or not any(crew.holds not in ("", case_id) for crew in self._crews):
                 raise
         self.close()
-        launches = self._measured(case_id, artifact, step, None)
+        launches = self._measured(case_id, artifact, step, ())
         while len(self._crews) > 1:
             self._crews.pop().close()
         return launches
 
-    def _measured(self, case_id: str, artifact: Path | None, step: Step, after: Next | None) -> list[Launch]:
+    def _measured(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]) -> list[Launch]:
         self.start()
         for crew in self._crews:
             crew.greet(step)
@@ -140,10 +141,9 @@ class Session:
         with device_turn(self._accelerator.lock_name, self._timeout_s, step):
             return crew.measure(self._accelerator, self._rng, step)
 
-    def _load(self, case_id: str, artifact: Path | None, step: Step, after: Next | None) -> Crew:
-        """Let the first crew load the case, and the second one what comes after, if that is known."""
-        wanted = [Next(case_id, artifact), *([after] if after else [])]
-        loading = list(zip(self._crews, wanted, strict=False))
+    def _load(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]) -> Crew:
+        """Let the first crew load the case, and the others what comes after, as far as that is known."""
+        loading = list(zip(self._crews, [Next(case_id, artifact), *after], strict=False))
         with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
             step("loading in workers" if artifact else "building in workers")
             for crew, case in loading:

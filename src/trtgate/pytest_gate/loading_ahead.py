@@ -1,7 +1,8 @@
-"""With `--trtgate-prebuild` on a GPU, the next test's case is loaded together with the one that is measured now."""
+"""With `--trtgate-prebuild` on a GPU, the next tests' cases are loaded together with the one that is measured now."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,34 +14,44 @@ if TYPE_CHECKING:
     from ..session import Next
     from .run import GateRun
 
+AT_ONCE = 4
+"""How many cases are loaded together at most: with three launches, by twelve processes."""
+
 
 def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     """Remember the order of the latency tests and their cases, if those are built ahead and there is room for workers.
 
-    They are as many processes again, so it must be a machine that takes as many builders. Cards that share the cases
-    don't know who measures what next.
+    Each case at once takes workers of its own: no fewer builders must be allowed than two cases take, and the machine
+    must have room for all. Cards that share the cases don't know who measures what next.
     """
+    from .. import prebuild
+
     options = run.options
     if (
         options.prebuild is None
         or options.base is not None
         or len(run.accelerators) > 1
         or run.accelerator.kind != "gpu"
+        or prebuilding.builders(run) < 2 * options.launches
     ):
         return
-    run.gate.loads_ahead = prebuilding.builders(run) >= 2 * options.launches
-    run.latency_tests = list(tests) if run.gate.loads_ahead else []
+    workers = AT_ONCE * options.launches
+    room = prebuild.builders_for(run.accelerators, len(os.sched_getaffinity(0)), most=workers)
+    run.gate.cases_at_once = max(2, room // options.launches)
+    run.latency_tests = list(tests)
 
 
-def after(run: GateRun, test: pytest.Item) -> Next | None:
-    """Return the case of the test after this one; None where that is not known, or can't be measured."""
-    number = next((number for number, (item, _) in enumerate(run.latency_tests, 1) if item is test), 0)
-    if not 0 < number < len(run.latency_tests):
-        return None
+def after(run: GateRun, test: pytest.Item) -> list[Next]:
+    """Return the cases of the tests after this one, as many as are loaded with it, without those that can't be."""
     from ..session import Next
 
-    item, case_id = run.latency_tests[number]
-    built = run.prebuilt.get(case_id or "")
-    if built is None or built.build is None or item.get_closest_marker("skip"):
-        return None
-    return Next(built.case_id, built.artifact)
+    number = next((number for number, (item, _) in enumerate(run.latency_tests, 1) if item is test), None)
+    if number is None:
+        return []
+    built = [
+        run.prebuilt[case_id]
+        for item, case_id in run.latency_tests[number:]
+        if case_id in run.prebuilt and not item.get_closest_marker("skip")
+    ]
+    can_be = [Next(one.case_id, one.artifact) for one in built if one.build is not None]
+    return can_be[: run.gate.cases_at_once - 1]
