@@ -74,7 +74,7 @@ def test_resnet18_is_attributed_and_adds_up(tmp_path: Path) -> None:
 def test_all_runtimes_give_the_same_layers_and_about_the_same_times() -> None:
     found = {
         "cpp": record(resnet18).profile,
-        "python": record(resnet18, options={"use_python_runtime": True}).profile,
+        "python": record(resnet18, runtime="python").profile,
         "own": record(resnet18, own=True).profile,
     }
     assert found["cpp"].runtime in ("cpp", "own")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-CANARY_TOLERANCE = {"sm_clock": 0.015, "memory_copy": 0.15, "hash": 0.25}
+CANARY_TOLERANCE = {"sm_clock": 0.08, "memory_copy": 0.15, "hash": 0.25}
 """Relative difference beyond which the machine counts as another: the SM clock seen by a kernel, a copy in device
-memory, one core's hashing. Within a minute the spin kernel moved by 0.1 % on an H200 and by 0.8 % on an H100 (489.6 and
-493.3 µs, NVML saying 1980 MHz both times), hashing by 4 % on a shared CPU."""
+memory, one core's hashing. Over 6 sessions of 24 cases on H100s the spin kernel took 481 to 510 µs, in the steps of
+15 MHz that the clock has, by what the GPU did before; NVML said 1980 MHz all the time, and latencies did not follow (of
+one case 483 µs and 510 µs, its latency within 0.5 %). Hashing moved by 4 % on a shared CPU."""
 CLOCK_TOLERANCE = 0.005
 
 
