@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.accelerator import GIB, Accelerator
 from trtgate.prebuild import Prebuild, builders_for, order
+from trtgate.pytest_gate import prebuilding
 from trtgate.suite_source import SuiteSource
 
 SUITE = """
@@ -66,10 +70,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         folder.mkdir(mode=0o700)
         return folder
 
-    def make(builders: int, timeout_s: float = 60.0) -> Prebuild:
+    def make(builders: int, timeout_s: float = 60.0, imported: Callable[[], None] = lambda: None) -> Prebuild:
         return Prebuild(
             source=SuiteSource(root=str(tmp_path), suite="suite.py"), accelerators=[CPU], builders=builders,
-            cache=None, folder_for=folder_for, logs=tmp_path / "logs", timeout_s=timeout_s,
+            cache=None, folder_for=folder_for, logs=tmp_path / "logs", timeout_s=timeout_s, imported=imported,
         )  # fmt: skip
 
     return make
@@ -112,6 +116,14 @@ def test_whoever_stops_listening_leaves_no_process(work: Any) -> None:
 
 
 @pytest.mark.beside
+def test_it_is_said_once_and_before_any_result_that_the_builders_have_imported(work: Any) -> None:
+    said: list[str] = []
+    running = work(1, imported=lambda: said.append("imported")).run(["raises-eager-fp32-b1", "good-eager-fp32-b1"])
+    seen = [(built.case_id, list(said)) for built in running]
+    assert seen == [("raises-eager-fp32-b1", ["imported"]), ("good-eager-fp32-b1", ["imported"])]
+
+
+@pytest.mark.beside
 def test_one_builder_builds_as_if_alone(work: Any) -> None:
     (built,) = work(4).run(["good-eager-fp32-b1"])
     assert built.build.builders == 1
@@ -132,6 +144,43 @@ def test_what_took_longest_begins_first_and_what_is_unknown_before_it_tensorrts_
     cases = [case("a", "eager"), case("b", "dynamo"), case("c", "eager"), case("d", "dynamo")]
     seconds = {"a-eager-fp32": 1.0, "b-dynamo-fp32-mbs5": 5.0}
     assert [name[0] for name in order(cases, seconds.get)] == ["d", "c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "prebuild", "base", "wanted"),
+    [
+        (7, 2, None, ["builders begin", "workers", "builders imported"]),
+        (8, 2, None, ["workers", "builders begin", "builders imported"]),
+        (7, 2, "HEAD", ["workers", "builders begin", "builders imported"]),
+        (1, None, None, ["workers"]),
+    ],
+)
+def test_workers_import_after_the_builders_where_cpus_are_few(
+    cpus: int, prebuild: int | None, base: str | None, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    class Work:
+        def __init__(self, *, imported: Any, **_more: Any) -> None:
+            self._imported = imported
+
+        def run(self, _case_ids: list[str]) -> Iterator[Any]:
+            happened.append("builders begin")
+            self._imported()
+            happened.append("builders imported")
+            yield from ()
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+    monkeypatch.setattr("trtgate.prebuild.Prebuild", Work)
+    case = Case(Model("a", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
+    gate = SimpleNamespace(cases_at_once=2, recorded=lambda *_: None, folder=SimpleNamespace(private=None, logs=None))
+    run: Any = SimpleNamespace(
+        options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=None, cache=None, timeout_s=60.0),
+        accelerators=[CPU], gate=gate, gates=[gate], suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={},
+        lines=[], judges=False, progress=lambda _text: contextlib.nullcontext(lambda _step: None),
+    )  # fmt: skip
+    prebuilding.build_ahead(run, {"a", "b"}, lambda: happened.append("workers"))
+    assert happened == wanted
 
 
 def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:

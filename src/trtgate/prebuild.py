@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,6 +55,10 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         The longest that one case may take.
     agreement_inputs
         Over how many inputs the accuracy of each case is asked; 0 for not at all.
+    tensorrt
+        Ids of cases that need torch_tensorrt: who begins with one of them imports it at once.
+    imported
+        Called once, by whoever takes the results, when all builders have imported what their first cases need.
 
     """
 
@@ -66,24 +70,38 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     logs: Path
     timeout_s: float
     agreement_inputs: int = 0
+    tensorrt: Collection[str] = ()
+    imported: Callable[[], None] = lambda: None
 
     def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
         """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
         pending: queue.SimpleQueue[str] = queue.SimpleQueue()
         for case_id in case_ids:
             pending.put(case_id)
-        done: queue.SimpleQueue[Prebuilt] = queue.SimpleQueue()
+        done: _Done = queue.SimpleQueue()
         self.logs.mkdir(parents=True, exist_ok=True)
         count = min(self.builders, len(case_ids))
         made = [_Builder(self, number, count, pending, done) for number in range(count)]
         try:
             for builder in made:
                 builder.start()
-            for _ in case_ids:
-                yield done.get()
+            starting, left = count, len(case_ids)
+            while left:
+                built = done.get()
+                if built is None:
+                    starting -= 1
+                    if not starting:
+                        self.imported()
+                    continue
+                left -= 1
+                yield built
         finally:
             for builder in made:
                 builder.end()
+
+
+_Done = queue.SimpleQueue[Prebuilt | None]
+"""What came of each case, and, once for each builder, None when it has imported, or will not."""
 
 
 class _Builder(threading.Thread):
@@ -95,7 +113,7 @@ class _Builder(threading.Thread):
         number: int,
         count: int,
         pending: queue.SimpleQueue[str],
-        done: queue.SimpleQueue[Prebuilt],
+        done: _Done,
     ) -> None:
         super().__init__(daemon=True)
         self._work = work
@@ -105,6 +123,7 @@ class _Builder(threading.Thread):
         self._done = done
         self._accelerator = work.accelerators[number % len(work.accelerators)]
         self._worker: WorkerHandle | None = None
+        self._imports = True
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -123,7 +142,13 @@ class _Builder(threading.Thread):
                 built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}")
                 self._kill()
             self._done.put(built)
+        self._say_imported()
         self._kill()
+
+    def _say_imported(self) -> None:
+        if self._imports:
+            self._imports = False
+            self._done.put(None)
 
     def end(self) -> None:
         """End the process, and wait until nothing is done any more."""
@@ -139,9 +164,11 @@ class _Builder(threading.Thread):
         if self._worker is None:
             side = Side(name="builder", source=work.source)
             log = work.logs / f"builder-{self._number}.log"
-            self._worker = WorkerHandle(self._number, side, side.hello(self._accelerator), log, only_builds=True)
+            hello = side.hello(self._accelerator, tensorrt=case_id in work.tensorrt)
+            self._worker = WorkerHandle(self._number, side, hello, log, only_builds=True)
             self._waiting("")  # the run may have ended while it was started
         self._worker.greet(work.timeout_s)
+        self._say_imported()
         request = protocol.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
             agreement_inputs=work.agreement_inputs,

@@ -194,16 +194,23 @@ class Hooks:
         if self._run.accelerator.kind == "gpu":
             _require_usable_gpu(self._run.accelerator)
         tests = [(item, _case_id(item)) for item in session.items if _is_latency(item)]
-        if self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off:
-            with _refusals():
-                loading_ahead.plan(self._run, tests)
-                for gate in self._run.gates:
-                    gate.start()
+        times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
+        if times:
+            loading_ahead.plan(self._run, tests)
         needed = {_case_id(item) for item in session.items if _needs_a_build(item)} - self._run.skip_reasons.keys()
-        prebuilding.build_ahead(self._run, {case_id for case_id in needed if case_id is not None})
+        prebuilding.build_ahead(
+            self._run,
+            {case_id for case_id in needed if case_id is not None},
+            self._start_workers if times else lambda: None,
+        )
         if not self._run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
             measuring_ahead.begin(self._run, runnable)
+
+    def _start_workers(self) -> None:
+        with _refusals():
+            for gate in self._run.gates:
+                gate.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,23 +22,35 @@ def builders(run: GateRun) -> int:
     return run.options.prebuild or prebuild.builders_for(run.accelerators, len(os.sched_getaffinity(0)))
 
 
-def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
-    """Build cases in fresh processes, those that took longest first, and leave what came of them in `run.prebuilt`."""
+def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable[[], None]) -> None:
+    """Build cases in fresh processes, those that took longest first, and leave what came of them in `run.prebuilt`.
+
+    `start_workers` is called when whoever times the cases later is to start: at once, or, where there are fewer CPUs
+    than processes, when the builders have imported, so that these are not kept waiting.
+    """
     if not case_ids or run.options.prebuild is None:
+        start_workers()
         return
     from .. import prebuild
 
+    cases = [run.suite.cases[case_id] for case_id in case_ids]
+    processes = min(builders(run), len(case_ids))
+    workers = len(run.gates) * run.gate.cases_at_once * run.options.launches
+    at_once = run.options.base is not None or processes + workers <= len(os.sched_getaffinity(0))
+    if at_once:
+        start_workers()
     work = prebuild.Prebuild(
         source=run.options.source,
         accelerators=run.accelerators,
-        builders=builders(run),
+        builders=processes,
         cache=run.options.cache,
         folder_for=lambda case_id: run.gate.folder.private(run.suite.cases[case_id].model.name),
         logs=run.gate.folder.logs,
         timeout_s=run.options.timeout_s,
+        tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
+        imported=_nothing if at_once else start_workers,
     )
-    start, processes = time.monotonic(), min(work.builders, len(case_ids))
-    cases = [run.suite.cases[case_id] for case_id in case_ids]
+    start = time.monotonic()
     ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "build_s"))
     with run.progress(f"building {len(case_ids)} cases ahead") as step:
         step(f"{processes} processes start")
@@ -52,6 +64,10 @@ def build_ahead(run: GateRun, case_ids: Collection[str]) -> None:
         "them from the cache"
     )
     _tell(run)
+
+
+def _nothing() -> None:
+    """Do nothing: the workers have started."""
 
 
 def _tell(run: GateRun) -> None:
