@@ -1,15 +1,17 @@
 """How long a whole gate takes: built case by case, built ahead by several processes, and with all builds cached.
 
-    python studies/whole_gate.py FOLDER [--passes serial,ahead,warm,loads] [--builders 8] [PYTEST OPTIONS]
+    python studies/whole_gate.py FOLDER [--passes ahead,record,serial,warm,again,loads] [--builders 8] [PYTEST OPTIONS]
 
 Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.py` that pytest's options leave (such as
 `-k "dynamo or eager and b1"`) and this machine can run, each pass in processes of its own:
 
-serial   nothing cached, no builders: accuracy and latency tests, against a copy of this repository's baseline of this
-         accelerator; where there is none, recording one in FOLDER
 ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; with a baseline, what
          took longest begins first
+record   with the caches of `ahead`: latency tests, which record this very card's baseline in FOLDER; without this pass
+         the others are held against a copy of this repository's baseline of the accelerator
+serial   nothing cached, no builders: accuracy and latency tests, compared; where there is no baseline, recording one
 warm     with the caches of `ahead`: accuracy and latency tests against the same baseline
+again    `warm` once more: what differs between these two is chance
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 What serial building takes is the sum of its accuracy tests: each builds its case and compares it with eager.
@@ -38,17 +40,21 @@ from trtgate.report.terminal import describe
 from trtgate.suite_source import SuiteSource
 
 LAUNCHES = 3
-ALL, BUILDS = "trtgate_accuracy or trtgate_latency", "trtgate_accuracy"
+ALL, BUILDS, TIMED = "trtgate_accuracy or trtgate_latency", "trtgate_accuracy", "trtgate_latency"
+PASSES = ("ahead", "record", "serial", "warm", "again")
 
 
 def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
     """Return pytest's options of a pass, where a baseline was recorded before or not."""
-    ahead = f"--trtgate-prebuild={builders}"
+    ahead, launches = f"--trtgate-prebuild={builders}", f"--trtgate-launches={LAUNCHES}"
     against = "--benchmark-compare" if recorded else "--trtgate-update-baselines"
+    warm = ["-m", ALL, "--benchmark-compare", launches, ahead]
     return {
-        "serial": ["-m", ALL, against, f"--trtgate-launches={LAUNCHES}"],
         "ahead": ["-m", BUILDS, ahead, *([against] if recorded else [])],
-        "warm": ["-m", ALL, "--benchmark-compare", f"--trtgate-launches={LAUNCHES}", ahead],
+        "record": ["-m", TIMED, "--trtgate-update-baselines", launches, ahead],
+        "serial": ["-m", ALL, against, launches],
+        "warm": warm,
+        "again": warm,
     }[name]
 
 
@@ -74,12 +80,13 @@ def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float]]:
 
 def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, float]]) -> None:
     """Print what all passes took."""
-    building_s = {name: one.ahead_s or sum(one.test_s[gate_runs.ACCURACY].values()) for name, one in passes.items()}
+    accuracy_s = {name: sum(one.test_s.get(gate_runs.ACCURACY, {}).values()) for name, one in passes.items()}
+    building_s = {name: one.ahead_s or accuracy_s[name] for name, one in passes.items()}
     table = [("pass", "all built after", "times faster", "whole run", "times faster", "verdicts")]
     for name, one in passes.items():
         serial = passes.get("serial")
         ready = f"{building_s['serial'] / building_s[name]:.2f}" if serial else ""
-        whole = f"{serial.seconds / one.seconds:.2f}" if serial and name != "ahead" else ""
+        whole = f"{serial.seconds / one.seconds:.2f}" if serial and name not in ("ahead", "record") else ""
         said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(one.verdicts.values()).items()) or "none"
         table.append((name, f"{building_s[name]:.1f} s", ready, f"{one.seconds:.1f} s", whole, said))
     print("\n".join(aligned(table)), end="\n\n")
@@ -89,43 +96,50 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
             built, loaded = map(sum, zip(*loads.values(), strict=True)) if name == "all" else loads[name]
             columns.append((name, f"{built:.2f} s", f"{loaded:.2f} s", f"{built / loaded:.2f}"))
         print("\n".join(aligned(columns)))
-    both = [name for name in ("serial", "warm") if name in passes]
-    if len(both) == 2:
-        before, now = (passes[name].medians_us for name in both)
-        moved = {case_id: us / before[case_id] - 1 for case_id, us in now.items() if case_id in before}
-        name = max(moved, key=lambda case_id: abs(moved[case_id]), default="none")
-        print(f"\nlatency of warm against serial: at most {moved.get(name, 0):+.3%} ({name}), of {len(moved)} cases")
-        cold, cached = (passes[name].verdicts for name in both)
-        others = {one: (word, cached.get(one)) for one, word in cold.items() if word != cached.get(one)}
-        print(f"verdicts of serial and warm: {len(others)} of {len(cold)} differ: {others or 'none'}")
+    for before, now in (("serial", "warm"), ("warm", "again")):
+        if before in passes and now in passes:
+            hold_together(passes[before], passes[now])
+
+
+def hold_together(before: gate_runs.GateRun, now: gate_runs.GateRun) -> None:
+    """Print how latencies and verdicts of two passes differ."""
+    moved = {name: us / before.medians_us[name] - 1 for name, us in now.medians_us.items() if name in before.medians_us}
+    most = max(moved, key=lambda name: abs(moved[name]), default="none")
+    print(f"\n{now.name} against {before.name}: latency moved by at most {moved.get(most, 0):+.3%} ({most})")
+    others = {one: (word, now.verdicts.get(one)) for one, word in before.verdicts.items()}
+    others = {one: words for one, words in others.items() if len(set(words)) == 2}
+    print(f"{len(others)} of {len(before.verdicts)} verdicts differ: {others or 'none'}")
 
 
 def main() -> None:
     """Run the passes that are missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--passes", default="serial,ahead,warm,loads")
+    parser.add_argument("--passes", default="ahead,serial,warm,loads")
     parser.add_argument("--builders", type=int, default=8)
     options, more = parser.parse_known_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     device = detect()
     print(describe(device), flush=True)
-    stored, copied = gate_runs.ROOT / "baselines" / device.key, folder / "baselines" / device.key
-    if stored.exists() and not copied.exists():
-        shutil.copytree(stored, copied)
+    stored, ours = gate_runs.ROOT / "baselines" / device.key, folder / "baselines" / device.key
+    if stored.exists() and not ours.exists():
+        shutil.copytree(stored, ours)
     wanted = options.passes.split(",")
     passes = {}
-    for name in ("serial", "ahead", "warm"):
-        if name in wanted or (folder / f"{name}.json").exists():
+    for name in PASSES:
+        done = (folder / f"{name}.json").exists()
+        if name == "record" and name in wanted and not done:
+            shutil.rmtree(ours, ignore_errors=True)
+        if name in wanted or done:
             caches = folder / ("first" if name == "serial" else "second")
-            given = options_of(name, options.builders, recorded=stored.exists())
+            given = options_of(name, options.builders, recorded=ours.exists())
             passes[name] = gate_runs.run(name, folder, caches, [*given, *more])
     kept = folder / "loads.json"
     if "loads" in wanted and not kept.exists():
         built = next(place for name in ("first", "second") if (place := folder / name / "artifacts").exists())
         kept.write_text(json.dumps(loaded_in(ArtifactCache(built))))
-    cases = sorted({case_id for one in passes.values() for case_id in one.test_s[gate_runs.ACCURACY]})
+    cases = sorted({case_id for one in passes.values() for tests in one.test_s.values() for case_id in tests})
     print(f"{len(cases)} cases, {len(os.sched_getaffinity(0))} CPUs: {', '.join(cases)}\n")
     show(passes, json.loads(kept.read_text()) if kept.exists() else {})
 
