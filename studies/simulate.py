@@ -5,8 +5,8 @@
 Draws measurements with the noise of `SCENARIOS` and drives the functions of trtgate.verdict through them as a run
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
-(`other_gates.py`), each on data as that tool takes it. A suite is red when one of its cases is. Intervals are Clopper
-and Pearson's, 95 %.
+(`other_gates.py`), each on data as that tool takes it. `--at-limit` and `--other-cards` ask other questions instead.
+A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
 from __future__ import annotations
@@ -81,6 +81,15 @@ FURTHER_APART = tuple(
 """H100, but with sessions further apart than the 0.1 % that the prior believes until there are 8 of them."""
 
 
+BETWEEN_CARDS = 0.006
+"""Standard deviation between cards of a key: four H100s, the suite's 24 cases (docs/decisions.md)."""
+OTHER_CARDS = ((1, 1), (1, 8), (2, 4), (4, 4), (8, 1), (8, 2))
+"""(how many cards, sessions of each) in a baseline that has none of the card that is judged."""
+
+
+Judge = Callable[["Scenario", float, int, int, np.random.Generator], list[np.ndarray]]
+
+
 def paired(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> np.ndarray:
     """Return which of `cases` end as regressed: screened in one pair of launches, suspects confirmed in fresh ones."""
     suspects = _suspected(Pairs(scenario.noise, effect, (cases,), rng), scenario.limit)
@@ -144,6 +153,36 @@ def _beyond(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tes
     return np.asarray(found.regressed)
 
 
+def on_another_card(cards: int, sessions: int) -> Judge:
+    """Return what judges cases of a card that a baseline of some others has no session of.
+
+    Each session as if it were of this card, and as the gate does, each card counting once; both with the prior for
+    another card. Where a card lies is the case's own: an H100 may be 1 % slower in one and 1 % faster in another.
+    """
+
+    def judge(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
+        def on(card: np.ndarray, launches: int, moved: float = 0.0) -> np.ndarray:
+            return session(scenario.noise, moved, len(card), launches, rng) + card
+
+        there = [rng.normal(0.0, BETWEEN_CARDS, (cases, 1)) for _ in range(cards)]
+        stored = [[on(card, RECORDED_LAUNCHES) for _ in range(sessions)] for card in there]
+        here = rng.normal(0.0, BETWEEN_CARDS, (cases, 1))
+        now = on(here, GATED_LAUNCHES, effect)
+        results = []
+        for baseline in (
+            [one for card in stored for one in card],
+            [np.concatenate(card, axis=-1) for card in stored],
+        ):
+            regressed = _beyond(scenario, now, baseline, tests)
+            suspects = np.flatnonzero(regressed)
+            again = on(here[suspects], GATED_LAUNCHES, effect)
+            regressed[suspects] = _beyond(scenario, again, [some[suspects] for some in baseline], tests)
+            results.append(regressed)
+        return results
+
+    return judge
+
+
 STORED_COLUMNS = tuple(f"stored, S = {count}" for count in STORED)
 COLUMNS = ("paired", *STORED_COLUMNS, *GATES)
 
@@ -155,9 +194,6 @@ def judge_all(scenario: Scenario, effect: float, cases: int, tests: int, rng: np
         before, after = (run(scenario.noise, moved, cases, *SAMPLES[tool], rng) for moved in (0.0, effect))
         found.append(gate(before, after))
     return found
-
-
-Judge = Callable[[Scenario, float, int, int, np.random.Generator], list[np.ndarray]]
 
 
 def just_at_limit(
@@ -216,6 +252,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="500 suites, 2,000 changes")
     parser.add_argument("--at-limit", action="store_true", help="instead: all cases slower by just the limit, paired")
+    parser.add_argument("--other-cards", action="store_true", help="instead: baselines of other cards than this")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
     suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
@@ -234,7 +271,15 @@ def main() -> None:
     seen = f"Seen, %, of {changes:,} changed cases, each one of {options.cases} judged:"
     further = f"{red}, where sessions lie further apart than the prior's 0.1 %:"
     at_limit = f"Red suites, %, of {suites:,} of {options.cases} cases, all slower by just the limit:"
-    if options.at_limit:
+    if options.other_cards:
+        scenario = Scenario("", Noise(0.0002, 0.001, 0.0003, session=0.001), 0.01, ("device", False))
+        rows = [
+            ([f"{some}", f"{each}"], red_suites(on_another_card(some, each), scenario, suites, options.cases, rng))
+            for some, each in OTHER_CARDS
+        ]
+        columns = ("each session counts", "each card counts")
+        tables = [table(f"{red}, judged on a card of its own:", ("cards", "sessions of each"), columns, rows, suites)]
+    elif options.at_limit:
         tables = [table(at_limit, ("noise", "limit"), ("paired",), timed(SCENARIOS, unchanged(just_at_limit)), suites)]
     else:
         with_effects = tuple(s for s in SCENARIOS if s.effects)

@@ -1,7 +1,7 @@
 """Measures cases on several cards at once, one process at a time on each: a thread a card, queues of cases before them.
 
-What a stored latency is worth depends on the card that it was recorded on (another of the same key differs by some
-tenths of a per cent), so a case whose sessions are all of one card here is measured on that one. The others go to
+What a stored latency is worth depends on the card that it was recorded on (another of the same key differs by up to
+2 %), so a case that has sessions of some cards here, and not of all, is measured on one of them. The others go to
 whichever card is free, those that took longest first (longest processing time first, Graham 1969: within a third of the
 optimum).
 """
@@ -37,7 +37,7 @@ class Job:
     cost_s: float | None = None
     """What measuring it took before; None where that is not known."""
     home: str = ""
-    """The card that all its stored sessions are of; empty where that is none of these, or several."""
+    """The card that it is to be measured on; empty where any will do."""
     result: Future[CaseResult] = field(default_factory=Future)
 
 

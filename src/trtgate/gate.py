@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,11 +193,11 @@ class Gate:
         record = self._record(case_id)
         return None if record is None else record.figures.get(figure)
 
-    def card_of(self, case_id: str) -> str:
-        """Return the card that all stored sessions of a case are of; empty where there are none, or several."""
+    def cards_of(self, case_id: str) -> list[str]:
+        """Return the cards that a case has stored sessions of, those with most of them first."""
         record = self._record(case_id)
-        cards = set() if record is None else {session.uuid for session in record.sessions}
-        return cards.pop() if len(cards) == 1 else ""
+        sessions = [] if record is None else record.sessions
+        return [uuid for uuid, _ in Counter(session.uuid for session in sessions).most_common()]
 
     def _judge(self, case: Case, measurement: CaseMeasurement) -> CaseResult:
         result = CaseResult(case_id=case.id, measurement=measurement, stored=True)

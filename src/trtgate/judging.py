@@ -42,26 +42,41 @@ def against_stored(
     limit_of: LimitOf,
     tests: int,
 ) -> list[Judgement]:
-    """Judge every metric that both have; `regressed` is a suspicion."""
+    """Judge every metric that both have; `regressed` is a suspicion.
+
+    By this very card's sessions alone, if there are any. How far another card of the key lies off no number of one
+    card's sessions can tell, so on a card that has none each other card counts once.
+    """
     judged = []
     for metric in measurement.metrics:
-        found = [(session, session.log_launch_means(metric)) for session in record.sessions]
-        sessions = [(session, means) for session, means in found if means is not None]
-        if not sessions:
+        of_cards: dict[str, list[np.ndarray]] = {}
+        for session in record.sessions:
+            means = session.log_launch_means(metric)
+            if means is not None:
+                of_cards.setdefault(session.uuid, []).append(means)
+        if not of_cards:
             continue
-        same_card = all(session.uuid == accelerator.uuid for session, _ in sessions)
+        own = of_cards.get(accelerator.uuid)
         kind = "cpu" if accelerator.kind == "cpu" else metric
         judged.append(
             verdict.judge_stored(
                 metric,
                 verdict.log_launch_means(measurement.samples(metric)),
-                [means for _, means in sessions],
-                verdict.PRIORS[kind, same_card],
+                own or [np.concatenate(sessions) for sessions in of_cards.values()],
+                verdict.PRIORS[kind, own is not None],
                 limit=limit_of(metric),
                 tests=tests,
+                evidence=_evidence(len(own) if own else 0, len(of_cards)),
             )
         )
     return judged + counted(case, evidence.figures(measurement), record.figures, limit_of, tests)
+
+
+def _evidence(own: int, cards: int) -> str:
+    """Return what is compared with: so many sessions of this card, of so many cards."""
+    if not own:
+        return f"stored sessions of {cards} {verdict.OTHER_CARD}{'s' * (cards > 1)}"
+    return f"{own} stored session{'s' * (own > 1)}{' of this card' * (cards > 1)}"
 
 
 def counted(

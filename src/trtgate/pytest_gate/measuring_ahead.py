@@ -27,7 +27,7 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             artifact=built.artifact,
             build=built.build,
             cost_s=run.gate.recorded(case_id, "measure_s"),
-            home=run.gate.card_of(case_id),
+            home=home_of(run, case_id),
         )
     run.cards = Cards(run.gates, jobs)
     for uuid in run.cards.idle() if jobs else []:
@@ -35,3 +35,13 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             f"{uuid} had nothing to do: all baselines were recorded on other cards, and a latency is compared with its "
             "own card's where there are any; --trtgate-update-baselines with --trtgate-gpus records on all of them"
         )
+
+
+def home_of(run: GateRun, case_id: str) -> str:
+    """Return the card that a case is to be measured on; empty where any will do.
+
+    A card's latency is compared with its own sessions where there are any.
+    """
+    here = [accelerator.uuid for accelerator in run.accelerators]
+    recorded = [uuid for uuid in run.gate.cards_of(case_id) if uuid in here]
+    return recorded[0] if 0 < len(recorded) < len(here) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..metrics import EXACT, METRICS
-from ..verdict import Judgement, Verdict
+from ..verdict import OTHER_CARD, Judgement, Verdict
 from .columns import first_few
 
 _SAYS = {
@@ -30,9 +30,10 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
     if verdict is Verdict.UNDERPOWERED:
         seen = shown[0]
+        more = "record one on this card, or " if OTHER_CARD in seen.evidence else "record more sessions, or "
         said += (
             f"; with {seen.evidence} only a change above {percent(seen.detectable)} would be seen: "
-            f"{'record more sessions, or ' * ('stored' in seen.evidence)}raise the limit"
+            f"{more * ('stored' in seen.evidence)}raise the limit"
         )
     return said
 

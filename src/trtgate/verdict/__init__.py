@@ -32,13 +32,14 @@ from .stored import (
     launch_mean,
     log_launch_means,
 )
-from .terms import Judgement, Verdict, case_verdict
+from .terms import OTHER_CARD, Judgement, Verdict, case_verdict
 
 __all__ = [
     "ENOUGH_SESSIONS",
     "FAMILY_ALPHA",
     "LAUNCH_SDS",
     "LOOKS",
+    "OTHER_CARD",
     "PRIORS",
     "PROOF_ALPHA",
     "QUADRUPLES_A_PAIR",

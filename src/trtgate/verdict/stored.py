@@ -26,10 +26,10 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 PRIORS = {
-    # Measured: device 0.01-0.08 % between launches of a card over 16 launches, 0.35 % between two cards of a key;
+    # Measured: device 0.01-0.08 % between launches of a card over 16 launches, 0.6 % between four cards of a key;
     # host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine (docs/decisions.md).
     ("device", True): Prior(0.001, 16),
-    ("device", False): Prior(0.004, 16),
+    ("device", False): Prior(0.006, 16),
     ("host", True): Prior(0.15, 16),
     ("host", False): Prior(0.15, 16),
     ("enqueue", True): Prior(0.15, 16),
@@ -40,7 +40,7 @@ PRIORS = {
     ("build", True): Prior(0.10, 16),
     ("build", False): Prior(0.10, 16),
 }
-"""(what, whether all sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
+"""(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
 
 
 def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
@@ -138,10 +138,13 @@ def compare_stored(
 
 
 def judge_stored(
-    metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int
-) -> Judgement:
+    metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int,
+    evidence: str = "",
+) -> Judgement:  # fmt: skip
     """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
 
+    On a card that has none of the sessions each of `sessions` is another card's, all its launches together.
+    `evidence` says what they are, where that is not so many stored sessions.
     Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
     """
     means = np.asarray([np.mean(session) for session in sessions])
@@ -167,7 +170,7 @@ def judge_stored(
         limit=limit,
         threshold=math.expm1(float(found.threshold)),
         detectable=math.expm1(float(found.detectable)),
-        evidence=f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}",
+        evidence=evidence or f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}",
         p=float(found.p),
     )
 

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
+OTHER_CARD = "other card"
+"""What stands in the evidence where none of it is of this very card."""
+
 
 class Verdict(StrEnum):
     """What a run says of a case (DESIGN §5's table)."""
@@ -39,7 +42,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     detectable: float
     """Minimum detectable effect: the change that would be flagged with probability POWER."""
     evidence: str
-    """What the interval rests on, such as "3 stored sessions" or "6 pairs of launches"."""
+    """What the interval rests on: "3 stored sessions", "stored sessions of 2 other cards", "6 pairs of launches"."""
     p: float = 1.0
     """One-sided p-value of "the change is at most the limit"; not yet corrected for the number of tests."""
     p_adjusted: float | None = None

@@ -1,0 +1,80 @@
+"""Which stored sessions a measurement is held against: this card's own, else each other card once."""
+
+from __future__ import annotations
+
+import pytest
+
+from trtgate import Case, Model, Settings, judging
+from trtgate.accelerator import Accelerator
+from trtgate.baselines import CaseRecord, StoredSession
+from trtgate.records import Capture, CaseMeasurement, Launch, Loaded, Turn
+from trtgate.report import sentences
+from trtgate.verdict import Judgement, Verdict
+
+CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
+HERE = Accelerator(kind="gpu", name="H100", uuid="HERE")
+TESTS = 100
+
+
+def measured(us: float) -> CaseMeasurement:
+    captures = [Capture(blocks_us=[us, us], replays=10)] * 4
+    launches = [
+        Launch(loaded=Loaded(seconds=1.0), turns=[Turn(clock="cuda_graph", captures=captures, host_us=[us])])
+        for _ in range(3)
+    ]
+    return CaseMeasurement(case_id=CASE.id, launches=launches, uuid=HERE.uuid)
+
+
+def stored(*sessions: tuple[str, float]) -> CaseRecord:
+    return CaseRecord(
+        case=CASE.id, settings={}, verdict="unchanged",
+        sessions=[
+            StoredSession(recorded="2026-01-01T00:00:00", uuid=uuid, clock="cuda_graph", metrics={"device": [[us]] * 3})
+            for uuid, us in sessions
+        ],
+    )  # fmt: skip
+
+
+def judged(us: float, *sessions: tuple[str, float], card: Accelerator = HERE) -> Judgement:
+    (found,) = judging.against_stored(CASE, measured(us), stored(*sessions), card, lambda _metric: 0.01, TESTS)
+    return found
+
+
+@pytest.mark.parametrize("sessions", [1, 8, 20])
+def test_many_sessions_of_one_card_do_not_say_how_far_another_card_lies_off(sessions: int) -> None:
+    found = judged(101.9, *[("THERE", 100 + 0.01 * number) for number in range(sessions)])
+    assert found.verdict is Verdict.UNDERPOWERED
+    assert found.evidence == "stored sessions of 1 other card"
+    assert found.detectable > 0.03
+
+
+def test_a_card_with_sessions_is_held_against_these_alone() -> None:
+    others = [(f"CARD-{number}", 98.0) for number in range(6)]
+    found = judged(100.0, *others, ("HERE", 100.1), ("HERE", 100.0))
+    assert found.verdict is Verdict.UNCHANGED
+    assert found.baseline == pytest.approx(100.05)
+    assert found.evidence == "2 stored sessions of this card"
+    assert judged(102.0, *others, ("HERE", 100.0)).verdict is Verdict.REGRESSED
+
+
+def test_where_only_this_card_has_sessions_they_are_called_just_that() -> None:
+    assert judged(100.0, ("HERE", 100.0)).evidence == "1 stored session"
+    cpu = Accelerator(kind="cpu", name="cpu")
+    assert judged(100.0, ("", 100.0), ("", 100.0), card=cpu).evidence == "2 stored sessions"
+
+
+def test_of_eight_other_cards_it_is_known_how_far_they_lie_apart() -> None:
+    eight = [(f"CARD-{number}", 100 + 0.02 * number) for number in range(8)]
+    twice = [*eight, *[("CARD-0", 100.0)] * 8]
+    for sessions in (eight, twice):
+        found = judged(102.0, *sessions)
+        assert found.verdict is Verdict.REGRESSED
+        assert found.baseline == pytest.approx(100.07)
+        assert found.evidence == "stored sessions of 8 other cards"
+
+
+def test_what_to_do_about_too_little_evidence_is_said() -> None:
+    said = sentences.sentence(CASE.id, Verdict.UNDERPOWERED, [judged(101.0, ("THERE", 100.0))], "device")
+    assert said.endswith("would be seen: record one on this card, or raise the limit")
+    said = sentences.sentence(CASE.id, Verdict.UNDERPOWERED, [judged(100.9, ("HERE", 100.0))], "device")
+    assert said.endswith("would be seen: record more sessions, or raise the limit")
