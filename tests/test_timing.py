@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trtgate.records import GpuState
+from trtgate.records import Capture, GpuState
 from trtgate.timing import gpu_state, loop
 from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.host import HostClock
@@ -96,6 +96,23 @@ def test_routine_reasons_void_nothing(reason: int) -> None:
 @pytest.mark.parametrize(("latency_us", "calls"), [(1.0, 10), (100.0, 10), (500.0, 2), (1e7, 1)])
 def test_a_block_lasts_its_time_and_has_at_least_one_call(latency_us: float, calls: int) -> None:
     assert loop.calls_per_block(latency_us, FAST) == calls
+
+
+@pytest.mark.parametrize(
+    ("blocks_us", "plan", "calls"),
+    [
+        ([200.0, 210.0], loop.ON_GPU, 100),
+        ([2000.0, 90_000.0, 2100.0], loop.ON_GPU, 47),
+        ([80_000.0], loop.ON_GPU, 10),
+        ([200.0], loop.PAIR_ON_GPU, 0),
+        ([], loop.ON_GPU, 0),
+    ],
+)
+def test_percentiles_take_a_tenth_of_a_second_however_slow_an_inference_is(
+    blocks_us: list[float], plan: Plan, calls: int
+) -> None:
+    captures = [Capture(blocks_us=[us], replays=1) for us in blocks_us] or [Capture(blocks_us=[], replays=1)]
+    assert loop.calls_of_tail(captures, plan) == calls
 
 
 def test_the_host_clock_divides_by_the_calls() -> None:

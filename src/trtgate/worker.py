@@ -200,13 +200,15 @@ class Worker:
         from .timing.canary import gpu_canary
         from .timing.device import device_latency
         from .timing.host import host_latency
+        from .timing.loop import calls_of_tail
 
         plan, call = request.plan, self._inference
         canary = gpu_canary(self._spin) if plan.canary else {}
         clock, captures, states, steady, note = device_latency(
             call, self._spin, random.Random(request.seed), plan, self._monitor.watch
         )
-        tail_us = clock.tail(plan.tail_calls) if plan.tail_calls else []
+        calls = calls_of_tail(captures, plan)
+        tail_us = clock.tail(calls) if calls else []
         clock.close()
         host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s)
         return Turn(

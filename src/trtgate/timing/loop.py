@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -29,8 +29,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to warm up first; a turn that follows close upon another of the same case need not."""
     warmup_s: float = 0.2
     max_warmup_s: float = 3.0
-    host_s: float = 0.15
+    host_s: float = 0.1
     tail_calls: int = 100
+    """Single inferences with an event around each, at most; `tail_s` worth of them."""
+    tail_s: float = 0.1
     canary: bool = True
     contention_voids: bool = True
     """On a CPU: whether a block whose threads had to wait for a CPU counts not. In quadruples all count: whoever else
@@ -61,6 +63,9 @@ WARM_UP_ON_CPU = Plan(
 Watched = tuple[GpuState | None, str]
 """The GPU's state during a block, and why the block does not count: empty when it does."""
 
+FEWEST_OF_TAIL = 10
+"""However long a single inference takes."""
+
 MAX_VOIDS = 2
 """Void blocks that are measured again, as a multiple of the blocks wanted; beyond it the capture stays short."""
 
@@ -68,6 +73,14 @@ MAX_VOIDS = 2
 def calls_per_block(latency_us: float, plan: Plan) -> int:
     """Return how many calls fill a block: `block_s` worth, at least one, at most `max_calls`."""
     return max(1, min(plan.max_calls, math.ceil(plan.block_s * 1e6 / latency_us)))
+
+
+def calls_of_tail(captures: Sequence[Capture], plan: Plan) -> int:
+    """Return how many single inferences are timed for the percentiles; none where not one block counted."""
+    blocks_us = [us for capture in captures for us in capture.blocks_us]
+    if not blocks_us:
+        return 0
+    return min(plan.tail_calls, max(FEWEST_OF_TAIL, int(plan.tail_s * 1e6 / statistics.median(blocks_us))))
 
 
 def measure(
