@@ -20,7 +20,8 @@ from trtgate.agreement_record import Agreement
 from trtgate.cases import Case, Model, Settings
 from trtgate.errors import TrtgateError
 from trtgate.records import Build, Capture, Launch, Loaded, Turn
-from trtgate.sweep import Outcome
+from trtgate.suite_source import SuiteSource
+from trtgate.sweep import Outcome, Sweep
 from trtgate.sweep_journal import Built, Header, Journal, Timed
 
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
@@ -277,6 +278,26 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
 
 def table_of(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("  ")]
+
+
+def test_what_could_not_be_stored_is_said_by_a_sweep_that_goes_on_too(here: Path) -> None:
+    source = SuiteSource(root=str(here), suite="suite.py")
+    case = source.load().cases["net-eager-fp32-b1"]
+
+    def begun() -> Sweep:
+        return Sweep(
+            source, Accelerator(kind="cpu", name="cpu"), here / ".trtgate", [case], launches=1, builders=1, inputs=0,
+            cache=None, timeout_s=60,
+        )  # fmt: skip
+
+    first = begun()
+    assert first.notes == []
+    first.journal.add(Built(case_id=case.id, build=BUILD, notes=["it can't be stored"]))
+    first.journal.add(Built(case_id="of another sweep", build=BUILD, notes=["nor can that"]))
+    first.close()
+    again = begun()
+    assert again.notes == ["it can't be stored"]
+    again.close()
 
 
 def test_a_point_that_hangs_is_its_own_and_the_others_are_measured(here: Path) -> None:

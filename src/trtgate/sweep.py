@@ -72,9 +72,8 @@ class Sweep:
         self._timeout_s = timeout_s
         self._rng = random.Random()
         self._workers: dict[int, WorkerHandle] = {}
-        self.notes: list[str] = []
-        """What went wrong with storing what was built, and was got over."""
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
+        self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
 
     def close(self) -> None:
         """End all processes, and remove what goes with the run; what was measured stays."""
@@ -98,6 +97,11 @@ class Sweep:
         while left := sum(map(len, pending.values())):
             step(f"{left} measurements left")
             self._round({number: names.pop() for number, names in pending.items() if names}, artifacts, step)
+
+    @property
+    def notes(self) -> list[str]:
+        """What went wrong with storing what was built, in this run or an earlier one, and was got over."""
+        return [note for case_id in self._outcomes for note in self._notes.get(case_id, [])]
 
     def outcomes(self) -> list[Outcome]:
         """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
@@ -137,12 +141,15 @@ class Sweep:
         for done, built in enumerate(work.run(wanted), 1):
             step(f"built {done} of {len(wanted)}: {built.case_id}")
             self._outcomes[built.case_id].problem = built.problem
-            self.notes += built.notes
+            self._notes[built.case_id] = built.notes
             if built.problem or built.build is None:
                 continue
             artifacts[built.case_id] = built.artifact
             if not self._is_built(built.case_id):
-                self.journal.add(Built(case_id=built.case_id, build=built.build, agreement=built.agreement))
+                entry = Built(
+                    case_id=built.case_id, build=built.build, agreement=built.agreement, notes=built.notes
+                )  # fmt: skip
+                self.journal.add(entry)
         return artifacts
 
     def _pending(self, number: int, artifacts: dict[str, Path | None]) -> list[str]:

@@ -41,6 +41,8 @@ class Built(msgspec.Struct, tag="built", frozen=True, kw_only=True):
     case_id: str
     build: Build
     agreement: Agreement | None = None
+    notes: list[str] = []
+    """What went wrong with storing it, and was got over."""
 
 
 class Timed(msgspec.Struct, tag="timed", frozen=True, kw_only=True):
