@@ -278,7 +278,8 @@ def main() -> None:
             for some, each in OTHER_CARDS
         ]
         columns = ("each session counts", "each card counts")
-        tables = [table(f"{red}, judged on a card of its own:", ("cards", "sessions of each"), columns, rows, suites)]
+        title = f"{red}, judged on a card that has no session:"
+        tables = [table(title, ("cards", "sessions of each"), columns, rows, suites)]
     elif options.at_limit:
         tables = [table(at_limit, ("noise", "limit"), ("paired",), timed(SCENARIOS, unchanged(just_at_limit)), suites)]
     else:

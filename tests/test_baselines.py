@@ -19,10 +19,10 @@ from trtgate.errors import TrtgateError
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", memory_bytes=80 << 30, uuid="GPU-1", libraries={"torch": "2.14.0"})
 
 
-def record(case: str, us: float, verdict: str = "unchanged") -> CaseRecord:
+def record(case: str, us: float, verdict: str = "unchanged", uuid: str | None = None) -> CaseRecord:
     session = StoredSession(
         recorded="2026-01-01T00:00:00+00:00",
-        uuid=CARD.uuid,
+        uuid=CARD.uuid if uuid is None else uuid,
         clock="cuda_graph",
         metrics={"device": [[us, us]], "host": [[us * 2]]},
     )
@@ -102,6 +102,28 @@ def test_sessions_of_other_code_are_dropped(tmp_path: Path, verdict: str) -> Non
     assert change.restarted
     assert change.sessions == 1
     assert "older sessions dropped" in baselines.describe(change)
+
+
+@pytest.mark.parametrize("verdict", ["improved", "regressed", "incomparable"])
+def test_what_only_other_cards_call_other_code_is_added(tmp_path: Path, verdict: str) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0, uuid="THERE")), ["a"])
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 95.0, verdict)), ["a"])
+    assert (change.restarted, change.first_of_card, change.sessions) == (False, True, 2)
+    assert baselines.describe(change) == "a: 100 → 95 µs, 2 sessions (-5.00%), the first of this card"
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 96.0)), ["a"])
+    assert baselines.describe(change) == "a: 95 → 96 µs, 3 sessions (+1.05%)"
+
+
+def test_a_card_that_records_often_drives_no_other_out(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 50.0, uuid="THERE")), ["a"])
+    for number in range(22):
+        baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
+    kept = baselines.read(stored(folder)).cases["a"]
+    assert len(kept.sessions) == baselines.KEPT_SESSIONS
+    assert [session.metrics["device"][0][0] for session in kept.of_card("THERE")] == [50.0]
+    assert [session.metrics["device"][0][0] for session in kept.of_card(CARD.uuid)] == [100.0 + n for n in range(3, 22)]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -102,14 +101,20 @@ def test_a_case_whose_sessions_are_of_one_card_is_measured_there() -> None:
 
 @pytest.mark.parametrize(
     ("recorded", "wanted"),
-    [([], ""), (["C"], ""), (["B"], "B"), (["C", "B"], "B"), (["B", "A"], "B"), (["B", "A", "D"], "")],
+    [
+        ([], ""),
+        (["C"], ""),
+        (["B"], "B"),
+        (["C", "B"], "B"),
+        (["A", "B"], "B"),
+        (["A", "D"], "D"),
+        (["B", "A", "D"], ""),
+    ],
 )
 def test_a_case_belongs_to_a_card_here_that_has_sessions_of_it_if_not_all_have(
     recorded: list[str], wanted: str
 ) -> None:
-    here = [Accelerator(kind="gpu", name="card", uuid=uuid) for uuid in ("A", "B", "D")]
-    run: Any = SimpleNamespace(accelerators=here, gate=SimpleNamespace(cards_of=lambda _case_id: recorded))
-    assert measuring_ahead.home_of(run, "case") == wanted
+    assert measuring_ahead.home_of(recorded, ("A", "B", "D"), {"A": 2.0, "B": 1.0}) == wanted
 
 
 def test_a_case_recorded_on_a_card_that_is_not_here_goes_anywhere_and_leaves_none_idle() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from trtgate import Case, Model, Settings, judging
+from trtgate import Case, Model, Settings, evidence, judging
 from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord, StoredSession
-from trtgate.records import Capture, CaseMeasurement, Launch, Loaded, Turn
+from trtgate.baselines import CaseRecord, State, StoredSession
+from trtgate.records import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.report import sentences
 from trtgate.verdict import Judgement, Verdict
 
@@ -71,6 +74,37 @@ def test_of_eight_other_cards_it_is_known_how_far_they_lie_apart() -> None:
         assert found.verdict is Verdict.REGRESSED
         assert found.baseline == pytest.approx(100.07)
         assert found.evidence == "stored sessions of 8 other cards"
+
+
+def test_other_cards_say_how_far_sessions_of_one_card_lie_apart() -> None:
+    one = ("HERE", 100.0)
+    assert judged(102.0, one).verdict is Verdict.REGRESSED
+    apart = [("THERE", 100.0), ("THERE", 103.0), ("ELSEWHERE", 90.0), ("ELSEWHERE", 92.5)]
+    assert judged(102.0, *apart, one).verdict is Verdict.UNDERPOWERED
+    alike = [(f"CARD-{number // 2}", 90.0 + number // 2) for number in range(20)]
+    assert judged(102.0, *alike, one).verdict is Verdict.REGRESSED
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [({"sm_clock_mhz": 1755.0}, "1755 MHz"), ({"canary_us": {"sm_clock": 600.0}}, "sm_clock")]
+)
+def test_the_state_is_held_against_what_the_latency_is_held_against(state: dict[str, Any], words: str) -> None:
+    usual = State(sm_clock_mhz=1980.0, canary_us={"sm_clock": 500.0})
+    odd = msgspec.structs.replace(usual, **state)
+
+    def record(here: State | None) -> CaseRecord:
+        both = stored(("THERE", 100.0), ("HERE", 100.0))
+        there, mine = both.sessions
+        sessions = [msgspec.structs.replace(there, state=odd), msgspec.structs.replace(mine, state=here or usual)]
+        return msgspec.structs.replace(both, sessions=sessions if here else sessions[:1])
+
+    now = measured(100.0)
+    for turn in now.turns:
+        turn.canary_us = dict(usual.canary_us)
+        turn.states = [GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=0)]
+    assert evidence.incomparable(now, record(usual)) == ""
+    assert words in evidence.incomparable(now, record(odd))
+    assert words in evidence.incomparable(now, record(None))
 
 
 def test_what_to_do_about_too_little_evidence_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .verdict import Judgement, Verdict, launch_mean
 
 SCHEMA = 1
 KEPT_SESSIONS = 20
+"""Beyond so many, the oldest of the card that has most of them goes."""
 OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
 """Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 FILE_NAME = "latency.json"
@@ -61,6 +63,14 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was said of each metric, and why; of a saved run."""
     base: str = ""
     """What it was measured beside (`trtgate ab`): such a record is no session of its own, and never a baseline."""
+
+    def of_card(self, uuid: str) -> list[StoredSession]:
+        """Return the sessions that a card is held against: its own, or, where it has none, all."""
+        return [session for session in self.sessions if session.uuid == uuid] or self.sessions
+
+    def knows(self, uuid: str) -> bool:
+        """Whether a card has sessions of its own."""
+        return any(session.uuid == uuid for session in self.sessions)
 
 
 class _ExtraInfo(msgspec.Struct):
@@ -170,6 +180,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
     restarted: bool
     """The older sessions were of other code or of another machine state, and are dropped."""
+    first_of_card: bool
+    """There were sessions, and none of this card: from now on it is held against this one."""
 
 
 def describe(change: Update) -> str:
@@ -178,14 +190,15 @@ def describe(change: Update) -> str:
     if change.before_us is None:
         return f"{change.case_id}: {after} (new)"
     moved = f"{change.before_us:,.5g} → {after} ({change.after_us / change.before_us - 1:+.2%})"
-    return f"{change.case_id}: {moved}" + (", older sessions dropped" if change.restarted else "")
+    more = ", the first of this card" * change.first_of_card + ", older sessions dropped" * change.restarted
+    return f"{change.case_id}: {moved}{more}"
 
 
 def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
-    Sessions accumulate, the oldest beyond KEPT_SESSIONS go; a case whose verdict says that this is other code or
-    another machine state (OTHER) starts anew.
+    Sessions accumulate, up to KEPT_SESSIONS; a case whose verdict says that this is other code or another machine state
+    (OTHER) starts anew, unless only other cards say so, which may just differ.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.accelerator.key)
@@ -225,9 +238,11 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
             f"{run.path}: {case_id} was measured beside the base {record.base}, one launch: it is no session that a "
             "baseline could hold; record one with --trtgate-update-baselines"
         )
-    restart = old is not None and record.verdict in OTHER
+    uuid = record.sessions[-1].uuid
+    known = old is not None and old.knows(uuid)
+    restart = known and record.verdict in OTHER
     kept = [] if old is None or restart else old.sessions
-    sessions = [*kept, *record.sessions][-KEPT_SESSIONS:]
+    sessions = _without_the_oldest([*kept, *record.sessions])
     entry = msgspec.to_builtins(run.entry(case_id))
     entry["extra_info"] = {
         **entry["extra_info"],
@@ -235,17 +250,31 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
     }
     return entry, Update(
         case_id=case_id,
-        before_us=None if old is None else typical_us(old),
-        after_us=typical_us(record),
+        before_us=None if old is None else typical_us(old, uuid),
+        after_us=typical_us(record, uuid),
         sessions=len(sessions),
         restarted=restart,
+        first_of_card=old is not None and not known,
     )
 
 
-def typical_us(record: CaseRecord) -> float:
-    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host)."""
-    metric = next(iter(record.sessions[-1].metrics))
-    means = [session.log_launch_means(metric) for session in record.sessions]
+def _without_the_oldest(sessions: list[StoredSession]) -> list[StoredSession]:
+    kept = list(sessions)
+    while len(kept) > KEPT_SESSIONS:
+        counts = Counter(session.uuid for session in kept)
+        most = max(counts.values())
+        kept.remove(next(session for session in kept if counts[session.uuid] == most))
+    return kept
+
+
+def typical_us(record: CaseRecord, uuid: str | None = None) -> float:
+    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host).
+
+    With `uuid` over those that this card is held against.
+    """
+    sessions = record.sessions if uuid is None else record.of_card(uuid)
+    metric = next(iter(sessions[-1].metrics))
+    means = [session.log_launch_means(metric) for session in sessions]
     return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))
 
 

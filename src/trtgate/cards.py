@@ -1,7 +1,7 @@
 """Measures cases on several cards at once, one process at a time on each: a thread a card, queues of cases before them.
 
 What a stored latency is worth depends on the card that it was recorded on (another of the same key differs by up to
-2 %), so a case that has sessions of some cards here, and not of all, is measured on one of them. The others go to
+2.5 %), so a case that has sessions of some cards here, and not of all, is measured on one of them. The others go to
 whichever card is free, those that took longest first (longest processing time first, Graham 1969: within a third of the
 optimum).
 """

@@ -87,7 +87,7 @@ def state_of(measurement: CaseMeasurement) -> State:
 
 def another_state(measurement: CaseMeasurement, record: CaseRecord) -> str:
     """Return why the machine's state differs from the baseline's; empty when it does not."""
-    now, before = state_of(measurement), [session.state for session in record.sessions]
+    now, before = state_of(measurement), [session.state for session in record.of_card(measurement.uuid)]
     canaries = {
         name: statistics.median(state.canary_us[name] for state in before if name in state.canary_us)
         for name in {name for state in before for name in state.canary_us}
@@ -105,7 +105,7 @@ def incomparable(measurement: CaseMeasurement, record: CaseRecord) -> str:
     state = another_state(measurement, record)
     if state:
         return f"this machine is in another state than when its baseline was recorded: {state}"
-    clocks = {session.clock for session in record.sessions}
+    clocks = {session.clock for session in record.of_card(measurement.uuid)}
     if clocks != {measurement.clock}:
         return f"timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
     return ""

@@ -296,7 +296,7 @@ class Gate:
         record = self._record(case.id)
         if record is None:
             return None
-        recorded = record.sessions[-1].recorded
+        recorded = record.of_card(self.accelerator.uuid)[-1].recorded
         found, reason = kept_artifacts.find(self.folder.path, case.id, recorded, self.accelerator)
         if found is None:
             self.lines.append(f"{case.id}: not measured beside the baseline's compiled module: {reason}")

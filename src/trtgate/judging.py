@@ -44,8 +44,9 @@ def against_stored(
 ) -> list[Judgement]:
     """Judge every metric that both have; `regressed` is a suspicion.
 
-    By this very card's sessions alone, if there are any. How far another card of the key lies off no number of one
-    card's sessions can tell, so on a card that has none each other card counts once.
+    By this very card's sessions, if there are any; other cards then say no more than how far sessions lie apart. How
+    far another card of the key lies off no number of one card's sessions can tell, so on a card that has none each
+    other card counts once.
     """
     judged = []
     for metric in measurement.metrics:
@@ -56,7 +57,8 @@ def against_stored(
                 of_cards.setdefault(session.uuid, []).append(means)
         if not of_cards:
             continue
-        own = of_cards.get(accelerator.uuid)
+        cards = len(of_cards)
+        own = of_cards.pop(accelerator.uuid, None)
         kind = "cpu" if accelerator.kind == "cpu" else metric
         judged.append(
             verdict.judge_stored(
@@ -66,7 +68,8 @@ def against_stored(
                 verdict.PRIORS[kind, own is not None],
                 limit=limit_of(metric),
                 tests=tests,
-                evidence=_evidence(len(own) if own else 0, len(of_cards)),
+                others=list(of_cards.values()) if own else [],
+                evidence=_evidence(len(own) if own else 0, cards),
             )
         )
     return judged + counted(case, evidence.figures(measurement), record.figures, limit_of, tests)

@@ -58,7 +58,7 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     tensorrt
         Ids of cases that need torch_tensorrt: who begins with one of them imports it at once.
     imported
-        Called once, by whoever takes the results, when all builders have imported what their first cases need.
+        Called at most once, by whoever takes the results, when all builders have imported what their first cases need.
 
     """
 

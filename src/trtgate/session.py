@@ -67,19 +67,19 @@ class Session:
         self.close()
 
     def _start_worker(self, number: int) -> WorkerHandle:
+        self._folder.mkdir(parents=True, exist_ok=True)
         hello = self._side.hello(self._accelerator, tensorrt=self._tensorrt)
         return WorkerHandle(number, self._side, hello, self._folder / f"worker-{number}.log")
 
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         for crew in self._crews:
             crew.start()
 
     def renew(self) -> None:
-        """Replace all workers: what is measured next comes from fresh launches."""
+        """Replace the workers: what is measured next, alone, comes from fresh launches."""
         self.close()
-        self.start()
+        self._crews[0].start()
 
     def close(self) -> None:
         """End all workers."""
@@ -133,9 +133,6 @@ class Session:
         return launches
 
     def _measured(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]) -> list[Launch]:
-        self.start()
-        for crew in self._crews:
-            crew.greet(step)
         holding = [crew for crew in self._crews if crew.holds == case_id]
         crew = holding[0] if holding else self._load(case_id, artifact, step, after)
         with device_turn(self._accelerator.lock_name, self._timeout_s, step):
@@ -144,6 +141,10 @@ class Session:
     def _load(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]) -> Crew:
         """Let the first crew load the case, and the others what comes after, as far as that is known."""
         loading = list(zip(self._crews, [Next(case_id, artifact), *after], strict=False))
+        for crew, _ in loading:
+            crew.start()
+        for crew in self._crews:
+            crew.greet(step)  # nobody imports while something is timed
         with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
             step("loading in workers" if artifact else "building in workers")
             for crew, case in loading:

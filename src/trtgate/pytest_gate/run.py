@@ -71,7 +71,7 @@ class GateRun:
         self.failed: set[str] = set()
         self.latency_cases: set[str] = set()
         self.latency_tests: list[tuple[pytest.Item, str | None]] = []
-        """Them and their cases in order, where the next one's case is loaded ahead."""
+        """Them and their cases in order, where the next ones' cases are loaded ahead."""
         self.skip_reasons: dict[str, str] = {}
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""

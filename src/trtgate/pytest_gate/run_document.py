@@ -173,7 +173,8 @@ class RunDocument:
             found.base_figures = evidence.figures(result.base)
         elif stored is not None:
             found.base_figures = stored.figures
-            found.base_captures_us = [us for one in stored.sessions for us in one.metrics.get(primary, [])]
+            sessions = stored.of_card(result.measurement.uuid)
+            found.base_captures_us = [us for one in sessions for us in one.metrics.get(primary, [])]
 
 
 def _coverage(case_id: str, seen: Seen) -> document.Coverage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -101,22 +102,26 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_stored(
-    now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int
-) -> Comparison:
+    now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int,
+    others: Sequence[np.ndarray] = (),
+) -> Comparison:  # fmt: skip
     """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
 
     The limit is ȳ + t·s·√(1 + 1/S) (Hahn and Meeker, Statistical Intervals, ch. 4.8: prediction interval for one future
     observation of a normal distribution), at FAMILY_ALPHA / `tests` (Bonferroni), and never tighter than `limit`. s is
-    the standard deviation of the S means; below ENOUGH_SESSIONS the larger of that and the prior, with the prior's
-    degrees of freedom; never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean.
+    the standard deviation of the S means, pooled with that of each of `others` (..., S') around its own mean: session
+    means of other cards, which say how far sessions lie apart and not where this card's lie. With fewer degrees of
+    freedom than ENOUGH_SESSIONS of one card have, s is the larger of that and the prior, with the prior's degrees of
+    freedom; never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean.
     `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
     means.
     """
     stored = session_means.shape[-1]
-    observed = np.std(session_means, axis=-1, ddof=1) if stored > 1 else np.zeros_like(now)
-    sd = np.maximum(observed, within)
-    dof = stored - 1
-    if stored < ENOUGH_SESSIONS:
+    groups = [session_means, *others]
+    squares = sum(np.sum((means - np.mean(means, axis=-1, keepdims=True)) ** 2, axis=-1) for means in groups)
+    dof = sum(means.shape[-1] - 1 for means in groups)
+    sd = np.maximum(np.sqrt(squares / max(dof, 1)), within)
+    if dof < ENOUGH_SESSIONS - 1:
         sd, dof = np.maximum(sd, prior.sd), prior.dof
     error = sd * math.sqrt(1 + 1 / stored)
     change = now - np.mean(session_means, axis=-1)
@@ -139,17 +144,20 @@ def compare_stored(
 
 def judge_stored(
     metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int,
-    evidence: str = "",
+    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "",
 ) -> Judgement:  # fmt: skip
     """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
 
-    On a card that has none of the sessions each of `sessions` is another card's, all its launches together.
-    `evidence` says what they are, where that is not so many stored sessions.
+    `others` are those of other cards. On a card that has no session each of `sessions` is another card's, all its
+    launches together. `evidence` says what they are, where that is not so many stored sessions.
     Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
     """
     means = np.asarray([np.mean(session) for session in sessions])
-    within = within_session_sd([*sessions, now], len(now))
-    found = compare_stored(np.asarray(np.mean(now)), means, within, prior, limit=limit, tests=tests)
+    within = within_session_sd([*sessions, now, *chain.from_iterable(others)], len(now))
+    other_means = [np.asarray([np.mean(session) for session in card]) for card in others]
+    found = compare_stored(
+        np.asarray(np.mean(now)), means, within, prior, limit=limit, tests=tests, others=other_means
+    )  # fmt: skip
     if found.regressed:
         verdict = Verdict.REGRESSED
     elif found.improved:
