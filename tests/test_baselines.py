@@ -115,6 +115,15 @@ def test_what_only_other_cards_call_other_code_is_added(tmp_path: Path, verdict:
     assert baselines.describe(change) == "a: 95 → 96 µs, 3 sessions (+1.05%)"
 
 
+def test_a_card_in_another_state_starts_anew_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    for uuid in ("THERE", CARD.uuid):
+        baselines.update(folder, run_of(tmp_path, record("a", 100.0, uuid=uuid)), ["a"])
+    (change,) = baselines.update(folder, run_of(tmp_path, record("a", 110.0, "incomparable")), ["a"])
+    assert (change.restarted, change.sessions) == (True, 2)
+    assert [one.uuid for one in baselines.read(stored(folder)).cases["a"].sessions] == ["THERE", CARD.uuid]
+
+
 def test_a_card_that_records_often_drives_no_other_out(tmp_path: Path) -> None:
     folder = tmp_path / "baselines"
     baselines.update(folder, run_of(tmp_path, record("a", 50.0, uuid="THERE")), ["a"])

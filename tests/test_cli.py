@@ -312,14 +312,14 @@ def test_show_lists_the_cases_of_all_keys(shell: Shell) -> None:
     assert lines == [
         "baselines/nvidia-other-80gib/latency.json",
         "NVIDIA Other (nvidia-other-80gib): torch 2.14.0",
-        "case              latency  sessions     recorded last       clock",
-        "a-dynamo-fp16-b1    90 µs         1  2026-01-01 00:00  cuda_graph",
+        "case              latency  sessions  cards     recorded last       clock",
+        "a-dynamo-fp16-b1    90 µs         1      1  2026-01-01 00:00  cuda_graph",
         "",
         "baselines/nvidia-test-80gib/latency.json",
         "NVIDIA Test (nvidia-test-80gib): torch 2.14.0",
-        "case              latency  sessions     recorded last       clock",
-        "a-dynamo-fp16-b1   100 µs         1  2026-01-01 00:00  cuda_graph",
-        "b-eager-fp32       2.5 ms         1  2026-02-02 12:30  cuda_graph",
+        "case              latency  sessions  cards     recorded last       clock",
+        "a-dynamo-fp16-b1   100 µs         1      1  2026-01-01 00:00  cuda_graph",
+        "b-eager-fp32       2.5 ms         1      1  2026-02-02 12:30  cuda_graph",
     ]
 
 

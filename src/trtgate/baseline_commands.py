@@ -92,12 +92,12 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def shown(run: Run) -> list[str]:
     """Return a file as lines: where it is from, and a table of its cases."""
-    rows = [("case", "latency", "sessions", "recorded last", "clock")]
+    rows = [("case", "latency", "sessions", "cards", "recorded last", "clock")]
     for case_id, record in sorted(run.cases.items()):
         last = max(session.recorded for session in record.sessions)
-        rows.append(
-            (case_id, duration(baselines.typical_us(record)), str(len(record.sessions)), _when(last), _clocks(record))
-        )
+        sessions, cards = len(record.sessions), len({session.uuid for session in record.sessions})
+        latency = duration(baselines.typical_us(record))
+        rows.append((case_id, latency, str(sessions), str(cards), _when(last), _clocks(record)))
     return [str(run.path), terminal.describe(run.accelerator), *aligned(rows)]
 
 

@@ -197,8 +197,8 @@ def describe(change: Update) -> str:
 def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
-    Sessions accumulate, up to KEPT_SESSIONS; a case whose verdict says that this is other code or another machine state
-    (OTHER) starts anew, unless only other cards say so, which may just differ.
+    Sessions accumulate, up to KEPT_SESSIONS. A case whose verdict says that this is other code starts anew, and one
+    whose card is in another state with that card (OTHER), unless only other cards say so, which may just differ.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.accelerator.key)
@@ -241,7 +241,9 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
     uuid = record.sessions[-1].uuid
     known = old is not None and old.knows(uuid)
     restart = known and record.verdict in OTHER
-    kept = [] if old is None or restart else old.sessions
+    kept = [] if old is None else old.sessions
+    if restart:  # other code is other code on all cards, another state only this card's
+        kept = [one for one in kept if one.uuid != uuid] if record.verdict == Verdict.INCOMPARABLE else []
     sessions = _without_the_oldest([*kept, *record.sessions])
     entry = msgspec.to_builtins(run.entry(case_id))
     entry["extra_info"] = {
