@@ -134,14 +134,22 @@ def stored(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.ra
     noise = scenario.noise
     sessions = [session(noise, 0.0, cases, RECORDED_LAUNCHES, rng) for _ in range(STORED[-1])]
     now = session(noise, effect, cases, GATED_LAUNCHES, rng)
-    results = []
-    for count in STORED:
-        regressed = _beyond(scenario, now, sessions[:count], tests)
-        suspects = np.flatnonzero(regressed)
-        again = session(noise, effect, len(suspects), GATED_LAUNCHES, rng)
-        regressed[suspects] = _beyond(scenario, again, [s[suspects] for s in sessions[:count]], tests)
-        results.append(regressed)
-    return results
+
+    def again(suspects: np.ndarray) -> np.ndarray:
+        return session(noise, effect, len(suspects), GATED_LAUNCHES, rng)
+
+    return [_beyond_twice(scenario, now, sessions[:count], tests, again) for count in STORED]
+
+
+def _beyond_twice(
+    scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int,
+    again: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:  # fmt: skip
+    """Return what is beyond the limit and still is when measured `again`, which it does for suspects by index."""
+    regressed = _beyond(scenario, now, sessions, tests)
+    suspects = np.flatnonzero(regressed)
+    regressed[suspects] = _beyond(scenario, again(suspects), [some[suspects] for some in sessions], tests)
+    return regressed
 
 
 def _beyond(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int) -> np.ndarray:
@@ -168,17 +176,11 @@ def on_another_card(cards: int, sessions: int) -> Judge:
         stored = [[on(card, RECORDED_LAUNCHES) for _ in range(sessions)] for card in there]
         here = rng.normal(0.0, BETWEEN_CARDS, (cases, 1))
         now = on(here, GATED_LAUNCHES, effect)
-        results = []
-        for baseline in (
-            [one for card in stored for one in card],
-            [np.concatenate(card, axis=-1) for card in stored],
-        ):
-            regressed = _beyond(scenario, now, baseline, tests)
-            suspects = np.flatnonzero(regressed)
-            again = on(here[suspects], GATED_LAUNCHES, effect)
-            regressed[suspects] = _beyond(scenario, again, [some[suspects] for some in baseline], tests)
-            results.append(regressed)
-        return results
+        baselines = [one for card in stored for one in card], [np.concatenate(card, axis=-1) for card in stored]
+        return [
+            _beyond_twice(scenario, now, baseline, tests, lambda some: on(here[some], GATED_LAUNCHES, effect))
+            for baseline in baselines
+        ]
 
     return judge
 

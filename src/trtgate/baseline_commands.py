@@ -95,9 +95,8 @@ def shown(run: Run) -> list[str]:
     rows = [("case", "latency", "sessions", "cards", "recorded last", "clock")]
     for case_id, record in sorted(run.cases.items()):
         last = max(session.recorded for session in record.sessions)
-        sessions, cards = len(record.sessions), len({session.uuid for session in record.sessions})
-        latency = duration(baselines.typical_us(record))
-        rows.append((case_id, latency, str(sessions), str(cards), _when(last), _clocks(record)))
+        counts = str(len(record.sessions)), str(len(record.cards))
+        rows.append((case_id, duration(baselines.typical_us(record)), *counts, _when(last), _clocks(record)))
     return [str(run.path), terminal.describe(run.accelerator), *aligned(rows)]
 
 

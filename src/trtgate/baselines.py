@@ -68,9 +68,10 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Return the sessions that a card is held against: its own, or, where it has none, all."""
         return [session for session in self.sessions if session.uuid == uuid] or self.sessions
 
-    def knows(self, uuid: str) -> bool:
-        """Whether a card has sessions of its own."""
-        return any(session.uuid == uuid for session in self.sessions)
+    @property
+    def cards(self) -> list[str]:
+        """The cards that have sessions, those with most of them first."""
+        return [uuid for uuid, _ in Counter(session.uuid for session in self.sessions).most_common()]
 
 
 class _ExtraInfo(msgspec.Struct):
@@ -239,7 +240,7 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
             "baseline could hold; record one with --trtgate-update-baselines"
         )
     uuid = record.sessions[-1].uuid
-    known = old is not None and old.knows(uuid)
+    known = old is not None and uuid in old.cards
     restart = known and record.verdict in OTHER
     kept = [] if old is None else old.sessions
     if restart:  # other code is other code on all cards, another state only this card's

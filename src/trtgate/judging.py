@@ -57,8 +57,8 @@ def against_stored(
                 of_cards.setdefault(session.uuid, []).append(means)
         if not of_cards:
             continue
-        cards = len(of_cards)
         own = of_cards.pop(accelerator.uuid, None)
+        others = f"stored sessions of {len(of_cards)} {verdict.OTHER_CARD}{'s' * (len(of_cards) > 1)}"
         kind = "cpu" if accelerator.kind == "cpu" else metric
         judged.append(
             verdict.judge_stored(
@@ -69,17 +69,10 @@ def against_stored(
                 limit=limit_of(metric),
                 tests=tests,
                 others=list(of_cards.values()) if own else [],
-                evidence=_evidence(len(own) if own else 0, cards),
+                evidence="" if own else others,
             )
         )
     return judged + counted(case, evidence.figures(measurement), record.figures, limit_of, tests)
-
-
-def _evidence(own: int, cards: int) -> str:
-    """Return what is compared with: so many sessions of this card, of so many cards."""
-    if not own:
-        return f"stored sessions of {cards} {verdict.OTHER_CARD}{'s' * (cards > 1)}"
-    return f"{own} stored session{'s' * (own > 1)}{' of this card' * (cards > 1)}"
 
 
 def counted(

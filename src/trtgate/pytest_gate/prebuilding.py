@@ -48,7 +48,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         logs=run.gate.folder.logs,
         timeout_s=run.options.timeout_s,
         tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
-        imported=_nothing if at_once else start_workers,
+        imported=(lambda: None) if at_once else start_workers,
     )
     start = time.monotonic()
     ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "build_s"))
@@ -64,10 +64,6 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         "them from the cache"
     )
     _tell(run)
-
-
-def _nothing() -> None:
-    """Do nothing: the workers have started."""
 
 
 def _tell(run: GateRun) -> None:

@@ -178,7 +178,8 @@ def judge_stored(
         limit=limit,
         threshold=math.expm1(float(found.threshold)),
         detectable=math.expm1(float(found.detectable)),
-        evidence=evidence or f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}",
+        evidence=evidence
+        or f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}{' of this card' * bool(others)}",
         p=float(found.p),
     )
 
