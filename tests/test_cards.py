@@ -26,6 +26,19 @@ CARDS = [Accelerator(kind="cpu", name="card", uuid=f"CARD-{number}") for number 
 accelerator.detect_all = lambda wanted: CARDS if wanted == "all" else [CARDS[int(n)] for n in wanted.split(",")]
 """
 """A conftest that gives a machine without a GPU two cards: their workers time on the CPU, under a lock for each."""
+SAYS_WHEN_IT_WAITS = """
+from pathlib import Path
+from trtgate.cards import Cards
+
+result = Cards.result
+
+def waits(*given):
+    Path("waits").touch()
+    return result(*given)
+
+Cards.result = waits
+"""
+"""`python -m` ends by SIGINT itself, whoever handled it, if that came within exec, as where a dataclass is made."""
 
 
 class FakeGate:
@@ -196,9 +209,9 @@ def test_a_slow_case_fails_as_on_one_card_and_a_crash_is_its_own(folder: Any) ->
 def test_ctrl_c_ends_the_workers_of_all_cards(folder: Any) -> None:
     hang = "(open({name!r}, 'w').close(), time.sleep(600)) if measuring() else None"
     folder.suite(**{name: hang.format(name=name) for name in ("alpha", "beta")})
-    (folder.path / "conftest.py").write_text(TWO_CARDS)
+    (folder.path / "conftest.py").write_text(TWO_CARDS + SAYS_WHEN_IT_WAITS)
     run = folder.start("--trtgate-gpus=all", "--trtgate-launches=1", "-m", "trtgate_latency")
-    folder.wait_until(lambda: all((folder.path / name).exists() for name in ("alpha", "beta")))  # both at once
+    folder.wait_until(lambda: all((folder.path / name).exists() for name in ("alpha", "beta", "waits")))  # at once
     workers = folder.workers_of(run)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
