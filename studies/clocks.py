@@ -110,6 +110,7 @@ def launch(case_id: str, folder: str, *, alone: bool) -> None:
         }
         if not alone:
             figures |= {**same_graph(call, worker), "aa": against_itself(call, worker), **others(call)}
+            figures |= within_captures(call, worker)
     figures["versions"] = {"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
     print(json.dumps(figures), flush=True)
     os._exit(0)  # nvbench and TensorRT may not agree on who frees the context first
@@ -136,6 +137,25 @@ def same_graph(call: Any, worker: Any) -> dict[str, float]:
     after = [clock.block(100, _nothing) for _ in range(10)]
     clock.close()
     return {"same_graph_trtgate": statistics.median(before + after), **found}
+
+
+def within_captures(call: Any, worker: Any) -> dict[str, float]:
+    """Return how the blocks of one capture differ, in logs: their spread, and the first against those that follow."""
+    from trtgate.timing import loop
+    from trtgate.timing.cuda_graph import CudaGraphClock
+
+    clock = CudaGraphClock(call, worker._spin, random.Random(), call.place_inputs)
+    clock.arm()
+    calls, _ = loop.warm_up(clock, loop.ON_GPU)
+    captures = []
+    for _ in range(loop.ON_GPU.captures * loop.ON_GPU.turns):
+        clock.arm()
+        clock.block(calls, _nothing)
+        captures.append([math.log(clock.block(calls, _nothing)) for _ in range(4)])
+    clock.close()
+    variance = statistics.mean(statistics.variance(blocks) for blocks in captures)
+    first = [blocks[0] - statistics.mean(blocks[1:]) for blocks in captures]
+    return {"block_sd": math.sqrt(variance), "first_block": statistics.mean(first)}
 
 
 def nvbench(replay: Any) -> float:
@@ -240,6 +260,11 @@ def report(results: list[dict[str, Any]]) -> None:
     print(f"sd between captures of a launch: {statistics.mean(r['capture_sd'] for r in results):.3%}")
     if "aa" not in results[0]:
         return
+    first = [r["first_block"] for r in results]
+    print(
+        f"sd between blocks of a capture: {statistics.mean(r['block_sd'] for r in results):.3%}; the first one against "
+        f"those that follow: {statistics.mean(first):+.4%} (largest {max(first, key=abs):+.4%})"
+    )
     ratios = [r["same_graph_trtgate"] / r["same_graph_nvbench"] - 1 for r in results]
     print(
         f"trtgate / nvbench - 1 on the same graph: {statistics.mean(ratios):+.3%} (largest {max(ratios, key=abs):+.3%})"

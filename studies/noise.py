@@ -14,8 +14,8 @@ from scipy import stats
 
 from trtgate.verdict.stored import TRIMMED
 
-CAPTURES, BLOCKS = 24, 2
-"""What a launch of a session measures: so many captures, so many blocks of each."""
+CAPTURES = 24
+"""What a launch of a session measures: so many captures, one block of each."""
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,12 @@ class Pairs:
 def session(noise: Noise, effect: float, cases: int, launches: int, rng: np.random.Generator) -> np.ndarray:
     """Return `verdict.log_launch_means` of one session, (cases, launches).
 
-    Log of the median of two blocks, trimmed mean over captures, as `verdict.launch_mean`: drawn for all cases at once.
+    Log of the block of each capture, trimmed mean over captures, as `verdict.launch_mean`: drawn for all cases at once.
     """
-    shape = (cases, launches, CAPTURES)
-    if noise.student:
-        blocks = noise.draw(noise.block, (*shape, BLOCKS), rng)
-        captures = noise.draw(noise.capture, shape, rng) + np.mean(blocks, axis=-1)  # the median of two
-    else:
-        captures = noise.draw(math.hypot(noise.capture, noise.block / math.sqrt(BLOCKS)), shape, rng)
-    if noise.drift:
-        # A launch measures in one turn: 48 blocks after its warm-up, two to a capture.
-        steps = noise.draw(noise.drift, (*shape, BLOCKS), rng)
-        steps += noise.draw(noise.drift, (cases, launches), rng)[..., None, None]
-        walked = np.cumsum(steps.reshape(cases, launches, CAPTURES * BLOCKS), axis=-1).reshape(steps.shape)
-        captures += np.mean(walked, axis=-1)
+    captures = noise.captured_blocks((cases, launches, CAPTURES), rng)
+    if noise.drift:  # a launch measures in one turn: block after block after its warm-up
+        slopes = noise.draw(noise.drift, (cases, launches, 1), rng)
+        captures += np.cumsum(slopes + noise.draw(noise.drift, captures.shape, rng), axis=-1)
     offsets = noise.launches((cases, launches), rng) + noise.draw(noise.session, (cases, 1), rng)
     return np.asarray(stats.trim_mean(captures, TRIMMED, axis=-1)) + offsets + math.log1p(effect)
 

@@ -22,7 +22,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     discard: int = 0
     """Captures before these that are replayed and thrown away: after another process had the GPU, the first one may
     lie in a faster place than all that follow (docs/decisions.md)."""
-    blocks: int = 2
+    blocks: int = 1
+    """Of each capture: how one lies in memory moves it five times as far as its blocks differ (docs/decisions.md)."""
     block_s: float = 0.010
     max_calls: int = 100
     warm: bool = True
