@@ -249,7 +249,7 @@ def report(results: list[dict[str, Any]]) -> None:
         "trtgate", "same_graph_trtgate", "same_graph_nvbench", "triton do_bench_cudagraph",
         "triton do_bench", "torch.utils.benchmark", "pytest-benchmark's way",
     ]  # fmt: skip
-    for name in [name for name in names if name in results[0]]:
+    for name in [name for name in names if not math.isnan(results[0].get(name, math.nan))]:
         values = [r[name] for r in results]
         sd = statistics.stdev(math.log(v) for v in values) if len(values) > 1 else math.nan
         print(f"{name:30}{statistics.median(values):11.2f}{min(values):10.2f}{max(values):10.2f}{sd:21.3%}")
@@ -266,9 +266,9 @@ def report(results: list[dict[str, Any]]) -> None:
         f"those that follow: {statistics.mean(first):+.4%} (largest {max(first, key=abs):+.4%})"
     )
     ratios = [r["same_graph_trtgate"] / r["same_graph_nvbench"] - 1 for r in results]
-    print(
-        f"trtgate / nvbench - 1 on the same graph: {statistics.mean(ratios):+.3%} (largest {max(ratios, key=abs):+.3%})"
-    )
+    if not math.isnan(ratios[0]):
+        at_most = max(ratios, key=abs)
+        print(f"trtgate / nvbench - 1 on the same graph: {statistics.mean(ratios):+.3%} (largest {at_most:+.3%})")
     d = [r["aa"] for r in results[:5]]
     print(
         f"a module against itself, {len(d)} launches: d = {statistics.mean(d):+.4%}, each: "

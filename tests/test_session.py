@@ -182,6 +182,18 @@ def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Sessi
     assert len(ahead.pids()) == 2
 
 
+def test_fresh_launches_leave_what_was_loaded_ahead(ahead: Session, tmp_path: Path) -> None:
+    nothing = lambda _step: None  # noqa: E731
+    ahead.measure("first-eager-fp32", None, nothing, [Next("second-eager-fp32", None)])
+    used, waiting = ahead.pids()
+    ahead.renew()
+    assert ahead.measure("first-eager-fp32", None, nothing).blocks_us()
+    assert used not in ahead.pids()
+    assert waiting in ahead.pids()
+    assert ahead.measure("second-eager-fp32", None, nothing).blocks_us()
+    assert sorted((tmp_path / "loaded").read_text().split()) == ["first", "first", "second"]
+
+
 def test_as_many_cases_as_are_told_are_loaded_at_once(
     source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

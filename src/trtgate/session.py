@@ -77,8 +77,8 @@ class Session:
             crew.start()
 
     def renew(self) -> None:
-        """Replace the workers: what is measured next, alone, comes from fresh launches."""
-        self.close()
+        """Replace workers: what is measured next comes from fresh launches; what others have loaded stays."""
+        self._crews[0].close()
         self._crews[0].start()
 
     def close(self) -> None:
