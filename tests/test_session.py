@@ -18,7 +18,7 @@ from trtgate.timing import loop
 from trtgate.worker_handle import environment_of
 
 SUITE = """
-import os, time
+import gc, os, time
 import torch
 import trtgate
 
@@ -44,6 +44,11 @@ def loading(name):
         open(os.environ["TRTGATE_LOADED"], "a").write(name + "\\n")
     return Odd(lambda: None).eval(), torch.zeros(4)
 
+def collected():
+    if IN_WORKER and (not gc.get_freeze_count() or gc.get_freeze_count() < len(gc.get_objects())):
+        raise MemoryError("every collection looks at all objects of the libraries")
+    return loading("collected")
+
 def alone():
     if IN_WORKER and os.path.exists(os.environ["TRTGATE_LOADED"] + ".beside"):
         raise MemoryError("no room beside another")
@@ -52,6 +57,7 @@ def alone():
 MODELS = [
     *(trtgate.Model(name, lambda name=name: loading(name), trtgate.grid(["eager"])) for name in ("first", "second")),
     trtgate.Model("alone", alone, trtgate.grid(["eager"])),
+    trtgate.Model("collected", collected, trtgate.grid(["eager"])),
     one("fine", lambda: None),
     one("crashes", lambda: os._exit(7)),
     one("aborts", os.abort),
@@ -146,6 +152,10 @@ def test_threads_sleep_while_they_wait_but_for_what_is_timed_on_a_cpu(source: Su
     assert policy(gpu) == policy(CPU, only_builds=True) == "passive"
     assert policy(CPU) is None
     assert policy(gpu, OMP_WAIT_POLICY="active") == "active"
+
+
+def test_collecting_garbage_passes_over_the_libraries(ahead: Session) -> None:
+    assert ahead.measure("collected-eager-fp32", None, lambda _step: None).blocks_us()
 
 
 def test_fresh_launches_are_other_processes_and_closing_leaves_none(source: SuiteSource, tmp_path: Path) -> None:

@@ -234,6 +234,8 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         reply = _answer(worker, line)
         if isinstance(reply, Worker):
             worker, reply = reply, protocol.Greeting(reply.cases())
+            gc.collect()
+            gc.freeze()  # half a million objects of libraries: each collection would look at all of them, for 0.3 s
         replies.write(protocol.encode(reply))
         replies.flush()
         if isinstance(reply, protocol.Failed):
