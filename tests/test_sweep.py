@@ -48,13 +48,11 @@ def opened(folder: Path, header: Header, *, fresh: bool = False) -> Journal:
 
 def test_what_was_written_down_is_there_again(tmp_path: Path, header: Header) -> None:
     first = opened(tmp_path, header)
-    assert not first.earlier
     first.add(Built(case_id="a", build=BUILD))
     first.add(Timed(case_id="a", number=1, launch=launch(100.0)))
     first.add(Timed(case_id="a", number=0, launch=launch(101.0)))
     first.close()
     again = opened(tmp_path, header)
-    assert again.earlier == 2
     assert again.created
     assert again.built["a"].build == BUILD
     assert [one.turns[0].captures[0].blocks_us[0] for one in again.launches("a")] == [101.0, 100.0]
@@ -274,6 +272,9 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
     assert "building" not in again.stderr
     assert "6 measurements are of an earlier run" in again.stdout
     assert table_of(again.stdout) == table_of(done.stdout)
+
+    fewer = sweep(here, "net", "--vary", "batch=1,2", *SET)
+    assert "4 measurements are of an earlier run" in fewer.stdout
 
 
 def table_of(output: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trtgate.records import Capture, GpuState
+from trtgate.records import DEVICE, ENQUEUE, HOST, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.timing import gpu_state, loop
 from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.host import HostClock
@@ -91,6 +91,19 @@ def test_a_gpu_that_stays_hot_ends_the_measuring() -> None:
 @pytest.mark.parametrize("reason", [gpu_state.IDLE, gpu_state.APPLICATION_CLOCKS, gpu_state.SW_POWER_CAP])
 def test_routine_reasons_void_nothing(reason: int) -> None:
     assert gpu_state.void_reason(GpuState(sm_clock_mhz=1, temperature_c=1, power_w=1.0, throttle=reason)) == ""
+
+
+def test_host_latencies_and_percentiles_are_of_a_launchs_last_turn() -> None:
+    first, last = loop.ON_GPU.of_turn(0), loop.ON_GPU.of_turn(loop.ON_GPU.turns - 1)
+    assert (first.host_s, first.tail_calls) == (0, 0)
+    assert last == loop.ON_GPU
+    assert last.host_s > 0 < last.tail_calls
+    assert first.captures == last.captures
+    captures = [Capture(blocks_us=[100.0], replays=1)]
+    silent, timed = (Turn(clock="cuda_graph", captures=captures, host_us=us, enqueue_us=us) for us in ([], [300.0]))
+    measured = CaseMeasurement(case_id="a", launches=[Launch(loaded=Loaded(seconds=1.0), turns=[silent, timed])] * 2)
+    assert measured.samples(HOST) == measured.samples(ENQUEUE) == [[[300.0]], [[300.0]]]
+    assert measured.samples(DEVICE) == [[[100.0], [100.0]]] * 2
 
 
 @pytest.mark.parametrize(("latency_us", "calls"), [(1.0, 10), (100.0, 10), (500.0, 2), (1e7, 1)])

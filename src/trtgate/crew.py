@@ -73,7 +73,7 @@ class Crew:
             order = list(self.workers.values())
             rng.shuffle(order)
             for worker in order:
-                request = protocol.Measure(plan=plan, seed=rng.getrandbits(32))
+                request = protocol.Measure(plan=plan.of_turn(number), seed=rng.getrandbits(32))
                 reply = worker.ask(request, protocol.TurnReply, self._timeout_s, "measuring")
                 self._launches[worker.number].turns.append(reply.turn)
         self._unload()

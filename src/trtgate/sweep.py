@@ -74,6 +74,9 @@ class Sweep:
         self._workers: dict[int, WorkerHandle] = {}
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
         self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
+        known = self.journal.timed
+        self.earlier = sum((name, number) in known for name in self._outcomes for number in range(launches))
+        """How many of its launches were measured by an earlier run."""
 
     def close(self) -> None:
         """End all processes, and remove what goes with the run; what was measured stays."""
@@ -210,8 +213,8 @@ class Sweep:
     def _take(self, worker: WorkerHandle, launch: Launch) -> None:
         """Measure and unload. Raises LaunchError."""
         plan = loop.ON_GPU if self._accelerator.kind == "gpu" else loop.ON_CPU
-        for _ in range(plan.turns):
-            measure = protocol.Measure(plan=plan, seed=self._rng.getrandbits(32))
+        for number in range(plan.turns):
+            measure = protocol.Measure(plan=plan.of_turn(number), seed=self._rng.getrandbits(32))
             launch.turns.append(worker.ask(measure, protocol.TurnReply, self._timeout_s, "measuring").turn)
         unload = protocol.Unload(measure_memory=True)
         reply = worker.ask(unload, protocol.UnloadedReply, self._timeout_s, "unloading")

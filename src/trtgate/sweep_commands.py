@@ -81,7 +81,7 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     )  # fmt: skip
     interrupted = False
     try:
-        if sweep.journal.earlier:
+        if sweep.earlier:
             step(f"going on with {sweep.journal.path}")
         sweep.run(step)
     except KeyboardInterrupt:
@@ -94,7 +94,7 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     return sweep_table.Found(
         accelerator=device, flavour=torch_trt.flavour() or "", release=torch_trt.version(),
         launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
-        problems=problems, notes=sweep.notes, earlier=sweep.journal.earlier, begun=sweep.journal.created,
+        problems=problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
         interrupted=interrupted,
     )  # fmt: skip
 

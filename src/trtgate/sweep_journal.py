@@ -78,8 +78,6 @@ class Journal:
         if fresh:
             self.path.unlink(missing_ok=True)
         known = self._read()
-        self.earlier = len(self.timed)
-        """How many launches were measured by an earlier run."""
         if not known:
             self._append(msgspec.structs.replace(header, created=now()))
 

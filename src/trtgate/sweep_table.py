@@ -220,7 +220,7 @@ def _notes(found: Found) -> list[str]:
     notes += [begun] if found.earlier else []
     notes.append(
         f"{found.launches} launches a point, in random order; faster and slower: beyond noise at 1 % for all points "
-        "together; ±: the interval of the change; pareto: nothing is better in latency, build time and error"
+        "together; ±: of each change by itself; pareto: nothing is better in latency, build time and error"
     )
     if agreements:
         one = agreements[0]

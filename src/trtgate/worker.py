@@ -210,7 +210,7 @@ class Worker:
         calls = calls_of_tail(captures, plan)
         tail_us = clock.tail(calls) if calls else []
         clock.close()
-        host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s)
+        host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s) if plan.host_s else ([], [])
         return Turn(
             clock=clock.name, captures=captures, host_us=host_us, enqueue_us=enqueue_us, tail_us=tail_us,
             states=states, steady=steady, canary_us=canary, note=note,

@@ -31,6 +31,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: float = 0.2
     max_warmup_s: float = 3.0
     host_s: float = 0.1
+    """Of host latencies on a GPU; 0: none."""
     tail_calls: int = 100
     """Single inferences with an event around each, at most; `tail_s` worth of them."""
     tail_s: float = 0.1
@@ -38,6 +39,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     contention_voids: bool = True
     """On a CPU: whether a block whose threads had to wait for a CPU counts not. In quadruples all count: whoever else
     is at work meets both sides alike, and what is left of it widens the interval."""
+
+    def of_turn(self, number: int) -> Plan:
+        """Return what a turn measures, 0 the first: host latencies and percentiles are of the last turn alone."""
+        return self if number == self.turns - 1 else msgspec.structs.replace(self, host_s=0.0, tail_calls=0)
 
 
 ON_GPU = Plan()
