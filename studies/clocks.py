@@ -96,7 +96,8 @@ def launch(case_id: str, folder: str, *, alone: bool) -> None:
     if not alone:
         wait_for_turn()
     start = time.perf_counter()
-    turns = [worker.measure(protocol.Measure(plan=ON_GPU, seed=random.getrandbits(32))) for _ in range(2)]
+    plans = [ON_GPU.of_turn(number) for number in range(ON_GPU.turns)]
+    turns = [worker.measure(protocol.Measure(plan=plan, seed=random.getrandbits(32))) for plan in plans]
     seconds = time.perf_counter() - start
     captures = [math.log(statistics.median(c.blocks_us)) for turn in turns for c in turn.captures]
     call = worker._inference

@@ -97,9 +97,10 @@ def session(noise: Noise, effect: float, cases: int, launches: int, rng: np.rand
     Log of the block of each capture, trimmed mean over captures, as `verdict.launch_mean`: drawn for all cases at once.
     """
     captures = noise.captured_blocks((cases, launches, CAPTURES), rng)
-    if noise.drift:  # a launch measures in one turn: block after block after its warm-up
-        slopes = noise.draw(noise.drift, (cases, launches, 1), rng)
-        captures += np.cumsum(slopes + noise.draw(noise.drift, captures.shape, rng), axis=-1)
+    if noise.drift:  # as if in one turn, block after block; before each that counts one is thrown away
+        slopes = noise.draw(noise.drift, (cases, launches, 1, 1), rng)
+        steps = slopes + noise.draw(noise.drift, (*captures.shape, 2), rng)
+        captures += np.cumsum(np.sum(steps, axis=-1), axis=-1)
     offsets = noise.launches((cases, launches), rng) + noise.draw(noise.session, (cases, 1), rng)
     return np.asarray(stats.trim_mean(captures, TRIMMED, axis=-1)) + offsets + math.log1p(effect)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from trtgate.records import DEVICE, ENQUEUE, HOST, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
@@ -80,6 +81,13 @@ def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
     assert captures[0].void == ["hardware thermal slowdown"] * 2
     assert [len(capture.blocks_us) for capture in captures] == [4, 4, 4]
     assert hot not in seen
+
+
+def test_a_capture_of_one_block_is_tried_as_often_as_one_of_two() -> None:
+    plan = msgspec.structs.replace(FAST, captures=1, blocks=1)
+    reasons = iter(["", "hot", "hot", "hot"])
+    (capture,), _, _ = loop.measure(ScriptedClock([100.0]), plan, lambda: (None, next(reasons, "")))
+    assert (capture.blocks_us, capture.void) == ([100.0], ["hot"] * 3)
 
 
 def test_a_gpu_that_stays_hot_ends_the_measuring() -> None:

@@ -77,7 +77,7 @@ class Session:
             crew.start()
 
     def renew(self) -> None:
-        """Replace workers: what is measured next comes from fresh launches; what others have loaded stays."""
+        """Replace workers: a case that none has loaded is measured by fresh launches; what others have loaded stays."""
         self._crews[0].close()
         self._crews[0].start()
 

@@ -46,6 +46,7 @@ class Worker:
         self._monitor: Any = None
         self._spin: Any = None
         self._settled = not self._gpu
+        self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
         self._suite = hello.source.load()
         self._check_origin()
@@ -77,6 +78,14 @@ class Worker:
             raise TrtgateError(f"case {case_id} is not in the suite as a fresh process loads it")
         return case
 
+    def _import_libraries(self, case: Any) -> None:
+        """Import what a case's frontend needs, while nothing is loaded; what is there then stays."""
+        if case.settings.frontend not in self._imported:
+            self._building.import_libraries(case)
+            self._imported.add(case.settings.frontend)
+            gc.collect()
+            gc.freeze()  # half a million objects: each collection would look at all of them, for 0.3 s
+
     def _check_origin(self) -> None:
         if self._moved is not None:
             moved_tree.check_origin(*self._moved)
@@ -88,6 +97,7 @@ class Worker:
         self.unload()
         self._start_gpu()
         case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
+        self._import_libraries(case)
         obtained = obtaining.obtain(
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders
         )
@@ -125,11 +135,11 @@ class Worker:
         self.unload()
         self._start_gpu()
         case = self._case(request.case_id)
+        self._import_libraries(case)
         if request.measure_memory and not self._settled:
             self._load(case, request.artifact)  # what the libraries take once for all is not this case's
             self.unload()
             self._settled = True
-        self._building.import_libraries(case)
         before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request.artifact)
@@ -234,8 +244,6 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         reply = _answer(worker, line)
         if isinstance(reply, Worker):
             worker, reply = reply, protocol.Greeting(reply.cases())
-            gc.collect()
-            gc.freeze()  # half a million objects of libraries: each collection would look at all of them, for 0.3 s
         replies.write(protocol.encode(reply))
         replies.flush()
         if isinstance(reply, protocol.Failed):

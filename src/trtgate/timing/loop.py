@@ -23,7 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Captures before these that are replayed and thrown away: after another process had the GPU, the first one may
     lie in a faster place than all that follow (docs/decisions.md)."""
     blocks: int = 1
-    """Of each capture: how one lies in memory moves it five times as far as its blocks differ (docs/decisions.md)."""
+    """Of each capture: how one lies in memory moves it six times as far as its blocks differ (docs/decisions.md)."""
     block_s: float = 0.010
     max_calls: int = 100
     warm: bool = True
@@ -73,7 +73,8 @@ FEWEST_OF_TAIL = 10
 """However long a single inference takes."""
 
 MAX_VOIDS = 2
-"""Void blocks that are measured again, as a multiple of the blocks wanted; beyond it the capture stays short."""
+"""Void blocks of a capture that are measured again, as a multiple of the blocks wanted, one as if it were two; beyond
+it the capture stays short."""
 
 
 def calls_per_block(latency_us: float, plan: Plan) -> int:
@@ -111,7 +112,7 @@ def measure(
             continue
         watch()  # what happened before the first block is not held against it
         capture = Capture(blocks_us=[], replays=calls)
-        while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * plan.blocks:
+        while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * max(2, plan.blocks):
             seen: list[Watched] = []
             latency_us = clock.block(calls, lambda seen=seen: seen.append(watch()))  # type: ignore[misc]
             state, reason = seen[0]
