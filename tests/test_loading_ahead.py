@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from trtgate import machine
 from trtgate.accelerator import GIB, Accelerator
 from trtgate.prebuild import Prebuilt
 from trtgate.pytest_gate import loading_ahead
@@ -45,6 +46,9 @@ def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = No
         ({"cpus": 11}, 3),
         ({"cpus": 8}, 2),
         ({"cpus": 4}, 2),
+        ({"memory": 40}, 3),
+        ({"prebuild": 0, "memory": 30}, 2),
+        ({"prebuild": 0, "memory": 16}, 1),
         ({"launches": 1}, 4),
         ({"prebuild": 6}, 4),
         ({"prebuild": 5}, 1),
@@ -61,8 +65,9 @@ def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = No
 def test_as_many_cases_are_loaded_at_once_as_there_is_room_for_workers(
     given: dict[str, Any], wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpus = given.pop("cpus", 16)
+    cpus, memory = given.pop("cpus", 16), given.pop("memory", 128)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+    monkeypatch.setattr(machine, "memory_bytes", lambda: memory * GIB)
     run = run_of(**given)
     loading_ahead.plan(run, [(Item(), "built")])  # type: ignore[list-item]
     assert run.gate.cases_at_once == wanted

@@ -130,11 +130,11 @@ def test_one_builder_builds_as_if_alone(work: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "cpus", "wanted"),
+    ("devices", "processes", "wanted"),
     [([CPU], 2, 2), ([CPU], 64, 8), ([GPU], 16, 8), ([GPU], 4, 4), ([GPU, GPU], 64, 16), ([GPU], 1, 1)],
 )
-def test_as_many_builders_as_the_machine_takes(devices: Any, cpus: int, wanted: int) -> None:
-    assert builders_for(devices, cpus) == wanted
+def test_as_many_builders_as_the_machine_takes(devices: Any, processes: int, wanted: int) -> None:
+    assert builders_for(devices, processes) == wanted
 
 
 def test_what_took_longest_begins_first_and_what_is_unknown_before_it_tensorrts_first_of_all() -> None:

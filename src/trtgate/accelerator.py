@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from . import machine
 from .errors import TrtgateError
 
 GIB = 1 << 30
@@ -170,7 +171,7 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
 
 
 def _cpu() -> Accelerator:
-    return Accelerator(kind="cpu", name=_cpu_model(), cpus=len(os.sched_getaffinity(0)), libraries=installed())
+    return Accelerator(kind="cpu", name=_cpu_model(), cpus=machine.cpus(), libraries=installed())
 
 
 def _cpu_model() -> str:

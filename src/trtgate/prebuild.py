@@ -23,8 +23,9 @@ from .suite_source import SuiteSource
 from .timing.lock import device_turn
 from .worker_handle import WorkerHandle
 
-MOST, BYTES_EACH = 8, 6 * GIB
-"""How many builders there are at most unless a number is asked for, and the GPU memory that one may need."""
+MOST, BYTES_EACH, HOST_BYTES_EACH = 8, 6 * GIB, 4 * GIB
+"""How many builders there are at most unless a number is asked for, and the memory that one may need, a GPU's and the
+host's."""
 
 
 class Prebuilt(msgspec.Struct, kw_only=True):
@@ -194,10 +195,13 @@ class _Builder(threading.Thread):
             worker.kill()
 
 
-def builders_for(accelerators: Sequence[Accelerator], cpus: int, most: int = MOST) -> int:
-    """Return how many processes may build or load at once: as CPUs and GPU memory allow, at most `most` a device."""
-    memory = [one.memory_bytes // BYTES_EACH if one.kind == "gpu" else cpus for one in accelerators]
-    return max(1, min(cpus, sum(min(most, room) for room in memory)))
+def builders_for(accelerators: Sequence[Accelerator], processes: int, most: int = MOST) -> int:
+    """Return how many processes may build or load at once: at most `most` a device, as its memory allows.
+
+    `processes` is how many the host has room for.
+    """
+    memory = [one.memory_bytes // BYTES_EACH if one.kind == "gpu" else processes for one in accelerators]
+    return max(1, min(processes, sum(min(most, room) for room in memory)))
 
 
 def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:

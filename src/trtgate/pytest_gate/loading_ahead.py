@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     Each case at once takes workers of its own: no fewer builders must be allowed than two cases take, and the machine
     must have room for all. Cards that share the cases don't know who measures what next.
     """
-    from .. import prebuild
+    from .. import machine, prebuild
 
     options = run.options
     if (
@@ -36,7 +35,7 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     ):
         return
     workers = AT_ONCE * options.launches
-    room = prebuild.builders_for(run.accelerators, len(os.sched_getaffinity(0)), most=workers)
+    room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH), most=workers)
     run.gate.cases_at_once = max(2, room // options.launches)
     run.latency_tests = list(tests)
 

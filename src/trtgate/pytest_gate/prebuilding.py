@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -17,9 +16,9 @@ AUTO = 0
 
 def builders(run: GateRun) -> int:
     """Return how many processes may build at once: as many as was asked for, or as the machine takes."""
-    from .. import prebuild
+    from .. import machine, prebuild
 
-    return run.options.prebuild or prebuild.builders_for(run.accelerators, len(os.sched_getaffinity(0)))
+    return run.options.prebuild or prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH))
 
 
 def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable[[], None]) -> None:
@@ -31,12 +30,12 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
     if not case_ids or run.options.prebuild is None:
         start_workers()
         return
-    from .. import prebuild
+    from .. import machine, prebuild
 
     cases = [run.suite.cases[case_id] for case_id in case_ids]
     processes = min(builders(run), len(case_ids))
     workers = len(run.gates) * run.gate.cases_at_once * run.options.launches
-    at_once = run.options.base is not None or processes + workers <= len(os.sched_getaffinity(0))
+    at_once = run.options.base is not None or processes + workers <= machine.cpus()
     if at_once:
         start_workers()
     work = prebuild.Prebuild(
