@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import gate_runs
 
+from trtgate import machine
 from trtgate.accelerator import detect_all
 from trtgate.report.columns import aligned
 from trtgate.report.terminal import describe
@@ -39,7 +39,7 @@ def main() -> None:
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     cards = detect_all("0,1")
-    print(f"2 x {describe(cards[0])}, {len(os.sched_getaffinity(0))} CPUs", flush=True)
+    print(f"2 x {describe(cards[0])}, {machine.cpus()} CPUs", flush=True)
     runs = {}
     for name, arguments in RUNS.items():
         if name in options.runs.split(",") or (folder / f"{name}.json").exists():

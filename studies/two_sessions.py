@@ -24,7 +24,7 @@ from typing import Any
 import gate_runs
 import msgspec
 
-from trtgate import artifact_cache, sealed_folder
+from trtgate import artifact_cache, machine, sealed_folder
 from trtgate.accelerator import detect
 from trtgate.artifact_cache import ArtifactCache, Manifest, key_of
 from trtgate.records import Build
@@ -66,7 +66,7 @@ def main() -> None:
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     caches = (options.caches or folder / "caches").resolve()
-    print(f"{describe(detect())}, {len(os.sched_getaffinity(0))} CPUs", flush=True)
+    print(f"{describe(detect())}, {machine.cpus()} CPUs", flush=True)
     arguments = [*LATENCY, *more]
     gate_runs.run("building", folder, caches, ["-m", "trtgate_accuracy", "--trtgate-prebuild=auto", *more])
     alone = [gate_runs.run(f"alone-{number}", folder, caches, arguments) for number in (1, 2)]

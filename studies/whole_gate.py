@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -32,7 +31,7 @@ from pathlib import Path
 import gate_runs
 import torch
 
-from trtgate import building, frontends
+from trtgate import building, frontends, machine
 from trtgate.accelerator import detect
 from trtgate.artifact_cache import ArtifactCache
 from trtgate.report.columns import aligned
@@ -140,7 +139,7 @@ def main() -> None:
         built = next(place for name in ("first", "second") if (place := folder / name / "artifacts").exists())
         kept.write_text(json.dumps(loaded_in(ArtifactCache(built))))
     cases = sorted({case_id for one in passes.values() for tests in one.test_s.values() for case_id in tests})
-    print(f"{len(cases)} cases, {len(os.sched_getaffinity(0))} CPUs: {', '.join(cases)}\n")
+    print(f"{len(cases)} cases, {machine.cpus()} CPUs: {', '.join(cases)}\n")
     show(passes, json.loads(kept.read_text()) if kept.exists() else {})
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from trtgate import machine
+from trtgate.accelerator import GIB
 
-GIB = 1 << 30
 AVAILABLE = "MemTotal:       {0} kB\nMemFree:        1 kB\nMemAvailable:   {0} kB\nHugePages_Total:       0\n"
 
 

@@ -281,7 +281,7 @@ def table_of(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("  ")]
 
 
-def test_what_could_not_be_stored_is_said_by_a_sweep_that_goes_on_too(here: Path) -> None:
+def test_a_sweep_that_goes_on_says_what_could_not_be_stored_and_counts_its_own_measurements(here: Path) -> None:
     source = SuiteSource(root=str(here), suite="suite.py")
     case = source.load().cases["net-eager-fp32-b1"]
 
@@ -293,11 +293,16 @@ def test_what_could_not_be_stored_is_said_by_a_sweep_that_goes_on_too(here: Path
 
     first = begun()
     assert first.notes == []
+    assert not first.earlier
     first.journal.add(Built(case_id=case.id, build=BUILD, notes=["it can't be stored"]))
     first.journal.add(Built(case_id="of another sweep", build=BUILD, notes=["nor can that"]))
+    for number in range(2):  # one more than is asked for
+        first.journal.add(Timed(case_id=case.id, number=number, launch=launch(100.0)))
+    first.journal.add(Timed(case_id="of another sweep", number=0, launch=launch(100.0)))
     first.close()
     again = begun()
     assert again.notes == ["it can't be stored"]
+    assert again.earlier == 1
     again.close()
 
 

@@ -74,8 +74,7 @@ class Sweep:
         self._workers: dict[int, WorkerHandle] = {}
         self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
         self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
-        known = self.journal.timed
-        self.earlier = sum((name, number) in known for name in self._outcomes for number in range(launches))
+        self.earlier = sum(map(self._timed, self._outcomes))
         """How many of its launches were measured by an earlier run."""
 
     def close(self) -> None:
@@ -120,8 +119,11 @@ class Sweep:
         return list(self._outcomes.values())
 
     def _missing(self, case_id: str) -> bool:
-        timed = sum((case_id, number) in self.journal.timed for number in range(self._launches))
-        return not self._is_built(case_id) or timed < self._launches
+        return not self._is_built(case_id) or self._timed(case_id) < self._launches
+
+    def _timed(self, case_id: str) -> int:
+        """Return how many of the launches that are asked for have measured a case."""
+        return sum((case_id, number) in self.journal.timed for number in range(self._launches))
 
     def _is_built(self, case_id: str) -> bool:
         """Whether it was built before, with as much asked of it and as few beside it as now."""
