@@ -97,7 +97,7 @@ def session(noise: Noise, effect: float, cases: int, launches: int, rng: np.rand
     Log of the block of each capture, trimmed mean over captures, as `verdict.launch_mean`: drawn for all cases at once.
     """
     captures = noise.captured_blocks((cases, launches, CAPTURES), rng)
-    if noise.drift:  # as if in one turn, block after block; before each that counts one is thrown away
+    if noise.drift:  # as if in one turn, block after block; recording a capture takes as long as its block
         slopes = noise.draw(noise.drift, (cases, launches, 1, 1), rng)
         steps = slopes + noise.draw(noise.drift, (*captures.shape, 2), rng)
         captures += np.cumsum(np.sum(steps, axis=-1), axis=-1)

@@ -60,6 +60,14 @@ def test_every_capture_is_armed_anew_and_has_all_its_blocks() -> None:
     assert steady
 
 
+@pytest.mark.parametrize("settle", [0, 1])
+def test_blocks_are_thrown_away_only_where_the_plan_says_so(settle: int) -> None:
+    plan = msgspec.structs.replace(FAST, captures=3, blocks=1, warm=False, settle=settle)
+    clock = ScriptedClock([float(n) for n in range(1, 20)])
+    captures, _, _ = loop.measure(clock, plan, lambda: (None, ""))
+    assert [capture.blocks_us for capture in captures] == [[2.0], [3.0 + settle], [4.0 + 2 * settle]]
+
+
 def test_warm_up_lasts_until_blocks_stand_still() -> None:
     cooling = [200.0 - n for n in range(50)]
     captures, _, steady = measure(ScriptedClock([*cooling, 150.0]))

@@ -53,15 +53,17 @@ class Worker:
         if self._gpu and hello.tensorrt:
             with contextlib.suppress(Exception):  # the first case that needs it says what is wrong
                 torch_trt.imported()
+                self._start_gpu()
+        _freeze()
 
     def cases(self) -> list[str]:
         """Return the ids of the suite's cases."""
         return list(self._suite.cases)
 
     def _start_gpu(self) -> None:
-        """Take the device when there is something to do: a context takes half a gigabyte.
+        """Take the device, when there is something to do: a context takes half a gigabyte.
 
-        torch_tensorrt takes one by itself when it is imported.
+        torch_tensorrt takes one by itself when it is imported: then the rest is done at once, too.
         """
         if not self._gpu or self._monitor is not None:
             return
@@ -83,8 +85,7 @@ class Worker:
         if case.settings.frontend not in self._imported:
             self._building.import_libraries(case)
             self._imported.add(case.settings.frontend)
-            gc.collect()
-            gc.freeze()  # half a million objects: each collection would look at all of them, for 0.3 s
+            _freeze()
 
     def _check_origin(self) -> None:
         if self._moved is not None:
@@ -235,6 +236,12 @@ class Worker:
             return 0
         free, total = self._torch.cuda.mem_get_info()
         return int(total - free)
+
+
+def _freeze() -> None:
+    """Let collections pass over all that there is: half a million objects of libraries, which take 0.3 s each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:

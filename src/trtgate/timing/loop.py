@@ -22,9 +22,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     discard: int = 0
     """Captures before these that are replayed and thrown away: after another process had the GPU, the first one may
     lie in a faster place than all that follow (docs/decisions.md)."""
+    settle: int = 0
+    """Blocks of each capture, but the first of a turn, that are thrown away before the others."""
     blocks: int = 1
-    """Of each capture: how one lies in memory moves it six times as far as its blocks differ (docs/decisions.md)."""
-    block_s: float = 0.010
+    """Of each capture: how one lies in memory moves it several times as far as its blocks differ, and the first reads
+    as those that follow (docs/decisions.md)."""
+    block_s: float = 0.005
     max_calls: int = 100
     warm: bool = True
     """Whether to warm up first; a turn that follows close upon another of the same case need not."""
@@ -52,7 +55,7 @@ ON_CPU = Plan(
 """A block on a CPU is 50 ms or one call (DESIGN §4). One turn: a second one would mostly warm up again."""
 
 PAIR_ON_GPU = Plan(
-    turns=1, captures=1, discard=1, blocks=1, warm=False, host_s=0.01, tail_calls=0, canary=False
+    turns=1, captures=1, discard=1, settle=1, block_s=0.010, warm=False, host_s=0.01, tail_calls=0, canary=False
 )  # fmt: skip
 """One block of a quadruple: a new capture for each, a throw-away one before it, since the other side had the GPU."""
 PAIR_ON_CPU = Plan(
@@ -107,7 +110,8 @@ def measure(
         if number == 0:
             calls, steady = warm_up(clock, plan)
         else:
-            clock.block(calls, _nothing)
+            for _ in range(plan.settle):
+                clock.block(calls, _nothing)
         if number < plan.discard:
             continue
         watch()  # what happened before the first block is not held against it
