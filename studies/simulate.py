@@ -5,13 +5,15 @@
 Draws measurements with the noise of `SCENARIOS` and drives the functions of trtgate.verdict through them as a run
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
-(`other_gates.py`), each on data as that tool takes it. `--at-limit` and `--other-cards` ask other questions instead.
+(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards` and `--further` ask other
+questions instead.
 A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import time
@@ -153,12 +155,45 @@ def _beyond_twice(
 
 
 def _beyond(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int) -> np.ndarray:
-    """Return where `verdict.judge_stored` says regressed, for many cases at once."""
+    """Return what is slower beyond the limit."""
+    return np.asarray(_compared(scenario, now, sessions, tests).regressed)
+
+
+def _compared(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int) -> verdict.Comparison:
+    """Return what `verdict.judge_stored` finds, for many cases at once."""
     means = np.stack([np.mean(s, axis=-1) for s in sessions], axis=-1)
-    within = within_session_sd([*sessions, now], now.shape[-1])
-    prior = verdict.PRIORS[scenario.prior]
-    found = verdict.compare_stored(np.mean(now, axis=-1), means, within, prior, limit=scenario.limit, tests=tests)
-    return np.asarray(found.regressed)
+    spread = within_session_sd([*sessions, now], 1)
+    within, within_stored = (spread / math.sqrt(n) for n in (now.shape[-1], min(now.shape[-1], sessions[0].shape[-1])))
+    return verdict.compare_stored(
+        np.mean(now, axis=-1), means, within, verdict.PRIORS[scenario.prior], limit=scenario.limit, tests=tests,
+        within_stored=within_stored,
+    )  # fmt: skip
+
+
+def further(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return for each number of STORED sessions what comes of `cases` whose launches may be joined by as many again.
+
+    Which are proven unchanged by their first launches; which are measured further; which are proven unchanged then;
+    which end as regressed.
+    """
+    noise, found = scenario.noise, []
+    sessions = [session(noise, 0.0, cases, RECORDED_LAUNCHES, rng) for _ in range(STORED[-1])]
+    first = session(noise, effect, cases, GATED_LAUNCHES, rng)
+    for count in STORED:
+        stored = sessions[:count]
+        judged = _compared(scenario, first, stored, tests)
+        twice = _compared(scenario, np.concatenate([first, first], axis=-1), stored, tests)
+        decided = judged.regressed | judged.improved | judged.unchanged
+        more = np.flatnonzero(~decided & twice.unchanged)
+        now = np.concatenate([first[more], session(noise, effect, len(more), GATED_LAUNCHES, rng)], axis=-1)
+        again = _compared(scenario, now, [some[more] for some in stored], tests)
+        unchanged, regressed = judged.unchanged.copy(), judged.regressed.copy()
+        unchanged[more], regressed[more] = again.unchanged, again.regressed
+        suspects = np.flatnonzero(regressed)
+        confirming = session(noise, effect, len(suspects), GATED_LAUNCHES, rng)
+        regressed[suspects] = _beyond(scenario, confirming, [some[suspects] for some in stored], tests)
+        found += [judged.unchanged, np.isin(np.arange(cases), more), unchanged, regressed]
+    return found
 
 
 def on_another_card(cards: int, sessions: int) -> Judge:
@@ -196,6 +231,34 @@ def judge_all(scenario: Scenario, effect: float, cases: int, tests: int, rng: np
         before, after = (run(scenario.noise, moved, cases, *SAMPLES[tool], rng) for moved in (0.0, effect))
         found.append(gate(before, after))
     return found
+
+
+FURTHER_COLUMNS = (
+    "no change: at once", "measured further", "at last", "slower by the limit: at once", "measured further", "at last",
+)  # fmt: skip
+
+
+def told_by_further(cases: int, tests: int, rng: np.random.Generator) -> Callable[[Scenario], list[Row]]:
+    """Return what gives a scenario's rows: for each number of STORED sessions, FURTHER_COLUMNS of `cases`."""
+
+    def rows(scenario: Scenario) -> list[Row]:
+        same, slower = (further(scenario, effect, cases, tests, rng) for effect in (0.0, scenario.limit))
+        return [
+            (
+                [scenario.name, f"{scenario.limit:.2%}", str(count)],
+                [int(np.count_nonzero(flags)) for found in (same, slower) for flags in found[4 * n : 4 * n + 3]],
+            )
+            for n, count in enumerate(STORED)
+        ]
+
+    return rows
+
+
+def failed_with_further(
+    scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Return, for each number of STORED sessions, which of `cases` end as regressed where some are measured further."""
+    return further(scenario, effect, cases, tests, rng)[3::4]
 
 
 def just_at_limit(
@@ -255,6 +318,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="500 suites, 2,000 changes")
     parser.add_argument("--at-limit", action="store_true", help="instead: all cases slower by just the limit, paired")
     parser.add_argument("--other-cards", action="store_true", help="instead: baselines of other cards than this")
+    parser.add_argument("--further", action="store_true", help="instead: what launches tell that the first could not")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
     suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
@@ -282,6 +346,13 @@ def main() -> None:
         columns = ("each session counts", "each card counts")
         title = f"{red}, judged on a card that has no session:"
         tables = [table(title, ("cards", "sessions of each"), columns, rows, suites)]
+    elif options.further:
+        told, fails = told_by_further(changes, options.cases, rng), unchanged(failed_with_further)
+        title = f"Proven unchanged, %, of {changes:,} cases, each one of {options.cases} judged:"
+        tables = [
+            table(title, ("noise", "limit", "sessions"), FURTHER_COLUMNS, timed(SCENARIOS, told), changes),
+            table(f"{red}:", ("noise", "limit"), STORED_COLUMNS, timed(SCENARIOS, fails), suites),
+        ]
     elif options.at_limit:
         tables = [table(at_limit, ("noise", "limit"), ("paired",), timed(SCENARIOS, unchanged(just_at_limit)), suites)]
     else:

@@ -48,6 +48,18 @@ def test_the_same_latency_is_proven_unchanged() -> None:
     assert found.low < 0 < found.high < found.limit
 
 
+def test_each_mean_is_as_uncertain_as_its_launches_are_few() -> None:
+    """The interval is t·spread·√(1/6 + 1/3); stored launches beyond these six count as six."""
+    now, before = launches(98.0, 102.0, 98.0, 102.0, 98.0, 102.0), launches(98.0, 100.0, 102.0)
+    spread = stored.within_session_sd([now, before], 1)
+    t = family.quantile(family.PROOF_ALPHA, DEVICE_PRIOR.dof)
+    found = judge(now, [before], limit=0.1)
+    assert math.log1p(found.high) - math.log1p(found.change) == pytest.approx(t * spread * math.sqrt(1 / 6 + 1 / 3))
+    many = np.tile(now, 4)
+    found, spread = judge(now, [many], limit=0.1), stored.within_session_sd([now, many], 1)
+    assert math.log1p(found.high) - math.log1p(found.change) == pytest.approx(t * spread * math.sqrt(1 / 6 + 1 / 6))
+
+
 @pytest.mark.parametrize(("factor", "wanted"), [(1.05, Verdict.REGRESSED), (0.95, Verdict.IMPROVED)])
 def test_a_change_beyond_the_threshold_is_named_with_its_size(factor: float, wanted: Verdict) -> None:
     found = judge(launches(100 * factor, 100.02 * factor), [launches(100.0, 100.02)])

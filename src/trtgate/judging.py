@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from . import evidence, verdict
@@ -14,7 +15,7 @@ from .baselines import CaseRecord
 from .cases import Case
 from .metrics import BUILD, EXACT, GPU_MEMORY, HOST, METRICS, OUTPUT_ERROR, SAMPLED
 from .records import CaseMeasurement, Quadruple
-from .verdict import Judgement
+from .verdict import Judgement, Verdict
 
 LimitOf = Callable[[str], float]
 """Metric → the largest tolerated change, a fraction."""
@@ -73,6 +74,20 @@ def against_stored(
             )
         )
     return judged + counted(case, evidence.figures(measurement), record.figures, limit_of, tests)
+
+
+def further_would_tell(
+    case: Case,
+    measurement: CaseMeasurement,
+    record: CaseRecord,
+    accelerator: Accelerator,
+    limit_of: LimitOf,
+    tests: int,
+) -> bool:
+    """Whether as many launches again, if they lie as these do, would prove the case unchanged."""
+    twice = msgspec.structs.replace(measurement, launches=measurement.launches * 2)
+    judged = against_stored(case, twice, record, accelerator, limit_of, tests)
+    return any(one.metric == measurement.primary and one.verdict is Verdict.UNCHANGED for one in judged)
 
 
 def counted(

@@ -103,7 +103,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare_stored(
     now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int,
-    others: Sequence[np.ndarray] = (),
+    others: Sequence[np.ndarray] = (), within_stored: Any = None,
 ) -> Comparison:  # fmt: skip
     """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
 
@@ -120,10 +120,11 @@ def compare_stored(
     groups = [session_means, *others]
     squares = sum(np.sum((means - np.mean(means, axis=-1, keepdims=True)) ** 2, axis=-1) for means in groups)
     dof = sum(means.shape[-1] - 1 for means in groups)
-    sd = np.maximum(np.sqrt(squares / max(dof, 1)), within)
+    sd = np.sqrt(squares / max(dof, 1))
     if dof < ENOUGH_SESSIONS - 1:
         sd, dof = np.maximum(sd, prior.sd), prior.dof
-    error = sd * math.sqrt(1 + 1 / stored)
+    sd_now, sd_stored = np.maximum(sd, within), np.maximum(sd, within if within_stored is None else within_stored)
+    error = np.sqrt(sd_now**2 + sd_stored**2 / stored)
     change = now - np.mean(session_means, axis=-1)
     gate = error * quantile(FAMILY_ALPHA / tests, dof)
     proof = error * quantile(PROOF_ALPHA, dof)
@@ -148,15 +149,18 @@ def judge_stored(
 ) -> Judgement:  # fmt: skip
     """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
 
-    `others` are those of other cards. On a card that has no session each of `sessions` is another card's, all its
-    launches together. `evidence` says what they are, where that is not so many stored sessions.
+    Where a stored session has fewer launches than this one, its mean is the less certain; one of more counts as if it
+    had as many. `others` are those of other cards. On a card that has no session each of `sessions` is another card's,
+    all its launches together. `evidence` says what they are, where that is not so many stored sessions.
     Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
     """
     means = np.asarray([np.mean(session) for session in sessions])
-    within = within_session_sd([*sessions, now, *chain.from_iterable(others)], len(now))
+    spread = within_session_sd([*sessions, now, *chain.from_iterable(others)], 1)
+    fewest = min(len(now), *map(len, sessions))
     other_means = [np.asarray([np.mean(session) for session in card]) for card in others]
     found = compare_stored(
-        np.asarray(np.mean(now)), means, within, prior, limit=limit, tests=tests, others=other_means
+        np.asarray(np.mean(now)), means, spread / math.sqrt(len(now)), prior, limit=limit, tests=tests,
+        others=other_means, within_stored=spread / math.sqrt(fewest),
     )  # fmt: skip
     if found.regressed:
         verdict = Verdict.REGRESSED
