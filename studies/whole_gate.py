@@ -51,7 +51,7 @@ def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
     warm = ["-m", ALL, "--benchmark-compare", launches, ahead]
     return {
         "ahead": ["-m", BUILDS, ahead, *([against] if recorded else [])],
-        "record": ["-m", TIMED, "--trtgate-update-baselines", launches, ahead],
+        "record": ["-m", TIMED, "--trtgate-update-baselines", ahead],
         "serial": ["-m", ALL, against, launches],
         "warm": warm,
         "again": warm,
