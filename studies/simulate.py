@@ -174,7 +174,7 @@ def further(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.r
     """Return for each number of STORED sessions what comes of `cases` whose launches may be joined by as many again.
 
     Which are proven unchanged by their first launches; which are measured further; which are proven unchanged then;
-    which end as regressed.
+    which end as regressed. Each three launches have a session's offset of their own.
     """
     noise, found = scenario.noise, []
     sessions = [session(noise, 0.0, cases, RECORDED_LAUNCHES, rng) for _ in range(STORED[-1])]
@@ -335,7 +335,7 @@ def main() -> None:
 
     red = f"Red suites, %, of {suites:,} of {options.cases} unchanged cases"
     seen = f"Seen, %, of {changes:,} changed cases, each one of {options.cases} judged:"
-    further = f"{red}, where sessions lie further apart than the prior's 0.1 %:"
+    apart = f"{red}, where sessions lie further apart than the prior's 0.1 %:"
     at_limit = f"Red suites, %, of {suites:,} of {options.cases} cases, all slower by just the limit:"
     if options.other_cards:
         scenario = Scenario("", Noise(0.0002, 0.001, 0.0003, session=0.001), 0.01, ("device", False))
@@ -360,7 +360,7 @@ def main() -> None:
         tables = [
             table(f"{red}:", ("noise", "limit"), COLUMNS, timed(SCENARIOS, unchanged(judge_all)), suites),
             table(seen, ("noise", "limit", "change"), COLUMNS, timed(with_effects, changed), changes),
-            table(further, ("sessions", "limit"), STORED_COLUMNS, timed(FURTHER_APART, unchanged(stored)), suites),
+            table(apart, ("sessions", "limit"), STORED_COLUMNS, timed(FURTHER_APART, unchanged(stored)), suites),
         ]
     made_by = (
         f"Seed {options.seed}, NumPy {np.__version__}, SciPy {scipy.__version__}, Python {platform.python_version()}, "

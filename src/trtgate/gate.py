@@ -159,12 +159,12 @@ class Gate:
     ) -> CaseResult:
         """Measure a case and judge it; a suspect is measured again in fresh launches, and built again if need be.
 
-        Where as many launches again would probably tell what these can't, they are measured too.
+        Where as many launches again might tell what these can't, they are measured too.
 
         `after` may be loaded with it. Raises LaunchError when a launch fails.
         """
         result = self._measured(case, artifact, build, step, after)
-        if self._further_would_tell(case, result):
+        if self._further_might_tell(case, result):
             result = self._measured_further(case, result, artifact, step)
         suspects = {judgement.metric for judgement in result.judgements if judgement.verdict is Verdict.REGRESSED}
         if suspects:
@@ -185,18 +185,23 @@ class Gate:
         nothing = CaseMeasurement(case_id=case.id, launches=[])
         return CaseResult(case_id=case.id, measurement=nothing, verdict=Verdict.UNDERPOWERED, sentence=said)
 
-    def _further_would_tell(self, case: Case, result: CaseResult) -> bool:
+    def _further_might_tell(self, case: Case, result: CaseResult) -> bool:
         record = self._record(case.id)
-        if result.verdict is not Verdict.UNDERPOWERED or not result.judgements or record is None:
-            return False
+        if self.options.update or result.verdict is not Verdict.UNDERPOWERED or not result.judgements or record is None:
+            return False  # what can't be told is recorded all the same
         limit_of = self._limit_of(case)
-        return judging.further_would_tell(case, result.measurement, record, self.accelerator, limit_of, self.tests)
+        return judging.further_might_tell(case, result.measurement, record, self.accelerator, limit_of, self.tests)
 
     def _measured_further(self, case: Case, first: CaseResult, artifact: Path | None, step: Step) -> CaseResult:
-        """Judge by the launches that there are and as many fresh ones."""
+        """Judge by the launches that there are and as many fresh ones, unless these can't be compared."""
         step("too noisy to tell: measuring further launches")
         self.session().renew()
-        more = self.session().measure(case.id, artifact, step)
+        more, record = self.session().measure(case.id, artifact, step), self._record(case.id)
+        assert record is not None
+        problem = evidence.void_problem(more) or evidence.incomparable(more, record)
+        if problem:
+            self.lines.append(f"{case.id}: further launches do not count: {problem}")
+            return first
         launches, seconds = first.measurement.launches, first.measurement.seconds
         both = msgspec.structs.replace(
             first.measurement, launches=[*launches, *more.launches], seconds=seconds + more.seconds

@@ -76,7 +76,7 @@ def against_stored(
     return judged + counted(case, evidence.figures(measurement), record.figures, limit_of, tests)
 
 
-def further_would_tell(
+def further_might_tell(
     case: Case,
     measurement: CaseMeasurement,
     record: CaseRecord,
@@ -84,7 +84,10 @@ def further_would_tell(
     limit_of: LimitOf,
     tests: int,
 ) -> bool:
-    """Whether as many launches again, if they lie as these do, would prove the case unchanged."""
+    """Whether as many launches again, if they lay just as these do, would prove the case unchanged.
+
+    Of the simulated cases that are measured further, a third to five sixths are proven then (docs/verdicts.md).
+    """
     twice = msgspec.structs.replace(measurement, launches=measurement.launches * 2)
     judged = against_stored(case, twice, record, accelerator, limit_of, tests)
     return any(one.metric == measurement.primary and one.verdict is Verdict.UNCHANGED for one in judged)

@@ -53,7 +53,6 @@ class Worker:
         if self._gpu and hello.tensorrt:
             with contextlib.suppress(Exception):  # the first case that needs it says what is wrong
                 torch_trt.imported()
-                self._start_gpu()
         _freeze()
 
     def cases(self) -> list[str]:
@@ -61,9 +60,9 @@ class Worker:
         return list(self._suite.cases)
 
     def _start_gpu(self) -> None:
-        """Take the device, when there is something to do: a context takes half a gigabyte.
+        """Take the device when there is something to do: a context takes half a gigabyte.
 
-        torch_tensorrt takes one by itself when it is imported: then the rest is done at once, too.
+        torch_tensorrt takes one by itself when it is imported.
         """
         if not self._gpu or self._monitor is not None:
             return

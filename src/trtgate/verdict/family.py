@@ -12,7 +12,9 @@ from scipy import special  # scipy.stats takes a second to import, and every run
 FAMILY_ALPHA = 0.01
 """Chance that a run in which nothing changed fails at all, over all its cases and metrics."""
 PROOF_ALPHA = 0.01
-"""Chance that a case is called `unchanged` although it moved by the limit; also the sides of shown intervals."""
+"""Chance that a case is called `unchanged` although it moved by the limit; also the sides of shown intervals.
+
+At one look, of normal means. In simulation up to 2.4 %, where further launches are a second look (docs/verdicts.md)."""
 POWER = 0.8
 """With which probability the minimum detectable effect would be flagged."""
 

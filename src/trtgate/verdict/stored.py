@@ -107,12 +107,14 @@ def compare_stored(
 ) -> Comparison:  # fmt: skip
     """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
 
-    The limit is ȳ + t·s·√(1 + 1/S) (Hahn and Meeker, Statistical Intervals, ch. 4.8: prediction interval for one future
-    observation of a normal distribution), at FAMILY_ALPHA / `tests` (Bonferroni), and never tighter than `limit`. s is
-    the standard deviation of the S means, pooled with that of each of `others` (..., S') around its own mean: session
-    means of other cards, which say how far sessions lie apart and not where this card's lie. With fewer degrees of
-    freedom than ENOUGH_SESSIONS of one card have, s is the larger of that and the prior, with the prior's degrees of
-    freedom; never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean.
+    The limit is ȳ + t·√(s² + s_ȳ²/S), with s_ȳ = s that of Hahn and Meeker (Statistical Intervals, ch. 4.8:
+    prediction interval for one future observation of a normal distribution), at FAMILY_ALPHA / `tests`
+    (Bonferroni), and never tighter than `limit`. s is the standard deviation of the S means, pooled with that of
+    each of `others` (..., S') around its own mean: session means of other cards, which say how far sessions lie
+    apart and not where this card's lie. With fewer degrees of freedom than ENOUGH_SESSIONS of one card have, s is
+    the larger of that and the prior, with the prior's degrees of freedom; never less than `within`
+    (`within_session_sd`), what the launches' spread alone gives a mean, and s_ȳ never less than `within_stored`,
+    where stored sessions have other numbers of launches.
     `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
     means.
     """
