@@ -50,6 +50,7 @@ class Started:
             **os.environ,
             "TRTGATE_CACHE_DIR": str(caches / "artifacts"),
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+            "CUDA_CACHE_PATH": str(caches / "cuda"),
             "PYTHONPATH": f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}",
         }
         self._start = time.perf_counter()

@@ -1,33 +1,37 @@
 """How long a whole gate takes: built case by case, built ahead by several processes, and with all builds cached.
 
-    python studies/whole_gate.py FOLDER [--passes ahead,record,serial,warm,again,loads] [--builders 8] [PYTEST OPTIONS]
+    python studies/whole_gate.py FOLDER [--passes record,ahead,serial,warm,again,loads] [--builders 8] [PYTEST OPTIONS]
 
 Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.py` that pytest's options leave (such as
 `-k "dynamo or eager and b1"`) and this machine can run, each pass in processes of its own:
 
-ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; with a baseline, what
-         took longest begins first
-record   with the caches of `ahead`: latency tests, which record this very card's baseline in FOLDER; without this pass
-         the others are held against a copy of this repository's baseline of the accelerator
+record   nothing cached, `--trtgate-prebuild`: latency tests, which record this very card's baseline in FOLDER; without
+         this pass the others are held against a copy of this repository's baseline of the accelerator
+ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; with a baseline that
+         knows what each case took, the longest begin first
 serial   nothing cached, no builders: accuracy and latency tests, compared; where there is no baseline, recording one
 warm     with the caches of `ahead`: accuracy and latency tests against the same baseline
 again    `warm` once more: what differs between these two is chance
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 What serial building takes is the sum of its accuracy tests: each builds its case and compares it with eager.
-Inductor's own cache is empty where ours is. Passes that FOLDER has are not run again, so that they may be run one at a
-time; the tables are of all that are there. Prints the machine, the versions and the cases.
+Inductor's own cache, and CUDA's of what the driver compiled, are empty where ours is. Passes that FOLDER has are not
+run again, so that they may be run one at a time; the tables are of all that are there. Prints the machine, the versions
+and the cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gate_runs
 import torch
@@ -38,10 +42,13 @@ from trtgate.artifact_cache import ArtifactCache
 from trtgate.report.columns import aligned
 from trtgate.report.terminal import describe
 from trtgate.suite_source import SuiteSource
+from trtgate.torch_trt.patching import replaced
 
 LAUNCHES = 3
 ALL, BUILDS, TIMED = "trtgate_accuracy or trtgate_latency", "trtgate_accuracy", "trtgate_latency"
-PASSES = ("ahead", "record", "serial", "warm", "again")
+PASSES = ("record", "ahead", "serial", "warm", "again")
+CACHES = {"record": "recorded", "serial": "first"}
+"""Pass → the folder of its caches, where it is not that of `ahead`."""
 
 
 def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
@@ -50,30 +57,34 @@ def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
     against = "--benchmark-compare" if recorded else "--trtgate-update-baselines"
     warm = ["-m", ALL, "--benchmark-compare", launches, ahead]
     return {
-        "ahead": ["-m", BUILDS, ahead, *([against] if recorded else [])],
         "record": ["-m", TIMED, "--trtgate-update-baselines", ahead],
+        "ahead": ["-m", BUILDS, ahead, *([against] if recorded else [])],
         "serial": ["-m", ALL, against, launches],
         "warm": warm,
         "again": warm,
     }[name]
 
 
-def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float]]:
-    """Return case → seconds that building it took and that loading it takes here, of what the cache has."""
+def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float, float]]:
+    """Return what loading each case of the cache takes.
+
+    Case → seconds: that building took, that loading takes here, and that the constructors of its engines take of that.
+    """
     suite = SuiteSource(root=str(gate_runs.ROOT), suite="benchmarks/suite.py").load()
     device, seconds = "cuda" if torch.cuda.is_available() else "cpu", {}
     entries = {entry.manifest.case: entry for entry in cache.entries() if entry.manifest is not None}
     for case_id in [*list(entries)[:1], *entries]:  # the first loads the libraries too
         place, case = cache.folder / "entries" / entries[case_id].key, suite.cases[case_id]
         _, inputs = building.make(case, device)
-        start = time.perf_counter()
-        compiled = frontends.get(case.settings.frontend).load(place)
-        took = time.perf_counter() - start
+        with engines_timed() as engines_s:
+            start = time.perf_counter()
+            compiled = frontends.get(case.settings.frontend).load(place)
+            took = time.perf_counter() - start
         with torch.no_grad():
             compiled.run(*inputs)
         manifest = entries[case_id].manifest
         assert manifest is not None
-        seconds[case_id] = (manifest.build.build_s, took)
+        seconds[case_id] = (manifest.build.build_s, took, sum(engines_s))
         del compiled
         if len(seconds) == 1:  # as workers do when they have imported
             gc.collect()
@@ -81,7 +92,23 @@ def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float]]:
     return seconds
 
 
-def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, float]]) -> None:
+@contextlib.contextmanager
+def engines_timed() -> Iterator[list[float]]:
+    """Within: what each constructor of an engine takes is added to the list, in seconds."""
+    frontends.get("dynamo").import_libraries()
+    seconds, made = [], torch.classes.tensorrt.Engine
+
+    def timed(information: list[Any]) -> Any:
+        start = time.perf_counter()
+        engine = made(information)
+        seconds.append(time.perf_counter() - start)
+        return engine
+
+    with replaced(torch.classes.tensorrt, "Engine", timed):
+        yield seconds
+
+
+def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, float, float]]) -> None:
     """Print what all passes took."""
     accuracy_s = {name: sum(one.test_s.get(gate_runs.ACCURACY, {}).values()) for name, one in passes.items()}
     building_s = {name: one.ahead_s or accuracy_s[name] for name, one in passes.items()}
@@ -94,10 +121,10 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
         table.append((name, f"{building_s[name]:.1f} s", ready, f"{one.seconds:.1f} s", whole, said))
     print("\n".join(aligned(table)), end="\n\n")
     if loads:
-        columns = [("stored module", "built in", "loaded in", "times faster")]
+        columns = [("stored module", "built in", "loaded in", "of it the engines", "times faster")]
         for name in (*loads, "all"):
-            built, loaded = map(sum, zip(*loads.values(), strict=True)) if name == "all" else loads[name]
-            columns.append((name, f"{built:.2f} s", f"{loaded:.2f} s", f"{built / loaded:.2f}"))
+            built, loaded, engines = map(sum, zip(*loads.values(), strict=True)) if name == "all" else loads[name]
+            columns.append((name, f"{built:.2f} s", f"{loaded:.2f} s", f"{engines:.2f} s", f"{built / loaded:.2f}"))
         print("\n".join(aligned(columns)))
     for before, now in (("serial", "warm"), ("warm", "again")):
         if before in passes and now in passes:
@@ -135,7 +162,7 @@ def main() -> None:
         if name == "record" and name in wanted and not done:
             shutil.rmtree(ours, ignore_errors=True)
         if name in wanted or done:
-            caches = folder / ("first" if name == "serial" else "second")
+            caches = folder / CACHES.get(name, "second")
             given = options_of(name, options.builders, recorded=ours.exists())
             passes[name] = gate_runs.run(name, folder, caches, [*given, *more])
     kept = folder / "loads.json"

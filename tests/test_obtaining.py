@@ -112,6 +112,7 @@ def test_the_second_time_it_is_loaded(got: Any, frontend: Storing) -> None:
     assert (first.build.cached, second.build.cached) == (False, True)
     assert (second.build.builders, second.build.engines, second.build.engine_bytes) == (3, 2, 120)
     assert second.build.build_s == first.build.build_s
+    assert second.build.ready_s == first.build.ready_s > 0
     assert first.notes == second.notes == []
 
 

@@ -194,6 +194,21 @@ def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
     assert re.search(r"built ahead: 3 cases by 2 processes in [\d.]+ s, 0 of them from the cache", output)
 
 
+def test_what_took_longest_when_it_was_recorded_is_built_first_though_others_were_built_beside_it(folder: Any) -> None:
+    folder.suite(**{name: f"IN_WORKER and print({name!r}, file=open('seen', 'a'))" for name in ("alpha", "beta")})
+    assert folder.gate("--trtgate-prebuild=2", "--trtgate-update-baselines").ret == 0
+    (file,) = folder.path.glob("baselines/*/latency.json")
+    with folder.edited(file) as document:
+        for entry in document["benchmarks"]:
+            figures = entry["extra_info"]["trtgate"]["figures"]
+            assert figures["ready_s"] > 0
+            assert "build_s" not in figures
+            figures["ready_s"] = 1.0 if "alpha" in entry["name"] else 2.0
+    (folder.path / "seen").unlink()
+    assert folder.gate("-m", "trtgate_accuracy", "--trtgate-prebuild=1", "--benchmark-compare").ret == 0
+    assert list(dict.fromkeys((folder.path / "seen").read_text().split())) == ["beta", "alpha"]
+
+
 def test_what_was_built_ahead_is_said_where_nothing_is_timed_too(folder: Any) -> None:
     folder.suite("alpha")
     done = folder.gate("-m", "trtgate_accuracy", "--trtgate-prebuild=1")

@@ -44,7 +44,9 @@ def build_figures(build: Build) -> dict[str, float]:
         "engine_bytes": build.engine_bytes,
         "output_error": build.output_error,
     }
-    if build.builders == 1:
+    if build.ready_s:
+        found["ready_s"] = build.ready_s
+    if build.builders == 1:  # judged: it must be what building takes alone
         found["build_s"] = build.build_s
     if build.pytorch_operators is not None:
         found["pytorch_operators"] = build.pytorch_operators

@@ -216,7 +216,7 @@ class Gate:
         return self.baseline.cases.get(case_id) if self.baseline else None
 
     def recorded(self, case_id: str, figure: str) -> float | None:
-        """Return a figure of a case's baseline, such as what building it took; None where there is none."""
+        """Return a figure of a case's baseline, such as how long it measured; None where there is none."""
         record = self._record(case_id)
         return None if record is None else record.figures.get(figure)
 

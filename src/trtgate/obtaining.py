@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def obtain(
     `builders` processes are at work at once, this one counted.
     Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with the cache is a note.
     """
+    start = time.perf_counter()
     reference = Reference(case, device, step)
     prepared, prepare_s = building.prepare(case, reference.module, reference.inputs, step)
     notes: list[str] = []
@@ -67,6 +69,7 @@ def obtain(
             stored = False
             notes.append(f"case {case.id} can't be stored, so that every launch builds it: {problem}")
             sealed_folder.empty(folder)
+    build = msgspec.structs.replace(build, ready_s=time.perf_counter() - start)
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
         del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry

@@ -207,7 +207,7 @@ def builders_for(accelerators: Sequence[Accelerator], processes: int, most: int 
 def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:
     """Return the ids of cases as they are best begun: the unknown first, TensorRT's before others; then the longest.
 
-    `seconds` says how long building a case took before.
+    `seconds` says how long a case took before.
     """
 
     def longest_first(case: Case) -> tuple[float, bool, str]:

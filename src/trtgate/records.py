@@ -64,7 +64,10 @@ class Build(msgspec.Struct, kw_only=True, frozen=True):
     builders: int = 1
     """Processes that built at the same time, this one counted: beside others `build_s` is not what it takes alone."""
     cached: bool = False
-    """Whether it was not built now: `build_s` is what it took when it was."""
+    """Whether it was not built now: `build_s` and `ready_s` are what it took when it was."""
+    ready_s: float = 0.0
+    """Seconds until all was done: the model made, its module built, compared with eager and stored. Beside others it is
+    longer."""
 
 
 class Quadruple(msgspec.Struct, kw_only=True):

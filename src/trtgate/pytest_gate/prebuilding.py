@@ -50,7 +50,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         imported=(lambda: None) if at_once else start_workers,
     )
     start = time.monotonic()
-    ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "build_s"))
+    ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "ready_s"))
     with run.progress(f"building {len(case_ids)} cases ahead") as step:
         step(f"{processes} processes start")
         for done, built in enumerate(work.run(ordered), 1):
