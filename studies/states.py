@@ -1,0 +1,414 @@
+"""Which states a GPU has that move the latency of a CUDA graph, what brings them about, and how a clock can tell them.
+
+    python studies/states.py                    in two minutes, with torch alone: streams, others, nodes, decay, warmup
+    python studies/states.py --full             all sections, with Torch-TensorRT: half an hour on an H100
+    python studies/states.py pairs server …     these sections alone
+    python studies/states.py --tables FILE      the tables of what was written by `--json FILE`
+
+Sections:
+    streams   replay on several streams, after another stream did something; CUDA_DEVICE_MAX_CONNECTIONS
+    others    another process: absent, idle, active before, active meanwhile
+    nodes     what a node of a graph costs, by number and length of its kernels
+    decay     how long a state lasts without use
+    warmup    how long a graph takes to its plateau after idling and after bursts
+    engines   auxiliary streams, and loading an engine beside a replay, in this process and in another
+    launches  processes of one build taking turns: today's clock, one stream for all, several streams on purpose
+    pairs     what a partner does to the other side of a pair
+    server    in which state a loop of plain calls leaves the GPU
+
+Conditions are taken in random order. `±` is the half width of a 95 % interval of the mean (Student's t); standard
+deviations come with their 95 % interval (chi-squared). docs/gpu-states.md says what was found. Needs a GPU that nothing
+else uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import states_tables
+from gpu_process import PROBE, PROBE_NODES, Remote
+
+MODELS = {
+    "resnet18": "resnet18-dynamo-fp16-b1-mbs5",
+    "regnet_y_400mf": "regnet_y_400mf-dynamo-fp16-b1-mbs5",
+    "vit_b_16": "vit_b_16-dynamo-fp32-b1-mbs5",
+    "mobilenet_v3_large": "mobilenet_v3_large-dynamo-fp16-b8-mbs5",
+}
+REGNET, VIT = MODELS["regnet_y_400mf"], MODELS["vit_b_16"]
+WITHOUT_AUXILIARY = "-max_aux_streams=0"
+RESET_S = 0.01
+"""How long another process works to bring the GPU back into the state that it has after a context switch."""
+SPIN_MHZ = 1980
+"""Only turns wanted microseconds into cycles."""
+
+
+class Study:
+    """What the sections share: how much to do, a partner process, and the builds."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.full: bool = options.full
+        self.repeats: int = options.repeats
+        self.processes: int = options.processes
+        self.folder = Path(options.builds or tempfile.mkdtemp(prefix="states-"))
+        self.rng = random.Random(options.seed)
+        self.builds_s: dict[str, float] = {}
+
+    def shuffled(self, conditions: Sequence[Any]) -> list[Any]:
+        """Return each condition `repeats` times, in random order within each round."""
+        return [one for _ in range(self.repeats) for one in self.rng.sample(conditions, len(conditions))]
+
+    def built(self, case_ids: Sequence[str]) -> dict[str, str]:
+        """Build what is not built yet, all at once; returns the folder of each case."""
+        folders = {case_id: self.folder / case_id for case_id in case_ids}
+        missing = [case_id for case_id, folder in folders.items() if not (folder / "built").exists()]
+        builders = [Remote() for _ in missing]
+        for builder, case_id in zip(builders, missing, strict=True):
+            folders[case_id].mkdir(parents=True, exist_ok=True)
+            builder.send("build", case_id=case_id, folder=str(folders[case_id]))
+        for builder, case_id in zip(builders, missing, strict=True):
+            self.builds_s[case_id] = builder.receive()
+            (folders[case_id] / "built").touch()
+            builder.close()
+        return {case_id: str(folder) for case_id, folder in folders.items()}
+
+
+@contextlib.contextmanager
+def processes(count: int, **options: Any) -> Iterator[list[Remote]]:
+    """Within: so many processes, each with the probe; ended afterwards."""
+    remotes = [Remote(**options) for _ in range(count)]
+    try:
+        for remote in remotes:
+            remote.send("chain", name=PROBE, nodes=PROBE_NODES)
+        for remote in remotes:
+            remote.receive()
+        yield remotes
+    finally:
+        for remote in remotes:
+            remote.close()
+
+
+@contextlib.contextmanager
+def measured_and_partner(**options: Any) -> Iterator[tuple[Remote, Remote]]:
+    """Within: a process that is measured, and another that can take the GPU from it."""
+    with processes(1, **options) as (measured,), processes(1) as (partner,):
+        yield measured, partner
+
+
+def reset(partner: Remote) -> None:
+    """Let another process use the GPU for a moment: a context switch."""
+    partner.ask("work", seconds=RESET_S)
+
+
+STREAMS = ("default", "own", "capture")
+TOUCHES = (("nothing", 0), ("event", 0), ("copy", 0), ("kernels", 1), ("kernels", 10), ("kernels", 400))
+
+
+def streams(study: Study) -> list[dict[str, Any]]:
+    """Replay on each stream before and after another stream did something; the state is reset before each trial."""
+    found: list[dict[str, Any]] = []
+    for connections in (None, 1, 8, 32) if study.full else (None, 1):
+        conditions: list[Any] = [(stream, touch) for stream in STREAMS for touch in TOUCHES]
+        if connections is not None:
+            conditions = [(stream, touch) for stream in STREAMS[:2] for touch in (TOUCHES[0], TOUCHES[3], TOUCHES[5])]
+        with measured_and_partner(connections=connections) as (measured, partner):
+            for stream, (what, count) in study.shuffled(conditions):
+                reset(partner)
+                before, after = measured.ask(
+                    "after_touch", stream=stream, what=what, count=count, name=PROBE, seconds=0.04
+                )
+                found.append(
+                    {"connections": connections, "stream": stream, "touch": what, "count": count, "before": before,
+                     "after": after}
+                )  # fmt: skip
+    return found
+
+
+def others(study: Study) -> list[dict[str, Any]]:
+    """Let another stream make the graphs slow, then see what another process changes about that."""
+    found: list[dict[str, Any]] = []
+    with processes(1) as (measured,):
+        graphs = [PROBE, "regnet eager", "matmul"]
+        measured.ask("eager", name="regnet eager", model="regnet_y_400mf")
+        measured.ask("chain", name="matmul", nodes=100, kernel="matmul", size=2048)
+        for condition in study.shuffled(("absent", "idle", "before", "meanwhile")):
+            with processes(0 if condition == "absent" else 1) as partners:
+                measured.ask("touch", count=10)
+                if condition == "before":
+                    reset(partners[0])
+                if condition == "meanwhile":
+                    partners[0].send("work_now_and_then", seconds=0.5)
+                read = measured.ask("read_all", names=study.rng.sample(graphs, 3), seconds=0.1)
+                if condition == "meanwhile":
+                    partners[0].receive()
+            found.append({"condition": condition, **read})
+    return found
+
+
+LENGTHS_US, NODES = (1, 5, 20, 50), (50, 100, 200, 400, 800)
+ADDED, SQUARES = (10, 14, 18, 20, 22, 24), (256, 512, 1024, 2048)
+
+
+def nodes(study: Study) -> list[dict[str, Any]]:
+    """Read graphs of many kinds in the state after a context switch, and after another stream ran a kernel."""
+    found: list[dict[str, Any]] = []
+    lengths, counts = (LENGTHS_US, NODES) if study.full else (LENGTHS_US[:3], NODES[:4])
+    with measured_and_partner() as (measured, partner):
+        graphs: dict[str, dict[str, Any]] = {
+            f"spin {us} {count}": {"kernel": "spin", "size": us * SPIN_MHZ, "nodes": count}
+            for us in lengths for count in counts
+        }  # fmt: skip
+        graphs |= {f"add {2**power} 100": {"kernel": "add", "size": 2**power, "nodes": 100} for power in ADDED}
+        graphs |= {f"matmul {size} 100": {"kernel": "matmul", "size": size, "nodes": 100} for size in SQUARES}
+        graphs |= {f"tiny 0 {count}": {"kernel": "tiny", "nodes": count} for count in counts}
+        for name, graph in graphs.items():
+            measured.ask("chain", name=name, **graph)
+        for state in study.shuffled(("switched", "touched")):
+            reset(partner)
+            if state == "touched":
+                measured.ask("touch", count=10)
+            read = measured.ask("read_all", names=study.rng.sample(list(graphs), len(graphs)), seconds=0.025)
+            found.append({"state": state, **read})
+    return found
+
+
+def decay(study: Study) -> list[dict[str, Any]]:
+    """Leave the GPU alone in either state, and read the probe in one block when it is used again."""
+    found: list[dict[str, Any]] = []
+    idle_s = (0.001, 0.01, 0.1, 1.0) if study.full else (0.001, 0.1)
+    conditions = study.shuffled([(state, idle) for state in ("switched", "touched") for idle in idle_s])
+    if study.full:
+        conditions += [(state, 10.0) for state in ("switched", "touched")] + [("touched", 60.0)]
+    with measured_and_partner() as (measured, partner):
+        for state, idle in conditions:
+            reset(partner)
+            if state == "touched":
+                measured.ask("touch", count=10)
+            before = measured.ask("settled", name=PROBE, seconds=0.05)
+            found.append(
+                {"state": state, "idle_s": idle, "before": before,
+                 "after": measured.ask("after_idle", idle_s=idle, name=PROBE)}
+            )  # fmt: skip
+        measured.ask("touch", count=10)
+        used = measured.ask("blocks", name=PROBE, seconds=10 if study.full else 3)
+        found.append({"state": "touched", "used": used[:: max(1, len(used) // 200)]})
+    return found
+
+
+BEFORE = (
+    ("idle", 0.001), ("idle", 0.01), ("idle", 0.1), ("idle", 1.0), ("capture", 0.0), ("matmul", 0.3), ("copy", 0.3),
+    ("partner", 0.3),
+)  # fmt: skip
+
+
+def warmup(study: Study) -> list[dict[str, Any]]:
+    """Replay for a second after idling, after a burst and after a capture, and keep every block."""
+    found: list[dict[str, Any]] = []
+    before = BEFORE if study.full else BEFORE[2:6]
+    conditions = study.shuffled(before) if study.full else [one for one in before for _ in range(3)]
+    conditions += [("idle", 10.0)] * 2 if study.full else []
+    with measured_and_partner() as (measured, partner):
+        measured.ask("eager", name="regnet eager", model="regnet_y_400mf")
+        name = "regnet eager"
+        if study.full:
+            measured.ask("load", case_id=REGNET, folder=study.built([REGNET])[REGNET])
+            measured.ask("capture_loaded", captures=1, seed=1)
+            name = "capture 0"
+        for what, amount in conditions:
+            measured.ask("blocks", name=name, seconds=0.3)
+            if what == "partner":
+                partner.ask("work", seconds=amount)
+            blocks = measured.ask("trajectory", name=name, before=what, amount=amount, seconds=1.0)
+            found.append({"graph": name, "before": what, "amount": amount, "blocks": blocks})
+    return found
+
+
+def engines(study: Study) -> list[dict[str, Any]]:
+    """Engines with and without auxiliary streams in both states; loading another engine beside a replay."""
+    found: list[dict[str, Any]] = []
+    cases = [REGNET, REGNET + WITHOUT_AUXILIARY, VIT, VIT + WITHOUT_AUXILIARY]
+    loaded_aside = MODELS["resnet18"]
+    folders = study.built([*cases, loaded_aside])
+    for case_id in study.rng.sample(cases, len(cases)):
+        with measured_and_partner() as (measured, partner):
+            measured.ask("load", case_id=case_id, folder=folders[case_id])
+            measured.ask("capture_loaded", captures=4, seed=1, keep=True)
+            found.append({"case": case_id, "shape": measured.ask("shape", name="capture 0")})
+            for state in study.shuffled(("switched", "touched")):
+                measured.ask("blocks", name="capture 0", seconds=0.1)
+                reset(partner)
+                if state == "touched":
+                    measured.ask("touch", count=10)
+                names = [f"capture {number}" for number in range(4)]
+                read = measured.ask("read_all", names=study.rng.sample(names, 4), seconds=0.05)
+                found.append({"case": case_id, "state": state, **read})
+    found += _loading_beside(study, folders, loaded_aside)
+    return found
+
+
+def _loading_beside(study: Study, folders: dict[str, str], aside: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with measured_and_partner() as (measured, partner):
+        measured.ask("load", case_id=REGNET, folder=folders[REGNET])
+        measured.ask("capture_loaded", captures=1, seed=1)
+        partner.ask("load", case_id=aside, folder=folders[aside])
+        for where in study.shuffled(("a thread", "another process")):
+            measured.ask("blocks", name="capture 0", seconds=0.5)
+            if where == "a thread":
+                read = measured.ask(
+                    "load_meanwhile", name="capture 0", case_id=aside, folder=folders[aside], seconds=0.6
+                )
+                found.append({"loading": where, "blocks": read})
+                continue
+            quiet = measured.ask("blocks", name="capture 0", seconds=0.3)
+            partner.send("load", case_id=aside, folder=folders[aside])
+            busy = measured.ask("blocks", name="capture 0", seconds=1.0)
+            took = partner.receive()
+            after = measured.ask("blocks", name="capture 0", seconds=0.3)
+            blocks = [(t, us, False) for t, us in quiet] + [(t, us, t < took) for t, us in busy]
+            found.append({"loading": where, "took_s": took, "blocks": blocks + [(t, us, False) for t, us in after]})
+    return found
+
+
+PROBED_PROCESSES, TRACED = 8, (VIT, MODELS["resnet18"])
+
+
+def launches(study: Study) -> list[dict[str, Any]]:
+    """Processes of one build take turns with each model, in random order, in batches that the host's memory holds.
+
+    Half of them put everything on one stream. The others are measured by today's clock; by the same with the probe
+    beside each block (the first of them); and on the plateau with another stream touched before each block.
+    """
+    found: list[dict[str, Any]] = []
+    folders = study.built(list(MODELS.values()))
+    batch = min(study.processes, 10)
+    for first in range(0, study.processes, batch):
+        with processes(batch) as many, processes(batch, one_stream=True) as one:
+            everybody = [("many", number, remote) for number, remote in enumerate(many, first)]
+            everybody += [("one", number, remote) for number, remote in enumerate(one, first)]
+            for case_id in study.rng.sample(list(folders), len(folders)):
+                for _, _, remote in everybody:
+                    remote.send("load", case_id=case_id, folder=folders[case_id])
+                for _, _, remote in everybody:
+                    remote.receive()
+                for kind, number, remote in study.rng.sample(everybody, len(everybody)):
+                    found.append({"case": case_id, "process": number, "streams": kind})
+                    found[-1] |= _one_launch(study, kind, number, case_id, remote)
+    return found
+
+
+def _one_launch(study: Study, kind: str, number: int, case_id: str, remote: Remote) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    seed = study.rng.getrandbits(30)
+    if kind == "many":
+        read["today"] = remote.ask("today", seed=seed)
+        if number < PROBED_PROCESSES:
+            read["probed"] = remote.ask("today_between_probes", seed=seed + 10)
+    read["plateau"] = remote.ask("plateau", captures=6, rounds=4, seed=seed + 20, touched=kind == "many")
+    if number < PROBED_PROCESSES and case_id in TRACED and study.full:
+        read["kernels"] = remote.ask("kernels", name="capture 0")
+    return read
+
+
+def pairs(study: Study) -> list[dict[str, Any]]:
+    """Replay a model in turns with a partner: itself in another process, or matrix products."""
+    found: list[dict[str, Any]] = []
+    folders = study.built([REGNET])
+    with processes(3) as remotes:
+        measured, same, matmul = remotes
+        for remote in (measured, same):
+            remote.ask("load", case_id=REGNET, folder=folders[REGNET])
+            remote.ask("capture_loaded", captures=1, seed=1)
+        matmul.ask("chain", name="capture 0", nodes=20, kernel="matmul", size=4096)
+        for partner in study.shuffled(("same", "matmul")):
+            other = {"same": same, "matmul": matmul}[partner]
+            measured.ask("blocks", name="capture 0", seconds=0.5)
+            for _ in range(6):
+                other.ask("blocks", name="capture 0", seconds=0.02)
+                blocks = measured.ask("blocks", name="capture 0", seconds=0.1)
+                found.append({"partner": partner, "blocks": blocks})
+            for _ in range(6):
+                other.ask("blocks", name="capture 0", seconds=0.02)
+                found.append({"partner": partner, "today": measured.ask("today_pair", seed=study.rng.getrandbits(30))})
+    return found
+
+
+def server(study: Study) -> list[dict[str, Any]]:
+    """Call a compiled module as a server does, on the default stream and on another, and read the probe after it."""
+    found: list[dict[str, Any]] = []
+    folders = study.built([REGNET])
+    with measured_and_partner() as (measured, partner):
+        measured.ask("load", case_id=REGNET, folder=folders[REGNET])
+        for doing in study.shuffled(("nothing", "touch", "calls default", "calls own")):
+            reset(partner)
+            stream = doing.split()[1] if doing.startswith("calls") else "default"
+            call = {}
+            if doing == "touch":
+                measured.ask("touch", count=10)
+            if doing.startswith("calls"):
+                probe = measured.ask("serve_calls", stream=stream, calls=100)
+                call = {"queued": measured.ask("queued_calls", stream=stream)}
+            else:
+                probe = measured.ask("probe")
+            found.append({"doing": doing, "probe": probe, **call})
+    return found
+
+
+SECTIONS: dict[str, Callable[[Study], list[dict[str, Any]]]] = {
+    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, pairs, server)
+}
+QUICK = ("streams", "others", "nodes", "decay", "warmup")
+
+
+def main() -> int:
+    """Run the sections, one after the other, and print a table of each; returns 1 when one of them failed."""
+    options = _options()
+    if options.tables:
+        document = json.loads(options.tables.read_text())
+        states_tables.print_all(document)
+        return 0
+    study, failed = Study(options), []
+    with processes(1) as (remote,):
+        document = {"versions": remote.ask("versions"), "sections": {}}
+    names = options.sections or (list(SECTIONS) if options.full else QUICK)
+    for name in names:
+        start = time.perf_counter()
+        try:
+            document["sections"][name] = SECTIONS[name](study)
+        except RuntimeError as error:
+            failed.append(name)
+            print(f"section {name} failed: {error}", file=sys.stderr)
+        print(f"# {name}: {time.perf_counter() - start:.0f} s", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(document))
+    states_tables.print_all(document)
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", help="which sections; default: those that need torch alone")
+    parser.add_argument("--full", action="store_true", help="all sections and all conditions")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--processes", type=int, default=20, help="of section launches, of each kind")
+    parser.add_argument("--builds", help="folder to keep builds in, and to take them from")
+    parser.add_argument("--json", type=Path, help="also write all that was measured to this file")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file written by --json")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"unknown section {unknown[0]!r}; there are: {', '.join(SECTIONS)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,303 @@
+"""The tables of `studies/states.py`: pure functions from what was measured to lines."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from gpu_process import PROBE, PROBE_NODES
+from scipy import stats
+
+Rows = list[dict[str, Any]]
+WITHIN = 0.0005
+"""A replay is on its plateau when it stays within this share of it."""
+SMOOTHED = 5
+"""Blocks whose median is held against the plateau."""
+TRIMMED = 0.2
+"""Share of a launch's captures that is left out at either end, as in `trtgate.verdict.stored.launch_mean`."""
+
+
+def print_all(document: dict[str, Any]) -> None:
+    """Print the versions and the table of each section that was measured."""
+    print("\n" + ", ".join(f"{name} {value}" for name, value in document["versions"].items()))
+    for name, rows in document["sections"].items():
+        print(f"\n## {name}")
+        for line in TABLES[name](rows):
+            print(line)
+
+
+def mean(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
+    """Return a mean with the half width of its 95 % interval."""
+    text = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) > 1:
+        half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+        text += f" ± {half:.{digits}f}"
+    return text + unit
+
+
+def deviation(values: Sequence[float]) -> str:
+    """Return the standard deviation of logs in percent, with its 95 % interval."""
+    if len(values) < 3:
+        return "too few"
+    df, sd = len(values) - 1, statistics.stdev(values)
+    low, high = (math.sqrt(df / stats.chi2.ppf(q, df)) * sd for q in (0.975, 0.025))
+    return f"{sd:.3%} ({low:.3%} to {high:.3%})"
+
+
+def grouped(rows: Rows, *keys: str) -> Iterator[tuple[tuple[Any, ...], Rows]]:
+    """Yield rows that agree in these keys, in the order in which they were first seen."""
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    yield from groups.items()
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield lines with aligned columns."""
+    lines = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def streams(rows: Rows) -> Iterator[str]:
+    """What another stream's work does to the probe, and per kernel."""
+    groups = grouped(sorted(rows, key=_stream_order), "connections", "stream", "touch", "count")
+    yield from table(
+        ["connections", "replay on", "another stream", "before µs", "after µs", "ns a kernel"],
+        (
+            [str(connections or "default"), stream, f"{touch} {count or ''}", mean([row["before"] for row in group]),
+             mean([row["after"] for row in group]),
+             mean([(row["after"] - row["before"]) / PROBE_NODES * 1e3 for row in group], digits=1)]
+            for (connections, stream, touch, count), group in groups
+        ),
+    )  # fmt: skip
+
+
+def _stream_order(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["connections"] or 0, row["stream"], row["touch"] != "nothing", row["touch"], row["count"]
+
+
+def others(rows: Rows) -> Iterator[str]:
+    """What another process does to graphs that another stream had made slow."""
+    names = [name for name in rows[0] if name not in ("condition", "before", "after")]
+    yield from table(
+        ["another process", *(f"{name} µs" for name in names)],
+        (
+            [condition, *(mean([row[name] for row in group]) for name in names)]
+            for (condition,), group in grouped(rows, "condition")
+        ),
+    )
+
+
+def nodes(rows: Rows) -> Iterator[str]:
+    """Each graph in both states, its cost a node, and the constant part of it."""
+    names = [name for name in rows[0] if name not in ("state", "before", "after")]
+    by = dict(grouped(rows, "state"))
+    fast, slow = by["switched",], by["touched",]
+    lines = []
+    for name in names:
+        kind, size, count = name.split()
+        differences = [(b[name] - a[name]) / int(count) * 1e3 for a, b in zip(fast, slow, strict=True)]
+        lines.append(
+            [f"{count} x {kind} {size}", mean([row[name] for row in fast]), mean([row[name] for row in slow]),
+             mean(differences, digits=1)]
+        )  # fmt: skip
+    yield from table(["graph", "switched µs", "touched µs", "ns more a node"], lines)
+    for state, group in (("switched", fast), ("touched", slow)):
+        fits = [_launch_cost(row, [name for name in names if name.startswith("spin")]) for row in group]
+        constant, node, per_us = zip(*fits, strict=True)
+        yield (
+            f"{state}: a graph of spin kernels takes {mean(constant)} µs + nodes x ({mean(node, digits=4)} µs + "
+            f"{mean(per_us, digits=5)} x its kernels' nominal time)"
+        )
+
+
+def _launch_cost(row: dict[str, Any], names: list[str]) -> tuple[float, float, float]:
+    """Return the constant of a graph, of a node, and the factor of a kernel's nominal length (least squares)."""
+    design, seen = [], []
+    for name in names:
+        _, us, count = name.split()
+        design.append([1 / row[name], int(count) / row[name], int(count) * float(us) / row[name]])
+        seen.append(1.0)
+    (constant, node, per_us), *_ = np.linalg.lstsq(np.array(design), np.array(seen), rcond=None)
+    return float(constant), float(node), float(per_us)
+
+
+def decay(rows: Rows) -> Iterator[str]:
+    """Whether a state is still there after the GPU was left alone, and after it was used."""
+    waited = sorted((row for row in rows if "idle_s" in row), key=lambda row: (row["state"], row["idle_s"]))
+    yield from table(
+        ["state", "idle s", "repeats", "before µs", "first 4 ms after µs"],
+        (
+            [state, f"{idle:g}", str(len(group)), mean([row["before"] for row in group]),
+             mean([row["after"] for row in group])]
+            for (state, idle), group in grouped(waited, "state", "idle_s")
+        ),
+    )  # fmt: skip
+    for row in rows:
+        if "used" in row:
+            us = [us for _, us in row["used"]]
+            tenth = max(1, len(us) // 10)
+            yield (
+                f"{row['state']}, in use for {row['used'][-1][0]:.0f} s: {statistics.median(us[:tenth]):.2f} µs first, "
+                f"{statistics.median(us[-tenth:]):.2f} µs last, between {min(us):.2f} and {max(us):.2f}"
+            )
+
+
+def time_to_plateau(blocks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the seconds until a replay stays on its plateau, and how much its first block lay above it."""
+    us = [us for _, us in blocks]
+    plateau = statistics.median(us[len(us) * 7 // 10 :])
+    smooth = [statistics.median(us[at : at + SMOOTHED]) for at in range(len(us) - SMOOTHED + 1)]
+    outside = [at for at, value in enumerate(smooth) if abs(value / plateau - 1) > WITHIN]
+    reached = blocks[outside[-1] + 1][0] if outside else 0.0
+    return reached, us[0] / plateau - 1
+
+
+def warmup(rows: Rows) -> Iterator[str]:
+    """How long to the plateau, by what came before."""
+    lines = []
+    for (graph, before, amount), group in grouped(rows, "graph", "before", "amount"):
+        reached, above = zip(*(time_to_plateau(row["blocks"]) for row in group), strict=True)
+        lines.append(
+            [graph, f"{before} {amount:g} s", str(len(group)), mean([value * 1e3 for value in reached], digits=0),
+             f"{max(reached) * 1e3:.0f}", mean([value * 100 for value in above])]
+        )  # fmt: skip
+    yield from table(
+        ["graph", "before it", "repeats", f"ms to within {WITHIN:.2%}", "most ms", "first block % above"], lines
+    )
+
+
+def engines(rows: Rows) -> Iterator[str]:
+    """Both states of engines with and without auxiliary streams; what loading beside does."""
+    shapes = {row["case"]: row["shape"] for row in rows if "shape" in row}
+    lines = []
+    for (case,), group in grouped([row for row in rows if "state" in row], "case"):
+        read = {
+            state: [statistics.fmean(row[f"capture {n}"] for n in range(4)) for row in group if row["state"] == state]
+            for state in ("switched", "touched")
+        }
+        more = [b - a for a, b in zip(read["switched"], read["touched"], strict=True)]
+        shape = shapes[case]
+        nodes_ = shape["kernels"] + shape["others"]
+        lines.append(
+            [case, f"{shape['kernels']} + {shape['others']}, {shape['edges']} edges", mean(read["switched"]),
+             mean(read["touched"]), mean([value / nodes_ * 1e3 for value in more], digits=0)]
+        )  # fmt: skip
+    yield from table(["engine", "kernels + other nodes", "switched µs", "touched µs", "ns more a node"], lines)
+    lines = []
+    for (where,), group in grouped([row for row in rows if "loading" in row], "loading"):
+        quiet = [statistics.median(us for _, us, busy in row["blocks"] if not busy) for row in group]
+        busy = [[us for _, us, busy in row["blocks"] if busy] for row in group]
+        lines.append(
+            [where, mean(quiet), mean([statistics.median(us) for us in busy]), mean([max(us) for us in busy]),
+             mean([statistics.median(us for _, us, _ in row["blocks"][-20:]) for row in group])]
+        )  # fmt: skip
+    yield from table(
+        ["an engine is loaded in", "quiet µs", "meanwhile µs (median)", "meanwhile µs (most)", "afterwards µs"], lines
+    )
+
+
+def launch_mean(values: Sequence[float]) -> float:
+    """Return a launch's trimmed mean of logs."""
+    return float(stats.trim_mean(np.log(values), TRIMMED))
+
+
+def of_captures(row: dict[str, Any]) -> list[float]:
+    """Return the median of each capture's blocks on the plateau."""
+    return [
+        statistics.median(one["us"] for one in group)
+        for _, group in grouped(sorted(row["plateau"], key=lambda one: one["capture"]), "capture")
+    ]
+
+
+CLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], list[float]]]] = {
+    "today's clock": ("many", lambda row: row["today"]),
+    "plateau, another stream touched": ("many", of_captures),
+    "plateau, one stream for all": ("one", of_captures),
+}
+
+
+def launches(rows: Rows) -> Iterator[str]:
+    """How far processes lie apart by each clock, and how much of it the probe explains."""
+    for (case,), group in grouped(rows, "case"):
+        yield f"\n{case}"
+        lines = []
+        for clock, (kind, read) in CLOCKS.items():
+            logs = [[math.log(us) for us in read(row)] for row in group if row["streams"] == kind]
+            means = [float(stats.trim_mean(one, TRIMMED)) for one in logs]
+            within = math.sqrt(statistics.fmean(statistics.variance(one) for one in logs))
+            us = [math.exp(value) for value in means]
+            lines.append(
+                [clock, str(len(us)), f"{statistics.median(us):.2f}", f"{min(us):.2f}", f"{max(us):.2f}",
+                 deviation(means), f"{within:.3%}"]
+            )  # fmt: skip
+        heads = ["clock", "processes", "median µs", "least", "most", "sd between processes", "between captures"]
+        yield from table(heads, lines)
+        yield from _explained(group)
+
+
+def _explained(rows: Rows) -> Iterator[str]:
+    """How much of the blocks' variance the probe beside them explains, by a line through their logs."""
+    for name, read in (
+        ("today's clock", [one for row in rows for one in row.get("probed", ())]),
+        ("plateau, touched", [one for row in rows if row["streams"] == "many" for one in row["plateau"]]),
+        ("plateau, one stream", [one for row in rows if row["streams"] == "one" for one in row["plateau"]]),
+    ):
+        if len(read) < 3:
+            continue
+        us = np.log([one["us"] for one in read])
+        probe = np.log([(one["before"] + one["after"]) / 2 for one in read])
+        slope = float(np.polyfit(probe, us, 1)[0]) if float(np.ptp(probe)) > 1e-9 else 0.0
+        rest = us - slope * probe
+        yield (
+            f"blocks by {name}: sd {us.std(ddof=1):.3%}, with the probe beside each taken out {rest.std(ddof=2):.3%}; "
+            f"probe {math.exp(probe.min()):.1f} to {math.exp(probe.max()):.1f} µs, slope {slope:.3f}"
+        )
+
+
+SINCE_SWITCH_MS = (0, 5, 10, 20, 40, 70, 100)
+
+
+def pairs(rows: Rows) -> Iterator[str]:
+    """A model's latency since the partner's turn ended, by partner."""
+    lines = []
+    by = dict(grouped([row for row in rows if "blocks" in row], "partner"))
+    for begin, end in itertools.pairwise(SINCE_SWITCH_MS):
+        read = {
+            partner: [
+                statistics.fmean(us for t, us in row["blocks"] if begin <= t * 1e3 < end)
+                for row in group
+                if any(begin <= t * 1e3 < end for t, _ in row["blocks"])
+            ]
+            for (partner,), group in by.items()
+        }
+        ratio = statistics.fmean(read["matmul"]) / statistics.fmean(read["same"]) - 1
+        lines.append([f"{begin} to {end} ms", mean(read["same"]), mean(read["matmul"]), f"{ratio:+.3%}"])
+    today = {partner: [row["today"] for row in group] for (partner,), group in
+             grouped([row for row in rows if "today" in row], "partner")}  # fmt: skip
+    ratio = statistics.fmean(today["matmul"]) / statistics.fmean(today["same"]) - 1
+    lines.append(["trtgate ab's block today", mean(today["same"]), mean(today["matmul"]), f"{ratio:+.3%}"])
+    yield from table(["since the partner's turn", "beside itself µs", "beside matmul µs", "difference"], lines)
+
+
+def server(rows: Rows) -> Iterator[str]:
+    """In which state calls leave the GPU."""
+    yield from table(
+        ["after a switch", f"{PROBE} µs", "a call queued without a graph µs"],
+        (
+            [doing, mean([row["probe"] for row in group]),
+             mean([row["queued"] for row in group]) if "queued" in group[0] else ""]
+            for (doing,), group in grouped(rows, "doing")
+        ),
+    )  # fmt: skip
+
+
+TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
+    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, pairs, server)
+}
