@@ -101,9 +101,11 @@ class GpuProcess:
             "own": own,
             "capture": own if one_stream else cuda.Stream(),
             "other": own if one_stream else cuda.Stream(),
+            "another": cuda.Stream(),
         }
         cuda.set_stream(self._streams["default"])
-        self._start, self._end = (cuda.Event(enable_timing=True) for _ in range(2))
+        self._spun, self._start, self._end = (cuda.Event(enable_timing=True) for _ in range(3))
+        self._mhz = 0.0
         self._graphs: dict[str, Any] = {}
         self._us: dict[str, float] = {}
         self._tiny, self._small = torch.zeros(32, device="cuda"), torch.zeros(32, device="cuda")
@@ -186,7 +188,7 @@ class GpuProcess:
                 kept = call()
         if keep:
             graph.instantiate()
-        self._graphs[name] = (graph, kept)
+        self._graphs[name] = (graph, kept, call)  # the call holds what the graph reads
         self._us[name] = 1000.0
         for _ in range(3):
             self._us[name] = self._block(name, 2)
@@ -219,29 +221,34 @@ class GpuProcess:
     def _block(self, name: str, replays: int = 0) -> float:
         replay = self._graphs[name][0].replay
         replays = replays or self._replays(name)
+        self._spun.record()
         self._torch.cuda._sleep(SPIN_CYCLES)
         self._start.record()
         for _ in range(replays):
             replay()
         self._end.record()
         self._end.synchronize()
+        self._mhz = SPIN_CYCLES / self._spun.elapsed_time(self._start) / 1e3
         return float(self._start.elapsed_time(self._end)) * 1e3 / replays
 
     def _replays(self, name: str, block_s: float = BLOCK_S) -> int:
         return max(1, round(block_s * 1e6 / self._us[name]))
 
-    def blocks(self, name: str, seconds: float, block_s: float = BLOCK_S) -> list[tuple[float, float]]:
-        """Replay without a gap for so long; returns (seconds since the start, latency) of each block."""
+    def blocks(self, name: str, seconds: float, block_s: float = BLOCK_S) -> list[tuple[float, float, float]]:
+        """Replay without a gap for so long; returns (seconds since the start, latency, SM clock in MHz) of each block.
+
+        The clock is what the spin kernel before the block counts, the time of its launch included.
+        """
         replays, began = self._replays(name, block_s), time.perf_counter()
         found = []
         while (now := time.perf_counter() - began) < seconds:
-            found.append((now, self._block(name, replays)))
+            found.append((now, self._block(name, replays), self._mhz))
         self._us[name] = found[-1][1]
         return found
 
     def settled(self, name: str, seconds: float = 0.06) -> float:
         """Replay for so long and return the mean of the second half's blocks."""
-        found = [us for _, us in self.blocks(name, seconds)]
+        found = [us for _, us, _ in self.blocks(name, seconds)]
         return statistics.fmean(found[len(found) // 2 :])
 
     def _probe(self) -> float:
@@ -289,19 +296,30 @@ class GpuProcess:
             self.touch(what, count)
             return before, self.settled(name, seconds)
 
+    def after_reset(
+        self, *, touched: bool, settled_s: float, seconds: float = 0.15
+    ) -> list[tuple[float, float, float]]:
+        """Return the probe's blocks of 1 ms since another stream was touched, or was not, after `settled_s` of use."""
+        if settled_s:
+            self.blocks(PROBE, settled_s)
+        if touched:
+            self.touch(count=10)
+        return self.blocks(PROBE, seconds, block_s=0.001)
+
     def after_idle(self, idle_s: float, name: str, seconds: float = 0.004) -> float:
         """Leave the GPU alone for so long, then read a graph in one short block."""
         self._torch.cuda.synchronize()
         time.sleep(idle_s)
         return self._block(name, self._replays(name, seconds))
 
-    def trajectory(self, name: str, before: str, amount: float, seconds: float) -> list[tuple[float, float]]:
+    def trajectory(self, name: str, before: str, amount: float, seconds: float) -> list[tuple[float, float, float]]:
         """Return the blocks of a replay that begins after the GPU did something else: idling, or a burst."""
         self._torch.cuda.synchronize()
         if before == "idle":
             time.sleep(amount)
         elif before == "capture":
             self.chain("thrown away", 100)
+            self.drop("thrown away")
         elif before != "partner":
             self.work(amount, before)
         return self.blocks(name, seconds)
@@ -338,18 +356,17 @@ class GpuProcess:
         self._worker.load(protocol.Load(case_id=case_id, artifact=folder))
         return time.perf_counter() - start
 
-    def capture_loaded(self, captures: int, seed: int, *, keep: bool = False) -> list[float]:
-        """Capture the loaded case several times, each behind padding of random size, with its inputs placed anew."""
-        rng, call = random.Random(seed), self._worker._inference
-        found = []
-        for number in range(captures):
-            with self._padding(rng):
+    def capture_loaded(self, seeds: list[int], *, keep: bool = False) -> list[float]:
+        """Capture the loaded case once a seed, behind padding of a seeded size, its inputs placed anew."""
+        call, found = self._worker._inference, []
+        for number, seed in enumerate(seeds):
+            name = f"capture {number}"
+            with self._padding(random.Random(seed)):
                 call.place_inputs()
                 inputs = call.inputs
-                name = f"capture {number}"
                 found.append(self._capture(name, call, keep=keep))
-            graph, output = self._graphs[name]
-            self._graphs[name] = (graph, (output, inputs))
+            graph, output, _ = self._graphs[name]
+            self._graphs[name] = (graph, output, inputs)
         return found
 
     @contextlib.contextmanager
@@ -361,46 +378,57 @@ class GpuProcess:
         del taken
 
     def plateau(
-        self, captures: int, rounds: int, seed: int, *, touched: bool, warm_s: float = 0.5
+        self, seeds: list[int], rounds: int, order: int, *, touched: bool, warm_s: float = 0.5
     ) -> list[dict[str, Any]]:
-        """Make all captures first, warm up, and read their blocks in turns, a probe before and after each.
+        """Make a capture for each seed first, warm up, and read their blocks in turns, a probe before and after each.
 
-        With `touched` another stream does something before each block. Returns {"capture", "us", "before", "after"}.
+        With `touched` another stream does something before each block. Returns rows of {"capture", "us", "before",
+        "after", "mhz"} in the order in which they were read; `order` seeds that.
         """
-        rng = random.Random(seed)
-        self.capture_loaded(captures, seed)
+        rng = random.Random(order)
+        self.capture_loaded(seeds)
+        if touched:
+            self.touch(count=10)
         self.blocks("capture 0", warm_s)
         found = []
         for _ in range(rounds):
-            for number in rng.sample(range(captures), captures):
+            for number in rng.sample(range(len(seeds)), len(seeds)):
                 if touched:
-                    self.touch()
+                    self.touch(count=10)
                 found.append({"capture": number, **self._between_probes(f"capture {number}")})
         return found
 
     def _between_probes(self, name: str) -> dict[str, float]:
-        """Read a block with the probe before and after it, all queued at once: {"before", "us", "after"}."""
+        """Read a block with the probe before and after it and a spin kernel, all queued at once."""
         torch, replays = self._torch, self._replays(name)
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(6)]
         probe, graph = self._graphs[PROBE][0].replay, self._graphs[name][0].replay
         torch.cuda._sleep(SPIN_CYCLES)
         marks[0].record()
         for mark, replay, count in zip(
-            marks[1:], (probe, graph, probe), (PROBE_REPLAYS, replays, PROBE_REPLAYS), strict=True
+            marks[1:4], (probe, graph, probe), (PROBE_REPLAYS, replays, PROBE_REPLAYS), strict=True
         ):
             for _ in range(count):
                 replay()
             mark.record()
-        marks[-1].synchronize()
-        before, block, after = (a.elapsed_time(b) * 1e3 for a, b in pairwise(marks))
-        return {"before": before / PROBE_REPLAYS, "us": block / replays, "after": after / PROBE_REPLAYS}
+        marks[4].record()
+        torch.cuda._sleep(2 * SPIN_CYCLES)
+        marks[5].record()
+        marks[5].synchronize()
+        before, block, after, _, spun = (a.elapsed_time(b) * 1e3 for a, b in pairwise(marks))
+        return {
+            "before": before / PROBE_REPLAYS, "us": block / replays, "after": after / PROBE_REPLAYS,
+            "mhz": 2 * SPIN_CYCLES / spun,
+        }  # fmt: skip
 
     def today(self, seed: int, turns: int = 2) -> list[float]:
         """Return the captures of a launch as trtgate's clock of November 2026 reads them."""
+        import msgspec
+
         from trtgate import protocol
         from trtgate.timing.loop import ON_GPU
 
-        plans = [ON_GPU.of_turn(number) for number in range(turns)]
+        plans = [msgspec.structs.replace(ON_GPU, host_s=0.0, tail_calls=0)] * turns
         asked = [protocol.Measure(plan=plan, seed=seed + number) for number, plan in enumerate(plans)]
         read = [self._worker.measure(one) for one in asked]
         return [statistics.median(capture.blocks_us) for turn in read for capture in turn.captures if capture.blocks_us]
@@ -427,14 +455,17 @@ class GpuProcess:
         turn = self._worker.measure(protocol.Measure(plan=PAIR_ON_GPU, seed=seed))
         return float(turn.captures[0].blocks_us[0])
 
-    def load_meanwhile(self, name: str, case_id: str, folder: str, seconds: float) -> list[tuple[float, float, bool]]:
+    def load_meanwhile(
+        self, name: str, case_id: str, folder: str, seconds: float, stream: str
+    ) -> list[tuple[float, float, bool]]:
         """Replay a graph while another thread loads a case; returns (seconds, latency, whether it was loading)."""
         from trtgate import building
 
         loading = threading.Event()
 
         def load() -> None:
-            self._aside = building.load(_source().load().cases[case_id], Path(folder), "cuda")
+            with self._torch.cuda.stream(self._streams[stream]):
+                self._aside = building.load(_source().load().cases[case_id], Path(folder), "cuda")
             loading.clear()
 
         thread, began = threading.Thread(target=load), time.perf_counter()
@@ -445,7 +476,8 @@ class GpuProcess:
                 thread.start()
             found.append((now, self._block(name), loading.is_set()))
         thread.join()
-        return found
+        after = [(now, us, False) for now, us, _ in self.blocks(name, 0.2)]
+        return found + after
 
     def serve_calls(self, stream: str, calls: int) -> float:
         """Call the loaded case again and again as a server does, on a stream; returns what the probe reads then."""

@@ -109,32 +109,30 @@ def reset(partner: Remote) -> None:
 
 
 STREAMS = ("default", "own", "capture")
-TOUCHES = (("nothing", 0), ("event", 0), ("copy", 0), ("kernels", 1), ("kernels", 10), ("kernels", 400))
+TOUCHES = (
+    ("nothing", 0), ("event", 0), ("copy", 0), ("kernels", 1), ("kernels", 2), ("kernels", 4), ("kernels", 10),
+    ("kernels", 400),
+)  # fmt: skip
 
 
-def streams(study: Study) -> list[dict[str, Any]]:
+def streams(study: Study) -> Iterator[dict[str, Any]]:
     """Replay on each stream before and after another stream did something; the state is reset before each trial."""
-    found: list[dict[str, Any]] = []
     for connections in (None, 1, 8, 32) if study.full else (None, 1):
         conditions: list[Any] = [(stream, touch) for stream in STREAMS for touch in TOUCHES]
         if connections is not None:
-            conditions = [(stream, touch) for stream in STREAMS[:2] for touch in (TOUCHES[0], TOUCHES[3], TOUCHES[5])]
+            conditions = [(stream, touch) for stream in STREAMS[:2] for touch in (TOUCHES[0], TOUCHES[3], TOUCHES[-1])]
         with measured_and_partner(connections=connections) as (measured, partner):
             for stream, (what, count) in study.shuffled(conditions):
                 reset(partner)
                 before, after = measured.ask(
                     "after_touch", stream=stream, what=what, count=count, name=PROBE, seconds=0.04
                 )
-                found.append(
-                    {"connections": connections, "stream": stream, "touch": what, "count": count, "before": before,
-                     "after": after}
-                )  # fmt: skip
-    return found
+                yield {"connections": connections, "stream": stream, "touch": what, "count": count, "before": before,
+                     "after": after}  # fmt: skip
 
 
-def others(study: Study) -> list[dict[str, Any]]:
+def others(study: Study) -> Iterator[dict[str, Any]]:
     """Let another stream make the graphs slow, then see what another process changes about that."""
-    found: list[dict[str, Any]] = []
     with processes(1) as (measured,):
         graphs = [PROBE, "regnet eager", "matmul"]
         measured.ask("eager", name="regnet eager", model="regnet_y_400mf")
@@ -149,17 +147,15 @@ def others(study: Study) -> list[dict[str, Any]]:
                 read = measured.ask("read_all", names=study.rng.sample(graphs, 3), seconds=0.1)
                 if condition == "meanwhile":
                     partners[0].receive()
-            found.append({"condition": condition, **read})
-    return found
+            yield {"condition": condition, **read}
 
 
 LENGTHS_US, NODES = (1, 5, 20, 50), (50, 100, 200, 400, 800)
 ADDED, SQUARES = (10, 14, 18, 20, 22, 24), (256, 512, 1024, 2048)
 
 
-def nodes(study: Study) -> list[dict[str, Any]]:
+def nodes(study: Study) -> Iterator[dict[str, Any]]:
     """Read graphs of many kinds in the state after a context switch, and after another stream ran a kernel."""
-    found: list[dict[str, Any]] = []
     lengths, counts = (LENGTHS_US, NODES) if study.full else (LENGTHS_US[:3], NODES[:4])
     with measured_and_partner() as (measured, partner):
         graphs: dict[str, dict[str, Any]] = {
@@ -176,43 +172,42 @@ def nodes(study: Study) -> list[dict[str, Any]]:
             if state == "touched":
                 measured.ask("touch", count=10)
             read = measured.ask("read_all", names=study.rng.sample(list(graphs), len(graphs)), seconds=0.025)
-            found.append({"state": state, **read})
-    return found
+            yield {"state": state, **read}
 
 
-def decay(study: Study) -> list[dict[str, Any]]:
+def decay(study: Study) -> Iterator[dict[str, Any]]:
     """Leave the GPU alone in either state, and read the probe in one block when it is used again."""
-    found: list[dict[str, Any]] = []
-    idle_s = (0.001, 0.01, 0.1, 1.0) if study.full else (0.001, 0.1)
-    conditions = study.shuffled([(state, idle) for state in ("switched", "touched") for idle in idle_s])
+    idle_s = (0.01, 1.0) if study.full else (0.01, 0.1)
+    states = ("switched", "touched")
+    conditions = study.shuffled([(state, idle) for state in states for idle in idle_s])
     if study.full:
-        conditions += [(state, 10.0) for state in ("switched", "touched")] + [("touched", 60.0)]
+        conditions += [(state, 10.0) for state in states] + [("touched", 60.0)]
     with measured_and_partner() as (measured, partner):
         for state, idle in conditions:
             reset(partner)
             if state == "touched":
                 measured.ask("touch", count=10)
-            before = measured.ask("settled", name=PROBE, seconds=0.05)
-            found.append(
-                {"state": state, "idle_s": idle, "before": before,
-                 "after": measured.ask("after_idle", idle_s=idle, name=PROBE)}
-            )  # fmt: skip
+            before = measured.ask("settled", name=PROBE, seconds=0.15)
+            yield {"state": state, "idle_s": idle, "before": before,
+                 "after": measured.ask("after_idle", idle_s=idle, name=PROBE)}  # fmt: skip
+        for state, settled_s in study.shuffled([("touched", 0.0), ("touched", 0.2), ("switched", 0.0)]):
+            reset(partner)
+            blocks = measured.ask("after_reset", touched=state == "touched", settled_s=settled_s)
+            yield {"state": state, "settled_s": settled_s, "onset": blocks}
         measured.ask("touch", count=10)
         used = measured.ask("blocks", name=PROBE, seconds=10 if study.full else 3)
-        found.append({"state": "touched", "used": used[:: max(1, len(used) // 200)]})
-    return found
+        yield {"state": "touched", "used": used[:: max(1, len(used) // 200)]}
 
 
 BEFORE = (
-    ("idle", 0.001), ("idle", 0.01), ("idle", 0.1), ("idle", 1.0), ("capture", 0.0), ("matmul", 0.3), ("copy", 0.3),
+    ("idle", 0.01), ("idle", 0.1), ("idle", 1.0), ("capture", 0.0), ("matmul", 0.3), ("copy", 0.3),
     ("partner", 0.3),
 )  # fmt: skip
 
 
-def warmup(study: Study) -> list[dict[str, Any]]:
+def warmup(study: Study) -> Iterator[dict[str, Any]]:
     """Replay for a second after idling, after a burst and after a capture, and keep every block."""
-    found: list[dict[str, Any]] = []
-    before = BEFORE if study.full else BEFORE[2:6]
+    before = BEFORE if study.full else BEFORE[1:5]
     conditions = study.shuffled(before) if study.full else [one for one in before for _ in range(3)]
     conditions += [("idle", 10.0)] * 2 if study.full else []
     with measured_and_partner() as (measured, partner):
@@ -220,28 +215,26 @@ def warmup(study: Study) -> list[dict[str, Any]]:
         name = "regnet eager"
         if study.full:
             measured.ask("load", case_id=REGNET, folder=study.built([REGNET])[REGNET])
-            measured.ask("capture_loaded", captures=1, seed=1)
+            measured.ask("capture_loaded", seeds=[1])
             name = "capture 0"
         for what, amount in conditions:
-            measured.ask("blocks", name=name, seconds=0.3)
+            measured.ask("blocks", name=name, seconds=0.2)
             if what == "partner":
                 partner.ask("work", seconds=amount)
-            blocks = measured.ask("trajectory", name=name, before=what, amount=amount, seconds=1.0)
-            found.append({"graph": name, "before": what, "amount": amount, "blocks": blocks})
-    return found
+            blocks = measured.ask("trajectory", name=name, before=what, amount=amount, seconds=1.2)
+            yield {"graph": name, "before": what, "amount": amount, "blocks": blocks}
 
 
-def engines(study: Study) -> list[dict[str, Any]]:
+def engines(study: Study) -> Iterator[dict[str, Any]]:
     """Engines with and without auxiliary streams in both states; loading another engine beside a replay."""
-    found: list[dict[str, Any]] = []
     cases = [REGNET, REGNET + WITHOUT_AUXILIARY, VIT, VIT + WITHOUT_AUXILIARY]
     loaded_aside = MODELS["resnet18"]
     folders = study.built([*cases, loaded_aside])
     for case_id in study.rng.sample(cases, len(cases)):
         with measured_and_partner() as (measured, partner):
             measured.ask("load", case_id=case_id, folder=folders[case_id])
-            measured.ask("capture_loaded", captures=4, seed=1, keep=True)
-            found.append({"case": case_id, "shape": measured.ask("shape", name="capture 0")})
+            measured.ask("capture_loaded", seeds=[1, 2, 3, 4], keep=True)
+            yield {"case": case_id, "shape": measured.ask("shape", name="capture 0")}
             for state in study.shuffled(("switched", "touched")):
                 measured.ask("blocks", name="capture 0", seconds=0.1)
                 reset(partner)
@@ -249,45 +242,46 @@ def engines(study: Study) -> list[dict[str, Any]]:
                     measured.ask("touch", count=10)
                 names = [f"capture {number}" for number in range(4)]
                 read = measured.ask("read_all", names=study.rng.sample(names, 4), seconds=0.05)
-                found.append({"case": case_id, "state": state, **read})
-    found += _loading_beside(study, folders, loaded_aside)
-    return found
+                yield {"case": case_id, "state": state, **read}
+    yield from _loading_beside(study, folders, loaded_aside)
 
 
-def _loading_beside(study: Study, folders: dict[str, str], aside: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    with measured_and_partner() as (measured, partner):
-        measured.ask("load", case_id=REGNET, folder=folders[REGNET])
-        measured.ask("capture_loaded", captures=1, seed=1)
+def _loading_beside(study: Study, folders: dict[str, str], aside: str) -> Iterator[dict[str, Any]]:
+    with processes(1, one_stream=True) as (measured,), processes(2) as (partner, switching):
+        measured.send("load", case_id=REGNET, folder=folders[REGNET])
         partner.ask("load", case_id=aside, folder=folders[aside])
-        for where in study.shuffled(("a thread", "another process")):
+        measured.receive()
+        measured.ask("capture_loaded", seeds=[1])
+        for where in study.shuffled(("a thread", "a thread, one stream", "another process")):
+            reset(switching)
             measured.ask("blocks", name="capture 0", seconds=0.5)
-            if where == "a thread":
+            if where != "another process":
+                stream = "own" if where == "a thread, one stream" else "another"
                 read = measured.ask(
-                    "load_meanwhile", name="capture 0", case_id=aside, folder=folders[aside], seconds=0.6
+                    "load_meanwhile", name="capture 0", case_id=aside, folder=folders[aside], seconds=0.3, stream=stream
                 )
-                found.append({"loading": where, "blocks": read})
+                yield {"loading": where, "blocks": read}
                 continue
-            quiet = measured.ask("blocks", name="capture 0", seconds=0.3)
+            quiet = measured.ask("blocks", name="capture 0", seconds=0.15)
             partner.send("load", case_id=aside, folder=folders[aside])
             busy = measured.ask("blocks", name="capture 0", seconds=1.0)
             took = partner.receive()
-            after = measured.ask("blocks", name="capture 0", seconds=0.3)
-            blocks = [(t, us, False) for t, us in quiet] + [(t, us, t < took) for t, us in busy]
-            found.append({"loading": where, "took_s": took, "blocks": blocks + [(t, us, False) for t, us in after]})
-    return found
+            after = measured.ask("blocks", name="capture 0", seconds=0.2)
+            blocks = [(t, us, False) for t, us, _ in quiet] + [(t, us, t < took) for t, us, _ in busy]
+            yield {"loading": where, "took_s": took, "blocks": blocks + [(t, us, False) for t, us, _ in after]}
 
 
-PROBED_PROCESSES, TRACED = 8, (VIT, MODELS["resnet18"])
+PROBED_PROCESSES, TRACED_PROCESSES, TRACED = 8, 4, (VIT, MODELS["resnet18"])
+SAME_PLACES, OTHER_PLACES = 4, 4
+"""Captures that lie behind the same padding in every process, made first; and others that do not."""
 
 
-def launches(study: Study) -> list[dict[str, Any]]:
+def launches(study: Study) -> Iterator[dict[str, Any]]:
     """Processes of one build take turns with each model, in random order, in batches that the host's memory holds.
 
     Half of them put everything on one stream. The others are measured by today's clock; by the same with the probe
     beside each block (the first of them); and on the plateau with another stream touched before each block.
     """
-    found: list[dict[str, Any]] = []
     folders = study.built(list(MODELS.values()))
     batch = min(study.processes, 10)
     for first in range(0, study.processes, batch):
@@ -300,9 +294,8 @@ def launches(study: Study) -> list[dict[str, Any]]:
                 for _, _, remote in everybody:
                     remote.receive()
                 for kind, number, remote in study.rng.sample(everybody, len(everybody)):
-                    found.append({"case": case_id, "process": number, "streams": kind})
-                    found[-1] |= _one_launch(study, kind, number, case_id, remote)
-    return found
+                    read = _one_launch(study, kind, number, case_id, remote)
+                    yield {"case": case_id, "process": number, "streams": kind, **read}
 
 
 def _one_launch(study: Study, kind: str, number: int, case_id: str, remote: Remote) -> dict[str, Any]:
@@ -312,38 +305,36 @@ def _one_launch(study: Study, kind: str, number: int, case_id: str, remote: Remo
         read["today"] = remote.ask("today", seed=seed)
         if number < PROBED_PROCESSES:
             read["probed"] = remote.ask("today_between_probes", seed=seed + 10)
-    read["plateau"] = remote.ask("plateau", captures=6, rounds=4, seed=seed + 20, touched=kind == "many")
-    if number < PROBED_PROCESSES and case_id in TRACED and study.full:
+    seeds = [*range(SAME_PLACES), *(seed + number for number in range(OTHER_PLACES))]
+    read["plateau"] = remote.ask("plateau", seeds=seeds, rounds=3, order=seed, touched=kind == "many")
+    if number < TRACED_PROCESSES and case_id in TRACED and study.full:
         read["kernels"] = remote.ask("kernels", name="capture 0")
     return read
 
 
-def pairs(study: Study) -> list[dict[str, Any]]:
+def pairs(study: Study) -> Iterator[dict[str, Any]]:
     """Replay a model in turns with a partner: itself in another process, or matrix products."""
-    found: list[dict[str, Any]] = []
-    folders = study.built([REGNET])
-    with processes(3) as remotes:
-        measured, same, matmul = remotes
-        for remote in (measured, same):
-            remote.ask("load", case_id=REGNET, folder=folders[REGNET])
-            remote.ask("capture_loaded", captures=1, seed=1)
+    folder = study.built([REGNET])[REGNET]
+    with processes(2, one_stream=True) as on_one, processes(2) as on_many, processes(1) as (matmul,):
+        for remote in (*on_one, *on_many):
+            remote.send("load", case_id=REGNET, folder=folder)
+        for remote in (*on_one, *on_many):
+            remote.receive()
+            remote.ask("capture_loaded", seeds=[1])
         matmul.ask("chain", name="capture 0", nodes=20, kernel="matmul", size=4096)
         for partner in study.shuffled(("same", "matmul")):
-            other = {"same": same, "matmul": matmul}[partner]
-            measured.ask("blocks", name="capture 0", seconds=0.5)
+            measured, other = on_one if partner == "same" else (on_one[0], matmul)
             for _ in range(6):
                 other.ask("blocks", name="capture 0", seconds=0.02)
-                blocks = measured.ask("blocks", name="capture 0", seconds=0.1)
-                found.append({"partner": partner, "blocks": blocks})
+                yield {"partner": partner, "blocks": measured.ask("blocks", name="capture 0", seconds=0.1)}
+            measured, other = on_many if partner == "same" else (on_many[0], matmul)
             for _ in range(6):
                 other.ask("blocks", name="capture 0", seconds=0.02)
-                found.append({"partner": partner, "today": measured.ask("today_pair", seed=study.rng.getrandbits(30))})
-    return found
+                yield {"partner": partner, "today": measured.ask("today_pair", seed=study.rng.getrandbits(30))}
 
 
-def server(study: Study) -> list[dict[str, Any]]:
+def server(study: Study) -> Iterator[dict[str, Any]]:
     """Call a compiled module as a server does, on the default stream and on another, and read the probe after it."""
-    found: list[dict[str, Any]] = []
     folders = study.built([REGNET])
     with measured_and_partner() as (measured, partner):
         measured.ask("load", case_id=REGNET, folder=folders[REGNET])
@@ -358,11 +349,10 @@ def server(study: Study) -> list[dict[str, Any]]:
                 call = {"queued": measured.ask("queued_calls", stream=stream)}
             else:
                 probe = measured.ask("probe")
-            found.append({"doing": doing, "probe": probe, **call})
-    return found
+            yield {"doing": doing, "probe": probe, **call}
 
 
-SECTIONS: dict[str, Callable[[Study], list[dict[str, Any]]]] = {
+SECTIONS: dict[str, Callable[[Study], Iterator[dict[str, Any]]]] = {
     one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, pairs, server)
 }
 QUICK = ("streams", "others", "nodes", "decay", "warmup")
@@ -379,16 +369,18 @@ def main() -> int:
     with processes(1) as (remote,):
         document = {"versions": remote.ask("versions"), "sections": {}}
     names = options.sections or (list(SECTIONS) if options.full else QUICK)
-    for name in names:
-        start = time.perf_counter()
-        try:
-            document["sections"][name] = SECTIONS[name](study)
-        except RuntimeError as error:
-            failed.append(name)
-            print(f"section {name} failed: {error}", file=sys.stderr)
-        print(f"# {name}: {time.perf_counter() - start:.0f} s", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(document))
+    with contextlib.suppress(KeyboardInterrupt):  # what was measured until then is shown
+        for name in names:
+            start = time.perf_counter()
+            rows = document["sections"].setdefault(name, [])
+            try:
+                rows.extend(SECTIONS[name](study))
+            except RuntimeError as error:
+                failed.append(name)
+                print(f"section {name} failed: {error}", file=sys.stderr)
+            print(f"# {name}: {time.perf_counter() - start:.0f} s", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(document))
     states_tables.print_all(document)
     return 1 if failed else 0
 

@@ -25,8 +25,8 @@ def print_all(document: dict[str, Any]) -> None:
     """Print the versions and the table of each section that was measured."""
     print("\n" + ", ".join(f"{name} {value}" for name, value in document["versions"].items()))
     for name, rows in document["sections"].items():
-        print(f"\n## {name}")
-        for line in TABLES[name](rows):
+        print(f"\n## {name}" + ("" if rows else ": nothing was measured"))
+        for line in TABLES[name](rows) if rows else ():
             print(line)
 
 
@@ -128,6 +128,9 @@ def _launch_cost(row: dict[str, Any], names: list[str]) -> tuple[float, float, f
     return float(constant), float(node), float(per_us)
 
 
+ONSET_MS = (0, 10, 20, 30, 40, 60, 100, 150)
+
+
 def decay(rows: Rows) -> Iterator[str]:
     """Whether a state is still there after the GPU was left alone, and after it was used."""
     waited = sorted((row for row in rows if "idle_s" in row), key=lambda row: (row["state"], row["idle_s"]))
@@ -139,9 +142,15 @@ def decay(rows: Rows) -> Iterator[str]:
             for (state, idle), group in grouped(waited, "state", "idle_s")
         ),
     )  # fmt: skip
+    for (state, settled_s), group in grouped([row for row in rows if "onset" in row], "state", "settled_s"):
+        middle = [statistics.median(us for _, us, _ in row["onset"]) for row in group]
+        yield f"{state} {settled_s:g} s after a context switch, the 150 ms that follow: {mean(middle)} µs (median)"
+        for begin, end in itertools.pairwise(ONSET_MS):
+            read = [us for row in group for t, us, _ in row["onset"] if begin <= t * 1e3 < end]
+            yield f"    {begin:3} to {end:3} ms  {statistics.fmean(read):8.2f} µs"
     for row in rows:
         if "used" in row:
-            us = [us for _, us in row["used"]]
+            us = [us for _, us, _ in row["used"]]
             tenth = max(1, len(us) // 10)
             yield (
                 f"{row['state']}, in use for {row['used'][-1][0]:.0f} s: {statistics.median(us[:tenth]):.2f} µs first, "
@@ -149,9 +158,9 @@ def decay(rows: Rows) -> Iterator[str]:
             )
 
 
-def time_to_plateau(blocks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def time_to_plateau(blocks: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
     """Return the seconds until a replay stays on its plateau, and how much its first block lay above it."""
-    us = [us for _, us in blocks]
+    us = [us for _, us, _ in blocks]
     plateau = statistics.median(us[len(us) * 7 // 10 :])
     smooth = [statistics.median(us[at : at + SMOOTHED]) for at in range(len(us) - SMOOTHED + 1)]
     outside = [at for at, value in enumerate(smooth) if abs(value / plateau - 1) > WITHIN]
@@ -271,9 +280,9 @@ def pairs(rows: Rows) -> Iterator[str]:
     for begin, end in itertools.pairwise(SINCE_SWITCH_MS):
         read = {
             partner: [
-                statistics.fmean(us for t, us in row["blocks"] if begin <= t * 1e3 < end)
+                statistics.fmean(us for t, us, _ in row["blocks"] if begin <= t * 1e3 < end)
                 for row in group
-                if any(begin <= t * 1e3 < end for t, _ in row["blocks"])
+                if any(begin <= t * 1e3 < end for t, _, _ in row["blocks"])
             ]
             for (partner,), group in by.items()
         }
