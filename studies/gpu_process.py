@@ -221,6 +221,7 @@ class GpuProcess:
     def _block(self, name: str, replays: int = 0) -> float:
         replay = self._graphs[name][0].replay
         replays = replays or self._replays(name)
+        self._torch.cuda._sleep(SPIN_CYCLES // 8)  # until the next kernel is queued, else its launch is timed too
         self._spun.record()
         self._torch.cuda._sleep(SPIN_CYCLES)
         self._start.record()
@@ -237,7 +238,7 @@ class GpuProcess:
     def blocks(self, name: str, seconds: float, block_s: float = BLOCK_S) -> list[tuple[float, float, float]]:
         """Replay without a gap for so long; returns (seconds since the start, latency, SM clock in MHz) of each block.
 
-        The clock is what the spin kernel before the block counts, the time of its launch included.
+        The clock is what the spin kernel before the block counts.
         """
         replays, began = self._replays(name, block_s), time.perf_counter()
         found = []
@@ -253,10 +254,6 @@ class GpuProcess:
 
     def _probe(self) -> float:
         return self._block(PROBE, PROBE_REPLAYS)
-
-    def probe(self) -> float:
-        """Read the probe once."""
-        return self._probe()
 
     # states
 
@@ -480,13 +477,16 @@ class GpuProcess:
         return found + after
 
     def serve_calls(self, stream: str, calls: int) -> float:
-        """Call the loaded case again and again as a server does, on a stream; returns what the probe reads then."""
+        """Call the loaded case again and again as a server does, on a stream; returns what the probe settles on then.
+
+        One reading would not do: on an H100 the slow state begins 8 ms after a context switch at the earliest.
+        """
         call = self._worker._inference
         with self._torch.cuda.stream(self._streams[stream]):
             for _ in range(calls):
                 call()
                 self._torch.cuda.synchronize()
-            return self._probe()
+            return self.settled(PROBE)
 
     def queued_calls(self, stream: str, batches: int = 10, calls: int = 4) -> float:
         """Return the device time of one call without a graph: the median of batches queued behind a spin kernel."""

@@ -348,7 +348,7 @@ def server(study: Study) -> Iterator[dict[str, Any]]:
                 probe = measured.ask("serve_calls", stream=stream, calls=100)
                 call = {"queued": measured.ask("queued_calls", stream=stream)}
             else:
-                probe = measured.ask("probe")
+                probe = measured.ask("settled", name=PROBE)
             yield {"doing": doing, "probe": probe, **call}
 
 
