@@ -22,12 +22,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from trtgate import artifact_cache, sealed_folder
-from trtgate.accelerator import detect
-from trtgate.artifact_cache import ArtifactCache, Manifest, key_of
-from trtgate.records import Build
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.common import sealed_folder
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.compiling import artifact_cache
+from trtgate.compiling.artifact_cache import ArtifactCache, Manifest, key_of
+from trtgate.records.measurement import Build
+from trtgate.report.terminal_table import describe
 
 KEYS = 8
 MOST_BYTES = 4 << 20

@@ -14,13 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from trtgate.accelerator import detect
-from trtgate.history import Point, analysed
-from trtgate.profiles.summary import LayerTime
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.gate.history import Commit, Point, analysed
+from trtgate.profiles.profile_summary import LayerTime
 from trtgate.report import html, markdown
-from trtgate.report.columns import aligned
-from trtgate.report.document import Case, Commit, Coverage, Layers, Matrix, Report
-from trtgate.report.terminal import describe
+from trtgate.report.run_report import Case, Coverage, Layers, Matrix, Report
+from trtgate.report.terminal_table import describe
 from trtgate.verdict import Judgement, Verdict
 
 METRICS = ("device", "host", "enqueue", "build", "engine_bytes", "gpu_memory")

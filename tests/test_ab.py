@@ -19,10 +19,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trtgate.accelerator import Accelerator
-from trtgate.base import Base, BaseRequest
-from trtgate.errors import TrtgateError
-from trtgate.suite_source import SuiteSource
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.launches.base_revision import Base, BaseRequest
+from trtgate.suite.suite_source import SuiteSource
 
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120

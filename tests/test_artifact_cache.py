@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from trtgate import artifact_cache, sealed_folder
-from trtgate.artifact_cache import ArtifactCache, Manifest, key_of, size
-from trtgate.errors import TrtgateError
-from trtgate.records import Build
+from trtgate.common import sealed_folder
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import artifact_cache
+from trtgate.compiling.artifact_cache import ArtifactCache, Manifest, key_of, size
+from trtgate.records.measurement import Build
 
 KEY = key_of({"program": "1"})
 OTHER = key_of({"program": "2"})

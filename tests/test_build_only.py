@@ -27,7 +27,7 @@ def test_every_case_is_built_once_and_nothing_is_timed(folder: Any, processes: t
 def test_what_another_process_could_not_cache_is_said_once(folder: Any) -> None:
     folder.suite("alpha")
     (folder.path / "conftest.py").write_text(
-        "from trtgate import obtaining\n"
+        "from trtgate.compiling import build_or_load as obtaining\n"
         "taken = obtaining.obtain\n"
         "def obtain(*arguments, **more):\n"
         "    found = taken(*arguments, **more)\n"

@@ -16,10 +16,12 @@ import pynvml
 import pytest
 from typer.testing import CliRunner
 
-from trtgate import baselines, doctor, files
-from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord
 from trtgate.cli import app
+from trtgate.commands import doctor
+from trtgate.common import files
+from trtgate.common.accelerator import Accelerator
+from trtgate.gate import baselines
+from trtgate.gate.baselines import CaseRecord
 
 from .test_baselines import CARD, document, record
 
@@ -745,8 +747,8 @@ def test_requirements_of_torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None
             raise importlib.metadata.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr("trtgate.doctor.metadata.version", version)
-    monkeypatch.setattr("trtgate.doctor.metadata.requires", lambda name: wanted)
+    monkeypatch.setattr("trtgate.commands.doctor.metadata.version", version)
+    monkeypatch.setattr("trtgate.commands.doctor.metadata.requires", lambda name: wanted)
     assert doctor.unmet("torch-tensorrt-rtx") == [
         "torch-tensorrt-rtx 2.11.0 needs torch<2.12.0,>=2.11.0, and 2.14.0+cu130 is installed"
     ]
@@ -762,8 +764,8 @@ def test_a_requirement_without_metadata_that_can_be_imported_is_no_mismatch(
             raise importlib.metadata.PackageNotFoundError(name)
         return "2.11.0"
 
-    monkeypatch.setattr("trtgate.doctor.metadata.version", version)
-    monkeypatch.setattr("trtgate.doctor.metadata.requires", lambda name: ["tensorrt-unpacked>=1.4"])
+    monkeypatch.setattr("trtgate.commands.doctor.metadata.version", version)
+    monkeypatch.setattr("trtgate.commands.doctor.metadata.requires", lambda name: ["tensorrt-unpacked>=1.4"])
     assert len(doctor.unmet("torch-tensorrt-rtx")) == 1
     (tmp_path / "tensorrt_unpacked.py").touch()
     monkeypatch.syspath_prepend(tmp_path)

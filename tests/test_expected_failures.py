@@ -8,8 +8,8 @@ import pytest
 
 import trtgate
 from trtgate import torch_trt
-from trtgate.errors import TrtgateError
-from trtgate.expected_failures import expected_failure
+from trtgate.common.errors import TrtgateError
+from trtgate.suite.expected_failures import expected_failure
 
 SUITE = """
 @trtgate.model(frontends=("eager",), precisions=("fp32",), expected_failure=trtgate.expected_failure("NaN" {where}))

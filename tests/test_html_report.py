@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from trtgate import report_commands
-from trtgate.errors import TrtgateError
-from trtgate.history import Point, analysed
+from trtgate.commands import report_files
+from trtgate.common.errors import TrtgateError
+from trtgate.gate.history import Point, analysed
 from trtgate.profiles.difference_text import LayerChange
-from trtgate.profiles.summary import LayerTime
-from trtgate.report import document, html
-from trtgate.report.document import Coverage, Failure, Layers, Matrix, Report
+from trtgate.profiles.profile_summary import LayerTime
+from trtgate.report import html, run_report
+from trtgate.report.run_report import Coverage, Failure, Layers, Matrix, Report
 
 from .test_run_report import HOSTILE, case, made
 
@@ -90,13 +90,14 @@ def test_tables_need_no_javascript() -> None:
 
 
 def test_an_html_report_is_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document.write(tmp_path / "run.json", report())
-    assert report_commands.make(
-        tmp_path / "run.json", to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html"
-    ) == [f"written: {tmp_path}/run.md", f"written: {tmp_path}/run.html"]
+    run_report.write(tmp_path / "run.json", report())
+    assert report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html") == [
+        f"written: {tmp_path}/run.md",
+        f"written: {tmp_path}/run.html",
+    ]
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(TrtgateError, match=r"pip install 'trtgate\[report\]'"):
-        report_commands.make(tmp_path / "run.json", to_markdown=None, to_html=tmp_path / "run.html")
+        report_files.make(tmp_path / "run.json", to_markdown=None, to_html=tmp_path / "run.html")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trtgate.pytest_gate import run
-from trtgate.pytest_gate.run import GateRun
+from trtgate.pytest_plugin import gate_run as run
+from trtgate.pytest_plugin.gate_run import GateRun
 
 
 class Terminal:

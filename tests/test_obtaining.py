@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate import Case, Model, Settings, building, frontends
-from trtgate.artifact_cache import ArtifactCache
-from trtgate.coverage import Coverage
-from trtgate.errors import TrtgateError
+from trtgate import Case, Model, Settings, frontends
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import building
+from trtgate.compiling.artifact_cache import ArtifactCache
+from trtgate.compiling.build_or_load import Obtained, obtain
 from trtgate.frontends import CompiledModule
-from trtgate.obtaining import Obtained, obtain
+from trtgate.records.coverage_record import Coverage
 
 
 class Scaled(torch.nn.Module):

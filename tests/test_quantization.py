@@ -13,12 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from trtgate import availability, building, exporting, quantization, samples, torch_trt
-from trtgate.accelerator import Accelerator
-from trtgate.cases import Case, Model, Settings
-from trtgate.coverage import Coverage
-from trtgate.errors import TrtgateError
-from trtgate.quantization_packages import unavailable
+from trtgate import torch_trt
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import availability, building
+from trtgate.records.coverage_record import Coverage
+from trtgate.suite import samples
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.settings import Settings
+from trtgate.torch_trt import exporting, quantization
+from trtgate.torch_trt.modelopt_package import unavailable
 
 needs_modelopt = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "installed")
 H100 = Accelerator(kind="gpu", name="H100", memory_bytes=80 << 30, capability=(9, 0))
@@ -63,7 +67,7 @@ def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> None:
     code = (
-        "import sys, torch; from trtgate import Case, Model, Settings, dry_run\n"
+        "import sys, torch; from trtgate import Case, Model, Settings; from trtgate.coverage import dry_run\n"
         "model = Model('small', lambda: (torch.nn.Linear(4, 4), torch.zeros(2, 4)), ())\n"
         f"settings = Settings(frontend={frontend!r}, precision='fp16', min_block_size=1)\n"
         "assert dry_run.ask(Case(model, settings)).engines\n"
@@ -74,7 +78,8 @@ def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> N
 
 def in_a_fresh_process(precision: str) -> Coverage:
     code = (
-        "import msgspec, test_quantization as t; from trtgate import dry_run, zoo; t.case_of('fp16')\n"
+        "import msgspec, test_quantization as t; from trtgate.coverage import dry_run; from trtgate.suite import zoo\n"
+        "t.case_of('fp16')\n"
         f"case = t.case_of({precision!r}); dry_run.ask(t.case_of('fp16'))\n"
         "print(msgspec.json.encode(dry_run.ask(case)).decode())"
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from trtgate import selfcheck
-from trtgate.accelerator import Accelerator
-from trtgate.selfcheck import Comparison, Rate, Selfcheck
+from trtgate.commands import selfcheck
+from trtgate.commands.selfcheck import Comparison, Rate, Selfcheck
+from trtgate.common.accelerator import Accelerator
 
 TRTGATE = str(Path(sys.executable).parent / "trtgate")
 CPU = Accelerator(kind="cpu", name="test", cpus=2)

@@ -9,13 +9,13 @@ import msgspec
 import psutil
 import pytest
 
-from trtgate.accelerator import Accelerator
-from trtgate.records import HOST
-from trtgate.session import LaunchError, Next, Session
-from trtgate.side import Side
-from trtgate.suite_source import SuiteSource
-from trtgate.timing import loop
-from trtgate.worker_handle import environment_of
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.metrics import HOST
+from trtgate.launches.comparison_side import Side
+from trtgate.launches.session import Next, Session
+from trtgate.launches.worker_handle import LaunchError, environment_of
+from trtgate.suite.suite_source import SuiteSource
+from trtgate.timing import measuring_loop
 
 SUITE = """
 import gc, os, time
@@ -93,7 +93,7 @@ def measure(session: Session, case: str):
 def test_every_launch_measures_in_turns_and_stays_for_the_next_case(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "ON_CPU", msgspec.structs.replace(loop.ON_CPU, turns=2))
+    monkeypatch.setattr(measuring_loop, "ON_CPU", msgspec.structs.replace(measuring_loop.ON_CPU, turns=2))
     first = measure(session, "fine")
     pids = session.pids()
     second = measure(session, "prints")

@@ -14,15 +14,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import sweep_table
-from trtgate.accelerator import Accelerator
-from trtgate.agreement_record import Agreement
-from trtgate.cases import Case, Model, Settings
-from trtgate.errors import TrtgateError
-from trtgate.records import Build, Capture, Launch, Loaded, Turn
-from trtgate.suite_source import SuiteSource
-from trtgate.sweep import Outcome, Sweep
-from trtgate.sweep_journal import Built, Header, Journal, Timed
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.launches.sweep import Outcome, Sweep
+from trtgate.launches.sweep_journal import Built, Header, Journal, Timed
+from trtgate.records.agreement_record import Agreement
+from trtgate.records.measurement import Build, Capture, Launch, Loaded, Turn
+from trtgate.report import sweep_table
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.settings import Settings
+from trtgate.suite.suite_source import SuiteSource
 
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
 BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import TrtgateError
+from .common.errors import TrtgateError
 
 if TYPE_CHECKING:
-    from .doctor import Facts, Report
+    from .commands.doctor import Facts, Report
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
@@ -65,8 +65,8 @@ def doctor(
     """Say what this machine can measure, and what is broken on it (exit code 1)."""
     import msgspec
 
-    from .baseline_commands import folder_of
-    from .doctor import examine
+    from .commands.baseline_files import folder_of
+    from .commands.doctor import examine
 
     with _progress() as step:
         report = examine(folder_of(baselines), step)
@@ -84,14 +84,14 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the suite and the workflow.")] = False,
 ) -> None:
     """Write a suite, its pytest configuration and a CI workflow into the current folder."""
-    from . import scaffold
+    from .commands import pytest_config
 
     root = Path.cwd()
-    suite = scaffold.inside(root, path)
-    steps = scaffold.plan(root, suite, force)
-    scaffold.carry_out(steps)
+    suite = pytest_config.inside(root, path)
+    steps = pytest_config.plan(root, suite, force)
+    pytest_config.carry_out(steps)
     _print([f"{os.path.relpath(step.path)}: {step.said}" for step in steps])
-    _print(["", f"Next: put your models into {suite}, then", *scaffold.next_commands(suite)])
+    _print(["", f"Next: put your models into {suite}, then", *pytest_config.next_commands(suite)])
 
 
 @app.command()
@@ -114,7 +114,7 @@ def coverage(
 
     `trtgate coverage diff A B` compares two stored releases, such as 2.11.0 and 2.14.0, or two folders.
     """
-    from . import coverage_commands as commands
+    from .commands import coverage_answers as commands
 
     names = models or []
     if names[:1] == ["diff"]:
@@ -168,7 +168,7 @@ def profile(
 
     `trtgate profile show FILE...` and `trtgate profile diff A B` take profiles that were recorded, and need no GPU.
     """
-    from . import profile_commands as commands
+    from .commands import profile_answers as commands
 
     names = models or []
     if names[:1] == ["show"]:
@@ -211,7 +211,7 @@ def ab(
 
     if not base and not base_python:
         raise TrtgateError("trtgate ab needs --base REVISION or --base-python PATH")
-    from .ab import arguments
+    from .commands.ab_command import arguments
 
     options = {"--trtgate-base": base, "--trtgate-base-python": base_python, "--trtgate-base-setup": base_setup}
     asked = [f"{name}={value}" for name, value in options.items() if value]
@@ -239,12 +239,12 @@ def selfcheck(
     """
     import msgspec
 
-    from . import accelerator
-    from . import selfcheck as check
-    from .files import write_json
-    from .limits import parse
-    from .metrics import DEVICE, HOST, METRICS
-    from .scaffold import configured_suite
+    from .commands import selfcheck as check
+    from .commands.pytest_config import configured_suite
+    from .common import accelerator
+    from .common.files import write_json
+    from .common.limits import parse
+    from .common.metrics import DEVICE, HOST, METRICS
 
     source, folder, ini_limits = configured_suite(Path.cwd())
     device = accelerator.detect()
@@ -263,7 +263,7 @@ def selfcheck(
             source, check.cases_of(source, cases or [], device), device, limits.__getitem__,
             rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step, save=save,
         )  # fmt: skip
-    from .report.terminal import describe
+    from .report.terminal_table import describe
 
     _print([describe(device), *check.lines(found)])
     save(found)
@@ -301,10 +301,10 @@ def sweep(
     The first point is the default (--set), the others are all combinations of --vary. An interrupted sweep goes on
     where it was when the same is asked again.
     """
-    from . import sweep_commands as commands
-    from .artifact_cache import CacheRequest, default_folder
-    from .report.terminal import describe
-    from .sweep_table import lines
+    from .commands import sweep_request as commands
+    from .compiling.artifact_cache import CacheRequest, default_folder
+    from .report.sweep_table import lines
+    from .report.terminal_table import describe
 
     request = commands.Request(
         models=tuple(models), vary=tuple(vary or ()), base=commands.base_of(default or []),
@@ -333,9 +333,9 @@ def report(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts.")] = None,
 ) -> None:
     """Make a report of a run, on any machine: Markdown for a pull request or a job summary, HTML to look into it."""
-    from . import report_commands
+    from .commands import report_files
 
-    _print(report_commands.make(run, to_markdown=markdown, to_html=html))
+    _print(report_files.make(run, to_markdown=markdown, to_html=html))
 
 
 @app.command()
@@ -346,7 +346,7 @@ def cache(
     ] = None,
 ) -> None:
     """Show or clear the artifact cache: compiled modules that runs of the gate load instead of building them again."""
-    from . import cache_commands as commands
+    from .commands import cache_contents as commands
 
     _print(commands.run(action, cases or []))
 
@@ -359,7 +359,7 @@ def history(
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
 ) -> None:
     """Show cases over the saved runs: where their latency changed, and slow drift that no single run shows."""
-    from . import history_commands as commands
+    from .commands import history_text as commands
 
     found = commands.find(cases, commands.folder_of(runs), accelerator)
     _print(commands.lines(found, sys.stdout.encoding))
@@ -374,7 +374,7 @@ def show(
     baselines: BaselinesOption = None,
 ) -> None:
     """List the cases of baselines or of a saved run."""
-    from . import baseline_commands as commands
+    from .commands import baseline_files as commands
 
     folder = commands.folder_of(baselines)
     runs = commands.everything(folder) if name is None else [commands.find(name, folder)]
@@ -389,7 +389,7 @@ def diff(
     baselines: BaselinesOption = None,
 ) -> None:
     """Show what differs between two baselines or saved runs."""
-    from . import baseline_commands as commands
+    from .commands import baseline_files as commands
 
     folder = commands.folder_of(baselines)
     _print(commands.compared(commands.find(old, folder), commands.find(new, folder)))
@@ -405,8 +405,8 @@ def accept(
     baselines: BaselinesOption = None,
 ) -> None:
     """Store a saved run as its accelerator's baseline; other cases stay as they are."""
-    from . import baseline_commands as commands
-    from .baselines import describe, read
+    from .commands import baseline_files as commands
+    from .gate.baselines import describe, read
 
     done = commands.accept(read(run), commands.folder_of(baselines), cases or [])
     _print([f"stored: {describe(change)}" for change in done.updates])
@@ -422,7 +422,7 @@ def remove(
     baselines: BaselinesOption = None,
 ) -> None:
     """Remove cases from the baselines of all accelerators."""
-    from . import baseline_commands as commands
+    from .commands import baseline_files as commands
 
     _print(commands.remove(commands.folder_of(baselines), cases))
 
@@ -441,7 +441,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda text: typer.echo(f"trtgate: {text}", err=True)
         return
-    from .report.progress import Progress
+    from .report.progress_line import Progress
 
     shown = Progress(lambda _: None, lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True))
     try:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import accelerator, torch_trt
+from trtgate import torch_trt
+from trtgate.common import accelerator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from trtgate import Case, Model, Settings
-from trtgate.accelerator import detect
-from trtgate.artifact_cache import ArtifactCache
-from trtgate.obtaining import Obtained, obtain
-from trtgate.timing import loop
-from trtgate.timing.device import device_latency
+from trtgate.common.accelerator import detect
+from trtgate.compiling.artifact_cache import ArtifactCache
+from trtgate.compiling.build_or_load import Obtained, obtain
+from trtgate.timing import measuring_loop
+from trtgate.timing.device_latency import device_latency
 from trtgate.timing.gpu_state import GpuMonitor
-from trtgate.timing.spin import Spin
+from trtgate.timing.spin_kernel import Spin
 
 PLACES = range(100)
 
@@ -52,7 +52,7 @@ def latency_us(obtained: Obtained) -> float:
     """Return a mean over captures, as a launch measures it."""
     spin = Spin()
     clock, captures, *_ = device_latency(
-        obtained.inference, spin, random.Random(0), loop.ON_GPU, GpuMonitor(detect().uuid).watch
+        obtained.inference, spin, random.Random(0), measuring_loop.ON_GPU, GpuMonitor(detect().uuid).watch
     )
     clock.close()
     means = [sum(one.blocks_us) / len(one.blocks_us) for one in captures if one.blocks_us]

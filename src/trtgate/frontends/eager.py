@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..cases import Settings
-from .protocol import CompiledModule, Frontend, Progress
-from .unstored import Unstored
+from ..suite.settings import Settings
+from .frontend import CompiledModule, Frontend, Progress
+from .unstored_base import Unstored
 
 
 class Eager(Unstored):

@@ -8,9 +8,9 @@ import shutil
 import time
 from typing import Any
 
-from ..cases import Settings
-from .protocol import CompiledModule, Frontend, Progress
-from .unstored import Unstored
+from ..suite.settings import Settings
+from .frontend import CompiledModule, Frontend, Progress
+from .unstored_base import Unstored
 
 
 def compiler() -> str:

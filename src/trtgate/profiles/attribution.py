@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
+from ..records.profile_record import UNKNOWN, Layer, Operator, Part
 from . import kernel_names
 from .operator_graph import Graph, TooManyError, size_of
-from .record import UNKNOWN, Layer, Operator, Part
 
 NAME, DATA_FLOW, MODULE = "name", "data flow", "module"
 EVIDENCE = (NAME, DATA_FLOW, MODULE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ..report.columns import aligned, first_few
+from ..common.text_columns import aligned, first_few
 from .differences import (
     FELL_BACK,
     MATCHED,

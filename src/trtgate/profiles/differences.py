@@ -15,12 +15,13 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..verdict.family import adjusted
+from ..records.profile_record import PYTORCH, TENSORRT, Layer, Profile
+from ..verdict.error_rates import adjusted
 from .layer_names import synchronizes
-from .matching import Computed, Match, Row, match
-from .record import PYTORCH, TENSORRT, Layer, Profile
-from .structure import has_other_precision, has_other_tactic, is_tactic_unseen
-from .welch import Estimates, estimates
+from .layer_row import LayerRow
+from .layer_structure import has_other_precision, has_other_tactic, is_tactic_unseen
+from .matching import Computed, Match, match
+from .welch_intervals import Estimates, estimates
 
 ALPHA = 0.05
 """Chance that any matched layer is called changed although none is, as far as noise within a launch goes."""
@@ -179,7 +180,7 @@ def _items(found: Match) -> Iterator[_Item]:
         yield _Item(_kind(kind, before, after, found), [row.layer for row in before], [row.layer for row in after])
 
 
-def _kind(kind: str, before: list[Row], after: list[Row], found: Match) -> str:
+def _kind(kind: str, before: list[LayerRow], after: list[LayerRow], found: Match) -> str:
     """Return `kind`, unless operators of these layers changed sides."""
     if any(row.kind == PYTORCH and row.operators & found.falling for row in after):
         return FELL_BACK

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from ..records.profile_record import Operator, Part
 from . import kernel_names
-from .record import Operator, Part
 
 MOST_OPERATORS = 96
 """On the way to one value; a layer from whose inputs more can be computed is left alone."""

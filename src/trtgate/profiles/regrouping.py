@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .alignment import Alignment
 
 if TYPE_CHECKING:
-    from .matching import Row
+    from .layer_row import LayerRow
 
 Shape = tuple[int, ...]
 
@@ -23,7 +23,7 @@ class Group(NamedTuple):
 
 
 def regrouped(
-    before: Sequence[Row], after: Sequence[Row], alignment: Alignment
+    before: Sequence[LayerRow], after: Sequence[LayerRow], alignment: Alignment
 ) -> tuple[list[Group], list[int], list[int]]:
     """Return the groups, and what is in none: indices of layers that were removed, and that were added.
 
@@ -51,7 +51,9 @@ def _without(indices: Iterable[int], taken: Iterable[int]) -> list[int]:
     return [index for index in indices if index not in gone]
 
 
-def _connected(before: Sequence[Row], after: Sequence[Row], removed: list[int], added: list[int]) -> list[Group]:
+def _connected(
+    before: Sequence[LayerRow], after: Sequence[LayerRow], removed: list[int], added: list[int]
+) -> list[Group]:
     """Return the connected components that have both removed and added layers; an edge is an operator in common."""
     of_operator: defaultdict[int, list[tuple[bool, int]]] = defaultdict(list)
     for is_new, rows, indices in ((False, before, removed), (True, after, added)):
@@ -78,7 +80,7 @@ def _connected(before: Sequence[Row], after: Sequence[Row], removed: list[int], 
 class _Positions:
     """What stands between the same two neighbours before and after."""
 
-    def __init__(self, before: Sequence[Row], after: Sequence[Row], alignment: Alignment) -> None:
+    def __init__(self, before: Sequence[LayerRow], after: Sequence[LayerRow], alignment: Alignment) -> None:
         self._rows = before, after
         self._ends = [i for i, _ in alignment.ordered], [j for _, j in alignment.ordered]
 

@@ -9,12 +9,12 @@ import json
 from importlib import resources
 from typing import Any
 
-from ..errors import TrtgateError
-from ..metrics import METRICS
-from . import escaping
-from .document import Case, Report, primary_judgement
-from .sentences import value
-from .terminal import describe
+from ..common import escaping
+from ..common.errors import TrtgateError
+from ..common.metrics import METRICS
+from ..gate.sentences import value
+from .run_report import Case, Report, primary_judgement
+from .terminal_table import describe
 
 
 def render(report: Report) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .document import FAILED, PASSED, Case, Report, primary_judgement
-from .escaping import markdown as text
-from .sentences import duration, percent
-from .terminal import describe
+from ..common.escaping import markdown as text
+from ..gate.sentences import duration, percent
+from .run_report import FAILED, PASSED, Case, Report, primary_judgement
+from .terminal_table import describe
 
 MOST_CHARACTERS = 65_000
 """Of the whole: GitHub takes 65,536 in a comment."""
