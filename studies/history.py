@@ -21,7 +21,7 @@ from scipy import signal, stats
 
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
-from trtgate.gate.history import Point, Series, analysed
+from trtgate.gate.history import HistoryPoint, Series, analysed
 from trtgate.report.terminal_table import describe
 
 Noise = Callable[[np.random.Generator, int, float], np.ndarray]
@@ -70,7 +70,9 @@ FLAT: tuple[tuple[str, Noise, float], ...] = (
 def looked_through(logs: np.ndarray) -> Series:
     """Return what is found in a series, given as logarithms."""
     points = [
-        Point(recorded=f"{run:06}", run=f"{run}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged")
+        HistoryPoint(
+            recorded=f"{run:06}", run=f"{run}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged"
+        )
         for run, us in enumerate(100 * np.exp(logs))
     ]
     return analysed("device", "cuda_graph", points)

@@ -520,7 +520,7 @@ def test_doctor_here_without_a_gpu(shell: Shell) -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
     assert "importing torch" in result.stderr
-    report = msgspec.json.decode(result.stdout, type=doctor.Report)
+    report = msgspec.json.decode(result.stdout, type=doctor.DoctorReport)
     assert report.facts.packages["torch"] == importlib.metadata.version("torch")
     assert report.facts.torch.version.startswith(report.facts.packages["torch"])
     assert report.key.startswith("cpu-")
@@ -530,7 +530,9 @@ def test_doctor_here_without_a_gpu(shell: Shell) -> None:
 
 
 def test_what_doctor_prints(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "probe", lambda folder, step: facts(baselines=[doctor.Stored(key=CARD.key, cases=3)]))
+    monkeypatch.setattr(
+        doctor, "probe", lambda folder, step: facts(baselines=[doctor.StoredBaseline(key=CARD.key, cases=3)])
+    )
     said = shell.run("doctor")
     assert "NVIDIA Test 80 GiB GPU-1; driver 580.95 (up to CUDA 13.0)" in said
     assert "2.14.0+cu130, built for CUDA 13.0, uses NVIDIA Test, compute capability 9.0" in said
@@ -616,7 +618,7 @@ NO_GPU = {"device": CPU, "nvml": NO_DRIVER, "torch": torch(device="", device_err
         ({"device": None, "device_error": "CUDA_VISIBLE_DEVICES='7' names no GPU"}, "'7' names no GPU"),
         (NO_GPU | {"nvml": doctor.Nvml(error="Driver/library version mismatch")}, "NVML version mismatch"),
         (NO_GPU | {"torch": torch()}, "torch sees NVIDIA Test CPU"),
-        ({"baselines": [doctor.Stored(key="k", error="k/latency.json is broken")]}, "k/latency.json is broken"),
+        ({"baselines": [doctor.StoredBaseline(key="k", error="k/latency.json is broken")]}, "k/latency.json is broken"),
     ],
 )  # fmt: skip
 def test_each_broken_thing_is_one_problem(fields: dict[str, Any], words: str) -> None:

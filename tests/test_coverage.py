@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from trtgate.commands import coverage_answers
 from trtgate.common.errors import TrtgateError
 from trtgate.coverage import coverage_baselines, coverage_comparison, coverage_complaint, coverage_gate
-from trtgate.coverage.coverage_gate import Verdict
+from trtgate.coverage.coverage_gate import CoverageVerdict
 from trtgate.records import coverage_record
 from trtgate.records.coverage_record import Coverage, EngineOperators
 from trtgate.suite import cases, zoo
 from trtgate.torch_trt import coverage_counting
-from trtgate.torch_trt.coverage_counting import Block, Graph
+from trtgate.torch_trt.coverage_counting import Block, LoweredGraph
 
 RELEASE = "rtx-2.14.0"
 
@@ -30,7 +30,7 @@ def engine(**operators: int) -> EngineOperators:
     return EngineOperators(operators=operators, inputs=["float16[1,3]"], outputs=["float16[1,4]"])
 
 
-def graph(**fields: Any) -> Graph:
+def graph(**fields: Any) -> LoweredGraph:
     """Return a graph of ten operators: four and three in engines, one too small, two without a converter."""
     usual: dict[str, Any] = {
         "operators": {"conv": 4, "relu": 4, "nonzero": 2},
@@ -43,7 +43,7 @@ def graph(**fields: Any) -> Graph:
             Block(size=1, operators={"conv": 1}),
         ],
     }
-    return Graph(**usual | fields)
+    return LoweredGraph(**usual | fields)
 
 
 def left_of(found: Coverage) -> dict[tuple[str, str], int]:
@@ -101,7 +101,7 @@ def test_nothing_is_counted_twice_or_lost(
     blocks = [Block(size=100, operators=part) for part in in_engines] + [Block(size=1, operators=small)]
     found = coverage_counting.count(
         [
-            Graph(
+            LoweredGraph(
                 operators=operators,
                 unsupported={coverage_record.REFUSED: unsupported},
                 min_block_size=5,
@@ -277,21 +277,21 @@ def test_verdicts(tmp_path: Path) -> None:
     found, worse = coverage_counting.count([graph()]), coverage_counting.count([graph(engines=[])])
     other = coverage_counting.count([graph()])
     other.engines = [msgspec.structs.replace(part, inputs=["float16[8,3]"]) for part in other.engines]
-    assert coverage_gate.judge(case(), found, tmp_path, RELEASE).verdict is Verdict.NEW
+    assert coverage_gate.judge(case(), found, tmp_path, RELEASE).verdict is CoverageVerdict.NEW
     store(tmp_path, found, "rtx-2.11.0")
     result = coverage_gate.judge(case(), worse, tmp_path, RELEASE)
-    assert (result.verdict, result.release) == (Verdict.REGRESSED, "rtx-2.11.0")
+    assert (result.verdict, result.release) == (CoverageVerdict.REGRESSED, "rtx-2.11.0")
     assert result.sentence.startswith("net-dynamo-fp16-b1-mbs5 lost coverage since rtx-2.11.0: conv 1 → 4 left")
-    assert coverage_gate.judge(case(), found, tmp_path, RELEASE).verdict is Verdict.UNCHANGED
-    assert coverage_gate.judge(case(), other, tmp_path, RELEASE).verdict is Verdict.CHANGED
+    assert coverage_gate.judge(case(), found, tmp_path, RELEASE).verdict is CoverageVerdict.UNCHANGED
+    assert coverage_gate.judge(case(), other, tmp_path, RELEASE).verdict is CoverageVerdict.CHANGED
     store(tmp_path, worse)
-    assert coverage_gate.judge(case(), found, tmp_path, RELEASE).verdict is Verdict.IMPROVED
+    assert coverage_gate.judge(case(), found, tmp_path, RELEASE).verdict is CoverageVerdict.IMPROVED
 
 
 def test_what_is_said_at_the_end_names_news_other_releases_and_the_command(tmp_path: Path) -> None:
     store(tmp_path, coverage_counting.count([graph(engines=[])]), "rtx-2.11.0")
     improved = coverage_gate.judge(case(), coverage_counting.count([graph()]), tmp_path, RELEASE)
-    new = msgspec.structs.replace(improved, verdict=Verdict.NEW, case_id="other", release="")
+    new = msgspec.structs.replace(improved, verdict=CoverageVerdict.NEW, case_id="other", release="")
     said = "\n".join(coverage_gate.lines([improved, new], RELEASE))
     for words in ("2 cases: 1 improved, 1 new", "compared with rtx-2.11.0", "NEW: no coverage is stored of other"):
         assert words in said
@@ -300,12 +300,18 @@ def test_what_is_said_at_the_end_names_news_other_releases_and_the_command(tmp_p
 
 
 def test_a_long_table_shows_what_is_not_simply_unchanged() -> None:
-    usual = coverage_gate.Result(
-        case_id="a", verdict=Verdict.UNCHANGED, in_tensorrt=1, total=1, engines=1, release=RELEASE, said="is unchanged"
+    usual = coverage_gate.CoverageResult(
+        case_id="a",
+        verdict=CoverageVerdict.UNCHANGED,
+        in_tensorrt=1,
+        total=1,
+        engines=1,
+        release=RELEASE,
+        said="is unchanged",
     )
     many = [msgspec.structs.replace(usual, case_id=f"m{number}") for number in range(coverage_gate.TABLE_ROWS + 1)]
     assert coverage_gate.rows(many) == []
-    worse = msgspec.structs.replace(usual, verdict=Verdict.REGRESSED, case_id="worse")
+    worse = msgspec.structs.replace(usual, verdict=CoverageVerdict.REGRESSED, case_id="worse")
     assert [row[0] for row in coverage_gate.rows([*many, worse])] == ["case", "worse"]
     assert len(coverage_gate.rows(many[:3])) == 4
 

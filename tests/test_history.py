@@ -21,7 +21,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import history
 from trtgate.gate.baselines import CaseRecord
-from trtgate.gate.history import Point, Series
+from trtgate.gate.history import HistoryPoint, Series
 
 from .test_baselines import CARD, document, record
 
@@ -74,7 +74,9 @@ def noise(seed: int, count: int, sd: float) -> np.ndarray:
 
 def analysed(logs: np.ndarray) -> Series:
     points = [
-        Point(recorded=f"{i:04}", run=f"{i}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged")
+        HistoryPoint(
+            recorded=f"{i:04}", run=f"{i}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged"
+        )
         for i, us in enumerate(64 * np.exp(logs))
     ]
     return history.analysed("device", "cuda_graph", points)

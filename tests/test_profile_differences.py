@@ -36,7 +36,7 @@ from trtgate.profiles.differences import (
     SYNCHRONIZING,
     TACTICS,
     TAKEN_UP,
-    Difference,
+    ProfileDifference,
     compare,
 )
 from trtgate.profiles.layer_names import normalised, shown
@@ -148,11 +148,11 @@ def conv_bn_relu(blocks: int) -> tuple[list[Operator], list[Layer]]:
     return operators, layers
 
 
-def causes(difference: Difference) -> list[str]:
+def causes(difference: ProfileDifference) -> list[str]:
     return [cause.cause for cause in difference.causes]
 
 
-def kinds(difference: Difference) -> Counter[str]:
+def kinds(difference: ProfileDifference) -> Counter[str]:
     return Counter(change.kind for change in difference.changes)
 
 
@@ -608,7 +608,7 @@ def test_what_is_new_one_way_is_gone_the_other_way(before: list[str], after: lis
     assert unmatched(there, "before") == unmatched(back, "after") == Counter(before) - Counter(after)
 
 
-def unmatched(found: Difference, side: str) -> Counter[str]:
+def unmatched(found: ProfileDifference, side: str) -> Counter[str]:
     changes = (change for change in found.changes if change.kind != MATCHED)
     return Counter(normalised(layer.name) for change in changes for layer in getattr(change, side))
 

@@ -15,7 +15,7 @@ import pytest
 from trtgate.commands import baseline_files, profile_answers
 from trtgate.common.errors import TrtgateError
 from trtgate.profiles import profile_files
-from trtgate.profiles.profile_gate import Result
+from trtgate.profiles.profile_gate import ProfileResult
 from trtgate.pytest_plugin.profile_tests import PROPERTY, ProfileGate, profiles_of
 from trtgate.records.profile_record import Profile
 from trtgate.torch_trt import engines
@@ -84,9 +84,11 @@ class Bench:
         ProfileGate(self.run, self.item)(self.built)
 
     @property
-    def results(self) -> list[Result]:
+    def results(self) -> list[ProfileResult]:
         return [
-            msgspec.json.decode(value, type=Result) for name, value in self.item.user_properties if name == PROPERTY
+            msgspec.json.decode(value, type=ProfileResult)
+            for name, value in self.item.user_properties
+            if name == PROPERTY
         ]
 
     @property
@@ -183,8 +185,8 @@ def test_a_profile_of_a_case_that_is_gone_is_removed_by_hand(bench: Bench) -> No
 def test_one_case_that_cannot_be_built_keeps_no_other_from_being_profiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def recorded(case: Any, *_: Any) -> profile_answers.Answer:
-        return profile_answers.Answer(case_id=case.id, profile=resnet18_profile(), folder="there")
+    def recorded(case: Any, *_: Any) -> profile_answers.ProfileAnswer:
+        return profile_answers.ProfileAnswer(case_id=case.id, profile=resnet18_profile(), folder="there")
 
     def fails(case: Any, *_: Any) -> Any:
         raise TrtgateError(f"case {case.id}: dynamo could not build it: no memory")
@@ -214,6 +216,6 @@ def test_an_engine_that_cannot_be_deserialized_is_one_line(monkeypatch: pytest.M
         __version__ = "1.0"
 
     monkeypatch.setattr(engines, "_tensorrt", Refuses)
-    engine = engines.Engine(SimpleNamespace(serialized_engine=b"nothing"))
+    engine = engines.BuiltEngine(SimpleNamespace(serialized_engine=b"nothing"))
     with pytest.raises(TrtgateError, match=r"TensorRT 1.0 can't deserialize the engine: build it again"):
         engines.OwnRuntime(engine, [])

@@ -19,7 +19,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.profiles import profile_checks, profile_files, profile_gate, profile_summary
 from trtgate.profiles.engine_information import bindings_of, dtype_of, in_order, layers_of
 from trtgate.profiles.layer_times import timed
-from trtgate.profiles.profile_gate import Verdict
+from trtgate.profiles.profile_gate import LayersVerdict
 from trtgate.records.profile_record import Layer, Part, Profile, Tensor
 from trtgate.torch_trt import engines as trt_engines
 
@@ -125,7 +125,7 @@ def test_a_call_that_could_not_be_read_is_a_problem_of_its_engine_alone() -> Non
 
 def test_an_engine_that_remembers_nothing_says_nothing() -> None:
     silent: Any = SimpleNamespace(serialized_engine=b"", get_layer_info=lambda: " ")
-    assert trt_engines.Engine(silent).information() == {}
+    assert trt_engines.BuiltEngine(silent).information() == {}
 
 
 def test_blocks_are_medians_of_consecutive_calls() -> None:
@@ -356,10 +356,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_a_profile_without_a_stored_one_is_new_then_unchanged(tmp_path: Path) -> None:
     profile = resnet18_profile()
-    assert profile_gate.judge(profile, tmp_path, H100.key).verdict is Verdict.NEW
+    assert profile_gate.judge(profile, tmp_path, H100.key).verdict is LayersVerdict.NEW
     profile_files.store_baseline(tmp_path, H100.key, profile)
     result = profile_gate.judge(profile, tmp_path, H100.key)
-    assert (result.verdict, result.engines, result.layers) == (Verdict.UNCHANGED, 1, 36)
+    assert (result.verdict, result.engines, result.layers) == (LayersVerdict.UNCHANGED, 1, 36)
     assert profile_gate.rows([result])[1][0] == profile.case_id
 
 
@@ -368,7 +368,7 @@ def test_another_tactic_is_a_change_that_is_named(tmp_path: Path) -> None:
     profile = resnet18_profile()
     profile.parts[0].layers[0].tactic = "another_kernel"
     result = profile_gate.judge(profile, tmp_path, H100.key)
-    assert result.verdict is Verdict.CHANGED
+    assert result.verdict is LayersVerdict.CHANGED
     assert "other tactic: " in result.sentence
     assert "another_kernel" in result.sentence
 

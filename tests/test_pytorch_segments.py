@@ -78,7 +78,7 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(profile_recording, "_device_latency", lambda *_: (10.0, "cuda_graph"))
     monkeypatch.setattr(profile_recording, "_break_down", lambda *_: None)
     cpu = Accelerator(kind="cpu", name="test")
-    plan = profile_recording.Plan(warm_up=1, blocks=6, calls=1)
+    plan = profile_recording.ProfilePlan(warm_up=1, blocks=6, calls=1)
     return lambda case: profile_recording.record("case", case, cpu, lambda _step: None, plan).profile
 
 

@@ -9,7 +9,7 @@ from trtgate import verdict
 from trtgate.gate import sentences
 from trtgate.report import terminal_table
 from trtgate.report.case_row import CaseRow
-from trtgate.report.progress_line import Progress, how_far
+from trtgate.report.progress_line import ProgressLine, how_far
 from trtgate.verdict import Judgement, Verdict
 
 
@@ -70,7 +70,7 @@ def test_the_table_fits_the_terminal_and_puts_the_worst_first(width: int) -> Non
 
 def test_a_live_line_is_overwritten_and_removed() -> None:
     written: list[str] = []
-    progress = Progress(lambda text: pytest.fail(f"a line of its own: {text}"), written.append)
+    progress = ProgressLine(lambda text: pytest.fail(f"a line of its own: {text}"), written.append)
     progress.step("case: export")
     progress.step("case: build")
     progress.done()
@@ -79,7 +79,7 @@ def test_a_live_line_is_overwritten_and_removed() -> None:
 
 def test_short_steps_leave_no_line_where_there_is_no_terminal() -> None:
     written: list[str] = []
-    progress = Progress(written.append, None)
+    progress = ProgressLine(written.append, None)
     progress.step("case: export")
     progress.done()
     assert written == []

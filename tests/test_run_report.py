@@ -19,7 +19,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate.history import Commit
 from trtgate.report import markdown, run_report
-from trtgate.report.run_report import Case, Coverage, Failure, Report
+from trtgate.report.run_report import CaseReport, CoverageReport, Failure, RunReport
 from trtgate.verdict import Judgement, Verdict
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -36,16 +36,16 @@ def judgement(change: float, verdict: Verdict = Verdict.UNCHANGED) -> Judgement:
     )  # fmt: skip
 
 
-def case(name: str, said: str = "unchanged", change: float = 0.0, **more: Any) -> Case:
+def case(name: str, said: str = "unchanged", change: float = 0.0, **more: Any) -> CaseReport:
     outcome = "failed" if said in ("regressed", "failed") else "passed"
     defaults: dict[str, Any] = {
         "sentence": f"{name} is {said}", "primary": "device", "medians_us": {"device": 100 * (1 + change)},
         "judgements": [judgement(change)],
     }  # fmt: skip
-    return Case(case_id=name, **({"outcome": outcome, "said": said} | defaults | more))
+    return CaseReport(case_id=name, **({"outcome": outcome, "said": said} | defaults | more))
 
 
-def made(*cases: Case, **more: Any) -> Report:
+def made(*cases: CaseReport, **more: Any) -> RunReport:
     failed = any(one.outcome == "failed" for one in cases) or bool(more.get("failures"))
     defaults: dict[str, Any] = {
         "outcome": "failed" if failed else "passed", "exit_status": int(failed), "created": "2026-01-01T00:00:00+00:00",
@@ -53,7 +53,7 @@ def made(*cases: Case, **more: Any) -> Report:
         "against": "baseline b/latency.json", "command": ["pytest", "benchmarks"],
         "commit": Commit(id="0123456789abcdef", branch="main"),
     }  # fmt: skip
-    return Report(cases=list(cases), **(defaults | more))
+    return RunReport(cases=list(cases), **(defaults | more))
 
 
 # The document
@@ -108,7 +108,7 @@ def test_markdown_gives_the_verdict_first_and_folds_what_is_quiet() -> None:
     report = made(
         case("quiet"), case("slow", "regressed", 0.02, where="where: layer4", advice="if that is intended: accept"),
         coverage=[
-            Coverage(
+            CoverageReport(
                 case_id="c1", outcome="failed", said="regressed", in_tensorrt=3, total=4, engines=2,
                 sentence="c1 lost coverage since rtx-2.14.0: aten.x", release="rtx-2.14.0",
             ),

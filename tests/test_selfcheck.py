@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from trtgate.commands import selfcheck
-from trtgate.commands.selfcheck import Comparison, Rate, Selfcheck
+from trtgate.commands.selfcheck import Rate, Selfcheck, SelfComparison
 from trtgate.common.accelerator import Accelerator
 
 TRTGATE = str(Path(sys.executable).parent / "trtgate")
 CPU = Accelerator(kind="cpu", name="test", cpus=2)
 
 
-def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case: str = "net") -> Comparison:
-    return Comparison(
+def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case: str = "net") -> SelfComparison:
+    return SelfComparison(
         case_id=case,
         delay=delay,
         seconds=1.0,
@@ -31,7 +31,7 @@ def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case
     )
 
 
-def check(*comparisons: Comparison) -> Selfcheck:
+def check(*comparisons: SelfComparison) -> Selfcheck:
     return Selfcheck(accelerator=CPU, limits={"host": 0.1}, wanted_delay=0.2, comparisons=list(comparisons), tests=4)
 
 

@@ -12,7 +12,7 @@ import pytest
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.session import Next, Session
+from trtgate.launches.session import NextCase, Session
 from trtgate.launches.worker_handle import LaunchError, environment_of
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing import measuring_loop
@@ -180,8 +180,8 @@ def ahead(source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Session, tmp_path: Path) -> None:
     steps: list[str] = []
     found = [
-        ahead.measure("first-eager-fp32", None, steps.append, [Next("second-eager-fp32", None)]),
-        ahead.measure("second-eager-fp32", None, steps.append, [Next("fine-eager-fp32", None)]),
+        ahead.measure("first-eager-fp32", None, steps.append, [NextCase("second-eager-fp32", None)]),
+        ahead.measure("second-eager-fp32", None, steps.append, [NextCase("fine-eager-fp32", None)]),
         ahead.measure("fine-eager-fp32", None, steps.append),
     ]
     assert sorted((tmp_path / "loaded").read_text().split()) == ["first", "second"]
@@ -194,7 +194,7 @@ def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Sessi
 
 def test_fresh_launches_leave_what_was_loaded_ahead(ahead: Session, tmp_path: Path) -> None:
     nothing = lambda _step: None  # noqa: E731
-    ahead.measure("first-eager-fp32", None, nothing, [Next("second-eager-fp32", None)])
+    ahead.measure("first-eager-fp32", None, nothing, [NextCase("second-eager-fp32", None)])
     used, waiting = ahead.pids()
     ahead.renew()
     assert ahead.measure("first-eager-fp32", None, nothing).blocks_us()
@@ -212,7 +212,7 @@ def test_as_many_cases_as_are_told_are_loaded_at_once(
     names, steps = ["first-eager-fp32", "second-eager-fp32", "fine-eager-fp32", "first-eager-fp32"], []
     with Session(source, CPU, tmp_path, launches=1, timeout_s=60, cases_at_once=3) as session:
         for number, name in enumerate(names, 1):
-            after = [Next(one, None) for one in names[number:][:2]]
+            after = [NextCase(one, None) for one in names[number:][:2]]
             assert session.measure(name, None, steps.append, after).blocks_us()
         assert len(session.pids()) == 3
     assert steps.count("building in workers") == 2
@@ -220,8 +220,8 @@ def test_as_many_cases_as_are_told_are_loaded_at_once(
 
 def test_a_case_that_was_loaded_ahead_and_is_not_wanted_makes_way(ahead: Session) -> None:
     nothing = lambda _step: None  # noqa: E731
-    ahead.measure("first-eager-fp32", None, nothing, [Next("second-eager-fp32", None)])
-    assert ahead.measure("fine-eager-fp32", None, nothing, [Next("first-eager-fp32", None)]).blocks_us()
+    ahead.measure("first-eager-fp32", None, nothing, [NextCase("second-eager-fp32", None)])
+    assert ahead.measure("fine-eager-fp32", None, nothing, [NextCase("first-eager-fp32", None)]).blocks_us()
     assert ahead.measure("first-eager-fp32", None, nothing).case_id == "first-eager-fp32"
 
 
@@ -238,17 +238,21 @@ def test_what_fails_beside_another_case_is_tried_alone_and_nothing_is_loaded_ahe
                 beside.unlink()
 
     starts: list[str] = []
-    found = ahead.measure("alone-eager-fp32", None, step, [Next("first-eager-fp32", None)])
+    found = ahead.measure("alone-eager-fp32", None, step, [NextCase("first-eager-fp32", None)])
     assert found.blocks_us()
     assert len(ahead.pids()) == 1
 
 
 def test_a_case_that_fails_alone_too_leaves_loading_ahead_as_it_was(ahead: Session) -> None:
     with pytest.raises(LaunchError, match=r"raises-eager-fp32: loading: .*first line"):
-        ahead.measure("raises-eager-fp32", None, lambda _step: None, [Next("first-eager-fp32", None)])
-    assert ahead.measure("first-eager-fp32", None, lambda _step: None, [Next("second-eager-fp32", None)]).blocks_us()
+        ahead.measure("raises-eager-fp32", None, lambda _step: None, [NextCase("first-eager-fp32", None)])
+    assert ahead.measure(
+        "first-eager-fp32", None, lambda _step: None, [NextCase("second-eager-fp32", None)]
+    ).blocks_us()
     assert len(ahead.pids()) == 2
 
 
 def test_a_case_that_fails_to_load_ahead_is_not_the_one_that_is_measured(ahead: Session) -> None:
-    assert ahead.measure("first-eager-fp32", None, lambda _step: None, [Next("raises-eager-fp32", None)]).blocks_us()
+    assert ahead.measure(
+        "first-eager-fp32", None, lambda _step: None, [NextCase("raises-eager-fp32", None)]
+    ).blocks_us()

@@ -15,7 +15,7 @@ import typer
 from .common.errors import TrtgateError
 
 if TYPE_CHECKING:
-    from .commands.doctor import Facts, Report
+    from .commands.doctor import DoctorReport, Facts
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
@@ -441,16 +441,16 @@ def _progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda text: typer.echo(f"trtgate: {text}", err=True)
         return
-    from .report.progress_line import Progress
+    from .report.progress_line import ProgressLine
 
-    shown = Progress(lambda _: None, lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True))
+    shown = ProgressLine(lambda _: None, lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True))
     try:
         yield shown.step
     finally:
         shown.done()
 
 
-def _report_lines(report: Report) -> list[str]:
+def _report_lines(report: DoctorReport) -> list[str]:
     facts = report.facts
     rows = {
         "Python": facts.python,
@@ -512,6 +512,6 @@ def _features(facts: Facts) -> str:
     return f"{said}; others can't be told without a GPU" if features.guessed else said
 
 
-def _baselines(report: Report) -> str:
+def _baselines(report: DoctorReport) -> str:
     stored = [f"{found.key}{' (this machine)' * (found.key == report.key)}" for found in report.facts.baselines]
     return ", ".join(stored) or f"none under {report.facts.baselines_folder}"

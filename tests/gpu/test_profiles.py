@@ -13,7 +13,7 @@ from trtgate.common.accelerator import detect
 from trtgate.compiling import building
 from trtgate.profiles import profile_checks, profile_files, profile_recording
 from trtgate.profiles.layer_names import normalised
-from trtgate.profiles.profile_recording import Plan, Recorded
+from trtgate.profiles.profile_recording import ProfilePlan, RecordedProfile
 from trtgate.records.profile_record import PYTORCH, TENSORRT, Profile
 from trtgate.suite.cases import Case
 from trtgate.suite.settings import Settings
@@ -43,11 +43,11 @@ def split(batch: int) -> object:
     return torch.nn.Sequential(*layers).eval(), torch.randn(batch, 3, 128, 128)
 
 
-def record(factory: object, *, own: bool = False, **settings: object) -> Recorded:
+def record(factory: object, *, own: bool = False, **settings: object) -> RecordedProfile:
     wanted = Settings(frontend="dynamo", precision="fp16", batch=1, **settings)  # type: ignore[arg-type]
     case = Case(trtgate.Model(factory.__name__, factory, [wanted]), wanted)  # type: ignore[attr-defined,arg-type]
     inference, _ = building.checked(case, "cuda", lambda _step: None)
-    return profile_recording.record(case.id, inference, detect(), lambda _step: None, Plan(own_runtime=own))
+    return profile_recording.record(case.id, inference, detect(), lambda _step: None, ProfilePlan(own_runtime=own))
 
 
 def names_of(profile: Profile) -> list[str]:

@@ -26,7 +26,7 @@ NOT_STORED_UNASKED = (Verdict.REGRESSED, Verdict.INCOMPARABLE)
 """Recorded verdicts that keep a case out of a baseline, unless it is named."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class CaseChange(msgspec.Struct, frozen=True, kw_only=True):
     """One case in two files; a latency is None where the case is not, `change` where the two can't be compared."""
 
     case_id: str
@@ -113,7 +113,7 @@ def _when(recorded: str) -> str:
 # Diff
 
 
-def compare(before: Run, after: Run) -> list[Change]:
+def compare(before: Run, after: Run) -> list[CaseChange]:
     """Return what became of every case of two files: the most slowed down first, then new ones, then gone ones.
 
     Raises TrtgateError when they have cases in common and are of different accelerators.
@@ -128,7 +128,7 @@ def compare(before: Run, after: Run) -> list[Change]:
     return sorted(changes, key=_slowest_first)
 
 
-def _change(before: Run, after: Run, case_id: str) -> Change:
+def _change(before: Run, after: Run, case_id: str) -> CaseChange:
     old, new = before.cases.get(case_id), after.cases.get(case_id)
     before_us = None if old is None else baselines.typical_us(old)
     after_us = None if new is None else baselines.typical_us(new)
@@ -139,10 +139,10 @@ def _change(before: Run, after: Run, case_id: str) -> Change:
         note = f"clock {_clocks(old)} → {_clocks(new)}"
     else:
         change = after_us / before_us - 1
-    return Change(case_id=case_id, before_us=before_us, after_us=after_us, change=change, note=note)
+    return CaseChange(case_id=case_id, before_us=before_us, after_us=after_us, change=change, note=note)
 
 
-def _slowest_first(change: Change) -> tuple[bool, float, bool, str]:
+def _slowest_first(change: CaseChange) -> tuple[bool, float, bool, str]:
     return change.change is None, -(change.change or 0.0), change.after_us is None, change.case_id
 
 

@@ -25,7 +25,7 @@ ENGINES_SHOWN = 8
 HISTOGRAM_SHOWN = 6
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class CoverageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The coverage of a case, or why it could not be had."""
 
     case_id: str
@@ -73,7 +73,7 @@ def cases(
 # Asking
 
 
-def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[Answer]:
+def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[CoverageAnswer]:
     """Ask for the coverage of every case; what fails is an answer too.
 
     Raises TrtgateError when nothing can be asked at all: no torch_tensorrt, or an unknown operator is excluded.
@@ -96,15 +96,15 @@ def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[Answer]:
             step(f"{at}{case.id}: {text}")
 
         try:
-            answers.append(Answer(case_id=case.id, coverage=dry_run.ask(case, said)))
+            answers.append(CoverageAnswer(case_id=case.id, coverage=dry_run.ask(case, said)))
         except TrtgateError as error:
-            answers.append(Answer(case_id=case.id, problem=str(error)))
+            answers.append(CoverageAnswer(case_id=case.id, problem=str(error)))
         except Exception as error:
-            answers.append(Answer(case_id=case.id, problem=one_line(error)))
+            answers.append(CoverageAnswer(case_id=case.id, problem=one_line(error)))
     return answers
 
 
-def save(answers: Sequence[Answer], release: str, path: Path) -> None:
+def save(answers: Sequence[CoverageAnswer], release: str, path: Path) -> None:
     """Write all answers as JSON, atomically. Raises TrtgateError when that fails."""
     document: dict[str, Any] = {
         "schema": coverage_baselines.SCHEMA,
@@ -118,7 +118,7 @@ def save(answers: Sequence[Answer], release: str, path: Path) -> None:
 # Showing
 
 
-def shown(answers: Sequence[Answer], release: str) -> list[str]:
+def shown(answers: Sequence[CoverageAnswer], release: str) -> list[str]:
     """Return a table of all answers, and all that is known of a single one."""
     rows: list[tuple[str, ...]] = [("case", "in TensorRT", "", "engines", "average", "most", "breaks", "recommended")]
     rows += [_row(answer.case_id, answer.coverage) for answer in answers if answer.coverage is not None]

@@ -78,7 +78,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class StoredBaseline(msgspec.Struct, frozen=True, kw_only=True):
     """A baseline in the repository."""
 
     key: str
@@ -105,7 +105,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Packages that every process compiles from source, since their bytecode is not kept."""
     free_disk_bytes: int
     baselines_folder: str
-    baselines: list[Stored]
+    baselines: list[StoredBaseline]
 
 
 class FrontendState(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class FrontendState(msgspec.Struct, frozen=True, kw_only=True):
     said: str
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Facts, and what follows from them."""
 
     facts: Facts
@@ -126,10 +126,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
 
 
-def examine(folder: Path, step: Callable[[str], None]) -> Report:
+def examine(folder: Path, step: Callable[[str], None]) -> DoctorReport:
     """Probe this machine and judge what was found. `folder` is that of the baselines; `step` is told what begins."""
     facts = probe(folder, step)
-    return Report(
+    return DoctorReport(
         facts=facts,
         key=facts.device.key if facts.device else "",
         needs=needs(facts),
@@ -369,15 +369,15 @@ def unmet(name: str) -> list[str]:
     return found
 
 
-def _stored(folder: Path) -> list[Stored]:
+def _stored(folder: Path) -> list[StoredBaseline]:
     from ..gate import baselines
 
     found = []
     for key in baselines.keys(folder):
         try:
-            found.append(Stored(key=key, cases=len(baselines.read(baselines.path_of(folder, key)).cases)))
+            found.append(StoredBaseline(key=key, cases=len(baselines.read(baselines.path_of(folder, key)).cases)))
         except TrtgateError as error:
-            found.append(Stored(key=key, error=str(error)))
+            found.append(StoredBaseline(key=key, error=str(error)))
     return found
 
 

@@ -18,7 +18,7 @@ from ..common.metrics import METRICS
 from ..common.text_columns import first_few
 from ..gate import history
 from ..gate.baselines import Run
-from ..gate.history import CaseHistory, Drift, Point, Series, Step
+from ..gate.history import CaseHistory, Drift, HistoryPoint, LevelShift, Series
 from ..gate.sentences import duration
 from .pytest_config import find_configuration
 
@@ -147,25 +147,25 @@ def _about_series(series: Series) -> list[str]:
     return said
 
 
-def _stepped(step: Step, points: Sequence[Point]) -> str:
+def _stepped(step: LevelShift, points: Sequence[HistoryPoint]) -> str:
     return (
         f"between {_named(points[step.first - 1])} and {_named(points[step.first])}: {duration(step.before_us)} → "
         f"{duration(step.after_us)}, {step.after_us / step.before_us - 1:+.2%}"
     )
 
 
-def _drifted(drift: Drift, points: Sequence[Point]) -> str:
+def _drifted(drift: Drift, points: Sequence[HistoryPoint]) -> str:
     return (
         f"drifted by {drift.change:+.2%} ({drift.low:+.2%} to {drift.high:+.2%}) over the last {drift.runs} runs, "
         f"from {_named(points[drift.first])}"
     )
 
 
-def _named(point: Point) -> str:
+def _named(point: HistoryPoint) -> str:
     commit = point.commit[:9] + " with changes" * point.dirty if point.commit else "no commit"
     branch = f" on {point.branch}" if point.branch else ""
     return f"{point.run} ({commit}{branch}, {_date(point)})"
 
 
-def _date(point: Point) -> str:
+def _date(point: HistoryPoint) -> str:
     return point.recorded[:10]

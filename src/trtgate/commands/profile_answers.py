@@ -19,7 +19,7 @@ from . import model_names
 LOCK_TIMEOUT_S = 900.0
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The profile of a case, or why it could not be had."""
 
     case_id: str
@@ -53,7 +53,7 @@ def cases(
     return found
 
 
-def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) -> list[Answer]:
+def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) -> list[ProfileAnswer]:
     """Build and profile every case and write its files; what fails is an answer too, and the others go on.
 
     Raises TrtgateError when nothing can be profiled at all: no GPU, no torch_tensorrt, or a folder that can't be
@@ -77,7 +77,7 @@ def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) ->
     return [_record(case, found, folder, step) for case in wanted]
 
 
-def _record(case: Case, found: Accelerator, folder: Path, step: Callable[[str], None]) -> Answer:
+def _record(case: Case, found: Accelerator, folder: Path, step: Callable[[str], None]) -> ProfileAnswer:
     from ..compiling import building
     from ..profiles import profile_recording
     from ..timing.device_lock import device_turn
@@ -93,14 +93,14 @@ def _record(case: Case, found: Accelerator, folder: Path, step: Callable[[str], 
         place = profile_files.folder_of(folder, case.id)
         profile_files.write_folder(place, recorded.profile, recorded.information)
     except TrtgateError as error:
-        return Answer(case_id=case.id, problem=str(error))
+        return ProfileAnswer(case_id=case.id, problem=str(error))
     except Exception as error:
-        return Answer(case_id=case.id, problem=one_line(error))
+        return ProfileAnswer(case_id=case.id, problem=one_line(error))
     problems = profile_checks.problems(recorded.profile)
-    return Answer(case_id=case.id, profile=recorded.profile, folder=str(place), problem="; ".join(problems))
+    return ProfileAnswer(case_id=case.id, profile=recorded.profile, folder=str(place), problem="; ".join(problems))
 
 
-def lines(answers: Sequence[Answer]) -> list[str]:
+def lines(answers: Sequence[ProfileAnswer]) -> list[str]:
     """Return what was found, as text."""
     said: list[str] = []
     for answer in answers:

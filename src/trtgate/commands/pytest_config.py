@@ -41,7 +41,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, str]
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file and what it is to hold; None when it stays as it is."""
 
     path: Path
@@ -60,7 +60,7 @@ def inside(root: Path, suite: Path) -> Path:
     return file.relative_to(root)
 
 
-def plan(root: Path, suite: Path, force: bool) -> list[Step]:
+def plan(root: Path, suite: Path, force: bool) -> list[PlannedFile]:
     """Return what writing a suite at `suite`, relative to `root`, takes.
 
     Raises TrtgateError when pytest's configuration lies elsewhere, or names another suite.
@@ -109,23 +109,23 @@ def _yaml(text: str) -> str:
     return text if re.fullmatch(r"[\w./-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
-def _template(file: Path, name: str, places: Mapping[str, str], force: bool) -> Step:
+def _template(file: Path, name: str, places: Mapping[str, str], force: bool) -> PlannedFile:
     text = resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
     content = Template(text).substitute(places) if places else text
     if not file.exists():
-        return Step(path=file, content=content.encode(), said="written")
+        return PlannedFile(path=file, content=content.encode(), said="written")
     if _text(file) == content:
-        return Step(path=file, content=None, said="is there")
+        return PlannedFile(path=file, content=None, said="is there")
     if not force:
-        return Step(path=file, content=None, said="is there with other content, kept (--force overwrites it)")
-    return Step(path=file, content=content.encode(), said="overwritten")
+        return PlannedFile(path=file, content=None, said="is there with other content, kept (--force overwrites it)")
+    return PlannedFile(path=file, content=content.encode(), said="overwritten")
 
 
-def _ignored(file: Path) -> Step:
+def _ignored(file: Path) -> PlannedFile:
     text = _text(file) if file.exists() else ""
     if any(line.strip().strip("/") == IGNORED.strip("/") for line in text.splitlines()):
-        return Step(path=file, content=None, said=f"is there, with {IGNORED}")
-    return Step(path=file, content=_appended(text, IGNORED).encode(), said=f"{IGNORED} added")
+        return PlannedFile(path=file, content=None, said=f"is there, with {IGNORED}")
+    return PlannedFile(path=file, content=_appended(text, IGNORED).encode(), said=f"{IGNORED} added")
 
 
 # pytest's configuration
@@ -161,7 +161,7 @@ def configured_suite(folder: Path) -> tuple[SuiteSource, Path, list[str]]:
     return source, root / ".trtgate", found.values.get("trtgate_limits", "").split()
 
 
-def _configured(root: Path, suite: Path, wanted: Mapping[str, str], top: Path) -> Step:
+def _configured(root: Path, suite: Path, wanted: Mapping[str, str], top: Path) -> PlannedFile:
     found = find_configuration(suite.parent, top)
     if found is None:
         found = Configuration(path=root / "pytest.ini", section="pytest", exists=False, values={})
@@ -177,11 +177,11 @@ def _configured(root: Path, suite: Path, wanted: Mapping[str, str], top: Path) -
                 f"{found.path}: {key} is {before!r} already, and would become {value!r}: change it there"
             )
     if not missing:
-        return Step(path=found.path, content=None, said=f"is there, with {' and '.join(wanted)}")
+        return PlannedFile(path=found.path, content=None, said=f"is there, with {' and '.join(wanted)}")
     text = _text(found.path) if found.path.exists() else ""
     content = _with_keys(found, text, missing)
     said = f"{' and '.join(missing)} added" if text else "written"
-    return Step(path=found.path, content=content.encode(), said=said)
+    return PlannedFile(path=found.path, content=content.encode(), said=said)
 
 
 def _with_keys(found: Configuration, text: str, keys: Mapping[str, str]) -> str:
@@ -281,7 +281,7 @@ def _table(value: Any) -> dict[str, Any]:
 # Files
 
 
-def carry_out(steps: list[Step]) -> None:
+def carry_out(steps: list[PlannedFile]) -> None:
     """Write what is to be written. Raises TrtgateError, naming the file, when that fails."""
     for step in steps:
         if step.content is not None:

@@ -17,6 +17,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.metrics import SAMPLED
 from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
 from ..common.text_columns import aligned
 from ..compiling import availability
 from ..gate import judging
@@ -25,7 +26,6 @@ from ..gate.paired_gate import PairedGate, Screened, Suspicion
 from ..gate.sentences import percent
 from ..launches.comparison_side import Side
 from ..launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession
-from ..launches.worker_group import Step
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from ..verdict import FAMILY_ALPHA, LOOKS, Verdict, quantile
@@ -37,7 +37,7 @@ PAIRS_AHEAD = 4
 """Pairs of processes that start together on a GPU's host: their imports overlap."""
 
 
-class Comparison(msgspec.Struct, kw_only=True):
+class SelfComparison(msgspec.Struct, kw_only=True):
     """One comparison of a case with itself, by the whole procedure."""
 
     case_id: str
@@ -66,7 +66,7 @@ class Selfcheck(msgspec.Struct, kw_only=True):
     accelerator: Accelerator
     limits: dict[str, float]
     wanted_delay: float
-    comparisons: list[Comparison]
+    comparisons: list[SelfComparison]
     problems: list[str] = []
     tests: int
 
@@ -94,7 +94,7 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
 
 def run(
     source: SuiteSource, cases: Sequence[Case], accelerator: Accelerator, limit_of: LimitOf, *,
-    rounds: int, delay: float, folder: Path, timeout_s: float, step: Step, save: Callable[[Selfcheck], None],
+    rounds: int, delay: float, folder: Path, timeout_s: float, step: OnStep, save: Callable[[Selfcheck], None],
 ) -> Selfcheck:  # fmt: skip
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
@@ -127,7 +127,7 @@ def run(
     return found
 
 
-def _build(pairs: PairSession, cases: Sequence[Case], folder: RunFolder, step: Step) -> dict[str, Artifacts]:
+def _build(pairs: PairSession, cases: Sequence[Case], folder: RunFolder, step: OnStep) -> dict[str, Artifacts]:
     """Build each case once: a gate on latency compares code, not two builds of the same."""
     artifacts = {}
     for case in cases:
@@ -140,14 +140,14 @@ def _build(pairs: PairSession, cases: Sequence[Case], folder: RunFolder, step: S
 
 
 def _round(
-    pairs: PairSession, artifacts: dict[str, Artifacts], limit_of: LimitOf, found: Selfcheck, step: Step
-) -> list[Comparison]:
+    pairs: PairSession, artifacts: dict[str, Artifacts], limit_of: LimitOf, found: Selfcheck, step: OnStep
+) -> list[SelfComparison]:
     """Compare every case in one pair of processes, unchanged and slower, and confirm what is suspected."""
-    comparisons: list[Comparison] = []
+    comparisons: list[SelfComparison] = []
     gate = PairedGate(pairs)
     expected = found.wanted_delay and found.accelerator.kind == "gpu"  # a CPU must not import while it measures
     fresh = pairs.start(LOOKS[0]) if expected else []
-    suspicions: list[tuple[Comparison, Suspicion]] = []
+    suspicions: list[tuple[SelfComparison, Suspicion]] = []
     for case_id, both in artifacts.items():
         step(f"{case_id}: loading")
         pair = pairs.load_resident(case_id, both, measure_memory=False)
@@ -175,13 +175,13 @@ def _round(
     return comparisons
 
 
-def _comparison(case_id: str, screened: Screened, seconds: float) -> Comparison:
+def _comparison(case_id: str, screened: Screened, seconds: float) -> SelfComparison:
     primary = screened.candidate.primary
     differences = {
         judgement.metric: judging.pair_differences(screened.quadruples, judgement.metric, primary)
         for judgement in screened.judgements
     }
-    return Comparison(
+    return SelfComparison(
         case_id=case_id,
         delay=screened.delay,
         seconds=seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from .. import torch_trt
 from ..common import accelerator
 from ..common.errors import TrtgateError
 from ..common.files import write_json, write_whole
+from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
 from ..launches import sweep_axes
 from ..suite import precisions
@@ -22,9 +23,7 @@ from ..suite.suite_source import Added, SuiteSource
 from ..torch_trt import compile_options as trt_options
 
 if TYPE_CHECKING:
-    from ..report.sweep_table import Found
-
-Step = Callable[[str], None]
+    from ..report.sweep_table import SweepFindings
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool
 
 
-def run(request: Request, folder: Path, step: Step) -> Found:
+def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
     """Build and measure all points, or what Ctrl-C leaves time for.
 
     Raises TrtgateError for names and values that make no sense, before anything.
@@ -94,7 +93,7 @@ def run(request: Request, folder: Path, step: Step) -> Found:
     outcomes, points = sweep.outcomes(), []
     for name in wanted:
         points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
-    return sweep_table.Found(
+    return sweep_table.SweepFindings(
         accelerator=device, flavour=torch_trt.flavour() or "", release=torch_trt.version(),
         launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
         problems=problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
@@ -140,7 +139,7 @@ def _source(request: Request) -> SuiteSource:
     )  # fmt: skip
 
 
-def _recommended(step: Step, model: Model, settings: Settings) -> list[int]:
+def _recommended(step: OnStep, model: Model, settings: Settings) -> list[int]:
     """Return the block sizes that the dry run recommends for a model."""
     from ..coverage import dry_run
 
@@ -148,7 +147,7 @@ def _recommended(step: Step, model: Model, settings: Settings) -> list[int]:
     return dry_run.ask(case, lambda text: step(f"{case.id}: asking for recommended block sizes: {text}")).recommended
 
 
-def save(found: Found, json: Path | None, csv: Path | None) -> None:
+def save(found: SweepFindings, json: Path | None, csv: Path | None) -> None:
     """Write the files that were asked for. Raises TrtgateError."""
     from ..report import sweep_table
 

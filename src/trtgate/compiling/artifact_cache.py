@@ -37,7 +37,7 @@ LOCK_TIMEOUT_S = 60.0
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?B?)?", re.IGNORECASE)
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CacheManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an entry is: what it was built from, and what building it gave."""
 
     schema: int = SCHEMA
@@ -57,7 +57,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry, as `trtgate cache info` shows it."""
 
     key: str
-    manifest: Manifest | None
+    manifest: CacheManifest | None
     """None where it can't be read."""
     size_bytes: int
     used: float
@@ -126,7 +126,7 @@ class ArtifactCache:
                 "chmod 700 it if nobody else wrote there, or set TRTGATE_CACHE_DIR to another"
             )
 
-    def take(self, key: str, folder: Path) -> tuple[Manifest | None, str]:
+    def take(self, key: str, folder: Path) -> tuple[CacheManifest | None, str]:
         """Put the files of an entry into a private folder; returns what it is, and what was wrong if anything was.
 
         The files are checked after they are there, so whoever removes or replaces the entry meanwhile changes nothing.
@@ -155,7 +155,7 @@ class ArtifactCache:
         self.remove(key)
         return None, f"the cached module {place} {problem}: it was removed, and is built again"
 
-    def put(self, key: str, folder: Path, manifest: Manifest) -> str:
+    def put(self, key: str, folder: Path, manifest: CacheManifest) -> str:
         """Store copies of a folder's files that the manifest names; returns why that failed, if it did."""
         try:
             remove_abandoned(self.folder, NEW)
@@ -236,8 +236,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _read(place: Path) -> Manifest:
-    manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=Manifest)
+def _read(place: Path) -> CacheManifest:
+    manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=CacheManifest)
     if manifest.schema != SCHEMA:
         raise ValueError(f"schema {manifest.schema}")
     if any(Path(name).name != name for name in manifest.sha256):

@@ -14,14 +14,14 @@ import torch
 from .. import frontends
 from ..common import accelerator, sealed_folder
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..common.version import VERSION
-from ..frontends.frontend import Progress
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
 from ..torch_trt import compile_options as trt_options
 from . import artifact_cache, building, program_fingerprint
-from .artifact_cache import ArtifactCache, Manifest
+from .artifact_cache import ArtifactCache, CacheManifest
 from .building import Inference, Reference
 
 TORCH_WRITER = "inline_container"
@@ -29,7 +29,7 @@ TORCH_WRITER = "inline_container"
 
 
 @dataclass
-class Obtained:
+class CheckedModule:
     """A compiled module whose output was compared with eager's."""
 
     inference: Inference
@@ -41,9 +41,9 @@ class Obtained:
     """What went wrong with the cache, and was got over."""
 
 
-def obtain(
-    case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: Progress, *, builders: int = 1
-) -> Obtained:
+def build_or_load(
+    case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1
+) -> CheckedModule:
     """Load a case from the cache or build it, and put into `folder`, private and empty, what workers load.
 
     `builders` processes are at work at once, this one counted.
@@ -76,12 +76,12 @@ def obtain(
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
         del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
-        manifest = Manifest(
+        manifest = CacheManifest(
             case=case.id, made_from=made_from, created=artifact_cache.now(), build=build, coverage=coverage,
             sha256=sha256,
         )  # fmt: skip
         notes += [note for note in [cache.put(key, folder, manifest)] if note]
-    return Obtained(inference, build, coverage, stored, notes)
+    return CheckedModule(inference, build, coverage, stored, notes)
 
 
 def _problem_with_storing(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path) -> str:
@@ -106,8 +106,8 @@ def _problem_with_storing(case: Case, inference: Inference, reference: Reference
 
 
 def _taken(
-    case: Case, key: str, cache: ArtifactCache, folder: Path, reference: Reference, notes: list[str], step: Progress
-) -> Obtained | None:
+    case: Case, key: str, cache: ArtifactCache, folder: Path, reference: Reference, notes: list[str], step: OnStep
+) -> CheckedModule | None:
     """Return what the cache has, loaded and compared with eager; None, with a note, where that is no good."""
     manifest, problem = cache.take(key, folder)
     if manifest is None:
@@ -127,7 +127,7 @@ def _taken(
         sealed_folder.empty(folder)
         return None
     build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
-    return Obtained(inference, build, manifest.coverage, stored=True, notes=notes)
+    return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 
 
 def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:

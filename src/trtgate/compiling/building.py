@@ -13,8 +13,8 @@ import torch
 
 from .. import frontends, torch_trt
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..frontends import CompiledModule
-from ..frontends.frontend import Progress
 from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
@@ -139,14 +139,14 @@ def arithmetic(case: Case) -> str:
     return "tf32" if tf32 else settings.precision
 
 
-def import_libraries(case: Case, step: Progress = lambda _text: None) -> None:
+def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
     """Import what a case's frontend needs, once in a process. Raises TrtgateError when that fails."""
     step("importing libraries")
     with _named(case):
         frontends.get(case.settings.frontend).import_libraries()
 
 
-def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> tuple[Any, float]:
+def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: OnStep) -> tuple[Any, float]:
     """Return what the case's frontend compiles, and the seconds that it took to make.
 
     Raises TrtgateError for unknown compile options and what can't be exported.
@@ -172,12 +172,12 @@ def quantized(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], batc
     return quantization.quantize(module, case.settings.precision, fed)
 
 
-def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: Progress) -> Inference:
+def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: OnStep) -> Inference:
     """Compile with the case's frontend. Raises TrtgateError for unknown compile options and failed builds."""
     return build_prepared(case, *prepare(case, module, inputs, step), inputs, step)
 
 
-def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: Progress) -> Inference:
+def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: OnStep) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
     with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
         compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
@@ -232,7 +232,7 @@ def _named(case: Case) -> Iterator[None]:
 class Reference:
     """A case's module with its inputs, and what eager makes of them."""
 
-    def __init__(self, case: Case, device: str, step: Progress) -> None:
+    def __init__(self, case: Case, device: str, step: OnStep) -> None:
         """Make the model and run it once. Raises TrtgateError for a factory or an output that is no good."""
         release()  # whatever the case before left on
         step("making the model")
@@ -260,7 +260,7 @@ class Reference:
         return compared, compared.problem(arithmetic(self._case))
 
 
-def checked(case: Case, device: str, step: Progress) -> tuple[Inference, Build]:
+def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
     """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
     reference = Reference(case, device, step)
     step(f"building with {case.settings.frontend}")

@@ -28,7 +28,7 @@ class ModelFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return {f"{self.model}-{suffix}": coverage for suffix, coverage in self.cases.items()}
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class StoredCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """A stored coverage, and the folder that it is from."""
 
     coverage: Coverage
@@ -76,7 +76,7 @@ def read_release(folder: Path) -> dict[str, Coverage]:
     return {case_id: coverage for file in files for case_id, coverage in read(file).by_id().items()}
 
 
-def find(root: Path, release: str, model: str, suffix: str) -> Stored | None:
+def find(root: Path, release: str, model: str, suffix: str) -> StoredCoverage | None:
     """Return what a case is compared with: its release's coverage, else that of the newest older one that has it.
 
     Raises TrtgateError when a file on the way is broken.
@@ -91,7 +91,7 @@ def find(root: Path, release: str, model: str, suffix: str) -> Stored | None:
         if path.is_file():
             found = read(path).cases.get(suffix)
             if found is not None:
-                return Stored(coverage=found, release=name)
+                return StoredCoverage(coverage=found, release=name)
     return None
 
 

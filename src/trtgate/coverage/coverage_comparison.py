@@ -9,7 +9,7 @@ import msgspec
 from ..records.coverage_record import Coverage
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class CoverageDifference(msgspec.Struct, frozen=True, kw_only=True):
     """What changed between two coverages; each entry is a phrase that names it."""
 
     lost: list[str]
@@ -20,7 +20,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.lost or self.gained or self.other)
 
 
-def compare(before: Coverage, after: Coverage) -> Difference:
+def compare(before: Coverage, after: Coverage) -> CoverageDifference:
     """Return what was lost (operators, more engines, more graph breaks), gained, and what else is not the same."""
     lost, gained = [], []
     old, new = _left_by_operator(before), _left_by_operator(after)
@@ -41,7 +41,7 @@ def compare(before: Coverage, after: Coverage) -> Difference:
     elif now < then:
         gained.append(f"graph breaks {then} → {now}")
     other = [] if lost or gained else _other(before, after)
-    return Difference(lost=lost, gained=gained, other=other)
+    return CoverageDifference(lost=lost, gained=gained, other=other)
 
 
 def _left_by_operator(coverage: Coverage) -> Counter[str]:

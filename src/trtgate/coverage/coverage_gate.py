@@ -19,7 +19,7 @@ TABLE_ROWS = 24
 """A table of more cases than this shows only those that are not simply unchanged."""
 
 
-class Verdict(enum.StrEnum):
+class CoverageVerdict(enum.StrEnum):
     """What became of a case's coverage; `CHANGED` is another graph in which nothing was lost or gained."""
 
     REGRESSED = "regressed"
@@ -29,11 +29,11 @@ class Verdict(enum.StrEnum):
     UNCHANGED = "unchanged"
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class CoverageResult(msgspec.Struct, frozen=True, kw_only=True):
     """One case's coverage in short; it travels as JSON from an xdist worker to the run that reports."""
 
     case_id: str
-    verdict: Verdict
+    verdict: CoverageVerdict
     in_tensorrt: int
     total: int
     engines: int
@@ -48,16 +48,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.case_id} {self.said}"
 
 
-def judge(case: Case, found: Coverage, root: Path, release: str) -> Result:
+def judge(case: Case, found: Coverage, root: Path, release: str) -> CoverageResult:
     """Compare a case's coverage with what is stored for its release, or for the newest older one.
 
     Raises TrtgateError when a stored file is broken.
     """
     stored = coverage_baselines.find(root, release, case.model.name, case.settings.suffix)
-    verdict, said = Verdict.NEW, f"has no stored coverage for {release} or an older release"
+    verdict, said = CoverageVerdict.NEW, f"has no stored coverage for {release} or an older release"
     if stored is not None:
         verdict, said = _compared(stored.coverage, found, stored.release)
-    return Result(
+    return CoverageResult(
         case_id=case.id,
         verdict=verdict,
         in_tensorrt=found.in_tensorrt,
@@ -68,33 +68,38 @@ def judge(case: Case, found: Coverage, root: Path, release: str) -> Result:
     )
 
 
-def _compared(before: Coverage, after: Coverage, release: str) -> tuple[Verdict, str]:
+def _compared(before: Coverage, after: Coverage, release: str) -> tuple[CoverageVerdict, str]:
     difference = compare(before, after)
     if difference.lost:
         also = f"; gained: {'; '.join(difference.gained)}" if difference.gained else ""
-        return Verdict.REGRESSED, f"lost coverage since {release}: {'; '.join(difference.lost)}{also}"
+        return CoverageVerdict.REGRESSED, f"lost coverage since {release}: {'; '.join(difference.lost)}{also}"
     if difference.gained:
-        return Verdict.IMPROVED, f"gained coverage since {release}: {'; '.join(difference.gained)}"
+        return CoverageVerdict.IMPROVED, f"gained coverage since {release}: {'; '.join(difference.gained)}"
     if difference.other:
-        return Verdict.CHANGED, f"lost nothing since {release}, but it is another graph: {'; '.join(difference.other)}"
-    return Verdict.UNCHANGED, f"is unchanged since {release}"
+        return (
+            CoverageVerdict.CHANGED,
+            f"lost nothing since {release}, but it is another graph: {'; '.join(difference.other)}",
+        )
+    return CoverageVerdict.UNCHANGED, f"is unchanged since {release}"
 
 
 # What is shown at the end of a run
 
 
-def rows(results: Sequence[Result]) -> list[tuple[str, str, str, str]]:
+def rows(results: Sequence[CoverageResult]) -> list[tuple[str, str, str, str]]:
     """Return the table: case, operators in TensorRT, engines, verdict; the worst first, of many only what changed."""
-    order = list(Verdict)
-    shown = [result for result in results if len(results) <= TABLE_ROWS or result.verdict is not Verdict.UNCHANGED]
+    order = list(CoverageVerdict)
+    shown = [
+        result for result in results if len(results) <= TABLE_ROWS or result.verdict is not CoverageVerdict.UNCHANGED
+    ]
     shown.sort(key=lambda result: (order.index(result.verdict), result.case_id))
     body = [(r.case_id, f"{r.in_tensorrt} of {r.total}", str(r.engines), str(r.verdict)) for r in shown]
     return [("case", "in TensorRT", "engines", "coverage"), *body] if body else []
 
 
-def lines(results: Sequence[Result], release: str) -> list[str]:
+def lines(results: Sequence[CoverageResult], release: str) -> list[str]:
     """Return what is to be said beside the table: counts, other releases, news, and what to do."""
-    counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in CoverageVerdict}
     said = [f"{release}: {len(results)} cases: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)]
     others = sorted({result.release for result in results if result.release not in ("", release)})
     if others:
@@ -104,11 +109,13 @@ def lines(results: Sequence[Result], release: str) -> list[str]:
     said += [
         f"{result.verdict}: {result.sentence}"
         for result in results
-        if result.verdict in (Verdict.IMPROVED, Verdict.CHANGED)
+        if result.verdict in (CoverageVerdict.IMPROVED, CoverageVerdict.CHANGED)
     ]
-    if counts[Verdict.IMPROVED] + counts[Verdict.CHANGED] and not all(result.stored for result in results):
+    if counts[CoverageVerdict.IMPROVED] + counts[CoverageVerdict.CHANGED] and not all(
+        result.stored for result in results
+    ):
         said.append(f"to store what is better or another graph: {RECORD_COMMAND}")
-    new = [result.case_id for result in results if result.verdict is Verdict.NEW and not result.stored]
+    new = [result.case_id for result in results if result.verdict is CoverageVerdict.NEW and not result.stored]
     if new:
         said.append(f"NEW: no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does")
     stored = sum(result.stored for result in results)

@@ -12,8 +12,8 @@ import torch
 
 from .. import torch_trt
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..compiling import building
-from ..frontends.frontend import Progress
 from ..records import coverage_record
 from ..suite import precisions
 from ..suite.cases import Case, Model
@@ -32,7 +32,7 @@ RANDOM = (
 """Functions of `torch.nn.init` that fill a tensor with random numbers."""
 
 
-def ask(case: Case, step: Progress = lambda _text: None) -> coverage_record.Coverage:
+def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Coverage:
     """Return the coverage of a case. Raises TrtgateError when it can't be made or exported, or a name is unknown."""
     reason = torch_trt.unavailable()
     if reason:
@@ -52,7 +52,7 @@ def ask_module(
     module: torch.nn.Module,
     inputs: tuple[Any, ...],
     settings: Settings,
-    step: Progress = lambda _text: None,
+    step: OnStep = lambda _text: None,
     *,
     who: str,
 ) -> coverage_record.Coverage:
@@ -127,7 +127,7 @@ def assert_supported(
     return found
 
 
-def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> dict[str, int]:
+def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> dict[str, int]:
     if settings.frontend == "torch_compile":
         step("torch.compile")
         return gpu_stand_in.torch_compile(module, exporting.first(inputs, settings), settings)

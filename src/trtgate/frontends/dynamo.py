@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..common.steps import OnStep
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls, engines, partitioner, stored_modules
-from .frontend import CompiledModule, Frontend, Progress
+from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 
 FILE = "compiled.pt2"
@@ -20,14 +21,14 @@ class Dynamo(OfTensorRT):
     stores_artifact = True
     stores = "the compiled module with its engines, in the artifact cache"
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:
         """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
         from ..torch_trt import exporting
 
         step("torch.export")
         return exporting.export(module, inputs, settings)
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")

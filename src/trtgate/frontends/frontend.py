@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
 from ..suite.settings import Settings
-
-Progress = Callable[[str], None]
-"""Told the name of the step that begins."""
 
 
 @dataclass
@@ -45,10 +43,10 @@ class Frontend(Protocol):
     def import_libraries(self) -> None:
         """Import what the first build or load of a process would: that is no part of their times."""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:
         """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, and run once so that nothing is left to be compiled at the first call."""
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ..common.steps import OnStep
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls, engines, partitioner
-from .frontend import CompiledModule, Frontend, Progress
+from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
 
@@ -17,7 +18,7 @@ class TorchCompile(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch
 

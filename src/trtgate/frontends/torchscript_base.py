@@ -7,9 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ..common.steps import OnStep
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls
-from .frontend import CompiledModule, Progress
+from .frontend import CompiledModule
 from .tensorrt_base import OfTensorRT
 
 FILE = "compiled.ts"
@@ -24,7 +25,7 @@ class TorchScript(OfTensorRT):
     def __init__(self, way: str) -> None:
         self._way = way
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
         """Trace or script."""
         import torch
 
@@ -34,7 +35,7 @@ class TorchScript(OfTensorRT):
             made = torch.jit.trace(module, inputs) if self._way == "trace" else torch.jit.script(module)
         return torch.jit.freeze(made.eval())
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")

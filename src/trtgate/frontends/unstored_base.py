@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..common.steps import OnStep
 from ..suite.settings import Settings
-from .frontend import CompiledModule, Progress
+from .frontend import CompiledModule
 
 
 class Unstored:
@@ -17,7 +18,7 @@ class Unstored:
     def import_libraries(self) -> None:
         """Nothing but torch."""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
         """Return the module."""
         return module
 

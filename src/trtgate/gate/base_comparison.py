@@ -7,8 +7,8 @@ from pathlib import Path
 from .. import verdict
 from ..common.metrics import GPU_MEMORY, METRICS, SAMPLED
 from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
 from ..launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
-from ..launches.worker_group import Step
 from ..launches.worker_handle import LaunchError
 from ..records.measurement import CaseMeasurement
 from ..suite.cases import Case
@@ -19,11 +19,11 @@ from .judging import LimitOf
 from .paired_gate import PairedGate, Suspicion, confirmed
 
 
-class BesideBase:
+class BaseComparison:
     """One case beside its base; `tests` is how many judgements of the run share the error rate."""
 
     def __init__(
-        self, pairs: PairSession, folder: RunFolder, case: Case, limit_of: LimitOf, tests: int, step: Step
+        self, pairs: PairSession, folder: RunFolder, case: Case, limit_of: LimitOf, tests: int, step: OnStep
     ) -> None:
         self._pairs = pairs
         self._folder = folder

@@ -15,17 +15,17 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.metrics import EXACT, SAMPLED
 from ..common.run_folder import RunFolder
-from ..launches.base_revision import Base
+from ..common.steps import OnStep
+from ..launches.base_revision import BaseRevision
 from ..launches.comparison_side import Side
 from ..launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
-from ..launches.session import Next, Session
-from ..launches.worker_group import Step
+from ..launches.session import NextCase, Session
 from ..records.measurement import Build, CaseMeasurement
 from ..records.profile_record import Profile
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
 from . import baselines, judging, kept_artifacts, measurement_summary
-from .base_comparison import BesideBase
+from .base_comparison import BaseComparison
 from .baselines import CaseRecord, Run, StoredSession
 from .case_result import CaseResult
 from .judging import LimitOf
@@ -59,9 +59,9 @@ class Gate:
         self._pairs: PairSession | None = None
         self._kept: dict[str, Path] = {}
         self._logs = self.folder.logs
-        self._base: Base | None = None
+        self._base: BaseRevision | None = None
         if options.base is not None:
-            self._base = Base(options.base, options.source, folder, timeout_s=options.timeout_s)
+            self._base = BaseRevision(options.base, options.source, folder, timeout_s=options.timeout_s)
 
     # What it is compared with
 
@@ -157,7 +157,7 @@ class Gate:
     # Against a baseline
 
     def run(
-        self, case: Case, artifact: Path | None, build: Build, step: Step, after: Sequence[Next] = ()
+        self, case: Case, artifact: Path | None, build: Build, step: OnStep, after: Sequence[NextCase] = ()
     ) -> CaseResult:
         """Measure a case and judge it; a suspect is measured again in fresh launches, and built again if need be.
 
@@ -175,7 +175,7 @@ class Gate:
         return result
 
     def _measured(
-        self, case: Case, artifact: Path | None, build: Build | None, step: Step, after: Sequence[Next] = ()
+        self, case: Case, artifact: Path | None, build: Build | None, step: OnStep, after: Sequence[NextCase] = ()
     ) -> CaseResult:
         measurement = self.session().measure(case.id, artifact, step, after)
         measurement.build = build
@@ -194,7 +194,7 @@ class Gate:
         limit_of = self._limit_of(case)
         return judging.further_might_tell(case, result.measurement, record, self.accelerator, limit_of, self.tests)
 
-    def _measured_further(self, case: Case, first: CaseResult, artifact: Path | None, step: Step) -> CaseResult:
+    def _measured_further(self, case: Case, first: CaseResult, artifact: Path | None, step: OnStep) -> CaseResult:
         """Judge by the launches that there are and as many fresh ones, unless these can't be compared."""
         step("too noisy to tell: measuring further launches")
         self.session().renew()
@@ -259,7 +259,7 @@ class Gate:
         result.stored = result.verdict is not Verdict.REGRESSED or case.id in self.accepted
 
     def _measure_again(
-        self, case: Case, first: CaseResult, suspects: set[str], artifact: Path | None, step: Step
+        self, case: Case, first: CaseResult, suspects: set[str], artifact: Path | None, step: OnStep
     ) -> CaseResult:
         """Let fresh processes say whether what is suspected is so: each suspected metric by what it depends on."""
         again: dict[str, Judgement] = {}
@@ -295,7 +295,7 @@ class Gate:
         return result
 
     def _confirmed_beside_kept(
-        self, case: Case, artifacts: Artifacts, metrics: list[str], step: Step
+        self, case: Case, artifacts: Artifacts, metrics: list[str], step: OnStep
     ) -> dict[str, Judgement]:
         """Confirm in pairs; nothing is said where the kept compiled module fails: that is not the candidate's fault."""
         suspicion = Suspicion(case_id=case.id, artifacts=artifacts, metrics=tuple(metrics))
@@ -332,13 +332,13 @@ class Gate:
 
     # Against a base
 
-    def run_against_base(self, case: Case, step: Step) -> CaseResult:
+    def run_against_base(self, case: Case, step: OnStep) -> CaseResult:
         """Measure a case beside its base and judge it. Raises LaunchError for what the candidate can't do."""
-        beside = BesideBase(self.pairs(), self.folder, case, self._limit_of(case), self.tests, step)
+        beside = BaseComparison(self.pairs(), self.folder, case, self._limit_of(case), self.tests, step)
         self.results[case.id] = beside.result()
         return self.results[case.id]
 
-    def profiles_beside_base(self, case: Case, step: Step) -> tuple[Profile, Profile]:
+    def profiles_beside_base(self, case: Case, step: OnStep) -> tuple[Profile, Profile]:
         """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""
         found = self.pairs().profile(case.id, step)
         return found[BASE], found[CANDIDATE]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import TrtgateError
-from ..launches.worker_group import Step
+from ..common.steps import OnStep
 from ..records.measurement import Build
 from ..suite.cases import Case
 from .case_result import CaseResult
@@ -41,7 +41,7 @@ class Job:
     result: Future[CaseResult] = field(default_factory=Future)
 
 
-class Cards:
+class GpuQueue:
     """Begins to measure jobs, by any names, at once; `result` waits for one of them.
 
     Every gate has a card of its own. `close` ends what is under way, however far it is.
@@ -65,7 +65,7 @@ class Cards:
     def __contains__(self, name: str) -> bool:
         return name in self._jobs
 
-    def result(self, name: str, step: Step) -> CaseResult:
+    def result(self, name: str, step: OnStep) -> CaseResult:
         """Wait for a job, and tell meanwhile what all cards are at. Raises what measuring it raised."""
         job = self._jobs[name]
         while True:
@@ -111,7 +111,7 @@ class Cards:
             except BaseException as error:
                 job.result.set_exception(error)
 
-    def _step_of(self, case_id: str) -> Step:
+    def _step_of(self, case_id: str) -> OnStep:
         def step(text: str) -> None:
             if self._ended.is_set():
                 raise TrtgateError(f"{case_id}: the run ended")

@@ -47,7 +47,7 @@ RESOLUTION = 1e-5
 """Relative; stored latencies are rounded, so a fit that is better than this is no better."""
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryPoint(msgspec.Struct, frozen=True, kw_only=True):
     """A case in one saved run; `commit` and `branch` are empty where git knew none."""
 
     recorded: str
@@ -59,7 +59,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class LevelShift(msgspec.Struct, frozen=True, kw_only=True):
     """A change between two runs; latencies are geometric means of the level before and after."""
 
     first: int
@@ -84,8 +84,8 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
     metric: str
     clock: str
-    points: list[Point]
-    steps: list[Step]
+    points: list[HistoryPoint]
+    steps: list[LevelShift]
     drift: Drift | None
 
 
@@ -136,7 +136,7 @@ def collect(runs: Iterable[Run], case_id: str) -> CaseHistory:
     Raises TrtgateError when Apache Otava is needed and not installed.
     """
     beside_base = disturbed = 0
-    found: dict[tuple[str, str], list[Point]] = {}
+    found: dict[tuple[str, str], list[HistoryPoint]] = {}
     for run in runs:
         record = run.cases.get(case_id)
         if record is None:
@@ -156,9 +156,9 @@ def collect(runs: Iterable[Run], case_id: str) -> CaseHistory:
     return CaseHistory(case_id=case_id, series=series, beside_base=beside_base, disturbed=disturbed)
 
 
-def _point(run: Run, case_id: str) -> Point:
+def _point(run: Run, case_id: str) -> HistoryPoint:
     record, commit = run.cases[case_id], commit_of(run.document.get("commit_info"))
-    return Point(
+    return HistoryPoint(
         recorded=record.sessions[-1].recorded,
         run=run.path.name,
         commit=commit.id,
@@ -186,7 +186,7 @@ def commit_of(stored: Any) -> Commit:
 # Statistics
 
 
-def analysed(metric: str, clock: str, points: list[Point]) -> Series:
+def analysed(metric: str, clock: str, points: list[HistoryPoint]) -> Series:
     """Return a series with its steps and its drift. Raises TrtgateError when Apache Otava is not installed."""
     logs = np.log([point.latency_us for point in points])
     changes = change_points(logs)
@@ -212,12 +212,12 @@ def change_points(logs: np.ndarray) -> list[int]:
     return [int(change.index) for change in found]
 
 
-def steps_of(logs: np.ndarray, changes: Sequence[int], end: int) -> list[Step]:
+def steps_of(logs: np.ndarray, changes: Sequence[int], end: int) -> list[LevelShift]:
     """Return the changes before `end`, from where on a drift explains them, with the levels on either side."""
     bounds = [0, *(change for change in changes if change < end), end]
     levels = [math.exp(float(np.mean(logs[start:stop]))) for start, stop in pairwise(bounds)]
     return [
-        Step(first=first, before_us=before, after_us=after)
+        LevelShift(first=first, before_us=before, after_us=after)
         for first, (before, after) in zip(bounds[1:-1], pairwise(levels), strict=True)
     ]
 

@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 FOLDER = "baseline-artifacts"
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeptManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a kept compiled module is, and of which recorded session."""
 
     case: str
@@ -40,7 +40,7 @@ def keep(root: Path, artifact: Path, case_id: str, recorded: str, accelerator: A
     """
     place = _place(root, accelerator.key, case_id)
     try:
-        manifest = Manifest(
+        manifest = KeptManifest(
             case=case_id,
             recorded=recorded,
             uuid=accelerator.uuid,
@@ -72,7 +72,7 @@ def find(root: Path, case_id: str, recorded: str, accelerator: Accelerator) -> t
     try:
         if not sealed_folder.is_private(place):
             return None, f"{place} is not this user's alone"
-        manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=KeptManifest)
         if manifest.recorded != recorded:
             return None, "the kept one is of another session"
         if manifest.uuid != accelerator.uuid:

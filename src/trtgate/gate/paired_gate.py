@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
+from ..common.steps import OnStep
 from ..launches.pairs import BASE, CANDIDATE, Artifacts, Pair, PairSession
-from ..launches.worker_group import Step
 from ..records.measurement import CaseMeasurement, Quadruple
 from ..verdict import LAUNCH_SDS, LOOKS, QUADRUPLES_A_PAIR, Judgement, judge_confirmed, judge_screened
 from . import judging
@@ -49,7 +49,7 @@ class PairedGate:
         self.pairs = pairs
 
     def screen(
-        self, pair: Pair, case_id: str, limit_of: LimitOf, tests: int, step: Step, *, delay: float = 0.0
+        self, pair: Pair, case_id: str, limit_of: LimitOf, tests: int, step: OnStep, *, delay: float = 0.0
     ) -> Screened:
         """Measure quadruples of what a pair has loaded until its primary metric is decided at a planned look.
 
@@ -90,7 +90,7 @@ class PairedGate:
         suspicions: Sequence[Suspicion],
         limit_of: LimitOf,
         tests: int,
-        step: Step,
+        step: OnStep,
         started: Sequence[Pair] = (),
     ) -> list[list[Judgement]]:
         """Measure fresh pairs until every suspected metric is confirmed or refuted, or the last look is reached.
@@ -126,7 +126,7 @@ class PairedGate:
                 break
         return [[judgement for judgement, _ in found] for found in judged]
 
-    def _measured(self, fresh: Sequence[Pair], suspicion: Suspicion, step: Step) -> Iterator[Pair]:
+    def _measured(self, fresh: Sequence[Pair], suspicion: Suspicion, step: OnStep) -> Iterator[Pair]:
         """Load a case in fresh pairs, as many at once as the device's memory holds, and measure them one by one."""
         for some in batched(fresh, self.pairs.at_once(suspicion.case_id)):
             step(f"loading in {len(some)} fresh pairs")
@@ -146,7 +146,7 @@ class PairedGate:
 
 
 def confirmed(
-    pairs: PairSession, suspicion: Suspicion, limit_of: LimitOf, tests: int, step: Step
+    pairs: PairSession, suspicion: Suspicion, limit_of: LimitOf, tests: int, step: OnStep
 ) -> dict[str, Judgement]:
     """Return what fresh pairs say of each suspected metric of one case. Raises SideError or DisturbedError."""
     (found,) = PairedGate(pairs).confirm([suspicion], limit_of, tests, step)

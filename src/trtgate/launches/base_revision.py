@@ -34,7 +34,7 @@ class BaseRequest(msgspec.Struct, frozen=True, kw_only=True):
         return " with ".join(part for part in (self.revision, self.python) if part)
 
 
-class Base:
+class BaseRevision:
     """A base that was made ready; `close` removes what was made.
 
     Raises TrtgateError on construction, with nothing left behind, for a revision or Python that isn't there, and for

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ..common.accelerator import Accelerator
+from ..common.steps import OnStep
 from ..records.measurement import CaseMeasurement, Launch, Loaded, Quadruple, Turn
 from ..records.profile_record import Profile
 from ..timing import measuring_loop
@@ -17,7 +18,6 @@ from ..timing.device_lock import device_turn
 from ..verdict import LOOKS
 from . import messages
 from .comparison_side import Side
-from .worker_group import Step
 from .worker_handle import LaunchError, WorkerHandle
 
 RETRIES = 20
@@ -247,7 +247,7 @@ class PairSession:
         for pair in list(self._pairs):
             self.end(pair)
 
-    def device(self, step: Step = lambda _waiting: None, *, shared: bool = False) -> AbstractContextManager[None]:
+    def device(self, step: OnStep = lambda _waiting: None, *, shared: bool = False) -> AbstractContextManager[None]:
         """Within: no other trtgate process times on the device, nor, unless it is `shared`, builds there."""
 
         def waiting(text: str) -> None:
@@ -281,7 +281,7 @@ class PairSession:
         with self._ending(pair), self.device(shared=True):
             return pair.build(case_id, folders)
 
-    def profile(self, case_id: str, step: Step) -> dict[str, Profile]:
+    def profile(self, case_id: str, step: OnStep) -> dict[str, Profile]:
         """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
         (pair,) = self.start(1)
         try:
@@ -336,7 +336,7 @@ class PairSession:
                 self.end(pair)
             raise
 
-    def measure(self, pair: Pair, enough: Callable[[Pair], bool], step: Step, *, delay: float = 0.0) -> float:
+    def measure(self, pair: Pair, enough: Callable[[Pair], bool], step: OnStep, *, delay: float = 0.0) -> float:
         """Measure quadruples of what is loaded until `enough` says so after one of them.
 
         `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;

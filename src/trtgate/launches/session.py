@@ -10,16 +10,17 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ..common.accelerator import Accelerator
+from ..common.steps import OnStep
 from ..records.measurement import Build, CaseMeasurement, Launch
 from ..suite.suite_source import SuiteSource
 from ..timing.device_lock import device_turn
 from . import messages
 from .comparison_side import Side
-from .worker_group import Crew, Step
+from .worker_group import WorkerGroup
 from .worker_handle import LaunchError, WorkerHandle
 
 
-class Next(NamedTuple):
+class NextCase(NamedTuple):
     """A case that is measured later, and its artifact, if its frontend stores one."""
 
     case_id: str
@@ -54,7 +55,7 @@ class Session:
         self._side = Side(name="candidate", source=source)
         self._tensorrt = tensorrt
         starts = range(0, cases_at_once * launches, launches)
-        self._crews = [Crew(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
+        self._crews = [WorkerGroup(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
         self._builder: WorkerHandle | None = None
         self._stopped = False
 
@@ -98,7 +99,9 @@ class Session:
         """Return the workers' process ids."""
         return [worker.pid for crew in self._crews for worker in crew.workers.values()]
 
-    def measure(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next] = ()) -> CaseMeasurement:
+    def measure(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
+    ) -> CaseMeasurement:
         """Load a case in a launch each, measure it in turns under the device's lock, unload it.
 
         `after`, in this order, may be loaded with it. What fails beside another case, for want of memory perhaps, is
@@ -119,7 +122,7 @@ class Session:
         )
 
     def _measured_alone_if_need_be(
-        self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]
     ) -> list[Launch]:
         try:
             return self._measured(case_id, artifact, step, after)
@@ -132,15 +135,15 @@ class Session:
             self._crews.pop().close()
         return launches
 
-    def _measured(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]) -> list[Launch]:
+    def _measured(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> list[Launch]:
         holding = [crew for crew in self._crews if crew.holds == case_id]
         crew = holding[0] if holding else self._load(case_id, artifact, step, after)
         with device_turn(self._accelerator.lock_name, self._timeout_s, step):
             return crew.measure(self._accelerator, self._rng, step)
 
-    def _load(self, case_id: str, artifact: Path | None, step: Step, after: Sequence[Next]) -> Crew:
+    def _load(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> WorkerGroup:
         """Let the first crew load the case, and the others what comes after, as far as that is known."""
-        loading = list(zip(self._crews, [Next(case_id, artifact), *after], strict=False))
+        loading = list(zip(self._crews, [NextCase(case_id, artifact), *after], strict=False))
         for crew, _ in loading:
             crew.start()
         for crew in self._crews:

@@ -15,6 +15,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest
 from ..records.agreement_record import Agreement
@@ -26,14 +27,13 @@ from ..timing.device_lock import device_turn
 from . import messages
 from .comparison_side import Side
 from .prebuild import Prebuild
-from .sweep_journal import Built, Journal, Timed, header_of
-from .worker_group import Step
+from .sweep_journal import BuiltPoint, SweepJournal, TimedPoint, header_of
 from .worker_handle import LaunchError, WorkerHandle
 
 FOLDER = "sweeps"
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class PointOutcome(msgspec.Struct, kw_only=True):
     """What came of a point; `problem` says why it is not whole, `unavailable` why it was not tried."""
 
     case: Case
@@ -65,7 +65,7 @@ class Sweep:
         self._source = source
         self._accelerator = accelerator
         self._folder = RunFolder(folder)
-        self._outcomes = {case.id: Outcome(case=case) for case in cases}
+        self._outcomes = {case.id: PointOutcome(case=case) for case in cases}
         self._launches = launches
         self._builders = builders
         self._inputs = inputs
@@ -73,7 +73,7 @@ class Sweep:
         self._timeout_s = timeout_s
         self._rng = random.Random()
         self._workers: dict[int, WorkerHandle] = {}
-        self.journal = Journal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
+        self.journal = SweepJournal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
         self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
         self.earlier = sum(map(self._timed, self._outcomes))
         """How many of its launches were measured by an earlier run."""
@@ -85,7 +85,7 @@ class Sweep:
         self.journal.close()
         self._folder.close()
 
-    def run(self, step: Step) -> None:
+    def run(self, step: OnStep) -> None:
         """Do what is missing. Ctrl-C leaves what is done in the journal, and in the outcomes."""
         for outcome in self._outcomes.values():
             outcome.unavailable = availability.unavailable(outcome.case.settings, self._accelerator)
@@ -106,7 +106,7 @@ class Sweep:
         """What went wrong with storing what was built, in this run or an earlier one, and was got over."""
         return [note for case_id in self._outcomes for note in self._notes.get(case_id, [])]
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[PointOutcome]:
         """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
         for case_id, outcome in self._outcomes.items():
             built = self.journal.built.get(case_id)
@@ -133,7 +133,7 @@ class Sweep:
             return False
         return self._inputs <= (built.agreement.inputs if built.agreement else 0)
 
-    def _build(self, wanted: Sequence[str], step: Step) -> dict[str, Path | None]:
+    def _build(self, wanted: Sequence[str], step: OnStep) -> dict[str, Path | None]:
         """Return the artifacts of what could be built: None where a frontend stores nothing."""
         if not wanted:
             return {}
@@ -152,7 +152,7 @@ class Sweep:
                 continue
             artifacts[built.case_id] = built.artifact
             if not self._is_built(built.case_id):
-                entry = Built(
+                entry = BuiltPoint(
                     case_id=built.case_id, build=built.build, agreement=built.agreement, notes=built.notes
                 )  # fmt: skip
                 self.journal.add(entry)
@@ -164,7 +164,7 @@ class Sweep:
         self._rng.shuffle(found)
         return found
 
-    def _round(self, points: dict[int, str], artifacts: dict[str, Path | None], step: Step) -> None:
+    def _round(self, points: dict[int, str], artifacts: dict[str, Path | None], step: OnStep) -> None:
         """Let every launch load its next point, all at once, and then measure it, one after the other.
 
         A launch that fails is replaced, and its point has a problem.
@@ -191,7 +191,7 @@ class Sweep:
                 except LaunchError as error:
                     self._failed(number, case_id, error)
                 else:
-                    self.journal.add(Timed(case_id=case_id, number=number, launch=launches[number]))
+                    self.journal.add(TimedPoint(case_id=case_id, number=number, launch=launches[number]))
 
     def _start(self, number: int) -> None:
         if number in self._workers:

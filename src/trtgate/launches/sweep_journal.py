@@ -22,7 +22,7 @@ LIBRARIES = ("torchvision", "timm", "transformers", "nvidia-modelopt", "numpy")
 SCHEMA = 1
 
 
-class Header(msgspec.Struct, tag="sweep", frozen=True, kw_only=True):
+class JournalHeader(msgspec.Struct, tag="sweep", frozen=True, kw_only=True):
     """What measurements of one file have in common: others go to another file."""
 
     schema: int = SCHEMA
@@ -35,7 +35,7 @@ class Header(msgspec.Struct, tag="sweep", frozen=True, kw_only=True):
     created: str = ""
 
 
-class Built(msgspec.Struct, tag="built", frozen=True, kw_only=True):
+class BuiltPoint(msgspec.Struct, tag="built", frozen=True, kw_only=True):
     """A point was built."""
 
     case_id: str
@@ -45,7 +45,7 @@ class Built(msgspec.Struct, tag="built", frozen=True, kw_only=True):
     """What went wrong with storing it, and was got over."""
 
 
-class Timed(msgspec.Struct, tag="timed", frozen=True, kw_only=True):
+class TimedPoint(msgspec.Struct, tag="timed", frozen=True, kw_only=True):
     """A launch measured a point."""
 
     case_id: str
@@ -53,19 +53,19 @@ class Timed(msgspec.Struct, tag="timed", frozen=True, kw_only=True):
     launch: Launch
 
 
-Entry = Built | Timed
+Entry = BuiltPoint | TimedPoint
 
 
-class Journal:
+class SweepJournal:
     """A file that grows by a line for everything that is done; a line that was cut off is as if it were not there.
 
     Raises TrtgateError when another sweep is writing it, or it can't be written.
     """
 
-    def __init__(self, folder: Path, header: Header, *, fresh: bool) -> None:
+    def __init__(self, folder: Path, header: JournalHeader, *, fresh: bool) -> None:
         identity = msgspec.json.encode(msgspec.structs.replace(header, created=""))
         self.path = folder / f"{hashlib.sha256(identity).hexdigest()[:16]}.jsonl"
-        self.built: dict[str, Built] = {}
+        self.built: dict[str, BuiltPoint] = {}
         self.timed: dict[tuple[str, int], Launch] = {}
         self.created = ""
         """When what was there before was begun; empty for a new file."""
@@ -96,12 +96,12 @@ class Journal:
         return [launch for _, launch in found]
 
     def _remember(self, entry: Entry) -> None:
-        if isinstance(entry, Built):
+        if isinstance(entry, BuiltPoint):
             self.built[entry.case_id] = entry
         else:
             self.timed[entry.case_id, entry.number] = entry.launch
 
-    def _append(self, entry: Header | Entry) -> None:
+    def _append(self, entry: JournalHeader | Entry) -> None:
         try:
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(entry) + b"\n")
@@ -116,7 +116,7 @@ class Journal:
             content = self.path.read_bytes()
         except FileNotFoundError:
             return False
-        decoder = msgspec.json.Decoder(Header | Built | Timed)
+        decoder = msgspec.json.Decoder(JournalHeader | BuiltPoint | TimedPoint)
         known, whole = False, 0
         for line in content.splitlines(keepends=True):
             try:
@@ -126,7 +126,7 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             whole += len(line)
-            if isinstance(entry, Header):
+            if isinstance(entry, JournalHeader):
                 known, self.created = True, entry.created
             elif known:
                 self._remember(entry)
@@ -136,7 +136,7 @@ class Journal:
         return known
 
 
-def header_of(source: SuiteSource, accelerator: Accelerator) -> Header:
+def header_of(source: SuiteSource, accelerator: Accelerator) -> JournalHeader:
     """Return what decides the measurements, as far as files and versions say it; the source must have been loaded."""
     root = Path(source.root).resolve()
     loaded = {
@@ -146,7 +146,7 @@ def header_of(source: SuiteSource, accelerator: Accelerator) -> Header:
     mine = [file for file in loaded if file.is_relative_to(root) and not file.is_relative_to(own)]
     files = {file for file in mine if "site-packages" not in file.parts}
     files |= {file for file in (source.suite_file(), *source.factory_files()) if file is not None}
-    return Header(
+    return JournalHeader(
         accelerator=accelerator, sources={str(file): _sha256(file) for file in sorted(files) if file.is_file()},
         weights={name: _sha256(Path(file)) for name, file in source.weights.items()},
         libraries={"trtgate": VERSION, **installed(LIBRARIES)},

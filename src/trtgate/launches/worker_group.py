@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..common.accelerator import Accelerator
+from ..common.steps import OnStep
 from ..records.measurement import Launch
 from ..timing import measuring_loop
 from . import messages
 from .worker_handle import WorkerHandle
 
-Step = Callable[[str], None]
 
-
-class Crew:
+class WorkerGroup:
     """Some workers of a session, by number; `start_worker` makes one. Raises LaunchError when one fails."""
 
     def __init__(self, numbers: Sequence[int], start_worker: Callable[[int], WorkerHandle], timeout_s: float) -> None:
@@ -44,7 +43,7 @@ class Crew:
         for worker in list(self.workers.values()):
             worker.stop()
 
-    def greet(self, step: Step) -> None:
+    def greet(self, step: OnStep) -> None:
         """Wait until all have imported their suite."""
         waiting = [worker for worker in self.workers.values() if worker.cases is None]
         if waiting:
@@ -65,7 +64,7 @@ class Crew:
             for worker in self.workers.values()
         }
 
-    def measure(self, accelerator: Accelerator, rng: random.Random, step: Step) -> list[Launch]:
+    def measure(self, accelerator: Accelerator, rng: random.Random, step: OnStep) -> list[Launch]:
         """Measure in turns, unload, and return the launches."""
         plan = measuring_loop.ON_GPU if accelerator.kind == "gpu" else measuring_loop.ON_CPU
         for number in range(plan.turns):

@@ -99,7 +99,7 @@ class Worker:
         self._start_gpu()
         case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
         self._import_libraries(case)
-        obtained = build_or_load.obtain(
+        obtained = build_or_load.build_or_load(
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders
         )
         self._check_origin()

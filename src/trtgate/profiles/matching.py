@@ -14,7 +14,7 @@ from ..records.profile_record import PYTORCH, TENSORRT, Layer, Operator, Part, P
 from .alignment import Key, Pair, aligned
 from .layer_names import normalised, synchronizes
 from .layer_row import LayerRow
-from .regrouping import Group, regrouped
+from .regrouping import LayerGroup, regrouped
 
 Computed = Counter[tuple[str, str]]
 """(operator, module) → count."""
@@ -26,7 +26,7 @@ class Match(NamedTuple):
     before: list[LayerRow]
     after: list[LayerRow]
     pairs: list[Pair]
-    groups: list[Group]
+    groups: list[LayerGroup]
     removed: list[int]
     added: list[int]
     fell_back: Computed

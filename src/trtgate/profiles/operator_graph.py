@@ -25,7 +25,7 @@ MOVES = frozenset(
 """Operators whose result holds the values of their one input, and no fewer or more of them."""
 
 
-class Graph:
+class OperatorGraph:
     """A part's operators by what they compute; what only moves a value along is one with it.
 
     Values are numbered in the order of the graph, the part's inputs first.

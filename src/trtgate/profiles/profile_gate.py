@@ -32,7 +32,7 @@ WHAT = {
 """Field of a Structure → how it is called; the weightiest first."""
 
 
-class Verdict(enum.StrEnum):
+class LayersVerdict(enum.StrEnum):
     """What became of a case's layers."""
 
     NEW = "new"
@@ -40,11 +40,11 @@ class Verdict(enum.StrEnum):
     CHANGED = "changed"
 
 
-class Result(msgspec.Struct, kw_only=True):
+class ProfileResult(msgspec.Struct, kw_only=True):
     """What a profile test found."""
 
     case_id: str
-    verdict: Verdict
+    verdict: LayersVerdict
     device_us: float | None
     sum_us: float
     layers: int
@@ -63,21 +63,21 @@ class Result(msgspec.Struct, kw_only=True):
     @property
     def sentence(self) -> str:
         """Say in a line what changed."""
-        if self.verdict is Verdict.NEW:
+        if self.verdict is LayersVerdict.NEW:
             return f"{self.case_id}: no profile of it is stored for this accelerator"
         said = [f"{WHAT[name]}: {first_few(entries, SHOWN)}" for name, entries in self.changes.items()]
         return f"{self.case_id}: its layers changed: {'; '.join(said)}" if said else f"{self.case_id}: the same layers"
 
 
-def judge(profile: Profile, root: Path, key: str) -> Result:
+def judge(profile: Profile, root: Path, key: str) -> ProfileResult:
     """Compare with the stored profile of the same case. Raises TrtgateError for a broken one."""
     stored = profile_files.read_baseline(root, key, profile.case_id)
-    verdict, changes, slower = Verdict.NEW, {}, []
+    verdict, changes, slower = LayersVerdict.NEW, {}, []
     if stored is not None:
         slower = layer_changes(compare(stored, profile), TOP)
         changes = _changes(structural(stored, profile))
-        verdict = Verdict.CHANGED if changes else Verdict.UNCHANGED
-    return Result(
+        verdict = LayersVerdict.CHANGED if changes else LayersVerdict.UNCHANGED
+    return ProfileResult(
         case_id=profile.case_id,
         verdict=verdict,
         device_us=profile.device_us,
@@ -112,13 +112,13 @@ def complaint(profile: Profile) -> str:
     return f"profile of {profile.case_id}: {'; '.join(found)}" if found else ""
 
 
-def rows(results: Iterable[Result]) -> list[Sequence[str]]:
+def rows(results: Iterable[ProfileResult]) -> list[Sequence[str]]:
     """Return the table of a run, its head first."""
     head = ("case", "latency", "sum of layers", "engines", "layers", "attributed", "layers are")
     return [head, *(_row(result) for result in results)]
 
 
-def _row(result: Result) -> Sequence[str]:
+def _row(result: ProfileResult) -> Sequence[str]:
     device = "" if result.device_us is None else f"{result.device_us:.1f} µs"
     return (
         result.case_id, device, f"{result.sum_us:.1f} µs", str(result.engines), str(result.layers),

@@ -12,8 +12,8 @@ import torch
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..compiling.building import Inference
-from ..frontends.frontend import Progress
 from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
 from ..timing import measuring_loop
 from ..timing.device_latency import device_latency
@@ -26,7 +26,7 @@ from .engine_information import in_order, layers_of
 from .layer_times import timed
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured: every block is the median of `calls` warm calls."""
 
     warm_up: int = 50
@@ -40,7 +40,7 @@ DEVICE_PLAN = measuring_loop.Plan(turns=1, captures=6, blocks=2, host_s=0.0, tai
 """Of the latency without a profiler, beside which the layers are put."""
 
 
-class Recorded(msgspec.Struct, kw_only=True):
+class RecordedProfile(msgspec.Struct, kw_only=True):
     """A profile, and what the inspector said of each engine: for TREx."""
 
     profile: Profile
@@ -49,14 +49,14 @@ class Recorded(msgspec.Struct, kw_only=True):
 
 
 def record(
-    case_id: str, inference: Inference, accelerator: Accelerator, step: Progress, plan: Plan | None = None
-) -> Recorded:
+    case_id: str, inference: Inference, accelerator: Accelerator, step: OnStep, plan: ProfilePlan | None = None
+) -> RecordedProfile:
     """Profile a compiled module that is in this process. Hold the device's lock.
 
     A part that can't be profiled says why in `problem`; the others go on. Raises TrtgateError when the module has no
     parts that are known, or has other engines than were seen being built.
     """
-    plan = plan or Plan()
+    plan = plan or ProfilePlan()
     modules = _modules(case_id, inference)
     parts = [part for part, _ in modules.values()]
     step("latency without a profiler")
@@ -64,7 +64,7 @@ def record(
     device_us, clock = _device_latency(inference, spin)
     head_start = trt_engines.HeadStart(spin)
     recorded_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    recorded = Recorded(
+    recorded = RecordedProfile(
         profile=Profile(
             case_id=case_id, accelerator=accelerator, recorded=recorded_at, runtime="", calls=plan.blocks * plan.calls,
             parts=parts, device_us=device_us, clock=clock,
@@ -74,7 +74,7 @@ def record(
     submodules = {name: module for name, (_, module) in modules.items()}
     inputs = _inputs_of(submodules, inference)
     engines = {
-        part.name: trt_engines.Engine(submodules[part.name], own=plan.own_runtime)
+        part.name: trt_engines.BuiltEngine(submodules[part.name], own=plan.own_runtime)
         for part in parts
         if part.kind == TENSORRT
     }
@@ -148,11 +148,11 @@ def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple
 
 
 def _time_engines(
-    engines: dict[str, trt_engines.Engine],
+    engines: dict[str, trt_engines.BuiltEngine],
     inference: Inference,
-    plan: Plan,
+    plan: ProfilePlan,
     head_start: trt_engines.HeadStart,
-    step: Progress,
+    step: OnStep,
 ) -> dict[str, trt_engines.LayerTimes]:
     """Time the layers of all engines that Torch-TensorRT's own runtimes run, in calls of the whole module."""
     if all(engine.runtime == trt_engines.OWN for engine in engines.values()):
@@ -170,10 +170,10 @@ def _time_engines(
 
 def _profile_engine(
     part: Part,
-    engine: trt_engines.Engine,
+    engine: trt_engines.BuiltEngine,
     inputs: tuple[Any, ...],
     times: trt_engines.LayerTimes | None,
-    plan: Plan,
+    plan: ProfilePlan,
     head_start: trt_engines.HeadStart,
 ) -> Any:
     """Give an engine's part its layers; returns what the inspector says."""
@@ -191,7 +191,7 @@ def _profile_engine(
     return information
 
 
-def _break_down(profile: Profile, inference: Inference, plan: Plan) -> None:
+def _break_down(profile: Profile, inference: Inference, plan: ProfilePlan) -> None:
     """Measure what lies between the sum of layers and the latency without a profiler."""
     if any(part.problem for part in profile.parts):
         profile.notes.append("what lies between layers and latency is not said, as not all parts were profiled")

@@ -13,7 +13,7 @@ PROPERTY = "trtgate_build"
 """The property of a test's report that carries its build to the process that reports."""
 
 
-class Built(msgspec.Struct, kw_only=True):
+class BuiltForLater(msgspec.Struct, kw_only=True):
     """What came of building one case."""
 
     case_id: str
@@ -24,7 +24,7 @@ class Built(msgspec.Struct, kw_only=True):
     """What went wrong with the cache, and was got over."""
 
 
-def property_of(built: Built) -> tuple[str, str]:
+def property_of(built: BuiltForLater) -> tuple[str, str]:
     """Return the property of a case's test."""
     return PROPERTY, msgspec.json.encode(built).decode()
 
@@ -33,12 +33,12 @@ class BuildEnding:
     """Collects what was built, wherever that was, and shows it."""
 
     def __init__(self) -> None:
-        self._built: list[Built] = []
+        self._built: list[BuiltForLater] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test built."""
         found = [value for name, value in report.user_properties if name == PROPERTY and report.when == "call"]
-        self._built += [msgspec.json.decode(str(value), type=Built) for value in found]
+        self._built += [msgspec.json.decode(str(value), type=BuiltForLater) for value in found]
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

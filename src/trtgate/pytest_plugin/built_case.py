@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..records.measurement import Build
 from ..suite.cases import Case
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..records.coverage_record import Coverage
     from .gate_run import GateRun
 
-Step = Callable[[str], None]
 BUILDERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 """How many processes of this run build at once."""
 
@@ -83,7 +82,7 @@ class BuiltCase:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _build(self, step: Step) -> str:
+    def _build(self, step: OnStep) -> str:
         """Build; whatever goes wrong (memory and user code too) is this case's problem alone, and is returned."""
         from ..compiling import build_or_load
         from ..timing.device_lock import device_turn
@@ -98,7 +97,7 @@ class BuiltCase:
             cache = request.open() if request is not None and self.case.settings.uses_tensorrt else None
             folder = self._run.gate.folder.private(self.case.model.name)
             with device_turn(self._run.accelerator.lock_name, self._run.options.timeout_s, step, shared=True):
-                found = build_or_load.obtain(self.case, self._device, folder, cache, step, builders=BUILDERS)
+                found = build_or_load.build_or_load(self.case, self._device, folder, cache, step, builders=BUILDERS)
             self.artifact = folder if found.stored else None
             self.inference, self.build = found.inference, found.build
             self.notes = found.notes

@@ -11,7 +11,7 @@ import pytest
 from .. import torch_trt
 from ..common.errors import TrtgateError
 from ..coverage import coverage_baselines, coverage_gate
-from ..coverage.coverage_gate import Result, Verdict
+from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
 from ..suite.cases import Case
 from .gate_run import GateRun
 
@@ -38,18 +38,18 @@ class CoverageGate:
         release = torch_trt.release()
         result = coverage_gate.judge(case, found, options.baselines, release)
         accepted = any(fnmatch.fnmatch(case.id, pattern) for pattern in options.accepted)
-        differs = result.verdict is not Verdict.UNCHANGED or result.release != release
-        if options.update and differs and (result.verdict is not Verdict.REGRESSED or accepted):
+        differs = result.verdict is not CoverageVerdict.UNCHANGED or result.release != release
+        if options.update and differs and (result.verdict is not CoverageVerdict.REGRESSED or accepted):
             coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
             result = msgspec.structs.replace(result, stored=True)
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
         if self._run.quarantine_of(case.id):
             return  # the end shows what it lost
-        if result.verdict is Verdict.REGRESSED and not accepted:
+        if result.verdict is CoverageVerdict.REGRESSED and not accepted:
             raise TrtgateError(
                 f"{result.sentence}. If that is intended: --trtgate-update-baselines --trtgate-accept '{case.id}'"
             )
-        if result.verdict is Verdict.NEW and not result.stored and "baseline" in options.require:
+        if result.verdict is CoverageVerdict.NEW and not result.stored and "baseline" in options.require:
             raise TrtgateError(f"{result.sentence} (--trtgate-require=baseline): {coverage_gate.RECORD_COMMAND}")
 
 
@@ -58,13 +58,13 @@ class CoverageEnding:
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._results: list[Result] = []
+        self._results: list[CoverageResult] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a coverage test found."""
         if report.when == "call":
             self._results += [
-                msgspec.json.decode(str(value), type=Result)
+                msgspec.json.decode(str(value), type=CoverageResult)
                 for name, value in report.user_properties
                 if name == PROPERTY
             ]
@@ -109,6 +109,6 @@ class CoverageEnding:
         return [
             f"{quarantine}: {result.sentence}"
             for result in self._results
-            if result.verdict is Verdict.REGRESSED and not result.stored
+            if result.verdict is CoverageVerdict.REGRESSED and not result.stored
             if (quarantine := self._run.quarantine_of(result.case_id))
         ]

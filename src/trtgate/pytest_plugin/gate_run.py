@@ -17,14 +17,14 @@ from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..gate.run_options import Options
-from ..report.progress_line import Progress, how_far
+from ..report.progress_line import ProgressLine, how_far
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from .benchmark_json import PytestJson
 
 if TYPE_CHECKING:
     from ..gate.gate import Gate
-    from ..gate.gpu_queue import Cards
+    from ..gate.gpu_queue import GpuQueue
     from ..launches.prebuild import Prebuilt
     from ..records.coverage_record import Coverage
     from ..suite.expected_failures import ExpectedFailure
@@ -66,7 +66,7 @@ class GateRun:
         self.coverage_lines: list[str] = []
         self.environment: list[str] = []
         self.prebuilt: dict[str, Prebuilt] = {}
-        self.cards: Cards | None = None
+        self.cards: GpuQueue | None = None
         """Who measures, where several cards share the cases."""
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
@@ -172,7 +172,7 @@ class GateRun:
                 reporter.write(f"\r\x1b[K{text}", flush=True)
             live = bool(text)
 
-        shown = Progress(write_line, overwrite if reporter.isatty else None, self._how_far)
+        shown = ProgressLine(write_line, overwrite if reporter.isatty else None, self._how_far)
         try:
             yield lambda text: shown.step(f"{case_id}: {text}")
         finally:

@@ -75,7 +75,7 @@ class LatencyGate:
         assert built.build is not None
         frontend = frontends.get(built.case.settings.frontend)
         left = "nothing: it can't be stored" if frontend.stores_artifact and not built.artifact else frontend.stores
-        found = build_only.Built(case_id=built.case.id, build=built.build, left=left, notes=built.notes)
+        found = build_only.BuiltForLater(case_id=built.case.id, build=built.build, left=left, notes=built.notes)
         self._item.user_properties.append(build_only.property_of(found))
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:

@@ -10,7 +10,7 @@ import pytest
 from . import prebuilding
 
 if TYPE_CHECKING:
-    from ..launches.session import Next
+    from ..launches.session import NextCase
     from .gate_run import GateRun
 
 AT_ONCE = 4
@@ -41,9 +41,9 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     run.latency_tests = list(tests)
 
 
-def after(run: GateRun, test: pytest.Item) -> list[Next]:
+def after(run: GateRun, test: pytest.Item) -> list[NextCase]:
     """Return the cases of the tests after this one, as many as are loaded with it, without those that can't be."""
-    from ..launches.session import Next
+    from ..launches.session import NextCase
 
     number = next((number for number, (item, _) in enumerate(run.latency_tests, 1) if item is test), None)
     if number is None:
@@ -53,5 +53,5 @@ def after(run: GateRun, test: pytest.Item) -> list[Next]:
         for item, case_id in run.latency_tests[number:]
         if case_id in run.prebuilt and not item.get_closest_marker("skip")
     ]
-    can_be = [Next(one.case_id, one.artifact) for one in built if one.build is not None]
+    can_be = [NextCase(one.case_id, one.artifact) for one in built if one.build is not None]
     return can_be[: run.gate.cases_at_once - 1]

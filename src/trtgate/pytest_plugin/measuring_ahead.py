@@ -16,7 +16,7 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
     """Begin to measure what was built ahead, where there are cards to share it; `tests` are items and their cases."""
     if len(run.accelerators) == 1:
         return
-    from ..gate.gpu_queue import Cards, Job
+    from ..gate.gpu_queue import GpuQueue, Job
 
     here = [accelerator.uuid for accelerator in run.accelerators]
     busy_s: dict[str, float] = defaultdict(float)
@@ -35,7 +35,7 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             cost_s=cost_s,
             home=home,
         )
-    run.cards = Cards(run.gates, jobs)
+    run.cards = GpuQueue(run.gates, jobs)
     for uuid in run.cards.idle() if jobs else []:
         run.lines.append(
             f"{uuid} had nothing to do: all baselines were recorded on other cards, and a latency is compared with its "

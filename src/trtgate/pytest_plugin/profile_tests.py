@@ -12,8 +12,8 @@ import pytest
 from ..common.errors import TrtgateError, one_line
 
 if TYPE_CHECKING:
-    from ..profiles.profile_gate import Result, Where
-    from ..profiles.profile_recording import Recorded
+    from ..profiles.profile_gate import ProfileResult, Where
+    from ..profiles.profile_recording import RecordedProfile
     from ..suite.cases import Case
     from .built_case import BuiltCase
     from .gate_run import GateRun
@@ -27,9 +27,9 @@ class Profiles:
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._recorded: dict[str, Recorded] = {}
+        self._recorded: dict[str, RecordedProfile] = {}
 
-    def of(self, built: BuiltCase) -> Recorded:
+    def of(self, built: BuiltCase) -> RecordedProfile:
         """Return the profile of a built case. Raises TrtgateError when it can't be built or profiled."""
         case_id = built.case.id
         if case_id not in self._recorded:
@@ -108,7 +108,7 @@ class ProfileGate:
         profile_files.read(folder / profile_files.PROFILE)  # what was written is what the schema says
         result = profile_gate.judge(recorded.profile, options.baselines, key)
         result.folder = os.path.relpath(folder, self._run.config.invocation_params.dir)
-        changed = result.verdict is profile_gate.Verdict.CHANGED
+        changed = result.verdict is profile_gate.LayersVerdict.CHANGED
         accepted = any(fnmatch.fnmatch(case_id, pattern) for pattern in options.accepted)
         if options.update and (accepted or not (changed and options.strict_layers)):
             profile_files.store_baseline(options.baselines, key, recorded.profile)
@@ -119,7 +119,7 @@ class ProfileGate:
                 f"{result.sentence} (--trtgate-strict-layers). If that is intended: --trtgate-update-baselines "
                 f"--trtgate-accept '{case_id}'"
             )
-        if result.verdict is profile_gate.Verdict.NEW and not result.stored and "baseline" in options.require:
+        if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored and "baseline" in options.require:
             raise TrtgateError(f"{result.sentence} (--trtgate-require=baseline): {profile_gate.RECORD_COMMAND}")
 
 
@@ -128,15 +128,15 @@ class ProfileEnding:
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._results: list[Result] = []
+        self._results: list[ProfileResult] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a profile test found."""
         found = [value for name, value in report.user_properties if name == PROPERTY and report.when == "call"]
         if found:
-            from ..profiles.profile_gate import Result
+            from ..profiles.profile_gate import ProfileResult
 
-            self._results += [msgspec.json.decode(str(value), type=Result) for value in found]
+            self._results += [msgspec.json.decode(str(value), type=ProfileResult) for value in found]
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -151,14 +151,14 @@ class ProfileEnding:
         for line in aligned(profile_gate.rows(results)):
             terminalreporter.write_line(line)
         for result in results:
-            if result.verdict is profile_gate.Verdict.CHANGED:
+            if result.verdict is profile_gate.LayersVerdict.CHANGED:
                 terminalreporter.write_line(f"NOTICE: {result.sentence}", bold=True)
         for case_id in self._gone():
             terminalreporter.write_line(
                 f"NOTICE: a profile of {case_id} is stored, and the suite has no such case; what is gone for good: "
                 f"trtgate baseline remove {case_id}"
             )
-        new = [result for result in results if result.verdict is profile_gate.Verdict.NEW and not result.stored]
+        new = [result for result in results if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored]
         if new:
             terminalreporter.write_line(
                 f"NEW: no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}",

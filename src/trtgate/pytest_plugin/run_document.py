@@ -49,13 +49,13 @@ class RunDocument:
         self._run = run
         self._collected = collected
 
-    def make(self, exit_status: int) -> run_report.Report:
+    def make(self, exit_status: int) -> run_report.RunReport:
         """Return the run as it is now."""
         from ..gate import history
         from ..report import run_report
 
         collected = self._collected
-        return run_report.Report(
+        return run_report.RunReport(
             outcome=run_report.FAILED if exit_status else run_report.PASSED,
             exit_status=exit_status,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -129,7 +129,7 @@ class RunDocument:
             return None
         return series[0] if series and len(series[0].points) > 1 else None
 
-    def _case(self, case_id: str, seen: Seen) -> run_report.Case:
+    def _case(self, case_id: str, seen: Seen) -> run_report.CaseReport:
         from ..gate.sentences import advice
         from ..report import run_report
 
@@ -143,7 +143,7 @@ class RunDocument:
         if said in (run_report.FAILED, run_report.SKIPPED) or not sentence:
             sentence = seen.failure or sentence
         quarantine = self._run.quarantine_of(case_id)
-        found = run_report.Case(
+        found = run_report.CaseReport(
             case_id=case_id,
             outcome=seen.outcome,
             said=said,
@@ -156,7 +156,7 @@ class RunDocument:
             self._fill(found, result)
         return found
 
-    def _fill(self, found: run_report.Case, result: CaseResult) -> None:
+    def _fill(self, found: run_report.CaseReport, result: CaseResult) -> None:
         from ..gate import measurement_summary
 
         found.where, found.layer_changes, found.judgements = result.where, result.layer_changes, result.judgements
@@ -178,28 +178,30 @@ class RunDocument:
             found.base_captures_us = [us for one in sessions for us in one.metrics.get(primary, [])]
 
 
-def _coverage(case_id: str, seen: Seen) -> run_report.Coverage:
+def _coverage(case_id: str, seen: Seen) -> run_report.CoverageReport:
     from .. import torch_trt
     from ..coverage import coverage_gate
     from ..report import run_report
 
     if not seen.result:
-        return run_report.Coverage(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
-    result = msgspec.json.decode(seen.result, type=coverage_gate.Result)
-    return run_report.Coverage(
+        return run_report.CoverageReport(
+            case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure
+        )
+    result = msgspec.json.decode(seen.result, type=coverage_gate.CoverageResult)
+    return run_report.CoverageReport(
         case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
         in_tensorrt=result.in_tensorrt, total=result.total, engines=result.engines, release=torch_trt.release(),
     )  # fmt: skip
 
 
-def _layers(case_id: str, seen: Seen) -> run_report.Layers:
+def _layers(case_id: str, seen: Seen) -> run_report.LayersReport:
     from ..profiles import profile_gate
     from ..report import run_report
 
     if not seen.result:
-        return run_report.Layers(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
-    result = msgspec.json.decode(seen.result, type=profile_gate.Result)
-    return run_report.Layers(
+        return run_report.LayersReport(case_id=case_id, outcome=seen.outcome, said=seen.outcome, sentence=seen.failure)
+    result = msgspec.json.decode(seen.result, type=profile_gate.ProfileResult)
+    return run_report.LayersReport(
         case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
         device_us=result.device_us, sum_us=result.sum_us, attributed=result.attributed, layers=result.longest,
         modules=result.modules, changes=result.slower,

@@ -6,13 +6,13 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 from __future__ import annotations
 
 from ..common.escaping import workflow_data, workflow_property
-from .run_report import FAILED, Report
+from .run_report import FAILED, RunReport
 
 MOST = 10
 """GitHub shows ten errors of a step."""
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: RunReport) -> list[str]:
     """Return the commands, those of the worst cases first."""
     failed: list[tuple[str, str]] = [
         (f"{case.case_id}: {case.said}", " ".join(filter(None, (case.sentence, case.where, case.advice))))

@@ -20,7 +20,7 @@ def how_far(done: int, total: int, elapsed_s: float) -> str:
     return f"[{min(done + 1, total)} of {total}, about {left} left] "
 
 
-class Progress:
+class ProgressLine:
     """Shows the current step of a case with the time it has taken.
 
     Parameters

@@ -31,7 +31,7 @@ SEVERITY = (
 """What may be said of a case, worst first."""
 
 
-class Case(msgspec.Struct, kw_only=True):
+class CaseReport(msgspec.Struct, kw_only=True):
     """What came of one case's latency test."""
 
     case_id: str
@@ -66,7 +66,7 @@ class Case(msgspec.Struct, kw_only=True):
     """The saved runs of it on this machine, up to this one; None where there are too few, or it was not looked for."""
 
 
-class Coverage(msgspec.Struct, kw_only=True):
+class CoverageReport(msgspec.Struct, kw_only=True):
     """What came of one case's coverage test."""
 
     case_id: str
@@ -80,7 +80,7 @@ class Coverage(msgspec.Struct, kw_only=True):
     """Whose coverage it is, such as rtx-2.14.0."""
 
 
-class Layers(msgspec.Struct, kw_only=True):
+class LayersReport(msgspec.Struct, kw_only=True):
     """What came of one case's profile test."""
 
     case_id: str
@@ -113,7 +113,7 @@ class Failure(msgspec.Struct, kw_only=True):
     sentence: str
 
 
-class Report(msgspec.Struct, kw_only=True):
+class RunReport(msgspec.Struct, kw_only=True):
     """One run."""
 
     schema: int = SCHEMA
@@ -128,9 +128,9 @@ class Report(msgspec.Struct, kw_only=True):
     """What latencies were compared with; empty when with nothing."""
     command: list[str]
     commit: Commit
-    cases: list[Case] = []
-    coverage: list[Coverage] = []
-    profiles: list[Layers] = []
+    cases: list[CaseReport] = []
+    coverage: list[CoverageReport] = []
+    profiles: list[LayersReport] = []
     matrix: Matrix = msgspec.field(default_factory=Matrix)
     environment: list[str] = []
     """What differs from the machine and the libraries that the baseline was last recorded with."""
@@ -172,30 +172,30 @@ class Report(msgspec.Struct, kw_only=True):
         return ", ".join(found) or quiet
 
 
-def change_of(case: Case) -> float:
+def change_of(case: CaseReport) -> float:
     """Return the change of the primary metric as a fraction; 0 where there is none."""
     judgement = primary_judgement(case)
     return judgement.change if judgement else 0.0
 
 
-def primary_judgement(case: Case) -> Judgement | None:
+def primary_judgement(case: CaseReport) -> Judgement | None:
     """Return what was said of the primary metric; None where nothing was."""
     return next((one for one in case.judgements if one.metric == case.primary), None)
 
 
-def write(path: Path, report: Report) -> None:
+def write(path: Path, report: RunReport) -> None:
     """Write a report. Raises TrtgateError when that fails; what was there stays."""
     write_json(path, msgspec.to_builtins(report))
 
 
-def read(path: Path) -> Report:
+def read(path: Path) -> RunReport:
     """Read a report. Raises TrtgateError, naming the file, when it is none, broken, or of another schema."""
     try:
         content = path.read_bytes()
         schema = msgspec.json.decode(content, type=_Header).schema
         if schema != SCHEMA:
             raise TrtgateError(f"report {path} has schema {schema}, this trtgate reads {SCHEMA}: make it again")
-        found = msgspec.json.decode(content, type=Report)
+        found = msgspec.json.decode(content, type=RunReport)
     except OSError as error:
         raise TrtgateError(f"report {path} can't be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -211,7 +211,7 @@ class _Header(msgspec.Struct):
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a report."""
-    return msgspec.json.schema(Report)
+    return msgspec.json.schema(RunReport)
 
 
 if __name__ == "__main__":

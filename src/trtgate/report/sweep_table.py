@@ -17,7 +17,7 @@ from ..common.metrics import DEVICE, HOST
 from ..common.text_columns import aligned
 from ..gate import measurement_summary
 from ..gate.sentences import duration
-from ..launches.sweep import Outcome
+from ..launches.sweep import PointOutcome
 from ..launches.sweep_axes import difference
 from ..records.agreement_record import Agreement
 from ..records.measurement import CaseMeasurement
@@ -26,7 +26,7 @@ from ..verdict import Verdict
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyChange(msgspec.Struct, frozen=True, kw_only=True):
     """A latency beside the default's: fractions, as a judgement has them."""
 
     metric: str
@@ -38,7 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     detectable: float
 
 
-class Point(msgspec.Struct, kw_only=True):
+class SweepPoint(msgspec.Struct, kw_only=True):
     """One point."""
 
     case_id: str
@@ -47,7 +47,7 @@ class Point(msgspec.Struct, kw_only=True):
     """In what from the default."""
     medians_us: dict[str, float] = {}
     clock: str = ""
-    changes: dict[str, Change] = {}
+    changes: dict[str, LatencyChange] = {}
     figures: dict[str, float] = {}
     agreement: Agreement | None = None
     built_alone: bool = True
@@ -57,7 +57,7 @@ class Point(msgspec.Struct, kw_only=True):
     unavailable: str = ""
 
 
-class Found(msgspec.Struct, kw_only=True):
+class SweepFindings(msgspec.Struct, kw_only=True):
     """A whole sweep, as `--json` writes it."""
 
     schema: int = 1
@@ -65,7 +65,7 @@ class Found(msgspec.Struct, kw_only=True):
     flavour: str
     release: str
     launches: int
-    points: list[Point]
+    points: list[SweepPoint]
     left_out: list[str]
     """Combinations that make no sense, with the reason."""
     problems: list[str] = []
@@ -84,14 +84,14 @@ class Found(msgspec.Struct, kw_only=True):
         return [*self.problems, *(point.case_id for point in self.points if point.problem)]
 
 
-def points_of(outcomes: Sequence[Outcome], accelerator: Accelerator) -> list[Point]:
+def points_of(outcomes: Sequence[PointOutcome], accelerator: Accelerator) -> list[SweepPoint]:
     """Return the points of one model, whose first is the default, with their changes and the Pareto set marked."""
     default = outcomes[0]
     base = _measurement(default)
     tests = max(1, len(outcomes) - 1)
     found = []
     for outcome in outcomes:
-        point = Point(
+        point = SweepPoint(
             case_id=outcome.case.id, model=outcome.case.model.name, agreement=outcome.agreement,
             differs=difference(outcome.case.settings, default.case.settings), problem=outcome.problem,
             unavailable=outcome.unavailable, built_alone=outcome.build is None or outcome.build.builders == 1,
@@ -114,7 +114,7 @@ def points_of(outcomes: Sequence[Outcome], accelerator: Accelerator) -> list[Poi
     return found
 
 
-def _measurement(outcome: Outcome) -> CaseMeasurement | None:
+def _measurement(outcome: PointOutcome) -> CaseMeasurement | None:
     if not outcome.launches:
         return None
     return CaseMeasurement(case_id=outcome.case.id, launches=outcome.launches, build=outcome.build)
@@ -122,7 +122,7 @@ def _measurement(outcome: Outcome) -> CaseMeasurement | None:
 
 def _changes(
     measured: CaseMeasurement, base: CaseMeasurement, accelerator: Accelerator, tests: int
-) -> dict[str, Change]:
+) -> dict[str, LatencyChange]:
     """Judge latencies as the gate does, with no limit: a difference is real where the gate would believe it."""
     found = {}
     for metric in (one for one in measured.metrics if one in base.metrics):
@@ -132,14 +132,14 @@ def _changes(
             [verdict.log_launch_means(base.samples(metric))], verdict.PRIORS[kind, True], limit=0.0, tests=tests,
         )  # fmt: skip
         real = {Verdict.REGRESSED: SLOWER, Verdict.IMPROVED: FASTER}.get(judged.verdict, SAME)
-        found[metric] = Change(
+        found[metric] = LatencyChange(
             metric=metric, change=judged.change, low=judged.low, high=judged.high, real=real,
             detectable=judged.detectable,
         )  # fmt: skip
     return found
 
 
-def _mark_pareto(points: Sequence[Point]) -> None:
+def _mark_pareto(points: Sequence[SweepPoint]) -> None:
     costs = {point.case_id: cost for point in points if (cost := _cost(point)) is not None}
     for point in points:
         own = costs.get(point.case_id)
@@ -148,14 +148,14 @@ def _mark_pareto(points: Sequence[Point]) -> None:
         )
 
 
-def _cost(point: Point) -> tuple[float, float, float] | None:
+def _cost(point: SweepPoint) -> tuple[float, float, float] | None:
     if not point.medians_us or point.problem:
         return None
     latency = point.medians_us.get(DEVICE, point.medians_us.get(HOST, math.inf))
     return latency, point.figures.get("build_s", math.inf), _error(point)
 
 
-def _error(point: Point) -> float:
+def _error(point: SweepPoint) -> float:
     return point.agreement.relative_l2 if point.agreement else point.figures.get("output_error", math.inf)
 
 
@@ -164,7 +164,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def lines(found: Found) -> list[str]:
+def lines(found: SweepFindings) -> list[str]:
     """Return the tables, one a model, and what they rest on."""
     said = []
     for model in dict.fromkeys(point.model for point in found.points):
@@ -181,7 +181,7 @@ def lines(found: Found) -> list[str]:
     return said + _notes(found)
 
 
-def _row(point: Point) -> tuple[str, ...]:
+def _row(point: SweepPoint) -> tuple[str, ...]:
     primary = DEVICE if DEVICE in point.medians_us else HOST
     change, host = point.changes.get(primary), point.changes.get(HOST)
     figures = point.figures
@@ -212,7 +212,7 @@ def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[row[n] for n in kept] for row in rows]
 
 
-def _notes(found: Found) -> list[str]:
+def _notes(found: SweepFindings) -> list[str]:
     if found.earlier:
         begun = f"{found.earlier} measurements are of an earlier run, begun at {found.begun}; --fresh measures anew"
     agreements = [point.agreement for point in found.points if point.agreement]
@@ -237,7 +237,7 @@ def _notes(found: Found) -> list[str]:
 FLAT = ("case_id", "model", "differs", "clock", "pareto", "built_alone", "problem", "unavailable")
 
 
-def as_csv(found: Found) -> str:
+def as_csv(found: SweepFindings) -> str:
     """Return one line a point, figures in their own columns with units in their names."""
     rows = [_flat(point) for point in found.points]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -248,7 +248,7 @@ def as_csv(found: Found) -> str:
     return text.getvalue()
 
 
-def _flat(point: Point) -> dict[str, Any]:
+def _flat(point: SweepPoint) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(point, name) for name in FLAT}
     row |= {f"{metric}_us": us for metric, us in point.medians_us.items()}
     for metric, change in point.changes.items():

@@ -24,7 +24,7 @@ class Placed(Protocol):
         """Copy the inputs to newly allocated memory."""
 
 
-class Timed(NamedTuple):
+class TimedOnDevice(NamedTuple):
     """What was measured; `clock` is still armed, and the caller's to close."""
 
     clock: CudaGraphClock | CudaEventsClock
@@ -37,12 +37,12 @@ class Timed(NamedTuple):
 
 def device_latency(
     call: Placed, spin: Spin, rng: random.Random, plan: measuring_loop.Plan, watch: Callable[[], measuring_loop.Watched]
-) -> Timed:
+) -> TimedOnDevice:
     """Measure device latency by replaying CUDA graphs; a module that can't be captured, by queued events."""
     graph = CudaGraphClock(call, spin, rng, call.place_inputs)
     try:
-        return Timed(graph, *measuring_loop.measure(graph, plan, watch), "")
+        return TimedOnDevice(graph, *measuring_loop.measure(graph, plan, watch), "")
     except CaptureError as error:
         note = f"no CUDA graph ({error}); timed with queued events"
     events = CudaEventsClock(call, spin)
-    return Timed(events, *measuring_loop.measure(events, plan, watch), note)
+    return TimedOnDevice(events, *measuring_loop.measure(events, plan, watch), note)

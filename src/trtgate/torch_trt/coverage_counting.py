@@ -21,7 +21,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     operators: dict[str, int]
 
 
-class Graph(msgspec.Struct, kw_only=True):
+class LoweredGraph(msgspec.Struct, kw_only=True):
     """One lowered graph as the partitioner saw it."""
 
     operators: dict[str, int]
@@ -32,7 +32,7 @@ class Graph(msgspec.Struct, kw_only=True):
     blocks: list[Block] = []
 
 
-def count(graphs: Iterable[Graph], graph_breaks: Mapping[str, int] | None = None) -> Coverage:
+def count(graphs: Iterable[LoweredGraph], graph_breaks: Mapping[str, int] | None = None) -> Coverage:
     """Count the graphs of one model."""
     graphs = list(graphs)
     left: Counter[tuple[str, str]] = Counter()
@@ -56,7 +56,7 @@ def count(graphs: Iterable[Graph], graph_breaks: Mapping[str, int] | None = None
     )
 
 
-def _left(graph: Graph) -> Counter[tuple[str, str]]:
+def _left(graph: LoweredGraph) -> Counter[tuple[str, str]]:
     """Return what of one graph is in no engine: (operator, reason) → count."""
     rest = Counter(graph.operators)
     for engine in graph.engines:

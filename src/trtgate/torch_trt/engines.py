@@ -57,7 +57,7 @@ def verbosity(name: str) -> Iterator[None]:
         yield
 
 
-class Engine:
+class BuiltEngine:
     """One engine of a compiled module: the submodule that runs it, and its serialized form.
 
     `own` has it deserialized and run here, whoever runs it in the module.
@@ -178,7 +178,7 @@ class Profiled:
 
 
 @contextlib.contextmanager
-def profiling(engines: Mapping[str, Engine], head_start: HeadStart) -> Iterator[Profiled]:
+def profiling(engines: Mapping[str, BuiltEngine], head_start: HeadStart) -> Iterator[Profiled]:
     """Within: engines that Torch-TensorRT's own runtimes run report their layers; those of `OWN` do not take part."""
     found = Profiled()
     with contextlib.ExitStack() as stack:
@@ -193,7 +193,7 @@ def profiling(engines: Mapping[str, Engine], head_start: HeadStart) -> Iterator[
 
 
 @contextlib.contextmanager
-def _python_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
+def _python_runtime(engine: BuiltEngine, found: Profiled) -> Iterator[LayerTimes]:
     times, profiler = LayerTimes(), _profiler()
     engine._module.enable_profiling(profiler)
     found._begin.append(profiler.times.clear)
@@ -215,7 +215,7 @@ def _python_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
 
 
 @contextlib.contextmanager
-def _cpp_runtime(engine: Engine, found: Profiled) -> Iterator[LayerTimes]:
+def _cpp_runtime(engine: BuiltEngine, found: Profiled) -> Iterator[LayerTimes]:
     """Read the C++ runtime's profile: it adds up since it was enabled, and is written anew at every call."""
     times = LayerTimes()
     with tempfile.TemporaryDirectory(prefix="trtgate-profile-") as folder:
@@ -252,7 +252,7 @@ class OwnRuntime:
     Raises TrtgateError when this TensorRT can't deserialize it.
     """
 
-    def __init__(self, engine: Engine, inputs: Sequence[torch.Tensor]) -> None:
+    def __init__(self, engine: BuiltEngine, inputs: Sequence[torch.Tensor]) -> None:
         trt = _tensorrt()
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._logger)

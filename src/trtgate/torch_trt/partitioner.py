@@ -22,7 +22,7 @@ class Observed:
     """The graphs that were seen; `problem` says why they can't be trusted, empty when they can."""
 
     def __init__(self) -> None:
-        self.graphs: list[coverage_counting.Graph] = []
+        self.graphs: list[coverage_counting.LoweredGraph] = []
         self.parts: list[tuple[Part, ...]] = []
         """Of each graph its engines and segments in PyTorch, in order; without layers."""
         self.problem = ""
@@ -85,7 +85,7 @@ def observing() -> Iterator[Observed]:
         yield seen
 
 
-def _lowered(gm: Any) -> coverage_counting.Graph:
+def _lowered(gm: Any) -> coverage_counting.LoweredGraph:
     from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS as CONVERTERS
     from torch_tensorrt.dynamo.partitioning._adjacency_partitioner import OpSupportTester
 
@@ -101,7 +101,7 @@ def _lowered(gm: Any) -> coverage_counting.Graph:
         blocks = _fast_blocks(gm, executed, all_supported=not unsupported)
     else:
         blocks = _whole_blocks(gm, executed)
-    return coverage_counting.Graph(
+    return coverage_counting.LoweredGraph(
         operators=_histogram(_calls(gm)),
         unsupported={reason: dict(sorted(names.items())) for reason, names in unsupported.items()},
         min_block_size=settings.min_block_size,
