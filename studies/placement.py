@@ -57,7 +57,7 @@ def launch(case_id: str, folder: str, loads: int) -> None:
 
     from trtgate.common.accelerator import detect
     from trtgate.launches import messages
-    from trtgate.launches.worker_process import Worker
+    from trtgate.launches.worker_state import Worker
     from trtgate.suite.suite_source import SuiteSource
     from trtgate.timing.measuring_loop import ON_GPU
 

@@ -105,7 +105,7 @@ def serve() -> None:
     """One process: load what is asked for, or measure one turn of it."""
     from trtgate.common.accelerator import detect
     from trtgate.launches import messages
-    from trtgate.launches.worker_process import Worker
+    from trtgate.launches.worker_state import Worker
     from trtgate.suite.suite_source import SuiteSource
 
     start = time.perf_counter()

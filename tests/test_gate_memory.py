@@ -9,7 +9,7 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.gate.gate import Gate
-from trtgate.launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
 from trtgate.launches.worker_handle import LaunchError
 
 CASE = Case(Model("net", lambda: None, ()), Settings(frontend="dynamo"))

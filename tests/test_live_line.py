@@ -61,7 +61,7 @@ def test_what_pytest_wrote_stays(monkeypatch: pytest.MonkeyPatch, steps: Any, wa
         ),
         _how_far=None,
     )
-    monkeypatch.setattr(run, "Progress", Ticking)
+    monkeypatch.setattr(run, "ProgressLine", Ticking)
     with GateRun.progress(gate_run, "a") as step:
         for text in steps:
             step(text)

@@ -14,7 +14,8 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession, SideError
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, SideError
+from trtgate.launches.pair_session import PairSession
 from trtgate.records.measurement import Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing.measuring_loop import Plan

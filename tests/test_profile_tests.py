@@ -18,7 +18,7 @@ from trtgate.profiles import profile_files
 from trtgate.profiles.profile_gate import ProfileResult
 from trtgate.pytest_plugin.profile_tests import PROPERTY, ProfileGate, profiles_of
 from trtgate.records.profile_record import Profile
-from trtgate.torch_trt import engines
+from trtgate.torch_trt import engines, own_runtime
 
 from .profile_data import H100, resnet18_information, resnet18_profile
 
@@ -215,7 +215,7 @@ def test_an_engine_that_cannot_be_deserialized_is_one_line(monkeypatch: pytest.M
         )
         __version__ = "1.0"
 
-    monkeypatch.setattr(engines, "_tensorrt", Refuses)
+    monkeypatch.setattr(engines, "tensorrt", Refuses)
     engine = engines.BuiltEngine(SimpleNamespace(serialized_engine=b"nothing"))
     with pytest.raises(TrtgateError, match=r"TensorRT 1.0 can't deserialize the engine: build it again"):
-        engines.OwnRuntime(engine, [])
+        own_runtime.OwnRuntime(engine, [])

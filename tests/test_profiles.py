@@ -22,6 +22,7 @@ from trtgate.profiles.layer_times import timed
 from trtgate.profiles.profile_gate import LayersVerdict
 from trtgate.records.profile_record import Layer, Part, Profile, Tensor
 from trtgate.torch_trt import engines as trt_engines
+from trtgate.torch_trt import layer_profiler
 
 from .profile_data import H100, resnet18_information, resnet18_profile
 
@@ -97,7 +98,7 @@ def test_the_verbosity_an_engine_was_built_with(information: Any, verbosity: str
 
 
 def test_the_cpp_profile_is_read_whatever_is_in_its_names() -> None:
-    first, second = trt_engines.parse_cpp_profile(CPP_PROFILE)
+    first, second = layer_profiler.parse_cpp_profile(CPP_PROFILE)
     assert first == ('conv "quoted"\n and broken', pytest.approx(19.008))
     assert second == ("relu", pytest.approx(44.0907))
 
@@ -105,7 +106,7 @@ def test_the_cpp_profile_is_read_whatever_is_in_its_names() -> None:
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.integers(1, 4))
 def test_what_a_profiler_was_told_is_split_into_calls(names: list[str], calls: int) -> None:
     reported = [(name, float(number)) for number, name in enumerate(names * calls)]
-    found = trt_engines._split(reported, calls)
+    found = layer_profiler.split_calls(reported, calls)
     assert [entry for call in found for entry in call] == reported
     assert [[name for name, _ in call] for call in found] == [names] * calls
 
@@ -113,11 +114,11 @@ def test_what_a_profiler_was_told_is_split_into_calls(names: list[str], calls: i
 @pytest.mark.parametrize("names", ["abac", "aba", ""])
 def test_other_layers_at_another_call_are_refused(names: str) -> None:
     with pytest.raises(TrtgateError, match="not the same ones each time"):
-        trt_engines._split([(name, 1.0) for name in names], 2)
+        layer_profiler.split_calls([(name, 1.0) for name in names], 2)
 
 
 def test_a_call_that_could_not_be_read_is_a_problem_of_its_engine_alone() -> None:
-    times = trt_engines.LayerTimes()
+    times = layer_profiler.LayerTimes()
     times.calls, times.problem = [[("a", 1.0)]], "the C++ runtime wrote no profile"
     with pytest.raises(TrtgateError, match="wrote no profile"):
         times.blocks_us(1)
@@ -129,14 +130,14 @@ def test_an_engine_that_remembers_nothing_says_nothing() -> None:
 
 
 def test_blocks_are_medians_of_consecutive_calls() -> None:
-    times = trt_engines.LayerTimes()
+    times = layer_profiler.LayerTimes()
     times.calls = [[("a", float(value)), ("b", 1.0)] for value in (1, 2, 99, 4, 5, 6)]
     assert times.blocks_us(2) == (["a", "b"], [[2.0, 5.0], [1.0, 1.0]])
 
 
 def test_a_profiler_that_reports_nothing_is_one_line() -> None:
     with pytest.raises(TrtgateError, match="reported no layer"):
-        trt_engines.LayerTimes().blocks_us(2)
+        layer_profiler.LayerTimes().blocks_us(2)
 
 
 class FakeEngine(torch.nn.Module):
@@ -167,7 +168,7 @@ def test_the_cpp_runtime_is_enabled_anew_for_every_block(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
     module = FakeEngine()
     engine: Any = SimpleNamespace(runtime=trt_engines.CPP, _module=module)
-    with trt_engines.profiling({"part": engine}, trt_engines.HeadStart(FakeSpin())) as profiled:  # type: ignore[arg-type]
+    with layer_profiler.profiling({"part": engine}, layer_profiler.HeadStart(FakeSpin())) as profiled:  # type: ignore[arg-type]
         for _ in range(2):
             profiled.call(module, 3)
     assert profiled.times["part"].calls == [[("a", 2000.0)], [("a", 2000.0)]]
@@ -188,13 +189,13 @@ def test_the_gpu_waits_before_every_engine_until_the_host_has_queued_it(monkeypa
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     spin, modules = FakeSpin(), [FakeEngine(), FakeEngine()]
     engines: Any = {str(n): SimpleNamespace(runtime=trt_engines.CPP, _module=one) for n, one in enumerate(modules)}
-    head_start = trt_engines.HeadStart(spin)  # type: ignore[arg-type]
+    head_start = layer_profiler.HeadStart(spin)  # type: ignore[arg-type]
 
     def call() -> None:
         for module in modules:
             module()
 
-    with trt_engines.profiling(engines, head_start) as profiled:
+    with layer_profiler.profiling(engines, head_start) as profiled:
         profiled.call(call, 2)
         assert spin.queued == []
         head_start.cover(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .common.errors import TrtgateError
-from .pytest_plugin import pytest_options
+from .pytest_plugin import checked_options, pytest_options
 
 MARKERS = {
     "trtgate_latency": "latency of a case against its stored baseline",
@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
     for name, description in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {description}")
-    source = pytest_options.source_of(config)
+    source = checked_options.source_of(config)
     if source is None:
         return
     from .pytest_plugin import (
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from .pytest_plugin.gate_run import GateRun
 
     try:
-        run = GateRun(config, pytest_options.read(config, source))
+        run = GateRun(config, checked_options.read(config, source))
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
     if not hasattr(config, "workerinput"):

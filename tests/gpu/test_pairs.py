@@ -17,7 +17,8 @@ from trtgate.compiling import building
 from trtgate.gate import measurement_summary
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.pairs import Artifacts, PairSession
+from trtgate.launches.pair import Artifacts
+from trtgate.launches.pair_session import PairSession
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import Verdict
 

@@ -39,7 +39,9 @@ def cases(
 ) -> list[Case]:
     """Return the cases to profile. Raises TrtgateError for an unknown model, frontend, precision or verbosity."""
     if not names:
-        raise TrtgateError("name models, such as resnet18 or package.module:factory; or: diff A B, or: show FILE")
+        raise TrtgateError(
+            "name models, such as resnet18 or package.module:factory; or say profile diff OLD NEW, or profile show FILE"
+        )
     found = []
     for model in map(model_names.find, names):
         for precision in precisions:

@@ -25,7 +25,8 @@ from ..gate.judging import LimitOf
 from ..gate.paired_gate import PairedGate, Screened, Suspicion
 from ..gate.sentences import percent
 from ..launches.comparison_side import Side
-from ..launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession
+from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair
+from ..launches.pair_session import PairSession
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from ..verdict import FAMILY_ALPHA, LOOKS, Verdict, quantile

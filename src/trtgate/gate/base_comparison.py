@@ -8,7 +8,8 @@ from .. import verdict
 from ..common.metrics import GPU_MEMORY, METRICS, SAMPLED
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
-from ..launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
+from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
+from ..launches.pair_session import PairSession
 from ..launches.worker_handle import LaunchError
 from ..records.measurement import CaseMeasurement
 from ..suite.cases import Case

@@ -18,7 +18,8 @@ from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..launches.base_revision import BaseRevision
 from ..launches.comparison_side import Side
-from ..launches.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, PairSession, SideError
+from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
+from ..launches.pair_session import PairSession
 from ..launches.session import NextCase, Session
 from ..records.measurement import Build, CaseMeasurement
 from ..records.profile_record import Profile

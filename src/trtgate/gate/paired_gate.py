@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from ..common.steps import OnStep
-from ..launches.pairs import BASE, CANDIDATE, Artifacts, Pair, PairSession
+from ..launches.pair import BASE, CANDIDATE, Artifacts, Pair
+from ..launches.pair_session import PairSession
 from ..records.measurement import CaseMeasurement, Quadruple
 from ..verdict import LAUNCH_SDS, LOOKS, QUADRUPLES_A_PAIR, Judgement, judge_confirmed, judge_screened
 from . import judging

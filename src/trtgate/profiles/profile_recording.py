@@ -18,8 +18,9 @@ from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
 from ..timing import measuring_loop
 from ..timing.device_latency import device_latency
 from ..timing.spin_kernel import Spin
-from ..torch_trt import compile_calls
+from ..torch_trt import compile_calls, layer_profiler
 from ..torch_trt import engines as trt_engines
+from ..torch_trt.own_runtime import OwnRuntime
 from . import pytorch_segments
 from .attribution import attribute
 from .engine_information import in_order, layers_of
@@ -62,7 +63,7 @@ def record(
     step("latency without a profiler")
     spin = Spin()
     device_us, clock = _device_latency(inference, spin)
-    head_start = trt_engines.HeadStart(spin)
+    head_start = layer_profiler.HeadStart(spin)
     recorded_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     recorded = RecordedProfile(
         profile=Profile(
@@ -151,14 +152,14 @@ def _time_engines(
     engines: dict[str, trt_engines.BuiltEngine],
     inference: Inference,
     plan: ProfilePlan,
-    head_start: trt_engines.HeadStart,
+    head_start: layer_profiler.HeadStart,
     step: OnStep,
-) -> dict[str, trt_engines.LayerTimes]:
+) -> dict[str, layer_profiler.LayerTimes]:
     """Time the layers of all engines that Torch-TensorRT's own runtimes run, in calls of the whole module."""
     if all(engine.runtime == trt_engines.OWN for engine in engines.values()):
         return {}
     step("profile by Torch-TensorRT's runtime")
-    with trt_engines.profiling(engines, head_start) as profiled:
+    with layer_profiler.profiling(engines, head_start) as profiled:
         profiled.call(inference, plan.warm_up)
         head_start.cover(inference)
         for times in profiled.times.values():
@@ -172,16 +173,16 @@ def _profile_engine(
     part: Part,
     engine: trt_engines.BuiltEngine,
     inputs: tuple[Any, ...],
-    times: trt_engines.LayerTimes | None,
+    times: layer_profiler.LayerTimes | None,
     plan: ProfilePlan,
-    head_start: trt_engines.HeadStart,
+    head_start: layer_profiler.HeadStart,
 ) -> Any:
     """Give an engine's part its layers; returns what the inspector says."""
     information = engine.information()
     part.engine_bytes = len(engine.serialized)
     part.verbosity = trt_engines.verbosity_of(information)
     if times is None:
-        own = trt_engines.OwnRuntime(engine, inputs)
+        own = OwnRuntime(engine, inputs)
         times = own.profile(warm_up=plan.warm_up, calls=plan.blocks * plan.calls, head_start=head_start)
     names, columns = times.blocks_us(plan.blocks)
     described = [] if part.verbosity == trt_engines.VERBOSITIES[0] else layers_of(information)

@@ -6,35 +6,21 @@ import fnmatch
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..suite.cases import Case
-from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins, suite_tests
+from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins
+from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, needs_a_build
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
 from .markers import marker_limits
+from .suite_file import NoTests, SuiteFile
 
 UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
 """pytest-benchmark's warning for a test that failed before it could be timed: noise beside the failure."""
-
-
-class SuiteFile(pytest.Module):
-    """A suite's file as a collector: its tests are those of `trtgate.suite_tests`, for every case."""
-
-    def _getobj(self) -> Any:
-        return suite_tests
-
-
-class NoTests(pytest.File):
-    """What pytest itself would make of a suite's file named on the command line: nothing, `SuiteFile` does."""
-
-    def collect(self) -> list[pytest.Item | pytest.Collector]:
-        """Return nothing."""
-        return []
 
 
 class Hooks:
@@ -82,26 +68,26 @@ class Hooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark what this machine can't run with its reason, and refuse unknown options and names."""
-        ours = [item for item in items if _case_id(item) is not None]
+        ours = [item for item in items if case_id_of(item) is not None]
         if not ours or self._run.suite_problem:
             return
-        items[:] = [item for item in items if not _is_placeholder(item)]
+        items[:] = [item for item in items if not is_placeholder(item)]
         if self._run.options.build_only:
-            others = [item for item in items if not _is_latency(item)]
-            items[:] = [item for item in items if _is_latency(item)]
+            others = [item for item in items if not is_latency(item)]
+            items[:] = [item for item in items if is_latency(item)]
             self._run.config.hook.pytest_deselected(items=others)
         if self._run.accelerator.kind != "gpu":
-            items.sort(key=_is_coverage, reverse=True)  # first what is asked here, while the workers import torch
+            items.sort(key=is_coverage, reverse=True)  # first what is asked here, while the workers import torch
         try:
             self._check_cases()
         except TrtgateError as error:
             self._run.suite_problem = str(error)
         for item in ours:
-            case_id = _case_id(item)
+            case_id = case_id_of(item)
             assert case_id is not None
             item.user_properties.append((report_collector.CASE, case_id))
             item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
-            if _is_coverage(item):
+            if is_coverage(item):
                 reason = self._why_no_coverage(case_id)
                 if reason:
                     item.add_marker(pytest.mark.skip(reason=reason))
@@ -153,13 +139,13 @@ class Hooks:
         """
         if self._run.suite_problem:
             raise pytest.UsageError(f"trtgate: {self._run.suite_problem}")
-        latency = [item for item in session.items if _is_latency(item)]
+        latency = [item for item in session.items if is_latency(item)]
         with _refusals():
             for item in latency:
                 marker_limits(item)
         if session.config.option.collectonly:
             return
-        self._run.latency_cases = {case_id for case_id in map(_case_id, latency) if case_id is not None}
+        self._run.latency_cases = {case_id for case_id in map(case_id_of, latency) if case_id is not None}
         if self._run.latency_cases and self._run.baseline_problem:
             raise pytest.UsageError(f"trtgate: {self._run.baseline_problem}")
         if self._compares_nothing(session):
@@ -170,7 +156,7 @@ class Hooks:
         runnable = self._run.latency_cases - self._run.skip_reasons.keys()
         if self._run.judges:
             with _refusals():
-                rerun_plugins.refuse(item for item in latency if _case_id(item) in runnable)
+                rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
         if runnable and not self._run.options.timing_off:
             with _refusals():  # the first use of the gate makes a base ready
                 self._run.gate.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
@@ -186,7 +172,7 @@ class Hooks:
         """Start the workers early, and refuse a GPU that NVML sees and torch can't use."""
         if session.config.option.collectonly or session.testsfailed:
             return
-        ours = {_case_id(item) for item in session.items if not _is_coverage(item)} - {None}
+        ours = {case_id_of(item) for item in session.items if not is_coverage(item)} - {None}
         if ours or self._run.judges:
             from .run_end import Ending  # and with it NumPy, SciPy and rich
 
@@ -195,11 +181,11 @@ class Hooks:
             return
         if self._run.accelerator.kind == "gpu":
             _require_usable_gpu(self._run.accelerator)
-        tests = [(item, _case_id(item)) for item in session.items if _is_latency(item)]
+        tests = [(item, case_id_of(item)) for item in session.items if is_latency(item)]
         times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
         if times:
             loading_ahead.plan(self._run, tests)
-        needed = {_case_id(item) for item in session.items if _needs_a_build(item)} - self._run.skip_reasons.keys()
+        needed = {case_id_of(item) for item in session.items if needs_a_build(item)} - self._run.skip_reasons.keys()
         prebuilding.build_ahead(
             self._run,
             {case_id for case_id in needed if case_id is not None},
@@ -217,12 +203,12 @@ class Hooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Fail what a required GPU would have run, and give latency tests their timer."""
-        case_id = _case_id(item)
-        if case_id is None or _is_coverage(item):
+        case_id = case_id_of(item)
+        if case_id is None or is_coverage(item):
             return
         if case_id in self._run.required:
             pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
-        if _is_latency(item):
+        if is_latency(item):
             timer = item.stash[TIMER] = ReplayTimer()
             theirs = item.get_closest_marker("benchmark")
             keywords = {"group": case_id, **(theirs.kwargs if theirs else {}), "timer": timer}
@@ -234,8 +220,8 @@ class Hooks:
 
         A quarantined case only skips. One that is known to fail is an xfail, and fails when it does not.
         """
-        case_id = _case_id(pyfuncitem)
-        expected = None if case_id is None or _is_coverage(pyfuncitem) else self._run.expected_failure_of(case_id)
+        case_id = case_id_of(pyfuncitem)
+        expected = None if case_id is None or is_coverage(pyfuncitem) else self._run.expected_failure_of(case_id)
         try:
             result = yield
         except TrtgateError as error:
@@ -272,32 +258,6 @@ def _refusals() -> Generator[None]:
         yield
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
-
-
-def _case_id(item: pytest.Item) -> str | None:
-    callspec = getattr(item, "callspec", None)
-    case_id = None if callspec is None else callspec.params.get("trtgate_case")
-    return case_id if isinstance(case_id, str) else None  # pytest's placeholder where there is no case
-
-
-def _is_placeholder(item: pytest.Item) -> bool:
-    """Whether pytest made this test because no case is of its kind, such as coverage where nothing goes to TensorRT."""
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and "trtgate_case" in callspec.params and _case_id(item) is None
-
-
-def _is_latency(item: pytest.Item) -> bool:
-    return _case_id(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
-
-
-def _needs_a_build(item: pytest.Item) -> bool:
-    """Whether a build of another process will do: a profile is of one that was built in its own."""
-    names = getattr(item, "fixturenames", ())
-    return _case_id(item) is not None and "compiled" in names and "profile_gate" not in names
-
-
-def _is_coverage(item: pytest.Item) -> bool:
-    return "coverage_gate" in getattr(item, "fixturenames", ())
 
 
 def _require_usable_gpu(seen: Accelerator) -> None:
