@@ -176,7 +176,7 @@ def cold() -> None:
     """Print where the time of one cold command goes."""
     script = (
         "import time; t = time.perf_counter(); import torch; a = time.perf_counter(); import torchvision; "
-        "b = time.perf_counter(); from trtgate.torch_trt import gpu_stand_in as dry\nwith dry.stand_in(): pass\n"
+        "b = time.perf_counter(); from trtgate.torch_trt import gpu_stand_in\nwith gpu_stand_in.stand_in(): pass\n"
         "print(a - t, b - a, time.perf_counter() - b)"
     )
     parts = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()

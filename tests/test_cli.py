@@ -662,7 +662,7 @@ def test_what_a_machine_merely_lacks_is_no_problem(fields: dict[str, Any]) -> No
     ],
 )
 def test_which_frontends_run(monkeypatch: pytest.MonkeyPatch, name: str, fields: dict[str, Any], words: str) -> None:
-    monkeypatch.setattr("trtgate.torch_trt.unavailable", lambda: "")
+    monkeypatch.setattr("trtgate.torch_trt.releases.unavailable", lambda: "")
     state = doctor_findings.frontend_state(name, facts(**fields))
     assert state.runs == (words == "")
     assert words in state.said

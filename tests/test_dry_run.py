@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 import trtgate
-from trtgate import frontends, torch_trt
+from trtgate import frontends
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building
 from trtgate.coverage import dry_run
@@ -23,10 +23,10 @@ from trtgate.records import coverage_record
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import compile_calls, gpu_stand_in, partitioner
+from trtgate.torch_trt import compile_calls, gpu_stand_in, partitioner, releases
 from trtgate.torch_trt import compile_options as trt_options
 
-pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
+pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
 
 
 def case(factory: Any, frontend: str = "dynamo", precision: str = "fp16", **settings: Any) -> Case:
@@ -130,7 +130,7 @@ def test_unfilled_weights_give_the_same_coverage_and_cost_no_random_numbers() ->
     before = torch.random.get_rng_state()
     assert dry_run.ask(case("swin_t")) == ordinary
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert ordinary.total == 479 or torch_trt.version() != "2.14.0"
+    assert ordinary.total == 479 or releases.version() != "2.14.0"
 
 
 def test_nothing_stays_patched() -> None:

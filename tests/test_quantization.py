@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from trtgate import torch_trt
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import availability, building
@@ -21,7 +20,7 @@ from trtgate.records.coverage_record import Coverage
 from trtgate.suite import samples
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import exporting, quantization
+from trtgate.torch_trt import exporting, quantization, releases
 from trtgate.torch_trt.modelopt_package import unavailable
 
 needs_modelopt = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "installed")
@@ -55,7 +54,7 @@ def test_a_quantized_module_computes_nearly_the_same_and_says_where_it_rounds(pr
 
 
 @needs_modelopt
-@pytest.mark.skipif(bool(torch_trt.unavailable()), reason="needs torch_tensorrt")
+@pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
     found = in_a_fresh_process("int8")  # where nothing imported torch_tensorrt before nvidia-modelopt
     assert (found.in_pytorch, len(found.engines)) == (0, 1)
@@ -63,7 +62,7 @@ def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
 
 
 @needs_modelopt
-@pytest.mark.skipif(bool(torch_trt.unavailable()), reason="needs torch_tensorrt")
+@pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> None:
     code = (
@@ -130,11 +129,11 @@ def test_ranges_that_are_none_are_refused(value: float) -> None:
 def test_what_a_card_or_a_version_refuses_is_known(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, card: Accelerator, reason: str
 ) -> None:
-    monkeypatch.setattr(torch_trt, "flavour", lambda: "rtx")
-    monkeypatch.setattr(torch_trt, "version", lambda: "2.11.0")
+    monkeypatch.setattr(releases, "flavour", lambda: "rtx")
+    monkeypatch.setattr(releases, "version", lambda: "2.11.0")
     said = availability.refused(settings, card)
     assert said == reason or reason.split()[-1] in said
-    monkeypatch.setattr(torch_trt, "version", lambda: "2.13.0")
+    monkeypatch.setattr(releases, "version", lambda: "2.13.0")
     assert availability.refused(Settings(frontend="dynamo", precision="int8"), H100) == ""
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from trtgate import torch_trt
 from trtgate.common.errors import TrtgateError
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import compile_calls, partitioner, patching
+from trtgate.torch_trt import compile_calls, partitioner, patching, releases
 from trtgate.torch_trt import compile_options as trt_options
 
-needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
+needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 
 
 @needs_torch_tensorrt
@@ -63,8 +62,8 @@ def test_flavours(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], w
         return "2.14.0"
 
     monkeypatch.setattr("trtgate.common.accelerator.metadata.version", version)
-    assert torch_trt.flavour() == wanted
-    assert torch_trt.fp32_is_tf32() is tf32
+    assert releases.flavour() == wanted
+    assert releases.fp32_is_tf32() is tf32
 
 
 def test_engines_are_found_at_any_depth() -> None:

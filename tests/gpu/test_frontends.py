@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate import Case, Model, Settings, frontends, torch_trt
+from trtgate import Case, Model, Settings, frontends
 from trtgate.common.accelerator import detect
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import availability, building
@@ -19,6 +19,7 @@ from trtgate.timing import measuring_loop
 from trtgate.timing.device_latency import device_latency
 from trtgate.timing.gpu_state import GpuMonitor
 from trtgate.timing.spin_kernel import Spin
+from trtgate.torch_trt import releases
 
 
 def network(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -85,7 +86,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
     if reason:
         print(f"{case.settings.suffix}: unavailable: {reason}")
         pytest.skip(reason)
-    known = torch_trt.release() == "rtx-2.11.0" and case.settings.suffix in KNOWN_TO_FAIL
+    known = releases.installed_release() == "rtx-2.11.0" and case.settings.suffix in KNOWN_TO_FAIL
     try:
         inference, build = building.checked(case, "cuda", lambda _step: None)
     except TrtgateError as error:

@@ -15,12 +15,12 @@ def show(
     baselines: BaselinesOption = None,
 ) -> None:
     """List the cases of baselines or of a saved run."""
-    from . import baseline_files as commands
+    from . import baseline_files
 
-    folder = commands.folder_of(baselines)
-    runs = commands.everything(folder) if name is None else [commands.find(name, folder)]
+    folder = baseline_files.folder_of(baselines)
+    runs = baseline_files.everything(folder) if name is None else [baseline_files.find(name, folder)]
     for number, run in enumerate(runs):
-        print_lines([""] * (number > 0) + commands.shown(run))
+        print_lines([""] * (number > 0) + baseline_files.shown(run))
 
 
 def diff(
@@ -29,10 +29,10 @@ def diff(
     baselines: BaselinesOption = None,
 ) -> None:
     """Show what differs between two baselines or saved runs."""
-    from . import baseline_files as commands
+    from . import baseline_files
 
-    folder = commands.folder_of(baselines)
-    print_lines(commands.compared(commands.find(old, folder), commands.find(new, folder)))
+    folder = baseline_files.folder_of(baselines)
+    print_lines(baseline_files.compared(baseline_files.find(old, folder), baseline_files.find(new, folder)))
 
 
 def accept(
@@ -45,9 +45,9 @@ def accept(
 ) -> None:
     """Store a saved run as its accelerator's baseline; other cases stay as they are."""
     from ..gate.baselines import describe, read
-    from . import baseline_files as commands
+    from . import baseline_files
 
-    done = commands.accept(read(run), commands.folder_of(baselines), cases or [])
+    done = baseline_files.accept(read(run), baseline_files.folder_of(baselines), cases or [])
     print_lines([f"stored: {describe(change)}" for change in done.updates])
     print_lines([f"is stored already: {case_id}" for case_id in done.known])
     print_lines(
@@ -62,6 +62,6 @@ def remove(
     baselines: BaselinesOption = None,
 ) -> None:
     """Remove cases from the baselines of all accelerators."""
-    from . import baseline_files as commands
+    from . import baseline_files
 
-    print_lines(commands.remove(commands.folder_of(baselines), cases))
+    print_lines(baseline_files.remove(baseline_files.folder_of(baselines), cases))

@@ -16,6 +16,6 @@ def cache(
     ] = None,
 ) -> None:
     """Show or clear the artifact cache: compiled modules that runs of the gate load instead of building them again."""
-    from . import cache_contents as commands
+    from . import cache_contents
 
-    print_lines(commands.run(action, cases or []))
+    print_lines(cache_contents.run(action, cases or []))

@@ -78,16 +78,15 @@ def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[CoverageAns
 
     Raises TrtgateError when nothing can be asked at all: no torch_tensorrt, or an unknown operator is excluded.
     """
-    from .. import torch_trt
-    from ..torch_trt import compile_options as trt_options
+    from ..torch_trt import compile_options, releases
 
-    reason = torch_trt.unavailable()
+    reason = releases.unavailable()
     if reason:
         raise TrtgateError(reason)
     step("importing torch")
     from ..coverage import dry_run
 
-    trt_options.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)
+    compile_options.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)
     answers = []
     for number, case in enumerate(wanted):
         at = f"{number + 1} of {len(wanted)}: " if len(wanted) > 1 else ""

@@ -29,9 +29,9 @@ def coverage(
 
     `trtgate coverage diff A B` compares what is stored.
     """
-    from . import coverage_answers as commands
+    from . import coverage_answers
 
-    wanted = commands.cases(
+    wanted = coverage_answers.cases(
         models or [],
         whole_zoo=whole_zoo,
         frontend=frontend,
@@ -40,12 +40,12 @@ def coverage(
         torch_executed_ops=torch_executed_op or [],
     )
     with progress() as step:
-        answers = commands.ask(wanted, step)
-    from .. import torch_trt
+        answers = coverage_answers.ask(wanted, step)
+    from ..torch_trt import releases
 
-    print_lines(commands.shown(answers, torch_trt.release()))
+    print_lines(coverage_answers.shown(answers, releases.installed_release()))
     if json is not None:
-        commands.save(answers, torch_trt.release(), json)
+        coverage_answers.save(answers, releases.installed_release(), json)
         print_lines([f"written: {json}"])
     if any(answer.problem for answer in answers):
         raise typer.Exit(BROKEN)
@@ -57,8 +57,8 @@ def coverage_diff(
     baselines: BaselinesOption = None,
 ) -> None:
     """Show which cases lost or gained coverage between two stored releases, such as an upgrade's."""
-    from . import coverage_answers as commands
+    from . import coverage_answers
 
     if not old or not new:
         raise TrtgateError("trtgate coverage diff takes two releases or folders")
-    print_lines(commands.differences(old, new, baselines))
+    print_lines(coverage_answers.differences(old, new, baselines))

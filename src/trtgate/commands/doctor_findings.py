@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from .. import torch_trt
 from ..common import accelerator
 from ..suite.settings import FRONTENDS, TENSORRT_FRONTENDS
+from ..torch_trt import releases
 from . import doctor_probes
 from .doctor_facts import Facts
 
@@ -82,7 +82,7 @@ def _why_not(name: str, facts: Facts) -> str:
         return f"torch: {facts.torch.error}"
     if on_gpu(facts) and facts.torch.device_error:
         return "torch can't use the GPU"
-    unavailable = frontends.get(name).unavailable() or torch_trt.lacks(name)
+    unavailable = frontends.get(name).unavailable() or releases.lacks(name)
     if unavailable or name not in TENSORRT_FRONTENDS:
         return unavailable
     if not on_gpu(facts):
@@ -100,8 +100,8 @@ def problems(facts: Facts) -> list[str]:
 
 def _package_problems(facts: Facts) -> list[str]:
     found = list(facts.mismatches)
-    if all(name in facts.packages for name in torch_trt.FLAVOURS):
-        both = " and ".join(torch_trt.FLAVOURS)
+    if all(name in facts.packages for name in releases.FLAVOURS):
+        both = " and ".join(releases.FLAVOURS)
         found.append(f"{both} are installed and overwrite each other: uninstall both, then install one")
     if facts.torch.error:
         found.append(f"torch can't be imported: {facts.torch.error}")

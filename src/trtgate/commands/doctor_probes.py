@@ -11,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import torch_trt
 from ..common import accelerator
 from ..common.errors import TrtgateError, one_line
 from ..frontends.inductor import compiler
+from ..torch_trt import releases
 from .doctor_facts import Card, Facts, Features, Nvml, StoredBaseline, Torch
 from .doctor_subprocess import ask
 
@@ -34,7 +34,7 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
     step("importing torch")
     torch_ = ask("torch", Torch)
     gpu = device is not None and device.kind == "gpu" and bool(torch_.device) and not torch_.device_error
-    if gpu and torch_trt.flavour():
+    if gpu and releases.flavour():
         step("importing torch_tensorrt")
         features = ask("features", Features)
     else:
@@ -43,7 +43,7 @@ def probe(folder: Path, step: Callable[[str], None]) -> Facts:
         python=f"{platform.python_version()} ({sys.executable})",
         system=f"{platform.system()} {platform.release()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         packages=accelerator.installed(PACKAGES),
-        mismatches=[line for name in torch_trt.FLAVOURS for line in unmet(name)],
+        mismatches=[line for name in releases.FLAVOURS for line in unmet(name)],
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         device=device,
         device_error=device_error,
@@ -111,7 +111,7 @@ def guessed_features() -> Features:
         enabled={
             "torchscript_frontend": torchscript,
             "torch_tensorrt_runtime": torchscript or (libraries / "libtorchtrt_runtime.so").is_file(),
-            "tensorrt_rtx": torch_trt.flavour() == "rtx",
+            "tensorrt_rtx": releases.flavour() == "rtx",
         },
         guessed=True,
     )

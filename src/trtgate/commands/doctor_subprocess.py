@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from .. import torch_trt
 from ..common.errors import one_line
+from ..torch_trt import releases
 from .doctor_facts import Features, Torch
 
 PROBE_TIMEOUT_S = 180.0
@@ -72,7 +72,7 @@ def _torch_here() -> Torch:
 
 
 def _features_here() -> Features:
-    return Features(enabled=torch_trt.features())
+    return Features(enabled=releases.features())
 
 
 def _answer(what: str) -> None:

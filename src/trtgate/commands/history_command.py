@@ -18,10 +18,10 @@ def history(
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
 ) -> None:
     """Show cases over the saved runs: where their latency changed, and slow drift that no single run shows."""
-    from . import history_text as commands
+    from . import history_text
 
-    found = commands.find(cases, commands.folder_of(runs), accelerator)
-    print_lines(commands.lines(found, sys.stdout.encoding))
+    found = history_text.find(cases, history_text.folder_of(runs), accelerator)
+    print_lines(history_text.lines(found, sys.stdout.encoding))
     if json is not None:
-        commands.save(found, json)
+        history_text.save(found, json)
         print_lines([f"written: {json}"])

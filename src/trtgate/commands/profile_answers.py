@@ -66,9 +66,9 @@ def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) ->
         raise TrtgateError(
             f"a profile {NEEDS_GPU}; of one recorded elsewhere: trtgate profile show FILE, trtgate profile diff A B"
         )
-    from .. import torch_trt
+    from ..torch_trt import releases
 
-    reason = torch_trt.unavailable()
+    reason = releases.unavailable()
     if reason:
         raise TrtgateError(reason)
     try:

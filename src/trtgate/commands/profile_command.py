@@ -36,9 +36,9 @@ def profile(
 
     `trtgate profile show FILE...` and `trtgate profile diff A B` take profiles that were recorded, and need no GPU.
     """
-    from . import profile_answers as commands
+    from . import profile_answers
 
-    wanted = commands.cases(
+    wanted = profile_answers.cases(
         models or [],
         frontend=frontend,
         precisions=precision or ["fp16"],
@@ -47,8 +47,8 @@ def profile(
         verbosity=verbosity,
     )
     with progress() as step:
-        answers = commands.record(wanted, output, step)
-    print_lines(commands.lines(answers))
+        answers = profile_answers.record(wanted, output, step)
+    print_lines(profile_answers.lines(answers))
     if any(answer.problem for answer in answers):
         raise typer.Exit(BROKEN)
 
@@ -59,9 +59,9 @@ def profile_show(
     ] = None,
 ) -> None:
     """Show profiles that were recorded: what their time adds up to, layer by layer and module by module."""
-    from . import profile_answers as commands
+    from . import profile_answers
 
-    print_lines(commands.show(profiles or []))
+    print_lines(profile_answers.show(profiles or []))
 
 
 def profile_diff(
@@ -69,8 +69,8 @@ def profile_diff(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")] = "",
 ) -> None:
     """Show where the time between two profiles went: every layer's change, largest first, and its cause."""
-    from . import profile_answers as commands
+    from . import profile_answers
 
     if not old or not new:
         raise TrtgateError("trtgate profile diff takes two profiles: files, or folders with a profile.json")
-    print_lines(commands.difference(old, new))
+    print_lines(profile_answers.difference(old, new))

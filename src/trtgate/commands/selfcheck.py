@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from .. import torch_trt
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.metrics import SAMPLED
@@ -29,6 +28,7 @@ from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair
 from ..launches.pair_session import PairSession
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
+from ..torch_trt import releases
 from ..verdict import FAMILY_ALPHA, LOOKS, Verdict, quantile
 from ..verdict.error_rates import POWER
 
@@ -82,7 +82,7 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
     for case in suite.values():
         expected = case.settings.expected_failure
         reason = availability.unavailable(case.settings, accelerator)
-        if not reason and expected is not None and expected.applies(torch_trt.flavour(), torch_trt.version()):
+        if not reason and expected is not None and expected.applies(releases.flavour(), releases.version()):
             reason = str(expected)
         if case.id in names and reason:
             raise TrtgateError(f"case {case.id}: {reason}")

@@ -34,7 +34,7 @@ def selfcheck(
     from ..common.files import write_json
     from ..common.limits import parse
     from ..common.metrics import DEVICE, HOST, METRICS
-    from . import selfcheck as check
+    from . import selfcheck
     from .pytest_config import configured_suite
 
     source, folder, ini_limits = configured_suite(Path.cwd())
@@ -45,18 +45,18 @@ def selfcheck(
     share = parse([f"{primary}={delay}"], "--delay")[primary] if delay else 2 * limits[primary]
     share = 0.0 if unchanged_only else share
 
-    def save(found: check.Selfcheck) -> None:
+    def save(found: selfcheck.Selfcheck) -> None:
         if json is not None:
             write_json(json, msgspec.to_builtins(found))
 
     with progress() as step:
-        found = check.run(
-            source, check.cases_of(source, cases or [], device), device, limits.__getitem__,
+        found = selfcheck.run(
+            source, selfcheck.cases_of(source, cases or [], device), device, limits.__getitem__,
             rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step, save=save,
         )  # fmt: skip
     from ..report.terminal_table import describe
 
-    print_lines([describe(device), *check.lines(found)])
+    print_lines([describe(device), *selfcheck.lines(found)])
     save(found)
     if json is not None:
         print_lines([f"written: {json}"])

@@ -42,21 +42,21 @@ def sweep(
     from ..compiling.artifact_cache import CacheRequest, default_folder
     from ..report.sweep_table import lines
     from ..report.terminal_table import describe
-    from . import sweep_request as commands
+    from . import sweep_request
 
-    request = commands.Request(
-        models=tuple(models), vary=tuple(vary or ()), base=commands.base_of(default or []),
-        weights=commands.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
+    request = sweep_request.Request(
+        models=tuple(models), vary=tuple(vary or ()), base=sweep_request.base_of(default or []),
+        weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
         timeout_s=timeout, cache=None if no_cache else CacheRequest(folder=str(default_folder())), fresh=fresh,
     )  # fmt: skip
     try:
         with progress() as step:
-            found = commands.run(request, Path.cwd() / ".trtgate", step)
+            found = sweep_request.run(request, Path.cwd() / ".trtgate", step)
     except KeyboardInterrupt:
         typer.echo("trtgate: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
     print_lines([describe(found.accelerator), "", *lines(found)])
-    commands.save(found, json, csv)
+    sweep_request.save(found, json, csv)
     if found.interrupted:
         typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)

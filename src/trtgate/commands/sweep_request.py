@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import torch_trt
 from ..common import accelerator
 from ..common.errors import TrtgateError
 from ..common.files import write_json, write_whole
@@ -20,7 +19,7 @@ from ..suite import precisions
 from ..suite.cases import Case, Model
 from ..suite.settings import Settings
 from ..suite.suite_source import Added, SuiteSource
-from ..torch_trt import compile_options as trt_options
+from ..torch_trt import compile_options, releases
 
 if TYPE_CHECKING:
     from ..report.sweep_table import SweepFindings
@@ -65,7 +64,7 @@ def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
         base = {"batch": 1 if model.takes_batch else None, **request.base}
         found = sweep_axes.points(base, axes, partial(_recommended, step, model))
         for settings in found.settings:
-            trt_options.check_options(f"{model.name}-{settings.suffix}", settings)
+            compile_options.check_options(f"{model.name}-{settings.suffix}", settings)
         wanted[model.name] = found.settings
         left_out += found.left_out
         problems += found.problems
@@ -94,7 +93,7 @@ def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
     for name in wanted:
         points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
     return sweep_table.SweepFindings(
-        accelerator=device, flavour=torch_trt.flavour() or "", release=torch_trt.version(),
+        accelerator=device, flavour=releases.flavour() or "", release=releases.version(),
         launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
         problems=problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
         interrupted=interrupted,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from .. import frontends, torch_trt
+from .. import frontends
 from ..common.accelerator import NEEDS_GPU, Accelerator
 from ..suite import precisions
 from ..suite.settings import Settings
-from ..torch_trt import compile_options as trt_options
-from ..torch_trt import modelopt_package
+from ..torch_trt import compile_options, modelopt_package, releases
 
 INT8_ACTIVATIONS_SINCE = (2, 13)
 """TensorRT-RTX refuses them before; weights alone it takes."""
@@ -32,9 +31,9 @@ def refused(settings: Settings, accelerator: Accelerator) -> str:
     if accelerator.capability and accelerator.capability < precision.capability:
         needed, has = (".".join(map(str, one)) for one in (precision.capability, accelerator.capability))
         return f"{precision.name} needs compute capability {needed}, {accelerator.name} has {has}"
-    if settings.runtime and not trt_options.has_runtimes():
-        return f"torch_tensorrt {torch_trt.version()} has one runtime: runtime={settings.runtime} can't be chosen"
-    version = tuple(int(part) for part in torch_trt.version().split(".")[:2] if part.isdigit())
-    if precision.name == "int8" and torch_trt.flavour() == "rtx" and version < INT8_ACTIVATIONS_SINCE:
-        return f"torch_tensorrt {torch_trt.version()} with TensorRT-RTX takes no int8 activations; int8_weights it does"
-    return torch_trt.lacks(settings.frontend)
+    if settings.runtime and not compile_options.has_runtimes():
+        return f"torch_tensorrt {releases.version()} has one runtime: runtime={settings.runtime} can't be chosen"
+    version = tuple(int(part) for part in releases.version().split(".")[:2] if part.isdigit())
+    if precision.name == "int8" and releases.flavour() == "rtx" and version < INT8_ACTIVATIONS_SINCE:
+        return f"torch_tensorrt {releases.version()} with TensorRT-RTX takes no int8 activations; int8_weights it does"
+    return releases.lacks(settings.frontend)

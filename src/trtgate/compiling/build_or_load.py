@@ -19,7 +19,7 @@ from ..common.version import VERSION
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
-from ..torch_trt import compile_options as trt_options
+from ..torch_trt import compile_options
 from . import artifact_cache, building, program_fingerprint
 from .artifact_cache import ArtifactCache, CacheManifest
 from .building import Inference, Reference
@@ -139,7 +139,7 @@ def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
         return {}
     settings = case.settings
     try:
-        options = trt_options.options_of(settings)
+        options = compile_options.options_of(settings)
     except TrtgateError:
         return {}  # building says what is wrong
     found |= {

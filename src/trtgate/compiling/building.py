@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .. import frontends, torch_trt
+from .. import frontends
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..frontends import CompiledModule
@@ -19,8 +19,7 @@ from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls
-from ..torch_trt import compile_options as trt_options
+from ..torch_trt import compile_calls, compile_options, releases
 from . import output_check
 
 INPUTS_FILE = "inputs.pt"
@@ -135,7 +134,7 @@ def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -
 def arithmetic(case: Case) -> str:
     """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT."""
     settings = case.settings
-    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and torch_trt.fp32_is_tf32()
+    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
     return "tf32" if tf32 else settings.precision
 
 
@@ -151,7 +150,7 @@ def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: 
 
     Raises TrtgateError for unknown compile options and what can't be exported.
     """
-    trt_options.check_options(case.id, case.settings)
+    compile_options.check_options(case.id, case.settings)
     import_libraries(case, step)
     start = time.perf_counter()
     with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():

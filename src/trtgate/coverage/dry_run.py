@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from .. import torch_trt
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..compiling import building
@@ -18,8 +17,15 @@ from ..records import coverage_record
 from ..suite import precisions
 from ..suite.cases import Case, Model
 from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, Settings
-from ..torch_trt import compile_calls, coverage_counting, exporting, gpu_stand_in, partitioner
-from ..torch_trt import compile_options as trt_options
+from ..torch_trt import (
+    compile_calls,
+    compile_options,
+    coverage_counting,
+    exporting,
+    gpu_stand_in,
+    partitioner,
+    releases,
+)
 from . import coverage_complaint
 
 FRONTENDS = ("dynamo", "torch_compile")
@@ -34,10 +40,10 @@ RANDOM = (
 
 def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Coverage:
     """Return the coverage of a case. Raises TrtgateError when it can't be made or exported, or a name is unknown."""
-    reason = torch_trt.unavailable()
+    reason = releases.unavailable()
     if reason:
         raise TrtgateError(f"coverage of {case.id}: {reason}")
-    trt_options.check_options(case.id, case.settings)
+    compile_options.check_options(case.id, case.settings)
     step("making the model")
     with torch.random.fork_rng(devices=[]):
         with _weights_of(case.settings):
@@ -60,7 +66,7 @@ def ask_module(
     if settings.frontend not in FRONTENDS:
         known = ", ".join(FRONTENDS)
         raise TrtgateError(f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {known}")
-    trt_options.options_of(settings)  # what is unknown is said before anything is imported
+    compile_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
         with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad(), building.quiet_upstream():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import torch_trt
+from ..torch_trt import releases
 
 
 class OfTensorRT:
@@ -10,8 +10,8 @@ class OfTensorRT:
 
     def unavailable(self) -> str:
         """Return the reason when torch_tensorrt is not installed."""
-        return torch_trt.unavailable()
+        return releases.unavailable()
 
     def import_libraries(self) -> None:
         """Import torch_tensorrt."""
-        torch_trt.imported()
+        releases.imported()

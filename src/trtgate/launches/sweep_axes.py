@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from .. import torch_trt
 from ..common.errors import TrtgateError
 from ..suite.settings import (
     DEFAULT_MIN_BLOCK_SIZE,
@@ -23,7 +22,7 @@ from ..suite.settings import (
     fitting,
     one_of,
 )
-from ..torch_trt import compile_options as trt_options
+from ..torch_trt import compile_options, releases
 
 RECOMMENDED, DEFAULT, NONE = "recommended", "default", "none"
 RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -132,14 +131,14 @@ def _converted(text: str, convert: Callable[[str], Any], value: str) -> Any:
 
 
 def _option_kinds(name: str, text: str) -> list[str]:
-    if torch_trt.unavailable():
-        raise TrtgateError(f"--vary {text!r}: options of Torch-TensorRT: {torch_trt.unavailable()}")
-    known = trt_options.option_types()
+    if releases.unavailable():
+        raise TrtgateError(f"--vary {text!r}: options of Torch-TensorRT: {releases.unavailable()}")
+    known = compile_options.option_types()
     if name not in known:
         close = difflib.get_close_matches(name, [*CONVERTERS, *known], n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"settings are {', '.join(CONVERTERS)}"
         raise TrtgateError(f"--vary {text!r}: no setting and no compile option {name!r}; {hint}")
-    return trt_options.plain_types(known[name])
+    return compile_options.plain_types(known[name])
 
 
 def _option_value(text: str, kinds: Sequence[str], value: str) -> Any:

@@ -26,8 +26,8 @@ class Worker:
             relocated_imports.relocate(sys.path, *hello.moved)
         import torch
 
-        from .. import torch_trt  # imports torch: only here, and once
         from ..compiling import building
+        from ..torch_trt import releases  # imports torch: only here, and once
 
         self._torch: Any = torch
         self._building = building
@@ -45,7 +45,7 @@ class Worker:
         self._check_origin()
         if self._gpu and hello.tensorrt:
             with contextlib.suppress(Exception):  # the first case that needs it says what is wrong
-                torch_trt.imported()
+                releases.imported()
         _freeze()
 
     def cases(self) -> list[str]:

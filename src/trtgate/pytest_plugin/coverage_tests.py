@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from .. import torch_trt
 from ..common.errors import TrtgateError
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
 from ..suite.cases import Case
+from ..torch_trt import releases
 from .gate_run import GateRun
 
 PROPERTY = "trtgate_coverage"
@@ -35,7 +35,7 @@ class CoverageGate:
 
             with self._run.progress(case.id) as step:
                 found = dry_run.ask(case, step)
-        release = torch_trt.release()
+        release = releases.installed_release()
         result = coverage_gate.judge(case, found, options.baselines, release)
         accepted = any(fnmatch.fnmatch(case.id, pattern) for pattern in options.accepted)
         differs = result.verdict is not CoverageVerdict.UNCHANGED or result.release != release
@@ -75,7 +75,7 @@ class CoverageEnding:
             return
         known = self._run.suite.cases.keys() | self._run.zoo.keys()
         try:
-            gone = coverage_gate.orphans(self._run.options.baselines, torch_trt.release(), known)
+            gone = coverage_gate.orphans(self._run.options.baselines, releases.installed_release(), known)
         except TrtgateError as error:
             gone = []
             self._run.coverage_lines.append(f"ERROR: {error}")
@@ -98,7 +98,7 @@ class CoverageEnding:
         for line in aligned(coverage_gate.rows(self._results)):
             terminalreporter.write_line(line)
         for line in [
-            *coverage_gate.lines(self._results, torch_trt.release()),
+            *coverage_gate.lines(self._results, releases.installed_release()),
             *self._quarantined(),
             *self._run.coverage_lines,
         ]:

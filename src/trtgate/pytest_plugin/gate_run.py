@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .. import torch_trt
 from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
@@ -20,6 +19,7 @@ from ..gate.run_options import Options
 from ..report.progress_line import ProgressLine, how_far
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
+from ..torch_trt import releases
 from .benchmark_json import PytestJson
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class GateRun:
     def expected_failure_of(self, case_id: str) -> ExpectedFailure | None:
         """Return how the case is known to fail with what is installed here; None where nothing is known."""
         expected = self.catalogue.cases[case_id].settings.expected_failure
-        applies = expected is not None and expected.applies(torch_trt.flavour(), torch_trt.version())
+        applies = expected is not None and expected.applies(releases.flavour(), releases.version())
         return expected if applies else None
 
     @contextmanager

@@ -95,7 +95,7 @@ class Hooks:
             self._mark_unavailable(item, self._run.suite.cases[case_id])
 
     def _check_cases(self) -> None:
-        from ..torch_trt import compile_options as trt_options
+        from ..torch_trt import compile_options
 
         for pattern in self._run.options.accepted:
             accepted = fnmatch.filter(self._run.catalogue.cases, pattern)
@@ -103,7 +103,7 @@ class Hooks:
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
             self._run.gate.accepted.update(accepted)
         for case in self._run.suite.cases.values():
-            trt_options.check_options(case.id, case.settings)
+            compile_options.check_options(case.id, case.settings)
 
     def _requires_gpu(self, case_id: str) -> bool:
         return "gpu" in self._run.options.require and not self._run.quarantine_of(case_id)
@@ -123,14 +123,13 @@ class Hooks:
             item.add_marker(pytest.mark.skip(reason=reason))
 
     def _why_no_coverage(self, case_id: str) -> str:
-        from .. import torch_trt
         from ..suite import precisions, zoo
-        from ..torch_trt import modelopt_package
+        from ..torch_trt import modelopt_package, releases
 
         case = self._run.catalogue.cases[case_id]
         reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
         quantized = case.settings.precision in precisions.QUANTIZED
-        return reason or torch_trt.unavailable() or (modelopt_package.unavailable() if quantized else "")
+        return reason or releases.unavailable() or (modelopt_package.unavailable() if quantized else "")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.

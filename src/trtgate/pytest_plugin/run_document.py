@@ -179,9 +179,9 @@ class RunDocument:
 
 
 def _coverage(case_id: str, seen: Seen) -> run_report.CoverageReport:
-    from .. import torch_trt
     from ..coverage import coverage_gate
     from ..report import run_report
+    from ..torch_trt import releases
 
     if not seen.result:
         return run_report.CoverageReport(
@@ -190,7 +190,8 @@ def _coverage(case_id: str, seen: Seen) -> run_report.CoverageReport:
     result = msgspec.json.decode(seen.result, type=coverage_gate.CoverageResult)
     return run_report.CoverageReport(
         case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
-        in_tensorrt=result.in_tensorrt, total=result.total, engines=result.engines, release=torch_trt.release(),
+        in_tensorrt=result.in_tensorrt, total=result.total, engines=result.engines,
+        release=releases.installed_release(),
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import TrtgateError
-from . import imported, without_modelopt
 from .compile_options import arguments_of, options_of
+from .releases import imported, without_modelopt
 
 if TYPE_CHECKING:
     import torch

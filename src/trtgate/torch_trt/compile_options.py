@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import TrtgateError
 from ..suite.settings import TORCHSCRIPT_FRONTENDS
-from . import SUPPORTED, imported, unavailable
+from .releases import SUPPORTED, imported, unavailable
 
 if TYPE_CHECKING:
     from ..suite.settings import Settings

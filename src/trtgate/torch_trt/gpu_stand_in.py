@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import imported, without_modelopt
 from .compile_options import options_of
 from .patching import no_logging, quiet_stderr, replaced
+from .releases import imported, without_modelopt
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,9 @@ from typing import Any
 from ..common.errors import one_line
 from ..records import coverage_record
 from ..records.profile_record import PYTORCH, TENSORRT, UNKNOWN, Operator, Part
-from . import SUPPORTED, coverage_counting, imported, version
+from . import coverage_counting
 from .patching import replaced
+from .releases import SUPPORTED, imported, version
 
 FUSED_ATTENTION = re.compile(r"^(aten\._scaled_dot_product_)(?:flash|efficient|cudnn)(_attention\.default)$")
 

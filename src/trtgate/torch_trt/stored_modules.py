@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import imported
 from .patching import replaced
+from .releases import imported
 
 if TYPE_CHECKING:
     import torch
