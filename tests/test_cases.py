@@ -200,7 +200,7 @@ def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_and_clocks_no_pytest
     for module, forbidden in (
         ("trtgate.verdict", "torch"),
         ("trtgate.gate.baselines", "torch"),
-        ("trtgate.gate", "scipy.stats"),
+        ("trtgate.gate.gate", "scipy.stats"),
         ("trtgate.pytest_plugin.run_end", "scipy.stats"),
         ("trtgate.timing.cuda_graph_clock", "pytest"),
     ):

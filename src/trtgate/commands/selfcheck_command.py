@@ -32,31 +32,44 @@ def selfcheck(
 
     from ..common import accelerator
     from ..common.files import write_json
-    from ..common.limits import parse
-    from ..common.metrics import DEVICE, HOST, METRICS
-    from . import selfcheck
+    from . import selfcheck_rounds
     from .pytest_config import configured_suite
 
     source, folder, ini_limits = configured_suite(Path.cwd())
     device = accelerator.detect()
-    limits = {name: metric.limit for name, metric in METRICS.items()}
-    limits |= parse(ini_limits, "ini key trtgate_limits") | parse(limit or [], "--limit")
-    primary = DEVICE if device.kind == "gpu" else HOST
-    share = parse([f"{primary}={delay}"], "--delay")[primary] if delay else 2 * limits[primary]
-    share = 0.0 if unchanged_only else share
+    limits = _limits(ini_limits, limit or [])
+    share = 0.0 if unchanged_only else _share(delay, limits, on_gpu=device.kind == "gpu")
 
-    def save(found: selfcheck.Selfcheck) -> None:
+    def save(found: selfcheck_rounds.Selfcheck) -> None:
         if json is not None:
             write_json(json, msgspec.to_builtins(found))
 
     with progress() as step:
-        found = selfcheck.run(
-            source, selfcheck.cases_of(source, cases or [], device), device, limits.__getitem__,
+        found = selfcheck_rounds.run(
+            source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
             rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step, save=save,
         )  # fmt: skip
     from ..report.terminal_table import describe
 
-    print_lines([describe(device), *selfcheck.lines(found)])
+    print_lines([describe(device), *selfcheck_rounds.lines(found)])
     save(found)
     if json is not None:
         print_lines([f"written: {json}"])
+
+
+def _limits(ini_limits: list[str], asked: list[str]) -> dict[str, float]:
+    """Return every metric's limit: the command line's, else the ini file's, else the default."""
+    from ..common.limits import parse
+    from ..common.metrics import METRICS
+
+    defaults = {name: metric.limit for name, metric in METRICS.items()}
+    return defaults | parse(ini_limits, "ini key trtgate_limits") | parse(asked, "--limit")
+
+
+def _share(delay: str, limits: dict[str, float], *, on_gpu: bool) -> float:
+    """Return by which share a case is slowed down: twice the limit unless another one is asked for."""
+    from ..common.limits import parse
+    from ..common.metrics import DEVICE, HOST
+
+    primary = DEVICE if on_gpu else HOST
+    return parse([f"{primary}={delay}"], "--delay")[primary] if delay else 2 * limits[primary]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import BROKEN, INTERRUPTED, print_lines, progress
+
+if TYPE_CHECKING:
+    from ..report.sweep_table import SweepFindings
+    from .sweep_request import Request
 
 
 def sweep(
@@ -49,12 +53,7 @@ def sweep(
         weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
         timeout_s=timeout, cache=None if no_cache else CacheRequest(folder=str(default_folder())), fresh=fresh,
     )  # fmt: skip
-    try:
-        with progress() as step:
-            found = sweep_request.run(request, Path.cwd() / ".trtgate", step)
-    except KeyboardInterrupt:
-        typer.echo("trtgate: interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    found = _run(request)
     print_lines([describe(found.accelerator), "", *lines(found)])
     sweep_request.save(found, json, csv)
     if found.interrupted:
@@ -62,3 +61,15 @@ def sweep(
         raise typer.Exit(INTERRUPTED)
     if found.failed:
         raise typer.Exit(BROKEN)
+
+
+def _run(request: Request) -> SweepFindings:
+    """Sweep, and end with pytest's exit code where Ctrl-C came before there was anything to show."""
+    from . import sweep_request
+
+    try:
+        with progress() as step:
+            return sweep_request.run(request, Path.cwd() / ".trtgate", step)
+    except KeyboardInterrupt:
+        typer.echo("trtgate: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None

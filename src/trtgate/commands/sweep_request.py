@@ -22,6 +22,7 @@ from ..suite.suite_source import Added, SuiteSource
 from ..torch_trt import compile_options, releases
 
 if TYPE_CHECKING:
+    from ..launches.sweep import Sweep
     from ..report.sweep_table import SweepFindings
 
 
@@ -41,41 +42,29 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool
 
 
+class _Wanted(msgspec.Struct):
+    """The points of every model, the default first, and what is said of those that are none."""
+
+    settings: dict[str, list[Settings]] = {}
+    left_out: list[str] = []
+    problems: list[str] = []
+
+
 def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
     """Build and measure all points, or what Ctrl-C leaves time for.
 
     Raises TrtgateError for names and values that make no sense, before anything.
     """
-    axes = [sweep_axes.parse(text) for text in request.vary]
-    doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
-    if doubled:
-        raise TrtgateError(f"--vary {doubled[0]} is given twice: put all its values into one")
-    from . import model_names
-
-    named = {model_names.find(name).name for name in request.models}
-    for name in request.weights:
-        if name not in named:
-            raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
+    axes = _axes(request.vary)
     bare = _source(request)
-    wanted: dict[str, list[Settings]] = {}
-    left_out, problems = [], []
-    precisions.asked.update(*(axis.values for axis in axes if axis.name == "precision"))
-    for model in (one for one in bare.load().models if one.name in named):
-        base = {"batch": 1 if model.takes_batch else None, **request.base}
-        found = sweep_axes.points(base, axes, partial(_recommended, step, model))
-        for settings in found.settings:
-            compile_options.check_options(f"{model.name}-{settings.suffix}", settings)
-        wanted[model.name] = found.settings
-        left_out += found.left_out
-        problems += found.problems
-    added = tuple(Added(name, settings) for name, each in wanted.items() for settings in each)
+    wanted = _points(request, bare, axes, step)
+    added = tuple(Added(name, settings) for name, each in wanted.settings.items() for settings in each)
     source = msgspec.structs.replace(bare, added=added)
     cases = source.load().cases
     device = accelerator.detect()
     from ..launches.sweep import Sweep
-    from ..report import sweep_table
 
-    ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.items() for settings in each]
+    ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.settings.items() for settings in each]
     sweep = Sweep(
         source, device, folder, ordered, launches=request.launches, builders=request.builders, inputs=request.inputs,
         cache=request.cache, timeout_s=request.timeout_s, fresh=request.fresh,
@@ -89,13 +78,50 @@ def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
         interrupted = True
     finally:
         sweep.close()
+    return _findings(request, sweep, wanted, device, interrupted=interrupted)
+
+
+def _axes(texts: Sequence[str]) -> list[sweep_axes.Axis]:
+    axes = [sweep_axes.parse(text) for text in texts]
+    doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
+    if doubled:
+        raise TrtgateError(f"--vary {doubled[0]} is given twice: put all its values into one")
+    return axes
+
+
+def _points(request: Request, source: SuiteSource, axes: Sequence[sweep_axes.Axis], step: OnStep) -> _Wanted:
+    """Return the points to try. Raises TrtgateError for weights of another model, and options that are unknown."""
+    from . import model_names
+
+    named = {model_names.find(name).name for name in request.models}
+    for name in request.weights:
+        if name not in named:
+            raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
+    wanted = _Wanted()
+    precisions.asked.update(*(axis.values for axis in axes if axis.name == "precision"))
+    for model in (one for one in source.load().models if one.name in named):
+        base = {"batch": 1 if model.takes_batch else None, **request.base}
+        found = sweep_axes.points(base, axes, partial(_recommended, step, model))
+        for settings in found.settings:
+            compile_options.check_options(f"{model.name}-{settings.suffix}", settings)
+        wanted.settings[model.name] = found.settings
+        wanted.left_out += found.left_out
+        wanted.problems += found.problems
+    return wanted
+
+
+def _findings(
+    request: Request, sweep: Sweep, wanted: _Wanted, device: accelerator.Accelerator, *, interrupted: bool
+) -> SweepFindings:
+    from ..report import sweep_table
+
     outcomes, points = sweep.outcomes(), []
-    for name in wanted:
+    for name in wanted.settings:
         points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
     return sweep_table.SweepFindings(
         accelerator=device, flavour=releases.flavour() or "", release=releases.version(),
-        launches=request.launches, points=points, left_out=list(dict.fromkeys(left_out)),
-        problems=problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
+        launches=request.launches, points=points, left_out=list(dict.fromkeys(wanted.left_out)),
+        problems=wanted.problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
         interrupted=interrupted,
     )  # fmt: skip
 

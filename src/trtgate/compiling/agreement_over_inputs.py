@@ -12,7 +12,7 @@ from ..records.agreement_record import Agreement
 from ..suite import samples
 from ..suite.cases import Case
 from ..suite.settings import Settings
-from . import building, output_check
+from . import building, fp32_arithmetic, output_check
 
 if TYPE_CHECKING:
     from .building import Inference
@@ -33,7 +33,7 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
     wanted, got = [], []
     for inputs in samples.of(case.model, example, batches, seed=samples.ACCURACY):
         as_fp32 = tuple(value.float() if value.is_floating_point() else value for value in inputs)
-        with torch.no_grad(), building.strict_fp32():
+        with torch.no_grad(), fp32_arithmetic.strict_fp32():
             wanted.append([one.float() for one in output_check.tensors(reference(*as_fp32))])
         inference.inputs = inputs
         got.append([one.float().clone() for one in output_check.tensors(inference())])

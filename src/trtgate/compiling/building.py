@@ -19,8 +19,9 @@ from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls, compile_options, releases
+from ..torch_trt import compile_calls, compile_options
 from . import output_check
+from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
 
 INPUTS_FILE = "inputs.pt"
 
@@ -79,36 +80,6 @@ def dtype_of(case: Case) -> torch.dtype:
     return found
 
 
-TF32_BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)
-
-
-def _allow_tf32(allowed: bool) -> None:
-    for backend in TF32_BACKENDS:
-        backend.allow_tf32 = allowed
-
-
-@contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Within: fp32 is computed as TF32 or not (cuDNN's default is TF32). Restored afterwards."""
-    before = [backend.allow_tf32 for backend in TF32_BACKENDS]
-    _allow_tf32(allowed)
-    try:
-        yield
-    finally:
-        for backend, value in zip(TF32_BACKENDS, before, strict=True):
-            backend.allow_tf32 = value
-
-
-def strict_fp32() -> contextlib.AbstractContextManager[None]:
-    """Within: fp32 is computed as fp32."""
-    return _tf32(False)
-
-
-def arithmetic_of(case: Case) -> contextlib.AbstractContextManager[None]:
-    """Within: fp32 is computed as the case's precision says."""
-    return _tf32(case.settings.precision == "tf32")
-
-
 @contextlib.contextmanager
 def quiet_upstream() -> Iterator[None]:
     """Within: no warnings. Upstream's deprecations are not about the user's code."""
@@ -129,13 +100,6 @@ def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -
         raise TrtgateError(
             f"model {case.model.name!r}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
         ) from error
-
-
-def arithmetic(case: Case) -> str:
-    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT."""
-    settings = case.settings
-    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
-    return "tf32" if tf32 else settings.precision
 
 
 def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
@@ -200,7 +164,7 @@ def _ready(case: Case, inference: Inference) -> Inference:
     """Let the process compute as the case says until `release`, and return what is to be called."""
     release()
     _found_tf32.extend(backend.allow_tf32 for backend in TF32_BACKENDS)
-    _allow_tf32(case.settings.precision == "tf32")
+    allow_tf32(case.settings.precision == "tf32")
     if case.settings.cudagraphs:
         compile_calls.set_cudagraphs(on=True)
     return inference

@@ -74,11 +74,7 @@ def record(
     )  # fmt: skip
     submodules = {name: module for name, (_, module) in modules.items()}
     inputs = _inputs_of(submodules, inference)
-    engines = {
-        part.name: trt_engines.BuiltEngine(submodules[part.name], own=plan.own_runtime)
-        for part in parts
-        if part.kind == TENSORRT
-    }
+    engines = _engines(parts, submodules, plan)
     recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
     times = _time_engines(engines, inference, plan, head_start, step)
     for part in parts:
@@ -87,10 +83,8 @@ def record(
             if part.name not in inputs:
                 raise TrtgateError("it was not called")
             if part.kind == PYTORCH:
-                pytorch_segments.profile_segment(
-                    part, submodules[part.name], inputs[part.name],
-                    on_gpu=accelerator.kind == "gpu", warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls,
-                )  # fmt: skip
+                on_gpu = accelerator.kind == "gpu"
+                _profile_segment(part, submodules[part.name], inputs[part.name], plan, on_gpu=on_gpu)
             else:
                 recorded.information[part.name] = _profile_engine(
                     part, engines[part.name], inputs[part.name], times.get(part.name), plan, head_start
@@ -102,6 +96,20 @@ def record(
     step("kernels without TensorRT's profiler")
     _break_down(recorded.profile, inference, plan)
     return recorded
+
+
+def _engines(parts: list[Part], submodules: dict[str, Any], plan: ProfilePlan) -> dict[str, trt_engines.BuiltEngine]:
+    return {
+        part.name: trt_engines.BuiltEngine(submodules[part.name], own=plan.own_runtime)
+        for part in parts
+        if part.kind == TENSORRT
+    }
+
+
+def _profile_segment(part: Part, submodule: Any, inputs: tuple[Any, ...], plan: ProfilePlan, *, on_gpu: bool) -> None:
+    pytorch_segments.profile_segment(
+        part, submodule, inputs, on_gpu=on_gpu, warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls
+    )
 
 
 def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:

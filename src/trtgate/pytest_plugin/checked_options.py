@@ -37,16 +37,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
     comparing = get("benchmark_compare") not in (None, [], False)
     update = get("trtgate_update_baselines")
     timing_off = _timing_off(config)
-    if get("benchmark_compare_fail"):
-        raise TrtgateError(
-            "--benchmark-compare-fail takes whole percentages of single runs and false-alarms: use "
-            "--trtgate-limit device=1% (per metric, fractions allowed) with --benchmark-compare"
-        )
-    if timing_off and (comparing or (update and not _only_untimed(config))):
-        asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
-        raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
-    if get("trtgate_accept") and not update:
-        raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
+    _check_contradictions(config, comparing=comparing, update=update, timing_off=timing_off)
     return Options(
         source=source,
         selection=_selection(config),
@@ -70,6 +61,20 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         build_only=get("trtgate_build_only"),
         timing_off=timing_off,
     )
+
+
+def _check_contradictions(config: pytest.Config, *, comparing: bool, update: bool, timing_off: str) -> None:
+    get = config.getoption
+    if get("benchmark_compare_fail"):
+        raise TrtgateError(
+            "--benchmark-compare-fail takes whole percentages of single runs and false-alarms: use "
+            "--trtgate-limit device=1% (per metric, fractions allowed) with --benchmark-compare"
+        )
+    if timing_off and (comparing or (update and not _only_untimed(config))):
+        asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
+        raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
+    if get("trtgate_accept") and not update:
+        raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
 
 
 def _distributed(config: pytest.Config) -> bool:

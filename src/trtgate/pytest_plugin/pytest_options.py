@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+Declare = Callable[..., None]
+"""Declares an option, as argparse's add_argument does."""
 
 REQUIRABLE = ("gpu", "baseline", "verdict")
 LAUNCHES, RECORDING_LAUNCHES = 3, 5
@@ -14,13 +18,45 @@ TIMEOUT_S = 900.0
 
 def add(parser: pytest.Parser) -> None:
     """Declare all options and ini keys; each begins with trtgate."""
+    _add_ini_keys(parser)
+    option = parser.getgroup("trtgate", "trtgate: a performance gate for Torch-TensorRT").addoption
+    _add_selection(option)
+    _add_judging(option)
+    _add_base(option)
+    option(
+        "--trtgate-strict-layers",
+        action="store_true",
+        help="Fail profile tests whose layers, fusions, tactics or precisions are not those of the stored profile.",
+    )
+    option(
+        "--trtgate-zoo",
+        action="store_true",
+        help="Coverage tests of some 90 well-known models too.",
+    )
+    _add_building(option)
+    option(
+        "--trtgate-report",
+        metavar="FILE",
+        help="Write the run as JSON, from which `trtgate report` makes Markdown.",
+    )
+    option(
+        "--trtgate-timeout",
+        metavar="SECONDS",
+        type=_positive(float),
+        default=TIMEOUT_S,
+        help=f"Longest step of a worker ({TIMEOUT_S:.0f}).",
+    )
+
+
+def _add_ini_keys(parser: pytest.Parser) -> None:
     parser.addini("trtgate_suite", "Module or file that defines the models: package.module or path/to/file.py")
     parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
     parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
     parser.addini("trtgate_cache_size", "Most that the artifact cache takes", default="20GiB")
     parser.addini("trtgate_require", f"What a run must have: any of {', '.join(REQUIRABLE)}", default="")
-    group = parser.getgroup("trtgate", "trtgate: a performance gate for Torch-TensorRT")
-    option = group.addoption
+
+
+def _add_selection(option: Declare) -> None:
     option(
         "--trtgate-model",
         metavar="MODULE:FACTORY",
@@ -35,6 +71,9 @@ def add(parser: pytest.Parser) -> None:
         ("batches", "batch sizes"),
     ):
         option(f"--trtgate-{name}", metavar="A,B", type=listed, default=(), help=f"Only these {what}.")
+
+
+def _add_judging(option: Declare) -> None:
     option(
         "--trtgate-limit",
         metavar="METRIC=PERCENT",
@@ -67,6 +106,9 @@ def add(parser: pytest.Parser) -> None:
         default=None,
         help=f"Fail when one is lacking: {', '.join(REQUIRABLE)}.",
     )
+
+
+def _add_base(option: Declare) -> None:
     option(
         "--trtgate-base",
         metavar="REVISION",
@@ -85,16 +127,9 @@ def add(parser: pytest.Parser) -> None:
         default="",
         help="Run in the base's worktree first, such as what builds an extension.",
     )
-    option(
-        "--trtgate-strict-layers",
-        action="store_true",
-        help="Fail profile tests whose layers, fusions, tactics or precisions are not those of the stored profile.",
-    )
-    option(
-        "--trtgate-zoo",
-        action="store_true",
-        help="Coverage tests of some 90 well-known models too.",
-    )
+
+
+def _add_building(option: Declare) -> None:
     option(
         "--trtgate-prebuild",
         metavar="N|auto",
@@ -122,18 +157,6 @@ def add(parser: pytest.Parser) -> None:
         "--trtgate-rebuild",
         action="store_true",
         help="Build what the artifact cache has, too, and put it there.",
-    )
-    option(
-        "--trtgate-report",
-        metavar="FILE",
-        help="Write the run as JSON, from which `trtgate report` makes Markdown.",
-    )
-    option(
-        "--trtgate-timeout",
-        metavar="SECONDS",
-        type=_positive(float),
-        default=TIMEOUT_S,
-        help=f"Longest step of a worker ({TIMEOUT_S:.0f}).",
     )
 
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from ..gate.baselines import Run
     from ..gate.case_result import CaseResult
     from ..gate.history import Series
-    from ..report.case_row import row_of
-from ..report import run_report
+    from ..report import run_report
 
 DECISIVE = ("regressed", "missing")
 """Verdicts that are why a test failed."""
@@ -162,6 +161,8 @@ class RunDocument:
         found.where, found.layer_changes, found.judgements = result.where, result.layer_changes, result.judgements
         if not result.measurement.launches:
             return
+        from ..report.case_row import row_of
+
         row, primary = row_of(result), result.measurement.primary
         assert row.latency_us is not None
         found.primary, found.medians_us = primary, {primary: row.latency_us, **row.others}
