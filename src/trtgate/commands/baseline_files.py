@@ -15,7 +15,8 @@ from ..common.errors import TrtgateError
 from ..common.text_columns import aligned
 from ..coverage import coverage_baselines
 from ..gate import baselines
-from ..gate.baselines import CaseRecord, Run, Update
+from ..gate.baselines import Run, Update
+from ..gate.case_record import CaseRecord
 from ..gate.sentences import duration
 from ..profiles import profile_files
 from ..report import terminal_table

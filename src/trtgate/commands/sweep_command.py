@@ -48,19 +48,17 @@ def sweep(
     from ..report.terminal_table import describe
     from . import sweep_request
 
-    request = sweep_request.Request(
+    found = _run(sweep_request.Request(
         models=tuple(models), vary=tuple(vary or ()), base=sweep_request.base_of(default or []),
         weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
         timeout_s=timeout, cache=None if no_cache else CacheRequest(folder=str(default_folder())), fresh=fresh,
-    )  # fmt: skip
-    found = _run(request)
+    ))  # fmt: skip
     print_lines([describe(found.accelerator), "", *lines(found)])
     sweep_request.save(found, json, csv)
     if found.interrupted:
         typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
-        raise typer.Exit(INTERRUPTED)
-    if found.failed:
-        raise typer.Exit(BROKEN)
+    if found.interrupted or found.failed:
+        raise typer.Exit(INTERRUPTED if found.interrupted else BROKEN)
 
 
 def _run(request: Request) -> SweepFindings:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from .. import verdict
+from ..common.metrics import EXACT
 from ..profiles.difference_text import LayerChange
 from ..records.measurement import CaseMeasurement
 from ..verdict import Judgement, Verdict
@@ -34,3 +37,17 @@ class CaseResult(msgspec.Struct, kw_only=True):
         self.judgements = judgements
         self.verdict = verdict.case_verdict(judgements, primary)
         self.sentence = sentence(self.case_id, self.verdict, judgements, primary)
+
+
+def adjust(results: Iterable[CaseResult]) -> None:
+    """Add Holm's adjusted p-values to all judgements that have an error rate, once all of them are known."""
+    judged = [
+        (result, number)
+        for result in results
+        for number, judgement in enumerate(result.judgements)
+        if judgement.metric not in EXACT
+    ]
+    adjusted = verdict.adjusted([result.judgements[number].p for result, number in judged])
+    for (result, number), p_adjusted in zip(judged, adjusted, strict=True):
+        replaced = msgspec.structs.replace(result.judgements[number], p_adjusted=p_adjusted)
+        result.judgements[number] = replaced

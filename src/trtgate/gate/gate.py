@@ -1,9 +1,11 @@
-"""A run's memory: what was measured, judged against what, and what is to be stored. Knows no pytest."""
+"""A run's memory: what was measured, judged against what, and what is to be stored. Knows no pytest.
+
+It is longer than other files: measuring, judging, confirming and storing share the state of one run.
+"""
 
 from __future__ import annotations
 
 import copy
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import msgspec
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.metrics import EXACT, SAMPLED
+from ..common.metrics import SAMPLED
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..launches.base_revision import BaseRevision
@@ -27,7 +29,8 @@ from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
 from . import baselines, judging, kept_artifacts, measurement_summary
 from .base_comparison import BaseComparison
-from .baselines import CaseRecord, Run, StoredSession
+from .baselines import Run
+from .case_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
 from .paired_gate import Suspicion, confirmed
@@ -352,40 +355,6 @@ class Gate:
     def other_keys(self) -> list[str]:
         """Return the other accelerators that there are baselines for."""
         return [key for key in baselines.keys(self.options.baselines) if key != self.accelerator.key]
-
-    def record(self, case: Case, result: CaseResult) -> CaseRecord:
-        """Return what a file stores of a case."""
-        measurement = result.measurement
-        session = StoredSession(
-            recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            uuid=measurement.uuid or self.accelerator.uuid,
-            clock=measurement.clock,
-            metrics={metric: measurement_summary.means(measurement, metric) for metric in measurement.metrics},
-            state=measurement_summary.state_of(measurement),
-        )
-        return CaseRecord(
-            case=case.id,
-            settings=msgspec.to_builtins(case.settings),
-            verdict=str(result.verdict or "measured"),
-            sessions=[session],
-            figures=measurement_summary.figures(measurement),
-            disturbed=bool(measurement_summary.void_problem(measurement)),
-            judgements=result.judgements,
-            base=str(self.options.base or ""),
-        )
-
-    def adjust(self) -> None:
-        """Add Holm's adjusted p-values to all judgements that have an error rate, once all of them are known."""
-        judged = [
-            (result, number)
-            for result in self.results.values()
-            for number, judgement in enumerate(result.judgements)
-            if judgement.metric not in EXACT
-        ]
-        adjusted = verdict.adjusted([result.judgements[number].p for result, number in judged])
-        for (result, number), p_adjusted in zip(judged, adjusted, strict=True):
-            replaced = msgspec.structs.replace(result.judgements[number], p_adjusted=p_adjusted)
-            result.judgements[number] = replaced
 
     def keep(self, case: Case, artifact: Path) -> None:
         """Keep a case's compiled module, to be measured beside later ones if its baseline is stored."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import statistics
+
+import msgspec
 
 from .. import verdict
 from ..records.measurement import Build, CaseMeasurement
+from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
-from .baselines import CaseRecord, State
+from .case_record import CaseRecord, State, StoredSession
+from .case_result import CaseResult
 
 MAX_VOID_SHARE = 0.5
 """Share of void blocks beyond which a case is too disturbed to be judged."""
@@ -122,3 +127,25 @@ def void_problem(measurement: CaseMeasurement) -> str:
         return ""
     reason = statistics.mode(voids)
     return f"{len(voids)} of {total} blocks do not count: {reason}"
+
+
+def record_of(case: Case, result: CaseResult, uuid: str, base: str) -> CaseRecord:
+    """Return what a file stores of a case; `uuid` is of the card where the measurement names none."""
+    measurement = result.measurement
+    session = StoredSession(
+        recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        uuid=measurement.uuid or uuid,
+        clock=measurement.clock,
+        metrics={metric: means(measurement, metric) for metric in measurement.metrics},
+        state=state_of(measurement),
+    )
+    return CaseRecord(
+        case=case.id,
+        settings=msgspec.to_builtins(case.settings),
+        verdict=str(result.verdict or "measured"),
+        sessions=[session],
+        figures=figures(measurement),
+        disturbed=bool(void_problem(measurement)),
+        judgements=result.judgements,
+        base=base,
+    )

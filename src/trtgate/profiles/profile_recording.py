@@ -62,16 +62,9 @@ def record(
     parts = [part for part, _ in modules.values()]
     step("latency without a profiler")
     spin = Spin()
-    device_us, clock = _device_latency(inference, spin)
     head_start = layer_profiler.HeadStart(spin)
-    recorded_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    recorded = RecordedProfile(
-        profile=Profile(
-            case_id=case_id, accelerator=accelerator, recorded=recorded_at, runtime="", calls=plan.blocks * plan.calls,
-            parts=parts, device_us=device_us, clock=clock,
-        ),
-        information={},
-    )  # fmt: skip
+    latency = _device_latency(inference, spin)
+    recorded = _without_layers(case_id, accelerator, parts, plan, latency)
     submodules = {name: module for name, (_, module) in modules.items()}
     inputs = _inputs_of(submodules, inference)
     engines = _engines(parts, submodules, plan)
@@ -96,6 +89,17 @@ def record(
     step("kernels without TensorRT's profiler")
     _break_down(recorded.profile, inference, plan)
     return recorded
+
+
+def _without_layers(
+    case_id: str, accelerator: Accelerator, parts: list[Part], plan: ProfilePlan, latency: tuple[float | None, str]
+) -> RecordedProfile:
+    recorded = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    profile = Profile(
+        case_id=case_id, accelerator=accelerator, recorded=recorded, runtime="", calls=plan.blocks * plan.calls,
+        parts=parts, device_us=latency[0], clock=latency[1],
+    )  # fmt: skip
+    return RecordedProfile(profile=profile, information={})
 
 
 def _engines(parts: list[Part], submodules: dict[str, Any], plan: ProfilePlan) -> dict[str, trt_engines.BuiltEngine]:

@@ -109,7 +109,10 @@ class LatencyGate:
                 f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin "
                 "replaces its timer or its `benchmark` fixture for this test"
             )
-        benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record(case, result))
+        from ..gate.measurement_summary import record_of
+
+        record = record_of(case, result, self._run.accelerator.uuid, base=str(self._run.options.base or ""))
+        benchmark.extra_info["trtgate"] = msgspec.to_builtins(record)
 
     def _conclude(self, benchmark: Any, case: Case, result: CaseResult, built: BuiltCase) -> None:
         from ..verdict import Verdict

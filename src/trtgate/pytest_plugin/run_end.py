@@ -12,6 +12,7 @@ from ..common.errors import TrtgateError
 from ..common.escaping import printable
 from ..common.text_columns import first_few
 from ..gate import baselines, sentences
+from ..gate.case_result import adjust
 from ..report import terminal_table
 from ..report.case_row import row_of
 from .gate_run import GateRun
@@ -43,7 +44,7 @@ class Ending:
     def _store(self) -> None:
         if not self._run.benchmarks:
             return
-        self._run.gate.adjust()
+        adjust(self._run.gate.results.values())
         for case_id, benchmark in self._run.benchmarks.items():
             judged = msgspec.to_builtins(self._run.gate.results[case_id].judgements)
             benchmark.extra_info["trtgate"]["judgements"] = judged
