@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.time_limit import TimeLimit
 from .console import print_lines, progress
 
 
@@ -47,7 +48,7 @@ def selfcheck(
     with progress() as step:
         found = selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
-            rounds=rounds, delay=share, folder=folder, timeout_s=timeout, step=step, save=save,
+            rounds=rounds, delay=share, folder=folder, timeout_s=TimeLimit(timeout, "--timeout"), step=step, save=save,
         )  # fmt: skip
     from ..report.terminal_table import describe
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.time_limit import TimeLimit
 from .console import BROKEN, INTERRUPTED, print_lines, progress
 
 if TYPE_CHECKING:
@@ -51,14 +52,12 @@ def sweep(
     found = _run(sweep_request.Request(
         models=tuple(models), vary=tuple(vary or ()), base=sweep_request.base_of(default or []),
         weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
-        timeout_s=timeout, cache=None if no_cache else CacheRequest(folder=str(default_folder())), fresh=fresh,
+        timeout_s=TimeLimit(timeout, "--timeout"), fresh=fresh,
+        cache=None if no_cache else CacheRequest(folder=str(default_folder())),
     ))  # fmt: skip
     print_lines([describe(found.accelerator), "", *lines(found)])
     sweep_request.save(found, json, csv)
-    if found.interrupted:
-        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
-    if found.interrupted or found.failed:
-        raise typer.Exit(INTERRUPTED if found.interrupted else BROKEN)
+    _end(found)
 
 
 def _run(request: Request) -> SweepFindings:
@@ -71,3 +70,11 @@ def _run(request: Request) -> SweepFindings:
     except KeyboardInterrupt:
         typer.echo("trtgate: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _end(found: SweepFindings) -> None:
+    if found.interrupted:
+        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if found.failed:
+        raise typer.Exit(BROKEN)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..common.errors import TrtgateError
+from ..common.time_limit import option_of
 from . import messages
 from .comparison_side import Side
 
@@ -104,9 +105,9 @@ class WorkerHandle:
         while b"\n" not in self._unread:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise LaunchError(
-                    f"{doing}: no answer within {timeout_s:.0f} s; raise --trtgate-timeout if it needs longer"
-                )
+                option = option_of(timeout_s)
+                advice = f"; raise {option} if it needs longer" if option else ""
+                raise LaunchError(f"{doing}: no answer within {timeout_s:.0f} s{advice}")
             if poller.poll(min(left, 1.0) * 1000):
                 chunk = os.read(descriptor, 1 << 16)
                 if not chunk:

@@ -9,6 +9,7 @@ import pytest
 
 from ..common import limits
 from ..common.errors import TrtgateError
+from ..common.time_limit import TimeLimit
 from ..compiling import artifact_cache
 from ..compiling.artifact_cache import CacheRequest
 from ..gate.run_options import Options
@@ -51,7 +52,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         limits=limits.parse(config.getini("trtgate_limits"), "ini key trtgate_limits"),
         command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
-        timeout_s=get("trtgate_timeout"),
+        timeout_s=TimeLimit(get("trtgate_timeout"), "--trtgate-timeout"),
         strict_layers=get("trtgate_strict_layers"),
         zoo=get("trtgate_zoo"),
         report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..common.errors import TrtgateError
+from ..common.time_limit import option_of
 
 POLL_S, SAY_S = 0.2, 1.0
 
@@ -51,7 +52,7 @@ def device_lock(
         if waited >= timeout_s:
             raise TrtgateError(
                 f"other trtgate processes have been timing or building on {device} for {waited:.0f} s (lock {path}): "
-                "wait for them to end, or raise --trtgate-timeout"
+                f"wait for them to end{f', or raise {option}' if (option := option_of(timeout_s)) else ''}"
             )
         if now - said >= SAY_S:
             said = now
