@@ -78,7 +78,8 @@ def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> N
 def in_a_fresh_process(precision: str) -> Coverage:
     code = (
         "import msgspec, test_quantization as t; from trtgate.coverage import dry_run; from trtgate.suite import zoo\n"
-        "t.case_of('fp16')\n"
+        "from trtgate.torch_trt import modelopt_package\n"
+        f"modelopt_package.expect([{precision!r}])\n"
         f"case = t.case_of({precision!r}); dry_run.ask(t.case_of('fp16'))\n"
         "print(msgspec.json.encode(dry_run.ask(case)).decode())"
     )

@@ -78,8 +78,9 @@ def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[CoverageAns
 
     Raises TrtgateError when nothing can be asked at all: no torch_tensorrt, or an unknown operator is excluded.
     """
-    from ..torch_trt import compile_options, releases
+    from ..torch_trt import compile_options, modelopt_package, releases
 
+    modelopt_package.expect(case.settings.precision for case in wanted)
     reason = releases.unavailable()
     if reason:
         raise TrtgateError(reason)

@@ -66,8 +66,9 @@ def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) ->
         raise TrtgateError(
             f"a profile {NEEDS_GPU}; of one recorded elsewhere: trtgate profile show FILE, trtgate profile diff A B"
         )
-    from ..torch_trt import releases
+    from ..torch_trt import modelopt_package, releases
 
+    modelopt_package.expect(case.settings.precision for case in wanted)
     reason = releases.unavailable()
     if reason:
         raise TrtgateError(reason)

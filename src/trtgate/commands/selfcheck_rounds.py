@@ -28,7 +28,7 @@ from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair
 from ..launches.pair_session import PairSession
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
-from ..torch_trt import releases
+from ..torch_trt import modelopt_package, releases
 from ..verdict import FAMILY_ALPHA, LOOKS, Verdict, quantile
 from ..verdict.error_rates import POWER
 
@@ -75,6 +75,7 @@ class Selfcheck(msgspec.Struct, kw_only=True):
 def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator) -> list[Case]:
     """Return the named cases, or all that this machine can run. Raises TrtgateError for unknown ones, or if none is."""
     suite = source.load().cases
+    modelopt_package.expect(case.settings.precision for case in suite.values())
     unknown = [name for name in names if name not in suite]
     if unknown:
         raise TrtgateError(f"the suite has no case {unknown[0]!r}; its cases: {', '.join(suite)}")

@@ -15,11 +15,10 @@ from ..common.files import write_json, write_whole
 from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
 from ..launches import sweep_axes
-from ..suite import precisions
 from ..suite.cases import Case, Model
 from ..suite.settings import Settings
 from ..suite.suite_source import Added, SuiteSource
-from ..torch_trt import compile_options, releases
+from ..torch_trt import compile_options, modelopt_package, releases
 
 if TYPE_CHECKING:
     from ..launches.sweep import Sweep
@@ -98,7 +97,8 @@ def _points(request: Request, source: SuiteSource, axes: Sequence[sweep_axes.Axi
         if name not in named:
             raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
     wanted = _Wanted()
-    precisions.asked.update(*(axis.values for axis in axes if axis.name == "precision"))
+    modelopt_package.expect([request.base["precision"]])
+    modelopt_package.expect(value for axis in axes if axis.name == "precision" for value in axis.values)
     for model in (one for one in source.load().models if one.name in named):
         base = {"batch": 1 if model.takes_batch else None, **request.base}
         found = sweep_axes.points(base, axes, partial(_recommended, step, model))

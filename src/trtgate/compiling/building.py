@@ -19,7 +19,7 @@ from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls, compile_options
+from ..torch_trt import compile_calls, compile_options, modelopt_package
 from . import output_check
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
 
@@ -105,6 +105,7 @@ def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -
 def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
     """Import what a case's frontend needs, once in a process. Raises TrtgateError when that fails."""
     step("importing libraries")
+    modelopt_package.expect([case.settings.precision])
     with _named(case):
         frontends.get(case.settings.frontend).import_libraries()
 

@@ -23,6 +23,7 @@ from ..torch_trt import (
     coverage_counting,
     exporting,
     gpu_stand_in,
+    modelopt_package,
     partitioner,
     releases,
 )
@@ -43,6 +44,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     reason = releases.unavailable()
     if reason:
         raise TrtgateError(f"coverage of {case.id}: {reason}")
+    modelopt_package.expect([case.settings.precision])
     compile_options.check_options(case.id, case.settings)
     step("making the model")
     with torch.random.fork_rng(devices=[]):

@@ -27,7 +27,7 @@ class Worker:
         import torch
 
         from ..compiling import building
-        from ..torch_trt import releases  # imports torch: only here, and once
+        from ..torch_trt import modelopt_package, releases  # imports torch: only here, and once
 
         self._torch: Any = torch
         self._building = building
@@ -42,6 +42,7 @@ class Worker:
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
         self._suite = hello.source.load()
+        modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
         self._check_origin()
         if self._gpu and hello.tensorrt:
             with contextlib.suppress(Exception):  # the first case that needs it says what is wrong

@@ -19,7 +19,7 @@ from ..gate.run_options import Options
 from ..report.progress_line import ProgressLine, how_far
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
-from ..torch_trt import releases
+from ..torch_trt import modelopt_package, releases
 from .benchmark_json import PytestJson
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ class GateRun:
     @cached_property
     def suite(self) -> Suite:
         """The suite, imported. Raises TrtgateError."""
-        return self.options.source.load()
+        suite = self.options.source.load()
+        modelopt_package.expect(case.settings.precision for case in suite.cases.values())
+        return suite
 
     @cached_property
     def zoo(self) -> dict[str, Case]:

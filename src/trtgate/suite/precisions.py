@@ -32,6 +32,3 @@ ALL = {
 """By name. Quantized layers compute in integers or fp8, what is left in fp16."""
 
 QUANTIZED = frozenset(name for name, precision in ALL.items() if precision.quantized)
-
-asked: set[str] = set()
-"""What any settings of this process asked for: nvidia-modelopt must be imported before torch_tensorrt is."""

@@ -107,7 +107,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         one_of("runtime", self.runtime, RUNTIMES)
         self._check_batch()
         self._check_what_goes_together()
-        precisions.asked.add(self.precision)
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
         msgspec.structs.force_setattr(self, "limits", checked_limits(self.limits, "limits of settings"))

@@ -6,7 +6,9 @@ import contextlib
 import importlib.util
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from ..suite.precisions import QUANTIZED
 
 
 def unavailable() -> str:
@@ -14,6 +16,22 @@ def unavailable() -> str:
     if importlib.util.find_spec("modelopt") is None:
         return "quantized precisions need nvidia-modelopt: pip install 'trtgate[quant]'"
     return ""
+
+
+_expected: set[str] = set()
+
+
+def expect(precisions: Iterable[str]) -> None:
+    """Say which precisions this process may be asked for: whoever has cases calls it before torch_tensorrt is imported.
+
+    A quantized module needs nvidia-modelopt to be imported first, which takes 10 s, so nobody else imports it.
+    """
+    _expected.update(precisions)
+
+
+def is_expected() -> bool:
+    """Whether a quantized precision may be asked for."""
+    return bool(_expected & QUANTIZED)
 
 
 def import_modelopt() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ..common import accelerator
-from ..suite import precisions
 from . import modelopt_package
 
 SUPPORTED = "2.11 to 2.14"
@@ -59,7 +58,7 @@ def imported() -> Any:
     """
     if "torch_tensorrt" in sys.modules:
         return sys.modules["torch_tensorrt"]
-    if precisions.asked & precisions.QUANTIZED:
+    if modelopt_package.is_expected():
         modelopt_package.import_modelopt()
         return importlib.import_module("torch_tensorrt")
     with without_modelopt():
