@@ -18,7 +18,7 @@ from trtgate.common import escaping
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate.history import Commit
-from trtgate.report import markdown, run_report
+from trtgate.report import github_annotations, markdown, run_report
 from trtgate.report.run_report import CaseReport, CoverageReport, Failure, RunReport
 from trtgate.verdict import Judgement, Verdict
 
@@ -165,7 +165,7 @@ def test_hostile_names_are_text_everywhere() -> None:
     said = markdown.render(report)
     for harmful in ("<script", "](http", "@someone", "`code`", "**b**", "\x1b", "\u202e"):
         assert harmful not in said
-    commands = annotations.lines(report)
+    commands = github_annotations.lines(report)
     assert len(commands) == 3
     for command in commands:
         assert command.startswith("::error title=")
@@ -176,10 +176,10 @@ def test_hostile_names_are_text_everywhere() -> None:
 
 
 def test_github_gets_ten_annotations_and_the_number_of_the_others() -> None:
-    commands = annotations.lines(made(*(case(f"c{number}", "regressed", 0.02) for number in range(12))))
+    commands = github_annotations.lines(made(*(case(f"c{number}", "regressed", 0.02) for number in range(12))))
     assert len(commands) == 10
     assert commands[-1] == "::error title=trtgate::and 3 more failures"
-    assert annotations.lines(made(case("a"))) == []
+    assert github_annotations.lines(made(case("a"))) == []
 
 
 def test_a_report_is_made_elsewhere(tmp_path: Path) -> None:

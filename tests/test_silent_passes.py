@@ -1,4 +1,4 @@
-"""What pytest-benchmark lets pass in silence (DESIGN §7), shown on it, and what trtgate says in the same situation.
+"""What pytest-benchmark lets pass in silence, shown on it, and what trtgate says in the same situation.
 
 Slow is 40 ms instead of 2 ms: far beyond what one stored session leaves to noise on a CPU.
 """

@@ -11,8 +11,8 @@ import numpy as np
 
 from .. import verdict
 from ..common.accelerator import Accelerator
-from ..common.metrics import BUILD, EXACT, GPU_MEMORY, HOST, METRICS, OUTPUT_ERROR, SAMPLED
-from ..records.measurement import CaseMeasurement, Quadruple
+from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, METRICS, OUTPUT_ERROR, SAMPLED
+from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
 from . import measurement_summary
@@ -117,10 +117,10 @@ def pair_values(quadruples: Sequence[Quadruple], metric: str, side: str, primary
     return np.asarray([[_typical(turn, metric, primary) for turn in getattr(q, side)] for q in quadruples])
 
 
-def _typical(turn: object, metric: str, primary: str) -> float:
+def _typical(turn: Turn, metric: str, primary: str) -> float:
     if metric == primary:
-        return statistics.median(us for capture in turn.captures for us in capture.blocks_us)  # type: ignore[attr-defined]
-    return float(statistics.median(getattr(turn, {"host": "host_us", "enqueue": "enqueue_us"}[metric])))
+        return statistics.median(us for capture in turn.captures for us in capture.blocks_us)
+    return statistics.median({HOST: turn.host_us, ENQUEUE: turn.enqueue_us}[metric])
 
 
 def pair_differences(quadruples: Sequence[Quadruple], metric: str, primary: str) -> np.ndarray:

@@ -19,7 +19,10 @@ class GpuState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capture(msgspec.Struct, kw_only=True):
-    """Blocks timed on one CUDA graph (on other clocks: one after the other), each the mean of `replays` calls."""
+    """Blocks timed on one CUDA graph (on other clocks: one after the other), each of `replays` calls.
+
+    A block is their mean on a GPU, their median on the host's clock.
+    """
 
     blocks_us: list[float]
     replays: int

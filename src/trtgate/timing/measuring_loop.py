@@ -52,7 +52,7 @@ ON_GPU = Plan()
 ON_CPU = Plan(
     turns=1, captures=1, blocks=4, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
 )  # fmt: skip
-"""A block on a CPU is 50 ms or one call (DESIGN §4). One turn: a second one would mostly warm up again."""
+"""A block on a CPU is 50 ms or one call. One turn: a second one would mostly warm up again."""
 
 PAIR_ON_GPU = Plan(
     turns=1, captures=1, discard=1, settle=1, block_s=0.010, warm=False, host_s=0.01, tail_calls=0, canary=False

@@ -12,7 +12,7 @@ OTHER_CARD = "other card"
 
 
 class Verdict(StrEnum):
-    """What a run says of a case (DESIGN §5's table)."""
+    """What a run says of a case; docs/verdicts.md says how it is reached."""
 
     UNCHANGED = "unchanged"
     IMPROVED = "improved"
