@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .default_limits import DEFAULT_LIMITS
+
 DEVICE, HOST, ENQUEUE = "device", "host", "enqueue"
 SAMPLED = (DEVICE, HOST, ENQUEUE)
 """Measured block by block in launches; microseconds of one inference."""
@@ -27,15 +29,27 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 METRICS = {
-    DEVICE: Metric(title="device latency", unit="us", limit=0.01),
-    HOST: Metric(title="host latency", unit="us", limit=0.10),
-    ENQUEUE: Metric(title="enqueue time", unit="us", limit=0.10),
-    BUILD: Metric(title="build time", unit="s", limit=0.50, figure="build_s"),
-    ENGINE_BYTES: Metric(title="engine size", unit="bytes", limit=0.05, figure="engine_bytes", resolution=1 << 16),
-    GPU_MEMORY: Metric(title="GPU memory", unit="bytes", limit=0.05, figure="gpu_memory_bytes", resolution=64 << 20),
-    OUTPUT_ERROR: Metric(title="output error", unit="", limit=1.0, figure="output_error", resolution=1e-5),
-    ENGINES: Metric(title="engines", unit="", limit=0.0, figure="engines"),
-    PYTORCH_OPERATORS: Metric(title="operators in PyTorch", unit="", limit=0.0, figure="pytorch_operators"),
+    DEVICE: Metric(title="device latency", unit="us", limit=DEFAULT_LIMITS[DEVICE]),
+    HOST: Metric(title="host latency", unit="us", limit=DEFAULT_LIMITS[HOST]),
+    ENQUEUE: Metric(title="enqueue time", unit="us", limit=DEFAULT_LIMITS[ENQUEUE]),
+    BUILD: Metric(title="build time", unit="s", limit=DEFAULT_LIMITS[BUILD], figure="build_s"),
+    ENGINE_BYTES: Metric(
+        title="engine size", unit="bytes", limit=DEFAULT_LIMITS[ENGINE_BYTES], figure="engine_bytes", resolution=1 << 16
+    ),
+    GPU_MEMORY: Metric(
+        title="GPU memory",
+        unit="bytes",
+        limit=DEFAULT_LIMITS[GPU_MEMORY],
+        figure="gpu_memory_bytes",
+        resolution=64 << 20,
+    ),
+    OUTPUT_ERROR: Metric(
+        title="output error", unit="", limit=DEFAULT_LIMITS[OUTPUT_ERROR], figure="output_error", resolution=1e-5
+    ),
+    ENGINES: Metric(title="engines", unit="", limit=DEFAULT_LIMITS[ENGINES], figure="engines"),
+    PYTORCH_OPERATORS: Metric(
+        title="operators in PyTorch", unit="", limit=DEFAULT_LIMITS[PYTORCH_OPERATORS], figure="pytorch_operators"
+    ),
 }
 EXACT = (ENGINE_BYTES, GPU_MEMORY, OUTPUT_ERROR, ENGINES, PYTORCH_OPERATORS)
 """Read off once; compared without statistics."""

@@ -55,7 +55,7 @@ class Session:
         self._side = Side(name="candidate", source=source)
         self._tensorrt = tensorrt
         starts = range(0, cases_at_once * launches, launches)
-        self._crews = [WorkerGroup(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
+        self._groups = [WorkerGroup(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
         self._builder: WorkerHandle | None = None
         self._stopped = False
 
@@ -74,30 +74,30 @@ class Session:
 
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
-        for crew in self._crews:
-            crew.start()
+        for group in self._groups:
+            group.start()
 
     def renew(self) -> None:
         """Replace workers: a case that none has loaded is measured by fresh launches; what others have loaded stays."""
-        self._crews[0].close()
-        self._crews[0].start()
+        self._groups[0].close()
+        self._groups[0].start()
 
     def close(self) -> None:
         """End all workers."""
-        for crew in self._crews:
-            crew.close()
+        for group in self._groups:
+            group.close()
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
         self._stopped = True
-        for crew in self._crews:
-            crew.stop()
+        for group in self._groups:
+            group.stop()
         if self._builder is not None:
             self._builder.stop()
 
     def pids(self) -> list[int]:
         """Return the workers' process ids."""
-        return [worker.pid for crew in self._crews for worker in crew.workers.values()]
+        return [worker.pid for group in self._groups for worker in group.workers.values()]
 
     def measure(
         self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
@@ -127,34 +127,34 @@ class Session:
         try:
             return self._measured(case_id, artifact, step, after)
         except LaunchError:
-            if self._stopped or not any(crew.holds not in ("", case_id) for crew in self._crews):
+            if self._stopped or not any(group.holds not in ("", case_id) for group in self._groups):
                 raise
         self.close()
         launches = self._measured(case_id, artifact, step, ())
-        while len(self._crews) > 1:
-            self._crews.pop().close()
+        while len(self._groups) > 1:
+            self._groups.pop().close()
         return launches
 
     def _measured(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> list[Launch]:
-        holding = [crew for crew in self._crews if crew.holds == case_id]
-        crew = holding[0] if holding else self._load(case_id, artifact, step, after)
+        holding = [group for group in self._groups if group.holds == case_id]
+        group = holding[0] if holding else self._load(case_id, artifact, step, after)
         with device_turn(self._accelerator.lock_name, self._timeout_s, step):
-            return crew.measure(self._accelerator, self._rng, step)
+            return group.measure(self._accelerator, self._rng, step)
 
     def _load(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> WorkerGroup:
-        """Let the first crew load the case, and the others what comes after, as far as that is known."""
-        loading = list(zip(self._crews, [NextCase(case_id, artifact), *after], strict=False))
-        for crew, _ in loading:
-            crew.start()
-        for crew in self._crews:
-            crew.greet(step)  # nobody imports while something is timed
+        """Let the first group load the case, and the others what comes after, as far as that is known."""
+        loading = list(zip(self._groups, [NextCase(case_id, artifact), *after], strict=False))
+        for group, _ in loading:
+            group.start()
+        for group in self._groups:
+            group.greet(step)  # nobody imports while something is timed
         with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
             step("loading in workers" if artifact else "building in workers")
-            for crew, case in loading:
-                crew.begin_to_load(case.case_id, case.artifact)
-            for crew, _ in loading:
-                crew.loaded()
-        return self._crews[0]
+            for group, case in loading:
+                group.begin_to_load(case.case_id, case.artifact)
+            for group, _ in loading:
+                group.loaded()
+        return self._groups[0]
 
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""

@@ -66,7 +66,7 @@ class GateRun:
         self.coverage_lines: list[str] = []
         self.environment: list[str] = []
         self.prebuilt: dict[str, Prebuilt] = {}
-        self.cards: GpuQueue | None = None
+        self.gpu_queue: GpuQueue | None = None
         """Who measures, where several cards share the cases."""
         self.benchmarks: dict[str, Any] = {}
         self.failed: set[str] = set()
@@ -190,8 +190,8 @@ class GateRun:
 
     def close(self) -> None:
         """End the workers, however the run ended."""
-        if self.cards is not None:
-            self.cards.close()
+        if self.gpu_queue is not None:
+            self.gpu_queue.close()
         for gate in self.__dict__.get("gates", []):
             gate.close_workers()
         if "gate" in self.__dict__:

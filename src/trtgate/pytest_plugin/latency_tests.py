@@ -81,10 +81,10 @@ class LatencyGate:
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
         built.check()
         assert built.build is not None
-        cards, name = self._run.cards, self._item.nodeid
-        if cards is not None and name in cards:
+        queue, name = self._run.gpu_queue, self._item.nodeid
+        if queue is not None and name in queue:
             with self._run.progress(f"{len(self._run.gates)} GPUs") as step:
-                result = self._run.gate.results[case.id] = cards.result(name, step)
+                result = self._run.gate.results[case.id] = queue.result(name, step)
         else:
             with self._run.progress(case.id) as step:
                 result = self._run.gate.run(

@@ -35,8 +35,8 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             cost_s=cost_s,
             home=home,
         )
-    run.cards = GpuQueue(run.gates, jobs)
-    for uuid in run.cards.idle() if jobs else []:
+    run.gpu_queue = GpuQueue(run.gates, jobs)
+    for uuid in run.gpu_queue.idle() if jobs else []:
         run.lines.append(
             f"{uuid} had nothing to do: all baselines were recorded on other cards, and a latency is compared with its "
             "own card's where there are any; --trtgate-update-baselines with --trtgate-gpus records on any of them"

@@ -7,6 +7,7 @@ arrays, leading dimensions are cases, judged independently of each other.
 
 from .error_rates import FAMILY_ALPHA, PROOF_ALPHA, adjusted, quantile
 from .exact_counts import judge_exact
+from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
 from .paired_launches import (
     LAUNCH_SDS,
@@ -32,7 +33,6 @@ from .stored_sessions import (
     launch_mean,
     log_launch_means,
 )
-from .terms import OTHER_CARD, Judgement, Verdict, case_verdict
 
 __all__ = [
     "ENOUGH_SESSIONS",

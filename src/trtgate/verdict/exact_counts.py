@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .terms import Judgement, Verdict
+from .judgement import Judgement, Verdict
 
 
 def judge_exact(metric: str, now: float, baseline: float, *, limit: float, resolution: float = 0.0) -> Judgement:

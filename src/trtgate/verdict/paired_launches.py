@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
-from .terms import Judgement, Verdict
+from .judgement import Judgement, Verdict
 
 LOOKS = (6, 10, 16)
 """After how many quadruples, and in confirmation after how many pairs, it is looked whether enough is known."""

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
-from .terms import Judgement, Verdict
+from .judgement import Judgement, Verdict
 
 ENOUGH_SESSIONS = 8
 """From here on the spread between the baseline's own sessions is trusted without the prior."""
