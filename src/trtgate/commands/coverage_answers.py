@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import msgspec
 
 from ..common.errors import TrtgateError, one_line
 from ..common.files import write_json
+from ..common.steps import OnStep
 from ..common.text_columns import aligned, first_few
 from ..coverage import coverage_baselines
 from ..coverage.coverage_comparison import compare
@@ -73,7 +74,7 @@ def cases(
 # Asking
 
 
-def ask(wanted: Sequence[Case], step: Callable[[str], None]) -> list[CoverageAnswer]:
+def ask(wanted: Sequence[Case], step: OnStep) -> list[CoverageAnswer]:
     """Ask for the coverage of every case; what fails is an answer too.
 
     Raises TrtgateError when nothing can be asked at all: no torch_tensorrt, or an unknown operator is excluded.

@@ -1,13 +1,16 @@
-"""What follows from the facts of a machine: what can run here, and what is broken. Pure functions of facts."""
+"""What follows from the facts of a machine: what can run here, and what is broken.
+
+All but `examine`, which probes first, are functions of facts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from ..common import accelerator
+from ..common.steps import OnStep
 from ..suite.settings import FRONTENDS, TENSORRT_FRONTENDS
 from ..torch_trt import releases
 from . import doctor_probes
@@ -38,7 +41,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
 
 
-def examine(folder: Path, step: Callable[[str], None]) -> DoctorReport:
+def examine(folder: Path, step: OnStep) -> DoctorReport:
     """Probe this machine and judge what was found. `folder` is that of the baselines; `step` is told what begins."""
     facts = doctor_probes.probe(folder, step)
     return DoctorReport(
@@ -48,9 +51,6 @@ def examine(folder: Path, step: Callable[[str], None]) -> DoctorReport:
         frontends=[frontend_state(name, facts) for name in FRONTENDS],
         problems=problems(facts),
     )
-
-
-# Judging
 
 
 def on_gpu(facts: Facts) -> bool:

@@ -6,13 +6,14 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..common import accelerator
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..frontends.inductor import compiler
 from ..torch_trt import releases
 from .doctor_facts import Card, Facts, Features, Nvml, StoredBaseline, Torch
@@ -21,10 +22,7 @@ from .doctor_subprocess import ask
 PACKAGES = (*accelerator.LIBRARIES, "torchvision", "pytest")
 
 
-# Probing
-
-
-def probe(folder: Path, step: Callable[[str], None]) -> Facts:
+def probe(folder: Path, step: OnStep) -> Facts:
     """Ask the machine. `folder` is that of the baselines; `step` is told what takes long."""
     device, device_error = None, ""
     try:

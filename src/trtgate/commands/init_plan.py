@@ -38,9 +38,6 @@ class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
     said: str
 
 
-# The plan
-
-
 def inside(root: Path, suite: Path) -> Path:
     """Return a suite's path relative to `root`. Raises TrtgateError when it lies elsewhere, or is no Python file."""
     file = Path(os.path.normpath(root / suite))
@@ -138,9 +135,6 @@ def _configured(root: Path, suite: Path, wanted: Mapping[str, str], top: Path) -
     content = with_keys(found, text, missing)
     said = f"{' and '.join(missing)} added" if text else "written"
     return PlannedFile(path=found.path, content=content.encode(), said=said)
-
-
-# Files
 
 
 def carry_out(steps: list[PlannedFile]) -> None:

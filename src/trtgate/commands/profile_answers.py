@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from ..common import accelerator
 from ..common.accelerator import NEEDS_GPU, Accelerator
 from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
 from ..profiles import difference_text, differences, profile_checks, profile_files, profile_summary
 from ..records.profile_record import Profile
 from ..suite.cases import Case
@@ -55,7 +56,7 @@ def cases(
     return found
 
 
-def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) -> list[ProfileAnswer]:
+def record(wanted: Sequence[Case], folder: Path, step: OnStep) -> list[ProfileAnswer]:
     """Build and profile every case and write its files; what fails is an answer too, and the others go on.
 
     Raises TrtgateError when nothing can be profiled at all: no GPU, no torch_tensorrt, or a folder that can't be
@@ -80,7 +81,7 @@ def record(wanted: Sequence[Case], folder: Path, step: Callable[[str], None]) ->
     return [_record(case, found, folder, step) for case in wanted]
 
 
-def _record(case: Case, found: Accelerator, folder: Path, step: Callable[[str], None]) -> ProfileAnswer:
+def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> ProfileAnswer:
     from ..compiling import building
     from ..profiles import profile_recording
     from ..timing.device_lock import device_turn

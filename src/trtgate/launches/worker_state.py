@@ -26,8 +26,8 @@ class Worker:
             relocated_imports.relocate(sys.path, *hello.moved)
         import torch
 
-        from ..compiling import building
-        from ..torch_trt import modelopt_package, releases  # imports torch: only here, and once
+        from ..compiling import building  # imports torch: only here, and once
+        from ..torch_trt import modelopt_package, releases
 
         self._torch: Any = torch
         self._building = building

@@ -15,6 +15,7 @@ from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..compiling.building import Inference
 from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
+from ..suite.settings import VERBOSITIES
 from ..timing import measuring_loop
 from ..timing.device_latency import device_latency
 from ..timing.spin_kernel import Spin
@@ -197,7 +198,7 @@ def _profile_engine(
         own = OwnRuntime(engine, inputs)
         times = own.profile(warm_up=plan.warm_up, calls=plan.blocks * plan.calls, head_start=head_start)
     names, columns = times.blocks_us(plan.blocks)
-    described = [] if part.verbosity == trt_engines.VERBOSITIES[0] else layers_of(information)
+    described = [] if part.verbosity == VERBOSITIES[0] else layers_of(information)
     part.layers = in_order(described, names)
     timed(part, columns)
     attribute(part)

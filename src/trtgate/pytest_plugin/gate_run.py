@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.steps import OnStep
 from ..gate.run_options import Options
 from ..report.progress_line import ProgressLine, how_far
 from ..suite import quarantines
@@ -147,7 +148,7 @@ class GateRun:
         return expected if applies else None
 
     @contextmanager
-    def progress(self, case_id: str) -> Generator[Callable[[str], None]]:
+    def progress(self, case_id: str) -> Generator[OnStep]:
         """Show the steps of a case while it is worked on."""
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         capture: Any = self.config.pluginmanager.get_plugin("capturemanager")

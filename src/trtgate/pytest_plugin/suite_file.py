@@ -10,7 +10,7 @@ from . import suite_tests
 
 
 class SuiteFile(pytest.Module):
-    """A suite's file as a collector: its tests are those of `trtgate.suite_tests`, for every case."""
+    """A suite's file as a collector: its tests are those of `suite_tests`, for every case."""
 
     def _getobj(self) -> Any:
         return suite_tests

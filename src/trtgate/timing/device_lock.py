@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..common.errors import TrtgateError
+from ..common.steps import OnStep
 from ..common.time_limit import option_of
 
 POLL_S, SAY_S = 0.2, 1.0
@@ -25,9 +26,7 @@ def lock_file(device: str) -> Path:
     return Path(folder) / f"trtgate-{device.lower()}.lock"
 
 
-def device_turn(
-    device: str, timeout_s: float, step: Callable[[str], None], *, shared: bool = False
-) -> AbstractContextManager[None]:
+def device_turn(device: str, timeout_s: float, step: OnStep, *, shared: bool = False) -> AbstractContextManager[None]:
     """Hold the lock of a device, and say as a step how long it has been waited for; as `device_lock` otherwise."""
     return device_lock(device, timeout_s, lambda waited: step(f"waiting for the device, {waited:.0f} s"), shared=shared)
 
