@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from trtgate.common.errors import TrtgateError
 from trtgate.common.time_limit import TimeLimit, option_of
+from trtgate.launches import messages
+from trtgate.launches.worker_handle import LaunchError, WorkerHandle
 from trtgate.timing.device_lock import device_lock
 
 
@@ -27,6 +32,16 @@ def test_who_waits_for_the_device_is_told_the_option_of_its_command(
 ) -> None:
     monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
     assert told(TimeLimit(0.0, option)).endswith(f"wait for them to end, or raise {option}")
+
+
+@pytest.mark.parametrize("option", ["--trtgate-timeout", "--timeout"])
+def test_a_worker_that_does_not_answer_is_told_so_too(option: str) -> None:
+    reading, writing = os.pipe()
+    worker: Any = object.__new__(WorkerHandle)
+    with os.fdopen(reading, "rb") as stdout, os.fdopen(writing, "wb"):
+        worker._process, worker._unread = SimpleNamespace(stdout=stdout), b""
+        with pytest.raises(LaunchError, match=f"loading: no answer within 0 s; raise {option} if it needs longer"):
+            worker.receive(messages.LoadedReply, TimeLimit(0.0, option), "loading")
 
 
 def test_where_no_option_raises_the_limit_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
