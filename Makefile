@@ -24,10 +24,11 @@ test: setup ## run the tests of trtgate itself, two at a time but for those that
 	.venv/bin/python -m pytest tests -m 'not alone' -n 2
 	.venv/bin/python -m pytest tests -m alone
 
-lint: setup ## check style and types
+lint: setup ## check style, types and which package imports which
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo --no-cache
 
 pictures: setup ## take the pictures of README.md anew; needs Chromium, takes 3 minutes
 	.venv/bin/python tools/pictures.py

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trtgate.conditioning import one_thread
+from trtgate.suite.random_weights import one_thread
 
 SEED = 20240229
 EPOCHS, BATCH, LEARNING_RATE = 12, 64, 2e-3

@@ -11,7 +11,7 @@ from typing import Any
 from digits import digits, samples
 
 import trtgate
-from trtgate.conditioning import condition
+from trtgate.suite.random_weights import condition
 
 SEED = 20240229
 

@@ -3,6 +3,6 @@
 Needs no GPU. `--trtgate-zoo` adds some 90 well-known models.
 """
 
-from trtgate.pytest_gate.suite_tests import test_coverage
+from trtgate.pytest_plugin.suite_tests import test_coverage
 
 __all__ = ["test_coverage"]

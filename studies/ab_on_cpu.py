@@ -22,8 +22,8 @@ from typing import Any
 
 from scipy import stats
 
-from trtgate.accelerator import detect
-from trtgate.report.terminal import describe
+from trtgate.common.accelerator import detect
+from trtgate.report.terminal_table import describe
 
 MODELS = 8
 DEPTH, DEEPER = 10, 13

@@ -22,12 +22,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from trtgate import artifact_cache, sealed_folder
-from trtgate.accelerator import detect
-from trtgate.artifact_cache import ArtifactCache, Manifest, key_of
-from trtgate.records import Build
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.common import sealed_folder
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.compiling import artifact_cache
+from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest, key_of
+from trtgate.records.measurement import Build
+from trtgate.report.terminal_table import describe
 
 KEYS = 8
 MOST_BYTES = 4 << 20
@@ -46,7 +47,7 @@ def put(cache: ArtifactCache, number: int, folder: Path) -> str:
     """Store an entry; returns its key."""
     (folder / "compiled.pt2").write_bytes(content_of(number))
     made_from = {"number": str(number)}
-    manifest = Manifest(
+    manifest = CacheManifest(
         case=f"case-{number}", made_from=made_from, created=artifact_cache.now(), build=Build(build_s=1.0),
         coverage=None, sha256=sealed_folder.digests(folder),
     )  # fmt: skip

@@ -67,8 +67,8 @@ def main() -> None:
 
 def build(case_id: str, folder: Path) -> None:
     """Build the case and store its artifact and inputs."""
-    from trtgate import building
-    from trtgate.suite_source import SuiteSource
+    from trtgate.compiling import building
+    from trtgate.suite.suite_source import SuiteSource
 
     case = SuiteSource(root=str(ROOT), suite=SUITE).load().cases[case_id]
     module, inputs = building.make(case, "cuda")
@@ -81,23 +81,23 @@ def launch(case_id: str, folder: str, *, alone: bool) -> None:
     import torch
     import torch_tensorrt  # noqa: F401 - its import takes seconds that no launch should wait for
 
-    from trtgate import protocol
-    from trtgate.accelerator import detect
-    from trtgate.suite_source import SuiteSource
-    from trtgate.timing.loop import ON_GPU
+    from trtgate.common.accelerator import detect
+    from trtgate.launches import messages
+    from trtgate.launches.worker_state import Worker
+    from trtgate.suite.suite_source import SuiteSource
+    from trtgate.timing.measuring_loop import ON_GPU
     from trtgate.verdict import launch_mean
-    from trtgate.worker import Worker
 
     if alone:
         wait_for_turn()
     source = SuiteSource(root=str(ROOT), suite=SUITE)
-    worker = Worker(protocol.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
-    worker.load(protocol.Load(case_id=case_id, artifact=folder))
+    worker = Worker(messages.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
+    worker.load(messages.Load(case_id=case_id, artifact=folder))
     if not alone:
         wait_for_turn()
     start = time.perf_counter()
     plans = [ON_GPU.of_turn(number) for number in range(ON_GPU.turns)]
-    turns = [worker.measure(protocol.Measure(plan=plan, seed=random.getrandbits(32))) for plan in plans]
+    turns = [worker.measure(messages.Measure(plan=plan, seed=random.getrandbits(32))) for plan in plans]
     seconds = time.perf_counter() - start
     captures = [math.log(statistics.median(c.blocks_us)) for turn in turns for c in turn.captures]
     call = worker._inference
@@ -125,7 +125,7 @@ def wait_for_turn() -> None:
 
 def same_graph(call: Any, worker: Any) -> dict[str, float]:
     """Time one capture with our blocks and with nvbench's batches."""
-    from trtgate.timing.cuda_graph import CudaGraphClock
+    from trtgate.timing.cuda_graph_clock import CudaGraphClock
 
     clock = CudaGraphClock(call, worker._spin, random.Random(), call.place_inputs)
     clock.arm()
@@ -145,14 +145,14 @@ def within_captures(call: Any, worker: Any) -> dict[str, float]:
 
     These are the one that a gate throws away and the one that it takes.
     """
-    from trtgate.timing import loop
-    from trtgate.timing.cuda_graph import CudaGraphClock
+    from trtgate.timing import measuring_loop
+    from trtgate.timing.cuda_graph_clock import CudaGraphClock
 
     clock = CudaGraphClock(call, worker._spin, random.Random(), call.place_inputs)
     clock.arm()
-    calls, _ = loop.warm_up(clock, loop.ON_GPU)
+    calls, _ = measuring_loop.warm_up(clock, measuring_loop.ON_GPU)
     captures = []
-    for _ in range(loop.ON_GPU.captures * loop.ON_GPU.turns):
+    for _ in range(measuring_loop.ON_GPU.captures * measuring_loop.ON_GPU.turns):
         clock.arm()
         captures.append([math.log(clock.block(calls, _nothing)) for _ in range(5)])
     clock.close()
@@ -190,7 +190,7 @@ def nvbench(replay: Any) -> float:
 
 def against_itself(call: Any, worker: Any) -> float:
     """Return the mean over quadruples of ½·Σ ln(B/A), both arms the same module, a new capture for every block."""
-    from trtgate.timing.cuda_graph import CudaGraphClock
+    from trtgate.timing.cuda_graph_clock import CudaGraphClock
 
     rng = random.Random()
     clock = CudaGraphClock(call, worker._spin, rng, call.place_inputs)

@@ -58,9 +58,10 @@ def main() -> None:
 
 def agreement(names: list[str]) -> None:
     """Compare record and printed report over models, excluded operators and block sizes."""
-    from trtgate import dry_run
-    from trtgate.cases import Case, Settings
-    from trtgate.zoo import models
+    from trtgate.coverage import dry_run
+    from trtgate.suite.cases import Case
+    from trtgate.suite.settings import Settings
+    from trtgate.suite.zoo import models
 
     factories = {model.name: model for model in models()}
     kinds: Counter[str] = Counter()
@@ -105,15 +106,16 @@ def both(case: Any) -> tuple[Any, str]:
     """Return our record and upstream's printed report of one and the same compile."""
     import torch
 
-    from trtgate import building, coverage, dry_run
-    from trtgate.torch_trt import compiling, dry, partition
+    from trtgate.compiling import building
+    from trtgate.coverage import dry_run
+    from trtgate.torch_trt import compile_calls, coverage_counting, gpu_stand_in, partitioner
 
     with dry_run.unfilled():
         module, inputs = building.make(case, "cpu")
     said = io.StringIO()
-    with dry.stand_in(), partition.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
-        compiling.compile_exported(torch.export.export(module, inputs), inputs, case.settings, dryrun=True)
-    return coverage.count(seen.graphs), said.getvalue()
+    with gpu_stand_in.stand_in(), partitioner.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
+        compile_calls.compile_exported(torch.export.export(module, inputs), inputs, case.settings, dryrun=True)
+    return coverage_counting.count(seen.graphs), said.getvalue()
 
 
 def compare(found: Any, report: str) -> list[str]:
@@ -148,9 +150,10 @@ def compare(found: Any, report: str) -> list[str]:
 
 def figures() -> None:
     """Print the figures that are known of some models, and what they cost."""
-    from trtgate import dry_run
-    from trtgate.cases import Case, Settings
-    from trtgate.zoo import models
+    from trtgate.coverage import dry_run
+    from trtgate.suite.cases import Case
+    from trtgate.suite.settings import Settings
+    from trtgate.suite.zoo import models
 
     factories = {model.name: model for model in models()}
     print(f"{'model':22}{'operators':>10}{'known':>7}{'engines':>9}{'recommended':>13}{'seconds':>9}{'peak GB':>9}")
@@ -173,7 +176,7 @@ def cold() -> None:
     """Print where the time of one cold command goes."""
     script = (
         "import time; t = time.perf_counter(); import torch; a = time.perf_counter(); import torchvision; "
-        "b = time.perf_counter(); from trtgate.torch_trt import dry\nwith dry.stand_in(): pass\n"
+        "b = time.perf_counter(); from trtgate.torch_trt import gpu_stand_in\nwith gpu_stand_in.stand_in(): pass\n"
         "print(a - t, b - a, time.perf_counter() - b)"
     )
     parts = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
@@ -196,7 +199,7 @@ def _installed(name: str) -> bool:
 
 
 def _cpu() -> str:
-    from trtgate import accelerator
+    from trtgate.common import accelerator
 
     device = accelerator.detect()
     return f"{device.name}, {device.cpus} CPUs" if device.kind == "cpu" else device.name

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from trtgate.report import document
+from trtgate.report import run_report
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 1500.0
@@ -70,7 +70,7 @@ class Started:
             ran = [one for one in case.iter("property") if str(one.get("name")).endswith(("_us", "_verdict"))]
             if ran or not list(case.iter("skipped")):  # underpowered is a skip that was measured
                 test_s.setdefault(kind, {})[case_id] = float(case.get("time", "nan"))
-        found = document.read(self._report)
+        found = run_report.read(self._report)
         ahead = [line for line in found.lines if line.startswith("built ahead:")]
         return GateRun(
             name=self.name, exit_status=self._process.returncode, seconds=seconds, test_s=test_s,

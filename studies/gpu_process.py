@@ -331,7 +331,7 @@ class GpuProcess:
 
     def build(self, case_id: str, folder: str) -> float:
         """Build a case of the zoo and store it; returns the seconds that it took."""
-        from trtgate import building
+        from trtgate.compiling import building
 
         start = time.perf_counter()
         case = _source().load().cases[case_id]
@@ -341,16 +341,16 @@ class GpuProcess:
 
     def load(self, case_id: str, folder: str) -> float:
         """Load a case that was stored, instead of the one before; returns the seconds that it took."""
-        from trtgate import protocol
-        from trtgate.accelerator import detect
-        from trtgate.worker import Worker
+        from trtgate.common.accelerator import detect
+        from trtgate.launches import messages
+        from trtgate.launches.worker_state import Worker
 
         if self._worker is None:
-            self._worker = Worker(protocol.Hello(source=_source(), device="cuda", uuid=detect().uuid, sys_path=[]))
+            self._worker = Worker(messages.Hello(source=_source(), device="cuda", uuid=detect().uuid, sys_path=[]))
             gc.freeze()
         start = time.perf_counter()
         self.drop("capture")
-        self._worker.load(protocol.Load(case_id=case_id, artifact=folder))
+        self._worker.load(messages.Load(case_id=case_id, artifact=folder))
         return time.perf_counter() - start
 
     def capture_loaded(self, seeds: list[int], *, keep: bool = False) -> list[float]:
@@ -422,41 +422,41 @@ class GpuProcess:
         """Return the captures of a launch as trtgate's clock of November 2026 reads them."""
         import msgspec
 
-        from trtgate import protocol
-        from trtgate.timing.loop import ON_GPU
+        from trtgate.launches import messages
+        from trtgate.timing.measuring_loop import ON_GPU
 
         plans = [msgspec.structs.replace(ON_GPU, host_s=0.0, tail_calls=0)] * turns
-        asked = [protocol.Measure(plan=plan, seed=seed + number) for number, plan in enumerate(plans)]
+        asked = [messages.Measure(plan=plan, seed=seed + number) for number, plan in enumerate(plans)]
         read = [self._worker.measure(one) for one in asked]
         return [statistics.median(capture.blocks_us) for turn in read for capture in turn.captures if capture.blocks_us]
 
     def today_between_probes(self, seed: int) -> list[dict[str, float]]:
         """Do as `today` for one turn, with the probe read before and after each block."""
-        from trtgate.timing import loop
-        from trtgate.timing.cuda_graph import CudaGraphClock
-        from trtgate.timing.spin import Spin
+        from trtgate.timing import measuring_loop
+        from trtgate.timing.cuda_graph_clock import CudaGraphClock
+        from trtgate.timing.spin_kernel import Spin
 
         call = self._worker._inference
         clock = CudaGraphClock(call, Spin(), random.Random(seed), call.place_inputs)
         probed = _Probed(clock, self._probe)
-        captures, _, _ = loop.measure(probed, loop.ON_GPU, lambda: (None, ""))
+        captures, _, _ = measuring_loop.measure(probed, measuring_loop.ON_GPU, lambda: (None, ""))
         clock.close()
         counted = {us for capture in captures for us in capture.blocks_us}
         return [one for one in probed.read if one["us"] in counted]
 
     def today_pair(self, seed: int) -> float:
         """Return one block of a quadruple as `trtgate ab` reads it today."""
-        from trtgate import protocol
-        from trtgate.timing.loop import PAIR_ON_GPU
+        from trtgate.launches import messages
+        from trtgate.timing.measuring_loop import PAIR_ON_GPU
 
-        turn = self._worker.measure(protocol.Measure(plan=PAIR_ON_GPU, seed=seed))
+        turn = self._worker.measure(messages.Measure(plan=PAIR_ON_GPU, seed=seed))
         return float(turn.captures[0].blocks_us[0])
 
     def load_meanwhile(
         self, name: str, case_id: str, folder: str, seconds: float, stream: str
     ) -> list[tuple[float, float, bool]]:
         """Replay a graph while another thread loads a case; returns (seconds, latency, whether it was loading)."""
-        from trtgate import building
+        from trtgate.compiling import building
 
         loading = threading.Event()
 
@@ -551,8 +551,8 @@ class _Probed:
 
 def _source() -> Any:
     """Return where the cases come from: the zoo, with what the study adds to it."""
-    from trtgate.settings import Settings
-    from trtgate.suite_source import Added, SuiteSource
+    from trtgate.suite.settings import Settings
+    from trtgate.suite.suite_source import Added, SuiteSource
 
     return SuiteSource(
         root=str(ROOT),
@@ -566,6 +566,6 @@ def _source() -> Any:
 
 
 def _without_auxiliary_streams(precision: str) -> Any:
-    from trtgate.settings import Settings
+    from trtgate.suite.settings import Settings
 
     return Settings(frontend="dynamo", precision=precision, batch=1, options={"max_aux_streams": 0})

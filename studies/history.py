@@ -2,10 +2,11 @@
 
     python studies/history.py [--series 4000] [--changed 500] [--runs 30] [--seed 1]
 
-Draws series of latencies with noise of several kinds and gives each to `trtgate.history.analysed`. Noise is given as
-its standard deviation around the level, a share of the latency. A flat series is called changed when a step or a drift
-is found in it. In the others a step counts as found when one was placed within a run of where it is, and a drift when
-it was called one. Intervals are Clopper and Pearson's, 95 %. Takes about a minute; prints the machine and the versions.
+Draws series of latencies with noise of several kinds and gives each to `trtgate.gate.history.analysed`. Noise is given
+as its standard deviation around the level, a share of the latency. A flat series is called changed when a step or a
+drift is found in it. In the others a step counts as found when one was placed within a run of where it is, and a drift
+when it was called one. Intervals are Clopper and Pearson's, 95 %. Takes about a minute; prints the machine and the
+versions.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from importlib import metadata
 import numpy as np
 from scipy import signal, stats
 
-from trtgate.accelerator import detect
-from trtgate.history import Point, Series, analysed
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.gate.history import HistoryPoint, Series, analysed
+from trtgate.report.terminal_table import describe
 
 Noise = Callable[[np.random.Generator, int, float], np.ndarray]
 """Draws so many values with a standard deviation."""
@@ -69,7 +70,9 @@ FLAT: tuple[tuple[str, Noise, float], ...] = (
 def looked_through(logs: np.ndarray) -> Series:
     """Return what is found in a series, given as logarithms."""
     points = [
-        Point(recorded=f"{run:06}", run=f"{run}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged")
+        HistoryPoint(
+            recorded=f"{run:06}", run=f"{run}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged"
+        )
         for run, us in enumerate(100 * np.exp(logs))
     ]
     return analysed("device", "cuda_graph", points)

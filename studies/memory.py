@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trtgate.accelerator import detect
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.report.terminal_table import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20

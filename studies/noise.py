@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from trtgate.verdict.stored import TRIMMED
+from trtgate.verdict.stored_sessions import TRIMMED
 
 CAPTURES = 24
 """What a launch of a session measures: so many captures, one block of each."""

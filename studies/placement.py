@@ -55,20 +55,20 @@ def launch(case_id: str, folder: str, loads: int) -> None:
     import torch
     import torch_tensorrt  # noqa: F401 - its import takes seconds that no loading should wait for
 
-    from trtgate import protocol
-    from trtgate.accelerator import detect
-    from trtgate.suite_source import SuiteSource
-    from trtgate.timing.loop import ON_GPU
-    from trtgate.worker import Worker
+    from trtgate.common.accelerator import detect
+    from trtgate.launches import messages
+    from trtgate.launches.worker_state import Worker
+    from trtgate.suite.suite_source import SuiteSource
+    from trtgate.timing.measuring_loop import ON_GPU
 
     source = SuiteSource(root=str(ROOT), suite=SUITE)
-    worker = Worker(protocol.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
+    worker = Worker(messages.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
     captures, load_s, measure_s = [], [], []
     for _ in range(loads):
         start = time.perf_counter()
-        worker.load(protocol.Load(case_id=case_id, artifact=folder))
+        worker.load(messages.Load(case_id=case_id, artifact=folder))
         loaded = time.perf_counter()
-        turn = worker.measure(protocol.Measure(plan=ON_GPU, seed=random.getrandbits(32)))
+        turn = worker.measure(messages.Measure(plan=ON_GPU, seed=random.getrandbits(32)))
         captures.append([statistics.median(capture.blocks_us) for capture in turn.captures])
         load_s.append(loaded - start)
         measure_s.append(time.perf_counter() - loaded)

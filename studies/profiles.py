@@ -22,15 +22,15 @@ from pathlib import Path
 
 import msgspec
 
-from trtgate.accelerator import detect
-from trtgate.profiles import files
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.profiles import profile_files
 from trtgate.profiles.attribution import attribute
 from trtgate.profiles.differences import compare
 from trtgate.profiles.engine_information import layers_of
-from trtgate.profiles.record import Operator, Part, Profile
-from trtgate.profiles.times import timed
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.profiles.layer_times import timed
+from trtgate.records.profile_record import Operator, Part, Profile
+from trtgate.report.terminal_table import describe
 
 MODELS = ("resnet18", "vit_b_16")
 TOP = 5
@@ -46,7 +46,10 @@ def profiles_of(models: Sequence[str], launches: int, out: Path) -> dict[str, li
         started.append(subprocess.Popen([*command, "-o", str(out / str(number))], stdout=subprocess.DEVNULL))
     if sum(process.wait() for process in started):  # all are waited for
         raise SystemExit("a launch failed; what it said is above")
-    return {model: [files.read(path) for path in sorted(out.glob(f"*/{model}-*/{files.PROFILE}"))] for model in models}
+    return {
+        model: [profile_files.read(path) for path in sorted(out.glob(f"*/{model}-*/{profile_files.PROFILE}"))]
+        for model in models
+    }
 
 
 def row(model: str, found: list[Profile]) -> tuple[str, ...]:

@@ -14,30 +14,30 @@ import tempfile
 import time
 from pathlib import Path
 
-from trtgate.accelerator import detect
-from trtgate.history import Point, analysed
-from trtgate.profiles.summary import LayerTime
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.gate.history import Commit, HistoryPoint, analysed
+from trtgate.profiles.profile_summary import LayerTime
 from trtgate.report import html, markdown
-from trtgate.report.columns import aligned
-from trtgate.report.document import Case, Commit, Coverage, Layers, Matrix, Report
-from trtgate.report.terminal import describe
+from trtgate.report.run_report import CaseReport, CoverageReport, LayersReport, Matrix, RunReport
+from trtgate.report.terminal_table import describe
 from trtgate.verdict import Judgement, Verdict
 
 METRICS = ("device", "host", "enqueue", "build", "engine_bytes", "gpu_memory")
 SAID = ("unchanged",) * 12 + ("regressed", "improved", "underpowered", "new")
 
 
-def made(cases: int, runs: int, seed: int = 0) -> Report:
+def made(cases: int, runs: int, seed: int = 0) -> RunReport:
     """Return a run of many cases."""
     rng = random.Random(seed)
     found = [_case(f"model_{number}-dynamo-fp16-b{number % 9}-mbs5", runs, rng) for number in range(cases)]
     names = [case.case_id for case in found]
-    return Report(
+    return RunReport(
         outcome="failed", exit_status=1, created="2026-01-01T00:00:00+00:00", seconds=1234.0, accelerator=detect(),
         against="baseline baselines/latency.json", command=["pytest", "benchmarks"],
         commit=Commit(id="0123456789abcdef0123456789abcdef01234567", branch="main"), cases=found,
         coverage=[
-            Coverage(
+            CoverageReport(
                 case_id=name, outcome="passed", said="unchanged", sentence=f"{name} is unchanged", in_tensorrt=97,
                 total=100, engines=2, release="rtx-2.14.0",
             )
@@ -50,7 +50,7 @@ def made(cases: int, runs: int, seed: int = 0) -> Report:
     )  # fmt: skip
 
 
-def _case(name: str, runs: int, rng: random.Random) -> Case:
+def _case(name: str, runs: int, rng: random.Random) -> CaseReport:
     said, middle = rng.choice(SAID), rng.uniform(50, 5000)
     change = {"regressed": 0.03, "improved": -0.03}.get(said, 0.0) + rng.gauss(0, 0.001)
     judgements = [
@@ -62,14 +62,14 @@ def _case(name: str, runs: int, rng: random.Random) -> Case:
         for metric in METRICS
     ]  # fmt: skip
     points = [
-        Point(
+        HistoryPoint(
             recorded=f"2026-01-{1 + run % 28:02}T00:00:00+00:00", run=f"{run}.json", commit=f"{run:040x}",
             branch="main", dirty=False, latency_us=middle * (1.0 if run < runs // 2 else 1.02) * rng.gauss(1, 0.001),
             verdict="unchanged",
         )
         for run in range(runs)
     ]  # fmt: skip
-    return Case(
+    return CaseReport(
         case_id=name, outcome="failed" if said == "regressed" else "passed", said=said, sentence=f"{name} is {said}",
         settings={"frontend": "dynamo", "precision": "fp16", "batch": 1}, primary="device",
         medians_us={"device": middle * (1 + change), "host": 2 * middle}, judgements=judgements,
@@ -80,13 +80,13 @@ def _case(name: str, runs: int, rng: random.Random) -> Case:
     )  # fmt: skip
 
 
-def _layers(name: str, rng: random.Random) -> Layers:
+def _layers(name: str, rng: random.Random) -> LayersReport:
     layers = [
         LayerTime(name=f"__myl_CorrMulAddRelu_myl0_{number}", modules=[f"layer{number}.conv"], us=us)
         for number, us in enumerate(sorted((rng.uniform(1, 50) for _ in range(30)), reverse=True))
     ]
     modules = {layer.modules[0]: layer.us for layer in layers}
-    return Layers(
+    return LayersReport(
         case_id=name, outcome="passed", said="unchanged", sentence=f"{name}: the same layers", device_us=500.0,
         sum_us=700.0, attributed=0.98, layers=layers, modules=modules,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from other_gates import GATES
 from scipy import stats
 
 from trtgate import verdict
-from trtgate.verdict.stored import within_session_sd
+from trtgate.verdict.stored_sessions import within_session_sd
 
 STORED = (1, 3, 8)
 """Sessions in the baseline."""

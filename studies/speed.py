@@ -18,7 +18,7 @@ import numpy as np
 import scipy
 
 from trtgate import verdict
-from trtgate.verdict.stored import within_session_sd
+from trtgate.verdict.stored_sessions import within_session_sd
 
 LAUNCHES, NOW = 5, 3
 

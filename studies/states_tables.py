@@ -18,7 +18,7 @@ WITHIN = 0.0005
 SMOOTHED = 5
 """Blocks whose median is held against the plateau."""
 TRIMMED = 0.2
-"""Share of a launch's captures that is left out at either end, as in `trtgate.verdict.stored.launch_mean`."""
+"""Share of a launch's captures that is left out at either end, as in `trtgate.verdict.stored_sessions.launch_mean`."""
 
 
 def print_all(document: dict[str, Any]) -> None:

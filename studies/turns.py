@@ -4,8 +4,8 @@
 
 Builds each case once, loads it in fresh processes that take turns on the GPU as launches do, and replays blocks for
 longer than a gate would: before the first capture that counts, by the time since the turn began, and within captures.
-What `trtgate.timing.loop` gives a warm-up, and a capture before the block that is taken, is held against this. Prints a
-table with versions and machine. Needs a GPU.
+What `trtgate.timing.measuring_loop` gives a warm-up, and a capture before the block that is taken, is held against
+this. Prints a table with versions and machine. Needs a GPU.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ def ask(process: subprocess.Popen[str], request: dict[str, Any]) -> dict[str, An
 
 def build(case_id: str, folder: Path) -> str | None:
     """Build the case and store its artifact and inputs, if its frontend can; returns where."""
-    from trtgate import building, frontends
-    from trtgate.suite_source import SuiteSource
+    from trtgate import frontends
+    from trtgate.compiling import building
+    from trtgate.suite.suite_source import SuiteSource
 
     case = SuiteSource(root=str(ROOT), suite=SUITE).load().cases[case_id]
     if not frontends.stores(case.settings):
@@ -102,19 +103,19 @@ def versions() -> str:
 
 def serve() -> None:
     """One process: load what is asked for, or measure one turn of it."""
-    from trtgate import protocol
-    from trtgate.accelerator import detect
-    from trtgate.suite_source import SuiteSource
-    from trtgate.worker import Worker
+    from trtgate.common.accelerator import detect
+    from trtgate.launches import messages
+    from trtgate.launches.worker_state import Worker
+    from trtgate.suite.suite_source import SuiteSource
 
     start = time.perf_counter()
     source = SuiteSource(root=str(ROOT), suite=SUITE)
-    worker = Worker(protocol.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[], tensorrt=True))
+    worker = Worker(messages.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[], tensorrt=True))
     imported_s = time.perf_counter() - start
     for line in sys.stdin:
         request, start = json.loads(line), time.perf_counter()
         if "load" in request:
-            loaded = worker.load(protocol.Load(case_id=request["load"], artifact=request["artifact"]))
+            loaded = worker.load(messages.Load(case_id=request["load"], artifact=request["artifact"]))
             seconds = time.perf_counter() - start
             reply = {"import_s": imported_s, "seconds": seconds, "load_s": loaded.seconds}
         else:
@@ -126,10 +127,10 @@ def turn(worker: Any) -> dict[str, Any]:
     """Measure one turn as a gate does, for its seconds, and then more blocks of it than a gate would."""
     import msgspec
 
-    from trtgate import protocol
+    from trtgate.launches import messages
     from trtgate.timing.canary import gpu_canary
-    from trtgate.timing.cuda_graph import CudaGraphClock
-    from trtgate.timing.loop import ON_GPU, calls_per_block
+    from trtgate.timing.cuda_graph_clock import CudaGraphClock
+    from trtgate.timing.measuring_loop import ON_GPU, calls_per_block
 
     call, plan = worker._inference, msgspec.structs.replace(ON_GPU, block_s=BLOCK_S)
     start = time.perf_counter()
@@ -148,7 +149,7 @@ def turn(worker: Any) -> dict[str, Any]:
         arm_s.append(timed(clock.arm))
         captures.append([clock.block(calls, _nothing) for _ in range(BLOCKS)])
     clock.close()
-    turns = [worker.measure(protocol.Measure(plan=ON_GPU.of_turn(n), seed=random.getrandbits(32))) for n in (0, 1)]
+    turns = [worker.measure(messages.Measure(plan=ON_GPU.of_turn(n), seed=random.getrandbits(32))) for n in (0, 1)]
     return {
         "canary_s": canary_s, "arm_s": arm_s, "warm_up": warm_up, "captures": captures, "calls": calls,
         "turn_s": [one.seconds for one in turns],

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import gate_runs
 
-from trtgate import machine
-from trtgate.accelerator import detect_all
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.common import machine
+from trtgate.common.accelerator import detect_all
+from trtgate.common.text_columns import aligned
+from trtgate.report.terminal_table import describe
 
 LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3"]
 RUNS = {

@@ -24,12 +24,13 @@ from typing import Any
 import gate_runs
 import msgspec
 
-from trtgate import artifact_cache, machine, sealed_folder
-from trtgate.accelerator import detect
-from trtgate.artifact_cache import ArtifactCache, Manifest, key_of
-from trtgate.records import Build
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
+from trtgate.common import machine, sealed_folder
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.compiling import artifact_cache
+from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest, key_of
+from trtgate.records.measurement import Build
+from trtgate.report.terminal_table import describe
 
 LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3", "--trtgate-prebuild=4"]
 KEYS = 8
@@ -44,7 +45,7 @@ def hammer(folder: Path, done: Synchronized[int]) -> None:
         place = Path(tempfile.mkdtemp(prefix="hammer-"))
         try:
             (place / "file").write_bytes(os.urandom(ENTRY_BYTES))
-            manifest = Manifest(
+            manifest = CacheManifest(
                 case="hammer", made_from={}, created=artifact_cache.now(), build=Build(build_s=1.0), coverage=None,
                 sha256=sealed_folder.digests(place),
             )  # fmt: skip

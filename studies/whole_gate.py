@@ -36,12 +36,14 @@ from typing import Any
 import gate_runs
 import torch
 
-from trtgate import building, frontends, machine
-from trtgate.accelerator import detect
-from trtgate.artifact_cache import ArtifactCache
-from trtgate.report.columns import aligned
-from trtgate.report.terminal import describe
-from trtgate.suite_source import SuiteSource
+from trtgate import frontends
+from trtgate.common import machine
+from trtgate.common.accelerator import detect
+from trtgate.common.text_columns import aligned
+from trtgate.compiling import building
+from trtgate.compiling.artifact_cache import ArtifactCache
+from trtgate.report.terminal_table import describe
+from trtgate.suite.suite_source import SuiteSource
 from trtgate.torch_trt.patching import replaced
 
 LAUNCHES = 3

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from trtgate.accelerator import Accelerator
+from trtgate.common.accelerator import Accelerator
 from trtgate.profiles.attribution import attribute
 from trtgate.profiles.engine_information import in_order, layers_of
-from trtgate.profiles.record import TENSORRT, Layer, Part, Profile, Tensor
-from trtgate.profiles.times import timed
+from trtgate.profiles.layer_times import timed
+from trtgate.records.profile_record import TENSORRT, Layer, Part, Profile, Tensor
 
 DATA = Path(__file__).parent / "data"
 H100 = Accelerator(kind="gpu", name="NVIDIA H100 80GB HBM3", memory_bytes=85_520_809_984, uuid="GPU-1", driver="580.1")

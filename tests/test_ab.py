@@ -19,10 +19,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trtgate.accelerator import Accelerator
-from trtgate.base import Base, BaseRequest
-from trtgate.errors import TrtgateError
-from trtgate.suite_source import SuiteSource
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.launches.base_revision import BaseRequest, BaseRevision
+from trtgate.suite.suite_source import SuiteSource
 
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120
@@ -243,9 +243,9 @@ def test_without_a_repository(folder: Any) -> None:
 # How a base is made ready, without a run
 
 
-def made_ready(repository: Repository, root: Path, **asked: str) -> Base:
+def made_ready(repository: Repository, root: Path, **asked: str) -> BaseRevision:
     source = SuiteSource(root=str(root), suite="suite.py")
-    return Base(BaseRequest(**asked), source, repository.path / ".trtgate", timeout_s=60)
+    return BaseRevision(BaseRequest(**asked), source, repository.path / ".trtgate", timeout_s=60)
 
 
 def test_a_suite_below_the_top_of_its_repository(repository: Repository) -> None:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from trtgate import agreement, building
-from trtgate.building import Inference
-from trtgate.cases import Case, Model, Settings
-from trtgate.errors import TrtgateError
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import agreement_over_inputs, building
+from trtgate.compiling.building import Inference
 from trtgate.frontends import CompiledModule
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.settings import Settings
 
 CLASSES = 10
 
@@ -24,12 +25,12 @@ def classifier(batch: int) -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, CLASSES)).eval(), torch.randn(batch, 4)
 
 
-def asked(change: Any, *, batch: int = 3, factory: Any = classifier, **model: Any) -> agreement.Agreement:
+def asked(change: Any, *, batch: int = 3, factory: Any = classifier, **model: Any) -> agreement_over_inputs.Agreement:
     """Return the agreement of a module whose outputs are changed."""
     case = Case(Model("net", factory, (), **model), Settings(frontend="eager", batch=batch))
     module, inputs = building.make(case, "cpu")
     inference = Inference(CompiledModule(lambda *given: change(module(*given)), 0.0), inputs)
-    found = agreement.ask(case, inference, "cpu", 64)
+    found = agreement_over_inputs.ask(case, inference, "cpu", 64)
     assert inference.inputs is inputs
     return found
 
@@ -54,7 +55,7 @@ def test_ranks_are_those_of_eagers_best_class() -> None:
     for row, better in enumerate((0, 1, 4, 5)):  # so many classes are put before it
         got[row, 1 : 1 + better] = 2.0
         got[row, 0] = 1.0
-    assert agreement._agreeing([[wanted]], [[got]]) == (0.25, 0.75)
+    assert agreement_over_inputs._agreeing([[wanted]], [[got]]) == (0.25, 0.75)
 
 
 def test_what_is_no_table_of_classes_has_no_ranks() -> None:

@@ -9,19 +9,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from trtgate import artifact_cache, sealed_folder
-from trtgate.artifact_cache import ArtifactCache, Manifest, key_of, size
-from trtgate.errors import TrtgateError
-from trtgate.records import Build
+from trtgate.common import sealed_folder
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import artifact_cache
+from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest, key_of, size
+from trtgate.records.measurement import Build
 
 KEY = key_of({"program": "1"})
 OTHER = key_of({"program": "2"})
 
 
-def built(folder: Path, content: bytes = b"engine") -> tuple[Path, Manifest]:
+def built(folder: Path, content: bytes = b"engine") -> tuple[Path, CacheManifest]:
     folder.mkdir(mode=0o700)
     (folder / "compiled.pt2").write_bytes(content)
-    manifest = Manifest(
+    manifest = CacheManifest(
         case="net-dynamo-fp16", made_from={"program": "1"}, created=artifact_cache.now(), build=Build(build_s=12.5),
         coverage=None, sha256=sealed_folder.digests(folder),
     )  # fmt: skip
@@ -229,6 +230,6 @@ def test_the_folder_is_found_as_others_find_theirs(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_manifest_says_what_an_entry_was_made_from(full: ArtifactCache) -> None:
-    manifest = msgspec.json.decode((entry(full) / "entry.json").read_bytes(), type=Manifest)
+    manifest = msgspec.json.decode((entry(full) / "entry.json").read_bytes(), type=CacheManifest)
     assert manifest.made_from == {"program": "1"}
     assert set(manifest.sha256) == {"compiled.pt2"}

@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trtgate.profiles import checks
+from trtgate.profiles import profile_checks
 from trtgate.profiles.attribution import DATA_FLOW, MODULE, NAME, attribute
-from trtgate.profiles.record import Layer, Operator, Part, Tensor
+from trtgate.records.profile_record import Layer, Operator, Part, Tensor
 
 from .profile_data import operators, recorded, resnet18_part, vit_part
 
@@ -190,7 +190,7 @@ def test_a_product_without_a_bias_leaves_none_to_another_kernel() -> None:
 
 def test_two_recorded_engines_and_what_stays_in_pytorch_between_them() -> None:
     profile = recorded("two_engines_profile")
-    assert checks.problems(profile) == []
+    assert profile_checks.problems(profile) == []
     assert [(part.kind, [layer.modules for layer in part.layers]) for part in profile.parts] == [
         ("tensorrt", [[], ["0"], []]),
         ("pytorch", [["2"]]),

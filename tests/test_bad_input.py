@@ -83,7 +83,7 @@ def test_broken_suite(folder, suite, words):
 def test_broken_suite_of_hand_written_tests(folder):
     folder.suite()
     (folder.path / "suite.py").write_text("raise RuntimeError('no luck')")
-    (folder.path / "test_mine.py").write_text("from trtgate.pytest_gate.suite_tests import test_latency")
+    (folder.path / "test_mine.py").write_text("from trtgate.pytest_plugin.suite_tests import test_latency")
     folder.refused(folder.pytest("test_mine.py"), "suite.py", "can't be imported", "RuntimeError: no luck")
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import baseline_commands, baselines, files
-from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord, StoredSession
-from trtgate.errors import TrtgateError
+from trtgate.commands import baseline_files
+from trtgate.common import files
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate import baselines
+from trtgate.gate.case_record import CaseRecord, StoredSession
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", memory_bytes=80 << 30, uuid="GPU-1", libraries={"torch": "2.14.0"})
 
@@ -189,7 +191,7 @@ def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: py
     def no_space(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trtgate.files.os.fsync", no_space)
+    monkeypatch.setattr("trtgate.common.files.os.fsync", no_space)
     with pytest.raises(TrtgateError, match="No space left on device"):
         files.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
@@ -231,10 +233,10 @@ def test_pretty_json_is_json_and_keeps_numbers_on_one_line() -> None:
 def test_removing_leaves_the_others_and_no_empty_file(tmp_path: Path) -> None:
     folder = tmp_path / "baselines"
     baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 200.0)), ["a", "b"])
-    assert baseline_commands.remove(folder, ["a*"]) == [f"removed from {stored(folder)}: a"]
+    assert baseline_files.remove(folder, ["a*"]) == [f"removed from {stored(folder)}: a"]
     assert list(baselines.read(stored(folder)).cases) == ["b"]
     with pytest.raises(TrtgateError, match=r"no baseline under .* has a case 'c'"):
-        baseline_commands.remove(folder, ["b", "c"])
+        baseline_files.remove(folder, ["b", "c"])
     assert list(baselines.read(stored(folder)).cases) == ["b"]
-    baseline_commands.remove(folder, ["b"])
+    baseline_files.remove(folder, ["b"])
     assert not stored(folder).exists()

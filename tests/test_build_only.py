@@ -27,13 +27,13 @@ def test_every_case_is_built_once_and_nothing_is_timed(folder: Any, processes: t
 def test_what_another_process_could_not_cache_is_said_once(folder: Any) -> None:
     folder.suite("alpha")
     (folder.path / "conftest.py").write_text(
-        "from trtgate import obtaining\n"
-        "taken = obtaining.obtain\n"
+        "from trtgate.compiling import build_or_load\n"
+        "taken = build_or_load.build_or_load\n"
         "def obtain(*arguments, **more):\n"
         "    found = taken(*arguments, **more)\n"
         "    found.notes.append('could not be cached: the disk is full')\n"
         "    return found\n"
-        "obtaining.obtain = obtain\n"
+        "build_or_load.build_or_load = obtain\n"
     )
     for processes in ((), ("-n1",)):
         output = folder.output_of(folder.gate("--trtgate-build-only", *processes))

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from trtgate import artifact_cache, cache_commands, sealed_folder
-from trtgate.artifact_cache import ArtifactCache, Manifest
-from trtgate.errors import TrtgateError
-from trtgate.records import Build
+from trtgate.commands import cache_contents
+from trtgate.common import sealed_folder
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import artifact_cache
+from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest
+from trtgate.records.measurement import Build
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactCache:
         folder.mkdir(mode=0o700)
         (folder / "compiled.pt2").write_bytes(b"x" * (1 << 20))
         made_from = {"program": str(number), "torch": "2.14.0", "device": "NVIDIA H100"}
-        manifest = Manifest(
+        manifest = CacheManifest(
             case=name, made_from=made_from, created=artifact_cache.now(), build=Build(build_s=12.5), coverage=None,
             sha256=sealed_folder.digests(folder),
         )  # fmt: skip
@@ -32,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactCache:
 
 
 def test_info_shows_what_is_there_and_what_each_frontend_leaves(cache: ArtifactCache) -> None:
-    said = "\n".join(cache_commands.run("info", []))
+    said = "\n".join(cache_contents.run("info", []))
     assert f"{cache.folder}: 2 compiled modules, 2.0 MiB" in said
     assert "resnet18-dynamo-fp16" in said
     assert "12.5 s" in said
@@ -43,26 +45,26 @@ def test_info_shows_what_is_there_and_what_each_frontend_leaves(cache: ArtifactC
 
 
 def test_clear_removes_what_is_named_or_all(cache: ArtifactCache) -> None:
-    (first, _) = cache_commands.run("clear", ["resnet18-*"])[0].split(", ")
+    (first, _) = cache_contents.run("clear", ["resnet18-*"])[0].split(", ")
     assert first.endswith("removed 1 compiled module")
     assert len(cache.entries()) == 1
     with pytest.raises(TrtgateError, match="has no resnet18-"):
-        cache_commands.run("clear", ["resnet18-*"])
-    cache_commands.run("clear", [])
+        cache_contents.run("clear", ["resnet18-*"])
+    cache_contents.run("clear", [])
     assert cache.entries() == []
-    assert "0 compiled modules" in cache_commands.run("info", [])[0]
+    assert "0 compiled modules" in cache_contents.run("info", [])[0]
 
 
 def test_an_unreadable_entry_is_shown_and_cleared(cache: ArtifactCache) -> None:
     (cache.folder / "entries" / cache.entries()[0].key / "entry.json").write_text("{")
-    assert cache_commands.UNREADABLE in "\n".join(cache_commands.run("info", []))
-    cache_commands.run("clear", [])
+    assert cache_contents.UNREADABLE in "\n".join(cache_contents.run("info", []))
+    cache_contents.run("clear", [])
     assert cache.entries() == []
 
 
 def test_another_action_is_named(cache: ArtifactCache) -> None:
     with pytest.raises(TrtgateError, match="takes info or clear, not 'drop'"):
-        cache_commands.run("drop", [])
+        cache_contents.run("drop", [])
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,18 @@ from typing import Any, cast
 
 import pytest
 
-from trtgate import Case, Model, Settings, accelerator
-from trtgate.accelerator import Accelerator
-from trtgate.cards import Cards, Job
-from trtgate.errors import TrtgateError
-from trtgate.gate import Gate
-from trtgate.pytest_gate import measuring_ahead
-from trtgate.records import Build
+from trtgate import Case, Model, Settings
+from trtgate.common import accelerator
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate.gate import Gate
+from trtgate.gate.gpu_queue import GpuQueue, Job
+from trtgate.pytest_plugin import measuring_ahead
+from trtgate.records.measurement import Build
 
 TWO_CARDS = """
-from trtgate import accelerator
-from trtgate.accelerator import Accelerator
+from trtgate.common import accelerator
+from trtgate.common.accelerator import Accelerator
 
 CARDS = [Accelerator(kind="cpu", name="card", uuid=f"CARD-{number}") for number in range(2)]
 accelerator.detect_all = lambda wanted: CARDS if wanted == "all" else [CARDS[int(n)] for n in wanted.split(",")]
@@ -28,7 +29,7 @@ accelerator.detect_all = lambda wanted: CARDS if wanted == "all" else [CARDS[int
 """A conftest that gives a machine without a GPU two cards: their workers time on the CPU, under a lock for each."""
 SAYS_WHEN_IT_WAITS = """
 from pathlib import Path
-from trtgate.cards import Cards
+from trtgate.gate.gpu_queue import GpuQueue as Cards
 
 result = Cards.result
 
@@ -75,8 +76,8 @@ def job(name: str, cost_s: float | None = None, home: str = "") -> Job:
     return Job(case=case, artifact=None, build=Build(build_s=1.0), cost_s=cost_s, home=home)
 
 
-def cards(gates: list[FakeGate], *jobs: Job) -> Cards:
-    return Cards(cast("list[Gate]", gates), {one.case.model.name: one for one in jobs})
+def cards(gates: list[FakeGate], *jobs: Job) -> GpuQueue:
+    return GpuQueue(cast("list[Gate]", gates), {one.case.model.name: one for one in jobs})
 
 
 def silent(_text: str) -> None:

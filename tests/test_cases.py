@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 import trtgate
-from trtgate.cases import Model, Selection, Settings, Suite, grid
-from trtgate.errors import TrtgateError
-from trtgate.suite_source import SuiteSource
+from trtgate.common.errors import TrtgateError
+from trtgate.suite.cases import Model, Selection, Suite, grid
+from trtgate.suite.settings import Settings
+from trtgate.suite.suite_source import SuiteSource
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -198,10 +199,10 @@ def test_collecting_imports_neither_torch_nor_scipy() -> None:
 def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_and_clocks_no_pytest() -> None:
     for module, forbidden in (
         ("trtgate.verdict", "torch"),
-        ("trtgate.baselines", "torch"),
-        ("trtgate.gate", "scipy.stats"),
-        ("trtgate.pytest_gate.ending", "scipy.stats"),
-        ("trtgate.timing.cuda_graph", "pytest"),
+        ("trtgate.gate.baselines", "torch"),
+        ("trtgate.gate.gate", "scipy.stats"),
+        ("trtgate.pytest_plugin.run_end", "scipy.stats"),
+        ("trtgate.timing.cuda_graph_clock", "pytest"),
     ):
         script = f"import sys, {module}; sys.exit({forbidden!r} in sys.modules)"
         assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0, module

@@ -16,10 +16,12 @@ import pynvml
 import pytest
 from typer.testing import CliRunner
 
-from trtgate import baselines, doctor, files
-from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord
 from trtgate.cli import app
+from trtgate.commands import doctor_facts, doctor_findings, doctor_probes, doctor_subprocess
+from trtgate.common import files
+from trtgate.common.accelerator import Accelerator
+from trtgate.gate import baselines
+from trtgate.gate.case_record import CaseRecord
 
 from .test_baselines import CARD, document, record
 
@@ -518,7 +520,7 @@ def test_doctor_here_without_a_gpu(shell: Shell) -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
     assert "importing torch" in result.stderr
-    report = msgspec.json.decode(result.stdout, type=doctor.Report)
+    report = msgspec.json.decode(result.stdout, type=doctor_findings.DoctorReport)
     assert report.facts.packages["torch"] == importlib.metadata.version("torch")
     assert report.facts.torch.version.startswith(report.facts.packages["torch"])
     assert report.key.startswith("cpu-")
@@ -528,7 +530,11 @@ def test_doctor_here_without_a_gpu(shell: Shell) -> None:
 
 
 def test_what_doctor_prints(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "probe", lambda folder, step: facts(baselines=[doctor.Stored(key=CARD.key, cases=3)]))
+    monkeypatch.setattr(
+        doctor_probes,
+        "probe",
+        lambda folder, step: facts(baselines=[doctor_facts.StoredBaseline(key=CARD.key, cases=3)]),
+    )
     said = shell.run("doctor")
     assert "NVIDIA Test 80 GiB GPU-1; driver 580.95 (up to CUDA 13.0)" in said
     assert "2.14.0+cu130, built for CUDA 13.0, uses NVIDIA Test, compute capability 9.0" in said
@@ -540,23 +546,23 @@ def test_what_doctor_prints(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_doctor_with_something_broken(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = facts(torch=torch(device="", device_error="RuntimeError: no luck"))
-    monkeypatch.setattr(doctor, "probe", lambda folder, step: broken)
+    monkeypatch.setattr(doctor_probes, "probe", lambda folder, step: broken)
     said = shell.run("doctor", exit_code=1)
     assert "BROKEN: NVML sees NVIDIA Test, and torch can't use it: RuntimeError: no luck" in said
     assert "torch can't use the GPU" in said
 
 
-def torch(**fields: Any) -> doctor.Torch:
+def torch(**fields: Any) -> doctor_facts.Torch:
     usual = {"version": "2.14.0+cu130", "cuda": "13.0", "device": "NVIDIA Test", "capability": "9.0"}
-    return doctor.Torch(**usual | fields)
+    return doctor_facts.Torch(**usual | fields)
 
 
-def nvml(**fields: Any) -> doctor.Nvml:
-    card = doctor.Card(name="NVIDIA Test", uuid="GPU-1", memory_bytes=80 << 30, mig=fields.pop("mig", False))
-    return doctor.Nvml(**{"driver": "580.95", "cuda": "13.0", "cards": [card]} | fields)
+def nvml(**fields: Any) -> doctor_facts.Nvml:
+    card = doctor_facts.Card(name="NVIDIA Test", uuid="GPU-1", memory_bytes=80 << 30, mig=fields.pop("mig", False))
+    return doctor_facts.Nvml(**{"driver": "580.95", "cuda": "13.0", "cards": [card]} | fields)
 
 
-def facts(**fields: Any) -> doctor.Facts:
+def facts(**fields: Any) -> doctor_facts.Facts:
     """Return what is found on a machine with a GPU where all is well, but for some fields."""
     usual = {
         "python": "3.12",
@@ -568,14 +574,14 @@ def facts(**fields: Any) -> doctor.Facts:
         "device_error": "",
         "nvml": nvml(),
         "torch": torch(),
-        "features": doctor.Features(enabled={"dynamo_frontend": True, "fx_frontend": False}),
+        "features": doctor_facts.Features(enabled={"dynamo_frontend": True, "fx_frontend": False}),
         "compiler": "/usr/bin/g++",
         "uncompiled": [],
         "free_disk_bytes": 1 << 40,
         "baselines_folder": "baselines",
         "baselines": [],
     }
-    return doctor.Facts(**usual | fields)
+    return doctor_facts.Facts(**usual | fields)
 
 
 def test_doctor_names_packages_that_every_process_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,13 +591,13 @@ def test_doctor_names_packages_that_every_process_compiles(tmp_path: Path, monke
     py_compile.compile(str(tmp_path / "kept" / "__init__.py"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    assert doctor.uncompiled(["kept", "bare", "absent"]) == [str(tmp_path / "bare")]
+    assert doctor_probes.uncompiled(["kept", "bare", "absent"]) == [str(tmp_path / "bare")]
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    assert doctor.uncompiled(["kept", "bare", "absent"]) == []
+    assert doctor_probes.uncompiled(["kept", "bare", "absent"]) == []
 
 
 CPU = Accelerator(kind="cpu", name="Test CPU", cpus=2)
-NO_DRIVER = doctor.Nvml(absent="NVML Shared Library Not Found")
+NO_DRIVER = doctor_facts.Nvml(absent="NVML Shared Library Not Found")
 NO_GPU = {"device": CPU, "nvml": NO_DRIVER, "torch": torch(device="", device_error="RuntimeError: no driver")}
 
 
@@ -605,20 +611,26 @@ NO_GPU = {"device": CPU, "nvml": NO_DRIVER, "torch": torch(device="", device_err
         ),
         ({"torch": torch(cuda="", device="", device_error="x")}, "NVIDIA Test built without CUDA"),
         ({"torch": torch(device_error="no kernel image is available")}, "torch can't use it no kernel image"),
-        ({"torch": doctor.Torch(error="ImportError: libcudart.so")}, "torch can't be imported libcudart.so"),
+        ({"torch": doctor_facts.Torch(error="ImportError: libcudart.so")}, "torch can't be imported libcudart.so"),
         ({"torch": torch(torchvision_error="RuntimeError: nms")}, "torchvision can't be imported nms"),
-        ({"features": doctor.Features(error="ImportError: libnvinfer.so")}, "torch_tensorrt installed libnvinfer.so"),
+        (
+            {"features": doctor_facts.Features(error="ImportError: libnvinfer.so")},
+            "torch_tensorrt installed libnvinfer.so",
+        ),
         ({"packages": {"torch-tensorrt": "2.14.0", "torch-tensorrt-rtx": "2.14.0"}}, "overwrite each other"),
         ({"mismatches": ["torch-tensorrt-rtx 2.11.0 needs torch<2.12"]}, "needs torch<2.12"),
         ({"nvml": nvml(mig=True)}, "MIG CUDA_VISIBLE_DEVICES"),
         ({"device": None, "device_error": "CUDA_VISIBLE_DEVICES='7' names no GPU"}, "'7' names no GPU"),
-        (NO_GPU | {"nvml": doctor.Nvml(error="Driver/library version mismatch")}, "NVML version mismatch"),
+        (NO_GPU | {"nvml": doctor_facts.Nvml(error="Driver/library version mismatch")}, "NVML version mismatch"),
         (NO_GPU | {"torch": torch()}, "torch sees NVIDIA Test CPU"),
-        ({"baselines": [doctor.Stored(key="k", error="k/latency.json is broken")]}, "k/latency.json is broken"),
+        (
+            {"baselines": [doctor_facts.StoredBaseline(key="k", error="k/latency.json is broken")]},
+            "k/latency.json is broken",
+        ),
     ],
 )  # fmt: skip
 def test_each_broken_thing_is_one_problem(fields: dict[str, Any], words: str) -> None:
-    (problem,) = doctor.problems(facts(**fields))
+    (problem,) = doctor_findings.problems(facts(**fields))
     assert [word for word in words.split() if word not in problem] == []
 
 
@@ -627,14 +639,14 @@ def test_each_broken_thing_is_one_problem(fields: dict[str, Any], words: str) ->
     [
         {},
         NO_GPU,
-        {"packages": {"torch": "2.14.0"}, "features": doctor.Features(guessed=True)},
+        {"packages": {"torch": "2.14.0"}, "features": doctor_facts.Features(guessed=True)},
         {"nvml": nvml(mig=True), "device": msgspec.structs.replace(CARD, mig_profile="1g.10gb")},
         {"compiler": ""},
     ],
     ids=["gpu", "no-gpu", "no-torch_tensorrt", "mig", "no-compiler"],
 )
 def test_what_a_machine_merely_lacks_is_no_problem(fields: dict[str, Any]) -> None:
-    assert doctor.problems(facts(**fields)) == []
+    assert doctor_findings.problems(facts(**fields)) == []
 
 
 @pytest.mark.parametrize(
@@ -644,14 +656,14 @@ def test_what_a_machine_merely_lacks_is_no_problem(fields: dict[str, Any]) -> No
         ("dynamo", {}, ""),
         ("eager", NO_GPU, ""),
         ("dynamo", NO_GPU, "needs a GPU"),
-        ("dynamo", {"features": doctor.Features(error="ImportError: x")}, "torch_tensorrt can't be imported"),
-        ("eager", {"torch": doctor.Torch(error="ImportError: x")}, "ImportError: x"),
+        ("dynamo", {"features": doctor_facts.Features(error="ImportError: x")}, "torch_tensorrt can't be imported"),
+        ("eager", {"torch": doctor_facts.Torch(error="ImportError: x")}, "ImportError: x"),
         ("eager", {"torch": torch(device_error="x")}, "torch can't use the GPU"),
     ],
 )
 def test_which_frontends_run(monkeypatch: pytest.MonkeyPatch, name: str, fields: dict[str, Any], words: str) -> None:
-    monkeypatch.setattr("trtgate.torch_trt.unavailable", lambda: "")
-    state = doctor.frontend_state(name, facts(**fields))
+    monkeypatch.setattr("trtgate.torch_trt.releases.unavailable", lambda: "")
+    state = doctor_findings.frontend_state(name, facts(**fields))
     assert state.runs == (words == "")
     assert words in state.said
 
@@ -662,7 +674,7 @@ def python_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         script = tmp_path / "python"
         script.write_text(f"#!/bin/sh\n{does}\n")
         script.chmod(0o755)
-        monkeypatch.setattr(doctor.sys, "executable", str(script))
+        monkeypatch.setattr(doctor_subprocess.sys, "executable", str(script))
 
     return replace
 
@@ -679,14 +691,14 @@ def python_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 def test_whatever_becomes_of_a_probe_is_an_answer(
     monkeypatch: pytest.MonkeyPatch, python_that: Callable[[str], None], does: str, error: str
 ) -> None:
-    monkeypatch.setattr(doctor, "PROBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(doctor_subprocess, "PROBE_TIMEOUT_S", 0.3)
     python_that(does)
-    assert doctor._ask("torch", doctor.Torch) == doctor.Torch(error=error)
+    assert doctor_subprocess.ask("torch", doctor_facts.Torch) == doctor_facts.Torch(error=error)
 
 
 def test_a_probe_may_print_before_it_answers(python_that: Callable[[str], None]) -> None:
     python_that("""echo 'loading plugins'; echo '{"version": "2.14.0"}'""")
-    assert doctor._ask("torch", doctor.Torch) == doctor.Torch(version="2.14.0")
+    assert doctor_subprocess.ask("torch", doctor_facts.Torch) == doctor_facts.Torch(version="2.14.0")
 
 
 def test_what_nvml_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -705,15 +717,15 @@ def test_what_nvml_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, lambda *_, answer=answer: answer)
-    assert doctor.probe_nvml() == nvml(cuda="13.1", mig=True)
+    assert doctor_probes.probe_nvml() == nvml(cuda="13.1", mig=True)
 
     def refuse(*_: object) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMigMode", refuse)  # most cards have no such mode
-    assert doctor.probe_nvml() == nvml(cuda="13.1")
+    assert doctor_probes.probe_nvml() == nvml(cuda="13.1")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 0)
-    assert doctor.probe_nvml().absent == "NVML knows no GPU"
+    assert doctor_probes.probe_nvml().absent == "NVML knows no GPU"
 
 
 @pytest.mark.parametrize(
@@ -731,9 +743,9 @@ def test_no_nvml_is_no_gpu_and_a_broken_nvml_is_a_problem(
         raise pynvml.NVMLError(code)
 
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
-    found = doctor.probe_nvml()
+    found = doctor_probes.probe_nvml()
     assert (bool(found.error), bool(found.absent)) == (broken, not broken)
-    assert len(doctor.problems(facts(**NO_GPU | {"nvml": found}))) == broken
+    assert len(doctor_findings.problems(facts(**NO_GPU | {"nvml": found}))) == broken
 
 
 def test_requirements_of_torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -745,13 +757,13 @@ def test_requirements_of_torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None
             raise importlib.metadata.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr("trtgate.doctor.metadata.version", version)
-    monkeypatch.setattr("trtgate.doctor.metadata.requires", lambda name: wanted)
-    assert doctor.unmet("torch-tensorrt-rtx") == [
+    monkeypatch.setattr("trtgate.commands.doctor_probes.metadata.version", version)
+    monkeypatch.setattr("trtgate.commands.doctor_probes.metadata.requires", lambda name: wanted)
+    assert doctor_probes.unmet("torch-tensorrt-rtx") == [
         "torch-tensorrt-rtx 2.11.0 needs torch<2.12.0,>=2.11.0, and 2.14.0+cu130 is installed"
     ]
     versions["torch"] = "2.11.0+cu130"
-    assert doctor.unmet("torch-tensorrt-rtx") == []
+    assert doctor_probes.unmet("torch-tensorrt-rtx") == []
 
 
 def test_a_requirement_without_metadata_that_can_be_imported_is_no_mismatch(
@@ -762,9 +774,9 @@ def test_a_requirement_without_metadata_that_can_be_imported_is_no_mismatch(
             raise importlib.metadata.PackageNotFoundError(name)
         return "2.11.0"
 
-    monkeypatch.setattr("trtgate.doctor.metadata.version", version)
-    monkeypatch.setattr("trtgate.doctor.metadata.requires", lambda name: ["tensorrt-unpacked>=1.4"])
-    assert len(doctor.unmet("torch-tensorrt-rtx")) == 1
+    monkeypatch.setattr("trtgate.commands.doctor_probes.metadata.version", version)
+    monkeypatch.setattr("trtgate.commands.doctor_probes.metadata.requires", lambda name: ["tensorrt-unpacked>=1.4"])
+    assert len(doctor_probes.unmet("torch-tensorrt-rtx")) == 1
     (tmp_path / "tensorrt_unpacked.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert doctor.unmet("torch-tensorrt-rtx") == []
+    assert doctor_probes.unmet("torch-tensorrt-rtx") == []

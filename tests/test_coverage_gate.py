@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import torch_trt
+from trtgate.torch_trt import releases
 
 from .conftest import PytestFolder as Folder
 
-pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
+pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
 
 INI = "[pytest]\ntrtgate_suite = suite.py\n"
 SUITE = """
@@ -48,7 +48,7 @@ def suite(folder: Folder) -> Folder:
 
 
 def file_of(folder: Folder, release: str = "") -> Path:
-    release = release or f"{torch_trt.flavour()}-{torch_trt.version()}"
+    release = release or f"{releases.flavour()}-{releases.version()}"
     return folder.path / "baselines" / "coverage" / release / "net.json"
 
 
@@ -93,7 +93,7 @@ def test_workers_of_xdist_record_and_compare_and_the_run_reports(suite: Folder) 
 
 def test_an_older_release_is_judged_against_and_named(suite: Folder) -> None:
     suite.pytest(*COVERAGE, "--trtgate-update-baselines")
-    older = file_of(suite, f"{torch_trt.flavour()}-2.0.1")
+    older = file_of(suite, f"{releases.flavour()}-2.0.1")
     older.parent.mkdir()
     file_of(suite).rename(older)
     lost = suite.pytest(*COVERAGE, NET="lost")
@@ -152,7 +152,7 @@ def test_lost_coverage_of_a_quarantined_case_passes_with_a_line(suite: Folder) -
 
 def test_without_torch_tensorrt_coverage_is_skipped_with_the_reason(suite: Folder) -> None:
     (suite.path / "conftest.py").write_text(
-        "from trtgate import torch_trt\ntorch_trt.unavailable = lambda: 'not here'\n"
+        "from trtgate.torch_trt import releases\nreleases.unavailable = lambda: 'not here'\n"
     )
     run = suite.pytest(*COVERAGE, "-rs")
     run.assert_outcomes(skipped=1, deselected=5)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from trtgate.timing import device, loop
+from trtgate.timing import device_latency, measuring_loop
 from trtgate.timing.clock import CaptureError
 
-PLAN = loop.Plan(captures=2, blocks=1, warm=False)
+PLAN = measuring_loop.Plan(captures=2, blocks=1, warm=False)
 
 
 class Clock:
@@ -52,10 +52,10 @@ class Events(Clock):
 def test_a_module_that_can_not_be_captured_is_timed_with_events(
     monkeypatch: pytest.MonkeyPatch, graph: type[Clock], name: str, note: str
 ) -> None:
-    monkeypatch.setattr(device, "CudaGraphClock", graph)
-    monkeypatch.setattr(device, "CudaEventsClock", Events)
+    monkeypatch.setattr(device_latency, "CudaGraphClock", graph)
+    monkeypatch.setattr(device_latency, "CudaEventsClock", Events)
     call: Any = type("Call", (), {"place_inputs": lambda self: None})()
     spin: Any = None
-    found = device.device_latency(call, spin, random.Random(0), PLAN, lambda: (None, ""))
+    found = device_latency.device_latency(call, spin, random.Random(0), PLAN, lambda: (None, ""))
     assert (found.clock.name, found.note) == (name, note)
     assert [capture.blocks_us for capture in found.captures] == [[10.0], [10.0]]

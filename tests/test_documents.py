@@ -10,13 +10,13 @@ import pytest
 import typer.main
 
 from trtgate.cli import app
-from trtgate.pytest_gate import command_line
+from trtgate.pytest_plugin import pytest_options
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    ROOT / "src" / "trtgate" / "templates" / "trtgate.yml",
+    ROOT / "src" / "trtgate" / "commands" / "templates" / "github_workflow.yml",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "docs" / "ci").iterdir()),
 ]
@@ -41,7 +41,7 @@ class Options:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_options_and_commands_exist(path: Path) -> None:
     text, options = path.read_text(), Options()
-    command_line.add(options)  # type: ignore[arg-type]
+    pytest_options.add(options)  # type: ignore[arg-type]
     named = set(re.findall(r"--trtgate-[a-z]+(?:-[a-z]+)*", text))
     assert named <= options.names
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

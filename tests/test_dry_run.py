@@ -15,14 +15,18 @@ import torchvision
 from torch import nn
 
 import trtgate
-from trtgate import building, coverage, dry_run, frontends, torch_trt
-from trtgate.cases import Case, Model, Settings
-from trtgate.coverage import Coverage
-from trtgate.errors import TrtgateError
-from trtgate.torch_trt import compiling, dry, partition
-from trtgate.torch_trt import options as trt_options
+from trtgate import frontends
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import building
+from trtgate.coverage import dry_run
+from trtgate.records import coverage_record
+from trtgate.records.coverage_record import Coverage
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.settings import Settings
+from trtgate.torch_trt import compile_calls, gpu_stand_in, partitioner, releases
+from trtgate.torch_trt import compile_options as trt_options
 
-pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
+pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
 
 
 def case(factory: Any, frontend: str = "dynamo", precision: str = "fp16", **settings: Any) -> Case:
@@ -47,14 +51,14 @@ def test_resnet18_is_89_operators_in_one_engine(size: int, engines: list[int]) -
         assert found.engines[0].inputs == ["float16[1,3,224,224]"]
         assert found.engines[0].outputs == ["float16[1,1000]"]
     else:
-        assert {entry.reason for entry in found.left} == {coverage.too_small(100)}
+        assert {entry.reason for entry in found.left} == {coverage_record.too_small(100)}
 
 
 def test_excluded_operators_split_it_and_every_size_is_as_predicted() -> None:
     excluded = {"torch_executed_ops": ("aten.relu",)}
     finest = dry_run.ask(case("resnet18", min_block_size=1, **excluded))
     reasons = {entry.reason for entry in finest.left}
-    assert reasons == {coverage.EXCLUDED}
+    assert reasons == {coverage_record.EXCLUDED}
     assert len(finest.block_sizes) > 2
     for row in finest.block_sizes:
         found = dry_run.ask(case("resnet18", min_block_size=row.min_block_size, **excluded))
@@ -85,8 +89,8 @@ def odd() -> tuple[nn.Module, Any]:
 def test_every_operator_left_has_its_reason_impure_ones_too() -> None:
     found = dry_run.ask(case(odd, precision="fp32", min_block_size=2))
     reasons = {entry.operator: entry.reason for entry in found.left}
-    assert reasons["aten.special_bessel_j0.default"] == coverage.NO_CONVERTER
-    assert reasons["aten.max_pool2d.default"] == coverage.REFUSED
+    assert reasons["aten.special_bessel_j0.default"] == coverage_record.NO_CONVERTER
+    assert reasons["aten.max_pool2d.default"] == coverage_record.REFUSED
     assert any("rand" in name for name in reasons), "upstream's list omits impure operators"
     assert sum(entry.count for entry in found.left) == found.in_pytorch == found.total - found.in_tensorrt
 
@@ -95,8 +99,8 @@ def printed(wanted: Case) -> str:
     """Return the report that upstream prints for a case."""
     module, inputs = building.make(wanted, "cpu")
     said = io.StringIO()
-    with dry.stand_in(), contextlib.redirect_stdout(said), torch.no_grad():
-        compiling.compile_exported(torch.export.export(module, inputs), inputs, wanted.settings, dryrun=True)
+    with gpu_stand_in.stand_in(), contextlib.redirect_stdout(said), torch.no_grad():
+        compile_calls.compile_exported(torch.export.export(module, inputs), inputs, wanted.settings, dryrun=True)
     return said.getvalue()
 
 
@@ -126,7 +130,7 @@ def test_unfilled_weights_give_the_same_coverage_and_cost_no_random_numbers() ->
     before = torch.random.get_rng_state()
     assert dry_run.ask(case("swin_t")) == ordinary
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert ordinary.total == 479 or torch_trt.version() != "2.14.0"
+    assert ordinary.total == 479 or releases.version() != "2.14.0"
 
 
 def test_nothing_stays_patched() -> None:
@@ -161,8 +165,8 @@ def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str, monkeypatc
     wanted = case(broken, frontend=frontend, precision="fp32", min_block_size=1)
     module, inputs = building.make(wanted, "cpu")
     options_of = trt_options.options_of
-    with dry.stand_in(), torch.no_grad():
-        monkeypatch.setattr(compiling, "options_of", lambda settings: {**options_of(settings), "dryrun": True})
+    with gpu_stand_in.stand_in(), torch.no_grad():
+        monkeypatch.setattr(compile_calls, "options_of", lambda settings: {**options_of(settings), "dryrun": True})
         way = frontends.get(frontend)
         prepared = way.prepare(module, inputs, wanted.settings, lambda _step: None)
         compiled = way.build(prepared, inputs, wanted.settings, lambda _step: None)
@@ -182,9 +186,9 @@ def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build
 ) -> None:
     wanted = case("resnet18")
     module, inputs = building.make(wanted, "cpu")
-    monkeypatch.setattr(partition, "_histogram", lambda nodes: {}[0])
-    with dry.stand_in(), partition.observing() as seen, torch.no_grad():
-        compiling.compile_exported(
+    monkeypatch.setattr(partitioner, "_histogram", lambda nodes: {}[0])
+    with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad():
+        compile_calls.compile_exported(
             torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"), dryrun=True
         )
     assert seen.coverage() is None
@@ -293,7 +297,7 @@ def test_assert_supported_takes_a_model_and_what_may_stay() -> None:
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_the_parts_of_a_graph_are_kept_with_the_modules_of_their_operators(frontend: str) -> None:
     wanted = case(split, frontend, min_block_size=1, torch_executed_ops=("aten.sigmoid.default",))
-    with dry.stand_in(), partition.observing() as seen, torch.no_grad():
+    with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad():
         module, inputs = building.make(wanted, "cpu")
         dry_run._ask(module, inputs, wanted.settings, lambda _text: None)
     (parts,) = seen.known_parts()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import trtgate
-from trtgate import torch_trt
-from trtgate.errors import TrtgateError
-from trtgate.expected_failures import expected_failure
+from trtgate.common.errors import TrtgateError
+from trtgate.suite.expected_failures import expected_failure
+from trtgate.torch_trt import releases
 
 SUITE = """
 @trtgate.model(frontends=("eager",), precisions=("fp32",), expected_failure=trtgate.expected_failure("NaN" {where}))
@@ -62,7 +62,7 @@ def test_a_case_that_passes_although_it_should_not_fails(folder: Any) -> None:
 
 
 def test_of_another_version_it_says_nothing(folder: Any) -> None:
-    assert torch_trt.version() != "1.0"
+    assert releases.version() != "1.0"
     folder.suite(more=SUITE.format(where=", versions='1.0'", factor="2"))
     done = folder.gate()
     assert done.ret == 0

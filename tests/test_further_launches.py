@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import Case, Model, Settings, judging
-from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord, State, StoredSession
-from trtgate.gate import Gate
-from trtgate.options import Options, Selection
-from trtgate.records import Build, Capture, CaseMeasurement, Launch, Loaded, Turn
-from trtgate.suite_source import SuiteSource
+from trtgate import Case, Model, Settings
+from trtgate.common.accelerator import Accelerator
+from trtgate.gate import judging
+from trtgate.gate.case_record import CaseRecord, State, StoredSession
+from trtgate.gate.gate import Gate
+from trtgate.gate.run_options import Options
+from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Turn
+from trtgate.suite.cases import Selection
+from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import Verdict
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))

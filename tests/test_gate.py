@@ -107,7 +107,7 @@ def test_other_tests_run_in_parallel_when_nothing_is_gated(folder: Any) -> None:
 def test_a_gpu_that_nvml_sees_and_torch_cannot_use_is_exit_4(folder: Any) -> None:
     folder.suite("alpha")
     (folder.path / "conftest.py").write_text(
-        "from trtgate import accelerator\n"
+        "from trtgate.common import accelerator\n"
         "found = accelerator.Accelerator(kind='gpu', name='NVIDIA Seen', uuid='GPU-1', driver='470.1')\n"
         "accelerator.detect = lambda: found\n"
     )

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from trtgate import Case, Model, Settings
-from trtgate.accelerator import Accelerator
-from trtgate.gate import Gate
-from trtgate.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
-from trtgate.worker_handle import LaunchError
+from trtgate.common.accelerator import Accelerator
+from trtgate.gate.gate import Gate
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, SideError
+from trtgate.launches.worker_handle import LaunchError
 
 CASE = Case(Model("net", lambda: None, ()), Settings(frontend="dynamo"))
 BOTH = Artifacts(base=None, candidate=None)
@@ -31,7 +31,7 @@ def confirmed(patch: pytest.MonkeyPatch, error: LaunchError) -> tuple[dict[str, 
     def fails(*_arguments: Any) -> Any:
         raise error
 
-    patch.setattr("trtgate.gate.confirmed", fails)
+    patch.setattr("trtgate.gate.gate.confirmed", fails)
     gate = Beside()
     return gate._confirmed_beside_kept(CASE, BOTH, ["device"], lambda _step: None), gate.lines
 

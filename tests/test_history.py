@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from trtgate import accelerator, files, history, history_commands
-from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord
 from trtgate.cli import app
-from trtgate.errors import TrtgateError
-from trtgate.history import Point, Series
+from trtgate.commands import history_text
+from trtgate.common import accelerator, files
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate import history
+from trtgate.gate.case_record import CaseRecord
+from trtgate.gate.history import HistoryPoint, Series
 
 from .test_baselines import CARD, document, record
 
@@ -57,8 +59,8 @@ class Runs:
             self.add(record(case, us))
 
     def say(self, *names: str, key: str = CARD.key, encoding: str = "utf-8") -> str:
-        found = history_commands.find(names or ["net"], self.folder, key)
-        return "\n".join(history_commands.lines(found, encoding))
+        found = history_text.find(names or ["net"], self.folder, key)
+        return "\n".join(history_text.lines(found, encoding))
 
 
 @pytest.fixture
@@ -72,7 +74,9 @@ def noise(seed: int, count: int, sd: float) -> np.ndarray:
 
 def analysed(logs: np.ndarray) -> Series:
     points = [
-        Point(recorded=f"{i:04}", run=f"{i}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged")
+        HistoryPoint(
+            recorded=f"{i:04}", run=f"{i}", commit="", branch="", dirty=False, latency_us=us, verdict="unchanged"
+        )
         for i, us in enumerate(64 * np.exp(logs))
     ]
     return history.analysed("device", "cuda_graph", points)
@@ -201,7 +205,7 @@ def test_another_clock_is_another_series(runs: Runs) -> None:
         runs.add(with_clock(64.0, "events"))
     for _ in range(6):
         runs.add(with_clock(50.0, "cuda_graph"))
-    (case,) = history_commands.find(["net"], runs.folder, CARD.key).cases
+    (case,) = history_text.find(["net"], runs.folder, CARD.key).cases
     assert [(series.clock, len(series.points), series.steps) for series in case.series] == [
         ("cuda_graph", 6, []),
         ("events", 6, []),
@@ -288,7 +292,7 @@ def test_names_of_others_do_not_reach_the_terminal_raw(runs: Runs) -> None:
 
 def test_cases_are_chosen_by_patterns(runs: Runs) -> None:
     runs.add(*(record(case, 64.0) for case in ("a-net", "b-net", "other[1]")))
-    found = history_commands.find(["*-net", "a*", "other[1]"], runs.folder, CARD.key)
+    found = history_text.find(["*-net", "a*", "other[1]"], runs.folder, CARD.key)
     assert [case.case_id for case in found.cases] == ["a-net", "b-net", "other[1]"]
 
 

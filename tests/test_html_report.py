@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from trtgate import report_commands
-from trtgate.errors import TrtgateError
-from trtgate.history import Point, analysed
+from trtgate.commands import report_files
+from trtgate.common.errors import TrtgateError
+from trtgate.gate.history import HistoryPoint, analysed
 from trtgate.profiles.difference_text import LayerChange
-from trtgate.profiles.summary import LayerTime
-from trtgate.report import document, html
-from trtgate.report.document import Coverage, Failure, Layers, Matrix, Report
+from trtgate.profiles.profile_summary import LayerTime
+from trtgate.report import html, run_report
+from trtgate.report.run_report import CoverageReport, Failure, LayersReport, Matrix, RunReport
 
 from .test_run_report import HOSTILE, case, made
 
@@ -33,22 +33,24 @@ CHANGES = [
 
 def series(count: int = 12) -> Any:
     points = [
-        Point(recorded=f"2026-01-{1 + n:02}T00:00:00+00:00", run=HOSTILE, commit="0" * 40, branch=HOSTILE, dirty=False,
-              latency_us=100.0 + 5 * (n >= 6) + 0.01 * (n % 3), verdict="unchanged")
+        HistoryPoint(
+            recorded=f"2026-01-{1 + n:02}T00:00:00+00:00", run=HOSTILE, commit="0" * 40, branch=HOSTILE, dirty=False,
+            latency_us=100.0 + 5 * (n >= 6) + 0.01 * (n % 3), verdict="unchanged",
+        )
         for n in range(count)
     ]  # fmt: skip
     return analysed("device", "cuda_graph", points)
 
 
-def report() -> Report:
+def report() -> RunReport:
     captures = {"captures_us": [[102.0, 102.1, 101.9]] * 3, "base_captures_us": [[100.0, 100.1, 99.9]] * 3}
     explained = {"layer_changes": CHANGES, "where": "where: layer4", "advice": "if that is intended: accept"}
-    layers = Layers(
+    layers = LayersReport(
         case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, device_us=1.0, sum_us=2.0,
         attributed=0.9, layers=[LayerTime(name=HOSTILE, modules=[HOSTILE], us=2.0)], modules={HOSTILE: 2.0},
         changes=CHANGES,
     )  # fmt: skip
-    coverage = Coverage(
+    coverage = CoverageReport(
         case_id=HOSTILE, outcome="passed", said="unchanged", sentence=HOSTILE, in_tensorrt=3, total=4, engines=2,
         release="rtx-2.14.0",
     )  # fmt: skip
@@ -90,13 +92,14 @@ def test_tables_need_no_javascript() -> None:
 
 
 def test_an_html_report_is_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document.write(tmp_path / "run.json", report())
-    assert report_commands.make(
-        tmp_path / "run.json", to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html"
-    ) == [f"written: {tmp_path}/run.md", f"written: {tmp_path}/run.html"]
+    run_report.write(tmp_path / "run.json", report())
+    assert report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html") == [
+        f"written: {tmp_path}/run.md",
+        f"written: {tmp_path}/run.html",
+    ]
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(TrtgateError, match=r"pip install 'trtgate\[report\]'"):
-        report_commands.make(tmp_path / "run.json", to_markdown=None, to_html=tmp_path / "run.html")
+        report_files.make(tmp_path / "run.json", to_markdown=None, to_html=tmp_path / "run.html")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import baselines
+from trtgate.gate import baselines
 
 TIMEOUT_S = 180
 TRTGATE = [sys.executable, "-c", "from trtgate.cli import main; main()"]

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import Case, Model, Settings, evidence, judging
-from trtgate.accelerator import Accelerator
-from trtgate.baselines import CaseRecord, State, StoredSession
-from trtgate.records import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.report import sentences
+from trtgate import Case, Model, Settings
+from trtgate.common.accelerator import Accelerator
+from trtgate.gate import judging, measurement_summary, sentences
+from trtgate.gate.case_record import CaseRecord, State, StoredSession
+from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.verdict import Judgement, Verdict
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
@@ -102,9 +102,9 @@ def test_the_state_is_held_against_what_the_latency_is_held_against(state: dict[
     for turn in now.turns:
         turn.canary_us = dict(usual.canary_us)
         turn.states = [GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=0)]
-    assert evidence.incomparable(now, record(usual)) == ""
-    assert words in evidence.incomparable(now, record(odd))
-    assert words in evidence.incomparable(now, record(None))
+    assert measurement_summary.incomparable(now, record(usual)) == ""
+    assert words in measurement_summary.incomparable(now, record(odd))
+    assert words in measurement_summary.incomparable(now, record(None))
 
 
 def test_what_to_do_about_too_little_evidence_is_said() -> None:

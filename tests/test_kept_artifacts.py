@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from trtgate import kept_artifacts
-from trtgate.accelerator import Accelerator
-from trtgate.errors import TrtgateError
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate import kept_artifacts
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", uuid="GPU-1", libraries={"torch": "2.11"})
 CASE, RECORDED = "tiny-dynamo-fp16-b1", "2026-01-02T03:04:05+00:00"

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import limits
-from trtgate.cases import Case, Model, Selection, Settings
-from trtgate.errors import TrtgateError
-from trtgate.metrics import EXACT, METRICS
-from trtgate.options import Options
-from trtgate.suite_source import SuiteSource
+from trtgate.common import limits
+from trtgate.common.errors import TrtgateError
+from trtgate.common.metrics import EXACT, METRICS
+from trtgate.gate.run_options import Options
+from trtgate.suite.cases import Case, Model, Selection
+from trtgate.suite.settings import Settings
+from trtgate.suite.suite_source import SuiteSource
 
 
 def test_percentages_and_fractions_of_every_metric() -> None:

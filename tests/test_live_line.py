@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trtgate.pytest_gate import run
-from trtgate.pytest_gate.run import GateRun
+from trtgate.pytest_plugin import gate_run as run
+from trtgate.pytest_plugin.gate_run import GateRun
 
 
 class Terminal:
@@ -61,7 +61,7 @@ def test_what_pytest_wrote_stays(monkeypatch: pytest.MonkeyPatch, steps: Any, wa
         ),
         _how_far=None,
     )
-    monkeypatch.setattr(run, "Progress", Ticking)
+    monkeypatch.setattr(run, "ProgressLine", Ticking)
     with GateRun.progress(gate_run, "a") as step:
         for text in steps:
             step(text)

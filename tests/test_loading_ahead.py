@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from trtgate import machine
-from trtgate.accelerator import GIB, Accelerator
-from trtgate.prebuild import Prebuilt
-from trtgate.pytest_gate import loading_ahead
-from trtgate.records import Build
+from trtgate.common import machine
+from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.launches.prebuild import Prebuilt
+from trtgate.pytest_plugin import loading_ahead
+from trtgate.records.measurement import Build
 
 H100 = Accelerator(kind="gpu", name="H100", memory_bytes=80 * GIB)
 

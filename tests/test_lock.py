@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from trtgate.errors import TrtgateError
-from trtgate.timing.lock import device_lock, lock_file
+from trtgate.common.errors import TrtgateError
+from trtgate.timing.device_lock import device_lock, lock_file
 
 
 def _hold(shared: bool, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import machine
-from trtgate.accelerator import GIB
+from trtgate.common import machine
+from trtgate.common.accelerator import GIB
 
 AVAILABLE = "MemTotal:       {0} kB\nMemFree:        1 kB\nMemAvailable:   {0} kB\nHugePages_Total:       0\n"
 

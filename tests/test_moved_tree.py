@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from trtgate import moved_tree
-from trtgate.errors import TrtgateError
+from trtgate.common.errors import TrtgateError
+from trtgate.launches import relocated_imports
 
 
 class Trees:
@@ -30,36 +30,36 @@ def trees(tmp_path: Path) -> Trees:
 
 
 def test_a_path_of_the_checkout_is_relocated(trees: Trees) -> None:
-    assert moved_tree.relocated(str(trees.old), *trees.pair) == str(trees.new)
-    assert moved_tree.relocated(f"{trees.old}/src/../src/mine", *trees.pair) == f"{trees.new}/src/mine"
+    assert relocated_imports.relocated(str(trees.old), *trees.pair) == str(trees.new)
+    assert relocated_imports.relocated(f"{trees.old}/src/../src/mine", *trees.pair) == f"{trees.new}/src/mine"
 
 
 @pytest.mark.parametrize("path", ["/usr/lib/python3", "{old}-else/src", "{old}/only-the-candidate-has"])
 def test_other_paths_stay(trees: Trees, path: str) -> None:
     path = path.format(old=trees.old)
-    assert moved_tree.relocated(path, *trees.pair) == path
+    assert relocated_imports.relocated(path, *trees.pair) == path
 
 
 def test_a_link_into_the_checkout_is_relocated(trees: Trees, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(trees.old / "src")
-    assert moved_tree.relocated(str(tmp_path / "link"), *trees.pair) == f"{trees.new}/src"
+    assert relocated_imports.relocated(str(tmp_path / "link"), *trees.pair) == f"{trees.new}/src"
 
 
 def test_a_search_path_is_relocated_in_place(trees: Trees) -> None:
     entries = same = ["/first", f"{trees.old}/src", "/last", str(trees.old)]
-    moved_tree.relocate(entries, *trees.pair)
+    relocated_imports.relocate(entries, *trees.pair)
     assert entries is same
     assert entries == ["/first", f"{trees.new}/src", "/last", str(trees.new)]
 
 
 def test_the_usual_places_are_added_to_a_search_path(trees: Trees) -> None:
     entries = ["/first"]
-    moved_tree.relocate(entries, *trees.pair)
+    relocated_imports.relocate(entries, *trees.pair)
     assert entries == [str(trees.new), f"{trees.new}/src", "/first"]
     (trees.new / "src" / "mine").rmdir()
     (trees.new / "src").rmdir()
     entries = ["/first"]
-    moved_tree.relocate(entries, *trees.pair)
+    relocated_imports.relocate(entries, *trees.pair)
     assert entries == [str(trees.new), "/first"]
 
 
@@ -72,7 +72,7 @@ def imported(monkeypatch: pytest.MonkeyPatch, file: Path | str | None, name: str
 def test_a_module_of_the_candidate_is_refused_by_name(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
     imported(monkeypatch, trees.old / "mine.py")
     with pytest.raises(TrtgateError, match=r"candidate's code: module mine comes from .*checkout/mine\.py") as caught:
-        moved_tree.check_origin(*trees.pair)
+        relocated_imports.check_origin(*trees.pair)
     assert "--base-python" in str(caught.value)
 
 
@@ -80,7 +80,7 @@ def test_a_module_that_a_link_hides_is_refused(trees: Trees, tmp_path: Path, mon
     (tmp_path / "link.py").symlink_to(trees.old / "mine.py")
     imported(monkeypatch, tmp_path / "link.py")
     with pytest.raises(TrtgateError, match="module mine"):
-        moved_tree.check_origin(*trees.pair)
+        relocated_imports.check_origin(*trees.pair)
 
 
 @pytest.mark.parametrize("file", [None, "frozen", "{new}/mine.py", "{old}/gone.py", "{old}/.venv/site-packages/a.py"])
@@ -89,14 +89,14 @@ def test_other_modules_are_not(trees: Trees, monkeypatch: pytest.MonkeyPatch, fi
     packages.mkdir(parents=True)
     (packages / "a.py").touch()
     imported(monkeypatch, file and file.format(old=trees.old, new=trees.new))
-    moved_tree.check_origin(*trees.pair)
+    relocated_imports.check_origin(*trees.pair)
 
 
 def test_trtgate_itself_is_exempt(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moved_tree, "OURS", trees.old / "src")
+    monkeypatch.setattr(relocated_imports, "OURS", trees.old / "src")
     (trees.old / "src" / "gate.py").touch()
     imported(monkeypatch, trees.old / "src" / "gate.py")
-    moved_tree.check_origin(*trees.pair)
+    relocated_imports.check_origin(*trees.pair)
 
 
 def test_a_copy_that_is_named_through_a_link_is_the_copy(
@@ -106,4 +106,4 @@ def test_a_copy_that_is_named_through_a_link_is_the_copy(
     (tmp_path / "link").symlink_to(trees.old)
     new = tmp_path / "link" / trees.new.relative_to(trees.old)
     imported(monkeypatch, new / "mine.py")
-    moved_tree.check_origin(str(trees.old), str(new))
+    relocated_imports.check_origin(str(trees.old), str(new))

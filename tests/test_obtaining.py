@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate import Case, Model, Settings, building, frontends
-from trtgate.artifact_cache import ArtifactCache
-from trtgate.coverage import Coverage
-from trtgate.errors import TrtgateError
+from trtgate import Case, Model, Settings, frontends
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import building
+from trtgate.compiling.artifact_cache import ArtifactCache
+from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.frontends import CompiledModule
-from trtgate.obtaining import Obtained, obtain
+from trtgate.records.coverage_record import Coverage
 
 
 class Scaled(torch.nn.Module):
@@ -77,13 +78,15 @@ def cache(tmp_path: Path) -> ArtifactCache:
 
 
 @pytest.fixture
-def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[..., Obtained]:
+def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[..., CheckedModule]:
     places = iter(range(100))
 
-    def get(wanted: Case | None = None, **options: Any) -> Obtained:
+    def get(wanted: Case | None = None, **options: Any) -> CheckedModule:
         folder = tmp_path / f"place-{next(places)}"
         folder.mkdir(mode=0o700)
-        found = obtain(wanted or case(), "cpu", folder, options.pop("cache", cache), lambda _step: None, **options)
+        found = build_or_load(
+            wanted or case(), "cpu", folder, options.pop("cache", cache), lambda _step: None, **options
+        )
         assert {file.name for file in folder.iterdir()} == {"compiled.pt2", "inputs.pt"}
         return found
 
@@ -103,7 +106,7 @@ def test_what_is_imported_is_no_part_of_building(
 
     monkeypatch.setattr(frontend, "import_libraries", slow)
     tmp_path.chmod(0o700)
-    assert obtain(case(), "cpu", tmp_path, None, lambda _step: None).build.build_s < 20
+    assert build_or_load(case(), "cpu", tmp_path, None, lambda _step: None).build.build_s < 20
 
 
 def test_the_second_time_it_is_loaded(got: Any, frontend: Storing) -> None:
@@ -159,9 +162,9 @@ def test_a_wrong_build_is_not_cached(got: Any, cache: ArtifactCache, monkeypatch
     assert cache.entries() == []
 
 
-def obtained_in(folder: Path, cache: ArtifactCache) -> Obtained:
+def obtained_in(folder: Path, cache: ArtifactCache) -> CheckedModule:
     folder.mkdir(mode=0o700)
-    return obtain(case(), "cpu", folder, cache, lambda _step: None)
+    return build_or_load(case(), "cpu", folder, cache, lambda _step: None)
 
 
 def test_what_can_not_be_stored_is_built_by_every_launch_and_a_note_says_so(
@@ -247,6 +250,6 @@ def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: 
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir(mode=0o700)
-        found = obtain(case, "cpu", folder, ArtifactCache(tmp_path / "cache"), lambda _step: None)
+        found = build_or_load(case, "cpu", folder, ArtifactCache(tmp_path / "cache"), lambda _step: None)
         assert (found.build.cached, found.stored, found.notes) == (False, True, [])
     assert frontend.builds == 2

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtgate import verdict
-from trtgate.metrics import EXACT, METRICS, SAMPLED
+from trtgate.common.metrics import EXACT, METRICS, SAMPLED
 from trtgate.verdict import LOOKS, Verdict
 
 DEFAULTS = {name: metric.limit for name, metric in METRICS.items()}

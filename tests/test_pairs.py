@@ -10,13 +10,15 @@ import msgspec
 import psutil
 import pytest
 
-from trtgate.accelerator import Accelerator
-from trtgate.paired_gate import PairedGate, Suspicion
-from trtgate.pairs import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, PairSession, SideError
-from trtgate.records import HOST, Capture, Turn
-from trtgate.side import Side
-from trtgate.suite_source import SuiteSource
-from trtgate.timing.loop import Plan
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.metrics import HOST
+from trtgate.gate.paired_gate import PairedGate, Suspicion
+from trtgate.launches.comparison_side import Side
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, SideError
+from trtgate.launches.pair_session import PairSession
+from trtgate.records.measurement import Capture, Turn
+from trtgate.suite.suite_source import SuiteSource
+from trtgate.timing.measuring_loop import Plan
 from trtgate.verdict import LOOKS, Verdict
 
 SUITE = """

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trtgate.errors import TrtgateError
-from trtgate.pytest_gate import reruns
+from trtgate.common.errors import TrtgateError
+from trtgate.pytest_plugin import rerun_plugins
 
 OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 
@@ -203,10 +203,10 @@ def test_who_would_run_a_test_again(
     items, _ = pytester.inline_genitems("-p", "no:trtgate.plugin", *arguments.split())
     assert len(items) == 1
     if not named:
-        reruns.refuse(items)
+        rerun_plugins.refuse(items)
         return
     with pytest.raises(TrtgateError, match=r"inflates the error rate.* drop it") as caught:
-        reruns.refuse(items)
+        rerun_plugins.refuse(items)
     assert named in str(caught.value)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from trtgate import Case, Model, Settings
-from trtgate.accelerator import GIB, Accelerator
-from trtgate.prebuild import Prebuild, builders_for, order
-from trtgate.pytest_gate import prebuilding
-from trtgate.suite_source import SuiteSource
+from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.launches.prebuild import Prebuild, builders_for, order
+from trtgate.pytest_plugin import prebuilding
+from trtgate.suite.suite_source import SuiteSource
 
 SUITE = """
 import os
@@ -171,7 +171,7 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
             yield from ()
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
-    monkeypatch.setattr("trtgate.prebuild.Prebuild", Work)
+    monkeypatch.setattr("trtgate.launches.prebuild.Prebuild", Work)
     case = Case(Model("a", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
     gate = SimpleNamespace(cases_at_once=2, recorded=lambda *_: None, folder=SimpleNamespace(private=None, logs=None))
     run: Any = SimpleNamespace(

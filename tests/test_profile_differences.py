@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from trtgate.accelerator import Accelerator
-from trtgate.profiles import welch
+from trtgate.common.accelerator import Accelerator
+from trtgate.profiles import welch_intervals
 from trtgate.profiles.alignment import longest_common_subsequence
 from trtgate.profiles.difference_text import lines, sentence
 from trtgate.profiles.differences import (
@@ -36,12 +36,12 @@ from trtgate.profiles.differences import (
     SYNCHRONIZING,
     TACTICS,
     TAKEN_UP,
-    Difference,
+    ProfileDifference,
     compare,
 )
 from trtgate.profiles.layer_names import normalised, shown
-from trtgate.profiles.record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile, Tensor
-from trtgate.profiles.structure import structural
+from trtgate.profiles.layer_structure import structural
+from trtgate.records.profile_record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile, Tensor
 
 from .profile_data import recorded
 
@@ -148,11 +148,11 @@ def conv_bn_relu(blocks: int) -> tuple[list[Operator], list[Layer]]:
     return operators, layers
 
 
-def causes(difference: Difference) -> list[str]:
+def causes(difference: ProfileDifference) -> list[str]:
     return [cause.cause for cause in difference.causes]
 
 
-def kinds(difference: Difference) -> Counter[str]:
+def kinds(difference: ProfileDifference) -> Counter[str]:
     return Counter(change.kind for change in difference.changes)
 
 
@@ -190,12 +190,12 @@ def test_one_slower_layer_explains_the_change() -> None:
 
 def between_launches(*times_us: float) -> float:
     """The known variance from launch to launch of layers of these times."""
-    return sum(welch.LAUNCH_SD_US**2 + (welch.LAUNCH_SD_SHARE * us) ** 2 for us in times_us)
+    return sum(welch_intervals.LAUNCH_SD_US**2 + (welch_intervals.LAUNCH_SD_SHARE * us) ** 2 for us in times_us)
 
 
 def test_the_interval_of_a_layer_is_welchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(welch, "LAUNCH_SD_US", 0.0)
-    monkeypatch.setattr(welch, "LAUNCH_SD_SHARE", 0.0)
+    monkeypatch.setattr(welch_intervals, "LAUNCH_SD_US", 0.0)
+    monkeypatch.setattr(welch_intervals, "LAUNCH_SD_SHARE", 0.0)
     before, after = layer("a", 10.0), layer("a", 12.0, blocks_us=[12.3, 11.8, 12.1])
     [change] = compare(of_parts(engine(before)), of_parts(engine(after))).changes
     wanted = stats.ttest_ind(after.blocks_us, before.blocks_us, equal_var=False).confidence_interval(0.95)
@@ -229,7 +229,7 @@ def test_many_layers_within_noise_are_not_called_slower() -> None:
     rng = np.random.default_rng(1)
 
     def launch(size: int) -> list[Layer]:
-        means = rng.normal(10, welch.LAUNCH_SD_US, size)
+        means = rng.normal(10, welch_intervals.LAUNCH_SD_US, size)
         return [layer("__myl_Corr", blocks_us=rng.normal(mean, 0.1, 20).tolist()) for mean in means]
 
     sides = [launch(300), launch(300)]
@@ -608,7 +608,7 @@ def test_what_is_new_one_way_is_gone_the_other_way(before: list[str], after: lis
     assert unmatched(there, "before") == unmatched(back, "after") == Counter(before) - Counter(after)
 
 
-def unmatched(found: Difference, side: str) -> Counter[str]:
+def unmatched(found: ProfileDifference, side: str) -> Counter[str]:
     changes = (change for change in found.changes if change.kind != MATCHED)
     return Counter(normalised(layer.name) for change in changes for layer in getattr(change, side))
 

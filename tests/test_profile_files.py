@@ -23,11 +23,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtgate.accelerator import Accelerator
-from trtgate.errors import TrtgateError
-from trtgate.profiles import trace, trex
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.profiles import trace_events, trex_files
 from trtgate.profiles.engine_information import layers_of
-from trtgate.profiles.record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile, Tensor
+from trtgate.records.profile_record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile, Tensor
 
 DATA = Path(__file__).parent / "data"
 INSPECTOR = json.loads((DATA / "h100_resnet18_engine_information.json").read_text())
@@ -83,7 +83,7 @@ def described(names: list[str]) -> dict[str, Any]:
 
 
 def exported(folder: Path, part: Part, inspector: dict[str, Any]) -> dict[str, Any]:
-    paths = trex.write(profile(part), part, inspector, folder, "engine")
+    paths = trex_files.write(profile(part), part, inspector, folder, "engine")
     assert paths == [folder / f"engine.{kind}.json" for kind in KINDS]
     return {kind: json.loads(path.read_text("ascii")) for kind, path in zip(KINDS, paths, strict=True)}
 
@@ -102,7 +102,7 @@ def engine_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def loaded(engine_plan: Any, folder: Path, part: Part, inspector: dict[str, Any]) -> Any:
-    return engine_plan(*map(str, trex.write(profile(part), part, inspector, folder, "engine")))
+    return engine_plan(*map(str, trex_files.write(profile(part), part, inspector, folder, "engine")))
 
 
 # TREx
@@ -196,7 +196,7 @@ def test_an_inspector_that_says_too_little_is_refused(
 ) -> None:
     part = named_part(["a"])
     with pytest.raises(TrtgateError, match=complaint) as caught:
-        trex.write(profile(part), part, inspector, tmp_path, "engine")
+        trex_files.write(profile(part), part, inspector, tmp_path, "engine")
     assert len(str(caught.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -205,10 +205,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     part = real_part()
     (tmp_path / "file").touch()
     with pytest.raises(TrtgateError, match=r"graph\.json could not be written") as caught:
-        trex.write(profile(part), part, INSPECTOR, tmp_path / "file", "engine")
+        trex_files.write(profile(part), part, INSPECTOR, tmp_path / "file", "engine")
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(TrtgateError, match=r"trace\.json could not be written"):
-        trace.write(profile(part), tmp_path / "file" / "trace.json")
+        trace_events.write(profile(part), tmp_path / "file" / "trace.json")
 
 
 # Trace Event JSON
@@ -249,7 +249,7 @@ def check_trace(document: dict[str, Any]) -> None:
 
 def test_the_trace_of_a_real_engine_holds_every_layer_end_to_end(tmp_path: Path) -> None:
     part = real_part()
-    trace.write(profile(part), tmp_path / "trace.json")
+    trace_events.write(profile(part), tmp_path / "trace.json")
     document = json.loads((tmp_path / "trace.json").read_text())
     check_trace(document)
     found = complete(document)
@@ -287,7 +287,7 @@ def test_an_event_says_what_its_layer_is() -> None:
         )
     )
     fallback = shared(Part(name="rest", kind=PYTORCH, layers=[Layer(name="nms", type="aten.nms", median_us=5.5)]))
-    document = trace.events(profile(engine, fallback))
+    document = trace_events.events(profile(engine, fallback))
     check_trace(document)
     first, signal, copy, last = complete(document)
     assert first["args"] == {
@@ -307,15 +307,15 @@ def test_an_event_says_what_its_layer_is() -> None:
 
 
 def test_a_part_without_layers_and_a_profile_without_parts_are_traces() -> None:
-    document = trace.events(profile(Part(name="engine", kind=TENSORRT, layers=[], problem="no engine")))
+    document = trace_events.events(profile(Part(name="engine", kind=TENSORRT, layers=[], problem="no engine")))
     check_trace(document)
-    assert complete(document) == complete(trace.events(profile())) == []
+    assert complete(document) == complete(trace_events.events(profile())) == []
 
 
 @given(st.lists(st.integers(0, 10**7), max_size=30), st.integers(0, 10**9))
 def test_layers_neither_overlap_nor_leave_gaps_in_perfetto(lengths_ns: list[int], first_ns: int) -> None:
     layers = [Layer(name="a", type="kgen", median_us=length_ns / 1e3) for length_ns in [first_ns, *lengths_ns]]
-    document = trace.events(profile(Part(name="p", kind=TENSORRT, layers=layers)))
+    document = trace_events.events(profile(Part(name="p", kind=TENSORRT, layers=layers)))
     check_trace(document)
     assert [as_perfetto_reads(event["dur"]) for event in complete(document)] == [first_ns, *lengths_ns]
     assert as_perfetto_reads(complete(document)[-1]["ts"]) == sum([first_ns, *lengths_ns][:-1])
@@ -327,7 +327,7 @@ def test_layers_neither_overlap_nor_leave_gaps_in_perfetto(lengths_ns: list[int]
 @given(NAMES)
 def test_any_names_survive_in_the_trace(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     file = tmp_path_factory.mktemp("names") / "trace.json"
-    trace.write(profile(named_part(names)), file)
+    trace_events.write(profile(named_part(names)), file)
     assert [event["name"] for event in complete(json.loads(file.read_text()))] == names
 
 
@@ -342,4 +342,4 @@ def test_hostile_names_survive_and_load(tmp_path: Path, engine_plan: Any) -> Non
     names = [*HOSTILE, "\ud800 no character"]
     plan = loaded(engine_plan, tmp_path, named_part(names), described(names))
     assert list(plan.df["Name"]) == names
-    assert [event["name"] for event in complete(trace.events(profile(named_part(names))))] == names
+    assert [event["name"] for event in complete(trace_events.events(profile(named_part(names))))] == names

@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import baseline_commands, profile_commands, trt_engines
-from trtgate.errors import TrtgateError
-from trtgate.profile_gate import Result
-from trtgate.profiles import files
-from trtgate.profiles.record import Profile
-from trtgate.pytest_gate.profile_tests import PROPERTY, ProfileGate, Profiles
+from trtgate.commands import baseline_files, profile_answers
+from trtgate.common.errors import TrtgateError
+from trtgate.profiles import profile_files
+from trtgate.profiles.profile_gate import ProfileResult
+from trtgate.pytest_plugin.profile_tests import PROPERTY, ProfileGate, profiles_of
+from trtgate.records.profile_record import Profile
+from trtgate.torch_trt import engines, own_runtime
 
 from .profile_data import H100, resnet18_information, resnet18_profile
 
@@ -64,9 +65,9 @@ class Bench:
         )
         self.run: Any = SimpleNamespace(
             options=self.options, accelerator=H100, folder=folder / ".trtgate",
-            config=SimpleNamespace(invocation_params=SimpleNamespace(dir=folder)),
+            config=SimpleNamespace(invocation_params=SimpleNamespace(dir=folder), stash=pytest.Stash()),
         )  # fmt: skip
-        self.run.profiles = Profiles(self.run)
+        self.run.profiles = profiles_of(self.run)
         settings = SimpleNamespace(partitions=True)
         self.built: Any = SimpleNamespace(case=SimpleNamespace(id=resnet18_profile().case_id, settings=settings))
         self.item: Any = SimpleNamespace(user_properties=[])
@@ -83,14 +84,16 @@ class Bench:
         ProfileGate(self.run, self.item)(self.built)
 
     @property
-    def results(self) -> list[Result]:
+    def results(self) -> list[ProfileResult]:
         return [
-            msgspec.json.decode(value, type=Result) for name, value in self.item.user_properties if name == PROPERTY
+            msgspec.json.decode(value, type=ProfileResult)
+            for name, value in self.item.user_properties
+            if name == PROPERTY
         ]
 
     @property
     def stored(self) -> Path:
-        return files.baseline_path(self.options.baselines, H100.key, self.built.case.id)
+        return profile_files.baseline_path(self.options.baselines, H100.key, self.built.case.id)
 
 
 @pytest.fixture
@@ -174,34 +177,34 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
 def test_a_profile_of_a_case_that_is_gone_is_removed_by_hand(bench: Bench) -> None:
     bench.test(update=True)
     name = bench.built.case.id
-    assert list(files.stored_baselines(bench.options.baselines).values()) == [name]
-    assert baseline_commands.remove(bench.options.baselines, [name]) == [f"removed from {bench.stored.parent}: {name}"]
+    assert list(profile_files.stored_baselines(bench.options.baselines).values()) == [name]
+    assert baseline_files.remove(bench.options.baselines, [name]) == [f"removed from {bench.stored.parent}: {name}"]
     assert not bench.stored.exists()
 
 
 def test_one_case_that_cannot_be_built_keeps_no_other_from_being_profiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def recorded(case: Any, *_: Any) -> profile_commands.Answer:
-        return profile_commands.Answer(case_id=case.id, profile=resnet18_profile(), folder="there")
+    def recorded(case: Any, *_: Any) -> profile_answers.ProfileAnswer:
+        return profile_answers.ProfileAnswer(case_id=case.id, profile=resnet18_profile(), folder="there")
 
     def fails(case: Any, *_: Any) -> Any:
         raise TrtgateError(f"case {case.id}: dynamo could not build it: no memory")
 
-    monkeypatch.setattr("trtgate.accelerator.detect", lambda: H100)
-    monkeypatch.setattr("trtgate.building.checked", fails)
-    wanted = profile_commands.cases(
+    monkeypatch.setattr("trtgate.common.accelerator.detect", lambda: H100)
+    monkeypatch.setattr("trtgate.compiling.building.checked", fails)
+    wanted = profile_answers.cases(
         ["resnet18", "vit_b_16"], frontend="dynamo", precisions=["fp16"], batches=[1], min_block_sizes=[5],
         verbosity="detailed",
     )  # fmt: skip
-    answers = profile_commands.record(wanted, tmp_path / "out", lambda _text: None)
+    answers = profile_answers.record(wanted, tmp_path / "out", lambda _text: None)
     assert [answer.problem.partition(": ")[2] for answer in answers] == ["dynamo could not build it: no memory"] * 2
-    said = profile_commands.lines([*answers, recorded(wanted[0])])
+    said = profile_answers.lines([*answers, recorded(wanted[0])])
     assert sum(line.startswith("ERROR: ") for line in said) == 2
     assert "written: there" in said
     (tmp_path / "file").write_text("")
     with pytest.raises(TrtgateError, match="can't be made"):
-        profile_commands.record(wanted, tmp_path / "file" / "out", lambda _text: None)
+        profile_answers.record(wanted, tmp_path / "file" / "out", lambda _text: None)
 
 
 def test_an_engine_that_cannot_be_deserialized_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +215,7 @@ def test_an_engine_that_cannot_be_deserialized_is_one_line(monkeypatch: pytest.M
         )
         __version__ = "1.0"
 
-    monkeypatch.setattr(trt_engines, "_tensorrt", Refuses)
-    engine = trt_engines.Engine(SimpleNamespace(serialized_engine=b"nothing"))
+    monkeypatch.setattr(engines, "tensorrt", Refuses)
+    engine = engines.BuiltEngine(SimpleNamespace(serialized_engine=b"nothing"))
     with pytest.raises(TrtgateError, match=r"TensorRT 1.0 can't deserialize the engine: build it again"):
-        trt_engines.OwnRuntime(engine, [])
+        own_runtime.OwnRuntime(engine, [])

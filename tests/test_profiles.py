@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from trtgate import profile_commands, profile_gate, trt_engines
-from trtgate.errors import TrtgateError
-from trtgate.profile_gate import Verdict
-from trtgate.profiles import checks, files, summary
+from trtgate.commands import profile_answers
+from trtgate.common.errors import TrtgateError
+from trtgate.profiles import profile_checks, profile_files, profile_gate, profile_summary
 from trtgate.profiles.engine_information import bindings_of, dtype_of, in_order, layers_of
-from trtgate.profiles.record import Layer, Part, Profile, Tensor
-from trtgate.profiles.times import timed
+from trtgate.profiles.layer_times import timed
+from trtgate.profiles.profile_gate import LayersVerdict
+from trtgate.records.profile_record import Layer, Part, Profile, Tensor
+from trtgate.torch_trt import engines as trt_engines
+from trtgate.torch_trt import layer_profiler
 
 from .profile_data import H100, resnet18_information, resnet18_profile
 
@@ -96,7 +98,7 @@ def test_the_verbosity_an_engine_was_built_with(information: Any, verbosity: str
 
 
 def test_the_cpp_profile_is_read_whatever_is_in_its_names() -> None:
-    first, second = trt_engines.parse_cpp_profile(CPP_PROFILE)
+    first, second = layer_profiler.parse_cpp_profile(CPP_PROFILE)
     assert first == ('conv "quoted"\n and broken', pytest.approx(19.008))
     assert second == ("relu", pytest.approx(44.0907))
 
@@ -104,7 +106,7 @@ def test_the_cpp_profile_is_read_whatever_is_in_its_names() -> None:
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.integers(1, 4))
 def test_what_a_profiler_was_told_is_split_into_calls(names: list[str], calls: int) -> None:
     reported = [(name, float(number)) for number, name in enumerate(names * calls)]
-    found = trt_engines._split(reported, calls)
+    found = layer_profiler.split_calls(reported, calls)
     assert [entry for call in found for entry in call] == reported
     assert [[name for name, _ in call] for call in found] == [names] * calls
 
@@ -112,11 +114,11 @@ def test_what_a_profiler_was_told_is_split_into_calls(names: list[str], calls: i
 @pytest.mark.parametrize("names", ["abac", "aba", ""])
 def test_other_layers_at_another_call_are_refused(names: str) -> None:
     with pytest.raises(TrtgateError, match="not the same ones each time"):
-        trt_engines._split([(name, 1.0) for name in names], 2)
+        layer_profiler.split_calls([(name, 1.0) for name in names], 2)
 
 
 def test_a_call_that_could_not_be_read_is_a_problem_of_its_engine_alone() -> None:
-    times = trt_engines.LayerTimes()
+    times = layer_profiler.LayerTimes()
     times.calls, times.problem = [[("a", 1.0)]], "the C++ runtime wrote no profile"
     with pytest.raises(TrtgateError, match="wrote no profile"):
         times.blocks_us(1)
@@ -124,18 +126,18 @@ def test_a_call_that_could_not_be_read_is_a_problem_of_its_engine_alone() -> Non
 
 def test_an_engine_that_remembers_nothing_says_nothing() -> None:
     silent: Any = SimpleNamespace(serialized_engine=b"", get_layer_info=lambda: " ")
-    assert trt_engines.Engine(silent).information() == {}
+    assert trt_engines.BuiltEngine(silent).information() == {}
 
 
 def test_blocks_are_medians_of_consecutive_calls() -> None:
-    times = trt_engines.LayerTimes()
+    times = layer_profiler.LayerTimes()
     times.calls = [[("a", float(value)), ("b", 1.0)] for value in (1, 2, 99, 4, 5, 6)]
     assert times.blocks_us(2) == (["a", "b"], [[2.0, 5.0], [1.0, 1.0]])
 
 
 def test_a_profiler_that_reports_nothing_is_one_line() -> None:
     with pytest.raises(TrtgateError, match="reported no layer"):
-        trt_engines.LayerTimes().blocks_us(2)
+        layer_profiler.LayerTimes().blocks_us(2)
 
 
 class FakeEngine(torch.nn.Module):
@@ -166,7 +168,7 @@ def test_the_cpp_runtime_is_enabled_anew_for_every_block(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
     module = FakeEngine()
     engine: Any = SimpleNamespace(runtime=trt_engines.CPP, _module=module)
-    with trt_engines.profiling({"part": engine}, trt_engines.HeadStart(FakeSpin())) as profiled:  # type: ignore[arg-type]
+    with layer_profiler.profiling({"part": engine}, layer_profiler.HeadStart(FakeSpin())) as profiled:  # type: ignore[arg-type]
         for _ in range(2):
             profiled.call(module, 3)
     assert profiled.times["part"].calls == [[("a", 2000.0)], [("a", 2000.0)]]
@@ -187,13 +189,13 @@ def test_the_gpu_waits_before_every_engine_until_the_host_has_queued_it(monkeypa
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     spin, modules = FakeSpin(), [FakeEngine(), FakeEngine()]
     engines: Any = {str(n): SimpleNamespace(runtime=trt_engines.CPP, _module=one) for n, one in enumerate(modules)}
-    head_start = trt_engines.HeadStart(spin)  # type: ignore[arg-type]
+    head_start = layer_profiler.HeadStart(spin)  # type: ignore[arg-type]
 
     def call() -> None:
         for module in modules:
             module()
 
-    with trt_engines.profiling(engines, head_start) as profiled:
+    with layer_profiler.profiling(engines, head_start) as profiled:
         profiled.call(call, 2)
         assert spin.queued == []
         head_start.cover(call)
@@ -212,14 +214,14 @@ def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
     median = 1 + float(stats.expon.median())
     covered = sum(layer.low_us <= median <= layer.high_us for layer in part.layers) / 2000
     assert covered == pytest.approx(0.959, abs=0.015)  # of 20 values: between the 6th and the 15th
-    assert sum(layer.share for layer in part.layers) == pytest.approx(1, abs=checks.SHARES)
+    assert sum(layer.share for layer in part.layers) == pytest.approx(1, abs=profile_checks.SHARES)
 
 
 # What must hold
 
 
 def test_a_recorded_profile_is_believable() -> None:
-    assert checks.problems(resnet18_profile()) == []
+    assert profile_checks.problems(resnet18_profile()) == []
 
 
 def spoiled(**changes: Any) -> Profile:
@@ -240,7 +242,7 @@ def spoiled(**changes: Any) -> Profile:
     ],
 )
 def test_what_is_wrong_with_a_layer_is_said(changes: dict[str, Any], said: str) -> None:
-    (problem,) = checks.problems(spoiled(**changes))
+    (problem,) = profile_checks.problems(spoiled(**changes))
     assert said in problem
 
 
@@ -248,17 +250,17 @@ def test_layers_out_of_order_are_noticed() -> None:
     profile = resnet18_profile()
     layers = profile.parts[0].layers
     layers[3], layers[4] = layers[4], layers[3]
-    (problem,) = checks.problems(profile)
+    (problem,) = profile_checks.problems(profile)
     assert "stands before the one that makes its input" in problem
 
 
 def test_layers_that_do_not_add_up_to_the_latency_are_noticed() -> None:
     profile = resnet18_profile()
     profile.device_us = 20.0
-    (problem,) = checks.problems(profile)
+    (problem,) = profile_checks.problems(profile)
     assert "at a device latency of 20.0 µs" in problem
     profile.device_us = 2000.0
-    (problem,) = checks.problems(profile)
+    (problem,) = profile_checks.problems(profile)
     assert "1000 to 4240 µs are believable" in problem
 
 
@@ -268,38 +270,38 @@ def test_a_tensor_that_is_written_twice_is_in_order() -> None:
 
     part = Part(name="p", kind="tensorrt", layers=[layer("a", "x", "t"), layer("b", "t", "u"), layer("c", "u", "t")])
     timed(part, [[1.0]] * 3)
-    assert checks._of_part(part) == []
+    assert profile_checks._of_part(part) == []
 
 
 def test_a_segment_that_only_moves_values_takes_no_time_and_is_fine() -> None:
     profile = resnet18_profile()
     profile.parts.append(Part(name="_run_on_gpu_1", kind="pytorch", layers=[]))
-    assert checks.problems(profile) == []
+    assert profile_checks.problems(profile) == []
 
 
 def test_a_part_that_could_not_be_profiled_is_named_with_its_reason() -> None:
     profile = resnet18_profile()
     profile.parts.append(Part(name="_run_on_acc_2", kind="tensorrt", layers=[], problem="can't be deserialized"))
-    assert checks.problems(profile) == ["_run_on_acc_2: can't be deserialized"]
+    assert profile_checks.problems(profile) == ["_run_on_acc_2: can't be deserialized"]
 
 
 # Files
 
 
 def test_the_published_schema_is_the_one_that_is_read() -> None:
-    """Written by `python -m trtgate.profiles.files > docs/profile.schema.json`."""
-    assert json.loads((DOCS / "profile.schema.json").read_text()) == files.schema()
+    """Written by `python -m trtgate.profiles.profile_files > docs/profile.schema.json`."""
+    assert json.loads((DOCS / "profile.schema.json").read_text()) == profile_files.schema()
 
 
 def test_a_folder_holds_everything(tmp_path: Path) -> None:
     profile = resnet18_profile()
     part = profile.parts[0].name
-    written = files.write_folder(tmp_path / "case", profile, {part: resnet18_information()})
+    written = profile_files.write_folder(tmp_path / "case", profile, {part: resnet18_information()})
     assert {path.name for path in written} == {
         "profile.json", "trace.json", f"{part}.graph.json", f"{part}.profile.json", f"{part}.profile.metadata.json",
         f"{part}.build.metadata.json",
     }  # fmt: skip
-    assert files.read(tmp_path / "case" / "profile.json") == profile
+    assert profile_files.read(tmp_path / "case" / "profile.json") == profile
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def test_a_broken_profile_is_one_line_that_names_it(tmp_path: Path, content: byt
     path = tmp_path / "profile.json"
     path.write_bytes(content)
     with pytest.raises(TrtgateError, match=said) as caught:
-        files.read(path)
+        profile_files.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -318,22 +320,22 @@ def test_a_broken_profile_is_one_line_that_names_it(tmp_path: Path, content: byt
 def test_a_profile_of_another_schema_is_refused(tmp_path: Path) -> None:
     profile = resnet18_profile()
     profile.schema = 99
-    files.write(tmp_path / "profile.json", profile)
+    profile_files.write(tmp_path / "profile.json", profile)
     with pytest.raises(TrtgateError, match="has schema 99"):
-        files.read(tmp_path / "profile.json")
+        profile_files.read(tmp_path / "profile.json")
 
 
 def test_an_engine_without_details_has_no_files_for_trex(tmp_path: Path) -> None:
     profile = resnet18_profile()
     profile.parts[0].verbosity = "layer_names_only"
-    written = files.write_folder(tmp_path, profile, {profile.parts[0].name: {"Layers": ["a"]}})
+    written = profile_files.write_folder(tmp_path, profile, {profile.parts[0].name: {"Layers": ["a"]}})
     assert [path.name for path in written] == ["profile.json", "trace.json"]
 
 
 def test_a_baseline_keeps_what_a_comparison_needs_and_is_small(tmp_path: Path) -> None:
     profile = resnet18_profile()
-    path = files.store_baseline(tmp_path, "h100", profile)
-    stored = files.read_baseline(tmp_path, "h100", profile.case_id)
+    path = profile_files.store_baseline(tmp_path, "h100", profile)
+    stored = profile_files.read_baseline(tmp_path, "h100", profile.case_id)
     assert stored is not None
     assert path.stat().st_size < 30_000
     for kept, whole in zip(stored.parts[0].layers, profile.parts[0].layers, strict=True):
@@ -341,13 +343,13 @@ def test_a_baseline_keeps_what_a_comparison_needs_and_is_small(tmp_path: Path) -
             whole.name, whole.tactic, whole.sources, whole.modules,
         )  # fmt: skip
         assert min(whole.blocks_us) <= kept.median_us <= max(whole.blocks_us)
-    assert checks.problems(stored) == []
+    assert profile_checks.problems(stored) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrtgateError, match="could not be written"):
-        files.write(tmp_path / "file" / "profile.json", resnet18_profile())
+        profile_files.write(tmp_path / "file" / "profile.json", resnet18_profile())
 
 
 # Against what is stored
@@ -355,26 +357,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_a_profile_without_a_stored_one_is_new_then_unchanged(tmp_path: Path) -> None:
     profile = resnet18_profile()
-    assert profile_gate.judge(profile, tmp_path, H100.key).verdict is Verdict.NEW
-    files.store_baseline(tmp_path, H100.key, profile)
+    assert profile_gate.judge(profile, tmp_path, H100.key).verdict is LayersVerdict.NEW
+    profile_files.store_baseline(tmp_path, H100.key, profile)
     result = profile_gate.judge(profile, tmp_path, H100.key)
-    assert (result.verdict, result.engines, result.layers) == (Verdict.UNCHANGED, 1, 36)
+    assert (result.verdict, result.engines, result.layers) == (LayersVerdict.UNCHANGED, 1, 36)
     assert profile_gate.rows([result])[1][0] == profile.case_id
 
 
 def test_another_tactic_is_a_change_that_is_named(tmp_path: Path) -> None:
-    files.store_baseline(tmp_path, H100.key, resnet18_profile())
+    profile_files.store_baseline(tmp_path, H100.key, resnet18_profile())
     profile = resnet18_profile()
     profile.parts[0].layers[0].tactic = "another_kernel"
     result = profile_gate.judge(profile, tmp_path, H100.key)
-    assert result.verdict is Verdict.CHANGED
+    assert result.verdict is LayersVerdict.CHANGED
     assert "other tactic: " in result.sentence
     assert "another_kernel" in result.sentence
 
 
 def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
-    files.store_baseline(tmp_path, H100.key, resnet18_profile())
-    stored = files.read_baseline(tmp_path, H100.key, resnet18_profile().case_id)
+    profile_files.store_baseline(tmp_path, H100.key, resnet18_profile())
+    stored = profile_files.read_baseline(tmp_path, H100.key, resnet18_profile().case_id)
     assert stored is not None
     slower = resnet18_profile()
     columns = [layer.blocks_us for layer in slower.parts[0].layers]
@@ -390,16 +392,16 @@ def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
 
 def test_the_summary_adds_up() -> None:
     profile = resnet18_profile()
-    said = summary.lines(profile, top=3)
+    said = profile_summary.lines(profile, top=3)
     assert said[0].startswith("resnet18-dynamo-fp16-b1-mbs5: engines: 1, segments in PyTorch: 0, layers: 36; 97.")
     assert "conv1, bn1, relu" in "\n".join(said)
-    assert sum(summary.module_times(profile).values()) == pytest.approx(profile.sum_us)
+    assert sum(profile_summary.module_times(profile).values()) == pytest.approx(profile.sum_us)
 
 
 def test_names_with_control_characters_are_escaped() -> None:
     profile = resnet18_profile()
     profile.parts[0].layers[1].name = "evil\n\x1b[31m"
-    said = "\n".join(summary.lines(profile))
+    said = "\n".join(profile_summary.lines(profile))
     assert "\x1b" not in said
     assert "evil\\n\\x1b[31m" in said
 
@@ -409,21 +411,21 @@ def test_a_case_needs_a_model_that_is_known() -> None:
         "frontend": "dynamo", "precisions": ["fp16"], "batches": [1], "min_block_sizes": [5], "verbosity": "detailed",
     }  # fmt: skip
     with pytest.raises(TrtgateError, match="did you mean 'resnet18'"):
-        profile_commands.cases(["resnet_18"], **ask)
+        profile_answers.cases(["resnet_18"], **ask)
     with pytest.raises(TrtgateError, match="name models"):
-        profile_commands.cases([], **ask)
+        profile_answers.cases([], **ask)
     with pytest.raises(TrtgateError, match="unknown profiling_verbosity"):
-        profile_commands.cases(["resnet18"], **{**ask, "verbosity": "loud"})
-    (case,) = profile_commands.cases(["resnet18"], **{**ask, "verbosity": "none"})
+        profile_answers.cases(["resnet18"], **{**ask, "verbosity": "loud"})
+    (case,) = profile_answers.cases(["resnet18"], **{**ask, "verbosity": "none"})
     assert case.id == "resnet18-dynamo-fp16-b1-mbs5-verbosity=none"
 
 
 def test_stored_profiles_are_shown_and_compared_without_a_gpu(tmp_path: Path) -> None:
     profile = resnet18_profile()
-    files.write_folder(tmp_path / "a", profile, {})
-    files.write(tmp_path / "b.json", msgspec.structs.replace(profile, case_id="b"))
-    assert profile_commands.show([str(tmp_path / "a")])[0].startswith(profile.case_id)
-    said = profile_commands.difference(str(tmp_path / "a"), str(tmp_path / "b.json"))
+    profile_files.write_folder(tmp_path / "a", profile, {})
+    profile_files.write(tmp_path / "b.json", msgspec.structs.replace(profile, case_id="b"))
+    assert profile_answers.show([str(tmp_path / "a")])[0].startswith(profile.case_id)
+    said = profile_answers.difference(str(tmp_path / "a"), str(tmp_path / "b.json"))
     assert "same layers" in said[0]
     with pytest.raises(TrtgateError, match=r"no profile .*missing"):
-        profile_commands.show([str(tmp_path / "missing")])
+        profile_answers.show([str(tmp_path / "missing")])

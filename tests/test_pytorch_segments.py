@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate.accelerator import Accelerator
-from trtgate.building import Inference
-from trtgate.errors import TrtgateError
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling.building import Inference
 from trtgate.frontends import CompiledModule
-from trtgate.profiles import checks, recording
+from trtgate.profiles import profile_checks, profile_recording
 from trtgate.profiles.pytorch_segments import busy_us, copies_us, profile_segment
-from trtgate.profiles.record import PYTORCH, Operator, Part
+from trtgate.records.profile_record import PYTORCH, Operator, Part
 
 
 class Net(torch.nn.Module):
@@ -37,7 +37,7 @@ def test_every_operator_is_a_layer_with_its_module() -> None:
     assert [layer.modules for layer in part.layers] == [[f"m.{name}"] for name in nodes]
     assert all(len(layer.blocks_us) == 6 and layer.median_us > 0 for layer in part.layers)
     assert part.layers[0].outputs[0].shape == [64, 64]
-    assert checks._of_part(part) == []
+    assert profile_checks._of_part(part) == []
 
 
 def test_kernels_that_overlap_are_busy_once() -> None:
@@ -74,12 +74,12 @@ def inference(*parts: tuple[Part, ...]) -> Inference:
 @pytest.fixture
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Record without the two steps that need a GPU; returns the function that records."""
-    monkeypatch.setattr(recording, "Spin", object)
-    monkeypatch.setattr(recording, "_device_latency", lambda *_: (10.0, "cuda_graph"))
-    monkeypatch.setattr(recording, "_break_down", lambda *_: None)
+    monkeypatch.setattr(profile_recording, "Spin", object)
+    monkeypatch.setattr(profile_recording, "_device_latency", lambda *_: (10.0, "cuda_graph"))
+    monkeypatch.setattr(profile_recording, "_break_down", lambda *_: None)
     cpu = Accelerator(kind="cpu", name="test")
-    plan = recording.Plan(warm_up=1, blocks=6, calls=1)
-    return lambda case: recording.record("case", case, cpu, lambda _step: None, plan).profile
+    plan = profile_recording.ProfilePlan(warm_up=1, blocks=6, calls=1)
+    return lambda case: profile_recording.record("case", case, cpu, lambda _step: None, plan).profile
 
 
 def test_segments_are_profiled_with_what_they_are_called_with(on_a_cpu: Any) -> None:

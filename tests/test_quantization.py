@@ -13,12 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from trtgate import availability, building, exporting, quantization, samples, torch_trt
-from trtgate.accelerator import Accelerator
-from trtgate.cases import Case, Model, Settings
-from trtgate.coverage import Coverage
-from trtgate.errors import TrtgateError
-from trtgate.quantization_packages import unavailable
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import availability, building
+from trtgate.records.coverage_record import Coverage
+from trtgate.suite import samples
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.settings import Settings
+from trtgate.torch_trt import exporting, quantization, releases
+from trtgate.torch_trt.modelopt_package import unavailable
 
 needs_modelopt = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "installed")
 H100 = Accelerator(kind="gpu", name="H100", memory_bytes=80 << 30, capability=(9, 0))
@@ -51,7 +54,7 @@ def test_a_quantized_module_computes_nearly_the_same_and_says_where_it_rounds(pr
 
 
 @needs_modelopt
-@pytest.mark.skipif(bool(torch_trt.unavailable()), reason="needs torch_tensorrt")
+@pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
     found = in_a_fresh_process("int8")  # where nothing imported torch_tensorrt before nvidia-modelopt
     assert (found.in_pytorch, len(found.engines)) == (0, 1)
@@ -59,11 +62,11 @@ def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
 
 
 @needs_modelopt
-@pytest.mark.skipif(bool(torch_trt.unavailable()), reason="needs torch_tensorrt")
+@pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> None:
     code = (
-        "import sys, torch; from trtgate import Case, Model, Settings, dry_run\n"
+        "import sys, torch; from trtgate import Case, Model, Settings; from trtgate.coverage import dry_run\n"
         "model = Model('small', lambda: (torch.nn.Linear(4, 4), torch.zeros(2, 4)), ())\n"
         f"settings = Settings(frontend={frontend!r}, precision='fp16', min_block_size=1)\n"
         "assert dry_run.ask(Case(model, settings)).engines\n"
@@ -74,7 +77,9 @@ def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> N
 
 def in_a_fresh_process(precision: str) -> Coverage:
     code = (
-        "import msgspec, test_quantization as t; from trtgate import dry_run, zoo; t.case_of('fp16')\n"
+        "import msgspec, test_quantization as t; from trtgate.coverage import dry_run; from trtgate.suite import zoo\n"
+        "from trtgate.torch_trt import modelopt_package\n"
+        f"modelopt_package.expect([{precision!r}])\n"
         f"case = t.case_of({precision!r}); dry_run.ask(t.case_of('fp16'))\n"
         "print(msgspec.json.encode(dry_run.ask(case)).decode())"
     )
@@ -125,11 +130,11 @@ def test_ranges_that_are_none_are_refused(value: float) -> None:
 def test_what_a_card_or_a_version_refuses_is_known(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, card: Accelerator, reason: str
 ) -> None:
-    monkeypatch.setattr(torch_trt, "flavour", lambda: "rtx")
-    monkeypatch.setattr(torch_trt, "version", lambda: "2.11.0")
+    monkeypatch.setattr(releases, "flavour", lambda: "rtx")
+    monkeypatch.setattr(releases, "version", lambda: "2.11.0")
     said = availability.refused(settings, card)
     assert said == reason or reason.split()[-1] in said
-    monkeypatch.setattr(torch_trt, "version", lambda: "2.13.0")
+    monkeypatch.setattr(releases, "version", lambda: "2.13.0")
     assert availability.refused(Settings(frontend="dynamo", precision="int8"), H100) == ""
 
 

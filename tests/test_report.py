@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from trtgate import verdict
-from trtgate.report import sentences, terminal
-from trtgate.report.progress import Progress, how_far
-from trtgate.report.terminal import Row
+from trtgate.gate import sentences
+from trtgate.report import terminal_table
+from trtgate.report.case_row import CaseRow
+from trtgate.report.progress_line import ProgressLine, how_far
 from trtgate.verdict import Judgement, Verdict
 
 
@@ -17,9 +18,11 @@ def judgement(factor: float, metric: str = "device") -> Judgement:
     return verdict.judge_stored(metric, np.log([100 * factor]), [np.log([100.0])], prior, limit=0.01, tests=10)
 
 
-def row(case: str, factor: float) -> Row:
+def row(case: str, factor: float) -> CaseRow:
     found = judgement(factor)
-    return Row(case_id=case, verdict=found.verdict, latency_us=100 * factor, judgement=found, others={"host": 300.0})
+    return CaseRow(
+        case_id=case, verdict=found.verdict, latency_us=100 * factor, judgement=found, others={"host": 300.0}
+    )
 
 
 def test_a_regression_is_one_sentence_with_all_that_matters() -> None:
@@ -40,8 +43,8 @@ def test_underpowered_says_what_would_have_been_seen() -> None:
 
 def test_one_line_sums_the_cases_up() -> None:
     rows = [row("a", 1.0), row("b", 1.2), row("c", 1.2)]
-    assert terminal.counts(rows) == "3 cases: 2 regressed, 1 unchanged"
-    assert terminal.counts(rows[:1]) == "1 case: 1 unchanged"
+    assert terminal_table.counts(rows) == "3 cases: 2 regressed, 1 unchanged"
+    assert terminal_table.counts(rows[:1]) == "1 case: 1 unchanged"
 
 
 @pytest.mark.parametrize("us", [0.5, 42.0, 999.9, 1000.0, 2.5e6])
@@ -57,7 +60,7 @@ def test_the_table_fits_the_terminal_and_puts_the_worst_first(width: int) -> Non
         row("slow-dynamo-fp16-b8-mbs5", 1.2),
         row("fast", 0.8),
     ]
-    text = terminal.table(rows, width=width, color=False)
+    text = terminal_table.table(rows, width=width, color=False)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
     assert [word in text for word in ("regressed", "improved", "unchanged")] == [True] * 3
@@ -67,7 +70,7 @@ def test_the_table_fits_the_terminal_and_puts_the_worst_first(width: int) -> Non
 
 def test_a_live_line_is_overwritten_and_removed() -> None:
     written: list[str] = []
-    progress = Progress(lambda text: pytest.fail(f"a line of its own: {text}"), written.append)
+    progress = ProgressLine(lambda text: pytest.fail(f"a line of its own: {text}"), written.append)
     progress.step("case: export")
     progress.step("case: build")
     progress.done()
@@ -76,7 +79,7 @@ def test_a_live_line_is_overwritten_and_removed() -> None:
 
 def test_short_steps_leave_no_line_where_there_is_no_terminal() -> None:
     written: list[str] = []
-    progress = Progress(written.append, None)
+    progress = ProgressLine(written.append, None)
     progress.step("case: export")
     progress.done()
     assert written == []
@@ -99,7 +102,7 @@ def test_the_live_line_says_how_long_the_run_will_take(done: int, total: int, el
     ("width", "lost"), [(200, []), (95, ["host"]), (82, ["host", "baseline"]), (70, ["host", "baseline", "detects"])]
 )
 def test_a_narrow_terminal_loses_columns_before_it_folds_ids(width: int, lost: list[str]) -> None:
-    text = terminal.table([row("resnet18-dynamo-fp16-b1-mbs5", 1.2)], width=width, color=False)
+    text = terminal_table.table([row("resnet18-dynamo-fp16-b1-mbs5", 1.2)], width=width, color=False)
     assert "resnet18-dynamo-fp16-b1-mbs5 " in text
     assert "regressed" in text
     assert max(map(len, text.splitlines())) <= width
@@ -107,7 +110,7 @@ def test_a_narrow_terminal_loses_columns_before_it_folds_ids(width: int, lost: l
 
 
 def test_hostile_case_ids_are_text_in_the_table() -> None:
-    text = terminal.table([row("[red]a[/red]\x1b]0;title\x07\nb\u202e", 1.2)], width=200, color=True)
+    text = terminal_table.table([row("[red]a[/red]\x1b]0;title\x07\nb\u202e", 1.2)], width=200, color=True)
     assert "[red]a[/red] ]0;title  b" in text
     assert "\u202e" not in text
     assert "\x1b]" not in text

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtgate import report_commands
-from trtgate.accelerator import Accelerator
-from trtgate.errors import TrtgateError
-from trtgate.report import annotations, document, escaping, markdown
-from trtgate.report.document import Case, Commit, Coverage, Failure, Report
+from trtgate.commands import report_files
+from trtgate.common import escaping
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate.history import Commit
+from trtgate.report import github_annotations, markdown, run_report
+from trtgate.report.run_report import CaseReport, CoverageReport, Failure, RunReport
 from trtgate.verdict import Judgement, Verdict
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -34,16 +36,16 @@ def judgement(change: float, verdict: Verdict = Verdict.UNCHANGED) -> Judgement:
     )  # fmt: skip
 
 
-def case(name: str, said: str = "unchanged", change: float = 0.0, **more: Any) -> Case:
+def case(name: str, said: str = "unchanged", change: float = 0.0, **more: Any) -> CaseReport:
     outcome = "failed" if said in ("regressed", "failed") else "passed"
     defaults: dict[str, Any] = {
         "sentence": f"{name} is {said}", "primary": "device", "medians_us": {"device": 100 * (1 + change)},
         "judgements": [judgement(change)],
     }  # fmt: skip
-    return Case(case_id=name, **({"outcome": outcome, "said": said} | defaults | more))
+    return CaseReport(case_id=name, **({"outcome": outcome, "said": said} | defaults | more))
 
 
-def made(*cases: Case, **more: Any) -> Report:
+def made(*cases: CaseReport, **more: Any) -> RunReport:
     failed = any(one.outcome == "failed" for one in cases) or bool(more.get("failures"))
     defaults: dict[str, Any] = {
         "outcome": "failed" if failed else "passed", "exit_status": int(failed), "created": "2026-01-01T00:00:00+00:00",
@@ -51,15 +53,15 @@ def made(*cases: Case, **more: Any) -> Report:
         "against": "baseline b/latency.json", "command": ["pytest", "benchmarks"],
         "commit": Commit(id="0123456789abcdef", branch="main"),
     }  # fmt: skip
-    return Report(cases=list(cases), **(defaults | more))
+    return RunReport(cases=list(cases), **(defaults | more))
 
 
 # The document
 
 
 def test_the_published_schema_is_that_of_the_document() -> None:
-    """Written by `python -m trtgate.report.document > docs/report.schema.json`."""
-    assert json.loads((DOCS / "report.schema.json").read_text()) == document.schema()
+    """Written by `python -m trtgate.report.run_report > docs/report.schema.json`."""
+    assert json.loads((DOCS / "report.schema.json").read_text()) == run_report.schema()
 
 
 def test_the_worst_stand_first_and_the_headline_counts() -> None:
@@ -72,8 +74,8 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     report = made(
         case(HOSTILE, "regressed", 0.02, captures_us=[[1.0, 2.0]]), failures=[Failure(test="t", sentence="s")]
     )
-    document.write(tmp_path / "run.json", report)
-    assert document.read(tmp_path / "run.json") == report
+    run_report.write(tmp_path / "run.json", report)
+    assert run_report.read(tmp_path / "run.json") == report
 
 
 @pytest.mark.parametrize(
@@ -93,10 +95,10 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_no_report_is_one_line(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(TrtgateError, match=re.escape(said)) as raised:
-        document.read(tmp_path / "run.json")
+        run_report.read(tmp_path / "run.json")
     assert "\n" not in str(raised.value)
     with pytest.raises(TrtgateError, match="can't be read"):
-        document.read(tmp_path / "absent.json")
+        run_report.read(tmp_path / "absent.json")
 
 
 # Markdown
@@ -106,7 +108,7 @@ def test_markdown_gives_the_verdict_first_and_folds_what_is_quiet() -> None:
     report = made(
         case("quiet"), case("slow", "regressed", 0.02, where="where: layer4", advice="if that is intended: accept"),
         coverage=[
-            Coverage(
+            CoverageReport(
                 case_id="c1", outcome="failed", said="regressed", in_tensorrt=3, total=4, engines=2,
                 sentence="c1 lost coverage since rtx-2.14.0: aten.x", release="rtx-2.14.0",
             ),
@@ -163,7 +165,7 @@ def test_hostile_names_are_text_everywhere() -> None:
     said = markdown.render(report)
     for harmful in ("<script", "](http", "@someone", "`code`", "**b**", "\x1b", "\u202e"):
         assert harmful not in said
-    commands = annotations.lines(report)
+    commands = github_annotations.lines(report)
     assert len(commands) == 3
     for command in commands:
         assert command.startswith("::error title=")
@@ -174,20 +176,20 @@ def test_hostile_names_are_text_everywhere() -> None:
 
 
 def test_github_gets_ten_annotations_and_the_number_of_the_others() -> None:
-    commands = annotations.lines(made(*(case(f"c{number}", "regressed", 0.02) for number in range(12))))
+    commands = github_annotations.lines(made(*(case(f"c{number}", "regressed", 0.02) for number in range(12))))
     assert len(commands) == 10
     assert commands[-1] == "::error title=trtgate::and 3 more failures"
-    assert annotations.lines(made(case("a"))) == []
+    assert github_annotations.lines(made(case("a"))) == []
 
 
 def test_a_report_is_made_elsewhere(tmp_path: Path) -> None:
     report = made(case("slow", "regressed", 0.02))
-    document.write(tmp_path / "run.json", report)
-    assert report_commands.make(tmp_path / "run.json", to_markdown=None) == [markdown.render(report).rstrip()]
-    report_commands.make(tmp_path / "run.json", to_markdown=tmp_path / "summary.md")
+    run_report.write(tmp_path / "run.json", report)
+    assert report_files.make(tmp_path / "run.json", to_markdown=None) == [markdown.render(report).rstrip()]
+    report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "summary.md")
     assert (tmp_path / "summary.md").read_text() == markdown.render(report)
     with pytest.raises(TrtgateError, match="can't be written"):
-        report_commands.make(tmp_path / "run.json", to_markdown=tmp_path / "run.json" / "summary.md")
+        report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "run.json" / "summary.md")
 
 
 # A run
@@ -206,7 +208,7 @@ def test_a_run_becomes_a_document_a_summary_annotations_and_properties(folder: A
     slow.stdout.fnmatch_lines(
         ["*if that is intended: --trtgate-update-baselines --trtgate-accept 'alpha-eager-fp32-b1'*", "report: run.json"]
     )
-    report = document.read(folder.path / "run.json")
+    report = run_report.read(folder.path / "run.json")
     assert (report.outcome, report.exit_status) == ("failed", 1)
     assert report.against == "baseline baselines/" + next((folder.path / "baselines").iterdir()).name + "/latency.json"
     first, second = report.cases
@@ -258,7 +260,7 @@ def test_a_case_that_fails_otherwise_and_one_that_is_skipped_are_in_it(folder: A
     (folder.path / "test_mine.py").write_text("def test_mine():\n    assert 1 == 2\n")
     done = folder.gate("--trtgate-report=run.json", "test_mine.py", ".")
     assert done.ret == 1
-    report = document.read(folder.path / "run.json")
+    report = run_report.read(folder.path / "run.json")
     (alpha,) = report.cases
     assert (alpha.outcome, alpha.said) == ("failed", "failed")
     assert "no such weights" in alpha.sentence

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from trtgate import selfcheck
-from trtgate.accelerator import Accelerator
-from trtgate.selfcheck import Comparison, Rate, Selfcheck
+from trtgate.commands import selfcheck_rounds
+from trtgate.commands.selfcheck_rounds import Rate, Selfcheck, SelfComparison
+from trtgate.common.accelerator import Accelerator
 
 TRTGATE = str(Path(sys.executable).parent / "trtgate")
 CPU = Accelerator(kind="cpu", name="test", cpus=2)
 
 
-def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case: str = "net") -> Comparison:
-    return Comparison(
+def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case: str = "net") -> SelfComparison:
+    return SelfComparison(
         case_id=case,
         delay=delay,
         seconds=1.0,
@@ -31,7 +31,7 @@ def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case
     )
 
 
-def check(*comparisons: Comparison) -> Selfcheck:
+def check(*comparisons: SelfComparison) -> Selfcheck:
     return Selfcheck(accelerator=CPU, limits={"host": 0.1}, wanted_delay=0.2, comparisons=list(comparisons), tests=4)
 
 
@@ -42,7 +42,7 @@ def test_a_rate_has_its_interval() -> None:
 
 def test_false_alarms_and_finds_are_counted_apart() -> None:
     said = "\n".join(
-        selfcheck.lines(
+        selfcheck_rounds.lines(
             check(
                 *(comparison(mean) for mean in (0.001, -0.001, 0.002)),
                 comparison(0.19, delay=0.2, regressed=True),
@@ -57,19 +57,19 @@ def test_false_alarms_and_finds_are_counted_apart() -> None:
 def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() -> None:
     quiet = check(*(comparison(mean) for mean in (0.001, -0.001, 0.0005)))
     noisy = check(*(comparison(mean) for mean in (0.10, -0.10, 0.05)))
-    seen = [selfcheck.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
+    seen = [selfcheck_rounds.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
     assert seen[0] is not None
     assert seen[1] is not None
     assert 0.1 < seen[0] < seen[1]
-    limits = [selfcheck.proposed_limit(found, "host") for found in (quiet, noisy)]
+    limits = [selfcheck_rounds.proposed_limit(found, "host") for found in (quiet, noisy)]
     assert limits[0] is not None
     assert limits[1] is not None
     assert 0 < limits[0] < limits[1]
 
 
 def test_two_pairs_are_too_few_to_say() -> None:
-    assert selfcheck.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
-    assert "limits that" not in "\n".join(selfcheck.lines(check(comparison(0.0))))
+    assert selfcheck_rounds.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
+    assert "limits that" not in "\n".join(selfcheck_rounds.lines(check(comparison(0.0))))
 
 
 def test_a_short_check_for_real(folder: Any) -> None:

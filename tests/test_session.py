@@ -9,13 +9,13 @@ import msgspec
 import psutil
 import pytest
 
-from trtgate.accelerator import Accelerator
-from trtgate.records import HOST
-from trtgate.session import LaunchError, Next, Session
-from trtgate.side import Side
-from trtgate.suite_source import SuiteSource
-from trtgate.timing import loop
-from trtgate.worker_handle import environment_of
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.metrics import HOST
+from trtgate.launches.comparison_side import Side
+from trtgate.launches.session import NextCase, Session
+from trtgate.launches.worker_handle import LaunchError, environment_of
+from trtgate.suite.suite_source import SuiteSource
+from trtgate.timing import measuring_loop
 
 SUITE = """
 import gc, os, time
@@ -93,7 +93,7 @@ def measure(session: Session, case: str):
 def test_every_launch_measures_in_turns_and_stays_for_the_next_case(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "ON_CPU", msgspec.structs.replace(loop.ON_CPU, turns=2))
+    monkeypatch.setattr(measuring_loop, "ON_CPU", msgspec.structs.replace(measuring_loop.ON_CPU, turns=2))
     first = measure(session, "fine")
     pids = session.pids()
     second = measure(session, "prints")
@@ -121,7 +121,7 @@ def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monk
     with Session(source, CPU, tmp_path, launches=1, timeout_s=60) as session:
         measure(session, "fine")
         (pid,) = session.pids()
-        session._crews[0]._timeout_s = 1.0
+        session._groups[0]._timeout_s = 1.0
         with pytest.raises(LaunchError, match="no answer within 1 s"):
             measure(session, "hangs")
         assert not psutil.pid_exists(pid)
@@ -136,7 +136,7 @@ def test_on_a_gpu_torch_tensorrt_is_imported_before_the_first_case_where_one_wil
     gpu = Accelerator(kind="gpu", name="test")  # nothing is asked of it
     session = Session(source, gpu, tmp_path, launches=1, timeout_s=60, tensorrt=wanted)
     session.start()
-    session._crews[0].greet(lambda _step: None)
+    session._groups[0].greet(lambda _step: None)
     session.close()
     assert (tmp_path / "imported").exists() == wanted
 
@@ -180,8 +180,8 @@ def ahead(source: SuiteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Session, tmp_path: Path) -> None:
     steps: list[str] = []
     found = [
-        ahead.measure("first-eager-fp32", None, steps.append, [Next("second-eager-fp32", None)]),
-        ahead.measure("second-eager-fp32", None, steps.append, [Next("fine-eager-fp32", None)]),
+        ahead.measure("first-eager-fp32", None, steps.append, [NextCase("second-eager-fp32", None)]),
+        ahead.measure("second-eager-fp32", None, steps.append, [NextCase("fine-eager-fp32", None)]),
         ahead.measure("fine-eager-fp32", None, steps.append),
     ]
     assert sorted((tmp_path / "loaded").read_text().split()) == ["first", "second"]
@@ -194,7 +194,7 @@ def test_the_case_after_is_loaded_with_a_case_and_measured_as_it_is(ahead: Sessi
 
 def test_fresh_launches_leave_what_was_loaded_ahead(ahead: Session, tmp_path: Path) -> None:
     nothing = lambda _step: None  # noqa: E731
-    ahead.measure("first-eager-fp32", None, nothing, [Next("second-eager-fp32", None)])
+    ahead.measure("first-eager-fp32", None, nothing, [NextCase("second-eager-fp32", None)])
     used, waiting = ahead.pids()
     ahead.renew()
     assert ahead.measure("first-eager-fp32", None, nothing).blocks_us()
@@ -212,7 +212,7 @@ def test_as_many_cases_as_are_told_are_loaded_at_once(
     names, steps = ["first-eager-fp32", "second-eager-fp32", "fine-eager-fp32", "first-eager-fp32"], []
     with Session(source, CPU, tmp_path, launches=1, timeout_s=60, cases_at_once=3) as session:
         for number, name in enumerate(names, 1):
-            after = [Next(one, None) for one in names[number:][:2]]
+            after = [NextCase(one, None) for one in names[number:][:2]]
             assert session.measure(name, None, steps.append, after).blocks_us()
         assert len(session.pids()) == 3
     assert steps.count("building in workers") == 2
@@ -220,8 +220,8 @@ def test_as_many_cases_as_are_told_are_loaded_at_once(
 
 def test_a_case_that_was_loaded_ahead_and_is_not_wanted_makes_way(ahead: Session) -> None:
     nothing = lambda _step: None  # noqa: E731
-    ahead.measure("first-eager-fp32", None, nothing, [Next("second-eager-fp32", None)])
-    assert ahead.measure("fine-eager-fp32", None, nothing, [Next("first-eager-fp32", None)]).blocks_us()
+    ahead.measure("first-eager-fp32", None, nothing, [NextCase("second-eager-fp32", None)])
+    assert ahead.measure("fine-eager-fp32", None, nothing, [NextCase("first-eager-fp32", None)]).blocks_us()
     assert ahead.measure("first-eager-fp32", None, nothing).case_id == "first-eager-fp32"
 
 
@@ -238,17 +238,21 @@ def test_what_fails_beside_another_case_is_tried_alone_and_nothing_is_loaded_ahe
                 beside.unlink()
 
     starts: list[str] = []
-    found = ahead.measure("alone-eager-fp32", None, step, [Next("first-eager-fp32", None)])
+    found = ahead.measure("alone-eager-fp32", None, step, [NextCase("first-eager-fp32", None)])
     assert found.blocks_us()
     assert len(ahead.pids()) == 1
 
 
 def test_a_case_that_fails_alone_too_leaves_loading_ahead_as_it_was(ahead: Session) -> None:
     with pytest.raises(LaunchError, match=r"raises-eager-fp32: loading: .*first line"):
-        ahead.measure("raises-eager-fp32", None, lambda _step: None, [Next("first-eager-fp32", None)])
-    assert ahead.measure("first-eager-fp32", None, lambda _step: None, [Next("second-eager-fp32", None)]).blocks_us()
+        ahead.measure("raises-eager-fp32", None, lambda _step: None, [NextCase("first-eager-fp32", None)])
+    assert ahead.measure(
+        "first-eager-fp32", None, lambda _step: None, [NextCase("second-eager-fp32", None)]
+    ).blocks_us()
     assert len(ahead.pids()) == 2
 
 
 def test_a_case_that_fails_to_load_ahead_is_not_the_one_that_is_measured(ahead: Session) -> None:
-    assert ahead.measure("first-eager-fp32", None, lambda _step: None, [Next("raises-eager-fp32", None)]).blocks_us()
+    assert ahead.measure(
+        "first-eager-fp32", None, lambda _step: None, [NextCase("raises-eager-fp32", None)]
+    ).blocks_us()

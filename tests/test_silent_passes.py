@@ -1,4 +1,4 @@
-"""What pytest-benchmark lets pass in silence (DESIGN §7), shown on it, and what trtgate says in the same situation.
+"""What pytest-benchmark lets pass in silence, shown on it, and what trtgate says in the same situation.
 
 Slow is 40 ms instead of 2 ms: far beyond what one stored session leaves to noise on a CPU.
 """
@@ -230,7 +230,7 @@ def test_nan_from_a_clock_is_never_stored(folder):
 
 CLOCK_GIVES_ALPHA_ONE_NAN = """
 
-from trtgate.timing import loop
+from trtgate.timing import measuring_loop as loop
 
 right = loop.measure
 

@@ -25,7 +25,7 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from trtgate.torch_trt import storing
+from trtgate.torch_trt import stored_modules
 
 SERIALIZED = bytes(range(256)) * 4
 LINEAR = torch.ops.quantized.linear_dynamic
@@ -92,8 +92,8 @@ def test_a_stored_module_computes_the_same_with_engines_made_of_what_was_kept(
         return compiled.engine
 
     monkeypatch.setattr(torch.classes, "tensorrt", types.SimpleNamespace(Engine=engine), raising=False)
-    storing.save(compiled, (x,), tmp_path / "compiled.pt2")
-    loaded = storing.load(tmp_path / "compiled.pt2")
+    stored_modules.save(compiled, (x,), tmp_path / "compiled.pt2")
+    loaded = stored_modules.load(tmp_path / "compiled.pt2")
     assert made == [["an engine", SERIALIZED]]
     assert torch.equal(loaded(x), LINEAR(x, compiled.engine))
     assert SERIALIZED not in (tmp_path / "compiled.pt2").read_bytes()
@@ -105,14 +105,14 @@ def test_a_script_object_that_is_no_engine_is_stored_as_torch_does(
 ) -> None:
     compiled, other, x = Compiled(), Compiled(), torch.randn(4, 4)
     torch_tensorrt.save = lambda _module, file, **_options: torch.export.save(program_of(other, (x,)), file)  # type: ignore[attr-defined]
-    storing.save(compiled, (x,), tmp_path / "compiled.pt2")
-    loaded = storing.load(tmp_path / "compiled.pt2")
+    stored_modules.save(compiled, (x,), tmp_path / "compiled.pt2")
+    loaded = stored_modules.load(tmp_path / "compiled.pt2")
     assert torch.equal(loaded(x), LINEAR(x, other.engine))
 
 
 def test_a_copied_module_shares_its_engines_only_while_it_is_stored() -> None:
     compiled = Compiled()
-    with storing.sharing_engines():
+    with stored_modules.sharing_engines():
         assert copy.deepcopy(compiled).engine is compiled.engine
     assert copy.deepcopy(compiled).engine is not compiled.engine
     assert "__reduce_ex__" not in vars(torch.ScriptObject)

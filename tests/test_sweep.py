@@ -14,15 +14,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate import sweep_table
-from trtgate.accelerator import Accelerator
-from trtgate.agreement_record import Agreement
-from trtgate.cases import Case, Model, Settings
-from trtgate.errors import TrtgateError
-from trtgate.records import Build, Capture, Launch, Loaded, Turn
-from trtgate.suite_source import SuiteSource
-from trtgate.sweep import Outcome, Sweep
-from trtgate.sweep_journal import Built, Header, Journal, Timed
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.launches.sweep import PointOutcome, Sweep
+from trtgate.launches.sweep_journal import BuiltPoint, JournalHeader, SweepJournal, TimedPoint
+from trtgate.records.agreement_record import Agreement
+from trtgate.records.measurement import Build, Capture, Launch, Loaded, Turn
+from trtgate.report import sweep_table
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.settings import Settings
+from trtgate.suite.suite_source import SuiteSource
 
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
 BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
@@ -38,19 +39,19 @@ def launch(us: float) -> Launch:
 
 
 @pytest.fixture
-def header() -> Header:
-    return Header(accelerator=GPU, sources={"suite.py": "0" * 64}, weights={})
+def header() -> JournalHeader:
+    return JournalHeader(accelerator=GPU, sources={"suite.py": "0" * 64}, weights={})
 
 
-def opened(folder: Path, header: Header, *, fresh: bool = False) -> Journal:
-    return Journal(folder, header, fresh=fresh)
+def opened(folder: Path, header: JournalHeader, *, fresh: bool = False) -> SweepJournal:
+    return SweepJournal(folder, header, fresh=fresh)
 
 
-def test_what_was_written_down_is_there_again(tmp_path: Path, header: Header) -> None:
+def test_what_was_written_down_is_there_again(tmp_path: Path, header: JournalHeader) -> None:
     first = opened(tmp_path, header)
-    first.add(Built(case_id="a", build=BUILD))
-    first.add(Timed(case_id="a", number=1, launch=launch(100.0)))
-    first.add(Timed(case_id="a", number=0, launch=launch(101.0)))
+    first.add(BuiltPoint(case_id="a", build=BUILD))
+    first.add(TimedPoint(case_id="a", number=1, launch=launch(100.0)))
+    first.add(TimedPoint(case_id="a", number=0, launch=launch(101.0)))
     first.close()
     again = opened(tmp_path, header)
     assert again.created
@@ -60,28 +61,28 @@ def test_what_was_written_down_is_there_again(tmp_path: Path, header: Header) ->
     assert not opened(tmp_path, header, fresh=True).built
 
 
-def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, header: Header) -> None:
+def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, header: JournalHeader) -> None:
     first = opened(tmp_path, header)
-    first.add(Built(case_id="a", build=BUILD))
-    first.add(Timed(case_id="a", number=0, launch=launch(100.0)))
+    first.add(BuiltPoint(case_id="a", build=BUILD))
+    first.add(TimedPoint(case_id="a", number=0, launch=launch(100.0)))
     first.close()
     content = first.path.read_bytes()
     first.path.write_bytes(content[:-20])
     again = opened(tmp_path, header)
     assert set(again.built) == {"a"}
     assert again.timed == {}
-    again.add(Timed(case_id="a", number=0, launch=launch(102.0)))
+    again.add(TimedPoint(case_id="a", number=0, launch=launch(102.0)))
     again.close()
     assert set(opened(tmp_path, header).timed) == {("a", 0)}
 
 
-def test_another_suite_or_machine_has_a_file_of_its_own(tmp_path: Path, header: Header) -> None:
-    opened(tmp_path, header).add(Built(case_id="a", build=BUILD))
+def test_another_suite_or_machine_has_a_file_of_its_own(tmp_path: Path, header: JournalHeader) -> None:
+    opened(tmp_path, header).add(BuiltPoint(case_id="a", build=BUILD))
     for changed in ({"sources": {"suite.py": "1" * 64}}, {"accelerator": Accelerator(kind="gpu", name="other")}):
         assert not opened(tmp_path, msgspec.structs.replace(header, **changed)).built
 
 
-def test_two_at_once_are_refused(tmp_path: Path, header: Header) -> None:
+def test_two_at_once_are_refused(tmp_path: Path, header: JournalHeader) -> None:
     kept = opened(tmp_path, header)
     with pytest.raises(TrtgateError, match="another sweep of these models is under way"):
         opened(tmp_path, header)
@@ -91,7 +92,7 @@ def test_two_at_once_are_refused(tmp_path: Path, header: Header) -> None:
 # The table
 
 
-def outcome(us: float, build_s: float = 3.0, error: float = 1e-3, **settings: Any) -> Outcome:
+def outcome(us: float, build_s: float = 3.0, error: float = 1e-3, **settings: Any) -> PointOutcome:
     case = Case(Model("net", lambda: None, ()), Settings(**{"frontend": "dynamo", "precision": "fp16", **settings}))
     agreement = Agreement(
         inputs=64, source="seeded normal noise", weights="random weights", relative_l2=error, cosine=1.0,
@@ -99,7 +100,7 @@ def outcome(us: float, build_s: float = 3.0, error: float = 1e-3, **settings: An
     )  # fmt: skip
     build = msgspec.structs.replace(BUILD, build_s=build_s)
     launches = [launch(us * (1 + 1e-5 * number)) for number in range(3)]
-    return Outcome(case=case, build=build, agreement=agreement, launches=launches)
+    return PointOutcome(case=case, build=build, agreement=agreement, launches=launches)
 
 
 def test_differences_are_told_from_noise_as_the_gate_does() -> None:
@@ -132,7 +133,7 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     refused = outcome(1.0, precision="fp8")
     refused.launches, refused.build, refused.agreement, refused.unavailable = [], None, None, "needs 8.9"
     points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), broken, refused], GPU)
-    found = sweep_table.Found(
+    found = sweep_table.SweepFindings(
         accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"]
     )
     text = "\n".join(sweep_table.lines(found))
@@ -146,7 +147,7 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     assert found.failed == [broken.case.id]
     assert sweep_table.as_csv(found).splitlines()[0].startswith("case_id,model,differs,clock,pareto")
     assert len(sweep_table.as_csv(found).splitlines()) == 5
-    assert msgspec.json.decode(msgspec.json.encode(found), type=sweep_table.Found) == found
+    assert msgspec.json.decode(msgspec.json.encode(found), type=sweep_table.SweepFindings) == found
 
 
 # For real
@@ -294,11 +295,11 @@ def test_a_sweep_that_goes_on_says_what_could_not_be_stored_and_counts_its_own_m
     first = begun()
     assert first.notes == []
     assert not first.earlier
-    first.journal.add(Built(case_id=case.id, build=BUILD, notes=["it can't be stored"]))
-    first.journal.add(Built(case_id="of another sweep", build=BUILD, notes=["nor can that"]))
+    first.journal.add(BuiltPoint(case_id=case.id, build=BUILD, notes=["it can't be stored"]))
+    first.journal.add(BuiltPoint(case_id="of another sweep", build=BUILD, notes=["nor can that"]))
     for number in range(2):  # one more than is asked for
-        first.journal.add(Timed(case_id=case.id, number=number, launch=launch(100.0)))
-    first.journal.add(Timed(case_id="of another sweep", number=0, launch=launch(100.0)))
+        first.journal.add(TimedPoint(case_id=case.id, number=number, launch=launch(100.0)))
+    first.journal.add(TimedPoint(case_id="of another sweep", number=0, launch=launch(100.0)))
     first.close()
     again = begun()
     assert again.notes == ["it can't be stored"]

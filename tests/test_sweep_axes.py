@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from trtgate import torch_trt
-from trtgate.errors import TrtgateError
-from trtgate.settings import fitting
-from trtgate.sweep_axes import Axis, difference, parse, points
+from trtgate.common.errors import TrtgateError
+from trtgate.launches.sweep_axes import Axis, difference, parse, points
+from trtgate.suite.settings import fitting
+from trtgate.torch_trt import releases
 
-needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
+needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 BASE: dict[str, Any] = {"frontend": "dynamo", "precision": "fp16", "batch": 1}
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from trtgate.records import DEVICE, ENQUEUE, HOST, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.timing import gpu_state, loop
+from trtgate.common.metrics import DEVICE, ENQUEUE, HOST
+from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
+from trtgate.timing import gpu_state, measuring_loop
 from trtgate.timing.cpu_state import CpuMonitor
-from trtgate.timing.host import HostClock
-from trtgate.timing.loop import Plan
+from trtgate.timing.host_clock import HostClock
+from trtgate.timing.measuring_loop import Plan
 
 FAST = Plan(captures=3, blocks=4, block_s=0.001, max_calls=10, warmup_s=0.0, max_warmup_s=5.0)
 COOL = GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=gpu_state.IDLE)
@@ -45,11 +46,11 @@ class ScriptedClock:
 
 
 def measure(clock: ScriptedClock, read: Callable[[], GpuState | None] = lambda: None):
-    def watch() -> loop.Watched:
+    def watch() -> measuring_loop.Watched:
         state = read()
         return state, gpu_state.void_reason(state) if state else ""
 
-    return loop.measure(clock, FAST, watch)
+    return measuring_loop.measure(clock, FAST, watch)
 
 
 def test_every_capture_is_armed_anew_and_has_all_its_blocks() -> None:
@@ -64,7 +65,7 @@ def test_every_capture_is_armed_anew_and_has_all_its_blocks() -> None:
 def test_blocks_are_thrown_away_only_where_the_plan_says_so(settle: int) -> None:
     plan = msgspec.structs.replace(FAST, captures=3, blocks=1, warm=False, settle=settle)
     clock = ScriptedClock([float(n) for n in range(1, 20)])
-    captures, _, _ = loop.measure(clock, plan, lambda: (None, ""))
+    captures, _, _ = measuring_loop.measure(clock, plan, lambda: (None, ""))
     assert [capture.blocks_us for capture in captures] == [[2.0], [3.0 + settle], [4.0 + 2 * settle]]
 
 
@@ -78,7 +79,7 @@ def test_warm_up_lasts_until_blocks_stand_still() -> None:
 def test_what_never_stands_still_is_measured_and_reported_as_unsteady() -> None:
     clock = ScriptedClock([100.0 * 1.01**n for n in range(2000)])
     plan = Plan(captures=1, blocks=2, block_s=0.001, warmup_s=0.0, max_warmup_s=0.0)
-    _, _, steady = loop.measure(clock, plan, lambda: (None, ""))
+    _, _, steady = measuring_loop.measure(clock, plan, lambda: (None, ""))
     assert not steady
 
 
@@ -94,7 +95,7 @@ def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
 def test_a_capture_of_one_block_is_tried_as_often_as_one_of_two() -> None:
     plan = msgspec.structs.replace(FAST, captures=1, blocks=1)
     reasons = iter(["", "hot", "hot", "hot"])
-    (capture,), _, _ = loop.measure(ScriptedClock([100.0]), plan, lambda: (None, next(reasons, "")))
+    (capture,), _, _ = measuring_loop.measure(ScriptedClock([100.0]), plan, lambda: (None, next(reasons, "")))
     assert (capture.blocks_us, capture.void) == ([100.0], ["hot"] * 3)
 
 
@@ -110,9 +111,9 @@ def test_routine_reasons_void_nothing(reason: int) -> None:
 
 
 def test_host_latencies_and_percentiles_are_of_a_launchs_last_turn() -> None:
-    first, last = loop.ON_GPU.of_turn(0), loop.ON_GPU.of_turn(loop.ON_GPU.turns - 1)
+    first, last = measuring_loop.ON_GPU.of_turn(0), measuring_loop.ON_GPU.of_turn(measuring_loop.ON_GPU.turns - 1)
     assert (first.host_s, first.tail_calls) == (0, 0)
-    assert last == loop.ON_GPU
+    assert last == measuring_loop.ON_GPU
     assert last.host_s > 0 < last.tail_calls
     assert first.captures == last.captures
     captures = [Capture(blocks_us=[100.0], replays=1)]
@@ -124,24 +125,24 @@ def test_host_latencies_and_percentiles_are_of_a_launchs_last_turn() -> None:
 
 @pytest.mark.parametrize(("latency_us", "calls"), [(1.0, 10), (100.0, 10), (500.0, 2), (1e7, 1)])
 def test_a_block_lasts_its_time_and_has_at_least_one_call(latency_us: float, calls: int) -> None:
-    assert loop.calls_per_block(latency_us, FAST) == calls
+    assert measuring_loop.calls_per_block(latency_us, FAST) == calls
 
 
 @pytest.mark.parametrize(
     ("blocks_us", "plan", "calls"),
     [
-        ([200.0, 210.0], loop.ON_GPU, 100),
-        ([2000.0, 90_000.0, 2100.0], loop.ON_GPU, 47),
-        ([80_000.0], loop.ON_GPU, 10),
-        ([200.0], loop.PAIR_ON_GPU, 0),
-        ([], loop.ON_GPU, 0),
+        ([200.0, 210.0], measuring_loop.ON_GPU, 100),
+        ([2000.0, 90_000.0, 2100.0], measuring_loop.ON_GPU, 47),
+        ([80_000.0], measuring_loop.ON_GPU, 10),
+        ([200.0], measuring_loop.PAIR_ON_GPU, 0),
+        ([], measuring_loop.ON_GPU, 0),
     ],
 )
 def test_percentiles_take_a_tenth_of_a_second_however_slow_an_inference_is(
     blocks_us: list[float], plan: Plan, calls: int
 ) -> None:
     captures = [Capture(blocks_us=[us], replays=1) for us in blocks_us] or [Capture(blocks_us=[], replays=1)]
-    assert loop.calls_of_tail(captures, plan) == calls
+    assert measuring_loop.calls_of_tail(captures, plan) == calls
 
 
 def test_the_host_clock_divides_by_the_calls() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from trtgate import torch_trt
-from trtgate.cases import Settings
-from trtgate.errors import TrtgateError
-from trtgate.torch_trt import compiling, partition, patching
-from trtgate.torch_trt import options as trt_options
+from trtgate.common.errors import TrtgateError
+from trtgate.suite.settings import Settings
+from trtgate.torch_trt import compile_calls, partitioner, patching, releases
+from trtgate.torch_trt import compile_options as trt_options
 
-needs_torch_tensorrt = pytest.mark.skipif(bool(torch_trt.unavailable()), reason=torch_trt.unavailable() or "installed")
+needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 
 
 @needs_torch_tensorrt
@@ -62,9 +61,9 @@ def test_flavours(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], w
             raise importlib.metadata.PackageNotFoundError(name)
         return "2.14.0"
 
-    monkeypatch.setattr("trtgate.accelerator.metadata.version", version)
-    assert torch_trt.flavour() == wanted
-    assert torch_trt.fp32_is_tf32() is tf32
+    monkeypatch.setattr("trtgate.common.accelerator.metadata.version", version)
+    assert releases.flavour() == wanted
+    assert releases.fp32_is_tf32() is tf32
 
 
 def test_engines_are_found_at_any_depth() -> None:
@@ -73,7 +72,7 @@ def test_engines_are_found_at_any_depth() -> None:
     outer = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Identity()), torch.nn.ReLU())
     outer[0][0].serialized_engine = b"12345"
     outer[1].serialized_engine = None  # a segment left to PyTorch
-    assert compiling.engine_bytes(outer) == [5]
+    assert compile_calls.engine_bytes(outer) == [5]
 
 
 @pytest.mark.parametrize(
@@ -87,11 +86,11 @@ def test_engines_are_found_at_any_depth() -> None:
     ],
 )
 def test_a_modules_path_is_spelt_in_one_way(said: str, path: str) -> None:
-    assert partition.module_path({"whole": ("", object), "inner": (said, object)}) == path
+    assert partitioner.module_path({"whole": ("", object), "inner": (said, object)}) == path
 
 
 def test_what_came_without_a_module_is_not_the_model() -> None:
-    assert partition.module_path(None) == "?"
+    assert partitioner.module_path(None) == "?"
 
 
 def test_what_is_replaced_must_be_there_and_is_as_before_afterwards() -> None:

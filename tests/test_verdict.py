@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trtgate import verdict
-from trtgate.verdict import Prior, Verdict, family, stored
+from trtgate.verdict import Prior, Verdict, error_rates, stored_sessions
 
 DEVICE_PRIOR = verdict.PRIORS["device", True]
 H100 = json.loads((Path(__file__).parent / "data" / "h100_resnet18_blocks.json").read_text())["launches"]
@@ -32,14 +32,16 @@ def judge(
 @pytest.mark.parametrize("dof", [1, 2.5, 5, 400])
 def test_students_t_is_scipys(dof: float) -> None:
     for alpha in (1e-7, 1e-3, 0.3):
-        assert family.quantile(alpha, dof) == pytest.approx(stats.t.isf(alpha, dof), rel=1e-9)
+        assert error_rates.quantile(alpha, dof) == pytest.approx(stats.t.isf(alpha, dof), rel=1e-9)
     values = np.linspace(-30, 30, 41)
-    np.testing.assert_allclose(family.probability(values, dof), stats.t.sf(values, dof), rtol=1e-9)
+    np.testing.assert_allclose(error_rates.probability(values, dof), stats.t.sf(values, dof), rtol=1e-9)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=40))
 def test_the_trimmed_mean_is_scipys(values: list[float]) -> None:
-    assert stored.launch_mean(values) == pytest.approx(stats.trim_mean(values, stored.TRIMMED), abs=1e-12)
+    assert stored_sessions.launch_mean(values) == pytest.approx(
+        stats.trim_mean(values, stored_sessions.TRIMMED), abs=1e-12
+    )
 
 
 def test_the_same_latency_is_proven_unchanged() -> None:
@@ -51,12 +53,12 @@ def test_the_same_latency_is_proven_unchanged() -> None:
 def test_each_mean_is_as_uncertain_as_its_launches_are_few() -> None:
     """The interval is t·spread·√(1/6 + 1/3); stored launches beyond these six count as six."""
     now, before = launches(98.0, 102.0, 98.0, 102.0, 98.0, 102.0), launches(98.0, 100.0, 102.0)
-    spread = stored.within_session_sd([now, before], 1)
-    t = family.quantile(family.PROOF_ALPHA, DEVICE_PRIOR.dof)
+    spread = stored_sessions.within_session_sd([now, before], 1)
+    t = error_rates.quantile(error_rates.PROOF_ALPHA, DEVICE_PRIOR.dof)
     found = judge(now, [before], limit=0.1)
     assert math.log1p(found.high) - math.log1p(found.change) == pytest.approx(t * spread * math.sqrt(1 / 6 + 1 / 3))
     many = np.tile(now, 4)
-    found, spread = judge(now, [many], limit=0.1), stored.within_session_sd([now, many], 1)
+    found, spread = judge(now, [many], limit=0.1), stored_sessions.within_session_sd([now, many], 1)
     assert math.log1p(found.high) - math.log1p(found.change) == pytest.approx(t * spread * math.sqrt(1 / 6 + 1 / 6))
 
 

@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from trtgate import report_commands
-from trtgate.report import document
+from trtgate.commands import report_files
+from trtgate.report import run_report
 from trtgate.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def read_all(descriptor: int) -> Iterator[bytes]:
 
 def check(path: Path) -> None:
     """End unless the run found the slower model, called no other slower, and proved most of the others unchanged."""
-    said = {case.case_id: case.said for case in document.read(path).cases}
+    said = {case.case_id: case.said for case in run_report.read(path).cases}
     verdicts = list(said.values())
     clear = verdicts.count(Verdict.REGRESSED) == 1 and verdicts.count(Verdict.UNCHANGED) >= LEAST_UNCHANGED
     if said[SLOWER] != Verdict.REGRESSED or not clear:
@@ -287,7 +287,7 @@ def main() -> None:
         print(written)
         check(folder / "run.json")
         (folder / "terminal.html").write_text(terminal_page(written))
-        report_commands.make(folder / "run.json", to_markdown=None, to_html=folder / "report.html")
+        report_files.make(folder / "run.json", to_markdown=None, to_html=folder / "report.html")
         size = save("terminal.png", of_terminal(browser, folder / "terminal.html"))
         size += save("report.png", of_report(browser, folder / "report.html"))
     if size >= MOST_BYTES:

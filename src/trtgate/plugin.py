@@ -1,11 +1,11 @@
-"""The pytest plugin: options, and, where a suite is named, the hooks and fixtures of `trtgate.pytest_gate`."""
+"""The pytest plugin: options, and, where a suite is named, the hooks and fixtures of `trtgate.pytest_plugin`."""
 
 from __future__ import annotations
 
 import pytest
 
-from .errors import TrtgateError
-from .pytest_gate import command_line
+from .common.errors import TrtgateError
+from .pytest_plugin import checked_options, pytest_options
 
 MARKERS = {
     "trtgate_latency": "latency of a case against its stored baseline",
@@ -18,7 +18,7 @@ MARKERS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
-    command_line.add(parser)
+    pytest_options.add(parser)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options, which we point at our baseline
@@ -26,21 +26,29 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
     for name, description in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {description}")
-    source = command_line.source_of(config)
+    source = checked_options.source_of(config)
     if source is None:
         return
-    from .pytest_gate import benchmark_hooks, building_only, coverage_tests, fixtures, hooks, profile_tests, reporting
-    from .pytest_gate.run import GateRun
+    from .pytest_plugin import (
+        benchmark_hooks,
+        build_only,
+        coverage_tests,
+        fixtures,
+        hooks,
+        profile_tests,
+        report_collector,
+    )
+    from .pytest_plugin.gate_run import GateRun
 
     try:
-        run = GateRun(config, command_line.read(config, source))
+        run = GateRun(config, checked_options.read(config, source))
     except TrtgateError as error:
         raise pytest.UsageError(f"trtgate: {error}") from error
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(reporting.Reporting(run), "trtgate-reporting")
+        config.pluginmanager.register(report_collector.Reporting(run), "trtgate-reporting")
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")
     config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")
     config.pluginmanager.register(profile_tests.ProfileEnding(run), "trtgate-profile-ending")
-    config.pluginmanager.register(building_only.BuildEnding(), "trtgate-build-ending")
+    config.pluginmanager.register(build_only.BuildEnding(), "trtgate-build-ending")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import accelerator, torch_trt
+from trtgate.common import accelerator
+from trtgate.torch_trt import releases
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = "" if accelerator.detect().kind == "gpu" else "needs an NVIDIA GPU (NVML sees none)"
-    reason = missing or torch_trt.unavailable()
+    reason = missing or releases.unavailable()
     for item in items:
         if reason and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=reason))

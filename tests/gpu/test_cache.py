@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from trtgate import Case, Model, Settings
-from trtgate.accelerator import detect
-from trtgate.artifact_cache import ArtifactCache
-from trtgate.obtaining import Obtained, obtain
-from trtgate.timing import loop
-from trtgate.timing.device import device_latency
+from trtgate.common.accelerator import detect
+from trtgate.compiling.artifact_cache import ArtifactCache
+from trtgate.compiling.build_or_load import CheckedModule, build_or_load
+from trtgate.timing import measuring_loop
+from trtgate.timing.device_latency import device_latency
 from trtgate.timing.gpu_state import GpuMonitor
-from trtgate.timing.spin import Spin
+from trtgate.timing.spin_kernel import Spin
 
 PLACES = range(100)
 
@@ -37,29 +37,29 @@ OTHER = Case(
 
 
 @pytest.fixture
-def got(tmp_path: Path) -> Callable[..., Obtained]:
+def got(tmp_path: Path) -> Callable[..., CheckedModule]:
     cache, places = ArtifactCache(tmp_path / "cache"), iter(PLACES)
 
-    def get(case: Case = CASE) -> Obtained:
+    def get(case: Case = CASE) -> CheckedModule:
         folder = tmp_path / f"place-{next(places)}"
         folder.mkdir(mode=0o700)
-        return obtain(case, "cuda", folder, cache, lambda _step: None)
+        return build_or_load(case, "cuda", folder, cache, lambda _step: None)
 
     return get
 
 
-def latency_us(obtained: Obtained) -> float:
+def latency_us(obtained: CheckedModule) -> float:
     """Return a mean over captures, as a launch measures it."""
     spin = Spin()
     clock, captures, *_ = device_latency(
-        obtained.inference, spin, random.Random(0), loop.ON_GPU, GpuMonitor(detect().uuid).watch
+        obtained.inference, spin, random.Random(0), measuring_loop.ON_GPU, GpuMonitor(detect().uuid).watch
     )
     clock.close()
     means = [sum(one.blocks_us) / len(one.blocks_us) for one in captures if one.blocks_us]
     return math.exp(sum(map(math.log, means)) / len(means))
 
 
-def test_a_cached_module_is_the_built_one(got: Callable[..., Obtained], tmp_path: Path) -> None:
+def test_a_cached_module_is_the_built_one(got: Callable[..., CheckedModule], tmp_path: Path) -> None:
     built = got()
     assert (built.build.cached, built.notes, built.stored) == (False, [], True)
     built_us = latency_us(built)
@@ -77,14 +77,16 @@ def test_a_cached_module_is_the_built_one(got: Callable[..., Obtained], tmp_path
     assert abs(taken_us / built_us - 1) < 0.01
 
 
-def test_engines_are_stored_once_as_they_are(got: Callable[..., Obtained], tmp_path: Path) -> None:
+def test_engines_are_stored_once_as_they_are(got: Callable[..., CheckedModule], tmp_path: Path) -> None:
     built = got()
     (entry,) = (tmp_path / "cache" / "entries").iterdir()
     stored = sum(file.stat().st_size for file in entry.iterdir())
     assert 0 <= stored - built.build.engine_bytes < 1_000_000
 
 
-def test_what_has_parts_in_pytorch_is_stored_and_right_or_built_by_every_launch(got: Callable[..., Obtained]) -> None:
+def test_what_has_parts_in_pytorch_is_stored_and_right_or_built_by_every_launch(
+    got: Callable[..., CheckedModule],
+) -> None:
     """torch_tensorrt 2.11 stores few of them."""
     apart = Settings(frontend="dynamo", precision="fp16", batch=1, torch_executed_ops=("aten.relu",))
     case = Case(Model("resnet18", resnet18, ()), apart)
@@ -94,14 +96,14 @@ def test_what_has_parts_in_pytorch_is_stored_and_right_or_built_by_every_launch(
     assert got(case).build.cached is built.stored
 
 
-def test_other_weights_are_another_module(got: Callable[..., Obtained]) -> None:
+def test_other_weights_are_another_module(got: Callable[..., CheckedModule]) -> None:
     got()
     assert got(OTHER).build.cached is False
     assert got(OTHER).build.cached is True
     assert got().build.cached is True
 
 
-def test_what_was_tampered_with_is_built_again(got: Callable[..., Obtained], tmp_path: Path) -> None:
+def test_what_was_tampered_with_is_built_again(got: Callable[..., CheckedModule], tmp_path: Path) -> None:
     got()
     (file,) = (tmp_path / "cache" / "entries").glob("*/*.pt2")
     content = bytearray(file.read_bytes())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from trtgate import building, coverage, dry_run
-from trtgate.cases import Case, Settings
-from trtgate.suite_source import SuiteSource
+from trtgate.compiling import building
+from trtgate.coverage import dry_run
+from trtgate.records import coverage_record
+from trtgate.suite.cases import Case
+from trtgate.suite.settings import Settings
+from trtgate.suite.suite_source import SuiteSource
 
 from .conftest import ROOT
 
@@ -37,5 +40,7 @@ def test_operators_kept_in_pytorch_on_purpose() -> None:
     module, inputs = building.make(case, "cuda")
     inference = building.build(case, module, inputs, lambda _step: None)
     assert inference.compiled.coverage == dry_run.ask(case)
-    excluded = [entry.operator for entry in inference.compiled.coverage.left if entry.reason == coverage.EXCLUDED]
+    excluded = [
+        entry.operator for entry in inference.compiled.coverage.left if entry.reason == coverage_record.EXCLUDED
+    ]
     assert excluded == ["aten.max_pool2d.default"]

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate import Case, Model, Settings, availability, building, frontends, torch_trt
-from trtgate.accelerator import detect
-from trtgate.cases import PRECISIONS
-from trtgate.errors import TrtgateError
-from trtgate.timing import loop
-from trtgate.timing.device import device_latency
+from trtgate import Case, Model, Settings, frontends
+from trtgate.common.accelerator import detect
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import availability, building
+from trtgate.suite.settings import PRECISIONS
+from trtgate.timing import measuring_loop
+from trtgate.timing.device_latency import device_latency
 from trtgate.timing.gpu_state import GpuMonitor
-from trtgate.timing.spin import Spin
+from trtgate.timing.spin_kernel import Spin
+from trtgate.torch_trt import releases
 
 
 def network(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -71,7 +73,7 @@ KNOWN_TO_FAIL = {
 
 def latency_us(inference: building.Inference) -> tuple[str, float]:
     clock, captures, *_ = device_latency(
-        inference, Spin(), random.Random(0), loop.ON_GPU, GpuMonitor(detect().uuid).watch
+        inference, Spin(), random.Random(0), measuring_loop.ON_GPU, GpuMonitor(detect().uuid).watch
     )
     clock.close()
     means = [sum(one.blocks_us) / len(one.blocks_us) for one in captures if one.blocks_us]
@@ -84,7 +86,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
     if reason:
         print(f"{case.settings.suffix}: unavailable: {reason}")
         pytest.skip(reason)
-    known = torch_trt.release() == "rtx-2.11.0" and case.settings.suffix in KNOWN_TO_FAIL
+    known = releases.installed_release() == "rtx-2.11.0" and case.settings.suffix in KNOWN_TO_FAIL
     try:
         inference, build = building.checked(case, "cuda", lambda _step: None)
     except TrtgateError as error:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import building, evidence, verdict
-from trtgate.accelerator import detect
-from trtgate.records import CaseMeasurement
-from trtgate.session import LaunchError, Session
-from trtgate.suite_source import SuiteSource
+from trtgate import verdict
+from trtgate.common.accelerator import detect
+from trtgate.compiling import building
+from trtgate.gate import measurement_summary
+from trtgate.launches.session import Session
+from trtgate.launches.worker_handle import LaunchError
+from trtgate.records.measurement import CaseMeasurement
+from trtgate.suite.suite_source import SuiteSource
 
 ODD_SUITE = """
 import torch
@@ -82,7 +85,7 @@ def test_captures_are_many_and_blocks_of_one_capture_agree(resnet18: CaseMeasure
 
 def test_the_state_of_the_gpu_comes_with_every_block(resnet18: CaseMeasurement) -> None:
     assert len(resnet18.states()) == len(resnet18.blocks_us())
-    state = evidence.state_of(resnet18)
+    state = measurement_summary.state_of(resnet18)
     assert state.sm_clock_mhz > 300
     assert state.power_w > 0
     assert state.canary_us["sm_clock"] > 100
@@ -90,7 +93,7 @@ def test_the_state_of_the_gpu_comes_with_every_block(resnet18: CaseMeasurement) 
 
 
 def test_one_launch_says_how_much_memory_it_takes(resnet18: CaseMeasurement) -> None:
-    figures = evidence.figures(resnet18)
+    figures = measurement_summary.figures(resnet18)
     assert figures["gpu_memory_bytes"] > 20e6
     assert figures["device_p99_us"] >= figures["device_p90_us"] >= figures["device_p50_us"]
 

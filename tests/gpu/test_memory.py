@@ -22,7 +22,7 @@ def note(name):
     # What the GPU's memory holds before a case is built: what was left of those before it.
     if not IN_WORKER:
         import pynvml
-        from trtgate import accelerator
+        from trtgate.common import accelerator
 
         pynvml.nvmlInit()
         used = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(accelerator.detect().uuid)).used

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from trtgate import building, evidence
-from trtgate.accelerator import detect
-from trtgate.metrics import METRICS
-from trtgate.paired_gate import PairedGate, Suspicion
-from trtgate.pairs import Artifacts, PairSession
-from trtgate.side import Side
-from trtgate.suite_source import SuiteSource
+from trtgate.common.accelerator import detect
+from trtgate.common.metrics import METRICS
+from trtgate.compiling import building
+from trtgate.gate import measurement_summary
+from trtgate.gate.paired_gate import PairedGate, Suspicion
+from trtgate.launches.comparison_side import Side
+from trtgate.launches.pair import Artifacts
+from trtgate.launches.pair_session import PairSession
+from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import Verdict
 
 from .conftest import ROOT, Run
@@ -64,7 +66,7 @@ def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedG
     assert found["device"].verdict is Verdict.UNCHANGED
     assert abs(found["device"].change) < 0.01
     assert found["host"].verdict is not Verdict.REGRESSED
-    memory = [evidence.figures(side)["gpu_memory_bytes"] for side in (screened.base, screened.candidate)]
+    memory = [measurement_summary.figures(side)["gpu_memory_bytes"] for side in (screened.base, screened.candidate)]
     print(memory)
     assert memory[0] == pytest.approx(memory[1], rel=0.05)
     assert memory[0] > 40e6

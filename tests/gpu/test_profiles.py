@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import trtgate
-from trtgate import building
-from trtgate.accelerator import detect
-from trtgate.cases import Case, Settings
-from trtgate.profiles import checks, files, recording
+from trtgate.common.accelerator import detect
+from trtgate.compiling import building
+from trtgate.profiles import profile_checks, profile_files, profile_recording
 from trtgate.profiles.layer_names import normalised
-from trtgate.profiles.record import PYTORCH, TENSORRT, Profile
-from trtgate.profiles.recording import Plan, Recorded
+from trtgate.profiles.profile_recording import ProfilePlan, RecordedProfile
+from trtgate.records.profile_record import PYTORCH, TENSORRT, Profile
+from trtgate.suite.cases import Case
+from trtgate.suite.settings import Settings
 
 from .conftest import Run
 from .test_gate import CASE, INI, SUITE
@@ -42,11 +43,11 @@ def split(batch: int) -> object:
     return torch.nn.Sequential(*layers).eval(), torch.randn(batch, 3, 128, 128)
 
 
-def record(factory: object, *, own: bool = False, **settings: object) -> Recorded:
+def record(factory: object, *, own: bool = False, **settings: object) -> RecordedProfile:
     wanted = Settings(frontend="dynamo", precision="fp16", batch=1, **settings)  # type: ignore[arg-type]
     case = Case(trtgate.Model(factory.__name__, factory, [wanted]), wanted)  # type: ignore[attr-defined,arg-type]
     inference, _ = building.checked(case, "cuda", lambda _step: None)
-    return recording.record(case.id, inference, detect(), lambda _step: None, Plan(own_runtime=own))
+    return profile_recording.record(case.id, inference, detect(), lambda _step: None, ProfilePlan(own_runtime=own))
 
 
 def names_of(profile: Profile) -> list[str]:
@@ -61,13 +62,13 @@ def by_name(profile: Profile) -> dict[str, float]:
 def test_resnet18_is_attributed_and_adds_up(tmp_path: Path) -> None:
     recorded = record(resnet18)
     profile = recorded.profile
-    assert checks.problems(profile) == []
+    assert profile_checks.problems(profile) == []
     assert profile.attributed >= 0.9
     assert [part.verbosity for part in profile.parts] == ["detailed"]
     assert profile.breakdown is not None
     assert 0 < profile.breakdown.kernels_us <= profile.sum_us
-    written = files.write_folder(tmp_path, profile, recorded.information)
-    assert files.read(written[0]) == profile
+    written = profile_files.write_folder(tmp_path, profile, recorded.information)
+    assert profile_files.read(written[0]) == profile
     assert len(written) == 6
 
 
@@ -98,7 +99,7 @@ def test_verbosity_does_not_change_the_engine() -> None:
 def test_two_engines_and_a_segment_in_pytorch() -> None:
     profile = record(split, min_block_size=1, torch_executed_ops=("aten.sigmoid",)).profile
     assert [part.kind for part in profile.parts] == [TENSORRT, PYTORCH, TENSORRT]
-    assert checks.problems(profile) == []
+    assert profile_checks.problems(profile) == []
     (sigmoid,) = profile.parts[1].layers
     assert (sigmoid.type, sigmoid.modules) == ("aten.sigmoid.default", ["2"])
     assert sigmoid.median_us > 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from ..settings import Settings
-from .protocol import CompiledModule, Frontend
+from ..suite.settings import Settings
+from .frontend import CompiledModule, Frontend
 
 __all__ = ["CompiledModule", "Frontend", "get", "stores"]
 
@@ -20,5 +20,5 @@ def stores(settings: Settings) -> bool:
 
 
 def get(name: str) -> Frontend:
-    """Return the frontend of that name, one of `trtgate.cases.FRONTENDS`."""
+    """Return the frontend of that name, one of `trtgate.suite.cases.FRONTENDS`."""
     return cast("Frontend", importlib.import_module(f"{__name__}.{name}").FRONTEND)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from .frontend import Frontend
 from .inductor import TorchBackend
-from .protocol import Frontend
 
 FRONTEND: Frontend = TorchBackend("aot_eager", "nothing: every launch traces the module anew")

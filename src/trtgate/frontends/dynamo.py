@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import trt_engines
-from ..cases import Settings
-from ..torch_trt import compiling, partition, storing
-from .protocol import CompiledModule, Frontend, Progress
-from .tensorrt import OfTensorRT
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from ..torch_trt import compile_calls, engines, partitioner, stored_modules
+from .frontend import CompiledModule, Frontend
+from .tensorrt_base import OfTensorRT
 
 FILE = "compiled.pt2"
 
@@ -21,24 +21,24 @@ class Dynamo(OfTensorRT):
     stores_artifact = True
     stores = "the compiled module with its engines, in the artifact cache"
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> Any:
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:
         """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
-        from .. import exporting
+        from ..torch_trt import exporting
 
         step("torch.export")
         return exporting.export(module, inputs, settings)
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        with partition.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = compiling.compile_exported(prepared, inputs, settings)
+        with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
+            compiled = compile_calls.compile_exported(prepared, inputs, settings)
         compiled(*inputs)
         return CompiledModule(
             compiled,
             time.perf_counter() - start,
-            tuple(compiling.engine_bytes(compiled)),
+            tuple(compile_calls.engine_bytes(compiled)),
             seen.coverage(),
             seen.known_parts(),
             (compiled,),
@@ -46,12 +46,12 @@ class Dynamo(OfTensorRT):
 
     def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
         """Write the compiled module with its engines."""
-        storing.save(compiled.run, inputs, folder / FILE)
+        stored_modules.save(compiled.run, inputs, folder / FILE)
 
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""
         start = time.perf_counter()
-        module = storing.load(folder / FILE)
+        module = stored_modules.load(folder / FILE)
         return CompiledModule(module, time.perf_counter() - start)
 
 

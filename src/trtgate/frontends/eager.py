@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..cases import Settings
-from .protocol import CompiledModule, Frontend, Progress
-from .unstored import Unstored
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from .frontend import CompiledModule, Frontend
+from .unstored_base import Unstored
 
 
 class Eager(Unstored):
@@ -19,7 +20,7 @@ class Eager(Unstored):
         """Return "": eager always works."""
         return ""
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:  # noqa: ARG002
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:  # noqa: ARG002
         """Run the module once."""
         start = time.perf_counter()
         prepared(*inputs)

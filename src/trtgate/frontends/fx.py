@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..cases import Settings
-from ..torch_trt import compiling
-from .protocol import CompiledModule, Frontend, Progress
-from .tensorrt import OfTensorRT
-from .unstored import Unstored
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from ..torch_trt import compile_calls
+from .frontend import CompiledModule, Frontend
+from .tensorrt_base import OfTensorRT
+from .unstored_base import Unstored
 
 
 class Fx(OfTensorRT, Unstored):
@@ -17,13 +18,13 @@ class Fx(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        compiled = compiling.compile_fx(prepared, inputs, settings)
+        compiled = compile_calls.compile_fx(prepared, inputs, settings)
         compiled(*inputs)
-        return CompiledModule(compiled, time.perf_counter() - start, tuple(compiling.engine_bytes(compiled)))
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(compile_calls.engine_bytes(compiled)))
 
 
 FRONTEND: Frontend = Fx()

@@ -8,9 +8,10 @@ import shutil
 import time
 from typing import Any
 
-from ..cases import Settings
-from .protocol import CompiledModule, Frontend, Progress
-from .unstored import Unstored
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from .frontend import CompiledModule, Frontend
+from .unstored_base import Unstored
 
 
 def compiler() -> str:
@@ -35,7 +36,7 @@ class TorchBackend(Unstored):
         """Import what torch.compile does at its first call."""
         importlib.import_module("torch._inductor.compile_fx" if self._backend == "inductor" else "torch._dynamo")
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards and caches are settled.
 
         Modes that record CUDA graphs do so at the second or third.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .. import trt_engines
-from ..cases import Settings
-from ..torch_trt import compiling, partition
-from .protocol import CompiledModule, Frontend, Progress
-from .tensorrt import OfTensorRT
-from .unstored import Unstored
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from ..torch_trt import compile_calls, engines, partitioner
+from .frontend import CompiledModule, Frontend
+from .tensorrt_base import OfTensorRT
+from .unstored_base import Unstored
 
 
 class TorchCompile(OfTensorRT, Unstored):
@@ -18,21 +18,21 @@ class TorchCompile(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: Progress) -> CompiledModule:
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch
 
-        from .. import exporting
+        from ..torch_trt import exporting
 
         start = time.perf_counter()
         step("torch.compile, TensorRT build")
         torch.compiler.reset()
         made: list[Any] = []
-        with partition.observing() as seen, trt_engines.verbosity(settings.profiling_verbosity):
-            compiled = compiling.torch_compile(prepared, settings, made)
+        with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
+            compiled = compile_calls.torch_compile(prepared, settings, made)
             compiled(*exporting.first(inputs, settings))
         compiled(*inputs)
-        sizes = [size for part in made for size in compiling.engine_bytes(part)]
+        sizes = [size for part in made for size in compile_calls.engine_bytes(part)]
         return CompiledModule(
             compiled,
             time.perf_counter() - start,

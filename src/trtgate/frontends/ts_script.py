@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .protocol import Frontend
-from .torchscript import TorchScript
+from .frontend import Frontend
+from .torchscript_base import TorchScript
 
 FRONTEND: Frontend = TorchScript("script")

@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
+from ..records.profile_record import UNKNOWN, Layer, Operator, Part
 from . import kernel_names
-from .operator_graph import Graph, TooManyError, size_of
-from .record import UNKNOWN, Layer, Operator, Part
+from .operator_graph import OperatorGraph, TooManyError, size_of
 
 NAME, DATA_FLOW, MODULE = "name", "data flow", "module"
 EVIDENCE = (NAME, DATA_FLOW, MODULE)
@@ -43,7 +43,7 @@ class Attribution:
 
     def __init__(self, part: Part) -> None:
         self._part = part
-        self._graph = Graph(part)
+        self._graph = OperatorGraph(part)
         self._layers = [layer for layer in part.layers if layer.outputs or layer.inputs]
         self._domains: dict[str, frozenset[int] | None] = {}
         self._ways: list[list[Way] | None] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ..report.columns import aligned, first_few
+from ..common.text_columns import aligned, first_few
 from .differences import (
     FELL_BACK,
     MATCHED,
@@ -15,10 +15,10 @@ from .differences import (
     SYNCHRONIZING,
     TAKEN_UP,
     Cause,
-    Change,
-    Difference,
     Explained,
+    LayerGroupChange,
     Moved,
+    ProfileDifference,
 )
 from .layer_names import modules, phrase, shown
 
@@ -47,7 +47,7 @@ class LayerChange(msgspec.Struct, frozen=True, kw_only=True):
     high_us: float | None = None
 
 
-def sentence(difference: Difference) -> str:
+def sentence(difference: ProfileDifference) -> str:
     """Return one line: the change of all layers, its causes, the largest changes, and how few layers explain it."""
     notable = [change for change in difference.changes if _is_notable(change)]
     largest = [f"{_subject(change)} {_with_interval(change.explained)}" for change in notable[:NAMED]]
@@ -56,7 +56,7 @@ def sentence(difference: Difference) -> str:
     return f"{shown(difference.case_id)}: {total} µs in layers: {'; '.join(piece for piece in pieces if piece)}"
 
 
-def lines(difference: Difference, top: int = 10) -> list[str]:
+def lines(difference: ProfileDifference, top: int = 10) -> list[str]:
     """Return the sentence, a table of the `top` largest changes, and what can't be seen; safe for a terminal."""
     listed = [change for change in difference.changes[:top] if change.explained.us or _is_notable(change)]
     return [
@@ -69,7 +69,7 @@ def lines(difference: Difference, top: int = 10) -> list[str]:
     ]
 
 
-def layer_changes(difference: Difference, top: int) -> list[LayerChange]:
+def layer_changes(difference: ProfileDifference, top: int) -> list[LayerChange]:
     """Return the `top` largest changes that have a cause or are beyond noise, largest first."""
     return [
         LayerChange(
@@ -84,11 +84,11 @@ def layer_changes(difference: Difference, top: int) -> list[LayerChange]:
     ]
 
 
-def _is_notable(change: Change) -> bool:
+def _is_notable(change: LayerGroupChange) -> bool:
     return bool(change.cause) or change.is_beyond_noise
 
 
-def _causes(difference: Difference) -> str:
+def _causes(difference: ProfileDifference) -> str:
     causes = [cause.cause for cause in difference.causes]
     if not causes:
         return NONE_SLOWER
@@ -98,7 +98,7 @@ def _causes(difference: Difference) -> str:
     return ", ".join(said)
 
 
-def _cause(difference: Difference, cause: Cause) -> str:
+def _cause(difference: ProfileDifference, cause: Cause) -> str:
     if cause.cause == FELL_BACK:
         return f"{FELL_BACK} ({_operators(difference.fell_back)})"
     if cause.cause == TAKEN_UP:
@@ -116,7 +116,7 @@ def _operators(moved: Sequence[Moved]) -> str:
     return first_few([f"{n} {shown(operator)}" for operator, n in count.items()], OPERATORS)
 
 
-def _engines(difference: Difference) -> str:
+def _engines(difference: ProfileDifference) -> str:
     before, after = difference.engines_before, difference.engines_after
     if before != after:
         return f"engines {before} → {after}"
@@ -124,7 +124,7 @@ def _engines(difference: Difference) -> str:
     return f"{replaced} of {after} engines replaced" if replaced else ""
 
 
-def _concentration(difference: Difference) -> str:
+def _concentration(difference: ProfileDifference) -> str:
     """Say how few layers explain most of the total; nothing when that is within the noise."""
     share, layers = 0.0, 0
     for change in difference.changes:
@@ -134,20 +134,20 @@ def _concentration(difference: Difference) -> str:
     return f"{share * 100:.0f} % explained by {layers} layer{'s' * (layers != 1)}" if layers else ""
 
 
-def _table(changes: Sequence[Change]) -> list[str]:
+def _table(changes: Sequence[LayerGroupChange]) -> list[str]:
     if not changes:
         return []
     head = ("", "µs", "95 % interval", "share", "layer", "modules")
     return aligned([head, *(_row(change) for change in changes)], left=(4, 5))
 
 
-def _row(change: Change) -> tuple[str, ...]:
+def _row(change: LayerGroupChange) -> tuple[str, ...]:
     share = "" if change.share is None else f"{change.share * 100:.0f} %"
     origin = modules([*change.before, *change.after])
     return "", _number(change.explained.us), _interval(change.explained), share, _what(change), origin
 
 
-def _what(change: Change) -> str:
+def _what(change: LayerGroupChange) -> str:
     """Return what a row of the table is about."""
     if change.kind == SYNCHRONIZING:
         return change.kind
@@ -158,18 +158,18 @@ def _what(change: Change) -> str:
     return name if change.kind == REGROUPED else f"{change.kind}: {name}"
 
 
-def _subject(change: Change) -> str:
+def _subject(change: LayerGroupChange) -> str:
     """Return the modules of a change, or where they are unknown its layers."""
     return modules([*change.before, *change.after]) or _what(change)
 
 
-def _rest(changes: Sequence[Change]) -> Iterator[str]:
+def _rest(changes: Sequence[LayerGroupChange]) -> Iterator[str]:
     us = sum(change.explained.us for change in changes)
     if us:
         yield f"  and {len(changes)} more, {_number(us)} µs together"
 
 
-def _sides(difference: Difference) -> Iterator[str]:
+def _sides(difference: ProfileDifference) -> Iterator[str]:
     for what, moved in ((FELL_BACK, difference.fell_back), (TAKEN_UP, difference.taken_up)):
         if moved:
             yield f"  {what}: {first_few([_operator(entry) for entry in moved], OPERATORS)}"
@@ -179,7 +179,7 @@ def _operator(entry: Moved) -> str:
     return f"{entry.count} {shown(entry.operator)}" + f" of {shown(entry.module)}" * bool(entry.module)
 
 
-def _unseen(matched: Sequence[Change]) -> Iterator[str]:
+def _unseen(matched: Sequence[LayerGroupChange]) -> Iterator[str]:
     """Say where a tactic may have changed unseen, when that could explain a change."""
     unseen = [change for change in matched if change.tactic_unseen]
     if any(change.is_beyond_noise for change in unseen):

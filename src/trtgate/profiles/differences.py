@@ -15,12 +15,13 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..verdict.family import adjusted
+from ..records.profile_record import PYTORCH, TENSORRT, Layer, Profile
+from ..verdict.error_rates import adjusted
 from .layer_names import synchronizes
-from .matching import Computed, Match, Row, match
-from .record import PYTORCH, TENSORRT, Layer, Profile
-from .structure import has_other_precision, has_other_tactic, is_tactic_unseen
-from .welch import Estimates, estimates
+from .layer_row import LayerRow
+from .layer_structure import has_other_precision, has_other_tactic, is_tactic_unseen
+from .matching import Computed, Match, match
+from .welch_intervals import Estimates, estimates
 
 ALPHA = 0.05
 """Chance that any matched layer is called changed although none is, as far as noise within a launch goes."""
@@ -49,7 +50,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
         return self.low_us is not None and self.high_us is not None and not self.low_us <= 0 <= self.high_us
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class LayerGroupChange(msgspec.Struct, frozen=True, kw_only=True):
     """A layer, or a group of layers, before and after, and how much of the total change it explains."""
 
     kind: str
@@ -101,7 +102,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, order=True):
     count: int
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class ProfileDifference(msgspec.Struct, frozen=True, kw_only=True):
     """What changed between two profiles."""
 
     case_id: str
@@ -112,7 +113,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     total: Explained
     causes: list[Cause]
     """Those that explain most first; empty when all layers are the same and none is slower beyond noise."""
-    changes: list[Change]
+    changes: list[LayerGroupChange]
     """All layers, by absolute microseconds explained; equal ones in the order of execution."""
     fell_back: list[Moved]
     taken_up: list[Moved]
@@ -123,7 +124,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
     """Parts that could not be profiled, whose layers may be missing."""
 
-    def of_kind(self, kind: str) -> list[Change]:
+    def of_kind(self, kind: str) -> list[LayerGroupChange]:
         """Return the changes of one kind, such as ADDED, by absolute microseconds explained."""
         return [change for change in self.changes if change.kind == kind]
 
@@ -138,7 +139,7 @@ class _Item(NamedTuple):
     """A matched layer of an engine."""
 
 
-def compare(before: Profile, after: Profile) -> Difference:
+def compare(before: Profile, after: Profile) -> ProfileDifference:
     """Return what changed between two profiles of one case, in which layers, and how much each explains.
 
     The interval of a matched layer is Welch's t interval of the difference of two means; that of several layers, and
@@ -149,7 +150,7 @@ def compare(before: Profile, after: Profile) -> Difference:
     items = [*_items(found), *_synchronizing(before, after)]
     each, total = estimates([(item.before, item.after) for item in items])
     changes = _changes(items, each, _explained(total, 0))
-    return Difference(
+    return ProfileDifference(
         case_id=after.case_id,
         before_us=float(total.before[0]),
         after_us=float(total.after[0]),
@@ -179,7 +180,7 @@ def _items(found: Match) -> Iterator[_Item]:
         yield _Item(_kind(kind, before, after, found), [row.layer for row in before], [row.layer for row in after])
 
 
-def _kind(kind: str, before: list[Row], after: list[Row], found: Match) -> str:
+def _kind(kind: str, before: list[LayerRow], after: list[LayerRow], found: Match) -> str:
     """Return `kind`, unless operators of these layers changed sides."""
     if any(row.kind == PYTORCH and row.operators & found.falling for row in after):
         return FELL_BACK
@@ -204,7 +205,7 @@ def _explained(of: Estimates, index: int) -> Explained:
     return Explained(us=float(of.change[index]), low_us=low if known else None, high_us=high if known else None)
 
 
-def _changes(items: Sequence[_Item], each: Estimates, total: Explained) -> list[Change]:
+def _changes(items: Sequence[_Item], each: Estimates, total: Explained) -> list[LayerGroupChange]:
     """Return the changes by absolute microseconds explained; equal ones stay in order."""
     family = [index for index, item in enumerate(items) if item.kind == MATCHED and not np.isnan(each.p[index])]
     chance = dict(zip(family, adjusted(each.p[family].tolist()), strict=True))
@@ -217,10 +218,10 @@ def _changes(items: Sequence[_Item], each: Estimates, total: Explained) -> list[
     return found
 
 
-def _change(item: _Item, explained: Explained, share: float | None, is_beyond_noise: bool) -> Change:
+def _change(item: _Item, explained: Explained, share: float | None, is_beyond_noise: bool) -> LayerGroupChange:
     pair = (item.before[0], item.after[0]) if item.kind == MATCHED else None
     tactic = pair is not None and has_other_tactic(*pair)
-    return Change(
+    return LayerGroupChange(
         kind=item.kind,
         before=item.before,
         after=item.after,
@@ -238,7 +239,7 @@ def _is_told(total: Explained) -> bool:
     return bool(total.us) and (total.low_us is None or total.excludes_zero)
 
 
-def _causes(changes: Iterable[Change], found: Match) -> list[Cause]:
+def _causes(changes: Iterable[LayerGroupChange], found: Match) -> list[Cause]:
     number = dict.fromkeys(CAUSES, 0)
     us = dict.fromkeys(CAUSES, 0.0)
     for change in changes:

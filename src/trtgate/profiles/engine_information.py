@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import TrtgateError
-from .record import Layer, Tensor
+from ..common.errors import TrtgateError
+from ..records.profile_record import Layer, Tensor
 
 DTYPES = {
     "half": "float16", "fp16": "float16", "float": "float32", "fp32": "float32", "bfloat16": "bfloat16",

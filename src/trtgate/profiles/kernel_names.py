@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from .record import UNKNOWN, Layer, Operator
+from ..records.profile_record import UNKNOWN, Layer, Operator
 
 LAYER = re.compile(r"\[[^\[\]]+\]-\[([^\[\]]+)\]-\[(?:([^\[\]]*)/)?([^\[\]/]+)\]")
 RUN = ("ForeignNode", "...")

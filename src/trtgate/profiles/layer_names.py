@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..report.columns import first_few
-from .record import PYTORCH, TENSORRT, Layer
+from ..common.text_columns import first_few
+from ..records.profile_record import PYTORCH, TENSORRT, Layer
 
 SHOWN = 3
 """Names of layers or modules that stand in one phrase."""

@@ -10,36 +10,23 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..records.profile_record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile
 from .alignment import Key, Pair, aligned
 from .layer_names import normalised, synchronizes
-from .record import PYTORCH, TENSORRT, Layer, Operator, Part, Profile
-from .regrouping import Group, regrouped
+from .layer_row import LayerRow
+from .regrouping import LayerGroup, regrouped
 
 Computed = Counter[tuple[str, str]]
 """(operator, module) → count."""
 
 
-class Row(NamedTuple):
-    """A layer, and what it is recognised by."""
-
-    part: int
-    kind: str
-    layer: Layer
-    name: str
-    """Without what differs from build to build."""
-    operators: frozenset[int]
-    """Those it computes; an operator has the same number in both profiles. Empty where unknown."""
-    shapes: tuple[tuple[tuple[int, ...], ...], ...]
-    """Of its inputs, and of its outputs."""
-
-
 class Match(NamedTuple):
     """What became of the layers: every row is in just one of `pairs`, `groups`, `removed`, `added`."""
 
-    before: list[Row]
-    after: list[Row]
+    before: list[LayerRow]
+    after: list[LayerRow]
     pairs: list[Pair]
-    groups: list[Group]
+    groups: list[LayerGroup]
     removed: list[int]
     added: list[int]
     fell_back: Computed
@@ -68,7 +55,7 @@ _OPERATOR_KEYS: list[Key[tuple[int, Operator]]] = [
     Key(lambda item: (item[1].operator, item[1].module), anywhere=True),
     Key(lambda item: item[1].operator, anywhere=False),  # modules were renamed; baselines keep no shapes
 ]
-_LAYER_KEYS: list[Key[Row]] = [
+_LAYER_KEYS: list[Key[LayerRow]] = [
     Key(lambda row: (row.kind, row.name, row.shapes, row.operators) if row.operators else None, anywhere=True),
     Key(lambda row: (row.kind, row.name, row.operators) if row.operators else None, anywhere=True),
     Key(lambda row: (row.kind, row.name, row.shapes, *row.layer.modules) if row.layer.modules else None, anywhere=True),
@@ -131,7 +118,7 @@ def _listed(profile: Profile) -> list[tuple[int, Operator]]:
     return [(number, operator) for number, part in enumerate(profile.parts) for operator in part.operators]
 
 
-def _rows(profile: Profile, numbers: dict[tuple[int, str], int]) -> list[Row]:
+def _rows(profile: Profile, numbers: dict[tuple[int, str], int]) -> list[LayerRow]:
     return [
         _row(number, part, layer, numbers)
         for number, part in enumerate(profile.parts)
@@ -140,9 +127,9 @@ def _rows(profile: Profile, numbers: dict[tuple[int, str], int]) -> list[Row]:
     ]
 
 
-def _row(number: int, part: Part, layer: Layer, numbers: dict[tuple[int, str], int]) -> Row:
+def _row(number: int, part: Part, layer: Layer, numbers: dict[tuple[int, str], int]) -> LayerRow:
     known = (numbers.get((number, node)) for node in layer.sources)
-    return Row(
+    return LayerRow(
         part=number,
         kind=part.kind,
         layer=layer,
@@ -152,7 +139,7 @@ def _row(number: int, part: Part, layer: Layer, numbers: dict[tuple[int, str], i
     )
 
 
-def _agree(before: Row, after: Row) -> bool:
+def _agree(before: LayerRow, after: LayerRow) -> bool:
     """Whether two layers may compute the same: of one, only a part of what the other computes may be known."""
     return before.operators <= after.operators or after.operators <= before.operators
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from ..records.profile_record import Operator, Part
 from . import kernel_names
-from .record import Operator, Part
 
 MOST_OPERATORS = 96
 """On the way to one value; a layer from whose inputs more can be computed is left alone."""
@@ -25,7 +25,7 @@ MOVES = frozenset(
 """Operators whose result holds the values of their one input, and no fewer or more of them."""
 
 
-class Graph:
+class OperatorGraph:
     """A part's operators by what they compute; what only moves a value along is one with it.
 
     Values are numbered in the order of the graph, the part's inputs first.

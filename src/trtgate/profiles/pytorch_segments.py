@@ -11,10 +11,10 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from ..errors import TrtgateError
+from ..common.errors import TrtgateError
+from ..records.profile_record import UNKNOWN, Layer, Operator, Part, Tensor
 from .attribution import NAME
-from .record import UNKNOWN, Layer, Operator, Part, Tensor
-from .times import timed
+from .layer_times import timed
 
 os.environ.setdefault("TEARDOWN_CUPTI", "0")  # else a second trace of a process may hold nothing of the GPU
 MARK = "trtgate:"

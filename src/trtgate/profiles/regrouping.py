@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from .alignment import Alignment
 
 if TYPE_CHECKING:
-    from .matching import Row
+    from .layer_row import LayerRow
 
 Shape = tuple[int, ...]
 
 
-class Group(NamedTuple):
+class LayerGroup(NamedTuple):
     """Indices of the layers that were removed, and of those that now do their work; neither is empty."""
 
     before: list[int]
@@ -23,8 +23,8 @@ class Group(NamedTuple):
 
 
 def regrouped(
-    before: Sequence[Row], after: Sequence[Row], alignment: Alignment
-) -> tuple[list[Group], list[int], list[int]]:
+    before: Sequence[LayerRow], after: Sequence[LayerRow], alignment: Alignment
+) -> tuple[list[LayerGroup], list[int], list[int]]:
     """Return the groups, and what is in none: indices of layers that were removed, and that were added.
 
     Layers belong together that are connected by operators which both compute. Where operators are unknown, those do
@@ -51,7 +51,9 @@ def _without(indices: Iterable[int], taken: Iterable[int]) -> list[int]:
     return [index for index in indices if index not in gone]
 
 
-def _connected(before: Sequence[Row], after: Sequence[Row], removed: list[int], added: list[int]) -> list[Group]:
+def _connected(
+    before: Sequence[LayerRow], after: Sequence[LayerRow], removed: list[int], added: list[int]
+) -> list[LayerGroup]:
     """Return the connected components that have both removed and added layers; an edge is an operator in common."""
     of_operator: defaultdict[int, list[tuple[bool, int]]] = defaultdict(list)
     for is_new, rows, indices in ((False, before, removed), (True, after, added)):
@@ -61,7 +63,7 @@ def _connected(before: Sequence[Row], after: Sequence[Row], removed: list[int], 
     seen: set[tuple[bool, int]] = set()
     groups = []
     for start in removed:
-        waiting, group = [(False, start)], Group([], [])
+        waiting, group = [(False, start)], LayerGroup([], [])
         while waiting:
             is_new, index = layer = waiting.pop()
             if layer in seen:
@@ -71,21 +73,21 @@ def _connected(before: Sequence[Row], after: Sequence[Row], removed: list[int], 
             for operator in (after if is_new else before)[index].operators:
                 waiting += of_operator.pop(operator, ())
         if group.before and group.after:
-            groups.append(Group(sorted(group.before), sorted(group.after)))
+            groups.append(LayerGroup(sorted(group.before), sorted(group.after)))
     return groups
 
 
 class _Positions:
     """What stands between the same two neighbours before and after."""
 
-    def __init__(self, before: Sequence[Row], after: Sequence[Row], alignment: Alignment) -> None:
+    def __init__(self, before: Sequence[LayerRow], after: Sequence[LayerRow], alignment: Alignment) -> None:
         self._rows = before, after
         self._ends = [i for i, _ in alignment.ordered], [j for _, j in alignment.ordered]
 
-    def joined(self, groups: list[Group], removed: list[int], added: list[int]) -> list[Group]:
+    def joined(self, groups: list[LayerGroup], removed: list[int], added: list[int]) -> list[LayerGroup]:
         """Return `groups`, and those that position and shapes show; a group may take up what stands around it."""
         grouped = {(side, index) for group in groups for side in (0, 1) for index in group[side]}
-        loose: defaultdict[int, Group] = defaultdict(lambda: Group([], []))
+        loose: defaultdict[int, LayerGroup] = defaultdict(lambda: LayerGroup([], []))
         for side, indices in enumerate((removed, added)):
             for index in indices:
                 if (side, index) not in grouped:
@@ -98,7 +100,7 @@ class _Positions:
             else:
                 found.append(group)
         for gap, rest in loose.items():
-            whole = Group(*(sorted(sum((g[side] for g in inside[gap]), rest[side])) for side in (0, 1)))
+            whole = LayerGroup(*(sorted(sum((g[side] for g in inside[gap]), rest[side])) for side in (0, 1)))
             if self._does_the_same(rest):
                 found += [rest, *inside[gap]]
             elif inside[gap] and self._does_the_same(whole):
@@ -110,7 +112,7 @@ class _Positions:
     def _gap(self, side: int, index: int) -> int:
         return bisect_left(self._ends[side], index)
 
-    def _does_the_same(self, group: Group) -> bool:
+    def _does_the_same(self, group: LayerGroup) -> bool:
         """Whether layers may do the same work by what they take and give; not where all their operators are known.
 
         Names of tensors would say more, and differ from build to build.

@@ -9,15 +9,15 @@ import json
 from importlib import resources
 from typing import Any
 
-from ..errors import TrtgateError
-from ..metrics import METRICS
-from . import escaping
-from .document import Case, Report, primary_judgement
-from .sentences import value
-from .terminal import describe
+from ..common import escaping
+from ..common.errors import TrtgateError
+from ..common.metrics import METRICS
+from ..gate.sentences import value
+from .run_report import CaseReport, RunReport, primary_judgement
+from .terminal_table import describe
 
 
-def render(report: Report) -> str:
+def render(report: RunReport) -> str:
     """Return the file. Raises TrtgateError when Jinja2 or Plotly is not installed."""
     try:
         import jinja2
@@ -48,7 +48,7 @@ def _script(found: Any) -> str:
     return json.dumps(found, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _data(case: Case) -> dict[str, Any]:
+def _data(case: CaseReport) -> dict[str, Any]:
     """Return what the charts of a case are drawn from."""
     found: dict[str, Any] = {"before": case.base_captures_us, "now": case.captures_us, "history": None}
     if case.history is not None:
@@ -61,7 +61,7 @@ def _data(case: Case) -> dict[str, Any]:
     return found
 
 
-def _figures(case: Case) -> list[tuple[str, float | None, float | None]]:
+def _figures(case: CaseReport) -> list[tuple[str, float | None, float | None]]:
     names = dict.fromkeys([*case.figures, *case.base_figures])
     return [(name, case.figures.get(name), case.base_figures.get(name)) for name in names]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .document import FAILED, PASSED, Case, Report, primary_judgement
-from .escaping import markdown as text
-from .sentences import duration, percent
-from .terminal import describe
+from ..common.escaping import markdown as text
+from ..gate.sentences import duration, percent
+from .run_report import FAILED, PASSED, CaseReport, RunReport, primary_judgement
+from .terminal_table import describe
 
 MOST_CHARACTERS = 65_000
 """Of the whole: GitHub takes 65,536 in a comment."""
@@ -20,7 +20,7 @@ MARKS = {
 }  # fmt: skip
 
 
-def render(report: Report) -> str:
+def render(report: RunReport) -> str:
     """Return the Markdown, of MOST_CHARACTERS at most; what no longer fits is left out, and that is said."""
     kept: list[str] = []
     left = MOST_CHARACTERS - len(NOTE)
@@ -33,7 +33,7 @@ def render(report: Report) -> str:
     return "".join(kept)
 
 
-def _sections(report: Report) -> Iterable[str]:
+def _sections(report: RunReport) -> Iterable[str]:
     mark = "✅" if report.outcome == PASSED else "❌"
     yield f"## {mark} trtgate {report.outcome}: {text(report.headline)}\n\n"
     yield f"{text(describe(report.accelerator))}{_context(report)}\n\n"
@@ -55,7 +55,7 @@ def _sections(report: Report) -> Iterable[str]:
         yield from _folded("what else the run said", [f"- {text(line)}\n" for line in report.quiet_lines])
 
 
-def _context(report: Report) -> str:
+def _context(report: RunReport) -> str:
     commit = report.commit
     found = [
         f"compared with {text(report.against)}" if report.against else "",
@@ -65,7 +65,7 @@ def _context(report: Report) -> str:
     return "".join(f"; {part}" for part in found if part)
 
 
-def _explained(case: Case) -> Iterable[str]:
+def _explained(case: CaseReport) -> Iterable[str]:
     if case.outcome != FAILED and not case.quarantine:
         return
     yield f"- {MARKS[case.said]} {text(case.sentence, 1000)}\n"
@@ -74,7 +74,7 @@ def _explained(case: Case) -> Iterable[str]:
             yield f"  - {text(more, 1000)}\n"
 
 
-def _table(cases: Sequence[Case]) -> Iterable[str]:
+def _table(cases: Sequence[CaseReport]) -> Iterable[str]:
     if not cases:
         return
     yield "| | case | latency | baseline | change | limit | detects | verdict |\n|---|---|--:|--:|--:|--:|--:|---|\n"
@@ -93,7 +93,7 @@ def _table(cases: Sequence[Case]) -> Iterable[str]:
     yield "\n"
 
 
-def _coverage(report: Report) -> Iterable[str]:
+def _coverage(report: RunReport) -> Iterable[str]:
     loud = [one for one in report.coverage if one.said != "unchanged"]
     if not report.coverage:
         return
@@ -109,7 +109,7 @@ def _coverage(report: Report) -> Iterable[str]:
         yield "\n"
 
 
-def _profiles(report: Report) -> Iterable[str]:
+def _profiles(report: RunReport) -> Iterable[str]:
     loud = [one for one in report.profiles if one.said != "unchanged"]
     if loud:
         rows = [f"- {MARKS.get(one.said, '⚠️')} {text(one.sentence, 1000)}\n" for one in loud]

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .spin import Spin
+    from .spin_kernel import Spin
 
 SPIN_CYCLES = 1_000_000
 COPY_BYTES = 128 << 20

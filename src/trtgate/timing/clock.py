@@ -21,8 +21,9 @@ class Clock(Protocol):
         """Prepare a new capture in a new place in memory; nothing for clocks without one."""
 
     def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
-        """Run `calls` calls back to back and return their mean in microseconds.
+        """Run `calls` calls back to back and return how long one of them takes, in microseconds.
 
+        On a GPU that is their mean. The host's clock returns their median: one interrupted call is not the whole block.
         `meanwhile` is called once while the device is busy with the block.
         """
 

@@ -5,9 +5,11 @@ computed on logarithms of medians: latencies are positive and skewed, and a chan
 arrays, leading dimensions are cases, judged independently of each other.
 """
 
-from .exact import judge_exact
-from .family import FAMILY_ALPHA, PROOF_ALPHA, adjusted, quantile
-from .paired import (
+from .error_rates import FAMILY_ALPHA, PROOF_ALPHA, adjusted, quantile
+from .exact_counts import judge_exact
+from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
+from .machine_state import another_state
+from .paired_launches import (
     LAUNCH_SDS,
     LOOKS,
     QUADRUPLES_A_PAIR,
@@ -20,8 +22,7 @@ from .paired import (
     judge_screened,
     screen,
 )
-from .state import another_state
-from .stored import (
+from .stored_sessions import (
     ENOUGH_SESSIONS,
     PRIORS,
     Comparison,
@@ -32,7 +33,6 @@ from .stored import (
     launch_mean,
     log_launch_means,
 )
-from .terms import OTHER_CARD, Judgement, Verdict, case_verdict
 
 __all__ = [
     "ENOUGH_SESSIONS",

@@ -1,0 +1,51 @@
+"""`trtgate ab`: its options, and what it hands to pytest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common.errors import TrtgateError
+from .pytest_config import configured_suite
+
+
+def ab(
+    context: typer.Context,
+    base: Annotated[str, typer.Option(metavar="REVISION", help="A git revision, checked out beside this one.")] = "",
+    base_python: Annotated[
+        str, typer.Option(metavar="PATH", help="Another Python, with its own torch or Torch-TensorRT.")
+    ] = "",
+    base_setup: Annotated[str, typer.Option(metavar="COMMAND", help="Run in the base's worktree first.")] = "",
+) -> None:
+    """Measure a base and this code side by side, and fail (exit code 1) what got slower; no baseline is needed.
+
+    What follows goes to pytest: a folder (the suite's by default), -k, --trtgate-models, --trtgate-limit, and so on.
+    """
+    import pytest
+
+    if not base and not base_python:
+        raise TrtgateError("trtgate ab needs --base REVISION or --base-python PATH")
+    options = {"--trtgate-base": base, "--trtgate-base-python": base_python, "--trtgate-base-setup": base_setup}
+    asked = [f"{name}={value}" for name, value in options.items() if value]
+    raise typer.Exit(int(pytest.main(arguments(Path.cwd(), context.args, asked))))
+
+
+def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Return pytest's arguments: the suite's folder unless something else is named, latency tests alone, the base.
+
+    Raises TrtgateError when no suite is configured for `folder`.
+    """
+    named = [text for text in given if not text.startswith("-") and Path(text.partition("::")[0]).exists()]
+    where: list[str] = []
+    if not named:
+        source, _, _ = configured_suite(folder)
+        file = source.suite_file()
+        assert file is not None
+        tests = sorted(file.parent.glob("test_*.py"))
+        where = [os.path.relpath(file.parent if tests else file, folder)]
+    marked = any(text == "-m" or text.startswith("-m") for text in given)
+    return [*where, *given, *([] if marked else ["-m", "trtgate_latency"]), *asked]

@@ -1,0 +1,67 @@
+"""`trtgate baseline show`, `diff`, `accept` and `remove`: their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import BaselinesOption, print_lines
+
+
+def show(
+    name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,
+    baselines: BaselinesOption = None,
+) -> None:
+    """List the cases of baselines or of a saved run."""
+    from . import baseline_files
+
+    folder = baseline_files.folder_of(baselines)
+    runs = baseline_files.everything(folder) if name is None else [baseline_files.find(name, folder)]
+    for number, run in enumerate(runs):
+        print_lines([""] * (number > 0) + baseline_files.shown(run))
+
+
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A file or a key.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="A file or a key, such as a saved run.")],
+    baselines: BaselinesOption = None,
+) -> None:
+    """Show what differs between two baselines or saved runs."""
+    from . import baseline_files
+
+    folder = baseline_files.folder_of(baselines)
+    print_lines(baseline_files.compared(baseline_files.find(old, folder), baseline_files.find(new, folder)))
+
+
+def accept(
+    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="A saved run, such as a CI artifact.")],
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CASE]...", help="Store these, regressed or not; all that did not regress by default."),
+    ] = None,
+    baselines: BaselinesOption = None,
+) -> None:
+    """Store a saved run as its accelerator's baseline; other cases stay as they are."""
+    from ..gate.baselines import describe, read
+    from . import baseline_files
+
+    done = baseline_files.accept(read(run), baseline_files.folder_of(baselines), cases or [])
+    print_lines([f"stored: {describe(change)}" for change in done.updates])
+    print_lines([f"is stored already: {case_id}" for case_id in done.known])
+    print_lines(
+        [f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()]
+    )
+    if done.updates:
+        print_lines([f"written: {done.path}"])
+
+
+def remove(
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Cases that are gone for good; or patterns.")],
+    baselines: BaselinesOption = None,
+) -> None:
+    """Remove cases from the baselines of all accelerators."""
+    from . import baseline_files
+
+    print_lines(baseline_files.remove(baseline_files.folder_of(baselines), cases))

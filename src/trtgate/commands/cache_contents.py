@@ -1,0 +1,64 @@
+"""What `trtgate cache` does. Needs neither a GPU nor torch."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+from collections.abc import Sequence
+
+from .. import frontends
+from ..common.errors import TrtgateError
+from ..common.escaping import printable
+from ..common.text_columns import aligned
+from ..compiling import artifact_cache
+from ..compiling.artifact_cache import ArtifactCache, Entry
+from ..suite.settings import FRONTENDS
+
+UNREADABLE = "(can't be read)"
+
+
+def run(action: str, cases: Sequence[str]) -> list[str]:
+    """Return what to print. Raises TrtgateError for another action, and for a folder that can't be used."""
+    if action not in ("info", "clear"):
+        raise TrtgateError(f"trtgate cache takes info or clear, not {action!r}")
+    cache = ArtifactCache(artifact_cache.default_folder())
+    found = [entry for entry in cache.entries() if not cases or any(fnmatch.fnmatch(_case(entry), c) for c in cases)]
+    if cases and not found:
+        raise TrtgateError(f"the cache {cache.folder} has no {' '.join(cases)}; `trtgate cache info` shows what it has")
+    if action == "info":
+        return _info(cache, found)
+    for entry in found:
+        cache.remove(entry.key)
+    return [f"{cache.folder}: removed {_sum(found)}"]
+
+
+def _info(cache: ArtifactCache, entries: Sequence[Entry]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("case", "MiB", "built in", "last used", "for")] if entries else []
+    rows += [_row(entry) for entry in reversed(entries)]
+    stores = [("frontend", "what it leaves for later"), *((name, frontends.get(name).stores) for name in FRONTENDS)]
+    return [
+        f"{cache.folder}: {_sum(entries)}",
+        *aligned(rows, left=(0, 4)),
+        "",
+        *aligned(stores, left=(0, 1)),
+    ]
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    used = datetime.datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+    size = f"{entry.size_bytes / (1 << 20):,.1f}"
+    if entry.manifest is None:
+        return _case(entry), size, "", used, ""
+    made_from = entry.manifest.made_from
+    names = ("device", "torch", "torch-tensorrt-rtx", "torch-tensorrt")
+    what = ", ".join(f"{name} {made_from[name]}" for name in names if name in made_from)
+    return _case(entry), size, f"{entry.manifest.build.build_s:.1f} s", used, printable(what)
+
+
+def _case(entry: Entry) -> str:
+    return UNREADABLE if entry.manifest is None else printable(entry.manifest.case)
+
+
+def _sum(entries: Sequence[Entry]) -> str:
+    number = f"{len(entries)} compiled module{'s' * (len(entries) != 1)}"
+    return f"{number}, {sum(entry.size_bytes for entry in entries) / (1 << 20):,.1f} MiB"

@@ -1,0 +1,103 @@
+"""`trtgate doctor`: its options, and what was found as lines."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..common.accelerator import GIB
+from .console import BROKEN, BaselinesOption, print_lines, progress
+
+if TYPE_CHECKING:
+    from .doctor_facts import Facts
+    from .doctor_findings import DoctorReport
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    baselines: BaselinesOption = None,
+) -> None:
+    """Say what this machine can measure, and what is broken on it (exit code 1)."""
+    import msgspec
+
+    from .baseline_files import folder_of
+    from .doctor_findings import examine
+
+    with progress() as step:
+        report = examine(folder_of(baselines), step)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        print_lines(_report_lines(report))
+    if report.problems:
+        raise typer.Exit(BROKEN)
+
+
+def _report_lines(report: DoctorReport) -> list[str]:
+    facts = report.facts
+    rows = {
+        "Python": facts.python,
+        "system": facts.system,
+        "packages": ", ".join(f"{name} {version}" for name, version in facts.packages.items()) or "none",
+        "GPU": _gpu(facts),
+        "torch": _torch(facts),
+        "features": _features(facts),
+        "C++ compiler": facts.compiler or "none (inductor needs one)",
+        "bytecode": _bytecode(facts),
+        "free disk": f"{facts.free_disk_bytes / GIB:.1f} GiB",
+        "GPU needs": report.needs or "unknown",
+        "key": report.key or "unknown",
+        "baselines": _baselines(report),
+        **{state.name: f"{'runs' if state.runs else 'does not run'}: {state.said}" for state in report.frontends},
+    }
+    lines = [f"{name:<13} {text}" for name, text in rows.items()]
+    if not report.problems:
+        return [*lines, "", "Nothing is broken."]
+    return [*lines, "", *(f"BROKEN: {problem}" for problem in report.problems)]
+
+
+def _gpu(facts: Facts) -> str:
+    nvml = facts.nvml
+    if nvml.error or nvml.absent:
+        return f"none ({nvml.error or nvml.absent})"
+    cards = [
+        f"{card.name} {card.memory_bytes / GIB:.0f} GiB{', divided (MIG)' if card.mig else ''} {card.uuid}"
+        for card in nvml.cards
+    ]
+    chosen = "" if facts.visible_devices is None else f", CUDA_VISIBLE_DEVICES={facts.visible_devices}"
+    return f"{'; '.join(cards)}; driver {nvml.driver} (up to CUDA {nvml.cuda}){chosen}"
+
+
+def _torch(facts: Facts) -> str:
+    torch = facts.torch
+    if torch.error:
+        return f"can't be imported: {torch.error}"
+    built = f"{torch.version}, built for CUDA {torch.cuda}" if torch.cuda else f"{torch.version}, built without CUDA"
+    if torch.device and not torch.device_error:
+        return f"{built}, uses {torch.device}, compute capability {torch.capability}"
+    return f"{built}, uses no GPU ({torch.device_error})"
+
+
+def _bytecode(facts: Facts) -> str:
+    if not facts.uncompiled:
+        return "kept"
+    once = shlex.join([sys.executable, "-m", "compileall", "-q", *facts.uncompiled])
+    return f"none kept: every process compiles what it imports, for seconds; once is enough: {once}"
+
+
+def _features(facts: Facts) -> str:
+    features = facts.features
+    if features.error:
+        return f"torch_tensorrt can't be imported: {features.error}"
+    if not features.enabled:
+        return "torch_tensorrt is not installed"
+    said = ", ".join(name if on else f"no {name}" for name, on in features.enabled.items())
+    return f"{said}; others can't be told without a GPU" if features.guessed else said
+
+
+def _baselines(report: DoctorReport) -> str:
+    stored = [f"{found.key}{' (this machine)' * (found.key == report.key)}" for found in report.facts.baselines]
+    return ", ".join(stored) or f"none under {report.facts.baselines_folder}"

@@ -1,0 +1,44 @@
+"""Which model a name on the command line means: one of the suite of this folder, of the zoo, or a factory."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from ..common.errors import TrtgateError
+from ..suite import zoo
+from ..suite.cases import Model
+from ..suite.suite_source import SuiteSource
+from .pytest_config import find_configuration
+
+
+def find(name: str) -> Model:
+    """Return the model of a name, such as resnet18 or `package.module:factory`; the suite's wins over the zoo's.
+
+    Raises TrtgateError for an unknown one, naming the nearest, and for one whose package is not installed.
+    """
+    if ":" in name:
+        return SuiteSource(root=str(Path.cwd()), factories=(name,)).load().models[0]
+    mine = suite_models()
+    of_zoo = {model.name: model for model in zoo.models()}
+    found = mine.get(name) or of_zoo.get(name)
+    if found is None:
+        close = difflib.get_close_matches(name, [*mine, *of_zoo], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "name one of the suite or the zoo, or package.module:factory"
+        raise TrtgateError(f"unknown model {name!r}; {hint}")
+    if name not in mine and (reason := zoo.unavailable(name)):
+        raise TrtgateError(f"model {name!r}: {reason}")
+    return found
+
+
+def suite_here() -> SuiteSource | None:
+    """Return where the suite of this folder is; None where none is configured."""
+    configured = find_configuration(Path.cwd())
+    suite = configured.values.get("trtgate_suite") if configured else None
+    return None if configured is None or not suite else SuiteSource(root=str(configured.path.parent), suite=suite)
+
+
+def suite_models() -> dict[str, Model]:
+    """Return the models of the suite of this folder, by name."""
+    source = suite_here()
+    return {} if source is None else {model.name: model for model in source.load().models}

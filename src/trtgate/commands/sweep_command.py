@@ -1,0 +1,80 @@
+"""`trtgate sweep`: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..common.time_limit import TimeLimit
+from .console import BROKEN, INTERRUPTED, print_lines, progress
+
+if TYPE_CHECKING:
+    from ..report.sweep_table import SweepFindings
+    from .sweep_request import Request
+
+
+def sweep(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Of the suite or the zoo, or package.module:factory.")
+    ],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B", help="min_block_size=1,5,recommended, optimization_level=0..5, frontend=…"),
+    ] = None,
+    default: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Of the default: frontend=dynamo precision=fp16 batch=1."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL=FILE", help="A state dict, as safetensors; else the factory's.")
+    ] = None,
+    launches: Annotated[int, typer.Option(min=1, help="Processes that measure every point.")] = 3,
+    builders: Annotated[int, typer.Option(min=1, help="Builds at once; above 1, build seconds say little.")] = 1,
+    inputs: Annotated[int, typer.Option(min=0, help="Over how many accuracy is asked; 0: not at all.")] = 64,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither take from the artifact cache nor add.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier sweep here measured.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line a point.")] = None,
+) -> None:
+    """Build, check and measure a model under many settings, interleaved, and say which differences are real.
+
+    The first point is the default (--set), the others are all combinations of --vary. An interrupted sweep goes on
+    where it was when the same is asked again.
+    """
+    from ..compiling.artifact_cache import CacheRequest, default_folder
+    from ..report.sweep_table import lines
+    from ..report.terminal_table import describe
+    from . import sweep_request
+
+    found = _run(sweep_request.Request(
+        models=tuple(models), vary=tuple(vary or ()), base=sweep_request.base_of(default or []),
+        weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
+        timeout_s=TimeLimit(timeout, "--timeout"), fresh=fresh,
+        cache=None if no_cache else CacheRequest(folder=str(default_folder())),
+    ))  # fmt: skip
+    print_lines([describe(found.accelerator), "", *lines(found)])
+    sweep_request.save(found, json, csv)
+    _end(found)
+
+
+def _run(request: Request) -> SweepFindings:
+    """Sweep, and end with pytest's exit code where Ctrl-C came before there was anything to show."""
+    from . import sweep_request
+
+    try:
+        with progress() as step:
+            return sweep_request.run(request, Path.cwd() / ".trtgate", step)
+    except KeyboardInterrupt:
+        typer.echo("trtgate: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _end(found: SweepFindings) -> None:
+    if found.interrupted:
+        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if found.failed:
+        raise typer.Exit(BROKEN)

@@ -1,0 +1,185 @@
+"""What `trtgate sweep` does: which models, which points, and what is shown of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..common import accelerator
+from ..common.errors import TrtgateError
+from ..common.files import write_json, write_whole
+from ..common.steps import OnStep
+from ..compiling.artifact_cache import CacheRequest
+from ..launches import sweep_axes
+from ..suite.cases import Case, Model
+from ..suite.settings import Settings
+from ..suite.suite_source import Added, SuiteSource
+from ..torch_trt import compile_options, modelopt_package, releases
+
+if TYPE_CHECKING:
+    from ..launches.sweep import Sweep
+    from ..report.sweep_table import SweepFindings
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be swept, as the command line says it."""
+
+    models: tuple[str, ...]
+    vary: tuple[str, ...]
+    base: dict[str, Any]
+    """Settings of the default point; batch 1 for a model that takes one, unless it says another."""
+    weights: dict[str, str]
+    launches: int
+    builders: int
+    inputs: int
+    timeout_s: float
+    cache: CacheRequest | None
+    fresh: bool
+
+
+class _Wanted(msgspec.Struct):
+    """The points of every model, the default first, and what is said of those that are none."""
+
+    settings: dict[str, list[Settings]] = {}
+    left_out: list[str] = []
+    problems: list[str] = []
+
+
+def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
+    """Build and measure all points, or what Ctrl-C leaves time for.
+
+    Raises TrtgateError for names and values that make no sense, before anything.
+    """
+    axes = _axes(request.vary)
+    bare = _source(request)
+    wanted = _points(request, bare, axes, step)
+    added = tuple(Added(name, settings) for name, each in wanted.settings.items() for settings in each)
+    source = msgspec.structs.replace(bare, added=added)
+    cases = source.load().cases
+    device = accelerator.detect()
+    from ..launches.sweep import Sweep
+
+    ordered = [cases[f"{name}-{settings.suffix}"] for name, each in wanted.settings.items() for settings in each]
+    sweep = Sweep(
+        source, device, folder, ordered, launches=request.launches, builders=request.builders, inputs=request.inputs,
+        cache=request.cache, timeout_s=request.timeout_s, fresh=request.fresh,
+    )  # fmt: skip
+    interrupted = False
+    try:
+        if sweep.earlier:
+            step(f"going on with {sweep.journal.path}")
+        sweep.run(step)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        sweep.close()
+    return _findings(request, sweep, wanted, device, interrupted=interrupted)
+
+
+def _axes(texts: Sequence[str]) -> list[sweep_axes.Axis]:
+    axes = [sweep_axes.parse(text) for text in texts]
+    doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
+    if doubled:
+        raise TrtgateError(f"--vary {doubled[0]} is given twice: put all its values into one")
+    return axes
+
+
+def _points(request: Request, source: SuiteSource, axes: Sequence[sweep_axes.Axis], step: OnStep) -> _Wanted:
+    """Return the points to try. Raises TrtgateError for weights of another model, and options that are unknown."""
+    from . import model_names
+
+    named = {model_names.find(name).name for name in request.models}
+    for name in request.weights:
+        if name not in named:
+            raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
+    wanted = _Wanted()
+    modelopt_package.expect([request.base["precision"]])
+    modelopt_package.expect(value for axis in axes if axis.name == "precision" for value in axis.values)
+    for model in (one for one in source.load().models if one.name in named):
+        base = {"batch": 1 if model.takes_batch else None, **request.base}
+        found = sweep_axes.points(base, axes, partial(_recommended, step, model))
+        for settings in found.settings:
+            compile_options.check_options(f"{model.name}-{settings.suffix}", settings)
+        wanted.settings[model.name] = found.settings
+        wanted.left_out += found.left_out
+        wanted.problems += found.problems
+    return wanted
+
+
+def _findings(
+    request: Request, sweep: Sweep, wanted: _Wanted, device: accelerator.Accelerator, *, interrupted: bool
+) -> SweepFindings:
+    from ..report import sweep_table
+
+    outcomes, points = sweep.outcomes(), []
+    for name in wanted.settings:
+        points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
+    return sweep_table.SweepFindings(
+        accelerator=device, flavour=releases.flavour() or "", release=releases.version(),
+        launches=request.launches, points=points, left_out=list(dict.fromkeys(wanted.left_out)),
+        problems=wanted.problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
+        interrupted=interrupted,
+    )  # fmt: skip
+
+
+def base_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the default point's settings of texts such as `precision=fp32`. Raises TrtgateError."""
+    base: dict[str, Any] = {"frontend": "dynamo", "precision": "fp16"}
+    for text in texts:
+        axis = sweep_axes.parse(text)
+        if len(axis.values) != 1 or axis.values[0] == sweep_axes.RECOMMENDED:
+            raise TrtgateError(f"--set {text!r}: the default has one value of each; --vary takes several")
+        if axis.option:
+            base["options"] = {**base.get("options", {}), axis.name: axis.values[0]}
+        else:
+            base[axis.name] = axis.values[0]
+    return base
+
+
+def weights_of(texts: Sequence[str]) -> dict[str, str]:
+    """Return model → file of texts such as `resnet18=weights.safetensors`. Raises TrtgateError."""
+    found = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise TrtgateError(f"--weights {text!r}: write MODEL=FILE.safetensors")
+        found[name] = str(Path(file).absolute())
+    return found
+
+
+def _source(request: Request) -> SuiteSource:
+    """Return where the named models come from. Raises TrtgateError for an unknown one, naming the nearest."""
+    from . import model_names
+
+    here, mine = model_names.suite_here(), model_names.suite_models()
+    from_zoo = [name for name in request.models if name not in mine and ":" not in name]
+    return SuiteSource(
+        root=str(Path.cwd()) if here is None else here.root,
+        suite=here.suite if here is not None and any(name in mine for name in request.models) else None,
+        factories=tuple(name for name in request.models if ":" in name), zoo=tuple(from_zoo), weights=request.weights,
+    )  # fmt: skip
+
+
+def _recommended(step: OnStep, model: Model, settings: Settings) -> list[int]:
+    """Return the block sizes that the dry run recommends for a model."""
+    from ..coverage import dry_run
+
+    case = Case(model, settings)
+    return dry_run.ask(case, lambda text: step(f"{case.id}: asking for recommended block sizes: {text}")).recommended
+
+
+def save(found: SweepFindings, json: Path | None, csv: Path | None) -> None:
+    """Write the files that were asked for. Raises TrtgateError."""
+    from ..report import sweep_table
+
+    if json is not None:
+        write_json(json, msgspec.to_builtins(found))
+    if csv is not None:
+        try:
+            write_whole(csv, sweep_table.as_csv(found).encode())
+        except OSError as error:
+            raise TrtgateError(f"{csv} could not be written ({error.strerror})") from error

@@ -1,0 +1,1 @@
+"""What every other package may use: errors, files, the machine and its accelerator, metrics and limits."""

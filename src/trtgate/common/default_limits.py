@@ -1,0 +1,16 @@
+"""How much more of each metric is tolerated, as a fraction, unless a user says otherwise."""
+
+from __future__ import annotations
+
+DEFAULT_LIMITS = {
+    "device": 0.01,
+    "host": 0.10,
+    "enqueue": 0.10,
+    "build": 0.50,
+    "engine_bytes": 0.05,
+    "gpu_memory": 0.05,
+    "output_error": 1.0,
+    "engines": 0.0,
+    "pytorch_operators": 0.0,
+}
+"""Every metric of `metrics` has one; what is counted is held to its count by 0."""

@@ -1,0 +1,55 @@
+"""What is judged of a case: each metric's name, unit and default limit. More is worse, of all of them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .default_limits import DEFAULT_LIMITS
+
+DEVICE, HOST, ENQUEUE = "device", "host", "enqueue"
+SAMPLED = (DEVICE, HOST, ENQUEUE)
+"""Measured block by block in launches; microseconds of one inference."""
+BUILD = "build"
+ENGINE_BYTES, GPU_MEMORY, OUTPUT_ERROR = "engine_bytes", "gpu_memory", "output_error"
+ENGINES, PYTORCH_OPERATORS = "engines", "pytorch_operators"
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric. `limit` is the fraction beyond which more of it is a regression, unless a user says otherwise."""
+
+    title: str
+    """What a sentence calls it."""
+    unit: str
+    """"us", "s", "bytes", or "" for a count or a ratio."""
+    limit: float
+    figure: str = ""
+    """Its name among a record's figures; empty for what is sampled."""
+    resolution: float = 0.0
+    """Differences up to this, in its unit, are none: what the way of counting can't tell."""
+
+
+METRICS = {
+    DEVICE: Metric(title="device latency", unit="us", limit=DEFAULT_LIMITS[DEVICE]),
+    HOST: Metric(title="host latency", unit="us", limit=DEFAULT_LIMITS[HOST]),
+    ENQUEUE: Metric(title="enqueue time", unit="us", limit=DEFAULT_LIMITS[ENQUEUE]),
+    BUILD: Metric(title="build time", unit="s", limit=DEFAULT_LIMITS[BUILD], figure="build_s"),
+    ENGINE_BYTES: Metric(
+        title="engine size", unit="bytes", limit=DEFAULT_LIMITS[ENGINE_BYTES], figure="engine_bytes", resolution=1 << 16
+    ),
+    GPU_MEMORY: Metric(
+        title="GPU memory",
+        unit="bytes",
+        limit=DEFAULT_LIMITS[GPU_MEMORY],
+        figure="gpu_memory_bytes",
+        resolution=64 << 20,
+    ),
+    OUTPUT_ERROR: Metric(
+        title="output error", unit="", limit=DEFAULT_LIMITS[OUTPUT_ERROR], figure="output_error", resolution=1e-5
+    ),
+    ENGINES: Metric(title="engines", unit="", limit=DEFAULT_LIMITS[ENGINES], figure="engines"),
+    PYTORCH_OPERATORS: Metric(
+        title="operators in PyTorch", unit="", limit=DEFAULT_LIMITS[PYTORCH_OPERATORS], figure="pytorch_operators"
+    ),
+}
+EXACT = (ENGINE_BYTES, GPU_MEMORY, OUTPUT_ERROR, ENGINES, PYTORCH_OPERATORS)
+"""Read off once; compared without statistics."""

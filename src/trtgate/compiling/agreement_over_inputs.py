@@ -1,0 +1,71 @@
+"""How far a compiled module's outputs lie from eager's in fp32, over many inputs: accuracy beyond a tolerance."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..common.errors import TrtgateError
+from ..records.agreement_record import Agreement
+from ..suite import samples
+from ..suite.cases import Case
+from ..suite.settings import Settings
+from . import building, fp32_arithmetic, output_check
+
+if TYPE_CHECKING:
+    from .building import Inference
+
+INPUTS = 64
+TOP = 5
+
+
+def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> Agreement:
+    """Feed a compiled module and eager at fp32 with `count` inputs at least, in batches as large as the case's.
+
+    Leaves the inputs of the compiled module as they were. Raises TrtgateError for outputs of other shapes, or NaN.
+    """
+    reference, _ = building.make(Case(case.model, Settings(frontend="eager", batch=case.settings.batch)), device)
+    example = inference.inputs
+    batch = example[0].shape[0] if case.settings.batch is not None else 1
+    batches = max(1, math.ceil(count / batch))
+    wanted, got = [], []
+    for inputs in samples.of(case.model, example, batches, seed=samples.ACCURACY):
+        as_fp32 = tuple(value.float() if value.is_floating_point() else value for value in inputs)
+        with torch.no_grad(), fp32_arithmetic.strict_fp32():
+            wanted.append([one.float() for one in output_check.tensors(reference(*as_fp32))])
+        inference.inputs = inputs
+        got.append([one.float().clone() for one in output_check.tensors(inference())])
+    inference.inputs = example
+    if [[one.shape for one in outputs] for outputs in wanted] != [[one.shape for one in outputs] for outputs in got]:
+        raise TrtgateError(f"case {case.id}: its outputs have other shapes than eager's")
+    return _compared(case, batch * batches, wanted, got)
+
+
+def _compared(case: Case, count: int, wanted: list[list[torch.Tensor]], got: list[list[torch.Tensor]]) -> Agreement:
+    a, b = (torch.cat([one.flatten().double() for outputs in each for one in outputs]) for each in (wanted, got))
+    if not bool(torch.isfinite(b).all()):
+        raise TrtgateError(f"case {case.id}: of {count} inputs some give NaN or infinite values")
+    norm_a, norm_b = float(a.norm()), float(b.norm())
+    top1, top5 = _agreeing(wanted, got)
+    return Agreement(
+        inputs=count,
+        source=samples.described(case.model),
+        weights=case.model.weights or case.model.weights_said,
+        relative_l2=float((a - b).norm()) / norm_a if norm_a else math.inf,
+        cosine=min(1.0, float(torch.dot(a, b)) / (norm_a * norm_b)) if norm_a and norm_b else 0.0,
+        max_error=float((a - b).abs().max()),
+        top1=top1,
+        top5=top5,
+    )
+
+
+def _agreeing(wanted: list[list[torch.Tensor]], got: list[list[torch.Tensor]]) -> tuple[float | None, float | None]:
+    if any(len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].shape[1] < TOP + 1 for outputs in wanted):
+        return None, None
+    a, b = (torch.cat([outputs[0] for outputs in each]) for each in (wanted, got))
+    best = a.argmax(1)
+    top1 = float((b.argmax(1) == best).double().mean())
+    top5 = float((b.topk(TOP).indices == best[:, None]).any(1).double().mean())
+    return top1, top5

@@ -1,0 +1,256 @@
+"""Compiled modules that were built before, by any run of this user: content-addressed, checked before they are loaded.
+
+A compiled module is loaded by unpickling, so the cache is one folder that is this user's alone (0700), every file of an
+entry has its SHA-256 in the entry's manifest, and what does not match is thrown away and built again. An entry appears
+and goes by one rename, under a lock that ends with its process: a process that is killed leaves a folder that the next
+one removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from ..common import sealed_folder
+from ..common.errors import TrtgateError
+from ..common.files import write_whole
+from ..common.run_folder import remove_abandoned
+from ..records.coverage_record import Coverage
+from ..records.measurement import Build
+
+MANIFEST = "entry.json"
+ENTRIES, LOCK, NEW = "entries", "lock", "new"
+SCHEMA = 1
+LIMIT_BYTES = 20 << 30
+LOCK_TIMEOUT_S = 60.0
+SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?B?)?", re.IGNORECASE)
+
+
+class CacheManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an entry is: what it was built from, and what building it gave."""
+
+    schema: int = SCHEMA
+    case: str
+    """The case that built it; others with the same key use it too."""
+    made_from: dict[str, str]
+    """Everything that decides the compiled module; the key is a hash of it."""
+    created: str
+    """UTC, ISO 8601."""
+    build: Build
+    coverage: Coverage | None
+    sha256: dict[str, str]
+    """File name → digest."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry, as `trtgate cache info` shows it."""
+
+    key: str
+    manifest: CacheManifest | None
+    """None where it can't be read."""
+    size_bytes: int
+    used: float
+    """When it was stored or last used, seconds since the epoch."""
+
+
+class CacheRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which cache a run uses, so that its workers use the same: plain data."""
+
+    folder: str
+    limit_bytes: int = LIMIT_BYTES
+    rebuild: bool = False
+
+    def open(self) -> ArtifactCache:
+        """Return the cache. Raises TrtgateError when its folder is not this user's alone."""
+        return ArtifactCache(Path(self.folder), limit_bytes=self.limit_bytes, rebuild=self.rebuild)
+
+
+def key_of(made_from: Mapping[str, str]) -> str:
+    """Return the key of what a compiled module is made from."""
+    return hashlib.sha256(msgspec.json.encode(dict(sorted(made_from.items())))).hexdigest()
+
+
+def default_folder() -> Path:
+    """Return TRTGATE_CACHE_DIR, or `trtgate/artifacts` under XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("TRTGATE_CACHE_DIR")
+    if own:
+        return Path(own).absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base if base else Path.home() / ".cache").absolute() / "trtgate" / "artifacts"
+
+
+def size(text: str) -> int:
+    """Return bytes of a text such as "20GiB" or "500M", in powers of 1024. Raises TrtgateError."""
+    found = SIZE.fullmatch(text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise TrtgateError(f"a size is a number with a unit, such as 20GiB, not {text!r}")
+    unit = (found[2] or "B")[0].upper()
+    return int(float(found[1]) * 1024 ** "BKMGT".index(unit))
+
+
+class ArtifactCache:
+    """The cache in one folder, made if need be. Raises TrtgateError when the folder is not this user's alone.
+
+    With `rebuild` nothing is taken from it; what is built takes the place of what is there.
+    """
+
+    def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES, rebuild: bool = False) -> None:
+        self.folder = folder
+        self._limit_bytes = limit_bytes
+        self._rebuild = rebuild
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            (folder / ENTRIES).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise TrtgateError(
+                f"cache folder {folder} can't be made ({error.strerror}): set TRTGATE_CACHE_DIR to one that can, or "
+                "add --trtgate-no-cache"
+            ) from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise TrtgateError(
+                f"cache folder {folder} must be a folder of this user alone (mode 0700, not "
+                f"{stat.S_IMODE(found.st_mode):04o} of user {found.st_uid}), since what lies in it is unpickled: "
+                "chmod 700 it if nobody else wrote there, or set TRTGATE_CACHE_DIR to another"
+            )
+
+    def take(self, key: str, folder: Path) -> tuple[CacheManifest | None, str]:
+        """Put the files of an entry into a private folder; returns what it is, and what was wrong if anything was.
+
+        The files are checked after they are there, so whoever removes or replaces the entry meanwhile changes nothing.
+        """
+        place = self._place(key)
+        if self._rebuild or not place.is_dir():
+            return None, ""
+        try:
+            with self._locked():
+                manifest = _read(place)
+                for name in manifest.sha256:
+                    _link(place / name, folder / name)
+                os.utime(place / MANIFEST)
+            sealed = sealed_folder.is_private(place) and sealed_folder.is_private(folder)
+            if sealed and sealed_folder.changed(folder, manifest.sha256) is None:
+                return manifest, ""
+            problem = "is not what was stored"
+        except FileNotFoundError:
+            if not place.is_dir():  # another process was short of space
+                sealed_folder.empty(folder)
+                return None, ""
+            problem = "lacks a file"
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            problem = f"can't be read ({type(error).__name__})"
+        sealed_folder.empty(folder)
+        self.remove(key)
+        return None, f"the cached module {place} {problem}: it was removed, and is built again"
+
+    def put(self, key: str, folder: Path, manifest: CacheManifest) -> str:
+        """Store copies of a folder's files that the manifest names; returns why that failed, if it did."""
+        try:
+            remove_abandoned(self.folder, NEW)
+            made = Path(tempfile.mkdtemp(prefix=f"{NEW}-{os.getpid()}-", dir=self.folder))
+            try:
+                for name in manifest.sha256:
+                    _link(folder / name, made / name)
+                write_whole(made / MANIFEST, msgspec.json.encode(manifest))
+                sealed_folder.make_private(made)
+                with self._locked():
+                    self._replace(self._place(key), made)
+                    self._shrink(keep=key)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+        except (OSError, TrtgateError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            return f"the compiled module of {manifest.case} could not be cached: {reason}"
+        return ""
+
+    def entries(self) -> list[Entry]:
+        """Return all entries, the least lately used first."""
+        found = []
+        for place in (self.folder / ENTRIES).iterdir():
+            with contextlib.suppress(OSError):
+                try:
+                    manifest = _read(place)
+                except (OSError, msgspec.MsgspecError, ValueError):
+                    manifest = None
+                files = [file.stat() for file in place.iterdir()]
+                used = max((file.stat().st_mtime for file in place.glob(MANIFEST)), default=place.stat().st_mtime)
+                total = sum(one.st_size for one in files)
+                found.append(Entry(key=place.name, manifest=manifest, size_bytes=total, used=used))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def remove(self, key: str) -> None:
+        """Remove an entry. Raises TrtgateError when others hold the cache's lock for too long."""
+        with self._locked(), contextlib.suppress(FileNotFoundError):
+            self._discard(self._place(key))
+
+    def _place(self, key: str) -> Path:
+        return self.folder / ENTRIES / key
+
+    def _replace(self, place: Path, made: Path) -> None:
+        if place.exists():
+            self._discard(place)
+        made.rename(place)
+
+    def _discard(self, place: Path) -> None:
+        """Take an entry out by one rename, and delete it then."""
+        doomed = Path(tempfile.mkdtemp(prefix=f"{NEW}-{os.getpid()}-", dir=self.folder))
+        place.rename(doomed / "old")
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _shrink(self, keep: str) -> None:
+        found = self.entries()
+        total = sum(entry.size_bytes for entry in found)
+        for entry in found:
+            if total <= self._limit_bytes:
+                return
+            if entry.key != keep:
+                self._discard(self._place(entry.key))
+                total -= entry.size_bytes
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with FileLock(self.folder / LOCK, mode=0o600).acquire(timeout=LOCK_TIMEOUT_S):
+                yield
+        except Timeout as error:
+            raise TrtgateError(
+                f"another process has held the cache {self.folder} for {LOCK_TIMEOUT_S:.0f} s; try again, or add "
+                "--trtgate-no-cache"
+            ) from error
+
+
+def now() -> str:
+    """Return the time, as a manifest has it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _read(place: Path) -> CacheManifest:
+    manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=CacheManifest)
+    if manifest.schema != SCHEMA:
+        raise ValueError(f"schema {manifest.schema}")
+    if any(Path(name).name != name for name in manifest.sha256):
+        raise ValueError("a name with a folder")
+    return manifest
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or, on another file system, a copy; whoever removes one leaves the other."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target, follow_symlinks=False)
+        target.chmod(0o600)

@@ -1,0 +1,166 @@
+"""A compiled module that is right, however it is to be had: from the artifact cache, or built and put there."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from .. import frontends
+from ..common import accelerator, sealed_folder
+from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
+from ..common.version import VERSION
+from ..records.coverage_record import Coverage
+from ..records.measurement import Build
+from ..suite.cases import Case
+from ..torch_trt import compile_options
+from . import artifact_cache, building, program_fingerprint
+from .artifact_cache import ArtifactCache, CacheManifest
+from .building import Inference, Reference
+
+TORCH_WRITER = "inline_container"
+"""What torch names in its RuntimeError where it can't write a file."""
+
+
+@dataclass
+class CheckedModule:
+    """A compiled module whose output was compared with eager's."""
+
+    inference: Inference
+    build: Build
+    coverage: Coverage | None
+    stored: bool
+    """Whether the folder holds what a worker can load."""
+    notes: list[str]
+    """What went wrong with the cache, and was got over."""
+
+
+def build_or_load(
+    case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1
+) -> CheckedModule:
+    """Load a case from the cache or build it, and put into `folder`, private and empty, what workers load.
+
+    `builders` processes are at work at once, this one counted.
+    Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with the cache is a note.
+    """
+    start = time.perf_counter()
+    reference = Reference(case, device, step)
+    prepared, prepare_s = building.prepare(case, reference.module, reference.inputs, step)
+    notes: list[str] = []
+    stored = frontends.stores(case.settings)
+    keyed = isinstance(prepared, torch.export.ExportedProgram) and stored
+    made_from = _made_from(case, prepared, notes) if cache is not None and keyed else {}
+    key = artifact_cache.key_of(made_from)
+    if cache is not None and made_from:
+        found = _taken(case, key, cache, folder, reference, notes, step)
+        if found is not None:
+            return found
+    step(f"building with {case.settings.frontend}")
+    inference = building.build_prepared(case, prepared, prepare_s, reference.inputs, step)
+    build = building.figures(inference, reference.error_of(inference), builders)
+    coverage = inference.compiled.coverage
+    if stored:
+        step("storing")
+        problem = _problem_with_storing(case, inference, reference, build, folder)
+        if problem:
+            stored = False
+            notes.append(f"case {case.id} can't be stored, so that every launch builds it: {problem}")
+            sealed_folder.empty(folder)
+    build = msgspec.structs.replace(build, ready_s=time.perf_counter() - start)
+    if cache is not None and made_from and stored:
+        sha256 = sealed_folder.digests(folder)
+        del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
+        manifest = CacheManifest(
+            case=case.id, made_from=made_from, created=artifact_cache.now(), build=build, coverage=coverage,
+            sha256=sha256,
+        )  # fmt: skip
+        notes += [note for note in [cache.put(key, folder, manifest)] if note]
+    return CheckedModule(inference, build, coverage, stored, notes)
+
+
+def _problem_with_storing(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path) -> str:
+    """Put the compiled module into the folder; returns why upstream can't, empty if it can.
+
+    What is known to have several parts is loaded and compared too: 2.11 may store them connected wrongly.
+    """
+    several = build.pytorch_operators is not None and (build.engines, build.pytorch_operators) != (1, 0)
+    try:
+        building.save(case, inference, folder)
+        loaded = building.load(case, folder, str(reference.inputs[0].device)) if several else None
+    except (OSError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if TORCH_WRITER in str(error):
+            raise TrtgateError(
+                f"case {case.id}: its compiled module can't be written to {folder}: is there space left? "
+                f"({one_line(error)})"
+            ) from error
+        return one_line(error)
+    return "" if loaded is None else reference.problem_of(loaded)
+
+
+def _taken(
+    case: Case, key: str, cache: ArtifactCache, folder: Path, reference: Reference, notes: list[str], step: OnStep
+) -> CheckedModule | None:
+    """Return what the cache has, loaded and compared with eager; None, with a note, where that is no good."""
+    manifest, problem = cache.take(key, folder)
+    if manifest is None:
+        notes += [f"case {case.id}: {problem}"] if problem else []
+        return None
+    step("loading from the cache")
+    building.save_inputs(reference.inputs, folder)
+    try:
+        inference = building.load(case, folder, str(reference.inputs[0].device))
+        inference.inputs = reference.inputs
+        output_error = reference.error_of(inference)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        notes.append(f"case {case.id}: the cached module is no good ({error}): it was removed, and is built again")
+        cache.remove(key)
+        sealed_folder.empty(folder)
+        return None
+    build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
+    return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
+
+
+def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
+    """Return everything that decides the compiled module; nothing, with a note, where that can't be said."""
+    try:
+        found = {"program": program_fingerprint.of_program(program)}
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        notes.append(f"case {case.id}: not cached: its weights can't be read ({error})")
+        return {}
+    settings = case.settings
+    try:
+        options = compile_options.options_of(settings)
+    except TrtgateError:
+        return {}  # building says what is wrong
+    found |= {
+        "frontend": settings.frontend,
+        "precision": settings.precision,
+        "dynamic batch": repr(settings.dynamic_batch),
+        "verbosity": settings.profiling_verbosity,
+        "trtgate": VERSION,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        **{f"option {name}": _text(value) for name, value in options.items()},
+        **{name: version for name, version in accelerator.installed().items() if name != "pytest-benchmark"},
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        found |= {
+            "cuda": str(torch.version.cuda),
+            "device": properties.name,
+            "compute capability": f"{properties.major}.{properties.minor}",
+        }
+    return found
+
+
+def _text(value: Any) -> str:
+    return repr(sorted(map(str, value))) if isinstance(value, set | frozenset) else repr(value)

@@ -1,0 +1,267 @@
+"""From a case to its module, inputs and compiled module on a device, with every mistake of a factory named."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import frontends
+from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
+from ..frontends import CompiledModule
+from ..records.measurement import Build
+from ..suite import precisions, weights
+from ..suite.cases import Case
+from ..suite.settings import Settings
+from ..torch_trt import compile_calls, compile_options, modelopt_package
+from . import output_check
+from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
+
+INPUTS_FILE = "inputs.pt"
+
+
+class Inference:
+    """A compiled module together with its inputs; calling it is one inference."""
+
+    def __init__(self, compiled: CompiledModule, inputs: tuple[Any, ...]) -> None:
+        self.compiled = compiled
+        self.inputs = inputs
+
+    def place_inputs(self) -> None:
+        """Copy the inputs to newly allocated memory."""
+        self.inputs = tuple(value.clone() for value in self.inputs)
+
+    def __call__(self) -> Any:
+        """Run once."""
+        with torch.no_grad():
+            return self.compiled.run(*self.inputs)
+
+
+def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
+
+    Raises TrtgateError when the factory raises, returns something else, or inputs of another batch size.
+    """
+    batch = case.settings.batch
+    try:
+        made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
+    except Exception as error:
+        raise TrtgateError(f"model {case.model.name!r}: its factory raised {one_line(error)}") from error
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
+        raise TrtgateError(
+            f"model {case.model.name!r}: its factory must return (module, inputs), not {type(made).__name__}"
+        )
+    module, inputs = made
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    if not tensors or len(tensors) != len(inputs):
+        raise TrtgateError(f"model {case.model.name!r}: example inputs must be a tensor or a tuple of tensors")
+    if batch is not None and any(value.ndim == 0 or value.shape[0] != batch for value in tensors):
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+        raise TrtgateError(
+            f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
+        )
+    if case.model.weights is not None:
+        weights.load_into(module, case.model.weights, f"model {case.model.name!r}")
+    dtype = dtype_of(case)
+    moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
+    return module.eval().requires_grad_(False).to(device, dtype), moved
+
+
+def dtype_of(case: Case) -> torch.dtype:
+    """Return what weights and floating-point inputs are cast to."""
+    found: torch.dtype = getattr(torch, precisions.ALL[case.settings.precision].dtype)
+    return found
+
+
+@contextlib.contextmanager
+def quiet_upstream() -> Iterator[None]:
+    """Within: no warnings. Upstream's deprecations are not about the user's code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """Run the module as PyTorch does. Raises TrtgateError when it can't take its own example inputs."""
+    try:
+        with torch.no_grad(), strict_fp32():
+            return module(*inputs)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
+        raise TrtgateError(
+            f"model {case.model.name!r}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
+        ) from error
+
+
+def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
+    """Import what a case's frontend needs, once in a process. Raises TrtgateError when that fails."""
+    step("importing libraries")
+    modelopt_package.expect([case.settings.precision])
+    with _named(case):
+        frontends.get(case.settings.frontend).import_libraries()
+
+
+def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: OnStep) -> tuple[Any, float]:
+    """Return what the case's frontend compiles, and the seconds that it took to make.
+
+    Raises TrtgateError for unknown compile options and what can't be exported.
+    """
+    compile_options.check_options(case.id, case.settings)
+    import_libraries(case, step)
+    start = time.perf_counter()
+    with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
+        if case.settings.precision in precisions.QUANTIZED:
+            step(f"calibrating to {case.settings.precision}")
+            module = quantized(case, module, inputs)
+        prepared = frontends.get(case.settings.frontend).prepare(module, inputs, case.settings, step)
+    return prepared, time.perf_counter() - start
+
+
+def quantized(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], batches: int | None = None) -> Any:
+    """Return the module quantized in place to the case's precision, calibrated on the model's samples."""
+    from ..suite import samples
+    from ..torch_trt import quantization
+
+    count = batches or quantization.CALIBRATION_BATCHES
+    fed = samples.of(case.model, inputs, count, seed=samples.CALIBRATION)
+    return quantization.quantize(module, case.settings.precision, fed)
+
+
+def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: OnStep) -> Inference:
+    """Compile with the case's frontend. Raises TrtgateError for unknown compile options and failed builds."""
+    return build_prepared(case, *prepare(case, module, inputs, step), inputs, step)
+
+
+def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: OnStep) -> Inference:
+    """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
+    with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
+        compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
+    compiled.build_s += prepare_s
+    return _ready(case, Inference(compiled, inputs))
+
+
+_found_tf32: list[bool] = []
+"""What TF32 was set to before the first case of this process said otherwise; empty while none has."""
+
+
+def release() -> None:
+    """End what a case switched on in this process: how fp32 is computed, and Torch-TensorRT's CUDA graphs."""
+    compile_calls.set_cudagraphs(on=False)
+    for backend, value in zip(TF32_BACKENDS, _found_tf32, strict=False):
+        backend.allow_tf32 = value
+    _found_tf32.clear()
+
+
+def _ready(case: Case, inference: Inference) -> Inference:
+    """Let the process compute as the case says until `release`, and return what is to be called."""
+    release()
+    _found_tf32.extend(backend.allow_tf32 for backend in TF32_BACKENDS)
+    allow_tf32(case.settings.precision == "tf32")
+    if case.settings.cudagraphs:
+        compile_calls.set_cudagraphs(on=True)
+    return inference
+
+
+def quantized_weights(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Within: compiling can fold the weights of a quantized module."""
+    if settings.precision not in precisions.QUANTIZED:
+        return contextlib.nullcontext()
+    from ..torch_trt import quantization
+
+    return quantization.compiling()
+
+
+@contextlib.contextmanager
+def _named(case: Case) -> Iterator[None]:
+    """Within: what goes wrong names the case and its frontend; no memory is for the caller to tell."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except TrtgateError as error:
+        raise TrtgateError(f"case {case.id}: {error}") from error
+    except Exception as error:
+        raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {one_line(error)}") from error
+
+
+class Reference:
+    """A case's module with its inputs, and what eager makes of them."""
+
+    def __init__(self, case: Case, device: str, step: OnStep) -> None:
+        """Make the model and run it once. Raises TrtgateError for a factory or an output that is no good."""
+        release()  # whatever the case before left on
+        step("making the model")
+        self.module, self.inputs = make(case, device)
+        self._case = case
+        self._output = eager_output(case, self.module, self.inputs)
+        if not output_check.all_finite(self._output):
+            raise TrtgateError(
+                f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
+            )
+
+    def error_of(self, inference: Inference) -> float:
+        """Return the relative L2 distance of an output from eager's. Raises TrtgateError where it is too far off."""
+        compared, problem = self._compared(inference)
+        if problem:
+            raise TrtgateError(f"case {self._case.id}: {problem}; nothing was timed or stored")
+        return compared.relative_l2
+
+    def problem_of(self, inference: Inference) -> str:
+        """Return in what an output is too far from eager's; empty where it is not."""
+        return self._compared(inference)[1]
+
+    def _compared(self, inference: Inference) -> tuple[output_check.Accuracy, str]:
+        compared = output_check.compare(self._output, inference())
+        return compared, compared.problem(arithmetic(self._case))
+
+
+def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
+    """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
+    reference = Reference(case, device, step)
+    step(f"building with {case.settings.frontend}")
+    inference = build(case, reference.module, reference.inputs, step)
+    return inference, figures(inference, reference.error_of(inference))
+
+
+def figures(inference: Inference, output_error: float, builders: int = 1) -> Build:
+    """Return what building gave; `builders` processes were at work at once."""
+    sizes, found = inference.compiled.engine_bytes, inference.compiled.coverage
+    return Build(
+        build_s=inference.compiled.build_s,
+        engines=len(sizes),
+        engine_bytes=sum(sizes),
+        output_error=output_error,
+        pytorch_operators=None if found is None else found.in_pytorch,
+        builders=builders,
+    )
+
+
+def save(case: Case, inference: Inference, folder: Path) -> bool:
+    """Store what a worker needs to load the case; returns False when the frontend stores nothing."""
+    if not frontends.stores(case.settings):
+        return False
+    with quiet_upstream():
+        frontends.get(case.settings.frontend).save(inference.compiled, inference.inputs, folder)
+    save_inputs(inference.inputs, folder)
+    return True
+
+
+def save_inputs(inputs: tuple[Any, ...], folder: Path) -> None:
+    """Store the inputs beside the frontend's files."""
+    torch.save(inputs, folder / INPUTS_FILE)
+
+
+def load(case: Case, folder: Path, device: str) -> Inference:
+    """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
+    import_libraries(case)
+    inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
+    return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))

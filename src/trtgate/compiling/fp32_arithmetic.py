@@ -1,0 +1,48 @@
+"""How fp32 is computed in this process: as fp32, or as TF32, which rounds operands to 10 bits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from ..suite.cases import Case
+from ..torch_trt import releases
+
+TF32_BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let fp32 be computed as TF32 or not, from here on."""
+    for backend in TF32_BACKENDS:
+        backend.allow_tf32 = allowed
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Within: fp32 is computed as TF32 or not (cuDNN's default is TF32). Restored afterwards."""
+    before = [backend.allow_tf32 for backend in TF32_BACKENDS]
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        for backend, value in zip(TF32_BACKENDS, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def strict_fp32() -> contextlib.AbstractContextManager[None]:
+    """Within: fp32 is computed as fp32."""
+    return _tf32(False)
+
+
+def arithmetic_of(case: Case) -> contextlib.AbstractContextManager[None]:
+    """Within: fp32 is computed as the case's precision says."""
+    return _tf32(case.settings.precision == "tf32")
+
+
+def arithmetic(case: Case) -> str:
+    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT."""
+    settings = case.settings
+    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
+    return "tf32" if tf32 else settings.precision

@@ -1,0 +1,137 @@
+"""Stored coverage: `baselines/coverage/<flavour>-<version>/<model>.json`, plain sorted JSON, one model a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+from packaging.version import InvalidVersion, Version
+
+from ..common.errors import TrtgateError
+from ..common.files import locked, write_json
+from ..records.coverage_record import Coverage
+
+FOLDER = "coverage"
+SCHEMA = 1
+
+
+class ModelFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The coverage of one model; `cases` are by the suffix of their ids, such as `dynamo-fp16-b1-mbs5`."""
+
+    schema: int
+    model: str
+    cases: dict[str, Coverage]
+
+    def by_id(self) -> dict[str, Coverage]:
+        """Return the cases by their whole ids."""
+        return {f"{self.model}-{suffix}": coverage for suffix, coverage in self.cases.items()}
+
+
+class StoredCoverage(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored coverage, and the folder that it is from."""
+
+    coverage: Coverage
+    release: str
+
+
+def releases(root: Path, flavour: str = "") -> list[str]:
+    """Return the releases that something is stored for, oldest first; of one flavour, or of all."""
+    folder = root / FOLDER
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    known = [name for name in names if _version(name) and (not flavour or name.startswith(f"{flavour}-"))]
+    return sorted(known, key=lambda name: (name.rpartition("-")[0], _version(name) or Version("0")))
+
+
+def _version(release: str) -> Version | None:
+    try:
+        return Version(release.rpartition("-")[2])
+    except InvalidVersion:
+        return None
+
+
+def path_of(root: Path, release: str, model: str) -> Path:
+    """Return where a model's coverage is stored."""
+    return root / FOLDER / release / f"{model}.json"
+
+
+def read(path: Path) -> ModelFile:
+    """Read a model's file. Raises TrtgateError, naming it, when it is broken or of another schema."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=ModelFile)
+    except OSError as error:
+        raise TrtgateError(f"{path} can't be read: {error.strerror or error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TrtgateError(f"{path} is broken ({error}): restore it, or delete it and record it anew") from error
+    if found.schema != SCHEMA:
+        raise TrtgateError(f"{path} has schema {found.schema}, this trtgate reads {SCHEMA}: update trtgate")
+    return found
+
+
+def read_release(folder: Path) -> dict[str, Coverage]:
+    """Read all models of a folder: case id → coverage. Raises TrtgateError when one is broken, or there is none."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise TrtgateError(f"{folder} holds no coverage")
+    return {case_id: coverage for file in files for case_id, coverage in read(file).by_id().items()}
+
+
+def find(root: Path, release: str, model: str, suffix: str) -> StoredCoverage | None:
+    """Return what a case is compared with: its release's coverage, else that of the newest older one that has it.
+
+    Raises TrtgateError when a file on the way is broken.
+    """
+    flavour = release.rpartition("-")[0]
+    wanted = _version(release)
+    for name in reversed(releases(root, flavour)):
+        version = _version(name)
+        if wanted is None or version is None or version > wanted:
+            continue
+        path = path_of(root, name, model)
+        if path.is_file():
+            found = read(path).cases.get(suffix)
+            if found is not None:
+                return StoredCoverage(coverage=found, release=name)
+    return None
+
+
+def store(root: Path, release: str, model: str, suffix: str, coverage: Coverage) -> None:
+    """Store the coverage of one case; other cases of the model stay. Several processes may do so at once.
+
+    Raises TrtgateError when the file is broken, or can't be written.
+    """
+    path = path_of(root, release, model)
+    with locked(path):
+        cases = read(path).cases if path.exists() else {}
+        cases[suffix] = coverage
+        _write(path, ModelFile(schema=SCHEMA, model=model, cases=cases))
+
+
+def remove(root: Path, case_ids: Iterable[str]) -> list[Path]:
+    """Remove cases from all releases; returns the files that changed."""
+    wanted, changed = set(case_ids), []
+    for path in _files(root):
+        with locked(path):
+            found = read(path)
+            kept = {suffix: value for suffix, value in found.cases.items() if f"{found.model}-{suffix}" not in wanted}
+            if len(kept) == len(found.cases):
+                continue
+            changed.append(path)
+            if kept:
+                _write(path, ModelFile(schema=SCHEMA, model=found.model, cases=kept))
+            else:
+                path.unlink()
+    return changed
+
+
+def case_ids(root: Path, release: str = "*") -> set[str]:
+    """Return the ids of all stored cases, of one release or of all. Raises TrtgateError for a broken file."""
+    return {case_id for file in _files(root, release) for case_id in read(file).by_id()}
+
+
+def _files(root: Path, release: str = "*") -> Iterator[Path]:
+    yield from sorted((root / FOLDER).glob(f"{release}/*.json"))
+
+
+def _write(path: Path, content: ModelFile) -> None:
+    write_json(path, msgspec.to_builtins(content, order="sorted"))

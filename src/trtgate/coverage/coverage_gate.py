@@ -1,0 +1,129 @@
+"""The verdict on a case's coverage, and what it says: pure, but for reading and writing the stored files."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..common.text_columns import first_few
+from ..records.coverage_record import Coverage
+from ..suite.cases import Case
+from . import coverage_baselines
+from .coverage_comparison import compare
+
+RECORD_COMMAND = "pytest … -m trtgate_coverage --trtgate-update-baselines"
+TABLE_ROWS = 24
+"""A table of more cases than this shows only those that are not simply unchanged."""
+
+
+class CoverageVerdict(enum.StrEnum):
+    """What became of a case's coverage; `CHANGED` is another graph in which nothing was lost or gained."""
+
+    REGRESSED = "regressed"
+    IMPROVED = "improved"
+    CHANGED = "changed"
+    NEW = "new"
+    UNCHANGED = "unchanged"
+
+
+class CoverageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One case's coverage in short; it travels as JSON from an xdist worker to the run that reports."""
+
+    case_id: str
+    verdict: CoverageVerdict
+    in_tensorrt: int
+    total: int
+    engines: int
+    release: str
+    """What it was compared with; empty when nothing is stored."""
+    said: str
+    stored: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The case, and what happened to it."""
+        return f"{self.case_id} {self.said}"
+
+
+def judge(case: Case, found: Coverage, root: Path, release: str) -> CoverageResult:
+    """Compare a case's coverage with what is stored for its release, or for the newest older one.
+
+    Raises TrtgateError when a stored file is broken.
+    """
+    stored = coverage_baselines.find(root, release, case.model.name, case.settings.suffix)
+    verdict, said = CoverageVerdict.NEW, f"has no stored coverage for {release} or an older release"
+    if stored is not None:
+        verdict, said = _compared(stored.coverage, found, stored.release)
+    return CoverageResult(
+        case_id=case.id,
+        verdict=verdict,
+        in_tensorrt=found.in_tensorrt,
+        total=found.total,
+        engines=len(found.engines),
+        release="" if stored is None else stored.release,
+        said=said,
+    )
+
+
+def _compared(before: Coverage, after: Coverage, release: str) -> tuple[CoverageVerdict, str]:
+    difference = compare(before, after)
+    if difference.lost:
+        also = f"; gained: {'; '.join(difference.gained)}" if difference.gained else ""
+        return CoverageVerdict.REGRESSED, f"lost coverage since {release}: {'; '.join(difference.lost)}{also}"
+    if difference.gained:
+        return CoverageVerdict.IMPROVED, f"gained coverage since {release}: {'; '.join(difference.gained)}"
+    if difference.other:
+        return (
+            CoverageVerdict.CHANGED,
+            f"lost nothing since {release}, but it is another graph: {'; '.join(difference.other)}",
+        )
+    return CoverageVerdict.UNCHANGED, f"is unchanged since {release}"
+
+
+# What is shown at the end of a run
+
+
+def rows(results: Sequence[CoverageResult]) -> list[tuple[str, str, str, str]]:
+    """Return the table: case, operators in TensorRT, engines, verdict; the worst first, of many only what changed."""
+    order = list(CoverageVerdict)
+    shown = [
+        result for result in results if len(results) <= TABLE_ROWS or result.verdict is not CoverageVerdict.UNCHANGED
+    ]
+    shown.sort(key=lambda result: (order.index(result.verdict), result.case_id))
+    body = [(r.case_id, f"{r.in_tensorrt} of {r.total}", str(r.engines), str(r.verdict)) for r in shown]
+    return [("case", "in TensorRT", "engines", "coverage"), *body] if body else []
+
+
+def lines(results: Sequence[CoverageResult], release: str) -> list[str]:
+    """Return what is to be said beside the table: counts, other releases, news, and what to do."""
+    counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in CoverageVerdict}
+    said = [f"{release}: {len(results)} cases: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)]
+    others = sorted({result.release for result in results if result.release not in ("", release)})
+    if others:
+        said.append(
+            f"compared with {', '.join(others)}: nothing of these cases is stored for {release}; {RECORD_COMMAND} does"
+        )
+    said += [
+        f"{result.verdict}: {result.sentence}"
+        for result in results
+        if result.verdict in (CoverageVerdict.IMPROVED, CoverageVerdict.CHANGED)
+    ]
+    if counts[CoverageVerdict.IMPROVED] + counts[CoverageVerdict.CHANGED] and not all(
+        result.stored for result in results
+    ):
+        said.append(f"to store what is better or another graph: {RECORD_COMMAND}")
+    new = [result.case_id for result in results if result.verdict is CoverageVerdict.NEW and not result.stored]
+    if new:
+        said.append(f"NEW: no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does")
+    stored = sum(result.stored for result in results)
+    if stored:
+        said.append(f"stored: coverage of {stored} cases as {release}")
+    return said
+
+
+def orphans(root: Path, release: str, known: Iterable[str]) -> list[str]:
+    """Return stored cases of a release that the suite no longer has. Raises TrtgateError for a broken file."""
+    return sorted(coverage_baselines.case_ids(root, release) - set(known))

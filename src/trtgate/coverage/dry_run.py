@@ -1,0 +1,177 @@
+"""Asks Torch-TensorRT's own partitioner for the coverage of a case, without a GPU and without building anything."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
+from ..compiling import building
+from ..records import coverage_record
+from ..suite import precisions
+from ..suite.cases import Case, Model
+from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, Settings
+from ..torch_trt import (
+    compile_calls,
+    compile_options,
+    coverage_counting,
+    exporting,
+    gpu_stand_in,
+    modelopt_package,
+    partitioner,
+    releases,
+)
+from . import coverage_complaint
+
+FRONTENDS = ("dynamo", "torch_compile")
+"""The ways into the partitioner that can be asked without a GPU."""
+
+RANDOM = (
+    "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+    "kaiming_normal_", "orthogonal_", "sparse_",
+)  # fmt: skip
+"""Functions of `torch.nn.init` that fill a tensor with random numbers."""
+
+
+def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Coverage:
+    """Return the coverage of a case. Raises TrtgateError when it can't be made or exported, or a name is unknown."""
+    reason = releases.unavailable()
+    if reason:
+        raise TrtgateError(f"coverage of {case.id}: {reason}")
+    modelopt_package.expect([case.settings.precision])
+    compile_options.check_options(case.id, case.settings)
+    step("making the model")
+    with torch.random.fork_rng(devices=[]):
+        with _weights_of(case.settings):
+            module, inputs = building.make(case, "cpu")
+            if case.settings.precision in precisions.QUANTIZED:
+                step(f"calibrating to {case.settings.precision}")
+                module = building.quantized(case, module, inputs, batches=1)
+        return ask_module(module, inputs, case.settings, step, who=case.id)
+
+
+def ask_module(
+    module: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    settings: Settings,
+    step: OnStep = lambda _text: None,
+    *,
+    who: str,
+) -> coverage_record.Coverage:
+    """Return the coverage of a module that has its precision, on the CPU. Raises TrtgateError, naming `who`."""
+    if settings.frontend not in FRONTENDS:
+        known = ", ".join(FRONTENDS)
+        raise TrtgateError(f"coverage of {who}: frontend {settings.frontend!r} can't be asked; there are {known}")
+    compile_options.options_of(settings)  # what is unknown is said before anything is imported
+    step("importing torch_tensorrt")
+    try:
+        with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad(), building.quiet_upstream():
+            breaks = _ask(module, inputs, settings, step)
+    except TrtgateError as error:
+        raise TrtgateError(f"coverage of {who}: {error}") from error
+    except Exception as error:
+        raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
+    if seen.problem:
+        raise TrtgateError(f"coverage of {who}: {seen.problem}")
+    return coverage_counting.count(seen.graphs, breaks)
+
+
+def assert_supported(
+    module: torch.nn.Module | Callable[..., Any],
+    inputs: Any = None,
+    *,
+    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
+    precision: str = "fp32",
+    frontend: str = "dynamo",
+    torch_executed_ops: Iterable[str] = (),
+    engines: int | None = None,
+    left: Iterable[str] = (),
+) -> coverage_record.Coverage:
+    """Assert, without a GPU, that TensorRT takes all operators of a model at a `min_block_size`.
+
+    Parameters
+    ----------
+    module, inputs
+        A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
+        `trtgate.model`.
+    precision
+        Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
+    frontend
+        "dynamo" (exported program) or "torch_compile", which must not break the graph then.
+    engines
+        The most engines that may come of it; any number by default.
+    left
+        Operators that may stay in PyTorch, such as `aten.nonzero.default`.
+
+    Returns the coverage. Raises AssertionError, which says what stays in PyTorch, why, and what to do; TrtgateError
+    when the model can't be made or exported, or a name is unknown.
+    """
+    __tracebackhide__ = True
+    factory = (
+        module
+        if inputs is None and not isinstance(module, torch.nn.Module)
+        else lambda: (copy.deepcopy(module), inputs)
+    )
+    name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
+    takes_batch = getattr(factory, "takes_batch", False)
+    settings = Settings(
+        frontend=frontend,
+        precision=precision,
+        batch=1 if takes_batch else None,
+        min_block_size=min_block_size,
+        torch_executed_ops=tuple(torch_executed_ops),
+    )
+    model = factory if isinstance(factory, Model) else Model(re.sub(r"\W", "_", name), factory, [settings])
+    found = ask(Case(model, settings))
+    problem = coverage_complaint.complaint(found, engines=engines, left=left)
+    if problem:
+        raise AssertionError(f"{name}: {problem}")
+    return found
+
+
+def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> dict[str, int]:
+    if settings.frontend == "torch_compile":
+        step("torch.compile")
+        return gpu_stand_in.torch_compile(module, exporting.first(inputs, settings), settings)
+    step("torch.export")
+    try:
+        program = exporting.export(module, inputs, settings)
+    except Exception as error:
+        raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
+    step("lowering and partitioning")
+    with building.quantized_weights(settings):
+        compile_calls.compile_exported(program, inputs, settings, dryrun=True)
+    return {}
+
+
+def _weights_of(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Weights are only looked at, not computed with, unless torch.compile runs the model or it is calibrated."""
+    computed = settings.frontend == "torch_compile" or settings.precision in precisions.QUANTIZED
+    return contextlib.nullcontext() if computed else unfilled()
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Within: initialisers leave weights as they were allocated; memory that nobody wrote takes no room.
+
+    The graph stays that of ordinary weights, since shapes, strides and buffers are real: on the meta device
+    constants would not be folded.
+    """
+    before = {name: getattr(torch.nn.init, name) for name in RANDOM}
+    for name in RANDOM:
+        setattr(torch.nn.init, name, _unchanged)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch.nn.init, name, function)
+
+
+def _unchanged(tensor: torch.Tensor, *_args: Any, **_keywords: Any) -> torch.Tensor:
+    return tensor

@@ -1,0 +1,56 @@
+"""What a frontend is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..common.steps import OnStep
+from ..records.coverage_record import Coverage
+from ..records.profile_record import Part
+from ..suite.settings import Settings
+
+
+@dataclass
+class CompiledModule:
+    """What a frontend returns: `run(*inputs)` is one inference."""
+
+    run: Callable[..., Any]
+    build_s: float
+    engine_bytes: tuple[int, ...] = ()
+    """Serialized size of each TensorRT engine."""
+    coverage: Coverage | None = None
+    """What the build put into engines; None where nothing goes to TensorRT."""
+    parts: tuple[tuple[Part, ...], ...] = ()
+    """Of each graph its engines and segments in PyTorch, in order, without layers; empty where that is not known."""
+    modules: tuple[Any, ...] = ()
+    """What each graph became: its submodules are the graph's parts. Empty in one that was loaded."""
+
+
+class Frontend(Protocol):
+    """Builds a callable of a module that already has its precision and device."""
+
+    stores_artifact: bool
+    """Whether `save` writes something that `load` can use; else every launch builds."""
+    stores: str
+    """What it leaves for later processes, in a few words."""
+
+    def unavailable(self) -> str:
+        """Return why this machine can't take it, in one line; empty when it can."""
+
+    def import_libraries(self) -> None:
+        """Import what the first build or load of a process would: that is no part of their times."""
+
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:
+        """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+        """Compile, and run once so that nothing is left to be compiled at the first call."""
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+        """Write the artifact into an existing, private folder."""
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Load the artifact; `build_s` of the result is the time that took."""

@@ -1,0 +1,58 @@
+"""TorchScript through `torch_tensorrt.ts.compile`: what `ts_trace` and `ts_script` share. Deprecated upstream."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from ..torch_trt import compile_calls
+from .frontend import CompiledModule
+from .tensorrt_base import OfTensorRT
+
+FILE = "compiled.ts"
+
+
+class TorchScript(OfTensorRT):
+    """A module that `torch.jit` traced or scripted, its convertible blocks replaced by engines."""
+
+    stores_artifact = True
+    stores = "nothing: the launches of a run load what it built, the next run builds anew"
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
+        """Trace or script."""
+        import torch
+
+        step(f"torch.jit.{self._way}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated since torch 2.9
+            made = torch.jit.trace(module, inputs) if self._way == "trace" else torch.jit.script(module)
+        return torch.jit.freeze(made.eval())
+
+    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+        """Compile, run once."""
+        start = time.perf_counter()
+        step("TensorRT build")
+        compiled = compile_calls.compile_torchscript(prepared, inputs, settings)
+        compiled(*inputs)
+        return CompiledModule(
+            compiled, time.perf_counter() - start, tuple(compile_calls.torchscript_engine_bytes(compiled))
+        )
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:  # noqa: ARG002
+        """Write the compiled module with its engines."""
+        import torch
+
+        torch.jit.save(compiled.run, str(folder / FILE))
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Load the compiled module."""
+        start = time.perf_counter()
+        module = compile_calls.load_torchscript(folder / FILE)
+        return CompiledModule(module, time.perf_counter() - start)

@@ -1,0 +1,30 @@
+"""What the frontends share whose builds no other process can load: each launch builds its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from .frontend import CompiledModule
+
+
+class Unstored:
+    """Compiles the module as it is, and writes nothing."""
+
+    stores_artifact = False
+
+    def import_libraries(self) -> None:
+        """Nothing but torch."""
+
+    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
+        """Return the module."""
+        return module
+
+    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+        """Nothing is stored."""
+
+    def load(self, folder: Path) -> CompiledModule:
+        """Not used, as nothing is stored."""
+        raise NotImplementedError(f"{type(self).__name__} stores nothing in {folder}")

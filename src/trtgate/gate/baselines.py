@@ -1,0 +1,237 @@
+"""Stored runs and baselines: pytest-benchmark's JSON with our sessions in it, read strictly, written atomically."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError
+from ..common.files import locked, write_json
+from ..verdict import Verdict
+from .case_record import CaseRecord, StoredSession
+
+SCHEMA = 1
+KEPT_SESSIONS = 20
+"""Beyond so many, the oldest of the card that has most of them goes."""
+OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
+"""Verdicts after which the sessions stored before can't be averaged with what is stored now."""
+FILE_NAME = "latency.json"
+
+
+class _ExtraInfo(msgspec.Struct):
+    trtgate: CaseRecord | None = None
+
+
+class _Benchmark(msgspec.Struct):
+    fullname: str
+    stats: dict[str, Any]
+    extra_info: _ExtraInfo
+
+
+class _MachineInfo(msgspec.Struct):
+    accelerator: Accelerator
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+class _Document(msgspec.Struct):
+    trtgate: _Header
+    machine_info: _MachineInfo
+    benchmarks: list[_Benchmark]
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as read: typed records by case id, and the JSON itself, which keeps what we do not know."""
+
+    path: Path
+    accelerator: Accelerator
+    cases: dict[str, CaseRecord]
+    document: dict[str, Any]
+
+    def entry(self, case_id: str) -> dict[str, Any]:
+        """Return a case's benchmark as pytest-benchmark's JSON has it."""
+        return next(b for b in self.document["benchmarks"] if _case_of(b) == case_id)
+
+
+def path_of(folder: Path, key: str) -> Path:
+    """Return where the baseline of an accelerator key lies."""
+    return folder / key / FILE_NAME
+
+
+def keys(folder: Path) -> list[str]:
+    """Return the accelerator keys that have a baseline."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{FILE_NAME}"))
+
+
+def read(path: Path) -> Run:
+    """Read and check a baseline or a saved run.
+
+    Raises TrtgateError when it can't be read, is not JSON, has another schema, no benchmark of ours, or a value
+    that is not a positive, finite number.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        document = msgspec.json.decode(text)  # refuses NaN and truncated files
+        if not isinstance(document, dict) or "trtgate" not in document:
+            raise TrtgateError(f"{path} is not one of trtgate's files: it was saved by a run without trtgate's cases")
+        schema = document["trtgate"].get("schema") if isinstance(document["trtgate"], dict) else None
+        if schema != SCHEMA:
+            raise TrtgateError(
+                f"{path} has schema {schema!r}, and this version reads {SCHEMA}: record it anew, or install the "
+                "trtgate that wrote it"
+            )
+        typed = msgspec.convert(document, _Document)
+    except msgspec.ValidationError as error:
+        raise TrtgateError(f"{path} is broken: {error}; restore it from version control, or record it anew") from error
+    except msgspec.DecodeError as error:
+        raise TrtgateError(
+            f"{path} is not valid JSON ({error}); restore it from version control, or record it anew"
+        ) from error
+    cases = {b.extra_info.trtgate.case: b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate}
+    if not cases:
+        raise TrtgateError(
+            f"{path} holds no case, so nothing could be compared: record it with --trtgate-update-baselines"
+        )
+    for record in cases.values():
+        _check(path, record)
+    return Run(path=path, accelerator=typed.machine_info.accelerator, cases=cases, document=document)
+
+
+def _check(path: Path, record: CaseRecord) -> None:
+    if not record.sessions:
+        raise TrtgateError(f"{path}: case {record.case} has no session; record it anew")
+    for session in record.sessions:
+        if not session.metrics:
+            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; record it anew")
+        for metric, launches in session.metrics.items():
+            good = launches and all(
+                captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches
+            )
+            if not good:
+                raise TrtgateError(f"{path}: case {record.case}: {metric} must be positive numbers for every launch")
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """What writing one case into a baseline does; latencies of the case's primary metric in microseconds."""
+
+    case_id: str
+    before_us: float | None
+    after_us: float
+    sessions: int
+    restarted: bool
+    """The older sessions were of other code or of another machine state, and are dropped."""
+    first_of_card: bool
+    """There were sessions, and none of this card: from now on it is held against this one."""
+
+
+def describe(change: Update) -> str:
+    """Return what a change does to a case, in one line."""
+    after = f"{change.after_us:,.5g} µs, {change.sessions} session{'s' * (change.sessions > 1)}"
+    if change.before_us is None:
+        return f"{change.case_id}: {after} (new)"
+    moved = f"{change.before_us:,.5g} → {after} ({change.after_us / change.before_us - 1:+.2%})"
+    more = ", the first of this card" * change.first_of_card + ", older sessions dropped" * change.restarted
+    return f"{change.case_id}: {moved}{more}"
+
+
+def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
+    """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
+
+    Sessions accumulate, up to KEPT_SESSIONS. A case whose verdict says that this is other code starts anew, and one
+    whose card is in another state with that card (OTHER), unless only other cards say so, which may just differ.
+    Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
+    """
+    path = path_of(folder, run.accelerator.key)
+    with locked(path):
+        before = read(path) if path.exists() else None
+        document = dict(before.document) if before else {**run.document, "benchmarks": []}
+        document["machine_info"] = run.document["machine_info"]
+        entries = {_case_of(entry): entry for entry in document["benchmarks"]}
+        updates = []
+        for case_id in case_ids:
+            old = before.cases.get(case_id) if before else None
+            entries[case_id], change = _merged(run, case_id, old)
+            updates.append(change)
+        document["benchmarks"] = [entries[case_id] for case_id in sorted(entries, key=str)]
+        write_json(path, document)
+    return updates
+
+
+def remove(path: Path, case_ids: Sequence[str]) -> None:
+    """Remove cases from a baseline; all others stay byte for byte, and a file without cases goes.
+
+    Raises TrtgateError when it is broken, or can't be written; it is then as it was.
+    """
+    with locked(path):
+        document = read(path).document
+        document["benchmarks"] = [entry for entry in document["benchmarks"] if _case_of(entry) not in case_ids]
+        if document["benchmarks"]:
+            write_json(path, document)
+        else:
+            path.unlink()
+
+
+def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any], Update]:
+    record = run.cases[case_id]
+    if record.base:
+        raise TrtgateError(
+            f"{run.path}: {case_id} was measured beside the base {record.base}, one launch: it is no session that a "
+            "baseline could hold; record one with --trtgate-update-baselines"
+        )
+    uuid = record.sessions[-1].uuid
+    known = old is not None and uuid in old.cards
+    restart = known and record.verdict in OTHER
+    kept = [] if old is None else old.sessions
+    if restart:  # other code is other code on all cards, another state only this card's
+        kept = [one for one in kept if one.uuid != uuid] if record.verdict == Verdict.INCOMPARABLE else []
+    sessions = _without_the_oldest([*kept, *record.sessions])
+    entry = msgspec.to_builtins(run.entry(case_id))
+    entry["extra_info"] = {
+        **entry["extra_info"],
+        "trtgate": msgspec.to_builtins(msgspec.structs.replace(record, sessions=sessions, judgements=[])),
+    }
+    return entry, Update(
+        case_id=case_id,
+        before_us=None if old is None else typical_us(old, uuid),
+        after_us=typical_us(record, uuid),
+        sessions=len(sessions),
+        restarted=restart,
+        first_of_card=old is not None and not known,
+    )
+
+
+def _without_the_oldest(sessions: list[StoredSession]) -> list[StoredSession]:
+    kept = list(sessions)
+    while len(kept) > KEPT_SESSIONS:
+        counts = Counter(session.uuid for session in kept)
+        most = max(counts.values())
+        kept.remove(next(session for session in kept if counts[session.uuid] == most))
+    return kept
+
+
+def typical_us(record: CaseRecord, uuid: str | None = None) -> float:
+    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host).
+
+    With `uuid` over those that this card is held against.
+    """
+    sessions = record.sessions if uuid is None else record.of_card(uuid)
+    metric = next(iter(sessions[-1].metrics))
+    means = [session.log_launch_means(metric) for session in sessions]
+    return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))
+
+
+def _case_of(entry: Mapping[str, Any]) -> str | None:
+    ours = entry.get("extra_info", {}).get("trtgate")
+    return None if ours is None else ours.get("case")

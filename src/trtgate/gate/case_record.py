@@ -1,0 +1,61 @@
+"""What a baseline or a saved run stores of a case, as data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..verdict import Judgement, launch_mean
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine while a session measured a case; 0 and empty on a CPU."""
+
+    sm_clock_mhz: float = 0.0
+    temperature_c: float = 0.0
+    power_w: float = 0.0
+    throttle: list[str] = []
+    canary_us: dict[str, float] = {}
+
+
+class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
+    """One session's means of one case: metric → launch → capture, microseconds."""
+
+    recorded: str
+    uuid: str
+    clock: str
+    metrics: dict[str, list[list[float]]]
+    state: State = State()
+
+    def log_launch_means(self, metric: str) -> np.ndarray | None:
+        """Return one log mean a launch, or None when the session has no such metric."""
+        launches = self.metrics.get(metric)
+        return None if not launches else np.asarray([launch_mean(np.log(captures)) for captures in launches])
+
+
+class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What `extra_info["trtgate"]` of a benchmark holds."""
+
+    case: str
+    settings: dict[str, Any]
+    verdict: str
+    sessions: list[StoredSession]
+    figures: dict[str, float] = {}
+    disturbed: bool = False
+    """Too many blocks did not count: never to be stored as a baseline."""
+    judgements: list[Judgement] = []
+    """What was said of each metric, and why; of a saved run."""
+    base: str = ""
+    """What it was measured beside (`trtgate ab`): such a record is no session of its own, and never a baseline."""
+
+    def of_card(self, uuid: str) -> list[StoredSession]:
+        """Return the sessions that a card is held against: its own, or, where it has none, all."""
+        return [session for session in self.sessions if session.uuid == uuid] or self.sessions
+
+    @property
+    def cards(self) -> list[str]:
+        """The cards that have sessions, those with most of them first."""
+        return [uuid for uuid, _ in Counter(session.uuid for session in self.sessions).most_common()]

@@ -1,0 +1,151 @@
+"""From a measurement to what is stored of it: means, the machine's state, and figures beside them."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+
+import msgspec
+
+from .. import verdict
+from ..records.measurement import Build, CaseMeasurement
+from ..suite.cases import Case
+from ..timing.gpu_state import SW_POWER_CAP, names
+from .case_record import CaseRecord, State, StoredSession
+from .case_result import CaseResult
+
+MAX_VOID_SHARE = 0.5
+"""Share of void blocks beyond which a case is too disturbed to be judged."""
+
+
+def figures(measurement: CaseMeasurement) -> dict[str, float]:
+    """Return everything else worth knowing of a case: names carry the units."""
+    build, found = measurement.build, {}
+    primary = [us for launch in measurement.samples(measurement.primary) for c in launch for us in c]
+    middle = statistics.median(primary)
+    found["throughput_per_s"] = 1e6 / middle
+    tail = [us for turn in measurement.turns for us in turn.tail_us]
+    for name, values in ((measurement.primary, tail or primary), *_secondary(measurement)):
+        if len(values) >= 2:
+            cuts = statistics.quantiles(values, n=100, method="inclusive")
+            found |= {f"{name}_p50_us": cuts[49], f"{name}_p90_us": cuts[89], f"{name}_p99_us": cuts[98]}
+    if build is not None:
+        found |= build_figures(build)
+    found["load_s"] = statistics.median(launch.loaded.seconds for launch in measurement.launches)
+    memory = [launch.loaded.gpu_memory_bytes for launch in measurement.launches]
+    if any(memory):
+        found["gpu_memory_bytes"] = max(value or 0 for value in memory)
+    if measurement.seconds:
+        found["measure_s"] = measurement.seconds
+    found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)
+    found["void_blocks"] = len(measurement.voids())
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
+
+
+def build_figures(build: Build) -> dict[str, float]:
+    """Return what is worth knowing of a build."""
+    found = {
+        "engines": build.engines,
+        "engine_bytes": build.engine_bytes,
+        "output_error": build.output_error,
+    }
+    if build.ready_s:
+        found["ready_s"] = build.ready_s
+    if build.builders == 1:  # judged: it must be what building takes alone
+        found["build_s"] = build.build_s
+    if build.pytorch_operators is not None:
+        found["pytorch_operators"] = build.pytorch_operators
+    return found
+
+
+def _secondary(measurement: CaseMeasurement) -> list[tuple[str, list[float]]]:
+    return [
+        (metric, [us for launch in measurement.samples(metric) for turn in launch for us in turn])
+        for metric in measurement.metrics
+        if metric != measurement.primary
+    ]
+
+
+def means(measurement: CaseMeasurement, metric: str) -> list[list[float]]:
+    """Return launch → capture medians in microseconds, with the six digits that they are worth."""
+    return [[float(f"{statistics.median(blocks):.6g}") for blocks in launch] for launch in measurement.samples(metric)]
+
+
+def state_of(measurement: CaseMeasurement) -> State:
+    """Summarise the machine's state over a measurement: medians, and the reasons seen in most blocks."""
+    states = measurement.states()
+    canaries = [turn.canary_us for turn in measurement.turns]
+    canary_us = (
+        {name: round(statistics.median(c[name] for c in canaries), 2) for name in canaries[0]} if canaries else {}
+    )
+    if not states:
+        return State(canary_us=canary_us)
+    often = sum(
+        bit for bit in (1 << n for n in range(1, 9)) if sum(bool(s.throttle & bit) for s in states) > len(states) / 2
+    )
+    return State(
+        sm_clock_mhz=statistics.median(s.sm_clock_mhz for s in states),
+        temperature_c=statistics.median(s.temperature_c for s in states),
+        power_w=round(statistics.median(s.power_w for s in states), 1),
+        throttle=names(often),
+        canary_us=canary_us,
+    )
+
+
+def another_state(measurement: CaseMeasurement, record: CaseRecord) -> str:
+    """Return why the machine's state differs from the baseline's; empty when it does not."""
+    now, before = state_of(measurement), [session.state for session in record.of_card(measurement.uuid)]
+    canaries = {
+        name: statistics.median(state.canary_us[name] for state in before if name in state.canary_us)
+        for name in {name for state in before for name in state.canary_us}
+    }
+    clocks = [state.sm_clock_mhz for state in before if state.sm_clock_mhz]
+    known = {reason for state in before for reason in state.throttle}
+    new = next((reason for reason in now.throttle if reason not in known and reason in names(SW_POWER_CAP)), "")
+    return verdict.another_state(
+        now.canary_us, canaries, now.sm_clock_mhz, statistics.median(clocks) if clocks else 0.0, new
+    )
+
+
+def incomparable(measurement: CaseMeasurement, record: CaseRecord) -> str:
+    """Return why a measurement can't be compared with what is stored; empty when it can."""
+    state = another_state(measurement, record)
+    if state:
+        return f"this machine is in another state than when its baseline was recorded: {state}"
+    clocks = {session.clock for session in record.of_card(measurement.uuid)}
+    if clocks != {measurement.clock}:
+        return f"timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
+    return ""
+
+
+def void_problem(measurement: CaseMeasurement) -> str:
+    """Return why too many blocks are void; empty when enough count."""
+    voids = measurement.voids()
+    short = any(not capture.blocks_us for turn in measurement.turns for capture in turn.captures)
+    total = len(voids) + len(measurement.blocks_us())
+    if not short and len(voids) <= MAX_VOID_SHARE * total:
+        return ""
+    reason = statistics.mode(voids)
+    return f"{len(voids)} of {total} blocks do not count: {reason}"
+
+
+def record_of(case: Case, result: CaseResult, uuid: str, base: str) -> CaseRecord:
+    """Return what a file stores of a case; `uuid` is of the card where the measurement names none."""
+    measurement = result.measurement
+    session = StoredSession(
+        recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        uuid=measurement.uuid or uuid,
+        clock=measurement.clock,
+        metrics={metric: means(measurement, metric) for metric in measurement.metrics},
+        state=state_of(measurement),
+    )
+    return CaseRecord(
+        case=case.id,
+        settings=msgspec.to_builtins(case.settings),
+        verdict=str(result.verdict or "measured"),
+        sessions=[session],
+        figures=figures(measurement),
+        disturbed=bool(void_problem(measurement)),
+        judgements=result.judgements,
+        base=base,
+    )

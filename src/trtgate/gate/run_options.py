@@ -1,0 +1,58 @@
+"""How a run was asked for, as one frozen record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ..common.metrics import METRICS
+from ..compiling.artifact_cache import CacheRequest
+from ..launches.base_revision import BaseRequest
+from ..suite.cases import Case, Selection
+from ..suite.suite_source import SuiteSource
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run was asked for."""
+
+    source: SuiteSource
+    selection: Selection
+    baselines: Path
+    compare: bool
+    """Whether latencies are judged by stored baselines."""
+    base: BaseRequest | None
+    """What they are measured beside and judged by instead."""
+    compare_file: Path | None
+    """A baseline or saved run named by the user, instead of the one of this machine's accelerator key."""
+    update: bool
+    accepted: tuple[str, ...]
+    require: frozenset[str]
+    limits: dict[str, float]
+    command_limits: dict[str, float]
+    launches: int
+    timeout_s: float
+    strict_layers: bool
+    """Whether layers that are not those of the stored profile fail."""
+    zoo: bool
+    """Whether coverage is asked of the zoo too."""
+    report: Path | None
+    """Where the run is to be written as one document."""
+    cache: CacheRequest | None
+    """Where compiled modules that were built before lie; None where none may be used."""
+    prebuild: int | None
+    """How many processes build before the first test, 0 for as many as the machine takes; None for none."""
+    gpus: str
+    """Which GPUs share the cases, as the command line says it; empty for the one that CUDA sees first."""
+    build_only: bool
+    """Whether cases are built for later runs, and that is all."""
+    timing_off: str
+    """Why nothing can be timed in this run; empty when it can."""
+
+    def limit(self, metric: str, case: Case, marker: Mapping[str, float]) -> float:
+        """Return the limit of a metric: command line, marker, case, model, ini file, the first that has it."""
+        for source in (self.command_limits, marker, case.settings.limits, case.model.limits, self.limits):
+            if metric in source:
+                return source[metric]
+        return METRICS[metric].limit

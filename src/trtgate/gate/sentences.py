@@ -1,0 +1,86 @@
+"""A verdict as one readable sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..common.metrics import EXACT, METRICS
+from ..common.text_columns import first_few
+from ..verdict import OTHER_CARD, Judgement, Verdict
+
+_SAYS = {
+    Verdict.REGRESSED: "is slower",
+    Verdict.IMPROVED: "is faster",
+    Verdict.UNCHANGED: "is unchanged",
+    Verdict.UNCONFIRMED: "looked slower, and fresh launches did not confirm it",
+    Verdict.UNDERPOWERED: "can't be told from noise at its limit",
+}
+_SAYS_OF_COUNTS = {
+    Verdict.REGRESSED: "got worse",
+    Verdict.UNCONFIRMED: "looked worse, and doing it again did not confirm it",
+}
+
+
+def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], primary: str) -> str:
+    """Say what a verdict rests on: case, metric, baseline, now, change with interval, limit."""
+    shown = [judgement for judgement in judgements if judgement.verdict is verdict]
+    shown = shown or [judgement for judgement in judgements if judgement.metric == primary]
+    timed = all(METRICS[judgement.metric].unit in ("us", "s") for judgement in shown)
+    says = _SAYS[verdict] if timed else _SAYS_OF_COUNTS.get(verdict, _SAYS[verdict])
+    said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
+    if verdict is Verdict.UNDERPOWERED:
+        seen = shown[0]
+        more = "record one on this card, or " if OTHER_CARD in seen.evidence else "record more sessions, or "
+        said += (
+            f"; with {seen.evidence} only a change above {percent(seen.detectable)} would be seen: "
+            f"{more * ('stored' in seen.evidence)}raise the limit"
+        )
+    return said
+
+
+def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> str:
+    """Say that nothing is stored for some cases, what there is, and how to record them."""
+    others = f" (there are baselines for {', '.join(other_keys)})" if other_keys else ""
+    named = first_few(case_ids, 2)
+    return f"NEW: nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+
+
+def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:
+    """Say what to do about a verdict; empty where there is nothing to do, or the sentence says it already."""
+    accept = f"--trtgate-update-baselines --trtgate-accept '{case_id}'"
+    if verdict == Verdict.REGRESSED:
+        return "" if beside_base else f"if that is intended: {accept}"
+    if verdict == Verdict.INCOMPARABLE and not beside_base:
+        return f"bring the machine into the state of the baseline, or record it anew: {accept}"
+    return "to record it: --trtgate-update-baselines" if verdict == Verdict.NEW and not beside_base else ""
+
+
+def _figures(judgement: Judgement) -> str:
+    metric = METRICS[judgement.metric]
+    values = f"{metric.title} {value(judgement.baseline, metric.unit)} → {value(judgement.now, metric.unit)}"
+    if judgement.metric in EXACT:
+        change = f" ({judgement.change:+.2%})" * (judgement.baseline > 0)
+        return f"{values}{change}, limit {percent(judgement.limit)}"
+    return (
+        f"{values}, {judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), "
+        f"limit {percent(judgement.limit)}"
+    )
+
+
+def value(number: float, unit: str) -> str:
+    """Return a metric's value with a readable unit."""
+    if unit == "us":
+        return duration(number)
+    if unit == "s":
+        return f"{number:.3g} s"
+    return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else f"{number:,.3g}"
+
+
+def duration(us: float) -> str:
+    """Return microseconds with a readable unit and five digits."""
+    return f"{us / 1e3:,.5g} ms" if us >= 1e3 else f"{us:.5g} µs"
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage of three digits."""
+    return f"{fraction * 100:.3g} %"

@@ -1,0 +1,1 @@
+"""Workers, the processes that build and measure, and who drives them."""

@@ -1,0 +1,170 @@
+"""What `trtgate ab` compares with: a git revision in a worktree of its own, another Python, or both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ..common.errors import TrtgateError
+from ..common.run_folder import remove_abandoned
+from ..suite.suite_source import SuiteSource
+from .comparison_side import Side
+from .relocated_imports import OURS
+
+GIT_TIMEOUT_S = 120.0
+OLDEST_PYTHON = (3, 11)
+
+
+class BaseRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The base as asked for: a revision, a Python, or both; and a command that makes the worktree ready."""
+
+    revision: str = ""
+    python: str = ""
+    setup: str = ""
+
+    def __str__(self) -> str:
+        return " with ".join(part for part in (self.revision, self.python) if part)
+
+
+class BaseRevision:
+    """A base that was made ready; `close` removes what was made.
+
+    Raises TrtgateError on construction, with nothing left behind, for a revision or Python that isn't there, and for
+    a setup that fails.
+    """
+
+    def __init__(self, request: BaseRequest, source: SuiteSource, folder: Path, *, timeout_s: float) -> None:
+        self._root = Path(source.root).resolve()
+        self._toplevel: Path | None = None
+        self._made: Path | None = None
+        try:
+            python = _checked_python(request.python) if request.python else sys.executable
+            folder.mkdir(parents=True, exist_ok=True)
+            for gone in remove_abandoned(folder, "base"):
+                self._forget(gone)
+            self._made = Path(tempfile.mkdtemp(prefix=f"base-{os.getpid()}-", dir=folder))
+            moved = self._check_out(request) if request.revision else None
+            if request.setup:
+                self._set_up(request.setup, timeout_s)
+            self.side = Side(
+                name="base",
+                source=source if moved is None else msgspec.structs.replace(source, root=self._moved_root(moved[1])),
+                python=python,
+                moved=moved,
+                package_folder=self._package_folder(),
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _tree(self) -> Path:
+        assert self._made is not None
+        return self._made / "tree"
+
+    def _check_out(self, request: BaseRequest) -> tuple[str, str]:
+        top = _git(self._root, "rev-parse", "--show-toplevel")
+        if not top:
+            raise TrtgateError(f"base {request.revision!r}: {self._root} is in no git repository")
+        self._toplevel = Path(top).resolve()
+        commit = _git(
+            self._root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{request.revision}^{{commit}}"
+        )
+        if not commit:
+            raise TrtgateError(f"base {request.revision!r}: the repository {self._toplevel} has no such revision")
+        done = _run_git(self._root, "worktree", "add", "--detach", "--force", str(self._tree), commit)
+        if done.returncode:
+            raise TrtgateError(f"base {request.revision!r} can't be checked out: {_last_line(done.stderr)}")
+        return str(self._toplevel), str(self._tree)
+
+    def _moved_root(self, tree: str) -> str:
+        assert self._toplevel is not None
+        return str(Path(tree) / self._root.relative_to(self._toplevel))
+
+    def _set_up(self, command: str, timeout_s: float) -> None:
+        where = self._tree if self._tree.is_dir() else self._root
+        process = subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TrtgateError(f"the base's setup {command!r} did not end within {timeout_s:g} s") from None
+        finally:
+            if process.returncode is None:  # and with it all that it started
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
+            said = _last_line(errors) if errors.strip() else _last_line(output)
+            raise TrtgateError(
+                f"the base does not install: {command!r} ended with exit code {process.returncode}: {said}"
+            )
+
+    def _package_folder(self) -> str:
+        """Make a folder that holds this trtgate alone: on another Python's path its packages must not follow."""
+        assert self._made is not None
+        folder = self._made / "package"
+        folder.mkdir()
+        (folder / OURS.name).symlink_to(OURS, target_is_directory=True)
+        return str(folder)
+
+    def close(self) -> None:
+        """Remove the worktree, also from git's own list."""
+        if self._made is not None:
+            self._forget(self._made)
+            self._made = None
+
+    def _forget(self, made: Path) -> None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            if (made / "tree").exists():
+                _run_git(self._root, "worktree", "remove", "--force", "--force", str(made / "tree"))
+            shutil.rmtree(made, ignore_errors=True)
+            _run_git(self._root, "worktree", "prune")
+
+
+def _checked_python(path: str) -> str:
+    found = shutil.which(path)
+    if found is None:
+        raise TrtgateError(f"--base-python {path!r}: no such program")
+    try:
+        said = subprocess.run(
+            [found, "-c", "import sys; print(*sys.version_info[:2])"],
+            capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True,
+        ).stdout  # fmt: skip
+        version = tuple(int(part) for part in said.split())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        raise TrtgateError(f"--base-python {path!r} is no Python interpreter") from None
+    if version < OLDEST_PYTHON:
+        raise TrtgateError(
+            f"--base-python {path!r} is Python {said.strip().replace(' ', '.')}; 3.11 is the oldest that works"
+        )
+    return str(Path(found).absolute())
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = _run_git(folder, *arguments)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise TrtgateError("a base revision needs git, and it is not installed") from None
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:300] if lines else "it said nothing"

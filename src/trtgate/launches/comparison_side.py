@@ -1,0 +1,66 @@
+"""Whose code a worker runs: the candidate's, or a base's from another folder, or with another Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from ..common.accelerator import Accelerator
+from ..suite.suite_source import SuiteSource
+from . import messages
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a comparison.
+
+    Parameters
+    ----------
+    name
+        "base" or "candidate", as messages say it.
+    source
+        The suite, in this side's own copy of the code.
+    python
+        The interpreter, and with it the environment.
+    moved
+        (the user's checkout, the copy that stands in for it); None for the checkout itself.
+    package_folder
+        A folder that holds this very trtgate and nothing else, for an interpreter that may lack it.
+
+    """
+
+    name: str
+    source: SuiteSource
+    python: str = sys.executable
+    moved: tuple[str, str] | None = None
+    package_folder: str = ""
+
+    @property
+    def other_python(self) -> bool:
+        """Whether its packages are not those of this process."""
+        return self.python != sys.executable
+
+    def hello(self, accelerator: Accelerator, *, tensorrt: bool = False) -> messages.Hello:
+        """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
+        entries = [entry for entry in sys.path if entry]
+        if self.other_python:  # its site-packages are its own; only the user's code is shared
+            root = Path(self.moved[0] if self.moved else self.source.root)
+            entries = [entry for entry in entries if Path(entry).resolve().is_relative_to(root)]
+            entries = [entry for entry in entries if "site-packages" not in entry and not entry.startswith(sys.prefix)]
+        return messages.Hello(
+            source=self.source,
+            device="cuda" if accelerator.kind == "gpu" else "cpu",
+            uuid=accelerator.uuid,
+            sys_path=entries,
+            moved=self.moved,
+            tensorrt=tensorrt,
+        )
+
+    def environment(self, variables: dict[str, str]) -> dict[str, str]:
+        """Return the environment variables of its workers, made from this process's."""
+        if self.package_folder:
+            known = [] if self.other_python else [part for part in (variables.get("PYTHONPATH"),) if part]
+            variables["PYTHONPATH"] = os.pathsep.join([self.package_folder, *known])
+        return variables

@@ -1,0 +1,155 @@
+"""What a session and its workers say to each other: one JSON line a message over a pipe."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..compiling.artifact_cache import CacheRequest
+from ..records.agreement_record import Agreement
+from ..records.coverage_record import Coverage
+from ..records.measurement import Build, Loaded, Turn
+from ..records.profile_record import Profile
+from ..suite.suite_source import SuiteSource
+from ..timing.measuring_loop import Plan
+
+
+class Hello(msgspec.Struct, tag=True, kw_only=True):
+    """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "").
+
+    `moved` is (a folder, another that stands in for it): what `sys_path` and Python's own path take from the first is
+    taken from the second where it exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
+    """
+
+    source: SuiteSource
+    device: str
+    uuid: str
+    sys_path: list[str]
+    moved: tuple[str, str] | None = None
+    tensorrt: bool = False
+
+
+class BuildCase(msgspec.Struct, tag=True, kw_only=True):
+    """Build a case, compare it with eager, store its artifact in `folder` if its frontend has one, and let go of it.
+
+    With a `cache` it is taken from there if it is there, and put there if not. `builders` are at work at once.
+    """
+
+    case_id: str
+    folder: str
+    cache: CacheRequest | None = None
+    builders: int = 1
+    agreement_inputs: int = 0
+    """Over how many inputs its accuracy is asked; 0 for not at all."""
+
+
+class Load(msgspec.Struct, tag=True, kw_only=True):
+    """Load a case from `artifact`, or build it when that is None.
+
+    `measure_memory` asks for the GPU memory that it takes; nobody else may take or free any meanwhile.
+    """
+
+    case_id: str
+    artifact: str | None
+    measure_memory: bool = False
+
+
+class Measure(msgspec.Struct, tag=True, kw_only=True):
+    """Measure the loaded case once; `seed` randomises placement."""
+
+    plan: Plan
+    seed: int
+
+
+class Delay(msgspec.Struct, tag=True, kw_only=True):
+    """Make every inference longer on purpose, by a share of its latency (`trtgate selfcheck`); 0 undoes it."""
+
+    share: float
+
+
+class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
+    """Build a case, profile it layer by layer, and let go of it."""
+
+    case_id: str
+
+
+class Unload(msgspec.Struct, tag=True, kw_only=True):
+    """Free the loaded case; `measure_memory` as `Load` has it, of what is freed."""
+
+    measure_memory: bool = False
+
+
+Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | Unload
+
+
+class Greeting(msgspec.Struct, tag=True):
+    """The suite is imported, and has these cases."""
+
+    cases: list[str]
+
+
+class BuiltReply(msgspec.Struct, tag=True):
+    """The case is built and right; `stored` says whether there is an artifact."""
+
+    build: Build
+    stored: bool
+    coverage: Coverage | None = None
+    notes: list[str] = []
+    agreement: Agreement | None = None
+
+
+class UnloadedReply(msgspec.Struct, tag=True, kw_only=True):
+    """Nothing is loaded any more."""
+
+    gpu_memory_bytes: int | None = None
+
+
+class LoadedReply(msgspec.Struct, tag=True):
+    """The case is loaded and has run once."""
+
+    loaded: Loaded
+
+
+class DelayedReply(msgspec.Struct, tag=True):
+    """By which share of its latency the module is slower now, as measured."""
+
+    share: float
+
+
+class TurnReply(msgspec.Struct, tag=True):
+    """One turn's measurements."""
+
+    turn: Turn
+
+
+class ProfileReply(msgspec.Struct, tag=True):
+    """The profile of the case."""
+
+    profile: Profile
+
+
+class Failed(msgspec.Struct, tag=True):
+    """The request failed; the worker must be replaced, since a CUDA context may be broken."""
+
+    reason: str
+
+
+Reply = Greeting | BuiltReply | LoadedReply | UnloadedReply | DelayedReply | TurnReply | ProfileReply | Failed
+
+_request = msgspec.json.Decoder(Request)
+_reply = msgspec.json.Decoder(Reply)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Request | Reply) -> bytes:
+    """Return one line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Return the request of a line. Raises msgspec.DecodeError or ValidationError."""
+    return _request.decode(line)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Return the reply of a line. Raises msgspec.DecodeError or ValidationError."""
+    return _reply.decode(line)

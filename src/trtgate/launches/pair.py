@@ -1,0 +1,172 @@
+"""A pair of workers, base and candidate, that share a device: one active at a time, interleaved by quadruples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from ..records.measurement import CaseMeasurement, Launch, Loaded, Quadruple, Turn
+from ..records.profile_record import Profile
+from ..timing import measuring_loop
+from . import messages
+from .worker_handle import LaunchError, WorkerHandle
+
+RETRIES = 20
+"""How often a turn of which no block counts is asked for again."""
+BASE, CANDIDATE = "base", "candidate"
+
+
+class SideError(LaunchError):
+    """A worker of one side failed; `side` says whose."""
+
+    def __init__(self, side: str, reason: str) -> None:
+        super().__init__(reason)
+        self.side = side
+
+
+class DisturbedError(LaunchError):
+    """No block of a turn counted, again and again; nobody's code is at fault."""
+
+
+class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What either side loads: a stored compiled module, or None to build."""
+
+    base: Path | None
+    candidate: Path | None
+
+
+class Pair:
+    """Two workers. Use `PairSession`."""
+
+    def __init__(self, base: WorkerHandle, candidate: WorkerHandle, timeout_s: float, *, gpu: bool) -> None:
+        self.workers = {BASE: base, CANDIDATE: candidate}
+        self._timeout_s = timeout_s
+        self._plan = measuring_loop.PAIR_ON_GPU if gpu else measuring_loop.PAIR_ON_CPU
+        self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
+        self.loaded: dict[str, Loaded] = {}
+        self.warm: dict[str, Turn] = {}
+        self.quadruples: list[Quadruple] = []
+
+    def greet(self) -> dict[str, list[str]]:
+        """Wait until both have imported their suites; returns the cases of each. Raises SideError."""
+        found = {}
+        for name, worker in self.workers.items():
+            with _blaming(name):
+                found[name] = worker.greet(self._timeout_s)
+        return found
+
+    def build(self, case_id: str, folders: dict[str, Path]) -> dict[str, messages.BuiltReply]:
+        """Build a case on the sides that have a folder, one after the other: neither disturbs the other's time."""
+        self.greet()
+        built = {}
+        for name in random.sample(sorted(folders), len(folders)):
+            with _blaming(name):
+                request = messages.BuildCase(case_id=case_id, folder=str(folders[name]))
+                built[name] = self.workers[name].ask(request, messages.BuiltReply, self._timeout_s, "building")
+        return built
+
+    def profile(self, case_id: str) -> dict[str, Profile]:
+        """Profile a case on either side, which builds it; only while the device's lock is held."""
+        self.greet()
+        found = {}
+        for name, worker in self.workers.items():
+            with _blaming(name):
+                request = messages.RecordProfile(case_id=case_id)
+                found[name] = worker.ask(request, messages.ProfileReply, self._timeout_s, "profiling").profile
+        return found
+
+    def load(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = False) -> None:
+        """Load a case on both sides: at once, or one after the other where the memory that each takes is asked for."""
+        self.greet()
+        self.loaded, self.warm, self.quadruples = {}, {}, []
+        for names in ((BASE,), (CANDIDATE,)) if measure_memory else ((BASE, CANDIDATE),):
+            self._ask_to_load(case_id, artifacts, names, measure_memory=measure_memory)
+            self.await_loaded(names)
+
+    def begin_load(self, case_id: str, artifacts: Artifacts) -> None:
+        """Ask both sides to load, and return at once; `await_loaded` before anything else."""
+        self.greet()
+        self.loaded, self.warm, self.quadruples = {}, {}, []
+        self._ask_to_load(case_id, artifacts, (BASE, CANDIDATE), measure_memory=False)
+
+    def _ask_to_load(self, case_id: str, artifacts: Artifacts, names: Sequence[str], *, measure_memory: bool) -> None:
+        for name in names:
+            artifact = artifacts.base if name == BASE else artifacts.candidate
+            self.workers[name].send(
+                messages.Load(
+                    case_id=case_id,
+                    artifact=None if artifact is None else str(artifact),
+                    measure_memory=measure_memory,
+                )
+            )
+
+    def await_loaded(self, names: Sequence[str] = (BASE, CANDIDATE)) -> None:
+        """Wait until the sides have loaded what they were asked to."""
+        for name in names:
+            with _blaming(name):
+                reply = self.workers[name].receive(messages.LoadedReply, self._timeout_s, "loading")
+                self.loaded[name] = reply.loaded
+
+    def delay(self, share: float) -> float:
+        """Make the candidate slower by a share of its latency from here on; returns the share that came of it.
+
+        Only while the device's lock is held. 0 takes the delay away again.
+        """
+        with _blaming(CANDIDATE):
+            request = messages.Delay(share=share)
+            return self.workers[CANDIDATE].ask(request, messages.DelayedReply, self._timeout_s, "delaying").share
+
+    def unload(self) -> None:
+        """Free the case on both sides."""
+        for name, worker in self.workers.items():
+            with _blaming(name):
+                worker.ask(messages.Unload(), messages.UnloadedReply, self._timeout_s, "unloading")
+
+    def warm_up(self, rng: random.Random) -> None:
+        """Warm either side up; call it, and `quadruple`, only while the device's lock is held."""
+        for name in (BASE, CANDIDATE):
+            self.warm[name] = self._turn(name, self._warm_up, rng)
+
+    def quadruple(self, rng: random.Random) -> Quadruple:
+        """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too."""
+        order = rng.choice(((BASE, CANDIDATE, CANDIDATE, BASE), (CANDIDATE, BASE, BASE, CANDIDATE)))
+        turns: dict[str, list[Turn]] = {BASE: [], CANDIDATE: []}
+        for name in order:
+            turns[name].append(self._turn(name, self._plan, rng))
+        found = Quadruple(base=turns[BASE], candidate=turns[CANDIDATE])
+        self.quadruples.append(found)
+        return found
+
+    def _turn(self, name: str, plan: measuring_loop.Plan, rng: random.Random) -> Turn:
+        with _blaming(name):
+            for _ in range(RETRIES):
+                request = messages.Measure(plan=plan, seed=rng.getrandbits(32))
+                turn = self.workers[name].ask(request, messages.TurnReply, self._timeout_s, "measuring").turn
+                if all(capture.blocks_us for capture in turn.captures):
+                    return turn
+        reason = next(reason for capture in turn.captures for reason in capture.void)
+        raise DisturbedError(f"blocks of the {name} do not count: {reason}")
+
+    def measurement(self, case_id: str, side: str) -> CaseMeasurement:
+        """Return what was measured of one side as one launch; its warm-up lends its canary, and no samples."""
+        turns = [turn for quadruple in self.quadruples for turn in getattr(quadruple, side)]
+        warm = self.warm[side]
+        turns = [msgspec.structs.replace(turn, canary_us=warm.canary_us) for turn in turns]
+        return CaseMeasurement(case_id=case_id, launches=[Launch(loaded=self.loaded[side], turns=turns)])
+
+    def close(self) -> None:
+        """End both workers."""
+        for worker in self.workers.values():
+            worker.kill()
+
+
+@contextmanager
+def _blaming(side: str) -> Iterator[None]:
+    try:
+        yield
+    except LaunchError as error:
+        raise SideError(side, str(error)) from error

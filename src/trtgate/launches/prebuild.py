@@ -1,0 +1,217 @@
+"""Builds many cases ahead of their tests, in several processes at once: nobody is timed meanwhile."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..common.accelerator import GIB, Accelerator
+from ..common.errors import TrtgateError, one_line
+from ..compiling.artifact_cache import CacheRequest
+from ..records.agreement_record import Agreement
+from ..records.coverage_record import Coverage
+from ..records.measurement import Build
+from ..suite.cases import Case
+from ..suite.suite_source import SuiteSource
+from ..timing.device_lock import device_turn
+from . import messages
+from .comparison_side import Side
+from .worker_handle import WorkerHandle
+
+MOST, BYTES_EACH, HOST_BYTES_EACH = 8, 6 * GIB, 4 * GIB
+"""How many builders there are at most unless a number is asked for, and the memory that one may need, a GPU's and the
+host's."""
+
+
+class Prebuilt(msgspec.Struct, kw_only=True):
+    """What came of building a case: `problem` says why it could not be built; empty when it was."""
+
+    case_id: str
+    build: Build | None = None
+    artifact: Path | None = None
+    """Its folder; None where the frontend stores nothing."""
+    coverage: Coverage | None = None
+    agreement: Agreement | None = None
+    notes: list[str] = []
+    problem: str = ""
+
+
+class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
+    """Who builds what, and where it goes.
+
+    Parameters
+    ----------
+    accelerators
+        The devices; builders are spread over them.
+    folder_for
+        Makes a new private folder for a case's artifact.
+    logs
+        Where the builders' logs go.
+    timeout_s
+        The longest that one case may take.
+    agreement_inputs
+        Over how many inputs the accuracy of each case is asked; 0 for not at all.
+    tensorrt
+        Ids of cases that need torch_tensorrt: who begins with one of them imports it at once.
+    imported
+        Called at most once, by whoever takes the results, when all builders have imported what their first cases need.
+
+    """
+
+    source: SuiteSource
+    accelerators: Sequence[Accelerator]
+    builders: int
+    cache: CacheRequest | None
+    folder_for: Callable[[str], Path]
+    logs: Path
+    timeout_s: float
+    agreement_inputs: int = 0
+    tensorrt: Collection[str] = ()
+    imported: Callable[[], None] = lambda: None
+
+    def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
+        """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
+        pending: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for case_id in case_ids:
+            pending.put(case_id)
+        done: _Done = queue.SimpleQueue()
+        self.logs.mkdir(parents=True, exist_ok=True)
+        count = min(self.builders, len(case_ids))
+        made = [_Builder(self, number, count, pending, done) for number in range(count)]
+        try:
+            for builder in made:
+                builder.start()
+            starting, left = count, len(case_ids)
+            while left:
+                built = done.get()
+                if built is None:
+                    starting -= 1
+                    if not starting:
+                        self.imported()
+                    continue
+                left -= 1
+                yield built
+        finally:
+            for builder in made:
+                builder.end()
+
+
+_Done = queue.SimpleQueue[Prebuilt | None]
+"""What came of each case, and, once for each builder, None when it has imported, or will not."""
+
+
+class _Builder(threading.Thread):
+    """Drives one process, case by case; one that fails is replaced."""
+
+    def __init__(
+        self,
+        work: Prebuild,
+        number: int,
+        count: int,
+        pending: queue.SimpleQueue[str],
+        done: _Done,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._number = number
+        self._count = count
+        self._pending = pending
+        self._done = done
+        self._accelerator = work.accelerators[number % len(work.accelerators)]
+        self._worker: WorkerHandle | None = None
+        self._imports = True
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Build until nothing is left."""
+        while not self._ended.is_set():
+            try:
+                case_id = self._pending.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                built = self._built(case_id)
+            except TrtgateError as error:
+                built = Prebuilt(case_id=case_id, problem=str(error))
+                self._kill()
+            except Exception as error:
+                built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}")
+                self._kill()
+            self._done.put(built)
+        self._say_imported()
+        self._kill()
+
+    def _say_imported(self) -> None:
+        if self._imports:
+            self._imports = False
+            self._done.put(None)
+
+    def end(self) -> None:
+        """End the process, and wait until nothing is done any more."""
+        self._ended.set()
+        worker = self._worker
+        if worker is not None:
+            worker.stop()  # the thread notices, and reaps it
+        self.join()
+
+    def _built(self, case_id: str) -> Prebuilt:
+        work = self._work
+        folder = work.folder_for(case_id)
+        if self._worker is None:
+            side = Side(name="builder", source=work.source)
+            log = work.logs / f"builder-{self._number}.log"
+            hello = side.hello(self._accelerator, tensorrt=case_id in work.tensorrt)
+            self._worker = WorkerHandle(self._number, side, hello, log, only_builds=True)
+            self._waiting("")  # the run may have ended while it was started
+        self._worker.greet(work.timeout_s)
+        self._say_imported()
+        request = messages.BuildCase(
+            case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
+            agreement_inputs=work.agreement_inputs,
+        )  # fmt: skip
+        with device_turn(self._accelerator.lock_name, work.timeout_s, self._waiting, shared=True):
+            reply = self._worker.ask(request, messages.BuiltReply, work.timeout_s, f"{case_id}: building")
+        return Prebuilt(
+            case_id=case_id,
+            build=reply.build,
+            artifact=folder if reply.stored else None,
+            coverage=reply.coverage,
+            agreement=reply.agreement,
+            notes=reply.notes,
+        )
+
+    def _waiting(self, _said: str) -> None:
+        if self._ended.is_set():
+            raise TrtgateError("the run ended")
+
+    def _kill(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+
+def builders_for(accelerators: Sequence[Accelerator], processes: int, most: int = MOST) -> int:
+    """Return how many processes may build or load at once: at most `most` a device, as its memory allows.
+
+    `processes` is how many the host has room for.
+    """
+    memory = [one.memory_bytes // BYTES_EACH if one.kind == "gpu" else processes for one in accelerators]
+    return max(1, min(processes, sum(min(most, room) for room in memory)))
+
+
+def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:
+    """Return the ids of cases as they are best begun: the unknown first, TensorRT's before others; then the longest.
+
+    `seconds` says how long a case took before.
+    """
+
+    def longest_first(case: Case) -> tuple[float, bool, str]:
+        known = seconds(case.id)
+        return -math.inf if known is None else -known, not case.settings.uses_tensorrt, case.id
+
+    return [case.id for case in sorted(cases, key=longest_first)]

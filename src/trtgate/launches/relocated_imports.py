@@ -1,0 +1,48 @@
+"""A folder of source code that stands in for another: a base revision's worktree for the user's checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..common.errors import TrtgateError
+
+OURS = Path(__file__).resolve().parents[1]
+"""The folder of this package."""
+
+
+def relocated(path: str, old: str, new: str) -> str:
+    """Return `path` below `new` instead of `old`, where it is below `old` and there is such a thing below `new`."""
+    try:
+        moved = Path(new) / Path(path).resolve().relative_to(old)
+    except ValueError:
+        return path
+    return str(moved) if moved.exists() else path
+
+
+def relocate(search_path: list[str], old: str, new: str) -> None:
+    """Make Python find the modules of `old` in `new`: every entry of a search path, and two usual places of code."""
+    search_path[:] = [relocated(entry, old, new) for entry in search_path]
+    for folder in (Path(new) / "src", Path(new)):
+        if folder.is_dir() and str(folder) not in search_path:
+            search_path.insert(0, str(folder))
+
+
+def check_origin(old: str, new: str) -> None:
+    """Check that no module was imported from `old` (an editable install may go its own ways): it is not the base's.
+
+    Trtgate itself is exempt: both sides are measured by the same code. Raises TrtgateError, naming the module.
+    """
+    copy = Path(new).resolve()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or not Path(file).is_file() or not Path(file).is_absolute():
+            continue
+        path = Path(file).resolve()
+        foreign = not path.is_relative_to(old) or path.is_relative_to(copy) or path.is_relative_to(OURS)
+        if foreign or "site-packages" in path.parts:
+            continue
+        raise TrtgateError(
+            f"the base would run the candidate's code: module {name} comes from {path}, not from the base's copy: "
+            "make it importable from a folder of the repository, or compare two environments (--base-python)"
+        )

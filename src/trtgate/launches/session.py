@@ -1,0 +1,179 @@
+"""Drives the workers: who measures when, interleaving, time limits; what dies is replaced."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from ..common.accelerator import Accelerator
+from ..common.steps import OnStep
+from ..records.measurement import Build, CaseMeasurement, Launch
+from ..suite.suite_source import SuiteSource
+from ..timing.device_lock import device_turn
+from . import messages
+from .comparison_side import Side
+from .worker_group import WorkerGroup
+from .worker_handle import LaunchError, WorkerHandle
+
+
+class NextCase(NamedTuple):
+    """A case that is measured later, and its artifact, if its frontend stores one."""
+
+    case_id: str
+    artifact: Path | None
+
+
+class Session:
+    """Resident workers on one device; `measure` gives a case to all of them.
+
+    Parameters
+    ----------
+    launches
+        Workers that measure a case, each a launch of its own.
+    timeout_s
+        The longest that a single step of a worker may take.
+    tensorrt
+        Whether there will be cases that need torch_tensorrt.
+    cases_at_once
+        How many cases are loaded together, each by workers of its own, and then measured one after the other: together
+        they take little longer than one of them, and nobody loads while something is timed.
+
+    """
+
+    def __init__(
+        self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
+        tensorrt: bool = False, cases_at_once: int = 1,
+    ) -> None:  # fmt: skip
+        self._accelerator = accelerator
+        self._folder = folder
+        self._timeout_s = timeout_s
+        self._rng = random.Random()
+        self._side = Side(name="candidate", source=source)
+        self._tensorrt = tensorrt
+        starts = range(0, cases_at_once * launches, launches)
+        self._groups = [WorkerGroup(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
+        self._builder: WorkerHandle | None = None
+        self._stopped = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_worker(self, number: int) -> WorkerHandle:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        hello = self._side.hello(self._accelerator, tensorrt=self._tensorrt)
+        return WorkerHandle(number, self._side, hello, self._folder / f"worker-{number}.log")
+
+    def start(self) -> None:
+        """Start the workers that are missing; they import while the caller goes on."""
+        for group in self._groups:
+            group.start()
+
+    def renew(self) -> None:
+        """Replace workers: a case that none has loaded is measured by fresh launches; what others have loaded stays."""
+        self._groups[0].close()
+        self._groups[0].start()
+
+    def close(self) -> None:
+        """End all workers."""
+        for group in self._groups:
+            group.close()
+
+    def stop(self) -> None:
+        """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
+        self._stopped = True
+        for group in self._groups:
+            group.stop()
+        if self._builder is not None:
+            self._builder.stop()
+
+    def pids(self) -> list[int]:
+        """Return the workers' process ids."""
+        return [worker.pid for group in self._groups for worker in group.workers.values()]
+
+    def measure(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
+    ) -> CaseMeasurement:
+        """Load a case in a launch each, measure it in turns under the device's lock, unload it.
+
+        `after`, in this order, may be loaded with it. What fails beside another case, for want of memory perhaps, is
+        tried once more alone; if that helps, nothing is loaded ahead from then on.
+        Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
+        """
+        start = time.monotonic()
+        try:
+            launches = self._measured_alone_if_need_be(case_id, artifact, step, after)
+        except LaunchError as error:
+            self.close()
+            raise LaunchError(f"{case_id}: {error}") from error
+        except BaseException:
+            self.close()  # whatever state they are in, the next case starts clean
+            raise
+        return CaseMeasurement(
+            case_id=case_id, launches=launches, uuid=self._accelerator.uuid, seconds=time.monotonic() - start
+        )
+
+    def _measured_alone_if_need_be(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]
+    ) -> list[Launch]:
+        try:
+            return self._measured(case_id, artifact, step, after)
+        except LaunchError:
+            if self._stopped or not any(group.holds not in ("", case_id) for group in self._groups):
+                raise
+        self.close()
+        launches = self._measured(case_id, artifact, step, ())
+        while len(self._groups) > 1:
+            self._groups.pop().close()
+        return launches
+
+    def _measured(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> list[Launch]:
+        holding = [group for group in self._groups if group.holds == case_id]
+        group = holding[0] if holding else self._load(case_id, artifact, step, after)
+        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
+            return group.measure(self._accelerator, self._rng, step)
+
+    def _load(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> WorkerGroup:
+        """Let the first group load the case, and the others what comes after, as far as that is known."""
+        loading = list(zip(self._groups, [NextCase(case_id, artifact), *after], strict=False))
+        for group, _ in loading:
+            group.start()
+        for group in self._groups:
+            group.greet(step)  # nobody imports while something is timed
+        with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
+            step("loading in workers" if artifact else "building in workers")
+            for group, case in loading:
+                group.begin_to_load(case.case_id, case.artifact)
+            for group, _ in loading:
+                group.loaded()
+        return self._groups[0]
+
+    def build_fresh(self, case_id: str, folder: Path) -> Build:
+        """Build a case in a process of its own, which ends with it. Raises LaunchError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        log = self._folder / "builder.log"
+        hello = self._side.hello(self._accelerator)
+        worker = self._builder = WorkerHandle(-1, self._side, hello, log, only_builds=True)
+        try:
+            self._go_on("")
+            worker.greet(self._timeout_s)
+            request = messages.BuildCase(case_id=case_id, folder=str(folder))
+            with device_turn(self._accelerator.lock_name, self._timeout_s, self._go_on, shared=True):
+                return worker.ask(request, messages.BuiltReply, self._timeout_s, "building again").build
+        except LaunchError as error:
+            raise LaunchError(f"{case_id}: {error}") from error
+        finally:
+            self._builder = None
+            worker.kill()
+
+    def _go_on(self, _waiting: str) -> None:
+        if self._stopped:
+            raise LaunchError("the run ended")

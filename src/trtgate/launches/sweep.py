@@ -1,0 +1,233 @@
+"""Builds and measures many points around a default, interleaved: every launch measures all of them, in random order.
+
+Launches load at the same time and measure one at a time.
+
+What is done is written down at once, so a sweep that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..common.accelerator import Accelerator
+from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
+from ..compiling import availability
+from ..compiling.artifact_cache import CacheRequest
+from ..records.agreement_record import Agreement
+from ..records.measurement import Build, Launch
+from ..suite.cases import Case
+from ..suite.suite_source import SuiteSource
+from ..timing import measuring_loop
+from ..timing.device_lock import device_turn
+from . import messages
+from .comparison_side import Side
+from .prebuild import Prebuild
+from .sweep_journal import BuiltPoint, SweepJournal, TimedPoint, header_of
+from .worker_handle import LaunchError, WorkerHandle
+
+FOLDER = "sweeps"
+
+
+class PointOutcome(msgspec.Struct, kw_only=True):
+    """What came of a point; `problem` says why it is not whole, `unavailable` why it was not tried."""
+
+    case: Case
+    build: Build | None = None
+    agreement: Agreement | None = None
+    launches: list[Launch] = []
+    problem: str = ""
+    unavailable: str = ""
+
+
+class Sweep:
+    """Builds and measures cases on one device.
+
+    Parameters
+    ----------
+    launches
+        Processes that measure each point.
+    builders
+        Processes that build at once; more than one, and what building takes says nothing.
+    inputs
+        Over how many inputs the accuracy of each point is asked.
+
+    """
+
+    def __init__(
+        self, source: SuiteSource, accelerator: Accelerator, folder: Path, cases: Sequence[Case], *, launches: int,
+        builders: int, inputs: int, cache: CacheRequest | None, timeout_s: float, fresh: bool = False,
+    ) -> None:  # fmt: skip
+        self._source = source
+        self._accelerator = accelerator
+        self._folder = RunFolder(folder)
+        self._outcomes = {case.id: PointOutcome(case=case) for case in cases}
+        self._launches = launches
+        self._builders = builders
+        self._inputs = inputs
+        self._cache = cache
+        self._timeout_s = timeout_s
+        self._rng = random.Random()
+        self._workers: dict[int, WorkerHandle] = {}
+        self.journal = SweepJournal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
+        self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
+        self.earlier = sum(map(self._timed, self._outcomes))
+        """How many of its launches were measured by an earlier run."""
+
+    def close(self) -> None:
+        """End all processes, and remove what goes with the run; what was measured stays."""
+        for number in list(self._workers):
+            self._kill(number)
+        self.journal.close()
+        self._folder.close()
+
+    def run(self, step: OnStep) -> None:
+        """Do what is missing. Ctrl-C leaves what is done in the journal, and in the outcomes."""
+        for outcome in self._outcomes.values():
+            outcome.unavailable = availability.unavailable(outcome.case.settings, self._accelerator)
+        wanted = [name for name, one in self._outcomes.items() if not one.unavailable and self._missing(name)]
+        if (
+            wanted and self._builders > 1
+        ):  # they import meanwhile; where build seconds count, nothing is to disturb them
+            for number in range(self._launches):
+                self._start(number)
+        artifacts = self._build(wanted, step)
+        pending = {number: self._pending(number, artifacts) for number in range(self._launches)}
+        while left := sum(map(len, pending.values())):
+            step(f"{left} measurements left")
+            self._round({number: names.pop() for number, names in pending.items() if names}, artifacts, step)
+
+    @property
+    def notes(self) -> list[str]:
+        """What went wrong with storing what was built, in this run or an earlier one, and was got over."""
+        return [note for case_id in self._outcomes for note in self._notes.get(case_id, [])]
+
+    def outcomes(self) -> list[PointOutcome]:
+        """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
+        for case_id, outcome in self._outcomes.items():
+            built = self.journal.built.get(case_id)
+            if built is not None:
+                outcome.build, outcome.agreement = built.build, built.agreement
+            launches = self.journal.launches(case_id)[: self._launches]
+            if len(launches) == self._launches:
+                outcome.launches = launches
+            elif not outcome.unavailable and not outcome.problem:
+                outcome.problem = f"{case_id}: measured by {len(launches)} of {self._launches} launches"
+        return list(self._outcomes.values())
+
+    def _missing(self, case_id: str) -> bool:
+        return not self._is_built(case_id) or self._timed(case_id) < self._launches
+
+    def _timed(self, case_id: str) -> int:
+        """Return how many of the launches that are asked for have measured a case."""
+        return sum((case_id, number) in self.journal.timed for number in range(self._launches))
+
+    def _is_built(self, case_id: str) -> bool:
+        """Whether it was built before, with as much asked of it and as few beside it as now."""
+        built = self.journal.built.get(case_id)
+        if built is None or (self._builders == 1 and built.build.builders > 1 and not built.build.cached):
+            return False
+        return self._inputs <= (built.agreement.inputs if built.agreement else 0)
+
+    def _build(self, wanted: Sequence[str], step: OnStep) -> dict[str, Path | None]:
+        """Return the artifacts of what could be built: None where a frontend stores nothing."""
+        if not wanted:
+            return {}
+        work = Prebuild(
+            source=self._source, accelerators=[self._accelerator], builders=self._builders, cache=self._cache,
+            folder_for=lambda _case_id: self._folder.private("point"), logs=self._folder.logs,
+            timeout_s=self._timeout_s, agreement_inputs=self._inputs,
+        )  # fmt: skip
+        artifacts: dict[str, Path | None] = {}
+        step(f"building {len(wanted)} points")
+        for done, built in enumerate(work.run(wanted), 1):
+            step(f"built {done} of {len(wanted)}: {built.case_id}")
+            self._outcomes[built.case_id].problem = built.problem
+            self._notes[built.case_id] = built.notes
+            if built.problem or built.build is None:
+                continue
+            artifacts[built.case_id] = built.artifact
+            if not self._is_built(built.case_id):
+                entry = BuiltPoint(
+                    case_id=built.case_id, build=built.build, agreement=built.agreement, notes=built.notes
+                )  # fmt: skip
+                self.journal.add(entry)
+        return artifacts
+
+    def _pending(self, number: int, artifacts: dict[str, Path | None]) -> list[str]:
+        """Return what a launch has yet to measure, in random order."""
+        found = [name for name in artifacts if (name, number) not in self.journal.timed]
+        self._rng.shuffle(found)
+        return found
+
+    def _round(self, points: dict[int, str], artifacts: dict[str, Path | None], step: OnStep) -> None:
+        """Let every launch load its next point, all at once, and then measure it, one after the other.
+
+        A launch that fails is replaced, and its point has a problem.
+        """
+        lock, timeout_s = self._accelerator.lock_name, self._timeout_s
+        with device_turn(lock, timeout_s, step, shared=True):
+            step(f"loading {', '.join(points.values())}")
+            for number in points:
+                self._start(number)
+            for number, case_id in points.items():
+                artifact = artifacts[case_id]
+                self._workers[number].send(
+                    messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
+                )
+            launches = {number: launch for number in points if (launch := self._loaded(number, points[number]))}
+        order = list(launches)
+        self._rng.shuffle(order)
+        with device_turn(lock, timeout_s, step):
+            for number in order:
+                case_id = points[number]
+                step(f"measuring {case_id}, launch {number + 1} of {self._launches}")
+                try:
+                    self._take(self._workers[number], launches[number])
+                except LaunchError as error:
+                    self._failed(number, case_id, error)
+                else:
+                    self.journal.add(TimedPoint(case_id=case_id, number=number, launch=launches[number]))
+
+    def _start(self, number: int) -> None:
+        if number in self._workers:
+            return
+        wanted = [one.case.settings for one in self._outcomes.values() if not one.unavailable]
+        tensorrt = any(settings.uses_tensorrt for settings in wanted)
+        self._folder.logs.mkdir(parents=True, exist_ok=True)
+        side = Side(name="candidate", source=self._source)
+        log = self._folder.logs / f"sweep-{number}.log"
+        self._workers[number] = WorkerHandle(number, side, side.hello(self._accelerator, tensorrt=tensorrt), log)
+
+    def _loaded(self, number: int, case_id: str) -> Launch | None:
+        """Wait until a launch has loaded its point; None when it failed."""
+        worker = self._workers[number]
+        try:
+            worker.greet(self._timeout_s)
+            return Launch(loaded=worker.receive(messages.LoadedReply, self._timeout_s, "loading").loaded)
+        except LaunchError as error:
+            self._failed(number, case_id, error)
+            return None
+
+    def _take(self, worker: WorkerHandle, launch: Launch) -> None:
+        """Measure and unload. Raises LaunchError."""
+        plan = measuring_loop.ON_GPU if self._accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        for number in range(plan.turns):
+            measure = messages.Measure(plan=plan.of_turn(number), seed=self._rng.getrandbits(32))
+            launch.turns.append(worker.ask(measure, messages.TurnReply, self._timeout_s, "measuring").turn)
+        unload = messages.Unload(measure_memory=True)
+        reply = worker.ask(unload, messages.UnloadedReply, self._timeout_s, "unloading")
+        launch.loaded.gpu_memory_bytes = reply.gpu_memory_bytes
+        if not any(capture.blocks_us for turn in launch.turns for capture in turn.captures):
+            raise LaunchError("not one block counts: the device was disturbed all the time")
+
+    def _failed(self, number: int, case_id: str, error: LaunchError) -> None:
+        self._outcomes[case_id].problem = f"{case_id}: {error}"
+        self._kill(number)
+
+    def _kill(self, number: int) -> None:
+        self._workers.pop(number).kill()

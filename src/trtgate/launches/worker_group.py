@@ -1,0 +1,91 @@
+"""Workers that hold one case at a time, each a launch of it: they load at once, and measure one after the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..common.accelerator import Accelerator
+from ..common.steps import OnStep
+from ..records.measurement import Launch
+from ..timing import measuring_loop
+from . import messages
+from .worker_handle import WorkerHandle
+
+
+class WorkerGroup:
+    """Some workers of a session, by number; `start_worker` makes one. Raises LaunchError when one fails."""
+
+    def __init__(self, numbers: Sequence[int], start_worker: Callable[[int], WorkerHandle], timeout_s: float) -> None:
+        self._numbers = numbers
+        self._start_worker = start_worker
+        self._timeout_s = timeout_s
+        self.workers: dict[int, WorkerHandle] = {}
+        self.holds = ""
+        """The case that all of them have loaded; empty where there is none."""
+        self._launches: dict[int, Launch] = {}
+
+    def start(self) -> None:
+        """Start the workers that are missing; they import while the caller goes on."""
+        for number in self._numbers:
+            if number not in self.workers:
+                self.workers[number] = self._start_worker(number)
+
+    def close(self) -> None:
+        """End all workers."""
+        self.holds = ""
+        while self.workers:
+            self.workers.popitem()[1].kill()
+
+    def stop(self) -> None:
+        """End the processes under another thread's hands."""
+        for worker in list(self.workers.values()):
+            worker.stop()
+
+    def greet(self, step: OnStep) -> None:
+        """Wait until all have imported their suite."""
+        waiting = [worker for worker in self.workers.values() if worker.cases is None]
+        if waiting:
+            step(f"starting {len(waiting)} workers")
+        for worker in waiting:
+            worker.greet(self._timeout_s)
+
+    def begin_to_load(self, case_id: str, artifact: Path | None) -> None:
+        """Let all of them load or build a case; `loaded` waits for it."""
+        self.holds = case_id
+        for worker in self.workers.values():
+            worker.send(messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact)))
+
+    def loaded(self) -> None:
+        """Wait until all have loaded."""
+        self._launches = {
+            worker.number: Launch(loaded=worker.receive(messages.LoadedReply, self._timeout_s, "loading").loaded)
+            for worker in self.workers.values()
+        }
+
+    def measure(self, accelerator: Accelerator, rng: random.Random, step: OnStep) -> list[Launch]:
+        """Measure in turns, unload, and return the launches."""
+        plan = measuring_loop.ON_GPU if accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        for number in range(plan.turns):
+            step(f"measuring, turn {number + 1} of {plan.turns}")
+            order = list(self.workers.values())
+            rng.shuffle(order)
+            for worker in order:
+                request = messages.Measure(plan=plan.of_turn(number), seed=rng.getrandbits(32))
+                reply = worker.ask(request, messages.TurnReply, self._timeout_s, "measuring")
+                self._launches[worker.number].turns.append(reply.turn)
+        self._unload()
+        return list(self._launches.values())
+
+    def _unload(self) -> None:
+        """Unload everywhere; the last is alone then, and what it frees is what one launch took of the device."""
+        self.holds = ""
+        *others, last = self.workers.values()
+        for worker in others:
+            worker.send(messages.Unload())
+        for worker in others:
+            worker.receive(messages.UnloadedReply, self._timeout_s, "unloading")
+        request = messages.Unload(measure_memory=True)
+        freed = last.ask(request, messages.UnloadedReply, self._timeout_s, "unloading").gpu_memory_bytes
+        self._launches[last.number].loaded.gpu_memory_bytes = freed

@@ -1,0 +1,146 @@
+"""One worker process, seen from the process that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TypeVar
+
+from ..common.errors import TrtgateError
+from ..common.time_limit import option_of
+from . import messages
+from .comparison_side import Side
+
+Answer = TypeVar("Answer", bound=messages.Reply)
+
+ASLEEP = {"OMP_WAIT_POLICY": "passive"}
+"""How threads of PyTorch's CPU operators wait for each other in a process that is not alone.
+
+Spinning, as is usual, takes CPUs from the others: three processes on two CPUs made the suite's models in 6.3 s, and in
+3.0 s waiting asleep.
+"""
+
+
+def environment_of(
+    side: Side, hello: messages.Hello, variables: dict[str, str], *, only_builds: bool
+) -> dict[str, str]:
+    """Return the environment variables of a worker, made from this process's."""
+    found = side.environment(variables)
+    if hello.uuid:
+        found["CUDA_VISIBLE_DEVICES"] = hello.uuid
+    if hello.device == "cuda" or only_builds:  # what is timed on a CPU keeps what is usual
+        found = {**ASLEEP, **found}
+    return found
+
+
+class LaunchError(TrtgateError):
+    """A worker crashed, hung, ran out of memory or refused; the message says which, and it has been replaced."""
+
+
+class WorkerHandle:
+    """One worker process, seen from the session."""
+
+    def __init__(self, number: int, side: Side, hello: messages.Hello, log: Path, *, only_builds: bool = False) -> None:
+        self._log = log
+        environment = environment_of(side, hello, dict(os.environ), only_builds=only_builds)
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [side.python, "-P", "-m", "trtgate.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+                start_new_session=True,
+            )
+        self.number = number
+        self.cases: list[str] | None = None
+        """The cases of its suite, once it has greeted."""
+        self._unread = b""
+        self.send(hello)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def send(self, request: messages.Request) -> None:
+        """Send a request; a worker that is gone is noticed when its reply is awaited."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(messages.encode(request))
+            self._process.stdin.flush()
+
+    def greet(self, timeout_s: float) -> list[str]:
+        """Wait, the first time, until it has imported its suite; returns the suite's cases. Raises LaunchError."""
+        if self.cases is None:
+            self.cases = self.receive(messages.Greeting, timeout_s, f"starting worker {self.number}").cases
+        return self.cases
+
+    def receive(self, kind: type[Answer], timeout_s: float, doing: str) -> Answer:
+        """Return the next reply. Raises LaunchError on a crash, a time-out or any reply of another kind."""
+        line = self._read_line(timeout_s, doing)
+        reply = messages.decode_reply(line)
+        if isinstance(reply, messages.Failed):
+            raise LaunchError(f"{doing}: {reply.reason}")
+        if not isinstance(reply, kind):
+            raise LaunchError(f"{doing}: the worker answered with {type(reply).__name__}")
+        return reply
+
+    def ask(self, request: messages.Request, kind: type[Answer], timeout_s: float, doing: str) -> Answer:
+        """Send a request and return its reply. Raises LaunchError."""
+        self.send(request)
+        return self.receive(kind, timeout_s, doing)
+
+    def _read_line(self, timeout_s: float, doing: str) -> bytes:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._unread:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                option = option_of(timeout_s)
+                advice = f"; raise {option} if it needs longer" if option else ""
+                raise LaunchError(f"{doing}: no answer within {timeout_s:.0f} s{advice}")
+            if poller.poll(min(left, 1.0) * 1000):
+                chunk = os.read(descriptor, 1 << 16)
+                if not chunk:
+                    raise LaunchError(f"{doing}: {self._epitaph()}")
+                self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _epitaph(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        code = self._process.returncode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            how = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        else:
+            how = f"ended with exit code {code}"
+        with contextlib.suppress(OSError):
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+            if lines:
+                how += f"; last words: {lines[-1].strip()[:200]}"
+        return f"the worker was {how}" if how.startswith("killed") else f"the worker {how}"
+
+    def stop(self) -> None:
+        """End the process and all its children; whoever awaits its reply sees it gone, and calls `kill`."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the process and all its children, and reap it."""
+        self.stop()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.wait()

@@ -1,0 +1,77 @@
+"""A launch: `python -m trtgate.worker`, told over a pipe what to load or build, and when to measure.
+
+It sleeps in a read when it is not its turn, and dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from typing import IO
+
+from ..common.errors import TrtgateError, one_line
+from . import messages
+from .worker_state import Worker
+
+PR_SET_PDEATHSIG = 1
+
+
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answer requests until the pipe closes. A failure is answered too; then the process ends."""
+    worker: Worker | None = None
+    for line in requests:
+        reply = _answer(worker, line)
+        if isinstance(reply, Worker):
+            worker, reply = reply, messages.Greeting(reply.cases())
+        replies.write(messages.encode(reply))
+        replies.flush()
+        if isinstance(reply, messages.Failed):
+            return
+
+
+def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
+    try:
+        request = messages.decode_request(line)
+        if isinstance(request, messages.Hello):
+            return Worker(request)
+        if worker is None:
+            raise TrtgateError("a worker's first message must be Hello")
+        if isinstance(request, messages.BuildCase):
+            return worker.build(request)
+        if isinstance(request, messages.Load):
+            return messages.LoadedReply(worker.load(request))
+        if isinstance(request, messages.RecordProfile):
+            return worker.profile(request)
+        if isinstance(request, messages.Delay):
+            return messages.DelayedReply(worker.delay(request))
+        if isinstance(request, messages.Measure):
+            return messages.TurnReply(worker.measure(request))
+        return messages.UnloadedReply(gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory))
+    except Exception as error:
+        return messages.Failed(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    import traceback
+
+    traceback.print_exception(error)  # to the worker's log
+    return str(error) if isinstance(error, TrtgateError) else one_line(error)
+
+
+def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Take stdin and stdout for the protocol; what libraries print goes to stderr, the log."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def main() -> None:
+    """Serve on stdin and stdout until they close."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the session's to handle; it ends its workers
+    with contextlib.suppress(BrokenPipeError):
+        serve(*_private_pipes())

@@ -1,0 +1,237 @@
+"""What a worker holds and does on request: it loads or builds one case at a time, and measures it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import TrtgateError
+from ..records.agreement_record import Agreement
+from ..records.measurement import Loaded, Turn
+from . import messages, relocated_imports
+
+
+class Worker:
+    """Holds one loaded case at a time and measures it on request."""
+
+    def __init__(self, hello: messages.Hello) -> None:
+        sys.path += [entry for entry in hello.sys_path if entry not in sys.path]
+        if hello.moved is not None:
+            relocated_imports.relocate(sys.path, *hello.moved)
+        import torch
+
+        from ..compiling import building  # imports torch: only here, and once
+        from ..torch_trt import modelopt_package, releases
+
+        self._torch: Any = torch
+        self._building = building
+        self._device = hello.device
+        self._gpu = hello.device == "cuda"
+        self._uuid = hello.uuid
+        self._moved = hello.moved
+        self._inference: Any = None
+        self._monitor: Any = None
+        self._spin: Any = None
+        self._settled = not self._gpu
+        self._imported: set[str] = set()
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
+        self._suite = hello.source.load()
+        modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
+        self._check_origin()
+        if self._gpu and hello.tensorrt:
+            with contextlib.suppress(Exception):  # the first case that needs it says what is wrong
+                releases.imported()
+        _freeze()
+
+    def cases(self) -> list[str]:
+        """Return the ids of the suite's cases."""
+        return list(self._suite.cases)
+
+    def _start_gpu(self) -> None:
+        """Take the device when there is something to do: a context takes half a gigabyte.
+
+        torch_tensorrt takes one by itself when it is imported.
+        """
+        if not self._gpu or self._monitor is not None:
+            return
+        from ..timing.gpu_state import GpuMonitor
+        from ..timing.spin_kernel import Spin
+
+        self._torch.cuda.init()
+        self._monitor = GpuMonitor(self._uuid)
+        self._spin = Spin()
+
+    def _case(self, case_id: str) -> Any:
+        case = self._suite.cases.get(case_id)
+        if case is None:
+            raise TrtgateError(f"case {case_id} is not in the suite as a fresh process loads it")
+        return case
+
+    def _import_libraries(self, case: Any) -> None:
+        """Import what a case's frontend needs, while nothing is loaded; what is there then stays."""
+        if case.settings.frontend not in self._imported:
+            self._building.import_libraries(case)
+            self._imported.add(case.settings.frontend)
+            _freeze()
+
+    def _check_origin(self) -> None:
+        if self._moved is not None:
+            relocated_imports.check_origin(*self._moved)
+
+    def build(self, request: messages.BuildCase) -> messages.BuiltReply:
+        """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
+        from ..compiling import build_or_load
+
+        self.unload()
+        self._start_gpu()
+        case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
+        self._import_libraries(case)
+        obtained = build_or_load.build_or_load(
+            case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders
+        )
+        self._check_origin()
+        agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
+        reply = messages.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes, agreement)
+        del obtained
+        self.unload()
+        return reply
+
+    def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
+        if not inputs:
+            return None
+        from ..compiling import agreement_over_inputs
+
+        return agreement_over_inputs.ask(case, inference, self._device, inputs)
+
+    def profile(self, request: messages.RecordProfile) -> messages.ProfileReply:
+        """Build a case and profile it. Raises TrtgateError when it can't be built, or has no parts to profile."""
+        from ..common import accelerator
+        from ..profiles import profile_recording
+
+        self.unload()
+        self._start_gpu()
+        case = self._case(request.case_id)
+        inference, _ = self._building.checked(case, self._device, lambda _step: None)
+        self._check_origin()
+        recorded = profile_recording.record(case.id, inference, accelerator.detect(), lambda _step: None)
+        del inference
+        self.unload()
+        return messages.ProfileReply(recorded.profile)
+
+    def load(self, request: messages.Load) -> Loaded:
+        """Load or build a case and run it once."""
+        self.unload()
+        self._start_gpu()
+        case = self._case(request.case_id)
+        self._import_libraries(case)
+        if request.measure_memory and not self._settled:
+            self._load(case, request.artifact)  # what the libraries take once for all is not this case's
+            self.unload()
+            self._settled = True
+        before = self._used_bytes()
+        start = time.perf_counter()
+        self._load(case, request.artifact)
+        seconds = time.perf_counter() - start
+        used = self._used_bytes() - before if self._gpu and request.measure_memory else None
+        return Loaded(seconds=seconds, gpu_memory_bytes=used)
+
+    def delay(self, request: messages.Delay) -> float:
+        """Make the loaded case slower on purpose, or, by 0, as fast as it is."""
+        from ..timing.added_delay import Delayed, delayed
+
+        if isinstance(self._inference, Delayed):
+            self._inference = self._inference.inference
+        if not request.share:
+            return 0.0
+        self._inference, share = delayed(self._inference, request.share, self._spin)
+        return share
+
+    def _load(self, case: Any, artifact: str | None) -> None:
+        if artifact is not None:
+            self._inference = self._building.load(case, Path(artifact), self._device)
+        else:
+            module, inputs = self._building.make(case, self._device)
+            self._inference = self._building.build(case, module, inputs, lambda _step: None)
+        self._inference()
+        self._synchronize()
+        self._check_origin()
+
+    def unload(self) -> None:
+        """Free the loaded case and its memory."""
+        self._building.release()
+        self._inference = None
+        gc.collect()
+        if self._monitor is not None:
+            self._torch.cuda.empty_cache()
+
+    def unloaded_bytes(self, *, measure: bool) -> int | None:
+        """Free the loaded case; returns the GPU memory that this gave back, if that is asked for."""
+        before = self._used_bytes()
+        self.unload()
+        return before - self._used_bytes() if measure and self._gpu else None
+
+    def measure(self, request: messages.Measure) -> Turn:
+        """Measure the loaded case for one turn. Raises TrtgateError when a latency is not a positive number."""
+        if self._inference is None:
+            raise TrtgateError("nothing is loaded to be measured")
+        start = time.perf_counter()
+        turn = self._measure_gpu(request) if self._gpu else self._measure_cpu(request)
+        turn.seconds = time.perf_counter() - start
+        values = [us for capture in turn.captures for us in capture.blocks_us] + turn.host_us + turn.enqueue_us
+        if not all(math.isfinite(us) and us > 0 for us in values):
+            raise TrtgateError("the clock gave a latency that is not a positive number")
+        return turn
+
+    def _measure_cpu(self, request: messages.Measure) -> Turn:
+        from ..timing.canary import cpu_canary
+        from ..timing.cpu_state import CpuMonitor
+        from ..timing.host_clock import HostClock
+        from ..timing.measuring_loop import measure
+
+        canary = cpu_canary() if request.plan.canary else {}
+        clock, monitor = HostClock(self._inference), CpuMonitor()
+        voids = request.plan.contention_voids
+        captures, _, steady = measure(clock, request.plan, lambda: (None, monitor.void_reason() if voids else ""))
+        return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary)
+
+    def _measure_gpu(self, request: messages.Measure) -> Turn:
+        from ..timing.canary import gpu_canary
+        from ..timing.device_latency import device_latency
+        from ..timing.host_clock import host_latency
+        from ..timing.measuring_loop import calls_of_tail
+
+        plan, call = request.plan, self._inference
+        canary = gpu_canary(self._spin) if plan.canary else {}
+        clock, captures, states, steady, note = device_latency(
+            call, self._spin, random.Random(request.seed), plan, self._monitor.watch
+        )
+        calls = calls_of_tail(captures, plan)
+        tail_us = clock.tail(calls) if calls else []
+        clock.close()
+        host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s) if plan.host_s else ([], [])
+        return Turn(
+            clock=clock.name, captures=captures, host_us=host_us, enqueue_us=enqueue_us, tail_us=tail_us,
+            states=states, steady=steady, canary_us=canary, note=note,
+        )  # fmt: skip
+
+    def _synchronize(self) -> None:
+        if self._gpu:
+            self._torch.cuda.synchronize()
+
+    def _used_bytes(self) -> int:
+        if not self._gpu:
+            return 0
+        free, total = self._torch.cuda.mem_get_info()
+        return int(total - free)
+
+
+def _freeze() -> None:
+    """Let collections pass over all that there is: half a million objects of libraries, which take 0.3 s each time."""
+    gc.collect()
+    gc.freeze()

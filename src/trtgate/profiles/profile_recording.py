@@ -1,0 +1,229 @@
+"""Records the profile of a compiled module on a GPU: its latency without a profiler, then its parts, layer by layer."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import statistics
+from typing import Any
+
+import msgspec
+import torch
+
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
+from ..compiling.building import Inference
+from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
+from ..suite.settings import VERBOSITIES
+from ..timing import measuring_loop
+from ..timing.device_latency import device_latency
+from ..timing.spin_kernel import Spin
+from ..torch_trt import compile_calls, layer_profiler
+from ..torch_trt import engines as trt_engines
+from ..torch_trt.own_runtime import OwnRuntime
+from . import pytorch_segments
+from .attribution import attribute
+from .engine_information import in_order, layers_of
+from .layer_times import timed
+
+
+class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured: every block is the median of `calls` warm calls."""
+
+    warm_up: int = 50
+    blocks: int = 20
+    calls: int = 10
+    own_runtime: bool = False
+    """Whether engines are run by `tensorrt.Runtime` here instead of by the runtime that the case asks for."""
+
+
+DEVICE_PLAN = measuring_loop.Plan(turns=1, captures=6, blocks=2, host_s=0.0, tail_calls=0, canary=False)
+"""Of the latency without a profiler, beside which the layers are put."""
+
+
+class RecordedProfile(msgspec.Struct, kw_only=True):
+    """A profile, and what the inspector said of each engine: for TREx."""
+
+    profile: Profile
+    information: dict[str, Any]
+    """Name of the part → the inspector's JSON, parsed."""
+
+
+def record(
+    case_id: str, inference: Inference, accelerator: Accelerator, step: OnStep, plan: ProfilePlan | None = None
+) -> RecordedProfile:
+    """Profile a compiled module that is in this process. Hold the device's lock.
+
+    A part that can't be profiled says why in `problem`; the others go on. Raises TrtgateError when the module has no
+    parts that are known, or has other engines than were seen being built.
+    """
+    plan = plan or ProfilePlan()
+    modules = _modules(case_id, inference)
+    parts = [part for part, _ in modules.values()]
+    step("latency without a profiler")
+    spin = Spin()
+    head_start = layer_profiler.HeadStart(spin)
+    latency = _device_latency(inference, spin)
+    recorded = _without_layers(case_id, accelerator, parts, plan, latency)
+    submodules = {name: module for name, (_, module) in modules.items()}
+    inputs = _inputs_of(submodules, inference)
+    engines = _engines(parts, submodules, plan)
+    recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
+    times = _time_engines(engines, inference, plan, head_start, step)
+    for part in parts:
+        step(f"profile of {part.name or 'the graph'}")
+        try:
+            if part.name not in inputs:
+                raise TrtgateError("it was not called")
+            if part.kind == PYTORCH:
+                on_gpu = accelerator.kind == "gpu"
+                _profile_segment(part, submodules[part.name], inputs[part.name], plan, on_gpu=on_gpu)
+            else:
+                recorded.information[part.name] = _profile_engine(
+                    part, engines[part.name], inputs[part.name], times.get(part.name), plan, head_start
+                )
+        except TrtgateError as error:
+            part.problem = str(error)
+        except Exception as error:  # of TensorRT, CUDA, torch: this part's alone
+            part.problem = one_line(error)
+    step("kernels without TensorRT's profiler")
+    _break_down(recorded.profile, inference, plan)
+    return recorded
+
+
+def _without_layers(
+    case_id: str, accelerator: Accelerator, parts: list[Part], plan: ProfilePlan, latency: tuple[float | None, str]
+) -> RecordedProfile:
+    recorded = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    profile = Profile(
+        case_id=case_id, accelerator=accelerator, recorded=recorded, runtime="", calls=plan.blocks * plan.calls,
+        parts=parts, device_us=latency[0], clock=latency[1],
+    )  # fmt: skip
+    return RecordedProfile(profile=profile, information={})
+
+
+def _engines(parts: list[Part], submodules: dict[str, Any], plan: ProfilePlan) -> dict[str, trt_engines.BuiltEngine]:
+    return {
+        part.name: trt_engines.BuiltEngine(submodules[part.name], own=plan.own_runtime)
+        for part in parts
+        if part.kind == TENSORRT
+    }
+
+
+def _profile_segment(part: Part, submodule: Any, inputs: tuple[Any, ...], plan: ProfilePlan, *, on_gpu: bool) -> None:
+    pytorch_segments.profile_segment(
+        part, submodule, inputs, on_gpu=on_gpu, warm_up=plan.warm_up, blocks=plan.blocks, calls=plan.calls
+    )
+
+
+def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
+    """Return every part and its submodule, by the part's name. Raises TrtgateError when one is not there."""
+    compiled = inference.compiled
+    if not all(compiled.parts) or not compiled.parts or len(compiled.parts) != len(compiled.modules):
+        raise TrtgateError(f"case {case_id}: nothing is known of its parts; only TensorRT's frontends are profiled")
+    found: dict[str, tuple[Part, Any]] = {}
+    for number, (parts, whole) in enumerate(zip(compiled.parts, compiled.modules, strict=True)):
+        for part in parts:
+            name = part.name if len(compiled.parts) == 1 else f"graph_{number}{part.name}"
+            try:
+                found[name] = msgspec.structs.replace(part, name=name, layers=[]), whole.get_submodule(part.name)
+            except AttributeError:
+                raise TrtgateError(f"case {case_id}: the compiled module has no {part.name}, which was built") from None
+    engines = sum(len(compile_calls.engine_bytes(whole)) for whole in compiled.modules)
+    wanted = sum(part.kind == TENSORRT for part, _ in found.values())
+    if engines != wanted:
+        raise TrtgateError(f"case {case_id}: {wanted} engines were seen being built, and it has {engines}")
+    return found
+
+
+def _device_latency(inference: Inference, spin: Spin) -> tuple[float, str]:
+    measured = device_latency(inference, spin, random.Random(), DEVICE_PLAN, lambda: (None, ""))
+    measured.clock.close()
+    return statistics.median(us for capture in measured.captures for us in capture.blocks_us), measured.clock.name
+
+
+def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple[Any, ...]]:
+    """Run once and keep what every part was called with."""
+    kept: dict[str, tuple[Any, ...]] = {}
+
+    def keep(name: str) -> Any:
+        return lambda _module, given: kept.__setitem__(
+            name, tuple(value.clone() if isinstance(value, torch.Tensor) else value for value in given)
+        )
+
+    handles = [module.register_forward_pre_hook(keep(name)) for name, module in modules.items()]
+    try:
+        inference()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
+
+
+def _time_engines(
+    engines: dict[str, trt_engines.BuiltEngine],
+    inference: Inference,
+    plan: ProfilePlan,
+    head_start: layer_profiler.HeadStart,
+    step: OnStep,
+) -> dict[str, layer_profiler.LayerTimes]:
+    """Time the layers of all engines that Torch-TensorRT's own runtimes run, in calls of the whole module."""
+    if all(engine.runtime == trt_engines.OWN for engine in engines.values()):
+        return {}
+    step("profile by Torch-TensorRT's runtime")
+    with layer_profiler.profiling(engines, head_start) as profiled:
+        profiled.call(inference, plan.warm_up)
+        head_start.cover(inference)
+        for times in profiled.times.values():
+            times.calls.clear()
+        for _ in range(plan.blocks):
+            profiled.call(inference, plan.calls)
+        return profiled.times
+
+
+def _profile_engine(
+    part: Part,
+    engine: trt_engines.BuiltEngine,
+    inputs: tuple[Any, ...],
+    times: layer_profiler.LayerTimes | None,
+    plan: ProfilePlan,
+    head_start: layer_profiler.HeadStart,
+) -> Any:
+    """Give an engine's part its layers; returns what the inspector says."""
+    information = engine.information()
+    part.engine_bytes = len(engine.serialized)
+    part.verbosity = trt_engines.verbosity_of(information)
+    if times is None:
+        own = OwnRuntime(engine, inputs)
+        times = own.profile(warm_up=plan.warm_up, calls=plan.blocks * plan.calls, head_start=head_start)
+    names, columns = times.blocks_us(plan.blocks)
+    described = [] if part.verbosity == VERBOSITIES[0] else layers_of(information)
+    part.layers = in_order(described, names)
+    timed(part, columns)
+    attribute(part)
+    return information
+
+
+def _break_down(profile: Profile, inference: Inference, plan: ProfilePlan) -> None:
+    """Measure what lies between the sum of layers and the latency without a profiler."""
+    if any(part.problem for part in profile.parts):
+        profile.notes.append("what lies between layers and latency is not said, as not all parts were profiled")
+        return
+    try:
+        spans = pytorch_segments.kernels(inference, warm_up=plan.warm_up, calls=plan.calls)
+    except RuntimeError as error:
+        profile.notes.append(f"kernels could not be traced: {one_line(error)}")
+        return
+    if not spans or profile.device_us is None:
+        profile.notes.append("torch.profiler saw no kernel: is CUPTI allowed to trace on this machine?")
+        return
+    if len(spans) % plan.calls:
+        profile.notes.append(f"{len(spans)} kernels were seen in {plan.calls} calls: some are missing")
+    kernels_us = sum(duration for _, _, duration in spans) / plan.calls
+    profile.breakdown = Breakdown(
+        kernels_us=kernels_us,
+        copies_us=pytorch_segments.copies_us(spans) / plan.calls,
+        between_us=profile.device_us - pytorch_segments.busy_us(spans) / plan.calls,
+        profiler_us=profile.sum_us - kernels_us,
+    )

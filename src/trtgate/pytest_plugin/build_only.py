@@ -1,0 +1,63 @@
+"""`--trtgate-build-only`: every case is built and compared with eager, by one process or by those of pytest-xdist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from ..records.measurement import Build
+
+PROPERTY = "trtgate_build"
+"""The property of a test's report that carries its build to the process that reports."""
+
+
+class BuiltForLater(msgspec.Struct, kw_only=True):
+    """What came of building one case."""
+
+    case_id: str
+    build: Build
+    left: str
+    """What its frontend leaves for later runs."""
+    notes: list[str] = []
+    """What went wrong with the cache, and was got over."""
+
+
+def property_of(built: BuiltForLater) -> tuple[str, str]:
+    """Return the property of a case's test."""
+    return PROPERTY, msgspec.json.encode(built).decode()
+
+
+class BuildEnding:
+    """Collects what was built, wherever that was, and shows it."""
+
+    def __init__(self) -> None:
+        self._built: list[BuiltForLater] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test built."""
+        found = [value for name, value in report.user_properties if name == PROPERTY and report.when == "call"]
+        self._built += [msgspec.json.decode(str(value), type=BuiltForLater) for value in found]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show the table and what it adds up to."""
+        if not self._built:
+            return
+        from ..common.text_columns import aligned
+
+        terminalreporter.section("trtgate builds")
+        rows = [("case", "build", "engines", "size", "output error", "left for later runs")]
+        for built in sorted(self._built, key=lambda one: -one.build.build_s):
+            build = built.build
+            took = "cached" if build.cached else f"{build.build_s:.1f} s"
+            size = f"{build.engine_bytes / 1e6:.1f} MB" if build.engines else ""
+            engines = str(build.engines) if build.engines else ""
+            rows.append((built.case_id, took, engines, size, f"{build.output_error:.1e}", built.left))
+        for line in aligned(rows, left=(0, 5)):
+            terminalreporter.write_line(line)
+        for note in [note for built in self._built for note in built.notes]:
+            terminalreporter.write_line(note)
+        cached = sum(built.build.cached for built in self._built)
+        terminalreporter.write_line(f"{len(self._built)} cases are ready, {cached} of them were cached", bold=True)

@@ -1,0 +1,34 @@
+"""Tests of cases, among all tests of a run: which case one is of, and of which kind it is."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def case_id_of(item: pytest.Item) -> str | None:
+    """Return the case of a test; None where it is of none."""
+    callspec = getattr(item, "callspec", None)
+    case_id = None if callspec is None else callspec.params.get("trtgate_case")
+    return case_id if isinstance(case_id, str) else None  # pytest's placeholder where there is no case
+
+
+def is_placeholder(item: pytest.Item) -> bool:
+    """Whether pytest made this test because no case is of its kind, such as coverage where nothing goes to TensorRT."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "trtgate_case" in callspec.params and case_id_of(item) is None
+
+
+def is_latency(item: pytest.Item) -> bool:
+    """Whether it measures the latency of a case."""
+    return case_id_of(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
+
+
+def needs_a_build(item: pytest.Item) -> bool:
+    """Whether a build of another process will do: a profile is of one that was built in its own."""
+    names = getattr(item, "fixturenames", ())
+    return case_id_of(item) is not None and "compiled" in names and "profile_gate" not in names
+
+
+def is_coverage(item: pytest.Item) -> bool:
+    """Whether it asks for the coverage of a case."""
+    return "coverage_gate" in getattr(item, "fixturenames", ())

@@ -1,0 +1,209 @@
+"""pytest's options and ini keys as one frozen record; contradictions are refused here, before anything runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ..common import limits
+from ..common.errors import TrtgateError
+from ..common.time_limit import TimeLimit
+from ..compiling import artifact_cache
+from ..compiling.artifact_cache import CacheRequest
+from ..gate.run_options import Options
+from ..launches.base_revision import BaseRequest
+from ..suite.cases import Selection
+from ..suite.suite_source import SuiteSource
+from .prebuilding import AUTO
+from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
+
+
+def source_of(config: pytest.Config) -> SuiteSource | None:
+    """Return where the suite is, or None when nothing asks for the plugin: it then changes nothing."""
+    suite = config.getini("trtgate_suite") or None
+    factories = tuple(config.getoption("trtgate_model"))
+    if suite is None and not factories:
+        return None
+    return SuiteSource(root=str(config.rootpath), suite=suite, factories=factories)
+
+
+def read(config: pytest.Config, source: SuiteSource) -> Options:
+    """Return the options of a run. Raises TrtgateError for what contradicts itself or can't be a gate."""
+    get = config.getoption
+    if not hasattr(config.option, "benchmark_compare"):
+        raise TrtgateError("the suite needs pytest-benchmark, and it is not loaded: install it, drop -p no:benchmark")
+    _check_found(source)
+    comparing = get("benchmark_compare") not in (None, [], False)
+    update = get("trtgate_update_baselines")
+    timing_off = _timing_off(config)
+    _check_contradictions(config, comparing=comparing, update=update, timing_off=timing_off)
+    return Options(
+        source=source,
+        selection=_selection(config),
+        baselines=config.rootpath / config.getini("trtgate_baselines"),
+        compare=comparing or (update and not timing_off),
+        base=_base(config, comparing=comparing, timing_off=timing_off),
+        compare_file=_compare_file(config),
+        update=update,
+        accepted=tuple(get("trtgate_accept")),
+        require=_require(config),
+        limits=limits.parse(config.getini("trtgate_limits"), "ini key trtgate_limits"),
+        command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
+        launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
+        timeout_s=TimeLimit(get("trtgate_timeout"), "--trtgate-timeout"),
+        strict_layers=get("trtgate_strict_layers"),
+        zoo=get("trtgate_zoo"),
+        report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
+        cache=_cache(config),
+        gpus=_gpus(config),
+        prebuild=_prebuild(config),
+        build_only=get("trtgate_build_only"),
+        timing_off=timing_off,
+    )
+
+
+def _check_contradictions(config: pytest.Config, *, comparing: bool, update: bool, timing_off: str) -> None:
+    get = config.getoption
+    if get("benchmark_compare_fail"):
+        raise TrtgateError(
+            "--benchmark-compare-fail takes whole percentages of single runs and false-alarms: use "
+            "--trtgate-limit device=1% (per metric, fractions allowed) with --benchmark-compare"
+        )
+    if timing_off and (comparing or (update and not _only_untimed(config))):
+        asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
+        raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
+    if get("trtgate_accept") and not update:
+        raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
+
+
+def _distributed(config: pytest.Config) -> bool:
+    return bool(os.environ.get("PYTEST_XDIST_WORKER") or config.getoption("numprocesses", None))
+
+
+def _beside_base(config: pytest.Config) -> bool:
+    return bool(config.getoption("trtgate_base") or config.getoption("trtgate_base_python"))
+
+
+def _prebuild(config: pytest.Config) -> int | None:
+    asked: int | None = config.getoption("trtgate_prebuild")
+    if asked is None and config.getoption("trtgate_gpus"):
+        asked = AUTO
+    if asked is not None and _beside_base(config):
+        raise TrtgateError("--trtgate-prebuild builds the candidate alone, a base is built beside it: drop one of them")
+    if asked is not None and _distributed(config):
+        raise TrtgateError("--trtgate-prebuild starts its own processes: drop -n")
+    return asked
+
+
+def _gpus(config: pytest.Config) -> str:
+    asked = str(config.getoption("trtgate_gpus"))
+    if asked and _beside_base(config):
+        raise TrtgateError("--trtgate-gpus is about stored baselines, a base is measured on one card: drop one of them")
+    if asked and _distributed(config):
+        raise TrtgateError("--trtgate-gpus drives all cards from one process: drop -n")
+    return asked
+
+
+def _cache(config: pytest.Config) -> CacheRequest | None:
+    no_cache, rebuild = config.getoption("trtgate_no_cache"), config.getoption("trtgate_rebuild")
+    if no_cache and rebuild:
+        raise TrtgateError("--trtgate-rebuild puts what it builds into the cache, --trtgate-no-cache forbids: drop one")
+    try:
+        limit_bytes = artifact_cache.size(config.getini("trtgate_cache_size"))
+    except TrtgateError as error:
+        raise TrtgateError(f"ini key trtgate_cache_size: {error}") from error
+    if no_cache and config.getoption("trtgate_build_only"):
+        raise TrtgateError("--trtgate-build-only builds for the cache, and --trtgate-no-cache forbids it: drop one")
+    folder = str(artifact_cache.default_folder())
+    return None if no_cache else CacheRequest(folder=folder, limit_bytes=limit_bytes, rebuild=rebuild)
+
+
+def _base(config: pytest.Config, *, comparing: bool, timing_off: str) -> BaseRequest | None:
+    get = config.getoption
+    request = BaseRequest(
+        revision=get("trtgate_base"), python=get("trtgate_base_python"), setup=get("trtgate_base_setup")
+    )
+    if not request.revision and not request.python:
+        if request.setup:
+            raise TrtgateError("--trtgate-base-setup makes a base ready: name it with --trtgate-base")
+        return None
+    other = "--trtgate-update-baselines" if get("trtgate_update_baselines") else "--benchmark-compare" * comparing
+    if other:
+        raise TrtgateError(
+            f"a base is measured beside the candidate, {other} is about stored baselines: drop one of them"
+        )
+    if timing_off:
+        raise TrtgateError(f"a comparison with a base needs timing, and {timing_off}: drop one of the two")
+    return request
+
+
+def _check_found(source: SuiteSource) -> None:
+    if source.suite and source.suite_file() is None:
+        raise TrtgateError(f"ini key trtgate_suite: no file or module {source.suite!r} under {source.root}")
+    if len(source.factory_files()) < len(source.factories):
+        raise TrtgateError(f"--trtgate-model {' '.join(source.factories)}: no such module under {source.root}")
+
+
+def _timing_off(config: pytest.Config) -> str:
+    get = config.getoption
+    if get("trtgate_build_only"):
+        return "--trtgate-build-only times nothing"
+    if os.environ.get("PYTEST_XDIST_WORKER") or get("dist", "no") != "no" or get("numprocesses", None):
+        return "processes of -n would disturb each other's timing"
+    if get("benchmark_disable") and not get("benchmark_enable"):
+        return "--benchmark-disable switches it off"
+    if get("benchmark_skip") and not get("benchmark_only"):
+        return "--benchmark-skip switches it off"
+    return ""
+
+
+def _only_untimed(config: pytest.Config) -> bool:
+    """Whether `-m` leaves coverage or profile tests alone, which pytest-benchmark does not time."""
+    return str(config.getoption("markexpr")).strip() in ("trtgate_coverage", "trtgate_profile")
+
+
+def _selection(config: pytest.Config) -> Selection:
+    get = config.getoption
+    try:
+        batches = tuple(int(text) for text in get("trtgate_batches"))
+    except ValueError:
+        raise TrtgateError(f"--trtgate-batches takes integers, not {','.join(get('trtgate_batches'))!r}") from None
+    return Selection(
+        models=get("trtgate_models"),
+        frontends=get("trtgate_frontends"),
+        precisions=get("trtgate_precisions"),
+        batches=batches,
+    )
+
+
+def _require(config: pytest.Config) -> frozenset[str]:
+    asked = config.getoption("trtgate_require")
+    wanted = listed(config.getini("trtgate_require")) if asked is None else asked
+    where = "ini key trtgate_require" if asked is None else "--trtgate-require"
+    for name in wanted:
+        if name not in REQUIRABLE:
+            raise TrtgateError(f"{where}: unknown {name!r}; there are {', '.join(REQUIRABLE)}")
+    return frozenset(wanted)
+
+
+def _compare_file(config: pytest.Config) -> Path | None:
+    """Find the file that `--benchmark-compare=VALUE` names: a path, or a saved run in pytest-benchmark's storage."""
+    value = config.getoption("benchmark_compare")
+    if not isinstance(value, str) or not value:
+        return None
+    path = config.invocation_params.dir / value
+    if path.is_dir() or value.partition("::")[0].endswith(".py"):
+        raise TrtgateError(
+            f"--benchmark-compare took {value!r} as the name of a saved run: put the path first, "
+            f"pytest {value} --benchmark-compare"
+        )
+    if path.is_file():
+        return path
+    storage = Path(str(config.getoption("benchmark_storage")).removeprefix("file://"))
+    folder = config.invocation_params.dir / storage
+    found = sorted([*folder.glob(f"*/{value}*.json"), *folder.glob(f"{value}*.json")], key=lambda p: p.name)
+    if not found:
+        raise TrtgateError(f"--benchmark-compare={value}: no such file, and no saved run of that name under {folder}")
+    return found[-1]

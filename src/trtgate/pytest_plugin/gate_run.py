@@ -1,0 +1,209 @@
+"""One run with a suite: its options, device, suite and gate, and what it has found so far."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..common import accelerator
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError
+from ..common.steps import OnStep
+from ..gate.run_options import Options
+from ..report.progress_line import ProgressLine, how_far
+from ..suite import quarantines
+from ..suite.cases import Case, Suite
+from ..torch_trt import modelopt_package, releases
+from .benchmark_json import PytestJson
+
+if TYPE_CHECKING:
+    from ..gate.gate import Gate
+    from ..gate.gpu_queue import GpuQueue
+    from ..launches.prebuild import Prebuilt
+    from ..records.coverage_record import Coverage
+    from ..suite.expected_failures import ExpectedFailure
+    from ..suite.quarantines import Quarantine
+
+COLUMNS = ["median", "iqr", "rounds"]
+ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
+"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
+
+RUN = pytest.StashKey["GateRun"]()
+
+
+def _accelerators(gpus: str) -> list[Accelerator]:
+    """Return the devices of a run, and let this process see the first of those that were asked for."""
+    if not gpus:
+        return [accelerator.detect()]
+    try:
+        found = accelerator.detect_all(gpus)
+    except TrtgateError as error:
+        raise TrtgateError(f"--trtgate-gpus={gpus}: {error}") from error
+    if found[0].kind == "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = found[0].uuid
+    return found
+
+
+class GateRun:
+    """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.config = config
+        config.stash[RUN] = self
+        self.options = options
+        self.accelerators = _accelerators(options.gpus)
+        self.accelerator = self.accelerators[0]
+        """What this process itself builds and profiles on."""
+        self.folder = config.rootpath / ".trtgate"
+        self.started = time.monotonic()
+        self.lines: list[str] = []
+        self.coverage_lines: list[str] = []
+        self.environment: list[str] = []
+        self.prebuilt: dict[str, Prebuilt] = {}
+        self.gpu_queue: GpuQueue | None = None
+        """Who measures, where several cards share the cases."""
+        self.benchmarks: dict[str, Any] = {}
+        self.failed: set[str] = set()
+        self.latency_cases: set[str] = set()
+        self.latency_tests: list[tuple[pytest.Item, str | None]] = []
+        """Them and their cases in order, where the next ones' cases are loaded ahead."""
+        self.skip_reasons: dict[str, str] = {}
+        self.required: set[str] = set()
+        """Those of them that fail, since what they lack was required."""
+        self.coverage_of_builds: dict[str, Coverage] = {}
+        self.baseline_problem = ""
+        self.suite_problem = ""
+        self.new: list[str] = []
+        self.undecided: list[str] = []
+        self.json = PytestJson(config)
+        self._point_pytest_benchmark_at_our_baseline()
+
+    def _point_pytest_benchmark_at_our_baseline(self) -> None:
+        option = self.config.option
+        if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
+            option.benchmark_columns = COLUMNS
+        if not self.options.compare:
+            return
+        try:
+            found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
+        except TrtgateError as error:
+            if self.options.compare_file is None:
+                raise
+            self.baseline_problem = str(error)  # if no case of ours is run, it may be a run of the user's own
+        else:
+            option.benchmark_compare = os.path.relpath(found.path) if found else []
+
+    # What a run is made of, made when first needed
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The run's memory; importing it imports NumPy and SciPy."""
+        from ..gate.gate import Gate
+
+        return Gate(self.options, self.accelerator, self.folder)
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        """The gates that measure: one for each card."""
+        return [self.gate] if len(self.accelerators) == 1 else [self.gate.on(card) for card in self.accelerators]
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite, imported. Raises TrtgateError."""
+        suite = self.options.source.load()
+        modelopt_package.expect(case.settings.precision for case in suite.cases.values())
+        return suite
+
+    @cached_property
+    def zoo(self) -> dict[str, Case]:
+        """The cases of the zoo, but for models that the suite has under the same name."""
+        from ..suite import zoo
+
+        mine = {model.name for model in self.suite.models}
+        return Suite(model for model in zoo.models() if model.name not in mine).cases
+
+    @cached_property
+    def catalogue(self) -> Suite:
+        """The suite, and the zoo where it is asked for. Raises TrtgateError."""
+        if not self.options.zoo:
+            return self.suite
+        added = {case.model.name: case.model for case in self.zoo.values()}
+        return Suite([*self.suite.models, *added.values()])
+
+    def quarantine_of(self, case_id: str) -> Quarantine | None:
+        """Return the case's quarantine while it is in force: it fails nothing."""
+        return quarantines.in_force(self.catalogue.cases[case_id].settings.quarantine)
+
+    def expected_failure_of(self, case_id: str) -> ExpectedFailure | None:
+        """Return how the case is known to fail with what is installed here; None where nothing is known."""
+        expected = self.catalogue.cases[case_id].settings.expected_failure
+        applies = expected is not None and expected.applies(releases.flavour(), releases.version())
+        return expected if applies else None
+
+    @contextmanager
+    def progress(self, case_id: str) -> Generator[OnStep]:
+        """Show the steps of a case while it is worked on."""
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is None or self.config.option.verbose < 0:
+            yield lambda _text: None
+            return
+
+        def uncaptured() -> AbstractContextManager[None]:
+            return nullcontext() if capture is None else capture.global_and_fixture_disabled()
+
+        def write_line(text: str) -> None:
+            with uncaptured():
+                reporter.write_line(text)
+
+        live = False
+
+        def overwrite(text: str) -> None:
+            nonlocal live
+            if not text and not live:
+                return  # there is nothing of ours to be cleared
+            with uncaptured():
+                if not live:
+                    reporter.ensure_newline()  # what pytest wrote on its line stays
+                reporter.write(f"\r\x1b[K{text}", flush=True)
+            live = bool(text)
+
+        shown = ProgressLine(write_line, overwrite if reporter.isatty else None, self._how_far)
+        try:
+            yield lambda text: shown.step(f"{case_id}: {text}")
+        finally:
+            shown.done()
+
+    def _how_far(self) -> str:
+        total = len(self.gate.cases_collected) if "gate" in self.__dict__ else 0
+        return how_far(len(self.gate.results), total, time.monotonic() - self.started) if total else ""
+
+    def save(self) -> Path:
+        """Store what was measured so far. Raises TrtgateError."""
+        return self.gate.save_run(self.json.document(list(self.benchmarks.values())))
+
+    def close(self) -> None:
+        """End the workers, however the run ended."""
+        if self.gpu_queue is not None:
+            self.gpu_queue.close()
+        for gate in self.__dict__.get("gates", []):
+            gate.close_workers()
+        if "gate" in self.__dict__:
+            self.gate.close()
+
+    @property
+    def times(self) -> str:
+        """How many devices there are, to be put before their name; empty for one."""
+        return f"{len(self.accelerators)} x " if len(self.accelerators) > 1 else ""
+
+    @property
+    def judges(self) -> bool:
+        """Whether latencies are compared with a baseline of ours, or with a base."""
+        return self.options.base is not None or (self.options.compare and not self.baseline_problem)

@@ -1,0 +1,274 @@
+"""The hooks of a run that has a suite: what is collected, refused, skipped, and started."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError
+from ..suite.cases import Case
+from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins
+from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, needs_a_build
+from .gate_run import GateRun
+from .latency_tests import TIMER, ReplayTimer
+from .markers import marker_limits
+from .suite_file import NoTests, SuiteFile
+
+UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
+"""pytest-benchmark's warning for a test that failed before it could be timed: noise beside the failure."""
+
+
+class Hooks:
+    """The hooks of collecting and running."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+        self._deselected = False
+
+    # Collecting
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect the suite's file, or the files of the models named on the command line, as tests."""
+        return SuiteFile.from_parent(parent, path=file_path) if self._is_suite(file_path) else None
+
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Keep pytest from importing the suite's file as a test module too, when it is named on the command line."""
+        return NoTests.from_parent(parent, path=module_path) if self._is_suite(module_path) else None
+
+    def _is_suite(self, path: Path) -> bool:
+        source = self._run.options.source
+        return path.resolve() in ([source.suite_file()] if source.suite else source.factory_files())
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give every selected case to the tests that ask for one."""
+        if "trtgate_case" not in metafunc.fixturenames:
+            return
+        ids: list[str] = []
+        try:
+            cases = self._run.catalogue.select(self._run.options.selection)
+            if "profile_gate" in metafunc.fixturenames:
+                ids = [case.id for case in cases if case.settings.partitions and case.id in self._run.suite.cases]
+            elif "coverage_gate" in metafunc.fixturenames:
+                ids = [case.id for case in cases if case.settings.partitions]
+            else:
+                ids = [case.id for case in cases if case.id in self._run.suite.cases]
+        except TrtgateError as error:
+            self._run.suite_problem = str(error)
+        metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
+
+    def pytest_deselected(self) -> None:
+        """Remember that the user filtered: a comparison that compares nothing is then no mistake."""
+        self._deselected = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark what this machine can't run with its reason, and refuse unknown options and names."""
+        ours = [item for item in items if case_id_of(item) is not None]
+        if not ours or self._run.suite_problem:
+            return
+        items[:] = [item for item in items if not is_placeholder(item)]
+        if self._run.options.build_only:
+            others = [item for item in items if not is_latency(item)]
+            items[:] = [item for item in items if is_latency(item)]
+            self._run.config.hook.pytest_deselected(items=others)
+        if self._run.accelerator.kind != "gpu":
+            items.sort(key=is_coverage, reverse=True)  # first what is asked here, while the workers import torch
+        try:
+            self._check_cases()
+        except TrtgateError as error:
+            self._run.suite_problem = str(error)
+        for item in ours:
+            case_id = case_id_of(item)
+            assert case_id is not None
+            item.user_properties.append((report_collector.CASE, case_id))
+            item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
+            if is_coverage(item):
+                reason = self._why_no_coverage(case_id)
+                if reason:
+                    item.add_marker(pytest.mark.skip(reason=reason))
+                continue
+            self._mark_unavailable(item, self._run.suite.cases[case_id])
+
+    def _check_cases(self) -> None:
+        from ..torch_trt import compile_options
+
+        for pattern in self._run.options.accepted:
+            accepted = fnmatch.filter(self._run.catalogue.cases, pattern)
+            if not accepted:
+                raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
+            self._run.gate.accepted.update(accepted)
+        for case in self._run.suite.cases.values():
+            compile_options.check_options(case.id, case.settings)
+
+    def _requires_gpu(self, case_id: str) -> bool:
+        return "gpu" in self._run.options.require and not self._run.quarantine_of(case_id)
+
+    def _mark_unavailable(self, item: pytest.Item, case: Case) -> None:
+        """Let a test of what this machine can't take skip; what it lacks fails later where a GPU is required."""
+        from ..compiling import availability
+
+        lacking = availability.lacking(case.settings, self._run.accelerator)
+        reason = lacking or availability.refused(case.settings, self._run.accelerator)
+        if not reason:
+            return
+        self._run.skip_reasons[case.id] = reason
+        if lacking and self._requires_gpu(case.id):
+            self._run.required.add(case.id)
+        else:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+    def _why_no_coverage(self, case_id: str) -> str:
+        from ..suite import precisions, zoo
+        from ..torch_trt import modelopt_package, releases
+
+        case = self._run.catalogue.cases[case_id]
+        reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
+        quantized = case.settings.precision in precisions.QUANTIZED
+        return reason or releases.unavailable() or (modelopt_package.unavailable() if quantized else "")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.
+
+        pytest calls this even when a hook before it raised, so all is raised here.
+        """
+        if self._run.suite_problem:
+            raise pytest.UsageError(f"trtgate: {self._run.suite_problem}")
+        latency = [item for item in session.items if is_latency(item)]
+        with _refusals():
+            for item in latency:
+                marker_limits(item)
+        if session.config.option.collectonly:
+            return
+        self._run.latency_cases = {case_id for case_id in map(case_id_of, latency) if case_id is not None}
+        if self._run.latency_cases and self._run.baseline_problem:
+            raise pytest.UsageError(f"trtgate: {self._run.baseline_problem}")
+        if self._compares_nothing(session):
+            raise pytest.UsageError(
+                "trtgate: a comparison was asked for, and no latency test was collected: name the folder of the "
+                "suite, or the saved run that your own benchmarks are to be compared with"
+            )
+        runnable = self._run.latency_cases - self._run.skip_reasons.keys()
+        if self._run.judges:
+            with _refusals():
+                rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
+        if runnable and not self._run.options.timing_off:
+            with _refusals():  # the first use of the gate makes a base ready
+                self._run.gate.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
+
+    def _compares_nothing(self, session: pytest.Session) -> bool:
+        bare = self._run.options.compare and self._run.options.compare_file is None
+        return bare and not self._run.latency_cases and not self._deselected and bool(session.items)
+
+    # Running
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Start the workers early, and refuse a GPU that NVML sees and torch can't use."""
+        if session.config.option.collectonly or session.testsfailed:
+            return
+        ours = {case_id_of(item) for item in session.items if not is_coverage(item)} - {None}
+        if ours or self._run.judges:
+            from .run_end import Ending  # and with it NumPy, SciPy and rich
+
+            self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
+        if not ours - self._run.skip_reasons.keys():
+            return
+        if self._run.accelerator.kind == "gpu":
+            _require_usable_gpu(self._run.accelerator)
+        tests = [(item, case_id_of(item)) for item in session.items if is_latency(item)]
+        times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
+        if times:
+            loading_ahead.plan(self._run, tests)
+        needed = {case_id_of(item) for item in session.items if needs_a_build(item)} - self._run.skip_reasons.keys()
+        prebuilding.build_ahead(
+            self._run,
+            {case_id for case_id in needed if case_id is not None},
+            self._start_workers if times else lambda: None,
+        )
+        if not self._run.options.timing_off:
+            runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
+            measuring_ahead.begin(self._run, runnable)
+
+    def _start_workers(self) -> None:
+        with _refusals():
+            for gate in self._run.gates:
+                gate.start()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Fail what a required GPU would have run, and give latency tests their timer."""
+        case_id = case_id_of(item)
+        if case_id is None or is_coverage(item):
+            return
+        if case_id in self._run.required:
+            pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
+        if is_latency(item):
+            timer = item.stash[TIMER] = ReplayTimer()
+            theirs = item.get_closest_marker("benchmark")
+            keywords = {"group": case_id, **(theirs.kwargs if theirs else {}), "timer": timer}
+            item.add_marker(pytest.mark.benchmark(**keywords), append=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Show what is wrong as one sentence, not as a traceback into this package.
+
+        A quarantined case only skips. One that is known to fail is an xfail, and fails when it does not.
+        """
+        case_id = case_id_of(pyfuncitem)
+        expected = None if case_id is None or is_coverage(pyfuncitem) else self._run.expected_failure_of(case_id)
+        try:
+            result = yield
+        except TrtgateError as error:
+            if case_id is None:
+                raise
+            problem = str(error)
+        else:
+            if expected is not None:
+                pytest.fail(f"{case_id} passed, and is {expected}: take that out of the suite", pytrace=False)
+            return result
+        if expected is not None:
+            pytest.xfail(f"{expected}: {problem}")
+        quarantine = self._run.quarantine_of(case_id)
+        if quarantine is None:
+            pytest.fail(problem, pytrace=False)
+        line = f"{quarantine}: {problem}"
+        if line not in self._run.lines:  # all tests of a case that can't be built say the same
+            self._run.lines.append(line)
+        pytest.skip(line)
+
+    def pytest_report_header(self) -> str:
+        """Name the device and the key of its baselines."""
+        return f"trtgate: {self._run.times}{self._run.accelerator.name}, baselines of {self._run.accelerator.key}"
+
+    def pytest_unconfigure(self) -> None:
+        """End the workers, however the run ended."""
+        self._run.close()
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Within: what is wrong ends the run with exit code 4 and one line."""
+    try:
+        yield
+    except TrtgateError as error:
+        raise pytest.UsageError(f"trtgate: {error}") from error
+
+
+def _require_usable_gpu(seen: Accelerator) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise pytest.UsageError(
+            f"trtgate: NVML sees {seen.name}, driver {seen.driver}, and torch {torch.__version__} can't use it: "
+            "`trtgate doctor` says what it needs; CUDA_VISIBLE_DEVICES= runs without it"
+        )
+    uuid = str(torch.cuda.get_device_properties(0).uuid)
+    if seen.uuid.startswith("GPU-") and uuid not in seen.uuid:
+        raise pytest.UsageError(
+            f"trtgate: torch's first GPU is GPU-{uuid}, NVML's is {seen.uuid}: set CUDA_VISIBLE_DEVICES to one UUID"
+        )

@@ -1,0 +1,77 @@
+"""`--trtgate-prebuild`: what the tests will need is built before the first of them, several cases at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..launches.prebuild import Prebuilt
+    from .gate_run import GateRun
+
+AUTO = 0
+"""As many builders as the machine takes."""
+
+
+def builders(run: GateRun) -> int:
+    """Return how many processes may build at once: as many as was asked for, or as the machine takes."""
+    from ..common import machine
+    from ..launches import prebuild
+
+    return run.options.prebuild or prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH))
+
+
+def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable[[], None]) -> None:
+    """Build cases in fresh processes, those that took longest first, and leave what came of them in `run.prebuilt`.
+
+    `start_workers` is called when whoever times the cases later is to start: at once, or, where there are fewer CPUs
+    than processes, when the builders have imported, so that these are not kept waiting.
+    """
+    if not case_ids or run.options.prebuild is None:
+        start_workers()
+        return
+    from ..common import machine
+    from ..launches import prebuild
+
+    cases = [run.suite.cases[case_id] for case_id in case_ids]
+    processes = min(builders(run), len(case_ids))
+    workers = len(run.gates) * run.gate.cases_at_once * run.options.launches
+    at_once = run.options.base is not None or processes + workers <= machine.cpus()
+    if at_once:
+        start_workers()
+    work = prebuild.Prebuild(
+        source=run.options.source,
+        accelerators=run.accelerators,
+        builders=processes,
+        cache=run.options.cache,
+        folder_for=lambda case_id: run.gate.folder.private(run.suite.cases[case_id].model.name),
+        logs=run.gate.folder.logs,
+        timeout_s=run.options.timeout_s,
+        tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
+        imported=(lambda: None) if at_once else start_workers,
+    )
+    start = time.monotonic()
+    ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "ready_s"))
+    with run.progress(f"building {len(case_ids)} cases ahead") as step:
+        step(f"{processes} processes start")
+        for done, built in enumerate(work.run(ordered), 1):
+            run.prebuilt[built.case_id] = built
+            run.lines += built.notes
+            step(f"{done} done, the last {built.case_id}")
+    cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
+    run.lines.append(
+        f"built ahead: {len(case_ids)} cases by {processes} processes in {time.monotonic() - start:.1f} s, {cached} of "
+        "them from the cache"
+    )
+    _tell(run)
+
+
+def _tell(run: GateRun) -> None:
+    if run.judges and any(_is_unjudged(run, built) for built in run.prebuilt.values()):
+        run.lines.append("build times are not judged: several processes built at once (--trtgate-prebuild)")
+
+
+def _is_unjudged(run: GateRun, built: Prebuilt) -> bool:
+    uses_tensorrt = run.suite.cases[built.case_id].settings.uses_tensorrt
+    return uses_tensorrt and built.build is not None and built.build.builders > 1

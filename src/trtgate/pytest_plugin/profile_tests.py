@@ -1,0 +1,176 @@
+"""Profiles in a pytest run: what a profile test calls, what explains a regressed case, what is shown at the end."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from ..common.errors import TrtgateError, one_line
+
+if TYPE_CHECKING:
+    from ..profiles.profile_gate import ProfileResult, Where
+    from ..profiles.profile_recording import RecordedProfile
+    from ..suite.cases import Case
+    from .built_case import BuiltCase
+    from .gate_run import GateRun
+
+PROPERTY = "trtgate_profile"
+"""The property of a test's report that carries its result to the process that reports."""
+
+
+class Profiles:
+    """The profiles of a run, each recorded once, when it is first asked for, on a device that nobody times on."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+        self._recorded: dict[str, RecordedProfile] = {}
+
+    def of(self, built: BuiltCase) -> RecordedProfile:
+        """Return the profile of a built case. Raises TrtgateError when it can't be built or profiled."""
+        case_id = built.case.id
+        if case_id not in self._recorded:
+            inference = built.to_profile()
+            from ..compiling import building
+            from ..profiles import profile_recording
+
+            building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
+            from ..timing.device_lock import device_turn
+
+            accelerator, timeout_s = self._run.accelerator, self._run.options.timeout_s
+            with self._run.progress(case_id) as step, device_turn(accelerator.lock_name, timeout_s, step):
+                self._recorded[case_id] = profile_recording.record(case_id, inference, accelerator, step)
+        return self._recorded[case_id]
+
+    def where(self, built: BuiltCase) -> Where:
+        """Say in which layers a regressed case lost its time; or why that can't be said; empty on a CPU."""
+        from ..profiles.profile_gate import Where
+
+        if self._run.accelerator.kind != "gpu" or not built.case.settings.partitions:
+            return Where()
+        try:
+            beside_base = self._run.options.base is not None
+            return self._beside_base(built.case) if beside_base else self._against_stored(built)
+        except TrtgateError as error:
+            return Where(sentence=f"where: {error}")
+        except Exception as error:  # whatever it is, the regression is what must be told
+            return Where(sentence=f"where: {one_line(error)}")
+
+    def _against_stored(self, built: BuiltCase) -> Where:
+        from ..profiles import profile_files, profile_gate
+
+        stored = profile_files.read_baseline(self._run.options.baselines, self._run.accelerator.key, built.case.id)
+        if stored is None:
+            raise TrtgateError(f"no profile is stored to compare with: {profile_gate.RECORD_COMMAND}")
+        return profile_gate.where(stored, self.of(built).profile)
+
+    def _beside_base(self, case: Case) -> Where:
+        """Profile both sides, keep the profiles for `trtgate profile diff`, and say what differs."""
+        from ..profiles import profile_files, profile_gate
+
+        with self._run.progress(case.id) as step:
+            base, candidate = self._run.gate.profiles_beside_base(case, step)
+        folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case.id)
+        for name, profile in (("base", base), ("candidate", candidate)):
+            profile_files.write(folder / f"{name}.json", profile)
+        return profile_gate.where(base, candidate)
+
+
+PROFILES = pytest.StashKey[Profiles]()
+
+
+def profiles_of(run: GateRun) -> Profiles:
+    """Return the profiles of a run."""
+    return run.config.stash.setdefault(PROFILES, Profiles(run))
+
+
+class ProfileGate:
+    """Profiles a built case, writes its files, checks it, and compares its layers with those that are stored."""
+
+    def __init__(self, run: GateRun, item: pytest.Item) -> None:
+        self._run = run
+        self._item = item
+
+    def __call__(self, built: BuiltCase) -> None:
+        """Fail or pass the calling test. Raises TrtgateError when the case can't be profiled, or is unbelievable."""
+        from ..profiles import profile_files, profile_gate
+
+        options, key, case_id = self._run.options, self._run.accelerator.key, built.case.id
+        recorded = profiles_of(self._run).of(built)
+        folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case_id)
+        profile_files.write_folder(folder, recorded.profile, recorded.information)
+        problem = profile_gate.complaint(recorded.profile)
+        if problem:
+            raise TrtgateError(problem)
+        profile_files.read(folder / profile_files.PROFILE)  # what was written is what the schema says
+        result = profile_gate.judge(recorded.profile, options.baselines, key)
+        result.folder = os.path.relpath(folder, self._run.config.invocation_params.dir)
+        changed = result.verdict is profile_gate.LayersVerdict.CHANGED
+        accepted = any(fnmatch.fnmatch(case_id, pattern) for pattern in options.accepted)
+        if options.update and (accepted or not (changed and options.strict_layers)):
+            profile_files.store_baseline(options.baselines, key, recorded.profile)
+            result.stored = True
+        self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
+        if changed and options.strict_layers and not accepted:
+            raise TrtgateError(
+                f"{result.sentence} (--trtgate-strict-layers). If that is intended: --trtgate-update-baselines "
+                f"--trtgate-accept '{case_id}'"
+            )
+        if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored and "baseline" in options.require:
+            raise TrtgateError(f"{result.sentence} (--trtgate-require=baseline): {profile_gate.RECORD_COMMAND}")
+
+
+class ProfileEnding:
+    """Collects the results of all tests, wherever they ran, and shows them."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+        self._results: list[ProfileResult] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a profile test found."""
+        found = [value for name, value in report.user_properties if name == PROPERTY and report.when == "call"]
+        if found:
+            from ..profiles.profile_gate import ProfileResult
+
+            self._results += [msgspec.json.decode(str(value), type=ProfileResult) for value in found]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show the table and the lines."""
+        results = self._results
+        if not results:
+            return
+        from ..common.text_columns import aligned
+        from ..profiles import profile_gate
+
+        terminalreporter.section("trtgate profiles")
+        for line in aligned(profile_gate.rows(results)):
+            terminalreporter.write_line(line)
+        for result in results:
+            if result.verdict is profile_gate.LayersVerdict.CHANGED:
+                terminalreporter.write_line(f"NOTICE: {result.sentence}", bold=True)
+        for case_id in self._gone():
+            terminalreporter.write_line(
+                f"NOTICE: a profile of {case_id} is stored, and the suite has no such case; what is gone for good: "
+                f"trtgate baseline remove {case_id}"
+            )
+        new = [result for result in results if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored]
+        if new:
+            terminalreporter.write_line(
+                f"NEW: no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}",
+                bold=True,
+            )
+        stored = sum(result.stored for result in results)
+        if stored:
+            terminalreporter.write_line(f"stored: the profiles of {stored} cases")
+        terminalreporter.write_line(f"files: {os.path.dirname(results[0].folder)}/CASE/")
+
+    def _gone(self) -> list[str]:
+        from ..profiles import profile_files
+
+        stored = profile_files.stored_baselines(self._run.options.baselines, self._run.accelerator.key).values()
+        return sorted(set(stored) - self._run.suite.cases.keys())

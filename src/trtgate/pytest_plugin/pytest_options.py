@@ -1,0 +1,179 @@
+"""The options and ini keys of pytest that trtgate declares."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Declare = Callable[..., None]
+"""Declares an option, as argparse's add_argument does."""
+
+REQUIRABLE = ("gpu", "baseline", "verdict")
+LAUNCHES, RECORDING_LAUNCHES = 3, 5
+TIMEOUT_S = 900.0
+
+
+def add(parser: pytest.Parser) -> None:
+    """Declare all options and ini keys; each begins with trtgate."""
+    _add_ini_keys(parser)
+    option = parser.getgroup("trtgate", "trtgate: a performance gate for Torch-TensorRT").addoption
+    _add_selection(option)
+    _add_judging(option)
+    _add_base(option)
+    option(
+        "--trtgate-strict-layers",
+        action="store_true",
+        help="Fail profile tests whose layers, fusions, tactics or precisions are not those of the stored profile.",
+    )
+    option(
+        "--trtgate-zoo",
+        action="store_true",
+        help="Coverage tests of some 90 well-known models too.",
+    )
+    _add_building(option)
+    option(
+        "--trtgate-report",
+        metavar="FILE",
+        help="Write the run as JSON, from which `trtgate report` makes Markdown.",
+    )
+    option(
+        "--trtgate-timeout",
+        metavar="SECONDS",
+        type=_positive(float),
+        default=TIMEOUT_S,
+        help=f"Longest step of a worker ({TIMEOUT_S:.0f}).",
+    )
+
+
+def _add_ini_keys(parser: pytest.Parser) -> None:
+    parser.addini("trtgate_suite", "Module or file that defines the models: package.module or path/to/file.py")
+    parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
+    parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
+    parser.addini("trtgate_cache_size", "Most that the artifact cache takes", default="20GiB")
+    parser.addini("trtgate_require", f"What a run must have: any of {', '.join(REQUIRABLE)}", default="")
+
+
+def _add_selection(option: Declare) -> None:
+    option(
+        "--trtgate-model",
+        metavar="MODULE:FACTORY",
+        action="append",
+        default=[],
+        help="Add a model; may be repeated.",
+    )
+    for name, what in (
+        ("models", "models"),
+        ("frontends", "frontends"),
+        ("precisions", "precisions"),
+        ("batches", "batch sizes"),
+    ):
+        option(f"--trtgate-{name}", metavar="A,B", type=listed, default=(), help=f"Only these {what}.")
+
+
+def _add_judging(option: Declare) -> None:
+    option(
+        "--trtgate-limit",
+        metavar="METRIC=PERCENT",
+        action="append",
+        default=[],
+        help="Such as device=0.5%%; wins over the suite and the ini file.",
+    )
+    option(
+        "--trtgate-launches",
+        metavar="N",
+        type=_positive(int),
+        help=f"Processes that measure each case ({LAUNCHES}, recording {RECORDING_LAUNCHES}).",
+    )
+    option(
+        "--trtgate-update-baselines",
+        action="store_true",
+        help="Store the cases that ran and passed as this accelerator's baseline.",
+    )
+    option(
+        "--trtgate-accept",
+        metavar="CASE",
+        action="append",
+        default=[],
+        help="With --trtgate-update-baselines: store this case although it regressed.",
+    )
+    option(
+        "--trtgate-require",
+        metavar="A,B",
+        type=listed,
+        default=None,
+        help=f"Fail when one is lacking: {', '.join(REQUIRABLE)}.",
+    )
+
+
+def _add_base(option: Declare) -> None:
+    option(
+        "--trtgate-base",
+        metavar="REVISION",
+        default="",
+        help="Measure beside a git revision, in a worktree of its own, instead of comparing with stored baselines.",
+    )
+    option(
+        "--trtgate-base-python",
+        metavar="PATH",
+        default="",
+        help="Measure beside another Python's environment; the code is that of --trtgate-base, or this one.",
+    )
+    option(
+        "--trtgate-base-setup",
+        metavar="COMMAND",
+        default="",
+        help="Run in the base's worktree first, such as what builds an extension.",
+    )
+
+
+def _add_building(option: Declare) -> None:
+    option(
+        "--trtgate-prebuild",
+        metavar="N|auto",
+        type=_builders,
+        default=None,
+        help="Build all cases before the first test, in N processes at once; build times are not judged then.",
+    )
+    option(
+        "--trtgate-gpus",
+        metavar="all|0,1",
+        default="",
+        help="Measure on several cards of one kind at once, one process at a time on each; all cases are built first.",
+    )
+    option(
+        "--trtgate-build-only",
+        action="store_true",
+        help="Build all cases into the artifact cache and time nothing; with -n N in N processes at once.",
+    )
+    option(
+        "--trtgate-no-cache",
+        action="store_true",
+        help="Neither take compiled modules from the artifact cache nor put any there.",
+    )
+    option(
+        "--trtgate-rebuild",
+        action="store_true",
+        help="Build what the artifact cache has, too, and put it there.",
+    )
+
+
+def listed(text: Any) -> tuple[str, ...]:
+    """Return the parts of a text between commas or blanks."""
+    return tuple(part for part in str(text).replace(",", " ").split() if part)
+
+
+def _builders(text: str) -> int:
+    return 0 if text == "auto" else int(_positive(int)(text))
+
+
+def _positive(kind: type) -> Any:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+        return value
+
+    return convert

@@ -1,0 +1,126 @@
+"""What the tests of a run say, collected while it goes on: written as a report where asked for, and told to GitHub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..common.errors import TrtgateError
+from . import coverage_tests, profile_tests
+from .gate_run import GateRun
+from .run_document import Collected, RunDocument, Seen
+
+if TYPE_CHECKING:
+    from ..gate.case_result import CaseResult
+
+CASE = "trtgate_case"
+"""The property of a test's report that names its case."""
+LATENCY_TESTS, COVERAGE_TESTS, PROFILE_TESTS = "trtgate_latency", "trtgate_coverage", "trtgate_profile"
+RESULTS = {COVERAGE_TESTS: coverage_tests.PROPERTY, PROFILE_TESTS: profile_tests.PROPERTY}
+"""Kind of test → the property that carries its result."""
+
+
+def properties(result: CaseResult) -> list[tuple[str, object]]:
+    """Return verdict and figures of a case as properties of its test, for JUnit XML; names carry units."""
+    from ..report.case_row import row_of  # and with it NumPy and SciPy
+
+    row = row_of(result)
+    found: list[tuple[str, object]] = [("trtgate_verdict", str(row.verdict or "measured"))]
+    if row.latency_us is not None:
+        found.append((f"trtgate_{result.measurement.primary}_us", f"{row.latency_us:.6g}"))
+        found += [(f"trtgate_{metric}_us", f"{us:.6g}") for metric, us in row.others.items()]
+    if row.judgement is not None:
+        judged = row.judgement
+        found += [
+            ("trtgate_baseline_us", f"{judged.baseline:.6g}"),
+            ("trtgate_change", f"{judged.change:+.4%} ({judged.low:+.4%} to {judged.high:+.4%})"),
+            ("trtgate_limit", f"{judged.limit:.4%}"),
+            ("trtgate_detects", f"{judged.detectable:.4%}"),
+        ]
+    return found
+
+
+class Reporting:
+    """Collects what the tests say, and makes the document at the end."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+        self._collected = Collected()
+        self._seen = {
+            LATENCY_TESTS: self._collected.latency,
+            COVERAGE_TESTS: self._collected.coverage,
+            PROFILE_TESTS: self._collected.profiles,
+        }
+        self._said: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the outcome of a test: that of its call, or of what failed or was skipped before or after it."""
+        if report.when != "call" and report.passed:
+            return
+        found = dict(report.user_properties)
+        kind = next((kind for kind in self._seen if kind in report.keywords), None)
+        failure = "" if report.passed else _failure(report)
+        if kind is None or CASE not in found:
+            if report.failed:
+                self._collected.others[report.nodeid] = failure
+            return
+        outcome = "failed" if report.failed else "skipped" if report.skipped else "passed"
+        self._seen[kind][str(found[CASE])] = Seen(outcome, failure, str(found.get(RESULTS.get(kind, ""), "")))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep what could not be collected."""
+        if report.failed:
+            self._collected.others[report.nodeid] = _failure(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Make the document, and write it. A report that was asked for and can't be written fails the run."""
+        summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
+        annotated = os.environ.get("GITHUB_ACTIONS") == "true"
+        ours = any(self._seen.values()) and (summary or annotated)  # a run of other tests is not told about
+        if not (self._run.options.report or ours) or session.config.option.collectonly:
+            return
+        from ..report import github_annotations, markdown
+
+        report = RunDocument(self._run, self._collected).make(int(session.exitstatus))
+        try:
+            if self._run.options.report:
+                from ..report import run_report
+
+                run_report.write(self._run.options.report, report)
+                self._said.append(f"report: {os.path.relpath(self._run.options.report, Path.cwd())}")
+        except TrtgateError as error:
+            self._said.append(f"ERROR: {error}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if summary:
+            try:
+                with Path(summary).open("a", encoding="utf-8") as file:
+                    file.write(markdown.render(report))
+            except OSError as error:
+                self._said.append(f"the job summary could not be written to {summary}: {error.strerror}")
+        if annotated:
+            self._said += github_annotations.lines(report)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None]:
+        """Say last where the report is; GitHub reads its annotations from the output."""
+        yield
+        for line in self._said:
+            terminalreporter.write_line(line, red=line.startswith("ERROR"))
+
+
+def _failure(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why a test failed or was skipped, in one line."""
+    longrepr: Any = report.longrepr
+    if isinstance(longrepr, tuple):
+        text = str(longrepr[2]).removeprefix("Skipped: ")
+    else:
+        crash = getattr(longrepr, "reprcrash", None)
+        text = crash.message if crash is not None else str(longrepr)
+    lines = text.strip().splitlines() or [""]
+    said = lines[-1] if isinstance(report, pytest.CollectReport) else lines[0]
+    return said.removeprefix("trtgate.common.errors.TrtgateError: ").removeprefix("Failed: ")[:1000]

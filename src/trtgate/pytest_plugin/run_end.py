@@ -1,0 +1,125 @@
+"""The end of a run: what is stored, what is missing, what is shown."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+import pytest
+
+from ..common.errors import TrtgateError
+from ..common.escaping import printable
+from ..common.text_columns import first_few
+from ..gate import baselines, sentences
+from ..gate.case_result import adjust
+from ..report import terminal_table
+from ..report.case_row import row_of
+from .gate_run import GateRun
+
+UNDECIDED_SHOWN = 3
+BAD = ("MISSING", "ERROR")
+LOUD = (*BAD, "NEW")
+"""How lines begin that ask for something."""
+
+
+class Ending:
+    """Stores and reports; changes no verdict."""
+
+    def __init__(self, run: GateRun) -> None:
+        self._run = run
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
+            return
+        try:
+            self._store()
+            if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
+                self._report_missing(session)
+        except TrtgateError as error:
+            self._run.lines.append(f"ERROR: {error}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _store(self) -> None:
+        if not self._run.benchmarks:
+            return
+        adjust(self._run.gate.results.values())
+        for case_id, benchmark in self._run.benchmarks.items():
+            judged = msgspec.to_builtins(self._run.gate.results[case_id].judgements)
+            benchmark.extra_info["trtgate"]["judgements"] = judged
+        path = self._run.save()
+        self._run.lines.append(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
+        if self._run.options.update:
+            for change in self._run.gate.update_baseline(baselines.read(path)):
+                self._run.lines.append(f"stored: {baselines.describe(change)}")
+
+    def _report_missing(self, session: pytest.Session) -> None:
+        base = self._run.options.base
+        excused = self._run.failed | set(self._run.suite.cases if base else ())  # a base is run case by case
+        missing = self._run.gate.missing(excused)
+        if not missing:
+            return
+        stopped = session.shouldstop or session.shouldfail
+        full = self._run.latency_cases == set(self._run.suite.cases) and not stopped
+        reasons = {case_id: self._run.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing}
+        if not full:
+            self._run.lines.append(f"not run, as asked: {len(missing)} cases of the {'base' if base else 'baseline'}")
+            return
+        for case_id, reason in reasons.items():
+            where = f"base {base}" if base else "baseline"
+            self._run.lines.append(f"MISSING: {case_id} is in the {where} and was not measured: {reason}")
+        if base is None:
+            self._run.lines.append("what is gone for good: trtgate baseline remove CASE")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show the table and the lines: with -q only what asks for something, with -v what every verdict rests on."""
+        verbose = self._run.config.option.verbose
+        lines = self._lines(verbose)
+        measured = "gate" in self._run.__dict__ and self._run.gate.results
+        if not measured and not lines:
+            return
+        terminalreporter.section("trtgate")
+        if measured:
+            self._write_table(terminalreporter, verbose)
+        for line in lines:
+            bad = line.startswith(BAD)
+            terminalreporter.write_line(line, red=bad, bold=line.startswith(LOUD))
+
+    def _write_table(self, terminalreporter: Any, verbose: int) -> None:
+        results = list(self._run.gate.results.values())
+        rows = [row_of(result) for result in results]
+        shown = [row for row in rows if verbose >= 0 or row.verdict in terminal_table.WORTH_A_LOOK]
+        if verbose >= 0:
+            terminalreporter.write_line(self._run.times + terminal_table.describe(self._run.accelerator))
+        if shown:
+            writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
+            width = getattr(writer, "fullwidth", 100)
+            terminalreporter.write(terminal_table.table(shown, width=width, color=terminalreporter.hasmarkup))
+        terminalreporter.write_line(terminal_table.counts(rows), bold=True)
+        if verbose > 0:
+            for result in results:
+                if result.sentence:
+                    terminalreporter.write_line(printable(result.sentence, 1000))
+
+    def _lines(self, verbose: int) -> list[str]:
+        """Return what else there is to say."""
+        run, undecided = self._run, self._run.undecided
+        lines = [self._about_new()] * bool(run.new) + run.lines
+        if verbose <= 0:
+            lines += undecided[:UNDECIDED_SHOWN]
+            if len(undecided) > UNDECIDED_SHOWN:
+                lines.append(f"… and {len(undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs")
+        if "gate" in run.__dict__:
+            lines += run.gate.lines
+        if run.environment:
+            lines.append(f"since the baseline was last recorded: {', '.join(run.environment)}")
+        return [line for line in lines if verbose >= 0 or line.startswith(LOUD)]
+
+    def _about_new(self) -> str:
+        base, new = self._run.options.base, self._run.new
+        if base is not None:
+            return f"NEW: the base {base} does not have {first_few(new, 2)}"
+        return sentences.about_new(new, self._run.accelerator.key, self._run.gate.other_keys())

@@ -1,0 +1,1 @@
+"""What is measured, profiled and counted, as data."""

@@ -1,0 +1,145 @@
+"""What is measured, as data: the records that workers send, sessions collect and files hold."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import msgspec
+
+from ..common.metrics import DEVICE, ENQUEUE, HOST, SAMPLED
+
+
+class GpuState(msgspec.Struct, frozen=True, kw_only=True):
+    """What NVML said while one block ran. `throttle` is NVML's bit mask of clock event reasons."""
+
+    sm_clock_mhz: int
+    temperature_c: int
+    power_w: float
+    throttle: int
+
+
+class Capture(msgspec.Struct, kw_only=True):
+    """Blocks timed on one CUDA graph (on other clocks: one after the other), each of `replays` calls.
+
+    A block is their mean on a GPU, their median on the host's clock.
+    """
+
+    blocks_us: list[float]
+    replays: int
+    void: list[str] = []
+    """A reason for each block that was thrown away."""
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """What one worker measured of one case while it had the device."""
+
+    clock: str
+    captures: list[Capture]
+    host_us: list[float]
+    enqueue_us: list[float] = []
+    tail_us: list[float] = []
+    """Single inferences with an event around each: for p90 and p99, not for the verdict."""
+    states: list[GpuState] = []
+    steady: bool = True
+    canary_us: dict[str, float] = {}
+    """Fixed work of known name, independent of the case: says whether the machine itself runs as before."""
+    seconds: float = 0.0
+    note: str = ""
+
+
+class Loaded(msgspec.Struct, kw_only=True):
+    """What a worker says of a case that it built or loaded."""
+
+    seconds: float
+    gpu_memory_bytes: int | None = None
+
+
+class Build(msgspec.Struct, kw_only=True, frozen=True):
+    """What building a case and comparing it with eager gave."""
+
+    build_s: float
+    engines: int = 0
+    engine_bytes: int = 0
+    output_error: float = 0.0
+    """Relative L2 distance of the output from eager's."""
+    pytorch_operators: int | None = None
+    """Operators of the lowered graph that stay in PyTorch; None where nothing goes to TensorRT."""
+    builders: int = 1
+    """Processes that built at the same time, this one counted: beside others `build_s` is not what it takes alone."""
+    cached: bool = False
+    """Whether it was not built now: `build_s` and `ready_s` are what it took when it was."""
+    ready_s: float = 0.0
+    """Seconds until all was done: the model made, its module built, compared with eager and stored. Beside others it is
+    longer."""
+
+
+class Quadruple(msgspec.Struct, kw_only=True):
+    """Two turns of the base and two of the candidate, in the order ABBA or BAAB, each with a capture of its own."""
+
+    base: list[Turn]
+    candidate: list[Turn]
+
+
+class Launch(msgspec.Struct, kw_only=True):
+    """All turns of one worker with one case."""
+
+    loaded: Loaded
+    turns: list[Turn] = []
+
+
+class CaseMeasurement(msgspec.Struct, kw_only=True):
+    """One case in one session: several launches."""
+
+    case_id: str
+    launches: list[Launch]
+    build: Build | None = None
+    uuid: str = ""
+    """The card's; empty for a CPU."""
+    seconds: float = 0.0
+    """How long all launches took, loading included."""
+
+    @property
+    def turns(self) -> list[Turn]:
+        """All launches' turns."""
+        return [turn for launch in self.launches for turn in launch.turns]
+
+    @property
+    def clock(self) -> str:
+        """Names of the clocks used, joined when launches differ."""
+        return "+".join(sorted({turn.clock for turn in self.turns}))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the samples are GPU time."""
+        return self.clock != "host"
+
+    @property
+    def primary(self) -> str:
+        """The metric that decides whether a case is proven unchanged: device latency, on a CPU host latency."""
+        return DEVICE if self.on_gpu else HOST
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that this device has."""
+        return SAMPLED if self.on_gpu else (HOST,)
+
+    def blocks_us(self) -> list[float]:
+        """Every block of the primary metric, in the order launch, turn, capture, block."""
+        return list(chain.from_iterable(c.blocks_us for turn in self.turns for c in turn.captures))
+
+    def samples(self, metric: str) -> list[list[list[float]]]:
+        """Launch → capture → block values of a metric in microseconds; what has no capture counts as one a turn."""
+        if metric == self.primary:
+            groups = [[c.blocks_us for turn in launch.turns for c in turn.captures] for launch in self.launches]
+        else:
+            name = {HOST: "host_us", ENQUEUE: "enqueue_us"}[metric]
+            groups = [[getattr(turn, name) for turn in launch.turns] for launch in self.launches]
+        return [[blocks for blocks in launch if blocks] for launch in groups if any(launch)]
+
+    def states(self) -> list[GpuState]:
+        """GPU states of all blocks."""
+        return [state for turn in self.turns for state in turn.states]
+
+    def voids(self) -> list[str]:
+        """Reasons of all blocks thrown away."""
+        return [reason for turn in self.turns for capture in turn.captures for reason in capture.void]

@@ -1,0 +1,218 @@
+"""A run as one document, from which all reports are made: what was found of each case, and what it rests on.
+
+Imports neither torch nor pytest. `docs/report.schema.json` is generated from these classes:
+`python -m trtgate.report.run_report > docs/report.schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError, one_line
+from ..common.files import write_json
+from ..gate.history import Commit, Series
+from ..profiles.difference_text import LayerChange
+from ..profiles.profile_summary import LayerTime
+from ..verdict import Judgement
+
+SCHEMA = 1
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+LOUD = ("MISSING", "ERROR")
+"""How lines begin that tell of a failure."""
+SEVERITY = (
+    "failed", "missing", "regressed", "incomparable", "underpowered", "unconfirmed", "new", "improved", "changed",
+    "unchanged", "measured", "skipped",
+)  # fmt: skip
+"""What may be said of a case, worst first."""
+
+
+class CaseReport(msgspec.Struct, kw_only=True):
+    """What came of one case's latency test."""
+
+    case_id: str
+    outcome: str
+    """passed, failed or skipped: the test's."""
+    said: str
+    """One of SEVERITY: the gate's verdict, "failed" where there is none because the test failed otherwise."""
+    sentence: str = ""
+    """Why, in one sentence."""
+    where: str = ""
+    """Of a case that got slower: in which layers; empty where that is not known."""
+    layer_changes: list[LayerChange] = []
+    """The largest changes of its layers' time, where it got slower and both were profiled."""
+    advice: str = ""
+    """What to do about it."""
+    quarantine: str = ""
+    """Why it fails nothing, where that is so."""
+    settings: dict[str, Any] = {}
+    primary: str = ""
+    """The metric that the verdict is about: device on a GPU, host on a CPU."""
+    medians_us: dict[str, float] = {}
+    """Metric → what was measured, in microseconds."""
+    judgements: list[Judgement] = []
+    figures: dict[str, float] = {}
+    """Build seconds, engine bytes and the like; names carry units."""
+    base_figures: dict[str, float] = {}
+    captures_us: list[list[float]] = []
+    """Launch → capture medians of the primary metric, in microseconds."""
+    base_captures_us: list[list[float]] = []
+    """The same of the baseline's sessions, or of the base."""
+    history: Series | None = None
+    """The saved runs of it on this machine, up to this one; None where there are too few, or it was not looked for."""
+
+
+class CoverageReport(msgspec.Struct, kw_only=True):
+    """What came of one case's coverage test."""
+
+    case_id: str
+    outcome: str
+    said: str
+    sentence: str
+    in_tensorrt: int = 0
+    total: int = 0
+    engines: int = 0
+    release: str = ""
+    """Whose coverage it is, such as rtx-2.14.0."""
+
+
+class LayersReport(msgspec.Struct, kw_only=True):
+    """What came of one case's profile test."""
+
+    case_id: str
+    outcome: str
+    said: str
+    sentence: str
+    device_us: float | None = None
+    sum_us: float = 0.0
+    attributed: float = 0.0
+    layers: list[LayerTime] = []
+    """Those that take longest."""
+    modules: dict[str, float] = {}
+    """PyTorch module → microseconds of its layers; those that take longest."""
+    changes: list[LayerChange] = []
+    """The largest changes of time since the stored profile; times of one launch each are judged by nobody."""
+
+
+class Matrix(msgspec.Struct, kw_only=True):
+    """Stored coverage, models by release."""
+
+    releases: list[str] = []
+    shares: dict[str, list[float | None]] = {}
+    """Case → for each release the share of operators in TensorRT, None where nothing is stored."""
+
+
+class Failure(msgspec.Struct, kw_only=True):
+    """A test that failed and is of no case's latency, coverage or profile."""
+
+    test: str
+    sentence: str
+
+
+class RunReport(msgspec.Struct, kw_only=True):
+    """One run."""
+
+    schema: int = SCHEMA
+    outcome: str
+    """passed or failed, as the exit status says."""
+    exit_status: int
+    created: str
+    """UTC, ISO 8601."""
+    seconds: float
+    accelerator: Accelerator
+    against: str
+    """What latencies were compared with; empty when with nothing."""
+    command: list[str]
+    commit: Commit
+    cases: list[CaseReport] = []
+    coverage: list[CoverageReport] = []
+    profiles: list[LayersReport] = []
+    matrix: Matrix = msgspec.field(default_factory=Matrix)
+    environment: list[str] = []
+    """What differs from the machine and the libraries that the baseline was last recorded with."""
+    failures: list[Failure] = []
+    lines: list[str] = []
+    """What else the run had to say: missing cases, errors, what was stored, what the baseline's machine had else."""
+
+    def __post_init__(self) -> None:
+        for case in self.cases:
+            if case.said not in SEVERITY:
+                raise ValueError(f"says {case.said!r} of case {case.case_id!r}")
+        self.cases.sort(key=lambda case: (SEVERITY.index(case.said), -change_of(case), case.case_id))
+
+    @property
+    def loud_lines(self) -> list[str]:
+        """Those of `lines` that tell of a failure."""
+        return [line for line in self.lines if line.startswith(LOUD)]
+
+    @property
+    def quiet_lines(self) -> list[str]:
+        """The others."""
+        return [line for line in self.lines if not line.startswith(LOUD)]
+
+    @property
+    def headline(self) -> str:
+        """The run in one sentence."""
+        counts = {said: sum(case.said == said for case in self.cases) for said in SEVERITY}
+        found = [f"{count} {said}" for said, count in counts.items() if count]
+        lost = sum(coverage.said == "regressed" for coverage in self.coverage)
+        failed = sum(coverage.outcome == FAILED for coverage in self.coverage)
+        others = [
+            (lost, "lost coverage"), (failed - lost if failed > lost else 0, "coverage tests failed"),
+            (sum(profile.outcome == FAILED for profile in self.profiles), "profile tests failed"),
+            (len(self.failures), "other tests failed"),
+            (sum(line.startswith("MISSING") for line in self.lines), "missing"),
+        ]  # fmt: skip
+        found += [f"{count} {what}" for count, what in others if count]
+        quiet = f"{len(self.coverage)} cases' coverage asked" if self.coverage else "nothing was measured"
+        return ", ".join(found) or quiet
+
+
+def change_of(case: CaseReport) -> float:
+    """Return the change of the primary metric as a fraction; 0 where there is none."""
+    judgement = primary_judgement(case)
+    return judgement.change if judgement else 0.0
+
+
+def primary_judgement(case: CaseReport) -> Judgement | None:
+    """Return what was said of the primary metric; None where nothing was."""
+    return next((one for one in case.judgements if one.metric == case.primary), None)
+
+
+def write(path: Path, report: RunReport) -> None:
+    """Write a report. Raises TrtgateError when that fails; what was there stays."""
+    write_json(path, msgspec.to_builtins(report))
+
+
+def read(path: Path) -> RunReport:
+    """Read a report. Raises TrtgateError, naming the file, when it is none, broken, or of another schema."""
+    try:
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_Header).schema
+        if schema != SCHEMA:
+            raise TrtgateError(f"report {path} has schema {schema}, this trtgate reads {SCHEMA}: make it again")
+        found = msgspec.json.decode(content, type=RunReport)
+    except OSError as error:
+        raise TrtgateError(f"report {path} can't be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TrtgateError(
+            f"report {path} is broken, or was not written by --trtgate-report ({one_line(error)}): make it again"
+        ) from error
+    return found
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a report."""
+    return msgspec.json.schema(RunReport)
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1))

@@ -1,0 +1,226 @@
+"""Settings: how a model is compiled and fed, what of it is in a case's id, and what goes with what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ..common.errors import TrtgateError
+from ..common.limits import checked as checked_limits
+from . import precisions
+from .expected_failures import ExpectedFailure
+from .quarantines import Quarantine
+
+FRONTENDS = ("eager", "aot_eager", "inductor", "torch_compile", "dynamo", "ts_trace", "ts_script", "fx")
+"""Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
+TENSORRT_FRONTENDS = frozenset({"torch_compile", "dynamo", "ts_trace", "ts_script", "fx"})
+"""Those that build TensorRT engines."""
+DYNAMO_FRONTENDS = frozenset({"torch_compile", "dynamo"})
+"""Those that lower a graph and partition it: their coverage can be asked, their layers profiled."""
+TORCHSCRIPT_FRONTENDS = frozenset({"ts_trace", "ts_script"})
+QUANTIZABLE_FRONTENDS = frozenset({"dynamo"})
+"""Those that take a module that nvidia-modelopt quantized."""
+
+PRECISIONS = tuple(precisions.ALL)
+"""Names that `Settings.precision` takes."""
+
+INDUCTOR_MODES = ("default", "reduce-overhead", "max-autotune")
+"""`torch.compile(mode=…)`."""
+RUNTIMES = ("", "cpp", "python")
+"""Torch-TensorRT's; empty for the one that the installed version takes by itself."""
+VERBOSITIES = ("none", "layer_names_only", "detailed")
+"""`ProfilingVerbosity`: what an engine remembers of its layers."""
+DEFAULT_MIN_BLOCK_SIZE = 5  # CompilationSettings' own default from 2.11 to 2.14, pinned so that ids stay true
+OPTIMIZATION_LEVELS = range(6)
+
+OptionValue = bool | int | float | str
+OWN_FIELDS = {
+    "min_block_size": "min_block_size", "torch_executed_ops": "torch_executed_ops", "enabled_precisions": "precision",
+    "use_explicit_typing": "precision", "use_python_runtime": "runtime", "dryrun": "",
+}  # fmt: skip
+"""Options of Torch-TensorRT that settings say otherwise → the field that does; empty where nothing may."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is compiled and fed.
+
+    Parameters
+    ----------
+    frontend, precision
+        One of `FRONTENDS`, one of `PRECISIONS`.
+    batch
+        Leading dimension of the inputs; None for a factory that takes no `batch`.
+    dynamic_batch
+        (least, optimal, largest) leading dimension that the engines take; `batch`, which lies between, is what is
+        measured. None for engines of that one size.
+    min_block_size
+        Least operators of an engine; only for frontends that lead to TensorRT.
+    torch_executed_ops
+        Operators that stay in PyTorch, such as `aten.relu` (all overloads) or `aten.relu.default`.
+    options
+        Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name, of `torch_tensorrt.ts.compile` for
+        TorchScript; checked against the installed version before anything is compiled.
+    mode
+        Inductor's, one of `INDUCTOR_MODES`.
+    runtime
+        Torch-TensorRT's, one of `RUNTIMES`.
+    cudagraphs
+        Whether Torch-TensorRT's own CUDA-graph mode is on.
+    profiling_verbosity
+        What its engines remember of their layers, one of `VERBOSITIES`; detailed by default, which changes names and
+        nothing else. Only another one is part of the id.
+    needs_gpu
+        Measured on a GPU only. Part of where a case runs, not of what it is, so not of its id.
+    limits
+        Largest tolerated changes per metric, as fractions or as texts such as `0.5%`. Not part of the id.
+    quarantine
+        Why the case fails nothing for now; what `trtgate.quarantine` makes. Not part of the id.
+    expected_failure
+        How the case is known to fail; what `trtgate.expected_failure` makes. Not part of the id.
+
+    """
+
+    frontend: str
+    precision: str = "fp32"
+    batch: int | None = None
+    dynamic_batch: tuple[int, int, int] | None = None
+    min_block_size: int | None = None
+    torch_executed_ops: tuple[str, ...] = ()
+    options: dict[str, OptionValue] = {}
+    mode: str = INDUCTOR_MODES[0]
+    runtime: str = RUNTIMES[0]
+    cudagraphs: bool = False
+    profiling_verbosity: str = VERBOSITIES[-1]
+    needs_gpu: bool = False
+    limits: dict[str, float] = {}
+    quarantine: Quarantine | None = None
+    expected_failure: ExpectedFailure | None = None
+
+    def __post_init__(self) -> None:
+        one_of("frontend", self.frontend, FRONTENDS)
+        one_of("precision", self.precision, PRECISIONS)
+        one_of("profiling_verbosity", self.profiling_verbosity, VERBOSITIES)
+        one_of("mode", self.mode, INDUCTOR_MODES)
+        one_of("runtime", self.runtime, RUNTIMES)
+        self._check_batch()
+        self._check_what_goes_together()
+        if self.uses_tensorrt and self.min_block_size is None:
+            msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
+        msgspec.structs.force_setattr(self, "limits", checked_limits(self.limits, "limits of settings"))
+        if not isinstance(self.quarantine, Quarantine | None):
+            raise TrtgateError(f'quarantine={self.quarantine!r}: write trtgate.quarantine("why", until="2026-12-31")')
+        if not isinstance(self.expected_failure, ExpectedFailure | None):
+            raise TrtgateError(
+                f'expected_failure={self.expected_failure!r}: write trtgate.expected_failure("how", versions="2.11")'
+            )
+
+    def _check_batch(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise TrtgateError(f"batch must be a positive integer, not {self.batch}")
+        if self.dynamic_batch is None:
+            return
+        least, optimal, largest = self.dynamic_batch
+        if not 1 <= least <= optimal <= largest or least == largest:
+            raise TrtgateError(
+                f"dynamic_batch={self.dynamic_batch}: write (least, optimal, largest), from small to large and more "
+                "than one size"
+            )
+        if self.batch is None or not least <= self.batch <= largest:
+            raise TrtgateError(f"dynamic_batch={self.dynamic_batch} does not hold the batch {self.batch} that is fed")
+
+    def _check_what_goes_together(self) -> None:
+        name = self.frontend
+        if not self.uses_tensorrt and (self.min_block_size is not None or self.torch_executed_ops or self.options):
+            raise TrtgateError(
+                f"frontend {name!r} builds no TensorRT engine: it takes no min_block_size, torch_executed_ops or "
+                "options"
+            )
+        if self.min_block_size is not None and self.min_block_size < 1:
+            raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
+        for wanted, field in (
+            (self.mode != INDUCTOR_MODES[0], "mode"), (bool(self.runtime), "runtime"), (self.cudagraphs, "cudagraphs"),
+            (self.dynamic_batch is not None, "dynamic_batch"), (bool(self.torch_executed_ops), "torch_executed_ops"),
+            (bool(self.options), "options"), (self.profiling_verbosity != VERBOSITIES[-1], "profiling_verbosity"),
+        ):  # fmt: skip
+            if wanted and name not in FIELDS_OF[field]:
+                raise TrtgateError(
+                    f"frontend {name!r} takes no {field}; that is for {', '.join(sorted(FIELDS_OF[field]))}"
+                )
+        if self.precision in precisions.QUANTIZED and name not in QUANTIZABLE_FRONTENDS:
+            raise TrtgateError(
+                f"frontend {name!r} takes no precision {self.precision}; that is for "
+                f"{', '.join(sorted(QUANTIZABLE_FRONTENDS))}"
+            )
+        for option in self.options:
+            if option in OWN_FIELDS:
+                field = OWN_FIELDS[option]
+                hint = f"say {field}=… of the settings" if field else "trtgate sets it itself"
+                raise TrtgateError(f"option {option!r} can't be given: {hint}")
+        level = self.options.get("optimization_level", OPTIMIZATION_LEVELS[0])
+        if level not in OPTIMIZATION_LEVELS or isinstance(level, bool):
+            raise TrtgateError(f"optimization_level must be 0 to {OPTIMIZATION_LEVELS[-1]}, not {level!r}")
+
+    @property
+    def uses_tensorrt(self) -> bool:
+        """Whether the frontend builds TensorRT engines."""
+        return self.frontend in TENSORRT_FRONTENDS
+
+    @property
+    def partitions(self) -> bool:
+        """Whether it partitions a lowered graph: its coverage can be asked, its layers profiled."""
+        return self.frontend in DYNAMO_FRONTENDS
+
+    @property
+    def gpu_only(self) -> bool:
+        """Whether a CPU can't run this: TensorRT, anything but fp32, or declared so."""
+        return self.needs_gpu or self.uses_tensorrt or self.precision != "fp32"
+
+    @property
+    def suffix(self) -> str:
+        """The part of a case's id behind the model: everything that changes the result."""
+        parts = [self.frontend, self.precision]
+        if self.batch is not None:
+            parts.append(f"b{self.batch}")
+        if self.dynamic_batch is not None:
+            parts.append(f"dyn{'..'.join(map(str, self.dynamic_batch))}")
+        if self.min_block_size is not None:
+            parts.append(f"mbs{self.min_block_size}")
+        if self.torch_executed_ops:
+            parts.append(f"torch={'+'.join(sorted(self.torch_executed_ops))}")
+        parts += [f"{key}={value}" for key, value in sorted(self.options.items())]
+        if self.mode != INDUCTOR_MODES[0]:
+            parts.append(self.mode)
+        if self.runtime:
+            parts.append(f"runtime={self.runtime}")
+        if self.cudagraphs:
+            parts.append("cudagraphs")
+        if self.profiling_verbosity != VERBOSITIES[-1]:
+            parts.append(f"verbosity={self.profiling_verbosity}")
+        return "-".join(parts)
+
+
+FIELDS_OF = {
+    "min_block_size": TENSORRT_FRONTENDS, "torch_executed_ops": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
+    "options": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
+    "mode": frozenset({"inductor"}), "runtime": DYNAMO_FRONTENDS, "cudagraphs": DYNAMO_FRONTENDS,
+    "profiling_verbosity": DYNAMO_FRONTENDS, "dynamic_batch": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
+}  # fmt: skip
+"""Fields that not every frontend takes → those that do."""
+
+
+def fitting(frontend: str, **fields: Any) -> Settings:
+    """Return settings of a frontend without the fields that it does not take. Raises TrtgateError as they do."""
+    taken = {name: value for name, value in fields.items() if frontend in FIELDS_OF.get(name, FRONTENDS)}
+    return Settings(frontend=frontend, **taken)
+
+
+def one_of(what: str, value: str, known: Iterable[str]) -> None:
+    """Raise TrtgateError, naming the nearest, for a value that is none of those known."""
+    names = list(known)
+    if value not in names:
+        close = difflib.get_close_matches(value, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(filter(None, names)) or 'none'}"
+        raise TrtgateError(f"unknown {what} {value!r}; {hint}")

@@ -1,0 +1,48 @@
+"""Device latency by the best clock that a module allows: a CUDA graph, else queued events."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ..records.measurement import Capture, GpuState
+from . import measuring_loop
+from .clock import CaptureError
+from .cuda_event_clock import CudaEventsClock
+from .cuda_graph_clock import CudaGraphClock
+from .spin_kernel import Spin
+
+
+class Placed(Protocol):
+    """One inference whose inputs can be placed anew."""
+
+    def __call__(self) -> object:
+        """Run once."""
+
+    def place_inputs(self) -> None:
+        """Copy the inputs to newly allocated memory."""
+
+
+class TimedOnDevice(NamedTuple):
+    """What was measured; `clock` is still armed, and the caller's to close."""
+
+    clock: CudaGraphClock | CudaEventsClock
+    captures: list[Capture]
+    states: list[GpuState]
+    steady: bool
+    note: str
+    """Why it was no CUDA graph; empty when it was."""
+
+
+def device_latency(
+    call: Placed, spin: Spin, rng: random.Random, plan: measuring_loop.Plan, watch: Callable[[], measuring_loop.Watched]
+) -> TimedOnDevice:
+    """Measure device latency by replaying CUDA graphs; a module that can't be captured, by queued events."""
+    graph = CudaGraphClock(call, spin, rng, call.place_inputs)
+    try:
+        return TimedOnDevice(graph, *measuring_loop.measure(graph, plan, watch), "")
+    except CaptureError as error:
+        note = f"no CUDA graph ({error}); timed with queued events"
+    events = CudaEventsClock(call, spin)
+    return TimedOnDevice(events, *measuring_loop.measure(events, plan, watch), note)

@@ -1,0 +1,134 @@
+"""Standing in for a GPU: Torch-TensorRT partitions, and nothing is built."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import sys
+import types
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .compile_options import options_of
+from .patching import no_logging, quiet_stderr, replaced
+from .releases import imported, without_modelopt
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..suite.settings import Settings
+
+
+CAPABILITY = (9, 0)
+"""Of the GPU that is stood in for: an H100."""
+
+
+@contextlib.contextmanager
+def stand_in() -> Iterator[None]:
+    """Within: torch_tensorrt can be imported and asked for dry runs, with or without a GPU; nothing runs on one.
+
+    Without a GPU (2.11 to 2.14): importing asks for the current device and its capability, or its properties;
+    `dynamo.compile` asks for free memory. Everywhere: segments that stay in PyTorch stay on the CPU, attention is a
+    GPU's, and what upstream prints and logs is kept back.
+    """
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        if not torch.cuda.is_available():
+            for name, answer in _answers().items():
+                stack.enter_context(replaced(torch.cuda, name, answer))
+        if "torch_tensorrt" not in sys.modules:
+            with quiet_stderr():
+                imported()
+        from torch_tensorrt.dynamo import _compiler
+        from torch_tensorrt.dynamo.backend import backends
+
+        stack.enter_context(replaced(_compiler, "to_torch_device", lambda _device: torch.device("cpu")))
+        for owner in (_compiler, backends):
+            wrapped = _with_attention_of_a_gpu(owner.get_decompositions)
+            stack.enter_context(replaced(owner, "get_decompositions", wrapped))
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        stack.enter_context(no_logging())
+        yield
+
+
+def _answers() -> dict[str, Callable[..., Any]]:
+    major, minor = CAPABILITY
+    memory = 80 << 30
+    properties = types.SimpleNamespace(
+        name="stand-in", major=major, minor=minor, total_memory=memory, multi_processor_count=132
+    )
+    return {
+        "current_device": lambda: 0,
+        "get_device_capability": lambda _device=None: CAPABILITY,
+        "get_device_properties": lambda _device=None: properties,
+        "mem_get_info": lambda _device=None: (memory, memory),
+    }
+
+
+def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> dict[str, int]:
+    """Hand every graph that `torch.compile` makes of the module to Torch-TensorRT's backend, building nothing.
+
+    The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns the graph
+    breaks: reason → count.
+    """
+    import torch
+    from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
+
+    wanted = {**options_of(settings), "dryrun": True, "pass_through_build_failures": True}
+    breaks: Counter[str] = Counter()
+
+    def backend(gm: Any, samples: Any) -> Any:
+        why = getattr(gm, "compile_subgraph_reason", None)  # as torch._dynamo.explain reads it
+        if why is not None and why.graph_break:
+            breaks[f"{why.reason.strip().splitlines()[0]}{_place(why.user_stack)}"] += 1
+        copied = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))  # lowering changes it in place
+        with without_modelopt():
+            torch_tensorrt_backend(copied, samples, options=wanted)
+        return gm
+
+    torch.compiler.reset()
+    try:
+        torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)(*inputs)
+    finally:
+        torch.compiler.reset()
+    return dict(breaks)
+
+
+def _place(stack: Iterable[Any]) -> str:
+    frames = list(stack or ())
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].name}" if frames else ""
+
+
+def _with_attention_of_a_gpu(get_decompositions: Callable[..., Any]) -> Callable[..., Any]:
+    """Make attention traced on a CPU be a GPU's: flash attention in half precision, else efficient.
+
+    2.14's decompositions of an exported program keep `scaled_dot_product_attention` whole; 2.11's, and
+    `torch.compile`'s on all versions, pick the device's kernel, and no converter takes the CPU's. Hopper takes cuDNN's
+    in half precision; `operator_name` calls them all alike.
+    """
+    import torch
+
+    aten = torch.ops.aten
+
+    def attention(
+        query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False,
+        *, attn_mask: Any = None, scale: float | None = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        if attn_mask is None and query.dtype in (torch.float16, torch.bfloat16):
+            found = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)
+        else:
+            found = aten._scaled_dot_product_efficient_attention(
+                query, key, value, attn_mask, False, dropout_p, is_causal, scale=scale
+            )
+        return found[0], found[1]
+
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+        cpu_kernel = aten._scaled_dot_product_flash_attention_for_cpu.default
+        return {**get_decompositions(*arguments, **keywords), cpu_kernel: attention}
+
+    return wrapped

@@ -1,0 +1,102 @@
+"""Which releases of torch_tensorrt trtgate works with, which one is installed, and its import.
+
+torch_tensorrt is imported inside functions only: it takes seconds, and on a machine without a GPU it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..common import accelerator
+from . import modelopt_package
+
+SUPPORTED = "2.11 to 2.14"
+
+FLAVOURS = {"torch-tensorrt-rtx": "rtx", "torch-tensorrt": "standard"}
+
+
+def flavour() -> str | None:
+    """Return "rtx" or "standard" as installed, None when torch_tensorrt is not."""
+    return next((FLAVOURS[name] for name in accelerator.installed(FLAVOURS)), None)
+
+
+def version() -> str:
+    """Return the installed version without its local part, such as "2.14.0"; empty when there is none."""
+    return next(iter(accelerator.installed(FLAVOURS).values()), "").partition("+")[0]
+
+
+def installed_release() -> str:
+    """Return what stored coverage calls the installed release, such as "rtx-2.14.0"."""
+    return f"{flavour() or ''}-{version()}"
+
+
+def unavailable() -> str:
+    """Return why TensorRT can't be used at all; empty when it can, as far as is known without importing it."""
+    if importlib.util.find_spec("torch_tensorrt") is None:
+        return "torch_tensorrt is not installed: pip install 'trtgate[rtx]' or 'trtgate[standard]'"
+    return ""
+
+
+def fp32_is_tf32() -> bool:
+    """Whether fp32 layers round their operands to TF32 whatever `disable_tf32` says.
+
+    So on RTX 2.11 (TensorRT-RTX 1.4): outputs are bit for bit the same with the option on and off, with TF32's error.
+    """
+    return flavour() == "rtx"
+
+
+def imported() -> Any:
+    """Import torch_tensorrt: after nvidia-modelopt where a case is quantized, else without it.
+
+    It takes that one's operators only if it finds it at its own import, which costs 10 s more.
+    """
+    if "torch_tensorrt" in sys.modules:
+        return sys.modules["torch_tensorrt"]
+    if modelopt_package.is_expected():
+        modelopt_package.import_modelopt()
+        return importlib.import_module("torch_tensorrt")
+    with without_modelopt():
+        return importlib.import_module("torch_tensorrt")
+
+
+@contextlib.contextmanager
+def without_modelopt() -> Iterator[None]:
+    """Within: nvidia-modelopt, unless it was imported before, can't be.
+
+    torch_tensorrt imports it, for 5 s, wherever a graph's constants are folded, and needs it for quantized ones only.
+    """
+    if "modelopt" in sys.modules:
+        yield
+        return
+    sys.modules["modelopt"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["modelopt"]
+
+
+LEGACY = {"fx": "fx", "ts_trace": "ts", "ts_script": "ts"}
+"""Frontend → the folder of torch_tensorrt that a build without it lacks."""
+
+
+def lacks(frontend: str) -> str:
+    """Return why the installed build has no such frontend; empty when it has, or none is installed."""
+    spec = importlib.util.find_spec("torch_tensorrt")
+    if frontend not in LEGACY or spec is None or spec.origin is None:
+        return ""
+    there = (Path(spec.origin).parent / LEGACY[frontend]).is_dir()
+    return "" if there else f"this build of torch_tensorrt ({installed_release()}) has no {LEGACY[frontend]} frontend"
+
+
+def features() -> dict[str, bool]:
+    """Return `ENABLED_FEATURES` of the installed build. Imports torch_tensorrt, so it needs a GPU."""
+    imported()
+    from torch_tensorrt._features import ENABLED_FEATURES
+
+    return {name: bool(value) for name, value in ENABLED_FEATURES._asdict().items()}

@@ -1,0 +1,85 @@
+"""Compiled modules in files: torch_tensorrt's format for the program, and its engines beside it as they are.
+
+`torch_tensorrt.save` 2.11 copies a module to store it, and a copied engine is loaded anew, which with TensorRT-RTX
+compiles its kernels: up to 4 s each. It writes engines as base64 text, twice, and reads them back from it. Here a copy
+shares its engines, and a program names its engines by number. 2.14 stores engines as they are by itself, and is let.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .patching import replaced
+from .releases import imported
+
+if TYPE_CHECKING:
+    import torch
+
+ENGINES, ENGINE = ".json", ".{}.engine"
+"""Suffixes: what `torch.classes.tensorrt.Engine` takes for each engine, null where the serialized engine is to be put;
+and the serialized engine of that number."""
+NUMBER = b"trtgate engine "
+"""What stands in the program for an engine, with its number."""
+
+
+def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
+    """Store a compiled module with its engines (2.11's own engine cache fails on hits with RTX).
+
+    Raises whatever torch_tensorrt.save raises: 2.11 can't store many of the modules with parts in PyTorch.
+    """
+    import torch
+
+    torch_tensorrt = imported()
+    engines = ((getattr(part, "engine", None), part) for part in module.modules())
+    parts = {id(engine): part for engine, part in engines if isinstance(engine, torch.ScriptObject)}
+    kept: list[Any] = []
+    written = torch._C._pickle_save
+
+    def number(value: Any) -> bytes:
+        if id(value) not in parts:
+            return written(value)
+        kept.append(parts[id(value)]._pack_engine_info())
+        return NUMBER + str(len(kept) - 1).encode()
+
+    with sharing_engines(), replaced(torch._C, "_pickle_save", number):
+        torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
+    for count, information in enumerate(kept):
+        (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes | bytearray))
+        file.with_suffix(ENGINE.format(count)).write_bytes(information[at])
+        information[at] = None
+    file.with_suffix(ENGINES).write_text(json.dumps(kept))
+
+
+def load(file: Path) -> torch.nn.Module:
+    """Load what `save` stored. It unpickles: only for files that this user's own session just wrote."""
+    import torch
+
+    torch_tensorrt = imported()
+    kept = json.loads(file.with_suffix(ENGINES).read_text())
+    read = torch._C._pickle_load_obj
+
+    def engine(data: bytes) -> Any:
+        if not data.startswith(NUMBER):
+            return read(data)
+        count = int(data.removeprefix(NUMBER))
+        serialized = file.with_suffix(ENGINE.format(count)).read_bytes()
+        return torch.classes.tensorrt.Engine([serialized if value is None else value for value in kept[count]])
+
+    with replaced(torch._C, "_pickle_load_obj", engine):
+        return torch_tensorrt.load(str(file)).module()
+
+
+@contextlib.contextmanager
+def sharing_engines() -> Iterator[None]:
+    """Within: a copied module has the original's engines, and a pickled one nothing in their place."""
+    import torch
+
+    with (
+        replaced(torch.ScriptObject, "__deepcopy__", lambda engine, _copied: engine),
+        replaced(torch.ScriptObject, "__reduce_ex__", lambda _engine, _protocol: (str, ())),  # read by nobody
+    ):
+        yield

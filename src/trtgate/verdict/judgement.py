@@ -1,0 +1,63 @@
+"""What is said of a case and of each of its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+OTHER_CARD = "other card"
+"""What stands in the evidence where none of it is of this very card."""
+
+
+class Verdict(StrEnum):
+    """What a run says of a case; docs/verdicts.md says how it is reached."""
+
+    UNCHANGED = "unchanged"
+    IMPROVED = "improved"
+    REGRESSED = "regressed"
+    UNCONFIRMED = "unconfirmed"
+    UNDERPOWERED = "underpowered"
+    NEW = "new"
+    MISSING = "missing"
+    INCOMPARABLE = "incomparable"
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one case against its baseline or base. Changes are fractions: 0.012 is 1.2 % more."""
+
+    metric: str
+    verdict: Verdict
+    now: float
+    """In the metric's unit, as is `baseline`."""
+    baseline: float
+    change: float
+    low: float
+    """`low` to `high` is the interval of the change, each side at PROOF_ALPHA."""
+    high: float
+    limit: float
+    threshold: float
+    """The change beyond which it counts as a regression: never tighter than `limit`."""
+    detectable: float
+    """Minimum detectable effect: the change that would be flagged with probability POWER."""
+    evidence: str
+    """What the interval rests on: "3 stored sessions", "stored sessions of 2 other cards", "6 pairs of launches"."""
+    p: float = 1.0
+    """One-sided p-value of "the change is at most the limit"; not yet corrected for the number of tests."""
+    p_adjusted: float | None = None
+    """The same after Holm, over all that the run judged with an error rate; for reports, once the run is over."""
+
+
+def case_verdict(judgements: Sequence[Judgement], primary: str) -> Verdict:
+    """Return a case's verdict from its metrics'.
+
+    Any metric that regressed decides, then any that is suspected without confirmation. `unchanged`, `improved` and
+    `underpowered` are said of the primary metric: a noisy host latency can rarely be proven unchanged, and that must
+    not hide what is proven.
+    """
+    said = {judgement.verdict for judgement in judgements}
+    for decisive in (Verdict.REGRESSED, Verdict.UNCONFIRMED):
+        if decisive in said:
+            return decisive
+    return next(judgement.verdict for judgement in judgements if judgement.metric == primary)

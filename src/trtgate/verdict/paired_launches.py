@@ -1,0 +1,177 @@
+"""A base against a candidate, measured side by side: quadruples in a pair of launches, then fresh pairs.
+
+Two stages. *Screening*, within one pair of launches, decides nothing but who is suspected, and stops as soon as it can.
+*Confirmation* measures fresh pairs of processes, whose means are free of what made the case suspect, and alone decides.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
+from .judgement import Judgement, Verdict
+
+LOOKS = (6, 10, 16)
+"""After how many quadruples, and in confirmation after how many pairs, it is looked whether enough is known."""
+SCREEN_ALPHA = 0.01
+"""Error rate of either side of the screening within a pair, split among the looks."""
+QUADRUPLES_A_PAIR = 4
+"""Quadruples that each confirming pair measures."""
+LAUNCH_SDS = {"host": 0.15, "enqueue": 0.15}
+"""Metric → how far the logs of two launches of the same module are known to lie apart on a GPU's host (standard
+deviation; 7-25 % over 16 launches). One pair can't see that spread, so screening reckons with it: else every other
+unchanged case would be suspected. What is not listed is taken as it is measured."""
+
+
+class Screening(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at a pair says, arrays over cases; `mean`, `low`, `high` are differences of logs."""
+
+    flagged: Any
+    """Suspected: to be measured in fresh pairs."""
+    cleared: Any
+    """Proven, within this pair, to lie below the limit."""
+    mean: Any
+    low: Any
+    high: Any
+
+
+class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at fresh pairs says, arrays over cases; `mean`, `low`, `high` are differences of logs."""
+
+    confirmed: Any
+    refuted: Any
+    mean: Any
+    low: Any
+    """At the alpha that decides."""
+    high: Any
+    """At PROOF_ALPHA."""
+    p: Any
+
+
+def differences(base: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return d = ½·Σ ln(candidate / base) of quadruples; both arrays are (..., quadruples, 2), any one unit.
+
+    In the order ABBA or BAAB a linear drift of the machine cancels (the classical switchback design). Raises ValueError
+    for what is not a positive, finite number.
+    """
+    values = np.stack([base, candidate])
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError("latencies must be positive, finite numbers")
+    return np.asarray(0.5 * np.sum(np.log(candidate) - np.log(base), axis=-1))
+
+
+def screen(d: np.ndarray, limit: float, launch_sd: float = 0.0) -> Screening:
+    """Look at quadruple differences `d` (..., n) of one pair of launches; n is one of LOOKS.
+
+    One-sided t intervals (Student) for the mean of d, at SCREEN_ALPHA split evenly among the looks (Bonferroni over
+    looks; sequential testing after e.g. Jennison and Turnbull, Group Sequential Methods, ch. 1). Flagged when the lower
+    bound exceeds `limit`; cleared when the upper bound lies below it; else the next look decides, and at the last look
+    what is estimated above the limit is flagged too. `launch_sd` widens the lower bound by the known spread between two
+    launches, ln. Assumes independent, roughly normal d; of the launches' own offset it can know nothing, which is why a
+    flag is a suspicion only.
+    """
+    n = d.shape[-1]
+    mean, error = _mean_and_error(d)
+    t = quantile(SCREEN_ALPHA / len(LOOKS), n - 1)
+    log_limit = math.log1p(limit)
+    low = mean - np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * launch_sd) ** 2)
+    high = mean + t * error
+    cleared = high < log_limit
+    flagged = low > log_limit
+    if n >= LOOKS[-1] and not launch_sd:
+        flagged = flagged | (~cleared & (mean > log_limit))
+    return Screening(flagged=flagged, cleared=cleared, mean=mean, low=low, high=high)
+
+
+def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
+    """Look at the means `pair_means` (..., n) of n fresh pairs of launches; n is one of LOOKS.
+
+    A one-sided t interval over pairs (Student) at FAMILY_ALPHA / `tests` split evenly among the looks: Bonferroni over
+    all that a run judges, so a run in which nothing changed fails with probability FAMILY_ALPHA at most, whatever
+    screening let through, as far as pair means are normal. Where launches have two modes, six pairs that all fall the
+    same way look certain: docs/verdicts.md has what that costs (0.16 % of unchanged suites; 1.2 % of suites in which
+    every case is slower by exactly its limit). Confirmed when the lower bound exceeds `limit`; refuted as soon as the
+    estimate does not (stopping early for futility can only lower the error rate).
+    """
+    n = pair_means.shape[-1]
+    mean, error = _mean_and_error(pair_means)
+    log_limit = math.log1p(limit)
+    low = mean - quantile(FAMILY_ALPHA / tests / len(LOOKS), n - 1) * error
+    high = mean + quantile(PROOF_ALPHA, n - 1) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(error > 0, probability((mean - log_limit) / error, n - 1), np.where(mean > log_limit, 0.0, 1.0))
+    return Confirmation(confirmed=low > log_limit, refuted=mean <= log_limit, mean=mean, low=low, high=high, p=p)
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
+    n = values.shape[-1]
+    return np.mean(values, axis=-1), np.std(values, axis=-1, ddof=1) / math.sqrt(n)
+
+
+def judge_screened(
+    metric: str, d: np.ndarray, base: float, *, limit: float, tests: int, launch_sd: float = 0.0
+) -> tuple[Judgement, bool]:
+    """Judge one metric of one case by its quadruples so far; returns (judgement, whether more would help).
+
+    `base` is the base's typical value in the metric's unit, `launch_sd` as in `screen`. `regressed` is a suspicion.
+    `improved` is said when the upper bound lies below what is as far below as the limit is above.
+    """
+    found = screen(d, limit, launch_sd)
+    open_ = len(d) < LOOKS[-1]
+    verdict = Verdict.UNDERPOWERED
+    if found.flagged:
+        verdict, open_ = Verdict.REGRESSED, False
+    elif found.cleared:
+        verdict, open_ = Verdict.IMPROVED if found.high < -math.log1p(limit) else Verdict.UNCHANGED, False
+    mean = float(found.mean)
+    half = float(quantile(PROOF_ALPHA, len(d) - 1) * np.std(d, ddof=1) / math.sqrt(len(d)))
+    pair_sd = math.hypot(float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), math.sqrt(2) * launch_sd)
+    judgement = _judgement(
+        metric, verdict, mean, half, base, limit=limit, sd=pair_sd, tests=tests,
+        evidence=f"{len(d)} quadruples in one pair of launches",
+    )  # fmt: skip
+    return judgement, open_
+
+
+def judge_confirmed(
+    metric: str, pair_means: np.ndarray, base: float, *, limit: float, tests: int
+) -> tuple[Judgement, bool]:
+    """Judge one suspected metric of one case by fresh pairs so far; returns (judgement, whether more would help)."""
+    found = confirm(pair_means, limit, tests)
+    n = len(pair_means)
+    open_ = n < LOOKS[-1] and not found.confirmed and not found.refuted
+    verdict = Verdict.REGRESSED if found.confirmed else Verdict.UNCONFIRMED
+    mean, sd = float(found.mean), float(np.std(pair_means, ddof=1))
+    judgement = _judgement(
+        metric, verdict, mean, float(found.high) - mean, base, limit=limit, sd=sd, tests=tests,
+        evidence=f"{n} fresh pairs of launches", p=float(found.p),
+    )  # fmt: skip
+    return judgement, open_
+
+
+def _judgement(
+    metric: str, verdict: Verdict, mean: float, half: float, base: float, *,
+    limit: float, sd: float, tests: int, evidence: str, p: float = 1.0,
+) -> Judgement:  # fmt: skip
+    """Put a judgement together; `sd` is that of a pair's mean, and with it what confirmation at its last look sees."""
+    pairs = LOOKS[-1]
+    error = sd / math.sqrt(pairs)
+    threshold = math.log1p(limit) + error * quantile(FAMILY_ALPHA / tests / len(LOOKS), pairs - 1)
+    return Judgement(
+        metric=metric,
+        verdict=verdict,
+        now=base * math.exp(mean),
+        baseline=base,
+        change=math.expm1(mean),
+        low=math.expm1(mean - half),
+        high=math.expm1(mean + half),
+        limit=limit,
+        threshold=math.expm1(threshold),
+        detectable=math.expm1(threshold + error * quantile(1 - POWER, pairs - 1)),
+        evidence=evidence,
+        p=p,
+    )

@@ -1,0 +1,201 @@
+"""A session against stored ones: a prediction limit from the baseline's sessions, and a prior while they are few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
+from .judgement import Judgement, Verdict
+
+ENOUGH_SESSIONS = 8
+"""From here on the spread between the baseline's own sessions is trusted without the prior."""
+TRIMMED = 0.2
+"""Share of captures left out at either end of a launch: one that was not warm yet must not move its mean."""
+
+
+class Prior(msgspec.Struct, frozen=True):
+    """What is known of the spread between sessions before there are enough: `sd` of the log, with its own `dof`."""
+
+    sd: float
+    dof: int
+
+
+PRIORS = {
+    # Measured: device 0.01-0.08 % between launches of a card over 16 launches, 0.6 % between four cards of a key;
+    # host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine (docs/decisions.md).
+    ("device", True): Prior(0.001, 16),
+    ("device", False): Prior(0.006, 16),
+    ("host", True): Prior(0.15, 16),
+    ("host", False): Prior(0.15, 16),
+    ("enqueue", True): Prior(0.15, 16),
+    ("enqueue", False): Prior(0.15, 16),
+    ("cpu", True): Prior(0.10, 19),
+    ("cpu", False): Prior(0.10, 19),
+    # One build a session: its time is the host's, at work for seconds, and moves less than a single host latency.
+    ("build", True): Prior(0.10, 16),
+    ("build", False): Prior(0.10, 16),
+}
+"""(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
+
+
+def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
+    """Return the trimmed mean over a launch's captures (Tukey), as scipy.stats.trim_mean does."""
+    ordered = np.sort(log_captures)
+    cut = int(TRIMMED * len(ordered))
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def log_launch_means(samples: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """Reduce launch → capture → block values to one number a launch.
+
+    The trimmed mean over captures of the log of the median of their blocks. Raises ValueError when a launch is empty or
+    a value is not a positive, finite number.
+    """
+    means = []
+    for launch in samples:
+        values = [np.asarray(blocks, dtype=float) for blocks in launch if len(blocks)]
+        if not values:
+            raise ValueError("a launch has no samples")
+        if not all(np.isfinite(v).all() and (v > 0).all() for v in values):
+            raise ValueError("latencies must be positive, finite numbers")
+        means.append(launch_mean([np.log(np.median(v)) for v in values]))
+    if not means:
+        raise ValueError("there are no launches")
+    return np.asarray(means)
+
+
+def within_session_sd(sessions: Iterable[np.ndarray], launches: int) -> Any:
+    """Return the standard error that the spread of launches gives the mean of a session of `launches`.
+
+    Pools the variance of launches within sessions (one-way analysis of variance, e.g. Box, Hunter and Hunter,
+    Statistics for Experimenters, ch. 4); assumes that the spread is the same in all. Each session is an array
+    (..., launches of its own). 0 when no session has two.
+    """
+    squares: Any = 0.0
+    dof = 0
+    for launch_means in sessions:
+        squares = squares + np.sum((launch_means - np.mean(launch_means, axis=-1, keepdims=True)) ** 2, axis=-1)
+        dof += launch_means.shape[-1] - 1
+    return np.sqrt(squares / dof / launches) if dof else np.zeros_like(squares)
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A session held against stored ones, arrays over cases; all are differences of logs, but `p`."""
+
+    change: Any
+    gate: Any
+    """How far a further session may lie off, at FAMILY_ALPHA shared among the tests."""
+    proof: Any
+    """Half the interval of the change, at PROOF_ALPHA."""
+    threshold: Any
+    detectable: Any
+    p: Any
+    regressed: Any
+    improved: Any
+    unchanged: Any
+
+
+def compare_stored(
+    now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int,
+    others: Sequence[np.ndarray] = (), within_stored: Any = None,
+) -> Comparison:  # fmt: skip
+    """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
+
+    The limit is ȳ + t·√(s² + s_ȳ²/S), with s_ȳ = s that of Hahn and Meeker (Statistical Intervals, ch. 4.8:
+    prediction interval for one future observation of a normal distribution), at FAMILY_ALPHA / `tests`
+    (Bonferroni), and never tighter than `limit`. s is the standard deviation of the S means, pooled with that of
+    each of `others` (..., S') around its own mean: session means of other cards, which say how far sessions lie
+    apart and not where this card's lie. With fewer degrees of freedom than ENOUGH_SESSIONS of one card have, s is
+    the larger of that and the prior, with the prior's degrees of freedom; never less than `within`
+    (`within_session_sd`), what the launches' spread alone gives a mean, and s_ȳ never less than `within_stored`,
+    where stored sessions have other numbers of launches.
+    `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
+    means.
+    """
+    stored = session_means.shape[-1]
+    groups = [session_means, *others]
+    squares = sum(np.sum((means - np.mean(means, axis=-1, keepdims=True)) ** 2, axis=-1) for means in groups)
+    dof = sum(means.shape[-1] - 1 for means in groups)
+    sd = np.sqrt(squares / max(dof, 1))
+    if dof < ENOUGH_SESSIONS - 1:
+        sd, dof = np.maximum(sd, prior.sd), prior.dof
+    sd_now, sd_stored = np.maximum(sd, within), np.maximum(sd, within if within_stored is None else within_stored)
+    error = np.sqrt(sd_now**2 + sd_stored**2 / stored)
+    change = now - np.mean(session_means, axis=-1)
+    gate = error * quantile(FAMILY_ALPHA / tests, dof)
+    proof = error * quantile(PROOF_ALPHA, dof)
+    log_limit = math.log1p(limit)
+    threshold = np.maximum(gate, log_limit)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = (
+            probability((change - log_limit) / error, dof)
+            if np.all(error > 0)
+            else np.where(change > log_limit, 0.0, 1.0)
+        )
+    return Comparison(
+        change=change, gate=gate, proof=proof, threshold=threshold,
+        detectable=threshold + error * quantile(1 - POWER, dof), p=p,
+        regressed=change > threshold, improved=change < -threshold, unchanged=change + proof < log_limit,
+    )  # fmt: skip
+
+
+def judge_stored(
+    metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int,
+    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "",
+) -> Judgement:  # fmt: skip
+    """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
+
+    Where a stored session has fewer launches than this one, its mean is the less certain; one of more counts as if it
+    had as many. `others` are those of other cards. On a card that has no session each of `sessions` is another card's,
+    all its launches together. `evidence` says what they are, where that is not so many stored sessions.
+    Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
+    """
+    means = np.asarray([np.mean(session) for session in sessions])
+    spread = within_session_sd([*sessions, now, *chain.from_iterable(others)], 1)
+    fewest = min(len(now), *map(len, sessions))
+    other_means = [np.asarray([np.mean(session) for session in card]) for card in others]
+    found = compare_stored(
+        np.asarray(np.mean(now)), means, spread / math.sqrt(len(now)), prior, limit=limit, tests=tests,
+        others=other_means, within_stored=spread / math.sqrt(fewest),
+    )  # fmt: skip
+    if found.regressed:
+        verdict = Verdict.REGRESSED
+    elif found.improved:
+        verdict = Verdict.IMPROVED
+    elif found.unchanged:
+        verdict = Verdict.UNCHANGED
+    else:
+        verdict = Verdict.UNDERPOWERED
+    change, proof = float(found.change), float(found.proof)
+    return Judgement(
+        metric=metric,
+        verdict=verdict,
+        now=math.exp(float(np.mean(now))),
+        baseline=math.exp(float(np.mean(means))),
+        change=math.expm1(change),
+        low=math.expm1(change - proof),
+        high=math.expm1(change + proof),
+        limit=limit,
+        threshold=math.expm1(float(found.threshold)),
+        detectable=math.expm1(float(found.detectable)),
+        evidence=evidence
+        or f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}{' of this card' * bool(others)}",
+        p=float(found.p),
+    )
+
+
+def confirm_stored(first: Judgement, again: Judgement) -> Judgement:
+    """Combine a suspicion with the same test on fresh launches, whose figures are free of the selection.
+
+    `regressed` only if both say so; else `unconfirmed`. Requiring both can only lower the false-alarm rate.
+    """
+    if first.verdict is not Verdict.REGRESSED:
+        return first
+    confirmed = again.verdict is Verdict.REGRESSED
+    return msgspec.structs.replace(again, verdict=Verdict.REGRESSED if confirmed else Verdict.UNCONFIRMED)

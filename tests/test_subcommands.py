@@ -1,0 +1,28 @@
+"""Commands of two words are commands of their own, with their own help."""
+
+import pytest
+from typer.testing import CliRunner
+
+from trtgate.cli import app
+
+
+@pytest.mark.parametrize(
+    ("words", "argument", "not_its"),
+    [
+        ("coverage diff", "[OLD] [NEW]", "--min-block-size"),
+        ("profile diff", "[OLD] [NEW]", "--precision"),
+        ("profile show", "[FILE...]", "--precision"),
+    ],
+)
+def test_a_command_of_two_words_has_its_own_help(words: str, argument: str, not_its: str) -> None:
+    said = CliRunner().invoke(app, [*words.split(), "--help"]).output
+    assert f"{words} [OPTIONS] {argument}" in said
+    assert not_its not in said
+    assert words in CliRunner().invoke(app, ["--help"]).output
+
+
+@pytest.mark.parametrize("command", ["coverage", "profile"])
+def test_the_command_of_one_word_takes_models_still(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "no_such_model"])
+    assert done.exit_code == 4
+    assert "unknown model 'no_such_model'" in done.output

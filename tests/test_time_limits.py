@@ -1,0 +1,54 @@
+"""A step that takes too long names the option that allows more, as its user spells it: pytest, or a command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trtgate.common.errors import TrtgateError
+from trtgate.common.time_limit import TimeLimit, option_of
+from trtgate.launches import messages
+from trtgate.launches.worker_handle import LaunchError, WorkerHandle
+from trtgate.timing.device_lock import device_lock
+
+
+def told(seconds: float) -> str:
+    with (
+        device_lock("GPU-test", 5, lambda _s: None),
+        pytest.raises(TrtgateError) as error,
+        device_lock("GPU-test", seconds, lambda _s: None),
+    ):
+        pass
+    return str(error.value)
+
+
+@pytest.mark.parametrize("option", ["--trtgate-timeout", "--timeout"])
+def test_who_waits_for_the_device_is_told_the_option_of_its_command(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    assert told(TimeLimit(0.0, option)).endswith(f"wait for them to end, or raise {option}")
+
+
+@pytest.mark.parametrize("option", ["--trtgate-timeout", "--timeout"])
+def test_a_worker_that_does_not_answer_is_told_so_too(option: str) -> None:
+    reading, writing = os.pipe()
+    worker: Any = object.__new__(WorkerHandle)
+    with os.fdopen(reading, "rb") as stdout, os.fdopen(writing, "wb"):
+        worker._process, worker._unread = SimpleNamespace(stdout=stdout), b""
+        with pytest.raises(LaunchError, match=f"loading: no answer within 0 s; raise {option} if it needs longer"):
+            worker.receive(messages.LoadedReply, TimeLimit(0.0, option), "loading")
+
+
+def test_where_no_option_raises_the_limit_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    assert told(0.0).endswith("wait for them to end")
+
+
+def test_a_limit_is_its_seconds() -> None:
+    limit = TimeLimit(2.5, "--timeout")
+    assert (limit, limit + 1, f"{limit:.1f}", option_of(limit), option_of(2.5)) == (2.5, 3.5, "2.5", "--timeout", "")
