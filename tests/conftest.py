@@ -1,10 +1,13 @@
 """For tests that run pytest in pytest, on a CPU: a small suite, its recorded baseline, and plain benchmarks beside it.
 
-What is slow is slow by order: every model and benchmark sleeps as long as its environment variable says.
+What is slow is slow by order: every model and benchmark takes as long as its environment variable says. The time of a
+suite's models is scripted, and its processes are forks (`forks.py`), but for tests marked `end_to_end`: those run the
+commands that a user runs, and the clock is the machine's.
 """
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import re
@@ -18,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import trtgate
+
+from . import forks
 
 pytest_plugins = ["pytester"]
 
@@ -62,8 +69,12 @@ def measuring():
     return IN_WORKER and next(CALLS) > 10
 
 
+def pause(seconds):
+    time.sleep(seconds)
+
+
 def sleep(name):
-    time.sleep(float(os.environ.get(name.upper() + "_MS", "2")) / 1000)
+    pause(float(os.environ.get(name.upper() + "_MS", "2")) / 1000)
 
 
 def made(forward, inputs):
@@ -75,6 +86,32 @@ def made(forward, inputs):
 
     return Tiny(), inputs
 '''
+
+SCRIPTED_TIME = '''
+
+class ScriptedTime:
+    """Passes where a model says so, and some microseconds with every look at it, on any machine alike."""
+
+    now_s, looks = 0.0, 0
+
+    def perf_counter(self):
+        self.looks += 1
+        self.now_s += 1e-6 * (1 + self.looks % 5)
+        return self.now_s
+
+    def pause(self, seconds):
+        self.now_s += seconds
+
+
+pause = ScriptedTime().pause
+if IN_WORKER:
+    from trtgate.timing import canary, cpu_state, delay, host, loop
+
+    host.time = loop.time = delay.time = pause.__self__
+    canary.cpu_canary = lambda: {"hash": 1000.0}
+    cpu_state.CpuMonitor.void_reason = lambda _monitor: ""
+'''
+"""Follows a suite's head: what its workers measure is what the models say, so nothing else at work can disturb it."""
 
 SUITE_MODEL = """
 
@@ -105,17 +142,21 @@ def test_{name}(benchmark):
 """
 
 
-def suite_text(names: Iterable[str], statements: Mapping[str, str]) -> str:
+def suite_text(names: Iterable[str], statements: Mapping[str, str], *, real_time: bool = False) -> str:
     models = {**statements, **{name: f"sleep({name!r})" for name in names}}
-    return SUITE_HEAD + "".join(SUITE_MODEL.format(name=name, statement=models[name]) for name in models)
+    return SUITE_HEAD + ("" if real_time else SCRIPTED_TIME) + "".join(SUITE_MODEL.format(name=name, statement=models[name]) for name in models)
 
 
 class PytestFolder:
     """A folder in which pytest runs: with pytest-benchmark alone (`plain`), or with trtgate and a suite (`gate`)."""
 
-    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, recorded: Callable[[], Path]):
+    def __init__(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, recorded: Callable[[bool], Path],
+        *, real_time: bool,
+    ):  # fmt: skip
         self.path = pytester.path
         self.pytester = pytester
+        self.real_time = real_time
         self._monkeypatch = monkeypatch
         self._recorded = recorded
 
@@ -129,11 +170,11 @@ class PytestFolder:
     def suite(self, *names: str, more: str = "", **statements: str) -> None:
         """Write an ini file and its suite: models whose forward begins with a statement, models that sleep, more."""
         (self.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
-        (self.path / "suite.py").write_text(suite_text(names, statements) + more)
+        (self.path / "suite.py").write_text(suite_text(names, statements, real_time=self.real_time) + more)
 
     def baseline(self, *names: str) -> Path:
         """Put the recorded baseline of alpha and beta here, or of one of the two."""
-        recorded = self._recorded()
+        recorded = self._recorded(self.real_time)
         file = self.path / "baselines" / recorded.parent.name / recorded.name
         file.parent.mkdir(parents=True)
         file.write_text(recorded.read_text())
@@ -246,19 +287,48 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Record alpha and beta, once, when first asked for; returns the baseline's file.
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of forks that has imported torch, and trtgate compiled: no fork has to."""
+    compileall.compile_dir(Path(trtgate.__file__).parent, quiet=1)
+    with forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH) as socket:
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def tensorrt_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of forks that has imported torch_tensorrt too, which takes it 7 s."""
+    with forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH_TENSORRT) as socket:
+        yield socket
+
+
+@pytest.fixture
+def forked(fork_server: str) -> Iterator[None]:
+    """Processes that this test starts with its own Python are forks."""
+    with forks.forked({forks.TORCH: fork_server}):
+        yield
+
+
+@pytest.fixture
+def forked_with_tensorrt(tensorrt_fork_server: str) -> Iterator[None]:
+    """As `forked`, by a server that has imported torch_tensorrt."""
+    with forks.forked({forks.TORCH_TENSORRT: tensorrt_fork_server}):
+        yield
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Record alpha and beta, in real or scripted time, once, when first asked for; returns the baseline's file.
 
     What the canaries took is not kept: whether the machine is in the same state is not what these tests are about.
     """
-    files: list[Path] = []
+    files: dict[bool, Path] = {}
 
-    def record_once() -> Path:
-        if files:
-            return files[0]
+    def record_once(real_time: bool) -> Path:
+        if real_time in files:
+            return files[real_time]
         folder = tmp_path_factory.mktemp("recorded")
         (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
-        (folder / "suite.py").write_text(suite_text(("alpha", "beta"), {}))
+        (folder / "suite.py").write_text(suite_text(("alpha", "beta"), {}, real_time=real_time))
         record = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines")
         subprocess.run(
             [sys.executable, "-m", "pytest", *LEAN, *record],
@@ -272,7 +342,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
             for entry in document["benchmarks"]:
                 for session in entry["extra_info"]["trtgate"]["sessions"]:
                     session["state"]["canary_us"] = {}
-        files.append(file)
+        files[real_time] = file
         return file
 
     return record_once
@@ -280,11 +350,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 
 @pytest.fixture
 def folder(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recorded: Callable[[], Path]
-) -> PytestFolder:
+    request: pytest.FixtureRequest, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    recorded: Callable[[bool], Path],
+) -> PytestFolder:  # fmt: skip
     """A folder of its own for a test, on a machine that shows no GPU, with no options from outside."""
+    end_to_end = request.node.get_closest_marker("end_to_end") is not None
+    if not end_to_end:
+        request.getfixturevalue("forked")
     for name, value in _environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
-    return PytestFolder(pytester, monkeypatch, recorded)
+    return PytestFolder(pytester, monkeypatch, recorded, real_time=end_to_end)

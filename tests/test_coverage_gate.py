@@ -41,7 +41,7 @@ COVERAGE = ("suite.py", "-m", "trtgate_coverage", "--trtgate-precisions=fp32")
 
 
 @pytest.fixture
-def suite(folder: Folder) -> Folder:
+def suite(folder: Folder, forked_with_tensorrt: None) -> Folder:
     (folder.path / "pytest.ini").write_text(INI)
     (folder.path / "suite.py").write_text(SUITE)
     return folder
