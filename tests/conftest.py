@@ -7,10 +7,10 @@ commands that a user runs, and the clock is the machine's.
 
 from __future__ import annotations
 
-import compileall
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,27 +22,14 @@ from typing import Any
 
 import pytest
 
-import trtgate
-
 from . import forks
 
 pytest_plugins = ["pytester"]
 
-ALONE = {
-    "test_ab", "test_bad_input", "test_cards", "test_gate", "test_init_end_to_end", "test_pairs", "test_policy",
-    "test_prebuild", "test_run_report", "test_selfcheck", "test_session", "test_silent_passes", "test_sweep",
-    "test_timing",
-}  # fmt: skip
-"""Files whose tests time something on the CPU: they are marked `alone`, and `make test` runs two others at a time.
-
-A test there that times nothing, or needs no time to be right, is marked `beside`, and runs with the others.
-"""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        timing = item.path.stem in ALONE and item.get_closest_marker("beside") is None
-        if timing or item.path.parent.name == "gpu":
+        if item.path.parent.name == "gpu":
             item.add_marker("alone")
 
 
@@ -90,13 +77,13 @@ def made(forward, inputs):
 SCRIPTED_TIME = '''
 
 class ScriptedTime:
-    """Passes where a model says so, and some microseconds with every look at it, on any machine alike."""
+    """Passes where a model says so, and some 0.1 ms with every look at it, on any machine alike."""
 
     now_s, looks = 0.0, 0
 
     def perf_counter(self):
         self.looks += 1
-        self.now_s += 1e-6 * (1 + self.looks % 5)
+        self.now_s += 1e-4 + 1e-6 * (self.looks % 5)
         return self.now_s
 
     def pause(self, seconds):
@@ -207,6 +194,7 @@ class PytestFolder:
 
     def pytest(self, *arguments: str, **environment: object) -> pytest.RunResult:
         """Run pytest with environment variables."""
+        shutil.rmtree(self.path / "__pycache__", ignore_errors=True)  # it tells files apart by size and whole seconds
         with self._monkeypatch.context() as context:
             for name, value in environment.items():
                 context.setenv(name, str(value))
@@ -288,8 +276,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of forks that has imported torch, and trtgate compiled: no fork has to."""
-    compileall.compile_dir(Path(trtgate.__file__).parent, quiet=1)
+    """A server of forks that has imported torch."""
     with forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH) as socket:
         yield socket
 
@@ -304,6 +291,13 @@ def tensorrt_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 @pytest.fixture
 def forked(fork_server: str) -> Iterator[None]:
     """Processes that this test starts with its own Python are forks."""
+    with forks.forked({forks.TORCH: fork_server}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def module_forked(fork_server: str) -> Iterator[None]:
+    """As `forked`, for all tests of a module."""
     with forks.forked({forks.TORCH: fork_server}):
         yield
 
@@ -359,6 +353,6 @@ def folder(
         request.getfixturevalue("forked")
     for name, value in _environment(tmp_path).items():
         monkeypatch.setenv(name, value)
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTHONDONTWRITEBYTECODE"):  # trtgate is compiled but once
         monkeypatch.delenv(name, raising=False)
     return PytestFolder(pytester, monkeypatch, recorded, real_time=end_to_end)

@@ -45,6 +45,8 @@ LONGEST_MESSAGE = 1 << 17
 real_popen = subprocess.Popen
 servers: dict[str, str] = {}
 """What was imported → the socket of the server that has."""
+started: list[int] = []
+"""The process ids of all forks that this process asked for."""
 
 
 # In the processes that start others
@@ -76,6 +78,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         self._connection = _asked(message, inherited)
         self.pid = int(_received(self._connection))
         self._child_created = True
+        started.append(self.pid)
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
         return None
 

@@ -50,6 +50,9 @@ class Terminal:
         return [baselines.read(file) for file in sorted(self.path.glob(".trtgate/runs/*.json"))]
 
 
+pytestmark = [pytest.mark.alone, pytest.mark.end_to_end]
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path / "repository", tmp_path)

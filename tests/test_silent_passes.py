@@ -258,6 +258,8 @@ alpha.factory, beta.factory = noting(alpha.factory, "alpha"), noting(beta.factor
 # How a regression looks
 
 
+@pytest.mark.alone
+@pytest.mark.end_to_end
 def test_a_regression_is_a_failed_test(folder):
     plain_baseline(folder, "alpha")
     result = folder.plain(*PLAIN_GATE, "--junitxml=plain.xml", ALPHA_MS=SLOW_MS)

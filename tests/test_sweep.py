@@ -24,6 +24,8 @@ from trtgate.suite_source import SuiteSource
 from trtgate.sweep import Outcome, Sweep
 from trtgate.sweep_journal import Built, Header, Journal, Timed
 
+from .conftest import SCRIPTED_TIME
+
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
 BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
 
@@ -155,12 +157,15 @@ SUITE = """
 import glob
 import os
 import signal
+import sys
 import time
 
 import torch
 import trtgate
 
-IN_SWEEP = os.environ.get("SLOW") and "worker" in " ".join(open("/proc/self/cmdline").read().split("\\0"))
+IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
+IN_SWEEP = os.environ.get("SLOW") and IN_WORKER
+{SCRIPTED_TIME}
 
 
 def journals():
@@ -178,6 +183,7 @@ class Net(torch.nn.Module):
         if IN_SWEEP and self.calls > 20 and any('"timed"' in open(file).read() for file in journals()):
             open("hangs", "w").close()
             time.sleep(600)
+        pause(0.002)
         return self.linear(x)
 
 
@@ -213,12 +219,12 @@ def stuck(batch):
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
 def broken(batch):
     raise ValueError("no such file")
-"""
+""".replace("{SCRIPTED_TIME}", SCRIPTED_TIME)
 SET = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "2", "--inputs", "8")
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path: Path, forked: None) -> Path:
     (tmp_path / "suite.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
     return tmp_path
@@ -340,7 +346,6 @@ def test_what_does_not_run_is_a_line_of_its_own_and_exit_1(here: Path) -> None:
         (("net", "--weights", "suite.py"), "write MODEL=FILE.safetensors"),
     ],
 )
-@pytest.mark.beside
 def test_bad_input_is_one_line(here: Path, arguments: tuple[str, ...], words: str) -> None:
     done = sweep(here, *arguments)
     assert done.returncode in (1, 4)
