@@ -17,24 +17,76 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from . import forks
 
 pytest_plugins = ["pytester"]
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process would wait for those of the others
+
+TOGETHER = {
+    "test_dry_run": "torch_tensorrt",
+    "test_coverage_gate": "forks with torch_tensorrt", "test_quantization": "forks with torch_tensorrt",
+    "test_pairs": "pairs", "test_session": "session",
+}  # fmt: skip
+"""Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Scheduling(LoadScopeScheduling):
+    """Hands out one test at a time, and those that share something together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER.get(Path(nodeid.partition("::")[0]).stem, nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+PLAIN_BENCHMARK = "5.3.1"
+"""The pytest-benchmark with which the tests of it alone passed last: they run when another one is installed."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    plain = [item for item in items if item.get_closest_marker("plain_benchmark")]
     for item in items:
-        if item.path.parent.name == "gpu":
+        if item.path.parent.name == "gpu" or item in plain:
             item.add_marker("alone")
+    if plain and _leaves_out_plain_benchmark(config):
+        items[:] = [item for item in items if item not in plain]
+        config.hook.pytest_deselected(items=plain)
+
+
+def _leaves_out_plain_benchmark(config: pytest.Config) -> bool:
+    asked = "plain_benchmark" in config.option.markexpr or any("::" in argument for argument in config.args)
+    return version("pytest-benchmark") == PLAIN_BENCHMARK and not asked
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _leaves_out_plain_benchmark(config):
+        line = f"left out, as they passed with the installed {PLAIN_BENCHMARK}: -m plain_benchmark runs them"
+    elif version("pytest-benchmark") != PLAIN_BENCHMARK:
+        line = f"if they pass with {version('pytest-benchmark')}, make it PLAIN_BENCHMARK in tests/conftest.py"
+    else:
+        return
+    terminalreporter.write_line(f"tests of pytest-benchmark itself: {line}")
 
 
 TIMEOUT_S = 120
 """Longest that a pytest of a test may take; it is killed then."""
+
+FROM_OUTSIDE = (
+    "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID",
+    "PYTHONDONTWRITEBYTECODE",
+)  # fmt: skip
+"""Variables that a test's processes do not get: the last one would have each of them compile trtgate."""
 
 LEAN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
 """No cache in a test's folder, and no plugins of ours that take a second to import."""
@@ -131,7 +183,11 @@ def test_{name}(benchmark):
 
 def suite_text(names: Iterable[str], statements: Mapping[str, str], *, real_time: bool = False) -> str:
     models = {**statements, **{name: f"sleep({name!r})" for name in names}}
-    return SUITE_HEAD + ("" if real_time else SCRIPTED_TIME) + "".join(SUITE_MODEL.format(name=name, statement=models[name]) for name in models)
+    return (
+        SUITE_HEAD
+        + ("" if real_time else SCRIPTED_TIME)
+        + "".join(SUITE_MODEL.format(name=name, statement=models[name]) for name in models)
+    )
 
 
 class PytestFolder:
@@ -304,7 +360,7 @@ def module_forked(fork_server: str) -> Iterator[None]:
 
 @pytest.fixture
 def forked_with_tensorrt(tensorrt_fork_server: str) -> Iterator[None]:
-    """As `forked`, by a server that has imported torch_tensorrt."""
+    """As `forked`, by a server that has imported torch_tensorrt: as trtgate does it, and nothing of trtgate."""
     with forks.forked({forks.TORCH_TENSORRT: tensorrt_fork_server}):
         yield
 
@@ -327,7 +383,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]
         subprocess.run(
             [sys.executable, "-m", "pytest", *LEAN, *record],
             cwd=folder,
-            env={**os.environ, **_environment(folder)},
+            env={name: value for name, value in os.environ.items() if name not in FROM_OUTSIDE} | _environment(folder),
             timeout=TIMEOUT_S,
             check=True,
         )
@@ -353,6 +409,6 @@ def folder(
         request.getfixturevalue("forked")
     for name, value in _environment(tmp_path).items():
         monkeypatch.setenv(name, value)
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTHONDONTWRITEBYTECODE"):  # trtgate is compiled but once
+    for name in FROM_OUTSIDE:
         monkeypatch.delenv(name, raising=False)
     return PytestFolder(pytester, monkeypatch, recorded, real_time=end_to_end)

@@ -31,9 +31,7 @@ def net(batch):
 """
 
 
-def test_only_cases_with_engines_are_profiled_and_a_cpu_says_why_not(
-    pytester: pytest.Pytester, forked: None
-) -> None:
+def test_only_cases_with_engines_are_profiled_and_a_cpu_says_why_not(pytester: pytest.Pytester, forked: None) -> None:
     pytester.makepyfile(suite=SUITE)
     pytester.makeini("[pytest]\ntrtgate_suite = suite.py\n")
     result = pytester.runpytest_subprocess("-m", "trtgate_profile", "suite.py", "-rs", "-v")
