@@ -330,4 +330,4 @@ def test_without_a_suite_the_plugin_changes_nothing(folder, arguments):
 def lines_in(output: str) -> list[str]:
     """Return what a run says, in order of words: without numbers, which decide the order of a table, and rules."""
     lines = [line for line in output.splitlines() if not line.startswith("plugins: ")]
-    return sorted(re.sub(r"[\d.,;()=-]+|\s+", " ", line).strip() for line in lines)
+    return sorted(re.sub(r"[\d.,;()=>-]+|\s+", " ", line).strip() for line in lines)

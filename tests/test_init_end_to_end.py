@@ -11,6 +11,8 @@ import pytest
 
 from trtgate import baselines
 
+from .conftest import UNDISTURBED
+
 TIMEOUT_S = 180
 TRTGATE = [sys.executable, "-c", "from trtgate.cli import main; main()"]
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
@@ -61,6 +63,8 @@ def terminal(tmp_path: Path) -> Terminal:
 def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
     terminal.run("git", "init", "--quiet")
     terminal.run(*TRTGATE, "init")
+    with (terminal.path / "benchmarks/trtgate_suite.py").open("a") as suite:
+        suite.write(UNDISTURBED)
 
     said = terminal.run(*PYTEST, "benchmarks", "-rs")
     assert "4 passed, 8 skipped" in said  # eager fp32, and dynamo's coverage; eager fp16 and dynamo need a GPU
