@@ -1,9 +1,10 @@
-"""Processes of Python that begin where the slow imports are done: forks of a server that has imported torch and pytest.
+"""A fork server: the Python processes that tests start have imported torch and pytest when they begin.
 
-`forked()` replaces `subprocess.Popen`: a command that this Python runs (`-m pytest`, `-m trtgate.worker`, `-c ...`, a
-script of ours) becomes a fork, and anything else what it was. A fork is a process of its own with its own modules,
-environment and signals, and imports trtgate itself; it saves the seconds that an interpreter takes to import torch. It
-replaces `subprocess.Popen` for itself as well, so workers of a forked pytest are forks.
+`forked()` replaces `subprocess.Popen`. A command of this Python (`-m pytest`, `-m trtgate.worker`, `-c ...`, a script
+beside the interpreter) becomes a fork of the server; every other command is started as usual. A fork is a process of
+its own, with its own modules, environment, signals and exit status, and it imports trtgate itself: it saves the seconds
+in which an interpreter starts and imports torch. `subprocess.Popen` is replaced in a fork too, so workers of a forked
+pytest are forks; but not in one with a session of its own, since the server can't put a process into that.
 
 Run as a script this file is the server: `python -P forks.py SOCKET torch|torch_tensorrt`.
 """
@@ -91,10 +92,17 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         self._connection.close()
         return self.pid, int(status or signal.SIGKILL)  # a server that is gone took its forks with it
 
-    def _internal_poll(self, _deadstate: Any = None, **keywords: Any) -> int | None:
-        if self._connection is not None:
-            keywords = {"_waitpid": lambda _pid, flags: self._try_wait(flags)}
-        return super()._internal_poll(_deadstate, **keywords)  # type: ignore[misc, no-any-return]
+    def _internal_poll(self, *arguments: Any, **keywords: Any) -> int | None:
+        if self._connection is None:
+            return super()._internal_poll(*arguments, **keywords)  # type: ignore[misc, no-any-return]
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                pid, status = (0, 0) if self.returncode is not None else self._try_wait(os.WNOHANG)
+                if pid:
+                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
 
 
 def _python_arguments(command: Any) -> list[str] | None:
@@ -261,8 +269,9 @@ def _become(message: dict[str, Any], inherited: Sequence[int]) -> NoReturn:
     sys.path[:0] = [
         entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", *sys.path)
     ]
-    servers.update(message["servers"])
-    subprocess.Popen = Popen  # type: ignore[misc]
+    if not message["new_session"]:
+        servers.update(message["servers"])
+        subprocess.Popen = Popen  # type: ignore[misc]
     status = 1
     try:
         _run(message["arguments"])
@@ -270,6 +279,7 @@ def _become(message: dict[str, Any], inherited: Sequence[int]) -> NoReturn:
     except SystemExit as error:
         status = _status_of(error)
     except KeyboardInterrupt:
+        traceback.print_exc()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
