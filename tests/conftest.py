@@ -99,7 +99,6 @@ import time
 
 import trtgate
 
-IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
 CALLS = itertools.count()
 
 
@@ -126,7 +125,13 @@ def made(forward, inputs):
     return Tiny(), inputs
 '''
 
-SCRIPTED_TIME = '''
+IN_WORKER = """
+IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
+"""
+
+SCRIPTED_TIME = (
+    IN_WORKER
+    + '''
 
 class ScriptedTime:
     """Passes where a model says so, and some 0.1 ms with every look at it, on any machine alike."""
@@ -150,6 +155,7 @@ if IN_WORKER:
     canary.cpu_canary = lambda: {"hash": 1000.0}
     cpu_state.CpuMonitor.void_reason = lambda _monitor: ""
 '''
+)
 """Follows a suite's head: what its workers measure is what the models say, so nothing else at work can disturb it."""
 
 UNDISTURBED = """
@@ -193,7 +199,7 @@ def suite_text(names: Iterable[str], statements: Mapping[str, str], *, real_time
     models = {**statements, **{name: f"sleep({name!r})" for name in names}}
     return (
         SUITE_HEAD
-        + (UNDISTURBED if real_time else SCRIPTED_TIME)
+        + (IN_WORKER + UNDISTURBED if real_time else SCRIPTED_TIME)
         + "".join(SUITE_MODEL.format(name=name, statement=models[name]) for name in models)
     )
 

@@ -26,7 +26,6 @@ import os, sys, time
 import torch
 import trtgate
 
-IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
 {SCRIPTED_TIME}
 
 class Odd(torch.nn.Module):

@@ -24,7 +24,6 @@ import gc, os, sys, time
 import torch
 import trtgate
 
-IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
 {SCRIPTED_TIME}
 class Odd(torch.nn.Module):
     def __init__(self, act):

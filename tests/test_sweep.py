@@ -163,9 +163,8 @@ import time
 import torch
 import trtgate
 
-IN_WORKER = os.path.basename(sys.argv[0]) == "worker.py"
-IN_SWEEP = os.environ.get("SLOW") and IN_WORKER
 {SCRIPTED_TIME}
+IN_SWEEP = os.environ.get("SLOW") and IN_WORKER
 
 
 def journals():
