@@ -10,7 +10,7 @@ import pytest
 
 from trtgate import torch_trt
 
-from .conftest import PytestFolder as Folder
+from .pytest_folder import PytestFolder as Folder
 
 pytestmark = pytest.mark.skipif(bool(torch_trt.unavailable()), reason="torch_tensorrt is not installed")
 

@@ -11,7 +11,7 @@ import pytest
 
 from trtgate import baselines
 
-from .conftest import UNDISTURBED
+from .suites import UNDISTURBED
 
 TIMEOUT_S = 180
 TRTGATE = [sys.executable, "-c", "from trtgate.cli import main; main()"]

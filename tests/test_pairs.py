@@ -19,7 +19,7 @@ from trtgate.suite_source import SuiteSource
 from trtgate.timing.loop import Plan
 from trtgate.verdict import LOOKS, Verdict
 
-from .conftest import SCRIPTED_TIME
+from .suites import SCRIPTED_TIME
 
 SUITE = """
 import os, sys, time

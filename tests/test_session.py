@@ -17,7 +17,7 @@ from trtgate.suite_source import SuiteSource
 from trtgate.timing import loop
 from trtgate.worker_handle import environment_of
 
-from .conftest import SCRIPTED_TIME
+from .suites import SCRIPTED_TIME
 
 SUITE = """
 import gc, os, sys, time

@@ -24,7 +24,7 @@ from trtgate.suite_source import SuiteSource
 from trtgate.sweep import Outcome, Sweep
 from trtgate.sweep_journal import Built, Header, Journal, Timed
 
-from .conftest import SCRIPTED_TIME
+from .suites import SCRIPTED_TIME
 
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
 BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
