@@ -76,7 +76,7 @@ def repository(folder: Any) -> Iterator[Repository]:
     assert made.is_clean()
 
 
-HELPED = "import helper; time.sleep(helper.MILLISECONDS / 1000)"
+HELPED = "import helper; pause(helper.MILLISECONDS / 1000)"
 GIT_ENVIRONMENT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
@@ -147,6 +147,7 @@ def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(re
     result.stdout.no_fnmatch_line("MISSING*")
 
 
+@pytest.mark.end_to_end
 def test_the_command_does_the_same_with_another_python(repository: Repository, tmp_path: Path) -> None:
     """The base is both another revision and another interpreter; the suite is found without being named."""
     repository.folder.suite("added", alpha=HELPED)
@@ -199,7 +200,6 @@ def script(path: Path, text: str) -> Path:
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
 )
-@pytest.mark.beside
 def test_what_can_not_be_a_base(repository: Repository, arguments: list[str], words: list[str]) -> None:
     repository.folder.refused(repository.folder.pytest("suite.py", *arguments), *words)
 
@@ -219,7 +219,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.beside
 def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> None:
     folder = repository.folder
     suite = (repository.path / "suite.py").read_text()
@@ -233,7 +232,6 @@ def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> No
     folder.refused(repository.ab(), "base HEAD", "suite.py", "RuntimeError: no luck")
 
 
-@pytest.mark.beside
 def test_without_a_repository(folder: Any) -> None:
     folder.suite("alpha")
     folder.refused(folder.pytest("suite.py", "--trtgate-base=HEAD"), "'HEAD'", "is in no git repository")
@@ -281,7 +279,6 @@ def test_another_python_gets_this_trtgate_and_the_users_code_alone(
     assert not Path(entry).exists()
 
 
-@pytest.mark.beside
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
     python = script(tmp_path / "python3.10", "echo 3 10")
     with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):
@@ -291,7 +288,6 @@ def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> Non
 # Ends
 
 
-@pytest.mark.beside
 def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
     folder = repository.folder
     folder.suite(alpha="if measuring(): open('measuring', 'w').close(), time.sleep(600)")
@@ -312,7 +308,6 @@ def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
     assert run.returncode == INTERRUPTED
 
 
-@pytest.mark.beside
 def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_ones_stays(repository: Repository) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -206,7 +206,6 @@ def test_a_slow_case_fails_as_on_one_card_and_a_crash_is_its_own(folder: Any) ->
     assert done.parseoutcomes()["failed"] == 2  # and beta is too noisy to be told, or unchanged
 
 
-@pytest.mark.beside
 def test_ctrl_c_ends_the_workers_of_all_cards(folder: Any) -> None:
     hang = "(open({name!r}, 'w').close(), time.sleep(600)) if measuring() else None"
     folder.suite(**{name: hang.format(name=name) for name in ("alpha", "beta")})
@@ -228,7 +227,6 @@ def test_ctrl_c_ends_the_workers_of_all_cards(folder: Any) -> None:
         (("--trtgate-gpus=0", "--trtgate-base=HEAD"), ("--trtgate-gpus", "a base", "drop one")),
     ],
 )
-@pytest.mark.beside
 def test_what_can_not_be_is_refused(folder: Any, options: tuple[str, ...], words: tuple[str, ...]) -> None:
     folder.suite("alpha")
     folder.refused(folder.gate(*options), *words)

@@ -10,7 +10,7 @@ import pytest
 
 from trtgate.torch_trt import releases
 
-from .conftest import PytestFolder as Folder
+from .pytest_folder import PytestFolder as Folder
 
 pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
 
@@ -41,7 +41,7 @@ COVERAGE = ("suite.py", "-m", "trtgate_coverage", "--trtgate-precisions=fp32")
 
 
 @pytest.fixture
-def suite(folder: Folder) -> Folder:
+def suite(folder: Folder, forked_with_tensorrt: None) -> Folder:
     (folder.path / "pytest.ini").write_text(INI)
     (folder.path / "suite.py").write_text(SUITE)
     return folder

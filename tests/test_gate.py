@@ -18,6 +18,8 @@ def sessions(file: Path) -> dict[str, int]:
     return {record["case"].partition("-")[0]: len(record["sessions"]) for record in records}
 
 
+@pytest.mark.alone
+@pytest.mark.end_to_end
 def test_what_pytest_benchmark_offers_works_on_our_results(folder: Any) -> None:
     folder.suite("alpha")
     saved = folder.gate("--benchmark-json=out.json", "--benchmark-save=mine", ALPHA_MS=5)
@@ -79,7 +81,7 @@ def test_what_fresh_launches_do_not_confirm_passes_with_a_line(folder: Any) -> N
         alpha="if IN_WORKER and not os.path.exists('pid'):\n"
         "            open('pid', 'w').write(str(os.getpid()))\n"
         "        first = IN_WORKER and open('pid').read() == str(os.getpid())\n"
-        "        time.sleep(0.04 if first else 0.002)"
+        "        pause(0.04 if first else 0.002)"
     )
     done = folder.gate("--benchmark-compare")
     assert done.ret == 0
@@ -103,7 +105,6 @@ def test_other_tests_run_in_parallel_when_nothing_is_gated(folder: Any) -> None:
     done.stdout.fnmatch_lines(["SKIPPED*not timed: processes of -n*"])
 
 
-@pytest.mark.beside
 def test_a_gpu_that_nvml_sees_and_torch_cannot_use_is_exit_4(folder: Any) -> None:
     folder.suite("alpha")
     (folder.path / "conftest.py").write_text(
@@ -114,7 +115,6 @@ def test_a_gpu_that_nvml_sees_and_torch_cannot_use_is_exit_4(folder: Any) -> Non
     folder.refused(folder.gate("--benchmark-compare"), "NVIDIA Seen", "470.1", "can't use it", "trtgate doctor")
 
 
-@pytest.mark.beside
 def test_a_wrong_output_is_neither_timed_nor_stored(folder: Any) -> None:
     folder.suite(
         more="\n@trtgate.model(frontends=('aot_eager',), precisions=('fp32',))\n"

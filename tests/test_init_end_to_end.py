@@ -11,6 +11,8 @@ import pytest
 
 from trtgate.gate import baselines
 
+from .suites import UNDISTURBED
+
 TIMEOUT_S = 180
 TRTGATE = [sys.executable, "-c", "from trtgate.cli import main; main()"]
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
@@ -50,6 +52,9 @@ class Terminal:
         return [baselines.read(file) for file in sorted(self.path.glob(".trtgate/runs/*.json"))]
 
 
+pytestmark = [pytest.mark.alone, pytest.mark.end_to_end]
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path / "repository", tmp_path)
@@ -58,6 +63,8 @@ def terminal(tmp_path: Path) -> Terminal:
 def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
     terminal.run("git", "init", "--quiet")
     terminal.run(*TRTGATE, "init")
+    with (terminal.path / "benchmarks/trtgate_suite.py").open("a") as suite:
+        suite.write(UNDISTURBED)
 
     said = terminal.run(*PYTEST, "benchmarks", "-rs")
     assert "4 passed, 8 skipped" in said  # eager fp32, and dynamo's coverage; eager fp16 and dynamo need a GPU

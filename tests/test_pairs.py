@@ -21,10 +21,14 @@ from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing.measuring_loop import Plan
 from trtgate.verdict import LOOKS, Verdict
 
+from .suites import SCRIPTED_TIME
+
 SUITE = """
-import os, time
+import os, sys, time
 import torch
 import trtgate
+
+{SCRIPTED_TIME}
 
 class Odd(torch.nn.Module):
     def __init__(self, act):
@@ -41,8 +45,8 @@ def broken():
     raise ValueError("first line\\nsecond line")
 
 def fine():
-    time.sleep(0.002)
-"""
+    pause(0.002)
+""".replace("{SCRIPTED_TIME}", SCRIPTED_TIME)
 BASE_MODELS = """
 MODELS = [one(name, fine) for name in ("fine", "slow", "crashes", "hangs", "raises", "dies", "gone")]
 """
@@ -53,7 +57,7 @@ class Dies(Odd):
 
 MODELS = [
     one("fine", fine),
-    one("slow", lambda: time.sleep(0.02)),
+    one("slow", lambda: pause(0.02)),
     one("crashes", lambda: os._exit(7)),
     one("hangs", lambda: time.sleep(1000)),
     one("raises", broken),
@@ -64,6 +68,7 @@ CPU = Accelerator(kind="cpu", name="test", cpus=1)
 BUILT = Artifacts(base=None, candidate=None)
 FINE, SLOW = "fine-eager-fp32", "slow-eager-fp32"
 TIMEOUT_S = 60.0
+pytestmark = pytest.mark.usefixtures("module_forked")
 
 
 def no_step(_text: str) -> None: ...

@@ -76,7 +76,6 @@ def test_a_marker_beats_the_suite_and_the_command_line_beats_both(folder: Any) -
         ("", "device="),
     ],
 )
-@pytest.mark.beside
 def test_a_marker_that_makes_no_sense(folder: Any, limits: str, words: str) -> None:
     folder.suite("alpha")
     (folder.path / "test_mine.py").write_text(OWN_TEST.format(limits=limits))
@@ -91,7 +90,6 @@ def test_a_marker_that_makes_no_sense(folder: Any, limits: str, words: str) -> N
         ("quarantine=trtgate.quarantine('x', until='soon')", ["quarantine", "'soon'", "2026-12-31"]),
     ],
 )
-@pytest.mark.beside
 def test_a_suite_whose_limits_or_quarantines_make_no_sense(folder: Any, keywords: str, words: list[str]) -> None:
     folder.suite(more=model("alpha", keywords))
     folder.refused(folder.gate(), "suite.py", *words)
@@ -193,7 +191,6 @@ UNRELATED = 'parser.addoption("--retries", type=int)'
         (UNRELATED, "--retries=5", "", ""),
     ],
 )
-@pytest.mark.beside
 def test_who_would_run_a_test_again(
     pytester: pytest.Pytester, options: str, arguments: str, marker: str, named: str
 ) -> None:

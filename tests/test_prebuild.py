@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from trtgate import Case, Model, Settings
@@ -18,6 +19,8 @@ from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.launches.prebuild import Prebuild, builders_for, order
 from trtgate.pytest_plugin import prebuilding
 from trtgate.suite.suite_source import SuiteSource
+
+from . import forks
 
 SUITE = """
 import os
@@ -60,9 +63,10 @@ GPU = Accelerator(kind="gpu", name="test", memory_bytes=80 * GIB)
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: None) -> Any:
     """Make a Prebuild of a suite of good and bad cases."""
     monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    forks.started.clear()
     (tmp_path / "suite.py").write_text(SUITE)
 
     def folder_for(case_id: str) -> Path:
@@ -80,20 +84,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def builders_alive() -> list[int]:
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-                line = (path / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if parent == os.getpid() and b"trtgate.worker" in line:
-                found.append(int(path.name))
-    return found
+    return [pid for pid in forks.started if psutil.pid_exists(pid)]
 
 
-@pytest.mark.beside
 def test_every_case_gets_its_result_and_the_others_go_on(work: Any) -> None:
     names = [f"{name}-eager-fp32-b1" for name in ("dies", "raises", "good")]
     found = {built.case_id: built for built in work(2).run(names)}
@@ -107,15 +100,14 @@ def test_every_case_gets_its_result_and_the_others_go_on(work: Any) -> None:
     assert builders_alive() == []
 
 
-@pytest.mark.beside
 def test_whoever_stops_listening_leaves_no_process(work: Any) -> None:
     running = work(2).run(["hangs-eager-fp32-b1", "good-eager-fp32-b1"])
     assert next(running).case_id == "good-eager-fp32-b1"
+    assert len(builders_alive()) >= 1
     running.close()
     assert builders_alive() == []
 
 
-@pytest.mark.beside
 def test_it_is_said_once_and_before_any_result_that_the_builders_have_imported(work: Any) -> None:
     said: list[str] = []
     running = work(1, imported=lambda: said.append("imported")).run(["raises-eager-fp32-b1", "good-eager-fp32-b1"])
@@ -123,7 +115,6 @@ def test_it_is_said_once_and_before_any_result_that_the_builders_have_imported(w
     assert seen == [("raises-eager-fp32-b1", ["imported"]), ("good-eager-fp32-b1", ["imported"])]
 
 
-@pytest.mark.beside
 def test_one_builder_builds_as_if_alone(work: Any) -> None:
     (built,) = work(4).run(["good-eager-fp32-b1"])
     assert built.build.builders == 1
@@ -234,13 +225,11 @@ def test_threads_of_builders_sleep_while_they_wait_and_those_of_what_is_timed_do
         (("--trtgate-prebuild=auto", "--trtgate-base=HEAD"), ("--trtgate-prebuild", "drop one")),
     ],
 )
-@pytest.mark.beside
 def test_what_contradicts_building_ahead_is_refused(folder: Any, options: Any, words: Any) -> None:
     folder.suite("alpha")
     folder.refused(folder.gate(*options), *words)
 
 
-@pytest.mark.beside
 def test_ctrl_c_while_building_leaves_no_process(folder: Any) -> None:
     folder.suite(alpha="time.sleep(600)")
     run = folder.start("--trtgate-prebuild=1", "--trtgate-launches=1")

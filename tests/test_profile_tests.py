@@ -32,7 +32,7 @@ def net(batch):
 """
 
 
-def test_only_cases_with_engines_are_profiled_and_a_cpu_says_why_not(pytester: pytest.Pytester) -> None:
+def test_only_cases_with_engines_are_profiled_and_a_cpu_says_why_not(pytester: pytest.Pytester, forked: None) -> None:
     pytester.makepyfile(suite=SUITE)
     pytester.makeini("[pytest]\ntrtgate_suite = suite.py\n")
     result = pytester.runpytest_subprocess("-m", "trtgate_profile", "suite.py", "-rs", "-v")
@@ -40,7 +40,7 @@ def test_only_cases_with_engines_are_profiled_and_a_cpu_says_why_not(pytester: p
     result.stdout.no_fnmatch_line("*test_profile?net-eager*")
 
 
-def test_without_a_gpu_a_profile_is_one_line_and_exit_4(pytester: pytest.Pytester) -> None:
+def test_without_a_gpu_a_profile_is_one_line_and_exit_4(pytester: pytest.Pytester, forked: None) -> None:
     result = pytester.run(TRTGATE, "profile", "resnet18")
     assert result.ret == 4
     (line,) = result.stderr.lines

@@ -64,9 +64,11 @@ def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
 @needs_modelopt
 @pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
-def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str) -> None:
+def test_modelopt_is_not_imported_where_nothing_is_quantized(frontend: str, forked_with_tensorrt: None) -> None:
+    """Neither with torch_tensorrt, which the process finds imported as trtgate does it, nor by asking."""
     code = (
         "import sys, torch; from trtgate import Case, Model, Settings; from trtgate.coverage import dry_run\n"
+        "assert 'torch_tensorrt' in sys.modules\n"
         "model = Model('small', lambda: (torch.nn.Linear(4, 4), torch.zeros(2, 4)), ())\n"
         f"settings = Settings(frontend={frontend!r}, precision='fp16', min_block_size=1)\n"
         "assert dry_run.ask(Case(model, settings)).engines\n"
@@ -89,7 +91,7 @@ def in_a_fresh_process(precision: str) -> Coverage:
 def printed(code: str) -> str:
     """Return the last line that a process of its own prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
+        [sys.executable, "-c", code],
         cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     return done.stdout.splitlines()[-1]

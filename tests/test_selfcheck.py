@@ -72,6 +72,8 @@ def test_two_pairs_are_too_few_to_say() -> None:
     assert "limits that" not in "\n".join(selfcheck_rounds.lines(check(comparison(0.0))))
 
 
+@pytest.mark.alone
+@pytest.mark.end_to_end
 def test_a_short_check_for_real(folder: Any) -> None:
     folder.suite("alpha")
     done = folder.pytester.run(

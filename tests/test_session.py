@@ -17,19 +17,21 @@ from trtgate.launches.worker_handle import LaunchError, environment_of
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing import measuring_loop
 
+from .suites import SCRIPTED_TIME
+
 SUITE = """
-import gc, os, time
+import gc, os, sys, time
 import torch
 import trtgate
 
-IN_WORKER = "trtgate.worker" in " ".join(open("/proc/self/cmdline").read().split("\\0"))
-
+{SCRIPTED_TIME}
 class Odd(torch.nn.Module):
     def __init__(self, act):
         super().__init__()
         self.act = act
     def forward(self, x):
         if IN_WORKER:
+            pause(0.002)
             self.act()
         return x
 
@@ -65,8 +67,9 @@ MODELS = [
     one("raises", broken),
     one("prints", lambda: print("not the protocol")),
 ]
-"""
+""".replace("{SCRIPTED_TIME}", SCRIPTED_TIME)
 CPU = Accelerator(kind="cpu", name="test", cpus=1)
+pytestmark = pytest.mark.usefixtures("module_forked")
 
 
 @pytest.fixture(scope="module")

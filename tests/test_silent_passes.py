@@ -1,5 +1,7 @@
 """What pytest-benchmark lets pass in silence, shown on it, and what trtgate says in the same situation.
 
+A test of plain benchmarks is one of pytest-benchmark itself and runs when its version changes (tests/conftest.py).
+
 Slow is 40 ms instead of 2 ms: far beyond what one stored session leaves to noise on a CPU.
 """
 
@@ -26,6 +28,7 @@ def plain_baseline(folder: Any, *names: str) -> None:
     assert folder.plain("--benchmark-save=base").ret == OK
 
 
+@pytest.mark.plain_benchmark
 def test_plain_benchmarks_see_that_code_is_slower(folder):
     """The yardstick: all silent passes below are of a gate that works when nothing comes in between."""
     plain_baseline(folder, "alpha")
@@ -35,11 +38,14 @@ def test_plain_benchmarks_see_that_code_is_slower(folder):
 # Nothing to compare with
 
 
-def test_renamed(folder):
+@pytest.mark.plain_benchmark
+def test_plain_renamed(folder):
     plain_baseline(folder, "alpha")
     folder.plain_tests("renamed")
     assert folder.plain(*PLAIN_GATE, RENAMED_MS=SLOW_MS).ret == OK
 
+
+def test_renamed(folder):
     folder.baseline("alpha")
     folder.suite("renamed")
     result = folder.gate("--benchmark-compare", RENAMED_MS=SLOW_MS)
@@ -74,18 +80,22 @@ def gamma(batch):
 """
 
 
-def test_empty_baseline(folder):
+@pytest.mark.plain_benchmark
+def test_plain_empty_baseline(folder):
     plain_baseline(folder, "alpha")
     with folder.edited(folder.plain_runs()[-1]) as document:
         document["benchmarks"] = []
     assert folder.plain(*PLAIN_GATE, ALPHA_MS=SLOW_MS).ret == OK
 
+
+def test_empty_baseline(folder):
     folder.baseline()
     folder.suite("alpha")
     folder.refused(folder.gate("--benchmark-compare"), "latency.json", "holds no case")
 
 
-def test_baseline_of_another_python(folder):
+@pytest.mark.plain_benchmark
+def test_plain_baseline_of_another_python(folder):
     plain_baseline(folder, "alpha")
     machine = folder.plain_runs()[-1].parent
     machine.rename(machine.with_name("Linux-CPython-3.99-64bit"))
@@ -93,6 +103,8 @@ def test_baseline_of_another_python(folder):
     assert result.ret == OK
     result.stderr.fnmatch_lines(["*Can't compare. No benchmark files in*"])
 
+
+def test_baseline_of_another_python(folder):
     with folder.edited(folder.baseline("alpha")) as document:
         document["machine_info"] |= {"python_version": "3.99.0", "python_implementation_version": "3.99.0"}
         document["machine_info"]["cpu"]["python_version"] = "3.99.0.final.0 (64 bit)"
@@ -102,15 +114,28 @@ def test_baseline_of_another_python(folder):
     result.stdout.fnmatch_lines([f"*{ALPHA} is slower*"])
 
 
-@pytest.mark.parametrize("wanted", ["benchmarks", "benchmarks/test_plain.py"])
-def test_path_that_is_taken_for_the_name_of_a_run(folder, wanted):
-    plain_baseline(folder, "alpha")
+PATHS = pytest.mark.parametrize("wanted", ["benchmarks", "benchmarks/test_plain.py"])
+
+
+def plain_tests_below(folder: Any) -> None:
+    folder.plain_tests("alpha")
     (folder.path / "benchmarks").mkdir()
     (folder.path / "benchmarks/test_plain.py").write_text((folder.path / "test_plain.py").read_text())
+
+
+@PATHS
+@pytest.mark.plain_benchmark
+def test_plain_path_that_is_taken_for_the_name_of_a_run(folder, wanted):
+    plain_tests_below(folder)
+    assert folder.plain("--benchmark-save=base").ret == OK
     result = folder.plain("--benchmark-compare", wanted, ALPHA_MS=SLOW_MS)
     assert result.ret == OK
     result.stderr.fnmatch_lines([f"*Can't compare. No benchmark files in * match '{wanted}'*"])
 
+
+@PATHS
+def test_path_that_is_taken_for_the_name_of_a_run(folder, wanted):
+    plain_tests_below(folder)
     folder.baseline("alpha")
     folder.suite("alpha")
     folder.refused(folder.gate("--benchmark-compare", wanted), wanted, f"pytest {wanted} --benchmark-compare")
@@ -119,11 +144,14 @@ def test_path_that_is_taken_for_the_name_of_a_run(folder, wanted):
 # Another baseline than the one that was meant
 
 
-def test_autosave_of_a_part_becomes_the_newest_baseline(folder):
+@pytest.mark.plain_benchmark
+def test_plain_autosave_of_a_part_becomes_the_newest_baseline(folder):
     plain_baseline(folder, "alpha", "beta")
     assert folder.plain("-k", "alpha", "--benchmark-autosave").ret == OK
     assert folder.plain("-k", "beta", *PLAIN_GATE, BETA_MS=SLOW_MS).ret == OK
 
+
+def test_autosave_of_a_part_becomes_the_newest_baseline(folder):
     folder.baseline("alpha", "beta")
     folder.suite("alpha", "beta")
     assert folder.gate("-k", "alpha", "--benchmark-autosave").ret == OK
@@ -132,11 +160,14 @@ def test_autosave_of_a_part_becomes_the_newest_baseline(folder):
     result.stdout.fnmatch_lines([f"*{BETA} is slower*"])
 
 
-def test_autosave_stores_the_slow_run_before_the_check(folder):
+@pytest.mark.plain_benchmark
+def test_plain_autosave_stores_the_slow_run_before_the_check(folder):
     plain_baseline(folder, "alpha")
     runs = [folder.plain(*PLAIN_GATE, "--benchmark-autosave", ALPHA_MS=ms) for ms in (SLOW_MS, 0.9 * SLOW_MS)]
     assert [run.ret for run in runs] == [FAILED, OK]
 
+
+def test_autosave_stores_the_slow_run_before_the_check(folder):
     stored = folder.baseline("alpha")
     before = stored.read_bytes()
     folder.suite("alpha")
@@ -147,13 +178,16 @@ def test_autosave_stores_the_slow_run_before_the_check(folder):
     assert stored.read_bytes() == before
 
 
-def test_truncated_newest_baseline(folder):
+@pytest.mark.plain_benchmark
+def test_plain_truncated_newest_baseline(folder):
     folder.plain_tests("alpha")
     assert folder.plain("--benchmark-save=old", ALPHA_MS=FASTER_THAN_MS).ret == OK
     assert folder.plain("--benchmark-save=new").ret == OK
     truncate(folder.plain_runs()[-1])
     assert folder.plain(*PLAIN_GATE, ALPHA_MS=SLOW_MS).ret == OK
 
+
+def test_truncated_newest_baseline(folder):
     stored = folder.baseline("alpha")
     truncate(stored)
     before = stored.read_bytes()
@@ -170,20 +204,30 @@ def truncate(file: Any) -> None:
 # No measurement
 
 
-def test_processes_of_xdist(folder):
+@pytest.mark.plain_benchmark
+def test_plain_processes_of_xdist(folder):
     plain_baseline(folder, "alpha")
     assert folder.plain("-n", "2", *PLAIN_GATE, ALPHA_MS=SLOW_MS).ret == OK
 
+
+def test_processes_of_xdist(folder):
     folder.baseline("alpha")
     folder.suite("alpha")
     folder.refused(folder.gate("-n", "2", "--benchmark-compare"), "--benchmark-compare", "-n")
 
 
-@pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip"])
-def test_timing_switched_off(folder, option):
+OFF = pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip"])
+
+
+@OFF
+@pytest.mark.plain_benchmark
+def test_plain_timing_switched_off(folder, option):
     plain_baseline(folder, "alpha")
     assert folder.plain(option, *PLAIN_GATE, ALPHA_MS=SLOW_MS).ret == OK
 
+
+@OFF
+def test_timing_switched_off(folder, option):
     folder.baseline("alpha")
     folder.suite("alpha")
     folder.refused(folder.gate(option, "--benchmark-compare"), "--benchmark-compare", option)
@@ -192,12 +236,15 @@ def test_timing_switched_off(folder, option):
 # No number
 
 
-def test_nan_in_the_baseline(folder):
+@pytest.mark.plain_benchmark
+def test_plain_nan_in_the_baseline(folder):
     plain_baseline(folder, "alpha")
     with folder.edited(folder.plain_runs()[-1]) as document:
         document["benchmarks"][0]["stats"]["median"] = float("nan")
     assert folder.plain(*PLAIN_GATE, ALPHA_MS=SLOW_MS).ret == OK
 
+
+def test_nan_in_the_baseline(folder):
     with folder.edited(folder.baseline("alpha")) as document:
         (session,) = document["benchmarks"][0]["extra_info"]["trtgate"]["sessions"]
         session["metrics"]["host"][0][0] = float("nan")
@@ -258,13 +305,18 @@ alpha.factory, beta.factory = noting(alpha.factory, "alpha"), noting(beta.factor
 # How a regression looks
 
 
-def test_a_regression_is_a_failed_test(folder):
+@pytest.mark.plain_benchmark
+def test_plain_regression_is_an_error_at_the_end_and_no_failed_test(folder):
     plain_baseline(folder, "alpha")
     result = folder.plain(*PLAIN_GATE, "--junitxml=plain.xml", ALPHA_MS=SLOW_MS)
     assert result.ret == FAILED
     result.stderr.fnmatch_lines(["Traceback*", "*PerformanceRegression*"])
     assert [suite.get("failures") for suite in junit_suites(folder, "plain.xml")] == ["0"]
 
+
+@pytest.mark.alone
+@pytest.mark.end_to_end
+def test_a_regression_is_a_failed_test(folder):
     folder.baseline("alpha")
     folder.suite("alpha")
     result = folder.gate("--benchmark-compare", "--junitxml=gate.xml", ALPHA_MS=SLOW_MS)
@@ -283,10 +335,13 @@ def junit_suites(folder: Any, name: str) -> Iterator[ElementTree.Element]:
     return ElementTree.parse(folder.path / name).getroot().iter("testsuite")
 
 
-def test_compare_fail_is_refused(folder):
+@pytest.mark.plain_benchmark
+def test_plain_compare_fail_is_what_was_given_last(folder):
     plain_baseline(folder, "alpha")
-    assert folder.plain(*PLAIN_GATE, "--benchmark-compare-fail=min:9999%", ALPHA_MS=SLOW_MS).ret == OK  # the last wins
+    assert folder.plain(*PLAIN_GATE, "--benchmark-compare-fail=min:9999%", ALPHA_MS=SLOW_MS).ret == OK
 
+
+def test_compare_fail_is_refused(folder):
     folder.baseline("alpha")
     folder.suite("alpha")
     folder.refused(folder.gate(*PLAIN_GATE), "--benchmark-compare-fail", "--trtgate-limit")

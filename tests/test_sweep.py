@@ -25,6 +25,8 @@ from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
 from trtgate.suite.suite_source import SuiteSource
 
+from .suites import SCRIPTED_TIME
+
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
 BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
 
@@ -156,12 +158,14 @@ SUITE = """
 import glob
 import os
 import signal
+import sys
 import time
 
 import torch
 import trtgate
 
-IN_SWEEP = os.environ.get("SLOW") and "worker" in " ".join(open("/proc/self/cmdline").read().split("\\0"))
+{SCRIPTED_TIME}
+IN_SWEEP = os.environ.get("SLOW") and IN_WORKER
 
 
 def journals():
@@ -179,6 +183,7 @@ class Net(torch.nn.Module):
         if IN_SWEEP and self.calls > 20 and any('"timed"' in open(file).read() for file in journals()):
             open("hangs", "w").close()
             time.sleep(600)
+        pause(0.002)
         return self.linear(x)
 
 
@@ -214,12 +219,12 @@ def stuck(batch):
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
 def broken(batch):
     raise ValueError("no such file")
-"""
+""".replace("{SCRIPTED_TIME}", SCRIPTED_TIME)
 SET = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "2", "--inputs", "8")
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path: Path, forked: None) -> Path:
     (tmp_path / "suite.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
     return tmp_path
@@ -309,9 +314,9 @@ def test_a_sweep_that_goes_on_says_what_could_not_be_stored_and_counts_its_own_m
 
 def test_a_point_that_hangs_is_its_own_and_the_others_are_measured(here: Path) -> None:
     hanging = ("--set", "frontend=eager", "--set", "precision=fp32", "--launches", "1", "--inputs", "0")
-    done = sweep(here, "stuck", "--vary", "batch=1,2", *hanging, "--timeout", "15")
+    done = sweep(here, "stuck", "--vary", "batch=1,2", *hanging, "--timeout", "5")
     assert done.returncode == 1
-    assert "batch=2: stuck-eager-fp32-b2: loading: no answer within 15 s" in done.stdout
+    assert "batch=2: stuck-eager-fp32-b2: loading: no answer within 5 s" in done.stdout
     assert "  default" in done.stdout
     assert "other trtgate processes" not in done.stdout + done.stderr
 
@@ -341,7 +346,6 @@ def test_what_does_not_run_is_a_line_of_its_own_and_exit_1(here: Path) -> None:
         (("net", "--weights", "suite.py"), "write MODEL=FILE.safetensors"),
     ],
 )
-@pytest.mark.beside
 def test_bad_input_is_one_line(here: Path, arguments: tuple[str, ...], words: str) -> None:
     done = sweep(here, *arguments)
     assert done.returncode in (1, 4)

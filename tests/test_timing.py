@@ -159,6 +159,7 @@ def _burn(cpu: int, ready: multiprocessing.synchronize.Event) -> None:
         pass
 
 
+@pytest.mark.alone
 def test_a_block_whose_cpu_others_took_does_not_count() -> None:
     mine = os.sched_getaffinity(0)
     cpu = min(mine)
@@ -180,6 +181,7 @@ def test_a_block_whose_cpu_others_took_does_not_count() -> None:
         other.join(30)
 
 
+@pytest.mark.alone
 def test_a_thread_that_sleeps_waits_for_no_cpu() -> None:
     monitor = CpuMonitor()
     threading.Event().wait(0.2)
