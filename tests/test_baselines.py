@@ -16,7 +16,7 @@ from trtgate.common import files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
-from trtgate.gate.case_record import CaseRecord, StoredSession
+from trtgate.gate.baseline_record import CaseRecord, StoredSession
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", memory_bytes=80 << 30, uuid="GPU-1", libraries={"torch": "2.14.0"})
 

@@ -21,7 +21,7 @@ from trtgate.commands import doctor_facts, doctor_findings, doctor_probes, docto
 from trtgate.common import files
 from trtgate.common.accelerator import Accelerator
 from trtgate.gate import baselines
-from trtgate.gate.case_record import CaseRecord
+from trtgate.gate.baseline_record import CaseRecord
 
 from .test_baselines import CARD, document, record
 

@@ -57,3 +57,19 @@ def test_workflow_files_are_yaml_with_the_two_gates() -> None:
         assert isinstance(found, dict)
         assert "-m trtgate_coverage --trtgate-require=baseline" in text
         assert "--trtgate-require=gpu,baseline,verdict" in text
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    source = ROOT / "src" / "trtgate"
+    names = re.findall(r"`([\w/]+\.(?:py|yml))`", text)
+    files = {file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()}
+    known = files | {file.rpartition("/")[2] for file in files} | {"benchmarks/suite.py"}
+    assert len(names) > 50
+    assert [name for name in names if name not in known] == []
+
+
+def test_decisions_name_files_that_exist() -> None:
+    named = re.findall(r"`((?:[a-z_]+/)+\w+\.(?:py|json|md))`", (ROOT / "docs" / "decisions.md").read_text())
+    folders = (ROOT, ROOT / "src" / "trtgate")
+    assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []

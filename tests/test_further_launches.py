@@ -12,7 +12,7 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.gate import judging
-from trtgate.gate.case_record import CaseRecord, State, StoredSession
+from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
 from trtgate.gate.gate import Gate
 from trtgate.gate.run_options import Options
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Turn

@@ -20,7 +20,7 @@ from trtgate.common import accelerator, files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import history
-from trtgate.gate.case_record import CaseRecord
+from trtgate.gate.baseline_record import CaseRecord
 from trtgate.gate.history import HistoryPoint, Series
 
 from .test_baselines import CARD, document, record

@@ -10,7 +10,7 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.gate import judging, measurement_summary, sentences
-from trtgate.gate.case_record import CaseRecord, State, StoredSession
+from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
 from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.verdict import Judgement, Verdict
 

@@ -15,8 +15,8 @@ from ..common.errors import TrtgateError
 from ..common.text_columns import aligned
 from ..coverage import coverage_baselines
 from ..gate import baselines
+from ..gate.baseline_record import CaseRecord
 from ..gate.baselines import Run, Update
-from ..gate.case_record import CaseRecord
 from ..gate.sentences import duration
 from ..profiles import profile_files
 from ..report import terminal_table

@@ -11,10 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..common import accelerator
+from ..common import accelerator, machine
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
-from ..frontends.inductor import compiler
 from ..torch_trt import releases
 from .doctor_facts import Card, Facts, Features, Nvml, StoredBaseline, Torch
 from .doctor_subprocess import ask
@@ -48,7 +47,7 @@ def probe(folder: Path, step: OnStep) -> Facts:
         nvml=probe_nvml(),
         torch=torch_,
         features=features,
-        compiler=compiler(),
+        compiler=machine.cpp_compiler(),
         uncompiled=uncompiled(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         baselines_folder=os.path.relpath(folder),

@@ -29,8 +29,7 @@ from ..launches.pair_session import PairSession
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from ..torch_trt import modelopt_package, releases
-from ..verdict import FAMILY_ALPHA, LOOKS, Verdict, quantile
-from ..verdict.error_rates import POWER
+from ..verdict import FAMILY_ALPHA, LOOKS, POWER, Verdict, quantile
 
 NICE = (1.0, 2.0, 5.0)
 CONFIDENCE = 0.95

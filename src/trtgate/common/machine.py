@@ -1,8 +1,9 @@
-"""How many processes this machine, or the container that it is seen from, has room for. Imports no torch."""
+"""What this machine, or the container that it is seen from, has room for, and which compiler. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,3 +39,9 @@ def memory_bytes() -> int:
 def processes(bytes_each: int) -> int:
     """Return how many processes of `bytes_each` of memory there is room for, one a CPU at most, and at least one."""
     return max(1, min(cpus(), memory_bytes() // bytes_each))
+
+
+def cpp_compiler() -> str:
+    """Return the path of the C++ compiler that Inductor would call; empty when there is none."""
+    wanted = os.environ.get("CXX", "")
+    return next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), "")

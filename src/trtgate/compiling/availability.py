@@ -8,9 +8,6 @@ from ..suite import precisions
 from ..suite.settings import Settings
 from ..torch_trt import compile_options, modelopt_package, releases
 
-INT8_ACTIVATIONS_SINCE = (2, 13)
-"""TensorRT-RTX refuses them before; weights alone it takes."""
-
 
 def unavailable(settings: Settings, accelerator: Accelerator) -> str:
     """Return why a case can't be built or measured here, in one line; empty when it can, as far as is known."""
@@ -33,7 +30,6 @@ def refused(settings: Settings, accelerator: Accelerator) -> str:
         return f"{precision.name} needs compute capability {needed}, {accelerator.name} has {has}"
     if settings.runtime and not compile_options.has_runtimes():
         return f"torch_tensorrt {releases.version()} has one runtime: runtime={settings.runtime} can't be chosen"
-    version = tuple(int(part) for part in releases.version().split(".")[:2] if part.isdigit())
-    if precision.name == "int8" and releases.flavour() == "rtx" and version < INT8_ACTIVATIONS_SINCE:
+    if precision.name == "int8" and not releases.takes_int8_activations():
         return f"torch_tensorrt {releases.version()} with TensorRT-RTX takes no int8 activations; int8_weights it does"
     return releases.lacks(settings.frontend)

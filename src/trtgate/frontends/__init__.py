@@ -20,5 +20,5 @@ def stores(settings: Settings) -> bool:
 
 
 def get(name: str) -> Frontend:
-    """Return the frontend of that name, one of `trtgate.suite.cases.FRONTENDS`."""
+    """Return the frontend of that name, one of `trtgate.suite.settings.FRONTENDS`."""
     return cast("Frontend", importlib.import_module(f"{__name__}.{name}").FRONTEND)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
 import time
 from typing import Any
 
+from ..common import machine
 from ..common.steps import OnStep
 from ..suite.settings import Settings
 from .frontend import CompiledModule, Frontend
 from .unstored_base import Unstored
-
-
-def compiler() -> str:
-    """Return the path of the C++ compiler that Inductor would call; empty when there is none."""
-    wanted = os.environ.get("CXX", "")
-    return next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), "")
 
 
 class TorchBackend(Unstored):
@@ -29,7 +22,7 @@ class TorchBackend(Unstored):
 
     def unavailable(self) -> str:
         """Return the reason when there is no C++ compiler, which Inductor calls for every kernel or wrapper."""
-        needs_one = self._backend == "inductor" and not compiler()
+        needs_one = self._backend == "inductor" and not machine.cpp_compiler()
         return "inductor needs a C++ compiler: install g++ or set CXX" if needs_one else ""
 
     def import_libraries(self) -> None:

@@ -15,7 +15,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.files import locked, write_json
 from ..verdict import Verdict
-from .case_record import CaseRecord, StoredSession
+from .baseline_record import CaseRecord, StoredSession
 
 SCHEMA = 1
 KEPT_SESSIONS = 20

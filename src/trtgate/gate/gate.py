@@ -29,8 +29,8 @@ from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
 from . import baselines, judging, kept_artifacts, measurement_summary
 from .base_comparison import BaseComparison
+from .baseline_record import CaseRecord
 from .baselines import Run
-from .case_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
 from .paired_gate import Suspicion, confirmed

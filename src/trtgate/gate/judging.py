@@ -16,7 +16,7 @@ from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
 from . import measurement_summary
-from .case_record import CaseRecord
+from .baseline_record import CaseRecord
 
 LimitOf = Callable[[str], float]
 """Metric → the largest tolerated change, a fraction."""

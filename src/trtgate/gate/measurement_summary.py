@@ -11,7 +11,7 @@ from .. import verdict
 from ..records.measurement import Build, CaseMeasurement
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
-from .case_record import CaseRecord, State, StoredSession
+from .baseline_record import CaseRecord, State, StoredSession
 from .case_result import CaseResult
 
 MAX_VOID_SHARE = 0.5

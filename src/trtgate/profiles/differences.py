@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from ..records.profile_record import PYTORCH, TENSORRT, Layer, Profile
-from ..verdict.error_rates import adjusted
+from ..verdict import adjusted
 from .layer_names import synchronizes
 from .layer_row import LayerRow
 from .layer_structure import has_other_precision, has_other_tactic, is_tactic_unseen

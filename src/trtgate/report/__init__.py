@@ -1,1 +1,1 @@
-"""What people read: sentences, the terminal, progress."""
+"""What people read: the terminal's table, a run as a document, Markdown, HTML, annotations, the live line."""

@@ -31,5 +31,12 @@ class Clock(Protocol):
         """Free what `arm` took."""
 
 
+class DeviceClock(Clock, Protocol):
+    """A clock of a GPU; `device_latency.py` decides which one a module is timed with."""
+
+    def tail(self, calls: int) -> list[float]:
+        """Time single calls, in microseconds, for percentiles: what decides nothing may be a little too long."""
+
+
 class CaptureError(Exception):
     """The module can't be recorded into a CUDA graph; another clock must be used."""

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from ..records.measurement import Capture, GpuState
 from . import measuring_loop
-from .clock import CaptureError
+from .clock import CaptureError, DeviceClock
 from .cuda_event_clock import CudaEventsClock
 from .cuda_graph_clock import CudaGraphClock
 from .spin_kernel import Spin
@@ -27,7 +27,7 @@ class Placed(Protocol):
 class TimedOnDevice(NamedTuple):
     """What was measured; `clock` is still armed, and the caller's to close."""
 
-    clock: CudaGraphClock | CudaEventsClock
+    clock: DeviceClock
     captures: list[Capture]
     states: list[GpuState]
     steady: bool

@@ -18,6 +18,9 @@ from . import modelopt_package
 
 SUPPORTED = "2.11 to 2.14"
 
+INT8_ACTIVATIONS_SINCE = (2, 13)
+"""TensorRT-RTX refuses them before; weights alone it takes."""
+
 FLAVOURS = {"torch-tensorrt-rtx": "rtx", "torch-tensorrt": "standard"}
 
 
@@ -41,6 +44,12 @@ def unavailable() -> str:
     if importlib.util.find_spec("torch_tensorrt") is None:
         return "torch_tensorrt is not installed: pip install 'trtgate[rtx]' or 'trtgate[standard]'"
     return ""
+
+
+def takes_int8_activations() -> bool:
+    """Whether inputs of layers can be quantized to int8, and not weights alone."""
+    release = tuple(int(part) for part in version().split(".")[:2] if part.isdigit())
+    return flavour() != "rtx" or release >= INT8_ACTIVATIONS_SINCE
 
 
 def fp32_is_tf32() -> bool:

@@ -5,7 +5,7 @@ computed on logarithms of medians: latencies are positive and skewed, and a chan
 arrays, leading dimensions are cases, judged independently of each other.
 """
 
-from .error_rates import FAMILY_ALPHA, PROOF_ALPHA, adjusted, quantile
+from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, adjusted, quantile
 from .exact_counts import judge_exact
 from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
@@ -40,6 +40,7 @@ __all__ = [
     "LAUNCH_SDS",
     "LOOKS",
     "OTHER_CARD",
+    "POWER",
     "PRIORS",
     "PROOF_ALPHA",
     "QUADRUPLES_A_PAIR",
