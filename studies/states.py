@@ -13,6 +13,7 @@ Sections:
     warmup    how long a graph takes to its plateau after idling and after bursts
     engines   auxiliary streams, and loading an engine beside a replay, in this process and in another
     launches  processes of one build taking turns: today's clock, one stream for all, several streams on purpose
+    loads     the same builds loaded again and again, in random order, in a few processes: what a load deals out
     pairs     what a partner does to the other side of a pair
     server    in which state a loop of plain calls leaves the GPU
 
@@ -312,6 +313,22 @@ def _one_launch(study: Study, kind: str, number: int, case_id: str, remote: Remo
     return read
 
 
+def loads(study: Study) -> Iterator[dict[str, Any]]:
+    """Load each model again and again in a few processes, in random order, and read what each load gives."""
+    folders = study.built(list(MODELS.values()))
+    with processes(4, one_stream=True) as remotes:
+        before: list[str] = [""] * len(remotes)
+        for repeat in range(study.repeats):
+            for number, remote in enumerate(remotes):
+                for case_id in study.rng.sample(list(folders), len(folders)):
+                    remote.ask("load", case_id=case_id, folder=folders[case_id])
+                    read = remote.ask("plateau", seeds=[1, 2, 3], rounds=2, order=repeat, touched=False, warm_s=0.3)
+                    row = {"case": case_id, "process": number, "repeat": repeat, "after": before[number]}
+                    traced = {"kernels": remote.ask("kernels", name="capture 0")} if case_id in TRACED else {}
+                    yield {**row, "plateau": read, **traced}
+                    before[number] = case_id
+
+
 def pairs(study: Study) -> Iterator[dict[str, Any]]:
     """Replay a model in turns with a partner: itself in another process, or matrix products."""
     folder = study.built([REGNET])[REGNET]
@@ -353,7 +370,7 @@ def server(study: Study) -> Iterator[dict[str, Any]]:
 
 
 SECTIONS: dict[str, Callable[[Study], Iterator[dict[str, Any]]]] = {
-    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, pairs, server)
+    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, server)
 }
 QUICK = ("streams", "others", "nodes", "decay", "warmup")
 

@@ -309,6 +309,21 @@ def _explained(rows: Rows) -> list[str]:
     return [*between, *(f"{one:.3%}" for one in within), f"{slope:.2f}"]
 
 
+def loads(rows: Rows) -> Iterator[str]:
+    """How far loads lie apart, in a process and between them, and whether the kernels or the gaps differ."""
+    lines = []
+    for (case,), group in grouped(rows, "case"):
+        by_process = [[launch_mean(of_captures(row)) for row in of] for _, of in grouped(group, "process")]
+        within = math.sqrt(statistics.fmean(statistics.variance(one) for one in by_process))
+        between = deviation([statistics.fmean(one) for one in by_process])
+        levels = [launch_mean(of_captures(row)) for row in group if "kernels" in row]
+        kernels = [math.log(sum(row["kernels"]["us"])) for row in group if "kernels" in row]
+        together = f"{np.corrcoef(levels, kernels)[0, 1]:.2f}" if len(kernels) > 2 else ""
+        lines.append([case, str(len(group)), f"{within:.3%}", between, together])
+    heads = ["engine", "loads", "sd between loads of a process", "sd between processes", "level with kernels' own time"]
+    yield from table(heads, lines)
+
+
 SINCE_SWITCH_MS = (0, 5, 10, 20, 40, 70, 100)
 
 
@@ -347,5 +362,5 @@ def server(rows: Rows) -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
-    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, pairs, server)
+    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, server)
 }
