@@ -124,15 +124,20 @@ class PairSession:
         with self._ending(pair), self.device(shared=True):
             return pair.build(case_id, folders)
 
-    def profile(self, case_id: str, step: OnStep) -> dict[str, Profile]:
-        """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
+    @contextmanager
+    def fresh(self) -> Iterator[Pair]:
+        """Within: a pair of its own, which ends with it."""
         (pair,) = self.start(1)
         try:
-            with self.device(step):
-                step("profiling base and candidate")
-                return pair.profile(case_id)
+            yield pair
         finally:
             self.end(pair)
+
+    def profile(self, case_id: str, step: OnStep) -> dict[str, Profile]:
+        """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
+        with self.fresh() as pair, self.device(step):
+            step("profiling base and candidate")
+            return pair.profile(case_id)
 
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
@@ -158,13 +163,9 @@ class PairSession:
 
     def load_fresh(self, case_id: str, artifacts: Artifacts) -> dict[str, Loaded]:
         """Load a case in a pair of its own, measuring the memory. Raises SideError."""
-        (pair,) = self.start(1)
-        try:
-            with self.device():
-                pair.load(case_id, artifacts, measure_memory=True)
+        with self.fresh() as pair, self.device():
+            pair.load(case_id, artifacts, measure_memory=True)
             return pair.loaded
-        finally:
-            self.end(pair)
 
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
         """Load a case in several pairs at once. Raises SideError; all of them are ended then."""

@@ -6,9 +6,11 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
-from ..records.measurement import Launch
+from ..records.measurement import Launch, Loaded, Turn
 from ..timing import measuring_loop
 from . import messages
 from .worker_handle import WorkerHandle
@@ -24,7 +26,7 @@ class WorkerGroup:
         self.workers: dict[int, WorkerHandle] = {}
         self.holds = ""
         """The case that all of them have loaded; empty where there is none."""
-        self._launches: dict[int, Launch] = {}
+        self._loaded: dict[int, Loaded] = {}
 
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
@@ -59,14 +61,15 @@ class WorkerGroup:
 
     def loaded(self) -> None:
         """Wait until all have loaded."""
-        self._launches = {
-            worker.number: Launch(loaded=worker.receive(messages.LoadedReply, self._timeout_s, "loading").loaded)
+        self._loaded = {
+            worker.number: worker.receive(messages.LoadedReply, self._timeout_s, "loading").loaded
             for worker in self.workers.values()
         }
 
     def measure(self, accelerator: Accelerator, rng: random.Random, step: OnStep) -> list[Launch]:
         """Measure in turns, unload, and return the launches."""
         plan = measuring_loop.ON_GPU if accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        turns: dict[int, list[Turn]] = {number: [] for number in self.workers}
         for number in range(plan.turns):
             step(f"measuring, turn {number + 1} of {plan.turns}")
             order = list(self.workers.values())
@@ -74,9 +77,9 @@ class WorkerGroup:
             for worker in order:
                 request = messages.Measure(plan=plan.of_turn(number), seed=rng.getrandbits(32))
                 reply = worker.ask(request, messages.TurnReply, self._timeout_s, "measuring")
-                self._launches[worker.number].turns.append(reply.turn)
+                turns[worker.number].append(reply.turn)
         self._unload()
-        return list(self._launches.values())
+        return [Launch(loaded=self._loaded[number], turns=turns[number]) for number in self.workers]
 
     def _unload(self) -> None:
         """Unload everywhere; the last is alone then, and what it frees is what one launch took of the device."""
@@ -88,4 +91,5 @@ class WorkerGroup:
             worker.receive(messages.UnloadedReply, self._timeout_s, "unloading")
         request = messages.Unload(measure_memory=True)
         freed = last.ask(request, messages.UnloadedReply, self._timeout_s, "unloading").gpu_memory_bytes
-        self._launches[last.number].loaded.gpu_memory_bytes = freed
+        loaded = self._loaded[last.number]
+        self._loaded[last.number] = msgspec.structs.replace(loaded, gpu_memory_bytes=freed)
