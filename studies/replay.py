@@ -128,7 +128,7 @@ def at_random(rng: random.Random, *, gpu: bool | None = None) -> dict[str, Any]:
         again = rng.choice([change, change, 1.0])
         measured.append(measurement(rng, gpu, 100.0 * again, spread, rng.choice(oddities)))
     mine = CARD if gpu else ""
-    sessions = [
+    sessions: list[dict[str, Any]] = [
         {
             "recorded": f"2026-01-{number + 1:02}", "uuid": rng.choice([mine, mine, OTHER]),
             "clock": "cuda_graph" if gpu else "host",
@@ -376,12 +376,13 @@ def asked(given: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
 def judged_before(given: dict[str, Any], case: Any, options: Any, accelerator: Any, folder: Path) -> Any:
     import msgspec
 
+    from trtgate.gate import gate as gates
     from trtgate.gate.case_record import CaseRecord
-    from trtgate.gate.gate import Gate
     from trtgate.records.measurement import Build
     from trtgate.suite import quarantines
 
-    gate = Gate(msgspec.structs.replace(options, base=None), accelerator, folder / "run")
+    then: Any = gates  # as it was
+    gate = then.Gate(msgspec.structs.replace(options, base=None), accelerator, folder / "run")
     gate.options = options
     gate.accepted = {case.id} if given["accepted"] else set()
     record = decoded(given["record"], CaseRecord) if given["record"] and options.compare else None
@@ -515,8 +516,8 @@ def coverage_test(given: dict[str, Any], case: Any, run: Any, item: Any) -> None
     run.coverage_of_builds = {case.id: "found"}
     with (
         mock.patch.object(coverage_gate, "judge", return_value=result),
-        mock.patch.object(coverage_tests.coverage_baselines, "store"),
-        mock.patch.object(coverage_tests.releases, "installed_release", return_value="rtx-2.14.0"),
+        mock.patch("trtgate.coverage.coverage_baselines.store"),
+        mock.patch("trtgate.torch_trt.releases.installed_release", return_value="rtx-2.14.0"),
     ):
         coverage_tests.CoverageGate(run, item)(case)
 
