@@ -205,7 +205,8 @@ def test_a_side_that_fails_is_named_and_the_next_pair_works(session: PairSession
     pair.greet()
     pids = pids_of(pair)
     if case == "hangs":
-        pair._timeout_s = 1.0
+        for worker in pair.workers.values():
+            worker._timeout_s = 1.0
     with pytest.raises(SideError, match=reason) as caught:
         session.load_resident(f"{case}-eager-fp32", BUILT)
     assert caught.value.side == CANDIDATE

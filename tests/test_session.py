@@ -121,7 +121,8 @@ def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monk
     with Session(source, CPU, tmp_path, launches=1, timeout_s=60) as session:
         measure(session, "fine")
         (pid,) = session.pids()
-        session._crews[0]._timeout_s = 1.0
+        for worker in session._groups[0].workers.values():
+            worker._timeout_s = 1.0
         with pytest.raises(LaunchError, match="no answer within 1 s"):
             measure(session, "hangs")
         assert not psutil.pid_exists(pid)
@@ -136,7 +137,7 @@ def test_on_a_gpu_torch_tensorrt_is_imported_before_the_first_case_where_one_wil
     gpu = Accelerator(kind="gpu", name="test")  # nothing is asked of it
     session = Session(source, gpu, tmp_path, launches=1, timeout_s=60, tensorrt=wanted)
     session.start()
-    session._crews[0].greet(lambda _step: None)
+    session._groups[0].greet(lambda _step: None)
     session.close()
     assert (tmp_path / "imported").exists() == wanted
 
