@@ -42,11 +42,12 @@ class WorkerPool:
         return made
 
     def end(self, *workers: WorkerHandle) -> None:
-        """End workers and reap them."""
-        for worker in workers:
-            worker.kill()
+        """End workers and reap them; those that were ended before are gone, and their process ids may be others'."""
         with self._guard:
+            ending = [one for one in self._workers if one in workers]
             self._workers = [one for one in self._workers if one not in workers]
+        for worker in ending:
+            worker.kill()
 
     def stop(self) -> None:
         """End all processes under other threads' hands: they see them gone, and no other is started."""
