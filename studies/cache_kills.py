@@ -26,7 +26,8 @@ from trtgate.common import sealed_folder
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.compiling import artifact_cache
-from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest, key_of
+from trtgate.compiling.artifact_cache import ArtifactCache, key_of
+from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.records.measurement import Build
 from trtgate.report.terminal_table import describe
 
@@ -47,7 +48,7 @@ def put(cache: ArtifactCache, number: int, folder: Path) -> str:
     """Store an entry; returns its key."""
     (folder / "compiled.pt2").write_bytes(content_of(number))
     made_from = {"number": str(number)}
-    manifest = CacheManifest(
+    manifest = SealedManifest(
         case=f"case-{number}", made_from=made_from, created=artifact_cache.now(), build=Build(build_s=1.0),
         coverage=None, sha256=sealed_folder.digests(folder),
     )  # fmt: skip

@@ -71,13 +71,14 @@ class Started:
             if ran or not list(case.iter("skipped")):  # underpowered is a skip that was measured
                 test_s.setdefault(kind, {})[case_id] = float(case.get("time", "nan"))
         found = run_report.read(self._report)
-        ahead = [line for line in found.lines if line.startswith("built ahead:")]
+        lines = [notice.text for notice in found.notices]
+        ahead = [line for line in lines if line.startswith("built ahead:")]
         return GateRun(
             name=self.name, exit_status=self._process.returncode, seconds=seconds, test_s=test_s,
             ahead_s=float(ahead[0].split(" in ")[1].split(" s")[0]) if ahead else 0.0,
             verdicts={case.case_id: case.said for case in found.cases if case.medians_us},
             medians_us={case.case_id: case.medians_us[case.primary] for case in found.cases if case.medians_us},
-            lines=found.lines,
+            lines=lines,
         )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ from trtgate.common import machine, sealed_folder
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.compiling import artifact_cache
-from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest, key_of
+from trtgate.compiling.artifact_cache import ArtifactCache, key_of
+from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.records.measurement import Build
 from trtgate.report.terminal_table import describe
 
@@ -45,7 +46,7 @@ def hammer(folder: Path, done: Synchronized[int]) -> None:
         place = Path(tempfile.mkdtemp(prefix="hammer-"))
         try:
             (place / "file").write_bytes(os.urandom(ENTRY_BYTES))
-            manifest = CacheManifest(
+            manifest = SealedManifest(
                 case="hammer", made_from={}, created=artifact_cache.now(), build=Build(build_s=1.0), coverage=None,
                 sha256=sealed_folder.digests(place),
             )  # fmt: skip

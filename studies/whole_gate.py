@@ -86,6 +86,7 @@ def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float, float]]:
             compiled.run(*inputs)
         manifest = entries[case_id].manifest
         assert manifest is not None
+        assert manifest.build is not None
         seconds[case_id] = (manifest.build.build_s, took, sum(engines_s))
         del compiled
         if len(seconds) == 1:  # as workers do when they have imported

@@ -11,18 +11,19 @@ import pytest
 
 from trtgate.common import sealed_folder
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import artifact_cache
-from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest, key_of, size
+from trtgate.compiling import artifact_cache, sealed_store
+from trtgate.compiling.artifact_cache import ArtifactCache, key_of, size
+from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.records.measurement import Build
 
 KEY = key_of({"program": "1"})
 OTHER = key_of({"program": "2"})
 
 
-def built(folder: Path, content: bytes = b"engine") -> tuple[Path, CacheManifest]:
+def built(folder: Path, content: bytes = b"engine") -> tuple[Path, SealedManifest]:
     folder.mkdir(mode=0o700)
     (folder / "compiled.pt2").write_bytes(content)
-    manifest = CacheManifest(
+    manifest = SealedManifest(
         case="net-dynamo-fp16", made_from={"program": "1"}, created=artifact_cache.now(), build=Build(build_s=12.5),
         coverage=None, sha256=sealed_folder.digests(folder),
     )  # fmt: skip
@@ -188,7 +189,7 @@ def test_a_full_disk_is_a_note(cache: ArtifactCache, tmp_path: Path, monkeypatch
     def full_disk(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact_cache, "write_whole", full_disk)
+    monkeypatch.setattr(sealed_store, "write_whole", full_disk)
     note = cache.put(KEY, *built(tmp_path / "built"))
     assert note == "the compiled module of net-dynamo-fp16 could not be cached: No space left on device"
     assert [path.name for path in cache.folder.iterdir()] == ["entries"]
@@ -230,6 +231,6 @@ def test_the_folder_is_found_as_others_find_theirs(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_manifest_says_what_an_entry_was_made_from(full: ArtifactCache) -> None:
-    manifest = msgspec.json.decode((entry(full) / "entry.json").read_bytes(), type=CacheManifest)
+    manifest = msgspec.json.decode((entry(full) / "entry.json").read_bytes(), type=SealedManifest)
     assert manifest.made_from == {"program": "1"}
     assert set(manifest.sha256) == {"compiled.pt2"}

@@ -11,7 +11,8 @@ from trtgate.commands import cache_contents
 from trtgate.common import sealed_folder
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import artifact_cache
-from trtgate.compiling.artifact_cache import ArtifactCache, CacheManifest
+from trtgate.compiling.artifact_cache import ArtifactCache
+from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.records.measurement import Build
 
 
@@ -25,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactCache:
         folder.mkdir(mode=0o700)
         (folder / "compiled.pt2").write_bytes(b"x" * (1 << 20))
         made_from = {"program": str(number), "torch": "2.14.0", "device": "NVIDIA H100"}
-        manifest = CacheManifest(
+        manifest = SealedManifest(
             case=name, made_from=made_from, created=artifact_cache.now(), build=Build(build_s=12.5), coverage=None,
             sha256=sealed_folder.digests(folder),
         )  # fmt: skip

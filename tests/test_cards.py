@@ -14,8 +14,8 @@ from trtgate import Case, Model, Settings
 from trtgate.common import accelerator
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate.gate import Gate
 from trtgate.gate.gpu_queue import GpuQueue, Job
+from trtgate.gate.measurers import Workers
 from trtgate.pytest_plugin import measuring_ahead
 from trtgate.records.measurement import Build
 
@@ -67,7 +67,7 @@ class FakeGate:
     def stop(self) -> None:
         self.stopped.set()
 
-    def close_workers(self) -> None:
+    def close(self) -> None:
         self.stopped.set()
 
 
@@ -77,7 +77,10 @@ def job(name: str, cost_s: float | None = None, home: str = "") -> Job:
 
 
 def cards(gates: list[FakeGate], *jobs: Job) -> GpuQueue:
-    return GpuQueue(cast("list[Gate]", gates), {one.case.model.name: one for one in jobs})
+    def measure(gate: Any, job: Job, step: Any) -> Any:
+        return gate.run(job.case, job.artifact, job.build, step)
+
+    return GpuQueue(cast("list[Workers]", gates), {one.case.model.name: one for one in jobs}, measure)
 
 
 def silent(_text: str) -> None:

@@ -292,7 +292,7 @@ def test_what_is_said_at_the_end_names_news_other_releases_and_the_command(tmp_p
     store(tmp_path, coverage_counting.count([graph(engines=[])]), "rtx-2.11.0")
     improved = coverage_gate.judge(case(), coverage_counting.count([graph()]), tmp_path, RELEASE)
     new = msgspec.structs.replace(improved, verdict=CoverageVerdict.NEW, case_id="other", release="")
-    said = "\n".join(coverage_gate.lines([improved, new], RELEASE))
+    said = "\n".join(map(str, coverage_gate.notices([improved, new], RELEASE)))
     for words in ("2 cases: 1 improved, 1 new", "compared with rtx-2.11.0", "NEW: no coverage is stored of other"):
         assert words in said
     assert "improved: net-dynamo-fp16-b1-mbs5 gained coverage since rtx-2.11.0" in said

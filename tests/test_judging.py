@@ -98,10 +98,13 @@ def test_the_state_is_held_against_what_the_latency_is_held_against(state: dict[
         sessions = [msgspec.structs.replace(there, state=odd), msgspec.structs.replace(mine, state=here or usual)]
         return msgspec.structs.replace(both, sessions=sessions if here else sessions[:1])
 
-    now = measured(100.0)
-    for turn in now.turns:
-        turn.canary_us = dict(usual.canary_us)
-        turn.states = [GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=0)]
+    before, states = measured(100.0), [GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=0)]
+    replace = msgspec.structs.replace
+    launches = [
+        replace(one, turns=[replace(turn, canary_us=dict(usual.canary_us), states=states) for turn in one.turns])
+        for one in before.launches
+    ]
+    now = replace(before, launches=launches)
     assert measurement_summary.incomparable(now, record(usual)) == ""
     assert words in measurement_summary.incomparable(now, record(odd))
     assert words in measurement_summary.incomparable(now, record(None))

@@ -10,6 +10,7 @@ import pytest
 
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.compiling import sealed_store
 from trtgate.gate import kept_artifacts
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", uuid="GPU-1", libraries={"torch": "2.11"})
@@ -86,7 +87,7 @@ def test_a_file_that_is_gone(root: Path) -> None:
     assert "inputs.pt" in reason
 
 
-@pytest.mark.parametrize("name", ["", "module.ep", "manifest.json"])
+@pytest.mark.parametrize("name", ["", "module.ep", "entry.json"])
 @pytest.mark.parametrize("bit", [0o020, 0o002], ids=["group", "others"])
 def test_what_others_may_write(root: Path, name: str, bit: int) -> None:
     path = place_in(root) / name
@@ -114,7 +115,7 @@ def test_a_link(root: Path, tmp_path: Path, linked: str) -> None:
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"case": 1'])
 def test_no_manifest_or_a_broken_one(root: Path, text: str | None) -> None:
-    manifest = place_in(root) / kept_artifacts.MANIFEST
+    manifest = place_in(root) / sealed_store.MANIFEST
     if text is None:
         manifest.unlink()
     else:

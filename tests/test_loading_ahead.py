@@ -29,7 +29,7 @@ class Item:
 def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = None, cards: Any = (H100,)) -> Any:
     return SimpleNamespace(
         options=SimpleNamespace(prebuild=prebuild, launches=launches, base=base),
-        accelerators=list(cards), accelerator=cards[0], gate=SimpleNamespace(cases_at_once=1), latency_tests=[],
+        accelerators=list(cards), accelerator=cards[0], cases_at_once=1, latency_tests=[],
         prebuilt={
             "built": Prebuilt(case_id="built", build=Build(build_s=1.0), artifact=Path("artifact")),
             "eager": Prebuilt(case_id="eager", build=Build(build_s=0.0)),
@@ -70,7 +70,7 @@ def test_as_many_cases_are_loaded_at_once_as_there_is_room_for_workers(
     monkeypatch.setattr(machine, "memory_bytes", lambda: memory * GIB)
     run = run_of(**given)
     loading_ahead.plan(run, [(Item(), "built")])  # type: ignore[list-item]
-    assert run.gate.cases_at_once == wanted
+    assert run.cases_at_once == wanted
     assert bool(run.latency_tests) == (wanted > 1)
 
 
@@ -81,7 +81,7 @@ def test_the_cases_after_are_those_of_the_next_tests_that_were_built_and_will_ru
         (Item(), None), (Item(), "eager"), (Item(), "built"),
     ]  # fmt: skip
     loading_ahead.plan(run, tests)
-    run.gate.cases_at_once = 3
+    run.cases_at_once = 3
     found = [loading_ahead.after(run, test) for test, _ in tests]
     built, eager = ("built", Path("artifact")), ("eager", None)
     assert found == [[built, eager], *[[eager, built]] * 5, [built], []]

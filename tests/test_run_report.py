@@ -17,6 +17,7 @@ from trtgate.commands import report_files
 from trtgate.common import escaping
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.notices import Notice, Severity
 from trtgate.gate.history import Commit
 from trtgate.report import github_annotations, markdown, run_report
 from trtgate.report.run_report import CaseReport, CoverageReport, Failure, RunReport
@@ -84,7 +85,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("", "is broken"),
         ("[]", "is broken"),
         ('{"schema": 99}', "has schema 99"),
-        ('{"schema": 1}', "is broken"),
+        ('{"schema": 2}', "is broken"),
         (
             msgspec.json.encode(made(case("a"))).decode().replace('"said":"unchanged"', '"said":"fine"'),
             "says 'fine' of case 'a'",
@@ -138,7 +139,7 @@ def test_a_quarantined_case_is_explained_and_passes() -> None:
 def test_markdown_is_never_too_long_and_says_what_it_leaves_out(length: int, count: int) -> None:
     for said in ("regressed", "unchanged"):
         report = made(
-            *(case(f"{number}{'x' * length}", said, 0.02) for number in range(count)), lines=["y" * 5000] * 50
+            *(case(f"{number}{'x' * length}", said, 0.02) for number in range(count)), notices=[Notice("y" * 5000)] * 50
         )
         text = markdown.render(report)
         assert len(text) < 65_000
@@ -159,7 +160,7 @@ def test_hostile_names_are_text_everywhere() -> None:
     report = made(
         case(HOSTILE, "regressed", 0.02, where=HOSTILE, advice=HOSTILE),
         failures=[Failure(test=HOSTILE, sentence=HOSTILE)],
-        lines=[f"MISSING: {HOSTILE}", HOSTILE],
+        notices=[Notice(HOSTILE, Severity.MISSING), Notice(HOSTILE)],
         commit=Commit(id="0" * 40, branch=HOSTILE),
     )
     said = markdown.render(report)

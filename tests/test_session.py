@@ -124,7 +124,8 @@ def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monk
     with Session(source, CPU, tmp_path, launches=1, timeout_s=60) as session:
         measure(session, "fine")
         (pid,) = session.pids()
-        session._groups[0]._timeout_s = 1.0
+        for worker in session._groups[0].workers.values():
+            worker._timeout_s = 1.0
         with pytest.raises(LaunchError, match="no answer within 1 s"):
             measure(session, "hangs")
         assert not psutil.pid_exists(pid)

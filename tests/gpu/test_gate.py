@@ -34,7 +34,7 @@ def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
     assert recorded.returncode == 0
     (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
 
-    (kept,) = (tmp_path / ".trtgate" / "baseline-artifacts").glob("*/*/manifest.json")
+    (kept,) = (tmp_path / ".trtgate" / "baseline-artifacts").glob("*/*/entry.json")
     assert CASE in kept.read_text()
 
     same = gate_run(

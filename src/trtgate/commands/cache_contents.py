@@ -47,7 +47,7 @@ def _info(cache: ArtifactCache, entries: Sequence[Entry]) -> list[str]:
 def _row(entry: Entry) -> tuple[str, ...]:
     used = datetime.datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
     size = f"{entry.size_bytes / (1 << 20):,.1f}"
-    if entry.manifest is None:
+    if entry.manifest is None or entry.manifest.build is None:
         return _case(entry), size, "", used, ""
     made_from = entry.manifest.made_from
     names = ("device", "torch", "torch-tensorrt-rtx", "torch-tensorrt")

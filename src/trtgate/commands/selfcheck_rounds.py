@@ -37,7 +37,7 @@ PAIRS_AHEAD = 4
 """Pairs of processes that start together on a GPU's host: their imports overlap."""
 
 
-class SelfComparison(msgspec.Struct, kw_only=True):
+class SelfComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One comparison of a case with itself, by the whole procedure."""
 
     case_id: str
@@ -148,7 +148,8 @@ def _round(
     gate = PairedGate(pairs)
     expected = found.wanted_delay and found.accelerator.kind == "gpu"  # a CPU must not import while it measures
     fresh = pairs.start(LOOKS[0]) if expected else []
-    suspicions: list[tuple[SelfComparison, Suspicion]] = []
+    suspicions: dict[int, Suspicion] = {}
+    """Number of a comparison → what it suspects."""
     for case_id, both in artifacts.items():
         step(f"{case_id}: loading")
         pair = pairs.load_resident(case_id, both, measure_memory=False)
@@ -162,15 +163,18 @@ def _round(
                 if comparison.suspected:
                     suspected = tuple(comparison.suspected)
                     suspicion = Suspicion(case_id=case_id, artifacts=both, metrics=suspected, delay=delay)
-                    suspicions.append((comparison, suspicion))
+                    suspicions[len(comparisons) - 1] = suspicion
             pairs.unload(pair)
         except DisturbedError as error:
             found.problems.append(f"{case_id}: {error}")
     if suspicions:
-        confirmed = gate.confirm([suspicion for _, suspicion in suspicions], limit_of, found.tests, step, fresh)
-        for (comparison, _), judgements in zip(suspicions, confirmed, strict=True):
-            comparison.regressed = [j.metric for j in judgements if j.verdict is Verdict.REGRESSED]
-            comparison.confirmation = [f"{j.metric} {j.change:+.3%}, {j.evidence}, p={j.p:.1e}" for j in judgements]
+        confirmed = gate.confirm(list(suspicions.values()), limit_of, found.tests, step, fresh)
+        for number, judgements in zip(suspicions, confirmed, strict=True):
+            comparisons[number] = msgspec.structs.replace(
+                comparisons[number],
+                regressed=[j.metric for j in judgements if j.verdict is Verdict.REGRESSED],
+                confirmation=[f"{j.metric} {j.change:+.3%}, {j.evidence}, p={j.p:.1e}" for j in judgements],
+            )
     for pair in fresh:
         pairs.end(pair)
     return comparisons

@@ -24,40 +24,21 @@ from filelock import FileLock, Timeout
 
 from ..common import sealed_folder
 from ..common.errors import TrtgateError
-from ..common.files import write_whole
 from ..common.run_folder import remove_abandoned
-from ..records.coverage_record import Coverage
-from ..records.measurement import Build
+from . import sealed_store
+from .sealed_store import MANIFEST, SealedManifest
 
-MANIFEST = "entry.json"
 ENTRIES, LOCK, NEW = "entries", "lock", "new"
-SCHEMA = 1
 LIMIT_BYTES = 20 << 30
 LOCK_TIMEOUT_S = 60.0
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?B?)?", re.IGNORECASE)
-
-
-class CacheManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an entry is: what it was built from, and what building it gave."""
-
-    schema: int = SCHEMA
-    case: str
-    """The case that built it; others with the same key use it too."""
-    made_from: dict[str, str]
-    """Everything that decides the compiled module; the key is a hash of it."""
-    created: str
-    """UTC, ISO 8601."""
-    build: Build
-    coverage: Coverage | None
-    sha256: dict[str, str]
-    """File name → digest."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry, as `trtgate cache info` shows it."""
 
     key: str
-    manifest: CacheManifest | None
+    manifest: SealedManifest | None
     """None where it can't be read."""
     size_bytes: int
     used: float
@@ -126,7 +107,7 @@ class ArtifactCache:
                 "chmod 700 it if nobody else wrote there, or set TRTGATE_CACHE_DIR to another"
             )
 
-    def take(self, key: str, folder: Path) -> tuple[CacheManifest | None, str]:
+    def take(self, key: str, folder: Path) -> tuple[SealedManifest | None, str]:
         """Put the files of an entry into a private folder; returns what it is, and what was wrong if anything was.
 
         The files are checked after they are there, so whoever removes or replaces the entry meanwhile changes nothing.
@@ -155,7 +136,7 @@ class ArtifactCache:
         self.remove(key)
         return None, f"the cached module {place} {problem}: it was removed, and is built again"
 
-    def put(self, key: str, folder: Path, manifest: CacheManifest) -> str:
+    def put(self, key: str, folder: Path, manifest: SealedManifest) -> str:
         """Store copies of a folder's files that the manifest names; returns why that failed, if it did."""
         try:
             remove_abandoned(self.folder, NEW)
@@ -163,10 +144,9 @@ class ArtifactCache:
             try:
                 for name in manifest.sha256:
                     _link(folder / name, made / name)
-                write_whole(made / MANIFEST, msgspec.json.encode(manifest))
-                sealed_folder.make_private(made)
+                sealed_store.seal(made, manifest)
                 with self._locked():
-                    self._replace(self._place(key), made)
+                    sealed_store.put_in_place(self._place(key), made, self.folder)
                     self._shrink(keep=key)
             finally:
                 shutil.rmtree(made, ignore_errors=True)
@@ -193,21 +173,10 @@ class ArtifactCache:
     def remove(self, key: str) -> None:
         """Remove an entry. Raises TrtgateError when others hold the cache's lock for too long."""
         with self._locked(), contextlib.suppress(FileNotFoundError):
-            self._discard(self._place(key))
+            sealed_store.discard(self._place(key), self.folder)
 
     def _place(self, key: str) -> Path:
         return self.folder / ENTRIES / key
-
-    def _replace(self, place: Path, made: Path) -> None:
-        if place.exists():
-            self._discard(place)
-        made.rename(place)
-
-    def _discard(self, place: Path) -> None:
-        """Take an entry out by one rename, and delete it then."""
-        doomed = Path(tempfile.mkdtemp(prefix=f"{NEW}-{os.getpid()}-", dir=self.folder))
-        place.rename(doomed / "old")
-        shutil.rmtree(doomed, ignore_errors=True)
 
     def _shrink(self, keep: str) -> None:
         found = self.entries()
@@ -216,7 +185,7 @@ class ArtifactCache:
             if total <= self._limit_bytes:
                 return
             if entry.key != keep:
-                self._discard(self._place(entry.key))
+                sealed_store.discard(self._place(entry.key), self.folder)
                 total -= entry.size_bytes
 
     @contextlib.contextmanager
@@ -236,12 +205,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _read(place: Path) -> CacheManifest:
-    manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=CacheManifest)
-    if manifest.schema != SCHEMA:
-        raise ValueError(f"schema {manifest.schema}")
-    if any(Path(name).name != name for name in manifest.sha256):
-        raise ValueError("a name with a folder")
+def _read(place: Path) -> SealedManifest:
+    manifest = sealed_store.read(place)
+    if manifest.build is None:
+        raise ValueError("no build")
     return manifest
 
 

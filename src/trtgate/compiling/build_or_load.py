@@ -21,8 +21,9 @@ from ..records.measurement import Build
 from ..suite.cases import Case
 from ..torch_trt import compile_options
 from . import artifact_cache, building, program_fingerprint
-from .artifact_cache import ArtifactCache, CacheManifest
+from .artifact_cache import ArtifactCache
 from .building import Inference, Reference
+from .sealed_store import SealedManifest
 
 TORCH_WRITER = "inline_container"
 """What torch names in its RuntimeError where it can't write a file."""
@@ -76,7 +77,7 @@ def build_or_load(
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
         del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
-        manifest = CacheManifest(
+        manifest = SealedManifest(
             case=case.id, made_from=made_from, created=artifact_cache.now(), build=build, coverage=coverage,
             sha256=sha256,
         )  # fmt: skip
@@ -126,6 +127,7 @@ def _taken(
         cache.remove(key)
         sealed_folder.empty(folder)
         return None
+    assert manifest.build is not None  # the cache gives no other
     build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..records.coverage_record import Coverage
 from ..suite.cases import Case
@@ -97,7 +98,7 @@ def rows(results: Sequence[CoverageResult]) -> list[tuple[str, str, str, str]]:
     return [("case", "in TensorRT", "engines", "coverage"), *body] if body else []
 
 
-def lines(results: Sequence[CoverageResult], release: str) -> list[str]:
+def notices(results: Sequence[CoverageResult], release: str) -> list[Notice]:
     """Return what is to be said beside the table: counts, other releases, news, and what to do."""
     counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in CoverageVerdict}
     said = [f"{release}: {len(results)} cases: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)]
@@ -117,11 +118,10 @@ def lines(results: Sequence[CoverageResult], release: str) -> list[str]:
         said.append(f"to store what is better or another graph: {RECORD_COMMAND}")
     new = [result.case_id for result in results if result.verdict is CoverageVerdict.NEW and not result.stored]
     if new:
-        said.append(f"NEW: no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does")
+        news = Notice(f"no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does", Severity.NEW)
     stored = sum(result.stored for result in results)
-    if stored:
-        said.append(f"stored: coverage of {stored} cases as {release}")
-    return said
+    storing = [Notice(f"stored: coverage of {stored} cases as {release}")] if stored else []
+    return [*map(Notice, said), *([news] if new else []), *storing]
 
 
 def orphans(root: Path, release: str, known: Iterable[str]) -> list[str]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import msgspec
 
 from .. import verdict
 from ..common.metrics import EXACT
-from ..profiles.difference_text import LayerChange
+from ..common.notices import Notice
 from ..records.measurement import CaseMeasurement
 from ..verdict import Judgement, Verdict
-from .sentences import sentence
 
 
-class CaseResult(msgspec.Struct, kw_only=True):
-    """One case's outcome: the verdict (None when nothing was to be judged) and the sentence that explains it."""
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate concludes: the verdict (None when nothing was to be judged) and the sentence that explains it."""
 
     case_id: str
     measurement: CaseMeasurement
@@ -26,28 +25,21 @@ class CaseResult(msgspec.Struct, kw_only=True):
     """Whether the run may store it as a baseline."""
     base: CaseMeasurement | None = None
     """What was measured beside it, if anything."""
-    where: str = ""
-    """In which layers a regressed case lost its time."""
-    layer_changes: list[LayerChange] = []
-    """The largest of them."""
-
-    def conclude(self, judgements: list[Judgement]) -> None:
-        """Let the verdict follow from the judgements of all metrics, and say it."""
-        primary = self.measurement.primary
-        self.judgements = judgements
-        self.verdict = verdict.case_verdict(judgements, primary)
-        self.sentence = sentence(self.case_id, self.verdict, judgements, primary)
+    notices: tuple[Notice, ...] = ()
+    """What else is worth saying at the end."""
 
 
-def adjust(results: Iterable[CaseResult]) -> None:
-    """Add Holm's adjusted p-values to all judgements that have an error rate, once all of them are known."""
-    judged = [
-        (result, number)
-        for result in results
-        for number, judgement in enumerate(result.judgements)
-        if judgement.metric not in EXACT
-    ]
-    adjusted = verdict.adjusted([result.judgements[number].p for result, number in judged])
-    for (result, number), p_adjusted in zip(judged, adjusted, strict=True):
-        replaced = msgspec.structs.replace(result.judgements[number], p_adjusted=p_adjusted)
-        result.judgements[number] = replaced
+def adjusted(results: Mapping[str, CaseResult]) -> dict[str, CaseResult]:
+    """Return results with Holm's adjusted p-values in all judgements that have an error rate, once all are known."""
+    ps = [one.p for result in results.values() for one in result.judgements if one.metric not in EXACT]
+    left = iter(verdict.adjusted(ps))
+    replace = msgspec.structs.replace
+    return {
+        name: replace(
+            result,
+            judgements=[
+                one if one.metric in EXACT else replace(one, p_adjusted=next(left)) for one in result.judgements
+            ],
+        )
+        for name, result in results.items()
+    }

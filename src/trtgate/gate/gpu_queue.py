@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from ..common.steps import OnStep
 from ..records.measurement import Build
 from ..suite.cases import Case
 from .case_result import CaseResult
-from .gate import Gate
+from .measurers import Workers
 
 POLL_S = 0.2
 
@@ -41,24 +41,29 @@ class Job:
     result: Future[CaseResult] = field(default_factory=Future)
 
 
+Measure = Callable[[Workers, Job, OnStep], CaseResult]
+"""How a job is done by the workers of a card."""
+
+
 class GpuQueue:
     """Begins to measure jobs, by any names, at once; `result` waits for one of them.
 
-    Every gate has a card of its own. `close` ends what is under way, however far it is.
+    Each of `workers` has a card of its own. `close` ends what is under way, however far it is.
     """
 
-    def __init__(self, gates: Sequence[Gate], jobs: Mapping[str, Job]) -> None:
-        self._gates = list(gates)
+    def __init__(self, workers: Sequence[Workers], jobs: Mapping[str, Job], measure: Measure) -> None:
+        self._workers = list(workers)
+        self._measure = measure
         self._jobs = dict(jobs)
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._guard = threading.Lock()
         ranked = sorted(self._jobs.values(), key=lambda job: -float("inf") if job.cost_s is None else -job.cost_s)
-        self._at_home = {gate.accelerator.uuid: deque[Job]() for gate in self._gates}
+        self._at_home = {one.accelerator.uuid: deque[Job]() for one in self._workers}
         self._anywhere: deque[Job] = deque()
         for job in ranked:
             self._at_home.get(job.home, self._anywhere).append(job)
-        self._threads = [threading.Thread(target=self._measure, args=(gate,), daemon=True) for gate in self._gates]
+        self._threads = [threading.Thread(target=self._work, args=(one,), daemon=True) for one in self._workers]
         for thread in self._threads:
             thread.start()
 
@@ -87,12 +92,12 @@ class GpuQueue:
     def close(self) -> None:
         """End all workers and wait for the threads; who waits for a result that is not there gets an error."""
         self._ended.set()
-        for gate in self._gates:
-            gate.stop()
+        for workers in self._workers:
+            workers.stop()
         for thread in self._threads:
             thread.join()
-        for gate in self._gates:
-            gate.close_workers()
+        for workers in self._workers:
+            workers.close()
         for job in self._jobs.values():
             job.result.cancel()
 
@@ -101,13 +106,13 @@ class GpuQueue:
             waiting = self._at_home[uuid] or self._anywhere
             return waiting.popleft() if waiting else None
 
-    def _measure(self, gate: Gate) -> None:
+    def _work(self, workers: Workers) -> None:
         while not self._ended.is_set():
-            job = self._next(gate.accelerator.uuid)
+            job = self._next(workers.accelerator.uuid)
             if job is None:
                 return
             try:
-                job.result.set_result(gate.run(job.case, job.artifact, job.build, self._step_of(job.case.id)))
+                job.result.set_result(self._measure(workers, job, self._step_of(job.case.id)))
             except BaseException as error:
                 job.result.set_exception(error)
 

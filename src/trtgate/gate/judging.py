@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
 import numpy as np
 
 from .. import verdict
@@ -14,7 +13,7 @@ from ..common.accelerator import Accelerator
 from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, METRICS, OUTPUT_ERROR, SAMPLED
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
-from ..verdict import Judgement, Verdict
+from ..verdict import Judgement
 from . import measurement_summary
 from .baseline_record import CaseRecord
 
@@ -75,23 +74,6 @@ def against_stored(
             )
         )
     return judged + counted(case, measurement_summary.figures(measurement), record.figures, limit_of, tests)
-
-
-def further_might_tell(
-    case: Case,
-    measurement: CaseMeasurement,
-    record: CaseRecord,
-    accelerator: Accelerator,
-    limit_of: LimitOf,
-    tests: int,
-) -> bool:
-    """Whether as many launches again, if they lay just as these do, would prove the case unchanged.
-
-    Of the simulated cases that are measured further, a third to five sixths are proven then (docs/verdicts.md).
-    """
-    twice = msgspec.structs.replace(measurement, launches=measurement.launches * 2)
-    judged = against_stored(case, twice, record, accelerator, limit_of, tests)
-    return any(one.metric == measurement.primary and one.verdict is Verdict.UNCHANGED for one in judged)
 
 
 def counted(

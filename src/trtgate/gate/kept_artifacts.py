@@ -1,14 +1,12 @@
 """Compiled modules behind a baseline, kept on the machine that recorded it: suspects are measured beside them.
 
-A compiled module is loaded by unpickling, so it is taken only from a folder that is this user's alone, and only if
-every file has the SHA-256 that was written down when it was stored.
+Each is sealed as an entry of the artifact cache is (`compiling/sealed_store.py`); what decides is its session, its card
+and the versions that built it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -16,21 +14,12 @@ import msgspec
 from ..common import sealed_folder
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.files import write_whole
+from ..compiling import sealed_store
+from ..compiling.sealed_store import SealedManifest
 
-MANIFEST = "manifest.json"
 FOLDER = "baseline-artifacts"
-
-
-class KeptManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a kept compiled module is, and of which recorded session."""
-
-    case: str
-    recorded: str
-    uuid: str
-    libraries: dict[str, str]
-    sha256: dict[str, str]
-    """File name → digest."""
+OTHER = {"recorded": "is of another session", "uuid": "is of another card"}
+"""What decides whether a kept module may be used, but for versions → what is said where it differs."""
 
 
 def keep(root: Path, artifact: Path, case_id: str, recorded: str, accelerator: Accelerator) -> None:
@@ -40,21 +29,15 @@ def keep(root: Path, artifact: Path, case_id: str, recorded: str, accelerator: A
     """
     place = _place(root, accelerator.key, case_id)
     try:
-        manifest = KeptManifest(
+        manifest = SealedManifest(
             case=case_id,
-            recorded=recorded,
-            uuid=accelerator.uuid,
-            libraries=accelerator.libraries,
+            made_from=_made_from(recorded, accelerator),
+            created=recorded,
             sha256=sealed_folder.digests(artifact),
         )
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(artifact / MANIFEST, msgspec.json.encode(manifest))
-        sealed_folder.make_private(artifact)
-        doomed = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
-        if place.exists():
-            place.rename(doomed / "old")
-        artifact.rename(place)
-        shutil.rmtree(doomed, ignore_errors=True)
+        sealed_store.seal(artifact, manifest)
+        sealed_store.put_in_place(place, artifact, place.parent)
     except OSError as error:
         raise TrtgateError(
             f"the compiled module of {case_id} could not be kept in {place}: {error.strerror}"
@@ -72,19 +55,22 @@ def find(root: Path, case_id: str, recorded: str, accelerator: Accelerator) -> t
     try:
         if not sealed_folder.is_private(place):
             return None, f"{place} is not this user's alone"
-        manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=KeptManifest)
-        if manifest.recorded != recorded:
-            return None, "the kept one is of another session"
-        if manifest.uuid != accelerator.uuid:
-            return None, "the kept one is of another card"
-        if manifest.libraries != accelerator.libraries:
-            return None, "the kept one was built by other versions"
+        manifest = sealed_store.read(place)
+        differing = dict(_made_from(recorded, accelerator).items() ^ manifest.made_from.items())
+        if differing:
+            what = next((what for name, what in OTHER.items() if name in differing), "was built by other versions")
+            return None, f"the kept one {what}"
         changed = sealed_folder.changed(place, manifest.sha256)
         if changed is not None:
             return None, f"{changed} is not what was stored"
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
         return None, f"{place} can't be read ({error})"
     return place, ""
+
+
+def _made_from(recorded: str, accelerator: Accelerator) -> dict[str, str]:
+    versions = {f"version of {name}": version for name, version in accelerator.libraries.items()}
+    return {"recorded": recorded, "uuid": accelerator.uuid, **versions}
 
 
 def _place(root: Path, key: str, case_id: str) -> Path:

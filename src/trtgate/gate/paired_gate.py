@@ -1,37 +1,29 @@
-"""Judges a case by pairs of launches: screened in the resident pair, what is suspected confirmed by fresh ones."""
+"""Drives pairs of launches through the looks of the policy: screened in one pair, suspects confirmed by fresh ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import msgspec
-import numpy as np
 
 from ..common.steps import OnStep
 from ..launches.pair import BASE, CANDIDATE, Artifacts, Pair
 from ..launches.pair_session import PairSession
 from ..records.measurement import CaseMeasurement, Quadruple
-from ..verdict import LAUNCH_SDS, LOOKS, QUADRUPLES_A_PAIR, Judgement, judge_confirmed, judge_screened
-from . import judging
+from ..verdict import LOOKS, QUADRUPLES_A_PAIR, Judgement
+from . import policy
 from .judging import LimitOf
 
 
-class Screened(msgspec.Struct, kw_only=True):
+class Screened(msgspec.Struct, frozen=True, kw_only=True):
     """What one pair of launches said; `regressed` in it is a suspicion."""
 
     base: CaseMeasurement
     candidate: CaseMeasurement
     judgements: list[Judgement]
-    quadruples: list[Quadruple] = []
-    delay: float = 0.0
+    quadruples: list[Quadruple]
+    delay: float
     """By which share the candidate was slower on purpose, as measured."""
-
-    @property
-    def incomparable(self) -> str:
-        """Why the two can't be compared; empty when they can."""
-        if self.base.clock == self.candidate.clock:
-            return ""
-        return f"the base was timed with the clock {self.base.clock}, the candidate with {self.candidate.clock}"
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +36,7 @@ class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PairedGate:
-    """The two stages, on the pairs of a session."""
+    """The two stages, on the pairs of a session. All raise SideError or DisturbedError."""
 
     def __init__(self, pairs: PairSession) -> None:
         self.pairs = pairs
@@ -54,104 +46,71 @@ class PairedGate:
     ) -> Screened:
         """Measure quadruples of what a pair has loaded until its primary metric is decided at a planned look.
 
-        `delay` slows the candidate on purpose. Raises SideError or DisturbedError.
+        `delay` slows the candidate on purpose.
         """
         judged: list[Judgement] = []
 
         def enough(pair: Pair) -> bool:
-            if len(pair.quadruples) not in LOOKS:
-                return False
-            measured = pair.measurement(case_id, CANDIDATE)
-            found = [
-                judge_screened(
-                    metric,
-                    judging.pair_differences(pair.quadruples, metric, measured.primary),
-                    judging.typical_base(pair.quadruples, metric, measured.primary),
-                    limit=limit_of(metric),
-                    tests=tests,
-                    launch_sd=0.0 if metric == measured.primary else LAUNCH_SDS[metric],
-                )
-                for metric in (measured.primary, *(m for m in measured.metrics if m != measured.primary))
-            ]
-            judged[:] = [judgement for judgement, _ in found]
-            primary_is_open = found[0][1]
-            return not primary_is_open
+            judged[:], more = policy.screened(pair.quadruples, pair.measurement(case_id, CANDIDATE), limit_of, tests)
+            return not more
 
         delayed = self.pairs.measure(pair, enough, step, delay=delay)
         return Screened(
             base=pair.measurement(case_id, BASE),
             candidate=pair.measurement(case_id, CANDIDATE),
-            judgements=list(judged),
+            judgements=judged,
             quadruples=pair.quadruples,
             delay=delayed,
         )
 
-    def confirm(
-        self,
-        suspicions: Sequence[Suspicion],
-        limit_of: LimitOf,
-        tests: int,
-        step: OnStep,
-        started: Sequence[Pair] = (),
-    ) -> list[list[Judgement]]:
-        """Measure fresh pairs until every suspected metric is confirmed or refuted, or the last look is reached.
+    def measure(
+        self, suspicions: Sequence[Suspicion], count: int, step: OnStep, started: Sequence[Pair] = ()
+    ) -> list[list[list[Quadruple]]]:
+        """Measure suspicions in `count` fresh pairs, all in the same; returns the quadruples of each pair for each.
 
-        Returns the judgements of each suspicion; all of them are measured in the same fresh pairs. `started` are fresh
-        pairs that have not measured anything yet; they are ended, as are all others. Raises SideError or
-        DisturbedError.
+        `started` are fresh pairs that have not measured anything yet; they are ended, as are all others.
+        """
+        step(f"suspected: measuring {count} fresh pairs of processes")
+        fresh = [*started, *self.pairs.start(count - len(started))]
+        try:
+            return [list(self._measured(fresh, suspicion, step)) for suspicion in suspicions]
+        finally:
+            for pair in fresh:
+                self.pairs.end(pair)
+
+    def confirm(
+        self, suspicions: Sequence[Suspicion], limit_of: LimitOf, tests: int, step: OnStep,
+        started: Sequence[Pair] = (),
+    ) -> list[list[Judgement]]:  # fmt: skip
+        """Measure fresh pairs until every suspected metric of all cases is decided, or to the last look.
+
+        Returns the judgements of each suspicion; `started` as `measure` has it.
         """
         measured: list[list[list[Quadruple]]] = [[] for _ in suspicions]
-        primary: list[str] = ["" for _ in suspicions]
-        judged: list[list[tuple[Judgement, bool]]] = [[] for _ in suspicions]
-        open_ = list(range(len(suspicions)))
-        so_far = 0
-        for look in LOOKS:
-            step(f"suspected: measuring {look - so_far} fresh pairs of processes")
-            fresh = [*started, *self.pairs.start(look - so_far - len(started))]
-            so_far, started = look, ()
-            try:
-                for number in open_:
-                    for pair in self._measured(fresh, suspicions[number], step):
-                        primary[number] = pair.measurement(suspicions[number].case_id, CANDIDATE).primary
-                        measured[number].append(pair.quadruples)
-            finally:
-                for pair in fresh:
-                    self.pairs.end(pair)
-            for number in open_:
-                judged[number] = [
-                    self._judged(metric, measured[number], primary[number], limit_of(metric), tests)
-                    for metric in suspicions[number].metrics
-                ]
-            open_ = [number for number in open_ if any(more for _, more in judged[number])]
-            if not open_:
-                break
-        return [[judgement for judgement, _ in found] for found in judged]
+        judged: list[list[Judgement]] = [[] for _ in suspicions]
+        left = dict.fromkeys(range(len(suspicions)), LOOKS[0])
+        while left:
+            count = next(iter(left.values()))  # all of them are at the same look
+            found = self.measure([suspicions[number] for number in left], count, step, started)
+            started = ()
+            for number, more in zip(list(left), found, strict=True):
+                measured[number] += more
+                primary = policy.primary_of(measured[number])
+                metrics = suspicions[number].metrics
+                said, left[number] = policy.confirmed_by_pairs(measured[number], metrics, primary, limit_of, tests)
+                judged[number] = list(said.values())
+            left = {number: count for number, count in left.items() if count}
+        return judged
 
-    def _measured(self, fresh: Sequence[Pair], suspicion: Suspicion, step: OnStep) -> Iterator[Pair]:
+    def _measured(self, fresh: Sequence[Pair], suspicion: Suspicion, step: OnStep) -> Iterator[list[Quadruple]]:
         """Load a case in fresh pairs, as many at once as the device's memory holds, and measure them one by one."""
         for some in batched(fresh, self.pairs.at_once(suspicion.case_id)):
             step(f"loading in {len(some)} fresh pairs")
             self.pairs.load(some, suspicion.case_id, suspicion.artifacts)
             for pair in some:
                 self.pairs.measure(pair, _has_measured_enough, step, delay=suspicion.delay)
-                yield pair
+                yield pair.quadruples
                 pair.unload()
-
-    @staticmethod
-    def _judged(
-        metric: str, measured: Sequence[Sequence[Quadruple]], primary: str, limit: float, tests: int
-    ) -> tuple[Judgement, bool]:
-        means = np.asarray([np.mean(judging.pair_differences(q, metric, primary)) for q in measured])
-        base = judging.typical_base([quadruple for q in measured for quadruple in q], metric, primary)
-        return judge_confirmed(metric, means, base, limit=limit, tests=tests)
-
-
-def confirmed(
-    pairs: PairSession, suspicion: Suspicion, limit_of: LimitOf, tests: int, step: OnStep
-) -> dict[str, Judgement]:
-    """Return what fresh pairs say of each suspected metric of one case. Raises SideError or DisturbedError."""
-    (found,) = PairedGate(pairs).confirm([suspicion], limit_of, tests, step)
-    return {judgement.metric: judgement for judgement in found}
 
 
 def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:

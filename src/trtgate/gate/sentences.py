@@ -42,7 +42,7 @@ def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> s
     """Say that nothing is stored for some cases, what there is, and how to record them."""
     others = f" (there are baselines for {', '.join(other_keys)})" if other_keys else ""
     named = first_few(case_ids, 2)
-    return f"NEW: nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+    return f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
 
 
 def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:

@@ -42,9 +42,8 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
 class Pair:
     """Two workers. Use `PairSession`."""
 
-    def __init__(self, base: WorkerHandle, candidate: WorkerHandle, timeout_s: float, *, gpu: bool) -> None:
+    def __init__(self, base: WorkerHandle, candidate: WorkerHandle, *, gpu: bool) -> None:
         self.workers = {BASE: base, CANDIDATE: candidate}
-        self._timeout_s = timeout_s
         self._plan = measuring_loop.PAIR_ON_GPU if gpu else measuring_loop.PAIR_ON_CPU
         self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
         self.loaded: dict[str, Loaded] = {}
@@ -56,7 +55,7 @@ class Pair:
         found = {}
         for name, worker in self.workers.items():
             with _blaming(name):
-                found[name] = worker.greet(self._timeout_s)
+                found[name] = worker.greet()
         return found
 
     def build(self, case_id: str, folders: dict[str, Path]) -> dict[str, messages.BuiltReply]:
@@ -66,7 +65,7 @@ class Pair:
         for name in random.sample(sorted(folders), len(folders)):
             with _blaming(name):
                 request = messages.BuildCase(case_id=case_id, folder=str(folders[name]))
-                built[name] = self.workers[name].ask(request, messages.BuiltReply, self._timeout_s, "building")
+                built[name] = self.workers[name].ask(request, messages.BuiltReply, "building")
         return built
 
     def profile(self, case_id: str) -> dict[str, Profile]:
@@ -76,7 +75,7 @@ class Pair:
         for name, worker in self.workers.items():
             with _blaming(name):
                 request = messages.RecordProfile(case_id=case_id)
-                found[name] = worker.ask(request, messages.ProfileReply, self._timeout_s, "profiling").profile
+                found[name] = worker.ask(request, messages.ProfileReply, "profiling").profile
         return found
 
     def load(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = False) -> None:
@@ -108,7 +107,7 @@ class Pair:
         """Wait until the sides have loaded what they were asked to."""
         for name in names:
             with _blaming(name):
-                reply = self.workers[name].receive(messages.LoadedReply, self._timeout_s, "loading")
+                reply = self.workers[name].receive(messages.LoadedReply, "loading")
                 self.loaded[name] = reply.loaded
 
     def delay(self, share: float) -> float:
@@ -118,13 +117,13 @@ class Pair:
         """
         with _blaming(CANDIDATE):
             request = messages.Delay(share=share)
-            return self.workers[CANDIDATE].ask(request, messages.DelayedReply, self._timeout_s, "delaying").share
+            return self.workers[CANDIDATE].ask(request, messages.DelayedReply, "delaying").share
 
     def unload(self) -> None:
         """Free the case on both sides."""
         for name, worker in self.workers.items():
             with _blaming(name):
-                worker.ask(messages.Unload(), messages.UnloadedReply, self._timeout_s, "unloading")
+                worker.ask(messages.Unload(), messages.UnloadedReply, "unloading")
 
     def warm_up(self, rng: random.Random) -> None:
         """Warm either side up; call it, and `quadruple`, only while the device's lock is held."""
@@ -145,7 +144,7 @@ class Pair:
         with _blaming(name):
             for _ in range(RETRIES):
                 request = messages.Measure(plan=plan, seed=rng.getrandbits(32))
-                turn = self.workers[name].ask(request, messages.TurnReply, self._timeout_s, "measuring").turn
+                turn = self.workers[name].ask(request, messages.TurnReply, "measuring").turn
                 if all(capture.blocks_us for capture in turn.captures):
                     return turn
         reason = next(reason for capture in turn.captures for reason in capture.void)
@@ -157,11 +156,6 @@ class Pair:
         warm = self.warm[side]
         turns = [msgspec.structs.replace(turn, canary_us=warm.canary_us) for turn in turns]
         return CaseMeasurement(case_id=case_id, launches=[Launch(loaded=self.loaded[side], turns=turns)])
-
-    def close(self) -> None:
-        """End both workers."""
-        for worker in self.workers.values():
-            worker.kill()
 
 
 @contextmanager

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
 from ..records.measurement import Loaded
 from ..records.profile_record import Profile
-from ..timing.device_lock import device_turn
 from ..verdict import LOOKS
 from . import messages
 from .comparison_side import Side
-from .pair import BASE, CANDIDATE, Artifacts, Pair, SideError
+from .pair import BASE, CANDIDATE, Artifacts, Pair
 from .worker_handle import WorkerHandle
+from .worker_pool import WorkerPool
 
 CONTEXT_BYTES = 1 << 30
 """What a process takes on a GPU beside a case: its context, and what the libraries load."""
@@ -39,13 +39,10 @@ class PairSession:
         self, base: Side, candidate: Side, accelerator: Accelerator, folder: Path, *, timeout_s: float
     ) -> None:
         self._sides = {BASE: base, CANDIDATE: candidate}
-        self._accelerator = accelerator
-        self._folder = folder
-        self._timeout_s = timeout_s
+        self._pool = WorkerPool(accelerator, folder, timeout_s=timeout_s)
         self._gpu = accelerator.kind == "gpu"
         self._started = 0
         self._pairs: list[Pair] = []
-        self._stopped = False
         self._resident: Pair | None = None
         self._footprint_bytes: dict[str, int] = {}
         self.rng = random.Random()
@@ -58,47 +55,32 @@ class PairSession:
 
     def start(self, count: int) -> list[Pair]:
         """Start fresh pairs, all at once; they import side by side, and sleep until they are asked."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         made = []
         for _ in range(count):
             self._started += 1
             workers = {name: self._worker(side) for name, side in self._sides.items()}
-            made.append(Pair(workers[BASE], workers[CANDIDATE], self._timeout_s, gpu=self._gpu))
+            made.append(Pair(workers[BASE], workers[CANDIDATE], gpu=self._gpu))
         self._pairs += made
         return made
 
     def _worker(self, side: Side) -> WorkerHandle:
-        log = self._folder / f"{side.name}-{self._started}.log"
-        return WorkerHandle(self._started, side, side.hello(self._accelerator), log)
+        return self._pool.start(side, f"{side.name}-{self._started}", number=self._started)
 
     def end(self, pair: Pair) -> None:
         """End a pair."""
-        pair.close()
+        self._pool.end(*pair.workers.values())
         self._pairs = [other for other in self._pairs if other is not pair]
         if pair is self._resident:
             self._resident = None
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
-        self._stopped = True
-        for pair in list(self._pairs):
-            for worker in pair.workers.values():
-                worker.stop()
+        self._pool.stop()
 
     def close(self) -> None:
         """End all pairs."""
         for pair in list(self._pairs):
             self.end(pair)
-
-    def device(self, step: OnStep = lambda _waiting: None, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Within: no other trtgate process times on the device, nor, unless it is `shared`, builds there."""
-
-        def waiting(text: str) -> None:
-            if self._stopped:
-                raise SideError(CANDIDATE, "the run ended")
-            step(text)
-
-        return device_turn(self._accelerator.lock_name, self._timeout_s, waiting, shared=shared)
 
     def greet(self, pair: Pair) -> dict[str, list[str]]:
         """Return the cases of either side's suite. Raises SideError; the pair is ended then."""
@@ -121,23 +103,28 @@ class PairSession:
 
     def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, messages.BuiltReply]:
         """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
-        with self._ending(pair), self.device(shared=True):
+        with self._ending(pair), self._pool.device(shared=True):
             return pair.build(case_id, folders)
+
+    @contextmanager
+    def fresh(self) -> Iterator[Pair]:
+        """Within: a pair of its own, which ends with it."""
+        (pair,) = self.start(1)
+        try:
+            yield pair
+        finally:
+            self.end(pair)
 
     def profile(self, case_id: str, step: OnStep) -> dict[str, Profile]:
         """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
-        (pair,) = self.start(1)
-        try:
-            with self.device(step):
-                step("profiling base and candidate")
-                return pair.profile(case_id)
-        finally:
-            self.end(pair)
+        with self.fresh() as pair, self._pool.device(step):
+            step("profiling base and candidate")
+            return pair.profile(case_id)
 
     def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
         """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
         pair = self.resident()
-        with self._ending(pair), self.device(shared=not measure_memory):  # memory is the whole device's
+        with self._ending(pair), self._pool.device(shared=not measure_memory):  # memory is the whole device's
             pair.load(case_id, artifacts, measure_memory=measure_memory)
         taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
         if taken:
@@ -154,22 +141,18 @@ class PairSession:
         if not self._gpu:
             return LOOKS[0]
         a_pair = 2 * (self._footprint_bytes.get(case_id, UNKNOWN_FOOTPRINT_BYTES) + CONTEXT_BYTES)
-        return max(1, int(0.6 * self._accelerator.memory_bytes / a_pair))
+        return max(1, int(0.6 * self._pool.accelerator.memory_bytes / a_pair))
 
     def load_fresh(self, case_id: str, artifacts: Artifacts) -> dict[str, Loaded]:
         """Load a case in a pair of its own, measuring the memory. Raises SideError."""
-        (pair,) = self.start(1)
-        try:
-            with self.device():
-                pair.load(case_id, artifacts, measure_memory=True)
+        with self.fresh() as pair, self._pool.device():
+            pair.load(case_id, artifacts, measure_memory=True)
             return pair.loaded
-        finally:
-            self.end(pair)
 
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
         """Load a case in several pairs at once. Raises SideError; all of them are ended then."""
         try:
-            with self.device(shared=True):
+            with self._pool.device(shared=True):
                 for pair in pairs:
                     pair.begin_load(case_id, artifacts)
                 for pair in pairs:
@@ -185,7 +168,7 @@ class PairSession:
         `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;
         the pair is ended then, and the session goes on.
         """
-        with self._ending(pair), self.device(step):
+        with self._ending(pair), self._pool.device(step):
             pair.quadruples = []
             delayed = pair.delay(delay) if delay else 0.0
             step("warming up")

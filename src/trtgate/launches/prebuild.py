@@ -18,10 +18,10 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
-from ..timing.device_lock import device_turn
 from . import messages
 from .comparison_side import Side
 from .worker_handle import WorkerHandle
+from .worker_pool import WorkerPool
 
 MOST, BYTES_EACH, HOST_BYTES_EACH = 8, 6 * GIB, 4 * GIB
 """How many builders there are at most unless a number is asked for, and the memory that one may need, a GPU's and the
@@ -80,9 +80,9 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         for case_id in case_ids:
             pending.put(case_id)
         done: _Done = queue.SimpleQueue()
-        self.logs.mkdir(parents=True, exist_ok=True)
         count = min(self.builders, len(case_ids))
-        made = [_Builder(self, number, count, pending, done) for number in range(count)]
+        pools = [WorkerPool(one, self.logs, timeout_s=self.timeout_s) for one in self.accelerators]
+        made = [_Builder(self, pools[number % len(pools)], number, count, pending, done) for number in range(count)]
         try:
             for builder in made:
                 builder.start()
@@ -97,8 +97,10 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
                 left -= 1
                 yield built
         finally:
+            for pool in pools:
+                pool.stop()  # the threads notice, and reap
             for builder in made:
-                builder.end()
+                builder.join()
 
 
 _Done = queue.SimpleQueue[Prebuilt | None]
@@ -111,6 +113,7 @@ class _Builder(threading.Thread):
     def __init__(
         self,
         work: Prebuild,
+        pool: WorkerPool,
         number: int,
         count: int,
         pending: queue.SimpleQueue[str],
@@ -118,18 +121,17 @@ class _Builder(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._work = work
+        self._pool = pool
         self._number = number
         self._count = count
         self._pending = pending
         self._done = done
-        self._accelerator = work.accelerators[number % len(work.accelerators)]
         self._worker: WorkerHandle | None = None
         self._imports = True
-        self._ended = threading.Event()
 
     def run(self) -> None:
         """Build until nothing is left."""
-        while not self._ended.is_set():
+        while not self._pool.stopped:
             try:
                 case_id = self._pending.get_nowait()
             except queue.Empty:
@@ -151,31 +153,22 @@ class _Builder(threading.Thread):
             self._imports = False
             self._done.put(None)
 
-    def end(self) -> None:
-        """End the process, and wait until nothing is done any more."""
-        self._ended.set()
-        worker = self._worker
-        if worker is not None:
-            worker.stop()  # the thread notices, and reaps it
-        self.join()
-
     def _built(self, case_id: str) -> Prebuilt:
         work = self._work
         folder = work.folder_for(case_id)
         if self._worker is None:
-            side = Side(name="builder", source=work.source)
-            log = work.logs / f"builder-{self._number}.log"
-            hello = side.hello(self._accelerator, tensorrt=case_id in work.tensorrt)
-            self._worker = WorkerHandle(self._number, side, hello, log, only_builds=True)
-            self._waiting("")  # the run may have ended while it was started
-        self._worker.greet(work.timeout_s)
+            self._worker = self._pool.start(
+                Side(name="builder", source=work.source), f"builder-{self._number}", number=self._number,
+                tensorrt=case_id in work.tensorrt, only_builds=True,
+            )  # fmt: skip
+        self._worker.greet()
         self._say_imported()
         request = messages.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
             agreement_inputs=work.agreement_inputs,
         )  # fmt: skip
-        with device_turn(self._accelerator.lock_name, work.timeout_s, self._waiting, shared=True):
-            reply = self._worker.ask(request, messages.BuiltReply, work.timeout_s, f"{case_id}: building")
+        with self._pool.device(shared=True):
+            reply = self._worker.ask(request, messages.BuiltReply, f"{case_id}: building")
         return Prebuilt(
             case_id=case_id,
             build=reply.build,
@@ -185,14 +178,10 @@ class _Builder(threading.Thread):
             notes=reply.notes,
         )
 
-    def _waiting(self, _said: str) -> None:
-        if self._ended.is_set():
-            raise TrtgateError("the run ended")
-
     def _kill(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.kill()
+            self._pool.end(worker)
 
 
 def builders_for(accelerators: Sequence[Accelerator], processes: int, most: int = MOST) -> int:

@@ -13,11 +13,11 @@ from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
 from ..records.measurement import Build, CaseMeasurement, Launch
 from ..suite.suite_source import SuiteSource
-from ..timing.device_lock import device_turn
 from . import messages
 from .comparison_side import Side
 from .worker_group import WorkerGroup
 from .worker_handle import LaunchError, WorkerHandle
+from .worker_pool import WorkerPool
 
 
 class NextCase(NamedTuple):
@@ -48,16 +48,12 @@ class Session:
         self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
         tensorrt: bool = False, cases_at_once: int = 1,
     ) -> None:  # fmt: skip
-        self._accelerator = accelerator
-        self._folder = folder
-        self._timeout_s = timeout_s
+        self._pool = WorkerPool(accelerator, folder, timeout_s=timeout_s)
         self._rng = random.Random()
         self._side = Side(name="candidate", source=source)
         self._tensorrt = tensorrt
         starts = range(0, cases_at_once * launches, launches)
-        self._groups = [WorkerGroup(range(start, start + launches), self._start_worker, timeout_s) for start in starts]
-        self._builder: WorkerHandle | None = None
-        self._stopped = False
+        self._groups = [WorkerGroup(range(start, start + launches), self._pool, self._worker) for start in starts]
 
     def __enter__(self) -> Session:
         return self
@@ -67,10 +63,8 @@ class Session:
     ) -> None:
         self.close()
 
-    def _start_worker(self, number: int) -> WorkerHandle:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        hello = self._side.hello(self._accelerator, tensorrt=self._tensorrt)
-        return WorkerHandle(number, self._side, hello, self._folder / f"worker-{number}.log")
+    def _worker(self, number: int) -> WorkerHandle:
+        return self._pool.start(self._side, f"worker-{number}", number=number, tensorrt=self._tensorrt)
 
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
@@ -89,15 +83,11 @@ class Session:
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
-        self._stopped = True
-        for group in self._groups:
-            group.stop()
-        if self._builder is not None:
-            self._builder.stop()
+        self._pool.stop()
 
     def pids(self) -> list[int]:
         """Return the workers' process ids."""
-        return [worker.pid for group in self._groups for worker in group.workers.values()]
+        return self._pool.pids()
 
     def measure(
         self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
@@ -118,7 +108,7 @@ class Session:
             self.close()  # whatever state they are in, the next case starts clean
             raise
         return CaseMeasurement(
-            case_id=case_id, launches=launches, uuid=self._accelerator.uuid, seconds=time.monotonic() - start
+            case_id=case_id, launches=launches, uuid=self._pool.accelerator.uuid, seconds=time.monotonic() - start
         )
 
     def _measured_alone_if_need_be(
@@ -127,7 +117,7 @@ class Session:
         try:
             return self._measured(case_id, artifact, step, after)
         except LaunchError:
-            if self._stopped or not any(group.holds not in ("", case_id) for group in self._groups):
+            if self._pool.stopped or not any(group.holds not in ("", case_id) for group in self._groups):
                 raise
         self.close()
         launches = self._measured(case_id, artifact, step, ())
@@ -138,8 +128,8 @@ class Session:
     def _measured(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> list[Launch]:
         holding = [group for group in self._groups if group.holds == case_id]
         group = holding[0] if holding else self._load(case_id, artifact, step, after)
-        with device_turn(self._accelerator.lock_name, self._timeout_s, step):
-            return group.measure(self._accelerator, self._rng, step)
+        with self._pool.device(step):
+            return group.measure(self._rng, step)
 
     def _load(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> WorkerGroup:
         """Let the first group load the case, and the others what comes after, as far as that is known."""
@@ -148,7 +138,7 @@ class Session:
             group.start()
         for group in self._groups:
             group.greet(step)  # nobody imports while something is timed
-        with device_turn(self._accelerator.lock_name, self._timeout_s, step, shared=True):
+        with self._pool.device(step, shared=True):
             step("loading in workers" if artifact else "building in workers")
             for group, case in loading:
                 group.begin_to_load(case.case_id, case.artifact)
@@ -158,22 +148,13 @@ class Session:
 
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        log = self._folder / "builder.log"
-        hello = self._side.hello(self._accelerator)
-        worker = self._builder = WorkerHandle(-1, self._side, hello, log, only_builds=True)
+        worker = self._pool.start(self._side, "builder", number=-1, only_builds=True)
         try:
-            self._go_on("")
-            worker.greet(self._timeout_s)
+            worker.greet()
             request = messages.BuildCase(case_id=case_id, folder=str(folder))
-            with device_turn(self._accelerator.lock_name, self._timeout_s, self._go_on, shared=True):
-                return worker.ask(request, messages.BuiltReply, self._timeout_s, "building again").build
+            with self._pool.device(shared=True):
+                return worker.ask(request, messages.BuiltReply, "building again").build
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         finally:
-            self._builder = None
-            worker.kill()
-
-    def _go_on(self, _waiting: str) -> None:
-        if self._stopped:
-            raise LaunchError("the run ended")
+            self._pool.end(worker)

@@ -19,16 +19,16 @@ from ..common.steps import OnStep
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest
 from ..records.agreement_record import Agreement
-from ..records.measurement import Build, Launch
+from ..records.measurement import Build, Launch, Loaded
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from ..timing import measuring_loop
-from ..timing.device_lock import device_turn
 from . import messages
 from .comparison_side import Side
 from .prebuild import Prebuild
 from .sweep_journal import BuiltPoint, SweepJournal, TimedPoint, header_of
 from .worker_handle import LaunchError, WorkerHandle
+from .worker_pool import WorkerPool
 
 FOLDER = "sweeps"
 
@@ -71,6 +71,7 @@ class Sweep:
         self._inputs = inputs
         self._cache = cache
         self._timeout_s = timeout_s
+        self._pool = WorkerPool(accelerator, self._folder.logs, timeout_s=timeout_s)
         self._rng = random.Random()
         self._workers: dict[int, WorkerHandle] = {}
         self.journal = SweepJournal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
@@ -80,8 +81,7 @@ class Sweep:
 
     def close(self) -> None:
         """End all processes, and remove what goes with the run; what was measured stays."""
-        for number in list(self._workers):
-            self._kill(number)
+        self._pool.close()
         self.journal.close()
         self._folder.close()
 
@@ -169,8 +169,7 @@ class Sweep:
 
         A launch that fails is replaced, and its point has a problem.
         """
-        lock, timeout_s = self._accelerator.lock_name, self._timeout_s
-        with device_turn(lock, timeout_s, step, shared=True):
+        with self._pool.device(step, shared=True):
             step(f"loading {', '.join(points.values())}")
             for number in points:
                 self._start(number)
@@ -179,55 +178,52 @@ class Sweep:
                 self._workers[number].send(
                     messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
                 )
-            launches = {number: launch for number in points if (launch := self._loaded(number, points[number]))}
-        order = list(launches)
+            loaded = {number: found for number in points if (found := self._loaded(number, points[number]))}
+        order = list(loaded)
         self._rng.shuffle(order)
-        with device_turn(lock, timeout_s, step):
+        with self._pool.device(step):
             for number in order:
                 case_id = points[number]
                 step(f"measuring {case_id}, launch {number + 1} of {self._launches}")
                 try:
-                    self._take(self._workers[number], launches[number])
+                    launch = self._taken(self._workers[number], loaded[number])
                 except LaunchError as error:
                     self._failed(number, case_id, error)
                 else:
-                    self.journal.add(TimedPoint(case_id=case_id, number=number, launch=launches[number]))
+                    self.journal.add(TimedPoint(case_id=case_id, number=number, launch=launch))
 
     def _start(self, number: int) -> None:
         if number in self._workers:
             return
         wanted = [one.case.settings for one in self._outcomes.values() if not one.unavailable]
         tensorrt = any(settings.uses_tensorrt for settings in wanted)
-        self._folder.logs.mkdir(parents=True, exist_ok=True)
         side = Side(name="candidate", source=self._source)
-        log = self._folder.logs / f"sweep-{number}.log"
-        self._workers[number] = WorkerHandle(number, side, side.hello(self._accelerator, tensorrt=tensorrt), log)
+        self._workers[number] = self._pool.start(side, f"sweep-{number}", number=number, tensorrt=tensorrt)
 
-    def _loaded(self, number: int, case_id: str) -> Launch | None:
+    def _loaded(self, number: int, case_id: str) -> Loaded | None:
         """Wait until a launch has loaded its point; None when it failed."""
         worker = self._workers[number]
         try:
-            worker.greet(self._timeout_s)
-            return Launch(loaded=worker.receive(messages.LoadedReply, self._timeout_s, "loading").loaded)
+            worker.greet()
+            return worker.receive(messages.LoadedReply, "loading").loaded
         except LaunchError as error:
             self._failed(number, case_id, error)
             return None
 
-    def _take(self, worker: WorkerHandle, launch: Launch) -> None:
+    def _taken(self, worker: WorkerHandle, loaded: Loaded) -> Launch:
         """Measure and unload. Raises LaunchError."""
         plan = measuring_loop.ON_GPU if self._accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        turns = []
         for number in range(plan.turns):
             measure = messages.Measure(plan=plan.of_turn(number), seed=self._rng.getrandbits(32))
-            launch.turns.append(worker.ask(measure, messages.TurnReply, self._timeout_s, "measuring").turn)
+            turns.append(worker.ask(measure, messages.TurnReply, "measuring").turn)
         unload = messages.Unload(measure_memory=True)
-        reply = worker.ask(unload, messages.UnloadedReply, self._timeout_s, "unloading")
-        launch.loaded.gpu_memory_bytes = reply.gpu_memory_bytes
-        if not any(capture.blocks_us for turn in launch.turns for capture in turn.captures):
+        reply = worker.ask(unload, messages.UnloadedReply, "unloading")
+        if not any(capture.blocks_us for turn in turns for capture in turn.captures):
             raise LaunchError("not one block counts: the device was disturbed all the time")
+        loaded = msgspec.structs.replace(loaded, gpu_memory_bytes=reply.gpu_memory_bytes)
+        return Launch(loaded=loaded, turns=turns)
 
     def _failed(self, number: int, case_id: str, error: LaunchError) -> None:
         self._outcomes[case_id].problem = f"{case_id}: {error}"
-        self._kill(number)
-
-    def _kill(self, number: int) -> None:
-        self._workers.pop(number).kill()
+        self._pool.end(self._workers.pop(number))

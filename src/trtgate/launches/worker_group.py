@@ -6,25 +6,27 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..common.accelerator import Accelerator
+import msgspec
+
 from ..common.steps import OnStep
-from ..records.measurement import Launch
+from ..records.measurement import Launch, Loaded, Turn
 from ..timing import measuring_loop
 from . import messages
 from .worker_handle import WorkerHandle
+from .worker_pool import WorkerPool
 
 
 class WorkerGroup:
-    """Some workers of a session, by number; `start_worker` makes one. Raises LaunchError when one fails."""
+    """Some workers of a session, by number; `start_worker` makes one of the pool. Raises LaunchError when one fails."""
 
-    def __init__(self, numbers: Sequence[int], start_worker: Callable[[int], WorkerHandle], timeout_s: float) -> None:
+    def __init__(self, numbers: Sequence[int], pool: WorkerPool, start_worker: Callable[[int], WorkerHandle]) -> None:
         self._numbers = numbers
+        self._pool = pool
         self._start_worker = start_worker
-        self._timeout_s = timeout_s
         self.workers: dict[int, WorkerHandle] = {}
         self.holds = ""
         """The case that all of them have loaded; empty where there is none."""
-        self._launches: dict[int, Launch] = {}
+        self._loaded: dict[int, Loaded] = {}
 
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
@@ -35,13 +37,8 @@ class WorkerGroup:
     def close(self) -> None:
         """End all workers."""
         self.holds = ""
-        while self.workers:
-            self.workers.popitem()[1].kill()
-
-    def stop(self) -> None:
-        """End the processes under another thread's hands."""
-        for worker in list(self.workers.values()):
-            worker.stop()
+        self._pool.end(*self.workers.values())
+        self.workers.clear()
 
     def greet(self, step: OnStep) -> None:
         """Wait until all have imported their suite."""
@@ -49,7 +46,7 @@ class WorkerGroup:
         if waiting:
             step(f"starting {len(waiting)} workers")
         for worker in waiting:
-            worker.greet(self._timeout_s)
+            worker.greet()
 
     def begin_to_load(self, case_id: str, artifact: Path | None) -> None:
         """Let all of them load or build a case; `loaded` waits for it."""
@@ -59,24 +56,24 @@ class WorkerGroup:
 
     def loaded(self) -> None:
         """Wait until all have loaded."""
-        self._launches = {
-            worker.number: Launch(loaded=worker.receive(messages.LoadedReply, self._timeout_s, "loading").loaded)
-            for worker in self.workers.values()
+        self._loaded = {
+            worker.number: worker.receive(messages.LoadedReply, "loading").loaded for worker in self.workers.values()
         }
 
-    def measure(self, accelerator: Accelerator, rng: random.Random, step: OnStep) -> list[Launch]:
+    def measure(self, rng: random.Random, step: OnStep) -> list[Launch]:
         """Measure in turns, unload, and return the launches."""
-        plan = measuring_loop.ON_GPU if accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        plan = measuring_loop.ON_GPU if self._pool.accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        turns: dict[int, list[Turn]] = {number: [] for number in self.workers}
         for number in range(plan.turns):
             step(f"measuring, turn {number + 1} of {plan.turns}")
             order = list(self.workers.values())
             rng.shuffle(order)
             for worker in order:
                 request = messages.Measure(plan=plan.of_turn(number), seed=rng.getrandbits(32))
-                reply = worker.ask(request, messages.TurnReply, self._timeout_s, "measuring")
-                self._launches[worker.number].turns.append(reply.turn)
+                reply = worker.ask(request, messages.TurnReply, "measuring")
+                turns[worker.number].append(reply.turn)
         self._unload()
-        return list(self._launches.values())
+        return [Launch(loaded=self._loaded[number], turns=turns[number]) for number in self.workers]
 
     def _unload(self) -> None:
         """Unload everywhere; the last is alone then, and what it frees is what one launch took of the device."""
@@ -85,7 +82,8 @@ class WorkerGroup:
         for worker in others:
             worker.send(messages.Unload())
         for worker in others:
-            worker.receive(messages.UnloadedReply, self._timeout_s, "unloading")
+            worker.receive(messages.UnloadedReply, "unloading")
         request = messages.Unload(measure_memory=True)
-        freed = last.ask(request, messages.UnloadedReply, self._timeout_s, "unloading").gpu_memory_bytes
-        self._launches[last.number].loaded.gpu_memory_bytes = freed
+        freed = last.ask(request, messages.UnloadedReply, "unloading").gpu_memory_bytes
+        loaded = self._loaded[last.number]
+        self._loaded[last.number] = msgspec.structs.replace(loaded, gpu_memory_bytes=freed)

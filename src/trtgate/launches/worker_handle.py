@@ -45,7 +45,10 @@ class LaunchError(TrtgateError):
 class WorkerHandle:
     """One worker process, seen from the session."""
 
-    def __init__(self, number: int, side: Side, hello: messages.Hello, log: Path, *, only_builds: bool = False) -> None:
+    def __init__(
+        self, number: int, side: Side, hello: messages.Hello, log: Path, *, timeout_s: float, only_builds: bool = False
+    ) -> None:
+        self._timeout_s = timeout_s
         self._log = log
         environment = environment_of(side, hello, dict(os.environ), only_builds=only_builds)
         with log.open("wb") as stderr:
@@ -75,15 +78,15 @@ class WorkerHandle:
             self._process.stdin.write(messages.encode(request))
             self._process.stdin.flush()
 
-    def greet(self, timeout_s: float) -> list[str]:
+    def greet(self) -> list[str]:
         """Wait, the first time, until it has imported its suite; returns the suite's cases. Raises LaunchError."""
         if self.cases is None:
-            self.cases = self.receive(messages.Greeting, timeout_s, f"starting worker {self.number}").cases
+            self.cases = self.receive(messages.Greeting, f"starting worker {self.number}").cases
         return self.cases
 
-    def receive(self, kind: type[Answer], timeout_s: float, doing: str) -> Answer:
+    def receive(self, kind: type[Answer], doing: str) -> Answer:
         """Return the next reply. Raises LaunchError on a crash, a time-out or any reply of another kind."""
-        line = self._read_line(timeout_s, doing)
+        line = self._read_line(doing)
         reply = messages.decode_reply(line)
         if isinstance(reply, messages.Failed):
             raise LaunchError(f"{doing}: {reply.reason}")
@@ -91,23 +94,23 @@ class WorkerHandle:
             raise LaunchError(f"{doing}: the worker answered with {type(reply).__name__}")
         return reply
 
-    def ask(self, request: messages.Request, kind: type[Answer], timeout_s: float, doing: str) -> Answer:
+    def ask(self, request: messages.Request, kind: type[Answer], doing: str) -> Answer:
         """Send a request and return its reply. Raises LaunchError."""
         self.send(request)
-        return self.receive(kind, timeout_s, doing)
+        return self.receive(kind, doing)
 
-    def _read_line(self, timeout_s: float, doing: str) -> bytes:
+    def _read_line(self, doing: str) -> bytes:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self._timeout_s
         while b"\n" not in self._unread:
             left = deadline - time.monotonic()
             if left <= 0:
-                option = option_of(timeout_s)
+                option = option_of(self._timeout_s)
                 advice = f"; raise {option} if it needs longer" if option else ""
-                raise LaunchError(f"{doing}: no answer within {timeout_s:.0f} s{advice}")
+                raise LaunchError(f"{doing}: no answer within {self._timeout_s:.0f} s{advice}")
             if poller.poll(min(left, 1.0) * 1000):
                 chunk = os.read(descriptor, 1 << 16)
                 if not chunk:

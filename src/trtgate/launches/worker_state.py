@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..common.errors import TrtgateError
 from ..records.agreement_record import Agreement
 from ..records.measurement import Loaded, Turn
@@ -182,7 +184,7 @@ class Worker:
             raise TrtgateError("nothing is loaded to be measured")
         start = time.perf_counter()
         turn = self._measure_gpu(request) if self._gpu else self._measure_cpu(request)
-        turn.seconds = time.perf_counter() - start
+        turn = msgspec.structs.replace(turn, seconds=time.perf_counter() - start)
         values = [us for capture in turn.captures for us in capture.blocks_us] + turn.host_us + turn.enqueue_us
         if not all(math.isfinite(us) and us > 0 for us in values):
             raise TrtgateError("the clock gave a latency that is not a positive number")

@@ -40,7 +40,7 @@ class LayersVerdict(enum.StrEnum):
     CHANGED = "changed"
 
 
-class ProfileResult(msgspec.Struct, kw_only=True):
+class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a profile test found."""
 
     case_id: str

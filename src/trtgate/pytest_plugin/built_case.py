@@ -43,7 +43,8 @@ class BuiltCase:
             with self._run.progress(self.case.id) as step:
                 self._problem = self._build(step)
             if not self._run.options.build_only:  # then they go with what the test says, from process to process
-                self._run.lines += self.notes
+                for note in self.notes:
+                    self._run.say(note)
         if self._problem:
             raise TrtgateError(self._problem)
 
@@ -95,7 +96,7 @@ class BuiltCase:
         request = self._run.options.cache
         try:
             cache = request.open() if request is not None and self.case.settings.uses_tensorrt else None
-            folder = self._run.gate.folder.private(self.case.model.name)
+            folder = self._run.run_folder.private(self.case.model.name)
             with device_turn(self._run.accelerator.lock_name, self._run.options.timeout_s, step, shared=True):
                 found = build_or_load.build_or_load(self.case, self._device, folder, cache, step, builders=BUILDERS)
             self.artifact = folder if found.stored else None

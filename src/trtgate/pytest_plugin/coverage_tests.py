@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from ..common.errors import TrtgateError
+from ..common.notices import Notice, Severity
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
+from ..gate.outcome import Kind, outcome
 from ..suite.cases import Case
 from ..torch_trt import releases
 from .gate_run import GateRun
@@ -43,14 +45,15 @@ class CoverageGate:
             coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
             result = msgspec.structs.replace(result, stored=True)
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
-        if self._run.quarantine_of(case.id):
-            return  # the end shows what it lost
-        if result.verdict is CoverageVerdict.REGRESSED and not accepted:
-            raise TrtgateError(
-                f"{result.sentence}. If that is intended: --trtgate-update-baselines --trtgate-accept '{case.id}'"
-            )
-        if result.verdict is CoverageVerdict.NEW and not result.stored and "baseline" in options.require:
-            raise TrtgateError(f"{result.sentence} (--trtgate-require=baseline): {coverage_gate.RECORD_COMMAND}")
+        intended = f". If that is intended: --trtgate-update-baselines --trtgate-accept '{case.id}'"
+        is_new = result.verdict is CoverageVerdict.NEW
+        said = outcome(
+            result.verdict, case.id, result.sentence, require=options.require, accepted=accepted,
+            quarantine=self._run.quarantine_of(case.id), updating=result.stored,
+            advice=f": {coverage_gate.RECORD_COMMAND}" if is_new else intended,
+        )  # fmt: skip
+        if said.kind is Kind.FAILED:  # what else there is to say the end says, of all processes' results
+            raise TrtgateError(said.text)
 
 
 class CoverageEnding:
@@ -78,13 +81,14 @@ class CoverageEnding:
             gone = coverage_gate.orphans(self._run.options.baselines, releases.installed_release(), known)
         except TrtgateError as error:
             gone = []
-            self._run.coverage_lines.append(f"ERROR: {error}")
-        self._run.coverage_lines += [
-            f"MISSING: coverage of {case_id} is stored, and the suite has no such case" for case_id in gone
+            self._run.coverage_notices.append(Notice(str(error), Severity.ERROR))
+        self._run.coverage_notices += [
+            Notice(f"coverage of {case_id} is stored, and the suite has no such case", Severity.MISSING)
+            for case_id in gone
         ]
         if gone:
-            self._run.coverage_lines.append("what is gone for good: trtgate baseline remove CASE")
-        if self._run.coverage_lines:
+            self._run.coverage_notices.append(Notice("what is gone for good: trtgate baseline remove CASE"))
+        if self._run.coverage_notices:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
@@ -97,17 +101,13 @@ class CoverageEnding:
         terminalreporter.section("trtgate coverage")
         for line in aligned(coverage_gate.rows(self._results)):
             terminalreporter.write_line(line)
-        for line in [
-            *coverage_gate.lines(self._results, releases.installed_release()),
-            *self._quarantined(),
-            *self._run.coverage_lines,
-        ]:
-            bad = line.startswith(("MISSING", "ERROR"))
-            terminalreporter.write_line(line, red=bad, bold=bad or line.startswith("NEW"))
+        notices = coverage_gate.notices(self._results, releases.installed_release())
+        for notice in [*notices, *self._quarantined(), *self._run.coverage_notices]:
+            terminalreporter.write_line(str(notice), red=notice.failed, bold=notice.loud)
 
-    def _quarantined(self) -> list[str]:
+    def _quarantined(self) -> list[Notice]:
         return [
-            f"{quarantine}: {result.sentence}"
+            Notice(f"{quarantine}: {result.sentence}")
             for result in self._results
             if result.verdict is CoverageVerdict.REGRESSED and not result.stored
             if (quarantine := self._run.quarantine_of(result.case_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ import pytest
 from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.notices import Notice, Severity
+from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..gate.run_options import Options
 from ..report.progress_line import ProgressLine, how_far
@@ -24,9 +26,15 @@ from ..torch_trt import modelopt_package, releases
 from .benchmark_json import PytestJson
 
 if TYPE_CHECKING:
+    from ..gate.case_result import CaseResult
     from ..gate.gate import Gate
-    from ..gate.gpu_queue import GpuQueue
+    from ..gate.gpu_queue import GpuQueue, Job
+    from ..gate.measurers import Workers
+    from ..gate.policy import Situation
+    from ..launches.base_revision import BaseRevision
     from ..launches.prebuild import Prebuilt
+    from ..launches.session import NextCase
+    from ..profiles.profile_gate import Where
     from ..records.coverage_record import Coverage
     from ..suite.expected_failures import ExpectedFailure
     from ..suite.quarantines import Quarantine
@@ -62,9 +70,11 @@ class GateRun:
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
         self.folder = config.rootpath / ".trtgate"
+        self.run_folder = RunFolder(self.folder)
         self.started = time.monotonic()
-        self.lines: list[str] = []
-        self.coverage_lines: list[str] = []
+        self.notices: list[Notice] = []
+        """What is worth saying at the end, beside the table of latencies."""
+        self.coverage_notices: list[Notice] = []
         self.environment: list[str] = []
         self.prebuilt: dict[str, Prebuilt] = {}
         self.gpu_queue: GpuQueue | None = None
@@ -81,7 +91,16 @@ class GateRun:
         self.baseline_problem = ""
         self.suite_problem = ""
         self.new: list[str] = []
-        self.undecided: list[str] = []
+        self.undecided: list[Notice] = []
+        self.cases_collected: list[Case] = []
+        """Those that will be timed."""
+        self.accepted: set[str] = set()
+        """Ids of cases that may be stored although they got worse."""
+        self.cases_at_once = 1
+        """How many cases workers load together."""
+        self.base_cases: list[str] = []
+        self.where: dict[str, Where] = {}
+        """In which layers regressed cases lost their time."""
         self.json = PytestJson(config)
         self._point_pytest_benchmark_at_our_baseline()
 
@@ -107,12 +126,69 @@ class GateRun:
         """The run's memory; importing it imports NumPy and SciPy."""
         from ..gate.gate import Gate
 
-        return Gate(self.options, self.accelerator, self.folder)
+        return Gate(self.options, self.accelerator, self.run_folder)
+
+    @property
+    def results(self) -> Mapping[str, CaseResult]:
+        """What came of each case so far; asking imports nothing."""
+        return self.gate.results if "gate" in self.__dict__ else {}
 
     @cached_property
-    def gates(self) -> list[Gate]:
-        """The gates that measure: one for each card."""
-        return [self.gate] if len(self.accelerators) == 1 else [self.gate.on(card) for card in self.accelerators]
+    def base(self) -> BaseRevision | None:
+        """What `trtgate ab` compares with, made ready; None without. Raises TrtgateError."""
+        from ..launches.base_revision import BaseRevision
+
+        options = self.options
+        if options.base is None:
+            return None
+        return BaseRevision(options.base, options.source, self.folder, timeout_s=options.timeout_s)
+
+    @cached_property
+    def workers(self) -> list[Workers]:
+        """Those who measure: the workers of each card."""
+        from ..gate.measurers import Workers
+
+        tensorrt = any(case.settings.uses_tensorrt for case in self.cases_collected)
+        several = len(self.accelerators) > 1
+        return [
+            Workers(
+                self.options, card, self.run_folder, base=self.base, tensorrt=tensorrt,
+                cases_at_once=self.cases_at_once, logs=card.uuid if several else "",
+            )
+            for card in self.accelerators
+        ]  # fmt: skip
+
+    def start_workers(self) -> None:
+        """Let all workers start. Raises TrtgateError when a base can't import its suite."""
+        for workers in self.workers:
+            self.base_cases = workers.start()
+
+    def _situation(self, case: Case, accelerator: Accelerator, *, pairable: bool = False) -> Situation:
+        return self.gate.situation(
+            case, accelerator=accelerator, tests=self.gate.tests(self.cases_collected),
+            accepted=case.id in self.accepted, pairable=pairable, base_cases=self.base_cases,
+        )  # fmt: skip
+
+    def measure(self, workers: Workers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
+        """Measure a case that is built and judge it by what is stored; `after` may be loaded with it."""
+        from ..gate.driver import drive
+        from ..gate.measurers import StoredMeasurer
+
+        situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None)
+        return drive(situation, StoredMeasurer(workers, situation, job.artifact, job.build, after), step)
+
+    def measure_beside_base(self, case: Case, step: OnStep) -> CaseResult:
+        """Build a case on both sides, measure it beside its base and judge it."""
+        from ..gate.driver import drive
+        from ..gate.measurers import BaseMeasurer
+
+        situation = self._situation(case, self.accelerator)
+        with BaseMeasurer(self.workers[0], situation) as measurer:
+            return drive(situation, measurer, step)
+
+    def say(self, text: str, severity: Severity = Severity.INFO) -> None:
+        """Let the end of the run say something."""
+        self.notices.append(Notice(text, severity))
 
     @cached_property
     def suite(self) -> Suite:
@@ -182,8 +258,8 @@ class GateRun:
             shown.done()
 
     def _how_far(self) -> str:
-        total = len(self.gate.cases_collected) if "gate" in self.__dict__ else 0
-        return how_far(len(self.gate.results), total, time.monotonic() - self.started) if total else ""
+        total = len(self.cases_collected)
+        return how_far(len(self.results), total, time.monotonic() - self.started) if total else ""
 
     def save(self) -> Path:
         """Store what was measured so far. Raises TrtgateError."""
@@ -193,10 +269,11 @@ class GateRun:
         """End the workers, however the run ended."""
         if self.gpu_queue is not None:
             self.gpu_queue.close()
-        for gate in self.__dict__.get("gates", []):
-            gate.close_workers()
-        if "gate" in self.__dict__:
-            self.gate.close()
+        for workers in self.__dict__.get("workers", []):
+            workers.close()
+        if self.__dict__.get("base") is not None:
+            self.__dict__["base"].close()
+        self.run_folder.close()
 
     @property
     def times(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins
 from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, needs_a_build
@@ -101,7 +102,7 @@ class Hooks:
             accepted = fnmatch.filter(self._run.catalogue.cases, pattern)
             if not accepted:
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
-            self._run.gate.accepted.update(accepted)
+            self._run.accepted.update(accepted)
         for case in self._run.suite.cases.values():
             compile_options.check_options(case.id, case.settings)
 
@@ -157,8 +158,9 @@ class Hooks:
             with _refusals():
                 rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
         if runnable and not self._run.options.timing_off:
-            with _refusals():  # the first use of the gate makes a base ready
-                self._run.gate.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
+            self._run.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
+            with _refusals():
+                _ = self._run.gate, self._run.base  # what is wrong with the baseline or the base is refused now
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
         bare = self._run.options.compare and self._run.options.compare_file is None
@@ -196,8 +198,7 @@ class Hooks:
 
     def _start_workers(self) -> None:
         with _refusals():
-            for gate in self._run.gates:
-                gate.start()
+            self._run.start_workers()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -221,25 +222,25 @@ class Hooks:
         """
         case_id = case_id_of(pyfuncitem)
         expected = None if case_id is None or is_coverage(pyfuncitem) else self._run.expected_failure_of(case_id)
+        verdict, problem, result = "", "", None
         try:
             result = yield
         except TrtgateError as error:
             if case_id is None:
                 raise
-            problem = str(error)
-        else:
-            if expected is not None:
-                pytest.fail(f"{case_id} passed, and is {expected}: take that out of the suite", pytrace=False)
+            verdict, problem = PROBLEM, str(error)
+        if case_id is None:
             return result
-        if expected is not None:
-            pytest.xfail(f"{expected}: {problem}")
         quarantine = self._run.quarantine_of(case_id)
-        if quarantine is None:
-            pytest.fail(problem, pytrace=False)
-        line = f"{quarantine}: {problem}"
-        if line not in self._run.lines:  # all tests of a case that can't be built say the same
-            self._run.lines.append(line)
-        pytest.skip(line)
+        found = outcome(verdict, case_id, problem, quarantine=quarantine, expected_failure=expected)
+        if found.kind is Kind.FAILED:
+            pytest.fail(found.text, pytrace=False)
+        if found.kind is Kind.EXPECTED_FAILURE:
+            pytest.xfail(found.text)
+        if found.kind is Kind.SKIPPED:  # all tests of a case that can't be built say the same
+            self._run.notices += [notice for notice in found.notices if notice not in self._run.notices]
+            pytest.skip(found.text)
+        return result
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""

@@ -19,7 +19,6 @@ from .profile_tests import profiles_of
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
-    from ..suite.quarantines import Quarantine
 
 
 class ReplayTimer:
@@ -58,6 +57,7 @@ class LatencyGate:
         self._run.failed.add(case.id)  # until it is known to be otherwise
         try:
             result = self._measured_beside_base(case) if options.base else self._measured(case, built)
+            self._run.gate.add(result)
             if result.measurement.launches:
                 self._hand_over(benchmark, case, result)
                 self._run.benchmarks[case.id] = benchmark
@@ -79,26 +79,25 @@ class LatencyGate:
         self._item.user_properties.append(build_only.property_of(found))
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
+        from ..gate.gpu_queue import Job
+
         built.check()
         assert built.build is not None
-        queue, name = self._run.gpu_queue, self._item.nodeid
-        if queue is not None and name in queue:
-            with self._run.progress(f"{len(self._run.gates)} GPUs") as step:
-                result = self._run.gate.results[case.id] = queue.result(name, step)
+        run, name = self._run, self._item.nodeid
+        if run.gpu_queue is not None and name in run.gpu_queue:
+            with run.progress(f"{len(run.workers)} GPUs") as step:
+                result = run.gpu_queue.result(name, step)
         else:
-            with self._run.progress(case.id) as step:
-                result = self._run.gate.run(
-                    case, built.artifact, built.build, step, loading_ahead.after(self._run, self._item)
-                )
-        if _expired(case) and case.id not in self._run.gate.accepted:
-            result.stored = False  # its test will fail
-        if self._run.options.update and result.stored and built.artifact is not None:
-            self._run.gate.keep(case, built.artifact)
+            job = Job(case=case, artifact=built.artifact, build=built.build)
+            with run.progress(case.id) as step:
+                result = run.measure(run.workers[0], job, step, loading_ahead.after(run, self._item))
+        if run.options.update and result.stored and built.artifact is not None:
+            run.gate.keep(case, built.artifact)
         return result
 
     def _measured_beside_base(self, case: Case) -> CaseResult:
         with self._run.progress(case.id) as step:
-            return self._run.gate.run_against_base(case, step)
+            return self._run.measure_beside_base(case, step)
 
     def _hand_over(self, benchmark: Any, case: Case, result: CaseResult) -> None:
         seconds = [us * 1e-6 for us in result.measurement.blocks_us()]
@@ -115,66 +114,38 @@ class LatencyGate:
         benchmark.extra_info["trtgate"] = msgspec.to_builtins(record)
 
     def _conclude(self, benchmark: Any, case: Case, result: CaseResult, built: BuiltCase) -> None:
-        from ..verdict import Verdict
-
-        options, said = self._run.options, result.sentence
-        quarantine = quarantines.in_force(case.settings.quarantine)
-        if expired := _expired(case):
-            self._fail_expired(benchmark, expired, result)
-        require = frozenset[str]() if quarantine else options.require
-        if result.verdict is Verdict.REGRESSED:
-            self._conclude_regressed(benchmark, quarantine, result, built)
-        if result.verdict in (Verdict.UNDERPOWERED, Verdict.INCOMPARABLE):
-            if "verdict" in require:
-                pytest.fail(f"{said} (--trtgate-require=verdict)", pytrace=False)
-            self._run.undecided.append(f"{result.verdict}: {said}")
-            pytest.skip(said)
-        if result.verdict is Verdict.NEW and not options.update:
-            if "baseline" in require:
-                pytest.fail(f"{said} (--trtgate-require=baseline)", pytrace=False)
-            self._run.new.append(result.case_id)
-        if result.verdict is Verdict.UNCONFIRMED:
-            self._run.lines.append(f"unconfirmed: {said}")
-
-    def _conclude_regressed(
-        self, benchmark: Any, quarantine: Quarantine | None, result: CaseResult, built: BuiltCase
-    ) -> None:
-        if result.case_id in self._run.gate.accepted:
-            self._run.lines.append(f"accepted: {result.sentence}")
-            return
-        benchmark.has_error = True  # pytest-benchmark would save it all the same
+        from ..gate.outcome import Kind, outcome
         from ..gate.sentences import advice
 
-        where = profiles_of(self._run).where(built)
-        result.where, result.layer_changes = where.sentence, where.changes
-        said = [result.sentence, result.where]
-        if quarantine is None:
-            what_to_do = advice(result.verdict or "", result.case_id, beside_base=self._run.options.base is not None)
-            pytest.fail("\n".join(line for line in (*said, what_to_do) if line), pytrace=False)
-        self._run.lines += [f"{quarantine}: {said[0]}", *filter(None, said[1:])]
-
-    def _fail_expired(self, benchmark: Any, quarantine: Quarantine, result: CaseResult) -> None:
-        from ..verdict import Verdict
-
-        accepted = result.case_id in self._run.gate.accepted
-        regressed = f"{result.sentence}\n" if result.verdict is Verdict.REGRESSED and not accepted else ""
-        benchmark.has_error = True
-        pytest.fail(
-            f"{regressed}{result.case_id}: its quarantine ({quarantine.reason}) ended on {quarantine.until}: "
-            "take it out of the suite, or give it another date",
-            pytrace=False,
-        )
+        run, quarantine = self._run, case.settings.quarantine
+        accepted, verdict = case.id in run.accepted, str(result.verdict or "")
+        expired = quarantine is not None and quarantines.in_force(quarantine) is None
+        regressed = verdict == "regressed" and not accepted
+        if regressed or expired:
+            benchmark.has_error = True  # pytest-benchmark would save it all the same
+        where = ""
+        if regressed and not expired:
+            run.where[case.id] = profiles_of(run).where(built)
+            where = run.where[case.id].sentence
+        found = outcome(
+            verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine, accepted=accepted,
+            updating=run.options.update, where=where,
+            advice=advice(verdict, case.id, beside_base=run.options.base is not None) if regressed else "",
+        )  # fmt: skip
+        if found.kind is Kind.FAILED:
+            pytest.fail(found.text, pytrace=False)
+        if found.kind is Kind.SKIPPED:
+            run.undecided += found.notices
+            pytest.skip(found.text)
+        run.notices += found.notices
+        if verdict == "new" and not run.options.update:
+            run.new.append(case.id)
 
 
 def held_to(limits: dict[str, float], case: Case) -> Case:
     """Return the case with a test's own limits, which win over the suite's."""
     settings = msgspec.structs.replace(case.settings, limits=case.settings.limits | limits)
     return msgspec.structs.replace(case, settings=settings)
-
-
-def _expired(case: Case) -> Quarantine | None:
-    quarantine = case.settings.quarantine
-    return None if quarantines.in_force(quarantine) else quarantine
 
 
 def _nothing() -> None:

@@ -37,7 +37,7 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
         return
     workers = AT_ONCE * options.launches
     room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH), most=workers)
-    run.gate.cases_at_once = max(2, room // options.launches)
+    run.cases_at_once = max(2, room // options.launches)
     run.latency_tests = list(tests)
 
 
@@ -54,4 +54,4 @@ def after(run: GateRun, test: pytest.Item) -> list[NextCase]:
         if case_id in run.prebuilt and not item.get_closest_marker("skip")
     ]
     can_be = [NextCase(one.case_id, one.artifact) for one in built if one.build is not None]
-    return can_be[: run.gate.cases_at_once - 1]
+    return can_be[: run.cases_at_once - 1]

@@ -35,9 +35,9 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             cost_s=cost_s,
             home=home,
         )
-    run.gpu_queue = GpuQueue(run.gates, jobs)
+    run.gpu_queue = GpuQueue(run.workers, jobs, run.measure)
     for uuid in run.gpu_queue.idle() if jobs else []:
-        run.lines.append(
+        run.say(
             f"{uuid} had nothing to do: all baselines were recorded on other cards, and a latency is compared with its "
             "own card's where there are any; --trtgate-update-baselines with --trtgate-gpus records on any of them"
         )

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from ..common.notices import Notice
+
 if TYPE_CHECKING:
     from ..launches.prebuild import Prebuilt
     from .gate_run import GateRun
@@ -36,7 +38,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
 
     cases = [run.suite.cases[case_id] for case_id in case_ids]
     processes = min(builders(run), len(case_ids))
-    workers = len(run.gates) * run.gate.cases_at_once * run.options.launches
+    workers = len(run.accelerators) * run.cases_at_once * run.options.launches
     at_once = run.options.base is not None or processes + workers <= machine.cpus()
     if at_once:
         start_workers()
@@ -45,8 +47,8 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         accelerators=run.accelerators,
         builders=processes,
         cache=run.options.cache,
-        folder_for=lambda case_id: run.gate.folder.private(run.suite.cases[case_id].model.name),
-        logs=run.gate.folder.logs,
+        folder_for=lambda case_id: run.run_folder.private(run.suite.cases[case_id].model.name),
+        logs=run.run_folder.logs,
         timeout_s=run.options.timeout_s,
         tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
         imported=(lambda: None) if at_once else start_workers,
@@ -57,10 +59,10 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         step(f"{processes} processes start")
         for done, built in enumerate(work.run(ordered), 1):
             run.prebuilt[built.case_id] = built
-            run.lines += built.notes
+            run.notices += map(Notice, built.notes)
             step(f"{done} done, the last {built.case_id}")
     cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
-    run.lines.append(
+    run.say(
         f"built ahead: {len(case_ids)} cases by {processes} processes in {time.monotonic() - start:.1f} s, {cached} of "
         "them from the cache"
     )
@@ -69,7 +71,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
 
 def _tell(run: GateRun) -> None:
     if run.judges and any(_is_unjudged(run, built) for built in run.prebuilt.values()):
-        run.lines.append("build times are not judged: several processes built at once (--trtgate-prebuild)")
+        run.say("build times are not judged: several processes built at once (--trtgate-prebuild)")
 
 
 def _is_unjudged(run: GateRun, built: Prebuilt) -> bool:

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from ..common.errors import TrtgateError, one_line
+from ..common.notices import Notice, Severity
+from ..gate.outcome import Kind, outcome
 
 if TYPE_CHECKING:
     from ..profiles.profile_gate import ProfileResult, Where
@@ -72,7 +74,7 @@ class Profiles:
         from ..profiles import profile_files, profile_gate
 
         with self._run.progress(case.id) as step:
-            base, candidate = self._run.gate.profiles_beside_base(case, step)
+            base, candidate = self._run.workers[0].profiles_beside_base(case.id, step)
         folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case.id)
         for name, profile in (("base", base), ("candidate", candidate)):
             profile_files.write(folder / f"{name}.json", profile)
@@ -106,21 +108,22 @@ class ProfileGate:
         if problem:
             raise TrtgateError(problem)
         profile_files.read(folder / profile_files.PROFILE)  # what was written is what the schema says
-        result = profile_gate.judge(recorded.profile, options.baselines, key)
-        result.folder = os.path.relpath(folder, self._run.config.invocation_params.dir)
+        shown = os.path.relpath(folder, self._run.config.invocation_params.dir)
+        result = msgspec.structs.replace(profile_gate.judge(recorded.profile, options.baselines, key), folder=shown)
         changed = result.verdict is profile_gate.LayersVerdict.CHANGED
         accepted = any(fnmatch.fnmatch(case_id, pattern) for pattern in options.accepted)
         if options.update and (accepted or not (changed and options.strict_layers)):
             profile_files.store_baseline(options.baselines, key, recorded.profile)
-            result.stored = True
+            result = msgspec.structs.replace(result, stored=True)
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
-        if changed and options.strict_layers and not accepted:
-            raise TrtgateError(
-                f"{result.sentence} (--trtgate-strict-layers). If that is intended: --trtgate-update-baselines "
-                f"--trtgate-accept '{case_id}'"
-            )
-        if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored and "baseline" in options.require:
-            raise TrtgateError(f"{result.sentence} (--trtgate-require=baseline): {profile_gate.RECORD_COMMAND}")
+        intended = f"If that is intended: --trtgate-update-baselines --trtgate-accept '{case_id}'"
+        said = outcome(
+            result.verdict, case_id, result.sentence, require=options.require, accepted=accepted,
+            updating=result.stored, strict=options.strict_layers,
+            advice=f" (--trtgate-strict-layers). {intended}" if changed else f": {profile_gate.RECORD_COMMAND}",
+        )  # fmt: skip
+        if said.kind is Kind.FAILED:
+            raise TrtgateError(said.text)  # quarantined or known to fail: the hook asks for what that means
 
 
 class ProfileEnding:
@@ -152,18 +155,15 @@ class ProfileEnding:
             terminalreporter.write_line(line)
         for result in results:
             if result.verdict is profile_gate.LayersVerdict.CHANGED:
-                terminalreporter.write_line(f"NOTICE: {result.sentence}", bold=True)
+                terminalreporter.write_line(str(Notice(result.sentence, Severity.NOTICE)), bold=True)
         for case_id in self._gone():
-            terminalreporter.write_line(
-                f"NOTICE: a profile of {case_id} is stored, and the suite has no such case; what is gone for good: "
-                f"trtgate baseline remove {case_id}"
-            )
+            said = f"a profile of {case_id} is stored, and the suite has no such case; what is gone for good: "
+            gone = Notice(f"{said}trtgate baseline remove {case_id}", Severity.NOTICE)
+            terminalreporter.write_line(str(gone))
         new = [result for result in results if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored]
         if new:
-            terminalreporter.write_line(
-                f"NEW: no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}",
-                bold=True,
-            )
+            news = f"no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}"
+            terminalreporter.write_line(str(Notice(news, Severity.NEW)), bold=True)
         stored = sum(result.stored for result in results)
         if stored:
             terminalreporter.write_line(f"stored: the profiles of {stored} cases")

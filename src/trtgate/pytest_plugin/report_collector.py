@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..common.errors import TrtgateError
+from ..common.notices import Notice, Severity
 from . import coverage_tests, profile_tests
 from .gate_run import GateRun
 from .run_document import Collected, RunDocument, Seen
@@ -55,7 +56,7 @@ class Reporting:
             COVERAGE_TESTS: self._collected.coverage,
             PROFILE_TESTS: self._collected.profiles,
         }
-        self._said: list[str] = []
+        self._said: list[Notice] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the outcome of a test: that of its call, or of what failed or was skipped before or after it."""
@@ -92,25 +93,26 @@ class Reporting:
                 from ..report import run_report
 
                 run_report.write(self._run.options.report, report)
-                self._said.append(f"report: {os.path.relpath(self._run.options.report, Path.cwd())}")
+                self._said.append(Notice(f"report: {os.path.relpath(self._run.options.report, Path.cwd())}"))
         except TrtgateError as error:
-            self._said.append(f"ERROR: {error}")
+            self._said.append(Notice(str(error), Severity.ERROR))
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if summary:
             try:
                 with Path(summary).open("a", encoding="utf-8") as file:
                     file.write(markdown.render(report))
             except OSError as error:
-                self._said.append(f"the job summary could not be written to {summary}: {error.strerror}")
+                said = f"the job summary could not be written to {summary}: {error.strerror}"
+                self._said.append(Notice(said))
         if annotated:
-            self._said += github_annotations.lines(report)
+            self._said += map(Notice, github_annotations.lines(report))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None]:
         """Say last where the report is; GitHub reads its annotations from the output."""
         yield
-        for line in self._said:
-            terminalreporter.write_line(line, red=line.startswith("ERROR"))
+        for notice in self._said:
+            terminalreporter.write_line(str(notice), red=notice.failed)
 
 
 def _failure(report: pytest.TestReport | pytest.CollectReport) -> str:

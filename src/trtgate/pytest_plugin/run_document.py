@@ -14,6 +14,7 @@ from ..common.errors import TrtgateError
 from .gate_run import GateRun
 
 if TYPE_CHECKING:
+    from ..common.notices import Notice
     from ..gate.baselines import Run
     from ..gate.case_result import CaseResult
     from ..gate.history import Series
@@ -69,11 +70,11 @@ class RunDocument:
             matrix=self._matrix() if self._run.options.report else run_report.Matrix(),
             environment=self._environment(),
             failures=[run_report.Failure(test=test, sentence=said) for test, said in collected.others.items()],
-            lines=[*self._run.lines, *self._gate_lines(), *self._run.coverage_lines],
+            notices=[*self._run.notices, *self._gate_notices(), *self._run.coverage_notices],
         )
 
-    def _gate_lines(self) -> list[str]:
-        return self._run.gate.lines if "gate" in self._run.__dict__ else []
+    def _gate_notices(self) -> list[Notice]:
+        return self._run.gate.notices if self._run.results else []
 
     def _against(self) -> str:
         options = self._run.options
@@ -133,7 +134,7 @@ class RunDocument:
         from ..report import run_report
 
         beside_base = self._run.options.base is not None
-        result = self._run.gate.results.get(case_id) if "gate" in self._run.__dict__ else None
+        result = self._run.results.get(case_id)
         verdict = str(result.verdict or "") if result else ""
         said = verdict or {"passed": "measured"}.get(seen.outcome, seen.outcome)
         sentence = result.sentence if result else ""
@@ -158,7 +159,10 @@ class RunDocument:
     def _fill(self, found: run_report.CaseReport, result: CaseResult) -> None:
         from ..gate import measurement_summary
 
-        found.where, found.layer_changes, found.judgements = result.where, result.layer_changes, result.judgements
+        found.judgements = result.judgements
+        if result.case_id in self._run.where:
+            where = self._run.where[result.case_id]
+            found.where, found.layer_changes = where.sentence, where.changes
         if not result.measurement.launches:
             return
         from ..report.case_row import row_of

@@ -10,17 +10,14 @@ import pytest
 
 from ..common.errors import TrtgateError
 from ..common.escaping import printable
+from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines, sentences
-from ..gate.case_result import adjust
 from ..report import terminal_table
 from ..report.case_row import row_of
 from .gate_run import GateRun
 
 UNDECIDED_SHOWN = 3
-BAD = ("MISSING", "ERROR")
-LOUD = (*BAD, "NEW")
-"""How lines begin that ask for something."""
 
 
 class Ending:
@@ -38,58 +35,57 @@ class Ending:
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 self._report_missing(session)
         except TrtgateError as error:
-            self._run.lines.append(f"ERROR: {error}")
+            self._run.say(str(error), Severity.ERROR)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _store(self) -> None:
         if not self._run.benchmarks:
             return
-        adjust(self._run.gate.results.values())
+        self._run.gate.adjust()
         for case_id, benchmark in self._run.benchmarks.items():
-            judged = msgspec.to_builtins(self._run.gate.results[case_id].judgements)
+            judged = msgspec.to_builtins(self._run.results[case_id].judgements)
             benchmark.extra_info["trtgate"]["judgements"] = judged
         path = self._run.save()
-        self._run.lines.append(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
+        self._run.say(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
         if self._run.options.update:
             for change in self._run.gate.update_baseline(baselines.read(path)):
-                self._run.lines.append(f"stored: {baselines.describe(change)}")
+                self._run.say(f"stored: {baselines.describe(change)}")
 
     def _report_missing(self, session: pytest.Session) -> None:
         base = self._run.options.base
         excused = self._run.failed | set(self._run.suite.cases if base else ())  # a base is run case by case
-        missing = self._run.gate.missing(excused)
+        missing = self._run.gate.missing(self._run.base_cases, excused)
         if not missing:
             return
         stopped = session.shouldstop or session.shouldfail
         full = self._run.latency_cases == set(self._run.suite.cases) and not stopped
         reasons = {case_id: self._run.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing}
         if not full:
-            self._run.lines.append(f"not run, as asked: {len(missing)} cases of the {'base' if base else 'baseline'}")
+            self._run.say(f"not run, as asked: {len(missing)} cases of the {'base' if base else 'baseline'}")
             return
         for case_id, reason in reasons.items():
             where = f"base {base}" if base else "baseline"
-            self._run.lines.append(f"MISSING: {case_id} is in the {where} and was not measured: {reason}")
+            self._run.say(f"{case_id} is in the {where} and was not measured: {reason}", Severity.MISSING)
         if base is None:
-            self._run.lines.append("what is gone for good: trtgate baseline remove CASE")
+            self._run.say("what is gone for good: trtgate baseline remove CASE")
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines: with -q only what asks for something, with -v what every verdict rests on."""
         verbose = self._run.config.option.verbose
-        lines = self._lines(verbose)
-        measured = "gate" in self._run.__dict__ and self._run.gate.results
-        if not measured and not lines:
+        notices = self._notices(verbose)
+        measured = self._run.results
+        if not measured and not notices:
             return
         terminalreporter.section("trtgate")
         if measured:
             self._write_table(terminalreporter, verbose)
-        for line in lines:
-            bad = line.startswith(BAD)
-            terminalreporter.write_line(line, red=bad, bold=line.startswith(LOUD))
+        for notice in notices:
+            terminalreporter.write_line(str(notice), red=notice.failed, bold=notice.loud)
 
     def _write_table(self, terminalreporter: Any, verbose: int) -> None:
-        results = list(self._run.gate.results.values())
+        results = list(self._run.results.values())
         rows = [row_of(result) for result in results]
         shown = [row for row in rows if verbose >= 0 or row.verdict in terminal_table.WORTH_A_LOOK]
         if verbose >= 0:
@@ -104,22 +100,22 @@ class Ending:
                 if result.sentence:
                     terminalreporter.write_line(printable(result.sentence, 1000))
 
-    def _lines(self, verbose: int) -> list[str]:
+    def _notices(self, verbose: int) -> list[Notice]:
         """Return what else there is to say."""
         run, undecided = self._run, self._run.undecided
-        lines = [self._about_new()] * bool(run.new) + run.lines
+        notices = [Notice(self._about_new(), Severity.NEW)] * bool(run.new) + run.notices
         if verbose <= 0:
-            lines += undecided[:UNDECIDED_SHOWN]
+            notices += undecided[:UNDECIDED_SHOWN]
             if len(undecided) > UNDECIDED_SHOWN:
-                lines.append(f"… and {len(undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs")
-        if "gate" in run.__dict__:
-            lines += run.gate.lines
+                notices.append(Notice(f"… and {len(undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"))
+        if run.results:
+            notices += run.gate.notices
         if run.environment:
-            lines.append(f"since the baseline was last recorded: {', '.join(run.environment)}")
-        return [line for line in lines if verbose >= 0 or line.startswith(LOUD)]
+            notices.append(Notice(f"since the baseline was last recorded: {', '.join(run.environment)}"))
+        return [notice for notice in notices if verbose >= 0 or notice.loud]
 
     def _about_new(self) -> str:
         base, new = self._run.options.base, self._run.new
         if base is not None:
-            return f"NEW: the base {base} does not have {first_few(new, 2)}"
+            return f"the base {base} does not have {first_few(new, 2)}"
         return sentences.about_new(new, self._run.accelerator.key, self._run.gate.other_keys())

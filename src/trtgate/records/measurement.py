@@ -18,7 +18,7 @@ class GpuState(msgspec.Struct, frozen=True, kw_only=True):
     throttle: int
 
 
-class Capture(msgspec.Struct, kw_only=True):
+class Capture(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks timed on one CUDA graph (on other clocks: one after the other), each of `replays` calls.
 
     A block is their mean on a GPU, their median on the host's clock.
@@ -30,7 +30,7 @@ class Capture(msgspec.Struct, kw_only=True):
     """A reason for each block that was thrown away."""
 
 
-class Turn(msgspec.Struct, kw_only=True):
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker measured of one case while it had the device."""
 
     clock: str
@@ -47,14 +47,14 @@ class Turn(msgspec.Struct, kw_only=True):
     note: str = ""
 
 
-class Loaded(msgspec.Struct, kw_only=True):
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of a case that it built or loaded."""
 
     seconds: float
     gpu_memory_bytes: int | None = None
 
 
-class Build(msgspec.Struct, kw_only=True, frozen=True):
+class Build(msgspec.Struct, frozen=True, kw_only=True):
     """What building a case and comparing it with eager gave."""
 
     build_s: float
@@ -73,21 +73,21 @@ class Build(msgspec.Struct, kw_only=True, frozen=True):
     longer."""
 
 
-class Quadruple(msgspec.Struct, kw_only=True):
+class Quadruple(msgspec.Struct, frozen=True, kw_only=True):
     """Two turns of the base and two of the candidate, in the order ABBA or BAAB, each with a capture of its own."""
 
     base: list[Turn]
     candidate: list[Turn]
 
 
-class Launch(msgspec.Struct, kw_only=True):
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """All turns of one worker with one case."""
 
     loaded: Loaded
     turns: list[Turn] = []
 
 
-class CaseMeasurement(msgspec.Struct, kw_only=True):
+class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     """One case in one session: several launches."""
 
     case_id: str

@@ -22,7 +22,7 @@ def lines(report: RunReport) -> list[str]:
     failed += [(f"{one.case_id}: coverage", one.sentence) for one in report.coverage if one.outcome == FAILED]
     failed += [(f"{one.case_id}: layers", one.sentence) for one in report.profiles if one.outcome == FAILED]
     failed += [(failure.test, failure.sentence) for failure in report.failures]
-    failed += [("trtgate", line) for line in report.loud_lines]
+    failed += [("trtgate", str(notice)) for notice in report.failing_notices]
     shown = failed if len(failed) <= MOST else failed[: MOST - 1]
     said = [f"::error title={workflow_property(title)}::{workflow_data(message)}" for title, message in shown]
     if len(failed) > len(shown):

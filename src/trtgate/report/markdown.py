@@ -37,8 +37,8 @@ def _sections(report: RunReport) -> Iterable[str]:
     mark = "✅" if report.outcome == PASSED else "❌"
     yield f"## {mark} trtgate {report.outcome}: {text(report.headline)}\n\n"
     yield f"{text(describe(report.accelerator))}{_context(report)}\n\n"
-    for line in report.loud_lines:
-        yield f"- ❌ {text(line)}\n"
+    for notice in report.failing_notices:
+        yield f"- ❌ {text(str(notice))}\n"
     for failure in report.failures:
         yield f"- ❌ {text(failure.test)}: {text(failure.sentence)}\n"
     loud = [case for case in report.cases if case.said not in QUIET]
@@ -51,8 +51,9 @@ def _sections(report: RunReport) -> Iterable[str]:
     quiet = [case for case in report.cases if case.said in QUIET]
     if quiet:
         yield from _folded(f"{len(quiet)} cases with nothing to look at", list(_table(quiet)))
-    if report.quiet_lines:
-        yield from _folded("what else the run said", [f"- {text(line)}\n" for line in report.quiet_lines])
+    if report.quiet_notices:
+        said = [f"- {text(str(notice))}\n" for notice in report.quiet_notices]
+        yield from _folded("what else the run said", said)
 
 
 def _context(report: RunReport) -> str:

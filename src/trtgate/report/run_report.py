@@ -15,15 +15,14 @@ import msgspec
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.files import write_json
+from ..common.notices import Notice, Severity
 from ..gate.history import Commit, Series
 from ..profiles.difference_text import LayerChange
 from ..profiles.profile_summary import LayerTime
 from ..verdict import Judgement
 
-SCHEMA = 1
+SCHEMA = 2
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-LOUD = ("MISSING", "ERROR")
-"""How lines begin that tell of a failure."""
 SEVERITY = (
     "failed", "missing", "regressed", "incomparable", "underpowered", "unconfirmed", "new", "improved", "changed",
     "unchanged", "measured", "skipped",
@@ -135,7 +134,7 @@ class RunReport(msgspec.Struct, kw_only=True):
     environment: list[str] = []
     """What differs from the machine and the libraries that the baseline was last recorded with."""
     failures: list[Failure] = []
-    lines: list[str] = []
+    notices: list[Notice] = []
     """What else the run had to say: missing cases, errors, what was stored, what the baseline's machine had else."""
 
     def __post_init__(self) -> None:
@@ -145,14 +144,14 @@ class RunReport(msgspec.Struct, kw_only=True):
         self.cases.sort(key=lambda case: (SEVERITY.index(case.said), -change_of(case), case.case_id))
 
     @property
-    def loud_lines(self) -> list[str]:
-        """Those of `lines` that tell of a failure."""
-        return [line for line in self.lines if line.startswith(LOUD)]
+    def failing_notices(self) -> list[Notice]:
+        """Those that tell of a failure."""
+        return [notice for notice in self.notices if notice.failed]
 
     @property
-    def quiet_lines(self) -> list[str]:
+    def quiet_notices(self) -> list[Notice]:
         """The others."""
-        return [line for line in self.lines if not line.startswith(LOUD)]
+        return [notice for notice in self.notices if not notice.failed]
 
     @property
     def headline(self) -> str:
@@ -165,7 +164,7 @@ class RunReport(msgspec.Struct, kw_only=True):
             (lost, "lost coverage"), (failed - lost if failed > lost else 0, "coverage tests failed"),
             (sum(profile.outcome == FAILED for profile in self.profiles), "profile tests failed"),
             (len(self.failures), "other tests failed"),
-            (sum(line.startswith("MISSING") for line in self.lines), "missing"),
+            (sum(notice.severity is Severity.MISSING for notice in self.notices), "missing"),
         ]  # fmt: skip
         found += [f"{count} {what}" for count, what in others if count]
         quiet = f"{len(self.coverage)} cases' coverage asked" if self.coverage else "nothing was measured"

@@ -1,0 +1,97 @@
+"""Asks the policy what a case needs next, and lets a measurer do it, until the policy concludes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ..common.errors import TrtgateError
+from ..common.steps import OnStep
+from ..launches.pair import BASE, DisturbedError, SideError
+from ..launches.worker_handle import LaunchError
+from ..records.measurement import CaseMeasurement, Quadruple
+from .case_result import CaseResult
+from .policy import (
+    Conclude,
+    Evidence,
+    Measure,
+    Measured,
+    MeasureFresh,
+    Pair,
+    Problem,
+    Rebuild,
+    Rebuilt,
+    Reload,
+    Reloaded,
+    Situation,
+    Step,
+    next_step,
+)
+
+FURTHER = "too noisy to tell: measuring further launches"
+SUSPECTED = "slower than the baseline: measuring again in fresh launches"
+
+
+class NoneKeptError(TrtgateError):
+    """No compiled module of the baseline can be used here."""
+
+
+class Measurer(Protocol):
+    """Whoever can measure one case: launches on one device, pairs of them, a script.
+
+    What the candidate can't do raises LaunchError; beside a base or a kept module, SideError or DisturbedError.
+    """
+
+    def measure(self, step: OnStep) -> Measured:
+        """Measure in what is resident."""
+
+    def measure_fresh(self, step: OnStep) -> CaseMeasurement:
+        """Measure in fresh launches."""
+
+    def rebuild(self, step: OnStep) -> Rebuilt:
+        """Build in a fresh process, and the base in another where there is one."""
+
+    def reload(self, step: OnStep) -> Reloaded:
+        """Load case and base in fresh processes; returns the GPU memory that each takes."""
+
+    def pairs(self, count: int, step: OnStep) -> list[list[Quadruple]]:
+        """Measure in fresh pairs; returns the quadruples of each. Raises NoneKeptError where there is no module."""
+
+
+def drive(situation: Situation, measurer: Measurer, step: OnStep) -> CaseResult:
+    """Measure one case until it is judged. Raises LaunchError for what it can't do, TrtgateError as the policy does."""
+    while not isinstance(wanted := next_step(situation), Conclude):
+        try:
+            evidence = _done(wanted, situation.evidence, measurer, step)
+        except SideError as error:
+            if not situation.beside_base:
+                raise
+            raise LaunchError(f"{situation.case.id}: {error}") from error
+        situation = msgspec.structs.replace(situation, evidence=evidence)
+    return wanted.result
+
+
+def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> Evidence:
+    """Return the evidence with what a step adds to it: a base that fails is evidence, a candidate that fails is not."""
+    replace = msgspec.structs.replace
+    try:
+        match wanted:
+            case Measure():
+                return replace(so_far, first=measurer.measure(step))
+            case MeasureFresh(further):
+                step(FURTHER if further else SUSPECTED)
+                return replace(so_far, **{"further" if further else "fresh": measurer.measure_fresh(step)})
+            case Rebuild():
+                return replace(so_far, rebuilt=measurer.rebuild(step))
+            case Reload():
+                return replace(so_far, reloaded=measurer.reload(step))
+            case Pair(count):
+                return replace(so_far, pairs=(*so_far.pairs, *measurer.pairs(count, step)))
+    except (DisturbedError, NoneKeptError) as error:
+        return replace(so_far, problem=Problem(str(error)))
+    except SideError as error:
+        if error.side != BASE:
+            raise
+        return replace(so_far, problem=Problem(str(error), failed=True))
+    raise AssertionError(f"no such step: {wanted}")

@@ -1,0 +1,193 @@
+"""Measurers made of workers: resident launches on one device, judged by a baseline, or pairs, beside a base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError
+from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
+from ..launches.base_revision import BaseRevision
+from ..launches.comparison_side import Side
+from ..launches.pair import BASE, CANDIDATE, Artifacts, SideError
+from ..launches.pair_session import PairSession
+from ..launches.session import NextCase, Session
+from ..records.measurement import Build, CaseMeasurement, Quadruple
+from ..records.profile_record import Profile
+from . import kept_artifacts
+from .driver import NoneKeptError
+from .paired_gate import PairedGate, Suspicion
+from .policy import Measured, Rebuilt, Reloaded, Situation
+from .run_options import Options
+
+
+class Workers:
+    """All workers of a run on one device, started when they are first needed.
+
+    `tensorrt` says that there will be cases that need torch_tensorrt, `cases_at_once` how many are loaded together.
+    """
+
+    def __init__(
+        self, options: Options, accelerator: Accelerator, folder: RunFolder, *, base: BaseRevision | None = None,
+        tensorrt: bool = False, cases_at_once: int = 1, logs: str = "",
+    ) -> None:  # fmt: skip
+        self.accelerator = accelerator
+        self.folder = folder
+        candidate = Side(name=CANDIDATE, source=options.source)
+        other = base.side if base else msgspec.structs.replace(candidate, name=BASE)
+        self._base = options.base
+        timeout_s, self._logs = options.timeout_s, folder.logs / logs
+        self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s)
+        self.session = Session(
+            options.source, accelerator, self._logs, launches=options.launches, timeout_s=timeout_s,
+            tensorrt=tensorrt, cases_at_once=cases_at_once,
+        )  # fmt: skip
+
+    def start(self) -> list[str]:
+        """Start the workers: they import while the first case is built. A base must answer first: its cases.
+
+        Raises TrtgateError when the base can't import its suite.
+        """
+        if self._base is None:
+            self.session.start()
+            return []
+        try:
+            return self.pairs.greet(self.pairs.resident())[BASE]
+        except SideError as error:
+            self.pairs.close()
+            raise TrtgateError(f"the {error.side} {self._base} can't be used: {error}") from error
+
+    def profiles_beside_base(self, case_id: str, step: OnStep) -> tuple[Profile, Profile]:
+        """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""
+        found = self.pairs.profile(case_id, step)
+        return found[BASE], found[CANDIDATE]
+
+    def stop(self) -> None:
+        """End the workers under another thread's hands: it sees them gone."""
+        self.session.stop()
+        self.pairs.stop()
+
+    def close(self) -> None:
+        """End the workers."""
+        self.session.close()
+        self.pairs.close()
+
+
+class StoredMeasurer:
+    """Measures a case that is built, to be judged by a baseline; `after` may be loaded with it."""
+
+    def __init__(
+        self, workers: Workers, situation: Situation, artifact: Path | None, build: Build | None,
+        after: Sequence[NextCase] = (),
+    ) -> None:  # fmt: skip
+        self._workers = workers
+        self._situation = situation
+        self._artifact = artifact
+        self._build = build
+        self._after = after
+
+    def _measured(self, step: OnStep, after: Sequence[NextCase] = ()) -> CaseMeasurement:
+        found = self._workers.session.measure(self._situation.case.id, self._artifact, step, after)
+        return msgspec.structs.replace(found, build=self._build)
+
+    def measure(self, step: OnStep) -> Measured:
+        """Measure in the resident launches."""
+        return Measured(self._measured(step, self._after))
+
+    def measure_fresh(self, step: OnStep) -> CaseMeasurement:
+        """Measure in launches that have measured nothing else."""
+        self._workers.session.renew()
+        return self._measured(step)
+
+    def rebuild(self, step: OnStep) -> Rebuilt:
+        """Build in a fresh process."""
+        step("building again in a fresh process")
+        with self._workers.folder.temporary(CANDIDATE) as folders:
+            return Rebuilt(self._workers.session.build_fresh(self._situation.case.id, folders[CANDIDATE]))
+
+    def reload(self, step: OnStep) -> Reloaded:
+        """Never asked for: fresh launches say what memory a case takes."""
+        raise NotImplementedError
+
+    def pairs(self, count: int, step: OnStep) -> list[list[Quadruple]]:
+        """Measure beside the baseline's compiled module, if this machine keeps it for this card and these versions."""
+        workers, case_id, record = self._workers, self._situation.case.id, self._situation.record
+        assert record is not None
+        recorded = record.of_card(workers.accelerator.uuid)[-1].recorded
+        kept, reason = kept_artifacts.find(workers.folder.path, case_id, recorded, workers.accelerator)
+        if kept is None:
+            raise NoneKeptError(reason)
+        artifacts = Artifacts(base=kept, candidate=self._artifact)
+        return _in_fresh_pairs(workers.pairs, case_id, artifacts, count, step)
+
+
+class BaseMeasurer:
+    """Builds a case on both sides and measures it beside its base; a context that ends with what was built."""
+
+    def __init__(self, workers: Workers, situation: Situation) -> None:
+        self._pairs = workers.pairs
+        self._folder = workers.folder
+        self._situation = situation
+        self._case_id = situation.case.id
+        self._ending = ExitStack()
+        self._artifacts = Artifacts(base=None, candidate=None)
+
+    def __enter__(self) -> BaseMeasurer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ending.close()
+
+    def measure(self, step: OnStep) -> Measured:
+        """Build both, load both in the resident pair, and measure quadruples until a planned look decides."""
+        pairs, pair = self._pairs, self._pairs.resident()
+        pairs.greet(pair)
+        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
+        step("building base and candidate")
+        built = pairs.build(pair, self._case_id, folders)
+        stored = {name: folders[name] if built[name].stored else None for name in folders}
+        self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
+        step("loading base and candidate")
+        pair = pairs.load_resident(self._case_id, self._artifacts)
+        found = PairedGate(pairs).screen(pair, self._case_id, self._situation.limit_of, self._situation.tests, step)
+        pairs.unload(pair)
+        replace = msgspec.structs.replace
+        return Measured(
+            replace(found.candidate, build=built[CANDIDATE].build),
+            replace(found.base, build=built[BASE].build),
+            tuple(found.judgements),
+        )
+
+    def measure_fresh(self, step: OnStep) -> CaseMeasurement:
+        """Never asked for: fresh pairs confirm."""
+        raise NotImplementedError
+
+    def rebuild(self, step: OnStep) -> Rebuilt:
+        """Build both in a pair of its own."""
+        step("suspected: building base and candidate again in fresh processes")
+        with self._folder.temporary(BASE, CANDIDATE) as folders, self._pairs.fresh() as pair:
+            built = self._pairs.build(pair, self._case_id, folders)
+        return Rebuilt(built[CANDIDATE].build, built[BASE].build)
+
+    def reload(self, step: OnStep) -> Reloaded:
+        """Load both in a pair of its own."""
+        step("suspected: loading base and candidate again in fresh processes")
+        loaded = self._pairs.load_fresh(self._case_id, self._artifacts)
+        now, before = (float(loaded[name].gpu_memory_bytes or 0) for name in (CANDIDATE, BASE))
+        return Reloaded(now, before)
+
+    def pairs(self, count: int, step: OnStep) -> list[list[Quadruple]]:
+        """Measure beside the base."""
+        return _in_fresh_pairs(self._pairs, self._case_id, self._artifacts, count, step)
+
+
+def _in_fresh_pairs(
+    pairs: PairSession, case_id: str, artifacts: Artifacts, count: int, step: OnStep
+) -> list[list[Quadruple]]:
+    suspicion = Suspicion(case_id=case_id, artifacts=artifacts, metrics=())
+    return PairedGate(pairs).measure([suspicion], count, step)[0]

@@ -1,0 +1,409 @@
+"""The rules of a verdict: what one case needs next, or what is concluded of it. Knows no processes, files or pytest.
+
+Against a stored baseline: what is too noisy to tell is measured by as many fresh launches, once, if they could. What is
+suspected must be so again: metrics of the build in another build, latencies in fresh pairs beside the baseline's own
+compiled module, what neither could say in fresh launches. Beside a base: screened in one pair at planned looks, and
+suspects confirmed by another build, another load, and fresh pairs at planned looks. The statistics are `verdict`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from .. import verdict
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError
+from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, SAMPLED
+from ..common.notices import Notice
+from ..records.measurement import Build, CaseMeasurement, Quadruple
+from ..suite.cases import Case
+from ..verdict import LAUNCH_SDS, LOOKS, Judgement, Verdict, judge_confirmed, judge_screened
+from . import judging, measurement_summary
+from .baseline_record import CaseRecord
+from .case_result import CaseResult
+from .judging import LimitOf
+from .sentences import sentence
+
+Judged = dict[str, Judgement]
+
+# What may be done next
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Measure it, in resident launches or in the resident pair."""
+
+
+class MeasureFresh(msgspec.Struct, frozen=True):
+    """Measure it in fresh launches; `further` ones are added to the first, else they are to confirm a suspicion."""
+
+    further: bool
+
+
+class Rebuild(msgspec.Struct, frozen=True):
+    """Build it again in a fresh process, the base too where there is one."""
+
+
+class Reload(msgspec.Struct, frozen=True):
+    """Load it and its base again in fresh processes, for the memory that they take."""
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Measure it in `count` more fresh pairs, beside the base or the baseline's own compiled module."""
+
+    count: int
+
+
+class Conclude(msgspec.Struct, frozen=True):
+    """This is what came of it."""
+
+    result: CaseResult
+
+
+Step = Measure | MeasureFresh | Rebuild | Reload | Pair | Conclude
+
+# What is known
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The first measurement; beside a base with what the base took, and what the planned looks at both said."""
+
+    candidate: CaseMeasurement
+    base: CaseMeasurement | None = None
+    screened: tuple[Judgement, ...] = ()
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """A case built again, and its base where there is one."""
+
+    candidate: Build
+    base: Build | None = None
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """The GPU memory of a case and its base, loaded again, in bytes."""
+
+    candidate_bytes: float
+    base_bytes: float
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why nothing can be said beside a base or a kept module; where that one failed, that is its own fault."""
+
+    reason: str
+    failed: bool = False
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found so far, step by step."""
+
+    first: Measured | None = None
+    further: CaseMeasurement | None = None
+    rebuilt: Rebuilt | None = None
+    reloaded: Reloaded | None = None
+    pairs: tuple[list[Quadruple], ...] = ()
+    """The quadruples of each fresh pair."""
+    fresh: CaseMeasurement | None = None
+    problem: Problem | None = None
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """One case in one run, and what is known of it."""
+
+    case: Case
+    accelerator: Accelerator
+    limit_of: LimitOf
+    tests: int
+    """How many judgements of the run share the error rate."""
+    record: CaseRecord | None = None
+    """What the baseline has of it."""
+    baseline: str = ""
+    """The baseline's path, for what is said of it."""
+    new: str = ""
+    """What to say where nothing is stored, or the base lacks the case."""
+    compare: bool = True
+    update: bool = False
+    accepted: bool = False
+    failing: bool = False
+    """Its test fails whatever is found, so nothing of it is stored: its quarantine is over."""
+    beside_base: bool = False
+    pairable: bool = False
+    """It has a compiled module that could be measured beside the baseline's own."""
+    evidence: Evidence = Evidence()
+
+
+def next_step(situation: Situation) -> Step:
+    """Return what the case needs next. Raises TrtgateError where no block counts and no verdict was asked for."""
+    return _beside_base(situation) if situation.beside_base else _against_stored(situation)
+
+
+# Against a stored baseline
+
+
+def _against_stored(situation: Situation) -> Step:
+    evidence = situation.evidence
+    if evidence.first is None:
+        return Measure()
+    result = judge(situation, evidence.first.candidate)
+    if _further_might_tell(situation, result):
+        if evidence.further is None:
+            return MeasureFresh(further=True)
+        result = _with_further(situation, result, evidence.further)
+    suspects = _suspects(result.judgements)
+    if not suspects:
+        return Conclude(result)
+    again: Judged = {}
+    if suspects & judging.OF_THE_BUILD:
+        if evidence.rebuilt is None:
+            return Rebuild()
+        assert situation.record is not None
+        again = _counted(situation, _of_build(evidence.rebuilt.candidate), situation.record.figures)
+    sampled = suspects - judging.OF_THE_BUILD
+    timed = [metric for metric in SAMPLED if metric in sampled]
+    if timed and situation.pairable and evidence.problem is None:
+        paired, count = _paired(situation, timed, result.measurement.primary)
+        if count:
+            return Pair(count)
+        again, sampled = again | paired, sampled - paired.keys()
+    if sampled and evidence.fresh is None:
+        return MeasureFresh(further=False)
+    return Conclude(_confirmed(situation, result, again, sampled))
+
+
+def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
+    """Judge one measurement by what is stored; `regressed` is a suspicion."""
+    case_id, record = situation.case.id, situation.record
+    void = measurement_summary.void_problem(measurement)
+    if not measurement.blocks_us():
+        said = f"{case_id}: not one block counts: {void}"
+        if not situation.compare or situation.update:
+            raise TrtgateError(said)
+        return _told(situation, CaseMeasurement(case_id=case_id, launches=[]), Verdict.UNDERPOWERED, said, stored=False)
+    if not situation.compare:
+        return CaseResult(case_id=case_id, measurement=measurement, stored=not situation.failing)
+    if void:
+        return _told(situation, measurement, Verdict.UNDERPOWERED, f"{case_id}: {void}", stored=False)
+    if record is None:
+        return _told(situation, measurement, Verdict.NEW, situation.new, stored=True)
+    problem = measurement_summary.incomparable(measurement, record)
+    if problem:
+        said = f"{case_id}: {problem}"
+        return _told(situation, measurement, Verdict.INCOMPARABLE, said, stored=situation.accepted)
+    judged = judging.against_stored(
+        situation.case, measurement, record, situation.accelerator, situation.limit_of, situation.tests
+    )
+    if measurement.primary not in {judgement.metric for judgement in judged}:
+        raise TrtgateError(f"{situation.baseline}: case {case_id} has no {measurement.primary} latency; record it anew")
+    return _concluded(situation, measurement, judged)
+
+
+def _further_might_tell(situation: Situation, result: CaseResult) -> bool:
+    """Whether as many launches again, if they lay just as these do, would prove the case unchanged.
+
+    Of the simulated cases that are measured further, a third to five sixths are proven then (docs/verdicts.md). What
+    can't be told is recorded all the same.
+    """
+    if situation.update or result.verdict is not Verdict.UNDERPOWERED or not result.judgements:
+        return False
+    measurement = result.measurement
+    twice = msgspec.structs.replace(measurement, launches=[*measurement.launches, *measurement.launches])
+    return any(
+        one.metric == measurement.primary and one.verdict is Verdict.UNCHANGED
+        for one in judge(situation, twice).judgements
+    )
+
+
+def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement) -> CaseResult:
+    """Judge by the launches that there are and as many fresh ones, unless these can't be compared."""
+    assert situation.record is not None
+    problem = measurement_summary.void_problem(more) or measurement_summary.incomparable(more, situation.record)
+    case_id, before = situation.case.id, first.measurement
+    if problem:
+        return _noting(first, f"{case_id}: further launches do not count: {problem}")
+    launches = [*before.launches, *more.launches]
+    both = msgspec.structs.replace(before, launches=launches, seconds=before.seconds + more.seconds)
+    said = f"{case_id}: {len(before.launches)} launches could not tell; judged by {len(launches)}"
+    return _noting(judge(situation, both), said)
+
+
+def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: set[str]) -> CaseResult:
+    """Conclude from a suspicion and what was done again: `sampled` is what fresh launches are to say."""
+    fresh, problem, notices = situation.evidence.fresh, situation.evidence.problem, first.notices
+    if problem is not None:
+        why = f"{'it failed: ' * problem.failed}{problem.reason}"
+        said = f"{situation.case.id}: not measured beside the baseline's compiled module: {why}"
+        notices = (*notices, Notice(said))
+    result = first
+    if sampled:
+        assert fresh is not None
+        result = judge(situation, fresh)
+        if result.judgements:
+            again = again | {one.metric: one for one in result.judgements if one.metric in sampled}
+        elif any(judgement.verdict is Verdict.REGRESSED for judgement in again.values()):
+            unconfirmed = {
+                one.metric: msgspec.structs.replace(one, verdict=Verdict.UNCONFIRMED)
+                for one in first.judgements
+                if one.metric in sampled
+            }
+            result, again = first, again | unconfirmed
+        else:  # the machine's state changed meanwhile, or too many blocks are void
+            return msgspec.structs.replace(result, notices=notices)
+    judged = _both_say(first.judgements, again)
+    return msgspec.structs.replace(_concluded(situation, result.measurement, judged), notices=notices)
+
+
+# Beside a base
+
+
+def _beside_base(situation: Situation) -> Step:
+    evidence, problem, case_id = situation.evidence, situation.evidence.problem, situation.case.id
+    if situation.new:
+        return Conclude(_beside(situation, Verdict.NEW, situation.new))
+    if problem is not None:
+        if problem.failed:
+            return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: the base failed: {problem.reason}"))
+        return Conclude(_beside(situation, Verdict.UNDERPOWERED, f"{case_id}: {problem.reason}"))
+    if evidence.first is None:
+        return Measure()
+    now, before = evidence.first.candidate, evidence.first.base
+    assert before is not None
+    if before.clock != now.clock:
+        said = f"the base was timed with the clock {before.clock}, the candidate with {now.clock}"
+        return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: {said}"))
+    counted = _counted(situation, measurement_summary.figures(now), measurement_summary.figures(before))
+    judged = [*evidence.first.screened, *counted.values()]
+    again = _again_beside_base(situation, _suspects(judged), now.primary)
+    if not isinstance(again, dict):
+        return again
+    concluded = _concluded(situation, now, _both_say(judged, again))
+    return Conclude(msgspec.structs.replace(concluded, base=before, stored=False))
+
+
+def _again_beside_base(situation: Situation, suspects: set[str], primary: str) -> Judged | Step:
+    """Return what doing it again says of all that is suspected, or what is to be done again next."""
+    evidence = situation.evidence
+    again: Judged = {}
+    if suspects & judging.OF_THE_BUILD:
+        if evidence.rebuilt is None:
+            return Rebuild()
+        assert evidence.rebuilt.base is not None
+        again |= _counted(situation, _of_build(evidence.rebuilt.candidate), _of_build(evidence.rebuilt.base))
+    if GPU_MEMORY in suspects:
+        if evidence.reloaded is None:
+            return Reload()
+        figure, both = METRICS[GPU_MEMORY].figure, evidence.reloaded
+        again |= _counted(situation, {figure: both.candidate_bytes}, {figure: both.base_bytes})
+    timed = [metric for metric in SAMPLED if metric in suspects]
+    if timed:
+        paired, count = _paired(situation, timed, primary)
+        if count:
+            return Pair(count)
+        again |= paired
+    return again
+
+
+def _beside(situation: Situation, said: Verdict, why: str) -> CaseResult:
+    first = situation.evidence.first or Measured(CaseMeasurement(case_id=situation.case.id, launches=[]))
+    return msgspec.structs.replace(_told(situation, first.candidate, said, why, stored=False), base=first.base)
+
+
+# In pairs, at planned looks
+
+
+def screened(
+    quadruples: Sequence[Quadruple], measured: CaseMeasurement, limit_of: LimitOf, tests: int
+) -> tuple[list[Judgement], bool]:
+    """Judge all sampled metrics by the quadruples of one pair; returns that, and whether the primary one needs more.
+
+    `regressed` is a suspicion. Between two planned looks more is needed.
+    """
+    if len(quadruples) not in LOOKS:
+        return [], True
+    primary = measured.primary
+    found = [
+        judge_screened(
+            metric,
+            judging.pair_differences(quadruples, metric, primary),
+            judging.typical_base(quadruples, metric, primary),
+            limit=limit_of(metric),
+            tests=tests,
+            launch_sd=0.0 if metric == primary else LAUNCH_SDS[metric],
+        )
+        for metric in (primary, *(metric for metric in measured.metrics if metric != primary))
+    ]
+    return [judgement for judgement, _ in found], found[0][1]
+
+
+def confirmed_by_pairs(
+    pairs: Sequence[Sequence[Quadruple]], metrics: Sequence[str], primary: str, limit_of: LimitOf, tests: int
+) -> tuple[Judged, int]:
+    """Judge suspected metrics by fresh pairs; returns that, and how many more pairs the next planned look takes.
+
+    0 when every metric is confirmed or refuted, or the last look is reached.
+    """
+    if len(pairs) not in LOOKS:
+        return {}, min(look for look in LOOKS if look > len(pairs)) - len(pairs)
+    together = [quadruple for quadruples in pairs for quadruple in quadruples]
+    found = [
+        judge_confirmed(
+            metric,
+            np.asarray([np.mean(judging.pair_differences(one, metric, primary)) for one in pairs]),
+            judging.typical_base(together, metric, primary),
+            limit=limit_of(metric),
+            tests=tests,
+        )
+        for metric in metrics
+    ]
+    more = [look - len(pairs) for look in LOOKS if look > len(pairs)] if any(open_ for _, open_ in found) else []
+    return {judgement.metric: judgement for judgement, _ in found}, more[0] if more else 0
+
+
+def _paired(situation: Situation, timed: Sequence[str], primary: str) -> tuple[Judged, int]:
+    return confirmed_by_pairs(situation.evidence.pairs, timed, primary, situation.limit_of, situation.tests)
+
+
+# What both ways share
+
+
+def _suspects(judgements: Sequence[Judgement]) -> set[str]:
+    return {judgement.metric for judgement in judgements if judgement.verdict is Verdict.REGRESSED}
+
+
+def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:
+    """Return the first judgements, each suspicion as the second look has it: `regressed` only if both say so."""
+    return [verdict.confirm_stored(judgement, again.get(judgement.metric, judgement)) for judgement in first]
+
+
+def _of_build(build: Build) -> dict[str, float]:
+    return measurement_summary.build_figures(build)
+
+
+def _counted(situation: Situation, now: dict[str, float], before: dict[str, float]) -> Judged:
+    judged = judging.counted(situation.case, now, before, situation.limit_of, situation.tests)
+    return {judgement.metric: judgement for judgement in judged}
+
+
+def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: list[Judgement]) -> CaseResult:
+    """Let the verdict follow from the judgements of all metrics; a regressed case is stored where that is accepted."""
+    said = verdict.case_verdict(judgements, measurement.primary)
+    why = sentence(situation.case.id, said, judgements, measurement.primary)
+    stored = said is not Verdict.REGRESSED or situation.accepted
+    return msgspec.structs.replace(_told(situation, measurement, said, why, stored=stored), judgements=judgements)
+
+
+def _told(situation: Situation, measurement: CaseMeasurement, said: Verdict, why: str, *, stored: bool) -> CaseResult:
+    return CaseResult(
+        case_id=situation.case.id, measurement=measurement, verdict=said, sentence=why,
+        stored=stored and not situation.failing,
+    )  # fmt: skip
+
+
+def _noting(result: CaseResult, said: str) -> CaseResult:
+    return msgspec.structs.replace(result, notices=(*result.notices, Notice(said)))
+
+
+def primary_of(pairs: Sequence[Sequence[Quadruple]]) -> str:
+    """Return the metric that decides in pairs: host latency where the candidate was timed with the host's clock."""
+    return HOST if pairs[0][0].candidate[0].clock == "host" else DEVICE
