@@ -89,23 +89,24 @@ def measurement(rng: random.Random, gpu: bool, us: float, spread: float, odd: st
             "enqueue_us": [own * 0.5] if gpu else [],
             "canary_us": {"sm_clock": 650.0 if odd == "canary" else 500.0},
         }
-        memory = rng.choice([1 << 28, 1 << 28, 1 << 29]) if gpu else None
+        memory = rng.choice([*[1 << 28] * 9, 1 << 29]) if gpu else None
         launches.append({"loaded": {"seconds": 1.0, "gpu_memory_bytes": memory}, "turns": [turn]})
     return {"case_id": "x", "launches": launches, "uuid": CARD if gpu else "", "seconds": 2.0}
 
 
 def build(rng: random.Random) -> dict[str, Any]:
-    return {
-        "build_s": rng.choice([10.0, 10.5, 40.0]), "engines": rng.choice([1, 1, 1, 2]),
-        "engine_bytes": rng.choice([1000000, 1000000, 1300000]), "output_error": rng.choice([1e-3, 1e-3, 9e-3]),
-        "pytorch_operators": rng.choice([0, 0, 0, 3]), "builders": rng.choice([1, 1, 2]),
-    }  # fmt: skip
+    worse = {"build_s": 40.0, "engines": 2, "engine_bytes": 1300000, "output_error": 9e-3, "pytorch_operators": 3}
+    usual = {"build_s": 10.0, "engines": 1, "engine_bytes": 1000000, "output_error": 1e-3, "pytorch_operators": 0}
+    mixed = {name: rng.choice([usual, usual, worse])[name] for name in usual}
+    return {**(usual if rng.random() < 0.6 else mixed), "builders": rng.choice([1, 1, 2])}
 
 
-def turn_of(gpu: bool, us: float) -> dict[str, Any]:
+def turn_of(rng: random.Random, gpu: bool, us: float) -> dict[str, Any]:
+    host, enqueue = (us * (1 + rng.choice([0, 0.3, 1]) * abs(rng.gauss(0, 0.3))) for _ in range(2))
     return {
         "clock": "cuda_graph" if gpu else "host", "captures": [{"blocks_us": [us], "replays": 9}],
-        "host_us": [us * 2] if gpu else [], "enqueue_us": [us / 2] if gpu else [], "canary_us": {"sm_clock": 500.0},
+        "host_us": [host * 2] if gpu else [], "enqueue_us": [enqueue / 2] if gpu else [],
+        "canary_us": {"sm_clock": 500.0},
     }  # fmt: skip
 
 
@@ -114,16 +115,25 @@ def quadruples(rng: random.Random, gpu: bool, change: float, spread: float, coun
         return 100.0 * side * (1 + rng.gauss(0, spread))
 
     return [
-        {side: [turn_of(gpu, us(factor)) for _ in range(2)] for side, factor in (("base", 1.0), ("candidate", change))}
+        {
+            side: [turn_of(rng, gpu, us(factor)) for _ in range(2)]
+            for side, factor in (("base", 1.0), ("candidate", change))
+        }
         for _ in range(count)
     ]
 
 
 def at_random(rng: random.Random, *, gpu: bool | None = None) -> dict[str, Any]:
     gpu = rng.random() < 0.8 if gpu is None else gpu
-    change, spread = rng.choice([0.9, 1.0, 1.0, 1.0, 1.004, 1.01, 1.05, 1.3]), rng.choice([2e-4, 2e-4, 2e-3, 0.02, 0.1])
+    change, spread = (
+        rng.choice([0.9, 1.0, 1.0, 1.0, 1.004, 1.01, 1.05, 1.3, 4.0]),
+        rng.choice([2e-4, 2e-4, 2e-3, 0.02, 0.1]),
+    )
     oddities = [*[""] * 7, "void", "all void", "clock", "canary"]
-    measured = [measurement(rng, gpu, 100.0 * change, spread, rng.choice(oddities))]
+    further = rng.random() < 0.15  # such as more launches might tell
+    if further:
+        change, spread = rng.choice([1.0, 1.002]), rng.choice([0.003, 0.01, 0.015])
+    measured = [measurement(rng, gpu, 100.0 * change, spread, "" if further else rng.choice(oddities))]
     for _ in range(3):
         again = rng.choice([change, change, 1.0])
         measured.append(measurement(rng, gpu, 100.0 * again, spread, rng.choice(oddities)))
@@ -155,7 +165,7 @@ def at_random(rng: random.Random, *, gpu: bool | None = None) -> dict[str, Any]:
         "compare": not beside_base and rng.random() < 0.85, "update": not beside_base and rng.random() < 0.3,
         "accepted": rng.random() < 0.2, "require": [one for one in REQUIRED if rng.random() < 0.3],
         "quarantine": rng.choice(["", "", "", "9999-12-31", "2000-01-01"]),
-        "limits": {"device": rng.choice([0.002, 0.01, 0.05]), "host": 0.1}, "tests": rng.choice([1, 30, 300]),
+        "limits": {"device": rng.choice([0.002, 0.01, 0.03, 0.05]), "host": 0.1}, "tests": rng.choice([1, 30, 300]),
         "record": None if rng.random() < 0.1 else
         {"case": "x", "settings": {}, "verdict": "unchanged", "sessions": sessions, "figures": figures},
         "measured": measured, "build": build(rng), "base_build": build(rng),
@@ -198,16 +208,19 @@ class Session:
 
         self._given = given
         self._left = [decoded(one, records.CaseMeasurement) for one in given["measured"]]
+        self._asked = given["asked"] = []
 
     def renew(self) -> None:
-        pass
+        self._asked.append("renew")
 
     def measure(self, _case_id: str, _artifact: Any, _step: Any, _after: Any = ()) -> Any:
+        self._asked.append("measure")
         return self._left.pop(0)
 
     def build_fresh(self, _case_id: str, _folder: Any) -> Any:
         from trtgate.records import measurement as records
 
+        self._asked.append("build")
         return decoded(self._given["rebuilt"], records.Build)
 
 
@@ -342,6 +355,7 @@ def answer(given: dict[str, Any], folder: Path) -> dict[str, Any]:
         "stored": result.stored,
         "launches": len(result.measurement.launches),
         "base": result.base is not None,
+        "asked": given.get("asked"),
         "outcome": outcome_of(given, case, options, result),
     }
 
@@ -593,7 +607,7 @@ def main() -> int:
     now = answers(ROOT / "src", asked, new_code=True)
     latency = [number for number, one in enumerate(asked) if one["kind"] == "latency"]
     print(f"{len(asked)} scenarios, {len(latency)} of latency; seed {given.seed}")
-    for field in ("judgements", "verdict", "sentence", "stored", "launches", "base", "error", "outcome"):
+    for field in ("judgements", "verdict", "sentence", "stored", "launches", "base", "asked", "error", "outcome"):
         agree = sum(one.get(field) == other.get(field) for one, other in zip(before, now, strict=True))
         print(f"{field}: {agree} of {len(asked)} agree")
     for what in ("verdict", "error"):

@@ -12,6 +12,7 @@ import pytest
 
 from trtgate.commands import report_files
 from trtgate.common.errors import TrtgateError
+from trtgate.common.notices import Notice, Severity
 from trtgate.gate.history import HistoryPoint, analysed
 from trtgate.profiles.difference_text import LayerChange
 from trtgate.profiles.profile_summary import LayerTime
@@ -61,7 +62,7 @@ def report() -> RunReport:
         case("fast", "improved", -0.05, **captures),
         case("none", "skipped", judgements=[], medians_us={}),
         failures=[Failure(test=HOSTILE, sentence=HOSTILE)],
-        lines=[f"MISSING: {HOSTILE}", HOSTILE],
+        notices=[Notice(HOSTILE, Severity.MISSING), Notice(HOSTILE)],
         environment=[f"driver {HOSTILE} → 2"],
         coverage=[coverage],
         profiles=[layers],

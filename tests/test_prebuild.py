@@ -164,11 +164,12 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
     monkeypatch.setattr("trtgate.launches.prebuild.Prebuild", Work)
     case = Case(Model("a", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
-    gate = SimpleNamespace(cases_at_once=2, recorded=lambda *_: None, folder=SimpleNamespace(private=None, logs=None))
+    gate = SimpleNamespace(recorded=lambda *_: None)
     run: Any = SimpleNamespace(
         options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=None, cache=None, timeout_s=60.0),
-        accelerators=[CPU], gate=gate, gates=[gate], suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={},
-        lines=[], judges=False, progress=lambda _text: contextlib.nullcontext(lambda _step: None),
+        accelerators=[CPU], cases_at_once=2, gate=gate, run_folder=SimpleNamespace(private=None, logs=None),
+        suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={}, notices=[], say=lambda _text: None,
+        judges=False, progress=lambda _text: contextlib.nullcontext(lambda _step: None),
     )  # fmt: skip
     prebuilding.build_ahead(run, {"a", "b"}, lambda: happened.append("workers"))
     assert happened == wanted

@@ -166,9 +166,9 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: profile ")
     bench.options.base = "main"
     bench.run.progress = lambda _case_id: contextlib.nullcontext(lambda _text: None)
-    bench.run.gate = SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))
+    bench.run.workers = [SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))]
     assert "tactics changed" in bench.run.profiles.where(bench.built).sentence
-    bench.run.gate = None  # whatever goes wrong, the regression must be told
+    bench.run.workers = None  # whatever goes wrong, the regression must be told
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: ")
     bench.run.accelerator = SimpleNamespace(kind="cpu")
     assert bench.run.profiles.where(bench.built).sentence == ""

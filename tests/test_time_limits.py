@@ -40,8 +40,9 @@ def test_a_worker_that_does_not_answer_is_told_so_too(option: str) -> None:
     worker: Any = object.__new__(WorkerHandle)
     with os.fdopen(reading, "rb") as stdout, os.fdopen(writing, "wb"):
         worker._process, worker._unread = SimpleNamespace(stdout=stdout), b""
+        worker._timeout_s = TimeLimit(0.0, option)
         with pytest.raises(LaunchError, match=f"loading: no answer within 0 s; raise {option} if it needs longer"):
-            worker.receive(messages.LoadedReply, TimeLimit(0.0, option), "loading")
+            worker.receive(messages.LoadedReply, "loading")
 
 
 def test_where_no_option_raises_the_limit_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
