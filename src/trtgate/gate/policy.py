@@ -4,6 +4,8 @@ Against a stored baseline: what is too noisy to tell is measured by as many fres
 suspected must be so again: metrics of the build in another build, latencies in fresh pairs beside the baseline's own
 compiled module, what neither could say in fresh launches. Beside a base: screened in one pair at planned looks, and
 suspects confirmed by another build, another load, and fresh pairs at planned looks. The statistics are `verdict`'s.
+
+It is longer than other files: to change a rule of a verdict one opens this file alone.
 """
 
 from __future__ import annotations

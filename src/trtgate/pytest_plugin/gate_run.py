@@ -88,8 +88,7 @@ class GateRun:
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""
         self.coverage_of_builds: dict[str, Coverage] = {}
-        self.baseline_problem = ""
-        self.suite_problem = ""
+        self.baseline_problem = self.suite_problem = ""
         self.new: list[str] = []
         self.undecided: list[Notice] = []
         self.cases_collected: list[Case] = []
