@@ -389,9 +389,9 @@ def asked(given: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
 
 def judged_before(given: dict[str, Any], case: Any, options: Any, accelerator: Any, folder: Path) -> Any:
     import msgspec
+    from trtgate.gate.case_record import CaseRecord  # type: ignore[import-not-found]  # of the code before
 
     from trtgate.gate import gate as gates
-    from trtgate.gate.baseline_record import CaseRecord
     from trtgate.records.measurement import Build
     from trtgate.suite import quarantines
 
