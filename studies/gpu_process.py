@@ -2,7 +2,8 @@
 
 `Remote` starts one and asks it; everything else here runs inside. A block is a group of back-to-back replays of one
 CUDA graph between one pair of events, queued behind a spin kernel so that the host is ahead; its mean is one reading.
-All times in microseconds, all waits in seconds, unless a name says otherwise.
+All times in microseconds, all waits in seconds, unless a name says otherwise. It is longer than other files: graphs,
+streams and what was loaded belong to one process.
 """
 
 from __future__ import annotations

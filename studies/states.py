@@ -19,7 +19,7 @@ Sections:
 
 Conditions are taken in random order. `±` is the half width of a 95 % interval of the mean (Student's t); standard
 deviations come with their 95 % interval (chi-squared). docs/gpu-states.md says what was found. Needs a GPU that nothing
-else uses.
+else uses. Longer than other files: one function a section.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of `studies/states.py`: pure functions from what was measured to lines."""
+"""The tables of `studies/states.py`: pure functions from what was measured to lines, one a section; so it is long."""
 
 from __future__ import annotations
 
