@@ -332,12 +332,11 @@ class GpuProcess:
 
     def build(self, case_id: str, folder: str) -> float:
         """Build a case of the zoo and store it; returns the seconds that it took."""
-        from trtgate.compiling import building
+        from trtgate.compiling import build_or_load
 
         start = time.perf_counter()
         case = _source().load().cases[case_id]
-        module, inputs = building.make(case, "cuda")
-        building.save(case, building.build(case, module, inputs, lambda _step: None), Path(folder))
+        build_or_load.build_or_load(case, "cuda", Path(folder), None, lambda _step: None)
         return time.perf_counter() - start
 
     def load(self, case_id: str, folder: str) -> float:

@@ -247,8 +247,8 @@ def test_workers_that_crash(folder):
     folder.suite("gamma", alpha="if IN_WORKER: os._exit(3)", beta="if measuring(): os.abort()")
     result = folder.gate()
     assert result.ret == FAILED
-    result.assert_outcomes(passed=4, failed=2)
-    result.stdout.fnmatch_lines(["*_ test_latency?alpha-*", "*loading*exit code 3*"])
+    result.assert_outcomes(passed=3, failed=3)
+    result.stdout.fnmatch_lines(["*_ test_latency?alpha-*", "*building*exit code 3*"])
     result.stdout.fnmatch_lines(["*_ test_latency?beta-*", "*measuring*SIGABRT*"])
     assert folder.saved_cases() == {"gamma-eager-fp32-b1"}
     result.stdout.fnmatch_lines(["alpha-eager-fp32-b1: *exit code 3*", "beta-eager-fp32-b1: *SIGABRT*"])
@@ -331,3 +331,21 @@ def lines_in(output: str) -> list[str]:
     """Return what a run says, in order of words: without numbers, which decide the order of a table, and rules."""
     lines = [line for line in output.splitlines() if not line.startswith("plugins: ")]
     return sorted(re.sub(r"[\d.,;()=>-]+|\s+", " ", line).strip() for line in lines)
+
+
+def test_only_workers_make_models(folder):
+    """What the code under test does to its process, it does to a worker."""
+    folder.suite("beta", alpha="open('made_by', 'a').write(str(IN_WORKER) + ' ')")
+    result = folder.gate("--trtgate-launches=1")
+    result.assert_outcomes(passed=4)
+    assert set((folder.path / "made_by").read_text().split()) == {"True"}
+
+
+def test_a_builder_goes_on_after_a_case_that_is_wrong(folder):
+    """A process that failed to build one case builds the next: starting another would take seconds."""
+    note = "open('builders', 'a').write(f'{os.getpid()} ')"
+    folder.suite("gamma", alpha=f"{note}; raise ValueError('no such layer')", beta=note)
+    result = folder.gate("--trtgate-launches=1", "-m", "trtgate_accuracy")
+    result.assert_outcomes(passed=2, failed=1, deselected=3)
+    result.stdout.fnmatch_lines(["*ValueError: no such layer*"])
+    assert len(set((folder.path / "builders").read_text().split())) == 1

@@ -26,8 +26,9 @@ def test_every_case_is_built_once_and_nothing_is_timed(folder: Any, processes: t
 
 def test_what_another_process_could_not_cache_is_said_once(folder: Any) -> None:
     folder.suite("alpha")
-    (folder.path / "conftest.py").write_text(
-        "from trtgate.compiling import build_or_load\n"
+    suite = folder.path / "suite.py"
+    suite.write_text(  # its builder imports it
+        suite.read_text() + "\nfrom trtgate.compiling import build_or_load\n"
         "taken = build_or_load.build_or_load\n"
         "def obtain(*arguments, **more):\n"
         "    found = taken(*arguments, **more)\n"

@@ -87,7 +87,7 @@ def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[...
         found = build_or_load(
             wanted or case(), "cpu", folder, options.pop("cache", cache), lambda _step: None, **options
         )
-        assert {file.name for file in folder.iterdir()} == {"compiled.pt2", "inputs.pt"}
+        assert {file.name for file in folder.iterdir()} == {"compiled.pt2", "inputs.pt", "reference.pt"}
         return found
 
     return get
@@ -253,3 +253,12 @@ def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: 
         found = build_or_load(case, "cpu", folder, ArtifactCache(tmp_path / "cache"), lambda _step: None)
         assert (found.build.cached, found.stored, found.notes) == (False, True, [])
     assert frontend.builds == 2
+
+
+def test_what_a_worker_loads_is_compared_with_eager_again(frontend: Storing, tmp_path: Path) -> None:
+    build_or_load(case(2.0), "cpu", tmp_path, None, lambda _step: None)
+    torch.testing.assert_close(building.load_checked(case(2.0), tmp_path, "cpu")(), torch.full((4,), 2.0))
+    other = torch.export.export(Scaled(2.5), (torch.ones(4),))
+    torch.export.save(other, tmp_path / "compiled.pt2")
+    with pytest.raises(TrtgateError, match="loaded in a fresh process, the output differs from eager: relative L2"):
+        building.load_checked(case(2.0), tmp_path, "cpu")

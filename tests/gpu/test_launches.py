@@ -9,7 +9,7 @@ import pytest
 
 from trtgate import verdict
 from trtgate.common.accelerator import detect
-from trtgate.compiling import building
+from trtgate.compiling import build_or_load
 from trtgate.gate import measurement_summary
 from trtgate.launches.session import Session
 from trtgate.launches.worker_handle import LaunchError
@@ -57,12 +57,11 @@ def resnet18(tmp_path_factory: pytest.TempPathFactory) -> CaseMeasurement:
     """One case of the suite, built, stored, loaded and measured by two launches."""
     source = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py")
     case = source.load().cases["resnet18-dynamo-fp16-b1-mbs5"]
-    module, inputs = building.make(case, "cuda")
-    inference = building.build(case, module, inputs, quiet)
-    assert len(inference.compiled.engine_bytes) == 1
-    assert inference.compiled.engine_bytes[0] > 1 << 20
     folder = tmp_path_factory.mktemp("artifact")
-    assert building.save(case, inference, folder)
+    made = build_or_load.build_or_load(case, "cuda", folder, None, quiet)
+    assert made.stored
+    assert made.build.engines == 1
+    assert made.build.engine_bytes > 1 << 20
     with Session(source, detect(), tmp_path_factory.mktemp("logs"), launches=2, timeout_s=300) as session:
         return session.measure(case.id, folder, quiet)
 

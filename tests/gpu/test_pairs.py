@@ -13,7 +13,7 @@ import pytest
 
 from trtgate.common.accelerator import detect
 from trtgate.common.metrics import METRICS
-from trtgate.compiling import building
+from trtgate.compiling import build_or_load
 from trtgate.gate import measurement_summary
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
@@ -39,12 +39,12 @@ def default_limit(metric: str) -> float:
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     case = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py").load().cases[CASE]
-    inference, build = building.checked(case, "cuda", quiet)
-    assert build.engines == 1
-    assert build.pytorch_operators == 0
-    assert 0 < build.output_error < 3e-2
     folder = tmp_path_factory.mktemp("artifact")
-    assert building.save(case, inference, folder)
+    made = build_or_load.build_or_load(case, "cuda", folder, None, quiet)
+    assert made.stored
+    assert made.build.engines == 1
+    assert made.build.pytorch_operators == 0
+    assert 0 < made.build.output_error < 3e-2
     return folder
 
 

@@ -76,7 +76,8 @@ def build_or_load(
     build = msgspec.structs.replace(build, ready_s=time.perf_counter() - start)
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
-        del sha256[building.INPUTS_FILE]  # other inputs of the same shapes share the entry
+        for name in building.NOT_COMPILED:
+            del sha256[name]
         manifest = SealedManifest(
             case=case.id, made_from=made_from, created=artifact_cache.now(), build=build, coverage=coverage,
             sha256=sha256,
@@ -93,6 +94,7 @@ def _problem_with_storing(case: Case, inference: Inference, reference: Reference
     several = build.pytorch_operators is not None and (build.engines, build.pytorch_operators) != (1, 0)
     try:
         building.save(case, inference, folder)
+        reference.save(folder)
         loaded = building.load(case, folder, str(reference.inputs[0].device)) if several else None
     except (OSError, torch.cuda.OutOfMemoryError):
         raise
@@ -116,6 +118,7 @@ def _taken(
         return None
     step("loading from the cache")
     building.save_inputs(reference.inputs, folder)
+    reference.save(folder)
     try:
         inference = building.load(case, folder, str(reference.inputs[0].device))
         inference.inputs = reference.inputs

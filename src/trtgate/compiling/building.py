@@ -23,7 +23,9 @@ from ..torch_trt import compile_calls, compile_options, modelopt_package
 from . import output_check
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
 
-INPUTS_FILE = "inputs.pt"
+INPUTS_FILE, REFERENCE_FILE = "inputs.pt", "reference.pt"
+NOT_COMPILED = (INPUTS_FILE, REFERENCE_FILE)
+"""Files of an artifact that are not the compiled module's: other inputs of the same shapes can share that."""
 
 
 class Inference:
@@ -219,6 +221,10 @@ class Reference:
         """Return in what an output is too far from eager's; empty where it is not."""
         return self._compared(inference)[1]
 
+    def save(self, folder: Path) -> None:
+        """Store eager's output beside what `building.save` stores: whoever loads the module compares again."""
+        torch.save(output_check.tensors(self._output), folder / REFERENCE_FILE)
+
     def _compared(self, inference: Inference) -> tuple[output_check.Accuracy, str]:
         compared = output_check.compare(self._output, inference())
         return compared, compared.problem(arithmetic(self._case))
@@ -265,3 +271,13 @@ def load(case: Case, folder: Path, device: str) -> Inference:
     import_libraries(case)
     inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
     return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))
+
+
+def load_checked(case: Case, folder: Path, device: str) -> Inference:
+    """Load, run once, and compare with what `Reference.save` stored. Raises TrtgateError where the output differs."""
+    inference = load(case, folder, device)
+    wanted = torch.load(folder / REFERENCE_FILE, weights_only=True, map_location=device)
+    problem = output_check.compare(wanted, inference()).problem(arithmetic(case))
+    if problem:
+        raise TrtgateError(f"case {case.id}: loaded in a fresh process, {problem}; nothing was timed or stored")
+    return inference

@@ -8,17 +8,22 @@ from pathlib import Path
 
 import msgspec
 
+from .. import frontends
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
+from ..compiling.artifact_cache import CacheRequest
+from ..launches import messages
 from ..launches.base_revision import BaseRevision
 from ..launches.comparison_side import Side
 from ..launches.pair import BASE, CANDIDATE, Artifacts, SideError
 from ..launches.pair_session import PairSession
+from ..launches.prebuild import Prebuilt
 from ..launches.session import NextCase, Session
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..records.profile_record import Profile
+from ..suite.cases import Case
 from . import kept_artifacts
 from .driver import NoneKeptError
 from .paired_gate import PairedGate, Suspicion
@@ -61,6 +66,25 @@ class Workers:
         except SideError as error:
             self.pairs.close()
             raise TrtgateError(f"the {error.side} {self._base} can't be used: {error}") from error
+
+    def build(
+        self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False
+    ) -> Prebuilt:
+        """Build a case in a worker; what went wrong is in the result. `profiled` says that it will be, soon.
+
+        The worker keeps what is profiled, and, on a CPU, what it is to measure and nobody can store.
+        """
+        folder = self.folder.private(case.model.name)
+        keep = profiled or (self.accelerator.kind != "gpu" and not frontends.stores(case.settings))
+        request = messages.BuildCase(
+            case_id=case.id, folder=str(folder), builders=builders, keep=keep,
+            cache=cache if case.settings.uses_tensorrt else None,
+        )  # fmt: skip
+        try:
+            reply = self.session.build(request, step)
+        except TrtgateError as error:
+            return Prebuilt(case_id=case.id, problem=str(error))
+        return Prebuilt.of(case.id, reply, folder)
 
     def profiles_beside_base(self, case_id: str, step: OnStep) -> tuple[Profile, Profile]:
         """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ..compiling.artifact_cache import CacheRequest
@@ -31,7 +33,8 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
 class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     """Build a case, compare it with eager, store its artifact in `folder` if its frontend has one, and let go of it.
 
-    With a `cache` it is taken from there if it is there, and put there if not. `builders` are at work at once.
+    With a `cache` it is taken from there if it is there, and put there if not. `builders` are at work at once. With
+    `keep` it stays until the next request: to be profiled, or measured where nothing is stored.
     """
 
     case_id: str
@@ -40,10 +43,11 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     builders: int = 1
     agreement_inputs: int = 0
     """Over how many inputs its accuracy is asked; 0 for not at all."""
+    keep: bool = False
 
 
 class Load(msgspec.Struct, tag=True, kw_only=True):
-    """Load a case from `artifact`, or build it when that is None.
+    """Load a case from `artifact`, or build it when that is None, and compare its output with eager's.
 
     `measure_memory` asks for the GPU memory that it takes; nobody else may take or free any meanwhile.
     """
@@ -67,7 +71,7 @@ class Delay(msgspec.Struct, tag=True, kw_only=True):
 
 
 class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
-    """Build a case, profile it layer by layer, and let go of it."""
+    """Profile a case layer by layer, and let go of it; it is built where the last request did not keep it."""
 
     case_id: str
 
@@ -125,12 +129,17 @@ class ProfileReply(msgspec.Struct, tag=True):
     """The profile of the case."""
 
     profile: Profile
+    information: dict[str, Any] = {}
+    """Name of the part → what the inspector says of its engine."""
 
 
 class Failed(msgspec.Struct, tag=True):
-    """The request failed; the worker must be replaced, since a CUDA context may be broken."""
+    """The request failed. A worker that `ended` must be replaced: its CUDA context may be broken."""
 
     reason: str
+    names_case: bool = False
+    """Whether the reason is a sentence that names the case."""
+    ended: bool = True
 
 
 Reply = Greeting | BuiltReply | LoadedReply | UnloadedReply | DelayedReply | TurnReply | ProfileReply | Failed

@@ -40,6 +40,18 @@ class Prebuilt(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     problem: str = ""
 
+    @classmethod
+    def of(cls, case_id: str, reply: messages.BuiltReply, folder: Path) -> Prebuilt:
+        """Return what a worker replied that built into `folder`."""
+        return cls(
+            case_id=case_id,
+            build=reply.build,
+            artifact=folder if reply.stored else None,
+            coverage=reply.coverage,
+            agreement=reply.agreement,
+            notes=reply.notes,
+        )
+
 
 class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     """Who builds what, and where it goes.
@@ -169,14 +181,7 @@ class _Builder(threading.Thread):
         )  # fmt: skip
         with self._pool.device(shared=True):
             reply = self._worker.ask(request, messages.BuiltReply, f"{case_id}: building")
-        return Prebuilt(
-            case_id=case_id,
-            build=reply.build,
-            artifact=folder if reply.stored else None,
-            coverage=reply.coverage,
-            agreement=reply.agreement,
-            notes=reply.notes,
-        )
+        return Prebuilt.of(case_id, reply, folder)
 
     def _kill(self) -> None:
         worker, self._worker = self._worker, None

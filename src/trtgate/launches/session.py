@@ -53,6 +53,7 @@ class Session:
         self._side = Side(name="candidate", source=source)
         self._tensorrt = tensorrt
         starts = range(0, cases_at_once * launches, launches)
+        self._builder: WorkerHandle | None = None
         self._groups = [WorkerGroup(range(start, start + launches), self._pool, self._worker) for start in starts]
 
     def __enter__(self) -> Session:
@@ -78,6 +79,11 @@ class Session:
 
     def close(self) -> None:
         """End all workers."""
+        self._end_launches()
+        self._pool.close()
+        self._builder = None
+
+    def _end_launches(self) -> None:
         for group in self._groups:
             group.close()
 
@@ -102,10 +108,10 @@ class Session:
         try:
             launches = self._measured_alone_if_need_be(case_id, artifact, step, after)
         except LaunchError as error:
-            self.close()
+            self._end_launches()
             raise LaunchError(f"{case_id}: {error}") from error
         except BaseException:
-            self.close()  # whatever state they are in, the next case starts clean
+            self._end_launches()  # whatever state they are in, the next case starts clean
             raise
         return CaseMeasurement(
             case_id=case_id, launches=launches, uuid=self._pool.accelerator.uuid, seconds=time.monotonic() - start
@@ -119,7 +125,7 @@ class Session:
         except LaunchError:
             if self._pool.stopped or not any(group.holds not in ("", case_id) for group in self._groups):
                 raise
-        self.close()
+        self._end_launches()
         launches = self._measured(case_id, artifact, step, ())
         while len(self._groups) > 1:
             self._groups.pop().close()
@@ -146,9 +152,52 @@ class Session:
                 group.loaded()
         return self._groups[0]
 
+    def build(self, request: messages.BuildCase, step: OnStep) -> messages.BuiltReply:
+        """Build a case where the last one was built. Raises LaunchError."""
+        builder = self._builder_ready(step)
+        try:
+            with self._pool.device(step, shared=True):
+                step("building")
+                return builder.ask(request, messages.BuiltReply, f"{request.case_id}: building")
+        finally:
+            self._replace_if_ended(builder)
+
+    def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
+        """Profile a case where it was built: there it may be kept. Raises LaunchError."""
+        builder = self._builder_ready(step)
+        try:
+            with self._pool.device(step):
+                step("profiling")
+                request = messages.RecordProfile(case_id=case_id)
+                return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
+        finally:
+            self._replace_if_ended(builder)
+
+    def _builder_ready(self, step: OnStep) -> WorkerHandle:
+        """Return who builds: on a GPU a worker that never measures, since building leaves traces in a process.
+
+        On a CPU it is the first launch: what is not stored there each launch builds for itself anyway.
+        """
+        if self._pool.accelerator.kind == "gpu":
+            if self._builder is None:
+                self._builder = self._pool.start(self._side, "builder", number=-1, tensorrt=True, only_builds=True)
+            builder = self._builder
+        else:
+            builder = self._groups[0].first()
+        if builder.cases is None:
+            step("starting a builder")
+            builder.greet()
+        return builder
+
+    def _replace_if_ended(self, builder: WorkerHandle) -> None:
+        if builder.ended:
+            self._pool.end(builder)
+            self._groups[0].forget(builder)
+            self._builder = None
+
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
-        worker = self._pool.start(self._side, "builder", number=-1, only_builds=True)
+        worker = self._pool.start(self._side, "rebuild", number=-1, only_builds=True)
         try:
             worker.greet()
             request = messages.BuildCase(case_id=case_id, folder=str(folder))

@@ -34,6 +34,17 @@ class WorkerGroup:
             if number not in self.workers:
                 self.workers[number] = self._start_worker(number)
 
+    def first(self) -> WorkerHandle:
+        """Return the first worker, started if it is missing."""
+        number = self._numbers[0]
+        if number not in self.workers:
+            self.workers[number] = self._start_worker(number)
+        return self.workers[number]
+
+    def forget(self, worker: WorkerHandle) -> None:
+        """Have it no more, if it is one of these: it has ended, and `start` starts another."""
+        self.workers = {number: one for number, one in self.workers.items() if one is not worker}
+
     def close(self) -> None:
         """End all workers."""
         self.holds = ""

@@ -63,6 +63,8 @@ class WorkerHandle:
         self.number = number
         self.cases: list[str] | None = None
         """The cases of its suite, once it has greeted."""
+        self.ended = False
+        """Whether it is no good any more, as far as its last reply tells."""
         self._unread = b""
         self.send(hello)
 
@@ -86,10 +88,13 @@ class WorkerHandle:
 
     def receive(self, kind: type[Answer], doing: str) -> Answer:
         """Return the next reply. Raises LaunchError on a crash, a time-out or any reply of another kind."""
+        self.ended = True  # a crash or a time-out gives no reply
         line = self._read_line(doing)
         reply = messages.decode_reply(line)
         if isinstance(reply, messages.Failed):
-            raise LaunchError(f"{doing}: {reply.reason}")
+            self.ended = reply.ended
+            raise LaunchError(reply.reason if reply.names_case else f"{doing}: {reply.reason}")
+        self.ended = not isinstance(reply, kind)
         if not isinstance(reply, kind):
             raise LaunchError(f"{doing}: the worker answered with {type(reply).__name__}")
         return reply

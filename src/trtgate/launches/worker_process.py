@@ -19,7 +19,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answer requests until the pipe closes. A failure is answered too; then the process ends."""
+    """Answer requests until the pipe closes. A failure is answered too; then the process ends.
+
+    A worker that could not build a case, and whose device still works, goes on.
+    """
     worker: Worker | None = None
     for line in requests:
         reply = _answer(worker, line)
@@ -27,11 +30,12 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             worker, reply = reply, messages.Greeting(reply.cases())
         replies.write(messages.encode(reply))
         replies.flush()
-        if isinstance(reply, messages.Failed):
+        if isinstance(reply, messages.Failed) and reply.ended:
             return
 
 
 def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
+    request: messages.Request | None = None
     try:
         request = messages.decode_request(line)
         if isinstance(request, messages.Hello):
@@ -50,7 +54,9 @@ def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
             return messages.TurnReply(worker.measure(request))
         return messages.UnloadedReply(gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory))
     except Exception as error:
-        return messages.Failed(_reason(error))
+        goes_on = worker is not None and isinstance(request, messages.BuildCase) and worker.recovered()
+        names_case = isinstance(error, TrtgateError) and isinstance(request, messages.BuildCase)
+        return messages.Failed(_reason(error), names_case=names_case, ended=not goes_on)
 
 
 def _reason(error: Exception) -> str:

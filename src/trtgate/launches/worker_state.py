@@ -38,6 +38,8 @@ class Worker:
         self._uuid = hello.uuid
         self._moved = hello.moved
         self._inference: Any = None
+        self._built = ""
+        """The case that was built here and is kept: it knows its parts, as a loaded one does not."""
         self._monitor: Any = None
         self._spin: Any = None
         self._settled = not self._gpu
@@ -100,9 +102,21 @@ class Worker:
         self._check_origin()
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
         reply = messages.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes, agreement)
+        if request.keep and not obtained.build.cached:
+            self._inference, self._built = obtained.inference, case.id
+            return reply
         del obtained
         self.unload()
         return reply
+
+    def recovered(self) -> bool:
+        """Free what a failed build left; returns whether the device still works."""
+        try:
+            self.unload()
+            self._synchronize()
+        except Exception:
+            return False
+        return True
 
     def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
         if not inputs:
@@ -112,22 +126,25 @@ class Worker:
         return agreement_over_inputs.ask(case, inference, self._device, inputs)
 
     def profile(self, request: messages.RecordProfile) -> messages.ProfileReply:
-        """Build a case and profile it. Raises TrtgateError when it can't be built, or has no parts to profile."""
+        """Profile a case, built now unless it is kept. Raises TrtgateError where it can't be built, or has no parts."""
         from ..common import accelerator
         from ..profiles import profile_recording
 
-        self.unload()
-        self._start_gpu()
         case = self._case(request.case_id)
-        inference, _ = self._building.checked(case, self._device, lambda _step: None)
-        self._check_origin()
-        recorded = profile_recording.record(case.id, inference, accelerator.detect(), lambda _step: None)
-        del inference
+        if self._built != case.id:
+            self.unload()
+            self._start_gpu()
+            self._inference, _ = self._building.checked(case, self._device, lambda _step: None)
+            self._check_origin()
+        self._building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
+        recorded = profile_recording.record(case.id, self._inference, accelerator.detect(), lambda _step: None)
         self.unload()
-        return messages.ProfileReply(recorded.profile)
+        return messages.ProfileReply(recorded.profile, recorded.information)
 
     def load(self, request: messages.Load) -> Loaded:
-        """Load or build a case and run it once."""
+        """Load or build a case and run it once. Raises TrtgateError when its output is not eager's."""
+        if request.artifact is None and self._built == request.case_id and not request.measure_memory:
+            return Loaded(seconds=self._inference.compiled.build_s)
         self.unload()
         self._start_gpu()
         case = self._case(request.case_id)
@@ -156,18 +173,19 @@ class Worker:
 
     def _load(self, case: Any, artifact: str | None) -> None:
         if artifact is not None:
-            self._inference = self._building.load(case, Path(artifact), self._device)
+            self._inference = self._building.load_checked(case, Path(artifact), self._device)
         else:
-            module, inputs = self._building.make(case, self._device)
-            self._inference = self._building.build(case, module, inputs, lambda _step: None)
-        self._inference()
+            self._inference, _ = self._building.checked(case, self._device, lambda _step: None)
         self._synchronize()
         self._check_origin()
+        if self._gpu:
+            gc.collect()
+            self._torch.cuda.empty_cache()  # what eager took is not the case's
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
         self._building.release()
-        self._inference = None
+        self._inference, self._built = None, ""
         gc.collect()
         if self._monitor is not None:
             self._torch.cuda.empty_cache()

@@ -23,10 +23,14 @@ def is_latency(item: pytest.Item) -> bool:
     return case_id_of(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
 
 
+def is_profile(item: pytest.Item) -> bool:
+    """Whether it profiles a case."""
+    return "profile_gate" in getattr(item, "fixturenames", ())
+
+
 def needs_a_build(item: pytest.Item) -> bool:
-    """Whether a build of another process will do: a profile is of one that was built in its own."""
-    names = getattr(item, "fixturenames", ())
-    return case_id_of(item) is not None and "compiled" in names and "profile_gate" not in names
+    """Whether any build of the case will do: a profile is taken where its own was built."""
+    return case_id_of(item) is not None and "compiled" in getattr(item, "fixturenames", ()) and not is_profile(item)
 
 
 def is_coverage(item: pytest.Item) -> bool:

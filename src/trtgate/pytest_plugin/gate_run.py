@@ -84,6 +84,8 @@ class GateRun:
         self.latency_cases: set[str] = set()
         self.latency_tests: list[tuple[pytest.Item, str | None]] = []
         """Them and their cases in order, where the next ones' cases are loaded ahead."""
+        self.profiled_cases: set[str] = set()
+        """Those that a test profiles: who builds one keeps it."""
         self.skip_reasons: dict[str, str] = {}
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""

@@ -14,7 +14,7 @@ from ..common.errors import TrtgateError
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins
-from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, needs_a_build
+from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, is_profile, needs_a_build
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
 from .markers import marker_limits
@@ -145,6 +145,7 @@ class Hooks:
                 marker_limits(item)
         if session.config.option.collectonly:
             return
+        self._run.profiled_cases = {str(case_id_of(item)) for item in session.items if is_profile(item)}
         self._run.latency_cases = {case_id for case_id in map(case_id_of, latency) if case_id is not None}
         if self._run.latency_cases and self._run.baseline_problem:
             raise pytest.UsageError(f"trtgate: {self._run.baseline_problem}")

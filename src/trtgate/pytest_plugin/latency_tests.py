@@ -71,28 +71,24 @@ class LatencyGate:
         self._conclude(benchmark, case, result, built)
 
     def _build(self, built: BuiltCase) -> None:
-        built.check()
-        assert built.build is not None
-        frontend = frontends.get(built.case.settings.frontend)
-        left = "nothing: it can't be stored" if frontend.stores_artifact and not built.artifact else frontend.stores
-        found = build_only.BuiltForLater(case_id=built.case.id, build=built.build, left=left, notes=built.notes)
+        made, frontend = built.check(), frontends.get(built.case.settings.frontend)
+        left = "nothing: it can't be stored" if frontend.stores_artifact and not made.artifact else frontend.stores
+        found = build_only.BuiltForLater(case_id=built.case.id, build=built.build, left=left, notes=made.notes)
         self._item.user_properties.append(build_only.property_of(found))
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
         from ..gate.gpu_queue import Job
 
-        built.check()
-        assert built.build is not None
         run, name = self._run, self._item.nodeid
+        job = Job(case=case, artifact=built.artifact, build=built.build)
         if run.gpu_queue is not None and name in run.gpu_queue:
             with run.progress(f"{len(run.workers)} GPUs") as step:
                 result = run.gpu_queue.result(name, step)
         else:
-            job = Job(case=case, artifact=built.artifact, build=built.build)
             with run.progress(case.id) as step:
                 result = run.measure(run.workers[0], job, step, loading_ahead.after(run, self._item))
-        if run.options.update and result.stored and built.artifact is not None:
-            run.gate.keep(case, built.artifact)
+        if run.options.update and result.stored and job.artifact is not None:
+            run.gate.keep(case, job.artifact)
         return result
 
     def _measured_beside_base(self, case: Case) -> CaseResult:

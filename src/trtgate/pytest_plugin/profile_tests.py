@@ -14,8 +14,8 @@ from ..common.notices import Notice, Severity
 from ..gate.outcome import Kind, outcome
 
 if TYPE_CHECKING:
+    from ..launches.messages import ProfileReply
     from ..profiles.profile_gate import ProfileResult, Where
-    from ..profiles.profile_recording import RecordedProfile
     from ..suite.cases import Case
     from .built_case import BuiltCase
     from .gate_run import GateRun
@@ -25,26 +25,19 @@ PROPERTY = "trtgate_profile"
 
 
 class Profiles:
-    """The profiles of a run, each recorded once, when it is first asked for, on a device that nobody times on."""
+    """The profiles of a run, each recorded once, by a worker, when it is first asked for."""
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._recorded: dict[str, RecordedProfile] = {}
+        self._recorded: dict[str, ProfileReply] = {}
 
-    def of(self, built: BuiltCase) -> RecordedProfile:
+    def of(self, built: BuiltCase) -> ProfileReply:
         """Return the profile of a built case. Raises TrtgateError when it can't be built or profiled."""
         case_id = built.case.id
         if case_id not in self._recorded:
-            inference = built.to_profile()
-            from ..compiling import building
-            from ..profiles import profile_recording
-
-            building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
-            from ..timing.device_lock import device_turn
-
-            accelerator, timeout_s = self._run.accelerator, self._run.options.timeout_s
-            with self._run.progress(case_id) as step, device_turn(accelerator.lock_name, timeout_s, step):
-                self._recorded[case_id] = profile_recording.record(case_id, inference, accelerator, step)
+            built.check()
+            with self._run.progress(case_id) as step:
+                self._recorded[case_id] = self._run.workers[0].session.profile(case_id, step)
         return self._recorded[case_id]
 
     def where(self, built: BuiltCase) -> Where:
