@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls, compile_options, modelopt_package
+from ..timing import run_state
+from ..timing.run_state import RunState
 from . import output_check
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
 
@@ -31,13 +33,24 @@ NOT_COMPILED = (INPUTS_FILE, REFERENCE_FILE)
 class Inference:
     """A compiled module together with its inputs; calling it is one inference."""
 
-    def __init__(self, compiled: CompiledModule, inputs: tuple[Any, ...]) -> None:
+    def __init__(
+        self, compiled: CompiledModule, inputs: tuple[Any, ...], state: RunState | None = None, changes: Sequence[str] = ()
+    ) -> None:
         self.compiled = compiled
         self.inputs = inputs
+        self._state = state
+        self.changes = tuple(changes)
+        """Names of what a call changes beside its output."""
 
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
+        self.restore()
         self.inputs = tuple(value.clone() for value in self.inputs)
+
+    def restore(self) -> None:
+        """Put back what calls changed: buffers, attributes and inputs are as they were when it was built or loaded."""
+        if self._state is not None:
+            self._state.restore(self.inputs)
 
     def __call__(self) -> Any:
         """Run once."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..common.steps import OnStep
 from ..suite.settings import Settings
+from ..timing import run_state
 from ..torch_trt import compile_calls, engines, partitioner, stored_modules
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
@@ -34,7 +35,8 @@ class Dynamo(OfTensorRT):
         step("TensorRT build")
         with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
             compiled = compile_calls.compile_exported(prepared, inputs, settings)
-        compiled(*inputs)
+        with run_state.unchanged((compiled,), inputs):
+            compiled(*inputs)
         return CompiledModule(
             compiled,
             time.perf_counter() - start,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..common.steps import OnStep
 from ..suite.settings import Settings
+from ..timing import run_state
 from ..torch_trt import compile_calls
 from .frontend import CompiledModule
 from .tensorrt_base import OfTensorRT
@@ -40,7 +41,8 @@ class TorchScript(OfTensorRT):
         start = time.perf_counter()
         step("TensorRT build")
         compiled = compile_calls.compile_torchscript(prepared, inputs, settings)
-        compiled(*inputs)
+        with run_state.unchanged((compiled,), inputs):
+            compiled(*inputs)
         return CompiledModule(
             compiled, time.perf_counter() - start, tuple(compile_calls.torchscript_engine_bytes(compiled))
         )

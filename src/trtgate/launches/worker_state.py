@@ -18,6 +18,8 @@ from ..records.agreement_record import Agreement
 from ..records.measurement import Loaded, Turn
 from . import messages, relocated_imports
 
+GROWS = 0.1
+"""From how much longer the later calls of a block must take for a line to say so."""
 
 class Worker:
     """Holds one loaded case at a time and measures it on request."""
@@ -217,8 +219,22 @@ class Worker:
         canary = cpu_canary() if request.plan.canary else {}
         clock, monitor = HostClock(self._inference), CpuMonitor()
         voids = request.plan.contention_voids
-        captures, _, steady = measure(clock, request.plan, lambda: (None, monitor.void_reason() if voids else ""))
-        return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary)
+        captures, _, steady = measure(
+            clock, request.plan, lambda: (None, monitor.void_reason() if voids else ""), self._inference.restore
+        )
+        note = self._about_state(clock.growth())
+        return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary, note=note)
+
+    def _about_state(self, growth: float) -> str:
+        """Return what calls change, where a block's later calls take longer than its first: which latency is it?"""
+        if not self._inference.changes or growth < GROWS:
+            return ""
+        from ..timing.run_state import described
+
+        return (
+            f"it changes {described(list(self._inference.changes))} with every call, and later calls take "
+            f"{growth:.0%} longer than a block's first"
+        )
 
     def _measure_gpu(self, request: messages.Measure) -> Turn:
         from ..timing.canary import gpu_canary
@@ -231,9 +247,11 @@ class Worker:
         clock, captures, states, steady, note = device_latency(
             call, self._spin, random.Random(request.seed), plan, self._monitor.watch
         )
+        call.restore()
         calls = calls_of_tail(captures, plan)
         tail_us = clock.tail(calls) if calls else []
         clock.close()
+        call.restore()
         host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s) if plan.host_s else ([], [])
         return Turn(
             clock=clock.name, captures=captures, host_us=host_us, enqueue_us=enqueue_us, tail_us=tail_us,

@@ -29,6 +29,15 @@ class Delayed:
         """Copy the inputs to newly allocated memory."""
         self.inference.place_inputs()
 
+    def restore(self) -> None:
+        """Put back what calls changed."""
+        self.inference.restore()
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What a call changes, as the inference says it."""
+        return tuple(self.inference.changes)
+
     def __call__(self) -> Any:
         """Run once, and then a little longer."""
         output = self.inference()

@@ -15,13 +15,16 @@ from .spin_kernel import Spin
 
 
 class Placed(Protocol):
-    """One inference whose inputs can be placed anew."""
+    """One inference whose inputs can be placed anew, and whose state can be put back."""
 
     def __call__(self) -> object:
         """Run once."""
 
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
+
+    def restore(self) -> None:
+        """Put back what calls changed."""
 
 
 class TimedOnDevice(NamedTuple):
@@ -41,8 +44,8 @@ def device_latency(
     """Measure device latency by replaying CUDA graphs; a module that can't be captured, by queued events."""
     graph = CudaGraphClock(call, spin, rng, call.place_inputs)
     try:
-        return TimedOnDevice(graph, *measuring_loop.measure(graph, plan, watch), "")
+        return TimedOnDevice(graph, *measuring_loop.measure(graph, plan, watch, call.restore), "")
     except CaptureError as error:
         note = f"no CUDA graph ({error}); timed with queued events"
     events = CudaEventsClock(call, spin)
-    return TimedOnDevice(events, *measuring_loop.measure(events, plan, watch), note)
+    return TimedOnDevice(events, *measuring_loop.measure(events, plan, watch, call.restore), note)

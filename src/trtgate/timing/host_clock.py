@@ -9,6 +9,10 @@ from collections.abc import Callable
 from .clock import Call
 
 
+FEWEST_TO_GROW = 8
+"""Calls of a block from which on its halves are compared."""
+
+
 class HostClock:
     """Wall time of calls that are done when they return: modules on a CPU."""
 
@@ -17,6 +21,7 @@ class HostClock:
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._growth: list[float] = []
 
     def arm(self) -> None:
         """Nothing to prepare."""
@@ -33,7 +38,17 @@ class HostClock:
             call()
             times.append(now() - start)
         meanwhile()
+        if calls >= FEWEST_TO_GROW:
+            half = calls // 2
+            self._growth.append(statistics.median(times[half:]) / statistics.median(times[:half]))
         return statistics.median(times) * 1e6
+
+    def growth(self) -> float:
+        """Return how much longer calls of a block's second half take than those of its first: 0 for no longer.
+
+        The median over blocks of the medians' ratio. A module whose cache grows with every call is told by it.
+        """
+        return statistics.median(self._growth) - 1 if self._growth else 0.0
 
     def close(self) -> None:
         """Nothing to free."""

@@ -97,10 +97,12 @@ def measure(
     clock: Clock,
     plan: Plan,
     watch: Callable[[], Watched],
+    restore: Callable[[], None] = lambda: None,
 ) -> tuple[list[Capture], list[GpuState], bool]:
     """Measure `plan.captures` captures; returns them, the GPU states of their blocks, and whether warm-up settled.
 
-    `watch` is asked once in every block. Raises CaptureError from the clock.
+    `watch` is asked once in every block; `restore` puts back what calls change, before every block. Raises CaptureError
+    from the clock.
     """
     captures: list[Capture] = []
     states: list[GpuState] = []
@@ -108,9 +110,10 @@ def measure(
     for number in range(plan.discard + plan.captures):
         clock.arm()
         if number == 0:
-            calls, steady = warm_up(clock, plan)
+            calls, steady = warm_up(clock, plan, restore)
         else:
             for _ in range(plan.settle):
+                restore()
                 clock.block(calls, _nothing)
         if number < plan.discard:
             continue
@@ -118,6 +121,7 @@ def measure(
         capture = Capture(blocks_us=[], replays=calls)
         while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * max(2, plan.blocks):
             seen: list[Watched] = []
+            restore()
             latency_us = clock.block(calls, lambda seen=seen: seen.append(watch()))  # type: ignore[misc]
             state, reason = seen[0]
             if reason:
@@ -130,17 +134,19 @@ def measure(
     return captures, states, steady
 
 
-def warm_up(clock: Clock, plan: Plan) -> tuple[int, bool]:
+def warm_up(clock: Clock, plan: Plan, restore: Callable[[], None] = lambda: None) -> tuple[int, bool]:
     """Run blocks for `warmup_s` and until their medians stand still; returns (calls a block, whether they did).
 
     Where the plan asks for no warm-up a single call must do: the case was warmed up before.
     """
+    restore()
     calls = calls_per_block(max(clock.block(1, _nothing), 1e-3), plan)
     if not plan.warm:
         return calls, True
     blocks: list[float] = []
     start = time.perf_counter()
     while True:
+        restore()
         blocks.append(clock.block(calls, _nothing))
         calls = calls_per_block(blocks[-1], plan)
         elapsed = time.perf_counter() - start
