@@ -2,11 +2,11 @@
 
     python studies/wrong_outputs.py [--nets resnet18 vit] [--inductor] [--device cuda] [--record FILE] [--outputs FILE]
 
-Small networks with random weights run at fp32, fp16 and bf16; what they compute is returned as ten kinds of output. Right
-outputs are the same computed in another way: with other memory formats, kernels and numbers of threads, image by image,
+Small networks with random weights run at fp32, fp16 and bf16; what they compute is returned as eleven kinds of output.
+Right outputs are the same computed in another way: with other memory formats, kernels and numbers of threads, image by image,
 in fp32 (fp16, bf16) or fp64 (fp32) and cast; with `--inductor` by Inductor too. Each must pass. Then each leaf of those
-that were cast, the furthest from eager, is made wrong in one way, and the output must fail. Prints versions, how far right outputs are from eager at the
-most, how many were refused, and the share of wrong ones that is caught. `--record` stores right outputs beside eager's,
+that were cast, the furthest from eager, is made wrong in one way, and the output must fail. Prints versions, how far
+right outputs are from eager at the most, how many were refused, and the share of wrong ones that is caught. `--record` stores right outputs beside eager's,
 of a GPU for instance; `--outputs` reads such a file in the place of running networks, and runs nothing that is in it.
 """
 
@@ -82,22 +82,23 @@ NETS: dict[str, Callable[[], torch.nn.Module]] = {
 
 
 def kinds_of_output(parts: tuple[torch.Tensor, ...]) -> Outputs:
-    """Return what a network computed as ten kinds of output."""
+    """Return what a network computed as eleven kinds of output, peaked and sparse tensors among them."""
     features, rows, pooled, logits = parts
-    scores, classes = logits.softmax(1).max(1)
-    boxes = pooled[:, :400].reshape(IMAGES, 100, 4).sigmoid() * 600 + 20
-    spectrum = torch.fft.rfft(features.float(), dim=-1)
+    peaked = (6 * torch.nn.functional.layer_norm(logits, logits.shape[1:])).softmax(1)
+    sparse = (torch.nn.functional.layer_norm(features, features.shape[1:]) - 2).relu()
+    scores, classes = peaked.max(1)
+    boxes = pooled[:, :360].reshape(IMAGES, 90, 4).sigmoid() * 600 + 20
     return {
         "tensor": logits,
         "tuple": (features, logits),
-        "dict": {"logits": logits, "probabilities": logits.softmax(1)},
-        "nested": {"maps": [features, features.relu()], "head": (logits, {"pooled": pooled})},
+        "dict": {"logits": logits, "probabilities": peaked},
+        "nested": {"maps": [features, sparse], "head": (logits, {"pooled": pooled})},
         "dataclass": Result(logits, features),
         "detections": [
-            {"boxes": boxes[image], "scores": (pooled[image, :100] * 4).sigmoid(), "labels": classes[image : image + 1]}
+            {"boxes": boxes[image], "scores": (pooled[image, :90] * 4).sigmoid(), "labels": classes[image : image + 1]}
             for image in range(2)
         ],
-        "spectrum": spectrum,
+        "spectrum": torch.fft.rfft(features.float(), dim=-1),
         "logits and classes": {"logits": logits, "classes": classes, "best": scores},
         "rows": torch.nn.functional.normalize(rows, dim=1),
         "tiny beside big": (features * 100, logits * 1e-2),
@@ -233,12 +234,13 @@ class Tally:
     def __init__(self) -> None:
         self.right: dict[str, list[str]] = defaultdict(list)
         """Precision → problem of each right output."""
-        self.furthest: dict[tuple[str, str], float] = defaultdict(float)
+        self.furthest: dict[tuple[str, str], tuple[float, str]] = defaultdict(lambda: (0.0, ""))
+        """Precision and figure → the largest of right outputs, and where that was."""
         self.wrong: dict[tuple[str, str], list[bool]] = defaultdict(list)
 
     def take(self, precision: str, what: str, eager: Any, output: Any) -> None:
         """Count a right output, and what is made of it."""
-        tolerances = {name: TIES[precision] for name in ("classes", "labels")}
+        tolerances = dict.fromkeys(("classes", "labels"), TIES[precision])
         compared = output_check.compare(eager, output)
         names = {leaf.name for leaf in compared.leaves}
         tolerances = {name: share for name, share in tolerances.items() if name in names}
@@ -246,7 +248,8 @@ class Tally:
         self.right[precision].append(f"{precision} {what}: {problem}" if problem else "")
         for leaf in compared.leaves:
             for figure in ("relative_l2", "worst_slice", "largest"):
-                self.furthest[precision, figure] = max(self.furthest[precision, figure], getattr(leaf, figure))
+                found = getattr(leaf, figure), f"{what}, {leaf.path}"
+                self.furthest[precision, figure] = max(self.furthest[precision, figure], found)
         if "cast" not in what:
             return
         for done, wrong in wrong_ones(output):
@@ -264,9 +267,11 @@ class Tally:
             for problem in refused:
                 print("   ", problem)
         figures = ("relative_l2", "worst_slice", "largest")
-        rows = [("furthest right output", *precisions)]
-        rows += [(name, *(f"{self.furthest[one, name]:.1e}" for one in precisions)) for name in figures]
-        print("\n".join(aligned(rows)), "\n")
+        rows: list[tuple[str, ...]] = [("furthest right output", *precisions)]
+        rows += [(name, *(f"{self.furthest[one, name][0]:.1e}" for one in precisions)) for name in figures]
+        print("\n".join(aligned(rows)))
+        for (precision, figure), (_, where) in self.furthest.items():
+            print(f"    {precision} {figure}: {where}")
         rows = [("wrong outputs caught", *precisions)]
         for done in dict.fromkeys(done for done, _ in self.wrong):
             caught = [self.wrong[done, one] for one in precisions]

@@ -97,7 +97,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
     assert not known, "it does not fail any more"
     clock, us = latency_us(inference)
     said = f"{case.settings.suffix}: {us:.2f} us ({clock}), built in {build.build_s:.1f} s"
-    print(f"{said}, error {build.output_error:.1e}, {build.engines} engines of {build.engine_bytes} bytes")
+    print(f"{said}, error {build.leaf_error:.1e}, {build.engines} engines of {build.engine_bytes} bytes")
     assert us > 0
     if case.settings.uses_tensorrt:
         assert build.engines >= 1

@@ -42,7 +42,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inference, build = building.checked(case, "cuda", quiet)
     assert build.engines == 1
     assert build.pytorch_operators == 0
-    assert 0 < build.output_error < 3e-2
+    assert 0 < build.leaf_error < 3e-2
     folder = tmp_path_factory.mktemp("artifact")
     assert building.save(case, inference, folder)
     return folder

@@ -64,7 +64,7 @@ def build_or_load(
             return found
     step(f"building with {case.settings.frontend}")
     inference = building.build_prepared(case, prepared, prepare_s, reference.inputs, step)
-    build = building.figures(inference, reference.error_of(inference), builders)
+    build = building.figures(inference, reference.check(inference), builders)
     coverage = inference.compiled.coverage
     if stored:
         step("storing")
@@ -119,7 +119,7 @@ def _taken(
     try:
         inference = building.load(case, folder, str(reference.inputs[0].device))
         inference.inputs = reference.inputs
-        output_error = reference.error_of(inference)
+        compared = reference.check(inference)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
@@ -128,7 +128,9 @@ def _taken(
         sealed_folder.empty(folder)
         return None
     assert manifest.build is not None  # the cache gives no other
-    build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
+    build = msgspec.structs.replace(
+        manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, cached=True
+    )
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 
 

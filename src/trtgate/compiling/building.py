@@ -22,6 +22,7 @@ from ..suite.settings import Settings
 from ..torch_trt import compile_calls, compile_options, modelopt_package
 from . import output_check
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
+from .output_check import Comparison
 
 INPUTS_FILE = "inputs.pt"
 
@@ -203,25 +204,24 @@ class Reference:
         self.module, self.inputs = make(case, device)
         self._case = case
         self._output = eager_output(case, self.module, self.inputs)
-        if not output_check.all_finite(self._output):
-            raise TrtgateError(
-                f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
-            )
+        output_check.check_reference(self._output, f"model {case.model.name!r}: eager's own output")
 
-    def error_of(self, inference: Inference) -> float:
-        """Return the relative L2 distance of an output from eager's. Raises TrtgateError where it is too far off."""
+    def check(self, inference: Inference) -> Comparison:
+        """Compare an output with eager's. Raises TrtgateError where it is wrong."""
         compared, problem = self._compared(inference)
         if problem:
             raise TrtgateError(f"case {self._case.id}: {problem}; nothing was timed or stored")
-        return compared.relative_l2
+        return compared
 
     def problem_of(self, inference: Inference) -> str:
         """Return in what an output is too far from eager's; empty where it is not."""
         return self._compared(inference)[1]
 
-    def _compared(self, inference: Inference) -> tuple[output_check.Accuracy, str]:
-        compared = output_check.compare(self._output, inference())
-        return compared, compared.problem(arithmetic(self._case))
+    def _compared(self, inference: Inference) -> tuple[Comparison, str]:
+        output = inference()
+        with _named(self._case):
+            compared = output_check.compare(self._output, output)
+            return compared, compared.problem(arithmetic(self._case), self._case.settings.tolerances)
 
 
 def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
@@ -229,17 +229,18 @@ def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
     reference = Reference(case, device, step)
     step(f"building with {case.settings.frontend}")
     inference = build(case, reference.module, reference.inputs, step)
-    return inference, figures(inference, reference.error_of(inference))
+    return inference, figures(inference, reference.check(inference))
 
 
-def figures(inference: Inference, output_error: float, builders: int = 1) -> Build:
+def figures(inference: Inference, compared: Comparison, builders: int = 1) -> Build:
     """Return what building gave; `builders` processes were at work at once."""
     sizes, found = inference.compiled.engine_bytes, inference.compiled.coverage
     return Build(
         build_s=inference.compiled.build_s,
         engines=len(sizes),
         engine_bytes=sum(sizes),
-        output_error=output_error,
+        leaf_error=compared.leaf_error,
+        leaves=compared.counted,
         pytorch_operators=None if found is None else found.in_pytorch,
         builders=builders,
     )

@@ -38,6 +38,8 @@ class LeafComparison(msgspec.Struct, frozen=True, kw_only=True):
     """Which slice that is, as an index; empty where the leaf has one slice only."""
     largest: float = 0.0
     """The largest error of a value, relative to the value or to the root mean square of the leaf, what is larger."""
+    max_error: float = 0.0
+    """The largest error of a value, in units of the output."""
     beyond: tuple[int, ...] = ()
     """How many values are off by more than each of DECADES, in the units of `largest`."""
     mismatches: int = 0
@@ -100,7 +102,7 @@ def _unlike(path: str, name: str, kind: str, eager: Any, difference: str) -> Lea
 
 
 def _difference(eager: Any, output: Any) -> str:
-    """Return in what two leaves differ that is no value: class, device, layout, dtype, shape; empty where in nothing."""
+    """Return in what two leaves differ beside values: class, shape, dtype, device, layout; empty where in nothing."""
     classes = _class_name(output), _class_name(eager)
     if classes[0] != classes[1]:
         return f"it is {classes[0]}, eager's {classes[1]}"
@@ -189,6 +191,7 @@ def _measured(path: str, name: str, kind: str, eager: torch.Tensor, output: torc
         cosine=float((a * b).sum()) / (norm_a * norm_b) if norm_a and norm_b else 0.0,
         worst_slice=worst, slice_at=at,
         largest=float(relative.max()),
+        max_error=float(off.max()) * top,
         beyond=tuple(_count(relative > threshold, kind) for threshold in DECADES),
     )  # fmt: skip
 

@@ -69,8 +69,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def problem(self, arithmetic: str, tolerances: Mapping[str, float] | None = None) -> str:
         """Return what is wrong, naming the worst leaf with its figures; empty when the output is right.
 
-        `tolerances` are for single leaves, by path or last name: the largest relative L2, or the largest share of values
-        that are not equal. Raises TrtgateError for one that no leaf can have.
+        `tolerances` are for single leaves, by path or last name: the largest relative L2, or of integers the largest
+        share that is not equal. Raises TrtgateError for one that no leaf can have.
         """
         if self.structure:
             return self.structure
@@ -94,7 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             for leaf in meant:
                 if leaf.kind == INTEGER and value > 1:
                     raise TrtgateError(
-                        f"tolerances: {key}={value}: {leaf.path} has integers; write the share of them that may differ, "
+                        f"tolerances: {key}={value}: {leaf.path} has integers; write the share that may differ, "
                         "from 0 to 1"
                     )
                 if leaf.path == key or leaf.path not in tolerances:
@@ -107,19 +107,21 @@ def tensors(output: Any) -> list[torch.Tensor]:
     return [value for _, value in leaves(output) if isinstance(value, torch.Tensor)]
 
 
-def unfit_reference(output: Any) -> str:
-    """Return why nothing can be compared with an output of eager; empty where it can.
+def check_reference(output: Any, where: str) -> None:
+    """Raise TrtgateError, which begins with `where`, for an output of eager that nothing can be compared with.
 
-    -inf and inf are values that a mask gives. NaN, and a tensor without a finite value, agree with nothing and prove
-    nothing. Raises TrtgateError for what can't be taken apart.
+    Infinite values are what masks give, and allowed. A tensor with NaN, or without a finite value, proves nothing.
+    Raises for what can't be taken apart, too.
     """
-    for path, value in leaves(output):
+    try:
+        found = leaves(output)
+    except TrtgateError as error:
+        raise TrtgateError(f"{where}: {error}") from error
+    for path, value in found:
         has_nan, all_infinite = leaf_comparison.non_finite(value)
-        if has_nan:
-            return f"has NaN values ({path})"
-        if all_infinite:
-            return f"has infinite values alone ({path})"
-    return ""
+        if has_nan or all_infinite:
+            what = "NaN values" if has_nan else "infinite values only"
+            raise TrtgateError(f"{where} has {what} in {path}; seed its weights and inputs")
 
 
 def compare(eager: Any, output: Any) -> Comparison:

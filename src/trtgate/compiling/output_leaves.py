@@ -36,7 +36,7 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class Container(msgspec.Struct, frozen=True):
-    """A container of an output. `keys` are in its order, as paths show them; `ordered` says whether that order counts."""
+    """A container of an output. `keys` are in its order, as paths show them; `ordered`: whether that order counts."""
 
     path: str
     kind: str
@@ -57,8 +57,8 @@ Children = list[tuple[str, str, Any]]
 def leaves(output: Any) -> list[tuple[str, Any]]:
     """Return path and value of every tensor, number, text and None of an output, in order.
 
-    Takes apart tuples, lists, mappings, namedtuples, dataclasses, registered pytree classes, nested tensors, and objects
-    by their fields. Raises TrtgateError, naming path and class, for what can't be taken apart.
+    Takes apart tuples, lists, mappings, namedtuples, dataclasses, registered pytree classes, nested tensors, and
+    objects by their fields. Raises TrtgateError, naming path and class, for what can't be taken apart.
     """
     return [(node.path, node.value) for node in walk(output) if isinstance(node, Leaf)]
 
