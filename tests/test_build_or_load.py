@@ -13,7 +13,7 @@ import torch
 
 from trtgate import Case, Model, Settings, frontends
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building
+from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.frontends import CompiledModule
@@ -224,7 +224,7 @@ def test_fp32_is_computed_as_fp32_and_tf32_as_tf32_in_this_process_too() -> None
             Model("scaled", lambda: (Scaled(2.0), torch.ones(4)), ()), Settings(frontend="eager", precision=precision)
         )
         torch.backends.cudnn.allow_tf32 = not allowed
-        building.checked(case, "cpu", lambda _step: None)
+        reference.checked(case, "cpu", lambda _step: None)
         assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed
         building.release()
         assert torch.backends.cudnn.allow_tf32 is not allowed  # as it was found
@@ -257,8 +257,8 @@ def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: 
 
 def test_what_a_worker_loads_is_compared_with_eager_again(frontend: Storing, tmp_path: Path) -> None:
     build_or_load(case(2.0), "cpu", tmp_path, None, lambda _step: None)
-    torch.testing.assert_close(building.load_checked(case(2.0), tmp_path, "cpu")(), torch.full((4,), 2.0))
+    torch.testing.assert_close(reference.load_checked(case(2.0), tmp_path, "cpu")(), torch.full((4,), 2.0))
     other = torch.export.export(Scaled(2.5), (torch.ones(4),))
     torch.export.save(other, tmp_path / "compiled.pt2")
     with pytest.raises(TrtgateError, match="loaded in a fresh process, the output differs from eager: relative L2"):
-        building.load_checked(case(2.0), tmp_path, "cpu")
+        reference.load_checked(case(2.0), tmp_path, "cpu")

@@ -28,7 +28,7 @@ from trtgate.suite.suite_source import SuiteSource
 from .suites import SCRIPTED_TIME
 
 GPU = Accelerator(kind="gpu", name="test", uuid="GPU-1", memory_bytes=80 << 30)
-BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, output_error=1e-3)
+BUILD = Build(build_s=3.0, engines=1, engine_bytes=1_000_000, leaf_error=1e-3)
 
 
 def launch(us: float) -> Launch:

@@ -13,7 +13,7 @@ import torch
 from trtgate import Case, Model, Settings, frontends
 from trtgate.common.accelerator import detect
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import availability, building
+from trtgate.compiling import availability, building, reference
 from trtgate.suite.settings import PRECISIONS
 from trtgate.timing import measuring_loop
 from trtgate.timing.device_latency import device_latency
@@ -88,7 +88,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
         pytest.skip(reason)
     known = releases.installed_release() == "rtx-2.11.0" and case.settings.suffix in KNOWN_TO_FAIL
     try:
-        inference, build = building.checked(case, "cuda", lambda _step: None)
+        inference, build = reference.checked(case, "cuda", lambda _step: None)
     except TrtgateError as error:
         print(f"{case.settings.suffix}: {error}")
         if known:
@@ -97,7 +97,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
     assert not known, "it does not fail any more"
     clock, us = latency_us(inference)
     said = f"{case.settings.suffix}: {us:.2f} us ({clock}), built in {build.build_s:.1f} s"
-    print(f"{said}, error {build.output_error:.1e}, {build.engines} engines of {build.engine_bytes} bytes")
+    print(f"{said}, error {build.leaf_error:.1e}, {build.engines} engines of {build.engine_bytes} bytes")
     assert us > 0
     if case.settings.uses_tensorrt:
         assert build.engines >= 1

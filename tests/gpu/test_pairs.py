@@ -44,7 +44,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert made.stored
     assert made.build.engines == 1
     assert made.build.pytorch_operators == 0
-    assert 0 < made.build.output_error < 3e-2
+    assert 0 < made.build.leaf_error < 3e-2
     return folder
 
 

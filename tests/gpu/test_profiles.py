@@ -10,7 +10,7 @@ import pytest
 
 import trtgate
 from trtgate.common.accelerator import detect
-from trtgate.compiling import building
+from trtgate.compiling import reference
 from trtgate.profiles import profile_checks, profile_files, profile_recording
 from trtgate.profiles.layer_names import normalised
 from trtgate.profiles.profile_recording import ProfilePlan, RecordedProfile
@@ -46,7 +46,7 @@ def split(batch: int) -> object:
 def record(factory: object, *, own: bool = False, **settings: object) -> RecordedProfile:
     wanted = Settings(frontend="dynamo", precision="fp16", batch=1, **settings)  # type: ignore[arg-type]
     case = Case(trtgate.Model(factory.__name__, factory, [wanted]), wanted)  # type: ignore[attr-defined,arg-type]
-    inference, _ = building.checked(case, "cuda", lambda _step: None)
+    inference, _ = reference.checked(case, "cuda", lambda _step: None)
     return profile_recording.record(case.id, inference, detect(), lambda _step: None, ProfilePlan(own_runtime=own))
 
 

@@ -82,7 +82,7 @@ def record(wanted: Sequence[Case], folder: Path, step: OnStep) -> list[ProfileAn
 
 
 def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> ProfileAnswer:
-    from ..compiling import building
+    from ..compiling import reference
     from ..profiles import profile_recording
     from ..timing.device_lock import device_turn
 
@@ -91,7 +91,7 @@ def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> Profi
 
     try:
         with device_turn(found.lock_name, LOCK_TIMEOUT_S, said, shared=True):
-            inference, _ = building.checked(case, "cuda", said)
+            inference, _ = reference.checked(case, "cuda", said)
         with device_turn(found.lock_name, LOCK_TIMEOUT_S, said):
             recorded = profile_recording.record(case.id, inference, found, said)
         place = profile_files.folder_of(folder, case.id)

@@ -9,7 +9,7 @@ DEFAULT_LIMITS = {
     "build": 0.50,
     "engine_bytes": 0.05,
     "gpu_memory": 0.05,
-    "output_error": 1.0,
+    "leaf_error": 1.0,
     "engines": 0.0,
     "pytorch_operators": 0.0,
 }

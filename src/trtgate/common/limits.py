@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from .errors import TrtgateError
-from .metrics import EXACT, METRICS
+from .metrics import EXACT, METRICS, RENAMED
 
 LARGEST = 100.0
 """No limit is as large: 10000 % more is no tolerance."""
@@ -36,6 +36,9 @@ def checked(mapping: Mapping[str, float | str], where: str) -> dict[str, float]:
 
 
 def _limit(name: str, value: object, text: str, where: str) -> float:
+    if name in RENAMED:
+        new, why = RENAMED[name]
+        raise TrtgateError(f"{where}: the metric {name!r} of {text!r} is {new!r} now, {why}; write {new} there")
     if name not in METRICS:
         close = difflib.get_close_matches(name, METRICS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(METRICS)}"

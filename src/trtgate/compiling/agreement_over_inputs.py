@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +12,7 @@ from ..records.agreement_record import Agreement
 from ..suite import samples
 from ..suite.cases import Case
 from ..suite.settings import Settings
-from . import building, fp32_arithmetic, output_check
+from . import building, fp32_arithmetic, leaf_comparison, output_check
 
 if TYPE_CHECKING:
     from .building import Inference
@@ -34,28 +34,37 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
     for inputs in samples.of(case.model, example, batches, seed=samples.ACCURACY):
         as_fp32 = tuple(value.float() if value.is_floating_point() else value for value in inputs)
         with torch.no_grad(), fp32_arithmetic.strict_fp32():
-            wanted.append([one.float() for one in output_check.tensors(reference(*as_fp32))])
+            wanted.append(_measured_tensors(reference(*as_fp32)))
         inference.inputs = inputs
-        got.append([one.float().clone() for one in output_check.tensors(inference())])
+        got.append(_measured_tensors(inference()))
     inference.inputs = example
     if [[one.shape for one in outputs] for outputs in wanted] != [[one.shape for one in outputs] for outputs in got]:
         raise TrtgateError(f"case {case.id}: its outputs have other shapes than eager's")
     return _compared(case, batch * batches, wanted, got)
 
 
+def _measured_tensors(output: Any) -> list[torch.Tensor]:
+    """Return copies of the floating-point and complex tensors of an output, of all where it has none, in float64."""
+    tensors = output_check.tensors(output)
+    measured = [one for one in tensors if leaf_comparison.kind_of(one) in leaf_comparison.MEASURED]
+    return [leaf_comparison.as_reals(one).double().clone() for one in measured or tensors]
+
+
 def _compared(case: Case, count: int, wanted: list[list[torch.Tensor]], got: list[list[torch.Tensor]]) -> Agreement:
-    a, b = (torch.cat([one.flatten().double() for outputs in each for one in outputs]) for each in (wanted, got))
-    if not bool(torch.isfinite(b).all()):
+    """Return how far the worst tensor is off, over all inputs."""
+    a, b = ([torch.cat([one.flatten() for one in of_tensor]) for of_tensor in zip(*each, strict=True)]
+            for each in (wanted, got))  # fmt: skip
+    tensors = [leaf_comparison.compare("output", "", *both) for both in zip(a, b, strict=True)]
+    if any(one.difference for one in tensors) or any(bool(torch.isnan(one).any()) for one in a):
         raise TrtgateError(f"case {case.id}: of {count} inputs some give NaN or infinite values")
-    norm_a, norm_b = float(a.norm()), float(b.norm())
     top1, top5 = _agreeing(wanted, got)
     return Agreement(
         inputs=count,
         source=samples.described(case.model),
         weights=case.model.weights or case.model.weights_said,
-        relative_l2=float((a - b).norm()) / norm_a if norm_a else math.inf,
-        cosine=min(1.0, float(torch.dot(a, b)) / (norm_a * norm_b)) if norm_a and norm_b else 0.0,
-        max_error=float((a - b).abs().max()),
+        relative_l2=max((one.relative_l2 for one in tensors), default=0.0),
+        cosine=min([1.0, *(one.cosine for one in tensors)]),
+        max_error=max((one.max_error for one in tensors), default=0.0),
         top1=top1,
         top5=top5,
     )

@@ -22,7 +22,8 @@ from ..suite.cases import Case
 from ..torch_trt import compile_options
 from . import artifact_cache, building, program_fingerprint
 from .artifact_cache import ArtifactCache
-from .building import Inference, Reference
+from .building import Inference
+from .reference import NOT_COMPILED, Reference
 from .sealed_store import SealedManifest
 
 TORCH_WRITER = "inline_container"
@@ -52,7 +53,7 @@ def build_or_load(
     """
     start = time.perf_counter()
     reference = Reference(case, device, step)
-    prepared, prepare_s = building.prepare(case, reference.module, reference.inputs, step)
+    prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
     stored = frontends.stores(case.settings)
     keyed = isinstance(prepared, torch.export.ExportedProgram) and stored
@@ -62,9 +63,8 @@ def build_or_load(
         found = _taken(case, key, cache, folder, reference, notes, step)
         if found is not None:
             return found
-    step(f"building with {case.settings.frontend}")
-    inference = building.build_prepared(case, prepared, prepare_s, reference.inputs, step)
-    build = building.figures(inference, reference.error_of(inference), builders)
+    inference = reference.build(prepared, prepare_s, step)
+    build = building.figures(inference, reference.check(inference), builders)
     coverage = inference.compiled.coverage
     if stored:
         step("storing")
@@ -76,7 +76,7 @@ def build_or_load(
     build = msgspec.structs.replace(build, ready_s=time.perf_counter() - start)
     if cache is not None and made_from and stored:
         sha256 = sealed_folder.digests(folder)
-        for name in building.NOT_COMPILED:
+        for name in NOT_COMPILED:
             del sha256[name]
         manifest = SealedManifest(
             case=case.id, made_from=made_from, created=artifact_cache.now(), build=build, coverage=coverage,
@@ -93,9 +93,8 @@ def _problem_with_storing(case: Case, inference: Inference, reference: Reference
     """
     several = build.pytorch_operators is not None and (build.engines, build.pytorch_operators) != (1, 0)
     try:
-        building.save(case, inference, folder)
-        reference.save(folder)
-        loaded = building.load(case, folder, str(reference.inputs[0].device)) if several else None
+        reference.save(inference, folder)
+        loaded = reference.loaded(folder) if several else None
     except (OSError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
@@ -118,11 +117,10 @@ def _taken(
         return None
     step("loading from the cache")
     building.save_inputs(reference.inputs, folder)
-    reference.save(folder)
+    reference.expected.save(folder)
     try:
-        inference = building.load(case, folder, str(reference.inputs[0].device))
-        inference.inputs = reference.inputs
-        output_error = reference.error_of(inference)
+        inference = reference.loaded(folder)
+        compared = reference.check(inference)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
@@ -131,7 +129,9 @@ def _taken(
         sealed_folder.empty(folder)
         return None
     assert manifest.build is not None  # the cache gives no other
-    build = msgspec.structs.replace(manifest.build, output_error=output_error, cached=True)
+    build = msgspec.structs.replace(
+        manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, cached=True
+    )
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 
 

@@ -19,22 +19,23 @@ from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls, compile_options, modelopt_package
-from ..timing import run_state
 from ..timing.run_state import RunState
-from . import output_check
-from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic, arithmetic_of, strict_fp32
+from ..torch_trt import compile_calls, compile_options, modelopt_package
+from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
+from .output_check import Comparison
 
-INPUTS_FILE, REFERENCE_FILE = "inputs.pt", "reference.pt"
-NOT_COMPILED = (INPUTS_FILE, REFERENCE_FILE)
-"""Files of an artifact that are not the compiled module's: other inputs of the same shapes can share that."""
+INPUTS_FILE = "inputs.pt"
 
 
 class Inference:
     """A compiled module together with its inputs; calling it is one inference."""
 
     def __init__(
-        self, compiled: CompiledModule, inputs: tuple[Any, ...], state: RunState | None = None, changes: Sequence[str] = ()
+        self,
+        compiled: CompiledModule,
+        inputs: tuple[Any, ...],
+        state: RunState | None = None,
+        changes: Sequence[str] = (),
     ) -> None:
         self.compiled = compiled
         self.inputs = inputs
@@ -103,25 +104,11 @@ def quiet_upstream() -> Iterator[None]:
         yield
 
 
-def eager_output(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...]) -> Any:
-    """Run the module as PyTorch does. Raises TrtgateError when it can't take its own example inputs."""
-    try:
-        with torch.no_grad(), strict_fp32():
-            return module(*inputs)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
-        raise TrtgateError(
-            f"model {case.model.name!r}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
-        ) from error
-
-
 def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
     """Import what a case's frontend needs, once in a process. Raises TrtgateError when that fails."""
     step("importing libraries")
     modelopt_package.expect([case.settings.precision])
-    with _named(case):
+    with named(case):
         frontends.get(case.settings.frontend).import_libraries()
 
 
@@ -133,7 +120,7 @@ def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: 
     compile_options.check_options(case.id, case.settings)
     import_libraries(case, step)
     start = time.perf_counter()
-    with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
+    with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:
             step(f"calibrating to {case.settings.precision}")
             module = quantized(case, module, inputs)
@@ -158,7 +145,7 @@ def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: On
 
 def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: OnStep) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
-    with _named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
+    with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
         compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
     compiled.build_s += prepare_s
     return _ready(case, Inference(compiled, inputs))
@@ -196,7 +183,7 @@ def quantized_weights(settings: Settings) -> contextlib.AbstractContextManager[N
 
 
 @contextlib.contextmanager
-def _named(case: Case) -> Iterator[None]:
+def named(case: Case) -> Iterator[None]:
     """Within: what goes wrong names the case and its frontend; no memory is for the caller to tell."""
     try:
         yield
@@ -208,57 +195,15 @@ def _named(case: Case) -> Iterator[None]:
         raise TrtgateError(f"case {case.id}: {case.settings.frontend} could not build it: {one_line(error)}") from error
 
 
-class Reference:
-    """A case's module with its inputs, and what eager makes of them."""
-
-    def __init__(self, case: Case, device: str, step: OnStep) -> None:
-        """Make the model and run it once. Raises TrtgateError for a factory or an output that is no good."""
-        release()  # whatever the case before left on
-        step("making the model")
-        self.module, self.inputs = make(case, device)
-        self._case = case
-        self._output = eager_output(case, self.module, self.inputs)
-        if not output_check.all_finite(self._output):
-            raise TrtgateError(
-                f"model {case.model.name!r}: eager's own output has NaN or infinite values; seed its weights and inputs"
-            )
-
-    def error_of(self, inference: Inference) -> float:
-        """Return the relative L2 distance of an output from eager's. Raises TrtgateError where it is too far off."""
-        compared, problem = self._compared(inference)
-        if problem:
-            raise TrtgateError(f"case {self._case.id}: {problem}; nothing was timed or stored")
-        return compared.relative_l2
-
-    def problem_of(self, inference: Inference) -> str:
-        """Return in what an output is too far from eager's; empty where it is not."""
-        return self._compared(inference)[1]
-
-    def save(self, folder: Path) -> None:
-        """Store eager's output beside what `building.save` stores: whoever loads the module compares again."""
-        torch.save(output_check.tensors(self._output), folder / REFERENCE_FILE)
-
-    def _compared(self, inference: Inference) -> tuple[output_check.Accuracy, str]:
-        compared = output_check.compare(self._output, inference())
-        return compared, compared.problem(arithmetic(self._case))
-
-
-def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
-    """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
-    reference = Reference(case, device, step)
-    step(f"building with {case.settings.frontend}")
-    inference = build(case, reference.module, reference.inputs, step)
-    return inference, figures(inference, reference.error_of(inference))
-
-
-def figures(inference: Inference, output_error: float, builders: int = 1) -> Build:
+def figures(inference: Inference, compared: Comparison, builders: int = 1) -> Build:
     """Return what building gave; `builders` processes were at work at once."""
     sizes, found = inference.compiled.engine_bytes, inference.compiled.coverage
     return Build(
         build_s=inference.compiled.build_s,
         engines=len(sizes),
         engine_bytes=sum(sizes),
-        output_error=output_error,
+        leaf_error=compared.leaf_error,
+        leaves=compared.counted,
         pytorch_operators=None if found is None else found.in_pytorch,
         builders=builders,
     )
@@ -284,13 +229,3 @@ def load(case: Case, folder: Path, device: str) -> Inference:
     import_libraries(case)
     inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
     return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))
-
-
-def load_checked(case: Case, folder: Path, device: str) -> Inference:
-    """Load, run once, and compare with what `Reference.save` stored. Raises TrtgateError where the output differs."""
-    inference = load(case, folder, device)
-    wanted = torch.load(folder / REFERENCE_FILE, weights_only=True, map_location=device)
-    problem = output_check.compare(wanted, inference()).problem(arithmetic(case))
-    if problem:
-        raise TrtgateError(f"case {case.id}: loaded in a fresh process, {problem}; nothing was timed or stored")
-    return inference

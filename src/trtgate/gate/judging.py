@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import verdict
 from ..common.accelerator import Accelerator
-from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, METRICS, OUTPUT_ERROR, SAMPLED
+from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, LEAF_ERROR, METRICS, SAMPLED
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement
@@ -32,7 +32,7 @@ def statistical_metrics(case: Case, *, gpu: bool) -> tuple[str, ...]:
 
 def counted_metrics(case: Case) -> tuple[str, ...]:
     """Return the metrics of a case that are read off once: all of them where TensorRT builds engines."""
-    return (BUILD, *EXACT) if case.settings.uses_tensorrt else (GPU_MEMORY, OUTPUT_ERROR)
+    return (BUILD, *EXACT) if case.settings.uses_tensorrt else (GPU_MEMORY, LEAF_ERROR)
 
 
 def against_stored(

@@ -47,7 +47,7 @@ def build_figures(build: Build) -> dict[str, float]:
     found = {
         "engines": build.engines,
         "engine_bytes": build.engine_bytes,
-        "output_error": build.output_error,
+        "leaf_error": build.leaf_error,
     }
     if build.ready_s:
         found["ready_s"] = build.ready_s

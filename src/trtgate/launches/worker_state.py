@@ -21,6 +21,7 @@ from . import messages, relocated_imports
 GROWS = 0.1
 """From how much longer the later calls of a block must take for a line to say so."""
 
+
 class Worker:
     """Holds one loaded case at a time and measures it on request."""
 
@@ -30,11 +31,12 @@ class Worker:
             relocated_imports.relocate(sys.path, *hello.moved)
         import torch
 
-        from ..compiling import building  # imports torch: only here, and once
+        from ..compiling import building, reference  # imports torch: only here, and once
         from ..torch_trt import modelopt_package, releases
 
         self._torch: Any = torch
         self._building = building
+        self._reference = reference
         self._device = hello.device
         self._gpu = hello.device == "cuda"
         self._uuid = hello.uuid
@@ -136,7 +138,7 @@ class Worker:
         if self._built != case.id:
             self.unload()
             self._start_gpu()
-            self._inference, _ = self._building.checked(case, self._device, lambda _step: None)
+            self._inference, _ = self._reference.checked(case, self._device, lambda _step: None)
             self._check_origin()
         self._building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
         recorded = profile_recording.record(case.id, self._inference, accelerator.detect(), lambda _step: None)
@@ -175,9 +177,9 @@ class Worker:
 
     def _load(self, case: Any, artifact: str | None) -> None:
         if artifact is not None:
-            self._inference = self._building.load_checked(case, Path(artifact), self._device)
+            self._inference = self._reference.load_checked(case, Path(artifact), self._device)
         else:
-            self._inference, _ = self._building.checked(case, self._device, lambda _step: None)
+            self._inference, _ = self._reference.checked(case, self._device, lambda _step: None)
         self._synchronize()
         self._check_origin()
         if self._gpu:

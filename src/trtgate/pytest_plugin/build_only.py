@@ -54,7 +54,7 @@ class BuildEnding:
             took = "cached" if build.cached else f"{build.build_s:.1f} s"
             size = f"{build.engine_bytes / 1e6:.1f} MB" if build.engines else ""
             engines = str(build.engines) if build.engines else ""
-            rows.append((built.case_id, took, engines, size, f"{build.output_error:.1e}", built.left))
+            rows.append((built.case_id, took, engines, size, f"{build.leaf_error:.1e}", built.left))
         for line in aligned(rows, left=(0, 5)):
             terminalreporter.write_line(line)
         for note in [note for built in self._built for note in built.notes]:

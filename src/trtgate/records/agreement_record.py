@@ -6,7 +6,7 @@ import msgspec
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """Outputs beside those of eager at fp32, over all inputs together."""
+    """Outputs beside those of eager at fp32, over all inputs together; of several tensors, the worst figure of each."""
 
     inputs: int
     """How many were asked, each a row of a batch."""

@@ -60,8 +60,10 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     build_s: float
     engines: int = 0
     engine_bytes: int = 0
-    output_error: float = 0.0
-    """Relative L2 distance of the output from eager's."""
+    leaf_error: float = 0.0
+    """Relative L2 distance from eager's of that tensor of the output that is the furthest."""
+    leaves: dict[str, int] = {}
+    """How many tensors and other values of the output were compared with eager's, by kind."""
     pytorch_operators: int | None = None
     """Operators of the lowered graph that stay in PyTorch; None where nothing goes to TensorRT."""
     builders: int = 1

@@ -156,7 +156,7 @@ def _cost(point: SweepPoint) -> tuple[float, float, float] | None:
 
 
 def _error(point: SweepPoint) -> float:
-    return point.agreement.relative_l2 if point.agreement else point.figures.get("output_error", math.inf)
+    return point.agreement.relative_l2 if point.agreement else point.figures.get("leaf_error", math.inf)
 
 
 COLUMNS = (

@@ -113,6 +113,7 @@ def grid(
     profiling_verbosity: str = VERBOSITIES[-1],
     needs_gpu: bool = False,
     limits: Mapping[str, float | str] | None = None,
+    tolerances: Mapping[str, float] | None = None,
     quarantine: Quarantine | None = None,
     expected_failure: ExpectedFailure | None = None,
 ) -> tuple[Settings, ...]:
@@ -127,6 +128,7 @@ def grid(
         "dynamic_batch": dynamic_batch, "torch_executed_ops": tuple(torch_executed_ops), "options": dict(options or {}),
         "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
         "limits": checked_limits(limits or {}, "limits of a grid"), "expected_failure": expected_failure,
+        "tolerances": {} if tolerances is None else tolerances,
     }  # fmt: skip
     quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
     found: dict[str, Settings] = {}
@@ -160,7 +162,8 @@ def model(
 
     The factory returns `(module in eval mode, example inputs)`. One with a parameter `batch` is called with
     each of `batches` (1 by default); one without is used as it is. Seed what is random: every launch calls it.
-    `samples` and `weights_said` are the model's, `more` are further keywords of `grid`.
+    `samples` and `weights_said` are the model's, `more` are further keywords of `grid`, such as
+    `tolerances={"scores": 1e-2}`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:

@@ -13,6 +13,7 @@ from ..common.limits import checked as checked_limits
 from . import precisions
 from .expected_failures import ExpectedFailure
 from .quarantines import Quarantine
+from .tolerances import checked as checked_tolerances
 
 FRONTENDS = ("eager", "aot_eager", "inductor", "torch_compile", "dynamo", "ts_trace", "ts_script", "fx")
 """Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
@@ -76,6 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Measured on a GPU only. Part of where a case runs, not of what it is, so not of its id.
     limits
         Largest tolerated changes per metric, as fractions or as texts such as `0.5%`. Not part of the id.
+    tolerances
+        How far single tensors of the output may be from eager's, by path (`output[1]`, `output.logits`) or last name
+        (`scores`): the largest relative L2 error, or, of integers and booleans, the largest share that may differ.
+        Others keep the tolerance of their precision. Not part of the id.
     quarantine
         Why the case fails nothing for now; what `trtgate.quarantine` makes. Not part of the id.
     expected_failure
@@ -96,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     profiling_verbosity: str = VERBOSITIES[-1]
     needs_gpu: bool = False
     limits: dict[str, float] = {}
+    tolerances: dict[str, float] = {}
     quarantine: Quarantine | None = None
     expected_failure: ExpectedFailure | None = None
 
@@ -110,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
         msgspec.structs.force_setattr(self, "limits", checked_limits(self.limits, "limits of settings"))
+        msgspec.structs.force_setattr(self, "tolerances", checked_tolerances(self.tolerances))
         if not isinstance(self.quarantine, Quarantine | None):
             raise TrtgateError(f'quarantine={self.quarantine!r}: write trtgate.quarantine("why", until="2026-12-31")')
         if not isinstance(self.expected_failure, ExpectedFailure | None):

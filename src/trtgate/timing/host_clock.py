@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from .clock import Call
 
-
 FEWEST_TO_GROW = 8
 """Calls of a block from which on its halves are compared."""
 

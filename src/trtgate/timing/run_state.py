@@ -103,14 +103,14 @@ def _same(before: Any, now: Any) -> bool:
     if type(before) is not type(now):
         return False
     try:
-        return before is now or bool(before == now) or (before != before and now != now)  # noqa: PLR0124 (NaN)
+        return before is now or bool(before == now) or (before != before and now != now)
     except (RuntimeError, TypeError, ValueError):  # a container of tensors that can't be compared so
         return False
 
 
 def _equal(before: torch.Tensor, now: torch.Tensor) -> bool:
     if before.is_floating_point() or before.is_complex():
-        return bool(((before == now) | ((before != before) & (now != now))).all())  # noqa: PLR0124 (NaN)
+        return bool(((before == now) | ((before != before) & (now != now))).all())
     return torch.equal(before, now)
 
 
@@ -133,11 +133,15 @@ def _restore_attributes(module: torch.nn.Module, saved: dict[str, Any]) -> None:
         current = now.get(name)
         if _same(value, current):
             continue
-        both = isinstance(value, torch.Tensor) and isinstance(current, torch.Tensor)
-        if both and current.shape == value.shape and current.dtype == value.dtype:
+        if _fits(value, current):
             current.copy_(value)
         else:
             setattr(module, name, _copied(value))
+
+
+def _fits(value: Any, place: Any) -> bool:
+    both = isinstance(value, torch.Tensor) and isinstance(place, torch.Tensor)
+    return both and place.shape == value.shape and place.dtype == value.dtype
 
 
 def _joined(module: str, name: str) -> str:
@@ -162,8 +166,7 @@ def seeded(seed: int = SEED) -> Iterator[None]:
 
 def random_numbers() -> list[Any]:
     """Return the state of all generators: it differs after something was drawn."""
-    found: list[Any] = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(),
-                        np.random.get_state()[2]]  # fmt: skip
+    found: list[Any] = [torch.get_rng_state(), random.getstate(), repr(np.random.get_state(legacy=False))]
     if torch.cuda.is_initialized():
         found += torch.cuda.get_rng_state_all()
     return found

@@ -1,0 +1,240 @@
+"""What eager makes of a case, run by run, and whether a compiled module does the same: at first and a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from ..common.errors import TrtgateError, one_line
+from ..common.steps import OnStep
+from ..records.measurement import Build
+from ..suite import precisions
+from ..suite.cases import Case
+from ..timing import run_state
+from ..timing.run_state import RunState
+from . import building, output_check, output_leaves
+from .building import Inference
+from .fp32_arithmetic import arithmetic, strict_fp32
+from .output_check import Comparison
+from .output_leaves import Container, Leaf
+
+FILE = "reference.pt"
+NOT_COMPILED = (building.INPUTS_FILE, FILE)
+"""Files of an artifact that are not the compiled module's: other inputs of the same shapes can share that."""
+TOO_FAR_APART = 0.5
+"""Relative L2 between two runs of eager from which on nothing can be said of a third: zeros are off by 1."""
+STORED = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, type(None))
+"""Classes of values that `torch.load` reads without unpickling; others are compared where the module is built."""
+
+Walked = list[Leaf | Container]
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What eager gives under a fixed seed, and what a call changes."""
+
+    first: Walked
+    second: Walked = []
+    """Of another call after the first; empty where a call changes nothing, and the output is the first again."""
+    changes: tuple[str, ...] = ()
+    """Names of the buffers, attributes and inputs that a call changes."""
+    apart: dict[str, float] = {}
+    """Path of a leaf → relative L2 between two runs of eager under the same seed, where they differ."""
+    draws: float | None = None
+    """Relative L2 between runs of eager under two seeds, of the worst leaf; None where no random number is drawn."""
+
+    def check(self, case: Case, inference: Inference) -> Comparison:
+        """Compare a compiled module with eager. Raises TrtgateError where it is wrong."""
+        compared, problem = self.compared(case, inference)
+        if problem:
+            raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
+        return compared
+
+    def compared(self, case: Case, inference: Inference) -> tuple[Comparison, str]:
+        """Return how far a module's first output is from eager's, and what is wrong with it or the second, if anything.
+
+        The module's state is put back before and after. Raises TrtgateError for an output that can't be taken apart.
+        """
+        inference.restore()
+        try:
+            compared, problem = self._one(case, self.first, inference)
+            if not problem:
+                problem = self._one(case, self.second or self.first, inference)[1]
+                problem = problem and f"called a second time, {problem}"
+            return compared, problem
+        finally:
+            inference.restore()
+
+    def _one(self, case: Case, wanted: Walked, inference: Inference) -> tuple[Comparison, str]:
+        with run_state.seeded():
+            output = inference()
+        with building.named(case):
+            compared = output_check.compare_walked(wanted, output)
+            problem = compared.problem(arithmetic(case), case.settings.tolerances, self.apart)
+        if problem and self.draws is not None:
+            problem = (
+                f"not deterministic: two eager runs differ by {self.draws:.2g} (relative L2), as they draw other "
+                f"random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
+            )
+        return compared, problem
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the compiled module: whoever loads that compares again."""
+        document = {
+            "first": [_plain(node) for node in self.first],
+            "second": [_plain(node) for node in self.second],
+            "changes": list(self.changes),
+            "apart": self.apart,
+            "draws": self.draws,
+        }
+        torch.save(document, folder / FILE)
+
+
+def _plain(node: Leaf | Container) -> tuple[Any, ...]:
+    if isinstance(node, Container):
+        return ("container", node.path, node.kind, node.keys, node.ordered)
+    if type(node.value) not in STORED:
+        return ("leaf", node.path, node.name)
+    return ("leaf", node.path, node.name, node.value)
+
+
+def _walked(plain: list[tuple[Any, ...]]) -> Walked:
+    """Return the nodes of `_plain`; a value that could not be stored is left out of what is compared."""
+    found: Walked = []
+    for what, *fields in plain:
+        if what == "container":
+            found.append(Container(*fields))
+        else:
+            path, name, *value = fields
+            found.append(Leaf(path, name, value[0] if value else output_leaves.ANY))
+    return found
+
+
+def load_checked(case: Case, folder: Path, device: str) -> Inference:
+    """Load a compiled module, run it twice and compare. Raises TrtgateError where it differs from its builder's eager.
+
+    Unpickles, as `building.load` does: only from a folder that this user's own session made.
+    """
+    inference = building.load(case, folder, device)
+    document: Mapping[str, Any] = torch.load(folder / FILE, weights_only=True)
+    expected = Expected(
+        first=_walked(document["first"]), second=_walked(document["second"]), changes=tuple(document["changes"]),
+        apart=document["apart"], draws=document["draws"],
+    )  # fmt: skip
+    if expected.changes:
+        state = RunState((inference.compiled.run,), inference.inputs)
+        inference = Inference(inference.compiled, inference.inputs, state, expected.changes)
+    problem = expected.compared(case, inference)[1]
+    if problem:
+        raise TrtgateError(f"case {case.id}: loaded in a fresh process, {problem}; nothing was timed or stored")
+    return inference
+
+
+class Reference:
+    """A case's module with its inputs, and what eager makes of them: it runs twice, to see whether it agrees."""
+
+    def __init__(self, case: Case, device: str, step: OnStep) -> None:
+        """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
+        building.release()  # whatever the case before left on
+        step("making the model")
+        self.module, self.inputs = building.make(case, device)
+        self._case = case
+        self._state: RunState | None = RunState((self.module,), self.inputs)
+        first, drawn = self._eager()
+        changes = self._state.changed(self.inputs)
+        second = self._eager()[0] if changes else []
+        apart, draws = self._apart(first, drawn=drawn)
+        self.expected = Expected(first=first, second=second, changes=tuple(changes), apart=apart, draws=draws)
+        self._restore()
+        if not changes:
+            self._state = None  # nothing to be put back, and no memory taken
+
+    def _eager(self, seed: int = run_state.SEED) -> tuple[Walked, bool]:
+        """Run once under a seed; returns a copy of the output, and whether it drew random numbers."""
+        name = f"model {self._case.model.name!r}"
+        with run_state.seeded(seed):
+            before = run_state.random_numbers()
+            try:
+                with torch.no_grad(), strict_fp32():
+                    output = self.module(*self.inputs)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:
+                shapes = ", ".join(str(tuple(value.shape)) for value in self.inputs)
+                raise TrtgateError(
+                    f"{name}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
+                ) from error
+            drawn = run_state.drawn(before, run_state.random_numbers())
+        output_check.check_reference(output, f"{name}: eager's own output")
+        return output_leaves.copied(output), drawn
+
+    def _apart(self, first: Walked, *, drawn: bool) -> tuple[dict[str, float], float | None]:
+        """Run again from the same state; returns how far single leaves of two runs of eager differ."""
+        self._restore()
+        again = output_check.compare_nodes(first, self._eager()[0])
+        apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
+        if again.structure or again.leaf_error > TOO_FAR_APART or any(leaf.mismatches for leaf in again.leaves):
+            figure = again.structure or f"{again.leaf_error:.2g} (relative L2)"
+            raise TrtgateError(
+                f"model {self._case.model.name!r}: not deterministic: two eager runs differ by {figure} under the same "
+                "seed, so that nothing can be compared: does it keep state outside its modules?"
+            )
+        if not drawn:
+            return apart, None
+        self._restore()
+        other = output_check.compare_nodes(first, self._eager(run_state.SEED + 1)[0])
+        return apart, other.leaf_error if other.leaf_error or other.structure else None
+
+    def _restore(self) -> None:
+        if self._state is not None:
+            self._state.restore(self.inputs)
+
+    def prepare(self, step: OnStep) -> tuple[Any, float]:
+        """Return what the frontend compiles, and the seconds that it took to make. Raises as `building.prepare`."""
+        found = building.prepare(self._case, self.module, self.inputs, step)
+        if self._state is not None and self._case.settings.precision in precisions.QUANTIZED:
+            self._state = RunState((self.module,), self.inputs)  # quantizing puts other modules in
+        self._restore()
+        return found
+
+    def build(self, prepared: Any, prepare_s: float, step: OnStep) -> Inference:
+        """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
+        step(f"building with {self._case.settings.frontend}")
+        inference = building.build_prepared(self._case, prepared, prepare_s, self.inputs, step)
+        self._restore()
+        return self._with_state(inference)
+
+    def loaded(self, folder: Path) -> Inference:
+        """Load a compiled module that was stored, to be called with this case's inputs."""
+        inference = building.load(self._case, folder, str(self.inputs[0].device))
+        inference.inputs = self.inputs
+        return self._with_state(inference)
+
+    def _with_state(self, inference: Inference) -> Inference:
+        if self._state is None:
+            return inference
+        state = RunState((self.module, inference.compiled.run, *inference.compiled.modules), self.inputs)
+        return Inference(inference.compiled, self.inputs, state, self.expected.changes)
+
+    def check(self, inference: Inference) -> Comparison:
+        """Compare a compiled module with eager. Raises TrtgateError where it is wrong."""
+        return self.expected.check(self._case, inference)
+
+    def problem_of(self, inference: Inference) -> str:
+        """Return in what a compiled module differs from eager; empty where it does not."""
+        return self.expected.compared(self._case, inference)[1]
+
+    def save(self, inference: Inference, folder: Path) -> None:
+        """Store a compiled module with the inputs and eager's output."""
+        building.save(self._case, inference, folder)
+        self.expected.save(folder)
+
+
+def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
+    """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
+    reference = Reference(case, device, step)
+    inference = reference.build(*reference.prepare(step), step)
+    return inference, building.figures(inference, reference.check(inference))
