@@ -149,7 +149,7 @@ SAID_OF_MISTAKES = [
     ["'wrong_shape'", "example inputs", "(1, 5)", "RuntimeError"],
     ["'no_tensor'", "inputs must be", "tensor"],
     ["'nan'", "eager's own output", "NaN"],
-    ["unsteady-eager-fp32-b1", "differs from eager"],
+    ["'unsteady'", "not deterministic", "two eager runs differ"],
 ]
 MISTAKES = """
 
@@ -195,7 +195,7 @@ def nan(batch):
 @eager
 def unsteady(batch):
     import torch
-    return made(torch.randn_like, torch.ones(batch, 4))
+    return made(lambda x: x + next(CALLS), torch.ones(batch, 4))
 """
 
 
@@ -349,3 +349,33 @@ def test_a_builder_goes_on_after_a_case_that_is_wrong(folder):
     result.assert_outcomes(passed=2, failed=1, deselected=3)
     result.stdout.fnmatch_lines(["*ValueError: no such layer*"])
     assert len(set((folder.path / "builders").read_text().split())) == 1
+
+
+def test_a_model_whose_calls_grow_is_measured_and_said_to_grow(folder):
+    folder.suite(
+        "beta",
+        more="""
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def growing(batch):
+    import torch
+
+    class Growing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            pause(1e-3 * self.calls)
+            return x
+
+    return Growing(), torch.ones(batch, 4)
+""",
+    )
+    result = folder.gate("--trtgate-launches=1")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        ["growing-eager-fp32-b1: it changes calls with every call, and later calls take * longer*"]
+    )

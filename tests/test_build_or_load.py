@@ -260,5 +260,5 @@ def test_what_a_worker_loads_is_compared_with_eager_again(frontend: Storing, tmp
     torch.testing.assert_close(reference.load_checked(case(2.0), tmp_path, "cpu")(), torch.full((4,), 2.0))
     other = torch.export.export(Scaled(2.5), (torch.ones(4),))
     torch.export.save(other, tmp_path / "compiled.pt2")
-    with pytest.raises(TrtgateError, match="loaded in a fresh process, the output differs from eager: relative L2"):
+    with pytest.raises(TrtgateError, match="loaded in a fresh process, output differs from eager"):
         reference.load_checked(case(2.0), tmp_path, "cpu")

@@ -152,6 +152,39 @@ def test_the_host_clock_divides_by_the_calls() -> None:
     assert len(calls) == 50
 
 
+def test_what_calls_change_is_put_back_before_every_block() -> None:
+    clock, order = ScriptedClock([100.0]), []
+    plain = clock.block
+
+    def block(calls: int, meanwhile: Callable[[], None]) -> float:
+        order.append("block")
+        return plain(calls, meanwhile)
+
+    clock.block = block  # type: ignore[method-assign]
+    plan = msgspec.structs.replace(FAST, settle=1)
+    measuring_loop.measure(clock, plan, lambda: (None, ""), lambda: order.append("restore"))
+    assert order == ["restore", "block"] * (len(order) // 2)
+    assert len(order) > 2 * 3 * 4
+
+
+@pytest.mark.parametrize(("step_s", "wanted"), [(0.0, 0.0), (0.1, 1.7 / 1.2 - 1)])
+def test_the_host_clock_tells_a_call_that_grows_from_one_that_does_not(
+    step_s: float, wanted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten calls from 1.0 to 1.9 s: the medians of the halves are 1.2 and 1.7 s."""
+    now_s, took_s = 0.0, 1.0
+
+    def call() -> None:
+        nonlocal now_s, took_s
+        now_s += took_s
+        took_s += step_s
+
+    monkeypatch.setattr("trtgate.timing.host_clock.time.perf_counter", lambda: now_s)
+    clock = HostClock(call)
+    clock.block(10, lambda: None)
+    assert clock.growth() == pytest.approx(wanted)
+
+
 def _burn(cpu: int, ready: multiprocessing.synchronize.Event) -> None:
     os.sched_setaffinity(0, {cpu})
     ready.set()

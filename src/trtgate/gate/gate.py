@@ -116,7 +116,9 @@ class Gate:
     @property
     def notices(self) -> list[Notice]:
         """What is worth saying at the end, beside the verdicts."""
-        return [notice for result in self._results.values() for notice in result.notices]
+        results = self._results.values()
+        notes = [Notice(f"{result.case_id}: {note}") for result in results for note in result.measurement.notes]
+        return [notice for result in results for notice in result.notices] + notes
 
     def add(self, result: CaseResult) -> None:
         """Remember a result."""

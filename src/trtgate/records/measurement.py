@@ -142,6 +142,11 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
         """GPU states of all blocks."""
         return [state for turn in self.turns for state in turn.states]
 
+    @property
+    def notes(self) -> list[str]:
+        """What its clocks have to say, each once."""
+        return sorted({turn.note for turn in self.turns if turn.note})
+
     def voids(self) -> list[str]:
         """Reasons of all blocks thrown away."""
         return [reason for turn in self.turns for capture in turn.captures for reason in capture.void]

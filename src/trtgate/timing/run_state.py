@@ -130,18 +130,13 @@ def _restore_attributes(module: torch.nn.Module, saved: dict[str, Any]) -> None:
     for name in now.keys() - saved.keys():
         delattr(module, name)
     for name, value in saved.items():
-        current = now.get(name)
-        if _same(value, current):
+        place: Any = now.get(name)
+        if _same(value, place):
             continue
-        if _fits(value, current):
-            current.copy_(value)
+        if isinstance(place, torch.Tensor) and isinstance(value, torch.Tensor) and place.shape == value.shape:
+            place.copy_(value)
         else:
             setattr(module, name, _copied(value))
-
-
-def _fits(value: Any, place: Any) -> bool:
-    both = isinstance(value, torch.Tensor) and isinstance(place, torch.Tensor)
-    return both and place.shape == value.shape and place.dtype == value.dtype
 
 
 def _joined(module: str, name: str) -> str:
