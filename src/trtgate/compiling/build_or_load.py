@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from ..torch_trt import compile_options
 from . import artifact_cache, building, program_fingerprint
 from .artifact_cache import ArtifactCache
 from .building import Inference
+from .output_check import Comparison
 from .reference import NOT_COMPILED, Reference
 from .sealed_store import SealedManifest
 
+Checks = Callable[[Reference, Inference], Comparison]
+"""Compares a module with eager. Raises TrtgateError where it is wrong."""
 TORCH_WRITER = "inline_container"
 """What torch names in its RuntimeError where it can't write a file."""
 
@@ -44,11 +48,12 @@ class CheckedModule:
 
 
 def build_or_load(
-    case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1
-) -> CheckedModule:
+    case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1,
+    checks: Checks = Reference.check,
+) -> CheckedModule:  # fmt: skip
     """Load a case from the cache or build it, and put into `folder`, private and empty, what workers load.
 
-    `builders` processes are at work at once, this one counted.
+    `builders` processes are at work at once, this one counted; `checks` says how it is compared with eager.
     Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with the cache is a note.
     """
     start = time.perf_counter()
@@ -60,11 +65,11 @@ def build_or_load(
     made_from = _made_from(case, prepared, notes) if cache is not None and keyed else {}
     key = artifact_cache.key_of(made_from)
     if cache is not None and made_from:
-        found = _taken(case, key, cache, folder, reference, notes, step)
+        found = _taken(case, key, cache, folder, reference, notes, step, checks)
         if found is not None:
             return found
     inference = reference.build(prepared, prepare_s, step)
-    build = building.figures(inference, reference.check(inference), builders)
+    build = building.figures(inference, checks(reference, inference), builders)
     coverage = inference.compiled.coverage
     if stored:
         step("storing")
@@ -108,8 +113,9 @@ def _problem_with_storing(case: Case, inference: Inference, reference: Reference
 
 
 def _taken(
-    case: Case, key: str, cache: ArtifactCache, folder: Path, reference: Reference, notes: list[str], step: OnStep
-) -> CheckedModule | None:
+    case: Case, key: str, cache: ArtifactCache, folder: Path, reference: Reference, notes: list[str], step: OnStep,
+    checks: Checks,
+) -> CheckedModule | None:  # fmt: skip
     """Return what the cache has, loaded and compared with eager; None, with a note, where that is no good."""
     manifest, problem = cache.take(key, folder)
     if manifest is None:
@@ -120,7 +126,7 @@ def _taken(
     reference.expected.save(folder)
     try:
         inference = reference.loaded(folder)
-        compared = reference.check(inference)
+        compared = checks(reference, inference)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         finally:
             inference.restore()
 
-    def _one(self, case: Case, wanted: Walked, inference: Inference) -> tuple[Comparison, str]:
+    def _one(self, case: Case, wanted: Walked, call: Callable[[], Any]) -> tuple[Comparison, str]:
         with run_state.seeded():
-            output = inference()
+            output = call()
         with building.named(case):
             compared = output_check.compare_walked(wanted, output)
             problem = compared.problem(arithmetic(case), case.settings.tolerances, self.apart)
@@ -80,6 +80,10 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
                 f"random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
             )
         return compared, problem
+
+    def differs(self, case: Case, call: Callable[[], Any], wanted: Walked | None = None) -> str:
+        """Return in what the output of a call is not as wanted, which is eager's first; empty where it is."""
+        return self._one(case, self.first if wanted is None else wanted, call)[1]
 
     def save(self, folder: Path) -> None:
         """Write it beside the compiled module: whoever loads that compares again."""
@@ -141,7 +145,7 @@ class Reference:
         building.release()  # whatever the case before left on
         step("making the model")
         self.module, self.inputs = building.make(case, device)
-        self._case = case
+        self.case = case
         self._state: RunState | None = RunState((self.module,), self.inputs)
         first, drawn = self._eager()
         changes = self._state.changed(self.inputs)
@@ -152,9 +156,21 @@ class Reference:
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
 
+    def eager_with(self, inputs: tuple[Any, ...]) -> Walked | None:
+        """Return what eager makes of other inputs; None where it can't take them, or its output proves nothing."""
+        self._restore()
+        own, self.inputs = self.inputs, tuple(value.clone() for value in inputs)
+        try:
+            return self._eager()[0]
+        except TrtgateError:
+            return None
+        finally:
+            self.inputs = own
+            self._restore()
+
     def _eager(self, seed: int = run_state.SEED) -> tuple[Walked, bool]:
         """Run once under a seed; returns a copy of the output, and whether it drew random numbers."""
-        name = f"model {self._case.model.name!r}"
+        name = f"model {self.case.model.name!r}"
         with run_state.seeded(seed):
             before = run_state.random_numbers()
             try:
@@ -179,7 +195,7 @@ class Reference:
         if again.structure or again.leaf_error > TOO_FAR_APART or any(leaf.mismatches for leaf in again.leaves):
             figure = again.structure or f"{again.leaf_error:.2g} (relative L2)"
             raise TrtgateError(
-                f"model {self._case.model.name!r}: not deterministic: two eager runs differ by {figure} under the same "
+                f"model {self.case.model.name!r}: not deterministic: two eager runs differ by {figure} under the same "
                 "seed, so that nothing can be compared: does it keep state outside its modules?"
             )
         if not drawn:
@@ -194,22 +210,22 @@ class Reference:
 
     def prepare(self, step: OnStep) -> tuple[Any, float]:
         """Return what the frontend compiles, and the seconds that it took to make. Raises as `building.prepare`."""
-        found = building.prepare(self._case, self.module, self.inputs, step)
-        if self._state is not None and self._case.settings.precision in precisions.QUANTIZED:
+        found = building.prepare(self.case, self.module, self.inputs, step)
+        if self._state is not None and self.case.settings.precision in precisions.QUANTIZED:
             self._state = RunState((self.module,), self.inputs)  # quantizing puts other modules in
         self._restore()
         return found
 
     def build(self, prepared: Any, prepare_s: float, step: OnStep) -> Inference:
         """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
-        step(f"building with {self._case.settings.frontend}")
-        inference = building.build_prepared(self._case, prepared, prepare_s, self.inputs, step)
+        step(f"building with {self.case.settings.frontend}")
+        inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step)
         self._restore()
         return self._with_state(inference)
 
     def loaded(self, folder: Path) -> Inference:
         """Load a compiled module that was stored, to be called with this case's inputs."""
-        inference = building.load(self._case, folder, str(self.inputs[0].device))
+        inference = building.load(self.case, folder, str(self.inputs[0].device))
         inference.inputs = self.inputs
         return self._with_state(inference)
 
@@ -221,15 +237,19 @@ class Reference:
 
     def check(self, inference: Inference) -> Comparison:
         """Compare a compiled module with eager. Raises TrtgateError where it is wrong."""
-        return self.expected.check(self._case, inference)
+        return self.expected.check(self.case, inference)
+
+    def differs(self, call: Callable[[], Any], wanted: Walked | None = None) -> str:
+        """Return in what the output of a call is not as wanted, which is eager's first; empty where it is."""
+        return self.expected.differs(self.case, call, wanted)
 
     def problem_of(self, inference: Inference) -> str:
         """Return in what a compiled module differs from eager; empty where it does not."""
-        return self.expected.compared(self._case, inference)[1]
+        return self.expected.compared(self.case, inference)[1]
 
     def save(self, inference: Inference, folder: Path) -> None:
         """Store a compiled module with the inputs and eager's output."""
-        building.save(self._case, inference, folder)
+        building.save(self.case, inference, folder)
         self.expected.save(folder)
 
 

@@ -68,8 +68,9 @@ class Workers:
             raise TrtgateError(f"the {error.side} {self._base} can't be used: {error}") from error
 
     def build(
-        self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False
-    ) -> Prebuilt:
+        self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,
+        lifecycle: bool = False,
+    ) -> Prebuilt:  # fmt: skip
         """Build a case in a worker; what went wrong is in the result. `profiled` says that it will be, soon.
 
         The worker keeps what is profiled, and, on a CPU, what it is to measure and nobody can store.
@@ -77,7 +78,7 @@ class Workers:
         folder = self.folder.private(case.model.name)
         keep = profiled or (self.accelerator.kind != "gpu" and not frontends.stores(case.settings))
         request = messages.BuildCase(
-            case_id=case.id, folder=str(folder), builders=builders, keep=keep,
+            case_id=case.id, folder=str(folder), builders=builders, keep=keep, lifecycle=lifecycle,
             cache=cache if case.settings.uses_tensorrt else None,
         )  # fmt: skip
         try:

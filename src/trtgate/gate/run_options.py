@@ -49,6 +49,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Whether cases are built for later runs, and that is all."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
+    lifecycle: bool = False
+    """Whether accuracy is asked of a module in all ways in which it may be called, and in other processes."""
 
     def limit(self, metric: str, case: Case, marker: Mapping[str, float]) -> float:
         """Return the limit of a metric: command line, marker, case, model, ini file, the first that has it."""

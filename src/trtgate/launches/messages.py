@@ -43,6 +43,8 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     builders: int = 1
     agreement_inputs: int = 0
     """Over how many inputs its accuracy is asked; 0 for not at all."""
+    lifecycle: bool = False
+    """Whether it is compared in all ways in which it may be called (`compiling/lifecycle.py`)."""
     keep: bool = False
 
 
@@ -55,6 +57,8 @@ class Load(msgspec.Struct, tag=True, kw_only=True):
     case_id: str
     artifact: str | None
     measure_memory: bool = False
+    lifecycle: bool = False
+    """As `BuildCase` has it."""
 
 
 class Measure(msgspec.Struct, tag=True, kw_only=True):

@@ -68,6 +68,8 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         The longest that one case may take.
     agreement_inputs
         Over how many inputs the accuracy of each case is asked; 0 for not at all.
+    lifecycle
+        Whether each case is compared in all ways in which it may be called.
     tensorrt
         Ids of cases that need torch_tensorrt: who begins with one of them imports it at once.
     imported
@@ -83,6 +85,7 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     logs: Path
     timeout_s: float
     agreement_inputs: int = 0
+    lifecycle: bool = False
     tensorrt: Collection[str] = ()
     imported: Callable[[], None] = lambda: None
 
@@ -177,7 +180,7 @@ class _Builder(threading.Thread):
         self._say_imported()
         request = messages.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
-            agreement_inputs=work.agreement_inputs,
+            agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle,
         )  # fmt: skip
         with self._pool.device(shared=True):
             reply = self._worker.ask(request, messages.BuiltReply, f"{case_id}: building")

@@ -173,6 +173,18 @@ class Session:
         finally:
             self._replace_if_ended(builder)
 
+    def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> None:
+        """Load a case in a process of its own, and compare it with eager in all ways. Raises LaunchError."""
+        worker = self._pool.start(self._side, "fresh", number=-1, only_builds=True)
+        try:
+            worker.greet()
+            with self._pool.device(step, shared=True):
+                step("checking it in a fresh process")
+                request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
+                worker.ask(request, messages.LoadedReply, case_id)
+        finally:
+            self._pool.end(worker)
+
     def _builder_ready(self, step: OnStep) -> WorkerHandle:
         """Return who builds: on a GPU a worker that never measures, since building leaves traces in a process.
 

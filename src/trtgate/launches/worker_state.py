@@ -94,15 +94,16 @@ class Worker:
 
     def build(self, request: messages.BuildCase) -> messages.BuiltReply:
         """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
-        from ..compiling import build_or_load
+        from ..compiling import build_or_load, lifecycle
 
         self.unload()
         self._start_gpu()
         case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
         self._import_libraries(case)
         obtained = build_or_load.build_or_load(
-            case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders
-        )
+            case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
+            **({"checks": lifecycle.check} if request.lifecycle else {}),
+        )  # fmt: skip
         self._check_origin()
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
         reply = messages.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes, agreement)
@@ -157,6 +158,8 @@ class Worker:
             self._load(case, request.artifact)  # what the libraries take once for all is not this case's
             self.unload()
             self._settled = True
+        if request.lifecycle and request.artifact is not None:
+            self._check_lifecycle(case, Path(request.artifact))
         before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request.artifact)
@@ -185,6 +188,15 @@ class Worker:
         if self._gpu:
             gc.collect()
             self._torch.cuda.empty_cache()  # what eager took is not the case's
+
+    def _check_lifecycle(self, case: Any, artifact: Path) -> None:
+        from ..compiling import lifecycle
+
+        made = self._reference.Reference(case, self._device, lambda _step: None)
+        try:
+            lifecycle.check(made, made.loaded(artifact))
+        except TrtgateError as error:
+            raise TrtgateError(f"loaded in a fresh process: {error}") from error
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""

@@ -37,11 +37,28 @@ class BuiltCase:
             raise TrtgateError(self._built.problem)
         return self._built
 
+    def check_accuracy(self) -> None:
+        """Check, and with `--trtgate-lifecycle` in a fresh process and from the cache too. Raises TrtgateError."""
+        made, run = self.check(), self._run
+        if not run.options.lifecycle or made.artifact is None:
+            return
+        with run.progress(self.case.id) as step:
+            run.workers[0].session.check_fresh(self.case.id, made.artifact, step)
+        if run.options.cache is None or self.build.cached:
+            return
+        again = self._build()
+        if again.problem:
+            raise TrtgateError(f"taken from the cache: {again.problem}")
+        if again.artifact is not None:
+            shutil.rmtree(again.artifact, ignore_errors=True)
+
     def _build(self) -> Prebuilt:
         run, case = self._run, self.case
         profiled = case.id in run.profiled_cases
         with run.progress(case.id) as step:
-            built = run.workers[0].build(case, step, run.options.cache, builders=BUILDERS, profiled=profiled)
+            built = run.workers[0].build(
+                case, step, run.options.cache, builders=BUILDERS, profiled=profiled, lifecycle=run.options.lifecycle
+            )
         if not run.options.build_only:  # then they go with what the test says, from process to process
             for note in built.notes:
                 run.say(note)

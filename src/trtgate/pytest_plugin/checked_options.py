@@ -60,6 +60,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         gpus=_gpus(config),
         prebuild=_prebuild(config),
         build_only=get("trtgate_build_only"),
+        lifecycle=get("trtgate_lifecycle"),
         timing_off=timing_off,
     )
 

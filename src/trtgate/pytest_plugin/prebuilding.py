@@ -50,6 +50,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         folder_for=lambda case_id: run.run_folder.private(run.suite.cases[case_id].model.name),
         logs=run.run_folder.logs,
         timeout_s=run.options.timeout_s,
+        lifecycle=run.options.lifecycle,
         tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
         imported=(lambda: None) if at_once else start_workers,
     )

@@ -149,6 +149,12 @@ def _add_building(option: Declare) -> None:
         help="Build all cases into the artifact cache and time nothing; with -n N in N processes at once.",
     )
     option(
+        "--trtgate-lifecycle",
+        action="store_true",
+        help="Compare with eager also from a second thread, with other inputs, as a replayed CUDA graph, loaded in a "
+        "fresh process, and taken from the artifact cache.",
+    )
+    option(
         "--trtgate-no-cache",
         action="store_true",
         help="Neither take compiled modules from the artifact cache nor put any there.",
