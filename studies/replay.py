@@ -95,8 +95,8 @@ def measurement(rng: random.Random, gpu: bool, us: float, spread: float, odd: st
 
 
 def build(rng: random.Random) -> dict[str, Any]:
-    worse = {"build_s": 40.0, "engines": 2, "engine_bytes": 1300000, "output_error": 9e-3, "pytorch_operators": 3}
-    usual = {"build_s": 10.0, "engines": 1, "engine_bytes": 1000000, "output_error": 1e-3, "pytorch_operators": 0}
+    worse = {"build_s": 40.0, "engines": 2, "engine_bytes": 1300000, "leaf_error": 9e-3, "pytorch_operators": 3}
+    usual = {"build_s": 10.0, "engines": 1, "engine_bytes": 1000000, "leaf_error": 1e-3, "pytorch_operators": 0}
     mixed = {name: rng.choice([usual, usual, worse])[name] for name in usual}
     return {**(usual if rng.random() < 0.6 else mixed), "builders": rng.choice([1, 1, 2])}
 
@@ -154,7 +154,7 @@ def at_random(rng: random.Random, *, gpu: bool | None = None) -> dict[str, Any]:
         sessions[0]["metrics"].pop("device", None)
         sessions = sessions[:1]
     figures = {
-        "build_s": 10.0, "engines": 1.0, "engine_bytes": 1e6, "output_error": 1e-3, "pytorch_operators": 0.0,
+        "build_s": 10.0, "engines": 1.0, "engine_bytes": 1e6, "leaf_error": 1e-3, "pytorch_operators": 0.0,
         "gpu_memory_bytes": float(1 << 28),
     }  # fmt: skip
     beside_base = rng.random() < 0.3

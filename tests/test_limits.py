@@ -95,3 +95,12 @@ def test_the_nearest_to_the_command_line_wins() -> None:
     )
     assert [options.limit(name, case, of(2)) for name in order[:5]] == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert options.limit("enqueue", case, of(2)) == METRICS["enqueue"].limit
+
+
+def test_a_metric_that_has_another_name_now_is_refused_with_it() -> None:
+    with pytest.raises(
+        TrtgateError, match=r"^here: the metric 'output_error' of 'output_error=1' is 'leaf_error' now, "
+    ):
+        limits.parse(["output_error=1"], "here")
+    with pytest.raises(TrtgateError, match="write leaf_error there"):
+        limits.checked({"output_error": 0.5}, "model 'm'")

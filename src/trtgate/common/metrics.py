@@ -44,7 +44,7 @@ METRICS = {
         resolution=64 << 20,
     ),
     LEAF_ERROR: Metric(
-        title="output error", unit="", limit=DEFAULT_LIMITS[LEAF_ERROR], figure="leaf_error", resolution=1e-5
+        title="leaf error", unit="", limit=DEFAULT_LIMITS[LEAF_ERROR], figure="leaf_error", resolution=1e-5
     ),
     ENGINES: Metric(title="engines", unit="", limit=DEFAULT_LIMITS[ENGINES], figure="engines"),
     PYTORCH_OPERATORS: Metric(

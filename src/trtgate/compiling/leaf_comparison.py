@@ -37,11 +37,12 @@ class LeafComparison(msgspec.Struct, frozen=True, kw_only=True):
     slice_at: str = ""
     """Which slice that is, as an index; empty where the leaf has one slice only."""
     largest: float = 0.0
-    """The largest error of a value, relative to the value or to the root mean square of the leaf, what is larger."""
+    """The largest error of a value, relative to the largest value of eager's."""
     max_error: float = 0.0
     """The largest error of a value, in units of the output."""
     beyond: tuple[int, ...] = ()
-    """How many values are off by more than each of DECADES, in the units of `largest`."""
+    """How many values are off by more than each of DECADES: of themselves, or of the leaf's root mean square where that
+    is larger."""
     mismatches: int = 0
     """Values that are not equal, of an integer or another leaf."""
     shown: str = ""
@@ -190,7 +191,7 @@ def _measured(path: str, name: str, kind: str, eager: torch.Tensor, output: torc
         relative_l2=_ratio(total, norm_a),
         cosine=float((a * b).sum()) / (norm_a * norm_b) if norm_a and norm_b else 0.0,
         worst_slice=worst, slice_at=at,
-        largest=float(relative.max()),
+        largest=_ratio(float(off.max()), float(a.abs().max())),
         max_error=float(off.max()) * top,
         beyond=tuple(_count(relative > threshold, kind) for threshold in DECADES),
     )  # fmt: skip

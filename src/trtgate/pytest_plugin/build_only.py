@@ -48,14 +48,15 @@ class BuildEnding:
         from ..common.text_columns import aligned
 
         terminalreporter.section("trtgate builds")
-        rows = [("case", "build", "engines", "size", "output error", "left for later runs")]
+        rows = [("case", "build", "engines", "size", "leaf error", "compared", "left for later runs")]
         for built in sorted(self._built, key=lambda one: -one.build.build_s):
             build = built.build
             took = "cached" if build.cached else f"{build.build_s:.1f} s"
             size = f"{build.engine_bytes / 1e6:.1f} MB" if build.engines else ""
             engines = str(build.engines) if build.engines else ""
-            rows.append((built.case_id, took, engines, size, f"{build.leaf_error:.1e}", built.left))
-        for line in aligned(rows, left=(0, 5)):
+            compared = ", ".join(f"{count} {kind}" for kind, count in build.leaves.items())
+            rows.append((built.case_id, took, engines, size, f"{build.leaf_error:.1e}", compared, built.left))
+        for line in aligned(rows, left=(0, 5, 6)):
             terminalreporter.write_line(line)
         for note in [note for built in self._built for note in built.notes]:
             terminalreporter.write_line(note)
