@@ -21,7 +21,7 @@ def test_percentages_and_fractions_of_every_metric() -> None:
 
 
 def test_a_mapping_is_read_as_texts_are() -> None:
-    assert limits.checked({"device": "0.5%", "host": 0.2, "build": 2}, "here") == {
+    assert limits.checked({"device": "0.5%", "host": 0.2, "build": "200%"}, "here") == {
         "device": 0.005,
         "host": 0.2,
         "build": 2.0,

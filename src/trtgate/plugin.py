@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         coverage_tests,
         fixtures,
         hooks,
+        outcome_guard,
         profile_tests,
         report_collector,
     )
@@ -51,4 +52,5 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")
     config.pluginmanager.register(profile_tests.ProfileEnding(run), "trtgate-profile-ending")
     config.pluginmanager.register(build_only.BuildEnding(), "trtgate-build-ending")
+    config.pluginmanager.register(outcome_guard.OutcomeGuard(), "trtgate-outcome-guard")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")

@@ -44,6 +44,11 @@ def _limit(name: str, value: object, text: str, where: str) -> float:
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(METRICS)}"
         raise TrtgateError(f"{where}: unknown metric {name!r} in {text!r}; {hint}")
     limit = _fraction(value)
+    if limit > 1 and not str(value).endswith("%"):
+        number = f"{limit:g}"
+        raise TrtgateError(
+            f"{where}: {text!r} would be {100 * limit:g} %: did you mean {name}={number}%? Above 1 a limit needs its %"
+        )
     if name in EXACT and limit == 0:
         return limit  # what is counted may be held to its count
     if not 0 < limit < LARGEST:

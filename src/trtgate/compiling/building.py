@@ -67,7 +67,9 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
     batch = case.settings.batch
     try:
         made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # pytest.skip, importorskip and xfail are no Exceptions: a case must not hide so
         raise TrtgateError(f"model {case.model.name!r}: its factory raised {one_line(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
         raise TrtgateError(

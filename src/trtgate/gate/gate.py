@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Gate:
         options, record, base = self._options, self._record(case.id), self._options.base
         new = ""
         if base is None and record is None:
-            new = f"NEW: {about_new([case.id], self._accelerator.key, self.other_keys())}"
+            new = f"NEW: {self.about_new([case.id])}"
         elif base is not None and case.id not in base_cases:
             new = f"{case.id}: the base has no such case"
         expired = case.settings.quarantine is not None and quarantines.in_force(case.settings.quarantine) is None
@@ -105,6 +105,16 @@ class Gate:
     def other_keys(self) -> list[str]:
         """Return the other accelerators that there are baselines for."""
         return [key for key in baselines.keys(self._options.baselines) if key != self._accelerator.key]
+
+    def about_new(self, case_ids: Sequence[str]) -> str:
+        """Say that nothing is stored for some cases: where it was looked for, and where else there is something."""
+        path, root = self.baseline_path, Path(self._options.source.root)
+        if path.exists():
+            return about_new(case_ids, self._accelerator.key, self.other_keys())
+        names = (f"*/{path.parent.name}/{path.name}", f"*/*/{path.parent.name}/{path.name}")
+        found = sorted(other for name in names for other in root.glob(name) if other != path)
+        shown = [str(one.relative_to(root)) if one.is_relative_to(root) else str(one) for one in (path, *found)]
+        return about_new(case_ids, self._accelerator.key, self.other_keys(), shown[0], *shown[1:2])
 
     # What came of them
 

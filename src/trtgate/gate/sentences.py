@@ -38,9 +38,17 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     return said
 
 
-def about_new(case_ids: Sequence[str], key: str, other_keys: Sequence[str]) -> str:
-    """Say that nothing is stored for some cases, what there is, and how to record them."""
-    others = f" (there are baselines for {', '.join(other_keys)})" if other_keys else ""
+def about_new(
+    case_ids: Sequence[str], key: str, other_keys: Sequence[str], looked_for: str = "", elsewhere: str = ""
+) -> str:
+    """Say that nothing is stored for some cases, what there is, and how to record them.
+
+    `looked_for` is the file that is not there, `elsewhere` one of this accelerator in another folder.
+    """
+    there = [f"there are baselines for {', '.join(other_keys)}"] * bool(other_keys)
+    there += [f"no file {looked_for}"] * bool(looked_for)
+    there += [f"there is {elsewhere}: is the ini key trtgate_baselines right?"] * bool(elsewhere)
+    others = f" ({'; '.join(there)})" if there else ""
     named = first_few(case_ids, 2)
     return f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
 

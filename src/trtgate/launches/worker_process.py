@@ -53,13 +53,13 @@ def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
         if isinstance(request, messages.Measure):
             return messages.TurnReply(worker.measure(request))
         return messages.UnloadedReply(gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory))
-    except Exception as error:
+    except BaseException as error:  # pytest.skip in a user's code is no Exception
         goes_on = worker is not None and isinstance(request, messages.BuildCase) and worker.recovered()
         names_case = isinstance(error, TrtgateError) and isinstance(request, messages.BuildCase)
         return messages.Failed(_reason(error), names_case=names_case, ended=not goes_on)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     import traceback
 
     traceback.print_exception(error)  # to the worker's log

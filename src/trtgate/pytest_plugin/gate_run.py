@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from ..common import accelerator
@@ -86,6 +87,8 @@ class GateRun:
         """Them and their cases in order, where the next ones' cases are loaded ahead."""
         self.profiled_cases: set[str] = set()
         """Those that a test profiles: who builds one keeps it."""
+        self.left_out: set[str] = set()
+        """Cases whose latency tests were deselected."""
         self.skip_reasons: dict[str, str] = {}
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""
@@ -195,6 +198,8 @@ class GateRun:
     def suite(self) -> Suite:
         """The suite, imported. Raises TrtgateError."""
         suite = self.options.source.load()
+        pinned = self.options.source.pinned()
+        self.options = msgspec.structs.replace(self.options, source=pinned)
         modelopt_package.expect(case.settings.precision for case in suite.cases.values())
         return suite
 

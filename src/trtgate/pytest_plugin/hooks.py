@@ -13,7 +13,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
-from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins
+from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins
 from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, is_profile, needs_a_build
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
@@ -62,8 +62,9 @@ class Hooks:
             self._run.suite_problem = str(error)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
 
-    def pytest_deselected(self) -> None:
-        """Remember that the user filtered: a comparison that compares nothing is then no mistake."""
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Remember what the user left out: a comparison that compares nothing is then no mistake."""
+        self._run.left_out.update(case_id for item in items if is_latency(item) and (case_id := case_id_of(item)))
         self._deselected = True
 
     @pytest.hookimpl(tryfirst=True)
@@ -158,6 +159,13 @@ class Hooks:
         if self._run.judges:
             with _refusals():
                 rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
+        unjudged = not (self._run.judges or self._run.options.update or self._run.options.timing_off)
+        asked = {"baseline", "verdict"} & set(session.config.getoption("trtgate_require") or ())
+        if runnable and unjudged and asked:
+            raise pytest.UsageError(
+                f"trtgate: --trtgate-require={','.join(sorted(asked))} asks for verdicts, and nothing is compared: add "
+                "--benchmark-compare"
+            )
         if runnable and not self._run.options.timing_off:
             self._run.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
             with _refusals():
@@ -230,11 +238,16 @@ class Hooks:
             if case_id is None:
                 raise
             verdict, problem = PROBLEM, str(error)
+        except (Exception, pytest.fail.Exception) as error:
+            if case_id is not None:
+                pyfuncitem.user_properties.append((outcome_guard.PROPERTY, str(error)[:200]))
+            raise
         if case_id is None:
             return result
         quarantine = self._run.quarantine_of(case_id)
         found = outcome(verdict, case_id, problem, quarantine=quarantine, expected_failure=expected)
         if found.kind is Kind.FAILED:
+            pyfuncitem.user_properties.append((outcome_guard.PROPERTY, found.text[:200]))
             pytest.fail(found.text, pytrace=False)
         if found.kind is Kind.EXPECTED_FAILURE:
             pytest.xfail(found.text)

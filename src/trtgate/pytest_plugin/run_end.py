@@ -12,9 +12,10 @@ from ..common.errors import TrtgateError
 from ..common.escaping import printable
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
-from ..gate import baselines, sentences
+from ..gate import baselines
 from ..report import terminal_table
 from ..report.case_row import row_of
+from . import run_filters
 from .gate_run import GateRun
 
 UNDECIDED_SHOWN = 3
@@ -31,6 +32,12 @@ class Ending:
         if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
             return
         try:
+            changed = self._run.options.source.changed()
+            if changed and self._run.benchmarks:
+                raise TrtgateError(
+                    f"{changed[0]} changed while the run went on: nothing can be said of code that moves, and nothing "
+                    "was stored"
+                )
             self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 self._report_missing(session)
@@ -52,23 +59,32 @@ class Ending:
                 self._run.say(f"stored: {baselines.describe(change)}")
 
     def _report_missing(self, session: pytest.Session) -> None:
-        base = self._run.options.base
-        excused = self._run.failed | set(self._run.suite.cases if base else ())  # a base is run case by case
-        missing = self._run.gate.missing(self._run.base_cases, excused)
-        if not missing:
-            return
-        stopped = session.shouldstop or session.shouldfail
-        full = self._run.latency_cases == set(self._run.suite.cases) and not stopped
-        reasons = {case_id: self._run.skip_reasons.get(case_id, "not in the suite or not run") for case_id in missing}
-        if not full:
-            self._run.say(f"not run, as asked: {len(missing)} cases of the {'base' if base else 'baseline'}")
-            return
-        for case_id, reason in reasons.items():
-            where = f"base {base}" if base else "baseline"
-            self._run.say(f"{case_id} is in the {where} and was not measured: {reason}", Severity.MISSING)
-        if base is None:
-            self._run.say("what is gone for good: trtgate baseline remove CASE")
-        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        """Turn a run red that has no result of a case that no filter left out."""
+        run, base = self._run, self._run.options.base
+        excused = run.failed | set(run.suite.cases if base else ())  # a base is run case by case
+        missing = run.gate.missing(run.base_cases, excused)
+        left_out = run_filters.left_out(session, run, missing)
+        where = f"base {base}" if base else "baseline"
+        if left_out:
+            run.say(f"not run, as asked: {len(left_out)} cases of the {where.split()[0]}")
+            hidden = "verdict" in run.options.require and not run_filters.on_command_line(session.config)
+            if hidden:
+                judged = len(run.results)
+                run.say(
+                    f"{judged} of {judged + len(missing)} cases of the {where} were judged, and a filter that is not "
+                    "on the command line (addopts, PYTEST_ADDOPTS, a conftest) leaves the others out "
+                    "(--trtgate-require=verdict)",
+                    Severity.ERROR,
+                )
+                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        gone = [case_id for case_id in missing if case_id not in left_out]
+        for case_id in gone:
+            reason = run.skip_reasons.get(case_id, "not in the suite or not run")
+            run.say(f"{case_id} is in the {where} and was not measured: {reason}", Severity.MISSING)
+        if gone:
+            if base is None:
+                run.say("what is gone for good: trtgate baseline remove CASE")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -118,4 +134,4 @@ class Ending:
         base, new = self._run.options.base, self._run.new
         if base is not None:
             return f"the base {base} does not have {first_few(new, 2)}"
-        return sentences.about_new(new, self._run.accelerator.key, self._run.gate.other_keys())
+        return self._run.gate.about_new(new)

@@ -192,6 +192,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         parts = ((name, getattr(self, name)) for name in self.__struct_fields__)
         return " ".join(f"--trtgate-{name} {','.join(map(str, values))}" for name, values in parts if values)
 
+    def takes_id(self, case_id: str) -> bool:
+        """Whether it takes a case that the suite does not have any more, as far as its id tells."""
+        model_name, *parts = case_id.split("-")
+        wanted = (self.frontends, self.precisions, tuple(f"b{batch}" for batch in self.batches))
+        named = not self.models or model_name in self.models
+        return named and all(not values or set(values) & set(parts) for values in wanted)
+
     def takes(self, case: Case) -> bool:
         """Whether every non-empty part names this case's value."""
         settings = case.settings

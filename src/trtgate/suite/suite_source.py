@@ -13,6 +13,7 @@ from types import ModuleType
 import msgspec
 
 from ..common.errors import TrtgateError
+from . import pinned_files
 from .cases import Model, Suite, model
 from .settings import Settings
 
@@ -37,6 +38,16 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
     zoo: tuple[str, ...] = ()
     added: tuple[Added, ...] = ()
     weights: dict[str, str] = {}
+    sha256: dict[str, str] = {}
+    """File → its digest, of what the suite was imported from when the run began; `load` refuses another content."""
+
+    def pinned(self) -> SuiteSource:
+        """Return the source with the digests of all modules under `root` that this process has imported."""
+        return msgspec.structs.replace(self, sha256=pinned_files.digests(self.root))
+
+    def changed(self) -> list[str]:
+        """Return the pinned files that have another content now."""
+        return pinned_files.changed(self.sha256)
 
     def suite_file(self) -> Path | None:
         """Return the file of the suite, without importing it; None when there is none or it can't be found."""
@@ -59,6 +70,9 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
             if not models:
                 raise TrtgateError(f"suite {self.suite!r} defines no model: put @trtgate.model on a factory")
         models += [self._named(name) for name in self.factories]
+        changed = pinned_files.changed(self.sha256)
+        if changed:
+            raise TrtgateError(f"{changed[0]} changed since the run began: nothing can be said of code that moves")
         if self.zoo:
             from . import zoo
 

@@ -1,0 +1,49 @@
+"""What left a case of the baseline out of a run: each filter excuses those cases alone that it would not have taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+from _pytest.mark.expression import Expression
+
+if TYPE_CHECKING:
+    from .gate_run import GateRun
+
+OPTIONS = (
+    "-k", "-m", "--deselect", "--lf", "--last-failed", "--sw", "--stepwise", "--ignore", "--trtgate-models",
+    "--trtgate-frontends", "--trtgate-precisions", "--trtgate-batches",
+)  # fmt: skip
+"""What leaves tests out."""
+
+
+def left_out(session: pytest.Session, run: GateRun, case_ids: Sequence[str]) -> list[str]:
+    """Return those of the cases that a filter of this run would not have taken; all of them where it was stopped."""
+    if session.shouldstop or session.shouldfail or any("::" in argument for argument in session.config.args):
+        return list(case_ids)
+    return [case_id for case_id in case_ids if case_id in run.left_out or not _taken(session.config, run, case_id)]
+
+
+def _taken(config: pytest.Config, run: GateRun, case_id: str) -> bool:
+    """Whether the filters take a case, as far as its id tells where the suite has it no more."""
+    selection, case = run.options.selection, run.suite.cases.get(case_id)
+    if not (selection.takes_id(case_id) if case is None else selection.takes(case)):
+        return False
+    if case is not None or not config.option.keyword:
+        return True
+    name = f"test_latency[{case_id}]".lower()
+
+    def matches(word: str, /, **_more: object) -> bool:
+        return word.lower() in name
+
+    try:
+        return Expression.compile(config.option.keyword).evaluate(matches)
+    except SyntaxError:  # pytest says what is wrong with it
+        return True
+
+
+def on_command_line(config: pytest.Config) -> bool:
+    """Whether a filter was typed by whoever started the run, not found in addopts or PYTEST_ADDOPTS."""
+    typed = [str(argument) for argument in config.invocation_params.args]
+    return any("::" in one or one.split("=")[0] in OPTIONS or one[:2] in ("-k", "-m") for one in typed)

@@ -1,0 +1,139 @@
+"""Ways in which a slow, wrong or missing case could pass: each must turn the run red, and say why in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+FAILED, USAGE = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
+ALPHA, BETA = "alpha-eager-fp32-b1", "beta-eager-fp32-b1"
+
+
+@pytest.mark.parametrize(
+    "statement", ["pytest.skip('no flash_attn')", "pytest.importorskip('flash_attn')", "pytest.xfail('known')"]
+)
+@pytest.mark.parametrize("where", ["factory", "forward"])
+def test_a_model_that_skips_its_own_test_fails(folder, statement, where):
+    folder.baseline("alpha", "beta")
+    if where == "forward":
+        folder.suite("beta", alpha=f"import pytest; {statement}")
+    else:
+        folder.suite("beta", more=SKIPPING.format(statement=statement))
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1")
+    assert result.ret == FAILED
+    assert result.parseoutcomes()["failed"] == 2
+
+
+SKIPPING = """
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def alpha(batch):
+    import pytest
+    {statement}
+"""
+
+
+@pytest.mark.parametrize("options", [("--trtgate-frontends=eager",), ("-k", "alpha or beta")])
+def test_a_filter_excuses_only_the_cases_that_it_leaves_out(folder, options):
+    folder.suite("beta")
+    folder.baseline("alpha", "beta")
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1", *options)
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines([f"MISSING: {ALPHA} is in the baseline*"])
+
+
+@pytest.mark.parametrize(
+    "options", [("--trtgate-models=beta",), ("-k", "beta"), ("--trtgate-frontends=inductor,eager", "-k", "beta")]
+)
+def test_what_the_filter_leaves_out_is_not_missing(folder, options):
+    folder.suite("beta")
+    folder.baseline("alpha", "beta")
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1", *options)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["not run, as asked: 1 cases of the baseline"])
+
+
+def test_a_conftest_that_drops_tests_hides_nothing(folder):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    (folder.path / "conftest.py").write_text(
+        "def pytest_collection_modifyitems(items):\n"
+        "    items[:] = [one for one in items if 'alpha' not in one.nodeid]\n"
+    )
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines([f"MISSING: {ALPHA} is in the baseline*"])
+
+
+def test_a_filter_in_addopts_is_no_filter_of_who_wants_a_verdict_of_all(folder):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    options = ("--benchmark-compare", "--trtgate-launches=1", "--trtgate-require=verdict")
+    hidden = folder.gate(*options, PYTEST_ADDOPTS="-k beta")
+    assert hidden.ret == FAILED
+    hidden.stdout.fnmatch_lines(["*1 of 2 cases of the baseline were judged*"])
+    folder.gate(*options, "-k", "beta").stdout.no_fnmatch_line("*cases of the baseline were judged*")
+
+
+XFAIL = """
+import pytest
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.xfail(reason="flaky"))
+"""
+REPORTED_PASSED = """
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        report.outcome = "passed"
+    return report
+"""
+
+
+@pytest.mark.parametrize("conftest", [XFAIL, REPORTED_PASSED], ids=["xfail", "makereport"])
+def test_a_regression_that_something_else_reports_as_no_failure_turns_the_run_red(folder, conftest):
+    folder.suite("beta", alpha="pause(0.02)")
+    folder.baseline("alpha", "beta")
+    (folder.path / "conftest.py").write_text(conftest)
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines([f"ERROR: suite.py::test_latency?{ALPHA}? failed, and a marker or a hook*"])
+
+
+def test_verdicts_that_are_required_need_a_comparison(folder):
+    folder.suite("alpha")
+    result = folder.gate("--trtgate-require=baseline,verdict")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(["*--trtgate-require=baseline,verdict asks for verdicts*--benchmark-compare*"])
+
+
+@pytest.mark.parametrize("option", [("--trtgate-limit", "host=50"), ("-o", "trtgate_limits=host=5")])
+def test_a_percentage_without_its_sign_is_refused(folder, option):
+    folder.suite("alpha")
+    result = folder.gate("--benchmark-compare", *option)
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(["*did you mean host=*%?*"])
+
+
+@pytest.mark.parametrize("when", ["in a worker", "at the end"])
+def test_code_that_changes_while_the_run_goes_on_is_not_judged(folder, when):
+    """A checkout of another branch: what was measured is of no known revision."""
+    change = "open('suite.py', 'a').write('# another branch\\n')"
+    folder.suite("alpha", beta=f"if measuring(): {change}")
+    if when == "in a worker":
+        (folder.path / "conftest.py").write_text(f"def pytest_collection_finish(session):\n    {change}\n")
+    result = folder.gate("--trtgate-launches=1", "--trtgate-update-baselines")
+    assert result.ret == FAILED
+    assert "suite.py changed" in folder.output_of(result)
+    assert not list(folder.path.glob("baselines/*/latency.json"))
+
+
+def test_a_wrong_name_of_the_baselines_folder_is_said(folder):
+    folder.suite("alpha")
+    file = folder.baseline("alpha")
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1", "-o", "trtgate_baselines=baseline")
+    shown = f"*no file baseline/{file.parent.name}/latency.json; there is baselines/{file.parent.name}/latency.json: *"
+    result.stdout.fnmatch_lines([shown])
