@@ -20,13 +20,14 @@ from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, Settings
 from ..torch_trt import (
     compile_calls,
     compile_options,
-    coverage_counting,
+    disabled_converters,
     exporting,
     gpu_stand_in,
     modelopt_package,
     partitioner,
     releases,
 )
+from ..torch_trt.dynamo_frames import LeftOut
 from . import coverage_complaint
 
 FRONTENDS = ("dynamo", "torch_compile")
@@ -71,15 +72,19 @@ def ask_module(
     compile_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
-        with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad(), building.quiet_upstream():
-            breaks = _ask(module, inputs, settings, step)
+        with (
+            gpu_stand_in.stand_in(),
+            disabled_converters.withheld() as withheld,
+            partitioner.observing(withheld) as seen,
+            torch.no_grad(),
+            building.quiet_upstream(),
+        ):
+            left_out = _ask(module, inputs, settings, step)
+        return seen.counted(settings, left_out)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
         raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
-    if seen.problem:
-        raise TrtgateError(f"coverage of {who}: {seen.problem}")
-    return coverage_counting.count(seen.graphs, breaks)
 
 
 def assert_supported(
@@ -135,7 +140,7 @@ def assert_supported(
     return found
 
 
-def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> dict[str, int]:
+def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> LeftOut | None:
     if settings.frontend == "torch_compile":
         step("torch.compile")
         return gpu_stand_in.torch_compile(module, exporting.first(inputs, settings), settings)
@@ -147,7 +152,7 @@ def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, s
     step("lowering and partitioning")
     with building.quantized_weights(settings):
         compile_calls.compile_exported(program, inputs, settings, dryrun=True)
-    return {}
+    return None
 
 
 def _weights_of(settings: Settings) -> contextlib.AbstractContextManager[None]:
