@@ -23,7 +23,7 @@ class CoverageDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(before: Coverage, after: Coverage) -> CoverageDifference:
-    """Return what was lost (operators, graphs, more engines, graph breaks or skipped frames), gained, and other changes.
+    """Return what was lost (operators, graphs; more engines, breaks, skipped frames), gained, and what else differs.
 
     Nothing is gained where a smaller share of the operators is in TensorRT than before. A coverage of nothing is lost,
     whatever it is compared with.
@@ -68,7 +68,7 @@ def _vanished(before: Coverage, after: Coverage) -> list[str]:
 
 
 def _engines(before: Coverage, after: Coverage) -> Phrases:
-    """Fewer engines are better while they hold as many operators; more are worse unless they hold what was left before."""
+    """Fewer engines are better while they hold as many operators, more are worse unless they hold what was left."""
     then, now = len(before.engines), len(after.engines)
     phrase = [f"engines {then} → {now}"]
     if now > then:
@@ -109,7 +109,7 @@ def _other(before: Coverage, after: Coverage) -> list[str]:
     found = []
     if before.total != after.total:
         found.append(f"operators {before.total} → {after.total}")
-    if before.in_tensorrt - before.total != after.in_tensorrt - after.total:
+    if before.in_pytorch != after.in_pytorch:
         found.append(f"{_share(before)} → {_share(after)} operators in TensorRT")
     for what, then, now in (
         ("graphs", before.graphs, after.graphs), ("engines", len(before.engines), len(after.engines)),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,8 +13,8 @@ from ..common.steps import OnStep
 from ..compiling import building
 from ..records import coverage_record
 from ..suite import precisions
-from ..suite.cases import Case, Model
-from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, Settings
+from ..suite.cases import Case
+from ..suite.settings import Settings
 from ..torch_trt import (
     compile_calls,
     compile_options,
@@ -28,7 +26,6 @@ from ..torch_trt import (
     releases,
 )
 from ..torch_trt.dynamo_frames import LeftOut
-from . import coverage_complaint
 
 FRONTENDS = ("dynamo", "torch_compile")
 """The ways into the partitioner that can be asked without a GPU."""
@@ -85,59 +82,6 @@ def ask_module(
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
         raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
-
-
-def assert_supported(
-    module: torch.nn.Module | Callable[..., Any],
-    inputs: Any = None,
-    *,
-    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
-    precision: str = "fp32",
-    frontend: str = "dynamo",
-    torch_executed_ops: Iterable[str] = (),
-    engines: int | None = None,
-    left: Iterable[str] = (),
-) -> coverage_record.Coverage:
-    """Assert, without a GPU, that TensorRT takes all operators of a model at a `min_block_size`.
-
-    Parameters
-    ----------
-    module, inputs
-        A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
-        `trtgate.model`.
-    precision
-        Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
-    frontend
-        "dynamo" (exported program) or "torch_compile", which must not break the graph then.
-    engines
-        The most engines that may come of it; any number by default.
-    left
-        Operators that may stay in PyTorch, such as `aten.nonzero.default`.
-
-    Returns the coverage. Raises AssertionError, which says what stays in PyTorch, why, and what to do; TrtgateError
-    when the model can't be made or exported, or a name is unknown.
-    """
-    __tracebackhide__ = True
-    factory = (
-        module
-        if inputs is None and not isinstance(module, torch.nn.Module)
-        else lambda: (copy.deepcopy(module), inputs)
-    )
-    name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
-    takes_batch = getattr(factory, "takes_batch", False)
-    settings = Settings(
-        frontend=frontend,
-        precision=precision,
-        batch=1 if takes_batch else None,
-        min_block_size=min_block_size,
-        torch_executed_ops=tuple(torch_executed_ops),
-    )
-    model = factory if isinstance(factory, Model) else Model(re.sub(r"\W", "_", name), factory, [settings])
-    found = ask(Case(model, settings))
-    problem = coverage_complaint.complaint(found, engines=engines, left=left)
-    if problem:
-        raise AssertionError(f"{name}: {problem}")
-    return found
 
 
 def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> LeftOut | None:

@@ -15,9 +15,10 @@ def nothing(found: Coverage) -> str:
     if found.total:
         return ""
     head = "nothing reaches TensorRT"
-    why = "; ".join([*found.skipped, *found.graph_breaks])
-    if why:
-        return f"{head}: Dynamo skipped {why}"
+    if found.skipped:
+        return f"{head}: Dynamo skipped {'; '.join([*found.skipped, *found.graph_breaks])}"
+    if found.graph_breaks:  # and nothing that makes a graph before, between or after them
+        return f"{head}: Dynamo skipped the model: {'; '.join(found.graph_breaks)}"
     if found.graphs:
         return f"{head}: its graph has no operator, only inputs, constants and numbers"
     return (

@@ -27,11 +27,11 @@ def why_disabled(converter: Callable[..., Any]) -> str:
         if getattr(layer, "__module__", "") != GUARDS:
             continue
         try:
-            layer()  # a guard looks at the build before it calls the converter, which takes arguments
+            layer()  # a guard looks at the build before it calls the converter, which fails without arguments
         except NotImplementedError as error:
             return one_line(error).partition(": ")[2]
         except Exception:
-            continue
+            return ""
     return ""
 
 

@@ -11,14 +11,12 @@ from typing import Any
 
 MOST_FRAMES = 100_000
 """That one model is compiled in; Dynamo keeps the metrics of the last 64 otherwise."""
-LONGEST_RESUMED = re.compile(r"^torch_dynamo_resume_in_(.+)_at_\d+$")
-"""What Dynamo calls the rest of a function after a graph break."""
-_CONTEXT = 60
+LONGEST_CONTEXT = 60
 """A longer "developer debug context" repeats what the reason says before it."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_CONTEXT = re.compile(r"^\s*Developer debug context: (.+)$", re.MULTILINE)
 _RESUMED = re.compile(r"^torch_dynamo_resume_in_(.+)_at_\d+$")
 """What Dynamo calls the rest of a function after a graph break."""
-_CONTEXT = re.compile(r"^\s*Developer debug context: (.+)$", re.MULTILINE)
 
 
 class LeftOut:
@@ -31,7 +29,7 @@ class LeftOut:
 
 @contextlib.contextmanager
 def observing() -> Iterator[LeftOut]:
-    """Within: what Dynamo leaves out is noted, and known at the end. `torch.compiler.reset()` must not be called within.
+    """Within: what Dynamo leaves out is noted, and known at the end. `torch.compiler.reset()` would forget it.
 
     Dynamo keeps both as data from 2.11 to 2.14: the metrics of each frame that it compiled say why one failed, and
     `graph_break_reasons` has all breaks, those before the first operator included, which make no graph.

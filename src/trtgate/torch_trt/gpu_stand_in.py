@@ -100,9 +100,9 @@ def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Se
 
 
 def _interpreted(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """Let `aot_export_joint_simple` trace a graph node by node, so that each operator keeps the stack trace of its node.
+    """Let `aot_export_joint_simple` trace a graph node by node: each operator keeps the stack trace of its node.
 
-    AOTAutograd traces graphs of `torch.compile` so by itself (`aot_module_simplified`); this way in loses them.
+    AOTAutograd does so by itself for graphs of `torch.compile` (`aot_module_simplified`), and not in this function.
     """
     import torch
     from torch.fx import traceback
