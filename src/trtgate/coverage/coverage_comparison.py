@@ -28,13 +28,16 @@ def compare(before: Coverage, after: Coverage) -> CoverageDifference:
     Nothing is gained where a smaller share of the operators is in TensorRT than before. A coverage of nothing is lost,
     whatever it is compared with.
     """
+    if not after.total:
+        gone = f"{_share(before)} → {_share(after)} operators in TensorRT: {unseen_operators.nothing(after)}"
+        return CoverageDifference(lost=[gone], gained=[], other=[])
     lost, gained = _operators(before, after)
     lost += _vanished(before, after)
     for worse, better in (_engines(before, after), _breaks(before, after), _skipped(before, after)):
         lost += worse
         gained += better
-    fell = after.in_tensorrt * before.total < before.in_tensorrt * after.total or not after.total
-    gained = [] if fell else gained
+    if after.in_tensorrt * before.total < before.in_tensorrt * after.total:
+        gained = []
     other = [] if lost or gained else _other(before, after)
     return CoverageDifference(lost=lost, gained=gained, other=other)
 
@@ -58,8 +61,6 @@ def _operators(before: Coverage, after: Coverage) -> Phrases:
 
 def _vanished(before: Coverage, after: Coverage) -> list[str]:
     """Return what is lost with graphs that are gone. A break less joins two graphs, and none of them is gone then."""
-    if not after.total:
-        return [f"{_share(before)} → {_share(after)} operators in TensorRT: {unseen_operators.nothing(after)}"]
     joined = sum(before.graph_breaks.values()) - sum(after.graph_breaks.values())
     if before.graphs - after.graphs > max(joined, 0) and after.in_tensorrt < before.in_tensorrt:
         graphs = f"graphs {before.graphs} → {after.graphs}"

@@ -69,19 +69,30 @@ def ask_module(
     compile_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
-        with (
-            gpu_stand_in.stand_in(),
-            disabled_converters.withheld() as withheld,
-            partitioner.observing(withheld) as seen,
-            torch.no_grad(),
-            building.quiet_upstream(),
-        ):
-            left_out = _ask(module, inputs, settings, step)
-        return seen.counted(settings, left_out)
+        return _observed(module, inputs, settings, step)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
         raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
+
+
+def _observed(
+    module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep
+) -> coverage_record.Coverage:
+    with (
+        gpu_stand_in.stand_in(),
+        disabled_converters.withheld() as withheld,
+        partitioner.observing(withheld) as seen,
+        torch.no_grad(),
+        building.quiet_upstream(),
+    ):
+        try:
+            left_out = _ask(module, inputs, settings, step)
+        except Exception as error:
+            if seen.problem:  # which came first, and says whose error it is
+                raise TrtgateError(seen.problem) from error
+            raise
+    return seen.counted(settings, left_out)
 
 
 def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> LeftOut | None:

@@ -23,15 +23,18 @@ Withheld = dict[Any, list[tuple[Any, str]]]
 
 def why_disabled(converter: Callable[..., Any]) -> str:
     """Return upstream's reason why this build refuses to run a converter; empty when it runs it."""
-    for layer in _layers(converter):
-        if getattr(layer, "__module__", "") != GUARDS:
-            continue
-        try:
-            layer()  # a guard looks at the build before it calls the converter, which fails without arguments
-        except NotImplementedError as error:
-            return one_line(error).partition(": ")[2]
-        except Exception:
-            return ""
+    guards = (layer for layer in _layers(converter) if layer.__globals__.get("__name__") == GUARDS)
+    return next(filter(None, map(_refusal, guards)), "")
+
+
+def _refusal(guard: Callable[..., Any]) -> str:
+    """Return why a guard refuses. It looks at the build before it calls the converter, which needs arguments."""
+    try:
+        guard()
+    except NotImplementedError as error:
+        return one_line(error).partition(": ")[2]
+    except Exception:
+        return ""
     return ""
 
 
