@@ -175,6 +175,26 @@ def test_what_dynamo_skips_behind_a_graph_is_in_the_record_and_fails_the_asserti
         trtgate.assert_supported(Parts(nn.LSTM(8, 8)), inputs, frontend="torch_compile", min_block_size=1)
 
 
+class Rest(nn.Module):
+    """Of which Dynamo compiles the first line, and skips what follows without a graph break to resume from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.rnn = nn.Linear(8, 8), nn.LSTM(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        return self.rnn(x)[0]
+
+
+def test_the_rest_of_a_function_that_dynamo_skips_is_no_graph_break_and_has_its_reason() -> None:
+    found = asked(Rest(), frontend="torch_compile")
+    assert (counted(found), found.graph_breaks) == ((3, 3, 1), {})
+    assert found.skipped == {
+        "the rest of test_coverage_of_nothing.py:forward: Attempted to wrap RNN, GRU, or LSTM (LSTM(8, 8))": 1
+    }
+
+
 # Operators that stay in PyTorch
 
 

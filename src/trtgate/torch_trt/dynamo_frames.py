@@ -31,13 +31,15 @@ class LeftOut:
 def observing() -> Iterator[LeftOut]:
     """Within: what Dynamo leaves out is noted, and known at the end. `torch.compiler.reset()` would forget it.
 
-    Dynamo keeps both as data from 2.11 to 2.14: the metrics of each frame that it compiled say why one failed, and
-    `graph_break_reasons` has all breaks, those before the first operator included, which make no graph.
+    Dynamo keeps it as data from 2.11 to 2.14: the metrics of each frame that it compiled say why one failed,
+    `graph_break_reasons` has all breaks, those before the first operator included, which make no graph, and
+    `counters["unimplemented"]` why a frame could not be compiled to its end.
     """
     from torch._dynamo import utils
 
     left_out = LeftOut()
     breaks_before, frames_before = len(utils.graph_break_reasons), len(utils.get_compilation_metrics())
+    unimplemented_before = Counter(utils.counters["unimplemented"])
     limit = utils._compilation_metrics.maxlen
     utils.set_compilation_metrics_limit(MOST_FRAMES)
     try:
@@ -45,21 +47,38 @@ def observing() -> Iterator[LeftOut]:
     finally:
         frames = utils.get_compilation_metrics()[frames_before:]
         utils.set_compilation_metrics_limit(limit)
-        left_out.skipped = dict(Counter(_skip(frame) for frame in frames if frame.fail_type and frame.co_name))
-        left_out.graph_breaks = dict(Counter(map(_break, utils.graph_break_reasons[breaks_before:])))
+        breaks = utils.graph_break_reasons[breaks_before:]
+        unimplemented = map(_reason, Counter(utils.counters["unimplemented"]) - unimplemented_before)
+        failed = [frame for frame in frames if frame.fail_type and frame.co_name]
+        others = sorted(set(unimplemented) - {_reason(frame.fail_reason or "") for frame in failed})
+        left_out.skipped = dict(
+            Counter(map(_frame, failed)) + Counter(_rest(one, others) for one in breaks if _skips_the_rest(one))
+        )
+        left_out.graph_breaks = dict(
+            Counter(f"{_reason(one.reason)}{_place(one.user_stack)}" for one in breaks if not _skips_the_rest(one))
+        )
 
 
-def _skip(frame: Any) -> str:
+def _frame(frame: Any) -> str:
     function = _RESUMED.sub(r"\1", frame.co_name)
     return f"{Path(frame.co_filename or '').name}:{function}: {_reason(frame.fail_reason or frame.fail_type)}"
 
 
-def _break(why: Any) -> str:
-    return f"{_reason(why.reason)}{_place(why.user_stack)}"
+def _skips_the_rest(why: Any) -> bool:
+    """Whether Dynamo compiled a frame up to there and will never go on (`step_graph_break`), other than at a break."""
+    return bool(why.reason == "step_unsupported")
+
+
+def _rest(why: Any, unimplemented: list[str]) -> str:
+    """Return which rest of a frame is skipped. Dynamo does not keep which of its reasons was this one's."""
+    place = _place(why.user_stack).removeprefix(" at ")
+    return f"the rest of {place or 'a frame'}: {' or '.join(unimplemented) or 'Dynamo says no reason'}"
 
 
 def _reason(text: str) -> str:
     """Return the first line, with what it is about where Dynamo says that in few words; without addresses."""
+    if not text.strip():
+        return ""
     context = _CONTEXT.search(text)
     about = _ADDRESS.sub("", context[1]).strip() if context else ""
     first = _ADDRESS.sub("", text.strip().splitlines()[0])
