@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import torchvision
@@ -244,6 +245,23 @@ def test_the_line_of_an_operator_is_known_on_both_ways(frontend: str) -> None:
     )
 
 
+def test_lines_of_torch_compile_change_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_lines(found: Coverage) -> Coverage:
+        left = [msgspec.structs.replace(entry, sources={}) for entry in found.left]
+        return msgspec.structs.replace(found, left=left)
+
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), Bessel(), nn.Flatten(), nn.LazyLinear(5))
+    image = torch.ones(1, 3, 8, 8)
+    module(image)
+    found = asked(module, image, frontend="torch_compile")
+    assert found.left[0].sources
+    monkeypatch.setattr(gpu_stand_in, "_interpreted", lambda trace: trace)
+    plain = asked(module, image, frontend="torch_compile")
+    assert not plain.left[0].sources
+    assert without_lines(found) == plain
+
+
 def test_an_operator_without_a_converter_alone_is_no_engine() -> None:
     found = asked(Calls(torch.special.bessel_j0))
     assert (counted(found), found.block_sizes, found.recommended) == ((0, 1, 0), [], [])
@@ -356,6 +374,18 @@ def test_an_error_of_the_partitioner_is_told_apart_from_another_release(monkeypa
         TrtgateError, match=r"coverage of net: the partitioner of torch_tensorrt \S+ fails at this grap"
     ):
         asked(Calls(torch.relu))
+
+
+def test_an_error_in_the_backend_of_torch_compile_is_said_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with gpu_stand_in.stand_in():
+        from torch_tensorrt.dynamo.backend import backends
+
+    def failing(*_arguments: Any, **_keywords: Any) -> Any:
+        raise ValueError("can't view a tensor")
+
+    monkeypatch.setattr(backends, "torch_tensorrt_backend", failing)
+    with pytest.raises(TrtgateError, match=r"^coverage of net: ValueError: can't view a tensor$"):
+        asked(Calls(torch.relu), frontend="torch_compile")
 
 
 def test_where_the_fast_partitioner_gives_up_the_global_one_is_asked_as_upstream_does(

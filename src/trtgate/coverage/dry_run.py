@@ -73,7 +73,10 @@ def ask_module(
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
-        raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
+        cause = getattr(
+            error, "inner_exception", error
+        )  # of torch's BackendCompilerFailed, which says no more than that
+        raise TrtgateError(f"coverage of {who}: {one_line(cause)}") from error
 
 
 def _observed(

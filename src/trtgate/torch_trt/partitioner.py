@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import re
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ from .dynamo_frames import LeftOut
 from .patching import replaced
 from .releases import SUPPORTED, imported, version
 from .source_lines import source_line
+from .unsupported_operators import why_unsupported
 
 if TYPE_CHECKING:
     from ..suite.settings import Settings
@@ -122,7 +122,7 @@ def _lowered(gm: Any, withheld: Withheld) -> coverage_counting.LoweredGraph:
     unsupported: dict[str, list[Any]] = {}
     for node in calls:
         if not support.is_node_supported({}, node):
-            unsupported.setdefault(_why_unsupported(node, executed, withheld), []).append(node)
+            unsupported.setdefault(why_unsupported(node, executed, withheld), []).append(node)
     some_supported = len(calls) > sum(map(len, unsupported.values()))  # else upstream returns before it partitions
     return coverage_counting.LoweredGraph(
         calls=_counted(calls),
@@ -140,35 +140,6 @@ def _blocks(gm: Any, settings: Any, executed: Iterable[Any], *, all_supported: b
         with contextlib.suppress(FxNetSplitterInternalError):
             return _fast_blocks(gm, executed, all_supported=all_supported)
     return _whole_blocks(gm, executed)
-
-
-def _why_unsupported(node: Any, torch_executed_ops: Iterable[Any], withheld: Withheld) -> str:
-    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS as CONVERTERS
-    from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport as Support
-
-    if node.target in torch_executed_ops or CONVERTERS.qualified_name_or_str(node.target) in torch_executed_ops:
-        return coverage_record.EXCLUDED
-    settings = CONVERTERS.compilation_settings
-    for entry, why in withheld.get(node.target, ()):
-        if entry.capability_validator(node, settings):
-            falls_back = getattr(settings, "fallback_data_dependent_ops", False) and entry.requires_output_allocator
-            return coverage_record.DATA_DEPENDENT if falls_back else coverage_record.disabled(why)
-    if node.target not in CONVERTERS:
-        return coverage_record.NO_CONVERTER
-    if hasattr(Support, "_has_complex_dtype") and Support._has_complex_dtype(node):  # 2.14
-        return coverage_record.COMPLEX
-    if node in CONVERTERS:
-        return coverage_record.DATA_DEPENDENT
-    if node.target is operator.getitem and node.args[0].op == "call_function":
-        return _why_unsupported(node.args[0], torch_executed_ops, withheld)  # it goes where its operand goes
-    candidates = [entry for registry in CONVERTERS.registries for entry in _entries(registry, node.target)]
-    valid = any(entry.capability_validator(node, settings) for entry in candidates)
-    return coverage_record.DYNAMIC if valid else coverage_record.REFUSED
-
-
-def _entries(registry: Mapping[Any, Any], target: Any) -> Iterable[Any]:
-    found = registry.get(target, ())
-    return found if isinstance(found, list | tuple) else ()
 
 
 def _fast_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> list[coverage_counting.Block]:
