@@ -31,7 +31,7 @@ class LeftOut:
 def observing() -> Iterator[LeftOut]:
     """Within: what Dynamo leaves out is noted, and known at the end. `torch.compiler.reset()` would forget it.
 
-    Dynamo keeps it as data from 2.11 to 2.14: the metrics of each frame that it compiled say why one failed,
+    Dynamo keeps it as data (run with torch 2.14): the metrics of each frame that it compiled say why one failed,
     `graph_break_reasons` has all breaks, those before the first operator included, which make no graph, and
     `counters["unimplemented"]` why a frame could not be compiled to its end.
     """
