@@ -108,14 +108,14 @@ def both(case: Any) -> tuple[Any, str]:
 
     from trtgate.compiling import building
     from trtgate.coverage import dry_run
-    from trtgate.torch_trt import compile_calls, coverage_counting, gpu_stand_in, partitioner
+    from trtgate.torch_trt import compile_calls, gpu_stand_in, partitioner
 
     with dry_run.unfilled():
         module, inputs = building.make(case, "cpu")
     said = io.StringIO()
     with gpu_stand_in.stand_in(), partitioner.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
         compile_calls.compile_exported(torch.export.export(module, inputs), inputs, case.settings, dryrun=True)
-    return coverage_counting.count(seen.graphs), said.getvalue()
+    return seen.counted(case.settings), said.getvalue()
 
 
 def compare(found: Any, report: str) -> list[str]:

@@ -29,7 +29,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process would wait for those of the others
 
 TOGETHER = {
-    "test_dry_run": "torch_tensorrt",
+    "test_dry_run": "torch_tensorrt", "test_coverage_of_nothing": "torch_tensorrt, of nothing",
     "test_coverage_gate": "forks with torch_tensorrt", "test_quantization": "forks with torch_tensorrt",
     "test_pairs": "pairs", "test_session": "session",
 }  # fmt: skip

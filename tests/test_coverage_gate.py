@@ -150,6 +150,93 @@ def test_lost_coverage_of_a_quarantined_case_passes_with_a_line(suite: Folder) -
     assert file_of(suite).read_bytes() == before
 
 
+# A coverage of nothing
+
+SPEECH = """
+import trtgate
+
+def make():
+    import os, torch
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.front, self.rnn = torch.nn.Linear(8, 8), torch.nn.LSTM(8, 8)
+        def forward(self, x):
+            if os.environ.get("NET") == "linear":
+                return torch.relu(self.front(x))
+            return self.rnn(torch.relu(self.front(x)))[0]
+    return Net().eval(), torch.zeros(2, 8)
+
+net = trtgate.Model("net", make, trtgate.grid(["torch_compile"], ["fp32"], [None], min_block_sizes=[1]))
+"""
+SPOKEN = "net-torch_compile-fp32-mbs1"
+SKIPPED = "nothing reaches TensorRT: Dynamo skipped suite.py:forward: Attempted to wrap RNN, GRU, or LSTM*"
+
+
+@pytest.fixture
+def speech(suite: Folder) -> Folder:
+    (suite.path / "suite.py").write_text(SPEECH)
+    return suite
+
+
+def marked(folder: Folder, more: str) -> None:
+    (folder.path / "suite.py").write_text(SPEECH.replace("min_block_sizes=[1]", f"min_block_sizes=[1], {more}"))
+
+
+def test_nothing_fails_without_a_baseline_and_cannot_be_accepted(speech: Folder) -> None:
+    for more in ((), ("--trtgate-update-baselines", f"--trtgate-accept={SPOKEN}")):
+        run = speech.pytest(*COVERAGE, *more)
+        assert run.ret == 1
+        run.stdout.fnmatch_lines(
+            [f"{SPOKEN} has no coverage: {SKIPPED}can't be accepted*", f"{SPOKEN}*0 of 0*incomplete"]
+        )
+        assert not file_of(speech).exists()
+
+
+def test_all_of_it_to_nothing_is_regressed(speech: Folder) -> None:
+    speech.pytest(*COVERAGE, "--trtgate-update-baselines", NET="linear").assert_outcomes(passed=1, deselected=3)
+    before = file_of(speech).read_bytes()
+    run = speech.pytest(*COVERAGE, "--trtgate-update-baselines", f"--trtgate-accept={SPOKEN}")
+    assert run.ret == 1
+    run.stdout.fnmatch_lines(
+        [f"{SPOKEN} lost coverage since *: 3 of 3 -> 0 of 0*".replace("->", "→"), f"{SPOKEN}*regressed"]
+    )
+    assert file_of(speech).read_bytes() == before
+
+
+def test_nothing_that_is_known_or_quarantined_fails_no_run(speech: Folder) -> None:
+    marked(speech, 'expected_failure=trtgate.expected_failure("an LSTM")')
+    speech.pytest(*COVERAGE, "-rx").stdout.fnmatch_lines([f"*known to fail (an LSTM): {SPOKEN} has no coverage: *"])
+    marked(speech, "quarantine=trtgate.quarantine('issue 12', until='9999-12-31')")
+    held = speech.pytest(*COVERAGE)
+    held.assert_outcomes(passed=1, deselected=3)
+    held.stdout.fnmatch_lines([f"quarantined until 9999-12-31 (issue 12): {SPOKEN} has no coverage: {SKIPPED}"])
+
+
+# Stored, and not asked any more
+
+
+def test_stored_coverage_of_a_suite_that_asks_for_none_any_more_is_missing(suite: Folder) -> None:
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines")
+    (suite.path / "suite.py").write_text(
+        SUITE.replace('["eager", "dynamo"]', '["eager"]').replace("min_block_sizes=[1]", "")
+    )
+    run = suite.pytest("suite.py", "--benchmark-disable")
+    assert run.ret == 1
+    run.stdout.fnmatch_lines([f"MISSING: coverage of {CASE} is stored, and the suite has no such case"])
+    assert suite.pytest("suite.py", "--benchmark-disable", "-k", "latency").ret == 0
+
+
+def test_a_baseline_that_is_required_and_cannot_be_asked_fails(suite: Folder) -> None:
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines")
+    (suite.path / "conftest.py").write_text(
+        "from trtgate.torch_trt import releases\nreleases.unavailable = lambda: 'not here'\n"
+    )
+    run = suite.pytest(*COVERAGE, "--trtgate-require=baseline")
+    assert run.ret == 1
+    run.stdout.fnmatch_lines([f"coverage of {CASE}: not here"])
+
+
 def test_without_torch_tensorrt_coverage_is_skipped_with_the_reason(suite: Folder) -> None:
     (suite.path / "conftest.py").write_text(
         "from trtgate.torch_trt import releases\nreleases.unavailable = lambda: 'not here'\n"

@@ -17,7 +17,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.profiles import profile_files
 from trtgate.profiles.profile_gate import ProfileResult
 from trtgate.pytest_plugin.profile_tests import PROPERTY, ProfileGate, profiles_of
-from trtgate.records.profile_record import Profile
+from trtgate.records.profile_record import PYTORCH, Part, Profile
 from trtgate.torch_trt import engines, own_runtime
 
 from .profile_data import H100, resnet18_information, resnet18_profile
@@ -143,6 +143,35 @@ def test_an_unbelievable_profile_fails_and_is_not_stored(bench: Bench) -> None:
     with pytest.raises(TrtgateError, match="can't be deserialized"):
         bench.test(update=True)
     assert not bench.stored.exists()
+
+
+def without_layers() -> Profile:
+    """Return a profile of a graph that stays in PyTorch, of which nothing was seen, nor how long it takes."""
+    profile = resnet18_profile()
+    profile.parts = [Part(name="", kind=PYTORCH, layers=[])]
+    profile.device_us = None
+    return profile
+
+
+def test_a_profile_without_any_layer_fails_and_is_not_stored(bench: Bench) -> None:
+    bench.use(without_layers())
+    with pytest.raises(TrtgateError, match="no layer was seen in any part"):
+        bench.test(update=True)
+    assert not bench.stored.exists()
+
+
+def test_a_stored_profile_without_any_layer_is_no_baseline(bench: Bench) -> None:
+    profile_files.store_baseline(bench.options.baselines, H100.key, without_layers())
+    with pytest.raises(TrtgateError, match=r"holds no layer: delete it and record it anew"):
+        bench.test()
+    assert "holds no layer" in bench.run.profiles.where(bench.built).sentence
+
+
+def test_profiles_without_layers_are_not_called_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    profile_files.write(path, without_layers())
+    with pytest.raises(TrtgateError, match=r"profile\.json holds no layer"):
+        profile_answers.difference(str(path), str(path))
 
 
 def test_a_broken_stored_profile_is_named_and_stays(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from .suite.quarantines import quarantine
 from .suite.settings import Settings
 
 if TYPE_CHECKING:
-    from .coverage.dry_run import assert_supported
+    from .coverage.assertion import assert_supported
 
 __all__ = [
     "Case", "Model", "Settings", "TrtgateError", "assert_supported", "expected_failure", "grid", "model", "quarantine",
@@ -21,7 +21,7 @@ __version__ = VERSION
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for: collecting tests must not."""
     if name == "assert_supported":
-        from .coverage.dry_run import assert_supported
+        from .coverage.assertion import assert_supported
 
         return assert_supported
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

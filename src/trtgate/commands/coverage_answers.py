@@ -12,7 +12,7 @@ from ..common.errors import TrtgateError, one_line
 from ..common.files import write_json
 from ..common.steps import OnStep
 from ..common.text_columns import aligned, first_few
-from ..coverage import coverage_baselines
+from ..coverage import coverage_baselines, unseen_operators
 from ..coverage.coverage_comparison import compare
 from ..records.coverage_record import Coverage, Left
 from ..suite import zoo
@@ -24,10 +24,11 @@ from .baseline_files import folder_of
 LEFT_SHOWN = 12
 ENGINES_SHOWN = 8
 HISTOGRAM_SHOWN = 6
+SOURCES_SHOWN = 3
 
 
 class CoverageAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The coverage of a case, or why it could not be had."""
+    """The coverage of a case, or why it could not be had; both where it does not tell of the whole model."""
 
     case_id: str
     coverage: Coverage | None = None
@@ -97,7 +98,13 @@ def ask(wanted: Sequence[Case], step: OnStep) -> list[CoverageAnswer]:
             step(f"{at}{case.id}: {text}")
 
         try:
-            answers.append(CoverageAnswer(case_id=case.id, coverage=dry_run.ask(case, said)))
+            found = dry_run.ask(case, said)
+            problem = unseen_operators.problem(found)
+            answers.append(
+                CoverageAnswer(
+                    case_id=case.id, coverage=found, problem=f"coverage of {case.id}: {problem}" * bool(problem)
+                )
+            )
         except TrtgateError as error:
             answers.append(CoverageAnswer(case_id=case.id, problem=str(error)))
         except Exception as error:
@@ -155,6 +162,9 @@ def _details(case_id: str, found: Coverage, *, alone: bool) -> list[str]:
     if found.graph_breaks:
         lines.append(f"{case_id}, {found.graphs} graphs, broken by:")
         lines += [f"  {n}: {reason}" for reason, n in found.graph_breaks.items()]
+    if found.skipped:
+        lines.append(f"{case_id}, frames that Dynamo skipped:")
+        lines += [f"  {n}: {reason}" for reason, n in found.skipped.items()]
     if alone and found.engines:
         lines.append("engines:")
         lines += [f"  {line}" for line in _engine_rows(found)]
@@ -168,13 +178,20 @@ def _details(case_id: str, found: Coverage, *, alone: bool) -> list[str]:
 
 def _left_rows(left: Sequence[Left]) -> list[str]:
     most_first = sorted(left, key=lambda entry: (-entry.count, entry.operator))
-    rows = [(entry.operator, str(entry.count), entry.reason) for entry in most_first[:LEFT_SHOWN]]
-    lines = [
-        f"{name}  {reason}"
-        for name, reason in zip(aligned([row[:2] for row in rows]), (r[2] for r in rows), strict=True)
-    ]
+    shown = most_first[:LEFT_SHOWN]
+    lines = []
+    for entry, name in zip(shown, aligned([(entry.operator, str(entry.count)) for entry in shown]), strict=True):
+        lines.append(f"{name}  {entry.reason}")
+        lines += [f"  {line}" for line in _source_rows(entry)]
     hidden = len(most_first) - LEFT_SHOWN
     return [*lines, f"… and {hidden} more kinds: --json has them all"] if hidden > 0 else lines
+
+
+def _source_rows(entry: Left) -> list[str]:
+    most_first = sorted(entry.sources.items(), key=lambda item: (-item[1], item[0]))
+    lines = [f"{source}{f' ({n} times)' if n > 1 else ''}" for source, n in most_first[:SOURCES_SHOWN]]
+    hidden = len(most_first) - SOURCES_SHOWN
+    return [*lines, f"… and {hidden} more lines: --json has them all"] if hidden > 0 else lines
 
 
 def _engine_rows(found: Coverage) -> list[str]:

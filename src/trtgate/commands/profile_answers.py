@@ -124,13 +124,18 @@ def show(paths: Sequence[str]) -> list[str]:
 
 def difference(before: str, after: str) -> list[str]:
     """Return what changed between two stored profiles. Raises TrtgateError for one that can't be read."""
-    return difference_text.lines(differences.compare(_read(before), _read(after)))
+    found = (profile_files.read_to_compare(_path(name)) for name in (before, after))
+    return difference_text.lines(differences.compare(*found))
 
 
 def _read(name: str) -> Profile:
+    return profile_files.read(_path(name))
+
+
+def _path(name: str) -> Path:
     path = Path(name)
     if path.is_dir():
         path /= profile_files.PROFILE
     if not path.is_file():
         raise TrtgateError(f"no profile {path}: name a file, or a folder with a {profile_files.PROFILE}")
-    return profile_files.read(path)
+    return path

@@ -65,6 +65,8 @@ def read(path: Path) -> ModelFile:
         raise TrtgateError(f"{path} is broken ({error}): restore it, or delete it and record it anew") from error
     if found.schema != SCHEMA:
         raise TrtgateError(f"{path} has schema {found.schema}, this trtgate reads {SCHEMA}: update trtgate")
+    if not found.cases:
+        raise TrtgateError(f"{path} holds no case: restore it, or delete it and record it anew")
     return found
 
 
@@ -81,18 +83,25 @@ def find(root: Path, release: str, model: str, suffix: str) -> StoredCoverage | 
 
     Raises TrtgateError when a file on the way is broken.
     """
-    flavour = release.rpartition("-")[0]
-    wanted = _version(release)
-    for name in reversed(releases(root, flavour)):
-        version = _version(name)
-        if wanted is None or version is None or version > wanted:
-            continue
+    for name in _up_to(root, release):
         path = path_of(root, name, model)
         if path.is_file():
             found = read(path).cases.get(suffix)
             if found is not None:
                 return StoredCoverage(coverage=found, release=name)
     return None
+
+
+def newest(root: Path, release: str) -> str:
+    """Return the release itself if something is stored for it, else the newest older one; empty if there is none."""
+    return next(iter(_up_to(root, release)), "")
+
+
+def _up_to(root: Path, release: str) -> list[str]:
+    """Return the stored releases of the same flavour up to this one, newest first."""
+    wanted = _version(release)
+    names = releases(root, release.rpartition("-")[0])
+    return [name for name in reversed(names) if wanted and (_version(name) or wanted) <= wanted]
 
 
 def store(root: Path, release: str, model: str, suffix: str, coverage: Coverage) -> None:

@@ -12,7 +12,7 @@ from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..records.coverage_record import Coverage
 from ..suite.cases import Case
-from . import coverage_baselines
+from . import coverage_baselines, unseen_operators
 from .coverage_comparison import compare
 
 RECORD_COMMAND = "pytest … -m trtgate_coverage --trtgate-update-baselines"
@@ -21,9 +21,13 @@ TABLE_ROWS = 24
 
 
 class CoverageVerdict(enum.StrEnum):
-    """What became of a case's coverage; `CHANGED` is another graph in which nothing was lost or gained."""
+    """What became of a case's coverage; `CHANGED` is another graph in which nothing was lost or gained.
+
+    `INCOMPLETE`: there is no operator to count, or Dynamo skipped a part, and nothing better is stored.
+    """
 
     REGRESSED = "regressed"
+    INCOMPLETE = "incomplete"
     IMPROVED = "improved"
     CHANGED = "changed"
     NEW = "new"
@@ -41,6 +45,8 @@ class CoverageResult(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     """What it was compared with; empty when nothing is stored."""
     said: str
+    unseen: str = ""
+    """Why no operator could be counted, empty when one could."""
     stored: bool = False
 
     @property
@@ -55,9 +61,15 @@ def judge(case: Case, found: Coverage, root: Path, release: str) -> CoverageResu
     Raises TrtgateError when a stored file is broken.
     """
     stored = coverage_baselines.find(root, release, case.model.name, case.settings.suffix)
-    verdict, said = CoverageVerdict.NEW, f"has no stored coverage for {release} or an older release"
-    if stored is not None:
+    problem, nothing = unseen_operators.problem(found), unseen_operators.nothing(found)
+    if nothing and (stored is None or not stored.coverage.total):
+        verdict, said = CoverageVerdict.INCOMPLETE, f"has no coverage: {nothing}"
+    elif stored is not None:
         verdict, said = _compared(stored.coverage, found, stored.release)
+    elif problem:
+        verdict, said = CoverageVerdict.INCOMPLETE, f"has no stored coverage, and its own is not whole: {problem}"
+    else:
+        verdict, said = CoverageVerdict.NEW, f"has no stored coverage for {release} or an older release"
     return CoverageResult(
         case_id=case.id,
         verdict=verdict,
@@ -66,7 +78,26 @@ def judge(case: Case, found: Coverage, root: Path, release: str) -> CoverageResu
         engines=len(found.engines),
         release="" if stored is None else stored.release,
         said=said,
+        unseen=nothing,
     )
+
+
+def may_be_stored(result: CoverageResult, *, accepted: bool) -> bool:
+    """Whether a run that updates stores it: what is worse where that is accepted, a coverage of nothing never."""
+    worse = result.verdict in (CoverageVerdict.REGRESSED, CoverageVerdict.INCOMPLETE)
+    return not result.unseen and (accepted or not worse)
+
+
+def advice(result: CoverageResult) -> str:
+    """Return what a failure says beside the sentence."""
+    if result.unseen:
+        return (
+            ". A coverage of nothing can't be accepted: if it is intended, take the case out of the suite, or give it "
+            "trtgate.expected_failure or trtgate.quarantine"
+        )
+    if result.verdict is CoverageVerdict.NEW:
+        return f": {RECORD_COMMAND}"
+    return f". If that is intended: --trtgate-update-baselines --trtgate-accept '{result.case_id}'"
 
 
 def _compared(before: Coverage, after: Coverage, release: str) -> tuple[CoverageVerdict, str]:
@@ -125,5 +156,9 @@ def notices(results: Sequence[CoverageResult], release: str) -> list[Notice]:
 
 
 def orphans(root: Path, release: str, known: Iterable[str]) -> list[str]:
-    """Return stored cases of a release that the suite no longer has. Raises TrtgateError for a broken file."""
-    return sorted(coverage_baselines.case_ids(root, release) - set(known))
+    """Return stored cases that the suite no longer has: of a release, or of the newest older one if nothing is stored.
+
+    Raises TrtgateError for a broken file.
+    """
+    compared = coverage_baselines.newest(root, release)
+    return sorted(coverage_baselines.case_ids(root, compared) - set(known)) if compared else []

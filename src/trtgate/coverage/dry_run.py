@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,19 +13,19 @@ from ..common.steps import OnStep
 from ..compiling import building
 from ..records import coverage_record
 from ..suite import precisions
-from ..suite.cases import Case, Model
-from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, Settings
+from ..suite.cases import Case
+from ..suite.settings import Settings
 from ..torch_trt import (
     compile_calls,
     compile_options,
-    coverage_counting,
+    disabled_converters,
     exporting,
     gpu_stand_in,
     modelopt_package,
     partitioner,
     releases,
 )
-from . import coverage_complaint
+from ..torch_trt.dynamo_frames import LeftOut
 
 FRONTENDS = ("dynamo", "torch_compile")
 """The ways into the partitioner that can be asked without a GPU."""
@@ -71,71 +69,36 @@ def ask_module(
     compile_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
-        with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad(), building.quiet_upstream():
-            breaks = _ask(module, inputs, settings, step)
+        return _observed(module, inputs, settings, step)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
-        raise TrtgateError(f"coverage of {who}: {one_line(error)}") from error
-    if seen.problem:
-        raise TrtgateError(f"coverage of {who}: {seen.problem}")
-    return coverage_counting.count(seen.graphs, breaks)
+        cause = getattr(
+            error, "inner_exception", error
+        )  # of torch's BackendCompilerFailed, which says no more than that
+        raise TrtgateError(f"coverage of {who}: {one_line(cause)}") from error
 
 
-def assert_supported(
-    module: torch.nn.Module | Callable[..., Any],
-    inputs: Any = None,
-    *,
-    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
-    precision: str = "fp32",
-    frontend: str = "dynamo",
-    torch_executed_ops: Iterable[str] = (),
-    engines: int | None = None,
-    left: Iterable[str] = (),
+def _observed(
+    module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep
 ) -> coverage_record.Coverage:
-    """Assert, without a GPU, that TensorRT takes all operators of a model at a `min_block_size`.
-
-    Parameters
-    ----------
-    module, inputs
-        A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
-        `trtgate.model`.
-    precision
-        Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
-    frontend
-        "dynamo" (exported program) or "torch_compile", which must not break the graph then.
-    engines
-        The most engines that may come of it; any number by default.
-    left
-        Operators that may stay in PyTorch, such as `aten.nonzero.default`.
-
-    Returns the coverage. Raises AssertionError, which says what stays in PyTorch, why, and what to do; TrtgateError
-    when the model can't be made or exported, or a name is unknown.
-    """
-    __tracebackhide__ = True
-    factory = (
-        module
-        if inputs is None and not isinstance(module, torch.nn.Module)
-        else lambda: (copy.deepcopy(module), inputs)
-    )
-    name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
-    takes_batch = getattr(factory, "takes_batch", False)
-    settings = Settings(
-        frontend=frontend,
-        precision=precision,
-        batch=1 if takes_batch else None,
-        min_block_size=min_block_size,
-        torch_executed_ops=tuple(torch_executed_ops),
-    )
-    model = factory if isinstance(factory, Model) else Model(re.sub(r"\W", "_", name), factory, [settings])
-    found = ask(Case(model, settings))
-    problem = coverage_complaint.complaint(found, engines=engines, left=left)
-    if problem:
-        raise AssertionError(f"{name}: {problem}")
-    return found
+    with (
+        gpu_stand_in.stand_in(),
+        disabled_converters.withheld() as withheld,
+        partitioner.observing(withheld) as seen,
+        torch.no_grad(),
+        building.quiet_upstream(),
+    ):
+        try:
+            left_out = _ask(module, inputs, settings, step)
+        except Exception as error:
+            if seen.problem:  # which came first, and says whose error it is
+                raise TrtgateError(seen.problem) from error
+            raise
+    return seen.counted(settings, left_out)
 
 
-def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> dict[str, int]:
+def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> LeftOut | None:
     if settings.frontend == "torch_compile":
         step("torch.compile")
         return gpu_stand_in.torch_compile(module, exporting.first(inputs, settings), settings)
@@ -147,7 +110,7 @@ def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, s
     step("lowering and partitioning")
     with building.quantized_weights(settings):
         compile_calls.compile_exported(program, inputs, settings, dryrun=True)
-    return {}
+    return None
 
 
 def _weights_of(settings: Settings) -> contextlib.AbstractContextManager[None]:

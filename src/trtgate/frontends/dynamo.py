@@ -41,7 +41,7 @@ class Dynamo(OfTensorRT):
             compiled,
             time.perf_counter() - start,
             tuple(compile_calls.engine_bytes(compiled)),
-            seen.coverage(),
+            seen.coverage(settings),
             seen.known_parts(),
             (compiled,),
         )

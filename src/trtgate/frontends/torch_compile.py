@@ -7,7 +7,7 @@ from typing import Any
 
 from ..common.steps import OnStep
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls, engines, partitioner
+from ..torch_trt import compile_calls, dynamo_frames, engines, partitioner
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
@@ -28,7 +28,11 @@ class TorchCompile(OfTensorRT, Unstored):
         step("torch.compile, TensorRT build")
         torch.compiler.reset()
         made: list[Any] = []
-        with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
+        with (
+            partitioner.observing() as seen,
+            dynamo_frames.observing() as left_out,
+            engines.verbosity(settings.profiling_verbosity),
+        ):
             compiled = compile_calls.torch_compile(prepared, settings, made)
             compiled(*exporting.first(inputs, settings))
         compiled(*inputs)
@@ -37,7 +41,7 @@ class TorchCompile(OfTensorRT, Unstored):
             compiled,
             time.perf_counter() - start,
             tuple(sizes),
-            seen.coverage(),
+            seen.coverage(settings, left_out),
             seen.known_parts(),
             tuple(made),
         )

@@ -64,7 +64,7 @@ def outcome(
     if expected_failure is not None:
         said = f"{case_id} passed, and is {expected_failure}: take that out of the suite"
         return Outcome(kind=Kind.FAILED, text=said)
-    worse = verdict == "regressed" or (verdict == "changed" and strict)
+    worse = verdict in ("regressed", "incomplete") or (verdict == "changed" and strict)
     if quarantine is not None and in_force is None:
         ended = (
             f"{case_id}: its quarantine ({quarantine.reason}) ended on {quarantine.until}: take it out of the suite, "

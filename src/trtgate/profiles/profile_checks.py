@@ -22,6 +22,8 @@ def problems(profile: Profile) -> list[str]:
         found.append("it has no parts")
     for part in profile.parts:
         found += [f"{part.name or 'the graph'}: {problem}" for problem in _of_part(part)]
+    if not found and not any(part.layers for part in profile.parts):
+        found.append("no layer was seen in any part")
     if profile.device_us is not None and not found:
         least = LEAST_SUM * profile.device_us
         most = MOST_SUM * profile.device_us + A_LAYER_US * sum(layer.median_us > 0 for _, layer in profile.layers())

@@ -64,7 +64,15 @@ def baseline_path(root: Path, key: str, case_id: str) -> Path:
 def read_baseline(root: Path, key: str, case_id: str) -> Profile | None:
     """Return the stored profile of a case, None where there is none. Raises TrtgateError for a broken one."""
     path = baseline_path(root, key, case_id)
-    return read(path) if path.is_file() else None
+    return read_to_compare(path) if path.is_file() else None
+
+
+def read_to_compare(path: Path) -> Profile:
+    """Read a profile that has layers. Raises TrtgateError for one that has none, or is broken."""
+    found = read(path)
+    if not any(part.layers for part in found.parts):
+        raise TrtgateError(f"profile {path} holds no layer: delete it and record it anew")
+    return found
 
 
 def store_baseline(root: Path, key: str, profile: Profile) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -12,9 +13,10 @@ from ..common.errors import TrtgateError
 from ..common.notices import Notice, Severity
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
-from ..gate.outcome import Kind, outcome
+from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from ..torch_trt import releases
+from .case_items import is_coverage, is_placeholder
 from .gate_run import GateRun
 
 PROPERTY = "trtgate_coverage"
@@ -29,7 +31,7 @@ class CoverageGate:
         self._item = item
 
     def __call__(self, case: Case) -> None:
-        """Fail or pass the calling test. Raises TrtgateError when the case can't be asked, or lost coverage."""
+        """Fail or pass the calling test. Raises TrtgateError when the case can't be asked, has none, or lost some."""
         options = self._run.options
         found = self._run.coverage_of_builds.get(case.id)  # a build in this process has told already
         if found is None:
@@ -41,17 +43,18 @@ class CoverageGate:
         result = coverage_gate.judge(case, found, options.baselines, release)
         accepted = any(fnmatch.fnmatch(case.id, pattern) for pattern in options.accepted)
         differs = result.verdict is not CoverageVerdict.UNCHANGED or result.release != release
-        if options.update and differs and (result.verdict is not CoverageVerdict.REGRESSED or accepted):
+        if options.update and differs and coverage_gate.may_be_stored(result, accepted=accepted):
             coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
             result = msgspec.structs.replace(result, stored=True)
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
-        intended = f". If that is intended: --trtgate-update-baselines --trtgate-accept '{case.id}'"
-        is_new = result.verdict is CoverageVerdict.NEW
         said = outcome(
-            result.verdict, case.id, result.sentence, require=options.require, accepted=accepted,
-            quarantine=self._run.quarantine_of(case.id), updating=result.stored,
-            advice=f": {coverage_gate.RECORD_COMMAND}" if is_new else intended,
+            result.verdict, case.id, result.sentence, require=options.require,
+            accepted=accepted and not result.unseen, quarantine=self._run.quarantine_of(case.id),
+            updating=result.stored, advice=coverage_gate.advice(result),
         )  # fmt: skip
+        expected = self._run.expected_failure_of(case.id)
+        if said.kind is Kind.FAILED and result.verdict is CoverageVerdict.INCOMPLETE and expected:
+            pytest.xfail(outcome(PROBLEM, case.id, result.sentence, expected_failure=expected).text)
         if said.kind is Kind.FAILED:  # what else there is to say the end says, of all processes' results
             raise TrtgateError(said.text)
 
@@ -62,6 +65,14 @@ class CoverageEnding:
     def __init__(self, run: GateRun) -> None:
         self._run = run
         self._results: list[CoverageResult] = []
+        self._no_case_left = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+        """Note whether a whole run has no case whose coverage could be asked; its tests are taken out of it."""
+        whole = not (config.option.markexpr or config.option.keyword or self._run.options.selection)
+        self._no_case_left = whole and any(is_coverage(item) and is_placeholder(item) for item in items)
+        yield
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a coverage test found."""
@@ -74,7 +85,7 @@ class CoverageEnding:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Turn a run red whose stored coverage has cases that the suite no longer has."""
-        if not self._results or hasattr(session.config, "workerinput"):
+        if not (self._results or self._no_case_left) or hasattr(session.config, "workerinput"):
             return
         known = self._run.suite.cases.keys() | self._run.zoo.keys()
         try:
@@ -94,14 +105,14 @@ class CoverageEnding:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines."""
-        if not self._results:
+        if not self._results and not self._run.coverage_notices:
             return
         from ..common.text_columns import aligned
 
         terminalreporter.section("trtgate coverage")
-        for line in aligned(coverage_gate.rows(self._results)):
+        for line in aligned(coverage_gate.rows(self._results)) if self._results else ():
             terminalreporter.write_line(line)
-        notices = coverage_gate.notices(self._results, releases.installed_release())
+        notices = coverage_gate.notices(self._results, releases.installed_release()) if self._results else []
         for notice in [*notices, *self._quarantined(), *self._run.coverage_notices]:
             terminalreporter.write_line(str(notice), red=notice.failed, bold=notice.loud)
 
@@ -109,6 +120,6 @@ class CoverageEnding:
         return [
             Notice(f"{quarantine}: {result.sentence}")
             for result in self._results
-            if result.verdict is CoverageVerdict.REGRESSED and not result.stored
+            if result.verdict in (CoverageVerdict.REGRESSED, CoverageVerdict.INCOMPLETE) and not result.stored
             if (quarantine := self._run.quarantine_of(result.case_id))
         ]

@@ -91,7 +91,7 @@ class Hooks:
             item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNUSED_BENCHMARK}"))
             if is_coverage(item):
                 reason = self._why_no_coverage(case_id)
-                if reason:
+                if reason and "baseline" not in self._run.options.require:
                     item.add_marker(pytest.mark.skip(reason=reason))
                 continue
             self._mark_unavailable(item, self._run.suite.cases[case_id])

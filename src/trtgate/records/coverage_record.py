@@ -13,6 +13,12 @@ COMPLEX = "complex tensors"
 DYNAMIC = "its converter takes no dynamic shapes"
 DATA_DEPENDENT = "data-dependent shape, kept in PyTorch by fallback_data_dependent_ops"
 PARTITIONER = "left out by the partitioner"
+DISABLED = "its converter is disabled in this build"
+
+
+def disabled(why: str) -> str:
+    """Return the reason of operators whose converter the installed build refuses to run, with upstream's words."""
+    return f"{DISABLED} ({why})"
 
 
 def too_small(min_block_size: int) -> str:
@@ -33,12 +39,15 @@ class EngineOperators(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.operators.values())
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True, order=True):
+class Left(msgspec.Struct, frozen=True, kw_only=True):
     """Operators of one kind that stay in PyTorch for one reason."""
 
     operator: str
     reason: str
     count: int
+    sources: dict[str, int] = {}
+    """Line of source, such as `models/net.py:12: x = torch.special.bessel_j0(x)` → how many of them it made. Without
+    those whose line is not known; empty in files of before."""
 
 
 class BlockSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +79,8 @@ class Coverage(msgspec.Struct, kw_only=True):
     """How many graphs torch.compile made; one for an exported program."""
     graph_breaks: dict[str, int] = {}
     """Reason → count."""
+    skipped: dict[str, int] = {}
+    """Reason → count, of frames that Dynamo skipped: what they hold runs in PyTorch, and is in none of the counts."""
 
     @property
     def average_size(self) -> float:

@@ -7,12 +7,12 @@ import copy
 import io
 import sys
 import types
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from . import dynamo_frames
 from .compile_options import options_of
+from .dynamo_frames import LeftOut
 from .patching import no_logging, quiet_stderr, replaced
 from .releases import imported, without_modelopt
 
@@ -47,6 +47,9 @@ def stand_in() -> Iterator[None]:
         from torch_tensorrt.dynamo.backend import backends
 
         stack.enter_context(replaced(_compiler, "to_torch_device", lambda _device: torch.device("cpu")))
+        stack.enter_context(
+            replaced(backends, "aot_export_joint_simple", _interpreted(backends.aot_export_joint_simple))
+        )
         for owner in (_compiler, backends):
             wrapped = _with_attention_of_a_gpu(owner.get_decompositions)
             stack.enter_context(replaced(owner, "get_decompositions", wrapped))
@@ -70,22 +73,18 @@ def _answers() -> dict[str, Callable[..., Any]]:
     }
 
 
-def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> dict[str, int]:
+def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> LeftOut:
     """Hand every graph that `torch.compile` makes of the module to Torch-TensorRT's backend, building nothing.
 
-    The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns the graph
-    breaks: reason → count.
+    The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns what Dynamo left
+    out of the graphs.
     """
     import torch
     from torch_tensorrt.dynamo.backend.backends import torch_tensorrt_backend
 
     wanted = {**options_of(settings), "dryrun": True, "pass_through_build_failures": True}
-    breaks: Counter[str] = Counter()
 
     def backend(gm: Any, samples: Any) -> Any:
-        why = getattr(gm, "compile_subgraph_reason", None)  # as torch._dynamo.explain reads it
-        if why is not None and why.graph_break:
-            breaks[f"{why.reason.strip().splitlines()[0]}{_place(why.user_stack)}"] += 1
         copied = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))  # lowering changes it in place
         with without_modelopt():
             torch_tensorrt_backend(copied, samples, options=wanted)
@@ -93,15 +92,30 @@ def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Se
 
     torch.compiler.reset()
     try:
-        torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)(*inputs)
+        with dynamo_frames.observing() as left_out:
+            torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)(*inputs)
     finally:
         torch.compiler.reset()
-    return dict(breaks)
+    return left_out
 
 
-def _place(stack: Iterable[Any]) -> str:
-    frames = list(stack or ())
-    return f" at {Path(frames[-1].filename).name}:{frames[-1].name}" if frames else ""
+def _interpreted(trace: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `aot_export_joint_simple` trace a graph node by node: each operator keeps the stack trace of its node.
+
+    AOTAutograd does so by itself for graphs of `torch.compile` (`aot_module_simplified`), and not in this function.
+    """
+    import torch
+    from torch.fx import traceback
+
+    def traced(function: Any, *arguments: Any, **keywords: Any) -> Any:
+        def by_node(*values: Any) -> Any:
+            with traceback.preserve_node_meta():
+                return torch.fx.Interpreter(function).run(*values)
+
+        known = by_node if isinstance(function, torch.fx.GraphModule) else function
+        return trace(known, *arguments, **keywords)
+
+    return traced
 
 
 def _with_attention_of_a_gpu(get_decompositions: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,16 +7,28 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..common.errors import one_line
+from ..common.errors import TrtgateError, one_line
 from ..records import coverage_record
 from ..records.profile_record import PYTORCH, TENSORRT, UNKNOWN, Operator, Part
 from . import coverage_counting
+from .coverage_counting import Call, Calls
+from .disabled_converters import Withheld
+from .dynamo_frames import LeftOut
 from .patching import replaced
 from .releases import SUPPORTED, imported, version
+from .source_lines import source_line
+from .unsupported_operators import why_unsupported
+
+if TYPE_CHECKING:
+    from ..suite.settings import Settings
 
 FUSED_ATTENTION = re.compile(r"^(aten\._scaled_dot_product_)(?:flash|efficient|cudnn)(_attention\.default)$")
+
+
+class PartitionerError(Exception):
+    """The partitioner itself can't partition a graph."""
 
 
 class Observed:
@@ -33,12 +45,23 @@ class Observed:
         """Within: what goes wrong is a problem of the observation, and none of the build that is observed."""
         try:
             yield
+        except PartitionerError as error:
+            self.problem = str(error)
         except Exception as error:
             self.problem = f"torch_tensorrt {version()} partitions in another way than {SUPPORTED}: {one_line(error)}"
 
-    def coverage(self) -> coverage_record.Coverage | None:
-        """Return what was seen, None when it can't be trusted."""
-        return None if self.problem else coverage_counting.count(self.graphs)
+    def coverage(self, settings: Settings, left_out: LeftOut | None = None) -> coverage_record.Coverage | None:
+        """Return what was seen, with what Dynamo left out of it; None when it can't be trusted."""
+        return None if self.problem else self.counted(settings, left_out)
+
+    def counted(self, settings: Settings, left_out: LeftOut | None = None) -> coverage_record.Coverage:
+        """Return what was seen, with what Dynamo left out of it. Raises TrtgateError when it can't be trusted."""
+        if self.problem:
+            raise TrtgateError(self.problem)
+        left_out = left_out or LeftOut()
+        return coverage_counting.count(
+            self.graphs, left_out.graph_breaks, left_out.skipped, min_block_size=settings.min_block_size or 1
+        )
 
     def known_parts(self) -> tuple[tuple[Part, ...], ...]:
         """Return the parts of each graph that was seen, none when they can't be trusted."""
@@ -46,8 +69,10 @@ class Observed:
 
 
 @contextlib.contextmanager
-def observing() -> Iterator[Observed]:
+def observing(withheld: Withheld | None = None) -> Iterator[Observed]:
     """Within: every graph that Torch-TensorRT partitions, in a dry run or a real compile, is noted.
+
+    `withheld` is what `disabled_converters.withheld` took out of the registry.
 
     Wraps three functions that `_compiler.compile_module` looks up in `torch_tensorrt.dynamo.partitioning`: one is
     handed every lowered graph before any early return, two return the partitioned module.
@@ -63,7 +88,7 @@ def observing() -> Iterator[Observed]:
     def see_graph(gm: Any, *arguments: Any, **keywords: Any) -> Any:
         with seen.noting():
             gm.graph.eliminate_dead_code()  # as both partitioners do next: what is dead runs nowhere
-            seen.graphs.append(_lowered(gm))
+            seen.graphs.append(_lowered(gm, withheld or {}))
             seen.parts.append((_part("", gm, PYTORCH),))  # unless it is partitioned
         return support(gm, *arguments, **keywords)
 
@@ -86,51 +111,35 @@ def observing() -> Iterator[Observed]:
         yield seen
 
 
-def _lowered(gm: Any) -> coverage_counting.LoweredGraph:
+def _lowered(gm: Any, withheld: Withheld) -> coverage_counting.LoweredGraph:
     from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS as CONVERTERS
     from torch_tensorrt.dynamo.partitioning._adjacency_partitioner import OpSupportTester
 
     settings = CONVERTERS.compilation_settings
     executed = settings.torch_executed_ops or ()
     support = OpSupportTester(torch_executed_ops=executed)
-    unsupported: dict[str, Counter[str]] = {}
-    for node in _calls(gm):
+    calls = _calls(gm)
+    unsupported: dict[str, list[Any]] = {}
+    for node in calls:
         if not support.is_node_supported({}, node):
-            reason = _why_unsupported(node, executed)
-            unsupported.setdefault(reason, Counter())[operator_name(node.target)] += 1
-    if settings.use_fast_partitioner:
-        blocks = _fast_blocks(gm, executed, all_supported=not unsupported)
-    else:
-        blocks = _whole_blocks(gm, executed)
+            unsupported.setdefault(why_unsupported(node, executed, withheld), []).append(node)
+    some_supported = len(calls) > sum(map(len, unsupported.values()))  # else upstream returns before it partitions
     return coverage_counting.LoweredGraph(
-        operators=_histogram(_calls(gm)),
-        unsupported={reason: dict(sorted(names.items())) for reason, names in unsupported.items()},
+        calls=_counted(calls),
+        unsupported={reason: _counted(nodes) for reason, nodes in unsupported.items()},
         min_block_size=settings.min_block_size,
-        blocks=blocks,
+        blocks=_blocks(gm, settings, executed, all_supported=not unsupported) if some_supported else [],
     )
 
 
-def _why_unsupported(node: Any, torch_executed_ops: Iterable[Any]) -> str:
-    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS as CONVERTERS
-    from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport as Support
+def _blocks(gm: Any, settings: Any, executed: Iterable[Any], *, all_supported: bool) -> list[coverage_counting.Block]:
+    """Return the engines at `min_block_size=1`: as upstream, the global partitioner's where the fast one fails."""
+    from torch.fx.passes.splitter_base import FxNetSplitterInternalError
 
-    if node.target in torch_executed_ops or CONVERTERS.qualified_name_or_str(node.target) in torch_executed_ops:
-        return coverage_record.EXCLUDED
-    if node.target not in CONVERTERS:
-        return coverage_record.NO_CONVERTER
-    if hasattr(Support, "_has_complex_dtype") and Support._has_complex_dtype(node):  # 2.14
-        return coverage_record.COMPLEX
-    if node in CONVERTERS:
-        return coverage_record.DATA_DEPENDENT
-    settings = CONVERTERS.compilation_settings
-    candidates = [entry for registry in CONVERTERS.registries for entry in _entries(registry, node.target)]
-    valid = any(entry.capability_validator(node, settings) for entry in candidates)
-    return coverage_record.DYNAMIC if valid else coverage_record.REFUSED
-
-
-def _entries(registry: Mapping[Any, Any], target: Any) -> Iterable[Any]:
-    found = registry.get(target, ())
-    return found if isinstance(found, list | tuple) else ()
+    if settings.use_fast_partitioner:
+        with contextlib.suppress(FxNetSplitterInternalError):
+            return _fast_blocks(gm, executed, all_supported=all_supported)
+    return _whole_blocks(gm, executed)
 
 
 def _fast_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> list[coverage_counting.Block]:
@@ -139,8 +148,9 @@ def _fast_blocks(gm: Any, executed: Iterable[Any], *, all_supported: bool) -> li
 
     support = OpSupportTester(torch_executed_ops=executed)
     partitioner = TRTPartitioner(gm, support, min_block_size=1, skip_fusion=all_supported)
-    found = [part for part in partitioner.put_nodes_into_subgraphs() if part.is_acc]
-    return [coverage_counting.Block(size=len(part.nodes), operators=_histogram(part.nodes)) for part in found]
+    with _of_the_partitioner():
+        found = [part for part in partitioner.put_nodes_into_subgraphs() if part.is_acc]
+    return [coverage_counting.Block(size=len(part.nodes), calls=_counted(part.nodes)) for part in found]
 
 
 def _whole_blocks(gm: Any, executed: Iterable[Any]) -> list[coverage_counting.Block]:
@@ -148,16 +158,32 @@ def _whole_blocks(gm: Any, executed: Iterable[Any]) -> list[coverage_counting.Bl
     from torch_tensorrt.dynamo.partitioning._global_partitioner import TorchTensorRTOperatorSupport, TRTPartitioner
 
     support = TorchTensorRTOperatorSupport(torch_executed_ops=executed)
-    found = TRTPartitioner(gm, support, min_block_size=1).propose_partitions()
+    partitioner = TRTPartitioner(gm, support, min_block_size=1)
+    with _of_the_partitioner():
+        found = partitioner.propose_partitions()
     blocks = []
     for part in found:
         calls = [node for node in part.nodes if node.op == "call_function"]
         size = sum(operator_name(node.target) not in ("aten.view", "_operator.getitem") for node in calls)
-        blocks.append(coverage_counting.Block(size=size, operators=_histogram(calls)))
+        blocks.append(coverage_counting.Block(size=size, calls=_counted(calls)))
     return blocks
 
 
-def _engines(partitioned: Any) -> list[coverage_record.EngineOperators]:
+@contextlib.contextmanager
+def _of_the_partitioner() -> Iterator[None]:
+    """Within: an error is the partitioner's own. What tells that its code is another one is raised as it is."""
+    from torch.fx.passes.splitter_base import FxNetSplitterInternalError
+
+    try:
+        yield
+    except (FxNetSplitterInternalError, AttributeError, ImportError, TypeError):
+        raise
+    except Exception as error:
+        said = f"the partitioner of torch_tensorrt {version()} fails at this graph: {one_line(error)}"
+        raise PartitionerError(said) from error
+
+
+def _engines(partitioned: Any) -> list[coverage_counting.Engine]:
     return [
         _engine(getattr(partitioned, node.target))
         for node in partitioned.graph.nodes
@@ -165,11 +191,11 @@ def _engines(partitioned: Any) -> list[coverage_record.EngineOperators]:
     ]
 
 
-def _engine(submodule: Any) -> coverage_record.EngineOperators:
+def _engine(submodule: Any) -> coverage_counting.Engine:
     nodes = list(submodule.graph.nodes)
     outputs = [given for node in nodes if node.op == "output" for given in node.all_input_nodes]
-    return coverage_record.EngineOperators(
-        operators=_histogram(_calls(submodule)),
+    return coverage_counting.Engine(
+        calls=_counted(_calls(submodule)),
         inputs=[_tensor(node) for node in nodes if node.op == "placeholder"],
         outputs=[_tensor(node) for node in outputs],
     )
@@ -233,8 +259,8 @@ def _calls(gm: Any) -> list[Any]:
     return [node for node in gm.graph.nodes if node.op == "call_function"]
 
 
-def _histogram(nodes: Iterable[Any]) -> dict[str, int]:
-    return dict(sorted(Counter(operator_name(node.target) for node in nodes).items()))
+def _counted(nodes: Iterable[Any]) -> Calls:
+    return dict(Counter(Call(operator_name(node.target), source_line(node)) for node in nodes))
 
 
 def operator_name(target: Any) -> str:

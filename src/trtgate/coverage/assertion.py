@@ -1,0 +1,173 @@
+"""The assertion for a test of the user's own: TensorRT takes all of a model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ..common.errors import TrtgateError, one_line
+from ..records.coverage_record import Coverage
+from ..suite import precisions
+from ..suite.cases import Case, Model
+from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, OptionValue, Settings
+from . import coverage_complaint, dry_run
+
+BATCH = "batch"
+"""The one dimension that settings know."""
+
+
+def assert_supported(
+    module: torch.nn.Module | Callable[..., Any],
+    inputs: Any = None,
+    *,
+    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
+    precision: str = "fp32",
+    frontend: str = "dynamo",
+    torch_executed_ops: Iterable[str] = (),
+    options: Mapping[str, OptionValue] | None = None,
+    batch: int | None = None,
+    dynamic: Mapping[str, tuple[int, int, int]] | None = None,
+    engines: int | None = None,
+    left: Iterable[str] = (),
+) -> Coverage:
+    """Assert, without a GPU, that TensorRT takes all operators of a model at a `min_block_size`.
+
+    Parameters
+    ----------
+    module, inputs
+        A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
+        `trtgate.model`. The module is copied, and stays as it is; one that can't be copied is asked itself, if its
+        weights have the precision already.
+    precision
+        Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
+    frontend
+        "dynamo" (exported program) or "torch_compile", which must not break the graph then.
+    options
+        Further fields of `torch_tensorrt.dynamo.CompilationSettings`, by name.
+    batch
+        What a factory that takes `batch` is called with, 1 by default; of a module its inputs' leading dimension.
+    dynamic
+        `{"batch": (least, optimal, largest)}` for engines that take all these leading dimensions.
+    engines
+        The most engines that may come of it; any number by default.
+    left
+        Operators that may stay in PyTorch, such as `aten.nonzero.default`.
+
+    Returns the coverage. Raises AssertionError, which says what stays in PyTorch, from which line, why, and what to do,
+    or why nothing reaches TensorRT; TrtgateError when the model can't be made or exported, or a name is unknown.
+    """
+    __tracebackhide__ = True
+    name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
+    with contextlib.ExitStack() as stack:
+        if inputs is None and not isinstance(module, torch.nn.Module):
+            model = module if isinstance(module, Model) else Model(_model_name(name), module, [])
+        else:
+            asked = stack.enter_context(_unharmed(module, precision, name))
+            model = _of_module(asked, inputs, name, takes_batch=batch is not None or dynamic is not None)
+            if batch is None and dynamic is not None:
+                batch = _leading_dimension(inputs, name)
+        range_ = _dynamic_batch(dynamic)
+        default = (range_[1] if range_ else 1) if model.takes_batch else None
+        settings = Settings(
+            frontend=frontend, precision=precision, batch=default if batch is None else batch, dynamic_batch=range_,
+            min_block_size=min_block_size, torch_executed_ops=tuple(torch_executed_ops), options=dict(options or {}),
+        )  # fmt: skip
+        Model(model.name, model.factory, [settings])  # which says where the factory and the batch do not go together
+        found = dry_run.ask(Case(model, settings))
+    problem = coverage_complaint.complaint(found, engines=engines, left=left)
+    if problem:
+        raise AssertionError(f"{name}: {problem}")
+    return found
+
+
+def _model_name(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def _of_module(module: Any, inputs: Any, name: str, *, takes_batch: bool) -> Model:
+    def copied() -> tuple[Any, Any]:
+        return module, pytree.tree_map_only(torch.Tensor, lambda value: value.detach().clone(), inputs)
+
+    def of_batch(*, batch: int) -> tuple[Any, Any]:
+        del batch  # whoever calls a factory checks that it is the inputs'
+        return copied()
+
+    return Model(_model_name(name), of_batch if takes_batch else copied, [])
+
+
+def _leading_dimension(inputs: Any, name: str) -> int:
+    sizes = {value.shape[0] for value in pytree.tree_leaves(inputs) if isinstance(value, torch.Tensor) and value.ndim}
+    if len(sizes) != 1:
+        raise TrtgateError(f"{name}: a dynamic batch needs inputs with one leading dimension, not {sorted(sizes)}")
+    return int(sizes.pop())
+
+
+def _dynamic_batch(dynamic: Mapping[str, tuple[int, int, int]] | None) -> tuple[int, int, int] | None:
+    if dynamic is None:
+        return None
+    if set(dynamic) != {BATCH}:
+        raise TrtgateError(f'dynamic={dict(dynamic)!r}: write {{"{BATCH}": (least, optimal, largest)}}')
+    sizes = tuple(dynamic[BATCH])
+    if len(sizes) != 3:
+        raise TrtgateError(f"dynamic batch {sizes}: write (least, optimal, largest)")
+    return sizes
+
+
+@contextlib.contextmanager
+def _unharmed(module: torch.nn.Module | Any, precision: str, name: str) -> Iterator[Any]:
+    """Within: a module to cast and to run, a copy or the module itself; the user's is as before afterwards.
+
+    Raises TrtgateError for one that can't be copied and would have to be cast.
+    """
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:
+        if not isinstance(module, torch.nn.Module) or _is_changed_by(precision, module):
+            raise TrtgateError(
+                f"{name} can't be copied ({one_line(error)}), and {precision} would change it: give a factory that "
+                "makes it"
+            ) from error
+        with _restored(module):
+            yield module
+    else:
+        yield copied
+
+
+def _is_changed_by(precision: str, module: torch.nn.Module) -> bool:
+    wanted = precisions.ALL.get(precision)
+    if wanted is None or wanted.quantized:
+        return True
+    dtype = getattr(torch, wanted.dtype)
+    return any(
+        value.device.type != "cpu" or (value.is_floating_point() and value.dtype != dtype)
+        for value in (*module.parameters(), *module.buffers())
+    )
+
+
+@contextlib.contextmanager
+def _restored(module: torch.nn.Module) -> Iterator[None]:
+    """Within: a module may be set to eval mode, frozen and run; afterwards it is what it was, buffers included."""
+    training = [(part, part.training) for part in module.modules()]
+    trained = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    buffers = [
+        (part, name, value, value.clone())
+        for part in module.modules()
+        for name, value in part.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
+        with torch.no_grad():
+            for part, name, value, before in buffers:
+                setattr(part, name, value)
+                value.copy_(before)
