@@ -32,8 +32,5 @@ class OutcomeGuard:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say which tests failed and were reported otherwise."""
         for nodeid in self._changed:
-            said = (
-                f"ERROR: {nodeid} failed, and a marker or a hook from outside trtgate reported it otherwise: say it with "
-                "trtgate.quarantine or an expected failure"
-            )
-            terminalreporter.write_line(said, red=True)
+            said = f"ERROR: {nodeid} failed, and a marker or a hook from outside trtgate reported it otherwise"
+            terminalreporter.write_line(f"{said}: quarantine it in the suite, or say how it is known to fail", red=True)
