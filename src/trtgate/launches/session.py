@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -154,68 +155,61 @@ class Session:
 
     def build(self, request: messages.BuildCase, step: OnStep) -> messages.BuiltReply:
         """Build a case where the last one was built. Raises LaunchError."""
-        builder = self._builder_ready(step)
-        try:
-            with self._pool.device(step, shared=True):
-                step("building")
-                return builder.ask(request, messages.BuiltReply, f"{request.case_id}: building")
-        finally:
-            self._replace_if_ended(builder)
+        with self._builder_at_work(step) as builder, self._pool.device(step, shared=True):
+            step("building")
+            return builder.ask(request, messages.BuiltReply, f"{request.case_id}: building")
 
     def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
         """Profile a case where it was built: there it may be kept. Raises LaunchError."""
-        builder = self._builder_ready(step)
-        try:
-            with self._pool.device(step):
-                step("profiling")
-                request = messages.RecordProfile(case_id=case_id)
-                return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
-        finally:
-            self._replace_if_ended(builder)
+        with self._builder_at_work(step) as builder, self._pool.device(step):
+            step("profiling")
+            request = messages.RecordProfile(case_id=case_id)
+            return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
 
     def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> None:
         """Load a case in a process of its own, and compare it with eager in all ways. Raises LaunchError."""
-        worker = self._pool.start(self._side, "fresh", number=-1, only_builds=True)
-        try:
-            worker.greet()
-            with self._pool.device(step, shared=True):
-                step("checking it in a fresh process")
-                request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
-                worker.ask(request, messages.LoadedReply, case_id)
-        finally:
-            self._pool.end(worker)
+        with self._fresh("fresh") as worker, self._pool.device(step, shared=True):
+            step("checking it in a fresh process")
+            request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
+            worker.ask(request, messages.LoadedReply, case_id)
 
-    def _builder_ready(self, step: OnStep) -> WorkerHandle:
-        """Return who builds: on a GPU a worker that never measures, since building leaves traces in a process.
+    @contextmanager
+    def _builder_at_work(self, step: OnStep) -> Iterator[WorkerHandle]:
+        """Within: who builds. On a GPU that is a worker that never measures: building leaves traces in a process.
 
         On a CPU it is the first launch: what is not stored there each launch builds for itself anyway.
         """
-        if self._pool.accelerator.kind == "gpu":
-            if self._builder is None:
-                self._builder = self._pool.start(self._side, "builder", number=-1, tensorrt=True, only_builds=True)
-            builder = self._builder
-        else:
+        if self._pool.accelerator.kind != "gpu":
             builder = self._groups[0].first()
-        if builder.cases is None:
-            step("starting a builder")
-            builder.greet()
-        return builder
-
-    def _replace_if_ended(self, builder: WorkerHandle) -> None:
-        if builder.ended:
-            self._pool.end(builder)
-            self._groups[0].forget(builder)
-            self._builder = None
+        else:
+            if self._builder is None:
+                self._builder = self._pool.start(
+                    self._side, "builder", number=-1, tensorrt=self._tensorrt, only_builds=True
+                )
+            builder = self._builder
+        try:
+            if builder.cases is None:
+                step("starting a builder")
+                builder.greet()
+            yield builder
+        finally:
+            if builder.ended:
+                self._pool.end(builder)
+                self._groups[0].forget(builder)
+                self._builder = None
 
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
-        worker = self._pool.start(self._side, "rebuild", number=-1, only_builds=True)
+        request = messages.BuildCase(case_id=case_id, folder=str(folder))
+        with self._fresh("rebuild") as worker, self._pool.device(shared=True):
+            return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
+
+    @contextmanager
+    def _fresh(self, name: str) -> Iterator[WorkerHandle]:
+        """Within: a worker of its own, which ends with it."""
+        worker = self._pool.start(self._side, name, number=-1, only_builds=True)
         try:
             worker.greet()
-            request = messages.BuildCase(case_id=case_id, folder=str(folder))
-            with self._pool.device(shared=True):
-                return worker.ask(request, messages.BuiltReply, "building again").build
-        except LaunchError as error:
-            raise LaunchError(f"{case_id}: {error}") from error
+            yield worker
         finally:
             self._pool.end(worker)
