@@ -12,7 +12,7 @@ from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.gate import baselines, judging, measurement_summary, sentences
 from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
-from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
+from trtgate.records.measurement import Build, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.verdict import Judgement, Verdict
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
@@ -129,6 +129,8 @@ def test_an_error_of_all_tensors_together_is_not_held_against_that_of_the_worst_
     assert metrics({"output_error": 1e-4, "engines": 1.0}) == {}
     assert metrics({"output_error": 1e-2, "leaf_error": 1e-4}) == {"leaf_error": Verdict.REGRESSED}
     assert metrics({"leaf_error": 1e-2}) == {"leaf_error": Verdict.UNCHANGED}
+    older = msgspec.json.decode(b'{"build_s": 1.0, "output_error": 0.001}', type=Build)
+    assert "leaf_error" not in measurement_summary.build_figures(older)
 
 
 def test_the_baselines_of_this_repository_can_be_read() -> None:
