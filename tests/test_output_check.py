@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils import _pytree as pytree
 
 from trtgate.common.errors import TrtgateError
@@ -133,7 +134,9 @@ def test_an_output_inside_itself_is_no_endless_one() -> None:
         output_check.leaves(deep)
 
 
-@pytest.mark.parametrize("whole", [print, iter([1]), {1, 2}, Plain, object(), torch.ones(2).numpy(), lambda: 1])
+@pytest.mark.parametrize(
+    "whole", [print, iter([1]), {1, 2}, Plain, Plain(), object(), torch.Generator(), torch.ones(2).numpy(), lambda: 1]
+)
 def test_what_can_not_be_taken_apart_is_refused_with_path_and_class(whole: Any) -> None:
     with pytest.raises(TrtgateError, match=rf'^output\["a"\]\.b: a {type(whole).__qualname__} can\'t be taken apart'):
         output_check.leaves({"a": Plain(b=whole)})
@@ -247,6 +250,14 @@ class Tagged(torch.Tensor):
     """A subclass that wraps what is computed with it."""
 
 
+class Closed(torch.Tensor):
+    """A subclass that nothing can be computed with."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_given: Any, **_more: Any) -> Any:
+        raise NotImplementedError(function)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "made",
@@ -257,6 +268,8 @@ class Tagged(torch.Tensor):
         lambda factor: (SCORES * factor).requires_grad_(),
         lambda factor: torch.nn.Parameter(SCORES * factor),
         lambda factor: (SCORES * factor).as_subclass(Tagged),
+        lambda factor: (SCORES * factor).as_subclass(Closed),
+        lambda factor: TwoTensor(SCORES * factor, SCORES),
         lambda factor: torch.tensor([factor]).expand(5, 64),
         lambda factor: (ROWS * factor).t()[::2],
         lambda factor: torch.complex(SCORES, SCORES * factor).conj(),

@@ -135,13 +135,13 @@ def compare(eager: Any, output: Any) -> Comparison:
     if structure:
         return Comparison(structure=structure)
     values = {node.path: node.value for node in got if isinstance(node, Leaf)}
-    return Comparison(
-        leaves=tuple(
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        found = [
             leaf_comparison.compare(node.path, node.name, node.value, values[node.path])
             for node in wanted
             if isinstance(node, Leaf)
-        )
-    )
+        ]
+    return Comparison(leaves=tuple(found))
 
 
 def _structure(wanted: list[Leaf | Container], got: list[Leaf | Container]) -> str:

@@ -65,7 +65,8 @@ def leaves(output: Any) -> list[tuple[str, Any]]:
 
 def walk(output: Any) -> list[Leaf | Container]:
     """Return the containers and leaves of an output, each container before what it holds. Raises as `leaves`."""
-    return list(_walked(output, ROOT, "", ()))
+    with torch._C.DisableTorchFunctionSubclass():
+        return list(_walked(output, ROOT, "", ()))
 
 
 def _walked(value: Any, path: str, name: str, above: tuple[tuple[int, str], ...]) -> Iterator[Leaf | Container]:
@@ -182,9 +183,10 @@ def _has_fields(value: Any) -> bool:
     if callable(value) and not isinstance(value, torch.nn.Module) and not dataclasses.is_dataclass(value):
         return False
     own_class = type(value)
-    if own_class.__module__ in ("builtins", "types", "_weakref", "weakref", "threading", "_thread"):
+    if own_class.__module__ in ("builtins", "types", "_weakref", "weakref", "threading", "_thread", "torch._C"):
         return False
-    return hasattr(value, "__dict__") or hasattr(value, "__struct_fields__") or bool(_slots(own_class))
+    declared = dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct)
+    return declared or bool(_fields(value))  # one without fields keeps what it is elsewhere
 
 
 def _fields(value: Any) -> list[tuple[str, Any]]:
