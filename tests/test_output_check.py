@@ -111,7 +111,7 @@ class Color(enum.Enum):
         (collections.deque([1, 2]), ["output[0]", "output[1]"]),
         (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged), ["output[0]", "output[1]"]),
         (torch.Size([3]), ["output[0]"]),
-        ((torch.float16, torch.device("cpu"), Color.RED, b"x"), [f"output[{number}]" for number in range(4)]),
+        ((torch.float16, torch.device("cpu"), Color.RED, b"x", Plain), [f"output[{number}]" for number in range(5)]),
     ],
 )  # fmt: skip
 def test_leaves_have_paths(output: Any, paths: list[str]) -> None:
@@ -135,7 +135,8 @@ def test_an_output_inside_itself_is_no_endless_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "whole", [print, iter([1]), {1, 2}, Plain, Plain(), object(), torch.Generator(), torch.ones(2).numpy(), lambda: 1]
+    "whole",
+    [print, iter([1]), {1, 2}, Plain(), torch.nn.ReLU(), object(), torch.Generator(), torch.ones(2).numpy(), lambda: 1],
 )
 def test_what_can_not_be_taken_apart_is_refused_with_path_and_class(whole: Any) -> None:
     with pytest.raises(TrtgateError, match=rf'^output\["a"\]\.b: a {type(whole).__qualname__} can\'t be taken apart'):

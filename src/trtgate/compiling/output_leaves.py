@@ -21,7 +21,7 @@ DEEPEST = 200
 
 NUMBERS = (bool, int, float, complex)
 SYMBOLIC = {torch.SymBool: bool, torch.SymInt: int, torch.SymFloat: float}
-PLAIN = (str, bytes, enum.Enum, torch.dtype, torch.device, torch.layout, torch.memory_format, range, slice)
+PLAIN = (str, bytes, type, enum.Enum, torch.dtype, torch.device, torch.layout, torch.memory_format, range, slice)
 """Values that are compared by equality."""
 SAME_AS = {"immutable_list": "list", "immutable_dict": "dict"}
 """What torch.fx puts in a graph for a list and a dict."""
@@ -179,8 +179,8 @@ def _plain(value: Any) -> bool:
 
 
 def _has_fields(value: Any) -> bool:
-    """Whether an object is one of data: no function, class, module, iterator or the like, whose fields say nothing."""
-    if callable(value) and not isinstance(value, torch.nn.Module) and not dataclasses.is_dataclass(value):
+    """Whether an object is one of data: no function, module, iterator or the like, whose fields say nothing."""
+    if callable(value) and not dataclasses.is_dataclass(value):
         return False
     own_class = type(value)
     if own_class.__module__ in ("builtins", "types", "_weakref", "weakref", "threading", "_thread", "torch._C"):
