@@ -102,10 +102,11 @@ def error(value: float) -> dict[str, float]:
 
 
 def build(rng: random.Random) -> dict[str, Any]:
-    worse = {"build_s": 40.0, "engines": 2, "engine_bytes": 1300000, **error(9e-3), "pytorch_operators": 3}
-    usual = {"build_s": 10.0, "engines": 1, "engine_bytes": 1000000, **error(1e-3), "pytorch_operators": 0}
+    worse = {"build_s": 40.0, "engines": 2, "engine_bytes": 1300000, "leaf_error": 9e-3, "pytorch_operators": 3}
+    usual = {"build_s": 10.0, "engines": 1, "engine_bytes": 1000000, "leaf_error": 1e-3, "pytorch_operators": 0}
     mixed = {name: rng.choice([usual, usual, worse])[name] for name in usual}
-    return {**(usual if rng.random() < 0.6 else mixed), "builders": rng.choice([1, 1, 2])}
+    made = usual if rng.random() < 0.6 else mixed
+    return {**made, **error(made["leaf_error"]), "builders": rng.choice([1, 1, 2])}
 
 
 def turn_of(rng: random.Random, gpu: bool, us: float) -> dict[str, Any]:
