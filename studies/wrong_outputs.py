@@ -3,11 +3,12 @@
     python studies/wrong_outputs.py [--nets resnet18 vit] [--inductor] [--device cuda] [--record FILE] [--outputs FILE]
 
 Small networks with random weights run at fp32, fp16 and bf16; what they compute is returned as eleven kinds of output.
-Right outputs are the same computed in another way: with other memory formats, kernels and numbers of threads, image by image,
-in fp32 (fp16, bf16) or fp64 (fp32) and cast; with `--inductor` by Inductor too. Each must pass. Then each leaf of those
-that were cast, the furthest from eager, is made wrong in one way, and the output must fail. Prints versions, how far
-right outputs are from eager at the most, how many were refused, and the share of wrong ones that is caught. `--record` stores right outputs beside eager's,
-of a GPU for instance; `--outputs` reads such a file in the place of running networks, and runs nothing that is in it.
+Right outputs are the same computed in another way: with other memory formats, kernels and numbers of threads, image by
+image, in fp32 (fp16, bf16) or fp64 (fp32) and cast; with `--inductor` by Inductor too. Each must pass. Then each leaf
+of those that were cast, the furthest from eager, is made wrong in one way, and the output must fail. Prints versions,
+how far right outputs are from eager at the most, how many were refused, and the share of wrong ones that is caught.
+`--record` stores right outputs beside eager's, of a GPU for instance; `--outputs` reads such a file in the place of
+running networks, and runs nothing that is in it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torchvision
 
 from trtgate.common.text_columns import aligned
 from trtgate.compiling import output_check
+from trtgate.compiling.fp32_arithmetic import strict_fp32
 from trtgate.compiling.leaf_comparison import MEASURED, kind_of
 from trtgate.suite.random_weights import condition, one_thread
 
@@ -291,12 +293,17 @@ def main() -> None:
     tally, recorded = Tally(), []
     for name in args.nets if not args.outputs else ():
         for precision in DTYPES:
-            for way, eager, outputs in right_ones(name, precision, args):
-                for kind, output in outputs.items():
-                    if args.record:
-                        recorded.append((precision, f"{name}, {way}, {kind}", plain(eager[kind]), plain(output)))
-                    else:
-                        tally.take(precision, f"{name}, {way}, {kind}", eager[kind], output)
+            with strict_fp32():
+                found = [
+                    (precision, f"{name}, {way}, {kind}", eager[kind], output)
+                    for way, eager, outputs in right_ones(name, precision, args)
+                    for kind, output in outputs.items()
+                ]
+            for right in found:
+                if args.record:
+                    recorded.append((*right[:2], *map(plain, right[2:])))
+                else:
+                    tally.take(*right)
     if args.record:
         torch.save(recorded, args.record)
         return

@@ -63,6 +63,49 @@ def test_what_is_no_table_of_classes_has_no_ranks() -> None:
     assert (found.top1, found.top5) == (None, None)
 
 
+class TwoHeads(nn.Module):
+    """Boxes in pixels, scores, and complex numbers."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"boxes": x * 1000, "scores": x, "waves": torch.complex(x, x), "first": x.argmax(1)}
+
+
+def two_heads(batch: int) -> tuple[nn.Module, torch.Tensor]:
+    return TwoHeads().eval(), torch.randn(batch, 4)
+
+
+def test_of_several_tensors_the_worst_counts() -> None:
+    found = asked(lambda output: {**output, "scores": output["scores"] * 1.25}, factory=two_heads)
+    assert found.relative_l2 == pytest.approx(0.25)
+    assert found.max_error < 10
+
+
+def test_an_imaginary_part_is_compared_too() -> None:
+    found = asked(lambda output: {**output, "waves": output["waves"].conj()}, factory=two_heads)
+    assert found.relative_l2 == pytest.approx(2**0.5)
+    assert found.cosine == pytest.approx(0.0, abs=1e-12)
+
+
+def test_integers_count_where_there_is_nothing_else() -> None:
+    found = asked(lambda output: output * 2, factory=lambda batch: (OnlyIntegers().eval(), torch.ones(batch, 4)))
+    assert found.relative_l2 == 1.0
+
+
+def test_values_infinite_in_both_are_no_error() -> None:
+    found = asked(lambda output: output, factory=lambda batch: (Masked().eval(), torch.randn(batch, 4)))
+    assert (found.relative_l2, found.max_error) == (0.0, 0.0)
+
+
+class OnlyIntegers(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return x.argmax(1) + 1
+
+
+class Masked(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return x.masked_fill(x < 0, float("-inf"))
+
+
 def test_nan_for_some_input_is_an_error() -> None:
     with pytest.raises(TrtgateError, match="of 66 inputs some give NaN"):
         asked(lambda output: output / (output > -1.0).float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,9 +10,9 @@ import pytest
 
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
-from trtgate.gate import judging, measurement_summary, sentences
+from trtgate.gate import baselines, judging, measurement_summary, sentences
 from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
-from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
+from trtgate.records.measurement import Build, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.verdict import Judgement, Verdict
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
@@ -115,3 +116,25 @@ def test_what_to_do_about_too_little_evidence_is_said() -> None:
     assert said.endswith("would be seen: record one on this card, or raise the limit")
     said = sentences.sentence(CASE.id, Verdict.UNDERPOWERED, [judged(100.9, ("HERE", 100.0))], "device")
     assert said.endswith("would be seen: record more sessions, or raise the limit")
+
+
+def test_an_error_of_all_tensors_together_is_not_held_against_that_of_the_worst_tensor() -> None:
+    """Baselines from before outputs were compared leaf by leaf have the former, as `output_error`."""
+    now = {"leaf_error": 1e-2, "engines": 1.0}
+
+    def metrics(before: dict[str, float]) -> dict[str, Verdict]:
+        found = judging.counted(CASE, now, before, lambda _metric: 1.0, TESTS)
+        return {one.metric: one.verdict for one in found}
+
+    assert metrics({"output_error": 1e-4, "engines": 1.0}) == {}
+    assert metrics({"output_error": 1e-2, "leaf_error": 1e-4}) == {"leaf_error": Verdict.REGRESSED}
+    assert metrics({"leaf_error": 1e-2}) == {"leaf_error": Verdict.UNCHANGED}
+    older = msgspec.json.decode(b'{"build_s": 1.0, "output_error": 0.001}', type=Build)
+    assert "leaf_error" not in measurement_summary.build_figures(older)
+
+
+def test_the_baselines_of_this_repository_can_be_read() -> None:
+    files = sorted((Path(__file__).parent.parent / "baselines").glob("*/latency.json"))
+    assert files
+    for file in files:
+        assert all(record.sessions for record in baselines.read(file).cases.values())

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils import _pytree as pytree
 
 from trtgate.common.errors import TrtgateError
@@ -96,7 +97,8 @@ class Color(enum.Enum):
         (None, ["output"]),
         ((), []),
         ((1, [True, "a"]), ["output[0]", "output[1][0]", "output[1][1]"]),
-        ({"scores": 1.0, "x y": {2: 1j, (3, "a"): None}}, ['output["scores"]', 'output["x y"][2]', "output[\"x y\"][(3, 'a')]"]),
+        ({"scores": 1.0, "x y": {2: 1j}}, ['output["scores"]', 'output["x y"][2]']),
+        ({(3, "a"): 1, None: 2}, ["output[(3, 'a')]", "output[None]"]),
         ({Color.RED: 1, Plain(): 2}, ["output[<Color.RED: 1>]", "output[<Plain 1>]"]),
         (Pair(1, (2,)), ["output.left", "output.right[0]"]),
         (torch.ones(2, 2).max(1), ["output.values", "output.indices"]),
@@ -109,7 +111,7 @@ class Color(enum.Enum):
         (collections.deque([1, 2]), ["output[0]", "output[1]"]),
         (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged), ["output[0]", "output[1]"]),
         (torch.Size([3]), ["output[0]"]),
-        ((torch.float16, torch.device("cpu"), Color.RED, b"x"), [f"output[{number}]" for number in range(4)]),
+        ((torch.float16, torch.device("cpu"), Color.RED, b"x", Plain), [f"output[{number}]" for number in range(5)]),
     ],
 )  # fmt: skip
 def test_leaves_have_paths(output: Any, paths: list[str]) -> None:
@@ -132,7 +134,10 @@ def test_an_output_inside_itself_is_no_endless_one() -> None:
         output_check.leaves(deep)
 
 
-@pytest.mark.parametrize("whole", [print, iter([1]), {1, 2}, Plain, object(), torch.ones(2).numpy(), lambda: 1])
+@pytest.mark.parametrize(
+    "whole",
+    [print, iter([1]), {1, 2}, Plain(), torch.nn.ReLU(), object(), torch.Generator(), torch.ones(2).numpy(), lambda: 1],
+)
 def test_what_can_not_be_taken_apart_is_refused_with_path_and_class(whole: Any) -> None:
     with pytest.raises(TrtgateError, match=rf'^output\["a"\]\.b: a {type(whole).__qualname__} can\'t be taken apart'):
         output_check.leaves({"a": Plain(b=whole)})
@@ -246,6 +251,14 @@ class Tagged(torch.Tensor):
     """A subclass that wraps what is computed with it."""
 
 
+class Closed(torch.Tensor):
+    """A subclass that nothing can be computed with."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_given: Any, **_more: Any) -> Any:
+        raise NotImplementedError(function)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "made",
@@ -256,6 +269,8 @@ class Tagged(torch.Tensor):
         lambda factor: (SCORES * factor).requires_grad_(),
         lambda factor: torch.nn.Parameter(SCORES * factor),
         lambda factor: (SCORES * factor).as_subclass(Tagged),
+        lambda factor: (SCORES * factor).as_subclass(Closed),
+        lambda factor: TwoTensor(SCORES * factor, SCORES),
         lambda factor: torch.tensor([factor]).expand(5, 64),
         lambda factor: (ROWS * factor).t()[::2],
         lambda factor: torch.complex(SCORES, SCORES * factor).conj(),
@@ -318,7 +333,8 @@ def test_each_leaf_is_held_to_its_own_size() -> None:
     found = compare({"boxes": boxes, "scores": SCORES}, {"boxes": boxes, "scores": SCORES * 0})
     assert found.leaf_error == 1.0
     assert found.problem("fp32").startswith(
-        'output["scores"] differs from eager: 64 of 64 values are off by more than 0.1 %, relative L2 1.00e+00 (at most 1e-03)'
+        'output["scores"] differs from eager: 64 of 64 values are off by more than 0.1 %, '
+        "relative L2 1.00e+00 (at most 1e-03)"
     )
 
 
@@ -399,7 +415,8 @@ def test_what_is_found_does_not_depend_on_the_unit(values: list[float], errors: 
 
 leaf_values = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), st.text(max_size=3),
-    st.lists(st.floats(width=32), max_size=4).map(torch.tensor), st.lists(st.integers(0, 255), max_size=4).map(torch.tensor),
+    st.lists(st.floats(width=32), max_size=4).map(torch.tensor),
+    st.lists(st.integers(0, 255), max_size=4).map(torch.tensor),
 )  # fmt: skip
 nested_outputs = st.recursive(
     leaf_values,

@@ -45,7 +45,7 @@ def checked(forward: Forward, **settings: Any) -> Any:
 WRONG: dict[str, tuple[Forward, str]] = {
     "scores are zero beside boxes in pixels": (
         lambda wrong, y: (y * 1000 + 100, y[:, 0] * (0.0 if wrong else 1.0)),
-        "output[1] differs from eager: 64 of 64 values are off by more than 0.1 %, relative L2 1.00e+00 (at most 1e-03)",
+        "output[1] differs from eager: 64 of 64 values are off by more than 0.1 %, relative L2 1.00e+00 (at most",
     ),
     "the imaginary part has another sign": (
         lambda wrong, y: torch.complex(y, -y if wrong else y),
@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[Forward, str]] = {
         lambda wrong, y: Result(y * (0.0 if wrong else 1.0)),
         "output.logits differs from eager: 1024 of 1024 values",
     ),
-    "one boolean": (lambda wrong, y: y > (0.501 if wrong else 0.5), "output differs from eager: 1 of 1024 values differ"),
+    "one boolean": (lambda wrong, y: y > (0.501 if wrong else 0.5), "differs from eager: 1 of 1024 values differ"),
     "another mask": (
         lambda wrong, y: y.masked_fill(y < (0.301 if wrong else 0.299), -math.inf),
         "output differs from eager: 1 of 1024 values are NaN or infinite where",
@@ -141,8 +141,16 @@ def test_tolerances_are_given_to_a_model_or_a_row_of_its_grid() -> None:
     assert settings.suffix == Settings(frontend="eager").suffix
 
 
-@pytest.mark.parametrize("bad", [{"scores": -1}, {"scores": math.nan}, {"scores": math.inf}, {"scores": "1%"}, {"scores": True},
-                                 {"": 1}, {1: 1}, [("scores", 1)], "scores"])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"scores": value} for value in (-1, math.nan, math.inf, "1%", True, None)),
+        {"": 1},
+        {1: 1},
+        [("a", 1)],
+        "scores",
+    ],
+)
 def test_what_is_no_tolerance_is_refused(bad: Any) -> None:
     for made in (lambda: Settings(frontend="eager", tolerances=bad), lambda: trtgate.grid(["eager"], tolerances=bad)):
         with pytest.raises(TrtgateError, match=r"^tolerances"):

@@ -149,13 +149,13 @@ def compare_nodes(wanted: list[Leaf | Container], got: list[Leaf | Container]) -
     if structure:
         return Comparison(structure=structure)
     values = {node.path: node.value for node in got if isinstance(node, Leaf)}
-    return Comparison(
-        leaves=tuple(
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        found = [
             leaf_comparison.compare(node.path, node.name, node.value, values[node.path])
             for node in wanted
             if isinstance(node, Leaf) and node.value is not output_leaves.ANY
-        )
-    )
+        ]
+    return Comparison(leaves=tuple(found))
 
 
 def _structure(wanted: list[Leaf | Container], got: list[Leaf | Container]) -> str:
@@ -208,25 +208,25 @@ def _excess(leaf: LeafComparison, table: Tolerance, own: float | None) -> tuple[
     if leaf.kind not in MEASURED:
         return _unequal(leaf, own or 0.0)
     tolerance = table if own is None else table.scaled(own)
-    figures = {
-        f"relative L2 {leaf.relative_l2:.2e} (at most {_limit(tolerance.relative_l2)})": (
-            leaf.relative_l2, tolerance.relative_l2
-        ),
-        f"slice {leaf.slice_at} {leaf.worst_slice:.2e} (at most {_limit(tolerance.worst_slice)})": (
-            leaf.worst_slice if leaf.slice_at else 0.0, tolerance.worst_slice
-        ),
-        f"one value {leaf.largest:.2e} of the largest (at most {_limit(tolerance.largest)})": (leaf.largest, tolerance.largest),
-    }  # fmt: skip
-    excess = max(_times(value, most) for value, most in figures.values())
-    if excess <= 1.0 and leaf.cosine >= tolerance.cosine:
+    worst_slice = leaf.worst_slice if leaf.slice_at else 0.0
+    figures = [
+        (leaf.relative_l2, tolerance.relative_l2, "relative L2 {:.2e}"),
+        (worst_slice, tolerance.worst_slice, f"slice {leaf.slice_at} {{:.2e}}"),
+        (leaf.largest, tolerance.largest, "one value {:.2e} of the largest"),
+    ]
+    times = [_times(value, most) for value, most, _ in figures]
+    if max(times) <= 1.0 and leaf.cosine >= tolerance.cosine:
         return 0.0, ""
-    first, *rest = figures
-    said = [first, *(text for text in rest if not _times(*figures[text]) <= 1.0)]
+    said = [
+        f"{text.format(value)} (at most {_limit(most)})"
+        for number, (value, most, text) in enumerate(figures)
+        if number == 0 or times[number] > 1.0
+    ]
     if not leaf.cosine >= tolerance.cosine:
         said.append(f"cosine {leaf.cosine:.6f} (at least {tolerance.cosine})")
     place = max(index for index, decade in enumerate(DECADES) if decade <= tolerance.relative_l2)
     count = f"{leaf.beyond[place]} of {leaf.values} values are off by more than {100 * DECADES[place]:g} %"
-    return excess, f"{leaf.path} differs from eager: {count}, {', '.join(said)}"
+    return max(times), f"{leaf.path} differs from eager: {count}, {', '.join(said)}"
 
 
 def _limit(most: float) -> str:

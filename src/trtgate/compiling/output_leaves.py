@@ -21,7 +21,7 @@ DEEPEST = 200
 
 NUMBERS = (bool, int, float, complex)
 SYMBOLIC = {torch.SymBool: bool, torch.SymInt: int, torch.SymFloat: float}
-PLAIN = (str, bytes, enum.Enum, torch.dtype, torch.device, torch.layout, torch.memory_format, range, slice)
+PLAIN = (str, bytes, type, enum.Enum, torch.dtype, torch.device, torch.layout, torch.memory_format, range, slice)
 """Values that are compared by equality."""
 SAME_AS = {"immutable_list": "list", "immutable_dict": "dict"}
 """What torch.fx puts in a graph for a list and a dict."""
@@ -68,7 +68,8 @@ def leaves(output: Any) -> list[tuple[str, Any]]:
 
 def walk(output: Any) -> list[Leaf | Container]:
     """Return the containers and leaves of an output, each container before what it holds. Raises as `leaves`."""
-    return list(_walked(output, ROOT, "", ()))
+    with torch._C.DisableTorchFunctionSubclass():
+        return list(_walked(output, ROOT, "", ()))
 
 
 def copied(output: Any) -> list[Leaf | Container]:
@@ -191,13 +192,14 @@ def _plain(value: Any) -> bool:
 
 
 def _has_fields(value: Any) -> bool:
-    """Whether an object is one of data: no function, class, module, iterator or the like, whose fields say nothing."""
-    if callable(value) and not isinstance(value, torch.nn.Module) and not dataclasses.is_dataclass(value):
+    """Whether an object is one of data: no function, module, iterator or the like, whose fields say nothing."""
+    if callable(value) and not dataclasses.is_dataclass(value):
         return False
     own_class = type(value)
-    if own_class.__module__ in ("builtins", "types", "_weakref", "weakref", "threading", "_thread"):
+    if own_class.__module__ in ("builtins", "types", "_weakref", "weakref", "threading", "_thread", "torch._C"):
         return False
-    return hasattr(value, "__dict__") or hasattr(value, "__struct_fields__") or bool(_slots(own_class))
+    declared = dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct)
+    return declared or bool(_fields(value))  # one without fields keeps what it is elsewhere
 
 
 def _fields(value: Any) -> list[tuple[str, Any]]:

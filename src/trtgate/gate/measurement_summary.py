@@ -44,11 +44,12 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
 
 def build_figures(build: Build) -> dict[str, float]:
     """Return what is worth knowing of a build."""
-    found = {
+    found: dict[str, float] = {
         "engines": build.engines,
         "engine_bytes": build.engine_bytes,
-        "leaf_error": build.leaf_error,
     }
+    if build.leaf_error is not None:
+        found["leaf_error"] = build.leaf_error
     if build.ready_s:
         found["ready_s"] = build.ready_s
     if build.builders == 1:  # judged: it must be what building takes alone

@@ -54,8 +54,9 @@ class BuildEnding:
             took = "cached" if build.cached else f"{build.build_s:.1f} s"
             size = f"{build.engine_bytes / 1e6:.1f} MB" if build.engines else ""
             engines = str(build.engines) if build.engines else ""
+            error = "" if build.leaf_error is None else f"{build.leaf_error:.1e}"
             compared = ", ".join(f"{count} {kind}" for kind, count in build.leaves.items())
-            rows.append((built.case_id, took, engines, size, f"{build.leaf_error:.1e}", compared, built.left))
+            rows.append((built.case_id, took, engines, size, error, compared, built.left))
         for line in aligned(rows, left=(0, 5, 6)):
             terminalreporter.write_line(line)
         for note in [note for built in self._built for note in built.notes]:

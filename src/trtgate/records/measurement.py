@@ -60,8 +60,9 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     build_s: float
     engines: int = 0
     engine_bytes: int = 0
-    leaf_error: float = 0.0
-    """Relative L2 distance from eager's of that tensor of the output that is the furthest."""
+    leaf_error: float | None = None
+    """Relative L2 distance from eager's of that tensor of the output that is the furthest; None from a version that
+    compared all tensors together."""
     leaves: dict[str, int] = {}
     """How many tensors and other values of the output were compared with eager's, by kind."""
     pytorch_operators: int | None = None
