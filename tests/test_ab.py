@@ -285,6 +285,31 @@ def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> Non
         made_ready(repository, repository.path, python=str(python))
 
 
+def test_a_pre_commit_hook_that_makes_a_base_ready_commits_what_the_user_staged(repository: Repository) -> None:
+    """In a hook git's variables name the index of the commit under way: the base's checkout must not write there."""
+    hook = "\n".join((
+        "from pathlib import Path",
+        "from trtgate.launches.base_revision import BaseRequest, BaseRevision",
+        "from trtgate.suite.suite_source import SuiteSource",
+        "source = SuiteSource(root='.', suite='suite.py')",
+        "request = BaseRequest(revision='HEAD', setup='git add --all')",
+        "base = BaseRevision(request, source, Path('.trtgate'), timeout_s=60)",
+        "Path('helper of the base').write_text(Path(base.side.source.root, 'helper.py').read_text())",
+        "base.close()",
+    ))  # fmt: skip
+    (repository.path / ".git" / "hooks").mkdir(exist_ok=True)
+    script(repository.path / ".git" / "hooks" / "pre-commit", f'exec "{sys.executable}" -c "{hook}"')
+    (repository.path / ".gitignore").write_text("helper of the base\n.trtgate/\n__pycache__/\n")
+    (repository.path / "new.py").write_text("new = True\n")
+    repository.sleeps(20)
+    repository.git("add", ".gitignore", "new.py")
+    repository.git("commit", "--quiet", "--all", "--message=slower")
+    assert (repository.path / "helper of the base").read_text() == "MILLISECONDS = 2\n"
+    assert repository.git("show", "HEAD:helper.py") == "MILLISECONDS = 20\n"
+    assert repository.git("show", "HEAD:new.py") == "new = True\n"
+    assert repository.git("status", "--porcelain") == ""
+
+
 # Ends
 
 

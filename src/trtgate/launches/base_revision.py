@@ -13,13 +13,14 @@ from pathlib import Path
 
 import msgspec
 
+from ..common import git
 from ..common.errors import TrtgateError
 from ..common.run_folder import remove_abandoned
 from ..suite.suite_source import SuiteSource
 from .comparison_side import Side
 from .relocated_imports import OURS
 
-GIT_TIMEOUT_S = 120.0
+PYTHON_TIMEOUT_S = 120.0
 OLDEST_PYTHON = (3, 11)
 
 
@@ -80,7 +81,7 @@ class BaseRevision:
         )
         if not commit:
             raise TrtgateError(f"base {request.revision!r}: the repository {self._toplevel} has no such revision")
-        done = _run_git(self._root, "worktree", "add", "--detach", "--force", str(self._tree), commit)
+        done = git.run(self._root, "worktree", "add", "--detach", "--force", str(self._tree), commit)
         if done.returncode:
             raise TrtgateError(f"base {request.revision!r} can't be checked out: {_last_line(done.stderr)}")
         return str(self._toplevel), str(self._tree)
@@ -94,6 +95,7 @@ class BaseRevision:
         process = subprocess.Popen(
             ["sh", "-c", command],
             cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env=git.environment(),
         )  # fmt: skip
         try:
             output, errors = process.communicate(timeout=timeout_s)
@@ -124,11 +126,11 @@ class BaseRevision:
             self._made = None
 
     def _forget(self, made: Path) -> None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
+        with contextlib.suppress(OSError, TrtgateError):
             if (made / "tree").exists():
-                _run_git(self._root, "worktree", "remove", "--force", "--force", str(made / "tree"))
+                git.run(self._root, "worktree", "remove", "--force", "--force", str(made / "tree"))
             shutil.rmtree(made, ignore_errors=True)
-            _run_git(self._root, "worktree", "prune")
+            git.run(self._root, "worktree", "prune")
 
 
 def _checked_python(path: str) -> str:
@@ -138,7 +140,7 @@ def _checked_python(path: str) -> str:
     try:
         said = subprocess.run(
             [found, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True,
+            capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=True,
         ).stdout  # fmt: skip
         version = tuple(int(part) for part in said.split())
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -151,18 +153,8 @@ def _checked_python(path: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = _run_git(folder, *arguments)
+    done = git.run(folder, *arguments)
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise TrtgateError("a base revision needs git, and it is not installed") from None
 
 
 def _last_line(text: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ..common import git
+
 
 class PytestJson:
     """Makes the document; machine and commit are asked for once, which takes a second."""
@@ -17,7 +19,8 @@ class PytestJson:
     @cached_property
     def _machine_info(self) -> dict[str, Any]:
         hook = self._config.hook
-        found: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=self._config)
+        with git.unbound():
+            found: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=self._config)
         hook.pytest_benchmark_update_machine_info(config=self._config, machine_info=found)
         return found
 
@@ -25,7 +28,8 @@ class PytestJson:
     def commit_info(self) -> dict[str, Any]:
         """The revision, as pytest-benchmark finds it."""
         hook = self._config.hook
-        found: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
+        with git.unbound():
+            found: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
         hook.pytest_benchmark_update_commit_info(config=self._config, commit_info=found)
         return found
 
