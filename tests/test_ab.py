@@ -21,6 +21,7 @@ import pytest
 
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.locks import ClaimedFolder
 from trtgate.launches.base_revision import BaseRequest, BaseRevision
 from trtgate.suite.suite_source import SuiteSource
 
@@ -334,16 +335,17 @@ def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_ones_stays(repository: Repository) -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    trees = {pid: repository.path / ".trtgate" / f"base-{pid}-x" for pid in (dead.pid, os.getpid())}
-    for folder in trees.values():
-        folder.mkdir(parents=True)
-        repository.git("worktree", "add", "--quiet", "--detach", str(folder / "tree"))
+    """A process id says nothing: the run that left it, or that lives, may be in another container."""
+    folder = repository.path / ".trtgate"
+    abandoned = folder / f"base-{os.getpid()}-x"
+    abandoned.mkdir(parents=True)
+    live = ClaimedFolder(folder, "base")
+    for made in (abandoned, live.path):
+        repository.git("worktree", "add", "--quiet", "--detach", str(made / "tree"))
     assert repository.worktrees() == 3
     repository.folder.refused(repository.ab(base="no-such"), "no such revision")
-    assert not trees[dead.pid].exists()
-    assert (trees[os.getpid()] / "tree" / "suite.py").exists()
+    assert not abandoned.exists()
+    assert (live.path / "tree" / "suite.py").exists()
     assert repository.worktrees() == 2
-    repository.git("worktree", "remove", str(trees[os.getpid()] / "tree"))
-    trees[os.getpid()].rmdir()  # the fixture asserts that no other is left
+    repository.git("worktree", "remove", str(live.path / "tree"))
+    live.remove()  # the fixture asserts that no other is left

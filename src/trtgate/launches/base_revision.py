@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from ..common import git
 from ..common.errors import TrtgateError
-from ..common.run_folder import remove_abandoned
+from ..common.locks import ClaimedFolder, remove_abandoned
 from ..suite.suite_source import SuiteSource
 from .comparison_side import Side
 from .relocated_imports import OURS
@@ -45,13 +44,13 @@ class BaseRevision:
     def __init__(self, request: BaseRequest, source: SuiteSource, folder: Path, *, timeout_s: float) -> None:
         self._root = Path(source.root).resolve()
         self._toplevel: Path | None = None
-        self._made: Path | None = None
+        self._made: ClaimedFolder | None = None
         try:
             python = _checked_python(request.python) if request.python else sys.executable
             folder.mkdir(parents=True, exist_ok=True)
             for gone in remove_abandoned(folder, "base"):
                 self._forget(gone)
-            self._made = Path(tempfile.mkdtemp(prefix=f"base-{os.getpid()}-", dir=folder))
+            self._made = ClaimedFolder(folder, "base")
             moved = self._check_out(request) if request.revision else None
             if request.setup:
                 self._set_up(request.setup, timeout_s)
@@ -69,7 +68,7 @@ class BaseRevision:
     @property
     def _tree(self) -> Path:
         assert self._made is not None
-        return self._made / "tree"
+        return self._made.path / "tree"
 
     def _check_out(self, request: BaseRequest) -> tuple[str, str]:
         top = _git(self._root, "rev-parse", "--show-toplevel")
@@ -114,7 +113,7 @@ class BaseRevision:
     def _package_folder(self) -> str:
         """Make a folder that holds this trtgate alone: on another Python's path its packages must not follow."""
         assert self._made is not None
-        folder = self._made / "package"
+        folder = self._made.path / "package"
         folder.mkdir()
         (folder / OURS.name).symlink_to(OURS, target_is_directory=True)
         return str(folder)
@@ -122,7 +121,8 @@ class BaseRevision:
     def close(self) -> None:
         """Remove the worktree, also from git's own list."""
         if self._made is not None:
-            self._forget(self._made)
+            self._forget(self._made.path)
+            self._made.remove()
             self._made = None
 
     def _forget(self, made: Path) -> None:
