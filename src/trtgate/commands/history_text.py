@@ -12,9 +12,10 @@ import msgspec
 
 from ..common import accelerator
 from ..common.errors import TrtgateError
-from ..common.escaping import printable
+from ..common.escaping import encodable, printable
 from ..common.files import write_json
 from ..common.metrics import METRICS
+from ..common.run_folder import RUNS, known
 from ..common.text_columns import first_few
 from ..gate import history
 from ..gate.baselines import Run
@@ -23,7 +24,6 @@ from ..gate.sentences import duration
 from .pytest_config import find_configuration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII = str.maketrans(dict(zip(BLOCKS, "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "..."})
 LONGEST = 1000
 """Characters of a line; names of others may be longer."""
 LEAST_SPAN = 0.02
@@ -47,7 +47,7 @@ def folder_of(option: Path | None) -> Path:
         return option
     found = find_configuration(Path.cwd())
     root = Path.cwd() if found is None else found.path.parent
-    return Path(os.path.relpath(root / ".trtgate" / "runs"))
+    return Path(os.path.relpath(known(root / ".trtgate") / RUNS))
 
 
 def find(names: Sequence[str], folder: Path, key: str) -> Histories:
@@ -95,15 +95,7 @@ def lines(found: Histories, encoding: str | None) -> list[str]:
     for case in found.cases:
         said += ["", case.case_id, *(f"  {line}" for line in _about(case))]
     said += [""] * bool(found.skipped) + [f"skipped: {problem}" for problem in found.skipped]
-    return [_encodable(printable(line, LONGEST), encoding or "ascii") for line in said]
-
-
-def _encodable(text: str, encoding: str) -> str:
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(ASCII).encode(encoding, "backslashreplace").decode(encoding)
-    return text
+    return [encodable(printable(line, LONGEST), encoding or "ascii") for line in said]
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.files import locked, write_json
+from ..common.files import is_there, listed, locked, read_bytes, write_json
 from ..verdict import Verdict
 from .baseline_record import CaseRecord, StoredSession
 
@@ -68,8 +68,8 @@ def path_of(folder: Path, key: str) -> Path:
 
 
 def keys(folder: Path) -> list[str]:
-    """Return the accelerator keys that have a baseline."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{FILE_NAME}"))
+    """Return the accelerator keys that have a baseline. Raises OSError for a folder that can't be read."""
+    return [place.name for place in listed(folder) if place.is_dir() and is_there(place / FILE_NAME)]
 
 
 def read(path: Path) -> Run:
@@ -79,7 +79,7 @@ def read(path: Path) -> Run:
     that is not a positive, finite number.
     """
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
     except OSError as error:
         raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
     try:
@@ -155,7 +155,7 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """
     path = path_of(folder, run.accelerator.key)
     with locked(path):
-        before = read(path) if path.exists() else None
+        before = read(path) if is_there(path) else None
         document = dict(before.document) if before else {**run.document, "benchmarks": []}
         document["machine_info"] = run.document["machine_info"]
         entries = {_case_of(entry): entry for entry in document["benchmarks"]}

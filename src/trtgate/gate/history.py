@@ -32,6 +32,7 @@ import numpy as np
 from scipy import stats
 
 from ..common.errors import TrtgateError
+from ..common.files import listed
 from . import baselines
 from .baselines import Run
 
@@ -122,7 +123,7 @@ class _CommitInfo(msgspec.Struct):
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """Return the saved runs in a folder, the oldest first, and one line for each file that is none."""
     runs, skipped = [], []
-    for path in sorted(folder.glob("*.json")):
+    for path in listed(folder, "*.json"):
         try:
             runs.append(baselines.read(path))
         except TrtgateError as error:

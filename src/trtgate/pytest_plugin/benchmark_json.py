@@ -39,7 +39,7 @@ class PytestJson:
         failed = [fixture for fixture in fixtures if fixture.has_error]
         for fixture in failed:
             fixture.has_error = False  # a run file holds regressed cases too, so that one can be accepted later
-        all_stats = [fixture.stats for fixture in fixtures]
+        all_stats = [fixture.stats for fixture in fixtures if fixture.stats is not None]
         document: dict[str, Any] = hook.pytest_benchmark_generate_json(
             config=self._config,
             benchmarks=all_stats,

@@ -14,7 +14,7 @@ import pytest
 
 from ..common import accelerator
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
@@ -69,8 +69,7 @@ class GateRun:
         self.accelerators = _accelerators(options.gpus)
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
-        self.folder = config.rootpath / ".trtgate"
-        self.run_folder = RunFolder(self.folder)
+        self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say)
         self.started = time.monotonic()
         self.notices: list[Notice] = []
         """What is worth saying at the end, beside the table of latencies."""
@@ -111,10 +110,10 @@ class GateRun:
             return
         try:
             found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
-        except TrtgateError as error:
+        except PROBLEMS as error:
             if self.options.compare_file is None:
                 raise
-            self.baseline_problem = str(error)  # if no case of ours is run, it may be a run of the user's own
+            self.baseline_problem = sentence_of(error)  # if no case of ours is run, it may be a run of the user's own
         else:
             option.benchmark_compare = os.path.relpath(found.path) if found else []
 
@@ -140,7 +139,7 @@ class GateRun:
         options = self.options
         if options.base is None:
             return None
-        return BaseRevision(options.base, options.source, self.folder, timeout_s=options.timeout_s)
+        return BaseRevision(options.base, options.source, self.run_folder.path, timeout_s=options.timeout_s)
 
     @cached_property
     def workers(self) -> list[Workers]:

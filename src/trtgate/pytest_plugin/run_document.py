@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..common.errors import TrtgateError
+from ..common.run_folder import RUNS
 from .gate_run import GateRun
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class RunDocument:
         """The saved runs of this accelerator, this one among them."""
         from ..gate import history
 
-        runs, _ = history.read_runs(self._run.folder / "runs")
+        runs, _ = history.read_runs(self._run.run_folder.path / RUNS)
         return [run for run in runs if run.accelerator.key == self._run.accelerator.key]
 
     def _history(self, case_id: str) -> Series | None:
