@@ -78,6 +78,34 @@ def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, head
     assert set(opened(tmp_path, header).timed) == {("a", 0)}
 
 
+@pytest.mark.parametrize("bad", [b"", b"{", b"\xff\x00garbled", b'{"type":"built"}', b"[1, 2]", b"\r"])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_bad_line_costs_no_good_one(tmp_path: Path, header: JournalHeader, bad: bytes, at: int) -> None:
+    first = opened(tmp_path, header)
+    first.add(BuiltPoint(case_id="a", build=BUILD))
+    first.add(TimedPoint(case_id="a", number=0, launch=launch(100.0)))
+    first.close()
+    lines = first.path.read_bytes().splitlines(keepends=True)
+    first.path.write_bytes(b"".join([*lines[:at], bad + b"\n", *lines[at:]]))
+    for more in (1, 2):
+        again = opened(tmp_path, header)
+        assert set(again.built) == {"a"}
+        assert set(again.timed) == {("a", number) for number in range(more)}
+        assert again.unreadable == bool(bad.strip())
+        again.add(TimedPoint(case_id="a", number=more, launch=launch(102.0)))
+        again.close()
+
+
+def test_a_header_that_is_no_good_costs_no_measurement(tmp_path: Path, header: JournalHeader) -> None:
+    first = opened(tmp_path, header)
+    first.add(BuiltPoint(case_id="a", build=BUILD))
+    first.close()
+    first.path.write_bytes(b"\x00" + first.path.read_bytes())
+    again = opened(tmp_path, header)
+    assert set(again.built) == {"a"}
+    assert again.created
+
+
 def test_another_suite_or_machine_has_a_file_of_its_own(tmp_path: Path, header: JournalHeader) -> None:
     opened(tmp_path, header).add(BuiltPoint(case_id="a", build=BUILD))
     for changed in ({"sources": {"suite.py": "1" * 64}}, {"accelerator": Accelerator(kind="gpu", name="other")}):

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -21,6 +22,8 @@ from .steps import OnStep
 
 KEPT_RUNS = 50
 LOGS, RUNS = "logs", "runs"
+RUN_FILE = re.compile(r"\d{8}T\d{6}-")
+"""What names of saved runs begin with: when, in UTC. Other files there are none of ours."""
 
 
 class RunFolder:
@@ -74,9 +77,7 @@ class RunFolder:
         if self._run_file is None:
             stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
             self._run_file = self.path / RUNS / f"{stamp}-{os.getpid()}-{key}.json"
-            for old in sorted(self._run_file.parent.glob("*.json"))[: 1 - KEPT_RUNS]:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+            _remove_oldest(self._run_file.parent, stamp)
         files.write_json(self._run_file, document)
         return self._run_file
 
@@ -84,6 +85,14 @@ class RunFolder:
         """Remove what goes with the run."""
         if self._private is not None:
             self._private.remove()
+
+
+def _remove_oldest(folder: Path, now: str) -> None:
+    """Make room for a run. Those that a wrong clock dated after `now` go first: they would outlive all others."""
+    saved = [path for path in folder.glob("*.json") if RUN_FILE.match(path.name)]
+    for old in sorted(saved, key=lambda path: (path.name[: len(now)] <= now, path.name))[: 1 - KEPT_RUNS]:
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
 def usable(wanted: Path, say: OnStep) -> Path:

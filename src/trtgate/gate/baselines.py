@@ -99,7 +99,11 @@ def read(path: Path) -> Run:
         raise TrtgateError(
             f"{path} is not valid JSON ({error}); restore it from version control, or record it anew"
         ) from error
-    cases = {b.extra_info.trtgate.case: b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate}
+    records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
+    cases = {record.case: record for record in records}
+    if len(cases) < len(records):
+        twice = next(case for case, count in Counter(record.case for record in records).items() if count > 1)
+        raise TrtgateError(f"{path} has case {twice} twice, as a merge may leave it: take one of the two out")
     if not cases:
         raise TrtgateError(
             f"{path} holds no case, so nothing could be compared: record it with --trtgate-update-baselines"
@@ -158,13 +162,14 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
         before = read(path) if is_there(path) else None
         document = dict(before.document) if before else {**run.document, "benchmarks": []}
         document["machine_info"] = run.document["machine_info"]
-        entries = {_case_of(entry): entry for entry in document["benchmarks"]}
+        entries = {case: entry for entry in document["benchmarks"] if (case := _case_of(entry)) is not None}
+        others = [entry for entry in document["benchmarks"] if _case_of(entry) is None]
         updates = []
         for case_id in case_ids:
             old = before.cases.get(case_id) if before else None
             entries[case_id], change = _merged(run, case_id, old)
             updates.append(change)
-        document["benchmarks"] = [entries[case_id] for case_id in sorted(entries, key=str)]
+        document["benchmarks"] = [*(entries[case_id] for case_id in sorted(entries)), *others]
         write_json(path, document)
     return updates
 
