@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -357,6 +358,29 @@ def test_a_test_that_fails_after_it_was_measured_costs_no_other_its_recording(he
     assert "KeyError" not in said
     (baseline,) = here.path.glob("baselines/*/latency.json")
     assert "beta-eager-fp32-b1" in " ".join(sessions_of(baseline))
+
+
+def test_a_killed_run_keeps_what_it_measured_and_that_can_be_accepted(folder: PytestFolder) -> None:
+    folder.suite("alpha")
+    (folder.path / "test_after.py").write_text(
+        "import time\n\ndef test_after():\n    open('measured', 'w').close()\n    time.sleep(600)\n"
+    )
+    run = folder.start("test_after.py", "--trtgate-launches=1")
+    workers: list[int] = []
+    try:
+        folder.wait_until(lambda: (folder.path / "measured").exists() or run.poll() is not None)
+        workers = folder.workers_of(run)
+    finally:
+        run.kill()
+        run.communicate()
+        for pid in filter(folder.is_worker, workers):
+            os.kill(pid, signal.SIGKILL)
+    assert folder.saved_cases() == {"alpha-eager-fp32-b1"}
+    (saved,) = folder.path.glob(".trtgate/runs/*.json")
+    status, said = command("baseline", "accept", str(saved), "--baselines", str(folder.path / "baselines"))
+    assert (status, said.count("alpha-eager-fp32-b1")) == (OK, 1)
+    (baseline,) = folder.path.glob("baselines/*/latency.json")
+    assert "unfinished" not in baseline.read_text()
 
 
 FAILS_ALPHA = {

@@ -18,6 +18,7 @@ from typing import Any
 from . import files, user_folders
 from .errors import PROBLEMS, TrtgateError, sentence_of
 from .locks import ClaimedFolder, remove_abandoned
+from .run_file import GrowingRun
 from .steps import OnStep
 
 KEPT_RUNS = 50
@@ -34,6 +35,7 @@ class RunFolder:
         self._say = say
         self._private: ClaimedFolder | None = None
         self._run_file: Path | None = None
+        self._growing: GrowingRun | None = None
         self._guard = threading.RLock()
 
     @property
@@ -69,16 +71,32 @@ class RunFolder:
             for path in made.values():
                 shutil.rmtree(path, ignore_errors=True)
 
+    def add_to_run(self, document: Mapping[str, Any], key: str) -> None:
+        """Store a document's benchmarks beside those that were added before; after each case, so a kill loses little.
+
+        Raises TrtgateError when they can't be written.
+        """
+        try:
+            if self._growing is None:
+                self._growing = GrowingRun(self._run_path(key), document)
+            self._growing.add(document["benchmarks"])
+        except OSError as error:
+            raise TrtgateError(sentence_of(error)) from error
+
     def save_run(self, document: Mapping[str, Any], key: str) -> Path:
-        """Store everything that this run measured so far under `runs`; again after each case, so a kill loses little.
+        """Store everything that this run measured under `runs`, in place of what was added.
 
         Raises TrtgateError when it can't be written.
         """
+        path = self._run_path(key)
+        files.write_json(path, document)
+        return path
+
+    def _run_path(self, key: str) -> Path:
         if self._run_file is None:
             stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
             self._run_file = self.path / RUNS / f"{stamp}-{os.getpid()}-{key}.json"
             _remove_oldest(self._run_file.parent, stamp)
-        files.write_json(self._run_file, document)
         return self._run_file
 
     def close(self) -> None:

@@ -141,6 +141,10 @@ class Gate:
         stored = list(self.baseline.cases) if self.baseline else base_cases
         return [case_id for case_id in stored if case_id not in self._results and case_id not in excused]
 
+    def add_to_run(self, document: Mapping[str, Any]) -> None:
+        """Store cases that were just measured. Raises TrtgateError."""
+        self._folder.add_to_run(document, self._accelerator.key)
+
     def save_run(self, document: Mapping[str, Any]) -> Path:
         """Store everything this run measured so far, regressed cases too. Raises TrtgateError."""
         return self._folder.save_run(document, self._accelerator.key)

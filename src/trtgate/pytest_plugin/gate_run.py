@@ -127,6 +127,11 @@ class GateRun:
         return Gate(self.options, self.accelerator, self.run_folder)
 
     @property
+    def folder(self) -> Path:
+        """Where its files go, made when first asked for. Raises TrtgateError where none can be written."""
+        return self.run_folder.path
+
+    @property
     def results(self) -> Mapping[str, CaseResult]:
         """What came of each case so far; asking imports nothing."""
         return self.gate.results if "gate" in self.__dict__ else {}
@@ -139,7 +144,7 @@ class GateRun:
         options = self.options
         if options.base is None:
             return None
-        return BaseRevision(options.base, options.source, self.run_folder.path, timeout_s=options.timeout_s)
+        return BaseRevision(options.base, options.source, self.folder, timeout_s=options.timeout_s)
 
     @cached_property
     def workers(self) -> list[Workers]:
@@ -258,6 +263,10 @@ class GateRun:
     def _how_far(self) -> str:
         total = len(self.cases_collected)
         return how_far(len(self.results), total, time.monotonic() - self.started) if total else ""
+
+    def save_case(self, benchmark: Any) -> None:
+        """Store a case that was just measured: a run that is killed keeps it. Raises TrtgateError."""
+        self.gate.add_to_run(self.json.document([benchmark]))
 
     def save(self) -> Path:
         """Store what was measured so far. Raises TrtgateError."""

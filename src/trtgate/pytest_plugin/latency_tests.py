@@ -65,7 +65,7 @@ class LatencyGate:
             benchmark.has_error = True
             raise
         with contextlib.suppress(*PROBLEMS):  # a run that is killed keeps what it measured; the end says what failed
-            self._run.save()
+            self._run.save_case(benchmark)
         self._run.failed.discard(case.id)
         self._item.user_properties += report_collector.properties(result)
         self._conclude(benchmark, case, result, built)

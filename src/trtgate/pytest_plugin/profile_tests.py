@@ -77,7 +77,7 @@ class Profiles:
 
         with self._run.progress(case.id) as step:
             base, candidate = self._run.workers[0].profiles_beside_base(case.id, step)
-        folder = profile_files.folder_of(self._run.run_folder.path / profile_files.FOLDER, case.id)
+        folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case.id)
         for name, profile in (("base", base), ("candidate", candidate)):
             profile_files.write(folder / f"{name}.json", profile)
         return profile_gate.where(base, candidate)
@@ -104,7 +104,7 @@ class ProfileGate:
 
         options, key, case_id = self._run.options, self._run.accelerator.key, built.case.id
         recorded = profiles_of(self._run).of(built)
-        folder = profile_files.folder_of(self._run.run_folder.path / profile_files.FOLDER, case_id)
+        folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case_id)
         profile_files.write_folder(folder, recorded.profile, recorded.information)
         problem = profile_gate.complaint(recorded.profile)
         if problem:
