@@ -88,7 +88,9 @@ def recording(folder: Path, cases: int) -> None:
     start = time.perf_counter()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        status = pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "trtgate_latency", "--trtgate-update-baselines", "."])
+        status = pytest.main(
+            ["-q", "-s", "-p", "no:cacheprovider", "-m", "trtgate_latency", "--trtgate-update-baselines", "."]
+        )
     seconds = time.perf_counter() - start
     if status:
         sys.exit(printed.getvalue()[-2000:])
@@ -126,7 +128,7 @@ def entry(case: str, recorded: str, us: float) -> dict[str, Any]:
     metrics = {"host": [[us + 0.1 * number for number in range(8)]] * 3}
     session = {"recorded": recorded, "uuid": "", "clock": "host", "metrics": metrics}
     record = {"case": case, "settings": {"frontend": "eager"}, "verdict": "unchanged", "sessions": [session]}
-    stats = {name: us * 1e-6 for name in ("min", "max", "mean", "stddev", "median", "iqr", "q1", "q3", "total")}
+    stats = dict.fromkeys(("min", "max", "mean", "stddev", "median", "iqr", "q1", "q3", "total"), us * 1e-06)
     return {"fullname": f"suite.py::{case}", "name": case, "stats": stats, "extra_info": {"trtgate": record}}
 
 

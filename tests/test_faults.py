@@ -346,6 +346,21 @@ def test_names_of_others_are_no_commands_of_a_terminal_or_of_ci(here: Here) -> N
         assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
 
 
+def test_what_is_stored_is_no_command_in_a_runs_output_either(here: Here) -> None:
+    assert here.run(*RECORD)[0] == OK
+    (baseline,) = here.path.glob("baselines/*/latency.json")
+    for hostile in ("::stop-commands::x", "gone\x1b[31m\n::error::y ##[group]z"):
+        recorded = baseline.read_text()
+        baseline.write_text(recorded.replace("alpha-eager-fp32-b1", json.dumps(hostile)[1:-1]))
+        status, said = here.run("suite.py", "--benchmark-compare", "-q")
+        assert status == FAILED
+        assert "is in the baseline and was not measured" in said
+        assert "\x1b" not in said
+        assert "##[" not in said
+        assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
+        baseline.write_text(recorded)
+
+
 # After a case was measured
 
 

@@ -264,6 +264,7 @@ def command(*arguments: str) -> list[str]:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     private = {"CUDA_VISIBLE_DEVICES": "", "TRTGATE_LOCK_DIR": str(folder), "TRTGATE_CACHE_DIR": str(folder / "cache")}
+    private["XDG_STATE_HOME"] = str(folder / "state")
     return {**os.environ, **private, **more}
 
 
@@ -379,3 +380,16 @@ def test_bad_input_is_one_line(here: Path, arguments: tuple[str, ...], words: st
     assert done.returncode in (1, 4)
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_folder_that_can_not_be_written_is_swept_and_the_next_sweep_goes_on(here: Path) -> None:
+    (here / ".trtgate").write_text("in the way")
+    asked = ("net", *SET)
+    first = sweep(here, *asked)
+    assert first.returncode == 0, first.stderr
+    (line,) = [line for line in first.stderr.splitlines() if "the files of this run go to" in line]
+    assert f"{here / '.trtgate'} can't be written" in line
+    again = sweep(here, *asked)
+    assert again.returncode == 0
+    assert "measurements are of an earlier run" in again.stdout
+    assert (here / ".trtgate").read_text() == "in the way"

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from ..common.accelerator import Accelerator, installed
 from ..common.errors import TrtgateError
 from ..common.files import read_bytes
+from ..common.locks import open_shared, try_lock
 from ..common.version import VERSION
 from ..compiling.artifact_cache import now
 from ..records.agreement_record import Agreement
@@ -73,11 +73,10 @@ class SweepJournal:
         self.unreadable = 0
         """Lines that were no good, and are left where they are."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.path.with_suffix(".lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise TrtgateError(f"another sweep of these models is under way here ({self.path})") from error
+        self._lock = open_shared(self.path.with_suffix(".lock"))
+        if not try_lock(self._lock):
+            os.close(self._lock)
+            raise TrtgateError(f"another sweep of these models is under way here ({self.path})")
         if fresh:
             self.path.unlink(missing_ok=True)
         known = self._read()
@@ -87,7 +86,7 @@ class SweepJournal:
 
     def close(self) -> None:
         """Let another sweep write it."""
-        self._lock.release()
+        os.close(self._lock)
 
     def add(self, entry: Entry) -> None:
         """Write down what was done."""
