@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cpuinfo
 import pytest
@@ -82,15 +83,16 @@ def recording(folder: Path, cases: int) -> None:
         save(run, benchmark)
         took.append(time.perf_counter() - start)
 
-    GateRun.save_case = timed  # type: ignore[method-assign]
-    measurers.Session = ScriptedSession  # type: ignore[assignment, misc]
-    cpuinfo.get_cpu_info = dict
     start = time.perf_counter()
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        status = pytest.main(
-            ["-q", "-s", "-p", "no:cacheprovider", "-m", "trtgate_latency", "--trtgate-update-baselines", "."]
-        )
+    record = ["-q", "-s", "-p", "no:cacheprovider", "-m", "trtgate_latency", "--trtgate-update-baselines", "."]
+    with (
+        contextlib.redirect_stdout(printed),
+        patch.object(GateRun, "save_case", timed),
+        patch.object(measurers, "Session", ScriptedSession),
+        patch.object(cpuinfo, "get_cpu_info", dict),
+    ):
+        status = pytest.main(record)
     seconds = time.perf_counter() - start
     if status:
         sys.exit(printed.getvalue()[-2000:])
