@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import cpuinfo
 import pytest
 
 from trtgate.commands import history_text
@@ -90,7 +89,7 @@ def recording(folder: Path, cases: int) -> None:
         contextlib.redirect_stdout(printed),
         patch.object(GateRun, "save_case", timed),
         patch.object(measurers, "Session", ScriptedSession),
-        patch.object(cpuinfo, "get_cpu_info", dict),
+        patch("cpuinfo.get_cpu_info", dict),
     ):
         status = pytest.main(record)
     seconds = time.perf_counter() - start
