@@ -361,6 +361,22 @@ def test_what_is_stored_is_no_command_in_a_runs_output_either(here: Here) -> Non
         baseline.write_text(recorded)
 
 
+def test_a_problem_with_a_file_is_no_failure_that_is_expected(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = 'frontends=("eager",), precisions=("fp32",), expected_failure=trtgate.expected_failure("no luck")'
+    suite = here.path / "suite.py"
+    suite.write_text(suite.read_text().replace('frontends=("eager",), precisions=("fp32",)', expected))
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/some/file")
+
+    with monkeypatch.context() as context:
+        context.setattr(ScriptedSession, "measure", full)
+        status, said = here.run("suite.py", "-m", "trtgate_latency")
+    assert status == FAILED
+    assert "alpha-eager-fp32-b1: /some/file: No space left on device: free some space there" in said
+    assert "Traceback" not in said
+
+
 # After a case was measured
 
 

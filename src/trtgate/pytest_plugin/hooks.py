@@ -10,6 +10,7 @@ import pytest
 
 from ..common.accelerator import Accelerator
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import loading_ahead, measuring_ahead, prebuilding, report_collector, rerun_plugins
@@ -228,6 +229,8 @@ class Hooks:
         except PROBLEMS as error:
             if case_id is None:
                 raise
+            if isinstance(error, OSError):  # a full disk is no failure that is expected, or in quarantine
+                pytest.fail(terminal(f"{case_id}: {sentence_of(error)}"), pytrace=False)
             verdict, problem = PROBLEM, sentence_of(error)
         if case_id is None:
             return result
