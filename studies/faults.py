@@ -1,9 +1,9 @@
 """What a large suite costs beside its measuring: saving each case as it comes, and reading saved runs again.
 
-    python studies/faults.py --cases 2000        # a recording of so many tiny cases, no worker, no clock
+    python studies/faults.py --cases 2000        # a recording of so many cases, which are neither built nor measured
     python studies/faults.py --history 200       # `trtgate history` over so many runs of --cases cases
 
-Measuring is scripted in this process, so that the time is pytest's, pytest-benchmark's and ours. The first prints what
+What is built and measured is scripted, so that the time is pytest's, pytest-benchmark's and ours. The first prints what
 saving a case takes, at the beginning and at the end of the run, and how long the whole takes.
 """
 
@@ -29,8 +29,9 @@ from trtgate.commands import history_text
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.gate import baselines, measurers
+from trtgate.pytest_plugin.built_case import BuiltCase
 from trtgate.pytest_plugin.gate_run import GateRun
-from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
+from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Turn
 from trtgate.report.terminal_table import describe
 
 SUITE = """
@@ -82,6 +83,9 @@ def recording(folder: Path, cases: int) -> None:
         save(run, benchmark)
         took.append(time.perf_counter() - start)
 
+    def built(case: BuiltCase) -> None:
+        case.build = Build(build_s=0.1)
+
     start = time.perf_counter()
     printed = io.StringIO()
     record = ["-q", "-s", "-p", "no:cacheprovider", "-m", "trtgate_latency", "--trtgate-update-baselines", "."]
@@ -89,6 +93,7 @@ def recording(folder: Path, cases: int) -> None:
         contextlib.redirect_stdout(printed),
         patch.object(GateRun, "save_case", timed),
         patch.object(measurers, "Session", ScriptedSession),
+        patch.object(BuiltCase, "check", built),
         patch("cpuinfo.get_cpu_info", dict),
     ):
         status = pytest.main(record)

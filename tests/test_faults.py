@@ -4,91 +4,26 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import re
 import signal
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import pytest
-from typer.testing import CliRunner
 
-from trtgate import cli
 from trtgate.commands import history_text
-from trtgate.coverage import coverage_baselines
-from trtgate.gate import measurers
-from trtgate.pytest_plugin.benchmark_json import PytestJson
-from trtgate.records.coverage_record import Coverage
-from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
 
 from . import faults
-from .pytest_folder import LEAN, PytestFolder
-from .suites import suite_text
+from .in_process import RECORD, InProcess, ScriptedSession, command, sessions_of
+from .pytest_folder import PytestFolder
 
 OK, FAILED, REFUSED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
-RECORD = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines", "-p", "no:randomly")
-
-
-class ScriptedSession:
-    """Stands in for the workers: measures at once, in this process, what a test needs no clock for."""
-
-    def __init__(self, *_where: Any, **_how: Any) -> None: ...
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
-        captures = [Capture(blocks_us=[100.0 + number], replays=1) for number in range(4)]
-        turn = Turn(clock="host", captures=captures, host_us=[], enqueue_us=[], canary_us={})
-        launch = Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn])
-        return CaseMeasurement(case_id=case_id, launches=[launch], uuid="", seconds=2.0, build=None)
-
-
-class Here:
-    """Runs pytest in this process, in a folder with a suite, its workers scripted."""
-
-    def __init__(self, path: Path, capture: pytest.CaptureFixture[str]) -> None:
-        self.path = path
-        self._capture = capture
-
-    def run(self, *arguments: str) -> tuple[int, str]:
-        """Return the exit code and all that was printed."""
-        self._capture.readouterr()
-        status = pytest.main([*LEAN, "-p", "no:xdist", f"--rootdir={self.path}", *arguments])
-        for name in [name for name, module in sys.modules.items() if self._holds(getattr(module, "__file__", None))]:
-            del sys.modules[name]
-        return int(status), "".join(self._capture.readouterr())
-
-    def _holds(self, file: str | None) -> bool:
-        return file is not None and Path(file).is_relative_to(self.path)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Here:
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    (checkout / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
-    (checkout / "suite.py").write_text(suite_text(("alpha", "beta"), {}))
-    monkeypatch.setattr(measurers, "Session", ScriptedSession)
-    monkeypatch.setattr(cpuinfo, "get_cpu_info", dict)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(PytestJson, "commit_info", {})
-    monkeypatch.chdir(checkout)
-    return Here(checkout, capfd)
 
 
 def test_every_file_operation_of_a_recording_may_fail(
-    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each in turn, while a baseline is there: it is a readable line, or the run goes on without; nothing is lost."""
     assert here.run(*RECORD)[0] == OK
@@ -154,11 +89,6 @@ def _what_is_wrong(status: int, said: str, failed: list[tuple[str, Path]]) -> st
     return "" if any(reason in line for line in said.splitlines() for reason in reasons) else "no reason"
 
 
-def sessions_of(baseline: Path) -> dict[str, list[Any]]:
-    stored = json.loads(baseline.read_text())["benchmarks"]
-    return {one["name"]: one["extra_info"]["trtgate"]["sessions"] for one in stored}
-
-
 def keeps(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> bool:
     return all(after.get(name, [])[: len(sessions)] == sessions for name, sessions in before.items())
 
@@ -167,7 +97,7 @@ def keeps(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> bool:
 
 
 def test_a_read_only_checkout_is_measured_and_its_files_go_to_the_users_folder(
-    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as context:
         faults.read_only(context, here.path)
@@ -204,7 +134,7 @@ def test_a_run_folder_that_is_none(folder: PytestFolder, tmp_path: Path, what: s
 
 
 def test_history_is_where_the_runs_of_a_read_only_checkout_went(
-    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as context:
         faults.read_only(context, here.path)
@@ -213,7 +143,7 @@ def test_history_is_where_the_runs_of_a_read_only_checkout_went(
 
 
 def test_a_user_without_any_folder_to_write_gets_a_line(
-    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as context:
         context.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))  # what tempfile found before
@@ -229,7 +159,7 @@ def test_a_user_without_any_folder_to_write_gets_a_line(
 
 @pytest.mark.parametrize("what", ["folder", "file", "key"])
 def test_a_baseline_that_can_not_be_read_is_not_taken_for_none(
-    here: Here, monkeypatch: pytest.MonkeyPatch, what: str
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     assert here.run(*RECORD)[0] == OK
     (baseline,) = here.path.glob("baselines/*/latency.json")
@@ -251,7 +181,7 @@ def test_a_baseline_that_can_not_be_read_is_not_taken_for_none(
 
 
 @pytest.mark.parametrize("what", ["a pipe", "a folder", "a link to nothing", "below a file"])
-def test_a_baseline_that_is_no_file(here: Here, what: str) -> None:
+def test_a_baseline_that_is_no_file(here: InProcess, what: str) -> None:
     assert here.run(*RECORD)[0] == OK
     (baseline,) = here.path.glob("baselines/*/latency.json")
     baseline.unlink()
@@ -270,6 +200,13 @@ def test_a_baseline_that_is_no_file(here: Here, what: str) -> None:
     assert str(baseline.relative_to(here.path)) in line
 
 
+def test_any_problem_with_a_file_is_one_line_of_a_command(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here.path / "baselines").write_text("no folder\n")
+    status, said = command("baseline", "show")
+    assert (status, said.count("\n")) == (REFUSED, 1)
+    assert said.startswith("trtgate: error: baselines: Not a directory: ")
+
+
 # The user's folders
 
 
@@ -282,7 +219,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_no_home_directory(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_home_directory(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
         no_home(context)
         refused, line = here.run("suite.py")
@@ -294,7 +231,7 @@ def test_no_home_directory(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.startswith("trtgate: error: this user has no home directory")
 
 
-def test_no_temporary_folder_is_needed(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_temporary_folder_is_needed(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     def gettempdir() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
@@ -303,65 +240,7 @@ def test_no_temporary_folder_is_needed(here: Here, monkeypatch: pytest.MonkeyPat
         assert here.run("-s", *RECORD)[0] == OK
 
 
-# Commands
-
-
-def command(*arguments: str, charset: str = "utf-8") -> tuple[int, str]:
-    """Run `trtgate` in this process; returns its exit code and what it printed."""
-    result = CliRunner(charset=charset).invoke(cli.app, list(arguments))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
-
-
-def test_any_problem_with_a_file_is_one_line_of_a_command(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    (here.path / "baselines").write_text("no folder\n")
-    status, said = command("baseline", "show")
-    assert (status, said.count("\n")) == (REFUSED, 1)
-    assert said.startswith("trtgate: error: baselines: Not a directory: ")
-
-
-def test_a_terminal_that_can_not_show_an_arrow(here: Here) -> None:
-    for release in ("2.11.0", "2.14.0"):
-        coverage = Coverage(
-            min_block_size=1, total=1, supported=1, in_tensorrt=1, in_pytorch=0, left=[], engines=[], block_sizes=[]
-        )
-        coverage_baselines.store(here.path / "baselines", f"rtx-{release}", "net", "dynamo-fp16", coverage)
-    status, said = command("coverage", "diff", "2.11.0", "2.14.0", charset="latin-1")
-    assert (status, said) == (OK, "rtx-2.11.0 -> rtx-2.14.0: 1 unchanged\n")
-
-
-def test_names_of_others_are_no_commands_of_a_terminal_or_of_ci(here: Here) -> None:
-    assert here.run(*RECORD)[0] == OK
-    (baseline,) = here.path.glob("baselines/*/latency.json")
-    hostile = "::stop-commands::x\x1b[31m\n::error::y ##[group]z"
-    baseline.write_text(baseline.read_text().replace("alpha-eager-fp32-b1", json.dumps(hostile)[1:-1]))
-    other = here.path / "other.json"
-    other.write_text(baseline.read_text())
-    for asked in (("show",), ("diff", str(baseline), str(other)), ("accept", str(other)), ("remove", "::stop*")):
-        status, said = command("baseline", *asked)
-        assert status == OK
-        assert "stop-commands" in said
-        assert "\x1b" not in said
-        assert "##[" not in said
-        assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
-
-
-def test_what_is_stored_is_no_command_in_a_runs_output_either(here: Here) -> None:
-    assert here.run(*RECORD)[0] == OK
-    (baseline,) = here.path.glob("baselines/*/latency.json")
-    for hostile in ("::stop-commands::x", "gone\x1b[31m\n::error::y ##[group]z"):
-        recorded = baseline.read_text()
-        baseline.write_text(recorded.replace("alpha-eager-fp32-b1", json.dumps(hostile)[1:-1]))
-        status, said = here.run("suite.py", "--benchmark-compare", "-q")
-        assert status == FAILED
-        assert "is in the baseline and was not measured" in said
-        assert "\x1b" not in said
-        assert "##[" not in said
-        assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
-        baseline.write_text(recorded)
-
-
-def test_a_problem_with_a_file_is_no_failure_that_is_expected(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_with_a_file_is_no_failure_that_is_expected(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = 'frontends=("eager",), precisions=("fp32",), expected_failure=trtgate.expected_failure("no luck")'
     suite = here.path / "suite.py"
     suite.write_text(suite.read_text().replace('frontends=("eager",), precisions=("fp32",)', expected))
@@ -381,7 +260,7 @@ def test_a_problem_with_a_file_is_no_failure_that_is_expected(here: Here, monkey
 
 
 @pytest.mark.parametrize("how", ["the samples", "teardown", "makereport"])
-def test_a_test_that_fails_after_it_was_measured_costs_no_other_its_recording(here: Here, how: str) -> None:
+def test_a_test_that_fails_after_it_was_measured_costs_no_other_its_recording(here: InProcess, how: str) -> None:
     (here.path / "conftest.py").write_text(FAILS_ALPHA[how])
     status, said = here.run(*RECORD)
     assert status == FAILED
