@@ -20,10 +20,9 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from trtgate.common import sealed_folder
 from trtgate.common.accelerator import detect
+from trtgate.common.locks import folder_locked
 from trtgate.common.text_columns import aligned
 from trtgate.compiling import artifact_cache
 from trtgate.compiling.artifact_cache import ArtifactCache, key_of
@@ -114,7 +113,7 @@ def main() -> None:
             os.kill(writer.pid, signal.SIGKILL)
             writer.join()
         left = len(list(folder.glob("new-*")))
-        with FileLock(folder / artifact_cache.LOCK).acquire(timeout=5):
+        with folder_locked(folder, timeout_s=5):
             pass
         cache, after = ArtifactCache(folder, limit_bytes=LIMIT_BYTES), dict.fromkeys(counters[0], 0)
         for number in range(KEYS):

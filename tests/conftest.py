@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -23,6 +23,9 @@ pytest.register_assert_rewrite("tests.pytest_folder")
 from . import forks  # noqa: E402
 from .pytest_folder import LEAN, TIMEOUT_S, PytestFolder, edited  # noqa: E402
 from .suites import suite_text  # noqa: E402
+
+if TYPE_CHECKING:
+    from .in_process import InProcess
 
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -154,6 +157,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]
         return file
 
     return record_once
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> InProcess:
+    """Runs of pytest in this process, in a checkout with a suite of alpha and beta, their workers scripted."""
+    from . import in_process  # and with it torch
+
+    return in_process.prepared(monkeypatch, capfd, tmp_path)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import pytest
 
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.locks import ClaimedFolder
 from trtgate.launches.base_revision import BaseRequest, BaseRevision
 from trtgate.suite.suite_source import SuiteSource
 
@@ -285,6 +286,31 @@ def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> Non
         made_ready(repository, repository.path, python=str(python))
 
 
+def test_a_pre_commit_hook_that_makes_a_base_ready_commits_what_the_user_staged(repository: Repository) -> None:
+    """In a hook git's variables name the index of the commit under way: the base's checkout must not write there."""
+    hook = "\n".join((
+        "from pathlib import Path",
+        "from trtgate.launches.base_revision import BaseRequest, BaseRevision",
+        "from trtgate.suite.suite_source import SuiteSource",
+        "source = SuiteSource(root='.', suite='suite.py')",
+        "request = BaseRequest(revision='HEAD', setup='git add --all')",
+        "base = BaseRevision(request, source, Path('.trtgate'), timeout_s=60)",
+        "Path('helper of the base').write_text(Path(base.side.source.root, 'helper.py').read_text())",
+        "base.close()",
+    ))  # fmt: skip
+    (repository.path / ".git" / "hooks").mkdir(exist_ok=True)
+    script(repository.path / ".git" / "hooks" / "pre-commit", f'exec "{sys.executable}" -c "{hook}"')
+    (repository.path / ".gitignore").write_text("helper of the base\n.trtgate/\n__pycache__/\n")
+    (repository.path / "new.py").write_text("new = True\n")
+    repository.sleeps(20)
+    repository.git("add", ".gitignore", "new.py")
+    repository.git("commit", "--quiet", "--all", "--message=slower")
+    assert (repository.path / "helper of the base").read_text() == "MILLISECONDS = 2\n"
+    assert repository.git("show", "HEAD:helper.py") == "MILLISECONDS = 20\n"
+    assert repository.git("show", "HEAD:new.py") == "new = True\n"
+    assert repository.git("status", "--porcelain") == ""
+
+
 # Ends
 
 
@@ -309,16 +335,17 @@ def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_ones_stays(repository: Repository) -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    trees = {pid: repository.path / ".trtgate" / f"base-{pid}-x" for pid in (dead.pid, os.getpid())}
-    for folder in trees.values():
-        folder.mkdir(parents=True)
-        repository.git("worktree", "add", "--quiet", "--detach", str(folder / "tree"))
+    """A process id says nothing: the run that left it, or that lives, may be in another container."""
+    folder = repository.path / ".trtgate"
+    abandoned = folder / f"base-{os.getpid()}-x"
+    abandoned.mkdir(parents=True)
+    live = ClaimedFolder(folder, "base")
+    for made in (abandoned, live.path):
+        repository.git("worktree", "add", "--quiet", "--detach", str(made / "tree"))
     assert repository.worktrees() == 3
     repository.folder.refused(repository.ab(base="no-such"), "no such revision")
-    assert not trees[dead.pid].exists()
-    assert (trees[os.getpid()] / "tree" / "suite.py").exists()
+    assert not abandoned.exists()
+    assert (live.path / "tree" / "suite.py").exists()
     assert repository.worktrees() == 2
-    repository.git("worktree", "remove", str(trees[os.getpid()] / "tree"))
-    trees[os.getpid()].rmdir()  # the fixture asserts that no other is left
+    repository.git("worktree", "remove", str(live.path / "tree"))
+    live.remove()  # the fixture asserts that no other is left

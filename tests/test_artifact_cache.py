@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from trtgate.common import sealed_folder
 from trtgate.common.errors import TrtgateError
+from trtgate.common.locks import ClaimedFolder
 from trtgate.compiling import artifact_cache, sealed_store
 from trtgate.compiling.artifact_cache import ArtifactCache, key_of, size
 from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.records.measurement import Build
+
+from . import faults
 
 KEY = key_of({"program": "1"})
 OTHER = key_of({"program": "2"})
@@ -101,7 +105,9 @@ def test_another_file_system_gets_copies(
         os.umask(before)
 
 
-@pytest.mark.parametrize("break_", ["byte", "gone", "manifest", "schema", "writable", "link", "name"])
+@pytest.mark.parametrize(
+    "break_", ["byte", "gone", "manifest", "schema", "writable", "link", "name", "no files", "more files"]
+)
 def test_what_does_not_match_is_removed_and_never_handed_out(
     full: ArtifactCache, place: Callable[[], Path], tmp_path: Path, break_: str
 ) -> None:
@@ -119,6 +125,12 @@ def test_what_does_not_match_is_removed_and_never_handed_out(
     elif break_ == "link":
         file.rename(tmp_path / "elsewhere")
         file.symlink_to(tmp_path / "elsewhere")
+    elif break_ == "no files":
+        stored = json.loads(manifest.read_bytes())
+        manifest.write_text(json.dumps({**stored, "sha256": {}}))
+        file.unlink()
+    elif break_ == "more files":
+        (entry(full) / "compiled.extra").write_bytes(b"x")
     else:
         manifest.write_bytes(manifest.read_bytes().replace(b'"compiled.pt2"', b'"../compiled.pt2"'))
     folder = place()
@@ -154,13 +166,14 @@ def test_the_least_lately_used_go_first_and_the_newest_never(tmp_path: Path, pla
 
 
 def test_folders_of_killed_processes_go(full: ArtifactCache, tmp_path: Path) -> None:
-    abandoned = full.folder / "new-4194305-x"  # beyond the largest process id
+    abandoned = full.folder / f"new-{os.getpid()}-x"  # by a process of that id in another container
     abandoned.mkdir()
-    mine = full.folder / f"new-{os.getpid()}-x"
-    mine.mkdir()
+    held = ClaimedFolder(full.folder, "new")
     full.put(OTHER, *built(tmp_path / "more"))
     assert not abandoned.exists()
-    assert mine.exists()
+    assert held.path.exists()
+    held.remove()
+    assert [path.name for path in full.folder.iterdir()] == ["entries"]
 
 
 @pytest.mark.parametrize("wrong", ["mode", "link", "file"])
@@ -176,6 +189,29 @@ def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, wrong: str) -
         folder.write_text("")
     with pytest.raises(TrtgateError, match=r"cache folder .*(this user alone|can't be made)"):
         ArtifactCache(folder)
+
+
+def test_a_folder_of_entries_that_others_may_write_is_refused(full: ArtifactCache) -> None:
+    (full.folder / "entries").chmod(0o770)
+    with pytest.raises(TrtgateError, match=r"entries must be a folder that this user alone may write.*remove it"):
+        ArtifactCache(full.folder)
+
+
+def test_a_cache_that_can_only_be_read_is_used(
+    full: ArtifactCache, place: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = place(), place()
+    with monkeypatch.context() as context:
+        faults.read_only(context, full.folder)
+        cache = ArtifactCache(full.folder)
+        assert cache.take(KEY, good)[0] is not None
+    (entry(full) / "compiled.pt2").write_bytes(b"enginf")
+    with monkeypatch.context() as context:
+        faults.read_only(context, full.folder)
+        found, said = cache.take(KEY, bad)
+    assert found is None
+    assert "is not what was stored, and can't be removed" in said
+    assert "Read-only file system" in said
 
 
 def test_another_users_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,3 +240,39 @@ def test_removing_leaves_the_others_and_no_empty_file(tmp_path: Path) -> None:
     assert list(baselines.read(stored(folder)).cases) == ["b"]
     baseline_files.remove(folder, ["b"])
     assert not stored(folder).exists()
+
+
+def test_a_case_that_is_twice_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    """A merge may leave it so: neither of the two is to vanish at the next update."""
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 1.0)), ["a", "b"])
+    content = json.loads(stored(folder).read_text())
+    content["benchmarks"].append(content["benchmarks"][0])
+    stored(folder).write_text(json.dumps(content))
+    before = stored(folder).read_bytes()
+    with pytest.raises(TrtgateError, match=r"latency\.json has case a twice.*take one of the two out"):
+        baselines.update(folder, run_of(tmp_path, record("b", 2.0)), ["b"])
+    assert stored(folder).read_bytes() == before
+
+
+def test_benchmarks_that_are_not_ours_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0), record("b", 1.0)), ["a", "b"])
+    content = json.loads(stored(folder).read_text())
+    theirs = [{"fullname": f"test_mine.py::test_{n}", "stats": {"median": n}, "extra_info": {}} for n in (1, 2)]
+    content["benchmarks"] += theirs
+    stored(folder).write_text(json.dumps(content))
+    baselines.update(folder, run_of(tmp_path, record("a", 2.0)), ["a"])
+    assert json.loads(stored(folder).read_text())["benchmarks"][2:] == theirs
+    baselines.remove(stored(folder), ["b"])
+    assert json.loads(stored(folder).read_text())["benchmarks"][1:] == theirs
+
+
+def test_a_linked_baseline_stays_a_link(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.json"
+    stored(tmp_path / "baselines").parent.mkdir(parents=True)
+    stored(tmp_path / "baselines").symlink_to(shared)
+    files.write_json(shared, document(record("a", 100.0)))
+    baselines.update(tmp_path / "baselines", run_of(tmp_path, record("a", 101.0)), ["a"])
+    assert stored(tmp_path / "baselines").is_symlink()
+    assert len(baselines.read(shared).cases["a"].sessions) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from trtgate.commands import cache_contents
@@ -80,3 +81,11 @@ def test_options_that_make_no_sense_are_refused(folder: Any, options: Any, ini: 
     with (folder.path / "pytest.ini").open("a") as file:
         file.write(ini)
     folder.refused(folder.gate(*options), *words)
+
+
+def test_a_date_that_no_calendar_has_is_shown(cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a broken clock writes it; not every file system stores such a one."""
+    entries = [msgspec.structs.replace(entry, used=4e14) for entry in cache.entries()]
+    monkeypatch.setattr(ArtifactCache, "entries", lambda _cache: entries)
+    said = cache_contents.run("info", [])
+    assert sum("(no date)" in line for line in said) == 2

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import multiprocessing
 import multiprocessing.synchronize
+import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock, Timeout
 
+from trtgate.common import files
 from trtgate.common.errors import TrtgateError
+from trtgate.common.files import locked, write_json
+from trtgate.common.locks import ClaimedFolder, folder_locked, open_shared, remove_abandoned, try_lock
 from trtgate.timing.device_lock import device_lock, lock_file
+
+from . import faults
 
 
 def _hold(shared: bool, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event) -> None:
@@ -92,11 +102,11 @@ def test_who_waits_to_time_is_not_overtaken_by_builders(holders: Holders) -> Non
 
 
 def _free(queue: Path) -> bool:
+    descriptor = open_shared(queue)
     try:
-        with FileLock(queue, timeout=0):
-            return True
-    except Timeout:
-        return False
+        return try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def test_a_lock_that_cannot_be_opened_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +114,130 @@ def test_a_lock_that_cannot_be_opened_says_what_to_set(tmp_path: Path, monkeypat
     lock_file("GPU-test").mkdir()
     with pytest.raises(TrtgateError, match="TRTGATE_LOCK_DIR"), device_lock("GPU-test", 5, lambda _s: None):
         pass
+
+
+@pytest.fixture
+def shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_every_user_may_lock_whatever_the_first_ones_umask(shared_folder: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with device_lock("GPU-test", 5, lambda _s: None):
+            pass
+    finally:
+        os.umask(before)
+    for file in shared_folder.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666
+
+
+def test_a_file_that_can_only_be_read_can_be_locked(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's, made by hand or by an older version: neither its mode nor its owner blocks anybody."""
+    path = lock_file("GPU-test")
+    for file in (path, path.with_suffix(".queue")):
+        file.touch(0o644)
+
+    def hook(name: str, path: Path) -> None:
+        if name == "open+" and path.parent == shared_folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as context:
+        faults.watch(context, hook)
+        with device_lock("GPU-test", 5, lambda _s: None):
+            assert not _free(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("name", ["lock", "queue"])
+@pytest.mark.parametrize("what", ["a link", "a link to nothing", "a pipe", "a folder"])
+def test_what_others_put_in_a_locks_place_is_not_touched(shared_folder: Path, name: str, what: str) -> None:
+    victim = shared_folder / "victim"
+    path = lock_file("GPU-test").with_suffix(f".{name}")
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(victim)
+    if what == "a link":
+        victim.write_text("theirs")
+        victim.chmod(0o600)
+    refused = pytest.raises(TrtgateError, match="let its owner remove it, or set TRTGATE_LOCK_DIR")
+    with refused as raised, device_lock("GPU-test", 5, lambda _s: None):
+        pass
+    assert str(path) in str(raised.value)
+    if what == "a link":
+        assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("theirs", 0o600)
+    else:
+        assert not victim.exists()
+
+
+def test_jobs_with_temporary_folders_of_their_own_share_the_lock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TRTGATE_LOCK_DIR", raising=False)
+    before = lock_file("GPU-test")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert lock_file("GPU-test") == before
+    assert before.parent != tmp_path
+
+
+# What a process holds
+
+
+def test_a_folder_is_locked_by_one_at_a_time_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    refused = pytest.raises(TrtgateError, match="another process has been writing")
+    with folder_locked(tmp_path, 0.0), refused, folder_locked(tmp_path, 0.0):
+        pass
+    with folder_locked(tmp_path, 0.0):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_can_not_be_locked_itself_gets_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, whose locks need a file that is open for writing."""
+    real = fcntl.flock
+
+    def flock(descriptor: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    refused = pytest.raises(TrtgateError, match="another process")
+    with folder_locked(tmp_path, 0.0), refused, folder_locked(tmp_path, 0.0):
+        pass
+    held = ClaimedFolder(tmp_path, "base")
+    assert remove_abandoned(tmp_path, "base") == []
+    held.remove()
+
+
+def test_baselines_are_locked_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two containers have temporary folders of their own, and one folder of baselines."""
+    path = tmp_path / "key" / "latency.json"
+    with locked(path):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(files, "LOCK_TIMEOUT_S", 0.0)
+        with pytest.raises(TrtgateError, match="another process"), locked(path):
+            pass
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    (tmp_path / ".latency.json-abcd_123").write_text("{")
+    (tmp_path / ".latency.json-mine").write_text("kept")
+    with locked(path):
+        write_json(path, {})
+    assert {file.name for file in tmp_path.iterdir()} == {"latency.json", ".latency.json-mine"}
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    target, path = tmp_path / "shared" / "latency.json", tmp_path / "latency.json"
+    path.symlink_to(target)
+    for content in ({"a": 1}, {"a": 2}):
+        with locked(path):
+            write_json(path, content)
+        assert path.is_symlink()
+        assert json.loads(target.read_text()) == content

@@ -74,8 +74,11 @@ def test_two_pairs_are_too_few_to_say() -> None:
 
 @pytest.mark.alone
 @pytest.mark.end_to_end
-def test_a_short_check_for_real(folder: Any) -> None:
+def test_a_short_check_for_real(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a checkout where no `.trtgate` can be made, too."""
     folder.suite("alpha")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder.path / "state"))
+    (folder.path / ".trtgate").write_text("in the way")
     done = folder.pytester.run(
         TRTGATE,
         "selfcheck",
@@ -89,7 +92,8 @@ def test_a_short_check_for_real(folder: Any) -> None:
     done.stdout.re_match_lines([r"alpha-eager-fp32-b1 +host ", r"false alarms: 0 of 1 "])
     (found,) = json.loads((folder.path / "found.json").read_text())["comparisons"]
     assert found["case_id"] == "alpha-eager-fp32-b1"
-    assert not list(folder.path.glob(".trtgate/artifacts-*"))
+    done.stderr.re_match_lines([r".*\.trtgate can't be written .*the files of this run go to .*"])
+    assert not list((folder.path / "state").glob("trtgate/runs/*/artifacts-*"))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,34 @@ def test_a_line_that_was_cut_off_is_as_if_it_were_not_there(tmp_path: Path, head
     assert set(opened(tmp_path, header).timed) == {("a", 0)}
 
 
+@pytest.mark.parametrize("bad", [b"", b"{", b"\xff\x00garbled", b'{"type":"built"}', b"[1, 2]", b"\r"])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_bad_line_costs_no_good_one(tmp_path: Path, header: JournalHeader, bad: bytes, at: int) -> None:
+    first = opened(tmp_path, header)
+    first.add(BuiltPoint(case_id="a", build=BUILD))
+    first.add(TimedPoint(case_id="a", number=0, launch=launch(100.0)))
+    first.close()
+    lines = first.path.read_bytes().splitlines(keepends=True)
+    first.path.write_bytes(b"".join([*lines[:at], bad + b"\n", *lines[at:]]))
+    for more in (1, 2):
+        again = opened(tmp_path, header)
+        assert set(again.built) == {"a"}
+        assert set(again.timed) == {("a", number) for number in range(more)}
+        assert again.unreadable == bool(bad.strip())
+        again.add(TimedPoint(case_id="a", number=more, launch=launch(102.0)))
+        again.close()
+
+
+def test_a_header_that_is_no_good_costs_no_measurement(tmp_path: Path, header: JournalHeader) -> None:
+    first = opened(tmp_path, header)
+    first.add(BuiltPoint(case_id="a", build=BUILD))
+    first.close()
+    first.path.write_bytes(b"\x00" + first.path.read_bytes())
+    again = opened(tmp_path, header)
+    assert set(again.built) == {"a"}
+    assert again.created
+
+
 def test_another_suite_or_machine_has_a_file_of_its_own(tmp_path: Path, header: JournalHeader) -> None:
     opened(tmp_path, header).add(BuiltPoint(case_id="a", build=BUILD))
     for changed in ({"sources": {"suite.py": "1" * 64}}, {"accelerator": Accelerator(kind="gpu", name="other")}):
@@ -236,6 +264,7 @@ def command(*arguments: str) -> list[str]:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     private = {"CUDA_VISIBLE_DEVICES": "", "TRTGATE_LOCK_DIR": str(folder), "TRTGATE_CACHE_DIR": str(folder / "cache")}
+    private["XDG_STATE_HOME"] = str(folder / "state")
     return {**os.environ, **private, **more}
 
 
@@ -351,3 +380,16 @@ def test_bad_input_is_one_line(here: Path, arguments: tuple[str, ...], words: st
     assert done.returncode in (1, 4)
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_folder_that_can_not_be_written_is_swept_and_the_next_sweep_goes_on(here: Path) -> None:
+    (here / ".trtgate").write_text("in the way")
+    asked = ("net", *SET)
+    first = sweep(here, *asked)
+    assert first.returncode == 0, first.stderr
+    (line,) = [line for line in first.stderr.splitlines() if "the files of this run go to" in line]
+    assert f"{here / '.trtgate'} can't be written" in line
+    again = sweep(here, *asked)
+    assert again.returncode == 0
+    assert "measurements are of an earlier run" in again.stdout
+    assert (here / ".trtgate").read_text() == "in the way"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from .common.errors import TrtgateError
 from .pytest_plugin import checked_options, pytest_options
 
 MARKERS = {
@@ -40,11 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
         report_collector,
     )
     from .pytest_plugin.gate_run import GateRun
+    from .pytest_plugin.refusals import refusals
 
-    try:
+    with refusals():
         run = GateRun(config, checked_options.read(config, source))
-    except TrtgateError as error:
-        raise pytest.UsageError(f"trtgate: {error}") from error
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(report_collector.Reporting(run), "trtgate-reporting")
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")

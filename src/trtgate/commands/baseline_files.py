@@ -12,6 +12,7 @@ import msgspec
 
 from ..common import accelerator
 from ..common.errors import TrtgateError
+from ..common.files import is_there
 from ..common.text_columns import aligned
 from ..coverage import coverage_baselines
 from ..gate import baselines
@@ -241,7 +242,7 @@ def _named(run: Run, names: Sequence[str]) -> list[str]:
 
 
 def _without_known_sessions(run: Run, path: Path) -> Run:
-    if not path.exists():
+    if not is_there(path):
         return run
     stored = baselines.read(path).cases
     cases = {}

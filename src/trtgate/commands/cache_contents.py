@@ -45,7 +45,7 @@ def _info(cache: ArtifactCache, entries: Sequence[Entry]) -> list[str]:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    used = datetime.datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+    used = _when(entry.used)
     size = f"{entry.size_bytes / (1 << 20):,.1f}"
     if entry.manifest is None or entry.manifest.build is None:
         return _case(entry), size, "", used, ""
@@ -53,6 +53,13 @@ def _row(entry: Entry) -> tuple[str, ...]:
     names = ("device", "torch", "torch-tensorrt-rtx", "torch-tensorrt")
     what = ", ".join(f"{name} {made_from[name]}" for name in names if name in made_from)
     return _case(entry), size, f"{entry.manifest.build.build_s:.1f} s", used, printable(what)
+
+
+def _when(seconds: float) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999, as a broken clock writes it
+        return "(no date)"
 
 
 def _case(entry: Entry) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, sentence_of
+from ..common.escaping import encodable, terminal
 from ..common.steps import OnStep
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
@@ -23,7 +24,10 @@ BaselinesOption = Annotated[
 
 
 class Commands(typer.core.TyperGroup):
-    """Commands whose TrtgateError is one line. `coverage diff` is one of two words, and goes before `coverage`."""
+    """Commands whose TrtgateError or OSError is one line.
+
+    `coverage diff` is one of two words, and goes before `coverage`.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the name, the command, and its arguments."""
@@ -35,26 +39,38 @@ class Commands(typer.core.TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except TrtgateError as error:
-            typer.echo(f"trtgate: error: {error}", err=True)
+        except BrokenPipeError:
+            raise
+        except PROBLEMS as error:
+            say(f"trtgate: error: {sentence_of(error)}", err=True)
             raise typer.Exit(USAGE_ERROR) from error
 
 
 def print_lines(lines: list[str]) -> None:
     """Print lines to stdout."""
     for line in lines:
-        typer.echo(line)
+        say(line)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line: the one door to the terminal, which gets nothing that it would obey or can't show."""
+    stream = sys.stderr if err else sys.stdout
+    typer.echo(encodable(terminal(text), getattr(stream, "encoding", None) or "ascii"), err=err)
 
 
 @contextmanager
 def progress() -> Iterator[OnStep]:
     """Show what takes long on stderr: live on a terminal, else a line for each step that begins."""
     if not sys.stderr.isatty():
-        yield lambda text: typer.echo(f"trtgate: {text}", err=True)
+        yield lambda text: say(f"trtgate: {text}", err=True)
         return
     from ..report.progress_line import ProgressLine
 
-    shown = ProgressLine(lambda _: None, lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True))
+    def overwrite(text: str) -> None:
+        shown = encodable(terminal(text), sys.stderr.encoding or "ascii")
+        typer.echo(f"\r\x1b[K{shown}", nl=False, err=True)
+
+    shown = ProgressLine(lambda _: None, overwrite)
     try:
         yield shown.step
     finally:

@@ -21,6 +21,8 @@ def doctor(
     baselines: BaselinesOption = None,
 ) -> None:
     """Say what this machine can measure, and what is broken on it (exit code 1)."""
+    from json import dumps
+
     import msgspec
 
     from .baseline_files import folder_of
@@ -29,7 +31,7 @@ def doctor(
     with progress() as step:
         report = examine(folder_of(baselines), step)
     if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        typer.echo(dumps(msgspec.to_builtins(report), indent=2))  # in ASCII, which every terminal can show
     else:
         print_lines(_report_lines(report))
     if report.problems:

@@ -12,18 +12,17 @@ import msgspec
 
 from ..common import accelerator
 from ..common.errors import TrtgateError
-from ..common.escaping import printable
+from ..common.escaping import encodable, printable
 from ..common.files import write_json
 from ..common.metrics import METRICS
+from ..common.run_folder import RUNS, known
 from ..common.text_columns import first_few
 from ..gate import history
-from ..gate.baselines import Run
-from ..gate.history import CaseHistory, Drift, HistoryPoint, LevelShift, Series
+from ..gate.history import CaseHistory, Drift, HistoryPoint, LevelShift, SavedRun, Series
 from ..gate.sentences import duration
 from .pytest_config import find_configuration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII = str.maketrans(dict(zip(BLOCKS, "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "..."})
 LONGEST = 1000
 """Characters of a line; names of others may be longer."""
 LEAST_SPAN = 0.02
@@ -47,7 +46,7 @@ def folder_of(option: Path | None) -> Path:
         return option
     found = find_configuration(Path.cwd())
     root = Path.cwd() if found is None else found.path.parent
-    return Path(os.path.relpath(root / ".trtgate" / "runs"))
+    return Path(os.path.relpath(known(root / ".trtgate") / RUNS))
 
 
 def find(names: Sequence[str], folder: Path, key: str) -> Histories:
@@ -55,24 +54,28 @@ def find(names: Sequence[str], folder: Path, key: str) -> Histories:
 
     Raises TrtgateError when there is no such run or case, or Apache Otava is needed and not installed.
     """
-    runs, skipped = history.read_runs(folder)
+    runs, skipped = history.read_runs(folder, lambda case_id: any(_takes(name, case_id) for name in names))
     if not runs:
         read = f"; {len(skipped)} could not be read, the first: {printable(skipped[0])}" if skipped else ""
         raise TrtgateError(f"there are no saved runs under {folder}: every run of the gate saves one there{read}")
     key = key or accelerator.detect().key
-    ours = [run for run in runs if run.accelerator.key == key]
+    ours = [run for run in runs if run.key == key]
     if not ours:
-        known = sorted({run.accelerator.key for run in runs})
+        known = sorted({run.key for run in runs})
         raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {', '.join(known)}")
     cases = [history.collect(ours, case_id) for case_id in _chosen(names, ours, folder)]
     return Histories(key=key, cases=cases, skipped=skipped)
 
 
-def _chosen(names: Sequence[str], runs: Sequence[Run], folder: Path) -> list[str]:
-    known = sorted({case_id for run in runs for case_id in run.cases})
+def _takes(name: str, case_id: str) -> bool:
+    return case_id == name or fnmatch.fnmatchcase(case_id, name)
+
+
+def _chosen(names: Sequence[str], runs: Sequence[SavedRun], folder: Path) -> list[str]:
+    known = sorted({case_id for run in runs for case_id in run.case_ids})
     chosen = set()
     for name in names:
-        taken = [case_id for case_id in known if case_id == name or fnmatch.fnmatchcase(case_id, name)]
+        taken = [case_id for case_id in known if _takes(name, case_id)]
         if not taken:
             close = difflib.get_close_matches(name, known, n=1)
             said = f"did you mean {close[0]!r}?" if close else f"there are: {printable(first_few(known, 5))}"
@@ -95,15 +98,7 @@ def lines(found: Histories, encoding: str | None) -> list[str]:
     for case in found.cases:
         said += ["", case.case_id, *(f"  {line}" for line in _about(case))]
     said += [""] * bool(found.skipped) + [f"skipped: {problem}" for problem in found.skipped]
-    return [_encodable(printable(line, LONGEST), encoding or "ascii") for line in said]
-
-
-def _encodable(text: str, encoding: str) -> str:
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(ASCII).encode(encoding, "backslashreplace").decode(encoding)
-    return text
+    return [encodable(printable(line, LONGEST), encoding or "ascii") for line in said]
 
 
 def sparkline(values: Sequence[float]) -> str:

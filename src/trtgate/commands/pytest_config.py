@@ -14,6 +14,7 @@ import iniconfig
 import msgspec
 
 from ..common.errors import TrtgateError
+from ..common.files import read_bytes
 from ..suite.suite_source import SuiteSource
 
 SUITE_KEY, BASELINES_KEY = "trtgate_suite", "trtgate_baselines"
@@ -166,7 +167,7 @@ def _table(value: Any) -> dict[str, Any]:
 def text_of(path: Path) -> str:
     """Return a file's text, its line ends as they are. Raises TrtgateError."""
     try:
-        return path.read_bytes().decode()  # not read_text, which would change line ends
+        return read_bytes(path).decode()  # not read_text, which would change line ends
     except OSError as error:
         raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -33,6 +33,7 @@ def selfcheck(
 
     from ..common import accelerator
     from ..common.files import write_json
+    from ..common.run_folder import usable
     from . import selfcheck_rounds
     from .pytest_config import configured_suite
 
@@ -48,7 +49,8 @@ def selfcheck(
     with progress() as step:
         found = selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
-            rounds=rounds, delay=share, folder=folder, timeout_s=TimeLimit(timeout, "--timeout"), step=step, save=save,
+            rounds=rounds, delay=share, folder=usable(folder, step), timeout_s=TimeLimit(timeout, "--timeout"),
+            step=step, save=save,
         )  # fmt: skip
     from ..report.terminal_table import describe
 

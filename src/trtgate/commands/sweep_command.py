@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, INTERRUPTED, print_lines, progress
+from .console import BROKEN, INTERRUPTED, print_lines, progress, say
 
 if TYPE_CHECKING:
     from ..report.sweep_table import SweepFindings
@@ -62,19 +62,20 @@ def sweep(
 
 def _run(request: Request) -> SweepFindings:
     """Sweep, and end with pytest's exit code where Ctrl-C came before there was anything to show."""
+    from ..common.run_folder import usable
     from . import sweep_request
 
     try:
         with progress() as step:
-            return sweep_request.run(request, Path.cwd() / ".trtgate", step)
+            return sweep_request.run(request, usable(Path.cwd() / ".trtgate", step), step)
     except KeyboardInterrupt:
-        typer.echo("trtgate: interrupted", err=True)
+        say("trtgate: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _end(found: SweepFindings) -> None:
     if found.interrupted:
-        typer.echo("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
+        say("trtgate: interrupted; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
     if found.failed:
         raise typer.Exit(BROKEN)

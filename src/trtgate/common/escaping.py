@@ -1,10 +1,13 @@
-"""Names and sentences of others as text, whatever is in them: for Markdown, and for GitHub's workflow commands."""
+"""Names and sentences of others as text, whatever is in them: for terminals, Markdown and GitHub's commands."""
 
 from __future__ import annotations
 
 import re
 
-MOST_CHARACTERS = 300
+MOST_CHARACTERS, MOST_LINE = 300, 4000
+_COMMAND = re.compile(r"##(\[|vso\[)", re.IGNORECASE)
+ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "..."})
+"""What our own lines have beyond ASCII, for terminals that can't show it."""
 _PLAIN = re.compile(r"[^A-Za-z0-9 ,+%/()=;'µ±→…²-]")
 _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)|\.(?=$| )")
 
@@ -13,6 +16,31 @@ def printable(text: str, most: int = MOST_CHARACTERS) -> str:
     """Return a text on one line without control characters or ones that turn its direction; cut if very long."""
     one_line = "".join(char if char.isprintable() else " " for char in text)
     return one_line if len(one_line) <= most else f"{one_line[: most - 1]}…"
+
+
+def terminal(text: str, most: int = MOST_LINE) -> str:
+    """Return a text as one line of output: no terminal obeys it, and no CI system takes it for a command of its own.
+
+    GitHub's runner reads `::command::` at the beginning of a line and `##[command]` anywhere, Azure's `##vso[`.
+    """
+    shown = printable(text, most)
+    if shown.lstrip().startswith("::"):
+        shown = shown.replace("::", ": :", 1)
+    return _COMMAND.sub(r"# #\1", shown)
+
+
+def terminal_lines(text: str) -> str:
+    """Return a text of ours that has several lines, each as `terminal` shows it."""
+    return "\n".join(terminal(line) for line in text.split("\n"))
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return a text that can be written in an encoding: what it lacks in ASCII where we have that, else escaped."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def markdown(text: str, most: int = MOST_CHARACTERS) -> str:

@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import errno
+import fnmatch
+import glob
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from .errors import TrtgateError
+from .locks import folder_locked
 
 LOCK_TIMEOUT_S = 60.0
 LINE_LENGTH = 120
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file. Raises OSError, also for what is no regular file: reading a pipe would wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has that name, a link to nothing too. Raises OSError where that can't be known."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def listed(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return what lies in a folder, sorted; nothing where there is none. Raises OSError for one that can't be read."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise
+        return []
+    return [folder / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: to a temporary file beside it, synced, renamed; its mode is kept, a new one's is 0644.
 
-    Raises OSError when that fails (no space left, no permission); what was there stays, and nothing else is left.
+    What a symbolic link names is written; the link stays. Raises OSError when that fails (no space left, no
+    permission); what was there stays, and nothing else is left.
     """
     temporary = None
     try:
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
             temporary = Path(file.name)
@@ -60,14 +93,22 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is read, changed and written back. Raises TrtgateError after LOCK_TIMEOUT_S."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"trtgate-{os.getuid()}-{name}.lock")
-    try:
-        with lock.acquire(timeout=LOCK_TIMEOUT_S):
-            yield
-    except Timeout as error:
-        raise TrtgateError(f"another process has been writing {path} for {LOCK_TIMEOUT_S:.0f} s; try again") from error
+    """Hold the lock of a file that is read, changed and written back: that of its folder, which is made if need be.
+
+    What a process that was killed left of such a file is removed. Raises TrtgateError after LOCK_TIMEOUT_S, and where
+    the folder can't be made or opened.
+    """
+    real = Path(os.path.realpath(path))
+    with contextlib.ExitStack() as stack:
+        try:
+            real.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folder_locked(real.parent, LOCK_TIMEOUT_S))
+        except OSError as error:
+            raise TrtgateError(f"{path} could not be written ({error.strerror}); nothing was changed") from error
+        for left in real.parent.glob(f".{glob.escape(real.name)}-????????"):  # whoever writes here holds the lock
+            with contextlib.suppress(OSError):
+                left.unlink()
+        yield
 
 
 def pretty(value: Any, indent: int = 0) -> str:

@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from .escaping import terminal
+
 
 class Severity(enum.StrEnum):
     """How much a notice matters; the first two tell of a failure."""
@@ -34,4 +36,5 @@ class Notice(msgspec.Struct, frozen=True):
         return self.failed or self.severity is Severity.NEW
 
     def __str__(self) -> str:
-        return self.text if self.severity is Severity.INFO else f"{self.severity.name}: {self.text}"
+        """As the terminal shows it."""
+        return terminal(self.text if self.severity is Severity.INFO else f"{self.severity.name}: {self.text}")

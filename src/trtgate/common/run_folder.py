@@ -4,41 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, user_folders
+from .errors import PROBLEMS, TrtgateError, sentence_of
+from .locks import ClaimedFolder, remove_abandoned
+from .run_file import GrowingRun
+from .steps import OnStep
 
 KEPT_RUNS = 50
+LOGS, RUNS = "logs", "runs"
+RUN_FILE = re.compile(r"\d{8}T\d{6}-")
+"""What names of saved runs begin with: when, in UTC. Other files there are none of ours."""
 
 
 class RunFolder:
-    """The folder as one run uses it."""
+    """The folder as one run uses it; `say` is told where its files go, if that is elsewhere."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._private: Path | None = None
+    def __init__(self, wanted: Path, say: OnStep = lambda _text: None) -> None:
+        self._wanted = wanted
+        self._say = say
+        self._private: ClaimedFolder | None = None
         self._run_file: Path | None = None
-        self._guard = threading.Lock()
+        self._growing: GrowingRun | None = None
+        self._guard = threading.RLock()
+
+    @property
+    def path(self) -> Path:
+        """The folder, made when it is first asked for. Raises TrtgateError where no folder can be written at all."""
+        with self._guard:  # several builders ask for one
+            return self._usable
+
+    @cached_property
+    def _usable(self) -> Path:
+        return usable(self._wanted, self._say)
 
     @property
     def logs(self) -> Path:
         """Where workers write what they have to say."""
-        return self.path / "logs"
+        return self.path / LOGS
 
     def private(self, prefix: str) -> Path:
         """Return a new folder, the user's alone (0700), that goes with the run."""
-        with self._guard:  # several builders ask for one
+        with self._guard:
             if self._private is None:
-                self._prepare()
                 remove_abandoned(self.path, "artifacts")
-                self._private = Path(tempfile.mkdtemp(prefix=f"artifacts-{os.getpid()}-", dir=self.path))
-        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self._private))
+                self._private = ClaimedFolder(self.path, "artifacts")
+        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self._private.path))
 
     @contextlib.contextmanager
     def temporary(self, *prefixes: str) -> Iterator[dict[str, Path]]:
@@ -50,40 +71,97 @@ class RunFolder:
             for path in made.values():
                 shutil.rmtree(path, ignore_errors=True)
 
+    def add_to_run(self, document: Mapping[str, Any], key: str) -> None:
+        """Store a document's benchmarks beside those that were added before; after each case, so a kill loses little.
+
+        Raises TrtgateError when they can't be written.
+        """
+        try:
+            if self._growing is None:
+                self._growing = GrowingRun(self._run_path(key), document)
+            self._growing.add(document["benchmarks"])
+        except OSError as error:
+            raise TrtgateError(sentence_of(error)) from error
+
     def save_run(self, document: Mapping[str, Any], key: str) -> Path:
-        """Store everything that this run measured so far under `runs`; again after each case, so a kill loses little.
+        """Store everything that this run measured under `runs`, in place of what was added.
 
         Raises TrtgateError when it can't be written.
         """
+        path = self._run_path(key)
+        files.write_json(path, document)
+        return path
+
+    def _run_path(self, key: str) -> Path:
         if self._run_file is None:
-            self._prepare()
             stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-            self._run_file = self.path / "runs" / f"{stamp}-{os.getpid()}-{key}.json"
-            for old in sorted(self._run_file.parent.glob("*.json"))[: 1 - KEPT_RUNS]:
-                with contextlib.suppress(OSError):
-                    old.unlink()
-        files.write_json(self._run_file, document)
+            self._run_file = self.path / RUNS / f"{stamp}-{os.getpid()}-{key}.json"
+            _remove_oldest(self._run_file.parent, stamp)
         return self._run_file
 
     def close(self) -> None:
         """Remove what goes with the run."""
         if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
-
-    def _prepare(self) -> None:
-        """Make the folder, with a file that keeps it out of git."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        ignore = self.path / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
+            self._private.remove()
 
 
-def remove_abandoned(folder: Path, kind: str) -> list[Path]:
-    """Remove `<kind>-<pid>-*` of processes that ended without removing them; returns what was removed."""
-    gone = []
-    for path in folder.glob(f"{kind}-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(path, ignore_errors=True)
-            gone.append(path)
-    return gone
+def _remove_oldest(folder: Path, now: str) -> None:
+    """Make room for a run. Those that a wrong clock dated after `now` go first: they would outlive all others."""
+    saved = [path for path in folder.glob("*.json") if RUN_FILE.match(path.name)]
+    for old in sorted(saved, key=lambda path: (path.name[: len(now)] <= now, path.name))[: 1 - KEPT_RUNS]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+
+
+def usable(wanted: Path, say: OnStep) -> Path:
+    """Return `wanted`, made, where files can be written in it, else a folder of the user's own for it, and say so.
+
+    Raises TrtgateError where neither can be written.
+    """
+    try:
+        _try(wanted)
+    except OSError as error:
+        folder, problem = _own_folder(wanted), sentence_of(error)
+        say(f"{wanted} can't be written ({problem.rpartition(': ')[0]}): the files of this run go to {folder}")
+        return folder
+    return wanted
+
+
+def known(wanted: Path) -> Path:
+    """Return where the files of runs in `wanted` lie: there, or in the user's own folder for it. Writes nothing."""
+    with contextlib.suppress(TrtgateError):
+        if not wanted.is_dir() and (own := _state_folder(wanted)).is_dir():
+            return own
+    return wanted
+
+
+def _own_folder(wanted: Path) -> Path:
+    try:
+        folder = _state_folder(wanted)
+        _try(folder)
+    except PROBLEMS:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="trtgate-"))
+        except OSError as error:
+            raise TrtgateError(
+                f"neither {wanted} nor any folder of this user's can be written ({error.strerror}): set "
+                "XDG_STATE_HOME to one that can"
+            ) from error
+    return folder
+
+
+def _state_folder(wanted: Path) -> Path:
+    place = wanted.absolute()
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
+    return user_folders.state() / "runs" / f"{place.parent.name}-{digest}"
+
+
+def _try(folder: Path) -> None:
+    """Make the folder, with a file that keeps it out of git, and write in it. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, folder / LOGS, folder / RUNS):
+        if place is folder or files.is_there(place):
+            os.rmdir(tempfile.mkdtemp(prefix="try-", dir=place))
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")

@@ -35,10 +35,11 @@ def make_private(folder: Path) -> None:
 
 def is_private(folder: Path) -> bool:
     """Whether a folder and its files are this user's, no links, and can be written by nobody else. Raises OSError."""
-    return all(_is_mine(path) for path in (folder, *folder.iterdir()))
+    return all(is_mine(path) for path in (folder, *folder.iterdir()))
 
 
-def _is_mine(path: Path) -> bool:
+def is_mine(path: Path) -> bool:
+    """Whether a file or folder is this user's, no link, and can be written by nobody else. Raises OSError."""
     found = path.lstat()
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return found.st_uid == os.getuid() and not others_write and not stat.S_ISLNK(found.st_mode)

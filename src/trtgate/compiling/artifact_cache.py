@@ -15,20 +15,18 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock, Timeout
 
-from ..common import sealed_folder
-from ..common.errors import TrtgateError
-from ..common.run_folder import remove_abandoned
+from ..common import sealed_folder, user_folders
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.locks import ClaimedFolder, folder_locked, remove_abandoned
 from . import sealed_store
 from .sealed_store import MANIFEST, SealedManifest
 
-ENTRIES, LOCK, NEW = "entries", "lock", "new"
+ENTRIES, NEW = "entries", "new"
 LIMIT_BYTES = 20 << 30
 LOCK_TIMEOUT_S = 60.0
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?B?)?", re.IGNORECASE)
@@ -63,12 +61,14 @@ def key_of(made_from: Mapping[str, str]) -> str:
 
 
 def default_folder() -> Path:
-    """Return TRTGATE_CACHE_DIR, or `trtgate/artifacts` under XDG_CACHE_HOME or ~/.cache."""
+    """Return TRTGATE_CACHE_DIR, or `trtgate/artifacts` under XDG_CACHE_HOME or ~/.cache.
+
+    Raises TrtgateError where there is no home directory.
+    """
     own = os.environ.get("TRTGATE_CACHE_DIR")
     if own:
         return Path(own).absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base if base else Path.home() / ".cache").absolute() / "trtgate" / "artifacts"
+    return user_folders.cache() / "artifacts"
 
 
 def size(text: str) -> int:
@@ -106,6 +106,11 @@ class ArtifactCache:
                 f"{stat.S_IMODE(found.st_mode):04o} of user {found.st_uid}), since what lies in it is unpickled: "
                 "chmod 700 it if nobody else wrote there, or set TRTGATE_CACHE_DIR to another"
             )
+        if not sealed_folder.is_mine(folder / ENTRIES):
+            raise TrtgateError(
+                f"cache folder {folder / ENTRIES} must be a folder that this user alone may write, since what lies in "
+                "it is unpickled: remove it, and it is made anew"
+            )
 
     def take(self, key: str, folder: Path) -> tuple[SealedManifest | None, str]:
         """Put the files of an entry into a private folder; returns what it is, and what was wrong if anything was.
@@ -120,7 +125,8 @@ class ArtifactCache:
                 manifest = _read(place)
                 for name in manifest.sha256:
                     _link(place / name, folder / name)
-                os.utime(place / MANIFEST)
+                with contextlib.suppress(OSError):  # a cache that can only be read is used all the same
+                    os.utime(place / MANIFEST)
             sealed = sealed_folder.is_private(place) and sealed_folder.is_private(folder)
             if sealed and sealed_folder.changed(folder, manifest.sha256) is None:
                 return manifest, ""
@@ -133,15 +139,23 @@ class ArtifactCache:
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             problem = f"can't be read ({type(error).__name__})"
         sealed_folder.empty(folder)
-        self.remove(key)
+        try:
+            self.remove(key)
+        except PROBLEMS as error:
+            return (
+                None,
+                f"the cached module {place} {problem}, and can't be removed ({sentence_of(error)}): it is built again",
+            )
         return None, f"the cached module {place} {problem}: it was removed, and is built again"
 
     def put(self, key: str, folder: Path, manifest: SealedManifest) -> str:
         """Store copies of a folder's files that the manifest names; returns why that failed, if it did."""
         try:
             remove_abandoned(self.folder, NEW)
-            made = Path(tempfile.mkdtemp(prefix=f"{NEW}-{os.getpid()}-", dir=self.folder))
+            claimed = ClaimedFolder(self.folder, NEW)
             try:
+                made = claimed.path / "entry"
+                made.mkdir(mode=0o700)
                 for name in manifest.sha256:
                     _link(folder / name, made / name)
                 sealed_store.seal(made, manifest)
@@ -149,8 +163,8 @@ class ArtifactCache:
                     sealed_store.put_in_place(self._place(key), made, self.folder)
                     self._shrink(keep=key)
             finally:
-                shutil.rmtree(made, ignore_errors=True)
-        except (OSError, TrtgateError) as error:
+                claimed.remove()
+        except PROBLEMS as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             return f"the compiled module of {manifest.case} could not be cached: {reason}"
         return ""
@@ -190,14 +204,8 @@ class ArtifactCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            with FileLock(self.folder / LOCK, mode=0o600).acquire(timeout=LOCK_TIMEOUT_S):
-                yield
-        except Timeout as error:
-            raise TrtgateError(
-                f"another process has held the cache {self.folder} for {LOCK_TIMEOUT_S:.0f} s; try again, or add "
-                "--trtgate-no-cache"
-            ) from error
+        with folder_locked(self.folder, LOCK_TIMEOUT_S):
+            yield
 
 
 def now() -> str:

@@ -5,15 +5,13 @@ It is loaded by unpickling, so it is the user's alone, and each file must have t
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from ..common import sealed_folder
-from ..common.files import write_whole
+from ..common.files import read_bytes, write_whole
+from ..common.locks import ClaimedFolder
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 
@@ -45,11 +43,16 @@ def seal(folder: Path, manifest: SealedManifest) -> None:
 
 def read(place: Path) -> SealedManifest:
     """Return a manifest. Raises OSError, msgspec.MsgspecError or ValueError for one that is no good."""
-    manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=SealedManifest)
+    manifest = msgspec.json.decode(read_bytes(place / MANIFEST), type=SealedManifest)
     if manifest.schema != SCHEMA:
         raise ValueError(f"schema {manifest.schema}")
     if any(Path(name).name != name for name in manifest.sha256):
         raise ValueError("a name with a folder")
+    if not manifest.sha256:
+        raise ValueError("it names no file")
+    extra = {path.name for path in place.iterdir()} - {MANIFEST, *manifest.sha256}
+    if extra:  # whoever loads a module may look for files beside those that it was stored with
+        raise ValueError(f"{sorted(extra)[0]!r} is not in its manifest")
     return manifest
 
 
@@ -62,6 +65,8 @@ def put_in_place(place: Path, made: Path, scratch: Path) -> None:
 
 def discard(place: Path, scratch: Path) -> None:
     """Take a stored module out by one rename into a new folder of `scratch`, and delete it then. Raises OSError."""
-    doomed = Path(tempfile.mkdtemp(prefix=f"new-{os.getpid()}-", dir=scratch))
-    place.rename(doomed / "old")
-    shutil.rmtree(doomed, ignore_errors=True)
+    doomed = ClaimedFolder(scratch, "new")
+    try:
+        place.rename(doomed.path / "old")
+    finally:
+        doomed.remove()

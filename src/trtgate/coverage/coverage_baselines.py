@@ -9,7 +9,7 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from ..common.errors import TrtgateError
-from ..common.files import locked, write_json
+from ..common.files import is_there, listed, locked, read_bytes, write_json
 from ..records.coverage_record import Coverage
 
 FOLDER = "coverage"
@@ -38,7 +38,7 @@ class StoredCoverage(msgspec.Struct, frozen=True, kw_only=True):
 def releases(root: Path, flavour: str = "") -> list[str]:
     """Return the releases that something is stored for, oldest first; of one flavour, or of all."""
     folder = root / FOLDER
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    names = [entry.name for entry in listed(folder) if entry.is_dir()]
     known = [name for name in names if _version(name) and (not flavour or name.startswith(f"{flavour}-"))]
     return sorted(known, key=lambda name: (name.rpartition("-")[0], _version(name) or Version("0")))
 
@@ -58,7 +58,7 @@ def path_of(root: Path, release: str, model: str) -> Path:
 def read(path: Path) -> ModelFile:
     """Read a model's file. Raises TrtgateError, naming it, when it is broken or of another schema."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=ModelFile)
+        found = msgspec.json.decode(read_bytes(path), type=ModelFile)
     except OSError as error:
         raise TrtgateError(f"{path} can't be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -72,7 +72,7 @@ def read(path: Path) -> ModelFile:
 
 def read_release(folder: Path) -> dict[str, Coverage]:
     """Read all models of a folder: case id → coverage. Raises TrtgateError when one is broken, or there is none."""
-    files = sorted(folder.glob("*.json"))
+    files = listed(folder, "*.json")
     if not files:
         raise TrtgateError(f"{folder} holds no coverage")
     return {case_id: coverage for file in files for case_id, coverage in read(file).by_id().items()}
@@ -85,7 +85,7 @@ def find(root: Path, release: str, model: str, suffix: str) -> StoredCoverage | 
     """
     for name in _up_to(root, release):
         path = path_of(root, name, model)
-        if path.is_file():
+        if is_there(path):
             found = read(path).cases.get(suffix)
             if found is not None:
                 return StoredCoverage(coverage=found, release=name)
@@ -111,7 +111,7 @@ def store(root: Path, release: str, model: str, suffix: str, coverage: Coverage)
     """
     path = path_of(root, release, model)
     with locked(path):
-        cases = read(path).cases if path.exists() else {}
+        cases = read(path).cases if is_there(path) else {}
         cases[suffix] = coverage
         _write(path, ModelFile(schema=SCHEMA, model=model, cases=cases))
 
@@ -139,7 +139,8 @@ def case_ids(root: Path, release: str = "*") -> set[str]:
 
 
 def _files(root: Path, release: str = "*") -> Iterator[Path]:
-    yield from sorted((root / FOLDER).glob(f"{release}/*.json"))
+    for folder in listed(root / FOLDER, release):
+        yield from listed(folder, "*.json") if folder.is_dir() else ()
 
 
 def _write(path: Path, content: ModelFile) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..common import run_file
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.files import locked, write_json
+from ..common.files import is_there, listed, locked, read_bytes, write_json
 from ..verdict import Verdict
 from .baseline_record import CaseRecord, StoredSession
 
@@ -59,7 +60,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     def entry(self, case_id: str) -> dict[str, Any]:
         """Return a case's benchmark as pytest-benchmark's JSON has it."""
-        return next(b for b in self.document["benchmarks"] if _case_of(b) == case_id)
+        return next(b for b in reversed(self.document["benchmarks"]) if _case_of(b) == case_id)
 
 
 def path_of(folder: Path, key: str) -> Path:
@@ -68,8 +69,8 @@ def path_of(folder: Path, key: str) -> Path:
 
 
 def keys(folder: Path) -> list[str]:
-    """Return the accelerator keys that have a baseline."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{FILE_NAME}"))
+    """Return the accelerator keys that have a baseline. Raises OSError for a folder that can't be read."""
+    return [place.name for place in listed(folder) if place.is_dir() and is_there(place / FILE_NAME)]
 
 
 def read(path: Path) -> Run:
@@ -79,7 +80,7 @@ def read(path: Path) -> Run:
     that is not a positive, finite number.
     """
     try:
-        text = path.read_bytes()
+        text = run_file.repaired(read_bytes(path))
     except OSError as error:
         raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
     try:
@@ -99,7 +100,12 @@ def read(path: Path) -> Run:
         raise TrtgateError(
             f"{path} is not valid JSON ({error}); restore it from version control, or record it anew"
         ) from error
-    cases = {b.extra_info.trtgate.case: b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate}
+    records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
+    cases = {record.case: record for record in records}
+    unfinished = document["trtgate"].pop(run_file.UNFINISHED, False)  # a case measured twice is in it twice
+    if len(cases) < len(records) and not unfinished:
+        twice = next(case for case, count in Counter(record.case for record in records).items() if count > 1)
+        raise TrtgateError(f"{path} has case {twice} twice, as a merge may leave it: take one of the two out")
     if not cases:
         raise TrtgateError(
             f"{path} holds no case, so nothing could be compared: record it with --trtgate-update-baselines"
@@ -155,16 +161,17 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """
     path = path_of(folder, run.accelerator.key)
     with locked(path):
-        before = read(path) if path.exists() else None
+        before = read(path) if is_there(path) else None
         document = dict(before.document) if before else {**run.document, "benchmarks": []}
         document["machine_info"] = run.document["machine_info"]
-        entries = {_case_of(entry): entry for entry in document["benchmarks"]}
+        entries = {case: entry for entry in document["benchmarks"] if (case := _case_of(entry)) is not None}
+        others = [entry for entry in document["benchmarks"] if _case_of(entry) is None]
         updates = []
         for case_id in case_ids:
             old = before.cases.get(case_id) if before else None
             entries[case_id], change = _merged(run, case_id, old)
             updates.append(change)
-        document["benchmarks"] = [entries[case_id] for case_id in sorted(entries, key=str)]
+        document["benchmarks"] = [*(entries[case_id] for case_id in sorted(entries)), *others]
         write_json(path, document)
     return updates
 

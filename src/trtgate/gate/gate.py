@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.files import is_there
 from ..common.notices import Notice
 from ..common.run_folder import RunFolder
 from ..suite import quarantines
@@ -46,7 +48,7 @@ class Gate:
 
     def _find_baseline(self) -> Run | None:
         path = self.baseline_path
-        if not path.exists():
+        if not is_there(path):
             return None
         found = baselines.read(path)
         if found.accelerator.key != self._accelerator.key:
@@ -104,7 +106,9 @@ class Gate:
 
     def other_keys(self) -> list[str]:
         """Return the other accelerators that there are baselines for."""
-        return [key for key in baselines.keys(self._options.baselines) if key != self._accelerator.key]
+        with contextlib.suppress(OSError):  # it is a hint
+            return [key for key in baselines.keys(self._options.baselines) if key != self._accelerator.key]
+        return []
 
     def about_new(self, case_ids: Sequence[str]) -> str:
         """Say that nothing is stored for some cases: where it was looked for, and where else there is something."""
@@ -149,13 +153,20 @@ class Gate:
         stored = list(self.baseline.cases) if self.baseline else base_cases
         return [case_id for case_id in stored if case_id not in self._results and case_id not in excused]
 
+    def add_to_run(self, document: Mapping[str, Any]) -> None:
+        """Store cases that were just measured. Raises TrtgateError."""
+        self._folder.add_to_run(document, self._accelerator.key)
+
     def save_run(self, document: Mapping[str, Any]) -> Path:
         """Store everything this run measured so far, regressed cases too. Raises TrtgateError."""
         return self._folder.save_run(document, self._accelerator.key)
 
     def update_baseline(self, run: Run) -> list[baselines.Update]:
-        """Write the cases of a saved run that may be stored, and keep their compiled modules."""
-        ids = [case_id for case_id, result in self._results.items() if result.stored]
+        """Write the cases of a saved run that may be stored, and keep their compiled modules.
+
+        A case that was judged and is not in the run was refused after that: its test failed and says why.
+        """
+        ids = [case_id for case_id, result in self._results.items() if result.stored and case_id in run.cases]
         done = baselines.update(self._options.baselines, run, ids) if ids else []
         for update in done:
             kept = self._kept.get(update.case_id)

@@ -22,7 +22,8 @@ run over the last ten was called one in 84 %, and nearly all others steps (`pyth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import numpy as np
 from scipy import stats
 
 from ..common.errors import TrtgateError
+from ..common.files import listed
 from . import baselines
 from .baselines import Run
 
@@ -57,6 +59,24 @@ class HistoryPoint(msgspec.Struct, frozen=True, kw_only=True):
     dirty: bool
     latency_us: float
     verdict: str
+
+
+class SavedCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A case in a saved run, with what decides which series it belongs to, if to any."""
+
+    metric: str
+    clock: str
+    beside_base: bool
+    disturbed: bool
+    point: HistoryPoint
+
+
+class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a saved run: its accelerator's key, the ids of all its cases, and those that were wanted."""
+
+    key: str
+    case_ids: frozenset[str]
+    cases: dict[str, SavedCase]
 
 
 class LevelShift(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,18 +139,27 @@ class _CommitInfo(msgspec.Struct):
 # Saved runs
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """Return the saved runs in a folder, the oldest first, and one line for each file that is none."""
+def read_runs(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[SavedRun], list[str]]:
+    """Return the saved runs in a folder, the oldest first, and one line for each file that is none.
+
+    Of a run only the wanted cases' latencies are kept: all that 200 runs of 2,000 cases hold takes gigabytes.
+    """
     runs, skipped = [], []
-    for path in sorted(folder.glob("*.json")):
+    for path in listed(folder, "*.json"):
         try:
-            runs.append(baselines.read(path))
+            runs.append(_saved(baselines.read(path), wanted))
         except TrtgateError as error:
             skipped.append(str(error))
     return runs, skipped
 
 
-def collect(runs: Iterable[Run], case_id: str) -> CaseHistory:
+def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
+    commit = commit_of(run.document.get("commit_info"))
+    cases = {sys.intern(case_id): _point(run, case_id, commit) for case_id in run.cases if wanted(case_id)}
+    return SavedRun(key=run.accelerator.key, case_ids=frozenset(map(sys.intern, run.cases)), cases=cases)
+
+
+def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
     """Return a case's history in runs of one accelerator key.
 
     Raises TrtgateError when Apache Otava is needed and not installed.
@@ -138,16 +167,15 @@ def collect(runs: Iterable[Run], case_id: str) -> CaseHistory:
     beside_base = disturbed = 0
     found: dict[tuple[str, str], list[HistoryPoint]] = {}
     for run in runs:
-        record = run.cases.get(case_id)
-        if record is None:
+        saved = run.cases.get(case_id)
+        if saved is None:
             continue
-        if record.base:
+        if saved.beside_base:
             beside_base += 1
-        elif record.disturbed:
+        elif saved.disturbed:
             disturbed += 1
         else:
-            last = record.sessions[-1]
-            found.setdefault((next(iter(last.metrics)), last.clock), []).append(_point(run, case_id))
+            found.setdefault((saved.metric, saved.clock), []).append(saved.point)
     series = [
         analysed(metric, clock, sorted(points, key=lambda point: (point.recorded, point.run)))
         for (metric, clock), points in found.items()
@@ -156,17 +184,20 @@ def collect(runs: Iterable[Run], case_id: str) -> CaseHistory:
     return CaseHistory(case_id=case_id, series=series, beside_base=beside_base, disturbed=disturbed)
 
 
-def _point(run: Run, case_id: str) -> HistoryPoint:
-    record, commit = run.cases[case_id], commit_of(run.document.get("commit_info"))
-    return HistoryPoint(
-        recorded=record.sessions[-1].recorded,
+def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
+    record = run.cases[case_id]
+    last = record.sessions[-1]
+    point = HistoryPoint(
+        recorded=last.recorded,
         run=run.path.name,
         commit=commit.id,
         branch=commit.branch,
         dirty=commit.dirty,
         latency_us=baselines.typical_us(record),
-        verdict=record.verdict,
+        verdict=sys.intern(record.verdict),
     )
+    metric, clock = sys.intern(next(iter(last.metrics))), sys.intern(last.clock)
+    return SavedCase(metric=metric, clock=clock, beside_base=bool(record.base), disturbed=record.disturbed, point=point)
 
 
 def commit_of(stored: Any) -> Commit:

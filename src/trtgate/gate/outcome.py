@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import msgspec
 
+from ..common.escaping import terminal_lines
 from ..common.notices import Notice
 from ..suite import quarantines
 from ..suite.expected_failures import ExpectedFailure
@@ -58,6 +59,17 @@ def outcome(
         What a failure says beside the sentence: on lines of their own, unless `advice` goes on with a sentence.
 
     """
+    found = _outcome(
+        verdict, case_id, sentence, require, quarantine, accepted=accepted, expected_failure=expected_failure,
+        updating=updating, strict=strict, where=where, advice=advice,
+    )  # fmt: skip
+    return msgspec.structs.replace(found, text=terminal_lines(found.text))  # it quotes what is stored, and user code
+
+
+def _outcome(
+    verdict: str, case_id: str, sentence: str, require: Collection[str], quarantine: Quarantine | None, *,
+    accepted: bool, expected_failure: ExpectedFailure | None, updating: bool, strict: bool, where: str, advice: str,
+) -> Outcome:  # fmt: skip
     in_force = quarantines.in_force(quarantine)
     if verdict == PROBLEM:
         return _of_problem(sentence, expected_failure, in_force)

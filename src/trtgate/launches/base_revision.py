@@ -8,18 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
 
+from ..common import git
 from ..common.errors import TrtgateError
-from ..common.run_folder import remove_abandoned
+from ..common.locks import ClaimedFolder, remove_abandoned
 from ..suite.suite_source import SuiteSource
 from .comparison_side import Side
 from .relocated_imports import OURS
 
-GIT_TIMEOUT_S = 120.0
+PYTHON_TIMEOUT_S = 120.0
 OLDEST_PYTHON = (3, 11)
 
 
@@ -44,13 +44,13 @@ class BaseRevision:
     def __init__(self, request: BaseRequest, source: SuiteSource, folder: Path, *, timeout_s: float) -> None:
         self._root = Path(source.root).resolve()
         self._toplevel: Path | None = None
-        self._made: Path | None = None
+        self._made: ClaimedFolder | None = None
         try:
             python = _checked_python(request.python) if request.python else sys.executable
             folder.mkdir(parents=True, exist_ok=True)
             for gone in remove_abandoned(folder, "base"):
                 self._forget(gone)
-            self._made = Path(tempfile.mkdtemp(prefix=f"base-{os.getpid()}-", dir=folder))
+            self._made = ClaimedFolder(folder, "base")
             moved = self._check_out(request) if request.revision else None
             if request.setup:
                 self._set_up(request.setup, timeout_s)
@@ -68,7 +68,7 @@ class BaseRevision:
     @property
     def _tree(self) -> Path:
         assert self._made is not None
-        return self._made / "tree"
+        return self._made.path / "tree"
 
     def _check_out(self, request: BaseRequest) -> tuple[str, str]:
         top = _git(self._root, "rev-parse", "--show-toplevel")
@@ -80,7 +80,7 @@ class BaseRevision:
         )
         if not commit:
             raise TrtgateError(f"base {request.revision!r}: the repository {self._toplevel} has no such revision")
-        done = _run_git(self._root, "worktree", "add", "--detach", "--force", str(self._tree), commit)
+        done = git.run(self._root, "worktree", "add", "--detach", "--force", str(self._tree), commit)
         if done.returncode:
             raise TrtgateError(f"base {request.revision!r} can't be checked out: {_last_line(done.stderr)}")
         return str(self._toplevel), str(self._tree)
@@ -94,6 +94,7 @@ class BaseRevision:
         process = subprocess.Popen(
             ["sh", "-c", command],
             cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env=git.environment(),
         )  # fmt: skip
         try:
             output, errors = process.communicate(timeout=timeout_s)
@@ -112,7 +113,7 @@ class BaseRevision:
     def _package_folder(self) -> str:
         """Make a folder that holds this trtgate alone: on another Python's path its packages must not follow."""
         assert self._made is not None
-        folder = self._made / "package"
+        folder = self._made.path / "package"
         folder.mkdir()
         (folder / OURS.name).symlink_to(OURS, target_is_directory=True)
         return str(folder)
@@ -120,15 +121,16 @@ class BaseRevision:
     def close(self) -> None:
         """Remove the worktree, also from git's own list."""
         if self._made is not None:
-            self._forget(self._made)
+            self._forget(self._made.path)
+            self._made.remove()
             self._made = None
 
     def _forget(self, made: Path) -> None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
+        with contextlib.suppress(OSError, TrtgateError):
             if (made / "tree").exists():
-                _run_git(self._root, "worktree", "remove", "--force", "--force", str(made / "tree"))
+                git.run(self._root, "worktree", "remove", "--force", "--force", str(made / "tree"))
             shutil.rmtree(made, ignore_errors=True)
-            _run_git(self._root, "worktree", "prune")
+            git.run(self._root, "worktree", "prune")
 
 
 def _checked_python(path: str) -> str:
@@ -138,7 +140,7 @@ def _checked_python(path: str) -> str:
     try:
         said = subprocess.run(
             [found, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True,
+            capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=True,
         ).stdout  # fmt: skip
         version = tuple(int(part) for part in said.split())
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -151,18 +153,8 @@ def _checked_python(path: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = _run_git(folder, *arguments)
+    done = git.run(folder, *arguments)
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise TrtgateError("a base revision needs git, and it is not installed") from None
 
 
 def _last_line(text: str) -> str:

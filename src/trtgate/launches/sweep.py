@@ -104,7 +104,9 @@ class Sweep:
     @property
     def notes(self) -> list[str]:
         """What went wrong with storing what was built, in this run or an earlier one, and was got over."""
-        return [note for case_id in self._outcomes for note in self._notes.get(case_id, [])]
+        count, path = self.journal.unreadable, self.journal.path
+        said = f"{count} line{'s' * (count > 1)} of {path} can't be read: what they said is done again"
+        return [said] * bool(count) + [note for case_id in self._outcomes for note in self._notes.get(case_id, [])]
 
     def outcomes(self) -> list[PointOutcome]:
         """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from ..common.accelerator import Accelerator, installed
 from ..common.errors import TrtgateError
+from ..common.files import read_bytes
+from ..common.locks import open_shared, try_lock
 from ..common.version import VERSION
 from ..compiling.artifact_cache import now
 from ..records.agreement_record import Agreement
@@ -57,7 +58,7 @@ Entry = BuiltPoint | TimedPoint
 
 
 class SweepJournal:
-    """A file that grows by a line for everything that is done; a line that was cut off is as if it were not there.
+    """A file that grows by a line for everything that is done; a line that is no good is as if it were not there.
 
     Raises TrtgateError when another sweep is writing it, or it can't be written.
     """
@@ -69,21 +70,23 @@ class SweepJournal:
         self.timed: dict[tuple[str, int], Launch] = {}
         self.created = ""
         """When what was there before was begun; empty for a new file."""
+        self.unreadable = 0
+        """Lines that were no good, and are left where they are."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.path.with_suffix(".lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise TrtgateError(f"another sweep of these models is under way here ({self.path})") from error
+        self._lock = open_shared(self.path.with_suffix(".lock"))
+        if not try_lock(self._lock):
+            os.close(self._lock)
+            raise TrtgateError(f"another sweep of these models is under way here ({self.path})")
         if fresh:
             self.path.unlink(missing_ok=True)
         known = self._read()
         if not known:
-            self._append(msgspec.structs.replace(header, created=now()))
+            self.created = now() if self.built or self.timed else ""
+            self._append(msgspec.structs.replace(header, created=self.created or now()))
 
     def close(self) -> None:
         """Let another sweep write it."""
-        self._lock.release()
+        os.close(self._lock)
 
     def add(self, entry: Entry) -> None:
         """Write down what was done."""
@@ -102,37 +105,40 @@ class SweepJournal:
             self.timed[entry.case_id, entry.number] = entry.launch
 
     def _append(self, entry: JournalHeader | Entry) -> None:
+        self._write(msgspec.json.encode(entry) + b"\n")
+
+    def _write(self, line: bytes) -> None:
         try:
             with self.path.open("ab") as file:
-                file.write(msgspec.json.encode(entry) + b"\n")
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise TrtgateError(f"{self.path} could not be written: {error.strerror}") from error
 
     def _read(self) -> bool:
-        """Read what is there; returns whether there was a header, without which nothing counts."""
+        """Read what is there; returns whether there was a header. A line that is no good costs no other.
+
+        The file's name says what its lines belong to, so they count without a header too.
+        """
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
         except FileNotFoundError:
             return False
         decoder = msgspec.json.Decoder(JournalHeader | BuiltPoint | TimedPoint)
-        known, whole = False, 0
-        for line in content.splitlines(keepends=True):
+        known = False
+        for line in content.split(b"\n"):
             try:
                 entry = decoder.decode(line)
-            except msgspec.MsgspecError:
-                break
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self.unreadable += bool(line.strip())
+                continue
             if isinstance(entry, JournalHeader):
                 known, self.created = True, entry.created
-            elif known:
+            else:
                 self._remember(entry)
-        if whole < len(content):  # the line that a kill cut off, and whatever came after
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+        if content and not content.endswith(b"\n"):  # a line that a kill cut off: the next one begins anew
+            self._write(b"\n")
         return known
 
 

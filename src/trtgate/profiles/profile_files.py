@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
-from ..common.files import locked, write_json
+from ..common.files import is_there, listed, locked, read_bytes, write_json
 from ..records.profile_record import SCHEMA, TENSORRT, Layer, Operator, Part, Profile, Tensor
 from ..suite.settings import VERBOSITIES
 from . import trace_events, trex_files
@@ -27,7 +27,7 @@ BASELINE_BLOCKS = 6
 def read(path: Path) -> Profile:
     """Read a profile. Raises TrtgateError, naming the file, when it is broken, or of another schema."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Profile)
+        found = msgspec.json.decode(read_bytes(path), type=Profile)
     except OSError as error:
         raise TrtgateError(f"profile {path} can't be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -64,7 +64,7 @@ def baseline_path(root: Path, key: str, case_id: str) -> Path:
 def read_baseline(root: Path, key: str, case_id: str) -> Profile | None:
     """Return the stored profile of a case, None where there is none. Raises TrtgateError for a broken one."""
     path = baseline_path(root, key, case_id)
-    return read_to_compare(path) if path.is_file() else None
+    return read_to_compare(path) if is_there(path) else None
 
 
 def read_to_compare(path: Path) -> Profile:
@@ -85,7 +85,8 @@ def store_baseline(root: Path, key: str, profile: Profile) -> Path:
 
 def stored_baselines(root: Path, key: str = "*") -> dict[Path, str]:
     """Return the stored profiles, of one accelerator key or of all: file → case id."""
-    return {path: path.name.removesuffix(".json") for path in sorted(root.glob(f"{key}/{FOLDER}/*.json"))}
+    folders = [place / FOLDER for place in listed(root, key) if place.is_dir()]
+    return {path: path.name.removesuffix(".json") for folder in folders for path in listed(folder, "*.json")}
 
 
 def slim(profile: Profile) -> Profile:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ..common import git
+
 
 class PytestJson:
     """Makes the document; machine and commit are asked for once, which takes a second."""
@@ -17,7 +19,8 @@ class PytestJson:
     @cached_property
     def _machine_info(self) -> dict[str, Any]:
         hook = self._config.hook
-        found: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=self._config)
+        with git.unbound():
+            found: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=self._config)
         hook.pytest_benchmark_update_machine_info(config=self._config, machine_info=found)
         return found
 
@@ -25,7 +28,8 @@ class PytestJson:
     def commit_info(self) -> dict[str, Any]:
         """The revision, as pytest-benchmark finds it."""
         hook = self._config.hook
-        found: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
+        with git.unbound():
+            found: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
         hook.pytest_benchmark_update_commit_info(config=self._config, commit_info=found)
         return found
 
@@ -35,7 +39,7 @@ class PytestJson:
         failed = [fixture for fixture in fixtures if fixture.has_error]
         for fixture in failed:
             fixture.has_error = False  # a run file holds regressed cases too, so that one can be accepted later
-        all_stats = [fixture.stats for fixture in fixtures]
+        all_stats = [fixture.stats for fixture in fixtures if fixture.stats is not None]
         document: dict[str, Any] = hook.pytest_benchmark_generate_json(
             config=self._config,
             benchmarks=all_stats,

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ..common.escaping import terminal
 from ..records.measurement import Build
 
 PROPERTY = "trtgate_build"
@@ -58,8 +59,8 @@ class BuildEnding:
             compared = ", ".join(f"{count} {kind}" for kind, count in build.leaves.items())
             rows.append((built.case_id, took, engines, size, error, compared, built.left))
         for line in aligned(rows, left=(0, 5, 6)):
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(terminal(line))
         for note in [note for built in self._built for note in built.notes]:
-            terminalreporter.write_line(note)
+            terminalreporter.write_line(terminal(note))
         cached = sum(built.build.cached for built in self._built)
         terminalreporter.write_line(f"{len(self._built)} cases are ready, {cached} of them were cached", bold=True)

@@ -117,8 +117,9 @@ def _cache(config: pytest.Config) -> CacheRequest | None:
         raise TrtgateError(f"ini key trtgate_cache_size: {error}") from error
     if no_cache and config.getoption("trtgate_build_only"):
         raise TrtgateError("--trtgate-build-only builds for the cache, and --trtgate-no-cache forbids it: drop one")
-    folder = str(artifact_cache.default_folder())
-    return None if no_cache else CacheRequest(folder=folder, limit_bytes=limit_bytes, rebuild=rebuild)
+    if no_cache:
+        return None
+    return CacheRequest(folder=str(artifact_cache.default_folder()), limit_bytes=limit_bytes, rebuild=rebuild)
 
 
 def _base(config: pytest.Config, *, comparing: bool, timing_off: str) -> BaseRequest | None:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.escaping import terminal
 from ..common.notices import Notice, Severity
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
@@ -91,9 +92,9 @@ class CoverageEnding:
         known = self._run.suite.cases.keys() | self._run.zoo.keys()
         try:
             gone = coverage_gate.orphans(self._run.options.baselines, releases.installed_release(), known)
-        except TrtgateError as error:
+        except PROBLEMS as error:
             gone = []
-            self._run.coverage_notices.append(Notice(str(error), Severity.ERROR))
+            self._run.coverage_notices.append(Notice(sentence_of(error), Severity.ERROR))
         self._run.coverage_notices += [
             Notice(f"coverage of {case_id} is stored, and the suite has no such case", Severity.MISSING)
             for case_id in gone
@@ -112,7 +113,7 @@ class CoverageEnding:
 
         terminalreporter.section("trtgate coverage")
         for line in aligned(coverage_gate.rows(self._results)) if self._results else ():
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(terminal(line))
         notices = coverage_gate.notices(self._results, releases.installed_release()) if self._results else []
         for notice in [*notices, *self._quarantined(), *self._run.coverage_notices]:
             terminalreporter.write_line(str(notice), red=notice.failed, bold=notice.loud)

@@ -15,7 +15,7 @@ import pytest
 
 from ..common import accelerator
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
@@ -70,8 +70,7 @@ class GateRun:
         self.accelerators = _accelerators(options.gpus)
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
-        self.folder = config.rootpath / ".trtgate"
-        self.run_folder = RunFolder(self.folder)
+        self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say)
         self.started = time.monotonic()
         self.notices: list[Notice] = []
         """What is worth saying at the end, beside the table of latencies."""
@@ -116,10 +115,10 @@ class GateRun:
             return
         try:
             found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
-        except TrtgateError as error:
+        except PROBLEMS as error:
             if self.options.compare_file is None:
                 raise
-            self.baseline_problem = str(error)  # if no case of ours is run, it may be a run of the user's own
+            self.baseline_problem = sentence_of(error)  # if no case of ours is run, it may be a run of the user's own
         else:
             option.benchmark_compare = os.path.relpath(found.path) if found else []
 
@@ -131,6 +130,11 @@ class GateRun:
         from ..gate.gate import Gate
 
         return Gate(self.options, self.accelerator, self.run_folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go, made when first asked for. Raises TrtgateError where none can be written."""
+        return self.run_folder.path
 
     @property
     def results(self) -> Mapping[str, CaseResult]:
@@ -266,6 +270,10 @@ class GateRun:
     def _how_far(self) -> str:
         total = len(self.cases_collected)
         return how_far(len(self.results), total, time.monotonic() - self.started) if total else ""
+
+    def save_case(self, benchmark: Any) -> None:
+        """Store a case that was just measured: a run that is killed keeps it. Raises TrtgateError."""
+        self.gate.add_to_run(self.json.document([benchmark]))
 
     def save(self) -> Path:
         """Store what was measured so far. Raises TrtgateError."""

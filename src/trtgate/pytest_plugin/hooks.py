@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins
@@ -18,6 +18,7 @@ from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, is_
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
 from .markers import marker_limits
+from .refusals import refusal, refusals
 from .suite_file import NoTests, SuiteFile
 
 UNUSED_BENCHMARK = "Benchmark fixture was not used at all"
@@ -58,8 +59,8 @@ class Hooks:
                 ids = [case.id for case in cases if case.settings.partitions]
             else:
                 ids = [case.id for case in cases if case.id in self._run.suite.cases]
-        except TrtgateError as error:
-            self._run.suite_problem = str(error)
+        except PROBLEMS as error:
+            self._run.suite_problem = sentence_of(error)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
@@ -82,8 +83,8 @@ class Hooks:
             items.sort(key=is_coverage, reverse=True)  # first what is asked here, while the workers import torch
         try:
             self._check_cases()
-        except TrtgateError as error:
-            self._run.suite_problem = str(error)
+        except PROBLEMS as error:
+            self._run.suite_problem = sentence_of(error)
         for item in ours:
             case_id = case_id_of(item)
             assert case_id is not None
@@ -139,9 +140,9 @@ class Hooks:
         pytest calls this even when a hook before it raised, so all is raised here.
         """
         if self._run.suite_problem:
-            raise pytest.UsageError(f"trtgate: {self._run.suite_problem}")
+            raise refusal(self._run.suite_problem)
         latency = [item for item in session.items if is_latency(item)]
-        with _refusals():
+        with refusals():
             for item in latency:
                 marker_limits(item)
         if session.config.option.collectonly:
@@ -149,7 +150,7 @@ class Hooks:
         self._run.profiled_cases = {str(case_id_of(item)) for item in session.items if is_profile(item)}
         self._run.latency_cases = {case_id for case_id in map(case_id_of, latency) if case_id is not None}
         if self._run.latency_cases and self._run.baseline_problem:
-            raise pytest.UsageError(f"trtgate: {self._run.baseline_problem}")
+            raise refusal(self._run.baseline_problem)
         if self._compares_nothing(session):
             raise pytest.UsageError(
                 "trtgate: a comparison was asked for, and no latency test was collected: name the folder of the "
@@ -157,7 +158,7 @@ class Hooks:
             )
         runnable = self._run.latency_cases - self._run.skip_reasons.keys()
         if self._run.judges:
-            with _refusals():
+            with refusals():
                 rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
         unjudged = not (self._run.judges or self._run.options.update or self._run.options.timing_off)
         asked = {"baseline", "verdict"} & set(session.config.getoption("trtgate_require") or ())
@@ -168,7 +169,7 @@ class Hooks:
             )
         if runnable and not self._run.options.timing_off:
             self._run.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
-            with _refusals():
+            with refusals():
                 _ = self._run.gate, self._run.base  # what is wrong with the baseline or the base is refused now
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
@@ -187,6 +188,10 @@ class Hooks:
             from .run_end import Ending  # and with it NumPy, SciPy and rich
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
+        with refusals():
+            self._begin(session, ours)
+
+    def _begin(self, session: pytest.Session, ours: set[str | None]) -> None:
         if not ours - self._run.skip_reasons.keys():
             return
         if self._run.accelerator.kind == "gpu":
@@ -199,15 +204,11 @@ class Hooks:
         prebuilding.build_ahead(
             self._run,
             {case_id for case_id in needed if case_id is not None},
-            self._start_workers if times else lambda: None,
+            self._run.start_workers if times else lambda: None,
         )
         if not self._run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
             measuring_ahead.begin(self._run, runnable)
-
-    def _start_workers(self) -> None:
-        with _refusals():
-            self._run.start_workers()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -234,10 +235,13 @@ class Hooks:
         verdict, problem, result = "", "", None
         try:
             result = yield
-        except TrtgateError as error:
+        except PROBLEMS as error:
             if case_id is None:
                 raise
-            verdict, problem = PROBLEM, str(error)
+            if isinstance(error, OSError):  # a full disk is no failure that is expected, or in quarantine
+                pyfuncitem.user_properties.append((outcome_guard.PROPERTY, sentence_of(error)[:200]))
+                pytest.fail(terminal(f"{case_id}: {sentence_of(error)}"), pytrace=False)
+            verdict, problem = PROBLEM, sentence_of(error)
         except (Exception, pytest.fail.Exception) as error:
             if case_id is not None:
                 pyfuncitem.user_properties.append((outcome_guard.PROPERTY, str(error)[:200]))
@@ -263,15 +267,6 @@ class Hooks:
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""
         self._run.close()
-
-
-@contextmanager
-def _refusals() -> Generator[None]:
-    """Within: what is wrong ends the run with exit code 4 and one line."""
-    try:
-        yield
-    except TrtgateError as error:
-        raise pytest.UsageError(f"trtgate: {error}") from error
 
 
 def _require_usable_gpu(seen: Accelerator) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from .. import frontends
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, TrtgateError
 from ..suite import quarantines
 from ..suite.cases import Case
 from . import build_only, loading_ahead, report_collector
@@ -64,8 +64,8 @@ class LatencyGate:
         except BaseException:
             benchmark.has_error = True
             raise
-        with contextlib.suppress(TrtgateError):  # a run that is killed keeps what it measured; the end says what failed
-            self._run.save()
+        with contextlib.suppress(*PROBLEMS):  # a run that is killed keeps what it measured; the end says what failed
+            self._run.save_case(benchmark)
         self._run.failed.discard(case.id)
         self._item.user_properties += report_collector.properties(result)
         self._conclude(benchmark, case, result, built)

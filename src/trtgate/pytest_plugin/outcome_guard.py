@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ..common.escaping import terminal
+
 PROPERTY = "trtgate_failed"
 """The property of a test's report that says why it failed, whatever became of it."""
 
@@ -33,4 +35,6 @@ class OutcomeGuard:
         """Say which tests failed and were reported otherwise."""
         for nodeid in self._changed:
             said = f"ERROR: {nodeid} failed, and a marker or a hook from outside trtgate reported it otherwise"
-            terminalreporter.write_line(f"{said}: quarantine it in the suite, or say how it is known to fail", red=True)
+            terminalreporter.write_line(
+                terminal(f"{said}: quarantine it in the suite, or say how it is known to fail"), red=True
+            )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, sentence_of
 from ..common.notices import Notice, Severity
 from . import coverage_tests, profile_tests
 from .gate_run import GateRun
@@ -57,6 +57,8 @@ class Reporting:
             PROFILE_TESTS: self._collected.profiles,
         }
         self._said: list[Notice] = []
+        self._commands: list[str] = []
+        """GitHub's."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the outcome of a test: that of its call, or of what failed or was skipped before or after it."""
@@ -94,8 +96,8 @@ class Reporting:
 
                 run_report.write(self._run.options.report, report)
                 self._said.append(Notice(f"report: {os.path.relpath(self._run.options.report, Path.cwd())}"))
-        except TrtgateError as error:
-            self._said.append(Notice(str(error), Severity.ERROR))
+        except PROBLEMS as error:
+            self._said.append(Notice(sentence_of(error), Severity.ERROR))
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if summary:
             try:
@@ -105,7 +107,7 @@ class Reporting:
                 said = f"the job summary could not be written to {summary}: {error.strerror}"
                 self._said.append(Notice(said))
         if annotated:
-            self._said += map(Notice, github_annotations.lines(report))
+            self._commands = github_annotations.lines(report)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None]:
@@ -113,6 +115,8 @@ class Reporting:
         yield
         for notice in self._said:
             terminalreporter.write_line(str(notice), red=notice.failed)
+        for command in self._commands:
+            terminalreporter.write_line(command)
 
 
 def _failure(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..common.errors import TrtgateError
+from ..common.run_folder import RUNS
 from .gate_run import GateRun
 
 if TYPE_CHECKING:
     from ..common.notices import Notice
-    from ..gate.baselines import Run
     from ..gate.case_result import CaseResult
-    from ..gate.history import Series
+    from ..gate.history import SavedRun, Series
     from ..report import run_report
 
 DECISIVE = ("regressed", "missing")
@@ -113,12 +113,12 @@ class RunDocument:
         return found
 
     @cached_property
-    def _saved_runs(self) -> list[Run]:
+    def _saved_runs(self) -> list[SavedRun]:
         """The saved runs of this accelerator, this one among them."""
         from ..gate import history
 
-        runs, _ = history.read_runs(self._run.folder / "runs")
-        return [run for run in runs if run.accelerator.key == self._run.accelerator.key]
+        runs, _ = history.read_runs(self._run.folder / RUNS, self._run.results.__contains__)
+        return [run for run in runs if run.key == self._run.accelerator.key]
 
     def _history(self, case_id: str) -> Series | None:
         from ..gate import history

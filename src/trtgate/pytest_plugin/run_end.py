@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ..common.errors import TrtgateError
-from ..common.escaping import printable
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.escaping import terminal
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines
@@ -41,8 +41,8 @@ class Ending:
             self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 self._report_missing(session)
-        except TrtgateError as error:
-            self._run.say(str(error), Severity.ERROR)
+        except PROBLEMS as error:
+            self._run.say(sentence_of(error), Severity.ERROR)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _store(self) -> None:
@@ -51,7 +51,8 @@ class Ending:
         self._run.gate.adjust()
         for case_id, benchmark in self._run.benchmarks.items():
             judged = msgspec.to_builtins(self._run.results[case_id].judgements)
-            benchmark.extra_info["trtgate"]["judgements"] = judged
+            if "trtgate" in benchmark.extra_info:  # a conftest may have taken it
+                benchmark.extra_info["trtgate"]["judgements"] = judged
         path = self._run.save()
         self._run.say(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
         if self._run.options.update:
@@ -114,7 +115,7 @@ class Ending:
         if verbose > 0:
             for result in results:
                 if result.sentence:
-                    terminalreporter.write_line(printable(result.sentence, 1000))
+                    terminalreporter.write_line(terminal(result.sentence))
 
     def _notices(self, verbose: int) -> list[Notice]:
         """Return what else there is to say."""

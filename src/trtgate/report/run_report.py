@@ -14,7 +14,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
-from ..common.files import write_json
+from ..common.files import read_bytes, write_json
 from ..common.notices import Notice, Severity
 from ..gate.history import Commit, Series
 from ..profiles.difference_text import LayerChange
@@ -190,7 +190,7 @@ def write(path: Path, report: RunReport) -> None:
 def read(path: Path) -> RunReport:
     """Read a report. Raises TrtgateError, naming the file, when it is none, broken, or of another schema."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         schema = msgspec.json.decode(content, type=_Header).schema
         if schema != SCHEMA:
             raise TrtgateError(f"report {path} has schema {schema}, this trtgate reads {SCHEMA}: make it again")

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..common.errors import TrtgateError
+from ..common.locks import open_shared, try_lock
 from ..common.steps import OnStep
 from ..common.time_limit import option_of
 
 POLL_S, SAY_S = 0.2, 1.0
+SHARED_FOLDERS = ("/run/lock", "/tmp")  # noqa: S108
+"""Where all users of a machine may make files, and remove their own alone."""
 
 
 def lock_file(device: str) -> Path:
-    """Return the lock's path, the same for all users of the machine; TRTGATE_LOCK_DIR overrides the folder."""
-    folder = os.environ.get("TRTGATE_LOCK_DIR") or tempfile.gettempdir()
+    """Return the lock's path, the same for all users of the machine; TRTGATE_LOCK_DIR overrides the folder.
+
+    TMPDIR does not: users and jobs that have a temporary folder of their own would not see each other.
+    """
+    own = os.environ.get("TRTGATE_LOCK_DIR")
+    folder = own or next((one for one in SHARED_FOLDERS if _all_may_write(one)), None) or tempfile.gettempdir()
     return Path(folder) / f"trtgate-{device.lower()}.lock"
+
+
+def _all_may_write(folder: str) -> bool:
+    try:
+        mode = os.stat(folder).st_mode
+    except OSError:
+        return False
+    return stat.S_ISDIR(mode) and mode & 0o1007 == 0o1007  # and nobody but its owner may remove a file
 
 
 def device_turn(device: str, timeout_s: float, step: OnStep, *, shared: bool = False) -> AbstractContextManager[None]:
@@ -59,38 +72,23 @@ def device_lock(
 
     with contextlib.ExitStack() as stack:
         try:
-            with _queued(path.with_suffix(".queue"), blocked):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                stack.callback(os.close, descriptor)  # which also unlocks it
-                while not _locked(descriptor, shared=shared):
-                    time.sleep(POLL_S)
-                    blocked()
+            with _held(path.with_suffix(".queue"), blocked):
+                stack.enter_context(_held(path, blocked, shared=shared))
         except OSError as error:
             raise TrtgateError(
-                f"lock {path} can't be opened ({error.strerror}): set TRTGATE_LOCK_DIR to a folder that all users "
-                "of this device can write to"
+                f"lock {error.filename or path} can't be used ({error.strerror}): let its owner remove it, or set "
+                "TRTGATE_LOCK_DIR to a folder that all users of this device can write to"
             ) from error
         yield
 
 
 @contextmanager
-def _queued(path: Path, blocked: Callable[[], None]) -> Iterator[None]:
-    lock = FileLock(path, mode=0o666)
-    while True:
-        try:
-            lock.acquire(timeout=POLL_S)
-            break
-        except Timeout:
-            blocked()
+def _held(path: Path, blocked: Callable[[], None], *, shared: bool = False) -> Iterator[None]:
+    descriptor = open_shared(path)
     try:
+        while not try_lock(descriptor, shared=shared):
+            time.sleep(POLL_S)
+            blocked()
         yield
     finally:
-        lock.release()
-
-
-def _locked(descriptor: int, *, shared: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        os.close(descriptor)  # which also unlocks it

@@ -1,0 +1,90 @@
+"""Runs of pytest and of `trtgate` in a test's own process: at once, and with what the test has replaced there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch  # noqa: F401 - at once: pytester forgets what was imported in a test, and torch can't be imported again
+from typer.testing import CliRunner
+
+from trtgate import cli
+from trtgate.gate import measurers
+from trtgate.pytest_plugin.benchmark_json import PytestJson
+from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
+
+from .pytest_folder import LEAN
+from .suites import suite_text
+
+RECORD = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines", "-p", "no:randomly")
+
+
+class ScriptedSession:
+    """Stands in for the workers: measures at once, in this process, what a test needs no clock for."""
+
+    def __init__(self, *_where: Any, **_how: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
+        captures = [Capture(blocks_us=[100.0 + number], replays=1) for number in range(4)]
+        turn = Turn(clock="host", captures=captures, host_us=[], enqueue_us=[], canary_us={})
+        launch = Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn])
+        return CaseMeasurement(case_id=case_id, launches=[launch], uuid="", seconds=2.0, build=None)
+
+
+class InProcess:
+    """Runs pytest in this process, in a folder with a suite, its workers scripted."""
+
+    def __init__(self, path: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.path = path
+        self._capture = capture
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Return the exit code and all that was printed."""
+        self._capture.readouterr()
+        status = pytest.main([*LEAN, "-p", "no:xdist", f"--rootdir={self.path}", *arguments])
+        for name in [name for name, module in sys.modules.items() if self._holds(getattr(module, "__file__", None))]:
+            del sys.modules[name]
+        return int(status), "".join(self._capture.readouterr())
+
+    def _holds(self, file: str | None) -> bool:
+        return file is not None and Path(file).is_relative_to(self.path)
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], folder: Path) -> InProcess:
+    """Make a checkout with a suite of alpha and beta in a folder, which is for all that a run writes."""
+    checkout = folder / "checkout"
+    checkout.mkdir()
+    (checkout / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+    (checkout / "suite.py").write_text(suite_text(("alpha", "beta"), {}))
+    monkeypatch.setattr(measurers, "Session", ScriptedSession)
+    monkeypatch.setattr("cpuinfo.get_cpu_info", dict)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    monkeypatch.setenv("TRTGATE_LOCK_DIR", str(folder))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(PytestJson, "commit_info", {})
+    monkeypatch.chdir(checkout)
+    return InProcess(checkout, capture)
+
+
+def command(*arguments: str, charset: str = "utf-8") -> tuple[int, str]:
+    """Run `trtgate` in this process; returns its exit code and what it printed."""
+    result = CliRunner(charset=charset).invoke(cli.app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def sessions_of(baseline: Path) -> dict[str, list[Any]]:
+    stored = json.loads(baseline.read_text())["benchmarks"]
+    return {one["name"]: one["extra_info"]["trtgate"]["sessions"] for one in stored}

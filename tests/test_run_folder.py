@@ -1,0 +1,109 @@
+"""The folder of runs: what is kept, and what makes way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from trtgate.common.run_folder import KEPT_RUNS, RunFolder
+from trtgate.gate import baselines
+
+from .test_baselines import document, record
+
+
+def test_runs_that_a_wrong_clock_dated_in_the_future_make_way_first(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for number in range(KEPT_RUNS + 5):
+        (runs / f"2999{number:04}T000000-1-key.json").write_text("{}")
+    (runs / "mine.json").write_text("{}")
+    saved = [RunFolder(tmp_path).save_run({"number": number}, f"key{number}") for number in range(3)]
+    assert [path for path in saved if not path.exists()] == []
+    assert (runs / "mine.json").exists()
+    assert len(list(runs.glob("2999*"))) == KEPT_RUNS - 3
+
+
+def test_the_oldest_runs_make_way(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for number in range(KEPT_RUNS):
+        (runs / f"2001{number:04}T000000-1-key.json").write_text("{}")
+    saved = RunFolder(tmp_path).save_run({}, "key")
+    left = sorted(path.name for path in runs.iterdir())
+    assert left == [*(f"2001{number:04}T000000-1-key.json" for number in range(1, KEPT_RUNS)), saved.name]
+
+
+# A run while it grows
+
+
+def grown(folder: RunFolder, *cases: str) -> Path:
+    for case in cases:
+        folder.add_to_run(document(record(case, 100.0)), "key")
+    (path,) = (folder.path / "runs").iterdir()
+    return path
+
+
+def test_a_run_is_whole_after_every_case(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for number, case in enumerate("abc", 1):
+        run = baselines.read(grown(folder, case))
+        assert list(run.cases) == list("abc"[:number])
+        json.loads(run.path.read_text())  # as any other program would read it
+    assert "unfinished" not in run.document["trtgate"]
+    saved = folder.save_run(document(record("d", 1.0)), "key")
+    assert saved == run.path
+    assert list(baselines.read(saved).cases) == ["d"]
+
+
+def test_a_kill_at_any_moment_costs_only_the_case_that_was_being_written(tmp_path: Path) -> None:
+    path = grown(RunFolder(tmp_path), "a", "b")
+    shorter = path.read_bytes()
+    path.unlink()
+    longer = grown(RunFolder(tmp_path), "a", "b", "c").read_bytes()
+    start = len(shorter) - len(b"\n]}\n")
+    for length in range(start, len(longer)):
+        path.write_bytes(longer[: max(length, 0)] + shorter[length:])  # what was there stays until it is overwritten
+        cases = list(baselines.read(path).cases)
+        assert cases in (["a", "b"], ["a", "b", "c"])
+
+
+def test_a_baseline_that_was_cut_short_is_not_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    content = json.dumps(document(record("a", 1.0), record("b", 1.0)))
+    path.write_text(content[:-40])
+    with pytest.raises(baselines.TrtgateError, match="not valid JSON"):
+        baselines.read(path)
+
+
+def test_a_case_that_was_measured_twice_counts_as_it_was_last(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for us in (100.0, 200.0):
+        folder.add_to_run(document(record("a", us)), "key")
+    (path,) = (tmp_path / "runs").iterdir()
+    run = baselines.read(path)
+    assert baselines.typical_us(run.cases["a"]) == pytest.approx(200.0)
+    assert run.entry("a")["extra_info"]["trtgate"]["sessions"][0]["metrics"]["device"] == [[200.0, 200.0]]
+
+
+def test_a_full_disk_costs_only_the_case_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    path = grown(folder, "a")
+    before, pwrite = path.read_bytes(), os.pwrite
+    room = iter([100, 0])
+
+    def full(descriptor: int, content: bytes, start: int) -> int:
+        most = next(room, len(content))  # at last there is room for what was there before
+        if most == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, content[:most], start)
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "pwrite", full)
+        with pytest.raises(baselines.TrtgateError, match="No space left on device"):
+            folder.add_to_run(document(record("b", 1.0)), "key")
+    assert path.read_bytes() == before
+    assert list(baselines.read(grown(folder, "c")).cases) == ["a", "c"]
