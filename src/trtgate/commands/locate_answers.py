@@ -99,7 +99,8 @@ def lines(case_id: str, found: Location, time_limit: float | None) -> list[str]:
     if found.kind == "right":
         return [f"{case_id}: {sentence}"]
     if found.kind == "unfinished":
-        sentence = f"not located within {time_limit:g} s: {sentence}: allow more with --time-limit"
+        lies = f": {sentence}" if found.wrong.path else ""
+        sentence = f"not located within {time_limit:g} s{lies}: allow more with --time-limit"
     table = [("submodule", "class", "relative L2", ""), _row(found.whole), *_rows(found.checked)]
     return [f"{case_id}: {sentence}", "", *aligned(table, left=(0, 1, 3))]
 

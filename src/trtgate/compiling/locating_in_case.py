@@ -58,9 +58,7 @@ def locate(
     return locator.locate(reference.module, reference.inputs, known)
 
 
-def _compiled(
-    case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], left: Sequence[str] = ()
-) -> CompiledModule:
+def _compiled(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], left: Sequence[str] = ()) -> CompiledModule:
     """Compile a submodule as the case says, operators in `left` excepted. Raises TrtgateError without the case's name.
 
     Of a quantized case the submodule is quantized already, with the whole. What runs inside may have no batch: it is

@@ -46,9 +46,9 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     """The first submodule in execution order that is wrong, and what was compiled to find it.
 
     `kind` says how it is wrong. "module": compiled alone. "own code": compiled alone, and with all its parts left in
-    PyTorch too, so its own `forward` is, between them. "in context": `suspect` is right alone, and `wrong` is wrong from
-    `suspect` on. "operator": so too, `suspect` is an operator. "whole": `wrong` is wrong, each part is right alone, and
-    no more can be said. "unfinished": the time ran out within `wrong`.
+    PyTorch too, so its own `forward` is, between them. "in context": `suspect` is right alone, and `wrong` is wrong
+    from `suspect` on. "operator": so too, `suspect` is an operator. "whole": `wrong` is wrong, each part is right
+    alone, and no more can be said. "unfinished": the time ran out within `wrong`.
     """
 
     kind: Kind
