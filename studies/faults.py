@@ -29,6 +29,7 @@ from trtgate.commands import history_text
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.gate import baselines, measurers
+from trtgate.launches.prebuild import Prebuilt
 from trtgate.pytest_plugin.built_case import BuiltCase
 from trtgate.pytest_plugin.gate_run import GateRun
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Turn

@@ -12,6 +12,7 @@ from .commands.coverage_command import coverage, coverage_diff
 from .commands.doctor_command import doctor
 from .commands.history_command import history
 from .commands.init_command import init
+from .commands.locate_command import locate
 from .commands.profile_command import profile, profile_diff, profile_show
 from .commands.report_command import report
 from .commands.selfcheck_command import selfcheck
@@ -32,6 +33,7 @@ app.command("coverage diff")(coverage_diff)
 app.command()(profile)
 app.command("profile show")(profile_show)
 app.command("profile diff")(profile_diff)
+app.command()(locate)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab)
 app.command()(selfcheck)
 app.command()(sweep)

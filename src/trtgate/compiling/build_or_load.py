@@ -21,11 +21,11 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
 from ..torch_trt import compile_options
-from . import artifact_cache, building, program_fingerprint
+from . import artifact_cache, building, locating_in_case, program_fingerprint
 from .artifact_cache import ArtifactCache
 from .building import Inference
 from .output_check import Comparison
-from .reference import NOT_COMPILED, Reference
+from .reference import NOT_COMPILED, Reference, WrongOutputError
 from .sealed_store import SealedManifest
 
 Checks = Callable[[Reference, Inference], Comparison]
@@ -69,7 +69,7 @@ def build_or_load(
         if found is not None:
             return found
     inference = reference.build(prepared, prepare_s, step)
-    build = building.figures(inference, checks(reference, inference), builders)
+    build = building.figures(inference, _right(case, reference, inference, step, checks), builders)
     coverage = inference.compiled.coverage
     if stored:
         step("storing")
@@ -89,6 +89,18 @@ def build_or_load(
         )  # fmt: skip
         notes += [note for note in [cache.put(key, folder, manifest)] if note]
     return CheckedModule(inference, build, coverage, stored, notes)
+
+
+def _right(case: Case, reference: Reference, inference: Inference, step: OnStep, checks: Checks) -> Comparison:
+    """Compare what was built with eager. Raises TrtgateError where it is wrong: in what, and from where on."""
+    try:
+        return checks(reference, inference)
+    except WrongOutputError as error:
+        known = locating_in_case.whole(reference, error.compared, error.problem)
+        where = locating_in_case.clause(case, reference, known, inference.compiled.build_s, step)
+        if not where:
+            raise
+        raise TrtgateError(f"{error}; {where}") from error
 
 
 def _problem_with_storing(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path) -> str:

@@ -33,6 +33,15 @@ STORED = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, type
 Walked = list[Leaf | Container]
 
 
+class WrongOutputError(TrtgateError):
+    """A compiled module's output is not eager's."""
+
+    def __init__(self, message: str, compared: Comparison, problem: str) -> None:
+        super().__init__(message)
+        self.compared = compared
+        self.problem = problem
+
+
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What eager gives under a fixed seed, and what a call changes."""
 
@@ -47,10 +56,10 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Relative L2 between runs of eager under two seeds, of the worst leaf; None where no random number is drawn."""
 
     def check(self, case: Case, inference: Inference) -> Comparison:
-        """Compare a compiled module with eager. Raises TrtgateError where it is wrong."""
+        """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
         compared, problem = self.compared(case, inference)
         if problem:
-            raise TrtgateError(f"case {case.id}: {problem}; nothing was timed or stored")
+            raise WrongOutputError(f"case {case.id}: {problem}; nothing was timed or stored", compared, problem)
         return compared
 
     def compared(self, case: Case, inference: Inference) -> tuple[Comparison, str]:
@@ -236,7 +245,7 @@ class Reference:
         return Inference(inference.compiled, self.inputs, state, self.expected.changes)
 
     def check(self, inference: Inference) -> Comparison:
-        """Compare a compiled module with eager. Raises TrtgateError where it is wrong."""
+        """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
         return self.expected.check(self.case, inference)
 
     def differs(self, call: Callable[[], Any], wanted: Walked | None = None) -> str:
