@@ -8,7 +8,7 @@ image, in fp32 (fp16, bf16) or fp64 (fp32) and cast; with `--inductor` by Induct
 of those that were cast, the furthest from eager, is made wrong in one way, and the output must fail. Prints versions,
 how far right outputs are from eager at the most, how many were refused, and the share of wrong ones that is caught.
 `--record` stores right outputs beside eager's, of a GPU for instance; `--outputs` reads such a file in the place of
-running networks, and runs nothing that is in it.
+running networks, and runs nothing that is in it. Longer than other files: networks, outputs and what is done to them.
 """
 
 from __future__ import annotations

@@ -211,7 +211,8 @@ def _slices(eager: torch.Tensor, error: torch.Tensor, shape: torch.Size) -> tupl
     """Return the worst slice along the first axis that is longer than 1, and its relative L2.
 
     Relative to the norm of eager's slice, or to the root mean square of the norms of all slices where that is larger: a
-    slice that is nearly zero beside the others is rounded as coarsely as they are.
+    slice that is nearly zero beside the others is rounded as coarsely as they are. One unrelated row of 64 is off by
+    about 1.4 here, and by 0.18 in the relative L2 of the whole, which bfloat16's tolerance of 0.2 lets pass.
     """
     axis = next((axis for axis, length in enumerate(shape) if length > 1), None)
     if axis is None or eager.numel() == 0 or len(shape) == axis + 1:
