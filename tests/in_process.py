@@ -12,9 +12,14 @@ import torch  # noqa: F401 - at once: pytester forgets what was imported in a te
 from typer.testing import CliRunner
 
 from trtgate import cli
+from trtgate.common.errors import PROBLEMS, sentence_of
+from trtgate.compiling import build_or_load
 from trtgate.gate import measurers
+from trtgate.launches import messages
+from trtgate.launches.worker_handle import LaunchError
 from trtgate.pytest_plugin.benchmark_json import PytestJson
 from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
+from trtgate.suite.suite_source import SuiteSource
 
 from .pytest_folder import LEAN
 from .suites import suite_text
@@ -23,9 +28,18 @@ RECORD = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines", "-p"
 
 
 class ScriptedSession:
-    """Stands in for the workers: measures at once, in this process, what a test needs no clock for."""
+    """Stands in for the workers: builds in this process, and measures at once what a test needs no clock for."""
 
-    def __init__(self, *_where: Any, **_how: Any) -> None: ...
+    def __init__(self, source: SuiteSource, *_where: Any, **_how: Any) -> None:
+        self._source = source
+
+    def build(self, request: messages.BuildCase, step: Any) -> messages.BuiltReply:
+        case = self._source.load().cases[request.case_id]
+        try:
+            made = build_or_load.build_or_load(case, "cpu", Path(request.folder), None, step)
+        except PROBLEMS as error:
+            raise LaunchError(sentence_of(error)) from error
+        return messages.BuiltReply(made.build, made.stored, made.coverage, made.notes)
 
     def start(self) -> None: ...
 

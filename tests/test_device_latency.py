@@ -54,7 +54,7 @@ def test_a_module_that_can_not_be_captured_is_timed_with_events(
 ) -> None:
     monkeypatch.setattr(device_latency, "CudaGraphClock", graph)
     monkeypatch.setattr(device_latency, "CudaEventsClock", Events)
-    call: Any = type("Call", (), {"place_inputs": lambda self: None})()
+    call: Any = type("Call", (), {"place_inputs": lambda self: None, "restore": lambda self: None})()
     spin: Any = None
     found = device_latency.device_latency(call, spin, random.Random(0), PLAN, lambda: (None, ""))
     assert (found.clock.name, found.note) == (name, note)

@@ -166,7 +166,8 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
     case = Case(Model("a", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
     gate = SimpleNamespace(recorded=lambda *_: None)
     run: Any = SimpleNamespace(
-        options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=None, cache=None, timeout_s=60.0),
+        options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=None, cache=None, timeout_s=60.0,
+                                lifecycle=False),
         accelerators=[CPU], cases_at_once=2, gate=gate, run_folder=SimpleNamespace(private=None, logs=None),
         suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={}, notices=[], say=lambda _text: None,
         judges=False, progress=lambda _text: contextlib.nullcontext(lambda _step: None),

@@ -12,7 +12,7 @@ import torch
 
 import trtgate
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building
+from trtgate.compiling import reference
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
 
@@ -39,7 +39,7 @@ def checked(forward: Forward, **settings: Any) -> Any:
 
     torch._dynamo.reset()
     case = Case(Model("net", factory, ()), Settings(frontend="aot_eager", **settings))
-    return building.checked(case, "cpu", lambda _step: None)[1]
+    return reference.checked(case, "cpu", lambda _step: None)[1]
 
 
 WRONG: dict[str, tuple[Forward, str]] = {

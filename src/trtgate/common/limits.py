@@ -25,17 +25,22 @@ def parse(texts: Iterable[str], where: str) -> dict[str, float]:
     return limits
 
 
-def checked(mapping: Mapping[str, float | str], where: str) -> dict[str, float]:
+def checked(mapping: Mapping[str, float | str], where: str, *, parsed: bool = False) -> dict[str, float]:
     """Return metric → fraction of a mapping such as `{"device": 0.005}` or `{"device": "0.5%"}`.
 
+    Numbers above 1 are refused: 5 would be 500 %. Of limits that were `parsed` before, which may be as large, only
+    integers are.
     Raises TrtgateError, naming `where` it stands, for an unknown metric or a value that is no limit.
     """
     if not isinstance(mapping, Mapping):
         raise TrtgateError(f"{where}: {mapping!r} is no mapping; write {{'device': '0.5%'}}")
-    return {name: _limit(str(name), value, f"{name}={value}", where) for name, value in mapping.items()}
+    return {
+        name: _limit(str(name), value, f"{name}={value}", where, large=parsed and isinstance(value, float))
+        for name, value in mapping.items()
+    }
 
 
-def _limit(name: str, value: object, text: str, where: str) -> float:
+def _limit(name: str, value: object, text: str, where: str, *, large: bool = False) -> float:
     if name in RENAMED:
         new, why = RENAMED[name]
         raise TrtgateError(f"{where}: the metric {name!r} of {text!r} is {new!r} now, {why}; write {new} there")
@@ -44,7 +49,7 @@ def _limit(name: str, value: object, text: str, where: str) -> float:
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(METRICS)}"
         raise TrtgateError(f"{where}: unknown metric {name!r} in {text!r}; {hint}")
     limit = _fraction(value)
-    if limit > 1 and not str(value).endswith("%"):
+    if limit > 1 and not large and not str(value).endswith("%"):
         number = f"{limit:g}"
         raise TrtgateError(
             f"{where}: {text!r} would be {100 * limit:g} %: did you mean {name}={number}%? Above 1 a limit needs its %"

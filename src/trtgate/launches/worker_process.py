@@ -11,7 +11,7 @@ import os
 import signal
 from typing import IO
 
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import PROBLEMS, TrtgateError, one_line, sentence_of
 from . import messages
 from .worker_state import Worker
 
@@ -63,7 +63,7 @@ def _reason(error: BaseException) -> str:
     import traceback
 
     traceback.print_exception(error)  # to the worker's log
-    return str(error) if isinstance(error, TrtgateError) else one_line(error)
+    return sentence_of(error) if isinstance(error, PROBLEMS) else one_line(error)
 
 
 def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -16,17 +16,14 @@ def digests(root: str) -> dict[str, str]:
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     within = Path(root).resolve()
     found = (Path(file).resolve() for file in files if file and file.endswith(".py"))
-    ours = (path for path in found if path.is_relative_to(within) and not set(INSTALLED) & set(path.parts))
-    return {str(path): digest for path in sorted(ours) if (digest := _digest(path))}
+    ours = {path for path in found if path.is_relative_to(within) and not set(INSTALLED) & set(path.parts)}
+    return {str(path): _digest(path) for path in sorted(ours) if path.is_file()}
 
 
 def changed(pinned: Mapping[str, str]) -> list[str]:
-    """Return the files that have another content now, or are gone."""
-    return [path for path, digest in pinned.items() if _digest(Path(path)) != digest]
+    """Return the files that have another content now, or are gone. Raises OSError for what can't be read."""
+    return [path for path, digest in pinned.items() if not Path(path).is_file() or _digest(Path(path)) != digest]
 
 
 def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

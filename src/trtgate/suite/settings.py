@@ -115,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         self._check_what_goes_together()
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
-        msgspec.structs.force_setattr(self, "limits", checked_limits(self.limits, "limits of settings"))
+        msgspec.structs.force_setattr(self, "limits", checked_limits(self.limits, "limits of settings", parsed=True))
         msgspec.structs.force_setattr(self, "tolerances", checked_tolerances(self.tolerances))
         if not isinstance(self.quarantine, Quarantine | None):
             raise TrtgateError(f'quarantine={self.quarantine!r}: write trtgate.quarantine("why", until="2026-12-31")')
