@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -360,6 +361,22 @@ def test_a_part_that_can_not_be_compared_alone_is_looked_into_and_said() -> None
     found = locate(Outer())
     assert found.wrong.path == "wrong"
     assert found.sentence().endswith("; not checked alone: odd")
+
+
+def test_a_part_that_raises_in_eager_and_is_tried_only_is_passed_over() -> None:
+    class Tries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.wrong = nn.Linear(WIDTH + 1, WIDTH), Wrong()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not torch.compiler.is_compiling():
+                with contextlib.suppress(RuntimeError):
+                    self.wide(x)
+            return self.wrong(x)
+
+    found = locate(Tries())
+    assert (found.wrong.path, [one.path for one in found.checked if one.unable]) == ("wrong", ["wide"])
 
 
 def test_hooks_and_forwards_are_as_before_afterwards() -> None:
