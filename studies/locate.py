@@ -177,9 +177,9 @@ def study(network: str, frontend: str, faults: int) -> tuple[str, ...]:
     with quiet():
         module, inputs = NETWORKS[network]()
     drawn, paths = random.Random(network), called(module.eval(), inputs)
+    named = hidden = 0
     seconds: list[float] = []
     compiles: list[int] = []
-    named = hidden = 0
     while len(seconds) < faults:
         path, fault = drawn.choice(paths), drawn.choice(list(FAULTS))
         found, took = search(network, frontend, path, fault)
@@ -207,9 +207,8 @@ def main() -> None:
     args = parser.parse_args()
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
     print(f"{versions}, {os.cpu_count()} CPUs", flush=True)
-    rows: list[tuple[str, ...]] = [
-        ("frontend", "network", "named", "no effect", "submodules compiled", "median s", "longest s")
-    ]
+    rows: list[tuple[str, ...]]
+    rows = [("frontend", "network", "named", "no effect", "submodules compiled", "median s", "longest s")]
     rows += [study(network, frontend, args.faults) for frontend in args.frontends for network in args.models]
     print("\n".join(aligned(rows, left=(0, 1))))
 

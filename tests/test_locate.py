@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from trtgate import Case, Model, Settings, expected_failure
+from trtgate import Case, Model, Settings, expected_failure, frontends
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import left_in_pytorch, locating_in_case
 from trtgate.compiling.build_or_load import build_or_load
 from trtgate.compiling.locating import Locator, first_wrong_count
 from trtgate.compiling.location import Checked, Location, bound
 from trtgate.compiling.submodule_calls import Call
+from trtgate.frontends import CompiledModule
 from trtgate.records.profile_record import Operator, Part
 
 WIDTH = 8
@@ -174,7 +176,7 @@ def test_a_fault_between_the_parts_is_not_blamed_on_any_of_them() -> None:
 
     found = locate(nn.Sequential(nn.ReLU(), Glue(), nn.ReLU()))
     assert (found.kind, found.wrong.path) == ("own code", "1")
-    assert "each of its parts is right alone (within 0)" in found.sentence()
+    assert "no part of it is wrong alone (within 0)" in found.sentence()
     assert "look at its own forward" in found.sentence()
 
 
@@ -215,7 +217,7 @@ def test_what_is_wrong_in_context_only_is_named_with_its_context() -> None:
 
     found = locate(Encoder([Layer(nn.ReLU()), Layer(), Layer()]), compile_=compile_)
     assert (found.kind, found.wrong.path, found.suspect) == ("in context", "layers.1.mlp", "layers.1.mlp.act")
-    assert "from layers.1.mlp.act on: each of its parts is right alone" in found.sentence()
+    assert "from layers.1.mlp.act on: no part of it is wrong alone" in found.sentence()
 
 
 def test_a_context_that_lies_across_modules_is_looked_for_inside_of_them() -> None:
@@ -236,7 +238,7 @@ def test_where_nothing_can_be_left_in_pytorch_the_whole_is_named() -> None:
     )
     assert (found.kind, found.wrong.path) == ("whole", "")
     assert "first wrong: the model" in found.sentence()
-    assert "as a whole: each of its parts is right alone" in found.sentence()
+    assert "as a whole: no part of it is wrong alone" in found.sentence()
 
 
 # What is passed to submodules, and what they keep
@@ -361,6 +363,22 @@ def test_a_part_that_can_not_be_compared_alone_is_looked_into_and_said() -> None
     assert found.sentence().endswith("; not checked alone: odd")
 
 
+def test_a_part_that_raises_in_eager_and_is_tried_only_is_passed_over() -> None:
+    class Tries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.wrong = nn.Linear(WIDTH + 1, WIDTH), Wrong()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not torch.compiler.is_compiling():
+                with contextlib.suppress(RuntimeError):
+                    self.wide(x)
+            return self.wrong(x)
+
+    found = locate(Tries())
+    assert (found.wrong.path, [one.path for one in found.checked if one.unable]) == ("wrong", ["wide"])
+
+
 def test_hooks_and_forwards_are_as_before_afterwards() -> None:
     module = Mlp()
     locate(module, compile_=lambda *a: compiled(*a[:2], backend=gelu_after_linear_is_wrong))
@@ -410,6 +428,48 @@ def test_fused_attention_is_left_in_pytorch_whichever_kernel_it_is() -> None:
         left_in_pytorch.executed_names(["aten.rely.default"])
 
 
+class Scripted:
+    """Stands for dynamo: exports, and is wrong where a linear layer and a GELU are both in the engine."""
+
+    stores_artifact = False
+    stores = "nothing"
+
+    def __init__(self) -> None:
+        self.built: list[Settings] = []
+
+    def import_libraries(self) -> None:
+        pass
+
+    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
+        return torch.export.export(module, inputs)
+
+    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+        self.built.append(settings)
+        in_engine = [node for node in prepared.graph.nodes if str(node.target) not in settings.torch_executed_ops]
+        part = engine(*((str(node.target), "") for node in in_engine if node.op == "call_function"))
+        module = prepared.module()
+        if {"aten.linear.default", "aten.gelu.default"} <= {operator.operator for operator in part.operators}:
+            gelu_after_linear_is_wrong(module, inputs)
+        return CompiledModule(module, 0.0, parts=((part,),))
+
+
+def test_a_case_of_dynamo_is_searched_with_its_settings_and_operators_left_in_pytorch(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    dynamo = Scripted()
+    monkeypatch.setattr(frontends, "get", lambda _name: dynamo)
+    own = {"torch_executed_ops": ("aten.layer_norm.default",), "batch": 4, "dynamic_batch": (1, 4, 8)}
+    case = case_of(lambda: nn.Sequential(nn.LayerNorm(WIDTH), Mlp()), "dynamo", **own)
+    message = failure(case, tmp_path)
+    assert "first wrong: 1 (relative L2 " in message
+    assert "from aten.gelu.default on: no part of it is wrong alone" in message
+    whole, *parts = dynamo.built
+    assert whole.dynamic_batch == (1, 4, 8)
+    assert all(one.dynamic_batch is None for one in parts)  # what runs inside may have no batch
+    assert all("aten.layer_norm.default" in one.torch_executed_ops for one in parts)
+    assert parts[-1].torch_executed_ops == ("aten.layer_norm.default", "aten.gelu.default")
+
+
 @pytest.mark.parametrize("first", range(10))
 def test_bisecting_finds_the_first_wrong_one_in_few_steps(first: int) -> None:
     asked: list[int] = []
@@ -443,11 +503,12 @@ def test_a_bound_is_never_below_the_value(value: float, said: str) -> None:
 
 
 def case_of(module: Callable[[], nn.Module], frontend: str = "aot_eager", **settings: Any) -> Case:
-    def factory() -> Any:
+    def whole() -> Any:
         torch.manual_seed(0)
         return module().eval(), torch.randn(4, WIDTH)
 
     own = Settings(frontend=frontend, **settings)
+    factory = whole if own.batch is None else lambda batch: whole()
     return Case(Model("planted", factory, [own]), own)
 
 
@@ -484,6 +545,10 @@ def test_a_search_that_fails_leaves_the_message_as_it_is(tmp_path: Path, monkeyp
     message = failure(case_of(lambda: Mlp(Wrong())), tmp_path)
     assert "output differs from eager" in message
     assert message.endswith("; not located (RuntimeError: no more): trtgate locate planted-aot_eager-fp32")
+
+
+def test_of_a_module_without_submodules_nothing_is_added(tmp_path: Path) -> None:
+    assert failure(case_of(Wrong), tmp_path).endswith("nothing was timed or stored")
 
 
 def test_a_case_that_is_known_to_fail_is_not_searched(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Locator:
             if child is not None and checked.problem:
                 return self._within(child, checked)
             if child is not None and checked.unable:
-                found = self._first_wrong(child, child.children(), depth + 1)
+                found = self._first_wrong(child, _children(child), depth + 1)
                 if found is not None:
                     return found
         return None
@@ -195,6 +195,14 @@ def first_wrong_count(parts: int, is_wrong: Callable[[int], bool]) -> int:
         else:
             right = middle
     return wrong
+
+
+def _children(call: Call) -> list[DirectCall]:
+    """Return the calls that a call makes; none where eager can't make it by itself, as one whose error is handled."""
+    try:
+        return call.children()
+    except TrtgateError:
+        return []
 
 
 def _said(place: int, problem: str) -> str:

@@ -95,7 +95,8 @@ def whole(reference: Reference, compared: Comparison, problem: str) -> Checked:
 def clause(case: Case, reference: Reference, known: Checked, build_s: float, step: OnStep) -> str:
     """Return what an accuracy check adds to its message: the sentence, or that it was not located, and how to.
 
-    Never raises: the message that it is added to is to be seen. Empty for eager, and for a case that is known to fail.
+    Never raises: the message that it is added to is to be seen. Empty for eager, for a case that is known to fail, and
+    for a module without submodules.
     """
     command = f"trtgate locate {case.id}"
     if case.settings.frontend == "eager" or case.settings.expected_failure is not None:
@@ -110,4 +111,5 @@ def clause(case: Case, reference: Reference, known: Checked, build_s: float, ste
     if found.kind == "unfinished":
         lies = f": {found.sentence()}" if found.wrong.path else ""
         return f"not located within {LIMIT_S:g} s{lies}: {command}"
-    return found.sentence()
+    has_parts = found.wrong.path or found.checked
+    return found.sentence() if has_parts else ""

@@ -75,7 +75,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
             return f"right: {name} is within its tolerance ({figure})"
         if self.kind == "unfinished":
             return f"the first wrong one lies in {name} ({figure})" if self.wrong.path else "not located"
-        parts = f"each of its parts is right alone{self._limit(' (within ', ')')}"
+        parts = f"no part of it is wrong alone{self._limit(' (within ', ')')}"
         if self.kind == "module":
             return f"first wrong: {name} ({figure}){self._limit('; everything before is within ')}{self._unable()}"
         if self.kind == "own code":

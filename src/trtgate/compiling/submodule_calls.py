@@ -110,7 +110,10 @@ class Call:
             return self.outputs(self.target)
 
     def children(self) -> list[DirectCall]:
-        """Return the calls that this one makes directly, in order: of submodules, not of their own submodules."""
+        """Return the calls that this one makes directly, in order: of submodules, not of their own submodules.
+
+        Raises TrtgateError where eager can't make this call by itself.
+        """
         found: list[DirectCall] = []
         counted: Counter[int] = Counter()
 
@@ -122,7 +125,7 @@ class Call:
         return found
 
     def child(self, name: DirectCall) -> Call:
-        """Make one of the calls of `children` by itself. Raises as the class."""
+        """Make one of the calls of `children` by itself. Raises as the class, and as `children`."""
         taken: list[Call] = []
         passed = 0
 
@@ -156,8 +159,13 @@ class Call:
                     stack.callback(first.remove)
                     stack.callback(module.register_forward_hook(after, always_call=True).remove)
             tensors = self.fresh()
-            with run_state.seeded(), self.surroundings(), strict_fp32():
-                self.target(*tensors)
+            try:
+                with run_state.seeded(), self.surroundings(), strict_fp32():
+                    self.target(*tensors)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise TrtgateError(f"eager can't make the call again: {one_line(error)}") from error
 
     def _copied(self, leaves: list[Any]) -> list[Any]:
         """Return copies that share what the leaves share, and of this call's modules none."""
