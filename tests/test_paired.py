@@ -100,10 +100,10 @@ def test_confirmation_decides_by_fresh_pairs() -> None:
     confirmed, more = verdict.judge_confirmed("device", spread(0.05, 1e-3, 6), 100.0, limit=0.01, tests=300)
     assert (confirmed.verdict, more) == (Verdict.REGRESSED, False)
     assert confirmed.p < 0.01 / 300
-    refuted, more = verdict.judge_confirmed("device", spread(0.009, 1e-3, 6), 100.0, limit=0.01, tests=300)
+    refuted, more = verdict.judge_confirmed("device", spread(0.005, 1e-3, 6), 100.0, limit=0.01, tests=300)
     assert (refuted.verdict, more) == (Verdict.UNCONFIRMED, False)
     noisy, more = verdict.judge_confirmed("device", spread(0.02, 0.02, 6), 100.0, limit=0.01, tests=300)
-    assert (noisy.verdict, more) == (Verdict.UNCONFIRMED, True)
+    assert (noisy.verdict, more) == (Verdict.UNDERPOWERED, True)
 
 
 @given(st.floats(-0.2, 0.2), st.floats(1e-5, 0.1), st.floats(1e-3, 0.2), st.sampled_from(LOOKS))
