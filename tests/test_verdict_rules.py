@@ -19,7 +19,7 @@ from tests.scripted_measurer import (
     turn,
 )
 from trtgate.common.errors import TrtgateError
-from trtgate.common.metrics import DEVICE, GPU_MEMORY
+from trtgate.common.metrics import DEVICE, GPU_MEMORY, METRICS
 from trtgate.common.notices import Notice
 from trtgate.gate.driver import NoneKeptError
 from trtgate.gate.policy import Measured, Rebuilt, Reloaded
@@ -27,6 +27,12 @@ from trtgate.launches.pair import BASE, CANDIDATE, DisturbedError, SideError
 from trtgate.launches.worker_handle import LaunchError
 from trtgate.records.measurement import Build
 from trtgate.verdict import LOOKS, Verdict
+
+
+
+def default_limit(metric: str) -> float:
+    return METRICS[metric].limit
+
 
 STORED = record((100.0, 100.0, 100.0))
 SAME, SLOW, FAST = measurement(100.0, 100.1, 99.9), measurement(110.0, 110.1, 109.9), measurement(90.0, 90.1, 89.9)
@@ -86,7 +92,9 @@ def test_another_state_or_clock_is_incomparable_and_stored_where_accepted(measur
 
 def test_a_state_that_changed_meanwhile_is_what_is_told() -> None:
     changed = measurement(*[turn(110.0, canary_us=600)] * 3)
-    assert judged(ScriptedMeasurer([SLOW], [changed]), record=STORED).verdict is Verdict.INCOMPARABLE
+    script = ScriptedMeasurer([SLOW], [changed, changed])
+    assert judged(script, record=STORED).verdict is Verdict.INCOMPARABLE
+    assert script.asked == ["measure", "fresh", "fresh"]
 
 
 # Beside the kept module
@@ -103,11 +111,11 @@ def test_pairs_go_on_to_the_last_look_while_they_can_not_tell() -> None:
     looks = [pairs(0.1, FEW, 0.3), pairs(0.1, MORE - FEW, 0.3), pairs(0.1, MOST - MORE, 0.3)]
     script = ScriptedMeasurer([SLOW], paired=looks)
     result = judged(script, record=STORED, pairable=True)
-    assert result.verdict is Verdict.UNCONFIRMED
+    assert (result.verdict, result.suspected) == (Verdict.UNDERPOWERED, True)
     assert script.asked == ["measure", f"pairs {FEW}", f"pairs {MORE - FEW}", f"pairs {MOST - MORE}"]
 
 
-def test_pairs_end_as_soon_as_the_estimate_is_below_the_limit() -> None:
+def test_pairs_end_as_soon_as_they_prove_that_it_is_not_slower() -> None:
     script = ScriptedMeasurer([SLOW], paired=[pairs(0.0, FEW)])
     assert judged(script, record=STORED, pairable=True).verdict is Verdict.UNCONFIRMED
     assert script.asked == ["measure", f"pairs {FEW}"]
@@ -140,24 +148,32 @@ def test_a_candidate_that_fails_is_its_own_fault() -> None:
 def test_a_slow_build_is_built_again_and_judged_by_that() -> None:
     slow = Build(build_s=100.0, engines=1)
     stored = record((100.0, 100.0, 100.0), figures={"build_s": 10.0, "engines": 1.0})
-    given: dict[str, Any] = {"case": TENSORRT, "record": stored}
+    given: dict[str, Any] = {"case": TENSORRT, "record": stored, "limit_of": default_limit}
     script = ScriptedMeasurer([measurement(100.0, 100.1, 99.9, build=slow)], rebuilt=[Rebuilt(slow)])
     result = judged(script, **given)
     assert (result.verdict, script.asked) == (Verdict.REGRESSED, ["measure", "rebuild"])
     quick = msgspec.structs.replace(slow, build_s=10.0)
     script = ScriptedMeasurer([measurement(100.0, 100.1, 99.9, build=slow)], rebuilt=[Rebuilt(quick)])
     assert judged(script, **given).verdict is Verdict.UNCONFIRMED
+    noisy = msgspec.structs.replace(slow, build_s=14.0)
+    script = ScriptedMeasurer([measurement(100.0, 100.1, 99.9, build=slow)], rebuilt=[Rebuilt(noisy)])
+    result = judged(script, **given)
+    assert (result.verdict, result.suspected) == (Verdict.UNDERPOWERED, True)
+    assert "build time 10 s → 14 s, +40.00%" in result.sentence
+    assert "at first +900.00%" in result.sentence
 
 
 def test_what_another_build_confirms_stands_though_fresh_launches_can_say_nothing() -> None:
     slow = Build(build_s=100.0)
     stored = record((100.0, 100.0, 100.0), figures={"build_s": 10.0})
     first = measurement(110.0, 110.1, 109.9, build=slow)
-    script = ScriptedMeasurer([first], [measurement(VOID, 110.0, 110.0)], rebuilt=[Rebuilt(slow)])
+    void = measurement(VOID, 110.0, 110.0)
+    script = ScriptedMeasurer([first], [void, void], rebuilt=[Rebuilt(slow)])
     result = judged(script, case=TENSORRT, record=stored)
     assert result.verdict is Verdict.REGRESSED
     verdicts = {one.metric: one.verdict for one in result.judgements}
-    assert (verdicts[DEVICE], verdicts["build"]) == (Verdict.UNCONFIRMED, Verdict.REGRESSED)
+    assert (verdicts[DEVICE], verdicts["build"]) == (Verdict.UNDERPOWERED, Verdict.REGRESSED)
+    assert result.suspected
 
 
 # Beside a base
@@ -199,10 +215,11 @@ def test_more_memory_is_loaded_again() -> None:
 def test_a_base_that_fails_is_told_apart_from_a_candidate(
     error: Exception, verdict: Verdict, said: str, late: bool
 ) -> None:
-    script = ScriptedMeasurer([beside(0.1)] if late else [error], paired=[error])
+    script = ScriptedMeasurer([beside(0.1)] if late else [error], paired=[error, error])
     result = judged(script, beside_base=True)
-    assert (result.verdict, result.sentence) == (verdict, f"{CASE.id}: {said}")
-    assert bool(result.measurement.launches) is late
+    suspicion = "suspected, not checked: device latency 100 µs → 109.93 µs, +9.93% (+9.85% to +10.00%), limit 3 %; "
+    assert (result.verdict, result.sentence) == (verdict, f"{CASE.id}: {suspicion * late}{said}")
+    assert (bool(result.measurement.launches), result.suspected) == (late, late)
     with pytest.raises(LaunchError, match=f"{CASE.id}: crashed"):
         judged(ScriptedMeasurer([SideError(CANDIDATE, "crashed")]), beside_base=True)
 

@@ -12,6 +12,7 @@ class Severity(enum.StrEnum):
 
     MISSING = "missing"
     ERROR = "error"
+    WARNING = "warning"
     NEW = "new"
     NOTICE = "notice"
     INFO = "info"
@@ -31,7 +32,7 @@ class Notice(msgspec.Struct, frozen=True):
     @property
     def loud(self) -> bool:
         """Whether it asks for something."""
-        return self.failed or self.severity is Severity.NEW
+        return self.failed or self.severity in (Severity.WARNING, Severity.NEW)
 
     def __str__(self) -> str:
         return self.text if self.severity is Severity.INFO else f"{self.severity.name}: {self.text}"

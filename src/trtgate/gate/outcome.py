@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from ..common.notices import Notice
+from ..common.notices import Notice, Severity
 from ..suite import quarantines
 from ..suite.expected_failures import ExpectedFailure
 from ..suite.quarantines import Quarantine
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome(
     verdict: str, case_id: str, sentence: str, *, require: Collection[str] = (), quarantine: Quarantine | None = None,
     accepted: bool = False, expected_failure: ExpectedFailure | None = None, updating: bool = False,
-    strict: bool = False, where: str = "", advice: str = "",
+    strict: bool = False, suspected: bool = False, where: str = "", advice: str = "",
 ) -> Outcome:  # fmt: skip
     """Return what a verdict of a case means for its test.
 
@@ -54,6 +54,8 @@ def outcome(
         Whether this run stores what is new.
     strict
         Whether changed layers fail.
+    suspected
+        Whether the case looked worse, which could neither be confirmed nor refuted: said loudly.
     where, advice
         What a failure says beside the sentence: on lines of their own, unless `advice` goes on with a sentence.
 
@@ -74,10 +76,13 @@ def outcome(
     if worse:
         return _of_worse(sentence, in_force, where, advice, accepted=accepted)
     required = () if in_force else require
+    if suspected and accepted:
+        return Outcome(notices=(Notice(f"accepted: {sentence}"),))
     if verdict in ("underpowered", "incomparable"):
         if "verdict" in required:
             return Outcome(kind=Kind.FAILED, text=f"{sentence} (--trtgate-require=verdict)")
-        return Outcome(kind=Kind.SKIPPED, text=sentence, notices=(Notice(f"{verdict}: {sentence}"),))
+        severity = Severity.WARNING if suspected else Severity.INFO
+        return Outcome(kind=Kind.SKIPPED, text=sentence, notices=(Notice(f"{verdict}: {sentence}", severity),))
     if verdict == "new" and not updating and "baseline" in required:
         return Outcome(kind=Kind.FAILED, text=f"{sentence} (--trtgate-require=baseline){advice}")
     if verdict == "unconfirmed":
