@@ -89,4 +89,4 @@ def test_severity_is_a_field_and_not_how_a_text_begins() -> None:
     plain = Notice("MISSING: so it is called")
     assert (str(plain), plain.failed, plain.loud) == ("MISSING: so it is called", False, False)
     assert [Notice("", one).failed for one in Severity] == [True, True, False, False, False, False]
-    assert [Notice("", one).loud for one in Severity] == [True, True, True, False, False]
+    assert [Notice("", one).loud for one in Severity] == [True, True, True, True, False, False]

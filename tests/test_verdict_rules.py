@@ -29,7 +29,6 @@ from trtgate.records.measurement import Build
 from trtgate.verdict import LOOKS, Verdict
 
 
-
 def default_limit(metric: str) -> float:
     return METRICS[metric].limit
 

@@ -204,7 +204,9 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
     entry = msgspec.to_builtins(run.entry(case_id))
     entry["extra_info"] = {
         **entry["extra_info"],
-        "trtgate": msgspec.to_builtins(msgspec.structs.replace(record, sessions=sessions, anchor=anchor, judgements=[])),
+        "trtgate": msgspec.to_builtins(
+            msgspec.structs.replace(record, sessions=sessions, anchor=anchor, judgements=[])
+        ),
     }
     return entry, Update(
         case_id=case_id,

@@ -82,7 +82,9 @@ def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> E
             case MeasureFresh(further):
                 step(FURTHER if further else SUSPECTED)
                 measured = measurer.measure_fresh(step)
-                return replace(so_far, further=measured) if further else replace(so_far, fresh=(*so_far.fresh, measured))
+                return (
+                    replace(so_far, further=measured) if further else replace(so_far, fresh=(*so_far.fresh, measured))
+                )
             case Rebuild():
                 return replace(so_far, rebuilt=measurer.rebuild(step))
             case Reload():

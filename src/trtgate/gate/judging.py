@@ -86,25 +86,27 @@ def since_anchor(
     """Judge the total change of each sampled metric since the anchor of this card, by ANCHOR_LIMITS times its limit.
 
     Empty where the anchor is all that is stored: the last sessions say as much. How far sessions lie apart is
-    estimated from all of this card's and from those of other cards, since the anchor's are few.
+    estimated from all sessions, since the anchor's are few.
     """
-    known = record.all_of_card(accelerator.uuid)
-    anchor, later = known[:ANCHOR_SESSIONS], known[ANCHOR_SESSIONS:]
+    uuid, known = accelerator.uuid, record.all_of_card(accelerator.uuid)
+    anchor = known[:ANCHOR_SESSIONS]
     judged = {}
-    for metric in measurement.metrics if later and {one.clock for one in anchor} == {measurement.clock} else ():
-        others = _of_cards([one for one in record.sessions if one.uuid != accelerator.uuid] + later, metric)
-        before = _of_cards(anchor, metric).get(accelerator.uuid)
-        if before is None:
+    if len(known) == len(anchor) or {one.clock for one in known} != {measurement.clock}:
+        return {}
+    for metric in measurement.metrics:
+        others = _of_cards([one for one in record.sessions if one.uuid != uuid], metric)
+        if any(metric not in one.metrics for one in known):
             continue
         found = verdict.judge_stored(
             metric,
             verdict.log_launch_means(measurement.samples(metric)),
-            before,
+            _of_cards(known, metric)[uuid],
             _prior(accelerator, metric, own=True),
             limit=ANCHOR_LIMITS * limit_of(metric),
             tests=tests,
             others=list(others.values()),
             evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
+            anchor=len(anchor),
         )
         judged[metric] = msgspec.structs.replace(found, since_anchor=True)
     return judged
@@ -138,7 +140,9 @@ def drift(measurement: CaseMeasurement, record: CaseRecord, accelerator: Acceler
     over = [float(np.mean(session)) for session in (*means, now)]
     if not verdict.rises(over):
         return ""
-    return f"drifting: {len(over)} sessions get slower one after the other, {math.expm1(over[-1] - over[0]):+.2%} in all"
+    return (
+        f"drifting: {len(over)} sessions get slower one after the other, {math.expm1(over[-1] - over[0]):+.2%} in all"
+    )
 
 
 def counted(

@@ -2,10 +2,10 @@
 
 Against a stored baseline: what is too noisy to tell is measured by as many fresh launches, once, if they could. What is
 suspected must be so again: metrics of the build in another build, latencies in fresh pairs beside the baseline's own
-compiled module, what neither could say in fresh launches, and so the total change since the anchor. Fresh launches that
-can't be judged are measured once more. Beside a base: screened in one pair at planned looks, and suspects confirmed by
-another build, another load, and fresh pairs at planned looks. A suspicion that was neither confirmed nor refuted is told
-as one. Only what is proven unchanged or faster is stored unasked. The statistics are `verdict`'s.
+compiled module, the total change since the anchor and what neither could say in fresh launches. Fresh launches that
+can't be judged are measured once more. Beside a base: screened in one pair at planned looks, and suspects confirmed
+by another build, another load, and fresh pairs at planned looks. A suspicion that was neither confirmed nor refuted is
+told as one. Only what is proven unchanged or faster is stored unasked. The statistics are `verdict`'s.
 
 It is longer than other files: to change a rule of a verdict one opens this file alone.
 """
@@ -150,7 +150,9 @@ def next_step(situation: Situation) -> Step:
     if situation.beside_base:
         return _beside_base(situation)
     step = _against_stored(situation)
-    return Conclude(_noting(step.result, *_about_storing(situation, step.result))) if isinstance(step, Conclude) else step
+    return (
+        Conclude(_noting(step.result, *_about_storing(situation, step.result))) if isinstance(step, Conclude) else step
+    )
 
 
 # Against a stored baseline

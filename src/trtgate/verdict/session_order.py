@@ -1,4 +1,4 @@
-"""What the order of sessions says: how far they lie apart where a trend or a step does not count, and whether they rise."""
+"""What the order of sessions says: how far apart they lie, trends and steps left out, and whether they rise."""
 
 from __future__ import annotations
 

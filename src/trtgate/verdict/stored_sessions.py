@@ -107,7 +107,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare_stored(
     now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int,
-    others: Sequence[np.ndarray] = (), within_stored: Any = None, ordered: bool = True,
+    others: Sequence[np.ndarray] = (), within_stored: Any = None, ordered: bool = True, anchor: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
 
@@ -115,8 +115,9 @@ def compare_stored(
     prediction interval for one future observation of a normal distribution), at FAMILY_ALPHA / `tests`
     (Bonferroni), and never tighter than `limit`. s is the spread of the S means in the order of time, the oldest
     first, by their successive differences (`successive_spread`): a trend or a step must not widen it. It is pooled
-    with that of each of `others` (..., S'): further session means, of other cards or other times, which say how far
-    sessions lie apart and not where this card's lie. Where the means have no order (`ordered` is False: each is
+    with that of each of `others` (..., S'): session means of other cards, which say how far sessions lie apart and not
+    where this card's lie. With `anchor` only the first so many of the S means are compared with, while all of them say
+    how far sessions lie apart. Where the means have no order (`ordered` is False: each is
     another card's) s is their standard deviation. Fewer than ENOUGH_SESSIONS of one card, or as many differences of
     several, do not do alone: s is then the larger of that and the prior, with the prior's degrees of freedom. It is
     never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean, and s_ȳ never less
@@ -124,13 +125,14 @@ def compare_stored(
     `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
     means.
     """
-    stored = session_means.shape[-1]
+    compared = session_means[..., :anchor]
+    stored = compared.shape[-1]
     sd, dof = _spread([session_means, *others], ordered=ordered)
     if sum(means.shape[-1] - 1 for means in (session_means, *others)) < ENOUGH_SESSIONS - 1:
         sd, dof = np.maximum(sd, prior.sd), prior.dof
     sd_now, sd_stored = np.maximum(sd, within), np.maximum(sd, within if within_stored is None else within_stored)
     error = np.sqrt(sd_now**2 + sd_stored**2 / stored)
-    change = now - np.mean(session_means, axis=-1)
+    change = now - np.mean(compared, axis=-1)
     gate = error * quantile(FAMILY_ALPHA / tests, dof)
     proof = error * quantile(PROOF_ALPHA, dof)
     log_limit = math.log1p(limit)
@@ -164,23 +166,23 @@ def _spread(groups: Sequence[np.ndarray], *, ordered: bool) -> tuple[Any, float]
 
 def judge_stored(
     metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int,
-    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "", ordered: bool = True,
+    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "", ordered: bool = True, anchor: int | None = None,
 ) -> Judgement:  # fmt: skip
     """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
 
     `sessions` are in the order of time, the oldest first. A stored session with fewer launches than this one has a
-    less certain mean; one with more gets no extra weight. `others` are sessions of other cards, or of this card that
-    are not compared with. On a card that has no session each of `sessions` is another card's, all its launches
+    less certain mean; one with more gets no extra weight. `others` are those of other cards; `anchor` as
+    `compare_stored` has it. On a card that has no session each of `sessions` is another card's, all its launches
     together, and not `ordered`. `evidence` replaces the default label "N stored sessions".
     Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
     """
     means = np.asarray([np.mean(session) for session in sessions])
     spread = within_session_sd([*sessions, now, *chain.from_iterable(others)], 1)
-    fewest = min(len(now), *map(len, sessions))
+    fewest = min(len(now), *map(len, sessions[:anchor]))
     other_means = [np.asarray([np.mean(session) for session in card]) for card in others]
     found = compare_stored(
         np.asarray(np.mean(now)), means, spread / math.sqrt(len(now)), prior, limit=limit, tests=tests,
-        others=other_means, within_stored=spread / math.sqrt(fewest), ordered=ordered,
+        others=other_means, within_stored=spread / math.sqrt(fewest), ordered=ordered, anchor=anchor,
     )  # fmt: skip
     usual = float(within_session_sd(sessions, 1))
     if sum(len(session) - 1 for session in sessions) < KNOWN_LAUNCHES:
@@ -198,7 +200,7 @@ def judge_stored(
         metric=metric,
         verdict=verdict,
         now=math.exp(float(np.mean(now))),
-        baseline=math.exp(float(np.mean(means))),
+        baseline=math.exp(float(np.mean(means[:anchor]))),
         change=math.expm1(change),
         low=math.expm1(change - proof),
         high=math.expm1(change + proof),
