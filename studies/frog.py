@@ -1,13 +1,13 @@
 """Does a case that gets slower bit by bit, or in some processes only, pass in silence? The policy itself is asked.
 
-    python studies/frog.py [--frogs 200] [--suites 300] [--cases 400] [--seed 1] [--before COMMIT] [--markdown FILE]
+    python studies/frog.py [--frogs 60] [--suites 400] [--cases 300] [--seed 1] [--before COMMIT] [--markdown FILE]
 
 *Bit by bit*: a baseline of 1 or 8 good sessions is updated again and again (`--trtgate-update-baselines`), and every
-session is slower than the one before. Sessions until one is red, and how much slower the case is by then; a frog that
-lives for MOST_SESSIONS is not seen. *Some processes*: a case is twice as slow in a share of its processes. *Unchanged*:
-suites of 100 cases with a baseline of 8 sessions that has an anchor; how many are red, and how many sessions are refused
-for storing. With `--before` a commit answers too, from a git worktree of its own. Latencies are drawn launch by launch;
-nothing is timed. Intervals are Clopper and Pearson's, 95 %.
+session is slower than the one before. Sessions until one is red, of MOST_SESSIONS at most, and how much slower the case
+is by then. *Some processes*: a case is twice as slow in a share of its processes. *Unchanged*: suites of 100 cases; how
+many are red, and how many sessions are not stored. With `--before` a commit answers the first two as well, from a git
+worktree of its own. Latencies are drawn launch by launch; nothing is timed. Intervals are Clopper and Pearson's,
+95 %.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +121,25 @@ class World:
         return CaseRecord(case=self.case.id, settings={}, verdict="unchanged", sessions=found)
 
 
-def frog(noise: str, rate: float, good: int, rng: np.random.Generator) -> tuple[int, float]:
-    """Return after how many sessions one is red, MOST_SESSIONS + 1 where none is, and how much slower it is then."""
+def frog(noise: str, rate: float, good: int, rng: np.random.Generator) -> tuple[int, float, int]:
+    """Return after how many sessions one is red, how much slower it is then, and which is the first not stored.
+
+    MOST_SESSIONS + 1 where none is. What is not stored is said loudly.
+    """
     level = [0.0]
     world = World(noise, rng, lambda _rng: math.exp(level[0]))
     record = world.good(good)
+    refused = MOST_SESSIONS + 1
     for session in range(1, MOST_SESSIONS + 1):
         level[0] += math.log1p(rate)
         result = world.judged(record, update=True)
+        if not result.stored:
+            refused = min(refused, session)
         if result.verdict == "regressed":
-            return session, math.expm1(level[0])
+            return session, math.expm1(level[0]), refused
         if result.stored:
             record = world.stored(record, result)
-    return MOST_SESSIONS + 1, math.expm1(level[0])
+    return MOST_SESSIONS + 1, math.expm1(level[0]), refused
 
 
 def answers(given: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def answers(given: dict[str, Any]) -> dict[str, Any]:
             for share in SHARES:
                 rng = np.random.default_rng([given["seed"], number, good, round(share * 10)])
                 found["modes"].append([noise, good, share, modes(noise, share, good, given["cases"], rng)])
-        for good in (*GOOD, 20):
+        for good in (*GOOD, 20) if given["suites"] else ():
             rng = np.random.default_rng([given["seed"], number, good])
             found["unchanged"].append([noise, good, *unchanged(noise, good, given["suites"], rng)])
     return found
@@ -186,38 +193,51 @@ def rate_of(hits: int, of: int) -> str:
     return f"{100 * hits / of:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def tables(found: dict[str, dict[str, Any]]) -> str:
+def _quantile(values: np.ndarray, share: float) -> float:
+    return float(np.quantile(values, share, method="inverted_cdf"))
+
+
+Answers = dict[str, dict[str, Any]]
+VERDICTS = ("regressed", "underpowered, suspected", "underpowered", "unconfirmed", "unchanged")
+
+
+def tables(found: Answers) -> str:
     """Return all answers as Markdown; `found` maps "before" and "now" to what each says."""
-    lines = [
-        "| noise | good sessions | slower a session | rules | sessions until red: median | 90 % | slower by then: median | 90 % | not seen |"
-    ]
-    lines.append("|---|--:|--:|---|--:|--:|--:|--:|--:|")
+    return "\n\n".join("\n".join(rows(found)) for rows in (_of_frogs, _of_modes, _of_unchanged))
+
+
+def _of_frogs(found: Answers) -> Iterator[str]:
+    columns = (
+        "noise", "good sessions", "a session", "rules", "first not stored", "red: median", "90 %",
+        "slower by then: median", "90 %", "never red",
+    )  # fmt: skip
+    yield f"| {' | '.join(columns)} |"
+    yield "|---|--:|--:|---|" + "--:|" * 6
     for rows in zip(*(one["frogs"] for one in found.values()), strict=True):
         for name, (noise, good, rate, frogs) in zip(found, rows, strict=True):
-            sessions, slower = np.asarray(frogs).T
-            unseen = int(np.sum(sessions > MOST_SESSIONS))
-            middle, most = (np.quantile(sessions, q, method="inverted_cdf") for q in (0.5, 0.9))
-            said = [f"> {MOST_SESSIONS}" if value > MOST_SESSIONS else f"{value:.0f}" for value in (middle, most)]
-            by_then = [f"{np.quantile(slower, q, method='inverted_cdf'):+.1%}" for q in (0.5, 0.9)]
-            cells = [noise, str(good), f"+{rate:.1%}", name, *said, *by_then, f"{unseen} of {len(frogs)}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    verdicts = ("regressed", "underpowered, suspected", "underpowered", "unconfirmed", "unchanged")
-    lines += ["", f"| noise | good sessions | slow processes | rules | {' | '.join(verdicts)} |"]
-    lines.append("|---|--:|--:|---|" + "--:|" * len(verdicts))
+            sessions, slower, refused = np.asarray(frogs).T
+            counts = [_quantile(refused, 0.5), _quantile(sessions, 0.5), _quantile(sessions, 0.9)]
+            said = [f"> {MOST_SESSIONS}" if count > MOST_SESSIONS else f"{count:.0f}" for count in counts]
+            by_then = [f"{_quantile(slower, share):+.1%}" for share in (0.5, 0.9)]
+            unseen = f"{int(np.sum(sessions > MOST_SESSIONS))} of {len(frogs)}"
+            yield f"| {' | '.join([noise, str(good), f'+{rate:.1%}', name, *said, *by_then, unseen])} |"
+
+
+def _of_modes(found: Answers) -> Iterator[str]:
+    yield f"| noise | good sessions | slow processes | rules | {' | '.join(VERDICTS)} |"
+    yield "|---|--:|--:|---|" + "--:|" * len(VERDICTS)
     for rows in zip(*(one["modes"] for one in found.values()), strict=True):
         for name, (noise, good, share, said) in zip(found, rows, strict=True):
             total = sum(said.values())
-            shares = [f"{100 * said.get(one, 0) / total:.1f}" for one in verdicts]
-            lines.append(f"| {noise} | {good} | {share:.0%} | {name} | {' | '.join(shares)} |")
-    lines += [
-        "",
-        "| noise | stored sessions | rules | red suites, % | not stored, % of sessions |",
-        "|---|--:|---|--:|--:|",
-    ]
-    for rows in zip(*(one["unchanged"] for one in found.values()), strict=True):
-        for name, (noise, good, red, suites, refused) in zip(found, rows, strict=True):
-            lines.append(f"| {noise} | {good} | {name} | {rate_of(red, suites)} | {rate_of(refused, suites * TESTS)} |")
-    return "\n".join(lines)
+            shares = [f"{100 * said.get(one, 0) / total:.1f}" for one in VERDICTS]
+            yield f"| {noise} | {good} | {share:.0%} | {name} | {' | '.join(shares)} |"
+
+
+def _of_unchanged(found: Answers) -> Iterator[str]:
+    yield "| noise | stored sessions | red suites, % | not stored, % of sessions |"
+    yield "|---|--:|--:|--:|"
+    for noise, good, red, suites, refused in found["now"]["unchanged"]:
+        yield f"| {noise} | {good} | {rate_of(red, suites)} | {rate_of(refused, suites * TESTS)} |"
 
 
 def ask(source: Path, given: dict[str, Any]) -> subprocess.Popen[str]:
@@ -229,9 +249,9 @@ def ask(source: Path, given: dict[str, Any]) -> subprocess.Popen[str]:
 def main() -> None:
     """Ask both trees, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frogs", type=int, default=200)
-    parser.add_argument("--suites", type=int, default=300)
-    parser.add_argument("--cases", type=int, default=400, help="cases that are slow in some processes")
+    parser.add_argument("--frogs", type=int, default=60)
+    parser.add_argument("--suites", type=int, default=400)
+    parser.add_argument("--cases", type=int, default=300, help="cases that are slow in some processes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--before", metavar="COMMIT", help="let this commit answer too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
@@ -245,7 +265,7 @@ def main() -> None:
     asked = {}
     if options.before:
         with worktree(options.before) as tree:
-            asked["before"] = ask(tree / "src", given)
+            asked["before"] = ask(tree / "src", {**given, "suites": 0})
             asked["now"] = ask(ROOT / "src", given)
             found = {name: json.loads(process.communicate()[0]) for name, process in asked.items()}
     else:
