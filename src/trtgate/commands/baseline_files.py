@@ -95,13 +95,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def shown(run: Run) -> list[str]:
     """Return a file as lines: where it is from, and a table of its cases."""
-    rows = [("case", "latency", "sessions", "cards", "recorded last", "since anchor", "clock")]
+    totals = {case_id: baselines.change_since_anchor(record) for case_id, record in run.cases.items()}
+    anchored = any(change is not None for change in totals.values())
+    rows = [("case", "latency", "sessions", "cards", "recorded last", *["since anchor"] * anchored, "clock")]
     for case_id, record in sorted(run.cases.items()):
         last = max(session.recorded for session in record.sessions)
         counts = str(len(record.sessions)), str(len(record.cards))
-        change = baselines.change_since_anchor(record)
-        total = "" if change is None else f"{change:+.2%}"
-        rows.append((case_id, duration(baselines.typical_us(record)), *counts, _when(last), total, _clocks(record)))
+        change = totals[case_id]
+        total = ["" if change is None else f"{change:+.2%}"] * anchored
+        rows.append((case_id, duration(baselines.typical_us(record)), *counts, _when(last), *total, _clocks(record)))
     return [str(run.path), terminal_table.describe(run.accelerator), *aligned(rows)]
 
 

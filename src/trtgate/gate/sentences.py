@@ -29,7 +29,7 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     says = _SAYS[verdict] if timed else _SAYS_OF_COUNTS.get(verdict, _SAYS[verdict])
     open_ = [judgement for judgement in shown if judgement.suspected is not None]
     if open_:
-        shown, says = open_, "looks slower, and measuring again neither confirmed nor refuted it"
+        shown, says = open_, "looked worse, and measuring again neither confirmed nor refuted it"
     said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
     if verdict is Verdict.UNDERPOWERED:
         seen = shown[0]
