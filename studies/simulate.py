@@ -166,7 +166,7 @@ def _compared(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], t
     within, within_stored = (spread / math.sqrt(n) for n in (now.shape[-1], min(now.shape[-1], sessions[0].shape[-1])))
     return verdict.compare_stored(
         np.mean(now, axis=-1), means, within, verdict.PRIORS[scenario.prior], limit=scenario.limit, tests=tests,
-        within_stored=within_stored,
+        within_stored=within_stored, ordered=scenario.prior[1],
     )  # fmt: skip
 
 

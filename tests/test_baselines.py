@@ -17,6 +17,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
+from trtgate.verdict import Judgement, Verdict
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", memory_bytes=80 << 30, uuid="GPU-1", libraries={"torch": "2.14.0"})
 
@@ -276,3 +277,75 @@ def test_a_linked_baseline_stays_a_link(tmp_path: Path) -> None:
     baselines.update(tmp_path / "baselines", run_of(tmp_path, record("a", 101.0)), ["a"])
     assert stored(tmp_path / "baselines").is_symlink()
     assert len(baselines.read(shared).cases["a"].sessions) == 2
+
+
+# The anchor
+
+
+def test_the_first_three_sessions_of_a_card_stay_beyond_all_that_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    for number in range(25):
+        baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
+        anchor = baselines.read(stored(folder)).cases["a"].anchor_of(CARD.uuid)
+        assert [one.metrics["device"][0][0] for one in anchor] == [100.0 + n for n in range(min(number + 1, 3))]
+    kept = baselines.read(stored(folder)).cases["a"]
+    assert [one.metrics["device"][0][0] for one in kept.anchor] == [100.0, 101.0, 102.0]
+    assert kept.anchored
+    assert baselines.change_since_anchor(kept) == pytest.approx(124 / 101 - 1, abs=1e-4)
+
+
+@pytest.mark.parametrize("verdict", ["improved", "regressed", "incomparable"])
+def test_the_anchor_goes_with_the_sessions_that_are_dropped(tmp_path: Path, verdict: str) -> None:
+    folder = tmp_path / "baselines"
+    for number in range(25):
+        baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
+    baselines.update(folder, run_of(tmp_path, record("a", 50.0, verdict)), ["a"])
+    kept = baselines.read(stored(folder)).cases["a"]
+    assert (kept.anchor, kept.anchored, len(kept.anchor_of(CARD.uuid))) == ([], False, 1)
+
+
+def test_what_is_accepted_without_proof_is_added_and_leaves_the_anchor(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    for us, verdict in ((100.0, "new"), (101.0, "underpowered"), (102.0, "unconfirmed"), (103.0, "underpowered")):
+        baselines.update(folder, run_of(tmp_path, record("a", us, verdict)), ["a"])
+    kept = baselines.read(stored(folder)).cases["a"]
+    assert len(kept.sessions) == 4
+    assert [one.metrics["device"][0][0] for one in kept.anchor_of(CARD.uuid)] == [100.0, 101.0, 102.0]
+
+
+def test_an_accepted_suspicion_starts_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
+    suspicion = Judgement(
+        metric="device", verdict=Verdict.UNDERPOWERED, now=200.0, baseline=100.0, change=1.0, low=0.5, high=1.5,
+        limit=0.01, threshold=0.6, detectable=0.7, evidence="1 stored session", suspected=1.0,
+    )  # fmt: skip
+    doubled = msgspec.structs.replace(record("a", 200.0, "underpowered"), judgements=[suspicion])
+    (change,) = baselines.update(folder, run_of(tmp_path, doubled), ["a"])
+    assert (change.restarted, change.sessions) == (True, 1)
+
+
+def test_a_broken_anchor_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    bad = record("a", -1.0).sessions
+    files.write_json(path, document(msgspec.structs.replace(record("a", 1.0), anchor=bad)))
+    with pytest.raises(TrtgateError, match="case a: device must be positive"):
+        baselines.read(path)
+
+
+def test_the_change_since_the_anchor_is_shown_where_there_is_one(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
+    assert "since anchor" not in baseline_files.shown(baselines.read(stored(folder)))[2]
+    for us in (100.0, 100.0, 104.0):
+        baselines.update(folder, run_of(tmp_path, record("a", us)), ["a"])
+    _, _, titles, row = baseline_files.shown(baselines.read(stored(folder)))
+    assert "since anchor" in titles
+    assert "+4.00%" in row
+
+
+@pytest.mark.parametrize("verdict", ["underpowered", "unconfirmed"])
+def test_accepting_a_run_leaves_out_what_is_not_proven_unless_it_is_named(tmp_path: Path, verdict: str) -> None:
+    folder, run = tmp_path / "baselines", run_of(tmp_path, record("a", 100.0, verdict), record("b", 100.0))
+    assert baseline_files.accept(run, folder, []).left_out == {"a": verdict}
+    assert [change.case_id for change in baseline_files.accept(run, folder, ["a"]).updates] == ["a"]

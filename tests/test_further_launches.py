@@ -66,15 +66,18 @@ def test_further_launches_that_can_not_be_compared_do_not_count(further: Sequenc
     result, _, lines = run(NOISY, further)
     assert result.verdict is Verdict.UNDERPOWERED
     assert result.judgements
-    assert result.stored
+    assert not result.stored
     assert len(result.measurement.launches) == 3
     assert words in lines[0]
     assert "further launches do not count" in lines[0]
 
 
-def test_while_recording_no_more_are_measured() -> None:
+def test_while_recording_more_are_measured_too_since_only_what_is_proven_is_stored() -> None:
     result, asked, _ = run(NOISY, STEADY, update=True)
-    assert (result.verdict, result.stored, asked) == (Verdict.UNDERPOWERED, True, ["measure"])
+    assert (result.verdict, result.stored, asked) == (Verdict.UNCHANGED, True, ["measure", "fresh"])
+    result, asked, lines = run(NOISY, WILD, update=True)
+    assert (result.verdict, result.stored, asked) == (Verdict.UNDERPOWERED, False, ["measure", "fresh"])
+    assert lines[-1].startswith(f"{CASE.id}: not stored, since it is underpowered; to store it: ")
 
 
 def test_where_too_few_sessions_are_the_reason_more_launches_would_not_tell() -> None:

@@ -53,6 +53,15 @@ def test_no_verdict_skips_and_fails_where_one_is_required(verdict: str) -> None:
     assert of(verdict, require={"verdict"}, quarantine=HELD).kind is Kind.SKIPPED
 
 
+@pytest.mark.parametrize("verdict", ["underpowered", "incomparable"])
+def test_a_suspicion_that_is_neither_confirmed_nor_refuted_is_loud_unless_it_is_accepted(verdict: str) -> None:
+    found = of(verdict, suspected=True)
+    assert (found.kind, found.notices) == (Kind.SKIPPED, (Notice(f"{verdict}: net is so", Severity.WARNING),))
+    assert found.notices[0].loud
+    assert of(verdict, suspected=True, require={"verdict"}).kind is Kind.FAILED
+    assert of(verdict, suspected=True, accepted=True) == Outcome(notices=(Notice("accepted: net is so"),))
+
+
 def test_what_is_new_fails_where_a_baseline_is_required_and_not_being_recorded() -> None:
     found = of("new", require={"baseline"}, advice=": record it")
     assert (found.kind, found.text) == (Kind.FAILED, "net is so (--trtgate-require=baseline): record it")
@@ -88,5 +97,5 @@ def test_severity_is_a_field_and_not_how_a_text_begins() -> None:
     assert str(Notice("gone", Severity.MISSING)) == "MISSING: gone"
     plain = Notice("MISSING: so it is called")
     assert (str(plain), plain.failed, plain.loud) == ("MISSING: so it is called", False, False)
-    assert [Notice("", one).failed for one in Severity] == [True, True, False, False, False]
-    assert [Notice("", one).loud for one in Severity] == [True, True, True, False, False]
+    assert [Notice("", one).failed for one in Severity] == [True, True, False, False, False, False]
+    assert [Notice("", one).loud for one in Severity] == [True, True, True, True, False, False]

@@ -100,10 +100,15 @@ def test_confirmation_decides_by_fresh_pairs() -> None:
     confirmed, more = verdict.judge_confirmed("device", spread(0.05, 1e-3, 6), 100.0, limit=0.01, tests=300)
     assert (confirmed.verdict, more) == (Verdict.REGRESSED, False)
     assert confirmed.p < 0.01 / 300
-    refuted, more = verdict.judge_confirmed("device", spread(0.009, 1e-3, 6), 100.0, limit=0.01, tests=300)
+    refuted, more = verdict.judge_confirmed("device", spread(0.005, 1e-3, 6), 100.0, limit=0.01, tests=300)
     assert (refuted.verdict, more) == (Verdict.UNCONFIRMED, False)
+    some = np.array([0.0, 0.7, 0.7, 0.69, 0.7, 0.01])
+    modes, more = verdict.judge_confirmed("device", some, 100.0, limit=0.01, tests=300)
+    assert (modes.verdict, more, modes.groups) == (
+        Verdict.UNDERPOWERED, True, "4 of 6 pairs of processes are 2.0 times slower",
+    )  # fmt: skip
     noisy, more = verdict.judge_confirmed("device", spread(0.02, 0.02, 6), 100.0, limit=0.01, tests=300)
-    assert (noisy.verdict, more) == (Verdict.UNCONFIRMED, True)
+    assert (noisy.verdict, more) == (Verdict.UNDERPOWERED, True)
 
 
 @given(st.floats(-0.2, 0.2), st.floats(1e-5, 0.1), st.floats(1e-3, 0.2), st.sampled_from(LOOKS))

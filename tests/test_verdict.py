@@ -14,6 +14,7 @@ from scipy import stats
 
 from trtgate import verdict
 from trtgate.verdict import Prior, Verdict, error_rates, stored_sessions
+from trtgate.verdict.launch_groups import slower_group
 
 DEVICE_PRIOR = verdict.PRIORS["device", True]
 H100 = json.loads((Path(__file__).parent / "data" / "h100_resnet18_blocks.json").read_text())["launches"]
@@ -216,3 +217,73 @@ class TestMachineState:
 
     def test_what_is_not_known_is_not_held_against_it(self) -> None:
         assert verdict.another_state({}, {"sm_clock": 509.0}, 0, 1980, "") == ""
+
+
+class TestOrder:
+    def test_without_a_trend_successive_differences_say_as_much_as_the_variance(self) -> None:
+        values = np.random.default_rng(1).normal(0, 1.0, (20_000, 8))
+        variance, dof = verdict.successive_spread(values)
+        assert np.mean(variance) == pytest.approx(1.0, abs=0.02)
+        assert np.var(variance) == pytest.approx(2 / dof, rel=0.05)  # of σ²·χ²/dof
+        assert dof == pytest.approx(2 * 7**2 / 20)
+
+    def test_one_session_says_nothing_and_two_as_much_as_ever(self) -> None:
+        assert verdict.successive_spread(np.array([1.0])) == (0.0, 0.0)
+        assert verdict.successive_spread(np.array([1.0, 3.0])) == (2.0, 1.0)
+
+    @pytest.mark.parametrize("shape", [np.linspace(0, 0.5, 20), np.repeat([0.0, 0.05], 10)], ids=["trend", "step"])
+    def test_neither_a_trend_nor_a_step_hides_the_next_change(self, shape: np.ndarray) -> None:
+        noise = np.random.default_rng(1).normal(0, 0.001, 20)
+        sessions = [np.log([100.0, 100.0]) + level for level in shape + noise]
+        found = judge(np.log([100.0, 100.0]) + shape[-1] + 0.3, sessions, tests=100)
+        assert found.verdict is Verdict.REGRESSED
+        assert math.log1p(found.threshold) < 0.2
+
+    def test_sessions_without_an_order_are_judged_alike_in_any(self) -> None:
+        cards = [launches(100.0 + 0.3 * number) for number in (0, 5, 1, 4, 2, 3, 7, 6)]
+        prior = verdict.PRIORS["device", False]
+        one, other = (
+            verdict.judge_stored("device", launches(100.0), some, prior, limit=0.01, tests=1, ordered=False)
+            for some in (cards, cards[::2] + cards[1::2])
+        )
+        assert one.threshold == pytest.approx(other.threshold)
+
+    def test_with_an_anchor_the_first_sessions_are_compared_with_and_all_say_how_far_they_lie_apart(self) -> None:
+        sessions = [launches(us, us) for us in (100.0, 100.1, 99.9, 104.0, 104.1, 103.9, 104.0, 104.1)]
+        found = verdict.judge_stored(
+            "device", launches(104.0, 104.0), sessions, Prior(0.5, 4), limit=0.03, tests=1, anchor=3
+        )
+        assert found.baseline == pytest.approx(100.0)
+        assert found.high - found.change < 0.1  # eight sessions do without the prior
+
+    @pytest.mark.parametrize("count", range(5, 12))
+    def test_rising_is_kendalls_test(self, count: int) -> None:
+        rng = np.random.default_rng(count)
+        for _ in range(50):
+            values = rng.normal(0, 1, count) + np.arange(count) * rng.choice([0.0, 0.4])
+            p = stats.kendalltau(np.arange(count), values, method="exact", alternative="greater").pvalue
+            assert verdict.rises(values) is bool(p <= 0.01)
+
+    def test_of_fewer_than_five_sessions_and_of_equal_ones_nothing_rises(self) -> None:
+        assert verdict.rises([1, 2, 3, 4, 5])
+        assert not verdict.rises([1, 2, 3, 4])
+        assert not verdict.rises([1, 1, 1, 1, 1, 1])
+
+
+class TestGroups:
+    def test_launches_far_apart_are_groups(self) -> None:
+        assert slower_group(np.log([100, 201, 200]), 0.01, 0.01) == "2 of 3 processes are 2.0 times slower"
+        assert slower_group(np.log([100, 100.1, 106]), 0.001, 0.01) == "1 of 3 processes is 5.9 % slower"
+
+    @pytest.mark.parametrize(
+        ("us", "usual", "limit"),
+        [([100, 200], 0.01, 0.01), ([100, 200, 300], 0.01, 0.01), ([100, 200, 201], 0.2, 0.01), ([100, 102], 0, 0.03)],
+        ids=["too few", "spread evenly", "usual", "within the limit"],
+    )
+    def test_others_are_one_group(self, us: list[float], usual: float, limit: float) -> None:
+        assert slower_group(np.log(us), usual, limit) == ""
+
+    def test_three_normal_launches_in_a_thousand_look_like_groups(self) -> None:
+        rng = np.random.default_rng(1)
+        seen = sum(bool(slower_group(rng.normal(0, 0.05, 3), 0.05, 0.0)) for _ in range(5000))
+        assert seen <= 15

@@ -24,7 +24,7 @@ from ..report import terminal_table
 from ..verdict import Verdict
 from .pytest_config import BASELINES, BASELINES_KEY, find_configuration
 
-NOT_STORED_UNASKED = (Verdict.REGRESSED, Verdict.INCOMPARABLE)
+NOT_STORED_UNASKED = (Verdict.REGRESSED, Verdict.INCOMPARABLE, Verdict.UNDERPOWERED, Verdict.UNCONFIRMED)
 """Recorded verdicts that keep a case out of a baseline, unless it is named."""
 
 
@@ -96,11 +96,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def shown(run: Run) -> list[str]:
     """Return a file as lines: where it is from, and a table of its cases."""
-    rows = [("case", "latency", "sessions", "cards", "recorded last", "clock")]
+    totals = {case_id: baselines.change_since_anchor(record) for case_id, record in run.cases.items()}
+    anchored = any(change is not None for change in totals.values())
+    rows = [("case", "latency", "sessions", "cards", "recorded last", *["since anchor"] * anchored, "clock")]
     for case_id, record in sorted(run.cases.items()):
         last = max(session.recorded for session in record.sessions)
         counts = str(len(record.sessions)), str(len(record.cards))
-        rows.append((case_id, duration(baselines.typical_us(record)), *counts, _when(last), _clocks(record)))
+        change = totals[case_id]
+        total = ["" if change is None else f"{change:+.2%}"] * anchored
+        rows.append((case_id, duration(baselines.typical_us(record)), *counts, _when(last), *total, _clocks(record)))
     return [str(run.path), terminal_table.describe(run.accelerator), *aligned(rows)]
 
 

@@ -20,6 +20,7 @@ from ..common.text_columns import first_few
 from ..gate import history
 from ..gate.history import CaseHistory, Drift, HistoryPoint, LevelShift, SavedRun, Series
 from ..gate.sentences import duration
+from ..verdict import rises
 from .pytest_config import find_configuration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -138,8 +139,14 @@ def _about_series(series: Series) -> list[str]:
     if len(points) < history.LEAST_RUNS:
         said.append(f"too few runs to look for changes: it takes {history.LEAST_RUNS}")
     elif not series.steps and series.drift is None:
-        said.append("no change found")
+        said.append(_drifting(values) or "no change found")
     return said
+
+
+def _drifting(values: Sequence[float]) -> str:
+    if not rises(values):
+        return ""
+    return f"drifting: {len(values)} runs get slower one after the other, {values[-1] / values[0] - 1:+.2%} in all"
 
 
 def _stepped(step: LevelShift, points: Sequence[HistoryPoint]) -> str:

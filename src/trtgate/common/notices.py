@@ -14,6 +14,7 @@ class Severity(enum.StrEnum):
 
     MISSING = "missing"
     ERROR = "error"
+    WARNING = "warning"
     NEW = "new"
     NOTICE = "notice"
     INFO = "info"
@@ -33,7 +34,7 @@ class Notice(msgspec.Struct, frozen=True):
     @property
     def loud(self) -> bool:
         """Whether it asks for something."""
-        return self.failed or self.severity is Severity.NEW
+        return self.failed or self.severity in (Severity.WARNING, Severity.NEW)
 
     def __str__(self) -> str:
         """As the terminal shows it."""

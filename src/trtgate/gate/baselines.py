@@ -16,7 +16,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.files import is_there, listed, locked, read_bytes, write_json
 from ..verdict import Verdict
-from .baseline_record import CaseRecord, StoredSession
+from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession
 
 SCHEMA = 1
 KEPT_SESSIONS = 20
@@ -118,7 +118,7 @@ def read(path: Path) -> Run:
 def _check(path: Path, record: CaseRecord) -> None:
     if not record.sessions:
         raise TrtgateError(f"{path}: case {record.case} has no session; record it anew")
-    for session in record.sessions:
+    for session in (*record.anchor, *record.sessions):
         if not session.metrics:
             raise TrtgateError(f"{path}: case {record.case} has a session without latencies; record it anew")
         for metric, launches in session.metrics.items():
@@ -155,8 +155,10 @@ def describe(change: Update) -> str:
 def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
-    Sessions accumulate, up to KEPT_SESSIONS. A case whose verdict says that this is other code starts anew, and one
-    whose card is in another state with that card (OTHER), unless only other cards say so, which may just differ.
+    Sessions accumulate, up to KEPT_SESSIONS; the first of each card stay beyond that, as its anchor. A case whose
+    verdict says that this is other code starts anew, and one whose card is in another state with that card (OTHER),
+    unless only other cards say so, which may just differ. A suspicion that was accepted without being refuted starts
+    anew too.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.accelerator.key)
@@ -199,15 +201,19 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
         )
     uuid = record.sessions[-1].uuid
     known = old is not None and uuid in old.cards
-    restart = known and record.verdict in OTHER
-    kept = [] if old is None else old.sessions
+    suspected = any(judgement.suspected is not None for judgement in record.judgements)
+    restart = known and (record.verdict in OTHER or suspected)
+    kept, anchor = ([], []) if old is None else (old.sessions, old.anchor)
     if restart:  # other code is other code on all cards, another state only this card's
-        kept = [one for one in kept if one.uuid != uuid] if record.verdict == Verdict.INCOMPARABLE else []
-    sessions = _without_the_oldest([*kept, *record.sessions])
+        others_stay = record.verdict == Verdict.INCOMPARABLE
+        kept, anchor = ([one for one in some if one.uuid != uuid and others_stay] for some in (kept, anchor))
+    sessions, anchor = _without_the_oldest([*kept, *record.sessions], anchor)
     entry = msgspec.to_builtins(run.entry(case_id))
     entry["extra_info"] = {
         **entry["extra_info"],
-        "trtgate": msgspec.to_builtins(msgspec.structs.replace(record, sessions=sessions, judgements=[])),
+        "trtgate": msgspec.to_builtins(
+            msgspec.structs.replace(record, sessions=sessions, anchor=anchor, judgements=[])
+        ),
     }
     return entry, Update(
         case_id=case_id,
@@ -219,13 +225,32 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
     )
 
 
-def _without_the_oldest(sessions: list[StoredSession]) -> list[StoredSession]:
-    kept = list(sessions)
+def _without_the_oldest(
+    sessions: list[StoredSession], anchor: list[StoredSession]
+) -> tuple[list[StoredSession], list[StoredSession]]:
+    """Return KEPT_SESSIONS of the sessions, and the anchor with those of its own that went."""
+    kept, anchor = list(sessions), list(anchor)
     while len(kept) > KEPT_SESSIONS:
         counts = Counter(session.uuid for session in kept)
         most = max(counts.values())
-        kept.remove(next(session for session in kept if counts[session.uuid] == most))
-    return kept
+        place = next(number for number, session in enumerate(kept) if counts[session.uuid] == most)
+        oldest = kept.pop(place)
+        if sum(session.uuid == oldest.uuid for session in anchor) < ANCHOR_SESSIONS:
+            anchor.append(oldest)
+    return kept, anchor
+
+
+def change_since_anchor(record: CaseRecord) -> float | None:
+    """Return how much slower the newest session of the card with most sessions is than its anchor, a fraction.
+
+    None where it has no sessions beyond its anchor. A difference of means, no verdict.
+    """
+    uuid = record.cards[0]
+    if len(record.all_of_card(uuid)) <= ANCHOR_SESSIONS:
+        return None
+    anchor = msgspec.structs.replace(record, sessions=record.anchor_of(uuid))
+    newest = msgspec.structs.replace(record, sessions=record.all_of_card(uuid)[-1:])
+    return typical_us(newest) / typical_us(anchor) - 1
 
 
 def typical_us(record: CaseRecord, uuid: str | None = None) -> float:

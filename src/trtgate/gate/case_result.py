@@ -28,6 +28,11 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[Notice, ...] = ()
     """What else is worth saying at the end."""
 
+    @property
+    def suspected(self) -> bool:
+        """Whether something looked worse, and measuring again could neither confirm nor refute it."""
+        return any(judgement.suspected is not None for judgement in self.judgements)
+
 
 def adjusted(results: Mapping[str, CaseResult]) -> dict[str, CaseResult]:
     """Return results with Holm's adjusted p-values in all judgements that have an error rate, once all are known."""

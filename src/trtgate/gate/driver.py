@@ -81,15 +81,19 @@ def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> E
                 return replace(so_far, first=measurer.measure(step))
             case MeasureFresh(further):
                 step(FURTHER if further else SUSPECTED)
-                return replace(so_far, **{"further" if further else "fresh": measurer.measure_fresh(step)})
+                measured = measurer.measure_fresh(step)
+                return (
+                    replace(so_far, further=measured) if further else replace(so_far, fresh=(*so_far.fresh, measured))
+                )
             case Rebuild():
                 return replace(so_far, rebuilt=measurer.rebuild(step))
             case Reload():
                 return replace(so_far, reloaded=measurer.reload(step))
             case Pair(count):
-                return replace(so_far, pairs=(*so_far.pairs, *measurer.pairs(count, step)))
+                return replace(so_far, pairs=(*so_far.pairs, *measurer.pairs(count, step)), problem=None)
     except (DisturbedError, NoneKeptError) as error:
-        return replace(so_far, problem=Problem(str(error)))
+        times = 1 if so_far.problem is None else so_far.problem.times + 1
+        return replace(so_far, problem=Problem(str(error), times=times))
     except SideError as error:
         if error.side != BASE:
             raise

@@ -87,9 +87,16 @@ class Gate:
         )
 
     def tests(self, cases: Iterable[Case]) -> int:
-        """How many statistical judgements a run of these cases makes: they share the error rate (Bonferroni)."""
-        gpu = self._accelerator.kind == "gpu"
-        return max(1, sum(len(judging.statistical_metrics(case, gpu=gpu)) for case in cases))
+        """How many statistical judgements a run of these cases makes: they share the error rate (Bonferroni).
+
+        The change since the anchor is one more for each sampled metric of a case that has sessions beyond it.
+        """
+        gpu, count = self._accelerator.kind == "gpu", 0
+        for case in cases:
+            record = self._record(case.id)
+            count += len(judging.statistical_metrics(case, gpu=gpu))
+            count += len(judging.sampled_metrics(gpu=gpu)) * (record is not None and record.anchored)
+        return max(1, count)
 
     def _record(self, case_id: str) -> CaseRecord | None:
         return self.baseline.cases.get(case_id) if self.baseline else None

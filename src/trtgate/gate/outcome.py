@@ -8,7 +8,7 @@ from collections.abc import Collection
 import msgspec
 
 from ..common.escaping import terminal_lines
-from ..common.notices import Notice
+from ..common.notices import Notice, Severity
 from ..suite import quarantines
 from ..suite.expected_failures import ExpectedFailure
 from ..suite.quarantines import Quarantine
@@ -37,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome(
     verdict: str, case_id: str, sentence: str, *, require: Collection[str] = (), quarantine: Quarantine | None = None,
     accepted: bool = False, expected_failure: ExpectedFailure | None = None, updating: bool = False,
-    strict: bool = False, where: str = "", advice: str = "",
+    strict: bool = False, suspected: bool = False, where: str = "", advice: str = "",
 ) -> Outcome:  # fmt: skip
     """Return what a verdict of a case means for its test.
 
@@ -55,20 +55,23 @@ def outcome(
         Whether this run stores what is new.
     strict
         Whether changed layers fail.
+    suspected
+        Whether the case looked worse, which could neither be confirmed nor refuted: said loudly.
     where, advice
         What a failure says beside the sentence: on lines of their own, unless `advice` goes on with a sentence.
 
     """
     found = _outcome(
         verdict, case_id, sentence, require, quarantine, accepted=accepted, expected_failure=expected_failure,
-        updating=updating, strict=strict, where=where, advice=advice,
+        updating=updating, strict=strict, suspected=suspected, where=where, advice=advice,
     )  # fmt: skip
     return msgspec.structs.replace(found, text=terminal_lines(found.text))  # it quotes what is stored, and user code
 
 
 def _outcome(
     verdict: str, case_id: str, sentence: str, require: Collection[str], quarantine: Quarantine | None, *,
-    accepted: bool, expected_failure: ExpectedFailure | None, updating: bool, strict: bool, where: str, advice: str,
+    accepted: bool, expected_failure: ExpectedFailure | None, updating: bool, strict: bool, suspected: bool, where: str,
+    advice: str,
 ) -> Outcome:  # fmt: skip
     in_force = quarantines.in_force(quarantine)
     if verdict == PROBLEM:
@@ -86,10 +89,13 @@ def _outcome(
     if worse:
         return _of_worse(sentence, in_force, where, advice, accepted=accepted)
     required = () if in_force else require
+    if suspected and accepted:
+        return Outcome(notices=(Notice(f"accepted: {sentence}"),))
     if verdict in ("underpowered", "incomparable"):
         if "verdict" in required:
             return Outcome(kind=Kind.FAILED, text=f"{sentence} (--trtgate-require=verdict)")
-        return Outcome(kind=Kind.SKIPPED, text=sentence, notices=(Notice(f"{verdict}: {sentence}"),))
+        severity = Severity.WARNING if suspected else Severity.INFO
+        return Outcome(kind=Kind.SKIPPED, text=sentence, notices=(Notice(f"{verdict}: {sentence}", severity),))
     if verdict == "new" and not updating and "baseline" in required:
         return Outcome(kind=Kind.FAILED, text=f"{sentence} (--trtgate-require=baseline){advice}")
     if verdict == "unconfirmed":

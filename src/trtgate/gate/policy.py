@@ -2,8 +2,10 @@
 
 Against a stored baseline: what is too noisy to tell is measured by as many fresh launches, once, if they could. What is
 suspected must be so again: metrics of the build in another build, latencies in fresh pairs beside the baseline's own
-compiled module, what neither could say in fresh launches. Beside a base: screened in one pair at planned looks, and
-suspects confirmed by another build, another load, and fresh pairs at planned looks. The statistics are `verdict`'s.
+compiled module, the total change since the anchor and what neither could say in fresh launches. Fresh launches that
+can't be judged are measured once more. Beside a base: screened in one pair at planned looks, and suspects confirmed
+by another build, another load, and fresh pairs at planned looks. A suspicion that was neither confirmed nor refuted is
+told as one. Only what is proven unchanged or faster is stored unasked. The statistics are `verdict`'s.
 
 It is longer than other files: to change a rule of a verdict one opens this file alone.
 """
@@ -19,7 +21,7 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, SAMPLED
-from ..common.notices import Notice
+from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
 from ..verdict import LAUNCH_SDS, LOOKS, Judgement, Verdict, judge_confirmed, judge_screened
@@ -27,9 +29,13 @@ from . import judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
-from .sentences import sentence
+from .sentences import not_checked, not_stored, sentence, stored_as_accepted
 
 Judged = dict[str, Judgement]
+NOT_PROVEN = (Verdict.UNDERPOWERED, Verdict.UNCONFIRMED, Verdict.INCOMPARABLE)
+"""Verdicts after which a case may be as it was, or not: it is stored where that is accepted."""
+TRIES = 2
+"""So often is a suspicion checked beside a base before it is told that it could not be."""
 
 # What may be done next
 
@@ -96,6 +102,8 @@ class Problem(msgspec.Struct, frozen=True):
 
     reason: str
     failed: bool = False
+    times: int = 1
+    """How often this was tried."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +115,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     reloaded: Reloaded | None = None
     pairs: tuple[list[Quadruple], ...] = ()
     """The quadruples of each fresh pair."""
-    fresh: CaseMeasurement | None = None
+    fresh: tuple[CaseMeasurement, ...] = ()
+    """What fresh launches measured to confirm a suspicion: the last one counts."""
     problem: Problem | None = None
 
 
@@ -138,7 +147,12 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 def next_step(situation: Situation) -> Step:
     """Return what the case needs next. Raises TrtgateError where no block counts and no verdict was asked for."""
-    return _beside_base(situation) if situation.beside_base else _against_stored(situation)
+    if situation.beside_base:
+        return _beside_base(situation)
+    step = _against_stored(situation)
+    return (
+        Conclude(_noting(step.result, *_about_storing(situation, step.result))) if isinstance(step, Conclude) else step
+    )
 
 
 # Against a stored baseline
@@ -153,7 +167,7 @@ def _against_stored(situation: Situation) -> Step:
         if evidence.further is None:
             return MeasureFresh(further=True)
         result = _with_further(situation, result, evidence.further)
-    suspects = _suspects(result.judgements)
+    suspects = _suspects(result.judgements, result.measurement.primary)
     if not suspects:
         return Conclude(result)
     again: Judged = {}
@@ -163,15 +177,51 @@ def _against_stored(situation: Situation) -> Step:
         assert situation.record is not None
         again = _counted(situation, _of_build(evidence.rebuilt.candidate), situation.record.figures)
     sampled = suspects - judging.OF_THE_BUILD
-    timed = [metric for metric in SAMPLED if metric in sampled]
+    total = {one.metric for one in result.judgements if one.since_anchor}
+    timed = [metric for metric in SAMPLED if metric in sampled - total]
     if timed and situation.pairable and evidence.problem is None:
         paired, count = _paired(situation, timed, result.measurement.primary)
         if count:
             return Pair(count)
+        result, paired = _slower_all_the_same(situation, result, paired)
         again, sampled = again | paired, sampled - paired.keys()
-    if sampled and evidence.fresh is None:
+    if sampled and _wants_fresh(situation):
         return MeasureFresh(further=False)
     return Conclude(_confirmed(situation, result, again, sampled))
+
+
+def _slower_all_the_same(situation: Situation, first: CaseResult, paired: Judged) -> tuple[CaseResult, Judged]:
+    """Let the suspicion since the anchor stand where pairs do not confirm the one since the last sessions.
+
+    The kept module is the last session's, so pairs beside it can say nothing of what came before.
+    """
+    assert situation.record is not None
+    totals = judging.since_anchor(
+        first.measurement, situation.record, situation.accelerator, situation.limit_of, situation.tests
+    )
+    stand = {
+        metric: totals[metric]
+        for metric, judgement in paired.items()
+        if judgement.verdict is not Verdict.REGRESSED
+        and metric in totals
+        and totals[metric].verdict is Verdict.REGRESSED
+    }
+    judged = [stand.get(judgement.metric, judgement) for judgement in first.judgements]
+    left = {metric: judgement for metric, judgement in paired.items() if metric not in stand}
+    return msgspec.structs.replace(first, judgements=judged), left
+
+
+def _wants_fresh(situation: Situation) -> bool:
+    """Whether fresh launches are to be measured: none were, or the first could not be judged."""
+    fresh = situation.evidence.fresh
+    return not fresh or (len(fresh) == 1 and bool(_problem_of(situation, fresh[0])))
+
+
+def _problem_of(situation: Situation, measurement: CaseMeasurement) -> str:
+    """Return why a measurement can't be judged by what is stored; empty when it can."""
+    assert situation.record is not None
+    void = measurement_summary.void_problem(measurement)
+    return void or measurement_summary.incomparable(measurement, situation.record)
 
 
 def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
@@ -204,10 +254,9 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
 def _further_might_tell(situation: Situation, result: CaseResult) -> bool:
     """Whether as many launches again, if they lay just as these do, would prove the case unchanged.
 
-    Of the simulated cases that are measured further, a third to five sixths are proven then (docs/verdicts.md). What
-    can't be told is recorded all the same.
+    Of the simulated cases that are measured further, a third to five sixths are proven then (docs/verdicts.md).
     """
-    if situation.update or result.verdict is not Verdict.UNDERPOWERED or not result.judgements:
+    if result.verdict is not Verdict.UNDERPOWERED or not result.judgements:
         return False
     measurement = result.measurement
     twice = msgspec.structs.replace(measurement, launches=[*measurement.launches, *measurement.launches])
@@ -219,15 +268,16 @@ def _further_might_tell(situation: Situation, result: CaseResult) -> bool:
 
 def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement) -> CaseResult:
     """Judge by the launches that there are and as many fresh ones, unless these can't be compared."""
-    assert situation.record is not None
-    problem = measurement_summary.void_problem(more) or measurement_summary.incomparable(more, situation.record)
-    case_id, before = situation.case.id, first.measurement
+    problem, case_id = _problem_of(situation, more), situation.case.id
     if problem:
-        return _noting(first, f"{case_id}: further launches do not count: {problem}")
-    launches = [*before.launches, *more.launches]
-    both = msgspec.structs.replace(before, launches=launches, seconds=before.seconds + more.seconds)
-    said = f"{case_id}: {len(before.launches)} launches could not tell; judged by {len(launches)}"
-    return _noting(judge(situation, both), said)
+        return _noting(first, Notice(f"{case_id}: further launches do not count: {problem}"))
+    both = _together(first.measurement, more)
+    said = f"{case_id}: {len(first.measurement.launches)} launches could not tell; judged by {len(both.launches)}"
+    return _noting(judge(situation, both), Notice(said))
+
+
+def _together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
+    return msgspec.structs.replace(one, launches=[*one.launches, *more.launches], seconds=one.seconds + more.seconds)
 
 
 def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: set[str]) -> CaseResult:
@@ -237,23 +287,80 @@ def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: 
         why = f"{'it failed: ' * problem.failed}{problem.reason}"
         said = f"{situation.case.id}: not measured beside the baseline's compiled module: {why}"
         notices = (*notices, Notice(said))
-    result = first
+    measurement = first.measurement
     if sampled:
-        assert fresh is not None
-        result = judge(situation, fresh)
-        if result.judgements:
-            again = again | {one.metric: one for one in result.judgements if one.metric in sampled}
-        elif any(judgement.verdict is Verdict.REGRESSED for judgement in again.values()):
-            unconfirmed = {
-                one.metric: msgspec.structs.replace(one, verdict=Verdict.UNCONFIRMED)
-                for one in first.judgements
-                if one.metric in sampled
-            }
-            result, again = first, again | unconfirmed
-        else:  # the machine's state changed meanwhile, or too many blocks are void
-            return msgspec.structs.replace(result, notices=notices)
-    judged = _both_say(first.judgements, again)
-    return msgspec.structs.replace(_concluded(situation, result.measurement, judged), notices=notices)
+        unjudged = _problem_of(situation, fresh[-1])
+        if unjudged:
+            void = bool(measurement_summary.void_problem(fresh[-1]))
+            verdict_of_fresh = Verdict.UNDERPOWERED if void else Verdict.INCOMPARABLE
+            concluded = _not_checked(situation, first, again, sampled, verdict_of_fresh, unjudged)
+            return msgspec.structs.replace(concluded, notices=notices)
+        measurement, judged = fresh[-1], _of_fresh(situation, first, fresh[-1])
+        again = again | {metric: judged[metric] for metric in sampled & judged.keys()}
+    concluded = _concluded(situation, measurement, _both_say(first.judgements, again))
+    return msgspec.structs.replace(concluded, notices=notices)
+
+
+def _of_fresh(situation: Situation, first: CaseResult, fresh: CaseMeasurement) -> Judged:
+    """Judge fresh launches, and name groups among all launches that there are.
+
+    What pairs cleared of the change since the last sessions is judged by the total change alone.
+    """
+    assert situation.record is not None
+    record, limit_of, tests = situation.record, situation.limit_of, situation.tests
+    judged = {one.metric: one for one in judge(situation, fresh).judgements}
+    totals = judging.since_anchor(fresh, record, situation.accelerator, limit_of, tests)
+    cleared = situation.pairable and situation.evidence.problem is None
+    judged |= {one.metric: totals[one.metric] for one in first.judgements if one.since_anchor and cleared}
+    groups = {one.metric: one.groups for one in judge(situation, _together(first.measurement, fresh)).judgements}
+    return {
+        metric: msgspec.structs.replace(one, groups=groups.get(metric) or one.groups) for metric, one in judged.items()
+    }
+
+
+def _not_checked(
+    situation: Situation, first: CaseResult, again: Judged, suspects: set[str], said: Verdict, why: str
+) -> CaseResult:
+    """Tell suspicions that could not be checked, unless another one is confirmed."""
+    open_ = {
+        one.metric: msgspec.structs.replace(one, verdict=Verdict.UNDERPOWERED, suspected=one.change)
+        for one in first.judgements
+        if one.metric in suspects
+    }
+    judged = [open_.get(one.metric, one) for one in _both_say(first.judgements, again)]
+    concluded = _concluded(situation, first.measurement, judged)
+    if concluded.verdict is Verdict.REGRESSED:
+        return concluded
+    told = not_checked(situation.case.id, list(open_.values()), why)
+    return msgspec.structs.replace(concluded, verdict=said, sentence=told)
+
+
+# What is stored
+
+
+def _about_storing(situation: Situation, result: CaseResult) -> list[Notice]:
+    """Return what is worth saying of a case that is held against a baseline, or added to one."""
+    notices, record = [], situation.record
+    if record is not None and result.judgements:
+        drift = judging.drift(result.measurement, record, situation.accelerator)
+        if drift:
+            notices.append(Notice(f"{situation.case.id}: {drift}"))
+    told = situation.update and situation.compare and result.verdict in NOT_PROVEN and not situation.failing
+    if told and not result.stored:
+        notices.append(Notice(not_stored(situation.case.id, str(result.verdict)), Severity.WARNING))
+    if told and result.stored and situation.accepted:
+        notices.append(Notice(stored_as_accepted(situation.case.id, str(result.verdict)), Severity.WARNING))
+    return notices
+
+
+def _may_be_stored(situation: Situation, said: Verdict, judgements: Sequence[Judgement]) -> bool:
+    """Whether a session is added to the baseline: proven, accepted, or the first of its card and no suspect."""
+    record = situation.record
+    if situation.accepted or said in (Verdict.UNCHANGED, Verdict.IMPROVED):
+        return True
+    first_of_card = record is not None and situation.accelerator.uuid not in record.cards
+    open_ = said is Verdict.REGRESSED or any(judgement.suspected is not None for judgement in judgements)
+    return first_of_card and not open_
 
 
 # Beside a base
@@ -263,10 +370,9 @@ def _beside_base(situation: Situation) -> Step:
     evidence, problem, case_id = situation.evidence, situation.evidence.problem, situation.case.id
     if situation.new:
         return Conclude(_beside(situation, Verdict.NEW, situation.new))
-    if problem is not None:
-        if problem.failed:
-            return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: the base failed: {problem.reason}"))
-        return Conclude(_beside(situation, Verdict.UNDERPOWERED, f"{case_id}: {problem.reason}"))
+    if problem is not None and evidence.first is None:
+        failed = Verdict.INCOMPARABLE if problem.failed else Verdict.UNDERPOWERED
+        return Conclude(_beside(situation, failed, f"{case_id}: {_why(problem)}"))
     if evidence.first is None:
         return Measure()
     now, before = evidence.first.candidate, evidence.first.base
@@ -276,33 +382,49 @@ def _beside_base(situation: Situation) -> Step:
         return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: {said}"))
     counted = _counted(situation, measurement_summary.figures(now), measurement_summary.figures(before))
     judged = [*evidence.first.screened, *counted.values()]
-    again = _again_beside_base(situation, _suspects(judged), now.primary)
-    if not isinstance(again, dict):
-        return again
-    concluded = _concluded(situation, now, _both_say(judged, again))
+    suspects = _suspects(judged, now.primary)
+    if problem is not None and (problem.failed or problem.times >= TRIES):
+        first, checked = CaseResult(case_id=case_id, measurement=now, judgements=judged), _recounted(situation)
+        failed = Verdict.INCOMPARABLE if problem.failed else Verdict.UNDERPOWERED
+        concluded = _not_checked(situation, first, checked, suspects - checked.keys(), failed, _why(problem))
+    else:
+        again = _again_beside_base(situation, suspects, now.primary)
+        if not isinstance(again, dict):
+            return again
+        concluded = _concluded(situation, now, _both_say(judged, again))
     return Conclude(msgspec.structs.replace(concluded, base=before, stored=False))
+
+
+def _why(problem: Problem) -> str:
+    return f"{'the base failed: ' * problem.failed}{problem.reason}"
 
 
 def _again_beside_base(situation: Situation, suspects: set[str], primary: str) -> Judged | Step:
     """Return what doing it again says of all that is suspected, or what is to be done again next."""
-    evidence = situation.evidence
-    again: Judged = {}
-    if suspects & judging.OF_THE_BUILD:
-        if evidence.rebuilt is None:
-            return Rebuild()
-        assert evidence.rebuilt.base is not None
-        again |= _counted(situation, _of_build(evidence.rebuilt.candidate), _of_build(evidence.rebuilt.base))
-    if GPU_MEMORY in suspects:
-        if evidence.reloaded is None:
-            return Reload()
-        figure, both = METRICS[GPU_MEMORY].figure, evidence.reloaded
-        again |= _counted(situation, {figure: both.candidate_bytes}, {figure: both.base_bytes})
+    if suspects & judging.OF_THE_BUILD and situation.evidence.rebuilt is None:
+        return Rebuild()
+    if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
+        return Reload()
+    again = _recounted(situation)
     timed = [metric for metric in SAMPLED if metric in suspects]
     if timed:
         paired, count = _paired(situation, timed, primary)
         if count:
             return Pair(count)
         again |= paired
+    return again
+
+
+def _recounted(situation: Situation) -> Judged:
+    """Judge what was built and loaded again."""
+    again: Judged = {}
+    rebuilt, reloaded = situation.evidence.rebuilt, situation.evidence.reloaded
+    if rebuilt is not None:
+        assert rebuilt.base is not None
+        again |= _counted(situation, _of_build(rebuilt.candidate), _of_build(rebuilt.base))
+    if reloaded is not None:
+        figure = METRICS[GPU_MEMORY].figure
+        again |= _counted(situation, {figure: reloaded.candidate_bytes}, {figure: reloaded.base_bytes})
     return again
 
 
@@ -369,13 +491,21 @@ def _paired(situation: Situation, timed: Sequence[str], primary: str) -> tuple[J
 # What both ways share
 
 
-def _suspects(judgements: Sequence[Judgement]) -> set[str]:
-    return {judgement.metric for judgement in judgements if judgement.verdict is Verdict.REGRESSED}
+def _suspects(judgements: Sequence[Judgement], primary: str) -> set[str]:
+    """Return the metrics that look regressed, and the primary one where some launches are slower than others."""
+    return {
+        judgement.metric
+        for judgement in judgements
+        if judgement.verdict is Verdict.REGRESSED or (judgement.metric == primary and judgement.suspicious)
+    }
 
 
 def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:
     """Return the first judgements, each suspicion as the second look has it: `regressed` only if both say so."""
-    return [verdict.confirm_stored(judgement, again.get(judgement.metric, judgement)) for judgement in first]
+    return [
+        verdict.confirm_stored(judgement, again[judgement.metric]) if judgement.metric in again else judgement
+        for judgement in first
+    ]
 
 
 def _of_build(build: Build) -> dict[str, float]:
@@ -388,10 +518,10 @@ def _counted(situation: Situation, now: dict[str, float], before: dict[str, floa
 
 
 def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: list[Judgement]) -> CaseResult:
-    """Let the verdict follow from the judgements of all metrics; a regressed case is stored where that is accepted."""
+    """Let the verdict follow from the judgements of all metrics, and from that whether it may be stored."""
     said = verdict.case_verdict(judgements, measurement.primary)
     why = sentence(situation.case.id, said, judgements, measurement.primary)
-    stored = said is not Verdict.REGRESSED or situation.accepted
+    stored = _may_be_stored(situation, said, judgements)
     return msgspec.structs.replace(_told(situation, measurement, said, why, stored=stored), judgements=judgements)
 
 
@@ -402,8 +532,8 @@ def _told(situation: Situation, measurement: CaseMeasurement, said: Verdict, why
     )  # fmt: skip
 
 
-def _noting(result: CaseResult, said: str) -> CaseResult:
-    return msgspec.structs.replace(result, notices=(*result.notices, Notice(said)))
+def _noting(result: CaseResult, *notices: Notice) -> CaseResult:
+    return msgspec.structs.replace(result, notices=(*result.notices, *notices))
 
 
 def primary_of(pairs: Sequence[Sequence[Quadruple]]) -> str:

@@ -27,6 +27,9 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     shown = shown or [judgement for judgement in judgements if judgement.metric == primary]
     timed = all(METRICS[judgement.metric].unit in ("us", "s") for judgement in shown)
     says = _SAYS[verdict] if timed else _SAYS_OF_COUNTS.get(verdict, _SAYS[verdict])
+    open_ = [judgement for judgement in shown if judgement.suspected is not None]
+    if open_:
+        shown, says = open_, "looked worse, and measuring again neither confirmed nor refuted it"
     said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
     if verdict is Verdict.UNDERPOWERED:
         seen = shown[0]
@@ -36,6 +39,21 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
             f"{more * ('stored' in seen.evidence)}raise the limit"
         )
     return said
+
+
+def not_checked(case_id: str, suspects: Sequence[Judgement], why: str) -> str:
+    """Say what a case was suspected of, and why nothing could be said of it a second time."""
+    return f"{case_id}: suspected, not checked: {'; '.join(_figures(judgement) for judgement in suspects)}; {why}"
+
+
+def not_stored(case_id: str, verdict: str) -> str:
+    """Say that a session was not added to the baseline, and how it would be."""
+    return f"{case_id}: not stored, since it is {verdict}; to store it: {_accept(case_id)}"
+
+
+def stored_as_accepted(case_id: str, verdict: str) -> str:
+    """Say that a session is added to the baseline without proof."""
+    return f"{case_id}: stored although it is {verdict}, since it is accepted"
 
 
 def about_new(
@@ -55,12 +73,16 @@ def about_new(
 
 def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:
     """Say what to do about a verdict; empty where there is nothing to do, or the sentence says it already."""
-    accept = f"--trtgate-update-baselines --trtgate-accept '{case_id}'"
+    accept = _accept(case_id)
     if verdict == Verdict.REGRESSED:
         return "" if beside_base else f"if that is intended: {accept}"
     if verdict == Verdict.INCOMPARABLE and not beside_base:
         return f"bring the machine into the state of the baseline, or record it anew: {accept}"
     return "to record it: --trtgate-update-baselines" if verdict == Verdict.NEW and not beside_base else ""
+
+
+def _accept(case_id: str) -> str:
+    return f"--trtgate-update-baselines --trtgate-accept '{case_id}'"
 
 
 def _figures(judgement: Judgement) -> str:
@@ -69,9 +91,11 @@ def _figures(judgement: Judgement) -> str:
     if judgement.metric in EXACT:
         change = f" ({judgement.change:+.2%})" * (judgement.baseline > 0)
         return f"{values}{change}, limit {percent(judgement.limit)}"
+    total = f" since {judgement.evidence}" * judgement.since_anchor
+    first = "" if judgement.suspected in (None, judgement.change) else f"; at first {judgement.suspected:+.2%}"
     return (
-        f"{values}, {judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), "
-        f"limit {percent(judgement.limit)}"
+        f"{values}{total}, {judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), "
+        f"limit {percent(judgement.limit)}{first}{'; ' * bool(judgement.groups)}{judgement.groups}"
     )
 
 

@@ -125,13 +125,14 @@ class LatencyGate:
             where = run.where[case.id].sentence
         found = outcome(
             verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine, accepted=accepted,
-            updating=run.options.update, where=where,
+            updating=run.options.update, suspected=result.suspected, where=where,
             advice=advice(verdict, case.id, beside_base=run.options.base is not None) if regressed else "",
         )  # fmt: skip
         if found.kind is Kind.FAILED:
             pytest.fail(found.text, pytrace=False)
         if found.kind is Kind.SKIPPED:
-            run.undecided += found.notices
+            for notice in found.notices:
+                (run.notices if notice.loud else run.undecided).append(notice)
             pytest.skip(found.text)
         run.notices += found.notices
         if verdict == "new" and not run.options.update:

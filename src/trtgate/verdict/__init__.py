@@ -22,6 +22,7 @@ from .paired_launches import (
     judge_screened,
     screen,
 )
+from .session_order import LEAST_RISING, rises, successive_spread
 from .stored_sessions import (
     ENOUGH_SESSIONS,
     PRIORS,
@@ -38,6 +39,7 @@ __all__ = [
     "ENOUGH_SESSIONS",
     "FAMILY_ALPHA",
     "LAUNCH_SDS",
+    "LEAST_RISING",
     "LOOKS",
     "OTHER_CARD",
     "POWER",
@@ -65,5 +67,7 @@ __all__ = [
     "launch_mean",
     "log_launch_means",
     "quantile",
+    "rises",
     "screen",
+    "successive_spread",
 ]

@@ -47,17 +47,31 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """One-sided p-value of "the change is at most the limit"; not yet corrected for the number of tests."""
     p_adjusted: float | None = None
     """The same after Holm, over all that the run judged with an error rate; for reports, once the run is over."""
+    since_anchor: bool = False
+    """Whether it is the total change since the first sessions of this card, which `evidence` names with their date."""
+    suspected: float | None = None
+    """The change that a first measurement showed, where measuring again could neither confirm nor refute it."""
+    groups: str = ""
+    """How many launches are how many times slower than the others; empty where they are one group."""
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether it asks for a second look: it is slower, or too noisy to tell since some launches are slower."""
+        return self.verdict is Verdict.REGRESSED or (self.verdict is Verdict.UNDERPOWERED and bool(self.groups))
 
 
 def case_verdict(judgements: Sequence[Judgement], primary: str) -> Verdict:
     """Return a case's verdict from its metrics'.
 
-    Any metric that regressed decides, then any that is suspected without confirmation. `unchanged`, `improved` and
-    `underpowered` are said of the primary metric: a noisy host latency can rarely be proven unchanged, and that must
-    not hide what is proven.
+    Any metric that regressed decides, then any suspicion that is neither confirmed nor refuted (`underpowered`), then
+    any that is refuted (`unconfirmed`). Without a suspicion `unchanged`, `improved` and `underpowered` are said of the
+    primary metric: a noisy host latency can rarely be proven unchanged, and that must not hide what is proven.
     """
     said = {judgement.verdict for judgement in judgements}
-    for decisive in (Verdict.REGRESSED, Verdict.UNCONFIRMED):
-        if decisive in said:
-            return decisive
+    if Verdict.REGRESSED in said:
+        return Verdict.REGRESSED
+    if any(judgement.suspected is not None for judgement in judgements):
+        return Verdict.UNDERPOWERED
+    if Verdict.UNCONFIRMED in said:
+        return Verdict.UNCONFIRMED
     return next(judgement.verdict for judgement in judgements if judgement.metric == primary)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
 from .judgement import Judgement, Verdict
+from .launch_groups import slower_group
 
 LOOKS = (6, 10, 16)
 """After how many quadruples, and in confirmation after how many pairs, it is looked whether enough is known."""
@@ -95,7 +96,7 @@ def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
     screening let through, as far as pair means are normal. Where launches have two modes, six pairs that all fall the
     same way look certain: docs/verdicts.md has what that costs (0.16 % of unchanged suites; 1.2 % of suites in which
     every case is slower by exactly its limit). Confirmed when the lower bound exceeds `limit`; refuted as soon as the
-    estimate does not (stopping early for futility can only lower the error rate).
+    upper bound at PROOF_ALPHA lies below it (stopping early can only lower the error rate).
     """
     n = pair_means.shape[-1]
     mean, error = _mean_and_error(pair_means)
@@ -104,7 +105,7 @@ def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
     high = mean + quantile(PROOF_ALPHA, n - 1) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.where(error > 0, probability((mean - log_limit) / error, n - 1), np.where(mean > log_limit, 0.0, 1.0))
-    return Confirmation(confirmed=low > log_limit, refuted=mean <= log_limit, mean=mean, low=low, high=high, p=p)
+    return Confirmation(confirmed=low > log_limit, refuted=high < log_limit, mean=mean, low=low, high=high, p=p)
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
@@ -140,17 +141,22 @@ def judge_screened(
 def judge_confirmed(
     metric: str, pair_means: np.ndarray, base: float, *, limit: float, tests: int
 ) -> tuple[Judgement, bool]:
-    """Judge one suspected metric of one case by fresh pairs so far; returns (judgement, whether more would help)."""
+    """Judge one suspected metric of one case by fresh pairs so far; returns (judgement, whether more would help).
+
+    `unconfirmed` where they prove that it is not slower beyond the limit, `underpowered` where they can't tell.
+    """
     found = confirm(pair_means, limit, tests)
     n = len(pair_means)
     open_ = n < LOOKS[-1] and not found.confirmed and not found.refuted
-    verdict = Verdict.REGRESSED if found.confirmed else Verdict.UNCONFIRMED
+    verdict = Verdict.UNCONFIRMED if found.refuted else Verdict.UNDERPOWERED
+    if found.confirmed:
+        verdict = Verdict.REGRESSED
     mean, sd = float(found.mean), float(np.std(pair_means, ddof=1))
     judgement = _judgement(
         metric, verdict, mean, float(found.high) - mean, base, limit=limit, sd=sd, tests=tests,
         evidence=f"{n} fresh pairs of launches", p=float(found.p),
     )  # fmt: skip
-    return judgement, open_
+    return msgspec.structs.replace(judgement, groups=slower_group(pair_means, 0.0, limit, "pairs of processes")), open_
 
 
 def _judgement(

@@ -12,9 +12,13 @@ import numpy as np
 
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
 from .judgement import Judgement, Verdict
+from .launch_groups import slower_group
+from .session_order import successive_spread
 
 ENOUGH_SESSIONS = 8
 """From here on the spread between the baseline's own sessions is trusted without the prior."""
+KNOWN_LAUNCHES = 4
+"""So many stored launches, less one for each session, say how far launches lie apart without the prior."""
 TRIMMED = 0.2
 """Share of captures left out at either end of a launch: one that was not warm yet must not move its mean."""
 
@@ -103,31 +107,32 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare_stored(
     now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int,
-    others: Sequence[np.ndarray] = (), within_stored: Any = None,
+    others: Sequence[np.ndarray] = (), within_stored: Any = None, ordered: bool = True, anchor: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
 
     The limit is ȳ + t·√(s² + s_ȳ²/S), with s_ȳ = s that of Hahn and Meeker (Statistical Intervals, ch. 4.8:
     prediction interval for one future observation of a normal distribution), at FAMILY_ALPHA / `tests`
-    (Bonferroni), and never tighter than `limit`. s is the standard deviation of the S means, pooled with that of
-    each of `others` (..., S') around its own mean: session means of other cards, which say how far sessions lie
-    apart and not where this card's lie. With fewer degrees of freedom than ENOUGH_SESSIONS of one card have, s is
-    the larger of that and the prior, with the prior's degrees of freedom; never less than `within`
-    (`within_session_sd`), what the launches' spread alone gives a mean, and s_ȳ never less than `within_stored`,
-    where stored sessions have other numbers of launches.
+    (Bonferroni), and never tighter than `limit`. s is the spread of the S means in the order of time, the oldest
+    first, by their successive differences (`successive_spread`): a trend or a step must not widen it. It is pooled
+    with that of each of `others` (..., S'): session means of other cards, which say how far sessions lie apart and not
+    where this card's lie. With `anchor` only the first so many of the S means are compared with, while all of them say
+    how far sessions lie apart. Where the means have no order (`ordered` is False: each is
+    another card's) s is their standard deviation. Fewer than ENOUGH_SESSIONS of one card, or as many differences of
+    several, do not do alone: s is then the larger of that and the prior, with the prior's degrees of freedom. It is
+    never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean, and s_ȳ never less
+    than `within_stored`, where stored sessions have other numbers of launches.
     `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
     means.
     """
-    stored = session_means.shape[-1]
-    groups = [session_means, *others]
-    squares = sum(np.sum((means - np.mean(means, axis=-1, keepdims=True)) ** 2, axis=-1) for means in groups)
-    dof = sum(means.shape[-1] - 1 for means in groups)
-    sd = np.sqrt(squares / max(dof, 1))
-    if dof < ENOUGH_SESSIONS - 1:
+    compared = session_means[..., :anchor]
+    stored = compared.shape[-1]
+    sd, dof = _spread([session_means, *others], ordered=ordered)
+    if sum(means.shape[-1] - 1 for means in (session_means, *others)) < ENOUGH_SESSIONS - 1:
         sd, dof = np.maximum(sd, prior.sd), prior.dof
     sd_now, sd_stored = np.maximum(sd, within), np.maximum(sd, within if within_stored is None else within_stored)
     error = np.sqrt(sd_now**2 + sd_stored**2 / stored)
-    change = now - np.mean(session_means, axis=-1)
+    change = now - np.mean(compared, axis=-1)
     gate = error * quantile(FAMILY_ALPHA / tests, dof)
     proof = error * quantile(PROOF_ALPHA, dof)
     log_limit = math.log1p(limit)
@@ -145,25 +150,43 @@ def compare_stored(
     )  # fmt: skip
 
 
+def _spread(groups: Sequence[np.ndarray], *, ordered: bool) -> tuple[Any, float]:
+    """Return the standard deviation of session means within groups (..., S of its own), and its degrees of freedom."""
+    variances: Any = 0.0
+    total = 0.0
+    for means in groups:
+        if ordered:
+            variance, dof = successive_spread(means)
+        else:
+            dof = means.shape[-1] - 1
+            variance = np.var(means, axis=-1, ddof=1) if dof else 0.0
+        variances, total = variances + variance * dof, total + dof
+    return np.sqrt(variances / max(total, 1)), total
+
+
 def judge_stored(
     metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int,
-    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "",
+    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "", ordered: bool = True, anchor: int | None = None,
 ) -> Judgement:  # fmt: skip
     """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
 
-    Where a stored session has fewer launches than this one, its mean is the less certain; one of more counts as if it
-    had as many. `others` are those of other cards. On a card that has no session each of `sessions` is another card's,
-    all its launches together. `evidence` says what they are, where that is not so many stored sessions.
+    `sessions` are in the order of time, the oldest first. A stored session with fewer launches than this one has a
+    less certain mean; one with more gets no extra weight. `others` are those of other cards; `anchor` as
+    `compare_stored` has it. On a card that has no session each of `sessions` is another card's, all its launches
+    together, and not `ordered`. `evidence` replaces the default label "N stored sessions".
     Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
     """
     means = np.asarray([np.mean(session) for session in sessions])
     spread = within_session_sd([*sessions, now, *chain.from_iterable(others)], 1)
-    fewest = min(len(now), *map(len, sessions))
+    fewest = min(len(now), *map(len, sessions[:anchor]))
     other_means = [np.asarray([np.mean(session) for session in card]) for card in others]
     found = compare_stored(
         np.asarray(np.mean(now)), means, spread / math.sqrt(len(now)), prior, limit=limit, tests=tests,
-        others=other_means, within_stored=spread / math.sqrt(fewest),
+        others=other_means, within_stored=spread / math.sqrt(fewest), ordered=ordered, anchor=anchor,
     )  # fmt: skip
+    usual = float(within_session_sd(sessions, 1))
+    if sum(len(session) - 1 for session in sessions) < KNOWN_LAUNCHES:
+        usual = max(usual, prior.sd)
     if found.regressed:
         verdict = Verdict.REGRESSED
     elif found.improved:
@@ -177,7 +200,7 @@ def judge_stored(
         metric=metric,
         verdict=verdict,
         now=math.exp(float(np.mean(now))),
-        baseline=math.exp(float(np.mean(means))),
+        baseline=math.exp(float(np.mean(means[:anchor]))),
         change=math.expm1(change),
         low=math.expm1(change - proof),
         high=math.expm1(change + proof),
@@ -187,15 +210,21 @@ def judge_stored(
         evidence=evidence
         or f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}{' of this card' * bool(others)}",
         p=float(found.p),
+        groups=slower_group(now, usual, limit),
     )
 
 
 def confirm_stored(first: Judgement, again: Judgement) -> Judgement:
     """Combine a suspicion with the same test on fresh launches, whose figures are free of the selection.
 
-    `regressed` only if both say so; else `unconfirmed`. Requiring both can only lower the false-alarm rate.
+    `regressed` only if both say so, which can only lower the false-alarm rate. `unconfirmed` only if the fresh launches
+    prove that it is not slower beyond the limit: they alone would be `unchanged` or `improved`, or `unconfirmed` where
+    they are pairs. Else it is `underpowered`, and the suspicion stands.
     """
-    if first.verdict is not Verdict.REGRESSED:
+    if not first.suspicious:
         return first
-    confirmed = again.verdict is Verdict.REGRESSED
-    return msgspec.structs.replace(again, verdict=Verdict.REGRESSED if confirmed else Verdict.UNCONFIRMED)
+    if first.verdict is Verdict.REGRESSED and again.verdict is Verdict.REGRESSED:
+        return again
+    if again.verdict in (Verdict.UNCHANGED, Verdict.IMPROVED, Verdict.UNCONFIRMED):
+        return msgspec.structs.replace(again, verdict=Verdict.UNCONFIRMED)
+    return msgspec.structs.replace(again, verdict=Verdict.UNDERPOWERED, suspected=first.change)
