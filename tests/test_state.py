@@ -178,3 +178,16 @@ def test_a_worker_that_loads_compares_both_calls_too(tmp_path: Any, monkeypatch:
     fresh = Inference(CompiledModule(Reference(wanted, "cpu", quiet).module, 0.0), (STEP.clone(),))
     monkeypatch.setattr("trtgate.compiling.building.load", lambda *_: fresh)
     assert reference.load_checked(wanted, tmp_path, "cpu").changes == ("k",)
+
+
+def test_an_expanded_input_beside_one_that_is_written_is_no_obstacle() -> None:
+    class Adds(torch.nn.Module):
+        def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+            return x.add_(bias)
+
+    def factory() -> Any:
+        return Adds().eval(), (torch.ones(4, 16), torch.ones(1, 16).expand(4, 16))
+
+    wanted = Case(Model("m", factory, ()), Settings(frontend="eager"))
+    inference, build = reference.checked(wanted, "cpu", quiet)
+    assert (inference.changes, build.leaf_error) == (("input 0",), 0.0)

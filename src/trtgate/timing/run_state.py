@@ -52,7 +52,7 @@ class RunState:
                 _restore_buffers(module, self._bound[key], self._buffers[key])
                 _restore_attributes(module, self._attributes[key])
             for saved, leaf in zip(self._inputs, pytree.tree_leaves(inputs), strict=True):
-                if isinstance(leaf, torch.Tensor):
+                if isinstance(leaf, torch.Tensor) and not _is_expanded(leaf):
                     leaf.copy_(saved)
 
 
@@ -137,6 +137,11 @@ def _restore_attributes(module: torch.nn.Module, saved: dict[str, Any]) -> None:
             place.copy_(value)
         else:
             setattr(module, name, _copied(value))
+
+
+def _is_expanded(tensor: torch.Tensor) -> bool:
+    """Whether values share their memory: then no call can have written there, as torch refuses it."""
+    return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _joined(module: str, name: str) -> str:
