@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import reference
 from trtgate.compiling.building import Inference
+from trtgate.compiling.output_leaves import Leaf
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
 from trtgate.timing.run_state import RunState, seeded
@@ -191,3 +193,37 @@ def test_an_expanded_input_beside_one_that_is_written_is_no_obstacle() -> None:
     wanted = Case(Model("m", factory, ()), Settings(frontend="eager"))
     inference, build = reference.checked(wanted, "cpu", quiet)
     assert (inference.changes, build.leaf_error) == (("input 0",), 0.0)
+
+
+SHARED = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU()).eval()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_module_made_once_at_the_top_of_a_suite_stays_as_it_was_made(precision: str) -> None:
+    before, x = SHARED[0].weight.detach().clone(), torch.ones(2, 16)
+    wanted = Case(Model("m", lambda: (SHARED, x), ()), Settings(frontend="eager", precision=precision))
+    inference, _ = reference.checked(wanted, "cpu", quiet)
+    assert inference.inputs[0].dtype == getattr(torch, {"fp16": "float16", "bf16": "bfloat16"}[precision])
+    assert torch.equal(SHARED[0].weight, before)
+    assert SHARED[0].weight.requires_grad
+    assert torch.equal(x, torch.ones(2, 16))
+
+
+def test_complex_tables_stay_complex() -> None:
+    class Rotary(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.polar(torch.ones(8), torch.arange(8.0)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            turned = torch.view_as_complex(x.float().reshape(2, 8, 2)) * self.table
+            return torch.view_as_real(turned).flatten(1).to(x.dtype)
+
+    wanted = Case(Model("m", lambda: (Rotary(), torch.ones(2, 16)), ()), Settings(frontend="eager", precision="fp16"))
+    made = Reference(wanted, "cpu", quiet)
+    assert made.module.table.dtype == torch.complex64
+    rotated = made.expected.first[0]
+    assert isinstance(rotated, Leaf)
+    assert rotated.value[0, 2:4].tolist() == pytest.approx(
+        [math.cos(1) - math.sin(1), math.cos(1) + math.sin(1)], abs=1e-3
+    )

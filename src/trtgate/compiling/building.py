@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -59,10 +60,12 @@ class Inference:
             return self.compiled.run(*self.inputs)
 
 
-def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Module, tuple[Any, ...]]:
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
-    Raises TrtgateError when the factory raises, returns something else, or inputs of another batch size.
+    They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
+    `copied`, and for a module that can't be copied, it is the factory's own. Raises TrtgateError when the factory raises,
+    returns something else, or inputs of another batch size.
     """
     batch = case.settings.batch
     try:
@@ -85,11 +88,23 @@ def make(case: Case, device: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
         raise TrtgateError(
             f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
         )
+    if copied:
+        module, tensors = _copy_of(module), [value.detach().clone() for value in tensors]
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, f"model {case.model.name!r}")
     dtype = dtype_of(case)
     moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
-    return module.eval().requires_grad_(False).to(device, dtype), moved
+    module.eval().requires_grad_(False)._apply(
+        lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    )  # as Module.to does, which would cast complex values to real ones
+    return module, moved
+
+
+def _copy_of(module: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception:  # it holds a lock, a generator, a tensor of a graph
+        return module
 
 
 def dtype_of(case: Case) -> torch.dtype:

@@ -47,7 +47,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     step("making the model")
     with torch.random.fork_rng(devices=[]):
         with _weights_of(case.settings):
-            module, inputs = building.make(case, "cpu")
+            module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:
                 step(f"calibrating to {case.settings.precision}")
                 module = building.quantized(case, module, inputs, batches=1)
