@@ -64,8 +64,8 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
-    `copied`, and for a module that can't be copied, it is the factory's own. Raises TrtgateError when the factory raises,
-    returns something else, or inputs of another batch size.
+    `copied`, and for a module that can't be copied, it is the factory's own. Raises TrtgateError when the factory
+    raises, returns something else, or inputs of another batch size.
     """
     batch = case.settings.batch
     try:
