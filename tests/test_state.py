@@ -55,7 +55,7 @@ class Counter(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.mean.mul_(0.9).add_(x.mean(0), alpha=0.1)
         self.calls += 1
-        self.past.append(x.sum())
+        self.past.append(x.abs().sum())
         self.last = x if self.last is None else self.last + x
         return x * self.calls - self.mean + sum(self.past) + self.last
 
@@ -149,7 +149,7 @@ def test_the_seed_of_a_comparison_moves_no_generator_of_the_user() -> None:
 
 def test_a_model_that_hardly_repeats_itself_is_compared_within_what_it_differs_by() -> None:
     """As atomic additions do: no state, and no generator that can be seeded."""
-    differs = collections.deque([0.0, 2e-3, 1e-3, 3e-3, 9e-3, 9e-3])
+    differs = collections.deque([0.0, 5e-4, 1e-3, 19e-4, 21e-4, 21e-4])
 
     class Atomic(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -157,7 +157,7 @@ def test_a_model_that_hardly_repeats_itself_is_compared_within_what_it_differs_b
 
     made = Reference(case(Atomic, ROW), "cpu", quiet)
     inference = Inference(CompiledModule(made.module, 0.0), made.inputs)
-    made.check(inference)  # off by 1e-3 and 3e-3, where 1e-3 + 2 * 2e-3 are allowed
+    made.check(inference)  # off by 1e-3 and 1.9e-3, where 1e-3 + 2 * 5e-4 are allowed
     with pytest.raises(TrtgateError, match="output differs from eager"):
         made.check(inference)
 
@@ -169,7 +169,7 @@ def test_state_that_nothing_can_put_back_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + next(calls)
 
-    with pytest.raises(TrtgateError, match=r"not deterministic: two eager runs differ by .* keep state outside"):
+    with pytest.raises(TrtgateError, match=r"not deterministic: two eager runs differ by .* keep state in an object"):
         Reference(case(Outside, ROW), "cpu", quiet)
 
 
@@ -227,3 +227,143 @@ def test_complex_tables_stay_complex() -> None:
     assert rotated.value[0, 2:4].tolist() == pytest.approx(
         [math.cos(1) - math.sin(1), math.cos(1) + math.sin(1)], abs=1e-3
     )
+
+
+class Leaks(torch.nn.Module):
+    """What it returns does not tell whether its state was written."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("kv", torch.zeros(4, 16))
+        self.log: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wrong = torch.compiler.is_compiling()
+        if self.how == "buffer":
+            kv = self.kv.clone() if wrong else self.kv
+            kv[0] = x[0]
+            return kv.sum(0)
+        if self.how == "mean":
+            self.kv.add_(x * (5 if wrong else 0.1))
+            return x * 2
+        if self.how == "input":
+            return torch.relu(x) + 0 if wrong else x.relu_()
+        if not wrong:
+            self.log.append(x.sum())
+        return x * 2
+
+
+@pytest.mark.parametrize(("how", "name"), [("buffer", "kv"), ("mean", "kv"), ("input", "input 0"), ("list", "log")])
+def test_a_state_that_the_compiled_module_does_not_write_is_wrong_though_its_outputs_are_right(
+    how: str, name: str
+) -> None:
+    with pytest.raises(TrtgateError, match=f"after the call {name}.* differs from eager"):
+        reference.checked(case(lambda: Leaks(how), ROW, "aot_eager"), "cpu", quiet)
+
+
+class Previous(torch.nn.Module):
+    """Keeps its input, and a weight, under names of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(16, 16)
+        self.prev = torch.zeros(4, 16)
+        self.w = torch.zeros(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x - self.prev)
+        self.prev, self.w = x, self.a.weight.detach()
+        return y
+
+
+class Shared(torch.nn.Module):
+    """A cache that layers share, as many decoders have one, and one of other kinds."""
+
+    def __init__(self, store: Any) -> None:
+        super().__init__()
+        self.store = self.again = store
+        self.made = None
+        self.rng = torch.Generator().manual_seed(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.store, dict):
+            self.store["n"] = self.store.get("n", 0) + 1
+            count = self.again["n"]
+        else:
+            self.store.append(x.sum())
+            count = len(self.again)
+        if self.made is None:
+            self.made = object()
+        return x * count + torch.rand(16, generator=self.rng)
+
+
+KEEPING = [
+    pytest.param(Previous, id="input and weight under another name"),
+    pytest.param(lambda: Shared({}), id="shared dict"),
+    pytest.param(lambda: Shared([]), id="shared list"),
+    pytest.param(lambda: Shared(collections.deque()), id="deque"),
+    pytest.param(lambda: Shared(collections.defaultdict(int)), id="defaultdict"),
+]
+
+
+@pytest.mark.parametrize("module", KEEPING)
+def test_every_name_has_its_object_again_and_that_what_it_held(module: Any) -> None:
+    made = Reference(case(module, ROW), "cpu", quiet)
+    weights = {name: value.clone() for name, value in made.module.named_parameters()}
+    inference = made.build(*made.prepare(quiet), quiet)
+    assert made.check(inference).leaf_error == 0
+    assert all(torch.equal(value, weights[name]) for name, value in made.module.named_parameters())
+    assert torch.equal(made.inputs[0], ROW)
+
+
+def test_a_list_of_its_childrens_buffers_stays_one() -> None:
+    class Parent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Cache("copied back"), Cache("copied back")])
+            self.caches = [layer.k for layer in self.layers]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x + sum(cache.sum() for cache in self.caches)
+
+    assert reference.checked(case(Parent, STEP), "cpu", quiet)[1].leaf_error == 0
+
+
+def test_tensors_that_can_not_be_compared_are_no_obstacle() -> None:
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("edges", torch.eye(16).to_sparse())
+            self.shape = torch.empty(3, device="meta")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sparse.mm(self.edges, x.T).T
+
+    assert reference.checked(case(Graph, ROW), "cpu", quiet)[1].leaf_error == 0
+
+
+def test_a_parameter_that_a_call_changes_is_named() -> None:
+    class Learns(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = torch.nn.Parameter(torch.ones(16))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.p.add_(0.1)
+            return x * self.p
+
+    with pytest.raises(TrtgateError, match="changes the parameter p"):
+        Reference(case(Learns, ROW), "cpu", quiet)
+
+
+def test_a_wrong_leaf_that_no_random_number_decides_is_not_said_to_be_random() -> None:
+    class Both(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return x + torch.randn_like(x), x * 2
+
+    made = Reference(case(Both, ROW), "cpu", quiet)
+    with pytest.raises(TrtgateError, match=r"case m-eager-fp32: output\[1\] differs"):
+        made.check(Inference(CompiledModule(lambda x: (made.module(x)[0], x * 3), 0.0), made.inputs))

@@ -32,7 +32,7 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
     batches = max(1, math.ceil(count / batch))
     wanted, got = [], []
     for inputs in samples.of(case.model, example, batches, seed=samples.ACCURACY):
-        as_fp32 = tuple(value.float() if value.is_floating_point() else value for value in inputs)
+        as_fp32 = tuple(value.float().clone() if value.is_floating_point() else value.clone() for value in inputs)
         with torch.no_grad(), fp32_arithmetic.strict_fp32():
             wanted.append(_measured_tensors(reference(*as_fp32)))
         inference.inputs = inputs

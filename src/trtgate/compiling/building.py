@@ -44,6 +44,10 @@ class Inference:
         self.changes = tuple(changes)
         """Names of what a call changes beside its output."""
 
+    def state_after(self) -> dict[str, Any]:
+        """Return what calls change as it is now, by name, as far as it can be seen here."""
+        return {} if self._state is None else self._state.values(self.changes, self.inputs)
+
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
         self.restore()

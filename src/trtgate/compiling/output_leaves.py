@@ -66,19 +66,22 @@ def leaves(output: Any) -> list[tuple[str, Any]]:
     return [(node.path, node.value) for node in walk(output) if isinstance(node, Leaf)]
 
 
-def walk(output: Any) -> list[Leaf | Container]:
-    """Return the containers and leaves of an output, each container before what it holds. Raises as `leaves`."""
+def walk(output: Any, root: str = ROOT) -> list[Leaf | Container]:
+    """Return the containers and leaves of an output, each container before what it holds. Raises as `leaves`.
+
+    Paths begin with `root`.
+    """
     with torch._C.DisableTorchFunctionSubclass():
-        return list(_walked(output, ROOT, "", ()))
+        return list(_walked(output, root, "", ()))
 
 
-def copied(output: Any) -> list[Leaf | Container]:
+def copied(output: Any, root: str = ROOT) -> list[Leaf | Container]:
     """Return `walk`'s nodes with tensors of their own: an output may be a buffer that the next call changes."""
     return [
         msgspec.structs.replace(node, value=node.value.detach().clone())
         if isinstance(node, Leaf) and isinstance(node.value, torch.Tensor)
         else node
-        for node in walk(output)
+        for node in walk(output, root)
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,11 @@ from .output_leaves import Container, Leaf
 FILE = "reference.pt"
 NOT_COMPILED = (building.INPUTS_FILE, FILE)
 """Files of an artifact that are not the compiled module's: other inputs of the same shapes can share that."""
-TOO_FAR_APART = 0.5
-"""Relative L2 between two runs of eager from which on nothing can be said of a third: zeros are off by 1."""
 STORED = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, type(None))
 """Classes of values that `torch.load` reads without unpickling; others are compared where the module is built."""
+
+RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
+"""Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
 
 Walked = list[Leaf | Container]
 
@@ -48,12 +51,14 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     first: Walked
     second: Walked = []
     """Of another call after the first; empty where a call changes nothing, and the output is the first again."""
+    after: dict[str, Walked] = {}
+    """What a call changes → what it is after the first call, where that can be taken apart."""
     changes: tuple[str, ...] = ()
     """Names of the buffers, attributes and inputs that a call changes."""
     apart: dict[str, float] = {}
     """Path of a leaf → relative L2 between two runs of eager under the same seed, where they differ."""
-    draws: float | None = None
-    """Relative L2 between runs of eager under two seeds, of the worst leaf; None where no random number is drawn."""
+    draws: dict[str, float] = {}
+    """Path of a leaf → relative L2 between runs of eager under two seeds, where random numbers decide it."""
 
     def check(self, case: Case, inference: Inference) -> Comparison:
         """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
@@ -70,6 +75,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         inference.restore()
         try:
             compared, problem = self._one(case, self.first, inference)
+            problem = problem or self._state_problem(case, inference)
             if not problem:
                 problem = self._one(case, self.second or self.first, inference)[1]
                 problem = problem and f"called a second time, {problem}"
@@ -83,12 +89,28 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         with building.named(case):
             compared = output_check.compare_walked(wanted, output)
             problem = compared.problem(arithmetic(case), case.settings.tolerances, self.apart)
-        if problem and self.draws is not None:
-            problem = (
-                f"not deterministic: two eager runs differ by {self.draws:.2g} (relative L2), as they draw other "
-                f"random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
-            )
-        return compared, problem
+        return compared, problem and self._with_what_is_drawn(case, compared, problem)
+
+    def _with_what_is_drawn(self, case: Case, compared: Comparison, problem: str) -> str:
+        """Return the problem, led by that a leaf is not deterministic, if all wrong leaves are decided by a seed."""
+        others = tuple(leaf for leaf in compared.leaves if leaf.path not in self.draws)
+        left = msgspec.structs.replace(compared, leaves=others).problem(arithmetic(case), {}, self.apart)
+        if left or not self.draws:
+            return left or problem
+        return (
+            f"not deterministic: two eager runs differ by {max(self.draws.values()):.2g} (relative L2), as they draw "
+            f"other random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
+        )
+
+    def _state_problem(self, case: Case, inference: Inference) -> str:
+        """Return in what the state after the first call is not eager's: a cache that was not written shows later."""
+        for name, value in inference.state_after().items():
+            if name in self.after:
+                now = output_leaves.walk(value, f"after the call {name}")
+                problem = output_check.compare_nodes(self.after[name], now).problem(arithmetic(case))
+                if problem:
+                    return problem
+        return ""
 
     def differs(self, case: Case, call: Callable[[], Any], wanted: Walked | None = None) -> str:
         """Return in what the output of a call is not as wanted, which is eager's first; empty where it is."""
@@ -99,6 +121,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         document = {
             "first": [_plain(node) for node in self.first],
             "second": [_plain(node) for node in self.second],
+            "after": {name: [_plain(node) for node in nodes] for name, nodes in self.after.items()},
             "changes": list(self.changes),
             "apart": self.apart,
             "draws": self.draws,
@@ -135,6 +158,7 @@ def load_checked(case: Case, folder: Path, device: str) -> Inference:
     document: Mapping[str, Any] = torch.load(folder / FILE, weights_only=True)
     expected = Expected(
         first=_walked(document["first"]), second=_walked(document["second"]), changes=tuple(document["changes"]),
+        after={name: _walked(nodes) for name, nodes in document["after"].items()},
         apart=document["apart"], draws=document["draws"],
     )  # fmt: skip
     if expected.changes:
@@ -158,9 +182,12 @@ class Reference:
         self._state: RunState | None = RunState((self.module,), self.inputs)
         first, drawn = self._eager()
         changes = self._state.changed(self.inputs)
+        after = self._after(changes)
         second = self._eager()[0] if changes else []
         apart, draws = self._apart(first, drawn=drawn)
-        self.expected = Expected(first=first, second=second, changes=tuple(changes), apart=apart, draws=draws)
+        self.expected = Expected(
+            first=first, second=second, after=after, changes=tuple(changes), apart=apart, draws=draws
+        )
         self._restore()
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
@@ -196,22 +223,34 @@ class Reference:
         output_check.check_reference(output, f"{name}: eager's own output")
         return output_leaves.copied(output), drawn
 
-    def _apart(self, first: Walked, *, drawn: bool) -> tuple[dict[str, float], float | None]:
+    def _after(self, changes: list[str]) -> dict[str, Walked]:
+        """Return what a call changed as it is now; what can't be taken apart is left out."""
+        assert self._state is not None
+        found: dict[str, Walked] = {}
+        for name, value in self._state.values(changes, self.inputs).items():
+            with contextlib.suppress(TrtgateError):
+                found[name] = output_leaves.copied(value, f"after the call {name}")
+        return found
+
+    def _apart(self, first: Walked, *, drawn: bool) -> tuple[dict[str, float], dict[str, float]]:
         """Run again from the same state; returns how far single leaves of two runs of eager differ."""
         self._restore()
         again = output_check.compare_nodes(first, self._eager()[0])
         apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
-        if again.structure or again.leaf_error > TOO_FAR_APART or any(leaf.mismatches for leaf in again.leaves):
+        most = output_check.TOLERANCES[arithmetic(self.case)].relative_l2
+        if again.structure or again.leaf_error > most or any(leaf.mismatches for leaf in again.leaves):
             figure = again.structure or f"{again.leaf_error:.2g} (relative L2)"
             raise TrtgateError(
                 f"model {self.case.model.name!r}: not deterministic: two eager runs differ by {figure} under the same "
-                "seed, so that nothing can be compared: does it keep state outside its modules?"
+                "seed, so that nothing can be compared: does it keep state in an object, or outside its modules?"
             )
         if not drawn:
-            return apart, None
+            return apart, {}
         self._restore()
         other = output_check.compare_nodes(first, self._eager(run_state.SEED + 1)[0])
-        return apart, other.leaf_error if other.leaf_error or other.structure else None
+        if other.structure:  # how many there are is drawn: all of it is
+            return apart, {node.path: math.inf for node in first if isinstance(node, Leaf)}
+        return apart, {leaf.path: leaf.relative_l2 for leaf in other.leaves if leaf.relative_l2 or leaf.mismatches}
 
     def _restore(self) -> None:
         if self._state is not None:
@@ -241,7 +280,8 @@ class Reference:
     def _with_state(self, inference: Inference) -> Inference:
         if self._state is None:
             return inference
-        state = RunState((self.module, inference.compiled.run, *inference.compiled.modules), self.inputs)
+        compiled, own = inference.compiled, self.case.settings.frontend in RUN_THE_MODULE
+        state = RunState((self.module,) * own + (compiled.run, *compiled.modules), self.inputs)
         return Inference(inference.compiled, self.inputs, state, self.expected.changes)
 
     def check(self, inference: Inference) -> Comparison:
