@@ -592,9 +592,16 @@ def explanation(given: dict[str, Any], before: dict[str, Any], now: dict[str, An
 
 
 def without_new_fields(given: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer whose judgements have the fields that they had before."""
+    """Return an answer whose judgements have the fields that they had before; last digits are no difference."""
     new = ("since_anchor", "suspected", "groups")
-    plain = [{name: one[name] for name in one if name not in new} for one in given.get("judgements", [])]
+    plain = [
+        {
+            name: round(value, 12) if isinstance(value, float) else value
+            for name, value in one.items()
+            if name not in new
+        }
+        for one in given.get("judgements", [])
+    ]
     return {**given, "judgements": plain} if "judgements" in given else given
 
 
