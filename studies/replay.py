@@ -665,7 +665,7 @@ def main() -> int:
         concerned = [number for number in differing if rules[number] == rule]
         print(f"{len(concerned)} differ since {why}")
         moves = Counter(f"{before[number].get('verdict')} → {now[number].get('verdict')}" for number in concerned)
-        print(f"  {dict(moves.most_common(12))}")
+        print(f"  {dict(moves.most_common())}")
     unexplained = [number for number in differing if not rules[number]]
     print(f"{len(unexplained)} differ for no known reason")
     for number in unexplained[:5]:
