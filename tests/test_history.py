@@ -177,7 +177,7 @@ def test_a_drift_is_a_sentence_with_its_interval(runs: Runs) -> None:
 @needs_otava
 def test_runs_that_rise_one_after_the_other_are_said_to_drift_before_a_slope_can_be_told(runs: Runs) -> None:
     runs.add_all([64.0, 64.1, 64.2, 64.3, 64.4])
-    assert "drifting: 5 runs get slower one after the other, +0.62% in all" in runs.say()
+    assert "drifting: 5 runs get slower one after the other, +0.63% in all" in runs.say()
 
 
 @needs_otava

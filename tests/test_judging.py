@@ -10,9 +10,15 @@ import pytest
 
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.run_folder import RunFolder
 from trtgate.gate import baselines, judging, measurement_summary, sentences
 from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
+from trtgate.gate.baselines import Run
+from trtgate.gate.gate import Gate
+from trtgate.gate.run_options import Options
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
+from trtgate.suite.cases import Selection
+from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import Judgement, Verdict
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
@@ -138,3 +144,26 @@ def test_the_baselines_of_this_repository_can_be_read() -> None:
     assert files
     for file in files:
         assert all(record.sessions for record in baselines.read(file).cases.values())
+
+
+def test_the_change_since_the_anchor_is_one_more_judgement_that_shares_the_error_rate(tmp_path: Path) -> None:
+    options = Options(
+        source=SuiteSource(root="."), selection=Selection(), baselines=tmp_path, compare=True, base=None,
+        compare_file=None, update=False, accepted=(), require=frozenset(), limits={}, command_limits={}, launches=1,
+        timeout_s=1.0, strict_layers=False, zoo=False, cache=None, prebuild=None, gpus="", build_only=False,
+        report=None, timing_off="",
+    )  # fmt: skip
+    gate = Gate(options, HERE, RunFolder(tmp_path / "runs"))
+    for sessions, tests in ((3, 3), (4, 6)):  # device, host and enqueue, and as many since the anchor
+        record = stored(*[("HERE", 100.0)] * sessions)
+        gate.baseline = Run(path=tmp_path, accelerator=HERE, cases={CASE.id: record}, document={})
+        assert gate.tests([CASE]) == tests
+
+
+def test_other_cards_have_anchors_of_their_own() -> None:
+    record = stored(*[("THERE", 50.0)] * 4, *[("HERE", 100.0)] * 4)
+    found = judging.since_anchor(measured(101.0), record, HERE, lambda _metric: 0.01, TESTS)
+    assert (found["device"].baseline, found["device"].limit) == (pytest.approx(100.0), pytest.approx(0.03))
+    assert found["device"].evidence == "the anchor of 2026-01-01"
+    elsewhere = msgspec.structs.replace(HERE, uuid="ELSEWHERE")
+    assert judging.since_anchor(measured(101.0), record, elsewhere, lambda _metric: 0.01, TESTS) == {}

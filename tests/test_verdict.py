@@ -227,6 +227,18 @@ class TestOrder:
         assert np.var(variance) == pytest.approx(2 / dof, rel=0.05)  # of σ²·χ²/dof
         assert dof == pytest.approx(2 * 7**2 / 20)
 
+    def test_the_order_counts_where_it_explains_the_spread(self) -> None:
+        noise = np.random.default_rng(1).normal(0, 1.0, (20_000, 8))
+        variance, dof = verdict.ordered_spread(noise)
+        assert np.mean(dof < 7) == pytest.approx(0.05, abs=0.01)
+        assert np.mean(variance) == pytest.approx(1.0, abs=0.03)
+        step = np.repeat([0.0, 20.0], 4)
+        trend = np.arange(8) * 5.0
+        for shape in (step, trend):
+            variance, dof = verdict.ordered_spread(noise + shape)
+            assert np.mean(dof < 7) > 0.99
+            assert np.mean(variance) < np.var(shape, ddof=1) / 2
+
     def test_one_session_says_nothing_and_two_as_much_as_ever(self) -> None:
         assert verdict.successive_spread(np.array([1.0])) == (0.0, 0.0)
         assert verdict.successive_spread(np.array([1.0, 3.0])) == (2.0, 1.0)

@@ -312,7 +312,9 @@ def _of_fresh(situation: Situation, first: CaseResult, fresh: CaseMeasurement) -
     totals = judging.since_anchor(fresh, record, situation.accelerator, limit_of, tests)
     cleared = situation.pairable and situation.evidence.problem is None
     judged |= {one.metric: totals[one.metric] for one in first.judgements if one.since_anchor and cleared}
-    groups = {one.metric: one.groups for one in judge(situation, _together(first.measurement, fresh)).judgements}
+    together = _together(first.measurement, fresh)
+    of_all = judging.against_stored(situation.case, together, record, situation.accelerator, limit_of, tests)
+    groups = {one.metric: one.groups for one in of_all}
     return {
         metric: msgspec.structs.replace(one, groups=groups.get(metric) or one.groups) for metric, one in judged.items()
     }

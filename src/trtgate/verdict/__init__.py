@@ -22,7 +22,7 @@ from .paired_launches import (
     judge_screened,
     screen,
 )
-from .session_order import LEAST_RISING, rises, successive_spread
+from .session_order import LEAST_RISING, ordered_spread, rises, successive_spread
 from .stored_sessions import (
     ENOUGH_SESSIONS,
     PRIORS,
@@ -66,6 +66,7 @@ __all__ = [
     "judge_stored",
     "launch_mean",
     "log_launch_means",
+    "ordered_spread",
     "quantile",
     "rises",
     "screen",

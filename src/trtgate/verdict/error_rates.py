@@ -20,9 +20,17 @@ POWER = 0.8
 
 
 @lru_cache(maxsize=4096)
-def quantile(alpha: float, dof: int) -> float:
+def quantile(alpha: float, dof: float) -> float:
     """Return Student's t that is exceeded with probability `alpha`, as scipy.stats.t.isf does."""
     return float(-special.stdtrit(dof, alpha))
+
+
+def quantiles(alpha: float, dof: np.ndarray | float) -> Any:
+    """Return `quantile` for degrees of freedom of each case; same shape."""
+    if np.ndim(dof) == 0:
+        return quantile(alpha, float(dof))
+    different, places = np.unique(dof, return_inverse=True)
+    return np.asarray([quantile(alpha, float(one)) for one in different])[places].reshape(np.shape(dof))
 
 
 def probability(t: np.ndarray | float, dof: np.ndarray | float) -> Any:

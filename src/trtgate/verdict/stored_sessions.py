@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantile
+from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantiles
 from .judgement import Judgement, Verdict
 from .launch_groups import slower_group
-from .session_order import successive_spread
+from .session_order import ordered_spread
 
 ENOUGH_SESSIONS = 8
 """From here on the spread between the baseline's own sessions is trusted without the prior."""
@@ -114,7 +114,7 @@ def compare_stored(
     The limit is ȳ + t·√(s² + s_ȳ²/S), with s_ȳ = s that of Hahn and Meeker (Statistical Intervals, ch. 4.8:
     prediction interval for one future observation of a normal distribution), at FAMILY_ALPHA / `tests`
     (Bonferroni), and never tighter than `limit`. s is the spread of the S means in the order of time, the oldest
-    first, by their successive differences (`successive_spread`): a trend or a step must not widen it. It is pooled
+    first, from which a trend or a step is left out (`ordered_spread`). It is pooled
     with that of each of `others` (..., S'): session means of other cards, which say how far sessions lie apart and not
     where this card's lie. With `anchor` only the first so many of the S means are compared with, while all of them say
     how far sessions lie apart. Where the means have no order (`ordered` is False: each is
@@ -133,8 +133,8 @@ def compare_stored(
     sd_now, sd_stored = np.maximum(sd, within), np.maximum(sd, within if within_stored is None else within_stored)
     error = np.sqrt(sd_now**2 + sd_stored**2 / stored)
     change = now - np.mean(compared, axis=-1)
-    gate = error * quantile(FAMILY_ALPHA / tests, dof)
-    proof = error * quantile(PROOF_ALPHA, dof)
+    gate = error * quantiles(FAMILY_ALPHA / tests, dof)
+    proof = error * quantiles(PROOF_ALPHA, dof)
     log_limit = math.log1p(limit)
     threshold = np.maximum(gate, log_limit)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -145,23 +145,22 @@ def compare_stored(
         )
     return Comparison(
         change=change, gate=gate, proof=proof, threshold=threshold,
-        detectable=threshold + error * quantile(1 - POWER, dof), p=p,
+        detectable=threshold + error * quantiles(1 - POWER, dof), p=p,
         regressed=change > threshold, improved=change < -threshold, unchanged=change + proof < log_limit,
     )  # fmt: skip
 
 
-def _spread(groups: Sequence[np.ndarray], *, ordered: bool) -> tuple[Any, float]:
+def _spread(groups: Sequence[np.ndarray], *, ordered: bool) -> tuple[Any, Any]:
     """Return the standard deviation of session means within groups (..., S of its own), and its degrees of freedom."""
     variances: Any = 0.0
-    total = 0.0
+    total: Any = 0.0
     for means in groups:
+        dof: Any = means.shape[-1] - 1.0
+        variance: Any = np.var(means, axis=-1, ddof=1) if dof else 0.0
         if ordered:
-            variance, dof = successive_spread(means)
-        else:
-            dof = means.shape[-1] - 1
-            variance = np.var(means, axis=-1, ddof=1) if dof else 0.0
+            variance, dof = ordered_spread(means)
         variances, total = variances + variance * dof, total + dof
-    return np.sqrt(variances / max(total, 1)), total
+    return np.sqrt(variances / np.maximum(total, 1)), total
 
 
 def judge_stored(
