@@ -137,3 +137,52 @@ def test_a_wrong_name_of_the_baselines_folder_is_said(folder):
     result = folder.gate("--benchmark-compare", "--trtgate-launches=1", "-o", "trtgate_baselines=baseline")
     shown = f"*no file baseline/{file.parent.name}/latency.json; there is baselines/{file.parent.name}/latency.json: *"
     result.stdout.fnmatch_lines([shown])
+
+
+def test_a_misspelt_ini_key_is_refused(folder):
+    folder.suite("alpha")
+    (folder.path / "pytest.ini").write_text("[pytest]\ntrtgate_suites = suite.py\n")
+    (folder.path / "test_own.py").write_text("def test_own():\n    pass\n")
+    result = folder.pytest("test_own.py")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(["*unknown ini key 'trtgate_suites'; did you mean trtgate_suite?"])
+
+
+@pytest.mark.parametrize("option", ["--trtgate-require=verdict", "--trtgate-update-baselines"])
+def test_what_judges_or_stores_needs_a_suite(folder, option):
+    (folder.path / "test_own.py").write_text("def test_own():\n    pass\n")
+    result = folder.pytest("test_own.py", option)
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines([f"*{option.partition('=')[0]} needs a suite, and none is named*"])
+
+
+def test_two_factories_of_one_name_are_refused(folder):
+    folder.suite("alpha", more=SKIPPING.format(statement="return made(lambda x: x, 1)"))
+    folder.refused(folder.gate("--benchmark-compare"), "two factories are named 'alpha'")
+
+
+@pytest.mark.parametrize("statement", ["import pytest; pytest.importorskip('flash_attn')", "raise SystemExit(0)"])
+def test_a_suite_that_skips_itself_is_refused(folder, statement):
+    folder.suite("alpha")
+    suite = folder.path / "suite.py"
+    suite.write_text(f"{statement}\n{suite.read_text()}")
+    folder.refused(folder.gate("--benchmark-compare"), "suite.py", "can't be imported")
+
+
+def test_a_worker_that_died_is_noticed_while_a_child_that_it_forked_lives(folder):
+    forks = "os.fork() or (time.sleep(60), os._exit(0)); os.kill(os.getpid(), 9)"
+    folder.suite("beta", alpha=f"if IN_WORKER: {forks}")
+    result = folder.gate("--trtgate-launches=1", "-m", "trtgate_accuracy")
+    result.assert_outcomes(passed=1, failed=1, deselected=2)
+    result.stdout.fnmatch_lines(["*killed by SIGKILL*"])
+    assert result.duration < 30
+
+
+def test_the_last_failed_alone_miss_nothing(folder):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    cache = folder.path / ".pytest_cache/v/cache"
+    cache.mkdir(parents=True)
+    (cache / "lastfailed").write_text('{"suite.py::test_latency[alpha-eager-fp32-b1]": true}')
+    result = folder.gate("--benchmark-compare", "--trtgate-launches=1", "--lf", "-p", "cacheprovider")
+    assert "MISSING" not in folder.output_of(result)

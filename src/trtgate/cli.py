@@ -50,3 +50,7 @@ for command in (show, diff, accept, remove):
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -347,10 +347,12 @@ def _about_storing(situation: Situation, result: CaseResult) -> list[Notice]:
         drift = judging.drift(result.measurement, record, situation.accelerator)
         if drift:
             notices.append(Notice(f"{situation.case.id}: {drift}"))
-    told = situation.update and situation.compare and result.verdict in NOT_PROVEN and not situation.failing
+    updating = situation.update and situation.compare and not situation.failing
+    told = updating and result.verdict in NOT_PROVEN
     if told and not result.stored:
-        notices.append(Notice(not_stored(situation.case.id, str(result.verdict)), Severity.WARNING))
-    if told and result.stored and situation.accepted:
+        said = not_stored(situation.case.id, str(result.verdict), accepted=situation.accepted)
+        notices.append(Notice(said, Severity.WARNING))
+    if (told or (updating and result.verdict is Verdict.REGRESSED)) and result.stored and situation.accepted:
         notices.append(Notice(stored_as_accepted(situation.case.id, str(result.verdict)), Severity.WARNING))
     return notices
 

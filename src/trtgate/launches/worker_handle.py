@@ -66,6 +66,8 @@ class WorkerHandle:
         self.ended = False
         """Whether it is no good any more, as far as its last reply tells."""
         self._unread = b""
+        self._said_before = 0
+        """Bytes of the log that were written before the last request: last words are of this one."""
         self.send(hello)
 
     @property
@@ -76,6 +78,8 @@ class WorkerHandle:
     def send(self, request: messages.Request) -> None:
         """Send a request; a worker that is gone is noticed when its reply is awaited."""
         assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._said_before = self._log.stat().st_size
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(messages.encode(request))
             self._process.stdin.flush()
@@ -121,6 +125,8 @@ class WorkerHandle:
                 if not chunk:
                     raise LaunchError(f"{doing}: {self._epitaph()}")
                 self._unread += chunk
+            elif self._process.poll() is not None:  # a child that it forked keeps the pipe open
+                raise LaunchError(f"{doing}: {self._epitaph()}")
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
@@ -134,7 +140,8 @@ class WorkerHandle:
         else:
             how = f"ended with exit code {code}"
         with contextlib.suppress(OSError):
-            lines = self._log.read_text(errors="replace").strip().splitlines()
+            said = self._log.read_bytes()[self._said_before :]
+            lines = said.decode(errors="replace").strip().splitlines()
             if lines:
                 how += f"; last words: {lines[-1].strip()[:200]}"
         return f"the worker was {how}" if how.startswith("killed") else f"the worker {how}"

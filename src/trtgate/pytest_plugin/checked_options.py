@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -19,14 +20,37 @@ from ..suite.suite_source import SuiteSource
 from .prebuilding import AUTO
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
+KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require")
+NEEDS_A_SUITE = (
+    "trtgate_update_baselines", "trtgate_require", "trtgate_accept", "trtgate_limit", "trtgate_base",
+    "trtgate_build_only", "trtgate_lifecycle",
+)  # fmt: skip
+"""Options that judge or store: without a suite they would do neither."""
+
 
 def source_of(config: pytest.Config) -> SuiteSource | None:
     """Return where the suite is, or None when nothing asks for the plugin: it then changes nothing."""
     suite = config.getini("trtgate_suite") or None
     factories = tuple(config.getoption("trtgate_model"))
     if suite is None and not factories:
+        _refuse_to_be_left_out(config)
         return None
     return SuiteSource(root=str(config.rootpath), suite=suite, factories=factories)
+
+
+def _refuse_to_be_left_out(config: pytest.Config) -> None:
+    """Raise UsageError where something is asked of this plugin, and no suite is named: nothing would be judged."""
+    unknown = [name for name in config.inicfg if name.startswith("trtgate") and name not in KNOWN_KEYS]
+    asked = [f"--{name.replace('_', '-')}" for name in NEEDS_A_SUITE if config.getoption(name, None)]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], KNOWN_KEYS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN_KEYS)}"
+        raise pytest.UsageError(f"trtgate: unknown ini key {unknown[0]!r}; {hint}")
+    if asked:
+        raise pytest.UsageError(
+            f"trtgate: {asked[0]} needs a suite, and none is named: set the ini key trtgate_suite, or --trtgate-model; "
+            f"the configuration read is {config.inipath or 'none'}"
+        )
 
 
 def read(config: pytest.Config, source: SuiteSource) -> Options:

@@ -22,7 +22,14 @@ def left_out(session: pytest.Session, run: GateRun, case_ids: Sequence[str]) -> 
     """Return those of the cases that a filter of this run would not have taken; all of them where it was stopped."""
     if session.shouldstop or session.shouldfail or any("::" in argument for argument in session.config.args):
         return list(case_ids)
-    return [case_id for case_id in case_ids if case_id in run.left_out or not _taken(session.config, run, case_id)]
+    last_failed = session.config.getoption("lf", False)  # it leaves out in collecting, and tells nobody
+    return [
+        case_id
+        for case_id in case_ids
+        if case_id in run.left_out
+        or (last_failed and case_id in run.suite.cases)
+        or not _taken(session.config, run, case_id)
+    ]
 
 
 def _taken(config: pytest.Config, run: GateRun, case_id: str) -> bool:

@@ -167,6 +167,7 @@ def model(
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
+        _decorated.append(function)
         wanted: Iterable[int | None] = batches or ((1,) if _takes_batch(function) else (None,))
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
         return Model(
@@ -174,6 +175,17 @@ def model(
         )
 
     return wrap if factory is None else wrap(factory)
+
+
+_decorated: list[Callable[..., Any]] = []
+"""What `model` decorated, in order."""
+
+
+def made_twice(namespace: Mapping[str, Any]) -> list[str]:
+    """Return the names under which a module decorated two factories at its top: the second replaced the first."""
+    ours = [one for one in _decorated if getattr(one, "__globals__", None) is namespace]
+    names = [one.__qualname__ for one in ours if "<locals>" not in one.__qualname__]
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from . import pinned_files
-from .cases import Model, Suite, model
+from .cases import Model, Suite, made_twice, model
 from .settings import Settings
 
 
@@ -111,6 +111,8 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
 
 def _models_in(module: ModuleType) -> list[Model]:
     found: list[Model] = []
+    for name in made_twice(vars(module)):
+        raise TrtgateError(f"{module.__file__}: two factories are named {name!r}: the first would be lost")
     for value in vars(module).values():
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, Model) and not any(item is known for known in found):
@@ -144,7 +146,9 @@ def _import(name: str, root: Path) -> ModuleType:
         return _import_file(file) if _is_path(name) else _import_name(name, root)
     except TrtgateError as error:
         raise TrtgateError(f"{file}: {error}") from error
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # pytest.skip, importorskip and sys.exit are no Exceptions
         raise TrtgateError(f"{file} can't be imported: {type(error).__name__}: {error}") from error
 
 

@@ -1,0 +1,5 @@
+"""`python -m trtgate`: the command line."""
+
+from .cli import main
+
+main()
