@@ -55,13 +55,15 @@ class Dies(Odd):
     def __del__(self):
         os._exit(9)
 
+DIES = Dies(fine).eval()  # a case's copy of it dies when it is unloaded
+
 MODELS = [
     one("fine", fine),
     one("slow", lambda: pause(0.02)),
     one("crashes", lambda: os._exit(7)),
     one("hangs", lambda: time.sleep(1000)),
     one("raises", broken),
-    trtgate.Model("dies", lambda: (Dies(fine).eval(), torch.zeros(4)), trtgate.grid(["eager"])),
+    trtgate.Model("dies", lambda: (DIES, torch.zeros(4)), trtgate.grid(["eager"])),
 ]
 """
 CPU = Accelerator(kind="cpu", name="test", cpus=1)

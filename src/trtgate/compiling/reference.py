@@ -93,10 +93,14 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     def _with_what_is_drawn(self, case: Case, compared: Comparison, problem: str) -> str:
         """Return the problem, led by that a leaf is not deterministic, if all wrong leaves are decided by a seed."""
+        if not self.draws:
+            return problem
         others = tuple(leaf for leaf in compared.leaves if leaf.path not in self.draws)
-        left = msgspec.structs.replace(compared, leaves=others).problem(arithmetic(case), {}, self.apart)
-        if left or not self.draws:
-            return left or problem
+        paths = {name for leaf in others for name in (leaf.path, leaf.name)}
+        own = {key: value for key, value in case.settings.tolerances.items() if key in paths}
+        left = msgspec.structs.replace(compared, leaves=others).problem(arithmetic(case), own, self.apart)
+        if left:
+            return left
         return (
             f"not deterministic: two eager runs differ by {max(self.draws.values()):.2g} (relative L2), as they draw "
             f"other random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"

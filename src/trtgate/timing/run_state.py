@@ -7,6 +7,8 @@ import copy
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,8 @@ OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
 """Attributes that torch.nn.Module keeps for itself."""
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 CONTAINERS = (list, dict, OrderedDict, defaultdict, deque, set)
+CODE = (FunctionType, MethodType, partial)
+"""Attributes that are no state: a forward that something has wrapped for a while."""
 MOST_NAMED = 3
 
 Values = dict[str, Any]
@@ -163,7 +167,7 @@ def described(names: list[str]) -> str:
 def _attributes(module: torch.nn.Module) -> Values:
     if isinstance(module, torch.jit.ScriptModule):
         return {}
-    return {name: value for name, value in vars(module).items() if name not in OF_TORCH}
+    return {name: value for name, value in vars(module).items() if name not in OF_TORCH and not isinstance(value, CODE)}
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
