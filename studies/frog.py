@@ -1,6 +1,6 @@
 """Does a case that gets slower bit by bit, or in some processes only, pass in silence? The policy itself is asked.
 
-    python studies/frog.py [--frogs 60] [--suites 400] [--cases 300] [--seed 1] [--before COMMIT] [--markdown FILE]
+    python studies/frog.py [--frogs 40] [--suites 400] [--cases 200] [--seed 1] [--before COMMIT] [--markdown FILE]
 
 *Bit by bit*: a baseline of 1 or 8 good sessions is updated again and again (`--trtgate-update-baselines`), and every
 session is slower than the one before. Sessions until one is red, of MOST_SESSIONS at most, and how much slower the case
@@ -145,7 +145,8 @@ def frog(noise: str, rate: float, good: int, rng: np.random.Generator) -> tuple[
 def answers(given: dict[str, Any]) -> dict[str, Any]:
     """Return what the trtgate that is imported says: frogs, shares of verdicts, unchanged suites."""
     found: dict[str, Any] = {"frogs": [], "modes": [], "unchanged": []}
-    for number, noise in enumerate(given["noises"]):
+    for noise in given["noises"]:
+        number = list(NOISES).index(noise)
         for good in GOOD:
             for rate in RATES:
                 rng = np.random.default_rng([given["seed"], number, good, round(rate * 1e4)])
@@ -240,18 +241,26 @@ def _of_unchanged(found: Answers) -> Iterator[str]:
         yield f"| {noise} | {good} | {rate_of(red, suites)} | {rate_of(refused, suites * TESTS)} |"
 
 
-def ask(source: Path, given: dict[str, Any]) -> subprocess.Popen[str]:
+def ask(source: Path, given: dict[str, Any]) -> list[subprocess.Popen[str]]:
+    """Start a process for each noise."""
     environment = {**os.environ, "PYTHONPATH": str(source), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--serve", json.dumps(given)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, __file__, "--serve"]
+    asked = [json.dumps({**given, "noises": [noise]}) for noise in NOISES]
+    return [subprocess.Popen([*command, one], stdout=subprocess.PIPE, text=True, env=environment) for one in asked]
+
+
+def said_by(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    """Return what they say together, in the order of the noises."""
+    found = [json.loads(process.communicate()[0]) for process in processes]
+    return {name: [row for one in found for row in one[name]] for name in found[0]}
 
 
 def main() -> None:
     """Ask both trees, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frogs", type=int, default=60)
+    parser.add_argument("--frogs", type=int, default=40)
     parser.add_argument("--suites", type=int, default=400)
-    parser.add_argument("--cases", type=int, default=300, help="cases that are slow in some processes")
+    parser.add_argument("--cases", type=int, default=200, help="cases that are slow in some processes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--before", metavar="COMMIT", help="let this commit answer too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
@@ -261,15 +270,12 @@ def main() -> None:
         print(json.dumps(answers(json.loads(options.serve))))
         return
     given = {"frogs": options.frogs, "suites": options.suites, "cases": options.cases, "seed": options.seed}
-    given["noises"] = list(NOISES)
-    asked = {}
     if options.before:
         with worktree(options.before) as tree:
-            asked["before"] = ask(tree / "src", {**given, "suites": 0})
-            asked["now"] = ask(ROOT / "src", given)
-            found = {name: json.loads(process.communicate()[0]) for name, process in asked.items()}
+            asked = {"before": ask(tree / "src", {**given, "suites": 0}), "now": ask(ROOT / "src", given)}
+            found = {name: said_by(processes) for name, processes in asked.items()}
     else:
-        found = {"now": json.loads(ask(ROOT / "src", given).communicate()[0])}
+        found = {"now": said_by(ask(ROOT / "src", given))}
     made_by = (
         f"Seed {options.seed}, NumPy {np.__version__}, SciPy {scipy.__version__}, Python {platform.python_version()}, "
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs."
