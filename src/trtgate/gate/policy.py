@@ -254,7 +254,7 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
 def _further_might_tell(situation: Situation, result: CaseResult) -> bool:
     """Whether as many launches again, if they lay just as these do, would prove the case unchanged.
 
-    Of the simulated cases that are measured further, a third to five sixths are proven then (docs/verdicts.md).
+    Of the simulated cases that are measured further, mostly a third to nine tenths are proven then (docs/verdicts.md).
     """
     if result.verdict is not Verdict.UNDERPOWERED or not result.judgements:
         return False

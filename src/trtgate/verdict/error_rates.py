@@ -14,7 +14,7 @@ FAMILY_ALPHA = 0.01
 PROOF_ALPHA = 0.01
 """Chance that a case is called `unchanged` although it moved by the limit; also the sides of shown intervals.
 
-At one look, of normal means. In simulation up to 2.4 %, where further launches are a second look (docs/verdicts.md)."""
+At one look, of normal means. In simulation up to 3.1 %, where further launches are a second look (docs/verdicts.md)."""
 POWER = 0.8
 """With which probability the minimum detectable effect would be flagged."""
 
