@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trtgate.suite.random_weights import one_thread
+from trtgate.suite.random_weights import threads
 
 SEED = 20240229
 EPOCHS, BATCH, LEARNING_RATE = 12, 64, 2e-3
@@ -65,7 +65,7 @@ def _trained() -> Any:
 
     By one thread: every launch trains, several at once, and their threads would wait for each other.
     """
-    with one_thread():
+    with threads(1):
         return _fitted()
 
 

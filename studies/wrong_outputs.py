@@ -28,7 +28,7 @@ from trtgate.common.text_columns import aligned
 from trtgate.compiling import output_check
 from trtgate.compiling.fp32_arithmetic import strict_fp32
 from trtgate.compiling.leaf_comparison import MEASURED, kind_of
-from trtgate.suite.random_weights import condition, one_thread
+from trtgate.suite.random_weights import condition, threads
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 IMAGES, SIZE = 8, 256
@@ -124,7 +124,7 @@ def right_ones(name: str, precision: str, args: argparse.Namespace) -> Iterator[
             return kinds_of_output(tuple(part.to(dtype).contiguous() for part in call()))
 
     eager = outputs(lambda: parts(images))
-    yield "one thread", eager, outputs(lambda: parts(images), one_thread())
+    yield "one thread", eager, outputs(lambda: parts(images), threads(1))
     yield "other kernels", eager, outputs(lambda: parts(images), torch.backends.mkldnn.flags(enabled=False))
     one_by_one = outputs(lambda: tuple(map(torch.cat, zip(*(parts(image[None]) for image in images), strict=True))))
     yield "image by image", eager, one_by_one

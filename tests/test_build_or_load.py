@@ -18,6 +18,7 @@ from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.frontends import CompiledModule
 from trtgate.records.coverage_record import Coverage
+from trtgate.suite.random_weights import threads
 
 
 class Scaled(torch.nn.Module):
@@ -262,3 +263,37 @@ def test_what_a_worker_loads_is_compared_with_eager_again(frontend: Storing, tmp
     torch.export.save(other, tmp_path / "compiled.pt2")
     with pytest.raises(TrtgateError, match="loaded in a fresh process, output differs from eager"):
         reference.load_checked(case(2.0), tmp_path, "cpu")
+
+
+def test_a_worker_runs_a_module_once_where_calls_change_nothing(
+    frontend: Storing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_or_load(case(2.0), "cpu", tmp_path, None, lambda _step: None)
+    calls: list[int] = []
+    call = building.Inference.__call__
+    monkeypatch.setattr(building.Inference, "__call__", lambda self: calls.append(1) or call(self))
+    reference.load_checked(case(2.0), tmp_path, "cpu")
+    assert len(calls) == 1
+
+
+def test_processes_that_make_a_case_at_once_share_the_cpu_and_what_is_compiled_sees_all_of_it() -> None:
+    counted: list[int] = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            counted.append(torch.get_num_threads())
+            return x + 1
+
+    def counting() -> tuple[torch.nn.Module, torch.Tensor]:
+        return Counting(), torch.ones(4)
+
+    one = Case(Model("counting", counting, [Settings(frontend="eager")]), Settings(frontend="eager"))
+    with threads(6):
+        made = reference.Reference(one, "cpu", lambda _step: None, processes=3)
+        assert set(counted) == {2}
+        counted.clear()
+        inference = made.build(*made.prepare(lambda _step: None), lambda _step: None)
+        assert set(counted) == {6}
+        counted.clear()
+        made.check(inference)
+        assert set(counted) == {2}

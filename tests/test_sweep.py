@@ -158,10 +158,8 @@ def test_the_pareto_set_is_what_nothing_beats() -> None:
 
 
 def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
-    broken = outcome(1.0, precision="bf16")
-    broken.launches, broken.build, broken.agreement, broken.problem = [], None, None, "net-…: NaN"
-    refused = outcome(1.0, precision="fp8")
-    refused.launches, refused.build, refused.agreement, refused.unavailable = [], None, None, "needs 8.9"
+    broken = PointOutcome(case=outcome(1.0, precision="bf16").case, problem="net-…: NaN")
+    refused = PointOutcome(case=outcome(1.0, precision="fp8").case, unavailable="needs 8.9")
     points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), broken, refused], GPU)
     found = sweep_table.SweepFindings(
         accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"]

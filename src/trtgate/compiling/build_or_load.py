@@ -57,7 +57,7 @@ def build_or_load(
     Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with the cache is a note.
     """
     start = time.perf_counter()
-    reference = Reference(case, device, step)
+    reference = Reference(case, device, step, processes=builders)
     prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
     stored = frontends.stores(case.settings)

@@ -16,6 +16,7 @@ from ..common.steps import OnStep
 from ..records.measurement import Build
 from ..suite import precisions
 from ..suite.cases import Case
+from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
 from . import building, output_check, output_leaves
@@ -67,16 +68,17 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             raise WrongOutputError(f"case {case.id}: {problem}; nothing was timed or stored", compared, problem)
         return compared
 
-    def compared(self, case: Case, inference: Inference) -> tuple[Comparison, str]:
+    def compared(self, case: Case, inference: Inference, *, twice: bool = True) -> tuple[Comparison, str]:
         """Return how far a module's first output is from eager's, and what is wrong with it or the second, if anything.
 
-        The module's state is put back before and after. Raises TrtgateError for an output that can't be taken apart.
+        The second is asked for if `twice`. The module's state is put back before and after. Raises TrtgateError for an
+        output that can't be taken apart.
         """
         inference.restore()
         try:
             compared, problem = self._one(case, self.first, inference)
             problem = problem or self._state_problem(case, inference)
-            if not problem:
+            if twice and not problem:
                 problem = self._one(case, self.second or self.first, inference)[1]
                 problem = problem and f"called a second time, {problem}"
             return compared, problem
@@ -154,9 +156,10 @@ def _walked(plain: list[tuple[Any, ...]]) -> Walked:
 
 
 def load_checked(case: Case, folder: Path, device: str) -> Inference:
-    """Load a compiled module, run it twice and compare. Raises TrtgateError where it differs from its builder's eager.
+    """Load a compiled module, run it and compare. Raises TrtgateError where it differs from its builder's eager.
 
-    Unpickles, as `building.load` does: only from a folder that this user's own session made.
+    It runs twice if calls change it: of others the builder compared the second. Unpickles, as `building.load` does:
+    only from a folder that this user's own session made.
     """
     inference = building.load(case, folder, device)
     document: Mapping[str, Any] = torch.load(folder / FILE, weights_only=True)
@@ -168,19 +171,28 @@ def load_checked(case: Case, folder: Path, device: str) -> Inference:
     if expected.changes:
         state = RunState((inference.compiled.run,), inference.inputs)
         inference = Inference(inference.compiled, inference.inputs, state, expected.changes)
-    problem = expected.compared(case, inference)[1]
+    problem = expected.compared(case, inference, twice=bool(expected.changes))[1]
     if problem:
         raise TrtgateError(f"case {case.id}: loaded in a fresh process, {problem}; nothing was timed or stored")
     return inference
 
 
 class Reference:
-    """A case's module with its inputs, and what eager makes of them: it runs twice, to see whether it agrees."""
+    """A case's module with its inputs, and what eager makes of them: it runs twice, to see whether it agrees.
 
-    def __init__(self, case: Case, device: str, step: OnStep) -> None:
+    `processes` do so at once, this one counted, and share the CPU: with threads for all of it each would take twice as
+    long. What is compiled is to see all threads.
+    """
+
+    def __init__(self, case: Case, device: str, step: OnStep, *, processes: int = 1) -> None:
         """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
         building.release()  # whatever the case before left on
         step("making the model")
+        self._threads = max(1, torch.get_num_threads() // processes)
+        with threads(self._threads):
+            self._make_and_run(case, device)
+
+    def _make_and_run(self, case: Case, device: str) -> None:
         self.module, self.inputs = building.make(case, device)
         self.case = case
         self._state: RunState | None = RunState((self.module,), self.inputs)
@@ -290,7 +302,8 @@ class Reference:
 
     def check(self, inference: Inference) -> Comparison:
         """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
-        return self.expected.check(self.case, inference)
+        with threads(self._threads):
+            return self.expected.check(self.case, inference)
 
     def differs(self, call: Callable[[], Any], wanted: Walked | None = None) -> str:
         """Return in what the output of a call is not as wanted, which is eager's first; empty where it is."""
@@ -306,8 +319,8 @@ class Reference:
         self.expected.save(folder)
 
 
-def checked(case: Case, device: str, step: OnStep) -> tuple[Inference, Build]:
+def checked(case: Case, device: str, step: OnStep, *, processes: int = 1) -> tuple[Inference, Build]:
     """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
-    reference = Reference(case, device, step)
+    reference = Reference(case, device, step, processes=processes)
     inference = reference.build(*reference.prepare(step), step)
     return inference, building.figures(inference, reference.check(inference))

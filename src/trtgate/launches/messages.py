@@ -56,6 +56,8 @@ class Load(msgspec.Struct, tag=True, kw_only=True):
 
     case_id: str
     artifact: str | None
+    at_once: int = 1
+    """How many processes load at once, this one counted."""
     measure_memory: bool = False
     lifecycle: bool = False
     """As `BuildCase` has it."""

@@ -99,6 +99,7 @@ class Pair:
                 messages.Load(
                     case_id=case_id,
                     artifact=None if artifact is None else str(artifact),
+                    at_once=len(names),
                     measure_memory=measure_memory,
                 )
             )

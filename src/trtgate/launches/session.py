@@ -147,8 +147,9 @@ class Session:
             group.greet(step)  # nobody imports while something is timed
         with self._pool.device(step, shared=True):
             step("loading in workers" if artifact else "building in workers")
+            at_once = sum(len(group.workers) for group, _ in loading)
             for group, case in loading:
-                group.begin_to_load(case.case_id, case.artifact)
+                group.begin_to_load(case.case_id, case.artifact, at_once)
             for group, _ in loading:
                 group.loaded()
         return self._groups[0]

@@ -33,7 +33,7 @@ from .worker_pool import WorkerPool
 FOLDER = "sweeps"
 
 
-class PointOutcome(msgspec.Struct, kw_only=True):
+class PointOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a point; `problem` says why it is not whole, `unavailable` why it was not tried."""
 
     case: Case
@@ -65,7 +65,9 @@ class Sweep:
         self._source = source
         self._accelerator = accelerator
         self._folder = RunFolder(folder)
-        self._outcomes = {case.id: PointOutcome(case=case) for case in cases}
+        self._cases = {case.id: case for case in cases}
+        self._problems: dict[str, str] = {}
+        self._unavailable: dict[str, str] = {}
         self._launches = launches
         self._builders = builders
         self._inputs = inputs
@@ -76,7 +78,7 @@ class Sweep:
         self._workers: dict[int, WorkerHandle] = {}
         self.journal = SweepJournal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
         self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
-        self.earlier = sum(map(self._timed, self._outcomes))
+        self.earlier = sum(map(self._timed, self._cases))
         """How many of its launches were measured by an earlier run."""
 
     def close(self) -> None:
@@ -87,12 +89,11 @@ class Sweep:
 
     def run(self, step: OnStep) -> None:
         """Do what is missing. Ctrl-C leaves what is done in the journal, and in the outcomes."""
-        for outcome in self._outcomes.values():
-            outcome.unavailable = availability.unavailable(outcome.case.settings, self._accelerator)
-        wanted = [name for name, one in self._outcomes.items() if not one.unavailable and self._missing(name)]
-        if (
-            wanted and self._builders > 1
-        ):  # they import meanwhile; where build seconds count, nothing is to disturb them
+        for name, case in self._cases.items():
+            if reason := availability.unavailable(case.settings, self._accelerator):
+                self._unavailable[name] = reason
+        wanted = [name for name in self._cases if name not in self._unavailable and self._missing(name)]
+        if wanted and self._builders > 1:  # they import meanwhile; where build seconds count, that would disturb them
             for number in range(self._launches):
                 self._start(number)
         artifacts = self._build(wanted, step)
@@ -106,20 +107,23 @@ class Sweep:
         """What went wrong with storing what was built, in this run or an earlier one, and was got over."""
         count, path = self.journal.unreadable, self.journal.path
         said = f"{count} line{'s' * (count > 1)} of {path} can't be read: what they said is done again"
-        return [said] * bool(count) + [note for case_id in self._outcomes for note in self._notes.get(case_id, [])]
+        return [said] * bool(count) + [note for case_id in self._cases for note in self._notes.get(case_id, [])]
 
     def outcomes(self) -> list[PointOutcome]:
         """Return what came of every case, in order: also where Ctrl-C ended it before all launches were through."""
-        for case_id, outcome in self._outcomes.items():
-            built = self.journal.built.get(case_id)
-            if built is not None:
-                outcome.build, outcome.agreement = built.build, built.agreement
-            launches = self.journal.launches(case_id)[: self._launches]
-            if len(launches) == self._launches:
-                outcome.launches = launches
-            elif not outcome.unavailable and not outcome.problem:
-                outcome.problem = f"{case_id}: measured by {len(launches)} of {self._launches} launches"
-        return list(self._outcomes.values())
+        return [self._outcome(case) for case in self._cases.values()]
+
+    def _outcome(self, case: Case) -> PointOutcome:
+        built = self.journal.built.get(case.id)
+        launches = self.journal.launches(case.id)[: self._launches]
+        whole = len(launches) == self._launches
+        problem, unavailable = self._problems.get(case.id, ""), self._unavailable.get(case.id, "")
+        if not whole and not unavailable and not problem:
+            problem = f"{case.id}: measured by {len(launches)} of {self._launches} launches"
+        return PointOutcome(
+            case=case, build=built.build if built else None, agreement=built.agreement if built else None,
+            launches=launches if whole else [], problem=problem, unavailable=unavailable,
+        )  # fmt: skip
 
     def _missing(self, case_id: str) -> bool:
         return not self._is_built(case_id) or self._timed(case_id) < self._launches
@@ -148,8 +152,9 @@ class Sweep:
         step(f"building {len(wanted)} points")
         for done, built in enumerate(work.run(wanted), 1):
             step(f"built {done} of {len(wanted)}: {built.case_id}")
-            self._outcomes[built.case_id].problem = built.problem
             self._notes[built.case_id] = built.notes
+            if built.problem:
+                self._problems[built.case_id] = built.problem
             if built.problem or built.build is None:
                 continue
             artifacts[built.case_id] = built.artifact
@@ -177,9 +182,10 @@ class Sweep:
                 self._start(number)
             for number, case_id in points.items():
                 artifact = artifacts[case_id]
-                self._workers[number].send(
-                    messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact))
+                request = messages.Load(
+                    case_id=case_id, artifact=None if artifact is None else str(artifact), at_once=len(points)
                 )
+                self._workers[number].send(request)
             loaded = {number: found for number in points if (found := self._loaded(number, points[number]))}
         order = list(loaded)
         self._rng.shuffle(order)
@@ -197,8 +203,8 @@ class Sweep:
     def _start(self, number: int) -> None:
         if number in self._workers:
             return
-        wanted = [one.case.settings for one in self._outcomes.values() if not one.unavailable]
-        tensorrt = any(settings.uses_tensorrt for settings in wanted)
+        wanted = [case for case in self._cases.values() if case.id not in self._unavailable]
+        tensorrt = any(case.settings.uses_tensorrt for case in wanted)
         side = Side(name="candidate", source=self._source)
         self._workers[number] = self._pool.start(side, f"sweep-{number}", number=number, tensorrt=tensorrt)
 
@@ -227,5 +233,5 @@ class Sweep:
         return Launch(loaded=loaded, turns=turns)
 
     def _failed(self, number: int, case_id: str, error: LaunchError) -> None:
-        self._outcomes[case_id].problem = f"{case_id}: {error}"
+        self._problems[case_id] = f"{case_id}: {error}"
         self._pool.end(self._workers.pop(number))

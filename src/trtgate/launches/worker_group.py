@@ -59,11 +59,12 @@ class WorkerGroup:
         for worker in waiting:
             worker.greet()
 
-    def begin_to_load(self, case_id: str, artifact: Path | None) -> None:
-        """Let all of them load or build a case; `loaded` waits for it."""
+    def begin_to_load(self, case_id: str, artifact: Path | None, at_once: int) -> None:
+        """Let all of them load or build a case, beside others: `at_once` in all; `loaded` waits for it."""
         self.holds = case_id
+        request = messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact), at_once=at_once)
         for worker in self.workers.values():
-            worker.send(messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact)))
+            worker.send(request)
 
     def loaded(self) -> None:
         """Wait until all have loaded."""

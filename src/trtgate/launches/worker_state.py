@@ -155,14 +155,14 @@ class Worker:
         case = self._case(request.case_id)
         self._import_libraries(case)
         if request.measure_memory and not self._settled:
-            self._load(case, request.artifact)  # what the libraries take once for all is not this case's
+            self._load(case, request)  # what the libraries take once for all is not this case's
             self.unload()
             self._settled = True
         if request.lifecycle and request.artifact is not None:
             self._check_lifecycle(case, Path(request.artifact))
         before = self._used_bytes()
         start = time.perf_counter()
-        self._load(case, request.artifact)
+        self._load(case, request)
         seconds = time.perf_counter() - start
         used = self._used_bytes() - before if self._gpu and request.measure_memory else None
         return Loaded(seconds=seconds, gpu_memory_bytes=used)
@@ -178,11 +178,13 @@ class Worker:
         self._inference, share = delayed(self._inference, request.share, self._spin)
         return share
 
-    def _load(self, case: Any, artifact: str | None) -> None:
-        if artifact is not None:
-            self._inference = self._reference.load_checked(case, Path(artifact), self._device)
+    def _load(self, case: Any, request: messages.Load) -> None:
+        if request.artifact is not None:
+            self._inference = self._reference.load_checked(case, Path(request.artifact), self._device)
         else:
-            self._inference, _ = self._reference.checked(case, self._device, lambda _step: None)
+            self._inference, _ = self._reference.checked(
+                case, self._device, lambda _step: None, processes=request.at_once
+            )
         self._synchronize()
         self._check_origin()
         if self._gpu:

@@ -6,7 +6,7 @@ import datetime
 import os
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -143,7 +143,8 @@ class RunDocument:
         if said in (run_report.FAILED, run_report.SKIPPED) or not sentence:
             sentence = seen.failure or sentence
         quarantine = self._run.quarantine_of(case_id)
-        found = run_report.CaseReport(
+        where = self._run.where.get(case_id) if result else None
+        return run_report.CaseReport(
             case_id=case_id,
             outcome=seen.outcome,
             said=said,
@@ -151,36 +152,34 @@ class RunDocument:
             advice="" if quarantine else advice(said, case_id, beside_base=beside_base),
             quarantine=str(quarantine or ""),
             settings=msgspec.to_builtins(self._run.suite.cases[case_id].settings),
+            judgements=result.judgements if result else [],
+            where=where.sentence if where else "",
+            layer_changes=where.changes if where else [],
+            **(self._figures(result) if result and result.measurement.launches else {}),
         )
-        if result is not None:
-            self._fill(found, result)
-        return found
 
-    def _fill(self, found: run_report.CaseReport, result: CaseResult) -> None:
+    def _figures(self, result: CaseResult) -> dict[str, Any]:
+        """Return what was measured, and what that is compared with, as fields of a report."""
         from ..gate import measurement_summary
-
-        found.judgements = result.judgements
-        if result.case_id in self._run.where:
-            where = self._run.where[result.case_id]
-            found.where, found.layer_changes = where.sentence, where.changes
-        if not result.measurement.launches:
-            return
         from ..report.case_row import row_of
 
         row, primary = row_of(result), result.measurement.primary
-        assert row.latency_us is not None
-        found.primary, found.medians_us = primary, {primary: row.latency_us, **row.others}
-        found.figures = measurement_summary.figures(result.measurement)
-        found.captures_us = measurement_summary.means(result.measurement, primary)
-        found.history = self._history(result.case_id) if self._run.options.report else None
         stored = self._run.gate.baseline.cases.get(result.case_id) if self._run.gate.baseline else None
+        found: dict[str, Any] = {
+            "primary": primary,
+            "medians_us": {primary: row.latency_us, **row.others},
+            "figures": measurement_summary.figures(result.measurement),
+            "captures_us": measurement_summary.means(result.measurement, primary),
+            "history": self._history(result.case_id) if self._run.options.report else None,
+        }
         if result.base is not None:
-            found.base_captures_us = measurement_summary.means(result.base, primary)
-            found.base_figures = measurement_summary.figures(result.base)
+            found["base_captures_us"] = measurement_summary.means(result.base, primary)
+            found["base_figures"] = measurement_summary.figures(result.base)
         elif stored is not None:
-            found.base_figures = stored.figures
             sessions = stored.of_card(result.measurement.uuid)
-            found.base_captures_us = [us for one in sessions for us in one.metrics.get(primary, [])]
+            found["base_captures_us"] = [us for one in sessions for us in one.metrics.get(primary, [])]
+            found["base_figures"] = stored.figures
+        return found
 
 
 def _coverage(case_id: str, seen: Seen) -> run_report.CoverageReport:

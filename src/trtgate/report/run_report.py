@@ -30,7 +30,7 @@ SEVERITY = (
 """What may be said of a case, worst first."""
 
 
-class CaseReport(msgspec.Struct, kw_only=True):
+class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one case's latency test."""
 
     case_id: str
@@ -65,7 +65,7 @@ class CaseReport(msgspec.Struct, kw_only=True):
     """The saved runs of it on this machine, up to this one; None where there are too few, or it was not looked for."""
 
 
-class CoverageReport(msgspec.Struct, kw_only=True):
+class CoverageReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one case's coverage test."""
 
     case_id: str
@@ -79,7 +79,7 @@ class CoverageReport(msgspec.Struct, kw_only=True):
     """Whose coverage it is, such as rtx-2.14.0."""
 
 
-class LayersReport(msgspec.Struct, kw_only=True):
+class LayersReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one case's profile test."""
 
     case_id: str
@@ -105,7 +105,7 @@ class Matrix(msgspec.Struct, kw_only=True):
     """Case → for each release the share of operators in TensorRT, None where nothing is stored."""
 
 
-class Failure(msgspec.Struct, kw_only=True):
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """A test that failed and is of no case's latency, coverage or profile."""
 
     test: str

@@ -32,19 +32,19 @@ def condition(module: Any, images: Any) -> None:
             if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
                 torch.nn.init.trunc_normal_(layer.weight, std=0.02)
         if any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules()):
-            with one_thread():
+            with threads(1):
                 module(images)
     module.eval()
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Within: PyTorch computes by one thread on the CPU."""
+def threads(count: int) -> Iterator[None]:
+    """Within: PyTorch computes by so many threads on the CPU."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
