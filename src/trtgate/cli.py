@@ -17,6 +17,7 @@ from .commands.profile_command import profile, profile_diff, profile_show
 from .commands.report_command import report
 from .commands.selfcheck_command import selfcheck
 from .commands.sweep_command import sweep
+from .commands.verify_command import verify
 
 app = typer.Typer(
     cls=Commands,
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(doctor)
+app.command()(verify)
 app.command()(init)
 app.command()(coverage)
 app.command("coverage diff")(coverage_diff)

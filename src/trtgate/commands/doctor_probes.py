@@ -21,8 +21,8 @@ from .doctor_subprocess import ask
 PACKAGES = (*accelerator.LIBRARIES, "torchvision", "pytest")
 
 
-def probe(folder: Path, step: OnStep) -> Facts:
-    """Ask the machine. `folder` is that of the baselines; `step` is told what takes long."""
+def probe(folder: Path | None, step: OnStep) -> Facts:
+    """Ask the machine. `folder` is that of the baselines, None to leave them out; `step` is told what takes long."""
     device, device_error = None, ""
     try:
         device = accelerator.detect()
@@ -50,8 +50,8 @@ def probe(folder: Path, step: OnStep) -> Facts:
         compiler=machine.cpp_compiler(),
         uncompiled=uncompiled(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
-        baselines_folder=os.path.relpath(folder),
-        baselines=_stored(folder),
+        baselines_folder=os.path.relpath(folder) if folder else "",
+        baselines=_stored(folder) if folder else [],
     )
 
 

@@ -82,13 +82,19 @@ class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
     case_id: str
 
 
+class DryRun(msgspec.Struct, tag=True, kw_only=True):
+    """Ask Torch-TensorRT's partitioner what it would take of a case; nothing is built, and no GPU is needed."""
+
+    case_id: str
+
+
 class Unload(msgspec.Struct, tag=True, kw_only=True):
     """Free the loaded case; `measure_memory` as `Load` has it, of what is freed."""
 
     measure_memory: bool = False
 
 
-Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | Unload
+Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | DryRun | Unload
 
 
 class Greeting(msgspec.Struct, tag=True):
@@ -139,6 +145,12 @@ class ProfileReply(msgspec.Struct, tag=True):
     """Name of the part → what the inspector says of its engine."""
 
 
+class DryRunReply(msgspec.Struct, tag=True):
+    """What would go into which engines."""
+
+    coverage: Coverage
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request failed. A worker that `ended` must be replaced: its CUDA context may be broken."""
 
@@ -148,7 +160,9 @@ class Failed(msgspec.Struct, tag=True):
     ended: bool = True
 
 
-Reply = Greeting | BuiltReply | LoadedReply | UnloadedReply | DelayedReply | TurnReply | ProfileReply | Failed
+Reply = (
+    Greeting | BuiltReply | LoadedReply | UnloadedReply | DelayedReply | TurnReply | ProfileReply | DryRunReply | Failed
+)
 
 _request = msgspec.json.Decoder(Request)
 _reply = msgspec.json.Decoder(Reply)

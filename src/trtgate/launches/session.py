@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
+from ..records.coverage_record import Coverage
 from ..records.measurement import Build, CaseMeasurement, Launch
 from ..suite.suite_source import SuiteSource
 from . import messages
@@ -173,6 +174,13 @@ class Session:
             step("checking it in a fresh process")
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
             worker.ask(request, messages.LoadedReply, case_id)
+
+    def dry_run(self, case_id: str, step: OnStep) -> Coverage:
+        """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""
+        with self._fresh("dry-run") as worker, self._pool.device(step, shared=True):
+            step("a dry run")
+            request = messages.DryRun(case_id=case_id)
+            return worker.ask(request, messages.DryRunReply, f"{case_id}: dry run").coverage
 
     @contextmanager
     def _builder_at_work(self, step: OnStep) -> Iterator[WorkerHandle]:

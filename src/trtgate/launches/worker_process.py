@@ -48,6 +48,8 @@ def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
             return messages.LoadedReply(worker.load(request))
         if isinstance(request, messages.RecordProfile):
             return worker.profile(request)
+        if isinstance(request, messages.DryRun):
+            return messages.DryRunReply(worker.dry_run(request))
         if isinstance(request, messages.Delay):
             return messages.DelayedReply(worker.delay(request))
         if isinstance(request, messages.Measure):

@@ -15,6 +15,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..records.agreement_record import Agreement
+from ..records.coverage_record import Coverage
 from ..records.measurement import Loaded, Turn
 from . import messages, relocated_imports
 
@@ -145,6 +146,12 @@ class Worker:
         recorded = profile_recording.record(case.id, self._inference, accelerator.detect(), lambda _step: None)
         self.unload()
         return messages.ProfileReply(recorded.profile, recorded.information)
+
+    def dry_run(self, request: messages.DryRun) -> Coverage:
+        """Return what Torch-TensorRT would take of a case. Raises TrtgateError when that can't be asked."""
+        from ..coverage import dry_run
+
+        return dry_run.ask(self._case(request.case_id))
 
     def load(self, request: messages.Load) -> Loaded:
         """Load or build a case and run it once. Raises TrtgateError when its output is not eager's."""

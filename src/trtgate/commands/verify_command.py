@@ -1,0 +1,86 @@
+"""`trtgate verify`: its options, and its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..common.time_limit import TimeLimit
+from .console import BROKEN, INTERRUPTED, print_lines, progress
+
+if TYPE_CHECKING:
+    from ..common.run_folder import RunFolder
+    from ..common.steps import OnStep
+    from .verify_record import CheckResult, Verification
+
+
+def verify(
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 180.0,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="What was found; .trtgate/verify.json by default.")
+    ] = None,
+) -> None:
+    """Check that this installation works: build, compare, store, load, profile, count and time small models.
+
+    Without a GPU it checks what can be checked there. Exit code 0: no check failed. 1: one did. 4: nothing could be
+    checked.
+    """
+    import msgspec
+
+    from ..common.files import write_json
+    from ..common.run_folder import RunFolder
+    from .pytest_config import find_configuration
+
+    configuration = find_configuration(Path.cwd())
+    root = configuration.path.parent if configuration else Path.cwd()
+    results: list[CheckResult] = []
+    with progress() as step:
+        folder = RunFolder(root / ".trtgate", step)
+        try:
+            found = _found(folder, TimeLimit(timeout, "--timeout"), results, step)
+        except KeyboardInterrupt:
+            print_lines([*_table(results), "interrupted"])
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            folder.close()
+    print_lines([*_table(results), _counts(results)])
+    json = json or folder.path / "verify.json"
+    write_json(json, msgspec.to_builtins(found))
+    print_lines([f"written: {json}"])
+    if found.failed:
+        print_lines([f"to report what failed, send {json} and {folder.logs / 'verify'}"])
+        raise typer.Exit(BROKEN)
+
+
+def _found(folder: RunFolder, timeout_s: float, results: list[CheckResult], step: OnStep) -> Verification:
+    """Run all checks; `results` has what is known so far."""
+    import datetime
+
+    from . import doctor_probes, verify_checks
+    from .verify_record import Verification
+
+    facts = doctor_probes.probe(None, step)
+    checks = verify_checks.Checks(verify_checks.SOURCE, facts, folder, timeout_s, step)
+    try:
+        for result in checks.results():
+            results.append(result)  # noqa: PERF402 - Ctrl-C leaves those that are known
+    finally:
+        checks.close()
+    recorded = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return Verification(recorded=recorded, facts=facts, checks=results)
+
+
+def _table(results: list[CheckResult]) -> list[str]:
+    from ..common.text_columns import aligned
+
+    rows = [(one.name, one.outcome, f"{one.seconds:.1f} s", one.said) for one in results]
+    return aligned([("check", "outcome", "took", ""), *rows], left=(0, 1, 3))
+
+
+def _counts(results: list[CheckResult]) -> str:
+    from .verify_record import FAILED, NOT_HERE, OK
+
+    outcomes = [one.outcome for one in results]
+    return f"{len(results)} checks: {', '.join(f'{outcomes.count(one)} {one}' for one in (OK, FAILED, NOT_HERE))}"
