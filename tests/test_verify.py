@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+import torch
 
 from trtgate.commands import doctor_facts, doctor_probes, verify_checks, verify_judging
 from trtgate.commands.verify_checks import Checks
 from trtgate.commands.verify_record import FAILED, NOT_HERE, OK, Verification
-from trtgate.commands.verify_suite import BLOCK, IN_PYTORCH
+from trtgate.commands.verify_suite import BLOCK, IN_PYTORCH, convolutions
 from trtgate.common.errors import TrtgateError
 from trtgate.common.run_folder import RunFolder
 from trtgate.common.time_limit import TimeLimit
@@ -376,3 +377,9 @@ def test_a_lock_that_cannot_be_opened_is_told_as_it_is(verified: Verified, monke
 
     monkeypatch.setattr(device_lock, "open_shared", refused)
     assert verified()["device lock"] == (FAILED, "not yours")
+
+
+def test_what_every_frontend_builds_can_be_scripted() -> None:
+    module, inputs = convolutions(batch=2)
+    scripted = torch.jit.script(module)
+    torch.testing.assert_close(scripted(inputs), module(inputs))

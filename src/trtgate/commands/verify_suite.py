@@ -5,7 +5,7 @@ Nothing is downloaded. At fp32 it suits a CPU; at fp16 it keeps a GPU busy enoug
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
 from ..suite.cases import Model, grid
 from ..suite.settings import FRONTENDS, RUNTIMES
@@ -16,16 +16,15 @@ IN_PYTORCH = "aten.sigmoid"
 SEED = 20240229
 
 
-def convolutions(batch: int) -> tuple[Any, Any]:
+def convolutions(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """Return convolutions, residual sums and a product: what every frontend takes, in one engine."""
-    import torch
 
     class Residual(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = torch.nn.Conv2d(64, 64, 3, padding=1)
 
-        def forward(self, x: Any) -> Any:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + torch.relu(self.conv(x))
 
     torch.manual_seed(SEED)
@@ -34,9 +33,8 @@ def convolutions(batch: int) -> tuple[Any, Any]:
     return torch.nn.Sequential(*layers, *head).eval(), torch.randn(batch, 3, 64, 64)
 
 
-def block(batch: int) -> tuple[Any, Any]:
+def block(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """Return a block of a transformer: attention, then two products that a sigmoid gates."""
-    import torch
 
     class Block(torch.nn.Module):
         def __init__(self, width: int = 512, heads: int = 8) -> None:
@@ -46,7 +44,7 @@ def block(batch: int) -> tuple[Any, Any]:
             self.qkv, self.out = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
             self.up, self.gate, self.down = (torch.nn.Linear(width, width) for _ in range(3))
 
-        def forward(self, x: Any) -> Any:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             q, k, v = (
                 part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
                 for part in self.qkv(self.norms[0](x)).chunk(3, dim=-1)
