@@ -225,6 +225,7 @@ def figures(inference: Inference, compared: Comparison, builders: int = 1) -> Bu
         engine_bytes=sum(sizes),
         leaf_error=compared.leaf_error,
         leaves=compared.counted,
+        ways=compared.ways,
         pytorch_operators=None if found is None else found.in_pytorch,
         builders=builders,
     )
