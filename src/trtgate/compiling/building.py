@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from ..suite.cases import Case
 from ..suite.settings import Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, modelopt_package
+from . import made_modules
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -92,23 +92,21 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
         raise TrtgateError(
             f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
         )
+    name = f"model {case.model.name!r}"
+    made_modules.check_code(module, case.settings.frontend, name)
     if copied:
-        module, tensors = _copy_of(module), [value.detach().clone() for value in tensors]
+        module, tensors = made_modules.copied_or_itself(module), [value.detach().clone() for value in tensors]
+    module = made_modules.initialised(module, tensors, name)
+    made_modules.make_ordinary(module)
     if case.model.weights is not None:
-        weights.load_into(module, case.model.weights, f"model {case.model.name!r}")
+        weights.load_into(module, case.model.weights, name)
     dtype = dtype_of(case)
     moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
-    module.eval().requires_grad_(False)._apply(
+    made_modules.freeze(module)
+    module._apply(
         lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
     )  # as Module.to does, which would cast complex values to real ones
     return module, moved
-
-
-def _copy_of(module: torch.nn.Module) -> torch.nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except Exception:  # it holds a lock, a generator, a tensor of a graph
-        return module
 
 
 def dtype_of(case: Case) -> torch.dtype:
