@@ -21,7 +21,7 @@ from ..suite.cases import Case
 from ..suite.settings import Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, modelopt_package
-from . import made_modules
+from . import made_modules, process_state
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -73,7 +73,8 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     """
     batch = case.settings.batch
     try:
-        made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
+        with process_state.of_a_factory():
+            made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # pytest.skip, importorskip and xfail are no Exceptions: a case must not hide so
@@ -180,6 +181,12 @@ def release() -> None:
     for backend, value in zip(TF32_BACKENDS, _found_tf32, strict=False):
         backend.allow_tf32 = value
     _found_tf32.clear()
+
+
+def end_case() -> None:
+    """Let the next case feel nothing of the one at hand: neither what it switched on, nor what its factory set."""
+    release()
+    process_state.put_back()
 
 
 def _ready(case: Case, inference: Inference) -> Inference:

@@ -49,7 +49,7 @@ class Reference:
 
     def __init__(self, case: Case, device: str, step: OnStep) -> None:
         """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
-        building.release()  # whatever the case before left on
+        building.end_case()  # the one before
         step("making the model")
         self.module, self.inputs = building.make(case, device)
         self.case = case

@@ -200,7 +200,7 @@ class Worker:
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
-        self._building.release()
+        self._building.end_case()
         self._inference, self._built = None, ""
         gc.collect()
         if self._monitor is not None:

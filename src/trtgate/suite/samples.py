@@ -52,13 +52,13 @@ def _reordered(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     if value.layout is not torch.strided:
         return value.clone()
     flat = value.flatten()
-    places = torch.randperm(flat.numel(), generator=generator).to(value.device)
+    places = torch.randperm(flat.numel(), generator=generator, device="cpu").to(value.device)
     for found in (flat[places], flat.roll(1)):
         if not torch.equal(found, flat):
             return found.view(value.shape)
     if not (value.is_floating_point() or value.is_complex()):
         return value.clone()
-    shares = torch.rand(flat.shape, generator=generator).to(value.device)
+    shares = torch.rand(flat.shape, generator=generator, device="cpu").to(value.device)
     zero = not bool(value.any())
     return (shares if zero else flat * (1 + shares) / 2).to(value.dtype).view(value.shape)
 
@@ -79,7 +79,9 @@ def _drawn(example: tuple[torch.Tensor, ...], count: int, seed: int) -> Iterator
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
         yield tuple(
-            torch.randn(value.shape, generator=generator).to(value) if value.is_floating_point() else value
+            torch.randn(value.shape, generator=generator, device="cpu").to(value)
+            if value.is_floating_point()
+            else value
             for value in example
         )
 
