@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..timing import run_state
 from . import building, output_check, output_leaves
 from .building import Inference
 from .fp32_arithmetic import arithmetic
+from .location import CALLED_AGAIN
 from .output_check import Comparison
 from .output_leaves import Container, Leaf
 
@@ -59,18 +61,26 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         return compared
 
     def compared(self, case: Case, inference: Inference) -> tuple[Comparison, str]:
-        """Return how far a module's first output is from eager's, and what is wrong with it or the second, if anything.
+        """Return how far a module's first output is from eager's, or what is wrong of it and of the second; and how.
 
         The module's state is put back before and after. Raises TrtgateError for an output that can't be taken apart.
         """
+        with contextlib.closing(self.calls(case, inference)) as calls:
+            first = next(calls)
+            second = first if first[1] else next(calls)
+        return second if second[1] else first
+
+    def calls(self, case: Case, inference: Inference) -> Generator[tuple[Comparison, str]]:
+        """Call a module twice; yields how far what each call gave is from eager's, and what is wrong with it.
+
+        That is the output, or, where only that is wrong, what the first call changed. As `compared`.
+        """
         inference.restore()
         try:
-            compared, problem = self._one(case, self.first, inference)
-            problem = problem or self._state_problem(case, inference)
-            if not problem:
-                problem = self._one(case, self.second or self.first, inference)[1]
-                problem = problem and f"called a second time, {problem}"
-            return compared, problem
+            first = self._one(case, self.first, inference)
+            yield first if first[1] else self._changed_wrongly(case, inference) or first
+            compared, problem = self._one(case, self.second or self.first, inference)
+            yield msgspec.structs.replace(compared, call=2), problem and f"{CALLED_AGAIN}, {problem}"
         finally:
             inference.restore()
 
@@ -97,15 +107,16 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             f"other random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
         )
 
-    def _state_problem(self, case: Case, inference: Inference) -> str:
+    def _changed_wrongly(self, case: Case, inference: Inference) -> tuple[Comparison, str] | None:
         """Return in what the state after the first call is not eager's: a cache that was not written shows later."""
         for name, value in inference.state_after().items():
             if name in self.after:
                 now = output_leaves.walk(value, f"after the call {name}")
-                problem = output_check.compare_nodes(self.after[name], now).problem(arithmetic(case))
+                compared = output_check.compare_nodes(self.after[name], now)
+                problem = compared.problem(arithmetic(case))
                 if problem:
-                    return problem
-        return ""
+                    return compared, problem
+        return None
 
     def differs(self, case: Case, call: Callable[[], Any], wanted: Walked) -> str:
         """Return in what the output of a call is not as wanted; empty where it is."""

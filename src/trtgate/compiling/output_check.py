@@ -54,6 +54,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """In what the containers differ, as a sentence that names where; empty where in nothing."""
     leaves: tuple[LeafComparison, ...] = ()
     """Each leaf of eager's; none where the containers differ."""
+    call: int = 1
+    """Which call in a row this is of."""
     ways: dict[str, str] = {}
     """In which ways it was called beside twice in a row, each compared too → why it was not; empty where it was."""
 
