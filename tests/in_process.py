@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from trtgate import cli
 from trtgate.common.errors import PROBLEMS, sentence_of
-from trtgate.compiling import build_or_load
+from trtgate.compiling import build_or_load, lifecycle
 from trtgate.gate import measurers
 from trtgate.launches import messages
 from trtgate.launches.worker_handle import LaunchError
@@ -36,7 +36,10 @@ class ScriptedSession:
     def build(self, request: messages.BuildCase, step: Any) -> messages.BuiltReply:
         case = self._source.load().cases[request.case_id]
         try:
-            made = build_or_load.build_or_load(case, "cpu", Path(request.folder), None, step)
+            made = build_or_load.build_or_load(
+                case, "cpu", Path(request.folder), None, step,
+                **({"checks": lifecycle.check} if request.lifecycle else {}),
+            )  # fmt: skip
         except PROBLEMS as error:
             raise LaunchError(sentence_of(error)) from error
         return messages.BuiltReply(made.build, made.stored, made.coverage, made.notes)

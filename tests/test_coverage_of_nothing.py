@@ -478,6 +478,23 @@ def test_one_that_would_have_to_be_cast_is_refused_in_a_line() -> None:
     assert module.linear.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
+def test_lazy_modules_and_those_made_in_inference_mode_are_asked_like_others(frontend: str) -> None:
+    def layers() -> nn.Module:
+        return nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU())
+
+    with torch.inference_mode():
+        within = layers()
+    for module in (layers(), within):
+        assert trtgate.assert_supported(module, ROW, frontend=frontend, min_block_size=1).total > 1
+        assert isinstance(module[0], nn.LazyLinear)
+
+
+def test_a_scripted_module_is_refused_with_what_to_do() -> None:
+    with pytest.raises(TrtgateError, match="RecursiveScriptModule, which dynamo can't compile: return the module that"):
+        trtgate.assert_supported(torch.jit.script(nn.Linear(8, 8)), ROW, min_block_size=1)
+
+
 def test_options_reach_the_compiler_and_unknown_ones_are_refused() -> None:
     module = Calls(nonzero)
     options = {"fallback_data_dependent_ops": True}

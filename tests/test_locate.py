@@ -482,6 +482,102 @@ def test_bisecting_finds_the_first_wrong_one_in_few_steps(first: int) -> None:
     assert len(asked) <= 5
 
 
+# Wrong at the second call
+
+
+class Later(nn.Module):
+    """Right at the first call, and wrong from the second on, by its own count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        wrong = torch.where(self.calls > 1, 1.1, 1.0) if torch.compiler.is_compiling() else 1.0
+        return x.relu() * wrong
+
+
+class ForLarge(nn.Module):
+    """Wrong for large inputs only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = torch.where(x.abs().max() > 100, 1.1, 1.0)
+        return x * (large if torch.compiler.is_compiling() else 1.0)
+
+
+class Grows(nn.Module):
+    """Hands its part what the calls before decide, kept in one of many places."""
+
+    def __init__(self, part: nn.Module, where: str) -> None:
+        super().__init__()
+        self.before, self.part, self.where = nn.Linear(WIDTH, WIDTH), part, where
+        self.register_buffer("factor", torch.ones(()))
+        self.kept = [torch.ones(())]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factor = self.factor if self.where == "buffer" else self.kept[0]
+        result = self.part(self.before(x) * factor)
+        factor.mul_(1e4)
+        return result
+
+
+class InPlace(nn.Module):
+    """Leaves its input ten thousand times as large."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result = self.part(x * 1)
+        x.mul_(1e4)
+        return result
+
+
+SECOND = [
+    pytest.param(lambda: Encoder([Layer(), Layer(Later())]), "layers.1.mlp.act", id="its own count"),
+    pytest.param(lambda: Grows(nn.Sequential(nn.ReLU(), ForLarge()), "buffer"), "part.1", id="what a buffer decides"),
+    pytest.param(lambda: Grows(nn.Sequential(nn.ReLU(), ForLarge()), "list"), "part.1", id="what a list decides"),
+    pytest.param(lambda: InPlace(nn.Sequential(nn.ReLU(), ForLarge())), "part.1", id="what is left in the input"),
+]
+
+
+@pytest.mark.parametrize(("module", "path"), SECOND)
+def test_what_is_wrong_at_the_second_call_only_is_named_with_its_error_there(
+    module: Any, path: str, tmp_path: Path
+) -> None:
+    message = failure(case_of(module), tmp_path)
+    assert ": called a second time, output differs from eager: " in message
+    assert f"; first wrong: {path} (relative L2 0.1 when called a second time); everything before is within" in message
+
+
+@pytest.mark.parametrize(("module", "path"), SECOND)
+def test_the_locator_finds_it_by_itself(module: Any, path: str) -> None:
+    found = locate(module())
+    assert (found.kind, found.wrong.path, found.wrong.at, found.whole.at) == ("module", path, 2, 2)
+    assert found.whole.relative_l2 > 1e-3
+    assert found.wrong.relative_l2 == pytest.approx(0.1, rel=1e-3)
+
+
+def test_what_is_not_wrong_when_it_is_compiled_anew_for_the_second_call_is_searched_from_the_first() -> None:
+    """A compiled module that goes wrong by being called twice, whatever state the model is in."""
+
+    def compile_(module: nn.Module, inputs: Any, left: Any) -> Any:
+        calls = itertools.count()
+        faulty = any(isinstance(one, nn.GELU) for one in module.modules())
+        return lambda *args: module(*args) * (1.1 if faulty and next(calls) else 1.0)
+
+    found = locate(Mlp(), compile_=compile_, keep=None)
+    assert (found.kind, found.wrong.path, found.wrong.at) == ("module", "act", 2)
+
+
+def test_the_state_is_as_before_after_a_search_at_the_second_call() -> None:
+    module = Grows(nn.Sequential(nn.ReLU(), ForLarge()), "buffer")
+    locate(module)
+    assert module.factor == 1
+
+
 # Time, figures, and the message of a failed check
 
 

@@ -33,6 +33,21 @@ def wrong(batch):
     return network(Act()), torch.randn(batch, 8)
 
 
+class Later(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return x.relu() * (torch.where(self.calls > 1, 1.5, 1.0) if torch.compiler.is_compiling() else 1.0)
+
+
+@trtgate.model(frontends=("aot_eager",), precisions=("fp32",))
+def later(batch):
+    return network(Later()), torch.randn(batch, 8)
+
+
 @trtgate.model(frontends=("aot_eager", "dynamo"), precisions=("fp32",))
 def right(batch):
     return network(torch.nn.ReLU()), torch.randn(batch, 8)
@@ -73,6 +88,21 @@ def test_a_wrong_case_is_located_and_its_submodules_are_listed() -> None:
 
 
 @pytest.mark.usefixtures("suite")
+@pytest.mark.parametrize("arguments", [(), ("--tolerance", "0.1")])
+def test_a_case_that_is_wrong_at_the_second_call_is_located_there(arguments: tuple[str, ...]) -> None:
+    done = locate("later-aot_eager-fp32-b1", *arguments)
+    assert done.exit_code == 1
+    assert done.stdout.startswith(
+        "later-aot_eager-fp32-b1: first wrong: 6.1 (relative L2 0.5 when called a second time); everything before"
+    )
+    assert [line.split() for line in done.stdout.splitlines() if "WRONG" in line] == [
+        ["the", "model", "Sequential", "5.0e-01", "WRONG", "when", "called", "a", "second", "time"],
+        ["6", "Sequential", "5.0e-01", "WRONG", "when", "called", "a", "second", "time"],
+        ["6.1", "Later", "5.0e-01", "WRONG", "when", "called", "a", "second", "time"],
+    ]
+
+
+@pytest.mark.usefixtures("suite")
 def test_a_right_case_is_said_to_be_right() -> None:
     done = locate("right-aot_eager-fp32-b1")
     assert (done.exit_code, done.stdout) == (
@@ -98,7 +128,7 @@ def test_a_time_limit_ends_the_search() -> None:
     ("arguments", "said"),
     [
         (["wrong-aot_eager-fp32-b2"], "unknown case 'wrong-aot_eager-fp32-b2'; did you mean 'wrong-aot_eager-fp32-b1'"),
-        (["x"], "unknown case 'x'; the suite has 4 cases, as pytest lists them"),
+        (["x"], "unknown case 'x'; the suite has 5 cases, as pytest lists them"),
         (["wrong-eager-fp32-b1"], "case wrong-eager-fp32-b1 runs in eager, which is what others are compared with"),
         (["wrong-aot_eager-fp32-b1", "--tolerance", "nan"], "--tolerance nan: write a positive number"),
         (["wrong-aot_eager-fp32-b1", "--time-limit", "-1"], "--time-limit -1: write a positive number"),

@@ -178,6 +178,167 @@ def test_what_fx_puts_for_lists_and_dicts_is_none_else() -> None:
     assert problem([{"a": 1}], immutable_list([immutable_dict({"a": 1})])) == ""
 
 
+# Attributes beside items
+
+
+class NamedPair(Pair):
+    """A namedtuple with a `__dict__`."""
+
+
+class Items(dict):
+    pass
+
+
+class Rows(list):
+    pass
+
+
+class Row(tuple):
+    pass
+
+
+class Last(collections.deque):
+    pass
+
+
+class Slots(list):
+    __slots__ = ("aux",)
+
+
+class AttributeDict(dict):
+    """Its items are its attributes."""
+
+    def __init__(self, **items: Any) -> None:
+        super().__init__(**items)
+        self.__dict__ = self
+
+
+class Told(dict):
+    """A dict that pytree knows: its flatten says that a lock is no part of it."""
+
+
+pytree.register_pytree_node(
+    Told, lambda one: (list(one.values()), list(one)),
+    lambda children, keys: Told(zip(keys, children, strict=True)),
+    serialized_type_name="test_output_check.Told",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class Boxes(list):
+    scores: Any = None
+
+
+def beside(container: Any, **attributes: Any) -> Any:
+    for name, value in attributes.items():
+        setattr(container, name, value)
+    return container
+
+
+CONTAINERS = [
+    pytest.param(lambda: Items(logits=SCORES), id="dict"),
+    pytest.param(lambda: Rows([SCORES]), id="list"),
+    pytest.param(lambda: Row([SCORES]), id="tuple"),
+    pytest.param(lambda: NamedPair(SCORES, 1), id="namedtuple"),
+    pytest.param(lambda: Last([SCORES]), id="deque"),
+    pytest.param(lambda: Slots([SCORES]), id="list with slots"),
+    pytest.param(lambda: collections.UserDict(logits=SCORES), id="UserDict"),
+    pytest.param(lambda: AttributeDict(logits=SCORES), id="dict whose items are attributes"),
+    pytest.param(lambda: Told(logits=SCORES), id="registered dict"),
+    pytest.param(lambda: ModelOutput(logits=SCORES), id="dataclass that is a dict"),
+    pytest.param(lambda: Result(SCORES), id="dataclass"),
+]
+
+
+@pytest.mark.parametrize("made", CONTAINERS)
+def test_attributes_beside_the_items_or_fields_of_a_container_are_compared(made: Any) -> None:
+    def with_(aux: Any) -> Any:
+        return (beside(made(), aux=aux),)
+
+    for aux in (SCORES, 3, [1, {"deep": SCORES}]):
+        assert problem(with_(aux), with_(copy.deepcopy(aux))) == ""
+    assert "aux" in problem(with_(SCORES), with_(SCORES * 2))
+    assert "aux" in problem(with_(3), with_(4))
+    assert "aux" in problem(with_(3), (made(),))
+    assert "aux" in problem((made(),), with_(3))
+
+
+@pytest.mark.parametrize("made", CONTAINERS)
+def test_the_items_are_compared_once_though_attributes_hold_them_too(made: Any) -> None:
+    held = [value for _, value in output_check.leaves(made()) if isinstance(value, torch.Tensor)]
+    assert len(held) == 1
+    assert problem((made(),), (copy.deepcopy(made()),)) == ""
+
+
+def test_a_dataclass_that_is_a_list_has_fields_and_items() -> None:
+    output = Boxes(SCORES)
+    output.append(1)
+    assert [path for path, _ in output_check.leaves(output)] == ["output[0]", "output.scores"]
+
+
+def test_an_attribute_that_can_not_be_taken_apart_is_refused_unless_the_class_is_registered_without_it() -> None:
+    with pytest.raises(TrtgateError, match=r"^output\.lock: a \w+ can't be taken apart"):
+        output_check.leaves(beside(Items(logits=SCORES), lock=print))
+    assert problem(beside(Told(logits=SCORES), lock=print), beside(Told(logits=SCORES), lock=iter([]))) == ""
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("base", [set, frozenset, bytearray])
+def test_a_subclass_of_what_can_not_be_taken_apart_can_not_be_either(base: Any, declared: bool) -> None:
+    """Else its attributes would be compared, and what it holds would not."""
+    own = dataclasses.dataclass(type("Own", (base,), {})) if declared else type("Own", (base,), {})
+    with pytest.raises(TrtgateError, match=r"output: a Own can't be taken apart"):
+        output_check.leaves(beside(own(), aux=3))
+
+
+# Keys
+
+
+LONG = [tuple(range(count)) for count in (400, 401)]
+NANS = [float("nan"), float("nan")]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        LONG,
+        [(*LONG[0][:200], 7, *LONG[0][201:]), LONG[0]],
+        [b"x" * 400, b"x" * 200 + b"y" + b"x" * 199],
+        [frozenset(LONG[0]), frozenset(LONG[1])],
+        ["x" * 400, "x" * 401],
+        NANS,
+        [Plain(), Plain()],
+        [(Plain(), 1), (Plain(), 1)],
+    ],
+    ids=lambda keys: type(keys[0]).__name__,
+)
+def test_keys_are_told_apart_however_long_they_are(keys: list[Any]) -> None:
+    eager, output = dict.fromkeys(keys, 1), dict.fromkeys(keys, 1)
+    paths = [path for path, _ in output_check.leaves(eager)]
+    assert len(set(paths)) == len(paths) == 2
+    assert problem(eager, output) == ""
+    for key in keys:
+        said = problem(eager, {**output, key: 2})
+        assert "it is 2, eager's 1" in said
+        assert len(said) < 300
+
+
+def test_another_long_key_is_another() -> None:
+    said = problem({LONG[0]: 1}, {LONG[1]: 1})
+    assert "is not in the output" in said
+    assert len(said) < 600
+    first, second = (Registered(SCORES, "x" * 100 + middle + "x" * 100) for middle in "ab")  # type: ignore[arg-type]
+    said = problem(first, second)
+    assert said
+    assert len(said) < 400
+
+
+def test_a_key_is_shown_alike_in_every_process() -> None:
+    """Which order a frozenset has, and where an object lies, a fresh process decides anew."""
+    paths = [path for path, _ in output_check.leaves({frozenset({"b", "a"}): 1, (Plain(), frozenset({2, 1})): 2})]
+    assert paths == ["output[frozenset({'a', 'b'})]", "output[<tuple 1>]"]
+
+
 # Kinds of leaves
 
 

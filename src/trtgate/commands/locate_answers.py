@@ -84,10 +84,13 @@ def _located(case: Case, device: str, tolerance: float | None, time_limit: float
 
     reference = Reference(case, device, step)
     inference = reference.build(*reference.prepare(step), step)
-    compared, problem = reference.expected.compared(case, inference)
-    del inference
     judge = locating_in_case.judge_of(case, tolerance)
-    whole = locating_in_case.whole(reference, compared, problem if tolerance is None else judge(compared))
+    calls = [
+        (compared, problem if tolerance is None else judge(compared))
+        for compared, problem in reference.expected.calls(case, inference)
+    ]
+    del inference
+    whole = locating_in_case.whole(reference, *next((call for call in calls if call[1]), calls[0]))
     if not whole.problem:
         return Location(kind="right", whole=whole, wrong=whole)
     return locating_in_case.locate(case, reference, whole, judge, time_limit, step)
@@ -125,5 +128,5 @@ def _is_shown(other: Checked, one: Checked) -> bool:
 
 def _row(one: Checked) -> tuple[str, ...]:
     figure = "" if one.unable or math.isinf(one.relative_l2) else f"{one.relative_l2:.1e}"
-    said = f"not checked: {printable(one.unable, 80)}" if one.unable else "WRONG" if one.problem else "right"
+    said = f"not checked: {printable(one.unable, 80)}" if one.unable else f"WRONG{one.when}" if one.problem else "right"
     return f"{'  ' * one.depth}{printable(one.name, 80)}", printable(one.kind, 40), figure, said

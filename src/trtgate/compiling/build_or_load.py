@@ -24,8 +24,9 @@ from ..torch_trt import compile_options
 from . import artifact_cache, building, locating_in_case, program_fingerprint
 from .artifact_cache import ArtifactCache
 from .building import Inference
+from .expected_output import NOT_COMPILED, WrongOutputError
 from .output_check import Comparison
-from .reference import NOT_COMPILED, Reference, WrongOutputError
+from .reference import Reference
 from .sealed_store import SealedManifest
 
 Checks = Callable[[Reference, Inference], Comparison]
@@ -148,7 +149,7 @@ def _taken(
         return None
     assert manifest.build is not None  # the cache gives no other
     build = msgspec.structs.replace(
-        manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, cached=True
+        manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, ways=compared.ways, cached=True
     )
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from ..suite.cases import Case
 from ..suite.settings import Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, modelopt_package
+from . import made_modules, process_state
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -73,7 +73,8 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     """
     batch = case.settings.batch
     try:
-        made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
+        with process_state.of_a_factory():
+            made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # pytest.skip, importorskip and xfail are no Exceptions: a case must not hide so
@@ -92,23 +93,21 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
         raise TrtgateError(
             f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
         )
+    name = f"model {case.model.name!r}"
+    made_modules.check_code(module, case.settings.frontend, name)
     if copied:
-        module, tensors = _copy_of(module), [value.detach().clone() for value in tensors]
+        module, tensors = made_modules.copied_or_itself(module), [value.detach().clone() for value in tensors]
+    module = made_modules.initialised(module, tensors, name)
+    made_modules.make_ordinary(module)
     if case.model.weights is not None:
-        weights.load_into(module, case.model.weights, f"model {case.model.name!r}")
+        weights.load_into(module, case.model.weights, name)
     dtype = dtype_of(case)
     moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
-    module.eval().requires_grad_(False)._apply(
+    made_modules.freeze(module)
+    module._apply(
         lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
     )  # as Module.to does, which would cast complex values to real ones
     return module, moved
-
-
-def _copy_of(module: torch.nn.Module) -> torch.nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except Exception:  # it holds a lock, a generator, a tensor of a graph
-        return module
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -184,6 +183,12 @@ def release() -> None:
     _found_tf32.clear()
 
 
+def end_case() -> None:
+    """Let the next case feel nothing of the one at hand: neither what it switched on, nor what its factory set."""
+    release()
+    process_state.put_back()
+
+
 def _ready(case: Case, inference: Inference) -> Inference:
     """Let the process compute as the case says until `release`, and return what is to be called."""
     release()
@@ -225,6 +230,7 @@ def figures(inference: Inference, compared: Comparison, builders: int = 1) -> Bu
         engine_bytes=sum(sizes),
         leaf_error=compared.leaf_error,
         leaves=compared.counted,
+        ways=compared.ways,
         pytorch_operators=None if found is None else found.in_pytorch,
         builders=builders,
     )

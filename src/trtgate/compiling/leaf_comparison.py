@@ -137,7 +137,9 @@ def _short(value: Any) -> str:
 def _plain_tensor(value: Any) -> torch.Tensor:
     """Return a leaf as a dense tensor: float64 or complex128 of what is measured, integers that compare exactly."""
     if not isinstance(value, torch.Tensor):
-        return torch.tensor(value, dtype=torch.float64 if kind_of(value) == FLOATING else torch.complex128)
+        return torch.tensor(
+            value, dtype=torch.float64 if kind_of(value) == FLOATING else torch.complex128, device="cpu"
+        )
     with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
         value = value.detach()
         if value.is_quantized:

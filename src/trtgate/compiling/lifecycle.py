@@ -4,56 +4,65 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import torch
 
 from ..common.errors import TrtgateError, one_line
 from ..suite import samples
 from .building import Inference
+from .expected_output import Walked
 from .output_check import Comparison
-from .reference import Reference, Walked
+from .reference import Reference
 
 WARM_CALLS = 2
 """Before a capture: the first call lets libraries make what they make once, the second finds all memory it needs."""
 
 
+class Way(NamedTuple):
+    """A way of calling a module: what is wrong then, or why it was not called so; both empty where it is right."""
+
+    how: str
+    problem: str = ""
+    left_out: str = ""
+
+
+class Others(NamedTuple):
+    """Inputs of other values than the example's, and what eager makes of them."""
+
+    inputs: tuple[Any, ...]
+    wanted: Walked
+
+
 def check(reference: Reference, inference: Inference) -> Comparison:
     """Compare a compiled module with eager in each of these ways. Raises TrtgateError, which names those that fail.
 
-    What it changes is put back. A graph that can't be captured is no failure: no clock replays it either.
+    What it changes is put back. `ways` of the result says in which ways it was compared, and why not in others.
     """
     compared = reference.check(inference)
-    problems = [f"{how}, {problem}" for how, problem in _problems(reference, inference) if problem]
+    ways = list(_ways(reference, inference))
+    problems = [f"{way.how}, {way.problem}" for way in ways if way.problem]
     if problems:
         said = f"case {reference.case.id}: {'; '.join(problems)}"
         raise TrtgateError(f"{said}; nothing was timed or stored")
-    return compared
+    return msgspec.structs.replace(compared, ways={way.how: way.left_out for way in ways})
 
 
-def _problems(reference: Reference, inference: Inference) -> Iterator[tuple[str, str]]:
+def _ways(reference: Reference, inference: Inference) -> Iterator[Way]:
     example = inference.inputs
-    others = next(samples.of(reference.case.model, example, 1, seed=samples.ACCURACY))
     try:
-        yield "called from a second thread", _said(reference, _in_a_thread(inference))
-        inference.restore()
-        wanted = reference.eager_with(others)
-        if wanted is None:  # eager can't take them: nothing to compare with
-            return
-        inference.inputs = others
-        yield "called with inputs of other values", _said(reference, inference, wanted)
+        yield _from_a_thread("called from a second thread", reference, inference)
+        others = _others(reference)
+        yield _with_others("called with inputs of other values", reference, inference, others)
         inference.inputs = example
-        if example[0].is_cuda and not inference.changes:
-            yield (
-                "replayed as a CUDA graph with inputs of other values",
-                _replayed(reference, inference, others, wanted),
-            )
+        yield _as_a_graph("replayed as a CUDA graph with inputs of other values", reference, inference, others)
     finally:
         inference.inputs = example
         inference.restore()
 
 
-def _said(reference: Reference, call: Callable[[], Any], wanted: Walked | None = None) -> str:
+def _said(reference: Reference, call: Callable[[], Any], wanted: Walked) -> str:
     try:
         return reference.differs(call, wanted)
     except torch.cuda.OutOfMemoryError:
@@ -62,60 +71,113 @@ def _said(reference: Reference, call: Callable[[], Any], wanted: Walked | None =
         return one_line(error)
 
 
-def _in_a_thread(inference: Inference) -> Callable[[], Any]:
-    """Return a call that runs in a thread of its own, as servers run modules, and raises here what it raises there."""
-
-    def call() -> Any:
-        inference.restore()
-        given: list[Any] = []
-        errors: list[Exception] = []
-
-        def run() -> None:
-            try:
-                given.append(inference())
-                if torch.cuda.is_initialized():
-                    torch.cuda.synchronize()
-            except Exception as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return given[0]
-
-    return call
+def _from_a_thread(how: str, reference: Reference, inference: Inference) -> Way:
+    """Call it in a thread of its own, as servers do, and compare with eager there: it may keep thread-locals."""
+    try:
+        wanted = _in_a_thread(lambda: reference.eager_with(reference.inputs))
+    except TrtgateError as error:
+        return Way(how, left_out=f"eager fails there too: {error}")
+    inference.restore()
+    return Way(how, _said(reference, lambda: _in_a_thread(inference), wanted))
 
 
-def _replayed(reference: Reference, inference: Inference, others: tuple[Any, ...], wanted: Walked) -> str:
-    """Capture with the example, put other values where it lies, replay, and compare."""
+def _in_a_thread(call: Callable[[], Any]) -> Any:
+    """Return what a call returns in another thread, and raise here what it raises there."""
+    given: list[Any] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            given.append(call())
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return given[0]
+
+
+def _others(reference: Reference) -> Others | str:
+    """Return inputs of other values with which eager gives another output; or why there are none."""
+    refused = ""
+    same = False
+    for inputs in samples.others(reference.case.model, reference.inputs, seed=samples.ACCURACY):
+        try:
+            wanted = reference.eager_with(inputs)
+            apart = reference.between(wanted, reference.eager_with(inputs))
+        except TrtgateError as error:
+            refused = refused or str(error)
+            continue
+        if apart:  # a race, which these values show
+            refused = refused or f"eager does not repeat itself: {apart}"
+        elif reference.between(reference.expected.first, wanted):
+            return Others(inputs, wanted)
+        else:
+            same = True
+    if same:
+        return "eager's output stays within its tolerance with those that were tried"
+    return f"eager takes none of those that were tried: {refused}"
+
+
+def _with_others(how: str, reference: Reference, inference: Inference, others: Others | str) -> Way:
+    if isinstance(others, str):
+        return Way(how, left_out=others)
+    inference.restore()
+    inference.inputs = tuple(value.clone() for value in others.inputs)
+    return Way(how, _said(reference, inference, others.wanted))
+
+
+def _as_a_graph(how: str, reference: Reference, inference: Inference, others: Others | str) -> Way:
+    """Capture with the example, put other values where it lies, replay, and compare.
+
+    What can't be captured is no fault: no clock replays it either.
+    """
+    if not inference.inputs[0].is_cuda:
+        return Way(how, left_out="it runs on a CPU")
+    if isinstance(others, str):
+        return Way(how, left_out=others)
+    inference.restore()
     kept = tuple(value.clone() for value in inference.inputs)
     graph = torch.cuda.CUDAGraph()
     try:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_CALLS):
-                inference()
-        torch.cuda.current_stream().wait_stream(stream)
+        output = _captured(inference, graph)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
         torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
-            output = inference()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return ""
+        return Way(how, left_out=f"it can't be captured: {one_line(error)}")
 
     def replay() -> Any:
-        for place, value in zip(inference.inputs, others, strict=True):
+        inference.restore()
+        for place, value in zip(inference.inputs, others.inputs, strict=True):
             place.copy_(value)
         graph.replay()
         torch.cuda.synchronize()
         return output
 
     try:
-        return _said(reference, replay, wanted)
+        return Way(how, _said(reference, replay, others.wanted))
     finally:
         for place, value in zip(inference.inputs, kept, strict=True):
             place.copy_(value)
         graph.reset()
+
+
+def _captured(inference: Inference, graph: torch.cuda.CUDAGraph) -> Any:
+    """Record a graph of one call, and return its output, which each replay writes anew."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_CALLS):
+            inference()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    inference.restore()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        return inference()

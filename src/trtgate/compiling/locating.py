@@ -17,9 +17,9 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from . import output_check
-from .location import Checked, Kind, Location
+from .location import CALLED_AGAIN, Checked, Kind, Location
 from .output_check import Comparison
-from .submodule_calls import Call, DirectCall
+from .submodule_calls import CALLS, Call, DirectCall
 
 Compile = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], Sequence[str]], Callable[..., Any]]
 """Compiles a module for inputs as the case's frontend does, with some operators left in PyTorch; raises if it can't."""
@@ -56,12 +56,15 @@ class Locator:
         self._out_of_time = out_of_time
         self._step = step
         self._checked: list[Checked] = []
+        self._at_second = False
+        """Whether the second call of the whole is looked into, and no other."""
         self._whole = self._innermost = Checked(path="", kind="")
 
     def locate(self, module: torch.nn.Module, inputs: tuple[Any, ...], known: Checked | None = None) -> Location:
         """Return the first wrong submodule, or that none is. `known`: the whole was compared before, and is wrong.
 
-        The module's buffers and attributes are put back. Raises TrtgateError where the whole can't be compiled alone.
+        What is wrong at the second call only is looked for among the calls that eager makes then. The module's buffers
+        and attributes are put back. Raises TrtgateError where the whole can't be compiled alone.
         """
         root = Call("", module, inputs, {})
         self._whole = self._innermost = Checked(path="", kind=type(module).__name__)
@@ -71,11 +74,19 @@ class Locator:
                 raise TrtgateError(whole.unable)
             if not whole.problem:
                 return self._location("right", whole)
-            return self._within(root, whole)
+            return self._within(self._next_if_wrong(root) if whole.at > 1 else root, whole)
         except OutOfTimeError:
             return self._location("unfinished", self._innermost)
         finally:
             root.fresh()
+
+    def _next_if_wrong(self, root: Call) -> Call:
+        """Return the second call of the whole if it is wrong when it is compiled anew for that; else the first."""
+        second, self._at_second = root.next(), True
+        if self._check(second, 0).problem:
+            return second
+        self._at_second = False
+        return root
 
     def _location(self, kind: Kind, wrong: Checked, suspect: str = "") -> Location:
         return Location(kind=kind, whole=self._whole, wrong=wrong, suspect=suspect, checked=tuple(self._checked))
@@ -117,10 +128,11 @@ class Locator:
         checked = Checked(path=call.path, kind=kind, number=call.number, depth=depth)
         self._step(f"compiling {checked.name} alone")
         try:
-            eager = call.in_eager()
+            count = 1 if self._at_second else CALLS
+            eager = call.in_eager(count)
             with call.surroundings():
                 run = self._compile(call.target, call.fresh(), left)
-            both = zip(eager, call.outputs(run), strict=True)
+            both = zip(eager, call.outputs(run, count), strict=True)
             compared = [output_check.compare_nodes(wanted, got) for wanted, got in both]
             problems = [self._judge(one) for one in compared]
         except torch.cuda.OutOfMemoryError:
@@ -129,9 +141,10 @@ class Locator:
             said = str(error) if isinstance(error, TrtgateError) else one_line(error)
             return msgspec.structs.replace(checked, unable=said)
         worst = next((place for place, problem in enumerate(problems) if problem), 0)
-        return msgspec.structs.replace(
-            checked, relative_l2=compared[worst].leaf_error, problem=_said(worst, problems[worst])
-        )
+        problem, at = problems[worst], worst + 1 + self._at_second
+        if problem and at > 1:
+            problem = f"{CALLED_AGAIN}, {problem}"
+        return msgspec.structs.replace(checked, at=at, relative_l2=compared[worst].leaf_error, problem=problem)
 
     def _in_context(self, call: Call, wrong: Checked) -> Location:
         """Say with which part a call gets wrong, whose parts are all right alone."""
@@ -203,7 +216,3 @@ def _children(call: Call) -> list[DirectCall]:
         return call.children()
     except TrtgateError:
         return []
-
-
-def _said(place: int, problem: str) -> str:
-    return f"called a second time, {problem}" if place and problem else problem

@@ -89,7 +89,7 @@ def judge_of(case: Case, tolerance: float | None = None) -> Callable[[Comparison
 def whole(reference: Reference, compared: Comparison, problem: str) -> Checked:
     """Return what is known of a case's compiled module as a whole."""
     kind = type(reference.module).__name__
-    return Checked(path="", kind=kind, relative_l2=compared.leaf_error, problem=problem)
+    return Checked(path="", kind=kind, at=compared.call, relative_l2=compared.leaf_error, problem=problem)
 
 
 def clause(case: Case, reference: Reference, known: Checked, build_s: float, step: OnStep) -> str:

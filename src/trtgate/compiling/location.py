@@ -11,6 +11,7 @@ from ..common.text_columns import first_few
 
 Kind = Literal["right", "module", "own code", "in context", "operator", "whole", "unfinished"]
 MOST_NAMED = 2
+CALLED_AGAIN = "called a second time"
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 1
     """Which call of the module within its parent's."""
     depth: int = 0
+    at: int = 1
+    """Which call in a row of the model `relative_l2` and `problem` are of."""
     relative_l2: float = 0.0
     """Of the worst leaf; inf where the two can't be compared so."""
     problem: str = ""
@@ -39,7 +42,12 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         """How far it is from eager, in a few words."""
         if self.problem and (math.isinf(self.relative_l2) or self.relative_l2 == 0.0):
             return self.problem.replace(" differs from eager", "", 1)
-        return f"relative L2 {self.relative_l2:.2g}"
+        return f"relative L2 {self.relative_l2:.2g}{self.when}"
+
+    @property
+    def when(self) -> str:
+        """At which call it is wrong, in words that follow; empty for the first."""
+        return f" when {CALLED_AGAIN}" if self.at > 1 else ""
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import torch
 from ..common.errors import TrtgateError
 from . import leaf_comparison, output_leaves
 from .leaf_comparison import DECADES, INTEGER, MEASURED, LeafComparison
-from .output_leaves import Container, Leaf
+from .output_leaves import Container, Leaf, shown
 from .output_leaves import leaves as leaves
 
 
@@ -54,6 +54,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """In what the containers differ, as a sentence that names where; empty where in nothing."""
     leaves: tuple[LeafComparison, ...] = ()
     """Each leaf of eager's; none where the containers differ."""
+    call: int = 1
+    """Which call in a row this is of."""
+    ways: dict[str, str] = {}
+    """In which ways it was called beside twice in a row, each compared too → why it was not; empty where it was."""
 
     @property
     def leaf_error(self) -> float:
@@ -128,7 +132,7 @@ def check_reference(output: Any, where: str) -> None:
         has_nan, all_infinite = leaf_comparison.non_finite(value)
         if has_nan or all_infinite:
             what = "NaN values" if has_nan else "infinite values only"
-            raise TrtgateError(f"{where} has {what} in {path}; seed its weights and inputs")
+            raise TrtgateError(f"{where} has {what} in {shown(path)}; seed its weights and inputs")
 
 
 def compare(eager: Any, output: Any) -> Comparison:
@@ -168,7 +172,7 @@ def _structure(wanted: list[Leaf | Container], got: list[Leaf | Container]) -> s
         if isinstance(node, Leaf) and isinstance(other, Leaf):
             continue
         if isinstance(node, Leaf) or isinstance(other, Leaf) or node.kind != other.kind:
-            return f"{node.path} differs from eager: it is {_what(other)}, eager's {_what(node)}"
+            return f"{shown(node.path)} differs from eager: it is {_what(other)}, eager's {_what(node)}"
         said = _keys(node, other)
         if said:
             return said
@@ -179,16 +183,16 @@ def _keys(eager: Container, output: Container) -> str:
     missing = [key for key in eager.keys if key not in output.keys]
     more = [key for key in output.keys if key not in eager.keys]
     if missing:
-        instead = f"; {eager.path}{more[0]} is, and is not in eager's" if more else ""
-        return f"{eager.path}{missing[0]} differs from eager: it is not in the output{instead}"
+        instead = f"; {shown(eager.path + more[0])} is, and is not in eager's" if more else ""
+        return f"{shown(eager.path + missing[0])} differs from eager: it is not in the output{instead}"
     if more:
-        return f"{output.path}{more[0]} differs from eager: eager's output has none"
+        return f"{shown(output.path + more[0])} differs from eager: eager's output has none"
     if eager.ordered and eager.keys != output.keys:
         place = next(place for place, key in enumerate(eager.keys) if key != output.keys[place])
         key = eager.keys[place]
         return (
-            f"{eager.path}{key} differs from eager: it is item {output.keys.index(key)} of its {output.kind}, "
-            f"eager's is item {place}"
+            f"{shown(eager.path + key)} differs from eager: it is item {output.keys.index(key)} of its "
+            f"{shown(output.kind)}, eager's is item {place}"
         )
     return ""
 
@@ -197,7 +201,7 @@ def _what(node: Leaf | Container) -> str:
     if isinstance(node, Leaf) and node.value is None:
         return "None"
     if isinstance(node, Container):
-        kind = node.kind
+        kind = shown(node.kind)
     else:
         kind = "tensor" if isinstance(node.value, torch.Tensor) else type(node.value).__name__
     return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
@@ -206,7 +210,7 @@ def _what(node: Leaf | Container) -> str:
 def _excess(leaf: LeafComparison, table: Tolerance, own: float | None) -> tuple[float, str]:
     """Return how many times a leaf is beyond its tolerance, and the sentence that says so; empty where it is right."""
     if leaf.difference:
-        return math.inf, f"{leaf.path} differs from eager: {leaf.difference}"
+        return math.inf, f"{shown(leaf.path)} differs from eager: {leaf.difference}"
     if leaf.kind not in MEASURED:
         return _unequal(leaf, own or 0.0)
     tolerance = table if own is None else table.scaled(own)
@@ -228,7 +232,7 @@ def _excess(leaf: LeafComparison, table: Tolerance, own: float | None) -> tuple[
         said.append(f"cosine {leaf.cosine:.6f} (at least {tolerance.cosine})")
     place = max(index for index, decade in enumerate(DECADES) if decade <= tolerance.relative_l2)
     count = f"{leaf.beyond[place]} of {leaf.values} values are off by more than {100 * DECADES[place]:g} %"
-    return max(times), f"{leaf.path} differs from eager: {count}, {', '.join(said)}"
+    return max(times), f"{shown(leaf.path)} differs from eager: {count}, {', '.join(said)}"
 
 
 def _limit(most: float) -> str:
@@ -248,4 +252,4 @@ def _unequal(leaf: LeafComparison, most: float) -> tuple[float, str]:
         return 0.0, ""
     allowed = f" (at most {most:.2%})" if most else ""
     said = leaf.shown or f"{leaf.mismatches} of {leaf.values} values differ{allowed}"
-    return leaf.mismatches / max(1, leaf.values) / max(most, 1e-3), f"{leaf.path} differs from eager: {said}"
+    return leaf.mismatches / max(1, leaf.values) / max(most, 1e-3), f"{shown(leaf.path)} differs from eager: {said}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import operator
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from types import MemberDescriptorType
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError, one_line
+from ..common.object_fields import declares_fields, fields_of, is_data
 
 ROOT = "output"
 DEEPEST = 200
@@ -94,8 +96,9 @@ def _walked(value: Any, path: str, name: str, above: tuple[tuple[int, str], ...]
         yield Leaf(path, name, Cycle(within))
         return
     if len(above) > DEEPEST:
-        raise TrtgateError(f"{_short(path)}: containers are nested more than {DEEPEST} deep")
+        raise TrtgateError(f"{shown(path)}: containers are nested more than {DEEPEST} deep")
     kind, children = _taken_apart(value, path)
+    children = _told_apart(children)
     yield Container(path, kind, tuple(part for part, _, _ in children), isinstance(value, Mapping))
     for part, own_name, child in children:
         yield from _walked(child, path + part, own_name or name, (*above, (id(value), path)))
@@ -114,7 +117,9 @@ def _number(value: Any, path: str) -> Any:
             try:
                 return plain(value)
             except Exception as error:
-                raise TrtgateError(f"{path}: a {symbolic.__name__} without a value: {one_line(error)}") from error
+                raise TrtgateError(
+                    f"{shown(path)}: a {symbolic.__name__} without a value: {one_line(error)}"
+                ) from error
     return value
 
 
@@ -124,22 +129,18 @@ def _taken_apart(value: Any, path: str) -> tuple[str, Children]:
     kind = SAME_AS.get(kind, kind)
     if isinstance(value, torch.Tensor):
         return "nested tensor", _numbered(value.unbind())
-    if isinstance(value, tuple):
-        names = getattr(value, "_fields", None) or getattr(value, "__match_args__", None)  # of torch.return_types
-        if names and len(names) == len(value):
-            return kind, [(f".{name}", name, child) for name, child in zip(names, value, strict=True)]
-        return kind, _numbered(value)
-    if isinstance(value, list):
-        return kind, _numbered(value)
-    if isinstance(value, Mapping):
-        return kind, _items(value)
+    if isinstance(value, (tuple, list, deque, Mapping)):
+        items = _items(value) if isinstance(value, Mapping) else _in_order(value)
+        return kind, [*items, *_beside(value, items)]
     if type(value) in pytree.SUPPORTED_NODES:
         children, context = _registered(value)
         return f"{kind}{context}", children
-    if _has_fields(value):
-        return kind, [(f".{name}", name, child) for name, child in _fields(value)]
+    fields = fields_of(value) if is_data(value) else []
+    if fields or (is_data(value) and declares_fields(value)):  # one without fields keeps what it is elsewhere
+        return kind, [(f".{name}", name, child) for name, child in fields]
     raise TrtgateError(
-        f"{path}: a {kind} can't be taken apart; return tensors, numbers, texts, or containers and dataclasses of them"
+        f"{shown(path)}: a {kind} can't be taken apart; return tensors, numbers, texts, or containers and dataclasses "
+        "of them"
     )
 
 
@@ -147,22 +148,85 @@ def _numbered(values: Any) -> Children:
     return [(f"[{number}]", "", child) for number, child in enumerate(values)]
 
 
+def _in_order(values: Any) -> Children:
+    """Return the items of a tuple or list, under the names that a tuple may have for them."""
+    names = isinstance(values, tuple) and (
+        getattr(values, "_fields", None) or getattr(values, "__match_args__", None)  # of torch.return_types
+    )
+    if names and len(names) == len(values):
+        return [(f".{name}", name, child) for name, child in zip(names, values, strict=True)]
+    return _numbered(values)
+
+
 def _items(mapping: Mapping[Any, Any]) -> Children:
     """Return the items of a mapping; those of one that is a dataclass too, as Hugging Face's outputs, as fields."""
     fields = dataclasses.is_dataclass(mapping)
     return [
-        (f".{key}", key, child) if fields and isinstance(key, str) else (*_key(key, number), child)
+        (f".{key}", key, child)
+        if fields and isinstance(key, str) and getattr(mapping, key, ANY) is child
+        else (*_key(key, number), child)
         for number, (key, child) in enumerate(mapping.items())
     ]
+
+
+def _beside(container: Any, items: Children) -> Children:
+    """Return the attributes that a container has beside its items.
+
+    Left out are those that are the items again, and fields that are None in a mapping that has them as its items. A
+    class that is registered with pytree says what belongs to it: of its attributes, the public ones that can be taken
+    apart.
+    """
+    held = {name: child for _, name, child in items}
+    registered, optional = type(container) in pytree.SUPPORTED_NODES, dataclasses.is_dataclass(container)
+    return [
+        (f".{name}", name, child)
+        for name, child in fields_of(container)
+        if held.get(name, ANY) is not child
+        and not (child is None and optional and isinstance(container, Mapping))
+        and not (isinstance(child, Mapping) and _is_again(child, items))
+        and not (registered and (name.startswith("_") or not _can_be_taken_apart(child)))
+    ]
+
+
+def _is_again(mapping: Mapping[Any, Any], items: Children) -> bool:
+    """Whether a mapping has the same items, as that in which a `UserDict` keeps them."""
+    return len(mapping) == len(items) and all(map(operator.is_, mapping.values(), (child for _, _, child in items)))
+
+
+def _can_be_taken_apart(value: Any) -> bool:
+    try:
+        return bool(list(_walked(value, ROOT, "", ())))
+    except TrtgateError:
+        return False
+
+
+def _told_apart(children: Children) -> Children:
+    """Return children whose parts of the path all differ: two keys may look alike, as NaN does."""
+    seen: Counter[str] = Counter()
+    found = []
+    for part, name, child in children:
+        seen[part] += 1
+        found.append((part if seen[part] == 1 else f"{part}#{seen[part]}", name, child))
+    return found
 
 
 def _key(key: Any, number: int) -> tuple[str, str]:
     """Return a key's part of the path and its name; of one whose repr may be its address, its class and position."""
     if isinstance(key, str):
         return f"[{json.dumps(key, ensure_ascii=False)}]", key
-    told = key is None or isinstance(key, (*NUMBERS, *PLAIN, tuple, frozenset))
-    text = repr(key) if told else f"<{type(key).__qualname__} {number}>"
-    return f"[{_short(text)}]", ""
+    return f"[{_text(key) or f'<{type(key).__qualname__} {number}>'}]", ""
+
+
+def _text(key: Any) -> str:
+    """Return a key as it is written, alike in every process; empty where it can't be."""
+    if isinstance(key, (tuple, frozenset)):
+        texts = [_text(one) for one in key]
+        if not all(texts):
+            return ""
+        if isinstance(key, frozenset):
+            return f"frozenset({{{', '.join(sorted(texts))}}})"
+        return f"({', '.join(texts)}{',' * (len(key) == 1)})"
+    return repr(key) if key is None or isinstance(key, (*NUMBERS, *PLAIN)) else ""
 
 
 def _registered(value: Any) -> tuple[Children, str]:
@@ -175,7 +239,7 @@ def _registered(value: Any) -> tuple[Children, str]:
         keyed, context = definition.flatten_with_keys_fn(value)
         found = [(*_pytree_key(key, number), child) for number, (key, child) in enumerate(keyed)]
     plain = _plain(context)
-    return found, f"({_short(repr(context))})" if plain and context else ""
+    return found, f"({context!r})" if plain and context else ""
 
 
 def _pytree_key(key: Any, number: int) -> tuple[str, str]:
@@ -194,38 +258,6 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (*NUMBERS, *PLAIN))
 
 
-def _has_fields(value: Any) -> bool:
-    """Whether an object is one of data: no function, module, iterator or the like, whose fields say nothing."""
-    if callable(value) and not dataclasses.is_dataclass(value):
-        return False
-    own_class = type(value)
-    if own_class.__module__ in ("builtins", "types", "_weakref", "weakref", "threading", "_thread", "torch._C"):
-        return False
-    declared = dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct)
-    return declared or bool(_fields(value))  # one without fields keeps what it is elsewhere
-
-
-def _fields(value: Any) -> list[tuple[str, Any]]:
-    """Return name and value of the fields that an object has: those that it declares, else what it holds."""
-    if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-    elif isinstance(value, msgspec.Struct):
-        names = list(value.__struct_fields__)
-    else:
-        names = list(dict.fromkeys([*_slots(type(value)), *sorted(getattr(value, "__dict__", ()))]))
-    return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
-
-
-def _slots(own_class: type) -> list[str]:
-    """Return the names of an object's slots; those that Python or a library keeps for itself are left out."""
-    members = [
-        name
-        for base in own_class.__mro__
-        for name, member in vars(base).items()
-        if isinstance(member, MemberDescriptorType)
-    ]
-    return [name for name in members if not name.startswith("__")]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:60]}…{text[-19:]}"
+def shown(text: str, most: int = 160) -> str:
+    """Return a path as a sentence shows it: what is longer loses its middle."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]}…{text[1 - most // 4 :]}"

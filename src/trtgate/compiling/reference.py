@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from ..common.errors import TrtgateError, one_line
@@ -21,138 +20,13 @@ from ..timing import run_state
 from ..timing.run_state import RunState
 from . import building, output_check, output_leaves
 from .building import Inference
+from .expected_output import Expected, Walked
 from .fp32_arithmetic import arithmetic, strict_fp32
 from .output_check import Comparison
-from .output_leaves import Container, Leaf
-
-FILE = "reference.pt"
-NOT_COMPILED = (building.INPUTS_FILE, FILE)
-"""Files of an artifact that are not the compiled module's: other inputs of the same shapes can share that."""
-STORED = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, type(None))
-"""Classes of values that `torch.load` reads without unpickling; others are compared where the module is built."""
+from .output_leaves import Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 """Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
-
-Walked = list[Leaf | Container]
-
-
-class WrongOutputError(TrtgateError):
-    """A compiled module's output is not eager's."""
-
-    def __init__(self, message: str, compared: Comparison, problem: str) -> None:
-        super().__init__(message)
-        self.compared = compared
-        self.problem = problem
-
-
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """What eager gives under a fixed seed, and what a call changes."""
-
-    first: Walked
-    second: Walked = []
-    """Of another call after the first; empty where a call changes nothing, and the output is the first again."""
-    after: dict[str, Walked] = {}
-    """What a call changes → what it is after the first call, where that can be taken apart."""
-    changes: tuple[str, ...] = ()
-    """Names of the buffers, attributes and inputs that a call changes."""
-    apart: dict[str, float] = {}
-    """Path of a leaf → relative L2 between two runs of eager under the same seed, where they differ."""
-    draws: dict[str, float] = {}
-    """Path of a leaf → relative L2 between runs of eager under two seeds, where random numbers decide it."""
-
-    def check(self, case: Case, inference: Inference) -> Comparison:
-        """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
-        compared, problem = self.compared(case, inference)
-        if problem:
-            raise WrongOutputError(f"case {case.id}: {problem}; nothing was timed or stored", compared, problem)
-        return compared
-
-    def compared(self, case: Case, inference: Inference, *, twice: bool = True) -> tuple[Comparison, str]:
-        """Return how far a module's first output is from eager's, and what is wrong with it or the second, if anything.
-
-        The second is asked for if `twice`. The module's state is put back before and after. Raises TrtgateError for an
-        output that can't be taken apart.
-        """
-        inference.restore()
-        try:
-            compared, problem = self._one(case, self.first, inference)
-            problem = problem or self._state_problem(case, inference)
-            if twice and not problem:
-                problem = self._one(case, self.second or self.first, inference)[1]
-                problem = problem and f"called a second time, {problem}"
-            return compared, problem
-        finally:
-            inference.restore()
-
-    def _one(self, case: Case, wanted: Walked, call: Callable[[], Any]) -> tuple[Comparison, str]:
-        with run_state.seeded():
-            output = call()
-        with building.named(case):
-            compared = output_check.compare_walked(wanted, output)
-            problem = compared.problem(arithmetic(case), case.settings.tolerances, self.apart)
-        return compared, problem and self._with_what_is_drawn(case, compared, problem)
-
-    def _with_what_is_drawn(self, case: Case, compared: Comparison, problem: str) -> str:
-        """Return the problem, led by that a leaf is not deterministic, if all wrong leaves are decided by a seed."""
-        if not self.draws:
-            return problem
-        others = tuple(leaf for leaf in compared.leaves if leaf.path not in self.draws)
-        paths = {name for leaf in others for name in (leaf.path, leaf.name)}
-        own = {key: value for key, value in case.settings.tolerances.items() if key in paths}
-        left = msgspec.structs.replace(compared, leaves=others).problem(arithmetic(case), own, self.apart)
-        if left:
-            return left
-        return (
-            f"not deterministic: two eager runs differ by {max(self.draws.values()):.2g} (relative L2), as they draw "
-            f"other random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
-        )
-
-    def _state_problem(self, case: Case, inference: Inference) -> str:
-        """Return in what the state after the first call is not eager's: a cache that was not written shows later."""
-        for name, value in inference.state_after().items():
-            if name in self.after:
-                now = output_leaves.walk(value, f"after the call {name}")
-                problem = output_check.compare_nodes(self.after[name], now).problem(arithmetic(case))
-                if problem:
-                    return problem
-        return ""
-
-    def differs(self, case: Case, call: Callable[[], Any], wanted: Walked | None = None) -> str:
-        """Return in what the output of a call is not as wanted, which is eager's first; empty where it is."""
-        return self._one(case, self.first if wanted is None else wanted, call)[1]
-
-    def save(self, folder: Path) -> None:
-        """Write it beside the compiled module: whoever loads that compares again."""
-        document = {
-            "first": [_plain(node) for node in self.first],
-            "second": [_plain(node) for node in self.second],
-            "after": {name: [_plain(node) for node in nodes] for name, nodes in self.after.items()},
-            "changes": list(self.changes),
-            "apart": self.apart,
-            "draws": self.draws,
-        }
-        torch.save(document, folder / FILE)
-
-
-def _plain(node: Leaf | Container) -> tuple[Any, ...]:
-    if isinstance(node, Container):
-        return ("container", node.path, node.kind, node.keys, node.ordered)
-    if type(node.value) not in STORED:
-        return ("leaf", node.path, node.name)
-    return ("leaf", node.path, node.name, node.value)
-
-
-def _walked(plain: list[tuple[Any, ...]]) -> Walked:
-    """Return the nodes of `_plain`; a value that could not be stored is left out of what is compared."""
-    found: Walked = []
-    for what, *fields in plain:
-        if what == "container":
-            found.append(Container(*fields))
-        else:
-            path, name, *value = fields
-            found.append(Leaf(path, name, value[0] if value else output_leaves.ANY))
-    return found
 
 
 def load_checked(case: Case, folder: Path, device: str) -> Inference:
@@ -162,12 +36,7 @@ def load_checked(case: Case, folder: Path, device: str) -> Inference:
     only from a folder that this user's own session made.
     """
     inference = building.load(case, folder, device)
-    document: Mapping[str, Any] = torch.load(folder / FILE, weights_only=True)
-    expected = Expected(
-        first=_walked(document["first"]), second=_walked(document["second"]), changes=tuple(document["changes"]),
-        after={name: _walked(nodes) for name, nodes in document["after"].items()},
-        apart=document["apart"], draws=document["draws"],
-    )  # fmt: skip
+    expected = Expected.load(folder)
     if expected.changes:
         state = RunState((inference.compiled.run,), inference.inputs)
         inference = Inference(inference.compiled, inference.inputs, state, expected.changes)
@@ -186,7 +55,7 @@ class Reference:
 
     def __init__(self, case: Case, device: str, step: OnStep, *, processes: int = 1) -> None:
         """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
-        building.release()  # whatever the case before left on
+        building.end_case()  # the one before
         step("making the model")
         self._threads = max(1, torch.get_num_threads() // processes)
         with threads(self._threads):
@@ -208,36 +77,48 @@ class Reference:
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
 
-    def eager_with(self, inputs: tuple[Any, ...]) -> Walked | None:
-        """Return what eager makes of other inputs; None where it can't take them, or its output proves nothing."""
+    def eager_with(self, inputs: tuple[Any, ...]) -> Walked:
+        """Return what eager makes of inputs. Raises TrtgateError where it can't run, or its output proves nothing."""
         self._restore()
         own, self.inputs = self.inputs, tuple(value.clone() for value in inputs)
         try:
-            return self._eager()[0]
-        except TrtgateError:
-            return None
+            output, _ = self._run()
+            output_check.check_reference(output, "eager's output")
+            return output_leaves.copied(output)
+        except (torch.cuda.OutOfMemoryError, TrtgateError):
+            raise
+        except Exception as error:
+            raise TrtgateError(one_line(error)) from error
         finally:
             self.inputs = own
             self._restore()
 
+    def between(self, wanted: Walked, got: Walked) -> str:
+        """Return in what two outputs of eager differ by more than a compiled module's may; empty where in nothing."""
+        compared = output_check.compare_nodes(wanted, got)
+        return compared.structure or compared.problem(arithmetic(self.case), self.case.settings.tolerances)
+
     def _eager(self, seed: int = run_state.SEED) -> tuple[Walked, bool]:
         """Run once under a seed; returns a copy of the output, and whether it drew random numbers."""
         name = f"model {self.case.model.name!r}"
-        with run_state.seeded(seed):
-            before = run_state.random_numbers()
-            try:
-                with torch.no_grad(), strict_fp32():
-                    output = self.module(*self.inputs)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except Exception as error:
-                shapes = ", ".join(str(tuple(value.shape)) for value in self.inputs)
-                raise TrtgateError(
-                    f"{name}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
-                ) from error
-            drawn = run_state.drawn(before, run_state.random_numbers())
+        try:
+            output, drawn = self._run(seed)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(value.shape)) for value in self.inputs)
+            raise TrtgateError(
+                f"{name}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
+            ) from error
         output_check.check_reference(output, f"{name}: eager's own output")
         return output_leaves.copied(output), drawn
+
+    def _run(self, seed: int = run_state.SEED) -> tuple[Any, bool]:
+        with run_state.seeded(seed):
+            before = run_state.random_numbers()
+            with torch.no_grad(), strict_fp32():
+                output = self.module(*self.inputs)
+            return output, run_state.drawn(before, run_state.random_numbers())
 
     def _after(self, changes: list[str]) -> dict[str, Walked]:
         """Return what a call changed as it is now; what can't be taken apart is left out."""
@@ -305,8 +186,8 @@ class Reference:
         with threads(self._threads):
             return self.expected.check(self.case, inference)
 
-    def differs(self, call: Callable[[], Any], wanted: Walked | None = None) -> str:
-        """Return in what the output of a call is not as wanted, which is eager's first; empty where it is."""
+    def differs(self, call: Callable[[], Any], wanted: Walked) -> str:
+        """Return in what the output of a call is not as wanted, which is an output of eager; empty where it is."""
         return self.expected.differs(self.case, call, wanted)
 
     def problem_of(self, inference: Inference) -> str:

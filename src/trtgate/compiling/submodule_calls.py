@@ -23,7 +23,7 @@ CALLS = 2
 """How often a call is made: a submodule that keeps something may be wrong at the second call only."""
 
 Outputs = list[list[Leaf | Container]]
-"""The outputs of `CALLS` calls in a row, taken apart."""
+"""The outputs of calls in a row, taken apart."""
 
 
 class DirectCall(msgspec.Struct, frozen=True):
@@ -92,22 +92,29 @@ class Call:
         with torch.no_grad(), torch.autocast(kind, dtype, enabled) if enabled else contextlib.nullcontext():
             yield
 
-    def outputs(self, run: Callable[..., Any]) -> Outputs:
+    def outputs(self, run: Callable[..., Any], calls: int = CALLS) -> Outputs:
         """Return what `run`, this module or what was compiled of it, returns for these arguments, call by call.
 
         Random numbers follow one seed. Raises TrtgateError for an output that can't be taken apart.
         """
         tensors = self.fresh()
         found = []
-        for _ in range(CALLS):
+        for _ in range(calls):
             with run_state.seeded(), self.surroundings():
                 found.append(output_leaves.copied(run(*tensors)))
         return found
 
-    def in_eager(self) -> Outputs:
+    def in_eager(self, calls: int = CALLS) -> Outputs:
         """Return what eager makes of it."""
         with strict_fp32():
-            return self.outputs(self.target)
+            return self.outputs(self.target, calls)
+
+    def next(self) -> Call:
+        """Make the call in eager, and return the next one of the same tensors, with the state that this one leaves."""
+        tensors = self.fresh()
+        with run_state.seeded(), self.surroundings(), strict_fp32():
+            self.target(*tensors)
+        return Call(self.path, self.module, tensors, {}, self.number, self._names)
 
     def children(self) -> list[DirectCall]:
         """Return the calls that this one makes directly, in order: of submodules, not of their own submodules.

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError, one_line
+from ..compiling import made_modules
 from ..records.coverage_record import Coverage
 from ..suite import precisions
 from ..suite.cases import Case, Model
@@ -126,7 +128,7 @@ def _unharmed(module: torch.nn.Module | Any, precision: str, name: str) -> Itera
     Raises TrtgateError for one that can't be copied and would have to be cast.
     """
     try:
-        copied = copy.deepcopy(module)
+        copied = made_modules.copied(module) if isinstance(module, torch.nn.Module) else copy.deepcopy(module)
     except Exception as error:
         if not isinstance(module, torch.nn.Module) or _is_changed_by(precision, module):
             raise TrtgateError(
@@ -145,7 +147,7 @@ def _is_changed_by(precision: str, module: torch.nn.Module) -> bool:
         return True
     dtype = getattr(torch, wanted.dtype)
     return any(
-        value.device.type != "cpu" or (value.is_floating_point() and value.dtype != dtype)
+        is_lazy(value) or value.device.type != "cpu" or (value.is_floating_point() and value.dtype != dtype)
         for value in (*module.parameters(), *module.buffers())
     )
 

@@ -10,7 +10,7 @@ import torch
 
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
-from ..compiling import building
+from ..compiling import building, process_state
 from ..records import coverage_record
 from ..suite import precisions
 from ..suite.cases import Case
@@ -45,7 +45,8 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     modelopt_package.expect([case.settings.precision])
     compile_options.check_options(case.id, case.settings)
     step("making the model")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        stack.callback(process_state.put_back)
         with _weights_of(case.settings):
             module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:

@@ -168,12 +168,15 @@ class Session:
             request = messages.RecordProfile(case_id=case_id)
             return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
 
-    def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> None:
-        """Load a case in a process of its own, and compare it with eager in all ways. Raises LaunchError."""
+    def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:
+        """Load a case in a process of its own, and compare it with eager in all ways; returns them as `Build.ways`.
+
+        Raises LaunchError.
+        """
         with self._fresh("fresh") as worker, self._pool.device(step, shared=True):
             step("checking it in a fresh process")
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
-            worker.ask(request, messages.LoadedReply, case_id)
+            return worker.ask(request, messages.LoadedReply, case_id).loaded.ways
 
     def dry_run(self, case_id: str, step: OnStep) -> Coverage:
         """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""

@@ -165,14 +165,14 @@ class Worker:
             self._load(case, request)  # what the libraries take once for all is not this case's
             self.unload()
             self._settled = True
-        if request.lifecycle and request.artifact is not None:
-            self._check_lifecycle(case, Path(request.artifact))
+        checked = request.lifecycle and request.artifact is not None
+        ways = self._check_lifecycle(case, Path(request.artifact or "")) if checked else {}
         before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request)
         seconds = time.perf_counter() - start
         used = self._used_bytes() - before if self._gpu and request.measure_memory else None
-        return Loaded(seconds=seconds, gpu_memory_bytes=used)
+        return Loaded(seconds=seconds, gpu_memory_bytes=used, ways=ways)
 
     def delay(self, request: messages.Delay) -> float:
         """Make the loaded case slower on purpose, or, by 0, as fast as it is."""
@@ -198,18 +198,18 @@ class Worker:
             gc.collect()
             self._torch.cuda.empty_cache()  # what eager took is not the case's
 
-    def _check_lifecycle(self, case: Any, artifact: Path) -> None:
+    def _check_lifecycle(self, case: Any, artifact: Path) -> dict[str, str]:
         from ..compiling import lifecycle
 
         made = self._reference.Reference(case, self._device, lambda _step: None)
         try:
-            lifecycle.check(made, made.loaded(artifact))
+            return lifecycle.check(made, made.loaded(artifact)).ways
         except TrtgateError as error:
             raise TrtgateError(f"loaded in a fresh process: {error}") from error
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
-        self._building.release()
+        self._building.end_case()
         self._inference, self._built = None, ""
         gc.collect()
         if self._monitor is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import frontends
 from ..common.errors import TrtgateError
 from ..suite.cases import Case
 
@@ -17,6 +19,16 @@ if TYPE_CHECKING:
 
 BUILDERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 """How many processes of this run build at once."""
+
+LOADED, CACHED = "loaded in a fresh process", "taken from the artifact cache"
+
+
+def said(case_id: str, ways: Mapping[str, str]) -> str:
+    """Return in which ways a case was compared with eager, and in which it was not and why, as a line."""
+    checked = ", ".join(how for how, left_out in ways.items() if not left_out)
+    not_checked = ", ".join(f"{how} ({left_out})" for how, left_out in ways.items() if left_out)
+    said_of = (("checked", checked), ("not checked", not_checked))
+    return f"{case_id}: {'; '.join(f'{what}: {names}' for what, names in said_of if names)}"
 
 
 class BuiltCase:
@@ -38,19 +50,37 @@ class BuiltCase:
         return self._built
 
     def check_accuracy(self) -> None:
-        """Check, and with `--trtgate-lifecycle` in a fresh process and from the cache too. Raises TrtgateError."""
+        """Check, and with `--trtgate-lifecycle` in a fresh process and from the cache too. Raises TrtgateError.
+
+        The end of the run says in which ways it was checked, and in which it was not.
+        """
         made, run = self.check(), self._run
-        if not run.options.lifecycle or made.artifact is None:
+        if not run.options.lifecycle:
             return
-        with run.progress(self.case.id) as step:
-            run.workers[0].session.check_fresh(self.case.id, made.artifact, step)
-        if run.options.cache is None or self.build.cached:
-            return
+        ways = dict(self.build.ways)
+        if made.artifact is None:
+            settings = self.case.settings
+            nothing = "it can't be stored" if frontends.stores(settings) else f"{settings.frontend} stores nothing"
+            ways |= {LOADED: nothing, CACHED: nothing}
+        else:
+            with run.progress(self.case.id) as step:
+                fresh = run.workers[0].session.check_fresh(self.case.id, made.artifact, step)
+            less = {f"{LOADED}, {how}": why for how, why in fresh.items() if why and not ways.get(how)}
+            ways |= {LOADED: "", **less, CACHED: self._cached()}
+        run.say(said(self.case.id, ways))
+
+    def _cached(self) -> str:
+        """Take it from the cache, which checks it; returns why that can't be done, empty where it was."""
+        if self._run.options.cache is None:
+            return "there is none"
+        if self.build.cached:  # then it was taken from there in the first place
+            return ""
         again = self._build()
         if again.problem:
-            raise TrtgateError(f"taken from the cache: {again.problem}")
+            raise TrtgateError(f"{CACHED}: {again.problem}")
         if again.artifact is not None:
             shutil.rmtree(again.artifact, ignore_errors=True)
+        return "" if again.build is not None and again.build.cached else "it is not there"
 
     def _build(self) -> Prebuilt:
         run, case = self._run, self.case

@@ -13,7 +13,7 @@ from ..common.errors import PROBLEMS, TrtgateError
 from ..suite import quarantines
 from ..suite.cases import Case
 from . import build_only, loading_ahead, report_collector
-from .built_case import BuiltCase
+from .built_case import BuiltCase, said
 from .gate_run import GateRun
 from .profile_tests import profiles_of
 
@@ -73,7 +73,8 @@ class LatencyGate:
     def _build(self, built: BuiltCase) -> None:
         made, frontend = built.check(), frontends.get(built.case.settings.frontend)
         left = "nothing: it can't be stored" if frontend.stores_artifact and not made.artifact else frontend.stores
-        found = build_only.BuiltForLater(case_id=built.case.id, build=built.build, left=left, notes=made.notes)
+        ways = [said(built.case.id, built.build.ways)] if built.build.ways else []
+        found = build_only.BuiltForLater(case_id=built.case.id, build=built.build, left=left, notes=made.notes + ways)
         self._item.user_properties.append(build_only.property_of(found))
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:

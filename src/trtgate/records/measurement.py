@@ -52,6 +52,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     gpu_memory_bytes: int | None = None
+    ways: dict[str, str] = {}
+    """As `Build` has them."""
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,8 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     compared all tensors together."""
     leaves: dict[str, int] = {}
     """How many tensors and other values of the output were compared with eager's, by kind."""
+    ways: dict[str, str] = {}
+    """With `--trtgate-lifecycle`: the ways in which it was called and compared → why it was not; empty where it was."""
     pytorch_operators: int | None = None
     """Operators of the lowered graph that stay in PyTorch; None where nothing goes to TensorRT."""
     builders: int = 1

@@ -28,6 +28,48 @@ def of(model: Model, example: tuple[torch.Tensor, ...], count: int, *, seed: int
         yield from _own(model, example, count, seed)
 
 
+def others(model: Model, example: tuple[torch.Tensor, ...], *, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield inputs of other values than the example's that a model may take, those first that differ the most.
+
+    The model's own samples, where it has them. Else each tensor has the example's values in another order, so that ids
+    and masks remain valid; then floating-point tensors that are no masks alone; then all inputs have their rows in
+    another order; then floating-point values are a quarter smaller. A tensor of one value has another between half and
+    all of it. Raises TrtgateError as `of`.
+    """
+    if model.samples is not None:
+        yield from _own(model, example, 1, seed)
+    generator = torch.Generator().manual_seed(seed)
+    yield tuple(_reordered(value, generator) for value in example)
+    yield tuple(value.clone() if _is_mask(value) else _reordered(value, generator) for value in example)
+    rows = {len(value) for value in example if value.ndim}
+    if len(rows) == 1:
+        yield tuple(value.roll(1, 0) if value.ndim else value.clone() for value in example)
+    yield tuple(value * 0.75 if value.is_floating_point() else value.clone() for value in example)
+
+
+def _reordered(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a tensor's values in another order; where that changes nothing, floating-point values of its size."""
+    if value.layout is not torch.strided:
+        return value.clone()
+    flat = value.flatten()
+    places = torch.randperm(flat.numel(), generator=generator, device="cpu").to(value.device)
+    for found in (flat[places], flat.roll(1)):
+        if not torch.equal(found, flat):
+            return found.view(value.shape)
+    if not (value.is_floating_point() or value.is_complex()):
+        return value.clone()
+    shares = torch.rand(flat.shape, generator=generator, device="cpu").to(value.device)
+    zero = not bool(value.any())
+    return (shares if zero else flat * (1 + shares) / 2).to(value.dtype).view(value.shape)
+
+
+def _is_mask(value: torch.Tensor) -> bool:
+    """Whether it can't be told from a mask: it has integers, infinite values, or two values."""
+    if not value.is_floating_point() or value.layout is not torch.strided:
+        return not value.is_complex()
+    return not bool(torch.isfinite(value).all()) or (value.numel() > 2 and len(value.unique()) <= 2)
+
+
 def described(model: Model) -> str:
     """Return in a few words where inputs come from."""
     return "the model's own samples" if model.samples is not None else "seeded normal noise"
@@ -37,7 +79,9 @@ def _drawn(example: tuple[torch.Tensor, ...], count: int, seed: int) -> Iterator
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
         yield tuple(
-            torch.randn(value.shape, generator=generator).to(value) if value.is_floating_point() else value
+            torch.randn(value.shape, generator=generator, device="cpu").to(value)
+            if value.is_floating_point()
+            else value
             for value in example
         )
 

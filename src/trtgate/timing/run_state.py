@@ -216,7 +216,7 @@ def _state_of(generator: Any) -> Any:
 
 def _set_state(generator: Any, state: Any) -> None:
     if isinstance(generator, torch.Generator):
-        generator.set_state(torch.tensor(state, dtype=torch.uint8))
+        generator.set_state(torch.tensor(state, dtype=torch.uint8, device="cpu"))
     elif isinstance(generator, random.Random):
         generator.setstate(state)
     elif isinstance(generator, np.random.Generator):

@@ -1,0 +1,102 @@
+"""What factories return as modules, made ready for all that follows: copied, ordinary tensors, every shape known."""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+
+import torch
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedBuffer, is_lazy
+
+from ..common.errors import TrtgateError, one_line
+from ..common.text_columns import first_few
+
+TAKE_SCRIPTED = ("eager", "ts_trace", "ts_script")
+"""Frontends that take a module whose code is TorchScript."""
+MOST_NAMED = 3
+
+
+def copied(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy. Raises whatever copying raises."""
+    without_shape = {
+        id(value): UninitializedBuffer(value.requires_grad, value.device, value.dtype)
+        for value in module.buffers()
+        if isinstance(value, UninitializedBuffer)
+    }  # torch copies a parameter without a shape, and no such buffer
+    return copy.deepcopy(module, without_shape)
+
+
+def copied_or_itself(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy; the module itself where it can't be copied, as one that holds a lock or a tensor of a graph."""
+    try:
+        return copied(module)
+    except Exception:
+        return module
+
+
+def check_code(module: torch.nn.Module, frontend: str, name: str) -> None:
+    """Raise TrtgateError, which begins with `name`, for a scripted module that a frontend can't look into."""
+    if isinstance(module, torch.jit.ScriptModule) and frontend not in TAKE_SCRIPTED:
+        eager, *others = TAKE_SCRIPTED
+        raise TrtgateError(
+            f"{name}: its factory returns a {type(module).__name__}, which {frontend} can't compile: return the module "
+            f"that it was made from, or take the frontend {eager}, {' or '.join(others)}"
+        )
+
+
+def make_ordinary(module: torch.nn.Module) -> None:
+    """Put copies in the place of tensors made in inference mode: they can't be written to, and tell no change."""
+    ordinary: dict[int, torch.Tensor] = {}
+    for one in module.modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            continue
+        for held in (one._parameters, one._buffers, vars(one)):
+            for name, value in held.items():
+                if isinstance(value, torch.Tensor) and value.is_inference():
+                    held[name] = ordinary.setdefault(id(value), _ordinary(value))
+
+
+def _ordinary(value: torch.Tensor) -> torch.Tensor:
+    cloned = value.clone()
+    return torch.nn.Parameter(cloned, requires_grad=False) if isinstance(value, torch.nn.Parameter) else cloned
+
+
+def initialised(module: torch.nn.Module, inputs: list[torch.Tensor], name: str) -> torch.nn.Module:
+    """Return the module with its lazy parts as a call of a copy leaves them; nothing else of it is changed.
+
+    Raises TrtgateError, which begins with `name`, where the call fails or leaves out a lazy part.
+    """
+    lazy = [
+        (path, one)
+        for path, one in module.named_modules()
+        if isinstance(one, LazyModuleMixin) and one.has_uninitialized_params()
+    ]
+    if lazy:
+        called = copied_or_itself(module)
+        try:
+            with torch.no_grad():
+                called.eval()(*(value.clone() for value in inputs))
+        except Exception as error:
+            paths = first_few([path or "itself" for path, _ in lazy], MOST_NAMED)
+            raise TrtgateError(
+                f"{name}: its lazy modules ({paths}) get their shapes from a call, which raised {one_line(error)}"
+            ) from error
+        made = {id(one): called.get_submodule(path) for path, one in lazy}
+        for one in module.modules():
+            one._modules.update({child: made.get(id(part), part) for child, part in one._modules.items()})
+        module = made.get(id(module), module)
+    for path, value in chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(value):
+            raise TrtgateError(
+                f"{name}: {path} has no shape after a call with the example inputs: call it in the factory"
+            )
+    return module
+
+
+def freeze(module: torch.nn.Module) -> None:
+    """Let a module be in eval mode, and its parameters have no gradients."""
+    module.eval()
+    for parameter in module.parameters():
+        if parameter.is_leaf:  # a script module inside another has its parameters anew each time
+            parameter.requires_grad_(False)

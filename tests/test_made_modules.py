@@ -1,0 +1,181 @@
+"""Modules that factories return: made in inference mode, lazy, scripted; each works, or one line says what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from trtgate import Case, Model, Settings
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import building, reference
+
+ROW = torch.linspace(-1, 1, 8).view(2, 4)
+
+
+class Counter(torch.nn.Module):
+    """Keeps state, and something that can't be copied."""
+
+    def __init__(self, lock: Any = None) -> None:
+        super().__init__()
+        self.lock = lock
+        self.a = self.again = torch.nn.Linear(4, 4)
+        self.register_buffer("total", torch.zeros(4))
+        self.last = torch.zeros(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total.add_(x.sum(0))
+        self.last.add_(1)
+        return self.again(self.a(x)) + self.total + self.last
+
+
+def checked(
+    module: Callable[[], torch.nn.Module], frontend: str = "eager", precision: str = "fp32", x: torch.Tensor = ROW
+) -> building.Inference:
+    def factory() -> Any:
+        torch.manual_seed(0)
+        return module(), x
+
+    settings = Settings(frontend=frontend, precision=precision)
+    return reference.checked(Case(Model("m", factory, ()), settings), "cpu", lambda _step: None)[0]
+
+
+def in_inference_mode(module: Callable[[], torch.nn.Module]) -> Callable[[], torch.nn.Module]:
+    @torch.inference_mode()
+    def make() -> torch.nn.Module:
+        return module()
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("frontend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("lock", [None, threading.Lock()], ids=["copied", "can't be copied"])
+def test_a_module_made_in_inference_mode_is_one_like_any_other(frontend: str, precision: str, lock: Any) -> None:
+    inference = checked(in_inference_mode(lambda: Counter(lock)), frontend, precision)
+    assert set(inference.changes) == {"total", "last"}
+    inference.restore()
+    assert not inference().is_inference()
+
+
+def test_weights_that_are_tied_stay_so() -> None:
+    found = building.make(
+        Case(
+            Model("m", lambda: (in_inference_mode(lambda: Counter(threading.Lock()))(), ROW), ()),
+            Settings(frontend="eager"),
+        ),
+        "cpu",
+    )[0]
+    assert found.a is found.again
+    assert not any(value.is_inference() for value in (*found.parameters(), *found.buffers(), found.last))
+
+
+class Lazy(torch.nn.Module):
+    """Learns its shapes when it is first called, and counts calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.LazyLinear(8), torch.nn.LazyBatchNorm1d(), torch.nn.ReLU())
+        self.first = self.layers[0]
+        self.head = torch.nn.Linear(8, 2)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.head(self.layers(x)) * self.calls
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("frontend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("module", [Lazy, lambda: torch.nn.LazyLinear(8), lambda: torch.nn.LazyConv1d(3, 1)])
+def test_lazy_modules_get_their_shapes_from_the_example(module: Any, frontend: str, precision: str) -> None:
+    checked(module, frontend, precision, ROW.view(1, 2, 4) if module is not Lazy else ROW)
+
+
+def test_the_call_that_gives_shapes_changes_nothing_else() -> None:
+    assert checked(Lazy)().tolist() == checked(Lazy)().tolist()
+    found = building.make(Case(Model("m", lambda: (Lazy(), ROW), ()), Settings(frontend="eager")), "cpu")[0]
+    assert found.calls == 0
+    assert found.first is found.layers[0]
+    assert found.first.weight.shape == (8, 4)
+
+
+class Unreached(torch.nn.Module):
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__()
+        self.head = torch.nn.LazyLinear(8)
+        self.raises = raises
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not self.raises, "no luck"
+        return x
+
+
+@pytest.mark.parametrize(
+    ("raises", "said"),
+    [
+        (
+            True,
+            r"^model 'm': its lazy modules \(head\) get their shapes from a call, which raised AssertionError: no luck",
+        ),
+        (False, r"^model 'm': head\.weight has no shape after a call with the example inputs: call it in the factory"),
+    ],
+)
+def test_a_lazy_module_that_gets_no_shape_is_named(raises: bool, said: str) -> None:
+    with pytest.raises(TrtgateError, match=said):
+        checked(lambda: Unreached(raises=raises))
+
+
+def scripted() -> torch.nn.Module:
+    return torch.jit.script(Counter())
+
+
+SCRIPTED = [
+    pytest.param(lambda: torch.jit.script(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())), id="scripted"),
+    pytest.param(lambda: torch.jit.trace(torch.nn.Linear(4, 4).eval(), ROW), id="traced"),
+    pytest.param(lambda: torch.nn.Sequential(torch.jit.script(torch.nn.Linear(4, 4)), torch.nn.ReLU()), id="inside"),
+    pytest.param(in_inference_mode(lambda: torch.jit.script(torch.nn.Linear(4, 4))), id="in inference mode"),
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("module", SCRIPTED)
+def test_scripted_modules_run_in_eager(module: Any, precision: str) -> None:
+    assert checked(module, "eager", precision)().dtype == getattr(
+        torch, {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    )
+
+
+def test_a_frozen_module_has_its_weights_in_its_code() -> None:
+    def frozen() -> torch.nn.Module:
+        return torch.jit.freeze(torch.jit.script(torch.nn.Linear(4, 4).eval()))
+
+    checked(frozen)
+    with pytest.raises(TrtgateError, match="model 'm': eager can't run its own example inputs"):
+        checked(frozen, precision="bf16")
+
+
+def test_buffers_of_a_scripted_module_are_put_back() -> None:
+    class Total(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.total.add_(x.sum(0))
+            return x + self.total
+
+    assert checked(lambda: torch.jit.script(Total())).changes == ("total",)
+
+
+@pytest.mark.parametrize("frontend", ["aot_eager", "inductor", "torch_compile", "dynamo"])
+def test_what_can_not_take_a_scripted_module_says_so_and_what_to_do(frontend: str) -> None:
+    with pytest.raises(TrtgateError) as found:
+        checked(SCRIPTED[0].values[0], frontend)  # type: ignore[arg-type]
+    assert str(found.value) == (
+        f"model 'm': its factory returns a RecursiveScriptModule, which {frontend} can't compile: return the module "
+        "that it was made from, or take the frontend eager, ts_trace or ts_script"
+    )
