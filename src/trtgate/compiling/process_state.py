@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,16 +36,16 @@ def of_a_factory() -> Iterator[None]:
     How fp32 is computed is up to the case's precision, and put back too. Environment variables, generators and torch's
     other settings stay as it set them until `put_back`, unless it raises.
     """
-    at_once = [_remembered(*one) for one in AT_ONCE]
-    later = [_remembered(*one) for one in OF_THE_CASE]
+    at_once = [_Remembered(*one, one[0]()) for one in AT_ONCE]
+    later = [_Remembered(*one, one[0]()) for one in OF_THE_CASE]
     variables = dict(os.environ)
     try:
         yield
     except BaseException:
-        _in_turn([*at_once, *later, _variables(variables)])
+        _in_turn([*(one.back for one in (*at_once, *later)), _variables(variables)])
         raise
-    _in_turn(at_once)
-    _left.extend((*later, _variables(variables)))
+    _in_turn([one.back for one in at_once])
+    _left.extend((*(one.back for one in later if one.changed), _variables(variables)))
 
 
 def put_back() -> None:
@@ -59,14 +59,20 @@ def _in_turn(changes: list[PutBack]) -> None:
         change()
 
 
-def _remembered(get: Callable[[], Any], put: Callable[[Any], Any]) -> PutBack:
-    before = get()
+class _Remembered(NamedTuple):
+    """A setting as it was."""
 
-    def back() -> None:
-        if get() != before:
-            put(before)
+    get: Callable[[], Any]
+    put: Callable[[Any], Any]
+    before: Any
 
-    return back
+    @property
+    def changed(self) -> bool:
+        return bool(self.get() != self.before)
+
+    def back(self) -> None:
+        if self.changed:
+            self.put(self.before)
 
 
 def _variables(before: dict[str, str]) -> PutBack:
