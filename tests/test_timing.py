@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from trtgate.common.metrics import DEVICE, ENQUEUE, HOST
 from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.timing import gpu_state, measuring_loop
+from trtgate.timing import cpu_state, gpu_state, measuring_loop
 from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.host_clock import HostClock
 from trtgate.timing.measuring_loop import Plan
@@ -212,6 +213,47 @@ def test_a_block_whose_cpu_others_took_does_not_count() -> None:
         os.sched_setaffinity(0, mine)
         other.kill()
         other.join(30)
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "cpus", "taken"),
+    [(1, 0, 1, 0.0), (1, 1, 1, 0.5), (4, 0, 2, 0.0), (2, 1, 2, 2 / 3), (3, 1, 2, 0.5), (2, 14, 16, 0.0), (4, 28, 16, 2.0)],
+)
+def test_only_what_other_processes_took_is_lost_to_them(mine: int, others: int, cpus: int, taken: float) -> None:
+    """Threads that are always busy share the CPUs evenly for a second."""
+    each_s = min(1.0, cpus / (mine + others))
+    waited_s, ran_s = mine * (1 - each_s), mine * each_s
+    assert cpu_state.taken_by_others_s(waited_s, ran_s, 1.0, cpus) == pytest.approx(taken)
+
+
+@pytest.mark.alone
+def test_threads_of_a_module_that_wait_for_each_other_lose_nothing_to_other_processes() -> None:
+    """Four on one CPU. Whatever else the machine does: of many blocks at least one is told to be undisturbed."""
+    mine, ended = os.sched_getaffinity(0), threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            hashlib.sha256(bytes(1 << 20))  # it lets go of Python's lock
+
+    os.sched_setaffinity(0, {min(mine)})
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        monitor, reasons = CpuMonitor(), []
+        waited_before = cpu_state.waited_s()
+        while "" not in reasons and len(reasons) < 200:
+            until = time.process_time() + 0.05
+            while time.process_time() < until:
+                pass
+            reasons.append(monitor.void_reason())
+        assert "" in reasons
+        assert cpu_state.waited_s() > waited_before
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        os.sched_setaffinity(0, mine)
 
 
 @pytest.mark.alone
