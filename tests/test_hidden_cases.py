@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 FAILED, USAGE = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
@@ -101,6 +103,26 @@ def test_a_regression_that_something_else_reports_as_no_failure_turns_the_run_re
     result = folder.gate("--benchmark-compare", "--trtgate-launches=1")
     assert result.ret == FAILED
     result.stdout.fnmatch_lines([f"ERROR: suite.py::test_latency?{ALPHA}? failed, and a marker or a hook*"])
+
+
+def test_a_module_that_is_slow_in_some_calls_is_slower(folder):
+    """Two of five calls take four times as long: 2.2 times slower, and the median call is as it was."""
+    folder.suite(alpha="pause(0.008 if next(CALLS) % 5 < 2 else 0.002)")
+    folder.baseline("alpha")
+    result = folder.gate("--benchmark-compare", "-m", "trtgate_latency")
+    assert result.ret == FAILED
+    (said,) = re.findall(r"is slower: host latency .* ms, \+(\d+)\.\d+%", result.stdout.str())[:1]
+    assert 100 < int(said) < 140
+
+
+def test_what_the_clock_of_an_older_version_timed_is_not_compared(folder):
+    """It gave the median call, and this one gives the mean."""
+    with folder.edited(folder.baseline("alpha")) as document:
+        document["benchmarks"][0]["extra_info"]["trtgate"]["sessions"][0]["clock"] = "host"
+    folder.suite("alpha")
+    result = folder.gate("--benchmark-compare", "--trtgate-require=verdict")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines([f"*{ALPHA}: timed with the clock host_mean, its baseline with host *"])
 
 
 def test_verdicts_that_are_required_need_a_comparison(folder):

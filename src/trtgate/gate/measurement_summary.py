@@ -21,9 +21,11 @@ MAX_VOID_SHARE = 0.5
 def figures(measurement: CaseMeasurement) -> dict[str, float]:
     """Return everything else worth knowing of a case: names carry the units."""
     build, found = measurement.build, {}
-    primary = [us for launch in measurement.samples(measurement.primary) for c in launch for us in c]
-    middle = statistics.median(primary)
-    found["throughput_per_s"] = 1e6 / middle
+    primary = measurement.blocks_us()
+    calls = [
+        (c.replays * len(c.blocks_us), c.replays * sum(c.blocks_us)) for t in measurement.turns for c in t.captures
+    ]
+    found["throughput_per_s"] = 1e6 * sum(count for count, _ in calls) / sum(us for _, us in calls)
     tail = [us for turn in measurement.turns for us in turn.tail_us]
     for name, values in ((measurement.primary, tail or primary), *_secondary(measurement)):
         if len(values) >= 2:

@@ -20,7 +20,7 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, SAMPLED
+from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, ON_HOST, SAMPLED
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
@@ -542,4 +542,4 @@ def _noting(result: CaseResult, *notices: Notice) -> CaseResult:
 
 def primary_of(pairs: Sequence[Sequence[Quadruple]]) -> str:
     """Return the metric that decides in pairs: host latency where the candidate was timed with the host's clock."""
-    return HOST if pairs[0][0].candidate[0].clock == "host" else DEVICE
+    return HOST if pairs[0][0].candidate[0].clock.startswith(ON_HOST) else DEVICE
