@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host_s: float = 0.1
     """Of host latencies on a GPU; 0: none."""
     tail_calls: int = 100
-    """Single inferences, at most: on a GPU `tail_s` worth of them, with an event around each; on a CPU of the blocks."""
+    """Single inferences, at most: on a GPU `tail_s` worth of them, an event around each; on a CPU those of blocks."""
     tail_s: float = 0.1
     canary: bool = True
     contended_retries: int | None = None
