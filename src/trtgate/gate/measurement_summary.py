@@ -132,12 +132,16 @@ def void_problem(measurement: CaseMeasurement) -> str:
     return f"{len(voids)} of {total} blocks do not count: {reason}"
 
 
-def record_of(case: Case, result: CaseResult, uuid: str, base: str) -> CaseRecord:
-    """Return what a file stores of a case; `uuid` is of the card where the measurement names none."""
+def record_of(case: Case, result: CaseResult, uuid: str, base: str, stored: CaseRecord | None = None) -> CaseRecord:
+    """Return what a file stores of a case, which was judged by what is `stored`.
+
+    `uuid` is of the card where the measurement names none.
+    """
     measurement = result.measurement
+    uuid = measurement.uuid or uuid
     session = StoredSession(
         recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        uuid=measurement.uuid or uuid,
+        uuid=uuid,
         clock=measurement.clock,
         metrics={metric: means(measurement, metric) for metric in measurement.metrics},
         state=state_of(measurement),
@@ -150,5 +154,6 @@ def record_of(case: Case, result: CaseResult, uuid: str, base: str) -> CaseRecor
         figures=figures(measurement),
         disturbed=bool(void_problem(measurement)),
         judgements=result.judgements,
+        began="" if stored is None else stored.began_for(uuid),
         base=base,
     )

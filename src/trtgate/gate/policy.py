@@ -247,7 +247,10 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
         situation.case, measurement, record, situation.accelerator, situation.limit_of, situation.tests
     )
     if measurement.primary not in {judgement.metric for judgement in judged}:
-        raise TrtgateError(f"{situation.baseline}: case {case_id} has no {measurement.primary} latency; record it anew")
+        raise TrtgateError(
+            f"{situation.baseline}: case {case_id} has no {measurement.primary} latency: trtgate baseline remove "
+            f"{case_id}, and record it anew"
+        )
     return _concluded(situation, measurement, judged)
 
 

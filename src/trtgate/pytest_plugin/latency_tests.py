@@ -104,10 +104,7 @@ class LatencyGate:
                 f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin "
                 "replaces its timer or its `benchmark` fixture for this test"
             )
-        from ..gate.measurement_summary import record_of
-
-        record = record_of(case, result, self._run.accelerator.uuid, base=str(self._run.options.base or ""))
-        benchmark.extra_info["trtgate"] = msgspec.to_builtins(record)
+        benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record_of(case, result))
 
     def _conclude(self, benchmark: Any, case: Case, result: CaseResult, built: BuiltCase) -> None:
         from ..gate.outcome import Kind, outcome
