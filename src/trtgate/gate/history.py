@@ -144,7 +144,8 @@ def read_runs(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[SavedRu
 
     Of a run only the wanted cases' latencies are kept: all that 200 runs of 2,000 cases hold takes gigabytes.
     """
-    runs, skipped = [], []
+    runs: list[SavedRun] = []
+    skipped: list[str] = []
     for path in listed(folder, "*.json"):
         try:
             runs.append(_saved(run := read(path), wanted))

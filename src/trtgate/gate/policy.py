@@ -353,11 +353,19 @@ def _about_storing(situation: Situation, result: CaseResult) -> list[Notice]:
     updating = situation.update and situation.compare and not situation.failing
     told = updating and result.verdict in NOT_PROVEN
     if told and not result.stored:
-        said = not_stored(situation.case.id, str(result.verdict), accepted=situation.accepted)
-        notices.append(Notice(said, Severity.WARNING))
+        notices.append(_about_not_storing(result))
     if (told or (updating and result.verdict is Verdict.REGRESSED)) and result.stored and situation.accepted:
         notices.append(Notice(stored_as_accepted(situation.case.id, str(result.verdict)), Severity.WARNING))
     return notices
+
+
+def _about_not_storing(result: CaseResult) -> Notice:
+    """Say why a case is not stored: loudly where it is noise, as an error where nothing could be compared at all."""
+    case_id, said = result.case_id, str(result.verdict)
+    if result.judgements:
+        return Notice(not_stored(case_id, said), Severity.WARNING)
+    why = result.sentence.removeprefix(f"{case_id}: ")
+    return Notice(not_stored(case_id, said, why, void=result.verdict is Verdict.UNDERPOWERED), Severity.ERROR)
 
 
 def _may_be_stored(situation: Situation, said: Verdict, judgements: Sequence[Judgement]) -> bool:

@@ -121,11 +121,12 @@ class LatencyGate:
             run.where[case.id] = profiles_of(run).where(built)
             where = run.where[case.id].sentence
         found = outcome(
-            verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine, accepted=accepted,
-            updating=run.options.update, suspected=result.suspected, where=where,
+            verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine,
+            accepted=accepted and result.stored, updating=run.options.update, suspected=result.suspected, where=where,
             advice=advice(verdict, case.id, beside_base=run.options.base is not None) if regressed else "",
         )  # fmt: skip
         if found.kind is Kind.FAILED:
+            run.gate.add(msgspec.structs.replace(result, stored=False))
             pytest.fail(found.text, pytrace=False)
         if found.kind is Kind.SKIPPED:
             for notice in found.notices:
