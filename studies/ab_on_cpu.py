@@ -22,6 +22,7 @@ from typing import Any
 
 from scipy import stats
 
+from trtgate.common import git
 from trtgate.common.accelerator import detect
 from trtgate.report.terminal_table import describe
 
@@ -81,7 +82,7 @@ def repository(folder: Path) -> None:
     (folder / ".gitignore").write_text(".benchmarks/\n__pycache__/\n")
     person = ["-c", "user.name=study", "-c", "user.email=study@localhost"]
     for words in (["init", "-q"], ["add", "."], [*person, "commit", "-qm", "base"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
+        git.run(folder, *words).check_returncode()
 
 
 def pytest_run(folder: Path, *arguments: str) -> tuple[int, str, float]:

@@ -34,6 +34,7 @@ from trtgate.pytest_plugin.built_case import BuiltCase
 from trtgate.pytest_plugin.gate_run import GateRun
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Turn
 from trtgate.report.terminal_table import describe
+from trtgate.timing.host_clock import HostClock
 
 SUITE = """
 import torch
@@ -66,7 +67,7 @@ class ScriptedSession:
     def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
         """Return as many numbers as a run with three launches has."""
         captures = [Capture(blocks_us=[100.0 + 0.1 * number], replays=1) for number in range(4)]
-        turn = Turn(clock="host", captures=captures, host_us=[], enqueue_us=[], canary_us={})
+        turn = Turn(clock=HostClock.name, captures=captures, host_us=[], enqueue_us=[], canary_us={})
         launches = [Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn]) for _ in range(3)]
         return CaseMeasurement(case_id=case_id, launches=launches, uuid="", seconds=2.0, build=None)
 
@@ -133,7 +134,7 @@ def history(folder: Path, runs: int, cases: int) -> None:
 def entry(case: str, recorded: str, us: float) -> dict[str, Any]:
     """Return a case as a saved run has it: three launches, two metrics."""
     metrics = {"host": [[us + 0.1 * number for number in range(8)]] * 3}
-    session = {"recorded": recorded, "uuid": "", "clock": "host", "metrics": metrics}
+    session = {"recorded": recorded, "uuid": "", "clock": HostClock.name, "metrics": metrics}
     record = {"case": case, "settings": {"frontend": "eager"}, "verdict": "unchanged", "sessions": [session]}
     stats = dict.fromkeys(("min", "max", "mean", "stddev", "median", "iqr", "q1", "q3", "total"), us * 1e-06)
     return {"fullname": f"suite.py::{case}", "name": case, "stats": stats, "extra_info": {"trtgate": record}}

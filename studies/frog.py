@@ -106,6 +106,7 @@ class World:
         document = {"benchmarks": [entry]}
         run = baselines.Run(path=Path("run"), accelerator=self.card, cases={new.case: new}, document=document)
         merged, _ = baselines._merged(run, new.case, record)
+        assert merged is not None
         return msgspec.convert(merged["extra_info"]["trtgate"], CaseRecord)
 
     def good(self, sessions: int) -> Any:

@@ -640,13 +640,15 @@ def answers(source: Path, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def worktree(commit: str) -> Iterator[Path]:
+    from trtgate.common import git
+
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", tree, commit], check=True)
+        git.run(ROOT, "worktree", "add", "--quiet", "--detach", str(tree), commit).check_returncode()
         try:
             yield tree
         finally:
-            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
+            git.run(ROOT, "worktree", "remove", "--force", str(tree)).check_returncode()
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from trtgate.launches.worker_handle import LaunchError
 from trtgate.pytest_plugin.benchmark_json import PytestJson
 from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
 from trtgate.suite.suite_source import SuiteSource
+from trtgate.timing.host_clock import HostClock
 
 from .pytest_folder import LEAN
 from .suites import suite_text
@@ -52,7 +53,7 @@ class ScriptedSession:
 
     def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
         captures = [Capture(blocks_us=[100.0 + number], replays=1) for number in range(4)]
-        turn = Turn(clock="host", captures=captures, host_us=[], enqueue_us=[], canary_us={})
+        turn = Turn(clock=HostClock.name, captures=captures, host_us=[], enqueue_us=[], canary_us={})
         launch = Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn])
         return CaseMeasurement(case_id=case_id, launches=[launch], uuid="", seconds=2.0, build=None)
 

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from trtgate.common import git
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.common.locks import ClaimedFolder
@@ -42,9 +43,8 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-        done = subprocess.run(
-            ["git", *identity, *arguments], cwd=self.path, capture_output=True, text=True, timeout=60, check=True
-        )
+        done = git.run(self.path, *identity, *arguments)
+        done.check_returncode()
         return done.stdout
 
     def commit(self) -> None:

@@ -16,7 +16,7 @@ from trtgate.common import files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
-from trtgate.gate.baseline_record import CaseRecord, StoredSession
+from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor
 from trtgate.verdict import Judgement, Verdict
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", memory_bytes=80 << 30, uuid="GPU-1", libraries={"torch": "2.14.0"})
@@ -224,6 +224,75 @@ def test_processes_that_store_at_once_lose_nothing(tmp_path: Path) -> None:
     assert set(baselines.read(stored(tmp_path / "baselines")).cases) == {f"case{n}" for n in range(6)}
 
 
+def judged(tmp_path: Path, name: str, us: float, verdict: str, by: CaseRecord) -> baselines.Run:
+    """Return a run of case a that was judged by what was stored at that time."""
+    made = record("a", us, verdict)
+    session = msgspec.structs.replace(made.sessions[0], recorded=f"2026-02-02T00:00:00+00:00 {name}")
+    (tmp_path / name).mkdir()
+    return run_of(tmp_path / name, msgspec.structs.replace(made, sessions=[session], began=by.began_for(CARD.uuid)))
+
+
+def _store_when_all_are_ready(folder: Path, run: baselines.Run, ready: Any) -> None:
+    ready.wait(60)
+    baselines.update(folder, run, ["a"])
+
+
+@pytest.mark.parametrize("verdict", ["improved", "regressed", "incomparable"])
+def test_of_two_runs_that_start_a_case_anew_at_once_none_is_lost(tmp_path: Path, verdict: str) -> None:
+    """Both were judged by the older sessions: these go, and what the other run stores meanwhile does not."""
+    folder, context = tmp_path / "baselines", multiprocessing.get_context("fork")
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
+    old = baselines.read(stored(folder)).cases["a"]
+    runs = [judged(tmp_path, name, us, verdict, old) for name, us in (("one", 50.0), ("two", 51.0))]
+    ready = context.Barrier(len(runs))
+    processes = [context.Process(target=_store_when_all_are_ready, args=(folder, run, ready)) for run in runs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    kept = baselines.read(stored(folder)).cases["a"]
+    assert sorted(one.metrics["device"][0][0] for one in kept.sessions) == [50.0, 51.0]
+    later = judged(tmp_path, "later", 25.0, "improved", kept)
+    (change,) = baselines.update(folder, later, ["a"])
+    assert (change.restarted, change.sessions) == (True, 1)
+
+
+def test_what_was_called_unchanged_is_not_added_to_what_was_started_anew_meanwhile(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
+    old = baselines.read(stored(folder)).cases["a"]
+    unchanged, improved = (
+        judged(tmp_path, *how, old) for how in (("one", 100.0, "unchanged"), ("two", 50.0, "improved"))
+    )
+    baselines.update(folder, improved, ["a"])
+    before = stored(folder).read_bytes()
+    (change,) = baselines.update(folder, unchanged, ["a"])
+    assert baselines.describe(change) == "a: another run has started it anew meanwhile: record it again"
+    assert stored(folder).read_bytes() == before
+
+
+def test_runs_that_only_add_sessions_at_once_add_them_all(tmp_path: Path) -> None:
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0)), ["a"])
+    old = baselines.read(stored(folder)).cases["a"]
+    for number in range(25):
+        (change,) = baselines.update(folder, judged(tmp_path, str(number), 100.0, "unchanged", old), ["a"])
+        assert (change.refused, change.restarted) == ("", False)
+    (change,) = baselines.update(folder, judged(tmp_path, "fast", 50.0, "improved", old), ["a"])
+    assert (change.restarted, change.sessions) == (True, 1)
+
+
+def test_two_runs_on_a_new_card_at_once_drop_nothing(tmp_path: Path) -> None:
+    """Each was judged by another card, which may just differ: what the first one stores does not change that."""
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, record("a", 100.0, uuid="THERE")), ["a"])
+    old = baselines.read(stored(folder)).cases["a"]
+    for name in ("one", "two"):
+        (change,) = baselines.update(folder, judged(tmp_path, name, 95.0, "improved", old), ["a"])
+        assert not change.restarted
+    assert len(baselines.read(stored(folder)).cases["a"].sessions) == 3
+
+
 def test_pretty_json_is_json_and_keeps_numbers_on_one_line() -> None:
     value = {"a": {"numbers": [1.5] * 200, "text": "ü" * 130}, "b": [], "c": [{"d": 1}, {"e": None}]}
     text = files.pretty(value)
@@ -291,7 +360,7 @@ def test_the_first_three_sessions_of_a_card_stay_beyond_all_that_are_kept(tmp_pa
     kept = baselines.read(stored(folder)).cases["a"]
     assert [one.metrics["device"][0][0] for one in kept.anchor] == [100.0, 101.0, 102.0]
     assert kept.anchored
-    assert baselines.change_since_anchor(kept) == pytest.approx(124 / 101 - 1, abs=1e-4)
+    assert change_since_anchor(kept) == pytest.approx(124 / 101 - 1, abs=1e-4)
 
 
 @pytest.mark.parametrize("verdict", ["improved", "regressed", "incomparable"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 FAILED, USAGE = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
@@ -64,6 +66,77 @@ def test_a_conftest_that_drops_tests_hides_nothing(folder):
     result.stdout.fnmatch_lines([f"MISSING: {ALPHA} is in the baseline*"])
 
 
+SKIPS_ACCURACY = """
+import pytest
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "test_accuracy[alpha" in item.nodeid:
+            item.add_marker(pytest.mark.skip(reason="slow"))
+"""
+DROPS_ACCURACY = """
+def pytest_collection_modifyitems(items):
+    items[:] = [one for one in items if "test_accuracy[alpha" not in one.nodeid]
+"""
+FIXTURE_SKIPS_ACCURACY = """
+import pytest
+
+@pytest.fixture(autouse=True)
+def no_time(request):
+    if "test_accuracy[alpha" in request.node.nodeid:
+        pytest.skip("slow")
+"""
+DESELECTS_ACCURACY = """
+def pytest_collection_modifyitems(config, items):
+    config.hook.pytest_deselected(items=[one for one in items if "test_accuracy[alpha" in one.nodeid])
+    items[:] = [one for one in items if "test_accuracy[alpha" not in one.nodeid]
+"""
+UNCHECKED = f"MISSING: {ALPHA} is in the baseline and its accuracy was not checked: *"
+
+
+@pytest.mark.parametrize("conftest", [SKIPS_ACCURACY, DROPS_ACCURACY, FIXTURE_SKIPS_ACCURACY])
+def test_a_conftest_that_skips_or_drops_accuracy_hides_nothing(folder, conftest):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    (folder.path / "conftest.py").write_text(conftest)
+    result = folder.gate("--benchmark-compare")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines([UNCHECKED])
+    assert folder.output_of(result).count("MISSING") == 1
+
+
+def test_accuracy_that_a_conftest_deselects_is_missed_by_who_requires_verdicts(folder):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    (folder.path / "conftest.py").write_text(DESELECTS_ACCURACY)
+    quiet = folder.gate("--benchmark-compare")
+    assert quiet.ret == 0
+    quiet.stdout.fnmatch_lines(["accuracy not checked, as asked: 1 cases of the baseline"])
+    options = ("--benchmark-compare", "--trtgate-require=verdict", "--trtgate-limit=host=5000%")
+    assert folder.gate(*options, "-k", "beta").ret == 0
+    hidden = folder.gate(*options)
+    assert hidden.ret == FAILED
+    hidden.stdout.fnmatch_lines(["ERROR: the accuracy of 1 case of the baseline was not checked, and a filter*"])
+
+
+@pytest.mark.parametrize("options", [("-k", "latency"), ("-m", "trtgate_latency"), ("-k", "beta"), ("-x",)])
+def test_accuracy_that_the_user_left_out_is_not_missed(folder, options):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    result = folder.gate("--benchmark-compare", *options)
+    assert result.ret == 0
+    assert "MISSING" not in folder.output_of(result)
+
+
+def test_accuracy_of_a_case_that_is_known_to_fail_or_can_not_run_here_is_not_missed(folder):
+    known = 'expected_failure=trtgate.expected_failure("no luck")'
+    folder.suite(alpha="raise ValueError('no luck')")
+    suite = folder.path / "suite.py"
+    suite.write_text(suite.read_text().replace('precisions=("fp32",))', f'precisions=("fp32",), {known})'))
+    folder.baseline("alpha")
+    assert "its accuracy was not checked" not in folder.output_of(folder.gate("--benchmark-compare"))
+
+
 def test_a_filter_in_addopts_is_no_filter_of_who_wants_a_verdict_of_all(folder):
     folder.suite("alpha", "beta")
     folder.baseline("alpha", "beta")
@@ -101,6 +174,26 @@ def test_a_regression_that_something_else_reports_as_no_failure_turns_the_run_re
     result = folder.gate("--benchmark-compare", "--trtgate-launches=1")
     assert result.ret == FAILED
     result.stdout.fnmatch_lines([f"ERROR: suite.py::test_latency?{ALPHA}? failed, and a marker or a hook*"])
+
+
+def test_a_module_that_is_slow_in_some_calls_is_slower(folder):
+    """Two of five calls take four times as long: 2.2 times slower, and the median call is as it was."""
+    folder.suite(alpha="pause(0.008 if next(CALLS) % 5 < 2 else 0.002)")
+    folder.baseline("alpha")
+    result = folder.gate("--benchmark-compare", "-m", "trtgate_latency")
+    assert result.ret == FAILED
+    (said,) = re.findall(r"is slower: host latency .* ms, \+(\d+)\.\d+%", result.stdout.str())[:1]
+    assert 100 < int(said) < 140
+
+
+def test_what_the_clock_of_an_older_version_timed_is_not_compared(folder):
+    """It gave the median call, and this one gives the mean."""
+    with folder.edited(folder.baseline("alpha")) as document:
+        document["benchmarks"][0]["extra_info"]["trtgate"]["sessions"][0]["clock"] = "host"
+    folder.suite("alpha")
+    result = folder.gate("--benchmark-compare", "--trtgate-require=verdict")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines([f"*{ALPHA}: timed with the clock host_mean, its baseline with host *"])
 
 
 def test_verdicts_that_are_required_need_a_comparison(folder):

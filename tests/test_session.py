@@ -102,7 +102,7 @@ def test_every_launch_measures_in_turns_and_stays_for_the_next_case(
     second = measure(session, "prints")
     assert session.pids() == pids
     for found in (first, second):
-        assert (found.clock, found.primary) == ("host", HOST)
+        assert (found.clock, found.primary) == ("host_mean", HOST)
         assert [len(launch.turns) for launch in found.launches] == [2, 2]
         assert all(us > 0 for us in found.blocks_us())
         assert len(found.samples(HOST)) == 2

@@ -26,3 +26,18 @@ def test_the_command_of_one_word_takes_models_still(command: str) -> None:
     done = CliRunner().invoke(app, [command, "no_such_model"])
     assert done.exit_code == 4
     assert "unknown model 'no_such_model'" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "", "--nope", "covrage", "baseline", "baseline shw", "baseline show --nope", "coverage --min-block-size x",
+        "doctor extra", "history", "coverage diff --nope",
+    ],
+)  # fmt: skip
+def test_a_mistake_in_what_was_typed_is_exit_code_4(arguments: str) -> None:
+    """As pytest's usage errors, and never 2, which says that a run was interrupted."""
+    done = CliRunner().invoke(app, arguments.split())
+    assert done.exit_code == 4
+    assert "Traceback" not in done.output
+    assert done.output

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from trtgate import verdict
 from trtgate.common.metrics import DEVICE, ENQUEUE, HOST
+from trtgate.gate import measurement_summary
 from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.timing import gpu_state, measuring_loop
+from trtgate.timing import cpu_state, gpu_state, measuring_loop
 from trtgate.timing.cpu_state import CpuMonitor
-from trtgate.timing.host_clock import HostClock
+from trtgate.timing.host_clock import HostClock, spread_over
 from trtgate.timing.measuring_loop import Plan
 
 FAST = Plan(captures=3, blocks=4, block_s=0.001, max_calls=10, warmup_s=0.0, max_warmup_s=5.0)
@@ -145,11 +151,81 @@ def test_percentiles_take_a_tenth_of_a_second_however_slow_an_inference_is(
     assert measuring_loop.calls_of_tail(captures, plan) == calls
 
 
-def test_the_host_clock_divides_by_the_calls() -> None:
-    calls = []
-    clock = HostClock(lambda: calls.append(1))
-    assert clock.block(50, lambda: None) > 0
-    assert len(calls) == 50
+class ScriptedCalls:
+    """A call that takes as long as a list says, over and over, and the time that it makes pass."""
+
+    def __init__(self, seconds: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.calls, self._seconds = 0.0, 0, seconds
+        monkeypatch.setattr("trtgate.timing.host_clock.time.perf_counter", lambda: self.now_s)
+
+    def __call__(self) -> None:
+        self.now_s += self._seconds[self.calls % len(self._seconds)]
+        self.calls += 1
+
+
+TWO_OF_FIVE_SLOW = (0.001, 0.004, 0.001, 0.004, 0.001)
+
+
+def test_the_host_clock_gives_the_mean_of_a_blocks_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of five calls are four times slower: the block is 2.2 times slower, as who makes the calls feels it."""
+    call = ScriptedCalls(TWO_OF_FIVE_SLOW, monkeypatch)
+    clock = HostClock(call)
+    assert clock.block(50, lambda: None) == pytest.approx(2200.0)
+    assert call.calls == 50
+
+
+def test_the_host_clock_keeps_the_calls_of_blocks_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of the one that says how long a call takes, nor of the block that others disturbed."""
+    clock = HostClock(ScriptedCalls([0.5, 1.0, 2.0, 3.0], monkeypatch))
+    plan = msgspec.structs.replace(FAST, captures=1, blocks=2, warm=False, max_calls=1)
+    reasons = iter(["", "", "others", ""])
+    measuring_loop.measure(clock, plan, lambda: (None, next(reasons)), kept=clock.keep)
+    assert clock.tail(10) == pytest.approx([1e6, 3e6])
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=2000), st.integers(1, 300))
+def test_percentiles_of_some_calls_are_those_of_all(seconds: list[float], most: int) -> None:
+    """Whatever the order: what is taken of them are ranks, at most half a rank's distance away."""
+    found = spread_over(seconds, most)
+    ordered = sorted(seconds)
+    assert len(found) == min(most, len(seconds))
+    for number, value in enumerate(found):
+        at = (number + 0.5) / len(found) * len(ordered)
+        assert ordered[max(0, math.floor(at) - 1)] <= value <= ordered[min(len(ordered) - 1, math.ceil(at))]
+
+
+def test_a_block_on_a_host_counts_like_a_capture_on_a_gpu() -> None:
+    """Of five blocks the slowest and the fastest are trimmed away, as of captures."""
+    blocks_us = [100.0, 101.0, 102.0, 103.0, 900.0]
+    turn = Turn(clock=HostClock.name, captures=[Capture(blocks_us=blocks_us, replays=10)], host_us=[])
+    measured = CaseMeasurement(case_id="a", launches=[Launch(loaded=Loaded(seconds=1.0), turns=[turn])] * 2)
+    assert (measured.primary, measured.metrics) == (HOST, (HOST,))
+    assert measured.samples(HOST) == [[[us] for us in blocks_us]] * 2
+    (first, _) = verdict.log_launch_means(measured.samples(HOST))
+    assert math.exp(first) == pytest.approx(102.0, rel=1e-4)
+
+
+def test_throughput_and_percentiles_are_of_calls() -> None:
+    """90 of 100 calls take 1 ms, 10 take 11 ms: 2 ms on average in every block, and the percentiles tell them apart."""
+    calls_us = [1000.0] * 90 + [11_000.0] * 10
+    turn = Turn(
+        clock=HostClock.name, captures=[Capture(blocks_us=[2000.0] * 5, replays=20)], host_us=[], tail_us=calls_us
+    )
+    launches = [Launch(loaded=Loaded(seconds=1.0), turns=[turn])] * 3
+    found = measurement_summary.figures(CaseMeasurement(case_id="a", launches=launches))
+    assert found["throughput_per_s"] == pytest.approx(500.0)
+    assert (found["host_p50_us"], found["host_p99_us"]) == (1000.0, 11_000.0)
+
+
+@pytest.mark.parametrize("busy", [0, 2, 9])
+def test_a_block_of_a_pair_is_measured_again_where_it_was_disturbed_and_counts_at_last(busy: int) -> None:
+    monitor = iter(["", *["others"] * busy])
+    watch = measuring_loop.contended(lambda: next(monitor, ""), measuring_loop.PAIR_ON_CPU.contended_retries)
+    plan = msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, block_s=0.001)
+    clock = ScriptedClock([float(number) for number in range(1, 20)])
+    (capture,), _, _ = measuring_loop.measure(clock, plan, watch)
+    retried = min(busy, measuring_loop.PAIR_ON_CPU.contended_retries or 0)
+    assert (len(capture.blocks_us), len(capture.void)) == (1, retried)
 
 
 def test_what_calls_change_is_put_back_before_every_block() -> None:
@@ -212,6 +288,55 @@ def test_a_block_whose_cpu_others_took_does_not_count() -> None:
         os.sched_setaffinity(0, mine)
         other.kill()
         other.join(30)
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "cpus", "taken"),
+    [
+        (1, 0, 1, 0.0),
+        (1, 1, 1, 0.5),
+        (4, 0, 2, 0.0),
+        (2, 1, 2, 2 / 3),
+        (3, 1, 2, 0.5),
+        (2, 14, 16, 0.0),
+        (4, 28, 16, 2.0),
+    ],
+)
+def test_only_what_other_processes_took_is_lost_to_them(mine: int, others: int, cpus: int, taken: float) -> None:
+    """Threads that are always busy share the CPUs evenly for a second."""
+    each_s = min(1.0, cpus / (mine + others))
+    waited_s, ran_s = mine * (1 - each_s), mine * each_s
+    assert cpu_state.taken_by_others_s(waited_s, ran_s, 1.0, cpus) == pytest.approx(taken)
+
+
+@pytest.mark.alone
+def test_threads_of_a_module_that_wait_for_each_other_lose_nothing_to_other_processes() -> None:
+    """Four on one CPU. Whatever else the machine does: of many blocks at least one is told to be undisturbed."""
+    mine, ended = os.sched_getaffinity(0), threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            hashlib.sha256(bytes(1 << 20))  # it lets go of Python's lock
+
+    os.sched_setaffinity(0, {min(mine)})
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        monitor, reasons = CpuMonitor(), []
+        waited_before = cpu_state.waited_s()
+        while "" not in reasons and len(reasons) < 200:
+            until = time.process_time() + 0.05
+            while time.process_time() < until:
+                pass
+            reasons.append(monitor.void_reason())
+        assert "" in reasons
+        assert cpu_state.waited_s() > waited_before
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        os.sched_setaffinity(0, mine)
 
 
 @pytest.mark.alone

@@ -31,6 +31,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from trtgate.commands import report_files
+from trtgate.common import git
 from trtgate.report import run_report
 from trtgate.verdict import Verdict
 
@@ -167,7 +168,7 @@ def write_suite(folder: Path) -> None:
     (folder / ".gitignore").write_text("*\n!suite.py\n!pytest.ini\n")
     author = ["-c", "user.name=trtgate", "-c", "user.email=trtgate@localhost", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q", "-b", "main"], ["add", "suite.py", "pytest.ini"], ["commit", "-q", "-m", "A suite"]):
-        subprocess.run(["git", *author, *command], cwd=folder, check=True)
+        git.run(folder, *author, *command).check_returncode()
 
 
 def record(folder: Path) -> None:

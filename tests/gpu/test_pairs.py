@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from trtgate.common import git
 from trtgate.common.accelerator import detect
 from trtgate.common.metrics import METRICS
 from trtgate.compiling import build_or_load
@@ -108,7 +108,7 @@ def test_ab_against_a_revision_passes_unchanged_and_fails_what_got_slower(gate_r
     (tmp_path / "depth.py").write_text("DEPTH = 12\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite_of_mine.py\n")
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "base"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+        git.run(tmp_path, *words).check_returncode()
     ab = ("-m", "trtgate_latency", "suite_of_mine.py", "--trtgate-base=HEAD", "--trtgate-require=gpu,baseline")
     same = gate_run(*ab)
     assert same.returncode == 0

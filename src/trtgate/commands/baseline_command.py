@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import BaselinesOption, print_lines
+from .console import BROKEN, BaselinesOption, print_lines
 
 
 def show(
@@ -48,13 +48,17 @@ def accept(
     from . import baseline_files
 
     done = baseline_files.accept(read(run), baseline_files.folder_of(baselines), cases or [])
-    print_lines([f"stored: {describe(change)}" for change in done.updates])
+    refused = [change for change in done.updates if change.refused]
+    print_lines([f"stored: {describe(change)}" for change in done.updates if not change.refused])
+    print_lines([f"not stored: {line}" for line in (*done.unused, *map(describe, refused))])
     print_lines([f"is stored already: {case_id}" for case_id in done.known])
     print_lines(
         [f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()]
     )
-    if done.updates:
+    if len(refused) < len(done.updates):
         print_lines([f"written: {done.path}"])
+    if refused or done.unused:
+        raise typer.Exit(BROKEN)
 
 
 def remove(

@@ -16,7 +16,7 @@ from ..common.files import is_there
 from ..common.text_columns import aligned
 from ..coverage import coverage_baselines
 from ..gate import baselines
-from ..gate.baseline_record import CaseRecord
+from ..gate.baseline_record import CaseRecord, change_since_anchor, typical_us
 from ..gate.baselines import Run, Update
 from ..gate.sentences import duration
 from ..profiles import profile_files
@@ -46,6 +46,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, str]
     """Case → its verdict."""
     known: list[str]
+    unused: tuple[str, ...] = ()
+    """A line for each session of the run that can't be used."""
 
 
 # Which file
@@ -96,7 +98,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def shown(run: Run) -> list[str]:
     """Return a file as lines: where it is from, and a table of its cases."""
-    totals = {case_id: baselines.change_since_anchor(record) for case_id, record in run.cases.items()}
+    totals = {case_id: change_since_anchor(record) for case_id, record in run.cases.items()}
     anchored = any(change is not None for change in totals.values())
     rows = [("case", "latency", "sessions", "cards", "recorded last", *["since anchor"] * anchored, "clock")]
     for case_id, record in sorted(run.cases.items()):
@@ -104,8 +106,8 @@ def shown(run: Run) -> list[str]:
         counts = str(len(record.sessions)), str(len(record.cards))
         change = totals[case_id]
         total = ["" if change is None else f"{change:+.2%}"] * anchored
-        rows.append((case_id, duration(baselines.typical_us(record)), *counts, _when(last), *total, _clocks(record)))
-    return [str(run.path), terminal_table.describe(run.accelerator), *aligned(rows)]
+        rows.append((case_id, duration(typical_us(record)), *counts, _when(last), *total, _clocks(record)))
+    return [str(run.path), terminal_table.describe(run.accelerator), *aligned(rows), *run.unused]
 
 
 def _clocks(record: CaseRecord) -> str:
@@ -136,8 +138,8 @@ def compare(before: Run, after: Run) -> list[CaseChange]:
 
 def _change(before: Run, after: Run, case_id: str) -> CaseChange:
     old, new = before.cases.get(case_id), after.cases.get(case_id)
-    before_us = None if old is None else baselines.typical_us(old)
-    after_us = None if new is None else baselines.typical_us(new)
+    before_us = None if old is None else typical_us(old)
+    after_us = None if new is None else typical_us(new)
     change, note = None, ""
     if old is None or new is None or before_us is None or after_us is None:
         note = "new" if old is None else "gone"
@@ -194,6 +196,7 @@ def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
         updates=updates,
         left_out={} if named else refused,
         known=[case_id for case_id in wanted if case_id not in new],
+        unused=run.unused,
     )
 
 
@@ -208,14 +211,15 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
     runs = _stored_runs(folder)
     covered = coverage_baselines.case_ids(folder)
     profiles = profile_files.stored_baselines(folder)
-    known = sorted({case_id for run in runs for case_id in run.cases} | covered | set(profiles.values()))
+    stored = {case_id for run in runs for case_id in (*run.cases, *run.unusable)}
+    known = sorted(stored | covered | set(profiles.values()))
     for name in names:
         if not fnmatch.filter(known, name):
             raise TrtgateError(f"no baseline under {folder} has a case {name!r}; {_nearest(name, known)}")
     chosen = {case_id for case_id in known if any(fnmatch.fnmatch(case_id, name) for name in names)}
     lines = []
     for run in runs:
-        gone = [case_id for case_id in run.cases if case_id in chosen]
+        gone = [case_id for case_id in (*run.cases, *run.unusable) if case_id in chosen]
         if gone:
             baselines.remove(run.path, gone)
             lines += [f"removed from {run.path}: {case_id}" for case_id in gone]

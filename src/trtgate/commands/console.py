@@ -17,6 +17,9 @@ from ..common.steps import OnStep
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
 
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""click's; some releases of Typer carry a click of their own."""
+
 BaselinesOption = Annotated[
     Path | None,
     typer.Option("--baselines", metavar="DIR", help="Folder of the baselines (the ini key trtgate_baselines)."),
@@ -24,10 +27,15 @@ BaselinesOption = Annotated[
 
 
 class Commands(typer.core.TyperGroup):
-    """Commands whose TrtgateError or OSError is one line.
+    """Commands whose TrtgateError or OSError is one line, and whose usage errors are told from an interruption.
 
     `coverage diff` is one of two words, and goes before `coverage`.
     """
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        """Read the options before the command."""
+        with _usage_errors():
+            return super().make_context(*arguments, **named)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the name, the command, and its arguments."""
@@ -38,12 +46,23 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _usage_errors():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except PROBLEMS as error:
             say(f"trtgate: error: {sentence_of(error)}", err=True)
             raise typer.Exit(USAGE_ERROR) from error
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Within: what click refuses ends with USAGE_ERROR, not with its 2."""
+    try:
+        yield
+    except UsageError as error:
+        error.exit_code = USAGE_ERROR
+        raise
 
 
 def print_lines(lines: list[str]) -> None:

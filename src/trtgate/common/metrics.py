@@ -7,6 +7,8 @@ import msgspec
 from .default_limits import DEFAULT_LIMITS
 
 DEVICE, HOST, ENQUEUE = "device", "host", "enqueue"
+ON_HOST = "host"
+"""How the names of clocks begin that time on a CPU."""
 SAMPLED = (DEVICE, HOST, ENQUEUE)
 """Measured block by block in launches; microseconds of one inference."""
 BUILD = "build"

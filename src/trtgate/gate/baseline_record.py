@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -53,12 +54,21 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was said of each metric, and why; of a saved run."""
     anchor: list[StoredSession] = []
     """Sessions of the anchors that are no longer among `sessions`: they never go but with what they anchor."""
+    unused: list[StoredSession] = []
+    """Sessions whose latencies can't be any (`plausibility.py`): they stay stored, and nothing is judged by them."""
+    began: str = ""
+    """Of a saved run: `recorded` of the first session that it was judged by. If that is stored no more, the case was
+    started anew meanwhile."""
     base: str = ""
     """What it was measured beside (`trtgate ab`): such a record is no session of its own, and never a baseline."""
 
     def of_card(self, uuid: str) -> list[StoredSession]:
         """Return the sessions that a card is held against: its own, or, where it has none, all."""
         return [session for session in self.sessions if session.uuid == uuid] or self.sessions
+
+    def began_for(self, uuid: str) -> str:
+        """Return `recorded` of the first session that a card is held against: it stays until the case starts anew."""
+        return (self.all_of_card(uuid) or [*self.anchor, *self.sessions])[0].recorded
 
     def all_of_card(self, uuid: str) -> list[StoredSession]:
         """Return all that is known of one card in the order in which it was stored: the anchor's sessions come first.
@@ -80,3 +90,27 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     def cards(self) -> list[str]:
         """The cards that have sessions, those with most of them first."""
         return [uuid for uuid, _ in Counter(session.uuid for session in self.sessions).most_common()]
+
+
+def change_since_anchor(record: CaseRecord) -> float | None:
+    """Return how much slower the newest session of the card with most sessions is than its anchor, a fraction.
+
+    None where it has no sessions beyond its anchor. A difference of means, no verdict.
+    """
+    uuid = record.cards[0]
+    if len(record.all_of_card(uuid)) <= ANCHOR_SESSIONS:
+        return None
+    anchor = msgspec.structs.replace(record, sessions=record.anchor_of(uuid))
+    newest = msgspec.structs.replace(record, sessions=record.all_of_card(uuid)[-1:])
+    return typical_us(newest) / typical_us(anchor) - 1
+
+
+def typical_us(record: CaseRecord, uuid: str | None = None) -> float:
+    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host).
+
+    With `uuid` over those that this card is held against.
+    """
+    sessions = record.sessions if uuid is None else record.of_card(uuid)
+    metric = next(iter(sessions[-1].metrics))
+    means = [session.log_launch_means(metric) for session in sessions]
+    return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from ..common import run_file
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.files import is_there, listed, locked, read_bytes, write_json
 from ..verdict import Verdict
-from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession
+from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession, typical_us
+from .plausibility import usable, why_unused
 
 SCHEMA = 1
 KEPT_SESSIONS = 20
@@ -24,6 +24,7 @@ KEPT_SESSIONS = 20
 OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
 """Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 FILE_NAME = "latency.json"
+RESTORE = "restore it from version control, or delete it and record it anew"
 
 
 class _ExtraInfo(msgspec.Struct):
@@ -56,7 +57,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     accelerator: Accelerator
     cases: dict[str, CaseRecord]
+    """Without sessions that can't be used; a case that has no other is in `unusable`."""
     document: dict[str, Any]
+    unused: tuple[str, ...] = ()
+    """A line for each session that can't be used."""
+    unusable: dict[str, str] = {}
+    """Case id → why none of its sessions can be used."""
 
     def entry(self, case_id: str) -> dict[str, Any]:
         """Return a case's benchmark as pytest-benchmark's JSON has it."""
@@ -90,16 +96,14 @@ def read(path: Path) -> Run:
         schema = document["trtgate"].get("schema") if isinstance(document["trtgate"], dict) else None
         if schema != SCHEMA:
             raise TrtgateError(
-                f"{path} has schema {schema!r}, and this version reads {SCHEMA}: record it anew, or install the "
-                "trtgate that wrote it"
+                f"{path} has schema {schema!r}, and this version reads {SCHEMA}: delete it and record it anew, or "
+                "install the trtgate that wrote it"
             )
         typed = msgspec.convert(document, _Document)
     except msgspec.ValidationError as error:
-        raise TrtgateError(f"{path} is broken: {error}; restore it from version control, or record it anew") from error
+        raise TrtgateError(f"{path} is broken: {error}; {RESTORE}") from error
     except msgspec.DecodeError as error:
-        raise TrtgateError(
-            f"{path} is not valid JSON ({error}); restore it from version control, or record it anew"
-        ) from error
+        raise TrtgateError(f"{path} is not valid JSON ({error}); {RESTORE}") from error
     records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
     cases = {record.case: record for record in records}
     unfinished = document["trtgate"].pop(run_file.UNFINISHED, False)  # a case measured twice is in it twice
@@ -107,20 +111,38 @@ def read(path: Path) -> Run:
         twice = next(case for case, count in Counter(record.case for record in records).items() if count > 1)
         raise TrtgateError(f"{path} has case {twice} twice, as a merge may leave it: take one of the two out")
     if not cases:
-        raise TrtgateError(
-            f"{path} holds no case, so nothing could be compared: record it with --trtgate-update-baselines"
-        )
+        raise TrtgateError(f"{path} holds no case, so nothing could be compared: {RESTORE}")
     for record in cases.values():
         _check(path, record)
-    return Run(path=path, accelerator=typed.machine_info.accelerator, cases=cases, document=document)
+    used = {case_id: usable(record) for case_id, record in cases.items()}
+    lines = {case_id: [why_unused(one) for one in record.unused] for case_id, record in used.items()}
+    return Run(
+        path=path,
+        accelerator=typed.machine_info.accelerator,
+        cases={case_id: record for case_id, record in used.items() if record.sessions},
+        document=document,
+        unused=tuple(f"{path}: case {case_id}: {line}" for case_id, some in lines.items() for line in some),
+        unusable={case_id: lines[case_id][0] for case_id, record in used.items() if not record.sessions},
+    )
+
+
+def read_baseline(path: Path) -> Run:
+    """Read what is compared with. Raises TrtgateError as `read`, and for a case that has no session to compare with."""
+    found = read(path)
+    for case_id, why in found.unusable.items():
+        raise TrtgateError(
+            f"{path}: case {case_id} has no session that can be used: {why}; trtgate baseline remove {case_id}, and "
+            "record it anew"
+        )
+    return found
 
 
 def _check(path: Path, record: CaseRecord) -> None:
     if not record.sessions:
-        raise TrtgateError(f"{path}: case {record.case} has no session; record it anew")
+        raise TrtgateError(f"{path}: case {record.case} has no session; {RESTORE}")
     for session in (*record.anchor, *record.sessions):
         if not session.metrics:
-            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; record it anew")
+            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; {RESTORE}")
         for metric, launches in session.metrics.items():
             good = launches and all(
                 captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches
@@ -133,17 +155,21 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     """What writing one case into a baseline does; latencies of the case's primary metric in microseconds."""
 
     case_id: str
-    before_us: float | None
-    after_us: float
-    sessions: int
-    restarted: bool
+    before_us: float | None = None
+    after_us: float = 0.0
+    sessions: int = 0
+    restarted: bool = False
     """The older sessions were of other code or of another machine state, and are dropped."""
-    first_of_card: bool
+    first_of_card: bool = False
     """There were sessions, and none of this card: from now on it is held against this one."""
+    refused: str = ""
+    """Why it is not written after all; empty when it is."""
 
 
 def describe(change: Update) -> str:
     """Return what a change does to a case, in one line."""
+    if change.refused:
+        return f"{change.case_id}: {change.refused}"
     after = f"{change.after_us:,.5g} µs, {change.sessions} session{'s' * (change.sessions > 1)}"
     if change.before_us is None:
         return f"{change.case_id}: {after} (new)"
@@ -158,12 +184,13 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     Sessions accumulate, up to KEPT_SESSIONS; the first of each card stay beyond that, as its anchor. A case whose
     verdict says that this is other code starts anew, and one whose card is in another state with that card (OTHER),
     unless only other cards say so, which may just differ. A suspicion that was accepted without being refuted starts
-    anew too.
+    anew too. What another run has stored since this one was judged is not dropped: it was started anew already, and
+    what this one calls unchanged is not what is stored now.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.accelerator.key)
     with locked(path):
-        before = read(path) if is_there(path) else None
+        before = read_baseline(path) if is_there(path) else None
         document = dict(before.document) if before else {**run.document, "benchmarks": []}
         document["machine_info"] = run.document["machine_info"]
         entries = {case: entry for entry in document["benchmarks"] if (case := _case_of(entry)) is not None}
@@ -171,10 +198,13 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
         updates = []
         for case_id in case_ids:
             old = before.cases.get(case_id) if before else None
-            entries[case_id], change = _merged(run, case_id, old)
+            entry, change = _merged(run, case_id, old)
             updates.append(change)
+            if entry is not None:
+                entries[case_id] = entry
         document["benchmarks"] = [*(entries[case_id] for case_id in sorted(entries)), *others]
-        write_json(path, document)
+        if not all(change.refused for change in updates):
+            write_json(path, document)
     return updates
 
 
@@ -192,7 +222,10 @@ def remove(path: Path, case_ids: Sequence[str]) -> None:
             path.unlink()
 
 
-def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any], Update]:
+def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any] | None, Update]:
+    """Return a case as it is to be written, None where it is refused, and what that does."""
+    if case_id in run.unusable:
+        return None, Update(case_id=case_id, refused=run.unusable[case_id])
     record = run.cases[case_id]
     if record.base:
         raise TrtgateError(
@@ -200,28 +233,29 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
             "baseline could hold; record one with --trtgate-update-baselines"
         )
     uuid = record.sessions[-1].uuid
-    known = old is not None and uuid in old.cards
-    suspected = any(judgement.suspected is not None for judgement in record.judgements)
-    restart = known and (record.verdict in OTHER or suspected)
     kept, anchor = ([], []) if old is None else (old.sessions, old.anchor)
+    judged_by = next((one.uuid for one in (*anchor, *kept) if one.recorded == record.began), None)
+    elsewhere = old is not None and record.began != "" and judged_by is None
+    other = record.verdict in OTHER or any(judgement.suspected is not None for judgement in record.judgements)
+    if elsewhere and not other:
+        return None, Update(case_id=case_id, refused="another run has started it anew meanwhile: record it again")
+    known = old is not None and uuid in old.cards and (not record.began or judged_by == uuid)
+    restart = known and other
     if restart:  # other code is other code on all cards, another state only this card's
         others_stay = record.verdict == Verdict.INCOMPARABLE
         kept, anchor = ([one for one in some if one.uuid != uuid and others_stay] for some in (kept, anchor))
     sessions, anchor = _without_the_oldest([*kept, *record.sessions], anchor)
+    unused = [] if old is None else old.unused
+    stored = msgspec.structs.replace(record, sessions=sessions, anchor=anchor, unused=unused, judgements=[], began="")
     entry = msgspec.to_builtins(run.entry(case_id))
-    entry["extra_info"] = {
-        **entry["extra_info"],
-        "trtgate": msgspec.to_builtins(
-            msgspec.structs.replace(record, sessions=sessions, anchor=anchor, judgements=[])
-        ),
-    }
+    entry["extra_info"] = {**entry["extra_info"], "trtgate": msgspec.to_builtins(stored)}
     return entry, Update(
         case_id=case_id,
         before_us=None if old is None else typical_us(old, uuid),
         after_us=typical_us(record, uuid),
         sessions=len(sessions),
         restarted=restart,
-        first_of_card=old is not None and not known,
+        first_of_card=old is not None and uuid not in old.cards,
     )
 
 
@@ -238,30 +272,6 @@ def _without_the_oldest(
         if sum(session.uuid == oldest.uuid for session in anchor) < ANCHOR_SESSIONS:
             anchor.append(oldest)
     return kept, anchor
-
-
-def change_since_anchor(record: CaseRecord) -> float | None:
-    """Return how much slower the newest session of the card with most sessions is than its anchor, a fraction.
-
-    None where it has no sessions beyond its anchor. A difference of means, no verdict.
-    """
-    uuid = record.cards[0]
-    if len(record.all_of_card(uuid)) <= ANCHOR_SESSIONS:
-        return None
-    anchor = msgspec.structs.replace(record, sessions=record.anchor_of(uuid))
-    newest = msgspec.structs.replace(record, sessions=record.all_of_card(uuid)[-1:])
-    return typical_us(newest) / typical_us(anchor) - 1
-
-
-def typical_us(record: CaseRecord, uuid: str | None = None) -> float:
-    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host).
-
-    With `uuid` over those that this card is held against.
-    """
-    sessions = record.sessions if uuid is None else record.of_card(uuid)
-    metric = next(iter(sessions[-1].metrics))
-    means = [session.log_launch_means(metric) for session in sessions]
-    return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))
 
 
 def _case_of(entry: Mapping[str, Any]) -> str | None:

@@ -12,11 +12,11 @@ import msgspec
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.files import is_there
-from ..common.notices import Notice
+from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..suite import quarantines
 from ..suite.cases import Case
-from . import baselines, judging, kept_artifacts
+from . import baselines, judging, kept_artifacts, measurement_summary
 from .baseline_record import CaseRecord
 from .baselines import Run
 from .case_result import CaseResult, adjusted
@@ -50,7 +50,7 @@ class Gate:
         path = self.baseline_path
         if not is_there(path):
             return None
-        found = baselines.read(path)
+        found = baselines.read_baseline(path)
         if found.accelerator.key != self._accelerator.key:
             raise TrtgateError(
                 f"{path} was recorded on {found.accelerator.key}, and this machine is {self._accelerator.key}: "
@@ -101,6 +101,13 @@ class Gate:
     def _record(self, case_id: str) -> CaseRecord | None:
         return self.baseline.cases.get(case_id) if self.baseline else None
 
+    def record_of(self, case: Case, result: CaseResult) -> CaseRecord:
+        """Return what a file stores of a case that was judged."""
+        base = str(self._options.base or "")
+        of_update = self._options.compare_file is None  # what is updated is what it was judged by
+        stored = self._record(case.id) if of_update else None
+        return measurement_summary.record_of(case, result, self._accelerator.uuid, base, stored)
+
     def recorded(self, case_id: str, figure: str) -> float | None:
         """Return a figure of a case's baseline, such as how long it measured; None where there is none."""
         record = self._record(case_id)
@@ -138,8 +145,9 @@ class Gate:
     def notices(self) -> list[Notice]:
         """What is worth saying at the end, beside the verdicts."""
         results = self._results.values()
+        unused = [Notice(line, Severity.WARNING) for line in (self.baseline.unused if self.baseline else ())]
         notes = [Notice(f"{result.case_id}: {note}") for result in results for note in result.measurement.notes]
-        return [notice for result in results for notice in result.notices] + notes
+        return unused + [notice for result in results for notice in result.notices] + notes
 
     def add(self, result: CaseResult) -> None:
         """Remember a result."""
@@ -169,15 +177,16 @@ class Gate:
         return self._folder.save_run(document, self._accelerator.key)
 
     def update_baseline(self, run: Run) -> list[baselines.Update]:
-        """Write the cases of a saved run that may be stored, and keep their compiled modules.
+        """Write the cases of a saved run that may be stored, and keep their compiled modules; some may be refused.
 
-        A case that was judged and is not in the run was refused after that: its test failed and says why.
+        A case that was judged and is not in the run was refused before that.
         """
-        ids = [case_id for case_id, result in self._results.items() if result.stored and case_id in run.cases]
+        saved = run.cases.keys() | run.unusable.keys()
+        ids = [case_id for case_id, result in self._results.items() if result.stored and case_id in saved]
         done = baselines.update(self._options.baselines, run, ids) if ids else []
         for update in done:
             kept = self._kept.get(update.case_id)
-            if kept is not None:
+            if kept is not None and not update.refused:
                 recorded = run.cases[update.case_id].sessions[-1].recorded
                 uuid = self._results[update.case_id].measurement.uuid
                 card = msgspec.structs.replace(self._accelerator, uuid=uuid)

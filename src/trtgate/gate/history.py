@@ -34,8 +34,8 @@ from scipy import stats
 
 from ..common.errors import TrtgateError
 from ..common.files import listed
-from . import baselines
-from .baselines import Run
+from .baseline_record import typical_us
+from .baselines import Run, read
 
 LEAST_RUNS = 5
 """Below, no change is looked for."""
@@ -144,10 +144,12 @@ def read_runs(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[SavedRu
 
     Of a run only the wanted cases' latencies are kept: all that 200 runs of 2,000 cases hold takes gigabytes.
     """
-    runs, skipped = [], []
+    runs: list[SavedRun] = []
+    skipped: list[str] = []
     for path in listed(folder, "*.json"):
         try:
-            runs.append(_saved(baselines.read(path), wanted))
+            runs.append(_saved(run := read(path), wanted))
+            skipped += run.unused
         except TrtgateError as error:
             skipped.append(str(error))
     return runs, skipped
@@ -160,10 +162,7 @@ def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
 
 
 def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
-    """Return a case's history in runs of one accelerator key.
-
-    Raises TrtgateError when Apache Otava is needed and not installed.
-    """
+    """Return a case's history in runs of one key. Raises TrtgateError when Apache Otava is needed and not installed."""
     beside_base = disturbed = 0
     found: dict[tuple[str, str], list[HistoryPoint]] = {}
     for run in runs:
@@ -193,7 +192,7 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
         commit=commit.id,
         branch=commit.branch,
         dirty=commit.dirty,
-        latency_us=baselines.typical_us(record),
+        latency_us=typical_us(record),
         verdict=sys.intern(record.verdict),
     )
     metric, clock = sys.intern(next(iter(last.metrics))), sys.intern(last.clock)

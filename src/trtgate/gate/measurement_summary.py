@@ -21,9 +21,11 @@ MAX_VOID_SHARE = 0.5
 def figures(measurement: CaseMeasurement) -> dict[str, float]:
     """Return everything else worth knowing of a case: names carry the units."""
     build, found = measurement.build, {}
-    primary = [us for launch in measurement.samples(measurement.primary) for c in launch for us in c]
-    middle = statistics.median(primary)
-    found["throughput_per_s"] = 1e6 / middle
+    primary = measurement.blocks_us()
+    calls = [
+        (c.replays * len(c.blocks_us), c.replays * sum(c.blocks_us)) for t in measurement.turns for c in t.captures
+    ]
+    found["throughput_per_s"] = 1e6 * sum(count for count, _ in calls) / sum(us for _, us in calls)
     tail = [us for turn in measurement.turns for us in turn.tail_us]
     for name, values in ((measurement.primary, tail or primary), *_secondary(measurement)):
         if len(values) >= 2:
@@ -130,12 +132,16 @@ def void_problem(measurement: CaseMeasurement) -> str:
     return f"{len(voids)} of {total} blocks do not count: {reason}"
 
 
-def record_of(case: Case, result: CaseResult, uuid: str, base: str) -> CaseRecord:
-    """Return what a file stores of a case; `uuid` is of the card where the measurement names none."""
+def record_of(case: Case, result: CaseResult, uuid: str, base: str, stored: CaseRecord | None = None) -> CaseRecord:
+    """Return what a file stores of a case, which was judged by what is `stored`.
+
+    `uuid` is of the card where the measurement names none.
+    """
     measurement = result.measurement
+    uuid = measurement.uuid or uuid
     session = StoredSession(
         recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        uuid=measurement.uuid or uuid,
+        uuid=uuid,
         clock=measurement.clock,
         metrics={metric: means(measurement, metric) for metric in measurement.metrics},
         state=state_of(measurement),
@@ -148,5 +154,6 @@ def record_of(case: Case, result: CaseResult, uuid: str, base: str) -> CaseRecor
         figures=figures(measurement),
         disturbed=bool(void_problem(measurement)),
         judgements=result.judgements,
+        began="" if stored is None else stored.began_for(uuid),
         base=base,
     )

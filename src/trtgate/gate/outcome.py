@@ -89,7 +89,7 @@ def _outcome(
     if worse:
         return _of_worse(sentence, in_force, where, advice, accepted=accepted)
     required = () if in_force else require
-    if suspected and accepted:
+    if accepted and (suspected or verdict in ("underpowered", "incomparable")):
         return Outcome(notices=(Notice(f"accepted: {sentence}"),))
     if verdict in ("underpowered", "incomparable"):
         if "verdict" in required:

@@ -20,7 +20,7 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, SAMPLED
+from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, ON_HOST, SAMPLED
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
@@ -247,7 +247,10 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
         situation.case, measurement, record, situation.accelerator, situation.limit_of, situation.tests
     )
     if measurement.primary not in {judgement.metric for judgement in judged}:
-        raise TrtgateError(f"{situation.baseline}: case {case_id} has no {measurement.primary} latency; record it anew")
+        raise TrtgateError(
+            f"{situation.baseline}: case {case_id} has no {measurement.primary} latency: trtgate baseline remove "
+            f"{case_id}, and record it anew"
+        )
     return _concluded(situation, measurement, judged)
 
 
@@ -350,11 +353,19 @@ def _about_storing(situation: Situation, result: CaseResult) -> list[Notice]:
     updating = situation.update and situation.compare and not situation.failing
     told = updating and result.verdict in NOT_PROVEN
     if told and not result.stored:
-        said = not_stored(situation.case.id, str(result.verdict), accepted=situation.accepted)
-        notices.append(Notice(said, Severity.WARNING))
+        notices.append(_about_not_storing(result))
     if (told or (updating and result.verdict is Verdict.REGRESSED)) and result.stored and situation.accepted:
         notices.append(Notice(stored_as_accepted(situation.case.id, str(result.verdict)), Severity.WARNING))
     return notices
+
+
+def _about_not_storing(result: CaseResult) -> Notice:
+    """Say why a case is not stored: loudly where it is noise, as an error where nothing could be compared at all."""
+    case_id, said = result.case_id, str(result.verdict)
+    if result.judgements:
+        return Notice(not_stored(case_id, said), Severity.WARNING)
+    why = result.sentence.removeprefix(f"{case_id}: ")
+    return Notice(not_stored(case_id, said, why, void=result.verdict is Verdict.UNDERPOWERED), Severity.ERROR)
 
 
 def _may_be_stored(situation: Situation, said: Verdict, judgements: Sequence[Judgement]) -> bool:
@@ -542,4 +553,4 @@ def _noting(result: CaseResult, *notices: Notice) -> CaseResult:
 
 def primary_of(pairs: Sequence[Sequence[Quadruple]]) -> str:
     """Return the metric that decides in pairs: host latency where the candidate was timed with the host's clock."""
-    return HOST if pairs[0][0].candidate[0].clock == "host" else DEVICE
+    return HOST if pairs[0][0].candidate[0].clock.startswith(ON_HOST) else DEVICE

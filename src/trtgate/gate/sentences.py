@@ -46,10 +46,10 @@ def not_checked(case_id: str, suspects: Sequence[Judgement], why: str) -> str:
     return f"{case_id}: suspected, not checked: {'; '.join(_figures(judgement) for judgement in suspects)}; {why}"
 
 
-def not_stored(case_id: str, verdict: str, *, accepted: bool = False) -> str:
-    """Say that a session was not added to the baseline, and how it would be."""
-    what_to_do = "record it again when nothing else runs" if accepted else f"to store it: {_accept(case_id)}"
-    return f"{case_id}: not stored, since it is {verdict}; {what_to_do}"
+def not_stored(case_id: str, verdict: str, why: str = "", *, void: bool = False) -> str:
+    """Say that a session was not added to the baseline, why, and how it would be; one whose blocks are `void` can't."""
+    what_to_do = "record it again when nothing else runs" if void else f"to store it: {_accept(case_id)}"
+    return f"{case_id}: not stored, since it is {verdict}{': ' * bool(why)}{why}; {what_to_do}"
 
 
 def stored_as_accepted(case_id: str, verdict: str) -> str:

@@ -237,16 +237,16 @@ class Worker:
         from ..timing.canary import cpu_canary
         from ..timing.cpu_state import CpuMonitor
         from ..timing.host_clock import HostClock
-        from ..timing.measuring_loop import measure
+        from ..timing.measuring_loop import contended, measure
 
-        canary = cpu_canary() if request.plan.canary else {}
-        clock, monitor = HostClock(self._inference), CpuMonitor()
-        voids = request.plan.contention_voids
-        captures, _, steady = measure(
-            clock, request.plan, lambda: (None, monitor.void_reason() if voids else ""), self._inference.restore
-        )
-        note = self._about_state(clock.growth())
-        return Turn(clock=clock.name, captures=captures, host_us=[], steady=steady, canary_us=canary, note=note)
+        plan = request.plan
+        canary = cpu_canary() if plan.canary else {}
+        clock, watch = HostClock(self._inference), contended(CpuMonitor().void_reason, plan.contended_retries)
+        captures, _, steady = measure(clock, plan, watch, self._inference.restore, clock.keep)
+        return Turn(
+            clock=clock.name, captures=captures, host_us=[], tail_us=clock.tail(plan.tail_calls), steady=steady,
+            canary_us=canary, note=self._about_state(clock.growth()),
+        )  # fmt: skip
 
     def _about_state(self, growth: float) -> str:
         """Return what calls change, where a block's later calls take longer than its first: which latency is it?"""

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
+
+
+@dataclass
+class TestsOfKind:
+    """The cases that a run has tests of one kind for: made, then left out by a filter, or called."""
+
+    made: set[str] = field(default_factory=set)
+    deselected: set[str] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)
 
 
 def case_id_of(item: pytest.Item) -> str | None:
@@ -21,6 +32,11 @@ def is_placeholder(item: pytest.Item) -> bool:
 def is_latency(item: pytest.Item) -> bool:
     """Whether it measures the latency of a case."""
     return case_id_of(item) is not None and "latency_gate" in getattr(item, "fixturenames", ())
+
+
+def is_accuracy(item: pytest.Item) -> bool:
+    """Whether it asks whether the output of a case is right, and nothing else."""
+    return case_id_of(item) is not None and item.get_closest_marker("trtgate_accuracy") is not None
 
 
 def is_profile(item: pytest.Item) -> bool:

@@ -25,6 +25,7 @@ from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
 from .benchmark_json import PytestJson
+from .case_items import TestsOfKind
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
@@ -86,8 +87,7 @@ class GateRun:
         """Them and their cases in order, where the next ones' cases are loaded ahead."""
         self.profiled_cases: set[str] = set()
         """Those that a test profiles: who builds one keeps it."""
-        self.left_out: set[str] = set()
-        """Cases whose latency tests were deselected."""
+        self.latency, self.accuracy = TestsOfKind(), TestsOfKind()
         self.skip_reasons: dict[str, str] = {}
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""

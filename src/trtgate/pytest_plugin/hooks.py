@@ -14,7 +14,15 @@ from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins
-from .case_items import case_id_of, is_coverage, is_latency, is_placeholder, is_profile, needs_a_build
+from .case_items import (
+    case_id_of,
+    is_accuracy,
+    is_coverage,
+    is_latency,
+    is_placeholder,
+    is_profile,
+    needs_a_build,
+)
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
 from .markers import marker_limits
@@ -61,11 +69,16 @@ class Hooks:
                 ids = [case.id for case in cases if case.id in self._run.suite.cases]
         except PROBLEMS as error:
             self._run.suite_problem = sentence_of(error)
+        if "latency_gate" in metafunc.fixturenames:
+            self._run.latency.made.update(ids)
+        if metafunc.definition.get_closest_marker("trtgate_accuracy"):
+            self._run.accuracy.made.update(ids)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Remember what the user left out: a comparison that compares nothing is then no mistake."""
-        self._run.left_out.update(case_id for item in items if is_latency(item) and (case_id := case_id_of(item)))
+        for kind, is_of_kind in ((self._run.latency, is_latency), (self._run.accuracy, is_accuracy)):
+            kind.deselected.update(case_id for item in items if is_of_kind(item) and (case_id := case_id_of(item)))
         self._deselected = True
 
     @pytest.hookimpl(tryfirst=True)

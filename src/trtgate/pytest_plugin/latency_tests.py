@@ -105,10 +105,7 @@ class LatencyGate:
                 f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin "
                 "replaces its timer or its `benchmark` fixture for this test"
             )
-        from ..gate.measurement_summary import record_of
-
-        record = record_of(case, result, self._run.accelerator.uuid, base=str(self._run.options.base or ""))
-        benchmark.extra_info["trtgate"] = msgspec.to_builtins(record)
+        benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record_of(case, result))
 
     def _conclude(self, benchmark: Any, case: Case, result: CaseResult, built: BuiltCase) -> None:
         from ..gate.outcome import Kind, outcome
@@ -125,11 +122,12 @@ class LatencyGate:
             run.where[case.id] = profiles_of(run).where(built)
             where = run.where[case.id].sentence
         found = outcome(
-            verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine, accepted=accepted,
-            updating=run.options.update, suspected=result.suspected, where=where,
+            verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine,
+            accepted=accepted and result.stored, updating=run.options.update, suspected=result.suspected, where=where,
             advice=advice(verdict, case.id, beside_base=run.options.base is not None) if regressed else "",
         )  # fmt: skip
         if found.kind is Kind.FAILED:
+            run.gate.add(msgspec.structs.replace(result, stored=False))
             pytest.fail(found.text, pytrace=False)
         if found.kind is Kind.SKIPPED:
             for notice in found.notices:

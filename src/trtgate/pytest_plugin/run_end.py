@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +16,8 @@ from ..common.text_columns import first_few
 from ..gate import baselines
 from ..report import terminal_table
 from ..report.case_row import row_of
-from . import run_filters
+from . import report_collector, run_filters
+from .case_items import case_id_of, is_accuracy
 from .gate_run import GateRun
 
 UNDECIDED_SHOWN = 3
@@ -26,6 +28,7 @@ class Ending:
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
+        self._failed: set[str] = set()
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Store the run and the baseline, and turn a run red whose baseline has cases that nobody ran."""
@@ -38,54 +41,121 @@ class Ending:
                     f"{changed[0]} changed while the run went on: nothing can be said of code that moves, and nothing "
                     "was stored"
                 )
-            self._store()
+            refused = self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
-                self._report_missing(session)
+                red = [self._report_missing(session), self._report_unchecked(session)]
+                red += [self._report_unrecorded(session, refused)] * self._run.options.update
+                if any(red):
+                    session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         except PROBLEMS as error:
             self._run.say(sentence_of(error), Severity.ERROR)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
-    def _store(self) -> None:
-        if not self._run.benchmarks:
-            return
-        self._run.gate.adjust()
-        for case_id, benchmark in self._run.benchmarks.items():
-            judged = msgspec.to_builtins(self._run.results[case_id].judgements)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        """Remember whose accuracy is asked: nothing skipped its test before."""
+        if is_accuracy(item):
+            self._run.accuracy.called.add(str(case_id_of(item)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember the cases of failed tests: what became of them is said by these."""
+        if report.failed:
+            self._failed.update(str(value) for name, value in report.user_properties if name == report_collector.CASE)
+
+    def _store(self) -> dict[str, bool]:
+        """Save the run, and update the baseline where that is asked for; returns which cases are stored there."""
+        run, stored = self._run, dict[str, bool]()
+        if not run.benchmarks:
+            return stored
+        run.gate.adjust()
+        for case_id, benchmark in run.benchmarks.items():
+            judged = msgspec.to_builtins(run.results[case_id].judgements)
             if "trtgate" in benchmark.extra_info:  # a conftest may have taken it
                 benchmark.extra_info["trtgate"]["judgements"] = judged
-        path = self._run.save()
-        self._run.say(f"run saved: {os.path.relpath(path, self._run.config.invocation_params.dir)}")
-        if self._run.options.update:
-            for change in self._run.gate.update_baseline(baselines.read(path)):
-                self._run.say(f"stored: {baselines.describe(change)}")
+        path = run.save()
+        run.say(f"run saved: {os.path.relpath(path, run.config.invocation_params.dir)}")
+        if run.options.update:
+            for change in run.gate.update_baseline(baselines.read(path)):
+                stored[change.case_id] = not change.refused
+                severity = Severity.ERROR if change.refused else Severity.INFO
+                run.say(f"{'not ' * bool(change.refused)}stored: {baselines.describe(change)}", severity)
+        return stored
 
-    def _report_missing(self, session: pytest.Session) -> None:
-        """Turn a run red that has no result of a case that no filter left out."""
+    def _report_missing(self, session: pytest.Session) -> bool:
+        """Return whether a case has no result that no filter left out, and say which."""
         run, base = self._run, self._run.options.base
         excused = run.failed | set(run.suite.cases if base else ())  # a base is run case by case
         missing = run.gate.missing(run.base_cases, excused)
-        left_out = run_filters.left_out(session, run, missing)
+        left_out = run_filters.left_out(session, run, missing, run.latency.deselected)
         where = f"base {base}" if base else "baseline"
+        hidden = False
         if left_out:
             run.say(f"not run, as asked: {len(left_out)} cases of the {where.split()[0]}")
-            hidden = "verdict" in run.options.require and not run_filters.on_command_line(session.config)
-            if hidden:
-                judged = len(run.results)
-                run.say(
-                    f"{judged} of {judged + len(missing)} cases of the {where} were judged, and a filter that is not "
-                    "on the command line (addopts, PYTEST_ADDOPTS, a conftest) leaves the others out "
-                    "(--trtgate-require=verdict)",
-                    Severity.ERROR,
-                )
-                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            judged = len(run.results)
+            said = f"{judged} of {judged + len(missing)} cases of the {where} were judged"
+            hidden = self._hides(session, said, "the others")
         gone = [case_id for case_id in missing if case_id not in left_out]
         for case_id in gone:
             reason = run.skip_reasons.get(case_id, "not in the suite or not run")
             run.say(f"{case_id} is in the {where} and was not measured: {reason}", Severity.MISSING)
-        if gone:
-            if base is None:
-                run.say("what is gone for good: trtgate baseline remove CASE")
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if gone and base is None:
+            run.say("what is gone for good: trtgate baseline remove CASE")
+        return hidden or bool(gone)
+
+    def _report_unchecked(self, session: pytest.Session) -> bool:
+        """Return whether a measured case's accuracy test did not run though no filter left it out, and say which."""
+        run = self._run
+        known = run.gate.baseline.cases if run.gate.baseline else {}
+        tests = run.accuracy
+        unchecked = [
+            case_id
+            for case_id in known
+            if case_id in tests.made - tests.called - run.skip_reasons.keys() - self._failed
+        ]
+        left_out = run_filters.left_out(session, run, unchecked, tests.deselected)
+        hidden = False
+        if left_out:
+            run.say(f"accuracy not checked, as asked: {len(left_out)} cases of the baseline")
+            cases = f"{len(left_out)} case{'s' * (len(left_out) > 1)}"
+            hidden = self._hides(session, f"the accuracy of {cases} of the baseline was not checked", "it")
+        gone = [case_id for case_id in unchecked if case_id not in left_out]
+        for case_id in gone:
+            why = "something outside trtgate skips or drops its test"
+            run.say(f"{case_id} is in the baseline and its accuracy was not checked: {why}", Severity.MISSING)
+        return hidden or bool(gone)
+
+    def _report_unrecorded(self, session: pytest.Session, stored: Mapping[str, bool]) -> bool:
+        """Return whether a recording left a case out that is neither noisy nor left out as asked, and say which.
+
+        What failed, is missing, was refused or could not be compared is told already.
+        """
+        run, outside = self._run, "not stored: something outside trtgate"
+        known = run.gate.baseline.cases if run.gate.baseline else {}
+        excused = run.skip_reasons.keys() | run.failed | self._failed
+        left = [
+            name for name in sorted(run.latency.made - excused) if not stored.get(name) and not run.quarantine_of(name)
+        ]
+        not_run = [case_id for case_id in left if case_id not in run.results]
+        asked = run_filters.left_out(session, run, not_run, run.latency.deselected)
+        red = False
+        for case_id in left:
+            result = run.results.get(case_id)
+            noisy = result is not None and bool(result.judgements) and not result.stored
+            if case_id in asked or noisy:
+                continue
+            red = True
+            if result is None and case_id not in known:
+                run.say(f"{case_id}: {outside} skips or drops its test", Severity.ERROR)
+            elif result is not None and result.stored and case_id not in stored:
+                run.say(f"{case_id}: {outside} took its samples", Severity.ERROR)
+        return red
+
+    def _hides(self, session: pytest.Session, said: str, what: str) -> bool:
+        """Return whether a filter that nobody typed left out what a verdict is required of, and say so."""
+        if "verdict" not in self._run.options.require or run_filters.on_command_line(session.config):
+            return False
+        where = "a filter that is not on the command line (addopts, PYTEST_ADDOPTS, a conftest)"
+        self._run.say(f"{said}, and {where} leaves {what} out (--trtgate-require=verdict)", Severity.ERROR)
+        return True
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

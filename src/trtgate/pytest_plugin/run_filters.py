@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,15 +18,18 @@ OPTIONS = (
 """What leaves tests out."""
 
 
-def left_out(session: pytest.Session, run: GateRun, case_ids: Sequence[str]) -> list[str]:
-    """Return those of the cases that a filter of this run would not have taken; all of them where it was stopped."""
+def left_out(session: pytest.Session, run: GateRun, case_ids: Sequence[str], deselected: Collection[str]) -> list[str]:
+    """Return those of the cases that a filter of this run would not have taken; all of them where it was stopped.
+
+    `deselected` are those whose tests of the kind that is asked for were.
+    """
     if session.shouldstop or session.shouldfail or any("::" in argument for argument in session.config.args):
         return list(case_ids)
     last_failed = session.config.getoption("lf", False)  # it leaves out in collecting, and tells nobody
     return [
         case_id
         for case_id in case_ids
-        if case_id in run.left_out
+        if case_id in deselected
         or (last_failed and case_id in run.suite.cases)
         or not _taken(session.config, run, case_id)
     ]

@@ -6,7 +6,7 @@ from itertools import chain
 
 import msgspec
 
-from ..common.metrics import DEVICE, ENQUEUE, HOST, SAMPLED
+from ..common.metrics import DEVICE, ENQUEUE, HOST, ON_HOST, SAMPLED
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,10 +19,7 @@ class GpuState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
-    """Blocks timed on one CUDA graph (on other clocks: one after the other), each of `replays` calls.
-
-    A block is their mean on a GPU, their median on the host's clock.
-    """
+    """Blocks timed on one CUDA graph (on other clocks: one after the other), each the mean of `replays` calls."""
 
     blocks_us: list[float]
     replays: int
@@ -38,7 +35,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     host_us: list[float]
     enqueue_us: list[float] = []
     tail_us: list[float] = []
-    """Single inferences with an event around each: for p90 and p99, not for the verdict."""
+    """Single inferences, on a GPU with an event around each: for p50, p90 and p99, not for the verdict."""
     states: list[GpuState] = []
     steady: bool = True
     canary_us: dict[str, float] = {}
@@ -118,7 +115,7 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def on_gpu(self) -> bool:
         """Whether the samples are GPU time."""
-        return self.clock != "host"
+        return not self.clock.startswith(ON_HOST)
 
     @property
     def primary(self) -> str:
@@ -135,9 +132,13 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
         return list(chain.from_iterable(c.blocks_us for turn in self.turns for c in turn.captures))
 
     def samples(self, metric: str) -> list[list[list[float]]]:
-        """Launch → capture → block values of a metric in microseconds; what has no capture counts as one a turn."""
+        """Launch → capture → block values of a metric in microseconds.
+
+        Blocks of a CPU, where nothing is captured, count as a capture each; host times of a GPU as one a turn.
+        """
         if metric == self.primary:
-            groups = [[c.blocks_us for turn in launch.turns for c in turn.captures] for launch in self.launches]
+            captures = [[c.blocks_us for turn in launch.turns for c in turn.captures] for launch in self.launches]
+            groups = captures if self.on_gpu else [[[us] for us in chain.from_iterable(launch)] for launch in captures]
         else:
             name = {HOST: "host_us", ENQUEUE: "enqueue_us"}[metric]
             groups = [[getattr(turn, name) for turn in launch.turns] for launch in self.launches]

@@ -23,8 +23,7 @@ class Clock(Protocol):
     def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
         """Run `calls` calls back to back and return how long one of them takes, in microseconds.
 
-        On a GPU that is their mean. The host's clock returns their median: one interrupted call is not the whole block.
-        `meanwhile` is called once while the device is busy with the block.
+        That is their mean. `meanwhile` is called once while the device is busy with the block.
         """
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Were this process's threads kept waiting for a CPU while a block ran? Then the block says nothing of the module."""
+"""Did other processes take the CPU from this one while a block ran? Then the block says nothing of the module."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ import contextlib
 import time
 from pathlib import Path
 
-MAX_WAITING = 0.2
-"""Share of the wall time, summed over threads, that they may wait runnable; beyond it a block is void."""
+from ..common import machine
+
+MAX_TAKEN = 0.2
+"""Share of the wall time, summed over threads, that other processes may take; beyond it a block is void."""
 
 
 class CpuMonitor:
     """Reads the scheduler's statistics (/proc/PID/task/TID/schedstat: ns run, ns waited, time slices)."""
 
     def __init__(self) -> None:
-        self._read_at, self._waited_s = time.monotonic(), waited_s()
+        self._read_at, self._ran_s, self._waited_s = time.monotonic(), time.process_time(), waited_s()
 
     def void_reason(self) -> str:
         """Return why what ran since the last call does not count; empty when it does, or nothing is known."""
-        now, waited = time.monotonic(), waited_s()
-        share = (waited - self._waited_s) / max(now - self._read_at, 1e-9)
-        self._read_at, self._waited_s = now, waited
-        return "other processes took the CPU" if share > MAX_WAITING else ""
+        now, ran, waited = time.monotonic(), time.process_time(), waited_s()
+        wall_s = max(now - self._read_at, 1e-9)
+        taken_s = taken_by_others_s(waited - self._waited_s, ran - self._ran_s, wall_s, machine.cpus())
+        self._read_at, self._ran_s, self._waited_s = now, ran, waited
+        return "other processes took the CPU" if taken_s > MAX_TAKEN * wall_s else ""
+
+
+def taken_by_others_s(waited_s: float, ran_s: float, wall_s: float, cpus: int) -> float:
+    """Return how long a process's threads waited for other processes, in seconds, at most.
+
+    Threads also wait for each other, where there are more of them than CPUs: the CPUs were taken by others only for as
+    long as the process itself did not run on them.
+    """
+    return min(waited_s, cpus * wall_s - ran_s)
 
 
 def waited_s() -> float:

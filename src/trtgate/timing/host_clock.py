@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from ..common.metrics import ON_HOST
 from .clock import Call
 
 FEWEST_TO_GROW = 8
@@ -15,20 +16,23 @@ FEWEST_TO_GROW = 8
 class HostClock:
     """Wall time of calls that are done when they return: modules on a CPU."""
 
-    name = "host"
+    name = f"{ON_HOST}_mean"
+    """A block was its median call once, by the name "host": the two are not compared."""
     steady_tolerance = 0.05
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._last_us: list[float] = []
+        self._kept_us: list[float] = []
         self._growth: list[float] = []
 
     def arm(self) -> None:
         """Nothing to prepare."""
 
     def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
-        """Return the median wall time of `calls` calls in microseconds.
+        """Return the mean wall time of `calls` calls in microseconds: also of a module that is slow in some calls.
 
-        Not the mean: on a CPU that is shared, one call that was interrupted for 10 ms would be the whole block.
+        A call that other processes interrupted is in it: such a block is void (cpu_state.py), or trimmed away.
         """
         call, now = self._call, time.perf_counter
         times = []
@@ -40,7 +44,16 @@ class HostClock:
         if calls >= FEWEST_TO_GROW:
             half = calls // 2
             self._growth.append(statistics.median(times[half:]) / statistics.median(times[:half]))
-        return statistics.median(times) * 1e6
+        self._last_us = [seconds * 1e6 for seconds in times]
+        return statistics.fmean(self._last_us)
+
+    def keep(self) -> None:
+        """Count the last block: its calls are what percentiles are of."""
+        self._kept_us += self._last_us
+
+    def tail(self, most: int) -> list[float]:
+        """Return the calls of blocks that count, in microseconds, or `most` of them, spread over all."""
+        return spread_over(self._kept_us, most)
 
     def growth(self) -> float:
         """Return how much longer calls of a block's second half take than those of its first: 0 for no longer.
@@ -51,6 +64,12 @@ class HostClock:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def spread_over(values: Sequence[float], most: int) -> list[float]:
+    """Return at most `most` of the values, evenly spaced by rank: they have the percentiles of all."""
+    ordered, count = sorted(values), min(most, len(values))
+    return [ordered[int((number + 0.5) * len(ordered) / count)] for number in range(count)]
 
 
 def host_latency(call: Call, synchronize: Callable[[], None], seconds: float) -> tuple[list[float], list[float]]:

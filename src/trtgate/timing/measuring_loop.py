@@ -36,12 +36,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host_s: float = 0.1
     """Of host latencies on a GPU; 0: none."""
     tail_calls: int = 100
-    """Single inferences with an event around each, at most; `tail_s` worth of them."""
+    """Single inferences, at most: on a GPU `tail_s` worth of them, an event around each; on a CPU those of blocks."""
     tail_s: float = 0.1
     canary: bool = True
-    contention_voids: bool = True
-    """On a CPU: whether a block whose threads had to wait for a CPU counts not. In quadruples all count: whoever else
-    is at work meets both sides alike, and what is left of it widens the interval."""
+    contended_retries: int | None = None
+    """On a CPU: how many blocks that others disturbed are measured again before one counts all the same; None: none
+    counts. In quadruples and warm-ups they count at last: whoever else is at work for long meets both sides alike."""
 
     def of_turn(self, number: int) -> Plan:
         """Return what a turn measures, 0 the first: host latencies and percentiles are of the last turn alone."""
@@ -50,9 +50,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 ON_GPU = Plan()
 ON_CPU = Plan(
-    turns=1, captures=1, blocks=4, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0
+    turns=1, captures=1, blocks=5, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=500
 )  # fmt: skip
-"""A block on a CPU is 50 ms or one call. One turn: a second one would mostly warm up again."""
+"""A block on a CPU is 50 ms or one call; of five the slowest and the fastest are trimmed away. One turn: a second one
+would mostly warm up again."""
 
 PAIR_ON_GPU = Plan(
     turns=1, captures=1, discard=1, settle=1, block_s=0.010, warm=False, host_s=0.01, tail_calls=0, canary=False
@@ -60,12 +61,12 @@ PAIR_ON_GPU = Plan(
 """One block of a quadruple: a new capture for each, a throw-away one before it, since the other side had the GPU."""
 PAIR_ON_CPU = Plan(
     turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False,
-    contention_voids=False,
+    contended_retries=2,
 )  # fmt: skip
 WARM_UP_ON_GPU = Plan(turns=1, captures=1, blocks=1, host_s=0.02, tail_calls=0)
 WARM_UP_ON_CPU = Plan(
     turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0,
-    contention_voids=False,
+    contended_retries=0,
 )  # fmt: skip
 """What either side runs before its first quadruple; it is not counted, but its canary is."""
 
@@ -93,16 +94,31 @@ def calls_of_tail(captures: Sequence[Capture], plan: Plan) -> int:
     return min(plan.tail_calls, max(FEWEST_OF_TAIL, int(plan.tail_s * 1e6 / statistics.median(blocks_us))))
 
 
+def contended(void_reason: Callable[[], str], retries: int | None) -> Callable[[], Watched]:
+    """Return what watches blocks on a CPU: those that others disturbed are void, but only `retries` of them, if any."""
+    left = math.inf if retries is None else retries
+
+    def watch() -> Watched:
+        nonlocal left
+        reason = void_reason()
+        if reason:
+            left -= 1
+        return None, reason if left >= 0 else ""
+
+    return watch
+
+
 def measure(
     clock: Clock,
     plan: Plan,
     watch: Callable[[], Watched],
     restore: Callable[[], None] = lambda: None,
+    kept: Callable[[], None] = lambda: None,
 ) -> tuple[list[Capture], list[GpuState], bool]:
     """Measure `plan.captures` captures; returns them, the GPU states of their blocks, and whether warm-up settled.
 
-    `watch` is asked once in every block; `restore` puts back what calls change, before every block. Raises CaptureError
-    from the clock.
+    `watch` is asked once in every block; `restore` puts back what calls change, before every block; `kept` is called
+    after every block that counts. Raises CaptureError from the clock.
     """
     captures: list[Capture] = []
     states: list[GpuState] = []
@@ -128,6 +144,7 @@ def measure(
                 capture.void.append(reason)
                 continue
             capture.blocks_us.append(latency_us)
+            kept()
             if state is not None:
                 states.append(state)
         captures.append(capture)
