@@ -1,13 +1,17 @@
-"""What the plugin costs a run that uses none of it, and how long collecting this repository's suite takes.
+"""What the plugin costs a run that uses none of it, how long collecting the suite takes, and a small gate.
 
-    python studies/overhead.py [--runs 15]
+    python studies/overhead.py [--runs 15] [--before 22e4add]
 
-Alternates the commands, so that a busy machine meets all alike, and prints medians and the fastest.
+Alternates the commands, so that a busy machine meets all alike, and prints medians and the fastest. With `--before`
+each also runs with trtgate as it was at that commit, in turn with this tree's, and the ratio of each pair is told: its
+median is what counts on a machine that others use. The gate is of eight eager modules, each measured by three launches
+on a CPU, with nothing to compare with.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
@@ -18,42 +22,85 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from replay import ROOT, worktree
+
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+SUITE = """
+import torch
+import trtgate
+
+
+def net(width):
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, width, 3), torch.nn.ReLU(), torch.nn.Conv2d(width, width, 3), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers).eval(), torch.randn(1, 3, 64, 64)
+
+
+MODELS = [
+    trtgate.Model(f"net{width}", lambda width=width: net(width), trtgate.grid(["eager"])) for width in range(8, 16)
+]
+"""
+WITHOUT, WITH, COLLECTING = (
+    "a run without the plugin",
+    "a run with the plugin installed, unused",
+    "collecting the suite",
+)
+GATE = "a gate of eight eager modules"
 
 
 def main() -> None:
     """Time the commands and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15)
-    runs = parser.parse_args().runs
-    with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder)
-        (empty / "test_nothing.py").write_text("def test_nothing():\n    assert True\n")
-        (empty / "pytest.ini").write_text("[pytest]\n")
-        commands = {
-            "a run without the plugin": ([*PYTEST, "-p", "no:trtgate.plugin"], empty),
-            "a run with the plugin installed, unused": (PYTEST, empty),
-            "pytest benchmarks --collect-only -q": ([*PYTEST, "benchmarks", "--collect-only"], ROOT),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(runs):
-            for name, (command, cwd) in commands.items():
-                seconds[name].append(timed(command, cwd))
+    parser.add_argument("--before", help="a commit whose trtgate is timed too")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        trees = {"now": ROOT}
+        if given.before:
+            trees[given.before] = stack.enter_context(worktree(given.before))
+        seconds = timings(Path(folder), trees, given.runs)
     libraries = ", ".join(f"{name} {version(name)}" for name in ("pytest", "pytest-benchmark", "torch"))
-    print(f"Python {platform.python_version()}, {libraries}; {os.cpu_count()} CPUs, {runs} runs each")
-    print(f"{'command':45}{'median s':>10}{'least s':>10}")
-    for name, values in seconds.items():
-        print(f"{name:45}{statistics.median(values):10.3f}{min(values):10.3f}")
-    without, with_plugin, _ = seconds.values()
-    added = statistics.median(b - a for a, b in zip(without, with_plugin, strict=True))
-    print(f"the unused plugin adds {added:.3f} s (median of paired runs)")
+    print(f"Python {platform.python_version()}, {libraries}; {os.cpu_count()} CPUs, {given.runs} runs each")
+    print(f"{'command':45}{'trtgate':>10}{'median s':>10}{'least s':>10}")
+    for (name, tree), values in seconds.items():
+        print(f"{name:45}{tree:>10}{statistics.median(values):10.3f}{min(values):10.3f}")
+    for tree in trees:
+        pairs = zip(seconds[WITHOUT, tree], seconds[WITH, tree], strict=True)
+        print(f"the unused plugin ({tree}) adds {statistics.median(b - a for a, b in pairs):.3f} s (paired, median)")
+    if given.before:
+        for name in (WITHOUT, WITH, COLLECTING, GATE):
+            pairs = zip(seconds[name, "now"], seconds[name, given.before], strict=True)
+            print(f"{name}: now {statistics.median(a / b for a, b in pairs):.3f} times as long (median of paired runs)")
 
 
-def timed(command: list[str], cwd: Path) -> float:
+def timings(folder: Path, trees: dict[str, Path], runs: int) -> dict[tuple[str, str], list[float]]:
+    """Run every command with every tree so many times; returns the seconds by command and tree."""
+    empty, small = folder / "empty", folder / "small"
+    empty.mkdir()
+    (empty / "test_nothing.py").write_text("def test_nothing():\n    assert True\n")
+    (empty / "pytest.ini").write_text("[pytest]\n")
+    small.mkdir()
+    (small / "suite.py").write_text(SUITE)
+    (small / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+    found: dict[tuple[str, str], list[float]] = {}
+    for _ in range(runs):
+        for tree, root in trees.items():
+            commands = {
+                WITHOUT: ([*PYTEST, "-p", "no:trtgate.plugin"], empty),
+                WITH: (PYTEST, empty),
+                COLLECTING: ([*PYTEST, "benchmarks", "--collect-only"], root),
+                GATE: ([*PYTEST, "suite.py", "-m", "trtgate_latency", "--benchmark-compare"], small),
+            }
+            for name, (command, cwd) in commands.items():
+                found.setdefault((name, tree), []).append(timed(command, cwd, root / "src"))
+    return found
+
+
+def timed(command: list[str], cwd: Path, source: Path) -> float:
     """Return the wall time of a command in seconds. Raises CalledProcessError when it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "CUDA_VISIBLE_DEVICES": ""}
     start = time.perf_counter()
-    subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL, env=environment)
     return time.perf_counter() - start
 
 
