@@ -87,6 +87,15 @@ class Reference:
             self.inputs = own
             self._restore()
 
+    def eager_of(self, module: torch.nn.Module) -> Walked:
+        """Return what eager makes of the inputs with another module, which stays as it is. Raises as `eager_with`."""
+        own, self.module = self.module, module
+        try:
+            with run_state.unchanged((module,), ()):
+                return self.eager_with(self.inputs)
+        finally:
+            self.module = own
+
     def between(self, wanted: Walked, got: Walked) -> str:
         """Return in what two outputs of eager differ by more than a compiled module's may; empty where in nothing."""
         compared = output_check.compare_nodes(wanted, got)
