@@ -1,6 +1,7 @@
 """Does `trtgate locate` name the module that is wrong?
 
     python studies/locate.py [--frontends aot_eager inductor] [--faults 20] [--models resnet18 vit_b_16 encoder]
+        [--device cuda]
 
 In a network with random weights one module, drawn with a seed among all that are called, is made wrong when it is
 compiled: its output is scaled, shifted along an axis, negated, or a slice of it is zero. Faults that leave the output
@@ -148,7 +149,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def search(network: str, frontend: str, path: str, fault: str) -> tuple[Location | None, float]:
+def search(network: str, frontend: str, path: str, fault: str, device: str = "cpu") -> tuple[Location | None, float]:
     """Plant a fault and search; None where the output stays within its tolerance. Seconds are those of the search."""
 
     def factory() -> Any:
@@ -161,7 +162,7 @@ def search(network: str, frontend: str, path: str, fault: str) -> tuple[Location
 
     settings = Settings(frontend=frontend)
     case = Case(Model(network, factory, [settings]), settings)
-    reference = Reference(case, "cpu", lambda _step: None)
+    reference = Reference(case, device, lambda _step: None)
     inference = reference.build(*reference.prepare(lambda _step: None), lambda _step: None)
     compared, problem = reference.expected.compared(case, inference)
     if not problem:
@@ -172,7 +173,7 @@ def search(network: str, frontend: str, path: str, fault: str) -> tuple[Location
     return found, time.perf_counter() - start
 
 
-def study(network: str, frontend: str, faults: int) -> tuple[str, ...]:
+def study(network: str, frontend: str, faults: int, device: str) -> tuple[str, ...]:
     """Return the row of a network."""
     with quiet():
         module, inputs = NETWORKS[network]()
@@ -182,7 +183,7 @@ def study(network: str, frontend: str, faults: int) -> tuple[str, ...]:
     compiles: list[int] = []
     while len(seconds) < faults:
         path, fault = drawn.choice(paths), drawn.choice(list(FAULTS))
-        found, took = search(network, frontend, path, fault)
+        found, took = search(network, frontend, path, fault, device)
         if found is None:
             hidden += 1
             continue
@@ -204,12 +205,15 @@ def main() -> None:
     parser.add_argument("--frontends", nargs="+", default=["aot_eager", "inductor"])
     parser.add_argument("--models", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
     print(f"{versions}, {os.cpu_count()} CPUs", flush=True)
     rows: list[tuple[str, ...]]
     rows = [("frontend", "network", "named", "no effect", "submodules compiled", "median s", "longest s")]
-    rows += [study(network, frontend, args.faults) for frontend in args.frontends for network in args.models]
+    rows += [
+        study(network, frontend, args.faults, args.device) for frontend in args.frontends for network in args.models
+    ]
     print("\n".join(aligned(rows, left=(0, 1))))
 
 

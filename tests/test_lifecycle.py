@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from trtgate.compiling import building, lifecycle
 from trtgate.compiling.building import Inference
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
+from trtgate.timing.run_state import RunState
 
 from .in_process import InProcess
 
@@ -222,6 +224,70 @@ def test_what_is_another_in_a_thread_is_compared_with_what_it_is_there_in_eager(
         ways(lambda: Local(falls_back=True), torch.rand(3), lambda x: x * 2)
 
 
+# Refitted: with a scripted release, since TensorRT needs a GPU
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = torch.nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        return self.a(x) * self.calls
+
+
+REFITTED = "refitted with other weights"
+
+
+def refit(release: Any, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> dict[str, str]:
+    monkeypatch.setattr(lifecycle.refitting, "refitted", release)
+    own = {"frontend": "dynamo", "options": {"immutable_weights": False}, **settings}
+    made = Reference(Case(Model("m", lambda: (Net().eval(), torch.rand(2, 4)), ()), Settings(**own)), "cpu", quiet)
+    run = copy.deepcopy(made.module)
+    state = RunState((run,), made.inputs)
+    return lifecycle.check(made, Inference(CompiledModule(run, 0.0), made.inputs, state, ("calls",))).ways
+
+
+def test_a_refitted_module_has_the_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(compiled: Any, module: Any, _inputs: Any, settings: Settings) -> torch.nn.Module:
+        assert not settings.options["immutable_weights"]
+        assert not torch.equal(compiled.a.weight, module.a.weight)
+        assert module.calls == compiled.calls == 0
+        return copy.deepcopy(module)
+
+    assert refit(release, monkeypatch)[REFITTED] == ""
+
+
+def test_one_that_keeps_its_weights_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrtgateError, match=r"case m-dynamo-.*: refitted with other weights, output differs from eager"):
+        refit(lambda compiled, *_: copy.deepcopy(compiled), monkeypatch)
+
+
+def test_a_release_that_can_not_is_no_fault_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(*_: Any) -> Any:
+        raise AssertionError("Fast refitting failed due to incomplete mapping")
+
+    said = "the release can't: AssertionError: Fast refitting failed due to incomplete mapping"
+    assert refit(release, monkeypatch)[REFITTED] == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"options": {}}, "not refittable: its engines are built with immutable_weights"),
+        ({"options": {"immutable_weights": True}}, "not refittable: its engines are built with immutable_weights"),
+        ({"frontend": "torch_compile"}, "not refittable: torch_compile makes no engines that can be"),
+    ],
+)
+def test_engines_that_are_not_made_for_it_are_not_refitted(
+    settings: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert refit(None, monkeypatch, **settings)[REFITTED] == said
+
+
 # What is said of it
 
 
@@ -238,6 +304,7 @@ def test_a_run_says_which_ways_were_checked_and_which_were_not_and_why(here: InP
     assert status == pytest.ExitCode.OK
     assert (
         "alpha-eager-fp32-b1: checked: called from a second thread, called with inputs of other values; not checked: "
-        "replayed as a CUDA graph with inputs of other values (it runs on a CPU), loaded in a fresh process (eager "
-        "stores nothing), taken from the artifact cache (eager stores nothing)"
+        "replayed as a CUDA graph with inputs of other values (it runs on a CPU), refitted with other weights "
+        "(not refittable: eager makes no engines that can be), loaded in a fresh process (eager stores nothing), taken "
+        "from the artifact cache (eager stores nothing)"
     ) in said

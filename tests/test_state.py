@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import itertools
+import logging
 import math
+import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import reference
+from trtgate.compiling import output_leaves, reference
 from trtgate.compiling.building import Inference
 from trtgate.compiling.output_leaves import Leaf
 from trtgate.compiling.reference import Reference
@@ -169,7 +176,7 @@ def test_state_that_nothing_can_put_back_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + next(calls)
 
-    with pytest.raises(TrtgateError, match=r"not deterministic: two eager runs differ by .* keep state in an object"):
+    with pytest.raises(TrtgateError, match=r"not deterministic: two eager runs differ by .* keep state outside of its"):
         Reference(case(Outside, ROW), "cpu", quiet)
 
 
@@ -367,3 +374,272 @@ def test_a_wrong_leaf_that_no_random_number_decides_is_not_said_to_be_random() -
     made = Reference(case(Both, ROW), "cpu", quiet)
     with pytest.raises(TrtgateError, match=r"case m-eager-fp32: output\[1\] differs"):
         made.check(Inference(CompiledModule(lambda x: (made.module(x)[0], x * 3), 0.0), made.inputs))
+
+
+# State in fields of objects
+
+
+class Store:
+    """A cache as libraries have one: an object beside the modules."""
+
+    def __init__(self) -> None:
+        self.keys: list[torch.Tensor] = []
+        self.total = torch.zeros(16)
+        self.calls = 0
+        self.by_name: dict[str, Any] = {}
+        self.inner: Any = None
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.keys.append(x.sum(0))
+        self.total.add_(x.sum(0))
+        self.calls += 1
+        self.by_name["last"] = x
+        return torch.stack(self.keys).sum(0) + self.total + self.calls
+
+
+class SlottedStore(Store):
+    __slots__ = ("again",)
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.again = getattr(self, "again", 0) + 1
+        return super().update(x) + self.again
+
+
+class OnlySlots:
+    __slots__ = ("__weakref__", "calls", "keys")
+
+    def __init__(self) -> None:
+        self.keys = torch.zeros(16)
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        self.keys = self.keys + x.sum(0)
+        return self.keys * self.calls
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    keys: list[Any] = dataclasses.field(default_factory=list)
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.keys.append(x.sum(0))
+        return torch.stack(self.keys).sum(0)
+
+
+class Record(msgspec.Struct):
+    calls: int = 0
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+class Layered:
+    """As transformers' DynamicCache: a list of layers, each an object whose tensors are bound anew."""
+
+    def __init__(self) -> None:
+        self.layers = [OnlySlots(), OnlySlots()]
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[1].update(self.layers[0].update(x).expand(4, 16))
+
+
+class Counts(dict):
+    """A container with attributes."""
+
+    calls = 0
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        self.calls += 1
+        self["n"] = self.get("n", 0) + 2
+        return x * self.calls + self["n"]
+
+
+class Array:
+    def __init__(self) -> None:
+        self.seen = np.zeros(16, dtype=np.float32)
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return x + torch.from_numpy(self.seen.copy())
+
+
+class Called:
+    """An object that is called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x)
+
+
+class Unregistered:
+    """Holds a module that no module knows of."""
+
+    def __init__(self) -> None:
+        self.held = [Counter()]
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.held[0](x)
+        return result
+
+
+class Namespace(types.SimpleNamespace):
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return x * self.calls
+
+
+class OfThread(threading.local):
+    calls = 0
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+def inside_itself() -> Store:
+    store = Store()
+    store.inner = Store()
+    store.inner.inner, store.by_name["self"] = store, [store, store.inner]
+    return store
+
+
+class Keeps(torch.nn.Module):
+    def __init__(self, store: Any) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(16, 16)
+        self.store = store
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.a(x) + self.store.update(x)
+        return result
+
+
+OBJECTS = [
+    Store, SlottedStore, OnlySlots, Frozen, Record, Layered, Counts, Array, Called, Unregistered, Namespace,
+    inside_itself,
+]  # fmt: skip
+TORCH_CAN_NOT_TRACE = [OfThread]
+
+
+@pytest.mark.parametrize(
+    ("store", "frontend"),
+    [(one, "eager") for one in OBJECTS + TORCH_CAN_NOT_TRACE]
+    + [(one, frontend) for one in OBJECTS for frontend in ("aot_eager", "inductor")],
+)
+def test_state_in_fields_of_objects_is_put_back(store: Any, frontend: str) -> None:
+    inference, build = reference.checked(case(lambda: Keeps(store()), ROW, frontend), "cpu", quiet)
+    assert inference.changes
+    assert build.leaf_error < 1e-5
+    first = inference()
+    assert not torch.equal(inference(), first)
+    inference.restore()
+    torch.testing.assert_close(inference(), first)
+
+
+def test_what_objects_change_is_named_by_the_attribute_that_holds_them() -> None:
+    assert reference.checked(case(lambda: Keeps(Layered()), ROW), "cpu", quiet)[0].changes == ("store",)
+    changes = reference.checked(case(lambda: Keeps(Unregistered()), ROW), "cpu", quiet)[0].changes
+    assert set(changes) == {"store.held[0].calls", "store.held[0].last", "store.held[0].mean", "store.held[0].past"}
+
+
+def test_a_cache_that_the_compiled_module_does_not_write_is_wrong() -> None:
+    class Forgets(Store):
+        def update(self, x: torch.Tensor) -> torch.Tensor:
+            if not torch.compiler.is_compiling():
+                self.total.add_(1)
+            return x
+
+    with pytest.raises(TrtgateError, match=r"after the call store\.total differs from eager"):
+        reference.checked(case(lambda: Keeps(Forgets()), ROW, "aot_eager"), "cpu", quiet)
+
+
+def test_what_is_another_after_each_run_of_eager_is_not_compared() -> None:
+    """A time, for instance."""
+    ticks = iter(range(1000))
+
+    class Timed(Store):
+        def update(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls = next(ticks)
+            self.total.add_(1)
+            return x
+
+    made = Reference(case(lambda: Keeps(Timed()), ROW), "cpu", quiet)
+    assert made.expected.changes == ("store",)
+    values = {one.name: one.value for one in made.expected.after["store"] if isinstance(one, Leaf)}
+    assert values["calls"] is output_leaves.ANY
+    assert torch.equal(values["total"], torch.ones(16))
+    made.check(made.build(*made.prepare(quiet), quiet))
+
+
+def test_loggers_locks_and_other_objects_of_libraries_are_no_state() -> None:
+    class Logs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logger = logging.getLogger("test_state.logs")
+            self.lock, self.local, self.graph = threading.Lock(), threading.local(), torch.fx.Graph()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.logger.debug("called")
+            self.graph.placeholder("x")
+            with self.lock:
+                return x * 2
+
+    inference, _ = reference.checked(case(Logs, ROW), "cpu", quiet)
+    assert inference.changes == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (lambda: itertools.count(1), r"it changes store\.count \(count\), which can't be put back"),
+        (
+            lambda: iter([1, 2, 3, 4, 5, 6]),
+            r"does it keep state in store\.count \(list_iterator\), which can't be put ",
+        ),
+    ],
+)
+def test_state_that_can_not_be_put_back_is_said_where_it_is(count: Any, said: str) -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.count = count()
+
+        def update(self, x: torch.Tensor) -> torch.Tensor:
+            return x * next(self.count)
+
+    with pytest.raises(TrtgateError, match=f"not deterministic: two eager runs differ by .*: {said}"):
+        Reference(case(lambda: Keeps(Counted()), ROW), "cpu", quiet)
+
+
+def test_integers_that_differ_are_counted() -> None:
+    calls = itertools.count()
+
+    class Outside(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.arange(4) + next(calls)
+
+    with pytest.raises(TrtgateError, match="two eager runs differ by 4 of 4 values of output under"):
+        Reference(case(Outside, ROW), "cpu", quiet)
+
+
+def test_values_that_are_deep_down_are_no_obstacle() -> None:
+    class Linked:
+        def __init__(self, rest: Any) -> None:
+            self.rest = rest
+
+        def update(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    def chain() -> torch.nn.Module:
+        found = None
+        for _ in range(300):
+            found = Linked(found)
+        return Keeps(found)
+
+    assert reference.checked(case(chain, ROW), "cpu", quiet)[0].changes == ()

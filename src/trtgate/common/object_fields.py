@@ -31,21 +31,24 @@ def declares_fields(value: Any) -> bool:
     return dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct)
 
 
-def slots_of(own_class: type) -> list[str]:
-    """Return the names of the slots that a class and its bases declare; those with two underscores are left out."""
-    members = [
-        name
-        for base in own_class.__mro__
+def slots_of(own_class: type) -> dict[str, MemberDescriptorType]:
+    """Return the slots that a class and its bases declare, by name; those with two underscores are left out."""
+    return {
+        name: member
+        for base in reversed(own_class.__mro__)
         if "__slots__" in vars(base)
         for name, member in vars(base).items()
-        if isinstance(member, MemberDescriptorType)
-    ]
-    return [name for name in members if not name.startswith("__")]
+        if isinstance(member, MemberDescriptorType) and not name.startswith("__")
+    }
+
+
+def holds_only_fields(value: Any) -> bool:
+    """Whether an object is of classes that are written in Python: it holds nothing but fields."""
+    bases = (base for base in type(value).__mro__[:-1] if base.__module__ != "msgspec._core")
+    return all(base.__flags__ & HEAP_TYPE for base in bases)
 
 
 def is_data(value: Any) -> bool:
-    """Whether the fields of an object are all that it holds: it is no function, module, iterator, set or the like."""
-    own_class = type(value)
-    if not all(base.__flags__ & HEAP_TYPE for base in own_class.__mro__[:-1] if base.__module__ != "msgspec._core"):
-        return False
-    return declares_fields(value) or not (callable(value) or own_class.__module__ in NO_DATA)
+    """Whether an object is one of data, whose fields say what it holds: no function, iterator, set or the like."""
+    described = not (callable(value) or type(value).__module__ in NO_DATA)
+    return holds_only_fields(value) and (described or declares_fields(value))

@@ -10,12 +10,18 @@ import msgspec
 import torch
 
 from ..common.errors import TrtgateError, one_line
+from ..frontends import CompiledModule
 from ..suite import samples
+from ..torch_trt import refitting
+from . import building, made_modules
 from .building import Inference
 from .expected_output import Walked
+from .fp32_arithmetic import arithmetic_of
 from .output_check import Comparison
 from .reference import Reference
 
+WEIGHTS_APART = (0.25, 0.5, 1.0)
+"""How far other weights are off, in units of themselves; tried in turn until eager's output is another."""
 WARM_CALLS = 2
 """Before a capture: the first call lets libraries make what they make once, the second finds all memory it needs."""
 
@@ -57,6 +63,7 @@ def _ways(reference: Reference, inference: Inference) -> Iterator[Way]:
         yield _with_others("called with inputs of other values", reference, inference, others)
         inference.inputs = example
         yield _as_a_graph("replayed as a CUDA graph with inputs of other values", reference, inference, others)
+        yield _refitted("refitted with other weights", reference, inference)
     finally:
         inference.inputs = example
         inference.restore()
@@ -181,3 +188,48 @@ def _captured(inference: Inference, graph: torch.cuda.CUDAGraph) -> Any:
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
         return inference()
+
+
+def _refitted(how: str, reference: Reference, inference: Inference) -> Way:
+    """Put other weights into its engines. That the release can't is no fault."""
+    case = reference.case
+    unable = refitting.unable(case.settings)
+    if unable:
+        return Way(how, left_out=unable)
+    inference.restore()
+    other = _with_other_weights(reference)
+    if isinstance(other, str):
+        return Way(how, left_out=other)
+    module, wanted = other
+    try:
+        with torch.no_grad(), arithmetic_of(case), building.quiet_upstream():
+            refitted = refitting.refitted(inference.compiled.run, module, inference.inputs, case.settings)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return Way(how, left_out=f"the release can't: {one_line(error)}")
+    refit = Inference(CompiledModule(refitted, 0.0), tuple(value.clone() for value in inference.inputs))
+    return Way(how, _said(reference, refit, wanted))
+
+
+def _with_other_weights(reference: Reference) -> tuple[torch.nn.Module, Walked] | str:
+    """Return a copy of the module whose weights make eager's output another, and that output; or why there is none."""
+    generator = torch.Generator().manual_seed(samples.ACCURACY)
+    said = "eager's output stays within its tolerance with those that were tried"
+    for share in WEIGHTS_APART:
+        try:
+            module = made_modules.copied(reference.module)
+        except Exception as error:
+            return f"the model can't be copied: {one_line(error)}"
+        with torch.no_grad():
+            for parameter in module.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, device="cpu").to(parameter)
+                parameter.mul_(1 + share * noise)
+        try:
+            wanted = reference.eager_of(module)
+        except TrtgateError as error:
+            said = f"eager takes none of those that were tried: {error}"
+            continue
+        if reference.between(reference.expected.first, wanted):
+            return module, wanted
+    return said

@@ -23,7 +23,7 @@ from .building import Inference
 from .expected_output import Expected, Walked
 from .fp32_arithmetic import arithmetic, strict_fp32
 from .output_check import Comparison
-from .output_leaves import Leaf
+from .output_leaves import ANY, Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 """Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
@@ -69,9 +69,14 @@ class Reference:
         changes = self._state.changed(self.inputs)
         after = self._after(changes)
         second = self._eager()[0] if changes else []
-        apart, draws = self._apart(first, drawn=drawn)
+        apart, draws, repeated = self._apart(first, changes, drawn=drawn)
         self.expected = Expected(
-            first=first, second=second, after=after, changes=tuple(changes), apart=apart, draws=draws
+            first=first,
+            second=second,
+            after=_in_both(after, repeated),
+            changes=tuple(changes),
+            apart=apart,
+            draws=draws,
         )
         self._restore()
         if not changes:
@@ -92,6 +97,15 @@ class Reference:
         finally:
             self.inputs = own
             self._restore()
+
+    def eager_of(self, module: torch.nn.Module) -> Walked:
+        """Return what eager makes of the inputs with another module, which stays as it is. Raises as `eager_with`."""
+        own, self.module = self.module, module
+        try:
+            with run_state.unchanged((module,), ()):
+                return self.eager_with(self.inputs)
+        finally:
+            self.module = own
 
     def between(self, wanted: Walked, got: Walked) -> str:
         """Return in what two outputs of eager differ by more than a compiled module's may; empty where in nothing."""
@@ -129,25 +143,42 @@ class Reference:
                 found[name] = output_leaves.copied(value, f"after the call {name}")
         return found
 
-    def _apart(self, first: Walked, *, drawn: bool) -> tuple[dict[str, float], dict[str, float]]:
-        """Run again from the same state; returns how far single leaves of two runs of eager differ."""
+    def _apart(
+        self, first: Walked, changes: list[str], *, drawn: bool
+    ) -> tuple[dict[str, float], dict[str, float], dict[str, Walked]]:
+        """Run again from the same state; returns how far single leaves of two runs of eager differ.
+
+        First under the same seed, then under two; and what the run changed, as it is after it.
+        """
         self._restore()
         again = output_check.compare_nodes(first, self._eager()[0])
+        repeated = self._after(changes)
         apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
-        most = output_check.TOLERANCES[arithmetic(self.case)].relative_l2
-        if again.structure or again.leaf_error > most or any(leaf.mismatches for leaf in again.leaves):
-            figure = again.structure or f"{again.leaf_error:.2g} (relative L2)"
+        difference = self._difference(again)
+        if difference:
+            assert self._state is not None
             raise TrtgateError(
-                f"model {self.case.model.name!r}: not deterministic: two eager runs differ by {figure} under the same "
-                "seed, so that nothing can be compared: does it keep state in an object, or outside its modules?"
+                f"model {self.case.model.name!r}: not deterministic: two eager runs differ by {difference} under the "
+                f"same seed, so that nothing can be compared: {self._state.elsewhere()}"
             )
         if not drawn:
-            return apart, {}
+            return apart, {}, repeated
         self._restore()
         other = output_check.compare_nodes(first, self._eager(run_state.SEED + 1)[0])
         if other.structure:  # how many there are is drawn: all of it is
-            return apart, {node.path: math.inf for node in first if isinstance(node, Leaf)}
-        return apart, {leaf.path: leaf.relative_l2 for leaf in other.leaves if leaf.relative_l2 or leaf.mismatches}
+            draws = {node.path: math.inf for node in first if isinstance(node, Leaf)}
+        else:
+            draws = {leaf.path: leaf.relative_l2 for leaf in other.leaves if leaf.relative_l2 or leaf.mismatches}
+        return apart, draws, repeated
+
+    def _difference(self, again: Comparison) -> str:
+        """Return by how much two runs of eager differ, where that is too much to compare anything with them."""
+        if again.structure:
+            return again.structure
+        if again.leaf_error > output_check.TOLERANCES[arithmetic(self.case)].relative_l2:
+            return f"{again.leaf_error:.2g} (relative L2)"
+        unequal = [leaf for leaf in again.leaves if leaf.mismatches]
+        return next((f"{leaf.mismatches} of {leaf.values} values of {leaf.path}" for leaf in unequal), "")
 
     def _restore(self) -> None:
         if self._state is not None:
@@ -198,6 +229,20 @@ class Reference:
         """Store a compiled module with the inputs and eager's output."""
         building.save(self.case, inference, folder)
         self.expected.save(folder)
+
+
+def _in_both(after: dict[str, Walked], repeated: dict[str, Walked]) -> dict[str, Walked]:
+    """Return what two runs of eager left alike; nothing is compared with a leaf that they did not, as a time."""
+    found: dict[str, Walked] = {}
+    for name in after.keys() & repeated.keys():
+        compared = output_check.compare_nodes(after[name], repeated[name])
+        if not compared.structure:
+            unlike = {leaf.path for leaf in compared.leaves if leaf.difference or leaf.mismatches or leaf.relative_l2}
+            found[name] = [
+                Leaf(one.path, one.name, ANY) if isinstance(one, Leaf) and one.path in unlike else one
+                for one in after[name]
+            ]
+    return found
 
 
 def checked(case: Case, device: str, step: OnStep, *, processes: int = 1) -> tuple[Inference, Build]:

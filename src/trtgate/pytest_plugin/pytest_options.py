@@ -151,8 +151,8 @@ def _add_building(option: Declare) -> None:
     option(
         "--trtgate-lifecycle",
         action="store_true",
-        help="Compare with eager also from a second thread, with other inputs, as a replayed CUDA graph, loaded in a "
-        "fresh process, and taken from the artifact cache.",
+        help="Compare with eager also from a second thread, with other inputs, as a replayed CUDA graph, refitted, "
+        "loaded in a fresh process, and taken from the artifact cache.",
     )
     option(
         "--trtgate-no-cache",
