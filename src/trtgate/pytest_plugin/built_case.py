@@ -33,9 +33,7 @@ class BuiltCase:
             self._built = self._run.prebuilt.get(self.case.id) or self._build()
             if self._built.coverage is not None:
                 self._run.coverage_of_builds[self.case.id] = self._built.coverage
-        if self._built.problem:
-            raise TrtgateError(self._built.problem)
-        return self._built
+        return self._built.checked()
 
     def check_accuracy(self) -> None:
         """Check, and with `--trtgate-lifecycle` in a fresh process and from the cache too. Raises TrtgateError."""
@@ -47,8 +45,10 @@ class BuiltCase:
         if run.options.cache is None or self.build.cached:
             return
         again = self._build()
-        if again.problem:
-            raise TrtgateError(f"taken from the cache: {again.problem}")
+        try:
+            again.checked()
+        except TrtgateError as error:
+            raise TrtgateError(f"taken from the cache: {error}") from error
         if again.artifact is not None:
             shutil.rmtree(again.artifact, ignore_errors=True)
 
