@@ -51,7 +51,7 @@ def one_line(error: BaseException) -> str:
 
 
 def fault_in(error: BaseException | None) -> BaseException | None:
-    """Return the fault of the machine that an error comes of, whatever was made of it on the way; None if there is none.
+    """Return the fault of the machine that an error comes of, whatever it was made into; None if it has none.
 
     No space and no permission are faults. A file that is not there is none: who asked for it may have misspelt it.
     """
