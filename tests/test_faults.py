@@ -7,6 +7,8 @@ import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -254,6 +256,80 @@ def test_a_problem_with_a_file_is_no_failure_that_is_expected(here: InProcess, m
     assert status == FAILED
     assert "alpha-eager-fp32-b1: /some/file: No space left on device: free some space there" in said
     assert "Traceback" not in said
+
+
+HIDES = {
+    "expected": 'expected_failure=trtgate.expected_failure("no luck")',
+    "quarantined": 'quarantine=trtgate.quarantine("no luck", until="2999-01-01")',
+}
+FULL = "raise OSError(28, os.strerror(28), '/some/file')"
+DENIED = "raise ValueError('it has no weights') from PermissionError(13, os.strerror(13), '/weights')"
+
+
+def suite_that(folder: PytestFolder, how: str, statement: str) -> None:
+    """Write a suite of alpha, which is known to fail or in quarantine, and of beta."""
+    folder.suite("beta", alpha=statement)
+    suite = folder.path / "suite.py"
+    head, alpha, tail = suite.read_text().partition("def alpha(")
+    suite.write_text(head[: head.rindex("))")] + f"), {HIDES[how]})\n" + alpha + tail)
+
+
+@pytest.mark.parametrize("how", HIDES)
+@pytest.mark.parametrize(
+    ("statement", "options", "said"),
+    [
+        (FULL, (), "/some/file: No space left on device: free some space there"),
+        (FULL, ("--trtgate-prebuild=1",), "/some/file: No space left on device: free some space there"),
+        (DENIED, (), "it has no weights (/weights: Permission denied: give this user the right to read and write it)"),
+    ],
+    ids=["full", "full, built ahead", "denied"],
+)
+def test_a_disk_that_a_build_finds_full_or_locked_is_no_failure_that_is_expected(
+    folder: PytestFolder, how: str, statement: str, options: tuple[str, ...], said: str
+) -> None:
+    suite_that(folder, how, statement)
+    result = folder.gate(*options)
+    assert result.ret == FAILED
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines([f"*alpha-eager-fp32-b1*{said}"])
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("expected", "xfailed"), ("quarantined", "skipped")])
+def test_a_file_that_a_model_misses_is_a_failure_that_may_be_expected(
+    folder: PytestFolder, how: str, outcome: str
+) -> None:
+    suite_that(folder, how, "open('weights.pt')")
+    result = folder.gate()
+    assert result.ret == OK
+    result.assert_outcomes(passed=2, **{outcome: 2})
+
+
+def test_a_worker_that_finds_no_space_to_measure_is_no_failure_that_is_expected(folder: PytestFolder) -> None:
+    suite_that(folder, "expected", f"if measuring(): {FULL}")
+    result = folder.gate("-m", "trtgate_latency")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*alpha-eager-fp32-b1*/some/file: No space left on device: free some space there"])
+
+
+def test_torch_that_can_not_write_a_file_says_so_without_an_errno(tmp_path: Path) -> None:
+    """In a process of its own, whose files may have 4 KiB."""
+    asked = [sys.executable, "-c", SAVES_TOO_MUCH, str(tmp_path / "weights.pt")]
+    assert subprocess.run(asked, capture_output=True, text=True, timeout=120).stdout == "True\n"
+
+
+SAVES_TOO_MUCH = """
+import resource
+import sys
+
+import torch
+from trtgate.common.errors import is_fault
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    torch.save(torch.zeros(100_000), sys.argv[1])
+except RuntimeError as error:
+    print(is_fault(error))
+"""
 
 
 # After a case was measured

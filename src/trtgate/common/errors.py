@@ -10,6 +10,10 @@ class TrtgateError(Exception):
     """What was wrong, where (file, case, value), and what to do next, in one or two lines."""
 
 
+class FaultError(TrtgateError):
+    """What the machine did not allow another process, as that one says it: no space, no permission."""
+
+
 PROBLEMS = (TrtgateError, OSError)
 """What is shown as one sentence, wherever a run or a command ends: what is wrong with a file is no mistake of ours."""
 
@@ -20,7 +24,10 @@ ADVICE = {
     errno.EACCES: "give this user the right to read and write it",
     errno.EPERM: "give this user the right to read and write it",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
 }
+TORCH_CAN_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos")
+"""Words of torch's RuntimeError where it can't write a file; there is no errno."""
 
 
 def sentence_of(error: TrtgateError | OSError) -> str:
@@ -37,5 +44,33 @@ def one_line(error: BaseException) -> str:
     """Return an exception's type and the first line of its message."""
     lines = str(error).strip().splitlines()
     name = type(error).__name__
+    if isinstance(error, OSError) and error.errno in ADVICE:
+        return sentence_of(error)
     kind = "out of GPU memory" if name == "OutOfMemoryError" else name  # torch's
     return f"{kind}: {lines[0][:300] if lines else ''}".rstrip(": ")
+
+
+def fault_in(error: BaseException | None) -> BaseException | None:
+    """Return the fault of the machine that an error comes of, whatever it was made into; None if it has none.
+
+    No space and no permission are faults. A file that is not there is none: who asked for it may have misspelt it.
+    """
+    while error is not None:
+        torch_can_not = isinstance(error, RuntimeError) and any(word in str(error) for word in TORCH_CAN_NOT_WRITE)
+        denied = isinstance(error, OSError) and error.errno in ADVICE
+        if denied or torch_can_not or isinstance(error, FaultError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether the machine is at fault, and not what was asked of it."""
+    return fault_in(error) is not None
+
+
+def told_with_fault(text: str, error: BaseException) -> str:
+    """Return what is said of an error, and the fault of the machine that it comes of, if the text does not say that."""
+    fault = fault_in(error)
+    why = "" if fault is None else one_line(fault)
+    return text if why in text else f"{text} ({why})"

@@ -14,7 +14,7 @@ import torch
 
 from .. import frontends
 from ..common import accelerator, sealed_folder
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import TrtgateError, is_fault, one_line
 from ..common.steps import OnStep
 from ..common.version import VERSION
 from ..records.coverage_record import Coverage
@@ -31,8 +31,6 @@ from .sealed_store import SealedManifest
 
 Checks = Callable[[Reference, Inference], Comparison]
 """Compares a module with eager. Raises TrtgateError where it is wrong."""
-TORCH_WRITER = "inline_container"
-"""What torch names in its RuntimeError where it can't write a file."""
 
 
 @dataclass
@@ -116,7 +114,7 @@ def _problem_with_storing(case: Case, inference: Inference, reference: Reference
     except (OSError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        if TORCH_WRITER in str(error):
+        if is_fault(error):
             raise TrtgateError(
                 f"case {case.id}: its compiled module can't be written to {folder}: is there space left? "
                 f"({one_line(error)})"

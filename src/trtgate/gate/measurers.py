@@ -10,7 +10,7 @@ import msgspec
 
 from .. import frontends
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, is_fault
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
@@ -84,7 +84,7 @@ class Workers:
         try:
             reply = self.session.build(request, step)
         except TrtgateError as error:
-            return Prebuilt(case_id=case.id, problem=str(error))
+            return Prebuilt(case_id=case.id, problem=str(error), fault=is_fault(error))
         return Prebuilt.of(case.id, reply, folder)
 
     def profiles_beside_base(self, case_id: str, step: OnStep) -> tuple[Profile, Profile]:

@@ -157,6 +157,8 @@ class Failed(msgspec.Struct, tag=True):
     reason: str
     names_case: bool = False
     """Whether the reason is a sentence that names the case."""
+    fault: bool = False
+    """Whether the machine is at fault: no space, no permission."""
     ended: bool = True
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ..common.accelerator import GIB, Accelerator
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import FaultError, TrtgateError, is_fault, one_line
 from ..compiling.artifact_cache import CacheRequest
 from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
@@ -39,6 +39,14 @@ class Prebuilt(msgspec.Struct, kw_only=True):
     agreement: Agreement | None = None
     notes: list[str] = []
     problem: str = ""
+    fault: bool = False
+    """Whether that is the machine's fault, and no failure of the case."""
+
+    def checked(self) -> Prebuilt:
+        """Return this. Raises TrtgateError where it could not be built, FaultError where the machine is at fault."""
+        if self.problem:
+            raise (FaultError if self.fault else TrtgateError)(self.problem)
+        return self
 
     @classmethod
     def of(cls, case_id: str, reply: messages.BuiltReply, folder: Path) -> Prebuilt:
@@ -154,10 +162,10 @@ class _Builder(threading.Thread):
             try:
                 built = self._built(case_id)
             except TrtgateError as error:
-                built = Prebuilt(case_id=case_id, problem=str(error))
+                built = Prebuilt(case_id=case_id, problem=str(error), fault=is_fault(error))
                 self._kill()
             except Exception as error:
-                built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}")
+                built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}", fault=is_fault(error))
                 self._kill()
             self._done.put(built)
         self._say_imported()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
-from ..common.errors import TrtgateError
+from ..common.errors import FaultError, TrtgateError
 from ..common.time_limit import option_of
 from . import messages
 from .comparison_side import Side
@@ -97,7 +97,8 @@ class WorkerHandle:
         reply = messages.decode_reply(line)
         if isinstance(reply, messages.Failed):
             self.ended = reply.ended
-            raise LaunchError(reply.reason if reply.names_case else f"{doing}: {reply.reason}")
+            said = reply.reason if reply.names_case else f"{doing}: {reply.reason}"
+            raise LaunchError(said) from (FaultError(reply.reason) if reply.fault else None)
         self.ended = not isinstance(reply, kind)
         if not isinstance(reply, kind):
             raise LaunchError(f"{doing}: the worker answered with {type(reply).__name__}")

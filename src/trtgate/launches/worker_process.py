@@ -11,7 +11,7 @@ import os
 import signal
 from typing import IO
 
-from ..common.errors import PROBLEMS, TrtgateError, one_line, sentence_of
+from ..common.errors import PROBLEMS, TrtgateError, is_fault, one_line, sentence_of, told_with_fault
 from . import messages
 from .worker_state import Worker
 
@@ -58,14 +58,14 @@ def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
     except BaseException as error:  # pytest.skip in a user's code is no Exception
         goes_on = worker is not None and isinstance(request, messages.BuildCase) and worker.recovered()
         names_case = isinstance(error, TrtgateError) and isinstance(request, messages.BuildCase)
-        return messages.Failed(_reason(error), names_case=names_case, ended=not goes_on)
+        return messages.Failed(_reason(error), names_case=names_case, fault=is_fault(error), ended=not goes_on)
 
 
 def _reason(error: BaseException) -> str:
     import traceback
 
     traceback.print_exception(error)  # to the worker's log
-    return sentence_of(error) if isinstance(error, PROBLEMS) else one_line(error)
+    return told_with_fault(sentence_of(error) if isinstance(error, PROBLEMS) else one_line(error), error)
 
 
 def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -45,9 +45,7 @@ class BuiltCase:
             self._built = self._run.prebuilt.get(self.case.id) or self._build()
             if self._built.coverage is not None:
                 self._run.coverage_of_builds[self.case.id] = self._built.coverage
-        if self._built.problem:
-            raise TrtgateError(self._built.problem)
-        return self._built
+        return self._built.checked()
 
     def check_accuracy(self) -> None:
         """Check, and with `--trtgate-lifecycle` in a fresh process and from the cache too. Raises TrtgateError.
@@ -76,8 +74,10 @@ class BuiltCase:
         if self.build.cached:  # then it was taken from there in the first place
             return ""
         again = self._build()
-        if again.problem:
-            raise TrtgateError(f"{CACHED}: {again.problem}")
+        try:
+            again.checked()
+        except TrtgateError as error:
+            raise TrtgateError(f"{CACHED}: {error}") from error
         if again.artifact is not None:
             shutil.rmtree(again.artifact, ignore_errors=True)
         return "" if again.build is not None and again.build.cached else "it is not there"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..common.accelerator import Accelerator
-from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
@@ -251,10 +251,11 @@ class Hooks:
         except PROBLEMS as error:
             if case_id is None:
                 raise
-            if isinstance(error, OSError):  # a full disk is no failure that is expected, or in quarantine
-                pyfuncitem.user_properties.append((outcome_guard.PROPERTY, sentence_of(error)[:200]))
-                pytest.fail(terminal(f"{case_id}: {sentence_of(error)}"), pytrace=False)
-            verdict, problem = PROBLEM, sentence_of(error)
+            problem = sentence_of(error)
+            if isinstance(error, OSError) or is_fault(error):  # no failure that is expected, or in quarantine
+                pyfuncitem.user_properties.append((outcome_guard.PROPERTY, problem[:200]))
+                pytest.fail(terminal(problem if case_id in problem else f"{case_id}: {problem}"), pytrace=False)
+            verdict = PROBLEM
         except (Exception, pytest.fail.Exception) as error:
             if case_id is not None:
                 pyfuncitem.user_properties.append((outcome_guard.PROPERTY, str(error)[:200]))
