@@ -1,14 +1,17 @@
 """Which wrong outputs does the comparison with eager catch, and does it refuse right ones?
 
-    python studies/wrong_outputs.py [--nets resnet18 vit] [--inductor] [--device cuda] [--record FILE] [--outputs FILE]
+    python studies/wrong_outputs.py [--nets resnet18 vit] [--precisions fp32 fp16 bf16 tf32] [--inductor]
+        [--device cuda] [--record FOLDER] [--outputs FILE ...]
 
 Small networks with random weights run at fp32, fp16 and bf16; what they compute is returned as eleven kinds of output.
 Right outputs are the same computed in another way: with other memory formats, kernels and numbers of threads, image by
-image, in fp32 (fp16, bf16) or fp64 (fp32) and cast; with `--inductor` by Inductor too. Each must pass. Then each leaf
-of those that were cast, the furthest from eager, is made wrong in one way, and the output must fail. Prints versions,
-how far right outputs are from eager at the most, how many were refused, and the share of wrong ones that is caught.
-`--record` stores right outputs beside eager's, of a GPU for instance; `--outputs` reads such a file in the place of
-running networks, and runs nothing that is in it. Longer than other files: networks, outputs and what is done to them.
+image, in fp32 (fp16, bf16) or fp64 (fp32) and cast; with `--inductor` by Inductor too. At tf32, which a GPU has, eager
+is strict fp32 and the others round. Each must pass. Then each leaf of those that were cast, the furthest from eager, is
+made wrong in one way, and the output must fail. Prints versions, how far right outputs are from eager at the most, how
+many were refused, and the share of wrong ones that is caught. `--record` stores what the networks computed, of a GPU
+for instance, in a file for each network and precision, with every so many channels of its features; `--outputs` reads
+such files in the place of running networks, and runs nothing that is in them. Longer than other files: networks,
+outputs and what is done to them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import dataclasses
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,16 +30,20 @@ import torchvision
 
 from trtgate.common.text_columns import aligned
 from trtgate.compiling import output_check
-from trtgate.compiling.fp32_arithmetic import strict_fp32
+from trtgate.compiling.fp32_arithmetic import allow_tf32, strict_fp32
 from trtgate.compiling.leaf_comparison import MEASURED, kind_of
 from trtgate.suite.random_weights import condition, threads
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32}
 IMAGES, SIZE = 8, 256
-TIES = {"fp32": 0.0, "fp16": 0.1, "bf16": 0.25}
+RECORDED = 1 << 16
+"""Values of the features that are stored at most."""
+TIES = {"fp32": 0.0, "fp16": 0.1, "bf16": 0.25, "tf32": 0.1}
 """Share of classes that may be another: the two best logits of an image may be nearer than rounding."""
 Outputs = dict[str, Any]
 """The kind of output → the output."""
+Computed = tuple[torch.Tensor, ...]
+"""Features, pooled features and logits of a network."""
 
 
 @dataclasses.dataclass
@@ -48,21 +56,20 @@ class Result:
 
 
 class Parts(torch.nn.Module):
-    """A network of torchvision that returns its map of features, rows of it, their means, and its logits."""
+    """A network of torchvision that returns its map of features, their means, and its logits."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return features, rows (one for each place of each image), pooled features and logits."""
+    def forward(self, images: torch.Tensor) -> Computed:
+        """Return features, pooled features and logits."""
         net = self.network
         if isinstance(net, torchvision.models.VisionTransformer):
             patches = net._process_input(images)
             first = net.class_token.expand(len(images), -1, -1)
             features = net.encoder(torch.cat([first, patches], dim=1))
-            pooled, rows = features[:, 0], features[:, 1:].flatten(0, 1)
-            return features, rows, pooled, net.heads(pooled)
+            return features, features[:, 0], net.heads(features[:, 0])
         if isinstance(net, torchvision.models.ResNet):
             stem = net.maxpool(net.relu(net.bn1(net.conv1(images))))
             features = net.layer4(net.layer3(net.layer2(net.layer1(stem))))
@@ -70,7 +77,7 @@ class Parts(torch.nn.Module):
             features = net.features(images)
         pooled = net.avgpool(features).flatten(1)
         head = net.fc if hasattr(net, "fc") else net.classifier
-        return features, features.flatten(2).transpose(1, 2).flatten(0, 1), pooled, head(pooled)
+        return features, pooled, head(pooled)
 
 
 NETS: dict[str, Callable[[], torch.nn.Module]] = {
@@ -83,9 +90,14 @@ NETS: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
-def kinds_of_output(parts: tuple[torch.Tensor, ...]) -> Outputs:
-    """Return what a network computed as eleven kinds of output, peaked and sparse tensors among them."""
-    features, rows, pooled, logits = parts
+def kinds_of_output(computed: Computed) -> Outputs:
+    """Return what a network computed as eleven kinds of output, peaked and sparse tensors among them.
+
+    One has a row for each place of each image.
+    """
+    features, pooled, logits = computed
+    maps = features.ndim == 4
+    rows = (features.flatten(2).transpose(1, 2) if maps else features[:, 1:]).flatten(0, 1)
     peaked = (6 * torch.nn.functional.layer_norm(logits, logits.shape[1:])).softmax(1)
     sparse = (torch.nn.functional.layer_norm(features, features.shape[1:]) - 2).relu()
     scores, classes = peaked.max(1)
@@ -108,8 +120,8 @@ def kinds_of_output(parts: tuple[torch.Tensor, ...]) -> Outputs:
     }
 
 
-def right_ones(name: str, precision: str, args: argparse.Namespace) -> Iterator[tuple[str, Outputs, Outputs]]:
-    """Yield each other way of computing, eager's outputs, and the outputs computed that way."""
+def right_ones(name: str, precision: str, args: argparse.Namespace) -> Iterator[tuple[str, Computed, Computed]]:
+    """Yield each other way of computing, what eager computes, and what is computed that way."""
     torch.manual_seed(0)
     network = NETS[name]()
     coarse = torch.nn.functional.interpolate(2 * torch.randn(IMAGES, 3, 6, 6), (SIZE, SIZE), mode="bicubic")
@@ -119,23 +131,38 @@ def right_ones(name: str, precision: str, args: argparse.Namespace) -> Iterator[
     parts = Parts(network).eval().requires_grad_(False).to(args.device, dtype)
     images = images.to(args.device, dtype)
 
-    def outputs(call: Callable[[], Any], within: AbstractContextManager[Any] | None = None) -> Outputs:
-        with torch.no_grad(), within or nullcontext():
-            return kinds_of_output(tuple(part.to(dtype).contiguous() for part in call()))
+    def outputs(call: Callable[[], Any], within: AbstractContextManager[Any] | None = None) -> Computed:
+        with torch.no_grad(), within or nullcontext(), rounded() if others_round else nullcontext():
+            return tuple(part.to(dtype).contiguous() for part in call())
 
+    others_round = False
     eager = outputs(lambda: parts(images))
+    others_round = precision == "tf32"
+    if others_round:
+        yield "cast to TF32", eager, outputs(lambda: parts(images))
     yield "one thread", eager, outputs(lambda: parts(images), threads(1))
     yield "other kernels", eager, outputs(lambda: parts(images), torch.backends.mkldnn.flags(enabled=False))
     one_by_one = outputs(lambda: tuple(map(torch.cat, zip(*(parts(image[None]) for image in images), strict=True))))
     yield "image by image", eager, one_by_one
-    wider = torch.float64 if precision == "fp32" else torch.float32
-    yield f"in {wider} and cast", eager, outputs(lambda: parts.to(wider)(images.to(wider)))
-    parts.to(dtype)
+    if not others_round:
+        wider = torch.float64 if precision == "fp32" else torch.float32
+        yield f"in {wider} and cast", eager, outputs(lambda: parts.to(wider)(images.to(wider)))
+        parts.to(dtype)
     last = torch.channels_last
     yield "channels last", eager, outputs(lambda: parts.to(memory_format=last)(images.to(memory_format=last)))
     if args.inductor:
         torch._dynamo.reset()
         yield "inductor", eager, outputs(lambda: torch.compile(parts)(images))
+
+
+@contextmanager
+def rounded() -> Iterator[None]:
+    """Within: fp32 is computed as TF32, where the device can."""
+    allow_tf32(True)
+    try:
+        yield
+    finally:
+        allow_tf32(False)
 
 
 # Wrong outputs
@@ -281,46 +308,58 @@ class Tally:
         print("\n".join(aligned(rows)))
 
 
+def thinned(computed: Computed) -> Computed:
+    """Return what a network computed on the CPU, with as many channels of its features as are stored."""
+    features, *others = (part.cpu() for part in computed)
+    channels = torch.arange(0, features.shape[1 if features.ndim == 4 else 2], -(-features.numel() // RECORDED))
+    return (features.index_select(1 if features.ndim == 4 else 2, channels), *others)
+
+
+def record(name: str, precision: str, args: argparse.Namespace) -> None:
+    """Store what a network computes in eager and in each other way that gives anything else."""
+    found: dict[str, Computed] = {}
+    for way, eager, other in right_ones(name, precision, args):
+        found["eager"] = thinned(eager)
+        if not all(map(torch.equal, eager, other)):
+            found[way] = thinned(other)
+    file = Path(args.record) / f"{name}-{precision}.pt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(found, file)
+    print(f"{file}: {', '.join(found)}; {file.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def recorded(file: Path) -> Iterator[tuple[str, Computed, Computed]]:
+    """Yield what `record` stored as `right_ones` yields it."""
+    found = torch.load(file, weights_only=True)
+    eager = found.pop("eager")
+    for way, other in found.items():
+        yield way, eager, other
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16", "bf16"], choices=list(DTYPES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--inductor", action="store_true")
-    parser.add_argument("--record")
-    parser.add_argument("--outputs")
+    parser.add_argument("--record", metavar="FOLDER")
+    parser.add_argument("--outputs", nargs="+", metavar="FILE", default=[])
     args = parser.parse_args()
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}")
-    tally, recorded = Tally(), []
-    for name in args.nets if not args.outputs else ():
-        for precision in DTYPES:
-            with strict_fp32():
-                found = [
-                    (precision, f"{name}, {way}, {kind}", eager[kind], output)
-                    for way, eager, outputs in right_ones(name, precision, args)
-                    for kind, output in outputs.items()
-                ]
-            for right in found:
-                if args.record:
-                    recorded.append((*right[:2], *map(plain, right[2:])))
-                else:
-                    tally.take(*right)
-    if args.record:
-        torch.save(recorded, args.record)
-        return
-    for precision, what, eager, output in torch.load(args.outputs, weights_only=True) if args.outputs else ():
-        tally.take(precision, what, eager, output)
-    tally.print()
-
-
-def plain(output: Any) -> Any:
-    """Return an output on the CPU, a dataclass as a dict, so that it can be stored without classes."""
-    if isinstance(output, Result):
-        return plain(vars(output))
-    if isinstance(output, dict):
-        return {key: plain(value) for key, value in output.items()}
-    if isinstance(output, (list, tuple)):
-        return type(output)(plain(value) for value in output)
-    return output.cpu() if isinstance(output, torch.Tensor) else output
+    asked = [tuple(Path(file).stem.rsplit("-", 1)) for file in args.outputs]
+    tally = Tally()
+    for place, (name, precision) in enumerate(asked or [(net, one) for net in args.nets for one in args.precisions]):
+        with strict_fp32():
+            if args.record:
+                record(name, precision, args)
+                continue
+            ways = recorded(Path(args.outputs[place])) if asked else right_ones(name, precision, args)
+            for way, eager, other in ways:
+                wanted, got = kinds_of_output(eager), kinds_of_output(other)
+                for kind in wanted:
+                    tally.take(precision, f"{name}, {way}, {kind}", wanted[kind], got[kind])
+    if not args.record:
+        tally.print()
 
 
 if __name__ == "__main__":
