@@ -1,7 +1,7 @@
 """What a large suite costs beside its measuring: saving each case as it comes, and reading saved runs again.
 
-    python studies/faults.py --cases 2000        # a recording of so many cases, which are neither built nor measured
-    python studies/faults.py --history 200       # `trtgate history` over so many runs of --cases cases
+    python studies/large_suites.py --cases 2000        # a recording of so many cases, which are neither built nor measured
+    python studies/large_suites.py --history 200       # `trtgate history` over so many runs of --cases cases
 
 What is built and measured is scripted, so that the time is pytest's, pytest-benchmark's and ours. The first prints what
 saving a case takes, at the beginning and at the end of the run, and how long the whole takes.
