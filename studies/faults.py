@@ -1,162 +1,165 @@
-"""What a large suite costs beside its measuring: saving each case as it comes, and reading saved runs again.
+# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+"""What comes of faults: runs that are killed, files that are damaged, file systems that fail, and cases that hide.
 
-    python studies/faults.py --cases 2000        # a recording of so many cases, which are neither built nor measured
-    python studies/faults.py --history 200       # `trtgate history` over so many runs of --cases cases
+    python studies/faults.py [--seed 0] [--only kills files system hiding] [--kills 100] [--files 300] [--findings]
+    python studies/faults.py --again 'files 17'      # one attempt, with all that it printed
 
-What is built and measured is scripted, so that the time is pytest's, pytest-benchmark's and ours. The first prints what
-saving a case takes, at the beginning and at the end of the run, and how long the whole takes.
+Needs no GPU, and 15 minutes on two idle cores. Prints a table for each class and a summary, as Markdown; with `--findings` also
+what shows each fault that did not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import json
+import importlib
+import multiprocessing
 import os
-import resource
-import statistics
+import platform
+import random
+import signal
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-import pytest
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: what forks must have no threads
+from tests import fork_server, forks  # noqa: E402
 
-from trtgate.commands import history_text
-from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
-from trtgate.gate import baselines, measurers
-from trtgate.launches.prebuild import Prebuilt
-from trtgate.pytest_plugin.built_case import BuiltCase
-from trtgate.pytest_plugin.gate_run import GateRun
-from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Turn
-from trtgate.report.terminal_table import describe
-from trtgate.timing.host_clock import HostClock
+for name in fork_server.IMPORTED:
+    importlib.import_module(name)
 
-SUITE = """
-import torch
-import trtgate
+import fault_files  # noqa: E402
+import fault_hiding  # noqa: E402
+import fault_kills  # noqa: E402
+import fault_system  # noqa: E402
+from fault_runs import Attempt, Came, Place, Result  # noqa: E402
 
+from trtgate.common.accelerator import detect, installed  # noqa: E402
 
-for number in range({cases}):
-    def tiny(batch):
-        return torch.nn.Identity(), torch.ones(batch, 4)
-
-    tiny.__name__ = f"net{{number}}"
-    globals()[tiny.__name__] = trtgate.model(tiny, frontends=("eager",), precisions=("fp32",))
-"""
+FAMILIES = {"kills": fault_kills, "files": fault_files, "system": fault_system, "hiding": fault_hiding}
+DEFAULTS = {"kills": 100, "files": 300, "system": len(fault_system.FAULTS), "hiding": len(fault_hiding.WAYS)}
+LANES = 2
+"""How many attempts are under way at a time."""
+_places: list[Place] = []
+"""The place of this process, once it has one."""
 
 
-class ScriptedSession:
-    """Stands in for the workers."""
-
-    def __init__(self, *_where: Any, **_how: Any) -> None: ...
-
-    def start(self) -> None:
-        """Start nothing."""
-
-    def stop(self) -> None:
-        """Stop nothing."""
-
-    def close(self) -> None:
-        """End nothing."""
-
-    def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
-        """Return as many numbers as a run with three launches has."""
-        captures = [Capture(blocks_us=[100.0 + 0.1 * number], replays=1) for number in range(4)]
-        turn = Turn(clock=HostClock.name, captures=captures, host_us=[], enqueue_us=[], canary_us={})
-        launches = [Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn]) for _ in range(3)]
-        return CaseMeasurement(case_id=case_id, launches=launches, uuid="", seconds=2.0, build=None)
+# One attempt after another, in a process that has a place of its own
 
 
-def recording(folder: Path, cases: int) -> None:
-    """Record so many cases, and print what saving them took."""
-    (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
-    (folder / "suite.py").write_text(SUITE.format(cases=cases))
-    os.chdir(folder)
-    took: list[float] = []
-    save = GateRun.save_case
-
-    def timed(run: GateRun, benchmark: Any) -> None:
-        start = time.perf_counter()
-        save(run, benchmark)
-        took.append(time.perf_counter() - start)
-
-    def built(case: BuiltCase) -> Prebuilt:
-        return Prebuilt(case_id=case.case.id, build=Build(build_s=0.1))
-
-    start = time.perf_counter()
-    printed = io.StringIO()
-    record = ["-q", "-s", "-p", "no:cacheprovider", "-m", "trtgate_latency", "--trtgate-update-baselines", "."]
-    with (
-        contextlib.redirect_stdout(printed),
-        patch.object(GateRun, "save_case", timed),
-        patch.object(measurers, "Session", ScriptedSession),
-        patch.object(BuiltCase, "check", built),
-        patch("cpuinfo.get_cpu_info", dict),
-    ):
-        status = pytest.main(record)
-    seconds = time.perf_counter() - start
-    if status:
-        sys.exit(printed.getvalue()[-2000:])
-    first, last = took[1:101], took[-100:]
-    print("\n".join(aligned([
-        ("cases", str(len(took))),
-        ("saving one, median of the first hundred", f"{statistics.median(first) * 1e3:.2f} ms"),
-        ("saving one, median of the last hundred", f"{statistics.median(last) * 1e3:.2f} ms"),
-        ("saving one, the longest but for the first", f"{max(took[1:]) * 1e3:.2f} ms"),
-        ("the whole run", f"{seconds:.0f} s, {seconds / len(took) * 1e3:.0f} ms a case"),
-    ])))  # fmt: skip
+def _begin(folder: str, sockets: dict[str, str]) -> None:
+    fault_files.SOCKETS.update(sockets)
+    place = Place(Path(folder) / f"lane-{os.getpid()}")
+    fault_files.fill(place)
+    place.keep()
+    _places.append(place)
 
 
-def history(folder: Path, runs: int, cases: int) -> None:
-    """Read so many saved runs, and print the time and the memory that takes."""
-    accelerator = {"kind": "cpu", "name": "study", "cpus": 2}
-    for number in range(runs):
-        recorded = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T12:00:00+00:00"
-        entries = [entry(f"net{case}-eager-fp32-b1", recorded, 100.0 + number % 7) for case in range(cases)]
-        document = {"trtgate": {"schema": baselines.SCHEMA}, "machine_info": {"accelerator": accelerator}}
-        text = json.dumps({**document, "benchmarks": entries})
-        (folder / f"{number:04}.json").write_text(text)
-    before, start = peak_mib(), time.perf_counter()
-    found = history_text.find(["net7-*"], folder, "cpu-study-2-cpus")
-    print("\n".join(aligned([
-        ("runs, and cases of each", f"{len(found.cases[0].series[0].points)}, {cases}"),
-        ("all files", f"{sum(file.stat().st_size for file in folder.iterdir()) / 2**20:.0f} MiB"),
-        ("read and analysed in", f"{time.perf_counter() - start:.1f} s"),
-        ("most memory, before and after", f"{before:.0f} and {peak_mib():.0f} MiB"),
-    ])))  # fmt: skip
+def _tried(attempt: Attempt) -> Result:
+    tried: Callable[[Place, Attempt], Result] = FAMILIES[attempt.family].tried
+    return tried(_places[0], attempt)
 
 
-def entry(case: str, recorded: str, us: float) -> dict[str, Any]:
-    """Return a case as a saved run has it: three launches, two metrics."""
-    metrics = {"host": [[us + 0.1 * number for number in range(8)]] * 3}
-    session = {"recorded": recorded, "uuid": "", "clock": HostClock.name, "metrics": metrics}
-    record = {"case": case, "settings": {"frontend": "eager"}, "verdict": "unchanged", "sessions": [session]}
-    stats = dict.fromkeys(("min", "max", "mean", "stddev", "median", "iqr", "q1", "q3", "total"), us * 1e-06)
-    return {"fullname": f"suite.py::{case}", "name": case, "stats": stats, "extra_info": {"trtgate": record}}
+def planned(seed: int, counts: dict[str, int]) -> list[Attempt]:
+    """Return all attempts; a seed gives the same ones."""
+    found = []
+    for family, count in counts.items():
+        rng = random.Random(f"{seed} {family}")
+        for number, (kind, how) in enumerate(FAMILIES[family].planned(count, rng)):
+            found.append(Attempt(number, family, kind, how, rng.getrandbits(32)))
+    return found
 
 
-def peak_mib() -> float:
-    """Return the most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def carried_out(attempts: Sequence[Attempt], lanes: int, *, findings: bool) -> list[Result]:
+    """Try all, `lanes` at a time."""
+    context = multiprocessing.get_context("fork")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
+        sockets = {forks.TORCH: stack.enter_context(forks.served(Path(folder), forks.TORCH))}
+        pool = stack.enter_context(
+            ProcessPoolExecutor(lanes, mp_context=context, initializer=_begin, initargs=(folder, sockets))
+        )
+        results = []
+        for number, result in enumerate(pool.map(_tried, attempts), 1):
+            results.append(result)
+            print(f"{number} of {len(attempts)}: {_said(result)}", file=sys.stderr, flush=True)
+            if findings and result.came not in (Came.HELD, Came.LINE):
+                print(f"{result.evidence[-3000:]}\n", file=sys.stderr, flush=True)
+        return results
+
+
+# What is shown
+
+
+def _said(result: Result) -> str:
+    one = result.attempt
+    return f"{one.family} {one.number}, {one.kind}, {one.how}: {result.came}"
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """Return what came of one family, a row for each kind."""
+    kinds = list(dict.fromkeys(result.attempt.kind for result in results))
+    counts = {kind: Counter(result.came for result in results if result.attempt.kind == kind) for kind in sorted(kinds)}
+    rows = [[kind, str(sum(found.values())), *(str(found[came]) for came in Came)] for kind, found in counts.items()]
+    return _markdown(["", "number", *Came], rows)
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Return a row for each family."""
+    shown = (Came.TRACEBACK, Came.HANG, Came.LOST, Came.SILENT, Came.LEFT)
+    families = list(dict.fromkeys(result.attempt.family for result in results))
+    rows = []
+    for family in families:
+        found = Counter(result.came for result in results if result.attempt.family == family)
+        rows.append([FAMILIES[family].FAMILY, str(sum(found.values())), *(str(found[came]) for came in shown)])
+    return _markdown(["class", "number", "tracebacks", "hangs", "lost", "silent", "left behind"], rows)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+
+
+def machine() -> str:
+    """Return what it ran on, and with which versions."""
+    found = detect()
+    versions = [f"{name} {version}" for name, version in installed(("pytest", "numpy", "msgspec")).items()]
+    libraries = [f"{name} {version}" for name, version in found.libraries.items()]
+    return f"{found.name}, {found.cpus} cores; Python {platform.python_version()}, {', '.join([*libraries, *versions])}"
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Carry out the campaign."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--history", type=int, metavar="RUNS", help="read so many runs instead")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--findings", action="store_true", help="show what did not hold")
+    parser.add_argument("--again", metavar="'CLASS NUMBER'", help="one attempt, with all that it printed")
+    parser.add_argument("--lanes", type=int, default=LANES)
+    for name, count in DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
     options = parser.parse_args()
-    print(describe(detect()))
-    with tempfile.TemporaryDirectory() as folder:
-        if options.history:
-            history(Path(folder), options.history, options.cases)
-        else:
-            recording(Path(folder), options.cases)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    attempts = planned(options.seed, {name: getattr(options, name) for name in options.only})
+    if options.again:
+        family, number = options.again.split()
+        (again,) = [one for one in attempts if (one.family, one.number) == (family, int(number))]
+        (result,) = carried_out([again], 1, findings=False)
+        print(result.evidence)
+        return
+    start = time.monotonic()
+    results = carried_out(attempts, options.lanes, findings=options.findings)
+    print(f"{machine()}; seed {options.seed}, {(time.monotonic() - start) / 60:.0f} min\n")
+    for family in options.only:
+        found = [result for result in results if result.attempt.family == family]
+        print(f"### {FAMILIES[family].FAMILY.capitalize()}\n\n" + "\n".join(table(found)) + "\n")
+    print("\n".join(summary(results)))
 
 
 if __name__ == "__main__":

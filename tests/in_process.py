@@ -31,6 +31,8 @@ RECORD = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines", "-p"
 class ScriptedSession:
     """Stands in for the workers: builds in this process, and measures at once what a test needs no clock for."""
 
+    latency_us = 100.0
+
     def __init__(self, source: SuiteSource, *_where: Any, **_how: Any) -> None:
         self._source = source
 
@@ -51,8 +53,10 @@ class ScriptedSession:
 
     def close(self) -> None: ...
 
+    def renew(self) -> None: ...
+
     def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
-        captures = [Capture(blocks_us=[100.0 + number], replays=1) for number in range(4)]
+        captures = [Capture(blocks_us=[self.latency_us + number], replays=1) for number in range(4)]
         turn = Turn(clock=HostClock.name, captures=captures, host_us=[], enqueue_us=[], canary_us={})
         launch = Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn])
         return CaseMeasurement(case_id=case_id, launches=[launch], uuid="", seconds=2.0, build=None)
@@ -83,7 +87,14 @@ def prepared(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str
     checkout.mkdir()
     (checkout / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
     (checkout / "suite.py").write_text(suite_text(("alpha", "beta"), {}))
-    monkeypatch.setattr(measurers, "Session", ScriptedSession)
+    patch(monkeypatch, folder, ScriptedSession)
+    monkeypatch.chdir(checkout)
+    return InProcess(checkout, capture)
+
+
+def patch(monkeypatch: pytest.MonkeyPatch, folder: Path, session: type[ScriptedSession]) -> None:
+    """Let runs of this process write in a folder alone, and be measured by a scripted session."""
+    monkeypatch.setattr(measurers, "Session", session)
     monkeypatch.setattr("cpuinfo.get_cpu_info", dict)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
@@ -92,8 +103,6 @@ def prepared(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(PytestJson, "commit_info", {})
-    monkeypatch.chdir(checkout)
-    return InProcess(checkout, capture)
 
 
 def command(*arguments: str, charset: str = "utf-8") -> tuple[int, str]:

@@ -142,6 +142,6 @@ def carry_out(steps: list[PlannedFile]) -> None:
     for step in steps:
         if step.content is not None:
             try:
-                write_whole(step.path.resolve(), step.content)
+                write_whole(step.path, step.content)
             except OSError as error:
                 raise TrtgateError(f"{step.path} could not be written ({error.strerror})") from error

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fnmatch
 import glob
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from .errors import TrtgateError
 from .locks import folder_locked
 
@@ -22,13 +25,54 @@ LOCK_TIMEOUT_S = 60.0
 LINE_LENGTH = 120
 
 
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file to read it. Raises OSError, also for what is no regular file: reading a pipe would wait for ever."""
+    return open(_opened(path, os.O_RDONLY), "rb")
+
+
+def create(path: Path) -> io.BufferedWriter:
+    """Open a new file, or one that is emptied, to write it. Raises OSError, also for what is no regular file."""
+    return open(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+
+
+def _opened(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def read_bytes(path: Path) -> bytes:
-    """Read a file. Raises OSError, also for what is no regular file: reading a pipe would wait for ever."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    """Read a file, as `open_file` opens it. Raises OSError."""
+    with open_file(path) as file:
         return file.read()
+
+
+def decoded(content: bytes, kind: Any) -> Any:
+    """Return JSON as a type. Raises msgspec.DecodeError, also for what is no UTF-8 or nested too deeply."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def key_twice(content: bytes) -> str:
+    """Return a key that an object of valid JSON has twice, as a merge may leave it; empty where there is none.
+
+    Readers take the last one, and the other would be lost.
+    """
+    found = ""
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            found = found or max(names, key=names.count)
+
+    json.loads(content, object_pairs_hook=unique)
+    return found
 
 
 def is_there(path: Path) -> bool:
@@ -60,6 +104,8 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path = Path(os.path.realpath(path))
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
             temporary = Path(file.name)
@@ -81,13 +127,16 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document atomically, as `pretty` has it.
 
-    Raises TrtgateError when that fails (no space left, no permission); what was there stays.
+    Raises TrtgateError when that fails (no space left, no permission, no JSON); what was there stays.
     """
     try:
         write_whole(path, (pretty(document) + "\n").encode())
-    except OSError as error:
+    except RecursionError:
+        raise TrtgateError(f"{path} could not be written: what it would hold is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise TrtgateError(
-            f"{path} could not be written ({error.strerror}); what was stored there before is unchanged"
+            f"{path} could not be written ({reason}); what was stored there before is unchanged"
         ) from error
 
 

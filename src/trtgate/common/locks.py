@@ -85,7 +85,7 @@ def _try_lock_folder(folder: Path) -> int | None:
 def folder_locked(folder: Path, timeout_s: float) -> Iterator[None]:
     """Hold the lock of a folder. Raises TrtgateError after `timeout_s`, OSError for a folder that can't be opened."""
     deadline = time.monotonic() + timeout_s
-    real = folder.resolve()
+    real = Path(os.path.realpath(folder))  # resolve() raises RuntimeError for a link to itself
     while (descriptor := _try_lock_folder(real)) is None:
         if time.monotonic() >= deadline:
             raise TrtgateError(f"another process has been writing in {folder} for {timeout_s:.0f} s; try again")

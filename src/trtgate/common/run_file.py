@@ -56,7 +56,7 @@ def repaired(content: bytes) -> bytes:
     for line in lines:
         try:
             whole.append(json.dumps(json.JSONDecoder().raw_decode(line)[0]))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return "\n".join((head, ",\n".join(whole))).encode() + TAIL
 

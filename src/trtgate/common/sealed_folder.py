@@ -8,6 +8,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from .files import open_file
+
 
 def digests(folder: Path) -> dict[str, str]:
     """Return file name → SHA-256 of all files of a folder."""
@@ -15,8 +17,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def digest(file: Path) -> str:
-    """Return the SHA-256 of a file. Raises OSError."""
-    with file.open("rb") as stream:
+    """Return the SHA-256 of a file. Raises OSError, also for what is no regular file."""
+    with open_file(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

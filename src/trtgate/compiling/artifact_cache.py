@@ -22,6 +22,7 @@ import msgspec
 
 from ..common import sealed_folder, user_folders
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.files import is_there
 from ..common.locks import ClaimedFolder, folder_locked, remove_abandoned
 from . import sealed_store
 from .sealed_store import MANIFEST, SealedManifest
@@ -118,7 +119,7 @@ class ArtifactCache:
         The files are checked after they are there, so whoever removes or replaces the entry meanwhile changes nothing.
         """
         place = self._place(key)
-        if self._rebuild or not place.is_dir():
+        if self._rebuild or not is_there(place):
             return None, ""
         try:
             with self._locked():
@@ -132,7 +133,7 @@ class ArtifactCache:
                 return manifest, ""
             problem = "is not what was stored"
         except FileNotFoundError:
-            if not place.is_dir():  # another process was short of space
+            if not is_there(place):  # another process was short of space
                 sealed_folder.empty(folder)
                 return None, ""
             problem = "lacks a file"

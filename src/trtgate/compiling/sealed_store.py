@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ..common import sealed_folder
-from ..common.files import read_bytes, write_whole
+from ..common.files import decoded, read_bytes, write_whole
 from ..common.locks import ClaimedFolder
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
@@ -43,7 +43,7 @@ def seal(folder: Path, manifest: SealedManifest) -> None:
 
 def read(place: Path) -> SealedManifest:
     """Return a manifest. Raises OSError, msgspec.MsgspecError or ValueError for one that is no good."""
-    manifest = msgspec.json.decode(read_bytes(place / MANIFEST), type=SealedManifest)
+    manifest: SealedManifest = decoded(read_bytes(place / MANIFEST), SealedManifest)
     if manifest.schema != SCHEMA:
         raise ValueError(f"schema {manifest.schema}")
     if any(Path(name).name != name for name in manifest.sha256):

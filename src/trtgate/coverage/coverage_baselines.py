@@ -9,7 +9,7 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from ..common.errors import TrtgateError
-from ..common.files import is_there, listed, locked, read_bytes, write_json
+from ..common.files import decoded, is_there, key_twice, listed, locked, read_bytes, write_json
 from ..records.coverage_record import Coverage
 
 FOLDER = "coverage"
@@ -37,8 +37,7 @@ class StoredCoverage(msgspec.Struct, frozen=True, kw_only=True):
 
 def releases(root: Path, flavour: str = "") -> list[str]:
     """Return the releases that something is stored for, oldest first; of one flavour, or of all."""
-    folder = root / FOLDER
-    names = [entry.name for entry in listed(folder) if entry.is_dir()]
+    names = [entry.name for entry in listed(root / FOLDER)]
     known = [name for name in names if _version(name) and (not flavour or name.startswith(f"{flavour}-"))]
     return sorted(known, key=lambda name: (name.rpartition("-")[0], _version(name) or Version("0")))
 
@@ -58,13 +57,16 @@ def path_of(root: Path, release: str, model: str) -> Path:
 def read(path: Path) -> ModelFile:
     """Read a model's file. Raises TrtgateError, naming it, when it is broken or of another schema."""
     try:
-        found = msgspec.json.decode(read_bytes(path), type=ModelFile)
+        content = read_bytes(path)
+        found: ModelFile = decoded(content, ModelFile)
     except OSError as error:
         raise TrtgateError(f"{path} can't be read: {error.strerror or error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise TrtgateError(f"{path} is broken ({error}): restore it, or delete it and record it anew") from error
     if found.schema != SCHEMA:
         raise TrtgateError(f"{path} has schema {found.schema}, this trtgate reads {SCHEMA}: update trtgate")
+    if key := key_twice(content):
+        raise TrtgateError(f"{path} has the key {key!r} twice, as a merge may leave it: make one of the two")
     if not found.cases:
         raise TrtgateError(f"{path} holds no case: restore it, or delete it and record it anew")
     return found
@@ -140,7 +142,7 @@ def case_ids(root: Path, release: str = "*") -> set[str]:
 
 def _files(root: Path, release: str = "*") -> Iterator[Path]:
     for folder in listed(root / FOLDER, release):
-        yield from listed(folder, "*.json") if folder.is_dir() else ()
+        yield from listed(folder, "*.json") if folder.is_dir() or _version(folder.name) else ()
 
 
 def _write(path: Path, content: ModelFile) -> None:

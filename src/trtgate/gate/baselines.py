@@ -13,7 +13,7 @@ import msgspec
 from ..common import run_file
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.files import is_there, listed, locked, read_bytes, write_json
+from ..common.files import decoded, is_there, key_twice, listed, locked, read_bytes, write_json
 from ..verdict import Verdict
 from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession, typical_us
 from .plausibility import usable, why_unused
@@ -51,6 +51,10 @@ class _Document(msgspec.Struct):
     benchmarks: list[_Benchmark]
 
 
+class BrokenFileError(TrtgateError):
+    """A file that can't be read, or not as what it should be: it is nobody else's either."""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A file as read: typed records by case id, and the JSON itself, which keeps what we do not know."""
 
@@ -83,15 +87,17 @@ def read(path: Path) -> Run:
     """Read and check a baseline or a saved run.
 
     Raises TrtgateError when it can't be read, is not JSON, has another schema, no benchmark of ours, or a value
-    that is not a positive, finite number.
+    that is not a positive, finite number; BrokenFileError where it is not even JSON that others may have written.
     """
     try:
         text = run_file.repaired(read_bytes(path))
     except OSError as error:
-        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
+        raise BrokenFileError(f"{path} can't be read: {error.strerror}") from error
     try:
-        document = msgspec.json.decode(text)  # refuses NaN and truncated files
-        if not isinstance(document, dict) or "trtgate" not in document:
+        document = decoded(text, Any)  # refuses NaN and truncated files
+        if not isinstance(document, dict):
+            raise BrokenFileError(f"{path} is not one of trtgate's files: it holds no object")
+        if "trtgate" not in document:
             raise TrtgateError(f"{path} is not one of trtgate's files: it was saved by a run without trtgate's cases")
         schema = document["trtgate"].get("schema") if isinstance(document["trtgate"], dict) else None
         if schema != SCHEMA:
@@ -101,9 +107,12 @@ def read(path: Path) -> Run:
             )
         typed = msgspec.convert(document, _Document)
     except msgspec.ValidationError as error:
-        raise TrtgateError(f"{path} is broken: {error}; {RESTORE}") from error
+        raise BrokenFileError(f"{path} is broken: {error}; {RESTORE}") from error
     except msgspec.DecodeError as error:
-        raise TrtgateError(f"{path} is not valid JSON ({error}); {RESTORE}") from error
+        raise BrokenFileError(f"{path} is not valid JSON ({error}); {RESTORE}") from error
+    key = key_twice(text) if path.name == FILE_NAME else ""
+    if key:
+        raise TrtgateError(f"{path} has the key {key!r} twice, as a merge may leave it: make one of the two")
     records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
     cases = {record.case: record for record in records}
     unfinished = document["trtgate"].pop(run_file.UNFINISHED, False)  # a case measured twice is in it twice

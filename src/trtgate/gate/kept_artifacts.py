@@ -14,6 +14,7 @@ import msgspec
 from ..common import sealed_folder
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.files import is_there
 from ..compiling import sealed_store
 from ..compiling.sealed_store import SealedManifest
 
@@ -50,9 +51,9 @@ def find(root: Path, case_id: str, recorded: str, accelerator: Accelerator) -> t
     It must be of the session `recorded`, of this very card, and of the versions installed now.
     """
     place = _place(root, accelerator.key, case_id)
-    if not place.is_dir():
-        return None, "none is kept on this machine"
     try:
+        if not is_there(place):
+            return None, "none is kept on this machine"
         if not sealed_folder.is_private(place):
             return None, f"{place} is not this user's alone"
         manifest = sealed_store.read(place)

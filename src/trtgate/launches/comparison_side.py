@@ -47,7 +47,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         entries = [entry for entry in sys.path if entry]
         if self.other_python:  # its site-packages are its own; only the user's code is shared
             root = Path(self.moved[0] if self.moved else self.source.root)
-            entries = [entry for entry in entries if Path(entry).resolve().is_relative_to(root)]
+            entries = [entry for entry in entries if Path(os.path.realpath(entry)).is_relative_to(root)]
             entries = [entry for entry in entries if "site-packages" not in entry and not entry.startswith(sys.prefix)]
         return messages.Hello(
             source=self.source,

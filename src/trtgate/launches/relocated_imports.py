@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ OURS = Path(__file__).resolve().parents[1]
 def relocated(path: str, old: str, new: str) -> str:
     """Return `path` below `new` instead of `old`, where it is below `old` and there is such a thing below `new`."""
     try:
-        moved = Path(new) / Path(path).resolve().relative_to(old)
+        moved = Path(new) / Path(os.path.realpath(path)).relative_to(old)
     except ValueError:
         return path
     return str(moved) if moved.exists() else path

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from ..common import sealed_folder
 from ..common.accelerator import Accelerator, installed
 from ..common.errors import TrtgateError
-from ..common.files import read_bytes
+from ..common.files import decoded, read_bytes
 from ..common.locks import open_shared, try_lock
 from ..common.version import VERSION
 from ..compiling.artifact_cache import now
@@ -125,12 +126,11 @@ class SweepJournal:
             content = read_bytes(self.path)
         except FileNotFoundError:
             return False
-        decoder = msgspec.json.Decoder(JournalHeader | BuiltPoint | TimedPoint)
         known = False
         for line in content.split(b"\n"):
             try:
-                entry = decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+                entry = decoded(line, JournalHeader | BuiltPoint | TimedPoint)
+            except msgspec.DecodeError:
                 self.unreadable += bool(line.strip())
                 continue
             if isinstance(entry, JournalHeader):
@@ -161,6 +161,6 @@ def header_of(source: SuiteSource, accelerator: Accelerator) -> JournalHeader:
 
 def _sha256(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return sealed_folder.digest(file)
     except OSError as error:
         raise TrtgateError(f"{file} can't be read: {error.strerror}") from error

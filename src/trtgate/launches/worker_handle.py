@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
+from ..common import files
 from ..common.errors import FaultError, TrtgateError
 from ..common.time_limit import option_of
 from . import messages
@@ -51,7 +52,7 @@ class WorkerHandle:
         self._timeout_s = timeout_s
         self._log = log
         environment = environment_of(side, hello, dict(os.environ), only_builds=only_builds)
-        with log.open("wb") as stderr:
+        with files.create(log) as stderr:
             self._process = subprocess.Popen(
                 [side.python, "-P", "-m", "trtgate.worker"],
                 stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
-from ..common.files import is_there, listed, locked, read_bytes, write_json
+from ..common.files import decoded, is_there, listed, locked, read_bytes, write_json
 from ..records.profile_record import SCHEMA, TENSORRT, Layer, Operator, Part, Profile, Tensor
 from ..suite.settings import VERBOSITIES
 from . import trace_events, trex_files
@@ -27,10 +27,10 @@ BASELINE_BLOCKS = 6
 def read(path: Path) -> Profile:
     """Read a profile. Raises TrtgateError, naming the file, when it is broken, or of another schema."""
     try:
-        found = msgspec.json.decode(read_bytes(path), type=Profile)
+        found: Profile = decoded(read_bytes(path), Profile)
     except OSError as error:
         raise TrtgateError(f"profile {path} can't be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise TrtgateError(f"profile {path} is broken ({one_line(error)}): record it again") from error
     if found.schema != SCHEMA:
         raise TrtgateError(f"profile {path} has schema {found.schema}, this trtgate reads {SCHEMA}: record it again")

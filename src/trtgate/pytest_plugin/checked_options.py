@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import os
 import warnings
 from pathlib import Path
@@ -233,7 +234,9 @@ def _compare_file(config: pytest.Config) -> Path | None:
         return path
     storage = Path(str(config.getoption("benchmark_storage")).removeprefix("file://"))
     folder = config.invocation_params.dir / storage
-    found = sorted([*folder.glob(f"*/{value}*.json"), *folder.glob(f"{value}*.json")], key=lambda p: p.name)
+    saved = [*folder.glob("*/*.json"), *folder.glob("*.json")]
+    named = [one for one in saved if fnmatch.fnmatch(str(one.relative_to(folder)), f"{value}*.json")]
+    found = sorted(named or [one for one in saved if fnmatch.fnmatch(one.name, f"{value}*.json")], key=lambda p: p.name)
     if not found:
         raise TrtgateError(f"--benchmark-compare={value}: no such file, and no saved run of that name under {folder}")
     return found[-1]

@@ -61,6 +61,13 @@ def _accelerators(gpus: str) -> list[Accelerator]:
     return found
 
 
+def _is_broken(error: Exception) -> bool:
+    """Whether a file is no run of anybody's: pytest-benchmark would warn of it, or end with a traceback."""
+    from ..gate.baselines import BrokenFileError
+
+    return isinstance(error, BrokenFileError)
+
+
 class GateRun:
     """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
 
@@ -116,7 +123,7 @@ class GateRun:
         try:
             found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
         except PROBLEMS as error:
-            if self.options.compare_file is None:
+            if self.options.compare_file is None or _is_broken(error):
                 raise
             self.baseline_problem = sentence_of(error)  # if no case of ours is run, it may be a run of the user's own
         else:

@@ -14,7 +14,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
-from ..common.files import read_bytes, write_json
+from ..common.files import decoded, read_bytes, write_json
 from ..common.notices import Notice, Severity
 from ..gate.history import Commit, Series
 from ..profiles.difference_text import LayerChange
@@ -191,13 +191,13 @@ def read(path: Path) -> RunReport:
     """Read a report. Raises TrtgateError, naming the file, when it is none, broken, or of another schema."""
     try:
         content = read_bytes(path)
-        schema = msgspec.json.decode(content, type=_Header).schema
+        schema = decoded(content, _Header).schema
         if schema != SCHEMA:
             raise TrtgateError(f"report {path} has schema {schema}, this trtgate reads {SCHEMA}: make it again")
-        found = msgspec.json.decode(content, type=RunReport)
+        found: RunReport = decoded(content, RunReport)
     except OSError as error:
         raise TrtgateError(f"report {path} can't be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise TrtgateError(
             f"report {path} is broken, or was not written by --trtgate-report ({one_line(error)}): make it again"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import TrtgateError, one_line
+from ..common.files import open_file
 
 PICKLES = (b"PK\x03\x04", b"\x80")
 """How files of torch.save begin: a zip archive of pickles, or a pickle."""
@@ -15,7 +16,7 @@ def load_into(module: Any, file: str, who: str) -> None:
     """Load a state dict from a safetensors file. Raises TrtgateError, naming `who`, for any other, or a misfit."""
     path = Path(file)
     try:
-        with path.open("rb") as opened:
+        with open_file(path) as opened:
             head = opened.read(16)
     except OSError as error:
         raise TrtgateError(f"{who}: weights {file} can't be read: {error.strerror}") from error
