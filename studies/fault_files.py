@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501, ARG005, RET504
 """Damaged files for the campaign of `faults.py`: every kind of file that trtgate stores, damaged, and used all the same.
 
 What must come of it: one readable line, or the tool goes on rightly; other stored data stay. A file that can't be read is

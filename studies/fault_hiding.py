@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501
 """Ways to hide a slow case for the campaign of `faults.py`: a module twice as slow as its baseline must not pass unseen.
 
 Each is tried with `--benchmark-compare` as a CI job asks it, which must end red, and without any more, where a loud line may be

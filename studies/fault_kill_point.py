@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501
 """The process that `fault_kills.py` kills: pytest, `trtgate`, or one that fills the artifact cache.
 
     python -m fault_kill_point pytest|trtgate|cache ARGUMENTS

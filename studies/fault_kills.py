@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501
 """Kills for the campaign of `faults.py`: SIGKILL for real runs of all that writes, at random, and what they leave.
 
 Each run is a process of its own, in real life's order: pytest, workers, builders. It is killed at a random moment of the time that

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501
 """How the campaign of `faults.py` damages a stored file: its bytes, its JSON, or what it is."""
 
 from __future__ import annotations

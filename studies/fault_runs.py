@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501
 """What the campaign of `faults.py` is made of: a checkout with all that trtgate stores, runs in it, what came of them."""
 
 from __future__ import annotations

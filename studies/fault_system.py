@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ARG001, ARG005, C416, RET504
+# ruff: noqa: E501, ARG001, ARG005, C416
 """File systems and environments that fail, for the campaign of `faults.py`.
 
 Disks that are full or can't be written, operations that fail, links that lead nowhere, no home, no temporary folder, no terminal. What
