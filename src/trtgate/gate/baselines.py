@@ -89,6 +89,31 @@ def read(path: Path) -> Run:
     Raises TrtgateError when it can't be read, is not JSON, has another schema, no benchmark of ours, or a value
     that is not a positive, finite number; BrokenFileError where it is not even JSON that others may have written.
     """
+    document, typed = _parsed(path)
+    records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
+    cases = {record.case: record for record in records}
+    unfinished = document["trtgate"].pop(run_file.UNFINISHED, False)  # a case measured twice is in it twice
+    if len(cases) < len(records) and not unfinished:
+        twice = next(case for case, count in Counter(record.case for record in records).items() if count > 1)
+        raise TrtgateError(f"{path} has case {twice} twice, as a merge may leave it: take one of the two out")
+    if not cases:
+        raise TrtgateError(f"{path} holds no case, so nothing could be compared: {RESTORE}")
+    for record in cases.values():
+        _check(path, record)
+    used = {case_id: usable(record) for case_id, record in cases.items()}
+    lines = {case_id: [why_unused(one) for one in record.unused] for case_id, record in used.items()}
+    return Run(
+        path=path,
+        accelerator=typed.machine_info.accelerator,
+        cases={case_id: record for case_id, record in used.items() if record.sessions},
+        document=document,
+        unused=tuple(f"{path}: case {case_id}: {line}" for case_id, some in lines.items() for line in some),
+        unusable={case_id: lines[case_id][0] for case_id, record in used.items() if not record.sessions},
+    )
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], _Document]:
+    """Return a file as it stands, and what of it is ours. Raises as `read`."""
     try:
         text = run_file.repaired(read_bytes(path))
     except OSError as error:
@@ -113,26 +138,7 @@ def read(path: Path) -> Run:
     key = key_twice(text) if path.name == FILE_NAME else ""
     if key:
         raise TrtgateError(f"{path} has the key {key!r} twice, as a merge may leave it: make one of the two")
-    records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
-    cases = {record.case: record for record in records}
-    unfinished = document["trtgate"].pop(run_file.UNFINISHED, False)  # a case measured twice is in it twice
-    if len(cases) < len(records) and not unfinished:
-        twice = next(case for case, count in Counter(record.case for record in records).items() if count > 1)
-        raise TrtgateError(f"{path} has case {twice} twice, as a merge may leave it: take one of the two out")
-    if not cases:
-        raise TrtgateError(f"{path} holds no case, so nothing could be compared: {RESTORE}")
-    for record in cases.values():
-        _check(path, record)
-    used = {case_id: usable(record) for case_id, record in cases.items()}
-    lines = {case_id: [why_unused(one) for one in record.unused] for case_id, record in used.items()}
-    return Run(
-        path=path,
-        accelerator=typed.machine_info.accelerator,
-        cases={case_id: record for case_id, record in used.items() if record.sessions},
-        document=document,
-        unused=tuple(f"{path}: case {case_id}: {line}" for case_id, some in lines.items() for line in some),
-        unusable={case_id: lines[case_id][0] for case_id, record in used.items() if not record.sessions},
-    )
+    return document, typed
 
 
 def read_baseline(path: Path) -> Run:
