@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import stat
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from fault_runs import ALPHA, BETA, ROOT, SLOW, Attempt, Came, Ended, Place, Res
 
 from tests import forks, profile_data
 from tests.pytest_folder import edited
-from trtgate.common import sealed_folder
+from trtgate.common import git, sealed_folder
 from trtgate.common.run_file import GrowingRun
 from trtgate.compiling import artifact_cache
 from trtgate.compiling.artifact_cache import ArtifactCache
@@ -81,7 +80,7 @@ def fill(place: Place) -> None:
     _must(_sweep(place))
     identity = ("-c", "user.name=Study", "-c", "user.email=study@example.org", "-c", "commit.gpgsign=false")
     for command in (("init", "--quiet"), ("add", "--all"), (*identity, "commit", "--quiet", "--message=all")):
-        subprocess.run(["git", *command], cwd=place.checkout, env=place.environment(), check=True)
+        git.run(place.checkout, *command).check_returncode()
 
 
 def _must(ended: Ended) -> None:

@@ -23,6 +23,7 @@ from fault_kill_point import AT, COUNTED, PLACE
 from fault_runs import ALPHA, BETA, Attempt, Came, Ended, Place, Result, lost, worst
 
 from tests.pytest_folder import LEAN
+from trtgate.common import git
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
 
@@ -175,7 +176,7 @@ def _judged_again(place: Place, expected: Rehearsal, again: Ended) -> list[tuple
     if bad is not None or again.status != expected.status:
         return [(bad or Came.LEFT, f"the next run does not work\n{again.output}")]
     left = [path for pattern in LEFT for path in place.root.glob(pattern)]
-    trees = subprocess.run(["git", "worktree", "list"], cwd=place.checkout, capture_output=True, text=True, check=True)
+    trees = git.run(place.checkout, "worktree", "list")
     if len(trees.stdout.splitlines()) != 1:
         left += [Path(trees.stdout)]
     found = [(Came.LEFT, f"it left {', '.join(map(str, left))}")] if left else []

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 import pytest
@@ -185,13 +185,14 @@ class Place:
     def forked(self, action: Callable[[], int], **environment: str) -> Ended:
         """Call a function in a fork of this process, in the checkout; it ends with the exit code that is returned."""
         variables = self.environment(**environment)
-        with tempfile.TemporaryFile() as printed:
-            pid = os.fork()
-            if pid == 0:
-                self._become(action, variables, printed.fileno())
-            status = _waited(pid)
-            printed.seek(0)
-            return Ended(status, printed.read().decode(errors="replace"))
+        printed, ours = os.pipe()  # no file: the disk may be full
+        pid = os.fork()
+        if pid == 0:
+            os.close(printed)
+            self._become(action, variables, ours)
+        os.close(ours)
+        with open(printed, "rb") as output:
+            return _ended(pid, output)
 
     def _become(self, action: Callable[[], int], variables: dict[str, str], printed: int) -> NoReturn:
         status = 99
@@ -260,28 +261,32 @@ class Place:
         return found
 
 
-def _waited(pid: int) -> int | None:
-    """Return the exit code of a fork; None for one that hangs, which is killed after it has said where."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
+def _ended(pid: int, output: BinaryIO) -> Ended:
+    """Wait for a fork; one that hangs is killed, after it has said where."""
+    os.set_blocking(output.fileno(), False)
+    content, deadline = b"", time.monotonic() + TIMEOUT_S
+    asked_where, status = False, 0
+    while True:
+        content += output.read() or b""
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            return os.waitstatus_to_exitcode(status)
+            break
+        if time.monotonic() > deadline and not asked_where:
+            asked_where = True
+            os.kill(pid, signal.SIGUSR1)
+        if time.monotonic() > deadline + 1:
+            os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
-    os.kill(pid, signal.SIGUSR1)
-    time.sleep(0.2)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
+    content += output.read() or b""
+    return Ended(None if asked_where else os.waitstatus_to_exitcode(status), content.decode(errors="replace"))
 
 
 def pytest_main(*arguments: str) -> int:
     """Run pytest in this process."""
     here = [*LEAN, "-p", "no:xdist", "-p", "no:randomly", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*here, f"--rootdir={Path.cwd()}", *arguments]))
+    return int(pytest.main([*here, *arguments]))
 
 
 def trtgate_main(*arguments: str) -> int:
