@@ -4,7 +4,7 @@
     python studies/faults.py [--seed 0] [--only kills files system hiding] [--kills 100] [--files 300] [--findings]
     python studies/faults.py --again 'files 17'      # one attempt, with all that it printed
 
-Needs no GPU, and 15 minutes on two idle cores. Prints a table for each class and a summary, as Markdown; with `--findings` also
+Needs no GPU. Prints a table for each class and a summary, as Markdown; with `--findings` also
 what shows each fault that did not hold.
 """
 

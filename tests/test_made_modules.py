@@ -179,3 +179,18 @@ def test_what_can_not_take_a_scripted_module_says_so_and_what_to_do(frontend: st
         f"model 'm': its factory returns a RecursiveScriptModule, which {frontend} can't compile: return the module "
         "that it was made from, or take the frontend eager, ts_trace or ts_script"
     )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_module_whose_forward_was_replaced_by_a_closure_over_it_computes_with_its_own_weights(precision: str) -> None:
+    """A copy would have the closure, and the closure the weights of the first, of another precision or device."""
+
+    def wrapped() -> torch.nn.Module:
+        module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
+        forward = module[0].forward
+        module[0].forward = lambda x: forward(x) * 2
+        return module
+
+    assert checked(wrapped, precision=precision)().dtype is building.dtype_of(
+        Case(Model("m", wrapped, ()), Settings(frontend="eager", precision=precision))
+    )

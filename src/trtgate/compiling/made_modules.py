@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
+from types import CellType, FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -18,13 +20,40 @@ MOST_NAMED = 3
 
 
 def copied(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy. Raises whatever copying raises."""
+    """Return a copy. Raises whatever copying raises, and TypeError for a closure, which no copy can be given anew."""
+    own = {id(one) for one in module.modules()}
+    for path, one in module.named_modules():
+        for name, value in vars(one).items():
+            if isinstance(value, FunctionType) and _calls(value, own):
+                raise TypeError(f"{f'{path}.' * bool(path)}{name} is a function that holds the module itself")
     without_shape = {
         id(value): UninitializedBuffer(value.requires_grad, value.device, value.dtype)
         for value in module.buffers()
         if isinstance(value, UninitializedBuffer)
     }  # torch copies a parameter without a shape, and no such buffer
     return copy.deepcopy(module, without_shape)
+
+
+def _calls(function: FunctionType, modules: set[int]) -> bool:
+    """Whether a function, or one in its closure, holds one of the modules: a copy of it would hold the same."""
+    seen: set[int] = set()
+    asked: list[Any] = [function]
+    while asked:
+        one = asked.pop()
+        one = one.__self__ if isinstance(one, MethodType) else one
+        if id(one) in modules:
+            return True
+        if isinstance(one, FunctionType) and id(one) not in seen:
+            seen.add(id(one))
+            asked += [held for cell in one.__closure__ or () for held in _held(cell)]
+    return False
+
+
+def _held(cell: CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:  # nothing is in it yet
+        return []
 
 
 def copied_or_itself(module: torch.nn.Module) -> torch.nn.Module:
