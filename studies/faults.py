@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """What comes of faults: runs that are killed, files that are damaged, file systems that fail, and cases that hide.
 
     python studies/faults.py [--seed 0] [--only kills files system hiding] [--kills 100] [--files 300] [--findings]
