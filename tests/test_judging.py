@@ -17,7 +17,7 @@ from trtgate.gate.baselines import Run
 from trtgate.gate.gate import Gate
 from trtgate.gate.run_options import Options
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.suite.cases import Selection
+from trtgate.suite.selection import Selection
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import Judgement, Verdict
 

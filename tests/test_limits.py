@@ -10,7 +10,8 @@ from trtgate.common import limits
 from trtgate.common.errors import TrtgateError
 from trtgate.common.metrics import EXACT, METRICS
 from trtgate.gate.run_options import Options
-from trtgate.suite.cases import Case, Model, Selection
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.selection import Selection
 from trtgate.suite.settings import Settings
 from trtgate.suite.suite_source import SuiteSource
 

@@ -10,7 +10,8 @@ import msgspec
 from ..common.metrics import METRICS
 from ..compiling.artifact_cache import CacheRequest
 from ..launches.base_revision import BaseRequest
-from ..suite.cases import Case, Selection
+from ..suite.cases import Case
+from ..suite.selection import Selection
 from ..suite.suite_source import SuiteSource
 
 

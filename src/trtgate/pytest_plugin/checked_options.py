@@ -17,7 +17,7 @@ from ..compiling import artifact_cache
 from ..compiling.artifact_cache import CacheRequest
 from ..gate.run_options import Options
 from ..launches.base_revision import BaseRequest
-from ..suite.cases import Selection
+from ..suite.selection import Selection
 from ..suite.suite_source import SuiteSource
 from .prebuilding import AUTO
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
@@ -201,12 +201,15 @@ def _selection(config: pytest.Config) -> Selection:
         batches = tuple(int(text) for text in get("trtgate_batches"))
     except ValueError:
         raise TrtgateError(f"--trtgate-batches takes integers, not {','.join(get('trtgate_batches'))!r}") from None
-    return Selection(
+    selection = Selection(
         models=get("trtgate_models"),
         frontends=get("trtgate_frontends"),
         precisions=get("trtgate_precisions"),
         batches=batches,
+        shapes=get("trtgate_shapes"),
     )
+    selection.sizes()  # which says what is no shape
+    return selection
 
 
 def _require(config: pytest.Config) -> frozenset[str]:

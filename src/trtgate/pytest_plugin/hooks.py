@@ -60,7 +60,7 @@ class Hooks:
             return
         ids: list[str] = []
         try:
-            cases = self._run.catalogue.select(self._run.options.selection)
+            cases = self._run.options.selection.select(self._run.catalogue)
             if "profile_gate" in metafunc.fixturenames:
                 ids = [case.id for case in cases if case.settings.partitions and case.id in self._run.suite.cases]
             elif "coverage_gate" in metafunc.fixturenames:

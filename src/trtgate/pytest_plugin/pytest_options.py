@@ -69,6 +69,7 @@ def _add_selection(option: Declare) -> None:
         ("frontends", "frontends"),
         ("precisions", "precisions"),
         ("batches", "batch sizes"),
+        ("shapes", "sizes of other dimensions, such as seq=128"),
     ):
         option(f"--trtgate-{name}", metavar="A,B", type=listed, default=(), help=f"Only these {what}.")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "-k", "-m", "--deselect", "--lf", "--last-failed", "--sw", "--stepwise", "--ignore", "--trtgate-models",
-    "--trtgate-frontends", "--trtgate-precisions", "--trtgate-batches",
+    "--trtgate-frontends", "--trtgate-precisions", "--trtgate-batches", "--trtgate-shapes",
 )  # fmt: skip
 """What leaves tests out."""
 

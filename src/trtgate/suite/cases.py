@@ -5,7 +5,6 @@ Nothing here imports torch, so that collecting stays fast: factories import what
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
@@ -15,21 +14,21 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
+from . import dimensions
+from .dimensions import BATCH
 from .expected_failures import ExpectedFailure
 from .precisions import QUANTIZED
 from .quarantines import Quarantine
 from .settings import (
     DEFAULT_MIN_BLOCK_SIZE,
-    FRONTENDS,
     INDUCTOR_MODES,
-    PRECISIONS,
     QUANTIZABLE_FRONTENDS,
     RUNTIMES,
+    SPECIALIZATIONS,
     VERBOSITIES,
     OptionValue,
     Settings,
     fitting,
-    one_of,
 )
 
 DEFAULT_FRONTENDS = ("eager", "inductor", "dynamo")
@@ -38,7 +37,10 @@ DEFAULT_FRONTENDS = ("eager", "inductor", "dynamo")
 class Model:
     """A named factory of a module in eval mode and its example inputs, and the settings it is measured under.
 
-    Calling it calls the factory. `limits` are largest tolerated changes per metric, as `Settings` has them, whose win.
+    Calling it calls the factory, whose parameters are the model's dimensions; with `inputs`, a function of the
+    dimensions that returns example inputs, the factory takes nothing and returns the module alone. `dynamic_shapes` is
+    what torch.export is told of dynamic dimensions, as it takes that, or a function that returns it; without it, it
+    is found from the shapes of inputs at several sizes. `limits` are largest tolerated changes per metric, as `Settings` has them, whose win.
     `samples(count, seed)` yields that many different inputs of the kind that the model is meant for, each shaped as the
     factory's at batch 1, others for another seed: quantization is calibrated on them, accuracy asked of them. Without
     it they are drawn from the normal distribution, seeded. `weights` is a safetensors file with the state dict that
@@ -52,6 +54,8 @@ class Model:
         factory: Callable[..., Any],
         settings: Iterable[Settings],
         *,
+        inputs: Callable[..., Any] | None = None,
+        dynamic_shapes: Any = None,
         limits: Mapping[str, float | str] | None = None,
         samples: Callable[..., Any] | None = None,
         weights: str | None = None,
@@ -61,19 +65,24 @@ class Model:
             raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
         self.name = name
         self.factory = factory
-        self.takes_batch = _takes_batch(factory)
+        self.inputs = inputs
+        self.dynamic_shapes = dynamic_shapes
+        self.dimensions = _dimensions_of(factory, inputs, f"model {name!r}")
+        self.takes_batch = BATCH in self.dimensions.names
         self.samples = samples
         self.weights = weights
         self.weights_said = weights_said
         self.settings = tuple(settings)
         self.limits = checked_limits(limits or {}, f"model {name!r}, limits")
         for settings_ in self.settings:
-            if (settings_.batch is not None) != self.takes_batch:
-                raise TrtgateError(
-                    f"model {name!r}: a batch size is asked for, and the factory takes no `batch`: add the parameter"
-                    if settings_.batch is not None
-                    else f"model {name!r}: the factory takes `batch`, and the settings name none: add batches=(1,)"
-                )
+            dimensions.check_known(settings_.sizes, self.dimensions, f"model {name!r}")
+
+    def having(self, settings: Iterable[Settings], weights: str | None = None) -> Model:
+        """Return the same model under other settings, and with other weights if a file is given."""
+        return Model(
+            self.name, self.factory, settings, inputs=self.inputs, dynamic_shapes=self.dynamic_shapes,
+            limits=self.limits, samples=self.samples, weights=weights or self.weights, weights_said=self.weights_said,
+        )  # fmt: skip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the factory."""
@@ -107,7 +116,11 @@ def grid(
     modes: Iterable[str] = INDUCTOR_MODES[:1],
     runtimes: Iterable[str] = RUNTIMES[:1],
     cudagraphs: Iterable[bool] = (False,),
+    shapes: Iterable[Mapping[str, Any]] = ({},),
+    dynamic: Mapping[str, Any] | None = None,
+    at: Iterable[Mapping[str, Any]] | None = None,
     dynamic_batch: tuple[int, int, int] | None = None,
+    specialization: str = SPECIALIZATIONS[0],
     torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
     profiling_verbosity: str = VERBOSITIES[-1],
@@ -119,27 +132,34 @@ def grid(
 ) -> tuple[Settings, ...]:
     """Every combination of the given values; what a frontend does not take is left out for it.
 
+    `shapes` are sizes of the other dimensions, such as `[{"seq": 128}, {"seq": 512}]`. `dynamic` are dimensions that
+    vary in one compiled module, such as `{"seq": (16, 128, 512)}`, and `at` the shapes at which it is measured, by
+    default the optimum; where a frontend takes no dynamic shapes, each of them is a static one. A shape may hold
+    "limits" of its own.
+
     So block sizes, excluded operators and options are for frontends that lead to TensorRT, `modes` for Inductor,
     `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`, quantized precisions for those that take them if one
     of them is given. Raises TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
     """
     frontends = tuple(frontends)
     fixed = {
-        "dynamic_batch": dynamic_batch, "torch_executed_ops": tuple(torch_executed_ops), "options": dict(options or {}),
+        "dynamic_batch": dynamic_batch, "specialization": specialization, "torch_executed_ops": tuple(torch_executed_ops), "options": dict(options or {}),
         "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
-        "limits": checked_limits(limits or {}, "limits of a grid"), "expected_failure": expected_failure,
+        "expected_failure": expected_failure, "dynamic": dimensions.checked_ranges(dynamic or {}),
         "tolerances": {} if tolerances is None else tolerances,
     }  # fmt: skip
     quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
+    common = checked_limits(limits or {}, "limits of a grid")
+    measured = dimensions.points(batches, shapes, fixed["dynamic"], at)
     found: dict[str, Settings] = {}
-    for frontend, precision, batch, block_size, mode, runtime, graphs in product(
-        frontends, precisions, batches, min_block_sizes, modes, runtimes, cudagraphs
+    for frontend, precision, point, block_size, mode, runtime, graphs in product(
+        frontends, precisions, measured, min_block_sizes, modes, runtimes, cudagraphs
     ):
         if precision in QUANTIZED and quantizable and frontend not in quantizable:
             continue
         settings = fitting(
-            frontend, precision=precision, batch=batch, min_block_size=block_size, mode=mode, runtime=runtime,
-            cudagraphs=graphs, **fixed,
+            frontend, precision=precision, shape=point.sizes, min_block_size=block_size, mode=mode, runtime=runtime,
+            cudagraphs=graphs, limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
         )  # fmt: skip
         found.setdefault(settings.suffix, settings)
     return tuple(found.values())
@@ -156,23 +176,28 @@ def model(
     limits: Mapping[str, float | str] | None = None,
     samples: Callable[..., Any] | None = None,
     weights_said: str = "random weights",
+    inputs: Callable[..., Any] | None = None,
+    dynamic_shapes: Any = None,
     **more: Any,
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
 
-    The factory returns `(module in eval mode, example inputs)`. One with a parameter `batch` is called with
-    each of `batches` (1 by default); one without is used as it is. Seed what is random: every launch calls it.
-    `samples` and `weights_said` are the model's, `more` are further keywords of `grid`, such as
+    The factory returns `(module in eval mode, example inputs)`. Its parameters are the model's dimensions: `batch` has
+    each of `batches` (1 by default), others have the sizes of `shapes` or of `dynamic` and `at`; one without parameters
+    is used as it is. Seed what is random: every launch calls it. With `inputs`, a function of the dimensions that returns
+    example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and `weights_said` are the model's, `more` are further keywords of `grid`, such as
     `tolerances={"scores": 1e-2}`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
         _decorated.append(function)
-        wanted: Iterable[int | None] = batches or ((1,) if _takes_batch(function) else (None,))
+        one = BATCH in dimensions.of(inputs or function).names and BATCH not in more.get("dynamic", {})
+        wanted: Iterable[int | None] = batches or ((1,) if one else (None,))
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
         return Model(
-            name or function.__name__, function, settings, limits=limits, samples=samples, weights_said=weights_said
-        )
+            name or function.__name__, function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes, limits=limits,
+            samples=samples, weights_said=weights_said,
+        )  # fmt: skip
 
     return wrap if factory is None else wrap(factory)
 
@@ -186,41 +211,6 @@ def made_twice(namespace: Mapping[str, Any]) -> list[str]:
     ours = [one for one in _decorated if getattr(one, "__globals__", None) is namespace]
     names = [one.__qualname__ for one in ours if "<locals>" not in one.__qualname__]
     return sorted({name for name in names if names.count(name) > 1})
-
-
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which cases a run takes; an empty tuple takes all."""
-
-    models: tuple[str, ...] = ()
-    frontends: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ()
-    batches: tuple[int, ...] = ()
-
-    def __bool__(self) -> bool:
-        return any((self.models, self.frontends, self.precisions, self.batches))
-
-    def describe(self) -> str:
-        """Return it as the command line has it."""
-        parts = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        return " ".join(f"--trtgate-{name} {','.join(map(str, values))}" for name, values in parts if values)
-
-    def takes_id(self, case_id: str) -> bool:
-        """Whether it takes a case that the suite does not have any more, as far as its id tells."""
-        model_name, *parts = case_id.split("-")
-        wanted = (self.frontends, self.precisions, tuple(f"b{batch}" for batch in self.batches))
-        named = not self.models or model_name in self.models
-        return named and all(not values or set(values) & set(parts) for values in wanted)
-
-    def takes(self, case: Case) -> bool:
-        """Whether every non-empty part names this case's value."""
-        settings = case.settings
-        pairs: tuple[tuple[tuple[Any, ...], Any], ...] = (
-            (self.models, case.model.name),
-            (self.frontends, settings.frontend),
-            (self.precisions, settings.precision),
-            (self.batches, settings.batch),
-        )
-        return all(not wanted or value in wanted for wanted, value in pairs)
 
 
 class Suite:
@@ -239,26 +229,16 @@ class Suite:
                     raise TrtgateError(f"case {case.id!r} is defined twice: give one of the two models another name")
                 self.cases[case.id] = case
 
-    def select(self, selection: Selection) -> list[Case]:
-        """Return the cases that `selection` takes.
 
-        Raises TrtgateError when it names something unknown, or no case fits it.
-        """
-        names = [model_.name for model_ in self.models]
-        for wanted in selection.models:
-            one_of("model", wanted, names)
-        for wanted in selection.frontends:
-            one_of("frontend", wanted, FRONTENDS)
-        for wanted in selection.precisions:
-            one_of("precision", wanted, PRECISIONS)
-        found = [case for case in self.cases.values() if selection.takes(case)]
-        if not found:
-            raise TrtgateError(f"no case fits the selection {selection.describe()}")
-        return found
-
-
-def _takes_batch(factory: Callable[..., Any]) -> bool:
-    try:
-        return "batch" in inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return False
+def _dimensions_of(factory: Callable[..., Any], inputs: Callable[..., Any] | None, what: str) -> dimensions.Dimensions:
+    own = dimensions.of(factory)
+    if inputs is None:
+        return own
+    if not callable(inputs):
+        raise TrtgateError(f"{what}: inputs={inputs!r} must be a function of the dimensions that returns example inputs")
+    if own.required:
+        raise TrtgateError(
+            f"{what}: its factory takes {', '.join(sorted(own.required))}, and with inputs= it is called with nothing: "
+            "let it return the module alone"
+        )
+    return dimensions.of(inputs)

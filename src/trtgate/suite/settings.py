@@ -10,7 +10,8 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
-from . import precisions
+from . import dimensions, precisions
+from .dimensions import BATCH, Ranges, Sizes
 from .expected_failures import ExpectedFailure
 from .quarantines import Quarantine
 from .tolerances import checked as checked_tolerances
@@ -32,6 +33,8 @@ INDUCTOR_MODES = ("default", "reduce-overhead", "max-autotune")
 """`torch.compile(mode=…)`."""
 RUNTIMES = ("", "cpp", "python")
 """Torch-TensorRT's; empty for the one that the installed version takes by itself."""
+SPECIALIZATIONS = ("eager", "lazy", "none")
+"""When TensorRT-RTX compiles kernels for a dynamic shape: at its first call, in the background, or never."""
 VERBOSITIES = ("none", "layer_names_only", "detailed")
 """`ProfilingVerbosity`: what an engine remembers of its layers."""
 DEFAULT_MIN_BLOCK_SIZE = 5  # CompilationSettings' own default from 2.11 to 2.14, pinned so that ids stay true
@@ -54,9 +57,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         One of `FRONTENDS`, one of `PRECISIONS`.
     batch
         Leading dimension of the inputs; None for a factory that takes no `batch`.
+    shape
+        Sizes of the other dimensions, by name, such as `{"seq": 128}`: what the factory is called with.
+    dynamic
+        Dimensions that vary in one compiled module, by name: (minimum, optimum, maximum), or a list of them, an
+        optimization profile each. It is compiled at the optimum; `batch` and `shape`, which lie between, are what is
+        measured. None of it: compiled for that one shape.
     dynamic_batch
-        (least, optimal, largest) leading dimension that the engines take; `batch`, which lies between, is what is
-        measured. None for engines of that one size.
+        Another spelling of `dynamic={"batch": …}`, and None once the settings are made.
+    specialization
+        When TensorRT-RTX compiles kernels for a dynamic shape, one of `SPECIALIZATIONS`.
     min_block_size
         Least operators of an engine; only for frontends that lead to TensorRT.
     torch_executed_ops
@@ -91,7 +101,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     frontend: str
     precision: str = "fp32"
     batch: int | None = None
+    shape: dict[str, int] = {}
+    dynamic: dict[str, tuple[tuple[int, int, int], ...]] = {}
     dynamic_batch: tuple[int, int, int] | None = None
+    specialization: str = SPECIALIZATIONS[0]
     min_block_size: int | None = None
     torch_executed_ops: tuple[str, ...] = ()
     options: dict[str, OptionValue] = {}
@@ -111,7 +124,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         one_of("profiling_verbosity", self.profiling_verbosity, VERBOSITIES)
         one_of("mode", self.mode, INDUCTOR_MODES)
         one_of("runtime", self.runtime, RUNTIMES)
-        self._check_batch()
+        one_of("specialization", self.specialization, SPECIALIZATIONS)
+        self._check_shape()
         self._check_what_goes_together()
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)
@@ -124,19 +138,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f'expected_failure={self.expected_failure!r}: write trtgate.expected_failure("how", versions="2.11")'
             )
 
-    def _check_batch(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise TrtgateError(f"batch must be a positive integer, not {self.batch}")
-        if self.dynamic_batch is None:
-            return
-        least, optimal, largest = self.dynamic_batch
-        if not 1 <= least <= optimal <= largest or least == largest:
-            raise TrtgateError(
-                f"dynamic_batch={self.dynamic_batch}: write (least, optimal, largest), from small to large and more "
-                "than one size"
-            )
-        if self.batch is None or not least <= self.batch <= largest:
-            raise TrtgateError(f"dynamic_batch={self.dynamic_batch} does not hold the batch {self.batch} that is fed")
+    def _check_shape(self) -> None:
+        dynamic = self.dynamic
+        if self.dynamic_batch is not None:
+            dynamic = {**dynamic, BATCH: self.dynamic_batch}
+        shape = dimensions.checked_sizes(self.shape, "shape")
+        batch = shape.pop(BATCH, self.batch)
+        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+            raise TrtgateError(f"batch must be a positive integer, not {batch}")
+        for name, value in (
+            ("batch", batch), ("shape", shape), ("dynamic", dimensions.checked_ranges(dynamic)), ("dynamic_batch", None)
+        ):  # fmt: skip
+            msgspec.structs.force_setattr(self, name, value)
+        dimensions.check_held(self.dynamic, self.sizes)
 
     def _check_what_goes_together(self) -> None:
         name = self.frontend
@@ -149,13 +163,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
         for wanted, field in (
             (self.mode != INDUCTOR_MODES[0], "mode"), (bool(self.runtime), "runtime"), (self.cudagraphs, "cudagraphs"),
-            (self.dynamic_batch is not None, "dynamic_batch"), (bool(self.torch_executed_ops), "torch_executed_ops"),
+            (bool(self.dynamic), "dynamic"),
+            (self.specialization != SPECIALIZATIONS[0], "specialization"), (bool(self.torch_executed_ops), "torch_executed_ops"),
             (bool(self.options), "options"), (self.profiling_verbosity != VERBOSITIES[-1], "profiling_verbosity"),
         ):  # fmt: skip
             if wanted and name not in FIELDS_OF[field]:
                 raise TrtgateError(
                     f"frontend {name!r} takes no {field}; that is for {', '.join(sorted(FIELDS_OF[field]))}"
                 )
+        self._check_dynamic()
         if self.precision in precisions.QUANTIZED and name not in QUANTIZABLE_FRONTENDS:
             raise TrtgateError(
                 f"frontend {name!r} takes no precision {self.precision}; that is for "
@@ -169,6 +185,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         level = self.options.get("optimization_level", OPTIMIZATION_LEVELS[0])
         if level not in OPTIMIZATION_LEVELS or isinstance(level, bool):
             raise TrtgateError(f"optimization_level must be 0 to {OPTIMIZATION_LEVELS[-1]}, not {level!r}")
+
+    def _check_dynamic(self) -> None:
+        if len(dimensions.profiles_of(self.dynamic)) > 1 and self.frontend not in PROFILED_FRONTENDS:
+            raise TrtgateError(
+                f"frontend {self.frontend!r} takes one optimization profile; several are for "
+                f"{', '.join(sorted(PROFILED_FRONTENDS))}"
+            )
+        if self.specialization != SPECIALIZATIONS[0] and not self.dynamic:
+            raise TrtgateError(
+                f'specialization={self.specialization!r} is of dynamic shapes: add dynamic={{"seq": (16, 128, 512)}}'
+            )
+
+    @property
+    def sizes(self) -> Sizes:
+        """Every dimension that is given, with the size that is measured: what the model is made with."""
+        return {**({} if self.batch is None else {BATCH: self.batch}), **self.shape}
+
+    @property
+    def optimum(self) -> Sizes:
+        """The shape that is compiled for: of what is dynamic the optimum, of the first optimization profile."""
+        return {**self.sizes, **{name: ranges[0][1] for name, ranges in self.dynamic.items()}}
+
+    def at(self, sizes: Sizes) -> Settings:
+        """Return the settings with other sizes measured. Raises TrtgateError where the dynamic range holds them not."""
+        merged = {**self.sizes, **sizes}
+        return msgspec.structs.replace(self, batch=merged.pop(BATCH, None), shape=merged)
 
     @property
     def uses_tensorrt(self) -> bool:
@@ -191,8 +233,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parts = [self.frontend, self.precision]
         if self.batch is not None:
             parts.append(f"b{self.batch}")
-        if self.dynamic_batch is not None:
-            parts.append(f"dyn{'..'.join(map(str, self.dynamic_batch))}")
+        if BATCH in self.dynamic:
+            parts.append(f"dyn{dimensions.text_of(self.dynamic[BATCH])}")
+        for name, size in self.shape.items():
+            ranges = self.dynamic.get(name)
+            parts.append(f"{name}{size}" if ranges is None else f"{name}{dimensions.text_of(ranges)}@{size}")
+        if self.specialization != SPECIALIZATIONS[0]:
+            parts.append(f"specialization={self.specialization}")
         if self.min_block_size is not None:
             parts.append(f"mbs{self.min_block_size}")
         if self.torch_executed_ops:
@@ -209,11 +256,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return "-".join(parts)
 
 
+PROFILED_FRONTENDS = frozenset({"dynamo"})
+"""Those that take several optimization profiles."""
 FIELDS_OF = {
     "min_block_size": TENSORRT_FRONTENDS, "torch_executed_ops": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
     "options": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
     "mode": frozenset({"inductor"}), "runtime": DYNAMO_FRONTENDS, "cudagraphs": DYNAMO_FRONTENDS,
     "profiling_verbosity": DYNAMO_FRONTENDS, "dynamic_batch": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS,
+    "dynamic": DYNAMO_FRONTENDS | TORCHSCRIPT_FRONTENDS | {"inductor", "aot_eager"},
+    "specialization": DYNAMO_FRONTENDS,
 }  # fmt: skip
 """Fields that not every frontend takes → those that do."""
 

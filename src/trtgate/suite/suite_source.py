@@ -85,10 +85,7 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         weights = self.weights.get(model.name, model.weights)
         if not added and weights == model.weights:
             return model
-        return Model(
-            model.name, model.factory, [*model.settings, *added], limits=model.limits, samples=model.samples,
-            weights=weights, weights_said=model.weights_said,
-        )  # fmt: skip
+        return model.having([*model.settings, *added], weights)
 
     def _named(self, name: str) -> Model:
         module_name, colon, attribute = name.partition(":")
