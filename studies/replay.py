@@ -385,7 +385,7 @@ def asked(given: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
     from trtgate.common.accelerator import Accelerator
     from trtgate.gate.run_options import Options
     from trtgate.launches.base_revision import BaseRequest
-    from trtgate.suite.cases import Selection
+    from trtgate.suite.selection import Selection
     from trtgate.suite.suite_source import SuiteSource
 
     until = given["quarantine"]

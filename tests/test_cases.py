@@ -90,7 +90,7 @@ def test_where_a_case_runs_is_not_part_of_its_id() -> None:
         ({"frontend": "dynamo", "batch": 9, "dynamic_batch": (1, 4, 8)}, "does not hold the batch 9"),
         ({"frontend": "dynamo", "batch": 1, "dynamic_batch": (4, 1, 8)}, "from small to large"),
         ({"frontend": "dynamo", "batch": 1, "dynamic_batch": (1, 1, 1)}, "more than one size"),
-        ({"frontend": "eager", "batch": 1, "dynamic_batch": (1, 4, 8)}, "takes no dynamic; that is for aot_eager, dynamo"),
+        ({"frontend": "eager", "batch": 1, "dynamic_batch": (1, 4, 8)}, "takes no dynamic; that is for aot"),
         ({"frontend": "dynamo", "options": {"optimization_level": 6}}, "must be 0 to 5, not 6"),
         ({"frontend": "dynamo", "options": {"min_block_size": 3}}, "say min_block_size=… of the settings"),
         ({"frontend": "dynamo", "options": {"dryrun": True}}, "trtgate sets it itself"),

@@ -20,7 +20,7 @@ from trtgate.launches.sweep import PointOutcome, Sweep
 from trtgate.launches.sweep_journal import BuiltPoint, JournalHeader, SweepJournal, TimedPoint
 from trtgate.records.agreement_record import Agreement
 from trtgate.records.measurement import Build, Capture, Launch, Loaded, Turn
-from trtgate.report import sweep_table
+from trtgate.report import size_steps, sweep_table
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
 from trtgate.suite.suite_source import SuiteSource
@@ -155,6 +155,56 @@ def test_the_pareto_set_is_what_nothing_beats() -> None:
         outcome(101.0, 4.0, 1e-3, min_block_size=1), outcome(150.0, 3.0, 0.0, precision="fp32"),
     ]  # fmt: skip
     assert [point.pareto for point in sweep_table.points_of(outcomes, GPU)] == [True, True, False, True]
+
+
+def sized(us: float, seq: int, **settings: Any) -> PointOutcome:
+    found = outcome(us, shape={"seq": seq}, **settings)
+    model = Model("net", lambda seq: None, ())
+    return msgspec.structs.replace(found, case=Case(model, found.case.settings))
+
+
+def test_a_step_that_rises_by_more_than_the_size_does_jumps() -> None:
+    outcomes = [sized(100.0, 16), sized(1300.0, 128), sized(150.0, 32), sized(5100.0, 512), sized(90.0, 16, batch=2)]
+    found = size_steps.of(outcomes, GPU)
+    assert [(one.smaller, one.larger, one.jumps) for one in found] == [
+        (16, 32, False),
+        (32, 128, True),
+        (128, 512, False),
+    ]
+    assert found[1].times == pytest.approx(1300 / 150, rel=1e-3)
+    assert found[1].low < found[1].times < found[1].high
+    assert str(found[1]).startswith("seq 32 to 128: latency is 8.67 times as high (± ")
+    assert "and seq 4 times: net-" in str(found[1])
+
+
+def test_a_rise_in_proportion_or_within_noise_is_no_jump() -> None:
+    outcomes = [sized(100.0, 16), sized(200.0, 32), sized(400.1, 64)]
+    assert not any(step.jumps for step in size_steps.of(outcomes, GPU))
+    cpu = msgspec.structs.replace(GPU, kind="cpu")
+    assert not any(step.jumps for step in size_steps.of([sized(100.0, 16), sized(210.0, 32)], cpu))
+
+
+def test_shapes_of_one_compiled_module_are_steps_too_and_other_settings_are_not() -> None:
+    dynamic = {"dynamic": {"seq": (16, 64, 512)}}
+    outcomes = [
+        sized(10.0, 16, **dynamic), sized(11.0, 64, **dynamic), sized(900.0, 512, **dynamic), sized(99.0, 512),
+        outcome(10.0, batch=1), outcome(90.0, batch=8),
+    ]  # fmt: skip
+    found = size_steps.of(outcomes, GPU)
+    assert [(one.dimension, one.smaller, one.larger, one.jumps) for one in found] == [
+        ("seq", 16, 64, False),
+        ("seq", 64, 512, True),
+        ("batch", 1, 8, True),
+    ]
+
+
+def test_the_table_names_the_steps_that_jump() -> None:
+    outcomes = [sized(100.0, 16), sized(1300.0, 128)]
+    findings = sweep_table.SweepFindings(
+        accelerator=GPU, flavour="rtx", release="2.14.0", launches=3, points=sweep_table.points_of(outcomes, GPU),
+        steps=size_steps.of(outcomes, GPU), left_out=[],
+    )  # fmt: skip
+    assert "\n  seq 16 to 128: latency is 13 times as high (± " in "\n".join(sweep_table.lines(findings))
 
 
 def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:

@@ -132,3 +132,62 @@ def test_a_recommendation_that_fails_is_a_problem_and_the_other_points_stay() ->
     found = points(BASE, [Axis("min_block_size", (1, "recommended"))], fails)
     assert [settings.suffix for settings in found.settings] == ["dynamo-fp16-b1-mbs5", "dynamo-fp16-b1-mbs1"]
     assert found.problems == ["min_block_size=recommended: torch.export can't export it"]
+
+
+# Dimensions of the models that are swept
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("seq=16,128", Axis("seq", (16, 128))),
+        ("dynamic_seq=none,16:128:512", Axis("dynamic_seq", (None, (16, 128, 512)))),
+        ("dynamic_seq=1:8:16+17:128:512", Axis("dynamic_seq", (((1, 8, 16), (17, 128, 512)),))),
+        ("specialization=eager,lazy", Axis("specialization", ("eager", "lazy"))),
+    ],
+)
+def test_a_dimension_is_an_axis(text: str, axis: Axis) -> None:
+    assert parse(text, ["seq"]) == axis
+
+
+@needs_torch_tensorrt
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("sek=16", "did you mean 'seq'"),
+        ("seq=many", "'many' is no seq; write seq=16,128,512"),
+        ("dynamic_seq=16", "'16' is no dynamic_seq; write dynamic_seq=none,16:128:512"),
+    ],
+)
+def test_a_dimension_that_makes_no_sense_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(TrtgateError, match=problem):
+        parse(text, ["seq"])
+
+
+def test_points_over_a_dimension_are_static_or_share_what_is_compiled() -> None:
+    def suffixes(base: dict[str, Any], *texts: str) -> list[str]:
+        axes = [parse(text, ["seq"]) for text in texts]
+        return [one.suffix for one in points({**BASE, **base}, axes, lambda _settings: []).settings]
+
+    assert suffixes({"seq": 16}, "seq=16,128") == ["dynamo-fp16-b1-seq16-mbs5", "dynamo-fp16-b1-seq128-mbs5"]
+    assert suffixes({"dynamic_seq": (16, 128, 512)}, "seq=16,512") == [
+        "dynamo-fp16-b1-seq16..128..512@128-mbs5",
+        "dynamo-fp16-b1-seq16..128..512@16-mbs5",
+        "dynamo-fp16-b1-seq16..128..512@512-mbs5",
+    ]
+    assert suffixes({"seq": 16}, "dynamic_seq=none,16:128:512", "frontend=dynamo,eager") == [
+        "dynamo-fp16-b1-seq16-mbs5",
+        "eager-fp16-b1-seq16",
+        "dynamo-fp16-b1-seq16..128..512@16-mbs5",
+    ]
+    found = points({**BASE, "dynamic_seq": (16, 128, 512)}, [parse("seq=1,16", ["seq"])], lambda _settings: [])
+    assert found.left_out == ["dynamic seq 16..128..512 does not hold the seq 1 that is fed"]
+
+
+def test_a_point_over_a_dimension_is_named_by_it() -> None:
+    default = points({**BASE, "seq": 16}, [], lambda _settings: []).settings[0]
+    (_, other) = points({**BASE, "seq": 16}, [parse("seq=64", ["seq"])], lambda _settings: []).settings
+    assert difference(other, default) == "seq=64"
+    axes = [parse("dynamic_seq=16:128:512", ["seq"]), parse("specialization=lazy")]
+    (_, dynamic) = points({**BASE, "seq": 16}, axes, lambda _settings: []).settings
+    assert difference(dynamic, default) == "specialization=lazy dynamic_seq=16:128:512"

@@ -21,7 +21,7 @@ def sweep(
     ],
     vary: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=A,B", help="min_block_size=1,5,recommended, optimization_level=0..5, frontend=…"),
+        typer.Option(metavar="NAME=A,B", help="min_block_size=1,5,recommended, optimization_level=0..5, seq=16,128"),
     ] = None,
     default: Annotated[
         list[str] | None,
@@ -50,7 +50,7 @@ def sweep(
     from . import sweep_request
 
     found = _run(sweep_request.Request(
-        models=tuple(models), vary=tuple(vary or ()), base=sweep_request.base_of(default or []),
+        models=tuple(models), vary=tuple(vary or ()), default=tuple(default or ()),
         weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
         timeout_s=TimeLimit(timeout, "--timeout"), fresh=fresh,
         cache=None if no_cache else CacheRequest(folder=str(default_folder())),

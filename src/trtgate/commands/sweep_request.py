@@ -16,6 +16,7 @@ from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
 from ..launches import sweep_axes
 from ..suite.cases import Case, Model
+from ..suite.dimensions import BATCH
 from ..suite.settings import Settings
 from ..suite.suite_source import Added, SuiteSource
 from ..torch_trt import compile_options, modelopt_package, releases
@@ -30,8 +31,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     models: tuple[str, ...]
     vary: tuple[str, ...]
-    base: dict[str, Any]
-    """Settings of the default point; batch 1 for a model that takes one, unless it says another."""
+    default: tuple[str, ...]
+    """Settings of the default point, such as `precision=fp32`; see `base_of`."""
     weights: dict[str, str]
     launches: int
     builders: int
@@ -54,9 +55,8 @@ def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
 
     Raises TrtgateError for names and values that make no sense, before anything.
     """
-    axes = _axes(request.vary)
     bare = _source(request)
-    wanted = _points(request, bare, axes, step)
+    wanted = _points(request, bare, step)
     added = tuple(Added(name, settings) for name, each in wanted.settings.items() for settings in each)
     source = msgspec.structs.replace(bare, added=added)
     cases = source.load().cases
@@ -80,15 +80,15 @@ def run(request: Request, folder: Path, step: OnStep) -> SweepFindings:
     return _findings(request, sweep, wanted, device, interrupted=interrupted)
 
 
-def _axes(texts: Sequence[str]) -> list[sweep_axes.Axis]:
-    axes = [sweep_axes.parse(text) for text in texts]
+def _axes(texts: Sequence[str], dimensions: Sequence[str]) -> list[sweep_axes.Axis]:
+    axes = [sweep_axes.parse(text, dimensions) for text in texts]
     doubled = [axis.name for number, axis in enumerate(axes) if axis.name in [other.name for other in axes[:number]]]
     if doubled:
         raise TrtgateError(f"--vary {doubled[0]} is given twice: put all its values into one")
     return axes
 
 
-def _points(request: Request, source: SuiteSource, axes: Sequence[sweep_axes.Axis], step: OnStep) -> _Wanted:
+def _points(request: Request, source: SuiteSource, step: OnStep) -> _Wanted:
     """Return the points to try. Raises TrtgateError for weights of another model, and options that are unknown."""
     from . import model_names
 
@@ -96,12 +96,16 @@ def _points(request: Request, source: SuiteSource, axes: Sequence[sweep_axes.Axi
     for name in request.weights:
         if name not in named:
             raise TrtgateError(f"--weights {name}=…: {name!r} is not swept")
+    models = [one for one in source.load().models if one.name in named]
+    known = sorted({name for model in models for name in model.dimensions.names} - {BATCH})
+    base, axes = base_of(request.default, known), _axes(request.vary, known)
     wanted = _Wanted()
-    modelopt_package.expect([request.base["precision"]])
+    modelopt_package.expect([base["precision"]])
     modelopt_package.expect(value for axis in axes if axis.name == "precision" for value in axis.values)
-    for model in (one for one in source.load().models if one.name in named):
-        base = {"batch": 1 if model.takes_batch else None, **request.base}
-        found = sweep_axes.points(base, axes, partial(_recommended, step, model))
+    for model in models:
+        own = {"batch": 1 if model.takes_batch else None, **base}
+        found = sweep_axes.points(own, axes, partial(_recommended, step, model))
+        _check_dimensions(model, found.settings)
         for settings in found.settings:
             compile_options.check_options(f"{model.name}-{settings.suffix}", settings)
         wanted.settings[model.name] = found.settings
@@ -110,27 +114,39 @@ def _points(request: Request, source: SuiteSource, axes: Sequence[sweep_axes.Axi
     return wanted
 
 
+def _check_dimensions(model: Model, settings: Sequence[Settings]) -> None:
+    for one in settings:
+        for name in sorted(model.dimensions.required - set(one.sizes)):
+            raise TrtgateError(f"model {model.name!r} takes {name}: add --set {name}=128, or --vary {name}=16,128,512")
+    model.having(settings)
+
+
 def _findings(
     request: Request, sweep: Sweep, wanted: _Wanted, device: accelerator.Accelerator, *, interrupted: bool
 ) -> SweepFindings:
-    from ..report import sweep_table
+    from ..report import size_steps, sweep_table
 
-    outcomes, points = sweep.outcomes(), []
+    outcomes, points, steps = sweep.outcomes(), [], []
     for name in wanted.settings:
-        points += sweep_table.points_of([one for one in outcomes if one.case.model.name == name], device)
+        of_model = [one for one in outcomes if one.case.model.name == name]
+        points += sweep_table.points_of(of_model, device)
+        steps += size_steps.of(of_model, device)
     return sweep_table.SweepFindings(
         accelerator=device, flavour=releases.flavour() or "", release=releases.version(),
-        launches=request.launches, points=points, left_out=list(dict.fromkeys(wanted.left_out)),
+        launches=request.launches, points=points, steps=steps, left_out=list(dict.fromkeys(wanted.left_out)),
         problems=wanted.problems, notes=sweep.notes, earlier=sweep.earlier, begun=sweep.journal.created,
         interrupted=interrupted,
     )  # fmt: skip
 
 
-def base_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the default point's settings of texts such as `precision=fp32`. Raises TrtgateError."""
+def base_of(texts: Sequence[str], dimensions: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the default point's settings of texts such as `precision=fp32` or `seq=128`. Raises TrtgateError.
+
+    Without them: dynamo, fp16; the batch is 1 for a model that takes one.
+    """
     base: dict[str, Any] = {"frontend": "dynamo", "precision": "fp16"}
     for text in texts:
-        axis = sweep_axes.parse(text)
+        axis = sweep_axes.parse(text, dimensions)
         if len(axis.values) != 1 or axis.values[0] == sweep_axes.RECOMMENDED:
             raise TrtgateError(f"--set {text!r}: the default has one value of each; --vary takes several")
         if axis.option:

@@ -22,6 +22,7 @@ from ..launches.sweep_axes import difference
 from ..records.agreement_record import Agreement
 from ..records.measurement import CaseMeasurement
 from ..verdict import Verdict
+from .size_steps import SizeStep
 
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 
@@ -66,6 +67,8 @@ class SweepFindings(msgspec.Struct, kw_only=True):
     release: str
     launches: int
     points: list[SweepPoint]
+    steps: list[SizeStep] = []
+    """Along each dimension that was varied, from each size to the next."""
     left_out: list[str]
     """Combinations that make no sense, with the reason."""
     problems: list[str] = []
@@ -177,6 +180,8 @@ def lines(found: SweepFindings) -> list[str]:
         said += [f"  {line}" for line in aligned(_without_empty_columns(rows))] if shown else []
         said += [f"  {point.differs}: unavailable: {point.unavailable}" for point in points if point.unavailable]
         said += [f"  {point.differs}: {point.problem}" for point in points if point.problem]
+        ids = {point.case_id for point in points}
+        said += [f"  {step}" for step in found.steps if step.jumps and step.case_id in ids]
         said.append("")
     return said + _notes(found)
 

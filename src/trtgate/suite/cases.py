@@ -40,10 +40,11 @@ class Model:
     Calling it calls the factory, whose parameters are the model's dimensions; with `inputs`, a function of the
     dimensions that returns example inputs, the factory takes nothing and returns the module alone. `dynamic_shapes` is
     what torch.export is told of dynamic dimensions, as it takes that, or a function that returns it; without it, it
-    is found from the shapes of inputs at several sizes. `limits` are largest tolerated changes per metric, as `Settings` has them, whose win.
-    `samples(count, seed)` yields that many different inputs of the kind that the model is meant for, each shaped as the
-    factory's at batch 1, others for another seed: quantization is calibrated on them, accuracy asked of them. Without
-    it they are drawn from the normal distribution, seeded. `weights` is a safetensors file with the state dict that
+    is found from the shapes of inputs at several sizes.
+
+    `limits` are largest tolerated changes per metric, as `Settings` has them, whose win. `samples(count, seed)` yields
+    that many different inputs of the kind that the model is meant for, each shaped as the factory's at batch 1, others
+    for another seed: quantization is calibrated on them, accuracy asked of them. Without it they are drawn from the normal distribution, seeded. `weights` is a safetensors file with the state dict that
     the module gets; without it, it keeps what its factory gave it, and `weights_said` tells in a few words what that is
     wherever accuracy is shown.
     """
@@ -141,16 +142,17 @@ def grid(
     `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`, quantized precisions for those that take them if one
     of them is given. Raises TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
     """
-    frontends = tuple(frontends)
+    frontends, ranges = tuple(frontends), dimensions.checked_ranges(dynamic or {})
     fixed = {
-        "dynamic_batch": dynamic_batch, "specialization": specialization, "torch_executed_ops": tuple(torch_executed_ops), "options": dict(options or {}),
+        "dynamic_batch": dynamic_batch, "specialization": specialization, "options": dict(options or {}),
+        "torch_executed_ops": tuple(torch_executed_ops),
         "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
-        "expected_failure": expected_failure, "dynamic": dimensions.checked_ranges(dynamic or {}),
+        "expected_failure": expected_failure, "dynamic": ranges,
         "tolerances": {} if tolerances is None else tolerances,
     }  # fmt: skip
     quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
     common = checked_limits(limits or {}, "limits of a grid")
-    measured = dimensions.points(batches, shapes, fixed["dynamic"], at)
+    measured = dimensions.points(batches, shapes, ranges, at)
     found: dict[str, Settings] = {}
     for frontend, precision, point, block_size, mode, runtime, graphs in product(
         frontends, precisions, measured, min_block_sizes, modes, runtimes, cudagraphs
@@ -184,9 +186,9 @@ def model(
 
     The factory returns `(module in eval mode, example inputs)`. Its parameters are the model's dimensions: `batch` has
     each of `batches` (1 by default), others have the sizes of `shapes` or of `dynamic` and `at`; one without parameters
-    is used as it is. Seed what is random: every launch calls it. With `inputs`, a function of the dimensions that returns
-    example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and `weights_said` are the model's, `more` are further keywords of `grid`, such as
-    `tolerances={"scores": 1e-2}`.
+    is used as it is. Seed what is random: every launch calls it. With `inputs`, a function of the dimensions that
+    returns example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and `weights_said` are the model's, `more` are further keywords of
+    `grid`, such as `tolerances={"scores": 1e-2}`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
@@ -235,7 +237,7 @@ def _dimensions_of(factory: Callable[..., Any], inputs: Callable[..., Any] | Non
     if inputs is None:
         return own
     if not callable(inputs):
-        raise TrtgateError(f"{what}: inputs={inputs!r} must be a function of the dimensions that returns example inputs")
+        raise TrtgateError(f"{what}: inputs={inputs!r} must be a function of the dimensions that returns inputs")
     if own.required:
         raise TrtgateError(
             f"{what}: its factory takes {', '.join(sorted(own.required))}, and with inputs= it is called with nothing: "

@@ -93,7 +93,7 @@ def _ranges(name: str, given: Any) -> Ranges:
             raise TrtgateError(f"dynamic {name} {one!r}: {WRITE_RANGE}")
         least, optimal, largest = one
         if least < 1:
-            raise TrtgateError(f"dynamic {name} {tuple(one)}: the minimum must be at least 1, TensorRT takes no empty one")
+            raise TrtgateError(f"dynamic {name} {tuple(one)}: a minimum is at least 1: TensorRT takes no empty tensor")
         if not least <= optimal <= largest or least == largest:
             raise TrtgateError(f"dynamic {name} {tuple(one)}: {WRITE_RANGE}")
     return tuple(tuple(one) for one in ranges)
@@ -187,7 +187,9 @@ def check_known(given: Iterable[str], known: Dimensions, where: str) -> None:
     names = set(given)
     for name in sorted(names - set(known.names)):
         if name == BATCH:
-            raise TrtgateError(f"{where}: a batch size is asked for, and the factory takes no `batch`: add the parameter")
+            raise TrtgateError(
+                f"{where}: a batch size is asked for, and the factory takes no `batch`: add the parameter"
+            )
         hint = nearest(name, known.names, "dimension")
         raise TrtgateError(f"{where}: a size of {name!r} is given, and nothing takes it: {hint}")
     for name in known.names:

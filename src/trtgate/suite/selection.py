@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..common.errors import TrtgateError
-from .dimensions import BATCH
+from .dimensions import BATCH, check_known
 from .settings import FRONTENDS, PRECISIONS, one_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, case: Case) -> bool:
         """Whether every non-empty part names this case's value."""
         settings = case.settings
-        pairs: tuple[tuple[tuple[Any, ...], Any], ...] = (
+        pairs: tuple[tuple[Collection[Any], Any], ...] = (
             (self.models, case.model.name),
             (self.frontends, settings.frontend),
             (self.precisions, settings.precision),
@@ -72,8 +73,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     def select(self, suite: Suite) -> list[Case]:
         """Return the cases of a suite that are taken.
 
-        Raises TrtgateError when something unknown is named, or no case fits.
+        Raises TrtgateError when something unknown is named, no case fits, or a model's sizes are not said.
         """
+        for model in suite.models:
+            if not model.settings:
+                check_known((), model.dimensions, f"model {model.name!r}")
         known = dict.fromkeys(name for model in suite.models for name in model.dimensions.names)
         for what, wanted, names in (
             ("model", self.models, [model.name for model in suite.models]),

@@ -11,7 +11,7 @@ import msgspec
 from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
 from . import dimensions, precisions
-from .dimensions import BATCH, Ranges, Sizes
+from .dimensions import BATCH, Sizes
 from .expected_failures import ExpectedFailure
 from .quarantines import Quarantine
 from .tolerances import checked as checked_tolerances
@@ -139,9 +139,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
 
     def _check_shape(self) -> None:
-        dynamic = self.dynamic
+        dynamic: dict[str, Any] = dict(self.dynamic)
         if self.dynamic_batch is not None:
-            dynamic = {**dynamic, BATCH: self.dynamic_batch}
+            dynamic[BATCH] = self.dynamic_batch
         shape = dimensions.checked_sizes(self.shape, "shape")
         batch = shape.pop(BATCH, self.batch)
         if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
@@ -163,8 +163,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
         for wanted, field in (
             (self.mode != INDUCTOR_MODES[0], "mode"), (bool(self.runtime), "runtime"), (self.cudagraphs, "cudagraphs"),
-            (bool(self.dynamic), "dynamic"),
-            (self.specialization != SPECIALIZATIONS[0], "specialization"), (bool(self.torch_executed_ops), "torch_executed_ops"),
+            (bool(self.dynamic), "dynamic"), (bool(self.torch_executed_ops), "torch_executed_ops"),
+            (self.specialization != SPECIALIZATIONS[0], "specialization"),
             (bool(self.options), "options"), (self.profiling_verbosity != VERBOSITIES[-1], "profiling_verbosity"),
         ):  # fmt: skip
             if wanted and name not in FIELDS_OF[field]:
@@ -230,16 +230,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def suffix(self) -> str:
         """The part of a case's id behind the model: everything that changes the result."""
-        parts = [self.frontend, self.precision]
-        if self.batch is not None:
-            parts.append(f"b{self.batch}")
-        if BATCH in self.dynamic:
-            parts.append(f"dyn{dimensions.text_of(self.dynamic[BATCH])}")
-        for name, size in self.shape.items():
-            ranges = self.dynamic.get(name)
-            parts.append(f"{name}{size}" if ranges is None else f"{name}{dimensions.text_of(ranges)}@{size}")
-        if self.specialization != SPECIALIZATIONS[0]:
-            parts.append(f"specialization={self.specialization}")
+        parts = [self.frontend, self.precision, *self._shape_parts()]
         if self.min_block_size is not None:
             parts.append(f"mbs{self.min_block_size}")
         if self.torch_executed_ops:
@@ -254,6 +245,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.profiling_verbosity != VERBOSITIES[-1]:
             parts.append(f"verbosity={self.profiling_verbosity}")
         return "-".join(parts)
+
+    def _shape_parts(self) -> list[str]:
+        parts = []
+        if self.batch is not None:
+            parts.append(f"b{self.batch}")
+        if BATCH in self.dynamic:
+            parts.append(f"dyn{dimensions.text_of(self.dynamic[BATCH])}")
+        for name, size in self.shape.items():
+            ranges = self.dynamic.get(name)
+            parts.append(f"{name}{size}" if ranges is None else f"{name}{dimensions.text_of(ranges)}@{size}")
+        if self.specialization != SPECIALIZATIONS[0]:
+            parts.append(f"specialization={self.specialization}")
+        return parts
 
 
 PROFILED_FRONTENDS = frozenset({"dynamo"})

@@ -13,7 +13,7 @@ from types import ModuleType
 import msgspec
 
 from ..common.errors import TrtgateError
-from . import pinned_files
+from . import dimensions, pinned_files
 from .cases import Model, Suite, made_twice, model
 from .settings import Settings
 
@@ -101,6 +101,8 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
             return found
         if not callable(found):
             raise TrtgateError(f"--trtgate-model {name!r}: {attribute!r} can't be called")
+        if dimensions.of(found).required - {dimensions.BATCH}:  # whoever asks says of which size
+            return Model(attribute, found, [])
         wrapped = model(found, name=attribute)
         assert isinstance(wrapped, Model)
         return wrapped

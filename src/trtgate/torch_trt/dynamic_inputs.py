@@ -120,7 +120,9 @@ class _Maker:
         leaves, structure = pytree.tree_flatten(self._inputs_at(sizes))
         here, there = (" ".join(f"{name}={size}" for name, size in one.items()) for one in (self._traced, sizes))
         if structure != self._structure:
-            raise TrtgateError(f"inputs at {there} are nested in another way than at {here}: one module can't take both")
+            raise TrtgateError(
+                f"inputs at {there} are nested in another way than at {here}: one module can't take both"
+            )
         for path, one, other in zip(self._paths, self._leaves, leaves, strict=True):
             _check_same_kind(path, one, other, here, there)
         return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -131,13 +133,13 @@ def _check_same_kind(path: str, one: Any, other: Any, here: str, there: str) -> 
     if tensors == (True, True):
         if one.ndim != other.ndim or one.dtype != other.dtype:
             raise TrtgateError(
-                f"input {path} is {one.dtype} of {one.ndim} axes at {here}, and {other.dtype} of {other.ndim} at {there}: "
-                "one module can't take both"
+                f"input {path} is {one.dtype} of {one.ndim} axes at {here}, and {other.dtype} of {other.ndim} at "
+                f"{there}: one module can't take both"
             )
     elif any(tensors) or one != other or type(one) is not type(other):
         raise TrtgateError(
-            f"input {path} is {one!r} at {here} and {other!r} at {there}: only sizes of tensors can be dynamic; let it be "
-            "a tensor, or use shapes=, which compiles for each"
+            f"input {path} is {one!r} at {here} and {other!r} at {there}: only sizes of tensors can be dynamic; let it "
+            "be a tensor, or use shapes=, which compiles for each"
         )
 
 
@@ -162,15 +164,13 @@ def _sizes_over(made: _Maker, traced: Sizes, name: str, ranges: Ranges) -> dict[
     return found
 
 
-def _check_one_dimension(
-    name: str, by_axis: Mapping[_Axis, Any], sizes: Mapping[str, Mapping[_Axis, Any]]
-) -> None:  # fmt: skip
+def _check_one_dimension(name: str, by_axis: Mapping[_Axis, Any], sizes: Mapping[str, Mapping[_Axis, Any]]) -> None:
     for axis in by_axis:
         others = [other for other, axes in sizes.items() if other != name and axis in axes]
         if others:
             raise TrtgateError(
-                f"axis {axis.axis} of input {axis.path} changes with {name} and with {others[0]}: torch.export takes one "
-                "dimension an axis; give the axes apart and reshape in the module, or say dynamic_shapes="
+                f"axis {axis.axis} of input {axis.path} changes with {name} and with {others[0]}: torch.export takes "
+                "one dimension an axis; give the axes apart and reshape in the module, or say dynamic_shapes="
             )
 
 
@@ -190,16 +190,17 @@ def _expressed(
         found = {axis: _linear(root, vector) for axis, vector in vectors.items()}
         if all(found.values()):
             return root, {axis: Term(name, *term) for axis, term in found.items() if term}
-    axis, vector = next((pair for pair in vectors.items() if _linear(own, pair[1]) is None), next(iter(vectors.items())))
+    unlike = [pair for pair in vectors.items() if _linear(own, pair[1]) is None]
+    axis, vector = unlike[0]  # else the dimension itself would have been found
     at = ", ".join(map(str, values))
     raise TrtgateError(
-        f"axis {axis.axis} of input {axis.path} is {', '.join(map(str, vector))} at {name} {at}: torch.export takes a whole "
-        "multiple of one size plus a constant; say dynamic_shapes=, or use shapes=, which compiles for each"
+        f"axis {axis.axis} of input {axis.path} is {', '.join(map(str, vector))} at {name} {at}: torch.export takes a "
+        "whole multiple of one size plus a constant; say dynamic_shapes=, or use shapes=, which compiles for each"
     )
 
 
 def _linear(root: Sequence[int], vector: Sequence[int]) -> tuple[int, int] | None:
-    """Return (times, plus) with vector = times * root + plus, whole numbers and times positive; None if there are none."""
+    """Return (times, plus) with vector = times * root + plus, both whole and times positive; None where there are none."""
     (root_a, a), *_, (root_b, b) = zip(root, vector, strict=True)
     if root_a == root_b or (b - a) % (root_b - root_a):
         return None
@@ -216,8 +217,8 @@ def _check_traced(made: _Maker, sizes: Mapping[str, Mapping[_Axis, Any]], traced
             size = made.shapes[axis.tensor][axis.axis]
             if size < TRACED_AT_LEAST:
                 raise TrtgateError(
-                    f"axis {axis.axis} of input {axis.path} is {size} at {name}={traced[name]}, and torch.export takes a "
-                    f"size of {size} for a constant: take a larger optimum of {name}"
+                    f"axis {axis.axis} of input {axis.path} is {size} at {name}={traced[name]}, and torch.export takes "
+                    f"a size of {size} for a constant: take a larger optimum of {name}"
                 )
 
 
