@@ -42,6 +42,11 @@ class Events(Clock):
     name = "cuda_events"
 
 
+def call_of(not_capturable: str) -> Any:
+    nothing = {"place_inputs": lambda self: None, "restore": lambda self: None}
+    return type("Call", (), {**nothing, "not_capturable": not_capturable})()
+
+
 @pytest.mark.parametrize(
     ("graph", "name", "note"),
     [
@@ -54,8 +59,20 @@ def test_a_module_that_can_not_be_captured_is_timed_with_events(
 ) -> None:
     monkeypatch.setattr(device_latency, "CudaGraphClock", graph)
     monkeypatch.setattr(device_latency, "CudaEventsClock", Events)
-    call: Any = type("Call", (), {"place_inputs": lambda self: None, "restore": lambda self: None})()
+    call = call_of("")
     spin: Any = None
     found = device_latency.device_latency(call, spin, random.Random(0), PLAN, lambda: (None, ""))
     assert (found.clock.name, found.note) == (name, note)
     assert [capture.blocks_us for capture in found.captures] == [[10.0], [10.0]]
+
+
+def test_kernels_that_are_swapped_while_they_run_are_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_latency, "CudaGraphClock", Refused)
+    monkeypatch.setattr(device_latency, "CudaEventsClock", Events)
+    spin: Any = None
+    call = call_of("it swaps kernels")
+    found = device_latency.device_latency(call, spin, random.Random(0), PLAN, lambda: (None, ""))
+    assert (found.clock.name, found.note) == (
+        "cuda_events",
+        "no CUDA graph (it swaps kernels); timed with queued events",
+    )

@@ -27,7 +27,9 @@ from ..common.locks import ClaimedFolder, folder_locked, remove_abandoned
 from . import sealed_store
 from .sealed_store import MANIFEST, SealedManifest
 
-ENTRIES, NEW = "entries", "new"
+ENTRIES, NEW, BUILDING = "entries", "new", "building"
+BUILD_TIMEOUT_S = 3600.0
+"""How long a build is waited for that another process makes."""
 LIMIT_BYTES = 20 << 30
 LOCK_TIMEOUT_S = 60.0
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?B?)?", re.IGNORECASE)
@@ -170,6 +172,17 @@ class ArtifactCache:
             return f"the compiled module of {manifest.case} could not be cached: {reason}"
         return ""
 
+    @contextlib.contextmanager
+    def building(self, key: str) -> Iterator[None]:
+        """Within: no other process builds this; who waited takes what was built. No lock is no reason not to build."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError, TrtgateError):
+                place = self.folder / BUILDING / key
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(folder_locked(place, BUILD_TIMEOUT_S))
+                stack.callback(_remove_empty, place)
+            yield
+
     def entries(self) -> list[Entry]:
         """Return all entries, the least lately used first."""
         found = []
@@ -212,6 +225,11 @@ class ArtifactCache:
 def now() -> str:
     """Return the time, as a manifest has it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _read(place: Path) -> SealedManifest:

@@ -6,7 +6,7 @@ from .. import frontends
 from ..common.accelerator import NEEDS_GPU, Accelerator
 from ..suite import precisions
 from ..suite.settings import Settings
-from ..torch_trt import compile_options, modelopt_package, releases
+from ..torch_trt import compile_options, dynamic_engines, modelopt_package, releases
 
 
 def unavailable(settings: Settings, accelerator: Accelerator) -> str:
@@ -32,4 +32,4 @@ def refused(settings: Settings, accelerator: Accelerator) -> str:
         return f"torch_tensorrt {releases.version()} has one runtime: runtime={settings.runtime} can't be chosen"
     if precision.name == "int8" and not releases.takes_int8_activations():
         return f"torch_tensorrt {releases.version()} with TensorRT-RTX takes no int8 activations; int8_weights it does"
-    return releases.lacks(settings.frontend)
+    return releases.lacks(settings.frontend) or dynamic_engines.refused(settings)

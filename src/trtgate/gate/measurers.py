@@ -79,7 +79,7 @@ class Workers:
         keep = profiled or (self.accelerator.kind != "gpu" and not frontends.stores(case.settings))
         request = messages.BuildCase(
             case_id=case.id, folder=str(folder), builders=builders, keep=keep, lifecycle=lifecycle,
-            cache=cache if case.settings.uses_tensorrt else None,
+            cache=cache if case.settings.uses_tensorrt else None, shared=messages.SHARED,
         )  # fmt: skip
         try:
             reply = self.session.build(request, step)
@@ -174,7 +174,7 @@ class BaseMeasurer:
         pairs.greet(pair)
         folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
         step("building base and candidate")
-        built = pairs.build(pair, self._case_id, folders)
+        built = pairs.build(pair, self._case_id, folders, shared=True)
         stored = {name: folders[name] if built[name].stored else None for name in folders}
         self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
         step("loading base and candidate")

@@ -14,6 +14,9 @@ from ..records.profile_record import Profile
 from ..suite.suite_source import SuiteSource
 from ..timing.measuring_loop import Plan
 
+SHARED = "shared"
+"""What a run calls the cache of modules that its cases share."""
+
 
 class Hello(msgspec.Struct, tag=True, kw_only=True):
     """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "").
@@ -46,6 +49,9 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     lifecycle: bool = False
     """Whether it is compared in all ways in which it may be called (`compiling/lifecycle.py`)."""
     keep: bool = False
+    shared: str = ""
+    """The name of a cache beside `folder`, of this run alone: cases that differ in their shape find there what one of
+    them built. Empty: each is built."""
 
 
 class Load(msgspec.Struct, tag=True, kw_only=True):

@@ -58,13 +58,17 @@ class Pair:
                 found[name] = worker.greet()
         return found
 
-    def build(self, case_id: str, folders: dict[str, Path]) -> dict[str, messages.BuiltReply]:
-        """Build a case on the sides that have a folder, one after the other: neither disturbs the other's time."""
+    def build(self, case_id: str, folders: dict[str, Path], *, shared: bool = False) -> dict[str, messages.BuiltReply]:
+        """Build a case on the sides that have a folder, one after the other: neither disturbs the other's time.
+
+        With `shared`, each side keeps what it builds for other shapes of the case.
+        """
         self.greet()
         built = {}
         for name in random.sample(sorted(folders), len(folders)):
             with _blaming(name):
-                request = messages.BuildCase(case_id=case_id, folder=str(folders[name]))
+                cache = f"{messages.SHARED}-{name}" if shared else ""
+                request = messages.BuildCase(case_id=case_id, folder=str(folders[name]), shared=cache)
                 built[name] = self.workers[name].ask(request, messages.BuiltReply, "building")
         return built
 

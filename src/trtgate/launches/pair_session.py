@@ -101,10 +101,15 @@ class PairSession:
             self.end(pair)
             raise
 
-    def build(self, pair: Pair, case_id: str, folders: dict[str, Path]) -> dict[str, messages.BuiltReply]:
-        """Build a case on the sides that have a folder. Raises SideError; the pair is ended then."""
+    def build(
+        self, pair: Pair, case_id: str, folders: dict[str, Path], *, shared: bool = False
+    ) -> dict[str, messages.BuiltReply]:
+        """Build a case on the sides that have a folder. Raises SideError; the pair is ended then.
+
+        With `shared`, a side that built it for another shape in this run takes that.
+        """
         with self._ending(pair), self._pool.device(shared=True):
-            return pair.build(case_id, folders)
+            return pair.build(case_id, folders, shared=shared)
 
     @contextmanager
     def fresh(self) -> Iterator[Pair]:

@@ -188,7 +188,7 @@ class _Builder(threading.Thread):
         self._say_imported()
         request = messages.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
-            agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle,
+            agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle, shared=messages.SHARED,
         )  # fmt: skip
         with self._pool.device(shared=True):
             reply = self._worker.ask(request, messages.BuiltReply, f"{case_id}: building")

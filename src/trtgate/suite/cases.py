@@ -44,9 +44,10 @@ class Model:
 
     `limits` are largest tolerated changes per metric, as `Settings` has them, whose win. `samples(count, seed)` yields
     that many different inputs of the kind that the model is meant for, each shaped as the factory's at batch 1, others
-    for another seed: quantization is calibrated on them, accuracy asked of them. Without it they are drawn from the normal distribution, seeded. `weights` is a safetensors file with the state dict that
-    the module gets; without it, it keeps what its factory gave it, and `weights_said` tells in a few words what that is
-    wherever accuracy is shown.
+    for another seed: quantization is calibrated on them, accuracy asked of them. Without it they are drawn
+    from the normal distribution, seeded. `weights` is a safetensors file with the state dict that the module gets;
+    without it, it keeps what its factory gave it, and `weights_said` tells in a few words what that is wherever
+    accuracy is shown.
     """
 
     def __init__(
@@ -187,8 +188,8 @@ def model(
     The factory returns `(module in eval mode, example inputs)`. Its parameters are the model's dimensions: `batch` has
     each of `batches` (1 by default), others have the sizes of `shapes` or of `dynamic` and `at`; one without parameters
     is used as it is. Seed what is random: every launch calls it. With `inputs`, a function of the dimensions that
-    returns example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and `weights_said` are the model's, `more` are further keywords of
-    `grid`, such as `tolerances={"scores": 1e-2}`.
+    returns example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and
+    `weights_said` are the model's, `more` are further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:

@@ -192,7 +192,7 @@ def check_known(given: Iterable[str], known: Dimensions, where: str) -> None:
             )
         hint = nearest(name, known.names, "dimension")
         raise TrtgateError(f"{where}: a size of {name!r} is given, and nothing takes it: {hint}")
-    for name in known.names:
+    for name in sorted(known.names, key=lambda one: one == BATCH):
         if name == BATCH and name not in names:
             raise TrtgateError(f"{where}: the factory takes `batch`, and the settings name none: add batches=(1,)")
         if name in known.required and name not in names:

@@ -38,6 +38,11 @@ class Delayed:
         """What a call changes, as the inference says it."""
         return tuple(self.inference.changes)
 
+    @property
+    def not_capturable(self) -> str:
+        """Why a CUDA graph of it would not be what it runs later, as the inference says it."""
+        return str(self.inference.not_capturable)
+
     def __call__(self) -> Any:
         """Run once, and then a little longer."""
         output = self.inference()

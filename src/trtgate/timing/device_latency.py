@@ -17,6 +17,9 @@ from .spin_kernel import Spin
 class Placed(Protocol):
     """One inference whose inputs can be placed anew, and whose state can be put back."""
 
+    not_capturable: str
+    """Why a CUDA graph of it would not be what it runs later; empty where it would."""
+
     def __call__(self) -> object:
         """Run once."""
 
@@ -42,10 +45,19 @@ def device_latency(
     call: Placed, spin: Spin, rng: random.Random, plan: measuring_loop.Plan, watch: Callable[[], measuring_loop.Watched]
 ) -> TimedOnDevice:
     """Measure device latency by replaying CUDA graphs; a module that can't be captured, by queued events."""
+    if call.not_capturable:
+        return _with_events(call, spin, plan, watch, call.not_capturable)
     graph = CudaGraphClock(call, spin, rng, call.place_inputs)
     try:
         return TimedOnDevice(graph, *measuring_loop.measure(graph, plan, watch, call.restore), "")
     except CaptureError as error:
-        note = f"no CUDA graph ({error}); timed with queued events"
+        reason = str(error)
+    return _with_events(call, spin, plan, watch, reason)
+
+
+def _with_events(
+    call: Placed, spin: Spin, plan: measuring_loop.Plan, watch: Callable[[], measuring_loop.Watched], reason: str
+) -> TimedOnDevice:
+    note = f"no CUDA graph ({reason}); timed with queued events"
     events = CudaEventsClock(call, spin)
     return TimedOnDevice(events, *measuring_loop.measure(events, plan, watch, call.restore), note)

@@ -200,7 +200,7 @@ def _expressed(
 
 
 def _linear(root: Sequence[int], vector: Sequence[int]) -> tuple[int, int] | None:
-    """Return (times, plus) with vector = times * root + plus, both whole and times positive; None where there are none."""
+    """Return (times, plus) with vector = times * root + plus, both whole, times positive; or None."""
     (root_a, a), *_, (root_b, b) = zip(root, vector, strict=True)
     if root_a == root_b or (b - a) % (root_b - root_a):
         return None
