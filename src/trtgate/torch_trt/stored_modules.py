@@ -26,7 +26,7 @@ NUMBER = b"trtgate engine "
 """What stands in the program for an engine, with its number."""
 
 
-def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
+def save(module: torch.nn.Module, file: Path) -> None:
     """Store a compiled module with its engines (2.11's own engine cache fails on hits with RTX).
 
     Raises whatever torch_tensorrt.save raises: 2.11 can't store many of the modules with parts in PyTorch.
@@ -46,7 +46,7 @@ def save(module: torch.nn.Module, inputs: tuple[Any, ...], file: Path) -> None:
         return NUMBER + str(len(kept) - 1).encode()
 
     with sharing_engines(), replaced(torch._C, "_pickle_save", number):
-        torch_tensorrt.save(module, str(file), output_format="exported_program", arg_inputs=inputs, retrace=False)
+        torch_tensorrt.save(module, str(file), output_format="exported_program", retrace=False)
     for count, information in enumerate(kept):
         (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes | bytearray))
         file.with_suffix(ENGINE.format(count)).write_bytes(information[at])
