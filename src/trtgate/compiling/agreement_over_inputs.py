@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 
 from ..common.errors import TrtgateError
 from ..records.agreement_record import Agreement
 from ..suite import samples
 from ..suite.cases import Case
-from ..suite.settings import Settings
 from . import building, fp32_arithmetic, leaf_comparison, output_check
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
 
     Leaves the inputs of the compiled module as they were. Raises TrtgateError for outputs of other shapes, or NaN.
     """
-    reference, _ = building.make(Case(case.model, Settings(frontend="eager", batch=case.settings.batch)), device)
+    reference, _ = building.make(Case(case.model, msgspec.structs.replace(case.settings, precision="fp32")), device)
     example = inference.inputs
     batch = case.settings.batch or 1
     batches = max(1, math.ceil(count / batch))

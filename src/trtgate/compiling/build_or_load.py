@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ..common.version import VERSION
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
-from ..torch_trt import compile_options
+from ..torch_trt import compile_options, dynamic_engines
 from . import artifact_cache, building, locating_in_case, program_fingerprint, stored_inputs
 from .artifact_cache import ArtifactCache
 from .building import Inference
@@ -48,28 +49,51 @@ class CheckedModule:
 
 def build_or_load(
     case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1,
-    checks: Checks = Reference.check,
+    checks: Checks = Reference.check, shared: ArtifactCache | None = None,
 ) -> CheckedModule:  # fmt: skip
-    """Load a case from the cache or build it, and put into `folder`, private and empty, what workers load.
+    """Load a case from a cache or build it, and put into `folder`, private and empty, what workers load.
 
+    `cache` is the user's, `shared` this run's, in which the shapes of one compiled module find each other's build.
     `builders` processes are at work at once, this one counted; `checks` says how it is compared with eager.
-    Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with the cache is a note.
+    Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with a cache is a note.
     """
     start = time.perf_counter()
     reference = Reference(case, device, step, processes=builders)
     prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
-    stored = frontends.stores(case.settings)
-    keyed = isinstance(prepared, torch.export.ExportedProgram) and stored
-    made_from = _made_from(case, prepared, notes) if cache is not None and keyed else {}
+    caches = [one for one in (shared, cache) if one is not None]
+    keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case.settings)
+    made_from = _made_from(case, prepared, notes) if keyed else {}
     key = artifact_cache.key_of(made_from)
-    if cache is not None and made_from:
-        found = _taken(case, key, cache, folder, reference, notes, step, checks)
-        if found is not None:
-            return found
+    with contextlib.ExitStack() as stack:
+        if made_from and case.settings.dynamic:  # cases of other shapes may be at it
+            stack.enter_context(caches[0].building(key))
+        for one in caches if made_from else ():
+            found = _taken(case, key, one, folder, reference, notes, step, checks)
+            if found is not None:
+                return found
+        built = _built(case, reference, prepared, prepare_s, folder, notes, step, checks, builders)
+        built.build = msgspec.structs.replace(built.build, ready_s=time.perf_counter() - start)
+        if made_from and built.stored:
+            sha256 = sealed_folder.digests(folder)
+            for name in NOT_COMPILED:
+                del sha256[name]
+            manifest = SealedManifest(
+                case=case.id, made_from=made_from, created=artifact_cache.now(), build=built.build,
+                coverage=built.coverage, sha256=sha256,
+            )  # fmt: skip
+            notes += [note for one in caches if (note := one.put(key, folder, manifest))]
+    return built
+
+
+def _built(
+    case: Case, reference: Reference, prepared: Any, prepare_s: float, folder: Path, notes: list[str], step: OnStep,
+    checks: Checks, builders: int,
+) -> CheckedModule:  # fmt: skip
+    """Build, compare and store. Raises TrtgateError as `build_or_load`."""
     inference = reference.build(prepared, prepare_s, step)
     build = building.figures(inference, _right(case, reference, inference, step, checks), builders)
-    coverage = inference.compiled.coverage
+    stored = frontends.stores(case.settings)
     if stored:
         step("storing")
         problem = _problem_with_storing(case, inference, reference, build, folder)
@@ -77,17 +101,7 @@ def build_or_load(
             stored = False
             notes.append(f"case {case.id} can't be stored, so that every launch builds it: {problem}")
             sealed_folder.empty(folder)
-    build = msgspec.structs.replace(build, ready_s=time.perf_counter() - start)
-    if cache is not None and made_from and stored:
-        sha256 = sealed_folder.digests(folder)
-        for name in NOT_COMPILED:
-            del sha256[name]
-        manifest = SealedManifest(
-            case=case.id, made_from=made_from, created=artifact_cache.now(), build=build, coverage=coverage,
-            sha256=sha256,
-        )  # fmt: skip
-        notes += [note for note in [cache.put(key, folder, manifest)] if note]
-    return CheckedModule(inference, build, coverage, stored, notes)
+    return CheckedModule(inference, build, inference.compiled.coverage, stored, notes)
 
 
 def _right(case: Case, reference: Reference, inference: Inference, step: OnStep, checks: Checks) -> Comparison:
@@ -167,7 +181,8 @@ def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
     found |= {
         "frontend": settings.frontend,
         "precision": settings.precision,
-        "dynamic batch": repr(settings.dynamic_batch),
+        "dynamic": repr(settings.dynamic),
+        "specialization": dynamic_engines.strategy(settings),
         "verbosity": settings.profiling_verbosity,
         "trtgate": VERSION,
         "python": ".".join(platform.python_version_tuple()[:2]),

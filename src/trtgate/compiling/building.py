@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..frontends import CompiledModule
 from ..records.measurement import Build
-from ..suite import model_inputs, precisions, weights
+from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing.run_state import RunState
-from ..torch_trt import compile_calls, compile_options, modelopt_package
-from . import made_modules, process_state, stored_inputs
+from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package
+from ..torch_trt.dynamic_inputs import DynamicInputs
+from . import factory_calls, made_modules, process_state, stored_inputs
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -42,6 +43,14 @@ class Inference:
         self._state = state
         self.changes = tuple(changes)
         """Names of what a call changes beside its output."""
+        self.not_capturable = ""
+        """Why a CUDA graph of it would not be what it runs later; empty where it would."""
+
+    def with_state(self, inputs: Inputs, state: RunState, changes: Sequence[str]) -> Inference:
+        """Return the same module, called with inputs, and what its calls change put back."""
+        found = Inference(self.compiled, inputs, state, changes)
+        found.not_capturable = self.not_capturable
+        return found
 
     def state_after(self) -> dict[str, Any]:
         """Return what calls change as it is now, by name, as far as it can be seen here."""
@@ -70,17 +79,9 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
     factory raises, returns something else, or inputs of another batch size.
     """
-    batch = case.settings.batch
-    try:
-        with process_state.of_a_factory():
-            made = case.model.factory(batch=batch) if batch is not None else case.model.factory()
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # pytest.skip, importorskip and xfail are no Exceptions: a case must not hide so
-        raise TrtgateError(f"model {case.model.name!r}: its factory raised {one_line(error)}") from error
     name = f"model {case.model.name!r}"
-    module, inputs = model_inputs.of_factory(made, name)
-    _check_batch(inputs, batch, name)
+    module, inputs = factory_calls.made(case)
+    _check_batch(inputs, case.settings.batch, name)
     made_modules.check_code(module, case.settings.frontend, name)
     inputs = inputs.cloned()
     module = made_modules.copied_or_itself(module) if copied else module
@@ -88,14 +89,23 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     made_modules.make_ordinary(module)
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
-    dtype = dtype_of(case)
-
-    def moved(value: torch.Tensor) -> torch.Tensor:
-        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
+    moved = _mover(case, device)
     made_modules.freeze(module)
     module._apply(moved)  # as Module.to does, which would cast complex values to real ones
     return module, inputs.mapped(moved)
+
+
+def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:
+    """Return how the inputs of a case vary, cast and on `device`; None where nothing is dynamic.
+
+    Raises TrtgateError for what the factory or its dimensions do not allow.
+    """
+    return factory_calls.dynamic(case, _mover(case, device))
+
+
+def _mover(case: Case, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    dtype = dtype_of(case)
+    return lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
 def _check_batch(inputs: Inputs, batch: int | None, name: str) -> None:
@@ -126,7 +136,9 @@ def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
         frontends.get(case.settings.frontend).import_libraries()
 
 
-def prepare(case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep) -> tuple[Any, float]:
+def prepare(
+    case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep, dynamic: DynamicInputs | None = None
+) -> tuple[Any, float]:
     """Return what the case's frontend compiles, and the seconds that it took to make.
 
     Raises TrtgateError for unknown compile options and what can't be exported.
@@ -137,8 +149,8 @@ def prepare(case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep) -
     with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:
             step(f"calibrating to {case.settings.precision}")
-            module = quantized(case, module, inputs)
-        prepared = frontends.get(case.settings.frontend).prepare(module, inputs, case.settings, step)
+            module = quantized(case, module, inputs if dynamic is None else dynamic.example)
+        prepared = frontends.get(case.settings.frontend).prepare(module, inputs, case.settings, step, dynamic)
     return prepared, time.perf_counter() - start
 
 
@@ -154,13 +166,16 @@ def quantized(case: Case, module: torch.nn.Module, inputs: Inputs, batches: int 
 
 def build(case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep) -> Inference:
     """Compile with the case's frontend. Raises TrtgateError for unknown compile options and failed builds."""
-    return build_prepared(case, *prepare(case, module, inputs, step), inputs, step)
+    dynamic = dynamic_inputs(case, str(inputs.tensors[0].device)) if case.settings.dynamic else None
+    return build_prepared(case, *prepare(case, module, inputs, step, dynamic), inputs, step, dynamic)
 
 
-def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: Inputs, step: OnStep) -> Inference:
+def build_prepared(
+    case: Case, prepared: Any, prepare_s: float, inputs: Inputs, step: OnStep, dynamic: DynamicInputs | None = None
+) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
     with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
-        compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
+        compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step, dynamic)
     compiled.build_s += prepare_s
     return _ready(case, Inference(compiled, inputs))
 
@@ -190,6 +205,7 @@ def _ready(case: Case, inference: Inference) -> Inference:
     allow_tf32(case.settings.precision == "tf32")
     if case.settings.cudagraphs:
         compile_calls.set_cudagraphs(on=True)
+    inference.not_capturable = dynamic_engines.not_capturable(case.settings)
     return inference
 
 
@@ -244,4 +260,6 @@ def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
     import_libraries(case)
     inputs = stored_inputs.load(folder, device)
-    return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), inputs))
+    compiled = frontends.get(case.settings.frontend).load(folder)
+    dynamic_engines.prepare((compiled.run,), case.settings)
+    return _ready(case, Inference(compiled, inputs))

@@ -147,8 +147,8 @@ def _as_a_graph(how: str, reference: Reference, inference: Inference, others: Ot
     """
     if not any(value.is_cuda for value in inference.inputs.tensors):
         return Way(how, left_out="it runs on a CPU")
-    if isinstance(others, str):
-        return Way(how, left_out=others)
+    if isinstance(others, str) or inference.not_capturable:
+        return Way(how, left_out=inference.not_capturable or str(others))
     inference.restore()
     kept = inference.inputs.cloned()
     graph = torch.cuda.CUDAGraph()
@@ -204,7 +204,9 @@ def _refitted(how: str, reference: Reference, inference: Inference) -> Way:
     module, wanted = other
     try:
         with torch.no_grad(), arithmetic_of(case), building.quiet_upstream():
-            refitted = refitting.refitted(inference.compiled.run, module, inference.inputs, case.settings)
+            refitted = refitting.refitted(
+                inference.compiled.run, module, inference.inputs, case.settings, reference.dynamic_inputs()
+            )  # fmt: skip
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:

@@ -66,7 +66,7 @@ def _compiled(case: Case, module: torch.nn.Module, inputs: Inputs, left: Sequenc
     compiled for the one shape that it has.
     """
     settings, ops = case.settings, case.settings.torch_executed_ops + left_in_pytorch.executed_names(left)
-    own = Case(case.model, msgspec.structs.replace(settings, dynamic_batch=None, torch_executed_ops=ops))
+    own = Case(case.model, msgspec.structs.replace(settings.static, torch_executed_ops=ops))
     frontend = frontends.get(settings.frontend)
     try:
         with building.named(own), torch.no_grad(), arithmetic_of(case), building.quiet_upstream():

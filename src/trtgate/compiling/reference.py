@@ -19,6 +19,7 @@ from ..suite.model_inputs import Inputs
 from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import building, output_check, output_leaves
 from .building import Inference
 from .expected_output import Expected, Walked
@@ -40,7 +41,7 @@ def load_checked(case: Case, folder: Path, device: str) -> Inference:
     expected = Expected.load(folder)
     if expected.changes:
         state = RunState((inference.compiled.run,), inference.inputs)
-        inference = Inference(inference.compiled, inference.inputs, state, expected.changes)
+        inference = inference.with_state(inference.inputs, state, expected.changes)
     problem = expected.compared(case, inference, twice=bool(expected.changes))[1]
     if problem:
         raise TrtgateError(f"case {case.id}: loaded in a fresh process, {problem}; nothing was timed or stored")
@@ -65,6 +66,7 @@ class Reference:
     def _make_and_run(self, case: Case, device: str) -> None:
         self.module, self.inputs = building.make(case, device)
         self.case, self._device = case, device
+        self._dynamic: DynamicInputs | None = None
         self._state: RunState | None = RunState((self.module,), self.inputs)
         first, drawn = self._eager()
         changes = self._state.changed(self.inputs)
@@ -184,9 +186,15 @@ class Reference:
         if self._state is not None:
             self._state.restore(self.inputs)
 
+    def dynamic_inputs(self) -> DynamicInputs | None:
+        """Return how the inputs vary; None where nothing is dynamic. Raises TrtgateError as `building` does."""
+        if self._dynamic is None:
+            self._dynamic = building.dynamic_inputs(self.case, self._device)
+        return self._dynamic
+
     def prepare(self, step: OnStep) -> tuple[Any, float]:
         """Return what the frontend compiles, and the seconds that it took to make. Raises as `building.prepare`."""
-        found = building.prepare(self.case, self.module, self.inputs, step)
+        found = building.prepare(self.case, self.module, self.inputs, step, self.dynamic_inputs())
         if self._state is not None and self.case.settings.precision in precisions.QUANTIZED:
             self._state = RunState((self.module,), self.inputs)  # quantizing puts other modules in
         self._restore()
@@ -195,7 +203,7 @@ class Reference:
     def build(self, prepared: Any, prepare_s: float, step: OnStep) -> Inference:
         """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
         step(f"building with {self.case.settings.frontend}")
-        inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step)
+        inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step, self.dynamic_inputs())
         self._restore()
         return self._with_state(inference)
 
@@ -210,7 +218,7 @@ class Reference:
             return inference
         compiled, own = inference.compiled, self.case.settings.frontend in RUN_THE_MODULE
         state = RunState((self.module,) * own + (compiled.run, *compiled.modules), self.inputs)
-        return Inference(inference.compiled, self.inputs, state, self.expected.changes)
+        return inference.with_state(self.inputs, state, self.expected.changes)
 
     def check(self, inference: Inference) -> Comparison:
         """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""

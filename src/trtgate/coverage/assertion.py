@@ -14,13 +14,12 @@ from torch.nn.parameter import is_lazy
 from ..common.errors import TrtgateError, one_line
 from ..compiling import made_modules
 from ..records.coverage_record import Coverage
-from ..suite import model_inputs, precisions
+from ..suite import dimensions, model_inputs, precisions
 from ..suite.cases import Case, Model
+from ..suite.dimensions import BATCH
+from ..suite.model_inputs import Inputs
 from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, OptionValue, Settings
 from . import coverage_complaint, dry_run
-
-BATCH = "batch"
-"""The one dimension that settings know."""
 
 
 def assert_supported(
@@ -34,7 +33,8 @@ def assert_supported(
     torch_executed_ops: Iterable[str] = (),
     options: Mapping[str, OptionValue] | None = None,
     batch: int | None = None,
-    dynamic: Mapping[str, tuple[int, int, int]] | None = None,
+    shapes: Iterable[Mapping[str, int]] = ({},),
+    dynamic: Mapping[str, Any] | None = None,
     engines: int | None = None,
     left: Iterable[str] = (),
 ) -> Coverage:
@@ -45,7 +45,8 @@ def assert_supported(
     module, inputs, kwargs
         A module and its example inputs: a tensor, a tuple or list of positional arguments, or a mapping of keyword
         arguments, nested as `forward` takes them; with `kwargs`, `inputs` is the positional ones. Or a factory that
-        returns all of it, such as a `trtgate.model`. The module is copied, and stays as it is; one that can't be copied
+        returns all of it, such as a `trtgate.model`. `inputs` may be a function of dimensions too, such as
+        `lambda seq: torch.ones(1, seq)`. The module is copied, and stays as it is; one that can't be copied
         is asked itself, if its weights have the precision already.
     precision
         Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
@@ -55,75 +56,101 @@ def assert_supported(
         Further fields of `torch_tensorrt.dynamo.CompilationSettings`, by name.
     batch
         What a factory that takes `batch` is called with, 1 by default; of a module its inputs' leading dimension.
+    shapes
+        Sizes of the dimensions of a factory or of `inputs`, such as `[{"seq": 128}, {"seq": 512}]`: asked one by one.
     dynamic
-        `{"batch": (least, optimal, largest)}` for engines that take all these leading dimensions.
+        Dimensions that vary in one compiled module, such as `{"seq": (16, 128, 512)}`: minimum, optimum and maximum.
+        Of example inputs, which have one shape, `batch` alone can: it is their leading dimension.
     engines
         The most engines that may come of it; any number by default.
     left
         Operators that may stay in PyTorch, such as `aten.nonzero.default`.
 
-    Returns the coverage. Raises AssertionError, which says what stays in PyTorch, from which line, why, and what to do,
-    or why nothing reaches TensorRT; TrtgateError when the model can't be made or exported, or a name is unknown.
+    Returns the coverage, of several shapes that of the last. Raises AssertionError, which says what stays in PyTorch,
+    from which line, why, and what to do, or why nothing reaches TensorRT; TrtgateError when the model can't be made or
+    exported, or a name is unknown.
     """
     __tracebackhide__ = True
     name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
     with contextlib.ExitStack() as stack:
-        if inputs is None and kwargs is None and not isinstance(module, torch.nn.Module):
-            model = module if isinstance(module, Model) else Model(_model_name(name), module, [])
-        else:
-            asked = stack.enter_context(_unharmed(module, precision, name))
-            whole = (asked, inputs) if kwargs is None else (asked, inputs, kwargs)
-            model = _of_module(whole, name, takes_batch=batch is not None or dynamic is not None)
-            if batch is None and dynamic is not None:
-                batch = _leading_dimension(whole, name)
-        range_ = _dynamic_batch(dynamic)
-        default = (range_[1] if range_ else 1) if model.takes_batch else None
-        settings = Settings(
-            frontend=frontend, precision=precision, batch=default if batch is None else batch, dynamic_batch=range_,
+        model = _model_of(module, inputs, kwargs, name, precision, stack, batch, dynamic or {})
+        for settings in _settings_of(
+            model, batch, shapes, dynamic or {}, frontend=frontend, precision=precision,
             min_block_size=min_block_size, torch_executed_ops=tuple(torch_executed_ops), options=dict(options or {}),
-        )  # fmt: skip
-        Model(model.name, model.factory, [settings])  # which says where the factory and the batch do not go together
-        found = dry_run.ask(Case(model, settings))
-    problem = coverage_complaint.complaint(found, engines=engines, left=left)
-    if problem:
-        raise AssertionError(f"{name}: {problem}")
+        ):  # fmt: skip
+            found = dry_run.ask(Case(model, settings))
+            problem = coverage_complaint.complaint(found, engines=engines, left=left)
+            if problem:
+                at = f" at {settings.suffix}" if settings.shape else ""
+                raise AssertionError(f"{name}{at}: {problem}")
     return found
+
+
+def _model_of(
+    module: Any, inputs: Any, kwargs: Any, name: str, precision: str, stack: contextlib.ExitStack, batch: int | None,
+    dynamic: Mapping[str, Any],
+) -> Model:  # fmt: skip
+    if inputs is None and kwargs is None and not isinstance(module, torch.nn.Module):
+        return module if isinstance(module, Model) else Model(_model_name(name), module, [])
+    asked = stack.enter_context(_unharmed(module, precision, name))
+    if callable(inputs) and not isinstance(inputs, torch.nn.Module | Mapping):
+        return Model(_model_name(name), lambda: asked, [], inputs=inputs)
+    whole = (asked, inputs) if kwargs is None else (asked, inputs, kwargs)
+    others = sorted(set(dynamic) - {BATCH})
+    if others:
+        raise TrtgateError(
+            f"{name}: example inputs have one {others[0]}: give inputs as a function of it, such as "
+            f"lambda {others[0]}: torch.ones(1, {others[0]})"
+        )
+    return _of_example(whole, name, batch=batch, dynamic=BATCH in dynamic)
+
+
+def _settings_of(
+    model: Model, batch: int | None, shapes: Iterable[Mapping[str, int]], dynamic: Mapping[str, Any], **fields: Any
+) -> list[Settings]:
+    """Return settings for each shape that is asked for. Raises TrtgateError where they do not fit the model."""
+    ranges = dimensions.checked_ranges(dynamic)
+    if batch is None and model.takes_batch and BATCH not in ranges:
+        batch = 1
+    found: dict[Any, Settings] = {}
+    for point in dimensions.points([batch], shapes, ranges, None):
+        settings = Settings(shape=point.sizes, dynamic=ranges, **fields)
+        found.setdefault(tuple(settings.optimum.items()), settings)
+    return list(model.having(found.values()).settings)
 
 
 def _model_name(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-def _of_module(whole: tuple[Any, ...], name: str, *, takes_batch: bool) -> Model:
+def _of_example(whole: tuple[Any, ...], name: str, *, batch: int | None, dynamic: bool) -> Model:
     """Return a model of what a factory would return; its inputs are copied by whoever makes a case of it."""
 
     def made() -> tuple[Any, ...]:
         return whole
 
     def of_batch(*, batch: int) -> tuple[Any, ...]:
-        del batch  # whoever calls a factory checks that it is the inputs'
-        return whole
+        if not dynamic:
+            return whole  # whoever calls a factory checks that it is the inputs'
+        module, inputs = model_inputs.of_factory(whole, name)
+        rows = _leading_dimension(inputs, name)
+        resized = inputs.mapped(lambda value: _repeated(value, batch) if value.ndim and len(value) == rows else value)
+        return module, resized.args, resized.kwargs
 
-    return Model(_model_name(name), of_batch if takes_batch else made, [])
+    return Model(_model_name(name), of_batch if dynamic or batch is not None else made, [])
 
 
-def _leading_dimension(whole: tuple[Any, ...], name: str) -> int:
-    _, inputs = model_inputs.of_factory(whole, name)
+def _leading_dimension(inputs: Inputs, name: str) -> int:
     sizes = {value.shape[0] for value in inputs.tensors if value.ndim}
     if len(sizes) != 1:
         raise TrtgateError(f"{name}: a dynamic batch needs inputs with one leading dimension, not {sorted(sizes)}")
     return int(sizes.pop())
 
 
-def _dynamic_batch(dynamic: Mapping[str, tuple[int, int, int]] | None) -> tuple[int, int, int] | None:
-    if dynamic is None:
-        return None
-    if set(dynamic) != {BATCH}:
-        raise TrtgateError(f'dynamic={dict(dynamic)!r}: write {{"{BATCH}": (least, optimal, largest)}}')
-    sizes = tuple(dynamic[BATCH])
-    if len(sizes) != 3:
-        raise TrtgateError(f"dynamic batch {sizes}: write (least, optimal, largest)")
-    return sizes
+def _repeated(value: torch.Tensor, batch: int) -> torch.Tensor:
+    """Return a tensor with another leading dimension, its rows repeated as need be."""
+    repeats = -(-batch // value.shape[0])
+    return value.repeat(repeats, *(1,) * (value.ndim - 1))[:batch]
 
 
 @contextlib.contextmanager

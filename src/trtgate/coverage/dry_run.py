@@ -26,6 +26,7 @@ from ..torch_trt import (
     partitioner,
     releases,
 )
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from ..torch_trt.dynamo_frames import LeftOut
 
 FRONTENDS = ("dynamo", "torch_compile")
@@ -53,7 +54,8 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
             if case.settings.precision in precisions.QUANTIZED:
                 step(f"calibrating to {case.settings.precision}")
                 module = building.quantized(case, module, inputs, batches=1)
-        return ask_module(module, inputs, case.settings, step, who=case.id)
+            dynamic = building.dynamic_inputs(case, "cpu")
+        return ask_module(module, inputs, case.settings, step, who=case.id, dynamic=dynamic)
 
 
 def ask_module(
@@ -63,6 +65,7 @@ def ask_module(
     step: OnStep = lambda _text: None,
     *,
     who: str,
+    dynamic: DynamicInputs | None = None,
 ) -> coverage_record.Coverage:
     """Return the coverage of a module that has its precision, on the CPU. Raises TrtgateError, naming `who`."""
     if settings.frontend not in FRONTENDS:
@@ -71,7 +74,7 @@ def ask_module(
     compile_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
-        return _observed(module, inputs, settings, step)
+        return _observed(module, inputs, settings, step, dynamic)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
     except Exception as error:
@@ -81,7 +84,9 @@ def ask_module(
         raise TrtgateError(f"coverage of {who}: {one_line(cause)}") from error
 
 
-def _observed(module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep) -> coverage_record.Coverage:
+def _observed(
+    module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None
+) -> coverage_record.Coverage:
     with (
         gpu_stand_in.stand_in(),
         disabled_converters.withheld() as withheld,
@@ -90,7 +95,7 @@ def _observed(module: torch.nn.Module, inputs: Inputs, settings: Settings, step:
         building.quiet_upstream(),
     ):
         try:
-            left_out = _ask(module, inputs, settings, step)
+            left_out = _ask(module, inputs, settings, step, dynamic)
         except Exception as error:
             if seen.problem:  # which came first, and says whose error it is
                 raise TrtgateError(seen.problem) from error
@@ -98,18 +103,22 @@ def _observed(module: torch.nn.Module, inputs: Inputs, settings: Settings, step:
     return seen.counted(settings, left_out)
 
 
-def _ask(module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep) -> LeftOut | None:
+def _ask(
+    module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None
+) -> LeftOut | None:
     if settings.frontend == "torch_compile":
         step("torch.compile")
-        return gpu_stand_in.torch_compile(module, exporting.first(inputs, settings), settings)
+        return gpu_stand_in.torch_compile(module, inputs, settings, dynamic)
     step("torch.export")
     try:
-        program = exporting.export(module, inputs, settings)
+        program = exporting.export(module, inputs, settings, dynamic)
+    except TrtgateError:
+        raise
     except Exception as error:
         raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
     step("lowering and partitioning")
     with building.quantized_weights(settings):
-        compile_calls.compile_exported(program, inputs, settings, dryrun=True)
+        compile_calls.compile_exported(program, inputs, settings, dynamic, dryrun=True)
     return None
 
 

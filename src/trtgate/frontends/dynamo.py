@@ -10,7 +10,8 @@ from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
-from ..torch_trt import compile_calls, engines, partitioner, stored_modules
+from ..torch_trt import compile_calls, dynamic_engines, engines, partitioner, stored_modules
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 
@@ -23,19 +24,24 @@ class Dynamo(OfTensorRT):
     stores_artifact = True
     stores = "the compiled module with its engines, in the artifact cache"
 
-    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:
-        """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
+    def prepare(
+        self, module: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> Any:
+        """Export: with dimensions where shapes are dynamic, with Q and DQ where it is quantized."""
         from ..torch_trt import exporting
 
         step("torch.export")
-        return exporting.export(module, inputs, settings)
+        return exporting.export(module, inputs, settings, dynamic)
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
         with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
-            compiled = compile_calls.compile_exported(prepared, inputs, settings)
+            compiled = compile_calls.compile_exported(prepared, inputs, settings, dynamic)
+        dynamic_engines.prepare((compiled,), settings)
         with run_state.unchanged((compiled,), inputs):
             inputs.call(compiled)
         return CompiledModule(

@@ -8,6 +8,7 @@ from typing import Any
 from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .unstored_base import Unstored
 
@@ -21,7 +22,10 @@ class Eager(Unstored):
         """Return "": eager always works."""
         return ""
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:  # noqa: ARG002
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep,  # noqa: ARG002
+        dynamic: DynamicInputs | None = None,  # noqa: ARG002
+    ) -> CompiledModule:  # fmt: skip
         """Run the module once."""
         start = time.perf_counter()
         inputs.call(prepared)

@@ -12,6 +12,7 @@ from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
+from ..torch_trt.dynamic_inputs import DynamicInputs
 
 
 @dataclass
@@ -44,11 +45,18 @@ class Frontend(Protocol):
     def import_libraries(self) -> None:
         """Import what the first build or load of a process would: that is no part of their times."""
 
-    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:
-        """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
+    def prepare(
+        self, module: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> Any:
+        """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is.
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
-        """Compile, and run once so that nothing is left to be compiled at the first call."""
+        `dynamic` says how inputs may vary, where they may; `inputs` are then of one of those shapes.
+        """
+
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> CompiledModule:
+        """Compile, and run once so that nothing is left to be compiled at the first call. `dynamic` as `prepare`."""
 
     def save(self, compiled: CompiledModule, folder: Path) -> None:
         """Write the artifact into an existing, private folder."""

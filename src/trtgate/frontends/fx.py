@@ -9,6 +9,7 @@ from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
@@ -19,7 +20,10 @@ class Fx(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep,
+        dynamic: DynamicInputs | None = None,  # noqa: ARG002
+    ) -> CompiledModule:  # fmt: skip
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")

@@ -10,6 +10,7 @@ from ..common import machine
 from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .unstored_base import Unstored
 
@@ -30,7 +31,9 @@ class TorchBackend(Unstored):
         """Import what torch.compile does at its first call."""
         importlib.import_module("torch._inductor.compile_fx" if self._backend == "inductor" else "torch._dynamo")
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards and caches are settled.
 
         Modes that record CUDA graphs do so at the second or third.
@@ -41,7 +44,12 @@ class TorchBackend(Unstored):
         start = time.perf_counter()
         torch.compiler.reset()
         compiled = torch.compile(prepared, backend=self._backend, mode=_mode(settings))
-        for _ in range(2 if _mode(settings) is None else 4):
+        calls = 2 if _mode(settings) is None else 4
+        if dynamic is not None:
+            from ..torch_trt import dynamic_tracing
+
+            dynamic_tracing.first_call(compiled, dynamic, inputs)
+        for _ in range(calls):
             inputs.call(compiled)
         return CompiledModule(compiled, time.perf_counter() - start)
 

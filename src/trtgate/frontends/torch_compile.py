@@ -8,7 +8,8 @@ from typing import Any
 from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls, dynamo_frames, engines, partitioner
+from ..torch_trt import compile_calls, dynamic_engines, dynamo_frames, engines, partitioner
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
@@ -19,11 +20,13 @@ class TorchCompile(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch
 
-        from ..torch_trt import exporting
+        from ..torch_trt import dynamic_tracing
 
         start = time.perf_counter()
         step("torch.compile, TensorRT build")
@@ -35,7 +38,11 @@ class TorchCompile(OfTensorRT, Unstored):
             engines.verbosity(settings.profiling_verbosity),
         ):
             compiled = compile_calls.torch_compile(prepared, settings, made)
-            exporting.first(inputs, settings).call(compiled)
+            if dynamic is None:
+                inputs.call(compiled)
+            else:
+                dynamic_tracing.first_call(compiled, dynamic, inputs)
+        dynamic_engines.prepare(made, settings)
         inputs.call(compiled)
         sizes = [size for part in made for size in compile_calls.engine_bytes(part)]
         return CompiledModule(

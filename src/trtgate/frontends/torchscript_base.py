@@ -12,6 +12,7 @@ from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
 from ..torch_trt import compile_calls
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule
 from .tensorrt_base import OfTensorRT
 
@@ -27,21 +28,27 @@ class TorchScript(OfTensorRT):
     def __init__(self, way: str) -> None:
         self._way = way
 
-    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
+    def prepare(
+        self, module: Any, inputs: Inputs, settings: Settings, step: OnStep,  # noqa: ARG002
+        dynamic: DynamicInputs | None = None,
+    ) -> Any:  # fmt: skip
         """Trace or script."""
         import torch
 
         step(f"torch.jit.{self._way}")
+        example = inputs if dynamic is None else dynamic.example
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated since torch 2.9
-            made = torch.jit.trace(module, inputs) if self._way == "trace" else torch.jit.script(module)
+            made = torch.jit.trace(module, example) if self._way == "trace" else torch.jit.script(module)
         return torch.jit.freeze(made.eval())
 
-    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
+    def build(
+        self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
+    ) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        compiled = compile_calls.compile_torchscript(prepared, inputs, settings)
+        compiled = compile_calls.compile_torchscript(prepared, inputs, settings, dynamic)
         with run_state.unchanged((compiled,), inputs):
             inputs.call(compiled)
         return CompiledModule(

@@ -8,6 +8,7 @@ from typing import Any
 from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule
 
 
@@ -19,7 +20,10 @@ class Unstored:
     def import_libraries(self) -> None:
         """Nothing but torch."""
 
-    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
+    def prepare(
+        self, module: Any, inputs: Inputs, settings: Settings, step: OnStep,  # noqa: ARG002
+        dynamic: DynamicInputs | None = None,  # noqa: ARG002
+    ) -> Any:  # fmt: skip
         """Return the module."""
         return module
 

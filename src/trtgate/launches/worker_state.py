@@ -95,15 +95,17 @@ class Worker:
 
     def build(self, request: messages.BuildCase) -> messages.BuiltReply:
         """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
-        from ..compiling import build_or_load, lifecycle
+        from ..compiling import artifact_cache, build_or_load, lifecycle
 
         self.unload()
         self._start_gpu()
         case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
+        own = request.shared and case.settings.dynamic
+        shared = artifact_cache.ArtifactCache(Path(request.folder).parent / request.shared) if own else None
         self._import_libraries(case)
         obtained = build_or_load.build_or_load(
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
-            **({"checks": lifecycle.check} if request.lifecycle else {}),
+            shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}),
         )  # fmt: skip
         self._check_origin()
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)

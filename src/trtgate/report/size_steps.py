@@ -67,7 +67,7 @@ def _pairs(outcomes: Sequence[PointOutcome], dimension: str) -> list[_Pair]:
     def rest(outcome: PointOutcome) -> str:
         settings = outcome.case.settings
         sizes = {name: size for name, size in settings.sizes.items() if name != dimension}
-        rest = msgspec.structs.replace(settings, dynamic={}, specialization="eager", **_split(sizes))
+        rest = msgspec.structs.replace(settings.static, **_split(sizes))
         return f"{rest.suffix} {settings.dynamic} {settings.specialization}"
 
     measured = [one for one in outcomes if one.launches and dimension in one.case.settings.sizes]

@@ -207,10 +207,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The shape that is compiled for: of what is dynamic the optimum, of the first optimization profile."""
         return {**self.sizes, **{name: ranges[0][1] for name, ranges in self.dynamic.items()}}
 
-    def at(self, sizes: Sizes) -> Settings:
-        """Return the settings with other sizes measured. Raises TrtgateError where the dynamic range holds them not."""
-        merged = {**self.sizes, **sizes}
-        return msgspec.structs.replace(self, batch=merged.pop(BATCH, None), shape=merged)
+    @property
+    def static(self) -> Settings:
+        """The same for the one shape that is measured."""
+        return msgspec.structs.replace(self, dynamic={}, specialization=SPECIALIZATIONS[0])
 
     @property
     def uses_tensorrt(self) -> bool:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
+    from .dynamic_inputs import DynamicInputs
 
 
 def compile_exported(
-    program: torch.export.ExportedProgram, inputs: Inputs, settings: Settings, *, dryrun: bool = False
-) -> torch.nn.Module:
+    program: torch.export.ExportedProgram, inputs: Inputs, settings: Settings, dynamic: DynamicInputs | None = None, *,
+    dryrun: bool = False,
+) -> torch.nn.Module:  # fmt: skip
     """Compile an exported program with `torch_tensorrt.dynamo.compile`; a dry run partitions it, and builds nothing.
 
     `use_explicit_typing` stays at its default: weights and inputs are cast before export, since
@@ -29,13 +31,15 @@ def compile_exported(
     """
     torch_tensorrt = imported()
 
-    given = arguments_of(settings, inputs)
+    given = arguments_of(inputs, dynamic)
     dry: dict[str, Any] = {"dryrun": True} if dryrun else {}
     with without_modelopt():
         return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **dry, **options_of(settings))
 
 
-def compile_torchscript(module: torch.jit.ScriptModule, inputs: Inputs, settings: Settings) -> Any:
+def compile_torchscript(
+    module: torch.jit.ScriptModule, inputs: Inputs, settings: Settings, dynamic: DynamicInputs | None = None
+) -> Any:
     """Compile a traced or scripted module with `torch_tensorrt.ts.compile`, its layers in the module's own types."""
     import torch
 
@@ -47,7 +51,7 @@ def compile_torchscript(module: torch.jit.ScriptModule, inputs: Inputs, settings
         "torch_executed_ops": [_schema_name(name) for name in settings.torch_executed_ops],
         "disable_tf32": settings.precision != "tf32",
     }  # fmt: skip
-    given = list(arguments_of(settings, inputs))
+    given = list(arguments_of(inputs, dynamic))
     return torch_tensorrt.ts.compile(module, inputs=given, **options | settings.options)
 
 
@@ -140,7 +144,7 @@ def torch_compile(module: torch.nn.Module, settings: Settings, compiled: list[to
         compiled.append(made)
         return made
 
-    return torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)
+    return torch.compile(module, backend=backend, dynamic=None if settings.dynamic else False)
 
 
 def engine_bytes(module: torch.nn.Module) -> list[int]:

@@ -6,7 +6,7 @@ import ast
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
+    from .dynamic_inputs import DynamicInputs, ProfileShapes
 
 PLAIN_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
@@ -98,36 +99,28 @@ def has_runtimes() -> bool:
     return not unavailable() and "use_python_runtime" in option_types()
 
 
-def arguments_of(settings: Settings, inputs: Inputs) -> tuple[Any, ...]:
+def arguments_of(inputs: Inputs, dynamic: DynamicInputs | None = None) -> tuple[Any, ...]:
     """Return what a compiler is told of the leaves of the inputs, in order, as a graph has its placeholders.
 
-    Of a tensor itself, or the sizes that a dynamic batch may take; of a constant, which is part of the graph, None.
+    Of a tensor itself, or the shapes that it may have; of a constant, which is part of the graph, None.
     Upstream takes structures too, of tuples, lists and dicts alone and without texts (2.11 to 2.14).
     """
+    import torch
     from torch.utils import _pytree as pytree
 
-    return tuple(_told(settings, leaf) for leaf in pytree.tree_leaves(inputs))
+    leaves = pytree.tree_leaves(inputs)
+    tensors = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+    told = iter(tensors if dynamic is None else map(_input_of, tensors, dynamic.shapes))
+    return tuple(next(told) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
 
 
-def _told(settings: Settings, leaf: Any) -> Any:
-    import torch
-
-    if not isinstance(leaf, torch.Tensor):
-        return None
-    if settings.dynamic_batch is None or not is_batched(leaf, settings):
-        return leaf
-    least, optimal, largest = settings.dynamic_batch
-    return imported().Input(
-        min_shape=(least, *leaf.shape[1:]),
-        opt_shape=(optimal, *leaf.shape[1:]),
-        max_shape=(largest, *leaf.shape[1:]),
-        dtype=leaf.dtype,
-    )
-
-
-def is_batched(value: torch.Tensor, settings: Settings) -> bool:
-    """Whether a tensor of the inputs has the batch as its leading dimension."""
-    return value.ndim > 0 and value.shape[0] == settings.batch
+def _input_of(value: torch.Tensor, profiles: Sequence[ProfileShapes]) -> Any:
+    """Return a tensor that never varies itself, else its `torch_tensorrt.Input`."""
+    if len({shape for profile in profiles for shape in profile}) == 1:
+        return value
+    shapes = [{"min_shape": one.least, "opt_shape": one.optimal, "max_shape": one.largest} for one in profiles]
+    given: dict[str, Any] = {"profiles": shapes} if len(shapes) > 1 else dict(shapes[0])
+    return imported().Input(dtype=value.dtype, **given)
 
 
 def executed_operators(names: Iterable[str]) -> set[str]:

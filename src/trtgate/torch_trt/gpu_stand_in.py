@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import dynamo_frames
+from . import dynamic_tracing, dynamo_frames
 from .compile_options import options_of
 from .dynamo_frames import LeftOut
 from .patching import no_logging, quiet_stderr, replaced
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
+    from .dynamic_inputs import DynamicInputs
 
 
 CAPABILITY = (9, 0)
@@ -74,7 +75,9 @@ def _answers() -> dict[str, Callable[..., Any]]:
     }
 
 
-def torch_compile(module: torch.nn.Module, inputs: Inputs, settings: Settings) -> LeftOut:
+def torch_compile(
+    module: torch.nn.Module, inputs: Inputs, settings: Settings, dynamic: DynamicInputs | None = None
+) -> LeftOut:
     """Hand every graph that `torch.compile` makes of the module to Torch-TensorRT's backend, building nothing.
 
     The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns what Dynamo left
@@ -94,7 +97,11 @@ def torch_compile(module: torch.nn.Module, inputs: Inputs, settings: Settings) -
     torch.compiler.reset()
     try:
         with dynamo_frames.observing() as left_out:
-            inputs.call(torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False))
+            compiled = torch.compile(module, backend=backend, dynamic=None if settings.dynamic else False)
+            if dynamic is None:
+                inputs.call(compiled)
+            else:
+                dynamic_tracing.first_call(compiled, dynamic, inputs)
     finally:
         torch.compiler.reset()
     return left_out

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..suite import precisions
 from . import compile_calls, exporting
+from .dynamic_inputs import DynamicInputs
 from .releases import imported, without_modelopt
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ def unable(settings: Settings) -> str:
     return ""
 
 
-def refitted(compiled: Any, module: torch.nn.Module, inputs: Inputs, settings: Settings) -> torch.nn.Module:
+def refitted(
+    compiled: Any, module: torch.nn.Module, inputs: Inputs, settings: Settings, dynamic: DynamicInputs | None = None
+) -> torch.nn.Module:
     """Return a copy of a compiled module whose engines have the weights of a module of the same graph.
 
     Raises whatever upstream raises, and RuntimeError where it gives a module without engines back.
     """
     torch_tensorrt = imported()
-    program = exporting.export(module, inputs, settings)
+    program = exporting.export(module, inputs, settings, dynamic)
     with without_modelopt():
         found: torch.nn.Module = torch_tensorrt.dynamo.refit_module_weights(compiled, program)
     if compile_calls.engine_bytes(compiled) and not compile_calls.engine_bytes(found):
