@@ -268,7 +268,8 @@ def _of_unchanged(found: Answers) -> Iterator[str]:
 
 def ask(source: Path, asked: dict[str, Any]) -> Any:
     """Return what the tree of that `src` says to one question, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--serve", json.dumps(asked)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout)
 
