@@ -50,7 +50,7 @@ class Frontend(Protocol):
     def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, and run once so that nothing is left to be compiled at the first call."""
 
-    def save(self, compiled: CompiledModule, folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:
         """Write the artifact into an existing, private folder."""
 
     def load(self, folder: Path) -> CompiledModule:

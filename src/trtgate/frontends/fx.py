@@ -22,6 +22,7 @@ class Fx(OfTensorRT, Unstored):
     def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
+        inputs.check_plain("fx")
         step("TensorRT build")
         compiled = compile_calls.compile_fx(prepared, inputs, settings)
         inputs.call(compiled)
