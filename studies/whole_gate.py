@@ -83,7 +83,7 @@ def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float, float]]:
             compiled = frontends.get(case.settings.frontend).load(place)
             took = time.perf_counter() - start
         with torch.no_grad():
-            compiled.run(*inputs)
+            inputs.call(compiled.run)
         manifest = entries[case_id].manifest
         assert manifest is not None
         assert manifest.build is not None

@@ -47,14 +47,14 @@ class Storing:
 
     def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
         assert self.imports
-        return torch.export.export(module, inputs)
+        return torch.export.export(module, inputs.args, inputs.kwargs)
 
     def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
         self.builds += 1
         return CompiledModule(prepared.module(), 7.0, (100, 20))
 
     def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
-        torch.export.save(torch.export.export(compiled.run, inputs), folder / "compiled.pt2")
+        torch.export.save(torch.export.export(compiled.run, inputs.args, inputs.kwargs), folder / "compiled.pt2")
 
     def load(self, folder: Path) -> CompiledModule:
         return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
@@ -236,7 +236,7 @@ def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: 
 
     class Scripted(Storing):
         def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
-            return torch.jit.trace(module, inputs)
+            return torch.jit.trace(module, inputs.args)
 
         def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
             self.builds += 1

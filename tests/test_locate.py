@@ -21,6 +21,7 @@ from trtgate.compiling.location import Checked, Location, bound
 from trtgate.compiling.submodule_calls import Call
 from trtgate.frontends import CompiledModule
 from trtgate.records.profile_record import Operator, Part
+from trtgate.suite.model_inputs import Inputs
 
 WIDTH = 8
 
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
 def compiled(module: nn.Module, inputs: Any, left: Any = (), backend: Any = "eager") -> Callable[..., Any]:
     torch.compiler.reset()
     run: Callable[..., Any] = torch.compile(module, backend=backend)
-    run(*inputs)
+    inputs.call(run)
     return run
 
 
@@ -85,7 +86,7 @@ def locate(module: nn.Module, *inputs: Any, compile_: Any = compiled, keep: Any 
     torch.manual_seed(0)
     module.eval().requires_grad_(False)
     return Locator(compile_, lambda found: found.problem("fp32"), keep=keep).locate(
-        module, inputs or (torch.randn(4, WIDTH),)
+        module, Inputs(inputs or (torch.randn(4, WIDTH),))
     )
 
 
@@ -441,7 +442,7 @@ class Scripted:
         pass
 
     def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
-        return torch.export.export(module, inputs)
+        return torch.export.export(module, inputs.args, inputs.kwargs)
 
     def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
         self.built.append(settings)

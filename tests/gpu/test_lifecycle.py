@@ -70,7 +70,7 @@ def test_a_right_module_is_right_in_every_way(frontend: str) -> None:
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_one_that_is_captured_with_another_tensor_than_its_input_is_wrong_when_it_is_replayed(frontend: str) -> None:
     found, inference = made(network, frontend=frontend)
-    run, example = inference.compiled.run, inference.inputs[0].clone()
+    run, example = inference.compiled.run, inference.inputs.tensors[0].clone()
 
     def keeps_the_example(x: torch.Tensor) -> Any:
         return run(example if torch.cuda.is_current_stream_capturing() else x)

@@ -28,13 +28,13 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
     """
     reference, _ = building.make(Case(case.model, Settings(frontend="eager", batch=case.settings.batch)), device)
     example = inference.inputs
-    batch = example[0].shape[0] if case.settings.batch is not None else 1
+    batch = case.settings.batch or 1
     batches = max(1, math.ceil(count / batch))
     wanted, got = [], []
-    for inputs in samples.of(case.model, example, batches, seed=samples.ACCURACY):
-        as_fp32 = tuple(value.float().clone() if value.is_floating_point() else value.clone() for value in inputs)
+    for inputs in samples.of(case, example, batches, seed=samples.ACCURACY):
+        as_fp32 = inputs.mapped(lambda value: value.float().clone() if value.is_floating_point() else value.clone())
         with torch.no_grad(), fp32_arithmetic.strict_fp32():
-            wanted.append(_measured_tensors(reference(*as_fp32)))
+            wanted.append(_measured_tensors(as_fp32.call(reference)))
         inference.inputs = inputs
         got.append(_measured_tensors(inference()))
     inference.inputs = example

@@ -21,7 +21,7 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
 from ..torch_trt import compile_options
-from . import artifact_cache, building, locating_in_case, program_fingerprint
+from . import artifact_cache, building, locating_in_case, program_fingerprint, stored_inputs
 from .artifact_cache import ArtifactCache
 from .building import Inference
 from .expected_output import NOT_COMPILED, WrongOutputError
@@ -133,7 +133,7 @@ def _taken(
         notes += [f"case {case.id}: {problem}"] if problem else []
         return None
     step("loading from the cache")
-    building.save_inputs(reference.inputs, folder)
+    stored_inputs.save(reference.inputs, folder)
     reference.expected.save(folder)
     try:
         inference = reference.loaded(folder)

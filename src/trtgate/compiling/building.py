@@ -16,16 +16,15 @@ from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..frontends import CompiledModule
 from ..records.measurement import Build
-from ..suite import precisions, weights
+from ..suite import model_inputs, precisions, weights
 from ..suite.cases import Case
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, modelopt_package
-from . import made_modules, process_state
+from . import made_modules, process_state, stored_inputs
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
-
-INPUTS_FILE = "inputs.pt"
 
 
 class Inference:
@@ -34,7 +33,7 @@ class Inference:
     def __init__(
         self,
         compiled: CompiledModule,
-        inputs: tuple[Any, ...],
+        inputs: Inputs,
         state: RunState | None = None,
         changes: Sequence[str] = (),
     ) -> None:
@@ -51,7 +50,7 @@ class Inference:
     def place_inputs(self) -> None:
         """Copy the inputs to newly allocated memory."""
         self.restore()
-        self.inputs = tuple(value.clone() for value in self.inputs)
+        self.inputs = self.inputs.cloned()
 
     def restore(self) -> None:
         """Put back what calls changed: buffers, attributes and inputs are as they were when it was built or loaded."""
@@ -61,15 +60,15 @@ class Inference:
     def __call__(self) -> Any:
         """Run once."""
         with torch.no_grad():
-            return self.compiled.run(*self.inputs)
+            return self.inputs.call(self.compiled.run)
 
 
-def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Module, Inputs]:
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
-    `copied`, and for a module that can't be copied, it is the factory's own. Raises TrtgateError when the factory
-    raises, returns something else, or inputs of another batch size.
+    `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
+    factory raises, returns something else, or inputs of another batch size.
     """
     batch = case.settings.batch
     try:
@@ -79,35 +78,30 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
         raise
     except BaseException as error:  # pytest.skip, importorskip and xfail are no Exceptions: a case must not hide so
         raise TrtgateError(f"model {case.model.name!r}: its factory raised {one_line(error)}") from error
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
-        raise TrtgateError(
-            f"model {case.model.name!r}: its factory must return (module, inputs), not {type(made).__name__}"
-        )
-    module, inputs = made
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
-    if not tensors or len(tensors) != len(inputs):
-        raise TrtgateError(f"model {case.model.name!r}: example inputs must be a tensor or a tuple of tensors")
-    if batch is not None and any(value.ndim == 0 or value.shape[0] != batch for value in tensors):
-        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
-        raise TrtgateError(
-            f"model {case.model.name!r}: batch {batch} was asked for, and its factory gave inputs of shape {shapes}"
-        )
     name = f"model {case.model.name!r}"
+    module, inputs = model_inputs.of_factory(made, name)
+    _check_batch(inputs, batch, name)
     made_modules.check_code(module, case.settings.frontend, name)
-    if copied:
-        module, tensors = made_modules.copied_or_itself(module), [value.detach().clone() for value in tensors]
-    module = made_modules.initialised(module, tensors, name)
+    inputs = inputs.cloned()
+    module = made_modules.copied_or_itself(module) if copied else module
+    module = made_modules.initialised(module, inputs, name)
     made_modules.make_ordinary(module)
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
     dtype = dtype_of(case)
-    moved = tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in tensors)
+
+    def moved(value: torch.Tensor) -> torch.Tensor:
+        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
     made_modules.freeze(module)
-    module._apply(
-        lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-    )  # as Module.to does, which would cast complex values to real ones
-    return module, moved
+    module._apply(moved)  # as Module.to does, which would cast complex values to real ones
+    return module, inputs.mapped(moved)
+
+
+def _check_batch(inputs: Inputs, batch: int | None, name: str) -> None:
+    """Raise TrtgateError where no input has the batch that was asked for as one of its sizes."""
+    if batch is not None and not any(batch in value.shape for value in inputs.tensors):
+        raise TrtgateError(f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}")
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -132,7 +126,7 @@ def import_libraries(case: Case, step: OnStep = lambda _text: None) -> None:
         frontends.get(case.settings.frontend).import_libraries()
 
 
-def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: OnStep) -> tuple[Any, float]:
+def prepare(case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep) -> tuple[Any, float]:
     """Return what the case's frontend compiles, and the seconds that it took to make.
 
     Raises TrtgateError for unknown compile options and what can't be exported.
@@ -148,22 +142,22 @@ def prepare(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: 
     return prepared, time.perf_counter() - start
 
 
-def quantized(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], batches: int | None = None) -> Any:
+def quantized(case: Case, module: torch.nn.Module, inputs: Inputs, batches: int | None = None) -> Any:
     """Return the module quantized in place to the case's precision, calibrated on the model's samples."""
     from ..suite import samples
     from ..torch_trt import quantization
 
     count = batches or quantization.CALIBRATION_BATCHES
-    fed = samples.of(case.model, inputs, count, seed=samples.CALIBRATION)
+    fed = samples.of(case, inputs, count, seed=samples.CALIBRATION)
     return quantization.quantize(module, case.settings.precision, fed)
 
 
-def build(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], step: OnStep) -> Inference:
+def build(case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep) -> Inference:
     """Compile with the case's frontend. Raises TrtgateError for unknown compile options and failed builds."""
     return build_prepared(case, *prepare(case, module, inputs, step), inputs, step)
 
 
-def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: tuple[Any, ...], step: OnStep) -> Inference:
+def build_prepared(case: Case, prepared: Any, prepare_s: float, inputs: Inputs, step: OnStep) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
     with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
         compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step)
@@ -242,17 +236,12 @@ def save(case: Case, inference: Inference, folder: Path) -> bool:
         return False
     with quiet_upstream():
         frontends.get(case.settings.frontend).save(inference.compiled, inference.inputs, folder)
-    save_inputs(inference.inputs, folder)
+    stored_inputs.save(inference.inputs, folder)
     return True
-
-
-def save_inputs(inputs: tuple[Any, ...], folder: Path) -> None:
-    """Store the inputs beside the frontend's files."""
-    torch.save(inputs, folder / INPUTS_FILE)
 
 
 def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
     import_libraries(case)
-    inputs = torch.load(folder / INPUTS_FILE, weights_only=True, map_location=device)
-    return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), tuple(inputs)))
+    inputs = stored_inputs.load(folder, device)
+    return _ready(case, Inference(frontends.get(case.settings.frontend).load(folder), inputs))

@@ -13,7 +13,7 @@ import torch
 from ..common.errors import TrtgateError
 from ..suite.cases import Case
 from ..timing import run_state
-from . import building, output_check, output_leaves
+from . import building, output_check, output_leaves, stored_inputs
 from .building import Inference
 from .fp32_arithmetic import arithmetic
 from .location import CALLED_AGAIN
@@ -21,7 +21,7 @@ from .output_check import Comparison
 from .output_leaves import Container, Leaf
 
 FILE = "reference.pt"
-NOT_COMPILED = (building.INPUTS_FILE, FILE)
+NOT_COMPILED = (stored_inputs.FILE, FILE)
 """Files of an artifact that are not the compiled module's: other inputs of the same shapes can share that."""
 STORED = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, type(None))
 """Classes of values that `torch.load` reads without unpickling; others are compared where the module is built."""

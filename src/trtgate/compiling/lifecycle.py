@@ -12,6 +12,7 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..frontends import CompiledModule
 from ..suite import samples
+from ..suite.model_inputs import Inputs
 from ..torch_trt import refitting
 from . import building, made_modules
 from .building import Inference
@@ -37,7 +38,7 @@ class Way(NamedTuple):
 class Others(NamedTuple):
     """Inputs of other values than the example's, and what eager makes of them."""
 
-    inputs: tuple[Any, ...]
+    inputs: Inputs
     wanted: Walked
 
 
@@ -113,7 +114,7 @@ def _others(reference: Reference) -> Others | str:
     """Return inputs of other values with which eager gives another output; or why there are none."""
     refused = ""
     same = False
-    for inputs in samples.others(reference.case.model, reference.inputs, seed=samples.ACCURACY):
+    for inputs in samples.others(reference.case, reference.inputs, seed=samples.ACCURACY):
         try:
             wanted = reference.eager_with(inputs)
             apart = reference.between(wanted, reference.eager_with(inputs))
@@ -135,7 +136,7 @@ def _with_others(how: str, reference: Reference, inference: Inference, others: O
     if isinstance(others, str):
         return Way(how, left_out=others)
     inference.restore()
-    inference.inputs = tuple(value.clone() for value in others.inputs)
+    inference.inputs = others.inputs.cloned()
     return Way(how, _said(reference, inference, others.wanted))
 
 
@@ -144,12 +145,12 @@ def _as_a_graph(how: str, reference: Reference, inference: Inference, others: Ot
 
     What can't be captured is no fault: no clock replays it either.
     """
-    if not inference.inputs[0].is_cuda:
+    if not any(value.is_cuda for value in inference.inputs.tensors):
         return Way(how, left_out="it runs on a CPU")
     if isinstance(others, str):
         return Way(how, left_out=others)
     inference.restore()
-    kept = tuple(value.clone() for value in inference.inputs)
+    kept = inference.inputs.cloned()
     graph = torch.cuda.CUDAGraph()
     try:
         output = _captured(inference, graph)
@@ -161,7 +162,7 @@ def _as_a_graph(how: str, reference: Reference, inference: Inference, others: Ot
 
     def replay() -> Any:
         inference.restore()
-        for place, value in zip(inference.inputs, others.inputs, strict=True):
+        for place, value in zip(inference.inputs.tensors, others.inputs.tensors, strict=True):
             place.copy_(value)
         graph.replay()
         torch.cuda.synchronize()
@@ -170,7 +171,7 @@ def _as_a_graph(how: str, reference: Reference, inference: Inference, others: Ot
     try:
         return Way(how, _said(reference, replay, others.wanted))
     finally:
-        for place, value in zip(inference.inputs, kept, strict=True):
+        for place, value in zip(inference.inputs.tensors, kept.tensors, strict=True):
             place.copy_(value)
         graph.reset()
 
@@ -208,7 +209,7 @@ def _refitted(how: str, reference: Reference, inference: Inference) -> Way:
         raise
     except Exception as error:
         return Way(how, left_out=f"the release can't: {one_line(error)}")
-    refit = Inference(CompiledModule(refitted, 0.0), tuple(value.clone() for value in inference.inputs))
+    refit = Inference(CompiledModule(refitted, 0.0), inference.inputs.cloned())
     return Way(how, _said(reference, refit, wanted))
 
 

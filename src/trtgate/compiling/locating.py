@@ -16,16 +16,17 @@ import torch
 
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from . import output_check
 from .location import CALLED_AGAIN, Checked, Kind, Location
 from .output_check import Comparison
 from .submodule_calls import CALLS, Call, DirectCall
 
-Compile = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], Sequence[str]], Callable[..., Any]]
+Compile = Callable[[torch.nn.Module, Inputs, Sequence[str]], Callable[..., Any]]
 """Compiles a module for inputs as the case's frontend does, with some operators left in PyTorch; raises if it can't."""
 Keep = Callable[[Sequence[torch.nn.Module]], AbstractContextManager[None]]
 """Within: these modules stay in PyTorch, whatever is compiled."""
-Operators = Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], dict[str, list[str]]]
+Operators = Callable[[torch.nn.Module, Inputs], dict[str, list[str]]]
 """Returns the operators that a frontend compiles of a module in order of first use, and who uses them."""
 
 
@@ -60,13 +61,13 @@ class Locator:
         """Whether the second call of the whole is looked into, and no other."""
         self._whole = self._innermost = Checked(path="", kind="")
 
-    def locate(self, module: torch.nn.Module, inputs: tuple[Any, ...], known: Checked | None = None) -> Location:
+    def locate(self, module: torch.nn.Module, inputs: Inputs, known: Checked | None = None) -> Location:
         """Return the first wrong submodule, or that none is. `known`: the whole was compared before, and is wrong.
 
         What is wrong at the second call only is looked for among the calls that eager makes then. The module's buffers
         and attributes are put back. Raises TrtgateError where the whole can't be compiled alone.
         """
-        root = Call("", module, inputs, {})
+        root = Call("", module, inputs.args, inputs.kwargs)
         self._whole = self._innermost = Checked(path="", kind=type(module).__name__)
         try:
             whole = self._whole = known or self._check(root, 0)

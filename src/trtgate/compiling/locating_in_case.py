@@ -14,6 +14,7 @@ from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..frontends import CompiledModule
 from ..suite.cases import Case
+from ..suite.model_inputs import Inputs
 from . import building, left_in_pytorch
 from .fp32_arithmetic import arithmetic, arithmetic_of
 from .leaf_comparison import MEASURED
@@ -41,10 +42,10 @@ def locate(
     end = None if limit_s is None else time.monotonic() + limit_s
     frontend = case.settings.frontend
 
-    def compile_(module: torch.nn.Module, inputs: tuple[Any, ...], left: Sequence[str]) -> Callable[..., Any]:
+    def compile_(module: torch.nn.Module, inputs: Inputs, left: Sequence[str]) -> Callable[..., Any]:
         return _compiled(case, module, inputs, left).run
 
-    def operators(module: torch.nn.Module, inputs: tuple[Any, ...]) -> dict[str, list[str]]:
+    def operators(module: torch.nn.Module, inputs: Inputs) -> dict[str, list[str]]:
         return left_in_pytorch.operators_of(_compiled(case, module, inputs).parts)
 
     locator = Locator(
@@ -58,7 +59,7 @@ def locate(
     return locator.locate(reference.module, reference.inputs, known)
 
 
-def _compiled(case: Case, module: torch.nn.Module, inputs: tuple[Any, ...], left: Sequence[str] = ()) -> CompiledModule:
+def _compiled(case: Case, module: torch.nn.Module, inputs: Inputs, left: Sequence[str] = ()) -> CompiledModule:
     """Compile a submodule as the case says, operators in `left` excepted. Raises TrtgateError without the case's name.
 
     Of a quantized case the submodule is quantized already, with the whole. What runs inside may have no batch: it is

@@ -13,6 +13,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from ..common.errors import TrtgateError, one_line
 from ..common.text_columns import first_few
+from ..suite.model_inputs import Inputs
 
 TAKE_SCRIPTED = ("eager", "ts_trace", "ts_script")
 """Frontends that take a module whose code is TorchScript."""
@@ -91,7 +92,7 @@ def _ordinary(value: torch.Tensor) -> torch.Tensor:
     return torch.nn.Parameter(cloned, requires_grad=False) if isinstance(value, torch.nn.Parameter) else cloned
 
 
-def initialised(module: torch.nn.Module, inputs: list[torch.Tensor], name: str) -> torch.nn.Module:
+def initialised(module: torch.nn.Module, inputs: Inputs, name: str) -> torch.nn.Module:
     """Return the module with its lazy parts as a call of a copy leaves them; nothing else of it is changed.
 
     Raises TrtgateError, which begins with `name`, where the call fails or leaves out a lazy part.
@@ -105,7 +106,7 @@ def initialised(module: torch.nn.Module, inputs: list[torch.Tensor], name: str) 
         called = copied_or_itself(module)
         try:
             with torch.no_grad():
-                called.eval()(*(value.clone() for value in inputs))
+                inputs.cloned().call(called.eval())
         except Exception as error:
             paths = first_few([path or "itself" for path, _ in lazy], MOST_NAMED)
             raise TrtgateError(

@@ -15,6 +15,7 @@ from ..common.steps import OnStep
 from ..records.measurement import Build
 from ..suite import precisions
 from ..suite.cases import Case
+from ..suite.model_inputs import Inputs
 from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
@@ -63,7 +64,7 @@ class Reference:
 
     def _make_and_run(self, case: Case, device: str) -> None:
         self.module, self.inputs = building.make(case, device)
-        self.case = case
+        self.case, self._device = case, device
         self._state: RunState | None = RunState((self.module,), self.inputs)
         first, drawn = self._eager()
         changes = self._state.changed(self.inputs)
@@ -82,10 +83,10 @@ class Reference:
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
 
-    def eager_with(self, inputs: tuple[Any, ...]) -> Walked:
+    def eager_with(self, inputs: Inputs) -> Walked:
         """Return what eager makes of inputs. Raises TrtgateError where it can't run, or its output proves nothing."""
         self._restore()
-        own, self.inputs = self.inputs, tuple(value.clone() for value in inputs)
+        own, self.inputs = self.inputs, inputs.cloned()
         try:
             output, _ = self._run()
             output_check.check_reference(output, "eager's output")
@@ -120,9 +121,8 @@ class Reference:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            shapes = ", ".join(str(tuple(value.shape)) for value in self.inputs)
             raise TrtgateError(
-                f"{name}: eager can't run its own example inputs of shape {shapes}: {one_line(error)}"
+                f"{name}: eager can't run its own example inputs of shape {self.inputs.shapes}: {one_line(error)}"
             ) from error
         output_check.check_reference(output, f"{name}: eager's own output")
         return output_leaves.copied(output), drawn
@@ -131,7 +131,7 @@ class Reference:
         with run_state.seeded(seed):
             before = run_state.random_numbers()
             with torch.no_grad(), strict_fp32():
-                output = self.module(*self.inputs)
+                output = self.inputs.call(self.module)
             return output, run_state.drawn(before, run_state.random_numbers())
 
     def _after(self, changes: list[str]) -> dict[str, Walked]:
@@ -201,7 +201,7 @@ class Reference:
 
     def loaded(self, folder: Path) -> Inference:
         """Load a compiled module that was stored, to be called with this case's inputs."""
-        inference = building.load(self.case, folder, str(self.inputs[0].device))
+        inference = building.load(self.case, folder, self._device)
         inference.inputs = self.inputs
         return self._with_state(inference)
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError, one_line
+from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from ..timing.run_state import RunState
 from . import output_leaves
@@ -50,16 +51,21 @@ class Rebuilt(torch.nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """Return what the module returns."""
+        args, kwargs = self.arguments(tensors)
+        return self.module(*args, **kwargs)
+
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what the module is called with."""
         fed, others = iter(tensors), iter(self.others)
         leaves = [next(fed) if is_tensor else next(others) for is_tensor in self._is_tensor]
         args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        return self.module(*args, **kwargs)
+        return args, kwargs
 
 
 class Call:
     """A module with the state that it has when this is made, and copies of the arguments that it is called with.
 
-    `target(*fresh())` makes the call again. Raises TrtgateError for arguments that can't be copied.
+    `fresh().call(target)` makes the call again. Raises TrtgateError for arguments that can't be copied.
     """
 
     def __init__(
@@ -77,13 +83,13 @@ class Call:
         kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
-    def fresh(self) -> tuple[torch.Tensor, ...]:
+    def fresh(self) -> Inputs:
         """Put the module's state back, and return new copies of the tensors that it is called with."""
         self._state.restore(())
         leaves = self._copied(self._leaves)
         if isinstance(self.target, Rebuilt):
             self.target.others = [leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)]
-        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return Inputs(tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor)))
 
     @contextlib.contextmanager
     def surroundings(self) -> Iterator[None]:
@@ -97,11 +103,11 @@ class Call:
 
         Random numbers follow one seed. Raises TrtgateError for an output that can't be taken apart.
         """
-        tensors = self.fresh()
+        inputs = self.fresh()
         found = []
         for _ in range(calls):
             with run_state.seeded(), self.surroundings():
-                found.append(output_leaves.copied(run(*tensors)))
+                found.append(output_leaves.copied(inputs.call(run)))
         return found
 
     def in_eager(self, calls: int = CALLS) -> Outputs:
@@ -111,10 +117,12 @@ class Call:
 
     def next(self) -> Call:
         """Make the call in eager, and return the next one of the same tensors, with the state that this one leaves."""
-        tensors = self.fresh()
+        inputs = self.fresh()
         with run_state.seeded(), self.surroundings(), strict_fp32():
-            self.target(*tensors)
-        return Call(self.path, self.module, tensors, {}, self.number, self._names)
+            inputs.call(self.target)
+        rebuilt = isinstance(self.target, Rebuilt)
+        args, kwargs = self.target.arguments(inputs.args) if rebuilt else (inputs.args, {})
+        return Call(self.path, self.module, args, kwargs, self.number, self._names)
 
     def children(self) -> list[DirectCall]:
         """Return the calls that this one makes directly, in order: of submodules, not of their own submodules.
@@ -165,10 +173,10 @@ class Call:
                     first = module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
                     stack.callback(first.remove)
                     stack.callback(module.register_forward_hook(after, always_call=True).remove)
-            tensors = self.fresh()
+            inputs = self.fresh()
             try:
                 with run_state.seeded(), self.surroundings(), strict_fp32():
-                    self.target(*tensors)
+                    inputs.call(self.target)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch.nn.parameter import is_lazy
-from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError, one_line
 from ..compiling import made_modules
 from ..records.coverage_record import Coverage
-from ..suite import precisions
+from ..suite import model_inputs, precisions
 from ..suite.cases import Case, Model
 from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, OptionValue, Settings
 from . import coverage_complaint, dry_run
@@ -27,6 +26,7 @@ BATCH = "batch"
 def assert_supported(
     module: torch.nn.Module | Callable[..., Any],
     inputs: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     precision: str = "fp32",
@@ -42,10 +42,11 @@ def assert_supported(
 
     Parameters
     ----------
-    module, inputs
-        A module and its example inputs (a tensor or a tuple); or a factory that returns both, such as a
-        `trtgate.model`. The module is copied, and stays as it is; one that can't be copied is asked itself, if its
-        weights have the precision already.
+    module, inputs, kwargs
+        A module and its example inputs: a tensor, a tuple or list of positional arguments, or a mapping of keyword
+        arguments, nested as `forward` takes them; with `kwargs`, `inputs` is the positional ones. Or a factory that
+        returns all of it, such as a `trtgate.model`. The module is copied, and stays as it is; one that can't be copied
+        is asked itself, if its weights have the precision already.
     precision
         Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
     frontend
@@ -67,13 +68,14 @@ def assert_supported(
     __tracebackhide__ = True
     name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
     with contextlib.ExitStack() as stack:
-        if inputs is None and not isinstance(module, torch.nn.Module):
+        if inputs is None and kwargs is None and not isinstance(module, torch.nn.Module):
             model = module if isinstance(module, Model) else Model(_model_name(name), module, [])
         else:
             asked = stack.enter_context(_unharmed(module, precision, name))
-            model = _of_module(asked, inputs, name, takes_batch=batch is not None or dynamic is not None)
+            whole = (asked, inputs) if kwargs is None else (asked, inputs, kwargs)
+            model = _of_module(whole, name, takes_batch=batch is not None or dynamic is not None)
             if batch is None and dynamic is not None:
-                batch = _leading_dimension(inputs, name)
+                batch = _leading_dimension(whole, name)
         range_ = _dynamic_batch(dynamic)
         default = (range_[1] if range_ else 1) if model.takes_batch else None
         settings = Settings(
@@ -92,19 +94,22 @@ def _model_name(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-def _of_module(module: Any, inputs: Any, name: str, *, takes_batch: bool) -> Model:
-    def copied() -> tuple[Any, Any]:
-        return module, pytree.tree_map_only(torch.Tensor, lambda value: value.detach().clone(), inputs)
+def _of_module(whole: tuple[Any, ...], name: str, *, takes_batch: bool) -> Model:
+    """Return a model of what a factory would return; its inputs are copied by whoever makes a case of it."""
 
-    def of_batch(*, batch: int) -> tuple[Any, Any]:
+    def made() -> tuple[Any, ...]:
+        return whole
+
+    def of_batch(*, batch: int) -> tuple[Any, ...]:
         del batch  # whoever calls a factory checks that it is the inputs'
-        return copied()
+        return whole
 
-    return Model(_model_name(name), of_batch if takes_batch else copied, [])
+    return Model(_model_name(name), of_batch if takes_batch else made, [])
 
 
-def _leading_dimension(inputs: Any, name: str) -> int:
-    sizes = {value.shape[0] for value in pytree.tree_leaves(inputs) if isinstance(value, torch.Tensor) and value.ndim}
+def _leading_dimension(whole: tuple[Any, ...], name: str) -> int:
+    _, inputs = model_inputs.of_factory(whole, name)
+    sizes = {value.shape[0] for value in inputs.tensors if value.ndim}
     if len(sizes) != 1:
         raise TrtgateError(f"{name}: a dynamic batch needs inputs with one leading dimension, not {sorted(sizes)}")
     return int(sizes.pop())

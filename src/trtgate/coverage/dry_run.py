@@ -14,6 +14,7 @@ from ..compiling import building, process_state
 from ..records import coverage_record
 from ..suite import precisions
 from ..suite.cases import Case
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..torch_trt import (
     compile_calls,
@@ -57,7 +58,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
 
 def ask_module(
     module: torch.nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: Inputs,
     settings: Settings,
     step: OnStep = lambda _text: None,
     *,
@@ -80,9 +81,7 @@ def ask_module(
         raise TrtgateError(f"coverage of {who}: {one_line(cause)}") from error
 
 
-def _observed(
-    module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep
-) -> coverage_record.Coverage:
+def _observed(module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep) -> coverage_record.Coverage:
     with (
         gpu_stand_in.stand_in(),
         disabled_converters.withheld() as withheld,
@@ -99,7 +98,7 @@ def _observed(
     return seen.counted(settings, left_out)
 
 
-def _ask(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> LeftOut | None:
+def _ask(module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep) -> LeftOut | None:
     if settings.frontend == "torch_compile":
         step("torch.compile")
         return gpu_stand_in.torch_compile(module, exporting.first(inputs, settings), settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
 from ..torch_trt import compile_calls, engines, partitioner, stored_modules
@@ -22,21 +23,21 @@ class Dynamo(OfTensorRT):
     stores_artifact = True
     stores = "the compiled module with its engines, in the artifact cache"
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:
+    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:
         """Export: with the batch as a dimension of its own where it is dynamic, with Q and DQ where it is quantized."""
         from ..torch_trt import exporting
 
         step("torch.export")
         return exporting.export(module, inputs, settings)
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
         with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
             compiled = compile_calls.compile_exported(prepared, inputs, settings)
         with run_state.unchanged((compiled,), inputs):
-            compiled(*inputs)
+            inputs.call(compiled)
         return CompiledModule(
             compiled,
             time.perf_counter() - start,
@@ -46,9 +47,9 @@ class Dynamo(OfTensorRT):
             (compiled,),
         )
 
-    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
         """Write the compiled module with its engines."""
-        stored_modules.save(compiled.run, inputs, folder / FILE)
+        stored_modules.save(compiled.run, folder / FILE)
 
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from .frontend import CompiledModule, Frontend
 from .unstored_base import Unstored
@@ -20,10 +21,10 @@ class Eager(Unstored):
         """Return "": eager always works."""
         return ""
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:  # noqa: ARG002
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:  # noqa: ARG002
         """Run the module once."""
         start = time.perf_counter()
-        prepared(*inputs)
+        inputs.call(prepared)
         return CompiledModule(prepared, time.perf_counter() - start)
 
 

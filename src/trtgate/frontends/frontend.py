@@ -10,12 +10,13 @@ from typing import Any, Protocol
 from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 
 
 @dataclass
 class CompiledModule:
-    """What a frontend returns: `run(*inputs)` is one inference."""
+    """What a frontend returns: `inputs.call(run)` is one inference."""
 
     run: Callable[..., Any]
     build_s: float
@@ -43,13 +44,13 @@ class Frontend(Protocol):
     def import_libraries(self) -> None:
         """Import what the first build or load of a process would: that is no part of their times."""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:
+    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:
         """Return what `build` compiles: the exported program where `stores_artifact`, else the module as it is."""
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, and run once so that nothing is left to be compiled at the first call."""
 
-    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:
         """Write the artifact into an existing, private folder."""
 
     def load(self, folder: Path) -> CompiledModule:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls
 from .frontend import CompiledModule, Frontend
@@ -18,12 +19,13 @@ class Fx(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
+        inputs.check_plain("fx")
         step("TensorRT build")
         compiled = compile_calls.compile_fx(prepared, inputs, settings)
-        compiled(*inputs)
+        inputs.call(compiled)
         return CompiledModule(compiled, time.perf_counter() - start, tuple(compile_calls.engine_bytes(compiled)))
 
 

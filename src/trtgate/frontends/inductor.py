@@ -8,6 +8,7 @@ from typing import Any
 
 from ..common import machine
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from .frontend import CompiledModule, Frontend
 from .unstored_base import Unstored
@@ -29,7 +30,7 @@ class TorchBackend(Unstored):
         """Import what torch.compile does at its first call."""
         importlib.import_module("torch._inductor.compile_fx" if self._backend == "inductor" else "torch._dynamo")
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards and caches are settled.
 
         Modes that record CUDA graphs do so at the second or third.
@@ -41,7 +42,7 @@ class TorchBackend(Unstored):
         torch.compiler.reset()
         compiled = torch.compile(prepared, backend=self._backend, mode=_mode(settings))
         for _ in range(2 if _mode(settings) is None else 4):
-            compiled(*inputs)
+            inputs.call(compiled)
         return CompiledModule(compiled, time.perf_counter() - start)
 
 

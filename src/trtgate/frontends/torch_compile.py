@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls, dynamo_frames, engines, partitioner
 from .frontend import CompiledModule, Frontend
@@ -18,7 +19,7 @@ class TorchCompile(OfTensorRT, Unstored):
 
     stores = "nothing: every launch builds its engines anew"
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile at the first call, and call a second time, when guards are settled."""
         import torch
 
@@ -34,8 +35,8 @@ class TorchCompile(OfTensorRT, Unstored):
             engines.verbosity(settings.profiling_verbosity),
         ):
             compiled = compile_calls.torch_compile(prepared, settings, made)
-            compiled(*exporting.first(inputs, settings))
-        compiled(*inputs)
+            exporting.first(inputs, settings).call(compiled)
+        inputs.call(compiled)
         sizes = [size for part in made for size in compile_calls.engine_bytes(part)]
         return CompiledModule(
             compiled,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
 from ..torch_trt import compile_calls
@@ -26,28 +27,29 @@ class TorchScript(OfTensorRT):
     def __init__(self, way: str) -> None:
         self._way = way
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
         """Trace or script."""
         import torch
 
+        inputs.check_plain(f"ts_{self._way}")
         step(f"torch.jit.{self._way}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated since torch 2.9
-            made = torch.jit.trace(module, inputs) if self._way == "trace" else torch.jit.script(module)
+            made = torch.jit.trace(module, inputs.args) if self._way == "trace" else torch.jit.script(module)
         return torch.jit.freeze(made.eval())
 
-    def build(self, prepared: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Inputs, settings: Settings, step: OnStep) -> CompiledModule:
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
         compiled = compile_calls.compile_torchscript(prepared, inputs, settings)
         with run_state.unchanged((compiled,), inputs):
-            compiled(*inputs)
+            inputs.call(compiled)
         return CompiledModule(
             compiled, time.perf_counter() - start, tuple(compile_calls.torchscript_engine_bytes(compiled))
         )
 
-    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:  # noqa: ARG002
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
         """Write the compiled module with its engines."""
         import torch
 

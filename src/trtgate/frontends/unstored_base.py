@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.steps import OnStep
+from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from .frontend import CompiledModule
 
@@ -18,11 +19,11 @@ class Unstored:
     def import_libraries(self) -> None:
         """Nothing but torch."""
 
-    def prepare(self, module: Any, inputs: tuple[Any, ...], settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
+    def prepare(self, module: Any, inputs: Inputs, settings: Settings, step: OnStep) -> Any:  # noqa: ARG002
         """Return the module."""
         return module
 
-    def save(self, compiled: CompiledModule, inputs: tuple[Any, ...], folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:
         """Nothing is stored."""
 
     def load(self, folder: Path) -> CompiledModule:

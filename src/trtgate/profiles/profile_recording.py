@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch.utils import _pytree as pytree
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
@@ -144,15 +145,19 @@ def _device_latency(inference: Inference, spin: Spin) -> tuple[float, str]:
 
 
 def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple[Any, ...]]:
-    """Run once and keep what every part was called with."""
+    """Run once and keep what every part was called with, flat, as its graph has placeholders."""
     kept: dict[str, tuple[Any, ...]] = {}
 
     def keep(name: str) -> Any:
-        return lambda _module, given: kept.__setitem__(
-            name, tuple(value.clone() if isinstance(value, torch.Tensor) else value for value in given)
-        )
+        def hook(module: Any, args: Any, kwargs: Any) -> None:
+            structure = getattr(module, "_in_spec", None)  # of an exported program that stays whole
+            given = (args, kwargs)
+            leaves = pytree.tree_leaves(given) if structure is None else structure.flatten_up_to(given)
+            kept[name] = tuple(value.clone() if isinstance(value, torch.Tensor) else value for value in leaves)
 
-    handles = [module.register_forward_pre_hook(keep(name)) for name, module in modules.items()]
+        return hook
+
+    handles = [module.register_forward_pre_hook(keep(name), with_kwargs=True) for name, module in modules.items()]
     try:
         inference()
     finally:

@@ -15,11 +15,12 @@ from .releases import imported, without_modelopt
 if TYPE_CHECKING:
     import torch
 
+    from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
 
 
 def compile_exported(
-    program: torch.export.ExportedProgram, inputs: tuple[Any, ...], settings: Settings, *, dryrun: bool = False
+    program: torch.export.ExportedProgram, inputs: Inputs, settings: Settings, *, dryrun: bool = False
 ) -> torch.nn.Module:
     """Compile an exported program with `torch_tensorrt.dynamo.compile`; a dry run partitions it, and builds nothing.
 
@@ -34,13 +35,13 @@ def compile_exported(
         return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **dry, **options_of(settings))
 
 
-def compile_torchscript(module: torch.jit.ScriptModule, inputs: tuple[Any, ...], settings: Settings) -> Any:
+def compile_torchscript(module: torch.jit.ScriptModule, inputs: Inputs, settings: Settings) -> Any:
     """Compile a traced or scripted module with `torch_tensorrt.ts.compile`, its layers in the module's own types."""
     import torch
 
     torch_tensorrt = imported()
 
-    kinds = {value.dtype for value in inputs if value.is_floating_point()} or {torch.float32}
+    kinds = {value.dtype for value in inputs.tensors if value.is_floating_point()} or {torch.float32}
     options: dict[str, Any] = {
         "min_block_size": settings.min_block_size, "enabled_precisions": kinds,
         "torch_executed_ops": [_schema_name(name) for name in settings.torch_executed_ops],
@@ -94,14 +95,14 @@ def _attributes(graph: Any) -> Iterator[Any]:
             yield node
 
 
-def compile_fx(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> Any:
+def compile_fx(module: torch.nn.Module, inputs: Inputs, settings: Settings) -> Any:
     """Compile with the legacy FX frontend, which counts operators of an engine as `min_acc_module_size`."""
     fx = imported().fx
     lower = {"fp16": fx.utils.LowerPrecision.FP16, "fp32": fx.utils.LowerPrecision.FP32}
     if settings.precision not in lower:
         raise TrtgateError(f"the fx frontend knows fp32 and fp16, not {settings.precision}")
     return fx.compile(
-        module, list(inputs), min_acc_module_size=settings.min_block_size, lower_precision=lower[settings.precision],
+        module, inputs.tensors, min_acc_module_size=settings.min_block_size, lower_precision=lower[settings.precision],
         explicit_batch_dimension=True, **settings.options,
     )  # fmt: skip
 

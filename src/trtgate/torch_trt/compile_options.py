@@ -15,6 +15,9 @@ from ..suite.settings import TORCHSCRIPT_FRONTENDS
 from .releases import SUPPORTED, imported, unavailable
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
 
 PLAIN_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
@@ -95,20 +98,36 @@ def has_runtimes() -> bool:
     return not unavailable() and "use_python_runtime" in option_types()
 
 
-def arguments_of(settings: Settings, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return what a compiler is told of the inputs: themselves, or the sizes that a dynamic batch may take."""
-    if settings.dynamic_batch is None:
-        return inputs
-    torch_tensorrt = imported()
+def arguments_of(settings: Settings, inputs: Inputs) -> tuple[Any, ...]:
+    """Return what a compiler is told of the leaves of the inputs, in order, as a graph has its placeholders.
 
+    Of a tensor itself, or the sizes that a dynamic batch may take; of a constant, which is part of the graph, None.
+    Upstream takes structures too, of tuples, lists and dicts alone and without texts (2.11 to 2.14).
+    """
+    from torch.utils import _pytree as pytree
+
+    return tuple(_told(settings, leaf) for leaf in pytree.tree_leaves(inputs))
+
+
+def _told(settings: Settings, leaf: Any) -> Any:
+    import torch
+
+    if not isinstance(leaf, torch.Tensor):
+        return None
+    if settings.dynamic_batch is None or not is_batched(leaf, settings):
+        return leaf
     least, optimal, largest = settings.dynamic_batch
-    return tuple(
-        torch_tensorrt.Input(
-            min_shape=(least, *value.shape[1:]), opt_shape=(optimal, *value.shape[1:]),
-            max_shape=(largest, *value.shape[1:]), dtype=value.dtype,
-        )
-        for value in inputs
-    )  # fmt: skip
+    return imported().Input(
+        min_shape=(least, *leaf.shape[1:]),
+        opt_shape=(optimal, *leaf.shape[1:]),
+        max_shape=(largest, *leaf.shape[1:]),
+        dtype=leaf.dtype,
+    )
+
+
+def is_batched(value: torch.Tensor, settings: Settings) -> bool:
+    """Whether a tensor of the inputs has the batch as its leading dimension."""
+    return value.ndim > 0 and value.shape[0] == settings.batch
 
 
 def executed_operators(names: Iterable[str]) -> set[str]:

@@ -19,6 +19,7 @@ from .releases import imported, without_modelopt
 if TYPE_CHECKING:
     import torch
 
+    from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
 
 
@@ -73,7 +74,7 @@ def _answers() -> dict[str, Callable[..., Any]]:
     }
 
 
-def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> LeftOut:
+def torch_compile(module: torch.nn.Module, inputs: Inputs, settings: Settings) -> LeftOut:
     """Hand every graph that `torch.compile` makes of the module to Torch-TensorRT's backend, building nothing.
 
     The graphs themselves are run by PyTorch, so that what follows a graph break is reached. Returns what Dynamo left
@@ -93,7 +94,7 @@ def torch_compile(module: torch.nn.Module, inputs: tuple[Any, ...], settings: Se
     torch.compiler.reset()
     try:
         with dynamo_frames.observing() as left_out:
-            torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False)(*inputs)
+            inputs.call(torch.compile(module, backend=backend, dynamic=None if settings.dynamic_batch else False))
     finally:
         torch.compiler.reset()
     return left_out

@@ -11,6 +11,7 @@ import torch
 
 from ..common.errors import TrtgateError, one_line
 from ..suite import precisions
+from ..suite.model_inputs import Inputs
 from . import patching
 from .modelopt_package import quiet, unavailable
 
@@ -18,7 +19,7 @@ CALIBRATION_BATCHES = 16
 """How many inputs a module is calibrated on."""
 
 
-def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[Any, ...]]) -> torch.nn.Module:
+def quantize(module: torch.nn.Module, precision: str, batches: Iterable[Inputs]) -> torch.nn.Module:
     """Quantize a module in place, its ranges calibrated on what it is fed; returns it.
 
     Raises TrtgateError when nvidia-modelopt can't, and for ranges that are not positive, finite numbers.
@@ -35,7 +36,7 @@ def quantize(module: torch.nn.Module, precision: str, batches: Iterable[tuple[An
     def feed(calibrated: torch.nn.Module) -> None:
         with torch.no_grad():
             for inputs in batches:
-                calibrated(*inputs)
+                inputs.call(calibrated)
 
     try:
         with quiet():

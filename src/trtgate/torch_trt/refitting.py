@@ -11,6 +11,7 @@ from .releases import imported, without_modelopt
 if TYPE_CHECKING:
     import torch
 
+    from ..suite.model_inputs import Inputs
     from ..suite.settings import Settings
 
 REFITTABLE = "dynamo"
@@ -31,7 +32,7 @@ def unable(settings: Settings) -> str:
     return ""
 
 
-def refitted(compiled: Any, module: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> torch.nn.Module:
+def refitted(compiled: Any, module: torch.nn.Module, inputs: Inputs, settings: Settings) -> torch.nn.Module:
     """Return a copy of a compiled module whose engines have the weights of a module of the same graph.
 
     Raises whatever upstream raises, and RuntimeError where it gives a module without engines back.
