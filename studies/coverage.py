@@ -114,7 +114,9 @@ def both(case: Any) -> tuple[Any, str]:
         module, inputs = building.make(case, "cpu")
     said = io.StringIO()
     with gpu_stand_in.stand_in(), partitioner.observing() as seen, contextlib.redirect_stdout(said), torch.no_grad():
-        compile_calls.compile_exported(torch.export.export(module, inputs), inputs, case.settings, dryrun=True)
+        compile_calls.compile_exported(
+            torch.export.export(module, inputs.args, inputs.kwargs), inputs, case.settings, dryrun=True
+        )
     return seen.counted(case.settings), said.getvalue()
 
 

@@ -1,6 +1,7 @@
 """Does a case that gets slower bit by bit, or in some processes only, pass in silence? The policy itself is asked.
 
-    python studies/frog.py [--frogs 40] [--suites 400] [--cases 200] [--seed 1] [--before COMMIT] [--markdown FILE]
+    python studies/frog.py [--frogs 40] [--suites 1000] [--cases 200] [--seed 1] [--processes N] [--before COMMIT]
+                           [--markdown FILE]
 
 *Bit by bit*: a baseline of 1 or 8 good sessions is updated again and again (`--trtgate-update-baselines`), and every
 session is slower than the one before. Sessions until one is red, of MOST_SESSIONS at most, and how much slower the case
@@ -13,6 +14,8 @@ worktree of its own. Latencies are drawn launch by launch; nothing is timed. Int
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -21,6 +24,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ import scipy
 from replay import ROOT, worktree
 from scipy import stats
 
-NOISES = {  # block and capture, launch, session: standard deviations of logs; limit
+NOISES = {  # capture or, on a CPU, block; launch; session: standard deviations of logs; limit
     "H100": (0.001, 0.0003, 0.001, 0.01),
     "CPU, quiet": (0.005, 0.02, 0.02, 0.10),
     "CPU": (0.005, 0.05, 0.05, 0.10),
@@ -40,7 +44,12 @@ GOOD = (1, 8)
 MOST_SESSIONS = 60
 SHARES = (0.8, 0.5, 0.2)
 TESTS = 100
-CAPTURES, LAUNCHES = 6, 3
+LAUNCHES = 3
+CAPTURES = {"gpu": 6, "cpu": 5}
+"""Of a launch; on a CPU its blocks, which count as captures do."""
+CLOCKS = {"gpu": ("device", "cuda_graph"), "cpu": ("host", "host_mean")}
+SUITES_AT_ONCE = 50
+"""Of a process; each has random numbers of its own."""
 
 
 class World:
@@ -50,12 +59,13 @@ class World:
         from trtgate import Case, Model, Settings
         from trtgate.common.accelerator import Accelerator
 
-        self.gpu = noise == "H100"
+        self.kind = "gpu" if noise == "H100" else "cpu"
+        self.metric, self.clock = CLOCKS[self.kind]
         self._block, self._launch, self._session, self.limit = NOISES[noise]
         self._rng, self.slower = rng, slower
         self._here = 0.0
         self.case = Case(Model("frog", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
-        self.card = Accelerator(kind="gpu" if self.gpu else "cpu", name="simulated", uuid="GPU" if self.gpu else "")
+        self.card = Accelerator(kind=self.kind, name="simulated", uuid="GPU" if self.kind == "gpu" else "")
 
     def begin(self) -> None:
         """Begin another session: its launches share an offset."""
@@ -63,7 +73,7 @@ class World:
 
     def _launch_us(self) -> list[float]:
         own = 100.0 * self.slower(self._rng) * math.exp(self._here + self._rng.normal(0.0, self._launch))
-        return [float(us) for us in own * np.exp(self._rng.normal(0.0, self._block, CAPTURES))]
+        return [float(us) for us in own * np.exp(self._rng.normal(0.0, self._block, CAPTURES[self.kind]))]
 
     def _measured(self) -> Any:
         from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
@@ -71,7 +81,7 @@ class World:
         launches = []
         for _ in range(LAUNCHES):
             captures = [Capture(blocks_us=[us], replays=1) for us in self._launch_us()]
-            turn = Turn(clock="cuda_graph" if self.gpu else "host", captures=captures, host_us=[])
+            turn = Turn(clock=self.clock, captures=captures, host_us=[])
             launches.append(Launch(loaded=Loaded(seconds=1.0), turns=[turn]))
         return CaseMeasurement(case_id=self.case.id, launches=launches, uuid=self.card.uuid)
 
@@ -116,9 +126,8 @@ class World:
         found = []
         for _ in range(sessions):
             self.begin()
-            metrics = {"device" if self.gpu else "host": [self._launch_us() for _ in range(LAUNCHES)]}
-            clock = "cuda_graph" if self.gpu else "host"
-            found.append(StoredSession(recorded="2026-01-01", uuid=self.card.uuid, clock=clock, metrics=metrics))
+            metrics = {self.metric: [self._launch_us() for _ in range(LAUNCHES)]}
+            found.append(StoredSession(recorded="2026-01-01", uuid=self.card.uuid, clock=self.clock, metrics=metrics))
         return CaseRecord(case=self.case.id, settings={}, verdict="unchanged", sessions=found)
 
 
@@ -143,24 +152,37 @@ def frog(noise: str, rate: float, good: int, rng: np.random.Generator) -> tuple[
     return MOST_SESSIONS + 1, math.expm1(level[0]), refused
 
 
-def answers(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what the trtgate that is imported says: frogs, shares of verdicts, unchanged suites."""
-    found: dict[str, Any] = {"frogs": [], "modes": [], "unchanged": []}
-    for noise in given["noises"]:
-        number = list(NOISES).index(noise)
-        for good in GOOD:
-            for rate in RATES:
-                rng = np.random.default_rng([given["seed"], number, good, round(rate * 1e4)])
-                found["frogs"].append(
-                    [noise, good, rate, [frog(noise, rate, good, rng) for _ in range(given["frogs"])]]
-                )
-            for share in SHARES:
-                rng = np.random.default_rng([given["seed"], number, good, round(share * 10)])
-                found["modes"].append([noise, good, share, modes(noise, share, good, given["cases"], rng)])
-        for good in (*GOOD, 20) if given["suites"] else ():
-            rng = np.random.default_rng([given["seed"], number, good])
-            found["unchanged"].append([noise, good, *unchanged(noise, good, given["suites"], rng)])
-    return found
+def questions(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what one process each answers, the longest first, in the order of the tables' rows."""
+    rows = list(itertools.product(enumerate(NOISES), GOOD))
+    for ((number, noise), good), rate in itertools.product(rows, RATES):
+        seed = [given["seed"], number, good, round(rate * 1e4)]
+        yield {"of": "frogs", "row": [noise, good, rate], "count": given["frogs"], "seed": seed}
+    for ((number, noise), good), share in itertools.product(rows, SHARES):
+        seed = [given["seed"], number, good, round(share * 10)]
+        yield {"of": "modes", "row": [noise, good, share], "count": given["cases"], "seed": seed}
+    for (number, noise), good in itertools.product(enumerate(NOISES), (*GOOD, 20)):
+        for first in range(0, given["suites"], SUITES_AT_ONCE):
+            count = min(SUITES_AT_ONCE, given["suites"] - first)
+            yield {
+                "of": "unchanged",
+                "row": [noise, good],
+                "count": count,
+                "seed": [given["seed"], number, good, first],
+            }
+
+
+def answer(asked: dict[str, Any]) -> Any:
+    """Return what the trtgate that is imported says to one question."""
+    rng, count, row = np.random.default_rng(asked["seed"]), asked["count"], asked["row"]
+    if asked["of"] == "frogs":
+        noise, good, rate = row
+        return [frog(noise, rate, good, rng) for _ in range(count)]
+    if asked["of"] == "modes":
+        noise, good, share = row
+        return modes(noise, share, good, count, rng)
+    noise, good = row
+    return unchanged(noise, good, count, rng)
 
 
 def modes(noise: str, share: float, good: int, cases: int, rng: np.random.Generator) -> dict[str, int]:
@@ -238,45 +260,50 @@ def _of_modes(found: Answers) -> Iterator[str]:
 def _of_unchanged(found: Answers) -> Iterator[str]:
     yield "| noise | stored sessions | red suites, % | not stored, % of sessions |"
     yield "|---|--:|--:|--:|"
-    for noise, good, red, suites, refused in found["now"]["unchanged"]:
+    answered = found["now"]["unchanged"]
+    for (noise, good), parts in itertools.groupby(answered, lambda row: row[:2]):
+        red, suites, refused = np.sum([part[2] for part in parts], 0).tolist()
         yield f"| {noise} | {good} | {rate_of(red, suites)} | {rate_of(refused, suites * TESTS)} |"
 
 
-def ask(source: Path, given: dict[str, Any]) -> list[subprocess.Popen[str]]:
-    """Start a process for each noise."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--serve"]
-    asked = [json.dumps({**given, "noises": [noise]}) for noise in NOISES]
-    return [subprocess.Popen([*command, one], stdout=subprocess.PIPE, text=True, env=environment) for one in asked]
+def ask(source: Path, asked: dict[str, Any]) -> Any:
+    """Return what the tree of that `src` says to one question, in a process of its own."""
+    path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--serve", json.dumps(asked)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout)
 
 
-def said_by(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
-    """Return what they say together, in the order of the noises."""
-    found = [json.loads(process.communicate()[0]) for process in processes]
-    return {name: [row for one in found for row in one[name]] for name in found[0]}
+def all_said(trees: dict[str, Path], given: dict[str, Any], processes: int) -> Answers:
+    """Return what each tree says to all questions; what came before is not asked of unchanged suites."""
+    asked = [(name, one) for name in trees for one in questions(given if name == "now" else {**given, "suites": 0})]
+    with ThreadPoolExecutor(processes) as pool:
+        said = list(pool.map(lambda pair: ask(trees[pair[0]], pair[1]), asked))
+    found: Answers = {name: {"frogs": [], "modes": [], "unchanged": []} for name in trees}
+    for (name, one), answered in zip(asked, said, strict=True):
+        found[name][one["of"]].append([*one["row"], answered])
+    return found
 
 
 def main() -> None:
     """Ask both trees, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frogs", type=int, default=40)
-    parser.add_argument("--suites", type=int, default=400)
+    parser.add_argument("--suites", type=int, default=1000)
     parser.add_argument("--cases", type=int, default=200, help="cases that are slow in some processes")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at once")
     parser.add_argument("--before", metavar="COMMIT", help="let this commit answer too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        print(json.dumps(answers(json.loads(options.serve))))
+        print(json.dumps(answer(json.loads(options.serve))))
         return
     given = {"frogs": options.frogs, "suites": options.suites, "cases": options.cases, "seed": options.seed}
-    if options.before:
-        with worktree(options.before) as tree:
-            asked = {"before": ask(tree / "src", {**given, "suites": 0}), "now": ask(ROOT / "src", given)}
-            found = {name: said_by(processes) for name, processes in asked.items()}
-    else:
-        found = {"now": said_by(ask(ROOT / "src", given))}
+    with worktree(options.before) if options.before else contextlib.nullcontext() as tree:
+        trees = {"before": tree / "src"} if tree else {}
+        found = all_said({**trees, "now": ROOT / "src"}, given, options.processes)
     made_by = (
         f"Seed {options.seed}, NumPy {np.__version__}, SciPy {scipy.__version__}, Python {platform.python_version()}, "
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs."

@@ -45,16 +45,16 @@ class Storing:
     def import_libraries(self) -> None:
         self.imports += 1
 
-    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
+    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
         assert self.imports
-        return torch.export.export(module, inputs)
+        return torch.export.export(module, inputs.args, inputs.kwargs)
 
-    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
         self.builds += 1
         return CompiledModule(prepared.module(), 7.0, (100, 20))
 
     def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
-        torch.export.save(torch.export.export(compiled.run, inputs), folder / "compiled.pt2")
+        torch.export.save(torch.export.export(compiled.run, inputs.args, inputs.kwargs), folder / "compiled.pt2")
 
     def load(self, folder: Path) -> CompiledModule:
         return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
@@ -192,7 +192,9 @@ def test_what_has_several_parts_is_loaded_and_compared_before_a_launch_is_handed
     in_pytorch = Coverage(**counts, left=[], engines=[], block_sizes=[])
     plain = Storing.build
 
-    def build(self: Storing, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+    def build(
+        self: Storing, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None
+    ) -> CompiledModule:
         return dataclasses.replace(plain(self, prepared, inputs, settings, step), coverage=in_pytorch)
 
     monkeypatch.setattr(Storing, "build", build)
@@ -235,10 +237,10 @@ def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: 
     """TorchScript stores a module for the launches of a run, and a script has no fingerprint."""
 
     class Scripted(Storing):
-        def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
-            return torch.jit.trace(module, inputs)
+        def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
+            return torch.jit.trace(module, inputs.args)
 
-        def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+        def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
             self.builds += 1
             return CompiledModule(prepared, 7.0)
 

@@ -20,6 +20,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.coverage import dry_run
 from trtgate.records import coverage_record
 from trtgate.records.coverage_record import Coverage
+from trtgate.suite.model_inputs import Inputs
 from trtgate.suite.settings import Settings
 from trtgate.torch_trt import disabled_converters, gpu_stand_in, partitioner, releases
 
@@ -32,7 +33,7 @@ NOTHING = "nothing reaches TensorRT: "
 
 def asked(module: nn.Module, *inputs: torch.Tensor, frontend: str = "dynamo", **settings: Any) -> Coverage:
     wanted = Settings(frontend=frontend, **{"min_block_size": 1, **settings})
-    return dry_run.ask_module(module.eval(), inputs or (ROW,), wanted, who="net")
+    return dry_run.ask_module(module.eval(), Inputs(inputs or (ROW,)), wanted, who="net")
 
 
 def counted(found: Coverage) -> tuple[int, int, int]:

@@ -100,7 +100,7 @@ def printed(wanted: Case) -> str:
     module, inputs = building.make(wanted, "cpu")
     said = io.StringIO()
     with gpu_stand_in.stand_in(), contextlib.redirect_stdout(said), torch.no_grad():
-        compile_calls.compile_exported(torch.export.export(module, inputs), inputs, wanted.settings, dryrun=True)
+        compile_calls.compile_exported(torch.export.export(module, inputs.args), inputs, wanted.settings, dryrun=True)
     return said.getvalue()
 
 
@@ -191,7 +191,7 @@ def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build
     monkeypatch.setattr(partitioner, "_counted", lambda nodes: {}[0])
     with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad():
         compile_calls.compile_exported(
-            torch.export.export(module, inputs), inputs, Settings(frontend="dynamo"), dryrun=True
+            torch.export.export(module, inputs.args), inputs, Settings(frontend="dynamo"), dryrun=True
         )
     assert seen.coverage(wanted.settings) is None
     with pytest.raises(

@@ -21,6 +21,7 @@ from trtgate.compiling.location import Checked, Location, bound
 from trtgate.compiling.submodule_calls import Call
 from trtgate.frontends import CompiledModule
 from trtgate.records.profile_record import Operator, Part
+from trtgate.suite.model_inputs import Inputs
 
 WIDTH = 8
 
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
 def compiled(module: nn.Module, inputs: Any, left: Any = (), backend: Any = "eager") -> Callable[..., Any]:
     torch.compiler.reset()
     run: Callable[..., Any] = torch.compile(module, backend=backend)
-    run(*inputs)
+    inputs.call(run)
     return run
 
 
@@ -85,7 +86,7 @@ def locate(module: nn.Module, *inputs: Any, compile_: Any = compiled, keep: Any 
     torch.manual_seed(0)
     module.eval().requires_grad_(False)
     return Locator(compile_, lambda found: found.problem("fp32"), keep=keep).locate(
-        module, inputs or (torch.randn(4, WIDTH),)
+        module, Inputs(inputs or (torch.randn(4, WIDTH),))
     )
 
 
@@ -440,10 +441,10 @@ class Scripted:
     def import_libraries(self) -> None:
         pass
 
-    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any) -> Any:
-        return torch.export.export(module, inputs)
+    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
+        return torch.export.export(module, inputs.args, inputs.kwargs)
 
-    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any) -> CompiledModule:
+    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
         self.built.append(settings)
         in_engine = [node for node in prepared.graph.nodes if str(node.target) not in settings.torch_executed_ops]
         part = engine(*((str(node.target), "") for node in in_engine if node.op == "call_function"))
@@ -464,8 +465,8 @@ def test_a_case_of_dynamo_is_searched_with_its_settings_and_operators_left_in_py
     assert "first wrong: 1 (relative L2 " in message
     assert "from aten.gelu.default on: no part of it is wrong alone" in message
     whole, *parts = dynamo.built
-    assert whole.dynamic_batch == (1, 4, 8)
-    assert all(one.dynamic_batch is None for one in parts)  # what runs inside may have no batch
+    assert whole.dynamic == {"batch": ((1, 4, 8),)}
+    assert not any(one.dynamic for one in parts)  # what runs inside may have no batch
     assert all("aten.layer_norm.default" in one.torch_executed_ops for one in parts)
     assert parts[-1].torch_executed_ops == ("aten.layer_norm.default", "aten.gelu.default")
 
@@ -599,12 +600,12 @@ def test_a_bound_is_never_below_the_value(value: float, said: str) -> None:
 
 
 def case_of(module: Callable[[], nn.Module], frontend: str = "aot_eager", **settings: Any) -> Case:
-    def whole() -> Any:
+    def whole(batch: int = 4) -> Any:
         torch.manual_seed(0)
-        return module().eval(), torch.randn(4, WIDTH)
+        return module().eval(), torch.randn(batch, WIDTH)
 
     own = Settings(frontend=frontend, **settings)
-    factory = whole if own.batch is None else lambda batch: whole()
+    factory = (lambda: whole()) if own.batch is None else whole
     return Case(Model("planted", factory, [own]), own)
 
 

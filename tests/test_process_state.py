@@ -150,8 +150,8 @@ def test_a_default_device_decides_nothing_of_what_is_compared() -> None:
     made = Reference(wanted, "cpu", quiet)
     inference = made.build(*made.prepare(quiet), quiet)
     assert lifecycle.check(made, inference).ways["called with inputs of other values"] == ""
-    (given,) = samples.of(made.case.model, made.inputs, 1, seed=1)
-    assert given[0].device.type == "cpu"
+    (given,) = samples.of(made.case, made.inputs, 1, seed=1)
+    assert given.tensors[0].device.type == "cpu"
 
 
 def test_a_model_computes_as_its_factory_set_it() -> None:

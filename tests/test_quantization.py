@@ -19,6 +19,7 @@ from trtgate.compiling import availability, building
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite import samples
 from trtgate.suite.cases import Case, Model
+from trtgate.suite.model_inputs import Inputs
 from trtgate.suite.settings import Settings
 from trtgate.torch_trt import exporting, quantization, releases
 from trtgate.torch_trt.modelopt_package import unavailable
@@ -44,12 +45,12 @@ def test_a_quantized_module_computes_nearly_the_same_and_says_where_it_rounds(pr
     case = case_of(precision)
     module, inputs = small(2)
     wanted = module(inputs)
-    quantized = building.quantized(case, module, (inputs,), batches=2)
+    quantized = building.quantized(case, module, Inputs((inputs,)), batches=2)
     got = quantized(inputs)
     error = float((got - wanted).norm() / wanted.norm())
     assert 1e-4 < error < 0.1  # it rounds, and no more than that
     with quantization.exporting():
-        program = exporting.export(quantized, (inputs,), case.settings)
+        program = exporting.export(quantized, Inputs((inputs,)), case.settings)
     assert sum("quantize_op" in str(node.target) for node in program.graph.nodes) == quantizers
 
 
@@ -104,7 +105,7 @@ def test_too_late_for_torch_tensorrt_is_said(monkeypatch: pytest.MonkeyPatch) ->
     for name in [name for name in sys.modules if name.partition(".")[0] == "modelopt"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(TrtgateError, match="was imported before nvidia-modelopt in this process"):
-        building.quantized(case_of("int8"), module, (inputs,), batches=1)
+        building.quantized(case_of("int8"), module, Inputs((inputs,)), batches=1)
 
 
 @needs_modelopt
@@ -118,7 +119,7 @@ def test_ranges_that_are_none_are_refused(value: float) -> None:
     with pytest.raises(
         TrtgateError, match=r"no usable range for .*quantizer.*calibrate on other inputs|could not quantize"
     ):
-        building.quantized(case_of("int8", samples=empty), module, (inputs,), batches=1)
+        building.quantized(case_of("int8", samples=empty), module, Inputs((inputs,)), batches=1)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +145,15 @@ def test_what_a_card_or_a_version_refuses_is_known(
 
 
 def test_drawn_inputs_are_seeded_and_like_the_example() -> None:
-    example = (torch.zeros(2, 3, dtype=torch.float16), torch.arange(4))
-    once, again, others = (list(samples.of(case_of("fp16").model, example, 3, seed=seed)) for seed in (1, 1, 2))
+    example = Inputs((torch.zeros(2, 3, dtype=torch.float16), torch.arange(4)))
+    once, again, others = (
+        [given.args for given in samples.of(case_of("fp16"), example, 3, seed=seed)] for seed in (1, 1, 2)
+    )
     assert [value.dtype for value in once[0]] == [torch.float16, torch.int64]
     assert torch.equal(once[2][0], again[2][0])
     assert not torch.equal(once[0][0], once[1][0])
     assert not torch.equal(once[0][0], others[0][0])
-    assert torch.equal(once[0][1], example[1])
+    assert torch.equal(once[0][1], example.args[1])
 
 
 def test_a_models_own_samples_are_put_together_to_batches() -> None:
@@ -158,9 +161,8 @@ def test_a_models_own_samples_are_put_together_to_batches() -> None:
         for number in range(count):
             yield torch.full((1, 2), number + 100.0 * seed)
 
-    model = case_of("fp16", samples=counting).model
-    found = list(samples.of(model, (torch.zeros(2, 2),), 2, seed=1))
-    assert [value[0][:, 0].tolist() for value in found] == [[100.0, 101.0], [102.0, 103.0]]
+    found = samples.of(case_of("fp16", samples=counting), Inputs((torch.zeros(2, 2),)), 2, seed=1)
+    assert [value.args[0][:, 0].tolist() for value in found] == [[100.0, 101.0], [102.0, 103.0]]
 
 
 @pytest.mark.parametrize(
@@ -173,4 +175,4 @@ def test_a_models_own_samples_are_put_together_to_batches() -> None:
 )
 def test_samples_that_are_none_are_named(given: Any, problem: str) -> None:
     with pytest.raises(TrtgateError, match=problem):
-        list(samples.of(case_of("fp16", samples=given).model, (torch.zeros(2, 2),), 2, seed=1))
+        list(samples.of(case_of("fp16", samples=given), Inputs((torch.zeros(2, 2),)), 2, seed=1))

@@ -210,7 +210,7 @@ def test_a_module_made_once_at_the_top_of_a_suite_stays_as_it_was_made(precision
     before, x = SHARED[0].weight.detach().clone(), torch.ones(2, 16)
     wanted = Case(Model("m", lambda: (SHARED, x), ()), Settings(frontend="eager", precision=precision))
     inference, _ = reference.checked(wanted, "cpu", quiet)
-    assert inference.inputs[0].dtype == getattr(torch, {"fp16": "float16", "bf16": "bfloat16"}[precision])
+    assert inference.inputs.tensors[0].dtype == getattr(torch, {"fp16": "float16", "bf16": "bfloat16"}[precision])
     assert torch.equal(SHARED[0].weight, before)
     assert SHARED[0].weight.requires_grad
     assert torch.equal(x, torch.ones(2, 16))
@@ -321,7 +321,7 @@ def test_every_name_has_its_object_again_and_that_what_it_held(module: Any) -> N
     inference = made.build(*made.prepare(quiet), quiet)
     assert made.check(inference).leaf_error == 0
     assert all(torch.equal(value, weights[name]) for name, value in made.module.named_parameters())
-    assert torch.equal(made.inputs[0], ROW)
+    assert torch.equal(made.inputs.tensors[0], ROW)
 
 
 def test_a_list_of_its_childrens_buffers_stays_one() -> None:

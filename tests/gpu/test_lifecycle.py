@@ -36,6 +36,14 @@ def quiet(_step: str) -> None: ...
 def network() -> tuple[torch.nn.Module, torch.Tensor]:
     """Return a network with more operators than `min_block_size`, whose output is another for other inputs."""
     torch.manual_seed(0)
+    layers = [layer for _ in range(4) for layer in (torch.nn.Conv2d(8, 8, 3, padding=1, bias=False), torch.nn.ReLU())]
+    head = [torch.nn.Flatten(), torch.nn.Linear(8 * 8 * 8, 8, bias=False)]
+    return torch.nn.Sequential(*layers, *head).eval(), torch.randn(2, 8, 8, 8)
+
+
+def network_of_one_convolution() -> tuple[torch.nn.Module, torch.Tensor]:
+    """Return a network that is the same convolution four times over, with one weight."""
+    torch.manual_seed(0)
     layers = [torch.nn.Conv2d(8, 8, 3, padding=1, bias=False), torch.nn.ReLU()] * 4
     head = [torch.nn.Flatten(), torch.nn.Linear(8 * 8 * 8, 8, bias=False)]
     return torch.nn.Sequential(*layers, *head).eval(), torch.randn(2, 8, 8, 8)
@@ -62,7 +70,7 @@ def test_a_right_module_is_right_in_every_way(frontend: str) -> None:
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 def test_one_that_is_captured_with_another_tensor_than_its_input_is_wrong_when_it_is_replayed(frontend: str) -> None:
     found, inference = made(network, frontend=frontend)
-    run, example = inference.compiled.run, inference.inputs[0].clone()
+    run, example = inference.compiled.run, inference.inputs.tensors[0].clone()
 
     def keeps_the_example(x: torch.Tensor) -> Any:
         return run(example if torch.cuda.is_current_stream_capturing() else x)
@@ -141,16 +149,29 @@ def test_a_counter_that_upstream_folds_into_a_constant_is_refused() -> None:
         found.check(inference)
 
 
+def caches_of(inference: Inference) -> list[torch.Tensor]:
+    """Return the tensors of a cache's shape that a compiled module holds as buffers, parameters or attributes."""
+    held = [one for one in (inference.compiled.run, *inference.compiled.modules) if isinstance(one, torch.nn.Module)]
+    parts = {id(part): part for one in held for part in one.modules()}
+    values = [
+        (f"{type(part).__name__}.{name}", value)
+        for part in parts.values()
+        for name, value in (*part._parameters.items(), *part._buffers.items(), *vars(part).items())
+        if isinstance(value, torch.Tensor)
+    ]
+    print([(name, tuple(value.shape)) for name, value in values])
+    found = [value for _, value in values if tuple(value.shape) == (1, 16, 64)]
+    assert found, [(type(part).__name__, sorted(vars(part))) for part in parts.values()]
+    return found
+
+
 def test_its_state_is_put_back_before_each_block_of_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first replay of every block gives what the first call gives; the last of many does not."""
     found, inference = made(stateful(Decoder))
     inference.restore()
     states: list[bool] = []
     block = CudaGraphClock.block
-    held = [one for one in (inference.compiled.run, *inference.compiled.modules) if isinstance(one, torch.nn.Module)]
-    named = {name: value for one in held for name, value in (*one.named_buffers(), *one.named_parameters())}
-    caches = [value for value in named.values() if tuple(value.shape) == (1, 16, 64)]
-    assert caches, list(named)
+    caches = caches_of(inference)
 
     def watched(clock: CudaGraphClock, calls: int, meanwhile: Any) -> float:
         states.append(all(bool((value == 0).all()) for value in caches))

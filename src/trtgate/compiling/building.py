@@ -251,7 +251,7 @@ def save(case: Case, inference: Inference, folder: Path) -> bool:
     if not frontends.stores(case.settings):
         return False
     with quiet_upstream():
-        frontends.get(case.settings.frontend).save(inference.compiled, folder)
+        frontends.get(case.settings.frontend).save(inference.compiled, inference.inputs, folder)
     stored_inputs.save(inference.inputs, folder)
     return True
 

@@ -53,7 +53,7 @@ class Dynamo(OfTensorRT):
             (compiled,),
         )
 
-    def save(self, compiled: CompiledModule, folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
         """Write the compiled module with its engines."""
         stored_modules.save(compiled.run, folder / FILE)
 

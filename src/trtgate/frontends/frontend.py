@@ -58,7 +58,7 @@ class Frontend(Protocol):
     ) -> CompiledModule:
         """Compile, and run once so that nothing is left to be compiled at the first call. `dynamic` as `prepare`."""
 
-    def save(self, compiled: CompiledModule, folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:
         """Write the artifact into an existing, private folder."""
 
     def load(self, folder: Path) -> CompiledModule:

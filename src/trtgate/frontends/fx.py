@@ -26,6 +26,7 @@ class Fx(OfTensorRT, Unstored):
     ) -> CompiledModule:  # fmt: skip
         """Compile, run once."""
         start = time.perf_counter()
+        inputs.check_plain("fx")
         step("TensorRT build")
         compiled = compile_calls.compile_fx(prepared, inputs, settings)
         inputs.call(compiled)

@@ -35,11 +35,12 @@ class TorchScript(OfTensorRT):
         """Trace or script."""
         import torch
 
+        inputs.check_plain(f"ts_{self._way}")
         step(f"torch.jit.{self._way}")
         example = inputs if dynamic is None else dynamic.example
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated since torch 2.9
-            made = torch.jit.trace(module, example) if self._way == "trace" else torch.jit.script(module)
+            made = torch.jit.trace(module, example.args) if self._way == "trace" else torch.jit.script(module)
         return torch.jit.freeze(made.eval())
 
     def build(
@@ -55,7 +56,7 @@ class TorchScript(OfTensorRT):
             compiled, time.perf_counter() - start, tuple(compile_calls.torchscript_engine_bytes(compiled))
         )
 
-    def save(self, compiled: CompiledModule, folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
         """Write the compiled module with its engines."""
         import torch
 

@@ -27,7 +27,7 @@ class Unstored:
         """Return the module."""
         return module
 
-    def save(self, compiled: CompiledModule, folder: Path) -> None:
+    def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:
         """Nothing is stored."""
 
     def load(self, folder: Path) -> CompiledModule:

@@ -39,9 +39,11 @@ class Inputs(msgspec.Struct, frozen=True, eq=False):
         return ", ".join(str(tuple(value.shape)) for value in self.tensors) or "none"
 
     @property
-    def only_tensors(self) -> bool:
-        """Whether all arguments are tensors and positional."""
-        return not self.kwargs and all(isinstance(value, torch.Tensor) for value in self.args)
+    def others(self) -> list[str]:
+        """The paths of what is no tensor in a positional argument of its own."""
+        found = pytree.tree_leaves_with_path(self)
+        return [path_text(path) for path, leaf in found if len(path) > 2 or not isinstance(leaf, torch.Tensor)
+                or str(path[0]) != ".args"]  # fmt: skip
 
     @property
     def constants(self) -> str:
@@ -66,6 +68,14 @@ class Inputs(msgspec.Struct, frozen=True, eq=False):
         given = iter(tensors)
         found: Inputs = pytree.tree_map_only(torch.Tensor, lambda _value: next(given), self)
         return found
+
+    def check_plain(self, frontend: str) -> None:
+        """Raise TrtgateError for what a frontend can't take that knows tensors as positional arguments only."""
+        if self.others:
+            raise TrtgateError(
+                f"{frontend} takes tensors as positional arguments only, and these inputs have "
+                f"{first_few(self.others, MOST_NAMED)}: take the frontend dynamo or torch_compile"
+            )
 
     def cloned(self) -> Inputs:
         """Return these with tensors of their own."""
@@ -138,8 +148,8 @@ def _keywords(value: Mapping[Any, Any], name: str) -> dict[str, Any]:
     for key in value:
         if not isinstance(key, str):
             raise TrtgateError(
-                f"{name}: a mapping of inputs is keyword arguments, and {key!r} is no name: write ({{…}},) for one dict "
-                "as a positional argument"
+                f"{name}: a mapping of inputs is keyword arguments, and {key!r} is no name: write ({{…}},) for one "
+                "dict as a positional argument"
             )
     return dict(value)
 

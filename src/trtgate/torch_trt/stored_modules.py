@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..suite import pytree_classes
 from .patching import replaced
 from .releases import imported
 
 if TYPE_CHECKING:
     import torch
 
+CLASSES = ".classes.json"
+"""Suffix: the pytree classes of inputs and output, which must be known before the program is loaded."""
 ENGINES, ENGINE = ".json", ".{}.engine"
 """Suffixes: what `torch.classes.tensorrt.Engine` takes for each engine, null where the serialized engine is to be put;
 and the serialized engine of that number."""
@@ -29,7 +32,8 @@ NUMBER = b"trtgate engine "
 def save(module: torch.nn.Module, file: Path) -> None:
     """Store a compiled module with its engines (2.11's own engine cache fails on hits with RTX).
 
-    Raises whatever torch_tensorrt.save raises: 2.11 can't store many of the modules with parts in PyTorch.
+    Raises whatever torch_tensorrt.save raises: 2.11 can't store many of the modules with parts in PyTorch. Raises
+    TrtgateError for a class of its inputs or output that no other process can find.
     """
     import torch
 
@@ -52,6 +56,20 @@ def save(module: torch.nn.Module, file: Path) -> None:
         file.with_suffix(ENGINE.format(count)).write_bytes(information[at])
         information[at] = None
     file.with_suffix(ENGINES).write_text(json.dumps(kept))
+    save_classes(module, file)
+
+
+def save_classes(module: Any, file: Path) -> None:
+    """Store which pytree classes a module takes and returns, and what registers them. Raises as `save`."""
+    known = getattr(getattr(module, "graph", None), "_codegen", None)
+    structures = [getattr(getattr(known, "pytree_info", None), name, None) for name in ("in_spec", "out_spec")]
+    classes = pytree_classes.described(*(one for one in structures if one is not None))
+    file.with_suffix(CLASSES).write_text(json.dumps(classes))
+
+
+def load_classes(file: Path) -> None:
+    """Make known what `save_classes` stored. Raises TrtgateError for a class that is not there any more."""
+    pytree_classes.make_known(json.loads(file.with_suffix(CLASSES).read_text()))
 
 
 def load(file: Path) -> torch.nn.Module:
@@ -59,6 +77,7 @@ def load(file: Path) -> torch.nn.Module:
     import torch
 
     torch_tensorrt = imported()
+    load_classes(file)
     kept = json.loads(file.with_suffix(ENGINES).read_text())
     read = torch._C._pickle_load_obj
 
