@@ -17,6 +17,7 @@ from ..common.errors import TrtgateError
 from ..suite.pytest_config import Configuration, find_configuration
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
+from ..torch_trt import import_hook
 
 
 def suite_here() -> SuiteSource | None:
@@ -60,6 +61,7 @@ def _named_in(found: Configuration) -> SuiteSource | None:
 
 
 def _as_in_pytest(source: SuiteSource, found: Configuration | None, places: Iterable[Path]) -> SuiteSource:
+    import_hook.install(everywhere=True)
     configuration = None if found is None else str(found.path)
     rule = _asked(configuration, tuple(map(str, places)) or (str(Path.cwd()),))
     return msgspec.structs.replace(source, rule=rule)

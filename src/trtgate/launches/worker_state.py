@@ -33,7 +33,9 @@ class Worker:
         import torch
 
         from ..compiling import building, reference  # imports torch: only here, and once
-        from ..torch_trt import modelopt_package, releases
+        from ..torch_trt import import_hook, modelopt_package, releases
+
+        import_hook.install(everywhere=True)
 
         self._torch: Any = torch
         self._building = building

@@ -33,7 +33,7 @@ NEEDS_A_SUITE = (
 
 def source_of(config: pytest.Config) -> SuiteSource | None:
     """Return where the suite is, or None when nothing asks for the plugin: it then changes nothing."""
-    suites = suites_named(_suite_key(config), config.rootpath)
+    suites = suites_named(suite_key(config), config.rootpath)
     factories = tuple(config.getoption("trtgate_model"))
     _refuse_unread_suites(config)
     if not suites and not factories:
@@ -42,7 +42,7 @@ def source_of(config: pytest.Config) -> SuiteSource | None:
     return SuiteSource(root=str(config.rootpath), suites=suites, factories=factories, rule=ImportRule.of(config))
 
 
-def _suite_key(config: pytest.Config) -> str | list[str]:
+def suite_key(config: pytest.Config) -> str | list[str]:
     """Return the ini key trtgate_suite: pytest has no type of keys, before 9.2, that is one text or a list of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
