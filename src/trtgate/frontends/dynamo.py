@@ -10,7 +10,7 @@ from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
-from ..torch_trt import compile_calls, dynamic_engines, engines, partitioner, stored_modules
+from ..torch_trt import compile_calls, dynamic_engines, engine_sizes, engines, partitioner, stored_modules
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
@@ -47,7 +47,7 @@ class Dynamo(OfTensorRT):
         return CompiledModule(
             compiled,
             time.perf_counter() - start,
-            tuple(compile_calls.engine_bytes(compiled)),
+            tuple(engine_sizes.of(compiled)),
             seen.coverage(settings),
             seen.known_parts(),
             (compiled,),

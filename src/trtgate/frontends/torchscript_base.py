@@ -11,7 +11,7 @@ from ..common.steps import OnStep
 from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
-from ..torch_trt import compile_calls
+from ..torch_trt import compile_calls, engine_sizes
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule
 from .tensorrt_base import OfTensorRT
@@ -53,7 +53,7 @@ class TorchScript(OfTensorRT):
         with run_state.unchanged((compiled,), inputs):
             inputs.call(compiled)
         return CompiledModule(
-            compiled, time.perf_counter() - start, tuple(compile_calls.torchscript_engine_bytes(compiled))
+            compiled, time.perf_counter() - start, tuple(engine_sizes.of(compiled))
         )
 
     def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002

@@ -16,7 +16,7 @@ from .expected_failures import ExpectedFailure
 from .quarantines import Quarantine
 from .tolerances import checked as checked_tolerances
 
-FRONTENDS = ("eager", "aot_eager", "inductor", "torch_compile", "dynamo", "ts_trace", "ts_script", "fx")
+FRONTENDS = ("eager", "aot_eager", "inductor", "torch_compile", "dynamo", "ts_trace", "ts_script", "fx", "own")
 """Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
 TENSORRT_FRONTENDS = frozenset({"torch_compile", "dynamo", "ts_trace", "ts_script", "fx"})
 """Those that build TensorRT engines."""
