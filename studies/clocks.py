@@ -70,7 +70,7 @@ def build(case_id: str, folder: Path) -> None:
     from trtgate.compiling import building
     from trtgate.suite.suite_source import SuiteSource
 
-    case = SuiteSource(root=str(ROOT), suite=SUITE).load().cases[case_id]
+    case = SuiteSource(root=str(ROOT), suites=(SUITE,)).load().cases[case_id]
     module, inputs = building.make(case, "cuda")
     inference = building.build(case, module, inputs, lambda step: print(f"# {step}", flush=True))
     building.save(case, inference, folder)
@@ -90,7 +90,7 @@ def launch(case_id: str, folder: str, *, alone: bool) -> None:
 
     if alone:
         wait_for_turn()
-    source = SuiteSource(root=str(ROOT), suite=SUITE)
+    source = SuiteSource(root=str(ROOT), suites=(SUITE,))
     worker = Worker(messages.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
     worker.load(messages.Load(case_id=case_id, artifact=folder))
     if not alone:

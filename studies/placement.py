@@ -61,7 +61,7 @@ def launch(case_id: str, folder: str, loads: int) -> None:
     from trtgate.suite.suite_source import SuiteSource
     from trtgate.timing.measuring_loop import ON_GPU
 
-    source = SuiteSource(root=str(ROOT), suite=SUITE)
+    source = SuiteSource(root=str(ROOT), suites=(SUITE,))
     worker = Worker(messages.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[]))
     captures, load_s, measure_s = [], [], []
     for _ in range(loads):

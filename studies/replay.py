@@ -281,7 +281,7 @@ class Pairs:
     def greet(self, _pair: Any) -> dict[str, list[str]]:
         return {"base": [self._given["case_id"]] if self._given["in_base"] else []}
 
-    def build(self, _pair: Any, _case_id: str, _folders: Any) -> dict[str, Any]:
+    def build(self, _pair: Any, _case_id: str, _folders: Any, **_shared: Any) -> dict[str, Any]:
         from trtgate.records import measurement as records
 
         self._made += 1

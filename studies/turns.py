@@ -85,7 +85,7 @@ def build(case_id: str, folder: Path) -> str | None:
     from trtgate.compiling import building
     from trtgate.suite.suite_source import SuiteSource
 
-    case = SuiteSource(root=str(ROOT), suite=SUITE).load().cases[case_id]
+    case = SuiteSource(root=str(ROOT), suites=(SUITE,)).load().cases[case_id]
     if not frontends.stores(case.settings):
         return None
     folder.mkdir()
@@ -109,7 +109,7 @@ def serve() -> None:
     from trtgate.suite.suite_source import SuiteSource
 
     start = time.perf_counter()
-    source = SuiteSource(root=str(ROOT), suite=SUITE)
+    source = SuiteSource(root=str(ROOT), suites=(SUITE,))
     worker = Worker(messages.Hello(source=source, device="cuda", uuid=detect().uuid, sys_path=[], tensorrt=True))
     imported_s = time.perf_counter() - start
     for line in sys.stdin:

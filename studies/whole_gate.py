@@ -72,7 +72,7 @@ def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float, float]]:
 
     Case → seconds: that building took, that loading takes here, and that the constructors of its engines take of that.
     """
-    suite = SuiteSource(root=str(gate_runs.ROOT), suite="benchmarks/suite.py").load()
+    suite = SuiteSource(root=str(gate_runs.ROOT), suites=("benchmarks/suite.py",)).load()
     device, seconds = "cuda" if torch.cuda.is_available() else "cpu", {}
     entries = {entry.manifest.case: entry for entry in cache.entries() if entry.manifest is not None}
     for case_id in [*list(entries)[:1], *entries]:  # the first loads the libraries too

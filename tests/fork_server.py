@@ -114,9 +114,9 @@ def _become(message: dict[str, Any], inherited: Sequence[int]) -> NoReturn:
     os.chdir(message["directory"])
     os.environ.clear()
     os.environ.update(message["environment"])
-    sys.path[:0] = [
-        entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", *sys.path)
-    ]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = [os.path.abspath(entry) for entry in given if entry]  # as Python's site does
+    sys.path[:0] = [entry for entry in absolute if entry not in sys.path]
     if not message["new_session"]:
         forks.servers.update(message["servers"])
         subprocess.Popen = forks.Popen  # type: ignore[misc]

@@ -243,7 +243,7 @@ def test_without_a_repository(folder: Any) -> None:
 
 
 def made_ready(repository: Repository, root: Path, **asked: str) -> BaseRevision:
-    source = SuiteSource(root=str(root), suite="suite.py")
+    source = SuiteSource(root=str(root), suites=("suite.py",))
     return BaseRevision(BaseRequest(**asked), source, repository.path / ".trtgate", timeout_s=60)
 
 
@@ -292,7 +292,7 @@ def test_a_pre_commit_hook_that_makes_a_base_ready_commits_what_the_user_staged(
         "from pathlib import Path",
         "from trtgate.launches.base_revision import BaseRequest, BaseRevision",
         "from trtgate.suite.suite_source import SuiteSource",
-        "source = SuiteSource(root='.', suite='suite.py')",
+        "source = SuiteSource(root='.', suites=('suite.py',))",
         "request = BaseRequest(revision='HEAD', setup='git add --all')",
         "base = BaseRevision(request, source, Path('.trtgate'), timeout_s=60)",
         "Path('helper of the base').write_text(Path(base.side.source.root, 'helper.py').read_text())",

@@ -177,7 +177,7 @@ def test_a_selection_takes_what_all_its_parts_name() -> None:
 
 
 def test_this_repository_suite_is_what_its_readme_says() -> None:
-    suite = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py").load()
+    suite = SuiteSource(root=str(ROOT), suites=("benchmarks/suite.py",)).load()
     assert len(suite.cases) == 4 * 3 * 2 * 2 + 2 + 5  # TorchScript of one model, the digits
     anywhere = {id_ for id_, case in suite.cases.items() if not case.settings.gpu_only}
     classifiers = [model.name for model in suite.models if model.name != "digits"]
@@ -212,11 +212,11 @@ def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_and_clocks_no_pytest
 class TestSources:
     def write(self, tmp_path: Path, text: str) -> SuiteSource:
         (tmp_path / "mine.py").write_text(text)
-        return SuiteSource(root=str(tmp_path), suite="mine.py")
+        return SuiteSource(root=str(tmp_path), suites=("mine.py",))
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(TrtgateError, match=r"nowhere\.py.*no such file"):
-            SuiteSource(root=str(tmp_path), suite="nowhere.py").load()
+            SuiteSource(root=str(tmp_path), suites=("nowhere.py",)).load()
 
     def test_an_error_at_import_is_one_line_with_the_file(self, tmp_path: Path) -> None:
         with pytest.raises(TrtgateError, match=r"mine\.py can't be imported: ZeroDivisionError"):

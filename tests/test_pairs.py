@@ -87,7 +87,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Side]:
     for name, models in ((BASE, BASE_MODELS), (CANDIDATE, CANDIDATE_MODELS)):
         folder = tmp_path_factory.mktemp(name)
         (folder / "odd_suite.py").write_text(SUITE + models)
-        made[name] = Side(name=name, source=SuiteSource(root=str(folder), suite="odd_suite.py"))
+        made[name] = Side(name=name, source=SuiteSource(root=str(folder), suites=("odd_suite.py",)))
     return made
 
 
@@ -264,7 +264,7 @@ def test_blocks_that_never_count_are_nobodys_fault(session: PairSession, monkeyp
 
 def test_a_side_whose_suite_is_broken_is_named(sides: dict[str, Side], tmp_path: Path) -> None:
     (tmp_path / "odd_suite.py").write_text("raise RuntimeError('no luck')")
-    base = msgspec.structs.replace(sides[BASE], source=SuiteSource(root=str(tmp_path), suite="odd_suite.py"))
+    base = msgspec.structs.replace(sides[BASE], source=SuiteSource(root=str(tmp_path), suites=("odd_suite.py",)))
     session = PairSession(base, sides[CANDIDATE], CPU, tmp_path / "logs", timeout_s=TIMEOUT_S)
     pair = session.resident()
     try:

@@ -76,7 +76,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: None) -> Any:
 
     def make(builders: int, timeout_s: float = 60.0, imported: Callable[[], None] = lambda: None) -> Prebuild:
         return Prebuild(
-            source=SuiteSource(root=str(tmp_path), suite="suite.py"), accelerators=[CPU], builders=builders,
+            source=SuiteSource(root=str(tmp_path), suites=("suite.py",)), accelerators=[CPU], builders=builders,
             cache=None, folder_for=folder_for, logs=tmp_path / "logs", timeout_s=timeout_s, imported=imported,
         )  # fmt: skip
 

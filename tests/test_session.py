@@ -76,7 +76,7 @@ pytestmark = pytest.mark.usefixtures("module_forked")
 def source(tmp_path_factory: pytest.TempPathFactory) -> SuiteSource:
     folder = tmp_path_factory.mktemp("suite")
     (folder / "odd_suite.py").write_text(SUITE)
-    return SuiteSource(root=str(folder), suite="odd_suite.py")
+    return SuiteSource(root=str(folder), suites=("odd_suite.py",))
 
 
 @pytest.fixture(scope="module")

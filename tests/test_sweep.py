@@ -365,7 +365,7 @@ def table_of(output: str) -> list[str]:
 
 
 def test_a_sweep_that_goes_on_says_what_could_not_be_stored_and_counts_its_own_measurements(here: Path) -> None:
-    source = SuiteSource(root=str(here), suite="suite.py")
+    source = SuiteSource(root=str(here), suites=("suite.py",))
     case = source.load().cases["net-eager-fp32-b1"]
 
     def begun() -> Sweep:

@@ -118,7 +118,7 @@ def planted(folder: PytestFolder, monkeypatch: pytest.MonkeyPatch) -> PytestFold
     Its time limit for a dry run, once the worker is there, is half a second.
     """
     (folder.path / "planted.py").write_text(PLANTED)
-    monkeypatch.setattr(verify_checks, "SOURCE", SuiteSource(root=str(folder.path), suite="planted.py"))
+    monkeypatch.setattr(verify_checks, "SOURCE", SuiteSource(root=str(folder.path), suites=("planted.py",)))
     ask = WorkerHandle.ask
 
     def impatient(self: Any, request: Any, *others: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .pytest_plugin import checked_options, pytest_options
+from .torch_trt import import_hook
 
 MARKERS = {
     "trtgate_latency": "latency of a case against its stored baseline",
@@ -20,12 +21,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     pytest_options.add(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let torch_tensorrt be imported without a GPU where there is a suite: conftest files import it as well."""
+    import_hook.install(everywhere=bool(checked_options.suite_key(early_config)))
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options, which we point at our baseline
 def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
     for name, description in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {description}")
     source = checked_options.source_of(config)
+    import_hook.install(everywhere=source is not None)
     if source is None:
         return
     from .pytest_plugin import (

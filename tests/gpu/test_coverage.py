@@ -24,7 +24,7 @@ CASES = [
 
 @pytest.mark.parametrize(("frontend", "precision", "name"), CASES)
 def test_a_real_compile_takes_what_the_dry_run_said(frontend: str, precision: str, name: str) -> None:
-    models = {model.name: model for model in SuiteSource(root=str(ROOT), suite="benchmarks/suite.py").load().models}
+    models = {model.name: model for model in SuiteSource(root=str(ROOT), suites=("benchmarks/suite.py",)).load().models}
     case = Case(models[name], Settings(frontend=frontend, precision=precision, batch=1))
     module, inputs = building.make(case, "cuda")
     compiled = building.build(case, module, inputs, lambda _step: None).compiled
@@ -34,7 +34,7 @@ def test_a_real_compile_takes_what_the_dry_run_said(frontend: str, precision: st
 
 
 def test_operators_kept_in_pytorch_on_purpose() -> None:
-    models = {model.name: model for model in SuiteSource(root=str(ROOT), suite="benchmarks/suite.py").load().models}
+    models = {model.name: model for model in SuiteSource(root=str(ROOT), suites=("benchmarks/suite.py",)).load().models}
     settings = Settings(frontend="dynamo", precision="fp16", batch=1, torch_executed_ops=("aten.max_pool2d",))
     case = Case(models["resnet18"], settings)
     module, inputs = building.make(case, "cuda")

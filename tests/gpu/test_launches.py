@@ -55,7 +55,7 @@ def quiet(_step: str) -> None: ...
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory: pytest.TempPathFactory) -> CaseMeasurement:
     """One case of the suite, built, stored, loaded and measured by two launches."""
-    source = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py")
+    source = SuiteSource(root=str(ROOT), suites=("benchmarks/suite.py",))
     case = source.load().cases["resnet18-dynamo-fp16-b1-mbs5"]
     folder = tmp_path_factory.mktemp("artifact")
     made = build_or_load.build_or_load(case, "cuda", folder, None, quiet)
@@ -100,7 +100,7 @@ def test_one_launch_says_how_much_memory_it_takes(resnet18: CaseMeasurement) -> 
 @pytest.fixture
 def odd(tmp_path: Path) -> SuiteSource:
     (tmp_path / "odd_suite.py").write_text(ODD_SUITE)
-    return SuiteSource(root=str(tmp_path), suite="odd_suite.py")
+    return SuiteSource(root=str(tmp_path), suites=("odd_suite.py",))
 
 
 def test_a_module_that_synchronises_is_timed_with_queued_events(odd: SuiteSource, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def default_limit(metric: str) -> float:
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    case = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py").load().cases[CASE]
+    case = SuiteSource(root=str(ROOT), suites=("benchmarks/suite.py",)).load().cases[CASE]
     folder = tmp_path_factory.mktemp("artifact")
     made = build_or_load.build_or_load(case, "cuda", folder, None, quiet)
     assert made.stored
@@ -50,7 +50,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairedGate]:
-    source = SuiteSource(root=str(ROOT), suite="benchmarks/suite.py")
+    source = SuiteSource(root=str(ROOT), suites=("benchmarks/suite.py",))
     sides = (Side(name=name, source=source) for name in ("base", "candidate"))
     session = PairSession(*sides, detect(), tmp_path_factory.mktemp("logs"), timeout_s=300)
     yield PairedGate(session)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import TrtgateError
-from .pytest_config import configured_suite
+from .suite_here import configured_suite
 
 
 def ab(
@@ -35,7 +35,7 @@ def ab(
 
 
 def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[str]:
-    """Return pytest's arguments: the suite's folder unless something else is named, latency tests alone, the base.
+    """Return pytest's arguments: the suites' folders unless something else is named, latency tests alone, the base.
 
     Raises TrtgateError when no suite is configured for `folder`.
     """
@@ -43,9 +43,8 @@ def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[
     where: list[str] = []
     if not named:
         source, _, _ = configured_suite(folder)
-        file = source.suite_file()
-        assert file is not None
-        tests = sorted(file.parent.glob("test_*.py"))
-        where = [os.path.relpath(file.parent if tests else file, folder)]
+        files = source.suite_files().values()
+        tested = [file.parent if any(file.parent.glob("test_*.py")) else file for file in files]
+        where = [os.path.relpath(place, folder) for place in dict.fromkeys(tested)]
     marked = any(text == "-m" or text.startswith("-m") for text in given)
     return [*where, *given, *([] if marked else ["-m", "trtgate_latency"]), *asked]

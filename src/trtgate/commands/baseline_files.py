@@ -21,8 +21,8 @@ from ..gate.baselines import Run, Update
 from ..gate.sentences import duration
 from ..profiles import profile_files
 from ..report import terminal_table
+from ..suite.pytest_config import BASELINES, BASELINES_KEY, find_configuration
 from ..verdict import Verdict
-from .pytest_config import BASELINES, BASELINES_KEY, find_configuration
 
 NOT_STORED_UNASKED = (Verdict.REGRESSED, Verdict.INCOMPARABLE, Verdict.UNDERPOWERED, Verdict.UNCONFIRMED)
 """Recorded verdicts that keep a case out of a baseline, unless it is named."""

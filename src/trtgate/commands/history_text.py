@@ -20,8 +20,8 @@ from ..common.text_columns import first_few
 from ..gate import history
 from ..gate.history import CaseHistory, Drift, HistoryPoint, LevelShift, SavedRun, Series
 from ..gate.sentences import duration
+from ..suite.pytest_config import find_configuration
 from ..verdict import rises
-from .pytest_config import find_configuration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 LONGEST = 1000

@@ -15,7 +15,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.files import write_whole
-from .pytest_config import (
+from ..suite.pytest_config import (
     BASELINES,
     BASELINES_KEY,
     SUITE_KEY,
@@ -125,7 +125,7 @@ def _configured(root: Path, suite: Path, wanted: Mapping[str, str], top: Path) -
         before = found.values.get(key)
         if before is None:
             missing[key] = value
-        elif os.path.normpath(before) != os.path.normpath(value):
+        elif os.path.normpath(value) not in map(os.path.normpath, [before, *before.splitlines()]):
             raise TrtgateError(
                 f"{found.path}: {key} is {before!r} already, and would become {value!r}: change it there"
             )

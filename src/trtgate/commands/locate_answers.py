@@ -16,7 +16,7 @@ from ..common.escaping import printable
 from ..common.steps import OnStep
 from ..common.text_columns import aligned
 from ..suite.cases import Case
-from . import model_names
+from .suite_here import suite_here
 
 if TYPE_CHECKING:
     from ..compiling.location import Checked, Location
@@ -35,7 +35,7 @@ def check_numbers(tolerance: float | None, time_limit: float | None) -> None:
 
 def case_of(case_id: str) -> Case:
     """Return a case of this folder's suite. Raises TrtgateError for one that is not there, or that nothing compiles."""
-    source = model_names.suite_here()
+    source = suite_here()
     if source is None:
         raise TrtgateError("this folder has no suite: name it as trtgate_suite in the pytest configuration")
     cases = source.load().cases

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 
 from ..common.errors import TrtgateError
 from ..suite import zoo
 from ..suite.cases import Model
-from ..suite.suite_source import SuiteSource
-from .pytest_config import find_configuration
+from .suite_here import factories_here, suite_here
 
 
 def find(name: str) -> Model:
@@ -18,7 +16,7 @@ def find(name: str) -> Model:
     Raises TrtgateError for an unknown one, naming the nearest, and for one whose package is not installed.
     """
     if ":" in name:
-        return SuiteSource(root=str(Path.cwd()), factories=(name,)).load().models[0]
+        return factories_here(name).load().models[0]
     mine = suite_models()
     of_zoo = {model.name: model for model in zoo.models()}
     found = mine.get(name) or of_zoo.get(name)
@@ -29,13 +27,6 @@ def find(name: str) -> Model:
     if name not in mine and (reason := zoo.unavailable(name)):
         raise TrtgateError(f"model {name!r}: {reason}")
     return found
-
-
-def suite_here() -> SuiteSource | None:
-    """Return where the suite of this folder is; None where none is configured."""
-    configured = find_configuration(Path.cwd())
-    suite = configured.values.get("trtgate_suite") if configured else None
-    return None if configured is None or not suite else SuiteSource(root=str(configured.path.parent), suite=suite)
 
 
 def suite_models() -> dict[str, Model]:

@@ -35,9 +35,9 @@ def selfcheck(
     from ..common.files import write_json
     from ..common.run_folder import usable
     from . import selfcheck_rounds
-    from .pytest_config import configured_suite
+    from .suite_here import configured_suite
 
-    source, folder, ini_limits = configured_suite(Path.cwd())
+    source, folder, ini_limits = configured_suite(Path.cwd(), as_in_pytest=True)
     device = accelerator.detect()
     limits = _limits(ini_limits, limit or [])
     share = 0.0 if unchanged_only else _share(delay, limits, on_gpu=device.kind == "gpu")

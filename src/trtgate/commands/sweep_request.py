@@ -170,13 +170,15 @@ def weights_of(texts: Sequence[str]) -> dict[str, str]:
 def _source(request: Request) -> SuiteSource:
     """Return where the named models come from. Raises TrtgateError for an unknown one, naming the nearest."""
     from . import model_names
+    from .suite_here import factories_here, suite_here
 
-    here, mine = model_names.suite_here(), model_names.suite_models()
+    here, mine = suite_here(), model_names.suite_models()
     from_zoo = [name for name in request.models if name not in mine and ":" not in name]
-    return SuiteSource(
-        root=str(Path.cwd()) if here is None else here.root,
-        suite=here.suite if here is not None and any(name in mine for name in request.models) else None,
-        factories=tuple(name for name in request.models if ":" in name), zoo=tuple(from_zoo), weights=request.weights,
+    factories = tuple(name for name in request.models if ":" in name)
+    source = factories_here(*factories) if here is None else here
+    return msgspec.structs.replace(
+        source, suites=source.suites if any(name in mine for name in request.models) else (),
+        factories=factories, zoo=tuple(from_zoo), weights=request.weights,
     )  # fmt: skip
 
 

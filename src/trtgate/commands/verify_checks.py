@@ -36,7 +36,7 @@ from .verify_judging import LAUNCHES
 from .verify_record import FAILED, NOT_HERE, OK, CheckResult
 from .verify_suite import BLOCK, CONVOLUTIONS
 
-SOURCE = SuiteSource(root=str(Path(__file__).parents[2]), suite="trtgate.commands.verify_suite")
+SOURCE = SuiteSource(root=str(Path(__file__).parents[2]), suites=("trtgate.commands.verify_suite",))
 
 
 class NotHereError(Exception):

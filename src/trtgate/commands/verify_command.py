@@ -31,7 +31,7 @@ def verify(
 
     from ..common.files import write_json
     from ..common.run_folder import RunFolder
-    from .pytest_config import find_configuration
+    from ..suite.pytest_config import find_configuration
 
     configuration = find_configuration(Path.cwd())
     root = configuration.path.parent if configuration else Path.cwd()

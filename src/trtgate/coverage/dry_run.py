@@ -22,6 +22,7 @@ from ..torch_trt import (
     disabled_converters,
     exporting,
     gpu_stand_in,
+    import_hook,
     modelopt_package,
     partitioner,
     releases,
@@ -49,6 +50,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     step("making the model")
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(process_state.put_back)
+        stack.enter_context(import_hook.installed())  # by a factory
         with _weights_of(case.settings):
             module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:

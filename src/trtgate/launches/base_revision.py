@@ -15,6 +15,7 @@ import msgspec
 from ..common import git
 from ..common.errors import TrtgateError
 from ..common.locks import ClaimedFolder, remove_abandoned
+from ..suite.suite_import import is_path
 from ..suite.suite_source import SuiteSource
 from .comparison_side import Side
 from .relocated_imports import OURS
@@ -56,7 +57,7 @@ class BaseRevision:
                 self._set_up(request.setup, timeout_s)
             self.side = Side(
                 name="base",
-                source=source if moved is None else msgspec.structs.replace(source, root=self._moved_root(moved[1])),
+                source=source if moved is None else self._moved_source(source, moved[1]),
                 python=python,
                 moved=moved,
                 package_folder=self._package_folder(),
@@ -85,9 +86,12 @@ class BaseRevision:
             raise TrtgateError(f"base {request.revision!r} can't be checked out: {_last_line(done.stderr)}")
         return str(self._toplevel), str(self._tree)
 
-    def _moved_root(self, tree: str) -> str:
+    def _moved_source(self, source: SuiteSource, tree: str) -> SuiteSource:
+        """Return the source in the base's tree, without suites that are new since, unless all are."""
         assert self._toplevel is not None
-        return str(Path(tree) / self._root.relative_to(self._toplevel))
+        root = Path(tree) / self._root.relative_to(self._toplevel)
+        known = tuple(name for name in source.suites if not is_path(name) or (root / name).is_file())
+        return msgspec.structs.replace(source, root=str(root), suites=known or source.suites)
 
     def _set_up(self, command: str, timeout_s: float) -> None:
         where = self._tree if self._tree.is_dir() else self._root

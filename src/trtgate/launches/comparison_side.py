@@ -11,6 +11,7 @@ import msgspec
 from ..common.accelerator import Accelerator
 from ..suite.suite_source import SuiteSource
 from . import messages
+from .relocated_imports import OURS
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     def hello(self, accelerator: Accelerator, *, tensorrt: bool = False) -> messages.Hello:
         """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
-        entries = [entry for entry in sys.path if entry]
+        entries = list(dict.fromkeys(map(os.path.abspath, sys.path)))
         if self.other_python:  # its site-packages are its own; only the user's code is shared
             root = Path(self.moved[0] if self.moved else self.source.root)
             entries = [entry for entry in entries if Path(os.path.realpath(entry)).is_relative_to(root)]
@@ -60,7 +61,13 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     def environment(self, variables: dict[str, str]) -> dict[str, str]:
         """Return the environment variables of its workers, made from this process's."""
-        if self.package_folder:
-            known = [] if self.other_python else [part for part in (variables.get("PYTHONPATH"),) if part]
-            variables["PYTHONPATH"] = os.pathsep.join([self.package_folder, *known])
+        known = [] if self.other_python else _absolute(variables.get("PYTHONPATH", ""))
+        first = self.package_folder or ("" if "site-packages" in OURS.parts else str(OURS.parent))
+        if path := [*([first] if first else []), *known]:
+            variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
         return variables
+
+
+def _absolute(path: str) -> list[str]:
+    """Return the folders of a search path, which may be relative: another folder would make others of them."""
+    return [os.path.abspath(entry) for entry in path.split(os.pathsep)] if path else []

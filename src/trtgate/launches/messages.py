@@ -21,8 +21,9 @@ SHARED = "shared"
 class Hello(msgspec.Struct, tag=True, kw_only=True):
     """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "").
 
-    `moved` is (a folder, another that stands in for it): what `sys_path` and Python's own path take from the first is
-    taken from the second where it exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
+    `sys_path` are the folders, all absolute, that come first in the worker's own path. `moved` is (a folder, another
+    that stands in for it): what `sys_path` and Python's own path take from the first is taken from the second where it
+    exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
     """
 
     source: SuiteSource

@@ -151,7 +151,7 @@ def header_of(source: SuiteSource, accelerator: Accelerator) -> JournalHeader:
     own = Path(__file__).parents[1]  # this package: its version says which
     mine = [file for file in loaded if file.is_relative_to(root) and not file.is_relative_to(own)]
     files = {file for file in mine if "site-packages" not in file.parts}
-    files |= {file for file in (source.suite_file(), *source.factory_files()) if file is not None}
+    files |= {*source.suite_files().values(), *source.factory_files().values()}
     return JournalHeader(
         accelerator=accelerator, sources={str(file): _sha256(file) for file in sorted(files) if file.is_file()},
         weights={name: _sha256(Path(file)) for name, file in source.weights.items()},

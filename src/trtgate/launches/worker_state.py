@@ -27,13 +27,15 @@ class Worker:
     """Holds one loaded case at a time and measures it on request."""
 
     def __init__(self, hello: messages.Hello) -> None:
-        sys.path += [entry for entry in hello.sys_path if entry not in sys.path]
+        sys.path[:] = dict.fromkeys([*hello.sys_path, *sys.path])
         if hello.moved is not None:
             relocated_imports.relocate(sys.path, *hello.moved)
         import torch
 
         from ..compiling import building, reference  # imports torch: only here, and once
-        from ..torch_trt import modelopt_package, releases
+        from ..torch_trt import import_hook, modelopt_package, releases
+
+        import_hook.install(everywhere=True)
 
         self._torch: Any = torch
         self._building = building
@@ -50,7 +52,9 @@ class Worker:
         self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
+        path = list(sys.path)
         self._suite = hello.source.load()
+        sys.path[:] = dict.fromkeys([*path, *sys.path])  # importing put folders in front that pytest has elsewhere
         modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
         self._check_origin()
         if self._gpu and hello.tensorrt:

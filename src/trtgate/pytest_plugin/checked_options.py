@@ -18,7 +18,8 @@ from ..compiling.artifact_cache import CacheRequest
 from ..gate.run_options import Options
 from ..launches.base_revision import BaseRequest
 from ..suite.selection import Selection
-from ..suite.suite_source import SuiteSource
+from ..suite.suite_import import ImportRule
+from ..suite.suite_source import SuiteSource, suites_named
 from .prebuilding import AUTO
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
@@ -32,12 +33,45 @@ NEEDS_A_SUITE = (
 
 def source_of(config: pytest.Config) -> SuiteSource | None:
     """Return where the suite is, or None when nothing asks for the plugin: it then changes nothing."""
-    suite = config.getini("trtgate_suite") or None
+    suites = suites_named(suite_key(config), config.rootpath)
     factories = tuple(config.getoption("trtgate_model"))
-    if suite is None and not factories:
+    _refuse_unread_suites(config)
+    if not suites and not factories:
         _refuse_to_be_left_out(config)
         return None
-    return SuiteSource(root=str(config.rootpath), suite=suite, factories=factories)
+    return SuiteSource(root=str(config.rootpath), suites=suites, factories=factories, rule=ImportRule.of(config))
+
+
+def suite_key(config: pytest.Config) -> str | list[str]:
+    """Return the ini key trtgate_suite: pytest has no type of keys, before 9.2, that is one text or a list of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = config.getini("trtgate_suite")
+        except (TypeError, pytest.UsageError):  # a list in TOML
+            found = config.inicfg["trtgate_suite"]
+    return found if isinstance(found, list) else str(found or "")
+
+
+def _refuse_unread_suites(config: pytest.Config) -> None:
+    """Raise UsageError for a folder of the command line whose suite another ini file names: pytest reads only one."""
+    folders = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
+    if len(folders) < 2:
+        return
+    from ..suite.pytest_config import find_configuration
+
+    for folder in folders:
+        own = find_configuration(Path(os.path.abspath(folder)))
+        key = own.values.get("trtgate_suite") if own else None
+        if own is None or not key or (config.inipath and own.path.samefile(config.inipath)):
+            continue
+        files = SuiteSource(root=str(own.path.parent), suites=suites_named(key, own.path.parent)).suite_files()
+        if any(file.is_relative_to(folder.resolve()) for file in files.values()):
+            raise pytest.UsageError(
+                f"trtgate: the suite in {folder} is named in {own.path}, and pytest has read "
+                f"{config.inipath or 'no configuration'} for this run: run pytest for {folder} alone, or name all "
+                "suites in one configuration"
+            )
 
 
 def _refuse_to_be_left_out(config: pytest.Config) -> None:
@@ -171,8 +205,9 @@ def _base(config: pytest.Config, *, comparing: bool, timing_off: str) -> BaseReq
 
 
 def _check_found(source: SuiteSource) -> None:
-    if source.suite and source.suite_file() is None:
-        raise TrtgateError(f"ini key trtgate_suite: no file or module {source.suite!r} under {source.root}")
+    for suite in source.suites:
+        if suite not in source.suite_files():
+            raise TrtgateError(f"ini key trtgate_suite: no file or module {suite!r} under {source.root}")
     if len(source.factory_files()) < len(source.factories):
         raise TrtgateError(f"--trtgate-model {' '.join(source.factories)}: no such module under {source.root}")
 

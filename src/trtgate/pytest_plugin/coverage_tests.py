@@ -87,7 +87,7 @@ class CoverageEnding:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Turn a run red whose stored coverage has cases that the suite no longer has."""
         nothing = self._run.suite_problem or not (self._results or self._no_case_left)
-        if nothing or hasattr(session.config, "workerinput"):
+        if nothing or hasattr(session.config, "workerinput") or self._run.suites.uncollected():
             return
         known = self._run.suite.cases.keys() | self._run.zoo.keys()
         try:

@@ -26,6 +26,7 @@ from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
 from .benchmark_json import PytestJson
 from .case_items import TestsOfKind
+from .collected_suites import CollectedSuites
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
@@ -75,6 +76,8 @@ class GateRun:
         self.config = config
         config.stash[RUN] = self
         self.options = options
+        """Their source has the suites that were collected, once one was."""
+        self.suites = CollectedSuites(options.source)
         self.accelerators = _accelerators(options.gpus)
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
@@ -205,14 +208,21 @@ class GateRun:
         """Let the end of the run say something."""
         self.notices.append(Notice(text, severity))
 
+    def load_suite(self, file: Path | None) -> Suite:
+        """Import what a suite's file defines, or with None all that is configured. Raises TrtgateError."""
+        suite = self.suites.load(file)
+        self.options = msgspec.structs.replace(self.options, source=self.suites.source.pinned())
+        modelopt_package.expect(case.settings.precision for case in suite.cases.values())
+        for name in ("suite", "zoo", "catalogue"):
+            self.__dict__.pop(name, None)
+        return suite
+
     @cached_property
     def suite(self) -> Suite:
-        """The suite, imported. Raises TrtgateError."""
-        suite = self.options.source.load()
-        pinned = self.options.source.pinned()
-        self.options = msgspec.structs.replace(self.options, source=pinned)
-        modelopt_package.expect(case.settings.precision for case in suite.cases.values())
-        return suite
+        """All suites that were collected, or all that are configured where none was. Raises TrtgateError."""
+        if not self.suites.parts:
+            self.load_suite(None)
+        return self.suites.whole
 
     @cached_property
     def zoo(self) -> dict[str, Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -51,8 +51,7 @@ class Hooks:
         return NoTests.from_parent(parent, path=module_path) if self._is_suite(module_path) else None
 
     def _is_suite(self, path: Path) -> bool:
-        source = self._run.options.source
-        return path.resolve() in ([source.suite_file()] if source.suite else source.factory_files())
+        return path.resolve() in self._run.suites.files()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give every selected case to the tests that ask for one."""
@@ -60,13 +59,7 @@ class Hooks:
             return
         ids: list[str] = []
         try:
-            cases = self._run.options.selection.select(self._run.catalogue)
-            if "profile_gate" in metafunc.fixturenames:
-                ids = [case.id for case in cases if case.settings.partitions and case.id in self._run.suite.cases]
-            elif "coverage_gate" in metafunc.fixturenames:
-                ids = [case.id for case in cases if case.settings.partitions]
-            else:
-                ids = [case.id for case in cases if case.id in self._run.suite.cases]
+            ids = [case.id for case in self._cases_for(metafunc) if self._run.options.selection.takes(case)]
         except PROBLEMS as error:
             self._run.suite_problem = sentence_of(error)
         if "latency_gate" in metafunc.fixturenames:
@@ -74,6 +67,19 @@ class Hooks:
         if metafunc.definition.get_closest_marker("trtgate_accuracy"):
             self._run.accuracy.made.update(ids)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
+
+    def _cases_for(self, metafunc: pytest.Metafunc) -> list[Case]:
+        """Return the cases of the suite in whose file a test is, or of all suites, that can be asked of the test."""
+        suite_file = metafunc.definition.getparent(SuiteFile)
+        suite = self._run.load_suite(suite_file.path.resolve() if suite_file else None)
+        cases = list(suite.cases.values())
+        partitioned = {"profile_gate", "coverage_gate"} & set(metafunc.fixturenames)
+        if "coverage_gate" in metafunc.fixturenames and self._run.suites.is_first(suite):
+            cases = [*cases, *(case for case_id, case in self._run.catalogue.cases.items() if self._is_of_zoo(case_id))]
+        return [case for case in cases if not partitioned or case.settings.partitions]
+
+    def _is_of_zoo(self, case_id: str) -> bool:
+        return case_id not in self._run.suite.cases
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Remember what the user left out: a comparison that compares nothing is then no mistake."""
@@ -84,6 +90,9 @@ class Hooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark what this machine can't run with its reason, and refuse unknown options and names."""
+        if self._run.suites.parts and not self._run.suite_problem:
+            self._keep_problem(lambda: self._run.options.selection.select(self._run.catalogue))
+        items[:] = [item for item in items if not self._is_doubled(item)]
         ours = [item for item in items if case_id_of(item) is not None]
         if not ours or self._run.suite_problem:
             return
@@ -94,10 +103,7 @@ class Hooks:
             self._run.config.hook.pytest_deselected(items=others)
         if self._run.accelerator.kind != "gpu":
             items.sort(key=is_coverage, reverse=True)  # first what is asked here, while the workers import torch
-        try:
-            self._check_cases()
-        except PROBLEMS as error:
-            self._run.suite_problem = sentence_of(error)
+        self._keep_problem(self._check_cases)
         for item in ours:
             case_id = case_id_of(item)
             assert case_id is not None
@@ -109,6 +115,19 @@ class Hooks:
                     item.add_marker(pytest.mark.skip(reason=reason))
                 continue
             self._mark_unavailable(item, self._run.suite.cases[case_id])
+
+    def _keep_problem(self, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except PROBLEMS as error:
+            self._run.suite_problem = sentence_of(error)
+
+    def _is_doubled(self, item: pytest.Item) -> bool:
+        """Whether a model of the zoo, which the first suite's file got, turned out to be one of a later suite."""
+        suite_file, case_id = item.getparent(SuiteFile), case_id_of(item)
+        if suite_file is None or case_id is None or self._run.suite_problem:
+            return False
+        return case_id in self._run.suite.cases.keys() - self._run.load_suite(suite_file.path.resolve()).cases.keys()
 
     def _check_cases(self) -> None:
         from ..torch_trt import compile_options

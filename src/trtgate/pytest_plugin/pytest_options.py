@@ -49,7 +49,9 @@ def add(parser: pytest.Parser) -> None:
 
 
 def _add_ini_keys(parser: pytest.Parser) -> None:
-    parser.addini("trtgate_suite", "Module or file that defines the models: package.module or path/to/file.py")
+    parser.addini(
+        "trtgate_suite", "Modules or files that define the models, one a line: package.module or path/to/file.py"
+    )
     parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
     parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
     parser.addini("trtgate_cache_size", "Most that the artifact cache takes", default="20GiB")

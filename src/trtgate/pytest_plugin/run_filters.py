@@ -31,6 +31,7 @@ def left_out(session: pytest.Session, run: GateRun, case_ids: Sequence[str], des
         for case_id in case_ids
         if case_id in deselected
         or (last_failed and case_id in run.suite.cases)
+        or (run.suites.uncollected() and case_id not in run.suite.cases)
         or not _taken(session.config, run, case_id)
     ]
 

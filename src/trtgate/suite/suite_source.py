@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import re
-import sys
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
 
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, one_line
 from . import dimensions, pinned_files
 from .cases import Model, Suite, made_twice, model
 from .settings import Settings
+from .suite_import import ImportRule, file_of, import_file, import_name, is_path
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -28,16 +27,17 @@ class Added(msgspec.Struct, frozen=True):
 class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where a suite comes from, so that another process can load the same: plain data.
 
-    `suite` is a path to a file or a dotted module name; `factories` are `package.module:factory`; `zoo` are names of
-    the zoo, with weights that are seeded and compute something; `weights` are files, by model.
+    Each of `suites` is a path to a file or a dotted module name; `factories` are `package.module:factory`; `zoo` are
+    names of the zoo, with weights that are seeded and compute something; `weights` are files, by model.
     """
 
     root: str
-    suite: str | None = None
+    suites: tuple[str, ...] = ()
     factories: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
     added: tuple[Added, ...] = ()
     weights: dict[str, str] = {}
+    rule: ImportRule = ImportRule()
     sha256: dict[str, str] = {}
     """File → its digest, of what the suite was imported from when the run began; `load` refuses another content."""
 
@@ -49,35 +49,55 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         """Return the pinned files that have another content now."""
         return pinned_files.changed(self.sha256)
 
-    def suite_file(self) -> Path | None:
-        """Return the file of the suite, without importing it; None when there is none or it can't be found."""
-        return None if self.suite is None else _module_file(self.suite, Path(self.root))
+    def suite_files(self) -> dict[str, Path]:
+        """Return suite → its file, without importing it; a suite that can't be found is left out."""
+        return _files(self.suites, Path(self.root))
 
-    def factory_files(self) -> list[Path]:
-        """Return the files in which the named factories live, without importing them."""
-        found = (_module_file(name.partition(":")[0], Path(self.root)) for name in self.factories)
-        return [file for file in found if file is not None]
+    def factory_files(self) -> dict[str, Path]:
+        """Return factory → the file in which it lives, without importing it."""
+        modules = {name: name.partition(":")[0] for name in self.factories}
+        found = _files(list(modules.values()), Path(self.root))
+        return {name: found[module] for name, module in modules.items() if module in found}
 
     def load(self) -> Suite:
-        """Import the suite module and the named factories.
+        """Import the suites and the named factories.
 
-        Raises TrtgateError when one can't be found or imported, or holds no model.
+        Raises TrtgateError when one can't be found or imported or holds no model, and when two suites can't be told
+        apart: by the ids of their cases, or by the modules beside them.
         """
-        models: list[Model] = []
-        if self.suite is not None:
-            module = _import(self.suite, Path(self.root))
-            models += _models_in(module)
-            if not models:
-                raise TrtgateError(f"suite {self.suite!r} defines no model: put @trtgate.model on a factory")
-        models += [self._named(name) for name in self.factories]
+        self.check_neighbours()
+        models: dict[str, list[Model]] = {name: self._models_of(name) for name in self.suites}
+        models |= {name: [self._named(name)] for name in self.factories}
         changed = pinned_files.changed(self.sha256)
         if changed:
             raise TrtgateError(f"{changed[0]} changed since the run began: nothing can be said of code that moves")
         if self.zoo:
             from . import zoo
 
-            models += [model for model in zoo.models(conditioned=True) if model.name in self.zoo]
-        return Suite([self._completed(model) for model in models])
+            models["zoo"] = [model for model in zoo.models(conditioned=True) if model.name in self.zoo]
+        parts = {name: Suite(self._completed(model) for model in each) for name, each in models.items()}
+        return merged(parts)
+
+    def check_neighbours(self) -> None:
+        """Check that no two suites would import one another's neighbours: one process has one module of a name.
+
+        Raises TrtgateError, naming both folders and the module.
+        """
+        files = self.suite_files().values()
+        folders = sorted({file.parent for file in files if not (file.parent / "__init__.py").is_file()})
+        own = {file.stem for file in files}
+        for one, other in combinations(folders, 2):
+            for name in sorted((_importable_from(one) & _importable_from(other)) - own):
+                raise TrtgateError(
+                    f"the suites in {one} and {other} both lie beside a module {name!r}, and a process can import only "
+                    "one of the two: rename one, or put an __init__.py into each folder and import it from its package"
+                )
+
+    def _models_of(self, suite: str) -> list[Model]:
+        models = _models_in(_import(suite, Path(self.root), self.rule))
+        if not models:
+            raise TrtgateError(f"suite {suite!r} defines no model: put @trtgate.model on a factory")
+        return models
 
     def _completed(self, model: Model) -> Model:
         own = {settings.suffix for settings in model.settings}
@@ -91,7 +111,7 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         module_name, colon, attribute = name.partition(":")
         if not colon or not attribute:
             raise TrtgateError(f"--trtgate-model {name!r}: write package.module:factory")
-        module = _import(module_name, Path(self.root))
+        module = _import(module_name, Path(self.root), self.rule)
         found = getattr(module, attribute, None)
         if found is None:
             close = difflib.get_close_matches(attribute, vars(module), n=1)
@@ -119,58 +139,67 @@ def _models_in(module: ModuleType) -> list[Model]:
     return found
 
 
-def _module_file(name: str, root: Path) -> Path | None:
-    if _is_path(name):
-        file = root / name
-        return file.resolve() if file.is_file() else None
-    for folder in (root, *map(Path, sys.path)):
-        base = folder.joinpath(*name.split("."))
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if file.is_file():
-                return file.resolve()
-    return None
+def merged(parts: Mapping[str, Suite]) -> Suite:
+    """Return the models of all parts, by what each part is called, as one suite; a model in two of them counts once.
+
+    Raises TrtgateError for an id that two parts have, naming both.
+    """
+    owners: dict[str, str] = {}
+    models: dict[int, Model] = {}
+    for name, part in parts.items():
+        for case in part.cases.values():
+            if owners.setdefault(case.id, name) != name and id(case.model) not in models:
+                raise TrtgateError(
+                    f"case {case.id!r} is in {owners[case.id]} and in {name}: give one of the two models another name"
+                )
+        models |= {id(model): model for model in part.models}
+    return Suite(models.values())
 
 
-def _is_path(name: str) -> bool:
-    return name.endswith(".py") or "/" in name
+def suites_named(value: str | Sequence[str], root: Path) -> tuple[str, ...]:
+    """Return the suites that an ini key names: a list, one a line, or several in a line where no path has that name."""
+    lines = value.splitlines() if isinstance(value, str) else value
+    found: list[str] = []
+    for line in filter(None, map(str.strip, lines)):
+        parts = line.split()
+        several = file_of(line, root) is None and any(file_of(part, root) for part in parts)
+        found += parts if several else [line]
+    return tuple(dict.fromkeys(found))
 
 
-def _import(name: str, root: Path) -> ModuleType:
-    file = _module_file(name, root)
+def _files(names: Sequence[str], root: Path) -> dict[str, Path]:
+    return {name: file.resolve() for name in names if (file := file_of(name, root)) is not None}
+
+
+NO_NEIGHBOURS = ("conftest", "setup", "__main__")
+"""Files that no suite imports."""
+
+
+def _importable_from(folder: Path) -> set[str]:
+    names = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/__init__.py")}
+    return {name for name in names if name not in NO_NEIGHBOURS and not name.startswith("test_")}
+
+
+def _import(name: str, root: Path, rule: ImportRule) -> ModuleType:
+    file = file_of(name, root)
     if file is None:
         raise TrtgateError(
-            f"suite {name!r}: no such {'file' if _is_path(name) else 'module'} under {root} or on Python's path"
+            f"suite {name!r}: no such {'file' if is_path(name) else 'module'} under {root} or on Python's path"
         )
     try:
-        return _import_file(file) if _is_path(name) else _import_name(name, root)
+        return import_file(file, root, rule) if is_path(name) else import_name(name, root)
     except TrtgateError as error:
         raise TrtgateError(f"{file}: {error}") from error
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # pytest.skip, importorskip and sys.exit are no Exceptions
-        raise TrtgateError(f"{file} can't be imported: {type(error).__name__}: {error}") from error
+        raise TrtgateError(f"{file} can't be imported: {_why(error)}") from error
 
 
-def _import_name(name: str, root: Path) -> ModuleType:
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return importlib.import_module(name)
-
-
-def _import_file(file: Path) -> ModuleType:
-    name = "trtgate_suite_" + re.sub(r"\W", "_", str(file))
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    if str(file.parent) not in sys.path:  # its neighbours are importable, as for a script
-        sys.path.insert(0, str(file.parent))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def _why(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{one_line(error)}; Python's path is pytest's: name the folder that holds it in the ini key pythonpath, "
+            "or put a conftest.py into that folder"
+        )
+    return one_line(error)

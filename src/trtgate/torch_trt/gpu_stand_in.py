@@ -29,6 +29,17 @@ CAPABILITY = (9, 0)
 
 
 @contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Within: CUDA's questions that torch_tensorrt asks when it is imported and compiles are answered, for no GPU."""
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        for name, answer in _answers().items():
+            stack.enter_context(replaced(torch.cuda, name, answer))
+        yield
+
+
+@contextlib.contextmanager
 def stand_in() -> Iterator[None]:
     """Within: torch_tensorrt can be imported and asked for dry runs, with or without a GPU; nothing runs on one.
 
@@ -40,8 +51,7 @@ def stand_in() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if not torch.cuda.is_available():
-            for name, answer in _answers().items():
-                stack.enter_context(replaced(torch.cuda, name, answer))
+            stack.enter_context(answering())
         if "torch_tensorrt" not in sys.modules:
             with quiet_stderr():
                 imported()

@@ -15,7 +15,6 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.files import read_bytes
-from ..suite.suite_source import SuiteSource
 
 SUITE_KEY, BASELINES_KEY = "trtgate_suite", "trtgate_baselines"
 BASELINES = "baselines"
@@ -34,6 +33,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     exists: bool
     """Whether the section does: a pytest.ini counts without it."""
     values: dict[str, str]
+    """A list is one value a line, as in an ini file."""
 
 
 # pytest's configuration
@@ -51,22 +51,6 @@ def find_configuration(folder: Path, top: Path | None = None) -> Configuration |
         if base == top:
             break
     return None
-
-
-def configured_suite(folder: Path) -> tuple[SuiteSource, Path, list[str]]:
-    """Return the suite that pytest's configuration names for `folder`, its `.trtgate` folder, and its limits.
-
-    Raises TrtgateError when there is none, or its file is not there.
-    """
-    found = find_configuration(folder)
-    suite = found.values.get("trtgate_suite") if found else None
-    if found is None or not suite:
-        raise TrtgateError(f"no suite is configured for {folder}: run trtgate init, or set the ini key trtgate_suite")
-    root = found.path.parent
-    source = SuiteSource(root=str(root), suite=suite)
-    if source.suite_file() is None:
-        raise TrtgateError(f"{found.path}: trtgate_suite names {suite!r}, and there is no such file or module")
-    return source, root / ".trtgate", found.values.get("trtgate_limits", "").split()
 
 
 def with_keys(found: Configuration, text: str, keys: Mapping[str, str]) -> str:
@@ -114,9 +98,13 @@ def _configuration(path: Path, text: str) -> Configuration | None:
     """Return what pytest reads from a file; None when it passes the file over."""
     sections = _sections(path, text)
     for section in _SECTIONS[path.name](sections):
-        values = {key: str(value) for key, value in _table(sections.get(section)).items()}
+        values = {key: _text(value) for key, value in _table(sections.get(section)).items()}
         return Configuration(path=path, section=section, exists=section in sections, values=values)
     return None
+
+
+def _text(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _toml_counts() -> bool:

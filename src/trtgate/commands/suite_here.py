@@ -1,0 +1,111 @@
+"""The suites that pytest's configuration names for a folder, and where pytest would import them from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ..common.errors import TrtgateError
+from ..suite.pytest_config import Configuration, find_configuration
+from ..suite.suite_import import ImportRule
+from ..suite.suite_source import SuiteSource, suites_named
+from ..torch_trt import import_hook
+
+
+def suite_here() -> SuiteSource | None:
+    """Return where the suites of this folder are, Python's path being pytest's; None where none is configured.
+
+    Raises TrtgateError where pytest can't read its configuration.
+    """
+    found = find_configuration(Path.cwd())
+    source = None if found is None else _named_in(found)
+    return None if source is None else _as_in_pytest(source, found, source.suite_files().values())
+
+
+def factories_here(*names: str) -> SuiteSource:
+    """Return a source of factories that are importable from this folder as they are in pytest. Raises TrtgateError."""
+    source = SuiteSource(root=str(Path.cwd()), factories=names)
+    return _as_in_pytest(source, find_configuration(Path.cwd()), [Path.cwd()])
+
+
+def configured_suite(folder: Path, *, as_in_pytest: bool = False) -> tuple[SuiteSource, Path, list[str]]:
+    """Return the suites that pytest's configuration names for `folder`, their `.trtgate` folder, and their limits.
+
+    With `as_in_pytest` Python's path becomes pytest's. Raises TrtgateError when no suite is configured, or one is not
+    there.
+    """
+    found = find_configuration(folder)
+    source = None if found is None else _named_in(found)
+    if found is None or source is None:
+        raise TrtgateError(f"no suite is configured for {folder}: run trtgate init, or set the ini key trtgate_suite")
+    if as_in_pytest:
+        source = _as_in_pytest(source, found, source.suite_files().values())
+    for name in source.suites:
+        if name not in source.suite_files():
+            raise TrtgateError(f"{found.path}: trtgate_suite names {name!r}, and there is no such file or module")
+    return source, Path(source.root) / ".trtgate", found.values.get("trtgate_limits", "").split()
+
+
+def _named_in(found: Configuration) -> SuiteSource | None:
+    root = found.path.parent
+    names = suites_named(found.values.get("trtgate_suite", ""), root)
+    return SuiteSource(root=str(root), suites=names) if names else None
+
+
+def _as_in_pytest(source: SuiteSource, found: Configuration | None, places: Iterable[Path]) -> SuiteSource:
+    import_hook.install(everywhere=True)
+    configuration = None if found is None else str(found.path)
+    rule = _asked(configuration, tuple(map(str, places)) or (str(Path.cwd()),))
+    return msgspec.structs.replace(source, rule=rule)
+
+
+@cache
+def _asked(configuration: str | None, places: tuple[str, ...]) -> ImportRule:
+    """Let pytest itself prepare a run of some places, and take over the path that it has then; nothing is collected.
+
+    Preparing is what decides the path: the ini key pythonpath, the conftest files that belong to the places, in the
+    import mode of the options, and plugins that the options name. A second reading of these would differ somewhere.
+    """
+    question, before = _Question(), list(sys.path)
+    named = [] if configuration is None else [f"--config-file={configuration}"]
+    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said), _no_warnings():
+        pytest.main([*named, *places], plugins=[question])
+    if question.rule is None:
+        sys.path[:] = before
+        raise TrtgateError(f"pytest can't read its configuration or a conftest.py here: {_reason(said.getvalue())}")
+    sys.path[:] = question.path
+    return question.rule
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Question:
+    """A plugin that ends pytest when everything is prepared, and keeps what there is then."""
+
+    rule: ImportRule | None = None
+    path: list[str]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> int:
+        self.rule, self.path = ImportRule.of(config), list(sys.path)
+        return 0
+
+
+def _reason(output: str) -> str:
+    """Return what pytest said: its first line, and the exception of a conftest file, which comes last."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    raised = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
+    return ": ".join([line.rstrip(":.") for line in lines[:1]] + raised[-1:]) or "it said nothing"

@@ -1,0 +1,97 @@
+"""`import torch_tensorrt` in the user's own code, on a machine without a GPU: it works as it does in a dry run.
+
+Upstream asks CUDA for the device when it is imported, and fails without one. So a suite with a converter of its own could
+not be imported there, and its coverage not be counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PACKAGE, OURS = "torch_tensorrt", __name__.partition(".")[0]
+
+
+class _Finder(MetaPathFinder):
+    """Finds torch_tensorrt where Python does, with a loader that lets a GPU be stood in for."""
+
+    def __init__(self) -> None:
+        self.everywhere = False
+        self._searching = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != PACKAGE or self._searching or not (self.everywhere or _imported_beside_trtgate()):
+            return None
+        self._searching = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _StandingIn(spec.loader)
+        return spec
+
+
+class _StandingIn(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        from .gpu_stand_in import answering
+        from .patching import quiet_stderr
+
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        import torch
+
+        if torch.cuda.is_available():
+            self._loader.exec_module(module)
+            return
+        with answering(), quiet_stderr():
+            self._loader.exec_module(module)
+
+
+_finder = _Finder()
+
+
+def install(*, everywhere: bool) -> None:
+    """Let torch_tensorrt be imported without a GPU: everywhere, or by modules alone that import trtgate too.
+
+    Others that try to import it, to find out whether it can be used, find out what they do without trtgate.
+    """
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _finder.everywhere = _finder.everywhere or everywhere
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Within: torch_tensorrt can be imported without a GPU, everywhere."""
+    before = _finder.everywhere
+    install(everywhere=True)
+    try:
+        yield
+    finally:
+        _finder.everywhere = before
+
+
+def _imported_beside_trtgate() -> bool:
+    """Whether a module that is being imported now, from the outermost on, names trtgate among its own imports."""
+    frame = sys._getframe()
+    while frame is not None:
+        code, name = frame.f_code, frame.f_globals.get("__name__", "")
+        ours = name == "__main__" or name.partition(".")[0] == OURS
+        if code.co_name == "<module>" and not ours and any(each.partition(".")[0] == OURS for each in code.co_names):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
