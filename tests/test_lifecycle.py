@@ -252,7 +252,7 @@ def refit(release: Any, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> dic
 
 
 def test_a_refitted_module_has_the_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def release(compiled: Any, module: Any, _inputs: Any, settings: Settings) -> torch.nn.Module:
+    def release(compiled: Any, module: Any, _inputs: Any, settings: Settings, _dynamic: Any) -> torch.nn.Module:
         assert not settings.options["immutable_weights"]
         assert not torch.equal(compiled.a.weight, module.a.weight)
         assert module.calls == compiled.calls == 0

@@ -10,8 +10,8 @@ import pytest
 
 from trtgate.common.errors import TrtgateError
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import engine_sizes, partitioner, patching, releases
 from trtgate.torch_trt import compile_options as trt_options
+from trtgate.torch_trt import engine_sizes, partitioner, patching, releases
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 

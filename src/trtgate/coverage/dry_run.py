@@ -106,7 +106,7 @@ def _observed(
 
 
 def _ask(
-    module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None
+    module: torch.nn.Module, inputs: Inputs, settings: Settings, step: OnStep, dynamic: DynamicInputs | None = None
 ) -> LeftOut | None:
     if settings.frontend == "torch_compile":
         step("torch.compile")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
-from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
 from ..torch_trt import compile_calls, dynamic_engines, engine_sizes, engines, partitioner, stored_modules
-from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
 
 FILE = "compiled.pt2"
 

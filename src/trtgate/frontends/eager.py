@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
-from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
-from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .unstored_base import Unstored
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
 
 
 class Eager(Unstored):

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
-from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
-from ..torch_trt.dynamic_inputs import DynamicInputs
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
 
 
 @dataclass

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
-from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..torch_trt import compile_calls, dynamic_engines, dynamo_frames, engine_sizes, engines, partitioner
-from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
 
 
 class TorchCompile(OfTensorRT, Unstored):

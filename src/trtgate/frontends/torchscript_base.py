@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
-from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
 from ..torch_trt import compile_calls, engine_sizes
-from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule
 from .tensorrt_base import OfTensorRT
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
 
 FILE = "compiled.ts"
 
@@ -52,9 +54,7 @@ class TorchScript(OfTensorRT):
         compiled = compile_calls.compile_torchscript(prepared, inputs, settings, dynamic)
         with run_state.unchanged((compiled,), inputs):
             inputs.call(compiled)
-        return CompiledModule(
-            compiled, time.perf_counter() - start, tuple(engine_sizes.of(compiled))
-        )
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(engine_sizes.of(compiled)))
 
     def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
         """Write the compiled module with its engines."""

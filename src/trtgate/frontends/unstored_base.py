@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
-from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
-from ..torch_trt.dynamic_inputs import DynamicInputs
 from .frontend import CompiledModule
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
 
 
 class Unstored:

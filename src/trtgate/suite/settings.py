@@ -22,6 +22,8 @@ TENSORRT_FRONTENDS = frozenset({"torch_compile", "dynamo", "ts_trace", "ts_scrip
 """Those that build TensorRT engines."""
 DYNAMO_FRONTENDS = frozenset({"torch_compile", "dynamo"})
 """Those that lower a graph and partition it: their coverage can be asked, their layers profiled."""
+OWN = "own"
+"""The frontend of callables that a factory compiled itself: nothing is cast, and no setting of ours has a say."""
 TORCHSCRIPT_FRONTENDS = frozenset({"ts_trace", "ts_script"})
 QUANTIZABLE_FRONTENDS = frozenset({"dynamo"})
 """Those that take a module that nvidia-modelopt quantized."""
