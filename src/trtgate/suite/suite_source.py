@@ -203,4 +203,12 @@ def _why(error: BaseException) -> str:
             f"{one_line(error)}; Python's path is pytest's: name the folder that holds it in the ini key pythonpath, "
             "or put a conftest.py into that folder"
         )
+    if any(word in str(error) for word in NO_GPU):
+        return (
+            f"{one_line(error)}: this machine has no GPU that torch can use: call CUDA within a factory, not at import"
+        )
     return one_line(error)
+
+
+NO_GPU = ("NVIDIA driver", "No CUDA GPUs", "not compiled with CUDA", "CUDA unknown error")
+"""Words of torch where there is no GPU."""
