@@ -204,9 +204,7 @@ def _why(error: BaseException) -> str:
             "or put a conftest.py into that folder"
         )
     if any(word in str(error) for word in NO_GPU):
-        return (
-            f"{one_line(error)}: this machine has no GPU that torch can use: call CUDA within a factory, not at import"
-        )
+        return f"{one_line(error)}; this machine has no GPU: call CUDA within a factory"
     return one_line(error)
 
 
