@@ -249,8 +249,10 @@ def test_one_of_two_suites_can_be_run_and_the_others_cases_are_not_missing(folde
     two(folder.path, named=EACH_ON_A_LINE)
     recorded = folder.pytest("--trtgate-update-baselines", "-k", "eager", "--trtgate-launches=1", "one", "two")
     assert recorded.ret == 0, recorded.stdout.str()
-    done = folder.pytest("two/bench", "-m", "trtgate_latency", "--benchmark-compare", "--trtgate-launches=1")
+    asked = ("-m", "trtgate_latency", "--benchmark-compare", "--trtgate-launches=1", "--trtgate-require=baseline")
+    done = folder.pytest("two/bench", *asked)
     assert "not run, as asked: 1 cases of the baseline" in done.stdout.str()
+    assert "suite one/bench/suite.py was not collected" in done.stdout.str()
     assert "MISSING" not in done.stdout.str()
     assert done.ret == 0
 
@@ -269,6 +271,36 @@ def test_neighbours_of_one_name_are_one_line(folder: Any) -> None:
 def test_packages_of_one_name_are_one_line(folder: Any) -> None:
     two(folder.path, named=EACH_ON_A_LINE, **{"one/bench/__init__.py": "", "two/bench/__init__.py": ""})
     folder.refused(folder.pytest("one", "two"), "package bench", "one/bench", "two/bench", "rename")
+
+
+def test_neighbours_of_one_name_are_no_obstacle_where_nobody_imports_them_by_that(folder: Any) -> None:
+    relative = {f"{name}/bench/__init__.py": "" for name in ("one", "two")} | {
+        "one/__init__.py": "",
+        "two/__init__.py": "",
+    }
+    suites = {
+        f"{name}/bench/suite.py": suite_of("pass", name=model, top="from .net import Net\n")
+        for name, model in (("one", "tiny"), ("two", "other"))
+    }
+    two(folder.path, named=EACH_ON_A_LINE, **suites, **relative, **{"two/bench/net.py": NET})
+    folder.pytest("one", "two", "-k", "eager", "-m", "trtgate_accuracy").assert_outcomes(passed=2)
+
+
+def test_the_zoo_is_asked_once_and_gives_way_to_a_later_suite(folder: Any) -> None:
+    two(folder.path, named=EACH_ON_A_LINE, second="resnet18")
+    listed = folder.pytest("one", "two", "--trtgate-zoo", "--collect-only", "-q", "-m", "trtgate_coverage").outlines
+    assert not [line for line in listed if line.startswith("one") and "[resnet18-" in line]
+    assert [line for line in listed if line.startswith("two")] == [
+        "two/bench/suite.py::test_coverage[resnet18-dynamo-fp32-mbs5]"
+    ]
+    assert [line for line in listed if line.startswith("one") and "[resnet50-" in line]
+
+
+def test_a_model_of_any_suite_can_be_selected_and_an_unknown_one_is_named(folder: Any) -> None:
+    two(folder.path, named=EACH_ON_A_LINE)
+    asked = ("one", "two", "-m", "trtgate_accuracy", "--trtgate-frontends=eager")
+    folder.pytest(*asked, "--trtgate-models=other").assert_outcomes(passed=1)
+    folder.refused(folder.pytest(*asked, "--trtgate-models=othre"), "othre", "'other'")
 
 
 def test_a_suite_that_only_another_configuration_names_is_not_passed_over(folder: Any) -> None:

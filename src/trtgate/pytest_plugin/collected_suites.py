@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..common.notices import Notice
 from ..suite.cases import Suite
 from ..suite.suite_source import SuiteSource, merged
 
@@ -30,6 +31,11 @@ class CollectedSuites:
     def uncollected(self) -> list[str]:
         """Return the suites that this run has not collected."""
         return [name for name in self._configured.suites if name not in self.source.suites]
+
+    def notices(self) -> list[Notice]:
+        """Return a line for each suite that this run has not collected, where it has another."""
+        said = "was not collected, so nothing of it is judged: pytest was not given its folder"
+        return [Notice(f"suite {name} {said}") for name in self.uncollected() if self.parts]
 
     def is_first(self, suite: Suite) -> bool:
         """Whether a part is the one that was imported first."""

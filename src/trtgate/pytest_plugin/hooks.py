@@ -155,6 +155,7 @@ class Hooks:
         """
         if self._run.suite_problem:
             raise refusal(self._run.suite_problem)
+        self._run.notices += self._run.suites.notices()
         latency = [item for item in session.items if is_latency(item)]
         with refusals():
             for item in latency:

@@ -14,7 +14,7 @@ from ..common.errors import TrtgateError, one_line
 from . import pinned_files
 from .cases import Model, Suite, made_twice, model
 from .settings import Settings
-from .suite_import import ImportRule, file_of, import_file, import_name, is_path
+from .suite_import import IMPORTLIB, ImportRule, file_of, import_file, import_name, is_path
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises TrtgateError, naming both folders and the module.
         """
-        files = self.suite_files().values()
+        files = self.suite_files().values() if self.rule.mode != IMPORTLIB else ()
         folders = sorted({file.parent for file in files if not (file.parent / "__init__.py").is_file()})
         own = {file.stem for file in files}
         for one, other in combinations(folders, 2):
