@@ -211,6 +211,8 @@ class GateRun:
 
     def load_suite(self, file: Path | None) -> Suite:
         """Import what a suite's file defines, or with None all that is configured. Raises TrtgateError."""
+        if file in self.suites.parts:
+            return self.suites.parts[file]
         suite = self.suites.load(file)
         self.options = msgspec.structs.replace(self.options, source=self.suites.source.pinned())
         modelopt_package.expect(case.settings.precision for case in suite.cases.values())
