@@ -42,7 +42,7 @@ class CollectedSuites:
         return next(iter(self.parts.values())) is suite
 
     def load(self, file: Path | None) -> Suite:
-        """Import the suite of a file, or all, for the first time; factories named on the command line belong to the first suite.
+        """Import the suite of a file, or all, for the first time; factories belong to the first suite.
 
         Raises TrtgateError, also for what can't be told apart from what was imported before.
         """
