@@ -48,4 +48,5 @@ def is_doubled(run: GateRun, item: pytest.Item) -> bool:
     file, case_id = item.getparent(SuiteFile), case_id_of(item)
     if file is None or case_id is None or run.suite_problem:
         return False
-    return case_id in run.suite.cases.keys() - run.load_suite(file.path.resolve()).cases.keys()
+    own = run.load_suite(file.path.resolve()).cases
+    return case_id not in own and (case_id in run.suite.cases or case_id not in run.catalogue.cases)
