@@ -407,7 +407,7 @@ def test_the_first_operator_with_which_a_module_gets_wrong_is_named() -> None:
         lambda found: found.problem("fp32"),
         operators=lambda _module, _inputs: left_in_pytorch.operators_of([(part,)]),
     )
-    found = locator.locate(Mlp().eval().requires_grad_(False), (torch.randn(4, WIDTH),))
+    found = locator.locate(Mlp().eval().requires_grad_(False), Inputs((torch.randn(4, WIDTH),)))
     assert (found.kind, found.suspect) == ("operator", "aten.gelu.default (in act)")
     assert "right with that and what follows left in PyTorch" in found.sentence()
 
