@@ -115,7 +115,8 @@ def _told(settings: Settings, leaf: Any) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return None
     if settings.dynamic_batch is None or not is_batched(leaf, settings):
-        return leaf
+        taken = leaf.is_contiguous() or (leaf.ndim == 4 and leaf.is_contiguous(memory_format=torch.channels_last))
+        return leaf if taken else leaf.contiguous()  # upstream refuses others, and lets a call have them
     least, optimal, largest = settings.dynamic_batch
     return imported().Input(
         min_shape=(least, *leaf.shape[1:]),
