@@ -151,7 +151,8 @@ def grid(
 
     So block sizes, excluded operators and options are for frontends that lead to TensorRT, `modes` for Inductor,
     `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`, quantized precisions for those that take them if one
-    of them is given; the frontend `own` is as its factory made it, whatever precisions are given. Raises TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
+    of them is given; the frontend `own` is as its factory made it, whatever precisions are given. Raises
+    TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
     """
     frontends, ranges = tuple(frontends), dimensions.checked_ranges(dynamic or {})
     fixed = {
@@ -170,10 +171,8 @@ def grid(
     ):
         if precision in QUANTIZED and quantizable and frontend not in quantizable:
             continue
-        if frontend == OWN:
-            precision = AS_IS  # noqa: PLW2901
         settings = fitting(
-            frontend, precision=precision, shape=point.sizes, min_block_size=block_size, mode=mode, runtime=runtime,
+            frontend, precision=AS_IS if frontend == OWN else precision, shape=point.sizes, min_block_size=block_size, mode=mode, runtime=runtime,
             cudagraphs=graphs, limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
         )  # fmt: skip
         found.setdefault(settings.suffix, settings)

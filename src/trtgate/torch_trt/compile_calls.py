@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import TrtgateError
 from .compile_options import arguments_of, options_of
+from .patching import replaced
 from .releases import imported, without_modelopt
 
 if TYPE_CHECKING:
@@ -32,8 +34,14 @@ def compile_exported(
 
     given = arguments_of(inputs, dynamic)
     dry: dict[str, Any] = {"dryrun": True} if dryrun else {}
-    with without_modelopt():
+    with without_modelopt(), _texts_in_graphs(torch_tensorrt.dynamo.utils):
         return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **dry, **options_of(settings))
+
+
+def _texts_in_graphs(utils: Any) -> contextlib.AbstractContextManager[None]:
+    """Within: a text among the inputs of a graph has no dtype; upstream raises where it notes the dtypes of all."""
+    before = utils.unwrap_tensor_dtype
+    return replaced(utils, "unwrap_tensor_dtype", lambda value: None if isinstance(value, str) else before(value))
 
 
 def compile_torchscript(
