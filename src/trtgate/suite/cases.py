@@ -172,8 +172,9 @@ def grid(
         if precision in QUANTIZED and quantizable and frontend not in quantizable:
             continue
         settings = fitting(
-            frontend, precision=AS_IS if frontend == OWN else precision, shape=point.sizes, min_block_size=block_size, mode=mode, runtime=runtime,
-            cudagraphs=graphs, limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
+            frontend, precision=AS_IS if frontend == OWN else precision, shape=point.sizes, min_block_size=block_size,
+            mode=mode, runtime=runtime, cudagraphs=graphs,
+            limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
         )  # fmt: skip
         found.setdefault(settings.suffix, settings)
     return tuple(found.values())
