@@ -58,7 +58,7 @@ def build_or_load(
     start = time.perf_counter()
     reference = Reference(case, device, step, processes=builders)
     prepared, prepare_s = reference.prepare(step)
-    notes: list[str] = []
+    notes = list(reference.notes)
     stored = frontends.stores(case.settings)
     keyed = isinstance(prepared, torch.export.ExportedProgram) and stored
     made_from = _made_from(case, prepared, notes) if cache is not None and keyed else {}

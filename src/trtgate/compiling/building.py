@@ -22,7 +22,7 @@ from ..suite.model_inputs import Inputs
 from ..suite.settings import Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, modelopt_package
-from . import made_modules, process_state, stored_inputs
+from . import casting, made_modules, process_state, stored_inputs
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -63,12 +63,14 @@ class Inference:
             return self.inputs.call(self.compiled.run)
 
 
-def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Module, Inputs]:
+def make(
+    case: Case, device: str, *, copied: bool = True, notes: list[str] | None = None
+) -> tuple[torch.nn.Module, Inputs]:
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
     `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
-    factory raises, returns something else, or inputs of another batch size.
+    factory raises, returns something else, or inputs of another batch size. What is worth saying goes to `notes`.
     """
     batch = case.settings.batch
     try:
@@ -88,26 +90,19 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     made_modules.make_ordinary(module)
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
-    dtype = dtype_of(case)
-
-    def moved(value: torch.Tensor) -> torch.Tensor:
-        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
     made_modules.freeze(module)
-    module._apply(moved)  # as Module.to does, which would cast complex values to real ones
-    return module, inputs.mapped(moved)
+    inputs, note = casting.cast(module, inputs, case.settings.precision, device)
+    if note and notes is not None:
+        notes.append(f"case {case.id}: {note}")
+    return module, inputs
 
 
 def _check_batch(inputs: Inputs, batch: int | None, name: str) -> None:
     """Raise TrtgateError where no input has the batch that was asked for as one of its sizes."""
+    if batch is not None and not inputs.tensors:
+        raise TrtgateError(f"{name}: its inputs must be tensors, or hold some, for a batch of {batch}")
     if batch is not None and not any(batch in value.shape for value in inputs.tensors):
         raise TrtgateError(f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}")
-
-
-def dtype_of(case: Case) -> torch.dtype:
-    """Return what weights and floating-point inputs are cast to."""
-    found: torch.dtype = getattr(torch, precisions.ALL[case.settings.precision].dtype)
-    return found
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ..suite import precisions
 from ..suite.cases import Case
 from ..torch_trt import releases
 
@@ -41,8 +42,12 @@ def arithmetic_of(case: Case) -> contextlib.AbstractContextManager[None]:
     return _tf32(case.settings.precision == "tf32")
 
 
-def arithmetic(case: Case) -> str:
-    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT."""
+def arithmetic(case: Case, coarsest: str = "fp32") -> str:
+    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT.
+
+    `coarsest` is that of a module that is not cast, for a case that is `as_is`.
+    """
     settings = case.settings
-    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
-    return "tf32" if tf32 else settings.precision
+    precision = coarsest if settings.precision == precisions.AS_IS else settings.precision
+    tf32 = precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
+    return "tf32" if tf32 else precision

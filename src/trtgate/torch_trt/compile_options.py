@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import TrtgateError
+from ..suite import precisions
 from ..suite.settings import TORCHSCRIPT_FRONTENDS
 from .releases import SUPPORTED, imported, unavailable
 
@@ -86,8 +87,8 @@ def options_of(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {"min_block_size": settings.min_block_size}
     if settings.torch_executed_ops:
         options["torch_executed_ops"] = executed_operators(settings.torch_executed_ops)
-    if settings.precision in ("fp32", "tf32"):
-        options["disable_tf32"] = settings.precision == "fp32"
+    if settings.precision in ("fp32", "tf32", precisions.AS_IS):
+        options["disable_tf32"] = settings.precision != "tf32"
     if settings.runtime and has_runtimes():
         options["use_python_runtime"] = settings.runtime == "python"
     return options | settings.options
