@@ -58,7 +58,7 @@ def cases(
         chosen += [model for model in zoo.models() if not zoo.unavailable(model.name)]
     if not chosen:
         raise TrtgateError("name models, such as resnet18 or package.module:factory, or give --zoo")
-    fields = {
+    fields: dict[str, Any] = {
         "frontend": frontend, "min_block_size": min_block_size, "torch_executed_ops": tuple(torch_executed_ops)
     }  # fmt: skip
     return [case_of(model, shape, precision=precision, **fields) for model in chosen for precision in precisions]
