@@ -25,6 +25,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -385,9 +386,10 @@ def asked(given: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
     from trtgate.common.accelerator import Accelerator
     from trtgate.gate.run_options import Options
     from trtgate.launches.base_revision import BaseRequest
-    from trtgate.suite.selection import Selection
     from trtgate.suite.suite_source import SuiteSource
 
+    apart = find_spec("trtgate.suite.selection")  # before, it was beside cases
+    Selection = import_module("trtgate.suite.selection" if apart else "trtgate.suite.cases").Selection  # noqa: N806
     until = given["quarantine"]
     held = quarantine("a reason", until="9999-12-31") if until else None
     if held is not None:

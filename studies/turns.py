@@ -86,7 +86,7 @@ def build(case_id: str, folder: Path) -> str | None:
     from trtgate.suite.suite_source import SuiteSource
 
     case = SuiteSource(root=str(ROOT), suites=(SUITE,)).load().cases[case_id]
-    if not frontends.stores(case.settings):
+    if not frontends.stores(case):
         return None
     folder.mkdir()
     module, inputs = building.make(case, "cuda")

@@ -155,13 +155,26 @@ def test_the_command_imports_what_pytest_does(folder: Any, forked_with_tensorrt:
     layout.write(folder.path)
     program = [str(PROGRAMS / "trtgate")] if layout.program == PYTEST else [sys.executable, "-m", "trtgate"]
     done = run([*program, "coverage", "tiny", "--precision", "fp32"], folder.path, layout.environment)
-    assert "tiny-dynamo-fp32-mbs5  0 of 2" in done.stdout, done.stdout + done.stderr
+    assert counted(done, "tiny-dynamo-fp32-mbs5") == "0 of 2"
     assert done.returncode == 0
 
 
+def counted(done: subprocess.CompletedProcess[str], case_id: str) -> str:
+    """Return how many operators of a case's are in TensorRT, as `trtgate coverage` says it."""
+    rows = [line.split() for line in done.stdout.splitlines()]
+    found = [" ".join(row[1:4]) for row in rows if row[:1] == [case_id]]
+    assert found, done.stdout + done.stderr
+    return found[0]
+
+
 def test_what_pytest_can_not_import_is_one_line_everywhere(folder: Any, forked_with_tensorrt: None) -> None:
-    Layout({**SHOP, "__init__.py": ""}, top="from shop.net import Net\n").write(folder.path)
-    folder.refused(folder.pytest("bench"), "bench/suite.py", "No module named 'shop'", "pythonpath")
+    layout = Layout(SHOP, top="from shop.net import Net\n")
+    layout.write(folder.path)
+    refused = start(layout, folder)
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert refused.returncode == 4
+    assert "bench/suite.py can't be imported: ModuleNotFoundError: No module named 'shop'" in line
+    assert "pythonpath" in line
     done = run([str(PROGRAMS / "trtgate"), "coverage", "tiny"], folder.path, {})
     assert done.returncode == 4
     assert "No module named 'shop'" in done.stderr
@@ -187,22 +200,20 @@ def test_a_checkout_behind_a_link(folder: Any) -> None:
 
 @pytest.mark.parametrize("name", ["bench is a package at the root", "src and pythonpath", "relative imports"])
 def test_a_base_imports_its_own_code(folder: Any, name: str) -> None:
-    """The candidate's code can't be made at all by the time it is called: were it the base's, both would fail."""
-    layout = LAYOUTS[name]
+    layout, log = LAYOUTS[name], folder.path / ".trtgate-imported"
     layout.write(folder.path)
-    (folder.path / ".gitignore").write_text(".trtgate/\n__pycache__/\n")
-    for arguments in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "1"],
-    ):
-        subprocess.run(["git", *arguments], cwd=folder.path, check=True)
     (net,) = folder.path.rglob("net.py")
-    net.write_text(NET.replace("torch.relu(", "(1/0) * torch.relu("))
+    (folder.path / ".gitignore").write_text(".trtgate*\n__pycache__/\n")
+    net.write_text(f"VERSION = 'base'\nopen({str(log)!r}, 'a').write(VERSION + ' ' + __file__ + '\\n')\n" + NET)
+    user = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "-A"], [*user, "commit", "-qm", "one"]):
+        subprocess.run(["git", *arguments], cwd=folder.path, check=True)
+    net.write_text(net.read_text().replace("'base'", "'candidate'"))
     done = start(layout, folder, "-k", "tiny-eager", "--trtgate-base=HEAD", "-m", "trtgate_latency", *ONE_LAUNCH)
-    assert "candidate" in done.stdout, done.stdout
-    assert "ZeroDivisionError" in done.stdout
-    assert "can't be built on the base" not in done.stdout
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    imported = [line.split(" ", 1) for line in log.read_text().splitlines()]
+    assert {version for version, _ in imported} == {"base", "candidate"}
+    assert all((".trtgate" in file) == (version == "base") for version, file in imported)
 
 
 # Several suites
@@ -238,8 +249,10 @@ def test_one_of_two_suites_can_be_run_and_the_others_cases_are_not_missing(folde
     two(folder.path, named=EACH_ON_A_LINE)
     recorded = folder.pytest("--trtgate-update-baselines", "-k", "eager", "--trtgate-launches=1", "one", "two")
     assert recorded.ret == 0, recorded.stdout.str()
-    done = folder.pytest("two/bench", "-m", "trtgate_latency", "--benchmark-compare", "--trtgate-launches=1")
+    asked = ("-m", "trtgate_latency", "--benchmark-compare", "--trtgate-launches=1", "--trtgate-require=baseline")
+    done = folder.pytest("two/bench", *asked)
     assert "not run, as asked: 1 cases of the baseline" in done.stdout.str()
+    assert "suite one/bench/suite.py was not collected" in done.stdout.str()
     assert "MISSING" not in done.stdout.str()
     assert done.ret == 0
 
@@ -258,6 +271,36 @@ def test_neighbours_of_one_name_are_one_line(folder: Any) -> None:
 def test_packages_of_one_name_are_one_line(folder: Any) -> None:
     two(folder.path, named=EACH_ON_A_LINE, **{"one/bench/__init__.py": "", "two/bench/__init__.py": ""})
     folder.refused(folder.pytest("one", "two"), "package bench", "one/bench", "two/bench", "rename")
+
+
+def test_neighbours_of_one_name_are_no_obstacle_where_nobody_imports_them_by_that(folder: Any) -> None:
+    relative = {f"{name}/bench/__init__.py": "" for name in ("one", "two")} | {
+        "one/__init__.py": "",
+        "two/__init__.py": "",
+    }
+    suites = {
+        f"{name}/bench/suite.py": suite_of("pass", name=model, top="from .net import Net\n")
+        for name, model in (("one", "tiny"), ("two", "other"))
+    }
+    two(folder.path, named=EACH_ON_A_LINE, **suites, **relative, **{"two/bench/net.py": NET})
+    folder.pytest("one", "two", "-k", "eager", "-m", "trtgate_accuracy").assert_outcomes(passed=2)
+
+
+def test_the_zoo_is_asked_once_and_gives_way_to_a_later_suite(folder: Any) -> None:
+    two(folder.path, named=EACH_ON_A_LINE, second="resnet18")
+    listed = folder.pytest("one", "two", "--trtgate-zoo", "--collect-only", "-q", "-m", "trtgate_coverage").outlines
+    assert not [line for line in listed if line.startswith("one") and "[resnet18-" in line]
+    assert [line for line in listed if line.startswith("two")] == [
+        "two/bench/suite.py::test_coverage[resnet18-dynamo-fp32-mbs5]"
+    ]
+    assert [line for line in listed if line.startswith("one") and "[resnet50-" in line]
+
+
+def test_a_model_of_any_suite_can_be_selected_and_an_unknown_one_is_named(folder: Any) -> None:
+    two(folder.path, named=EACH_ON_A_LINE)
+    asked = ("one", "two", "-m", "trtgate_accuracy", "--trtgate-frontends=eager")
+    folder.pytest(*asked, "--trtgate-models=other").assert_outcomes(passed=1)
+    folder.refused(folder.pytest(*asked, "--trtgate-models=othre"), "othre", "'other'")
 
 
 def test_a_suite_that_only_another_configuration_names_is_not_passed_over(folder: Any) -> None:
@@ -285,5 +328,4 @@ def test_the_command_knows_the_models_of_all_suites(folder: Any, forked_with_ten
     two(folder.path, named=EACH_ON_A_LINE)
     command = [str(PROGRAMS / "trtgate"), "coverage", "tiny", "other", "--precision", "fp32"]
     done = run(command, folder.path, {})
-    assert "tiny-dynamo-fp32-mbs5   0 of 2" in done.stdout, done.stdout + done.stderr
-    assert "other-dynamo-fp32-mbs5  0 of 2" in done.stdout
+    assert counted(done, "tiny-dynamo-fp32-mbs5") == counted(done, "other-dynamo-fp32-mbs5") == "0 of 2"

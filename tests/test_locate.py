@@ -407,7 +407,7 @@ def test_the_first_operator_with_which_a_module_gets_wrong_is_named() -> None:
         lambda found: found.problem("fp32"),
         operators=lambda _module, _inputs: left_in_pytorch.operators_of([(part,)]),
     )
-    found = locator.locate(Mlp().eval().requires_grad_(False), (torch.randn(4, WIDTH),))
+    found = locator.locate(Mlp().eval().requires_grad_(False), Inputs((torch.randn(4, WIDTH),)))
     assert (found.kind, found.suspect) == ("operator", "aten.gelu.default (in act)")
     assert "right with that and what follows left in PyTorch" in found.sentence()
 
@@ -586,7 +586,7 @@ def test_when_the_time_runs_out_it_is_said_how_far_the_search_came() -> None:
     left = itertools.count()
     module = Encoder([Layer(), Layer(Wrong())]).eval().requires_grad_(False)
     locator = Locator(compiled, lambda found: found.problem("fp32"), out_of_time=lambda: next(left) > 4)
-    found = locator.locate(module, (torch.randn(4, WIDTH),))
+    found = locator.locate(module, Inputs((torch.randn(4, WIDTH),)))
     assert (found.kind, found.wrong.path) == ("unfinished", "layers.1")
     assert found.sentence() == f"the first wrong one lies in layers.1 ({found.wrong.figure})"
 

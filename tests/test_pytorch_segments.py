@@ -14,6 +14,7 @@ from trtgate.frontends import CompiledModule
 from trtgate.profiles import profile_checks, profile_recording
 from trtgate.profiles.pytorch_segments import busy_us, copies_us, profile_segment
 from trtgate.records.profile_record import PYTORCH, Operator, Part
+from trtgate.suite.model_inputs import Inputs
 
 
 class Net(torch.nn.Module):
@@ -68,7 +69,7 @@ def segment(name: str, kind: str = PYTORCH) -> Part:
 def inference(*parts: tuple[Part, ...]) -> Inference:
     whole = Whole()
     compiled = CompiledModule(whole, 0.0, parts=parts, modules=tuple([whole] * len(parts)))
-    return Inference(compiled, (torch.randn(32, 32), torch.randn(32, 32)))
+    return Inference(compiled, Inputs((torch.randn(32, 32), torch.randn(32, 32))))
 
 
 @pytest.fixture

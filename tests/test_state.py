@@ -24,6 +24,7 @@ from trtgate.compiling.building import Inference
 from trtgate.compiling.output_leaves import Leaf
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
+from trtgate.suite.model_inputs import Inputs
 from trtgate.timing.run_state import RunState, seeded
 
 
@@ -184,7 +185,7 @@ def test_a_worker_that_loads_compares_both_calls_too(tmp_path: Any, monkeypatch:
     wanted = case(lambda: Cache("copied back"), STEP)
     made = Reference(wanted, "cpu", quiet)
     made.expected.save(tmp_path)
-    fresh = Inference(CompiledModule(Reference(wanted, "cpu", quiet).module, 0.0), (STEP.clone(),))
+    fresh = Inference(CompiledModule(Reference(wanted, "cpu", quiet).module, 0.0), Inputs((STEP.clone(),)))
     monkeypatch.setattr("trtgate.compiling.building.load", lambda *_: fresh)
     assert reference.load_checked(wanted, tmp_path, "cpu").changes == ("k",)
 

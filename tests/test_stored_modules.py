@@ -73,8 +73,8 @@ def torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """As far as it is needed to store: what it exports is real, and goes through torch's archive."""
     module = types.ModuleType("torch_tensorrt")
 
-    def save(compiled: Any, file: str, *, arg_inputs: Any, **_options: Any) -> None:
-        torch.export.save(program_of(compiled, arg_inputs), file)
+    def save(compiled: Any, file: str, **_options: Any) -> None:
+        torch.export.save(program_of(compiled, (torch.zeros(4, 4),)), file)
 
     module.save, module.load = save, torch.export.load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
@@ -92,7 +92,7 @@ def test_a_stored_module_computes_the_same_with_engines_made_of_what_was_kept(
         return compiled.engine
 
     monkeypatch.setattr(torch.classes, "tensorrt", types.SimpleNamespace(Engine=engine), raising=False)
-    stored_modules.save(compiled, (x,), tmp_path / "compiled.pt2")
+    stored_modules.save(compiled, tmp_path / "compiled.pt2")
     loaded = stored_modules.load(tmp_path / "compiled.pt2")
     assert made == [["an engine", SERIALIZED]]
     assert torch.equal(loaded(x), LINEAR(x, compiled.engine))
@@ -105,7 +105,7 @@ def test_a_script_object_that_is_no_engine_is_stored_as_torch_does(
 ) -> None:
     compiled, other, x = Compiled(), Compiled(), torch.randn(4, 4)
     torch_tensorrt.save = lambda _module, file, **_options: torch.export.save(program_of(other, (x,)), file)  # type: ignore[attr-defined]
-    stored_modules.save(compiled, (x,), tmp_path / "compiled.pt2")
+    stored_modules.save(compiled, tmp_path / "compiled.pt2")
     loaded = stored_modules.load(tmp_path / "compiled.pt2")
     assert torch.equal(loaded(x), LINEAR(x, other.engine))
 

@@ -10,8 +10,8 @@ import pytest
 
 from trtgate.common.errors import TrtgateError
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import compile_calls, partitioner, patching, releases
 from trtgate.torch_trt import compile_options as trt_options
+from trtgate.torch_trt import engine_sizes, partitioner, patching, releases
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 
@@ -72,7 +72,7 @@ def test_engines_are_found_at_any_depth() -> None:
     outer = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Identity()), torch.nn.ReLU())
     outer[0][0].serialized_engine = b"12345"
     outer[1].serialized_engine = None  # a segment left to PyTorch
-    assert compile_calls.engine_bytes(outer) == [5]
+    assert engine_sizes.of(outer) == [5]
 
 
 @pytest.mark.parametrize(

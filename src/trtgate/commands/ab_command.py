@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from ..common.errors import TrtgateError
-from .suite_here import configured_suite
 
 
 def ab(
@@ -42,6 +41,8 @@ def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[
     named = [text for text in given if not text.startswith("-") and Path(text.partition("::")[0]).exists()]
     where: list[str] = []
     if not named:
+        from .suite_here import configured_suite
+
         source, _, _ = configured_suite(folder)
         files = source.suite_files().values()
         tested = [file.parent if any(file.parent.glob("test_*.py")) else file for file in files]

@@ -39,14 +39,14 @@ def factories_here(*names: str) -> SuiteSource:
 def configured_suite(folder: Path, *, as_in_pytest: bool = False) -> tuple[SuiteSource, Path, list[str]]:
     """Return the suites that pytest's configuration names for `folder`, their `.trtgate` folder, and their limits.
 
-    With `as_in_pytest` Python's path becomes pytest's. Raises TrtgateError when no suite is configured, or one is not
-    there.
+    With `as_in_pytest` Python's path becomes pytest's; so it does where a suite is not found without. Raises
+    TrtgateError when no suite is configured, or one is not there.
     """
     found = find_configuration(folder)
     source = None if found is None else _named_in(found)
     if found is None or source is None:
         raise TrtgateError(f"no suite is configured for {folder}: run trtgate init, or set the ini key trtgate_suite")
-    if as_in_pytest:
+    if as_in_pytest or len(source.suite_files()) < len(source.suites):  # a module that is on pytest's path alone
         source = _as_in_pytest(source, found, source.suite_files().values())
     for name in source.suites:
         if name not in source.suite_files():

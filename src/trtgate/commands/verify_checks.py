@@ -221,7 +221,7 @@ class Checks:
         if case.settings.uses_tensorrt and not build.engines:
             raise TrtgateError(f"case {case.id}: nothing of it became a TensorRT engine: all of it ran in PyTorch")
         said = f"right (relative L2 {build.leaf_error or 0.0:.1e}), built in {build.build_s:.1f} s"
-        if not frontends.stores(case.settings):
+        if not frontends.stores(case):
             return f"{said}; every process builds it"
         if not reply.stored:
             raise TrtgateError("; ".join(reply.notes) or f"case {case.id}: it was not stored")

@@ -62,7 +62,7 @@ def build_or_load(
     prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
     caches = [one for one in (shared, cache) if one is not None]
-    keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case.settings)
+    keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case)
     made_from = _made_from(case, prepared, notes) if keyed else {}
     key = artifact_cache.key_of(made_from)
     with contextlib.ExitStack() as stack:
@@ -93,7 +93,7 @@ def _built(
     """Build, compare and store. Raises TrtgateError as `build_or_load`."""
     inference = reference.build(prepared, prepare_s, step)
     build = building.figures(inference, _right(case, reference, inference, step, checks), builders)
-    stored = frontends.stores(case.settings)
+    stored = frontends.stores(case)
     if stored:
         step("storing")
         problem = _problem_with_storing(case, inference, reference, build, folder)

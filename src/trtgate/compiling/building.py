@@ -19,11 +19,11 @@ from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
-from ..suite.settings import Settings
+from ..suite.settings import OWN, Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import factory_calls, made_modules, process_state, stored_inputs
+from . import factory_calls, made_elsewhere, made_modules, process_state, stored_inputs
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -82,6 +82,10 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     name = f"model {case.model.name!r}"
     module, inputs = factory_calls.made(case)
     _check_batch(inputs, case.settings.batch, name)
+    if isinstance(module, made_elsewhere.OwnModule):
+        if case.model.weights is not None:
+            raise TrtgateError(f"{name}: weights can't be put into what its factory compiled itself")
+        return module, inputs.cloned()
     made_modules.check_code(module, case.settings.frontend, name)
     inputs = inputs.cloned()
     module = made_modules.copied_or_itself(module) if copied else module
@@ -248,10 +252,13 @@ def figures(inference: Inference, compared: Comparison, builders: int = 1) -> Bu
 
 def save(case: Case, inference: Inference, folder: Path) -> bool:
     """Store what a worker needs to load the case; returns False when the frontend stores nothing."""
-    if not frontends.stores(case.settings):
+    if not frontends.stores(case):
         return False
     with quiet_upstream():
-        frontends.get(case.settings.frontend).save(inference.compiled, inference.inputs, folder)
+        if case.settings.frontend == OWN:
+            made_elsewhere.save(case, inference.compiled.run, folder)
+        else:
+            frontends.get(case.settings.frontend).save(inference.compiled, inference.inputs, folder)
     stored_inputs.save(inference.inputs, folder)
     return True
 
@@ -260,6 +267,7 @@ def load(case: Case, folder: Path, device: str) -> Inference:
     """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
     import_libraries(case)
     inputs = stored_inputs.load(folder, device)
-    compiled = frontends.get(case.settings.frontend).load(folder)
+    own = case.settings.frontend == OWN
+    compiled = made_elsewhere.load(case, folder) if own else frontends.get(case.settings.frontend).load(folder)
     dynamic_engines.prepare((compiled.run,), case.settings)
     return _ready(case, Inference(compiled, inputs))

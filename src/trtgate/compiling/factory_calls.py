@@ -15,7 +15,7 @@ from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from ..torch_trt import dynamic_inputs
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import process_state
+from . import made_elsewhere, process_state
 
 
 def made(case: Case) -> tuple[torch.nn.Module, Inputs]:
@@ -26,18 +26,21 @@ def made(case: Case) -> tuple[torch.nn.Module, Inputs]:
     """
     model, settings = case.model, case.settings
     name = _name(model)
+    with made_elsewhere.watching(case) as watched:
+        value = _called("factory", model.factory, {} if model.inputs is not None else settings.optimum, name)
+    value = made_elsewhere.as_modules(value, case, watched)
     if model.inputs is not None:
-        module = _called("factory", model.factory, {}, name)
+        module = value
         if not isinstance(module, torch.nn.Module):
             raise TrtgateError(
                 f"{name}: with inputs= its factory returns the module alone, not {type(module).__name__}"
             )
-        inputs = _inputs_at(model, settings.sizes)
+        inputs = _inputs_at(case, settings.sizes)
         model_inputs.check_call(module, inputs, name)
         return module, inputs
-    module, inputs = model_inputs.of_factory(_called("factory", model.factory, settings.optimum, name), name)
+    module, inputs = model_inputs.of_factory(value, name)
     if settings.optimum != settings.sizes:
-        inputs = _inputs_at(model, settings.sizes)
+        inputs = _inputs_at(case, settings.sizes)
     return module, inputs
 
 
@@ -52,7 +55,7 @@ def dynamic(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Dynami
     try:
         with run_state.seeded():
             found = dynamic_inputs.find(
-                lambda sizes: _inputs_at(case.model, sizes), case.settings.optimum, case.settings.dynamic,
+                lambda sizes: _inputs_at(case, sizes), case.settings.optimum, case.settings.dynamic,
                 given() if callable(given) else given,
             )  # fmt: skip
     except TrtgateError as error:
@@ -61,12 +64,13 @@ def dynamic(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Dynami
     return found._replace(example=found.example.cloned().mapped(moved))
 
 
-def _inputs_at(model: Model, sizes: Sizes) -> Inputs:
+def _inputs_at(case: Case, sizes: Sizes) -> Inputs:
     """Return inputs at sizes. Of a factory that returns both, the module is thrown away."""
-    name = _name(model)
+    model, name = case.model, _name(case.model)
     if model.inputs is not None:
         return model_inputs.of_value(_called("inputs=", model.inputs, sizes, name), name)
-    return model_inputs.of_factory(_called("factory", model.factory, sizes, name), name)[1]
+    value = made_elsewhere.as_modules(_called("factory", model.factory, sizes, name), case)
+    return model_inputs.of_factory(value, name)[1]
 
 
 def _called(what: str, function: Callable[..., Any], sizes: Sizes, name: str) -> Any:

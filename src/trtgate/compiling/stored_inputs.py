@@ -31,6 +31,8 @@ def save(inputs: Inputs, folder: Path) -> None:
 def load(folder: Path, device: str) -> Inputs:
     """Read what `save` wrote, tensors on `device`. Raises TrtgateError for a class that is not there any more."""
     document = torch.load(folder / FILE, weights_only=True, map_location=device)
+    if not isinstance(document, dict):
+        raise TrtgateError(f"{folder / FILE} was written by another version of trtgate: let it be built again")
     pytree_classes.make_known(document["classes"])
     found: Inputs = pytree.tree_unflatten(document["leaves"], pytree.treespec_loads(document["structure"]))
     return found

@@ -5,18 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from ..suite.settings import Settings
+from ..suite.cases import Case
+from ..suite.settings import OWN
 from .frontend import CompiledModule, Frontend
 
 __all__ = ["CompiledModule", "Frontend", "get", "stores"]
 
 
-def stores(settings: Settings) -> bool:
-    """Whether what is built under these settings can be stored and loaded by another process.
+def stores(case: Case) -> bool:
+    """Whether what is built of a case can be stored and loaded by another process.
 
     Torch-TensorRT's Python runtime holds an engine that `torch_tensorrt.save` refuses (2.11).
     """
-    return get(settings.frontend).stores_artifact and settings.runtime != "python"
+    if case.settings.frontend == OWN:
+        return case.model.save is not None
+    return get(case.settings.frontend).stores_artifact and case.settings.runtime != "python"
 
 
 def get(name: str) -> Frontend:

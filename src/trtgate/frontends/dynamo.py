@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.steps import OnStep
 from ..suite.settings import Settings
 from ..timing import run_state
-from ..torch_trt import compile_calls, dynamic_engines, engines, partitioner, stored_modules
+from ..torch_trt import compile_calls, dynamic_engines, engine_sizes, engines, partitioner, stored_modules
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 
@@ -49,7 +49,7 @@ class Dynamo(OfTensorRT):
         return CompiledModule(
             compiled,
             time.perf_counter() - start,
-            tuple(compile_calls.engine_bytes(compiled)),
+            tuple(engine_sizes.of(compiled)),
             seen.coverage(settings),
             seen.known_parts(),
             (compiled,),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls
+from ..torch_trt import compile_calls, engine_sizes
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
@@ -32,7 +32,7 @@ class Fx(OfTensorRT, Unstored):
         step("TensorRT build")
         compiled = compile_calls.compile_fx(prepared, inputs, settings)
         inputs.call(compiled)
-        return CompiledModule(compiled, time.perf_counter() - start, tuple(compile_calls.engine_bytes(compiled)))
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(engine_sizes.of(compiled)))
 
 
 FRONTEND: Frontend = Fx()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.steps import OnStep
 from ..suite.settings import Settings
-from ..torch_trt import compile_calls, dynamic_engines, dynamo_frames, engines, partitioner
+from ..torch_trt import compile_calls, dynamic_engines, dynamo_frames, engine_sizes, engines, partitioner
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 from .unstored_base import Unstored
@@ -46,7 +46,7 @@ class TorchCompile(OfTensorRT, Unstored):
                 dynamic_tracing.first_call(compiled, dynamic, inputs)
         dynamic_engines.prepare(made, settings)
         inputs.call(compiled)
-        sizes = [size for part in made for size in compile_calls.engine_bytes(part)]
+        sizes = [size for part in made for size in engine_sizes.of(part)]
         return CompiledModule(
             compiled,
             time.perf_counter() - start,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.steps import OnStep
 from ..suite.settings import Settings
 from ..timing import run_state
-from ..torch_trt import compile_calls
+from ..torch_trt import compile_calls, engine_sizes
 from .frontend import CompiledModule
 from .tensorrt_base import OfTensorRT
 
@@ -54,9 +54,7 @@ class TorchScript(OfTensorRT):
         compiled = compile_calls.compile_torchscript(prepared, inputs, settings, dynamic)
         with run_state.unchanged((compiled,), inputs):
             inputs.call(compiled)
-        return CompiledModule(
-            compiled, time.perf_counter() - start, tuple(compile_calls.torchscript_engine_bytes(compiled))
-        )
+        return CompiledModule(compiled, time.perf_counter() - start, tuple(engine_sizes.of(compiled)))
 
     def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
         """Write the compiled module with its engines."""

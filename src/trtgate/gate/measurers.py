@@ -76,7 +76,7 @@ class Workers:
         The worker keeps what is profiled, and, on a CPU, what it is to measure and nobody can store.
         """
         folder = self.folder.private(case.model.name)
-        keep = profiled or (self.accelerator.kind != "gpu" and not frontends.stores(case.settings))
+        keep = profiled or (self.accelerator.kind != "gpu" and not frontends.stores(case))
         request = messages.BuildCase(
             case_id=case.id, folder=str(folder), builders=builders, keep=keep, lifecycle=lifecycle,
             cache=cache if case.settings.uses_tensorrt else None, shared=messages.SHARED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -45,7 +46,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     def hello(self, accelerator: Accelerator, *, tensorrt: bool = False) -> messages.Hello:
         """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
-        entries = list(dict.fromkeys(map(os.path.abspath, sys.path)))
+        entries = list(dict.fromkeys(_absolute(sys.path)))
         if self.other_python:  # its site-packages are its own; only the user's code is shared
             root = Path(self.moved[0] if self.moved else self.source.root)
             entries = [entry for entry in entries if Path(os.path.realpath(entry)).is_relative_to(root)]
@@ -61,13 +62,17 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     def environment(self, variables: dict[str, str]) -> dict[str, str]:
         """Return the environment variables of its workers, made from this process's."""
-        known = [] if self.other_python else _absolute(variables.get("PYTHONPATH", ""))
+        known = [] if self.other_python else _absolute(_entries(variables.get("PYTHONPATH", "")))
         first = self.package_folder or ("" if "site-packages" in OURS.parts else str(OURS.parent))
         if path := [*([first] if first else []), *known]:
             variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
         return variables
 
 
-def _absolute(path: str) -> list[str]:
-    """Return the folders of a search path, which may be relative: another folder would make others of them."""
-    return [os.path.abspath(entry) for entry in path.split(os.pathsep)] if path else []
+def _entries(path: str) -> list[str]:
+    return path.split(os.pathsep) if path else []
+
+
+def _absolute(entries: Iterable[str]) -> list[str]:
+    """Return the folders of a search path, which may be relative; what names none is an import hook's, and stays."""
+    return [os.path.abspath(entry) if Path(entry).exists() else entry for entry in map(os.fspath, entries)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..common.errors import TrtgateError
@@ -27,6 +29,14 @@ def relocate(search_path: list[str], old: str, new: str) -> None:
     for folder in (Path(new) / "src", Path(new)):
         if folder.is_dir() and str(folder) not in search_path:
             search_path.insert(0, str(folder))
+
+
+@contextlib.contextmanager
+def path_kept() -> Iterator[None]:
+    """Within: importing a suite may put folders in front of Python's path; afterwards those stand as they stood."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = dict.fromkeys([*before, *sys.path])
 
 
 def check_origin(old: str, new: str) -> None:

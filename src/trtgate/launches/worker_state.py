@@ -35,8 +35,6 @@ class Worker:
         from ..compiling import building, reference  # imports torch: only here, and once
         from ..torch_trt import import_hook, modelopt_package, releases
 
-        import_hook.install(everywhere=True)
-
         self._torch: Any = torch
         self._building = building
         self._reference = reference
@@ -52,9 +50,9 @@ class Worker:
         self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
-        path = list(sys.path)
-        self._suite = hello.source.load()
-        sys.path[:] = dict.fromkeys([*path, *sys.path])  # importing put folders in front that pytest has elsewhere
+        import_hook.install(everywhere=True)
+        with relocated_imports.path_kept():
+            self._suite = hello.source.load()
         modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
         self._check_origin()
         if self._gpu and hello.tensorrt:

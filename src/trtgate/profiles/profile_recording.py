@@ -20,7 +20,7 @@ from ..suite.settings import VERBOSITIES
 from ..timing import measuring_loop
 from ..timing.device_latency import device_latency
 from ..timing.spin_kernel import Spin
-from ..torch_trt import compile_calls, layer_profiler
+from ..torch_trt import engine_sizes, layer_profiler
 from ..torch_trt import engines as trt_engines
 from ..torch_trt.own_runtime import OwnRuntime
 from . import pytorch_segments
@@ -131,7 +131,7 @@ def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
                 found[name] = msgspec.structs.replace(part, name=name, layers=[]), whole.get_submodule(part.name)
             except AttributeError:
                 raise TrtgateError(f"case {case_id}: the compiled module has no {part.name}, which was built") from None
-    engines = sum(len(compile_calls.engine_bytes(whole)) for whole in compiled.modules)
+    engines = sum(len(engine_sizes.of(whole)) for whole in compiled.modules)
     wanted = sum(part.kind == TENSORRT for part, _ in found.values())
     if engines != wanted:
         raise TrtgateError(f"case {case_id}: {wanted} engines were seen being built, and it has {engines}")

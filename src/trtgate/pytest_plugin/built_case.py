@@ -57,8 +57,8 @@ class BuiltCase:
             return
         ways = dict(self.build.ways)
         if made.artifact is None:
-            settings = self.case.settings
-            nothing = "it can't be stored" if frontends.stores(settings) else f"{settings.frontend} stores nothing"
+            frontend = self.case.settings.frontend
+            nothing = "it can't be stored" if frontends.stores(self.case) else f"{frontend} stores nothing"
             ways |= {LOADED: nothing, CACHED: nothing}
         else:
             with run.progress(self.case.id) as step:

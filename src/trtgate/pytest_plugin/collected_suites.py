@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..common.notices import Notice
 from ..suite.cases import Suite
 from ..suite.suite_source import SuiteSource, merged
 
@@ -31,17 +32,20 @@ class CollectedSuites:
         """Return the suites that this run has not collected."""
         return [name for name in self._configured.suites if name not in self.source.suites]
 
+    def notices(self) -> list[Notice]:
+        """Return a line for each suite that this run has not collected, where it has another."""
+        said = "was not collected, so nothing of it is judged: pytest was not given its folder"
+        return [Notice(f"suite {name} {said}") for name in self.uncollected() if self.parts]
+
     def is_first(self, suite: Suite) -> bool:
         """Whether a part is the one that was imported first."""
         return next(iter(self.parts.values())) is suite
 
     def load(self, file: Path | None) -> Suite:
-        """Import the suite of a file, or all; factories named on the command line belong to the first suite.
+        """Import the suite of a file, or all, for the first time; factories belong to the first suite.
 
         Raises TrtgateError, also for what can't be told apart from what was imported before.
         """
-        if file in self.parts:
-            return self.parts[file]
         part = self._part(file)
         source = msgspec.structs.replace(
             self.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,14 @@ from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..gate.run_options import Options
-from ..report.progress_line import ProgressLine, how_far
+from ..report.progress_line import how_far
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
 from .benchmark_json import PytestJson
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
+from .shown_steps import shown_steps
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
@@ -210,6 +211,8 @@ class GateRun:
 
     def load_suite(self, file: Path | None) -> Suite:
         """Import what a suite's file defines, or with None all that is configured. Raises TrtgateError."""
+        if file in self.suites.parts:
+            return self.suites.parts[file]
         suite = self.suites.load(file)
         self.options = msgspec.structs.replace(self.options, source=self.suites.source.pinned())
         modelopt_package.expect(case.settings.precision for case in suite.cases.values())
@@ -253,36 +256,8 @@ class GateRun:
     @contextmanager
     def progress(self, case_id: str) -> Generator[OnStep]:
         """Show the steps of a case while it is worked on."""
-        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None or self.config.option.verbose < 0:
-            yield lambda _text: None
-            return
-
-        def uncaptured() -> AbstractContextManager[None]:
-            return nullcontext() if capture is None else capture.global_and_fixture_disabled()
-
-        def write_line(text: str) -> None:
-            with uncaptured():
-                reporter.write_line(text)
-
-        live = False
-
-        def overwrite(text: str) -> None:
-            nonlocal live
-            if not text and not live:
-                return  # there is nothing of ours to be cleared
-            with uncaptured():
-                if not live:
-                    reporter.ensure_newline()  # what pytest wrote on its line stays
-                reporter.write(f"\r\x1b[K{text}", flush=True)
-            live = bool(text)
-
-        shown = ProgressLine(write_line, overwrite if reporter.isatty else None, self._how_far)
-        try:
-            yield lambda text: shown.step(f"{case_id}: {text}")
-        finally:
-            shown.done()
+        with shown_steps(self.config, case_id, self._how_far) as step:
+            yield step
 
     def _how_far(self) -> str:
         total = len(self.cases_collected)

@@ -13,7 +13,7 @@ from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
-from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins
+from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins, suite_file
 from .case_items import (
     case_id_of,
     is_accuracy,
@@ -59,7 +59,9 @@ class Hooks:
             return
         ids: list[str] = []
         try:
-            ids = [case.id for case in self._cases_for(metafunc) if self._run.options.selection.takes(case)]
+            ids = [
+                case.id for case in suite_file.cases_for(self._run, metafunc) if self._run.options.selection.takes(case)
+            ]
         except PROBLEMS as error:
             self._run.suite_problem = sentence_of(error)
         if "latency_gate" in metafunc.fixturenames:
@@ -67,19 +69,6 @@ class Hooks:
         if metafunc.definition.get_closest_marker("trtgate_accuracy"):
             self._run.accuracy.made.update(ids)
         metafunc.parametrize("trtgate_case", ids, ids=ids, indirect=True, scope="session")
-
-    def _cases_for(self, metafunc: pytest.Metafunc) -> list[Case]:
-        """Return the cases of the suite in whose file a test is, or of all suites, that can be asked of the test."""
-        suite_file = metafunc.definition.getparent(SuiteFile)
-        suite = self._run.load_suite(suite_file.path.resolve() if suite_file else None)
-        cases = list(suite.cases.values())
-        partitioned = {"profile_gate", "coverage_gate"} & set(metafunc.fixturenames)
-        if "coverage_gate" in metafunc.fixturenames and self._run.suites.is_first(suite):
-            cases = [*cases, *(case for case_id, case in self._run.catalogue.cases.items() if self._is_of_zoo(case_id))]
-        return [case for case in cases if not partitioned or case.settings.partitions]
-
-    def _is_of_zoo(self, case_id: str) -> bool:
-        return case_id not in self._run.suite.cases
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Remember what the user left out: a comparison that compares nothing is then no mistake."""
@@ -92,7 +81,7 @@ class Hooks:
         """Mark what this machine can't run with its reason, and refuse unknown options and names."""
         if self._run.suites.parts and not self._run.suite_problem:
             self._keep_problem(lambda: self._run.options.selection.select(self._run.catalogue))
-        items[:] = [item for item in items if not self._is_doubled(item)]
+        items[:] = [item for item in items if not suite_file.is_doubled(self._run, item)]
         ours = [item for item in items if case_id_of(item) is not None]
         if not ours or self._run.suite_problem:
             return
@@ -121,13 +110,6 @@ class Hooks:
             check()
         except PROBLEMS as error:
             self._run.suite_problem = sentence_of(error)
-
-    def _is_doubled(self, item: pytest.Item) -> bool:
-        """Whether a model of the zoo, which the first suite's file got, turned out to be one of a later suite."""
-        suite_file, case_id = item.getparent(SuiteFile), case_id_of(item)
-        if suite_file is None or case_id is None or self._run.suite_problem:
-            return False
-        return case_id in self._run.suite.cases.keys() - self._run.load_suite(suite_file.path.resolve()).cases.keys()
 
     def _check_cases(self) -> None:
         from ..torch_trt import compile_options
@@ -173,6 +155,7 @@ class Hooks:
         """
         if self._run.suite_problem:
             raise refusal(self._run.suite_problem)
+        self._run.notices += self._run.suites.notices()
         latency = [item for item in session.items if is_latency(item)]
         with refusals():
             for item in latency:

@@ -72,7 +72,7 @@ class LatencyGate:
 
     def _build(self, built: BuiltCase) -> None:
         made, frontend = built.check(), frontends.get(built.case.settings.frontend)
-        left = "nothing: it can't be stored" if frontend.stores_artifact and not made.artifact else frontend.stores
+        left = "nothing: it can't be stored" if frontends.stores(built.case) and not made.artifact else frontend.stores
         ways = [said(built.case.id, built.build.ways)] if built.build.ways else []
         found = build_only.BuiltForLater(case_id=built.case.id, build=built.build, left=left, notes=made.notes + ways)
         self._item.user_properties.append(build_only.property_of(found))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.mark.expression import Expression
+
+from .gate_run import RUN
 
 if TYPE_CHECKING:
     from .gate_run import GateRun
@@ -57,4 +60,7 @@ def _taken(config: pytest.Config, run: GateRun, case_id: str) -> bool:
 def on_command_line(config: pytest.Config) -> bool:
     """Whether a filter was typed by whoever started the run, not found in addopts or PYTEST_ADDOPTS."""
     typed = [str(argument) for argument in config.invocation_params.args]
+    run = config.stash.get(RUN, None)
+    if run is not None and run.suites.uncollected() and any(Path(one).exists() for one in typed):
+        return True
     return any("::" in one or one.split("=")[0] in OPTIONS or one[:2] in ("-k", "-m") for one in typed)

@@ -17,11 +17,12 @@ from ..common.limits import checked as checked_limits
 from . import dimensions
 from .dimensions import BATCH
 from .expected_failures import ExpectedFailure
-from .precisions import QUANTIZED
+from .precisions import AS_IS, QUANTIZED
 from .quarantines import Quarantine
 from .settings import (
     DEFAULT_MIN_BLOCK_SIZE,
     INDUCTOR_MODES,
+    OWN,
     QUANTIZABLE_FRONTENDS,
     RUNTIMES,
     SPECIALIZATIONS,
@@ -47,7 +48,8 @@ class Model:
     for another seed: quantization is calibrated on them, accuracy asked of them. Without it they are drawn
     from the normal distribution, seeded. `weights` is a safetensors file with the state dict that the module gets;
     without it, it keeps what its factory gave it, and `weights_said` tells in a few words what that is wherever
-    accuracy is shown.
+    accuracy is shown. `save(run, folder)` and `load(folder)` are for the frontend `own`: what the factory compiled is
+    written by one process and read by others, which otherwise call the factory.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Model:
         samples: Callable[..., Any] | None = None,
         weights: str | None = None,
         weights_said: str = "random weights",
+        save: Callable[..., Any] | None = None,
+        load: Callable[..., Any] | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
             raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
@@ -74,8 +78,13 @@ class Model:
         self.samples = samples
         self.weights = weights
         self.weights_said = weights_said
+        self.save, self.load = save, load
         self.settings = tuple(settings)
         self.limits = checked_limits(limits or {}, f"model {name!r}, limits")
+        if (save is None) != (load is None):
+            raise TrtgateError(f"model {name!r}: save= and load= go together: what one writes the other reads")
+        if save is not None and any(settings_.frontend != OWN for settings_ in self.settings):
+            raise TrtgateError(f"model {name!r}: save= and load= are for the frontend {OWN!r}; trtgate stores others")
         for settings_ in self.settings:
             dimensions.check_known(settings_.sizes, self.dimensions, f"model {name!r}")
 
@@ -84,6 +93,7 @@ class Model:
         return Model(
             self.name, self.factory, settings, inputs=self.inputs, dynamic_shapes=self.dynamic_shapes,
             limits=self.limits, samples=self.samples, weights=weights or self.weights, weights_said=self.weights_said,
+            save=self.save, load=self.load,
         )  # fmt: skip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -141,7 +151,8 @@ def grid(
 
     So block sizes, excluded operators and options are for frontends that lead to TensorRT, `modes` for Inductor,
     `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`, quantized precisions for those that take them if one
-    of them is given. Raises TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
+    of them is given; the frontend `own` is as its factory made it, whatever precisions are given. Raises
+    TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
     """
     frontends, ranges = tuple(frontends), dimensions.checked_ranges(dynamic or {})
     fixed = {
@@ -161,8 +172,9 @@ def grid(
         if precision in QUANTIZED and quantizable and frontend not in quantizable:
             continue
         settings = fitting(
-            frontend, precision=precision, shape=point.sizes, min_block_size=block_size, mode=mode, runtime=runtime,
-            cudagraphs=graphs, limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
+            frontend, precision=AS_IS if frontend == OWN else precision, shape=point.sizes, min_block_size=block_size,
+            mode=mode, runtime=runtime, cudagraphs=graphs,
+            limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
         )  # fmt: skip
         found.setdefault(settings.suffix, settings)
     return tuple(found.values())
@@ -181,6 +193,8 @@ def model(
     weights_said: str = "random weights",
     inputs: Callable[..., Any] | None = None,
     dynamic_shapes: Any = None,
+    save: Callable[..., Any] | None = None,
+    load: Callable[..., Any] | None = None,
     **more: Any,
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
@@ -199,7 +213,7 @@ def model(
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
         return Model(
             name or function.__name__, function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes, limits=limits,
-            samples=samples, weights_said=weights_said,
+            samples=samples, weights_said=weights_said, save=save, load=load,
         )  # fmt: skip
 
     return wrap if factory is None else wrap(factory)

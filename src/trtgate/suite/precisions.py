@@ -31,4 +31,6 @@ ALL = {
 }
 """By name. Quantized layers compute in integers or fp8, what is left in fp16."""
 
+AS_IS = "as_is"
+"""Nothing is cast."""
 QUANTIZED = frozenset(name for name, precision in ALL.items() if precision.quantized)

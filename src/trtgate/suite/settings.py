@@ -16,12 +16,14 @@ from .expected_failures import ExpectedFailure
 from .quarantines import Quarantine
 from .tolerances import checked as checked_tolerances
 
-FRONTENDS = ("eager", "aot_eager", "inductor", "torch_compile", "dynamo", "ts_trace", "ts_script", "fx")
+FRONTENDS = ("eager", "aot_eager", "inductor", "torch_compile", "dynamo", "ts_trace", "ts_script", "fx", "own")
 """Names that `Settings.frontend` takes; each is a module of `trtgate.frontends`."""
 TENSORRT_FRONTENDS = frozenset({"torch_compile", "dynamo", "ts_trace", "ts_script", "fx"})
 """Those that build TensorRT engines."""
 DYNAMO_FRONTENDS = frozenset({"torch_compile", "dynamo"})
 """Those that lower a graph and partition it: their coverage can be asked, their layers profiled."""
+OWN = "own"
+"""The frontend of callables that a factory compiled itself: nothing is cast, and no setting of ours has a say."""
 TORCHSCRIPT_FRONTENDS = frozenset({"ts_trace", "ts_script"})
 QUANTIZABLE_FRONTENDS = frozenset({"dynamo"})
 """Those that take a module that nvidia-modelopt quantized."""

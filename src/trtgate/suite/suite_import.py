@@ -17,7 +17,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 
-PREPEND, APPEND = "prepend", "append"
+PREPEND, APPEND, IMPORTLIB = "prepend", "append", "importlib"
 
 
 class ImportRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from ..common.errors import TrtgateError, one_line
 from . import dimensions, pinned_files
 from .cases import Model, Suite, made_twice, model
 from .settings import Settings
-from .suite_import import ImportRule, file_of, import_file, import_name, is_path
+from .suite_import import IMPORTLIB, ImportRule, file_of, import_file, import_name, is_path
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises TrtgateError, naming both folders and the module.
         """
-        files = self.suite_files().values()
+        files = self.suite_files().values() if self.rule.mode != IMPORTLIB else ()
         folders = sorted({file.parent for file in files if not (file.parent / "__init__.py").is_file()})
         own = {file.stem for file in files}
         for one, other in combinations(folders, 2):
@@ -202,4 +202,10 @@ def _why(error: BaseException) -> str:
             f"{one_line(error)}; Python's path is pytest's: name the folder that holds it in the ini key pythonpath, "
             "or put a conftest.py into that folder"
         )
+    if any(word in str(error) for word in NO_GPU):
+        return f"{one_line(error)}; this machine has no GPU: call CUDA within a factory"
     return one_line(error)
+
+
+NO_GPU = ("NVIDIA driver", "No CUDA GPUs", "not compiled with CUDA", "CUDA unknown error")
+"""Words of torch where there is no GPU."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import TrtgateError
 from .compile_options import arguments_of, options_of
+from .patching import replaced
 from .releases import imported, without_modelopt
 
 if TYPE_CHECKING:
@@ -33,8 +34,14 @@ def compile_exported(
 
     given = arguments_of(inputs, dynamic)
     dry: dict[str, Any] = {"dryrun": True} if dryrun else {}
-    with without_modelopt():
+    with without_modelopt(), _texts_in_graphs(torch_tensorrt.dynamo.utils):
         return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **dry, **options_of(settings))
+
+
+def _texts_in_graphs(utils: Any) -> contextlib.AbstractContextManager[None]:
+    """Within: a text among the inputs of a graph has no dtype; upstream raises where it notes the dtypes of all."""
+    before = utils.unwrap_tensor_dtype
+    return replaced(utils, "unwrap_tensor_dtype", lambda value: None if isinstance(value, str) else before(value))
 
 
 def compile_torchscript(
@@ -68,35 +75,6 @@ def load_torchscript(file: Path) -> Any:
     imported()
 
     return torch.jit.load(str(file))
-
-
-def torchscript_engine_bytes(module: Any) -> list[int]:
-    """Return the serialized size of every engine of a TorchScript module, in bytes."""
-    kept = (getattr(module, node.s("name")) for node in _attributes(module.graph))
-    return [max(map(_decoded_bytes, _texts(engine.__getstate__()))) for engine in kept]
-
-
-def _texts(state: Any) -> Iterator[str | bytes]:
-    """Return all texts of an engine's state, however they are nested; the longest is the serialized engine."""
-    if isinstance(state, str | bytes):
-        yield state
-    elif isinstance(state, list | tuple):
-        for part in state:
-            yield from _texts(part)
-
-
-def _decoded_bytes(text: str | bytes) -> int:
-    try:
-        return len(base64.b64decode(text, validate=True))
-    except ValueError:
-        return len(text)
-
-
-def _attributes(graph: Any) -> Iterator[Any]:
-    """Return the nodes of a TorchScript graph that fetch an engine."""
-    for node in graph.findAllNodes("prim::GetAttr"):
-        if "tensorrt.Engine" in str(node.output().type()):
-            yield node
 
 
 def compile_fx(module: torch.nn.Module, inputs: Inputs, settings: Settings) -> Any:
@@ -145,9 +123,3 @@ def torch_compile(module: torch.nn.Module, settings: Settings, compiled: list[to
         return made
 
     return torch.compile(module, backend=backend, dynamic=None if settings.dynamic else False)
-
-
-def engine_bytes(module: torch.nn.Module) -> list[int]:
-    """Return the serialized size of every TensorRT engine of a compiled module, in bytes."""
-    engines = [getattr(child, "serialized_engine", None) for child in module.modules()]
-    return [len(engine) for engine in engines if isinstance(engine, bytes | bytearray)]

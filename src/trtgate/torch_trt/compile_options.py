@@ -110,14 +110,22 @@ def arguments_of(inputs: Inputs, dynamic: DynamicInputs | None = None) -> tuple[
 
     leaves = pytree.tree_leaves(inputs)
     tensors = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-    told = iter(tensors if dynamic is None else map(_input_of, tensors, dynamic.shapes))
+    told = iter(map(_taken, tensors) if dynamic is None else map(_input_of, tensors, dynamic.shapes))
     return tuple(next(told) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
+
+
+def _taken(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of the same shape that upstream takes: it refuses odd strides, and lets a call have them."""
+    import torch
+
+    usual = value.is_contiguous() or (value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last))
+    return value if usual else value.contiguous()
 
 
 def _input_of(value: torch.Tensor, profiles: Sequence[ProfileShapes]) -> Any:
     """Return a tensor that never varies itself, else its `torch_tensorrt.Input`."""
     if len({shape for profile in profiles for shape in profile}) == 1:
-        return value
+        return _taken(value)
     shapes = [{"min_shape": one.least, "opt_shape": one.optimal, "max_shape": one.largest} for one in profiles]
     given: dict[str, Any] = {"profiles": shapes} if len(shapes) > 1 else dict(shapes[0])
     return imported().Input(dtype=value.dtype, **given)

@@ -1,7 +1,7 @@
 """`import torch_tensorrt` in the user's own code, on a machine without a GPU: it works as it does in a dry run.
 
-Upstream asks CUDA for the device when it is imported, and fails without one. So a suite with a converter of its own could
-not be imported there, and its coverage not be counted.
+Upstream asks CUDA for the device when it is imported, and fails without one. So a suite with a converter of its own
+could not be imported there, and its coverage not be counted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -24,9 +24,7 @@ class _Finder(MetaPathFinder):
         self.everywhere = False
         self._searching = False
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, *_where: object) -> ModuleSpec | None:
         if fullname != PACKAGE or self._searching or not (self.everywhere or _imported_beside_trtgate()):
             return None
         self._searching = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..suite import precisions
-from . import compile_calls, exporting
+from . import engine_sizes, exporting
 from .dynamic_inputs import DynamicInputs
 from .releases import imported, without_modelopt
 
@@ -44,6 +44,6 @@ def refitted(
     program = exporting.export(module, inputs, settings, dynamic)
     with without_modelopt():
         found: torch.nn.Module = torch_tensorrt.dynamo.refit_module_weights(compiled, program)
-    if compile_calls.engine_bytes(compiled) and not compile_calls.engine_bytes(found):
+    if engine_sizes.of(compiled) and not engine_sizes.of(found):
         raise RuntimeError("refit_module_weights returned a module without engines")
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..suite import pytree_classes
+from ..suite.model_inputs import CONSTANTS
 from .patching import replaced
 from .releases import imported
 
@@ -49,7 +50,7 @@ def save(module: torch.nn.Module, file: Path) -> None:
         kept.append(parts[id(value)]._pack_engine_info())
         return NUMBER + str(len(kept) - 1).encode()
 
-    with sharing_engines(), replaced(torch._C, "_pickle_save", number):
+    with sharing_engines(), replaced(torch._C, "_pickle_save", number), _constants_of(module):
         torch_tensorrt.save(module, str(file), output_format="exported_program", retrace=False)
     for count, information in enumerate(kept):
         (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes | bytearray))
@@ -90,6 +91,34 @@ def load(file: Path) -> torch.nn.Module:
 
     with replaced(torch._C, "_pickle_load_obj", engine):
         return torch_tensorrt.load(str(file)).module()
+
+
+def _constants_of(module: Any) -> contextlib.AbstractContextManager[None]:
+    """Within: inputs of a graph that are no tensors are constants; upstream's exporter takes all inputs for tensors.
+
+    That is so from 2.11 to 2.14, and torch stores no such program.
+    """
+    import torch
+
+    graph = getattr(module, "graph", None)
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"] if graph is not None else []
+    constants = {
+        node.name: node.meta["val"]
+        for node in placeholders
+        if isinstance(node.meta.get("val", torch.Tensor), CONSTANTS)
+    }
+    if not constants:
+        return contextlib.nullcontext()
+    from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
+    from torch_tensorrt.dynamo import _exporter
+
+    def spec(*fields: Any, **named: Any) -> InputSpec:
+        made = InputSpec(*fields, **named)
+        if made.kind is InputKind.USER_INPUT and made.arg.name in constants:
+            made.arg = ConstantArgument(name=made.arg.name, value=constants[made.arg.name])
+        return made
+
+    return replaced(_exporter, "InputSpec", spec)
 
 
 @contextlib.contextmanager

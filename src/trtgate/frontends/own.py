@@ -1,0 +1,52 @@
+"""What the user compiled: the factory's callable is measured as it is."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..common.steps import OnStep
+from ..suite.settings import Settings
+from .frontend import CompiledModule, Frontend
+from .unstored_base import Unstored
+
+if TYPE_CHECKING:
+    from ..suite.model_inputs import Inputs
+    from ..torch_trt.dynamic_inputs import DynamicInputs
+
+
+class Own(Unstored):
+    """Builds nothing: the factory did."""
+
+    stores = "what save= of its model writes; without it every launch calls the factory"
+
+    def unavailable(self) -> str:
+        """Return "": the factory says what it needs."""
+        return ""
+
+    def build(
+        self,
+        prepared: Any,
+        inputs: Inputs,
+        settings: Settings,  # noqa: ARG002
+        step: OnStep,
+        dynamic: DynamicInputs | None = None,  # noqa: ARG002
+    ) -> CompiledModule:
+        """Call it once."""
+        from ..timing import run_state
+        from ..torch_trt import engine_sizes
+
+        step("the first call")
+        start = time.perf_counter()
+        with run_state.unchanged((prepared,), inputs):
+            inputs.call(prepared.run)
+        return CompiledModule(
+            prepared.run,
+            prepared.build_s + time.perf_counter() - start,
+            tuple(engine_sizes.of(prepared.run)),
+            prepared.coverage,
+            prepared.parts,
+        )
+
+
+FRONTEND: Frontend = Own()

@@ -1,0 +1,31 @@
+"""A callable that the user compiled, as a factory hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..common.errors import TrtgateError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Compiled(msgspec.Struct, frozen=True, eq=False):
+    """What a factory of the frontend `own` compiled, and the module that its output is compared with.
+
+    Without `reference` it is compared with itself: whether it repeats itself, and is the same in every process.
+    """
+
+    run: Callable[..., Any]
+    reference: torch.nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.run):
+            raise TrtgateError(f"trtgate.Compiled takes a callable, not {type(self.run).__name__}")
+        if self.reference is not None and not callable(self.reference):
+            raise TrtgateError(
+                f"trtgate.Compiled: reference must be the module that was compiled, not {type(self.reference).__name__}"
+            )

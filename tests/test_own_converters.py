@@ -1,0 +1,174 @@
+"""A user's own converters and operators on a machine without a GPU: they can be imported, and coverage counts them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtgate.torch_trt import import_hook, releases
+
+from .pytest_folder import PytestFolder as Folder
+
+pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
+
+OPERATOR = """
+import torch
+
+@torch.library.custom_op("trtgate_test::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+"""
+CONVERTERS = """
+import torch
+import torch_tensorrt
+
+@torch_tensorrt.dynamo.conversion.dynamo_tensorrt_converter(torch.ops.trtgate_test.twice.default)
+def twice_converter(ctx, target, args, kwargs, name):
+    return torch_tensorrt.dynamo.conversion.impl.elementwise.add(ctx, target, None, name, args[0], args[0])
+
+@torch_tensorrt.dynamo.conversion.dynamo_tensorrt_converter(
+    torch.ops.aten.special_bessel_j0.default, capability_validator=lambda node, settings: len(node.args) == 1
+)
+def bessel_converter(ctx, target, args, kwargs, name):
+    return args[0]
+"""
+NET = """
+import trtgate
+import torch
+import operators
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(torch.ops.trtgate_test.twice(x)) + 1
+
+@trtgate.model(frontends=("dynamo",), precisions=("fp32",), min_block_size=1)
+def net():
+    {within}
+    return Net().eval(), torch.ones(2, 4)
+"""
+SUITES = {
+    "no converter": NET.format(within="pass"),
+    "at the top": CONVERTERS.replace("import torch\n", "import torch\nimport operators\n", 1)
+    + NET.format(within="pass"),
+    "in a module": "import operators\nimport converters\n" + NET.format(within="pass"),
+    "in the factory": NET.format(within="import converters"),
+}
+ENTRIES = ("gate", "command", "assertion")
+
+
+def write(folder: Path, suite: str) -> None:
+    (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+    (folder / "operators.py").write_text(OPERATOR)
+    (folder / "converters.py").write_text(CONVERTERS)
+    (folder / "suite.py").write_text(suite)
+    (folder / "test_net.py").write_text(
+        "import trtgate\nimport suite\n\ndef test_net():\n"
+        "    print('counted', trtgate.assert_supported(suite.net, min_block_size=1, left=ALL).in_tensorrt, 'of 3')\n\n"
+        "ALL = ('trtgate_test.twice.default', 'aten.special_bessel_j0.default')\n"
+    )
+
+
+def output_of(folder: Folder, entry: str) -> str:
+    if entry == "gate":
+        return folder.output_of(folder.pytest("suite.py", "-m", "trtgate_coverage"))
+    if entry == "assertion":
+        return folder.output_of(folder.pytest("test_net.py", "-s", "-o", "trtgate_suite="))
+    command = [
+        str(Path(sys.executable).parent / "trtgate"),
+        "coverage",
+        "net",
+        "--min-block-size=1",
+        "--precision=fp32",
+    ]
+    done = subprocess.run(command, cwd=folder.path, text=True, capture_output=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("where", SUITES)
+def test_operators_with_a_converter_of_the_users_are_in_tensorrt(
+    folder: Folder, forked_with_tensorrt: None, entry: str, where: str
+) -> None:
+    write(folder.path, SUITES[where])
+    assert ("1 of 3" if where == "no converter" else "3 of 3") in output_of(folder, entry), output_of(folder, entry)
+
+
+def test_a_suite_that_imports_torch_tensorrt_first_is_collected_and_counted(folder: Folder) -> None:
+    """In processes that have not imported it: its import asks for a GPU."""
+    write(folder.path, SUITES["at the top"])
+    done = folder.pytest("suite.py", "test_net.py", "-s")
+    assert "3 of 3" in done.stdout.str()
+    assert "counted 3 of 3" in done.stdout.str()
+    done.assert_outcomes(passed=2, skipped=3)
+
+
+# What is imported: a package that asks for a GPU as upstream's does
+
+ASKS = "import torch\nCAPABILITY = torch.cuda.get_device_capability(torch.cuda.current_device())\n"
+
+
+@pytest.fixture
+def package(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """Something named torch_tensorrt comes first on Python's path."""
+    (folder.path / "fake" / "torch_tensorrt").mkdir(parents=True)
+    (folder.path / "fake" / "torch_tensorrt" / "__init__.py").write_text(ASKS)
+    monkeypatch.setenv("PYTHONPATH", str(folder.path / "fake"), prepend=":")
+    return folder
+
+
+IMPORTS = "import torch_tensorrt\nimport trtgate\n\n"
+TEST = "def test_it():\n    assert torch_tensorrt.CAPABILITY == (9, 0)\n    assert not torch.cuda.is_available()\n"
+
+
+def test_a_test_that_uses_trtgate_needs_no_suite(package: Folder) -> None:
+    (package.path / "test_it.py").write_text("import torch\n" + IMPORTS + TEST)
+    package.pytest("test_it.py").assert_outcomes(passed=1)
+
+
+def test_whoever_finds_out_whether_torch_tensorrt_works_here_finds_that_it_does_not(package: Folder) -> None:
+    """Without a suite trtgate changes nothing in a run."""
+    (package.path / "test_it.py").write_text(
+        "import pytest\ntry:\n    import torch_tensorrt\nexcept Exception:\n    torch_tensorrt = None\n\n"
+        "def test_it():\n    assert torch_tensorrt is None\n"
+    )
+    package.pytest("test_it.py").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("file", ["suite.py", "conftest.py", "neighbour.py"])
+def test_where_there_is_a_suite_whatever_it_loads_may_import_it(package: Folder, file: str) -> None:
+    package.suite("alpha")
+    (package.path / "neighbour.py").touch()
+    for name, line in (("suite.py", "import neighbour\n"), (file, "import torch_tensorrt\n")):
+        text = (package.path / name).read_text() if (package.path / name).exists() else ""
+        (package.path / name).write_text(line + text)
+    done = package.gate("-m", "trtgate_accuracy or trtgate_latency")
+    assert done.ret == 0, package.output_of(done)
+
+
+def test_cuda_at_import_is_one_line(folder: Folder) -> None:
+    folder.suite("alpha", more="\nimport torch\n\ntorch.zeros(1).cuda()\n")
+    folder.refused(folder.gate(), "suite.py can't be imported", "NVIDIA", "this machine has no GPU", "factory")
+
+
+def test_with_a_gpu_it_is_imported_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch_tensorrt.py").write_text("import torch\nSEEN = torch.cuda.current_device()\n")
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "the real one")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch_tensorrt", raising=False)
+    with import_hook.installed():
+        import torch_tensorrt
+
+        seen: Any = torch_tensorrt.SEEN
+    monkeypatch.delitem(sys.modules, "torch_tensorrt")
+    assert seen == "the real one"
