@@ -164,6 +164,7 @@ def test_a_shape_may_have_limits_of_its_own() -> None:
         ({"dynamic": {"seq": [(1, 8, 16), (32, 128, 512)]}, "at": [{"seq": 20}]}, "does not hold the seq 20"),
         ({"shapes": [{"seq": 4}], "specialization": "lazy"}, "specialization='lazy' is of dynamic shapes"),
         ({"dynamic": SEQ, "specialization": "egaer"}, "did you mean 'eager'"),
+        ({"shapes": [{"seq": 4}, {"seq": 4, "limits": {"device": 0.1}}]}, "batch=1 seq=4 is given twice, with"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_anything_is_built(keywords: dict[str, Any], said: str) -> None:
@@ -243,3 +244,9 @@ def test_a_shape_on_the_command_line_is_a_static_one_or_a_range() -> None:
 def test_a_shape_on_the_command_line_that_makes_no_sense_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(TrtgateError, match=said):
         shape_options.case_of(Model("bert", bert, []), texts, frontend="dynamo")
+
+
+def test_two_batches_of_one_case_are_refused() -> None:
+    assert Settings(frontend="eager", shape={"batch": 4}) == Settings(frontend="eager", batch=4)
+    with pytest.raises(TrtgateError, match="batch is 2, and 4 in shape="):
+        Settings(frontend="eager", batch=2, shape={"batch": 4})
