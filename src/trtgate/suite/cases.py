@@ -116,6 +116,11 @@ class Case(msgspec.Struct, frozen=True):
         """Readable and stable, such as `resnet18-dynamo-fp16-b1-mbs5`."""
         return f"{self.model.name}-{self.settings.suffix}"
 
+    @property
+    def built_as(self) -> str:
+        """The id of the case that is built for this one: the same for all shapes of one compiled module."""
+        return f"{self.model.name}-{self.settings.at_optimum.suffix}"
+
     def __repr__(self) -> str:
         return f"<case {self.id}>"
 
