@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import trtgate
+from trtgate.commands import shape_options
 from trtgate.common.errors import TrtgateError
 from trtgate.suite.cases import Model, Suite, grid
 from trtgate.suite.selection import Selection
@@ -163,6 +164,7 @@ def test_a_shape_may_have_limits_of_its_own() -> None:
         ({"dynamic": {"seq": [(1, 8, 16), (32, 128, 512)]}, "at": [{"seq": 20}]}, "does not hold the seq 20"),
         ({"shapes": [{"seq": 4}], "specialization": "lazy"}, "specialization='lazy' is of dynamic shapes"),
         ({"dynamic": SEQ, "specialization": "egaer"}, "did you mean 'eager'"),
+        ({"shapes": [{"seq": 4}, {"seq": 4, "limits": {"device": 0.1}}]}, "batch=1 seq=4 is given twice, with"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_anything_is_built(keywords: dict[str, Any], said: str) -> None:
@@ -214,3 +216,37 @@ def test_a_factory_on_the_command_line_has_no_cases_until_its_sizes_are_said() -
     suite = SuiteSource(root="/", factories=("tests.test_dimensions:bert",)).load()
     with pytest.raises(TrtgateError, match="model 'bert': the factory takes `seq`"):
         Selection().select(suite)
+
+
+# On the command line
+
+
+def test_a_shape_on_the_command_line_is_a_static_one_or_a_range() -> None:
+    model = Model("bert", bert, [])
+    static = shape_options.case_of(model, ["seq=64"], frontend="dynamo", precision="fp16")
+    assert static.id == "bert-dynamo-fp16-b1-seq64-mbs5"
+    dynamic = shape_options.case_of(model, ["seq=16:128:512", "batch=2"], frontend="dynamo", precision="fp16")
+    assert dynamic.id == "bert-dynamo-fp16-b2-seq16..128..512@128-mbs5"
+    assert shape_options.case_of(Model("net", net, []), [], 8, frontend="eager").id == "net-eager-fp32-b8"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ([], "model 'bert' takes seq: add --shape seq=128"),
+        (["seq"], "--shape 'seq': write seq=128, or seq=16:128:512"),
+        (["seq=1:2"], "--shape 'seq=1:2': write"),
+        (["seq=0"], "must be a positive integer"),
+        (["seq=8:4:2"], "from small to large"),
+        (["seq=8", "sek=4"], "a size of 'sek' is given, and nothing takes it: did you mean 'seq'"),
+    ],
+)
+def test_a_shape_on_the_command_line_that_makes_no_sense_is_refused(texts: list[str], said: str) -> None:
+    with pytest.raises(TrtgateError, match=said):
+        shape_options.case_of(Model("bert", bert, []), texts, frontend="dynamo")
+
+
+def test_two_batches_of_one_case_are_refused() -> None:
+    assert Settings(frontend="eager", shape={"batch": 4}) == Settings(frontend="eager", batch=4)
+    with pytest.raises(TrtgateError, match="batch is 2, and 4 in shape="):
+        Settings(frontend="eager", batch=2, shape={"batch": 4})

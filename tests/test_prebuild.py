@@ -137,6 +137,17 @@ def test_what_took_longest_begins_first_and_what_is_unknown_before_it_tensorrts_
     assert [name[0] for name in order(cases, seconds.get)] == ["d", "c", "b", "a"]
 
 
+def test_shapes_of_one_module_do_not_wait_for_each_other_while_others_could_be_built() -> None:
+    def case(name: str, seq: int) -> Case:
+        settings = Settings(frontend="dynamo", shape={"seq": seq}, dynamic={"seq": ((1, 4, 8),)})
+        return Case(Model(name, lambda seq: None, ()), settings)
+
+    cases = [case("a", 1), case("a", 4), case("a", 8), case("b", 4)]
+    assert [(name[0], name.split("@")[1][0]) for name in order(cases, {}.get)] == [
+        ("a", "1"), ("b", "4"), ("a", "4"), ("a", "8"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("cpus", "prebuild", "base", "wanted"),
     [

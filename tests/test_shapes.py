@@ -19,6 +19,7 @@ from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.coverage import dry_run
 from trtgate.frontends import CompiledModule
+from trtgate.suite import samples
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import dynamic_tracing, exporting, releases
 
@@ -375,3 +376,18 @@ def test_shapes_that_can_not_be_asked_for_are_refused() -> None:
         trtgate.assert_supported(encoder, shapes=[{"sek": 4}])
     with pytest.raises(AssertionError, match="at dynamo-fp32-b1-seq4-mbs1000: nothing reaches TensorRT"):
         trtgate.assert_supported(encoder, shapes=[{"seq": 4}], min_block_size=1000)
+
+
+def test_samples_are_of_the_shape_that_they_are_asked_for() -> None:
+    def drawn(count: int, seed: int, seq: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        return (torch.rand(1, seq, generator=generator) for _ in range(count))
+
+    model = Model("net", lambda batch, seq: (nn.Identity(), torch.ones(batch, seq)), [], samples=drawn)
+    case = case_of(model, 64)
+    _, inputs = building.make(case, "cpu")
+    assert [one.shapes for one in samples.of(case, inputs, 2, seed=1)] == ["(2, 64)", "(2, 64)"]
+    at_optimum = Case(model, case.settings.at_optimum)
+    dynamic = building.dynamic_inputs(case, "cpu")
+    assert dynamic is not None
+    assert [one.shapes for one in samples.of(at_optimum, dynamic.example, 1, seed=1)] == ["(2, 16)"]

@@ -17,9 +17,10 @@ from ..coverage.coverage_comparison import compare
 from ..records.coverage_record import Coverage, Left
 from ..suite import zoo
 from ..suite.cases import Case
-from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE, Settings
+from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE
 from . import model_names
 from .baseline_files import folder_of
+from .shape_options import case_of
 
 LEFT_SHOWN = 12
 ENGINES_SHOWN = 8
@@ -46,30 +47,21 @@ def cases(
     precisions: Sequence[str],
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     torch_executed_ops: Sequence[str] = (),
+    shape: Sequence[str] = (),
 ) -> list[Case]:
     """Return the cases to ask for: models of the suite of this folder, of the zoo, or `package.module:factory`.
 
-    Raises TrtgateError for an unknown model, frontend or precision.
+    Raises TrtgateError for an unknown model, frontend or precision, and a shape that a model does not take.
     """
     chosen = [model_names.find(name) for name in names]
     if whole_zoo:
         chosen += [model for model in zoo.models() if not zoo.unavailable(model.name)]
     if not chosen:
         raise TrtgateError("name models, such as resnet18 or package.module:factory, or give --zoo")
-    return [
-        Case(
-            model,
-            Settings(
-                frontend=frontend,
-                precision=precision,
-                batch=1 if model.takes_batch else None,
-                min_block_size=min_block_size,
-                torch_executed_ops=tuple(torch_executed_ops),
-            ),
-        )
-        for model in chosen
-        for precision in precisions
-    ]
+    fields: dict[str, Any] = {
+        "frontend": frontend, "min_block_size": min_block_size, "torch_executed_ops": tuple(torch_executed_ops)
+    }  # fmt: skip
+    return [case_of(model, shape, precision=precision, **fields) for model in chosen for precision in precisions]
 
 
 # Asking

@@ -9,6 +9,7 @@ import typer
 
 from ..common.errors import TrtgateError
 from .console import BROKEN, BaselinesOption, print_lines, progress
+from .shape_options import ShapeOption
 
 
 def coverage(
@@ -23,6 +24,7 @@ def coverage(
         list[str] | None, typer.Option(help="An operator that stays in PyTorch, such as aten.relu; may be repeated.")
     ] = None,
     frontend: Annotated[str, typer.Option(help="dynamo or torch_compile.")] = "dynamo",
+    shape: ShapeOption = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
 ) -> None:
     """Say which operators Torch-TensorRT takes, in which engines, and why not the rest; needs no GPU.
@@ -38,6 +40,7 @@ def coverage(
         precisions=precision or ["fp16"],
         min_block_size=min_block_size,
         torch_executed_ops=torch_executed_op or [],
+        shape=shape or [],
     )
     with progress() as step:
         answers = coverage_answers.ask(wanted, step)

@@ -14,8 +14,8 @@ from ..common.steps import OnStep
 from ..profiles import difference_text, differences, profile_checks, profile_files, profile_summary
 from ..records.profile_record import Profile
 from ..suite.cases import Case
-from ..suite.settings import Settings
 from . import model_names
+from .shape_options import case_of
 
 LOCK_TIMEOUT_S = 900.0
 
@@ -37,6 +37,7 @@ def cases(
     batches: Sequence[int],
     min_block_sizes: Sequence[int],
     verbosity: str,
+    shape: Sequence[str] = (),
 ) -> list[Case]:
     """Return the cases to profile. Raises TrtgateError for an unknown model, frontend, precision or verbosity."""
     if not names:
@@ -48,11 +49,11 @@ def cases(
         for precision in precisions:
             for batch in batches if model.takes_batch else (None,):
                 for min_block_size in min_block_sizes:
-                    settings = Settings(
-                        frontend=frontend, precision=precision, batch=batch, min_block_size=min_block_size,
+                    case = case_of(
+                        model, shape, batch, frontend=frontend, precision=precision, min_block_size=min_block_size,
                         profiling_verbosity=verbosity,
                     )  # fmt: skip
-                    found.append(Case(model, settings))
+                    found.append(case)
     return found
 
 

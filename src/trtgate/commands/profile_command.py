@@ -9,6 +9,7 @@ import typer
 
 from ..common.errors import TrtgateError
 from .console import BROKEN, print_lines, progress
+from .shape_options import ShapeOption
 
 
 def profile(
@@ -31,6 +32,7 @@ def profile(
         str, typer.Option(help="What engines remember: none, layer_names_only, detailed.")
     ] = "detailed",
     frontend: Annotated[str, typer.Option(help="dynamo or torch_compile.")] = "dynamo",
+    shape: ShapeOption = None,
 ) -> None:
     """Say where the time of a model goes, layer by layer and module by module; writes profile, trace and TREx's files.
 
@@ -45,6 +47,7 @@ def profile(
         batches=batch or [1],
         min_block_sizes=min_block_size or [5],
         verbosity=verbosity,
+        shape=shape or [],
     )
     with progress() as step:
         answers = profile_answers.record(wanted, output, step)

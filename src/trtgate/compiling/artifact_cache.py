@@ -74,6 +74,11 @@ def default_folder() -> Path:
     return user_folders.cache() / "artifacts"
 
 
+def of_run(folder: Path, name: str) -> ArtifactCache | None:
+    """Return the cache of that name beside a case's folder, which goes with the run; None without a name."""
+    return ArtifactCache(folder.parent / name) if name else None
+
+
 def size(text: str) -> int:
     """Return bytes of a text such as "20GiB" or "500M", in powers of 1024. Raises TrtgateError."""
     found = SIZE.fullmatch(text.strip())

@@ -147,7 +147,8 @@ def prepare(
     with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:
             step(f"calibrating to {case.settings.precision}")
-            module = quantized(case, module, inputs if dynamic is None else dynamic.example)
+            example = inputs if dynamic is None else dynamic.example
+            module = quantized(Case(case.model, case.settings.at_optimum), module, example)
         prepared = frontends.get(case.settings.frontend).prepare(module, inputs, case.settings, step, dynamic)
     return prepared, time.perf_counter() - start
 

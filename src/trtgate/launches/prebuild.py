@@ -212,11 +212,15 @@ def builders_for(accelerators: Sequence[Accelerator], processes: int, most: int 
 def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:
     """Return the ids of cases as they are best begun: the unknown first, TensorRT's before others; then the longest.
 
-    `seconds` says how long a case took before.
+    `seconds` says how long a case took before. Of cases that share what is built one comes at its place, and the others
+    at the end: they would wait for it.
     """
 
     def longest_first(case: Case) -> tuple[float, bool, str]:
         known = seconds(case.id)
         return -math.inf if known is None else -known, not case.settings.uses_tensorrt, case.id
 
-    return [case.id for case in sorted(cases, key=longest_first)]
+    builds: dict[str, list[str]] = {}
+    for case in sorted(cases, key=longest_first):
+        builds.setdefault(case.built_as, []).append(case.id)
+    return [ids[0] for ids in builds.values()] + [case_id for ids in builds.values() for case_id in ids[1:]]

@@ -102,13 +102,11 @@ class Worker:
         self.unload()
         self._start_gpu()
         case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
-        own = request.shared and case.settings.dynamic
-        shared = artifact_cache.ArtifactCache(Path(request.folder).parent / request.shared) if own else None
+        shared = artifact_cache.of_run(Path(request.folder), request.shared) if case.settings.dynamic else None
         self._import_libraries(case)
         obtained = build_or_load.build_or_load(
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
-            shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}),
-        )  # fmt: skip
+            shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
         reply = messages.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes, agreement)

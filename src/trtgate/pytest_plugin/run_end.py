@@ -44,7 +44,8 @@ class Ending:
             refused = self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 red = [self._report_missing(session), self._report_unchecked(session)]
-                red += [self._report_unrecorded(session, refused)] * self._run.options.update
+                if self._run.options.update:
+                    red.append(self._report_unrecorded(session, refused))
                 if any(red):
                     session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         except PROBLEMS as error:

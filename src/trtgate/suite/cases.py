@@ -45,11 +45,12 @@ class Model:
 
     `limits` are largest tolerated changes per metric, as `Settings` has them, whose win. `samples(count, seed)` yields
     that many different inputs of the kind that the model is meant for, each shaped as the factory's at batch 1, others
-    for another seed: quantization is calibrated on them, accuracy asked of them. Without it they are drawn
-    from the normal distribution, seeded. `weights` is a safetensors file with the state dict that the module gets;
-    without it, it keeps what its factory gave it, and `weights_said` tells in a few words what that is wherever
-    accuracy is shown. `save(run, folder)` and `load(folder)` are for the frontend `own`: what the factory compiled is
-    written by one process and read by others, which otherwise call the factory.
+    for another seed: quantization is calibrated on them, accuracy asked of them. It gets the sizes of other dimensions
+    if it has parameters of their names. Without it they are drawn from the normal distribution, seeded. `weights` is a
+    safetensors file with the state dict that the module gets; without it, it keeps what its factory gave it, and
+    `weights_said` tells in a few words what that is wherever accuracy is shown. `save(run, folder)` and `load(folder)`
+    are for the frontend `own`: what the factory compiled is written by one process and read by others, which otherwise
+    call the factory.
     """
 
     def __init__(
@@ -114,6 +115,11 @@ class Case(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """Readable and stable, such as `resnet18-dynamo-fp16-b1-mbs5`."""
         return f"{self.model.name}-{self.settings.suffix}"
+
+    @property
+    def built_as(self) -> str:
+        """The id of the case that is built for this one: the same for all shapes of one compiled module."""
+        return f"{self.model.name}-{self.settings.at_optimum.suffix}"
 
     def __repr__(self) -> str:
         return f"<case {self.id}>"

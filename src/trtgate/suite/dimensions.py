@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from ..common.errors import TrtgateError
@@ -22,6 +23,8 @@ Range = tuple[int, int, int]
 Ranges = tuple[Range, ...]
 """One for each optimization profile."""
 
+TRACED_AT_LEAST = 2
+"""torch.export and torch.compile take a size of 0 or 1 for a constant."""
 WRITE_RANGE = "write (minimum, optimum, maximum), from small to large and more than one size"
 
 
@@ -141,15 +144,16 @@ def points(
     """
     static, measured = [_point(one, "shapes") for one in _listed(shapes, "shapes")], _measured(dynamic, at)
     optima = [{name: optimal for name, (_, optimal, _) in one.items()} for one in profiles_of(dynamic)] or [{}]
-    found = []
-    for batch in batches:
-        for shape in static:
-            for point in measured:
-                for optimum in optima:
-                    own = {} if batch is None else {BATCH: batch}
-                    sizes = {**optimum, **own, **shape.sizes, **point.sizes}
-                    found.append(Point(sizes, {**shape.limits, **point.limits}))
-    return found
+    found: dict[tuple[tuple[str, int], ...], Point] = {}
+    for batch, shape, point, optimum in product(batches, static, measured, optima):
+        own = {} if batch is None else {BATCH: batch}
+        sizes = {**optimum, **own, **shape.sizes, **point.sizes}
+        limits = {**shape.limits, **point.limits}
+        known = found.setdefault(tuple(sorted(sizes.items())), Point(sizes, limits))
+        if known.limits != limits:
+            named = " ".join(f"{name}={size}" for name, size in sizes.items())
+            raise TrtgateError(f"the shape {named} is given twice, with limits {known.limits} and {limits}: drop one")
+    return list(found.values())
 
 
 def _measured(dynamic: Mapping[str, Ranges], at: Iterable[Mapping[str, Any]] | None) -> list[Point]:

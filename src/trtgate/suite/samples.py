@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..common.errors import TrtgateError, one_line
-from . import model_inputs
+from . import dimensions, model_inputs
 from .cases import Case, Model
 from .model_inputs import Inputs
 
@@ -94,10 +94,12 @@ def _own(case: Case, example: Inputs, count: int, seed: int) -> Iterator[Inputs]
     model, batch = case.model, case.settings.batch or 1
     name = f"model {model.name!r}"
     assert model.samples is not None
+    named = dimensions.of(model.samples).names
+    sizes = {one: size for one, size in case.settings.shape.items() if one in named}
     try:
         given = [
             _like(example, sample, f"{name}, samples")
-            for sample in itertools.islice(model.samples(count * batch, seed), count * batch)
+            for sample in itertools.islice(model.samples(count * batch, seed, **sizes), count * batch)
         ]
         if len(given) < count * batch:
             raise TrtgateError(f"{name}: {count * batch} samples were asked for, and {len(given)} came")

@@ -146,6 +146,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             dynamic[BATCH] = self.dynamic_batch
         shape = dimensions.checked_sizes(self.shape, "shape")
         batch = shape.pop(BATCH, self.batch)
+        if self.batch not in (None, batch):
+            raise TrtgateError(f"batch is {self.batch}, and {batch} in shape={self.shape}: give one of them")
         if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
             raise TrtgateError(f"batch must be a positive integer, not {batch}")
         for name, value in (
@@ -206,8 +208,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def optimum(self) -> Sizes:
-        """The shape that is compiled for: of what is dynamic the optimum, of the first optimization profile."""
-        return {**self.sizes, **{name: ranges[0][1] for name, ranges in self.dynamic.items()}}
+        """The shape that is traced: of what is dynamic the optimum, 2 at least, of the first optimization profile."""
+        optima = {name: max(dimensions.TRACED_AT_LEAST, ranges[0][1]) for name, ranges in self.dynamic.items()}
+        return {**self.sizes, **optima}
+
+    @property
+    def at_optimum(self) -> Settings:
+        """The same, measured at the shape that is traced."""
+        sizes = self.optimum
+        return msgspec.structs.replace(self, batch=sizes.pop(BATCH, None), shape=sizes)
 
     @property
     def static(self) -> Settings:

@@ -13,11 +13,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError
-from ..suite.dimensions import Ranges, Sizes, profiles_of
+from ..suite.dimensions import TRACED_AT_LEAST, Ranges, Sizes, profiles_of
 
 Shape = tuple[int, ...]
-TRACED_AT_LEAST = 2
-"""torch.export and torch.compile take a size of 0 or 1 for a constant."""
 
 
 class Term(NamedTuple):

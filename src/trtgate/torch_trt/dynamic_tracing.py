@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ..common.errors import TrtgateError, one_line
+from ..suite.dimensions import TRACED_AT_LEAST
 from ..suite.model_inputs import Inputs
-from .dynamic_inputs import TRACED_AT_LEAST, DynamicInputs, Term
+from .dynamic_inputs import DynamicInputs, Term
 
 INSTEAD = "or use shapes=, which compiles for each"
 
