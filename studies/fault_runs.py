@@ -200,6 +200,7 @@ class Place:
             os.setpgid(0, 0)
             os.dup2(printed, 1)
             os.dup2(printed, 2)
+            sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
             faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
             os.environ.clear()
             os.environ.update(variables)

@@ -283,7 +283,7 @@ FAULTS: dict[str, Fault] = {
     "a cache folder of all users": Fault(("compare", "cache info"), lambda place: (
         place.root / "home/.cache/trtgate/artifacts").chmod(0o777)),
     "no /proc": Fault(("compare", "show"), inside=_no_proc),
-    "a folder that is gone": Fault(("show", "history", "record", "sweep"), inside=_in_a_folder_that_is_gone),
+    "a folder that is gone": Fault(("show", "history", "sweep"), inside=_in_a_folder_that_is_gone),
     "a full terminal": Fault(("show", "history", "cache info"), inside=_output_to("/dev/full")),
     "a closed output": Fault(("show", "history"), inside=_closed(1)),
     "a closed input": Fault(("record", "sweep"), inside=_closed(0)),
