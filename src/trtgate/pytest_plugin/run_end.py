@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
-from ..common.escaping import terminal
+from ..common.escaping import encodable, terminal
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines
@@ -44,7 +44,8 @@ class Ending:
             refused = self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 red = [self._report_missing(session), self._report_unchecked(session)]
-                red += [self._report_unrecorded(session, refused)] * self._run.options.update
+                if self._run.options.update:
+                    red.append(self._report_unrecorded(session, refused))
                 if any(red):
                     session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         except PROBLEMS as error:
@@ -180,7 +181,10 @@ class Ending:
         if shown:
             writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
             width = getattr(writer, "fullwidth", 100)
-            terminalreporter.write(terminal_table.table(shown, width=width, color=terminalreporter.hasmarkup))
+            encoding = getattr(getattr(writer, "_file", None), "encoding", None) or "ascii"
+            table = terminal_table.table(shown, width=width, color=terminalreporter.hasmarkup)
+            for line in table.splitlines():  # pytest escapes line ends too in a text that the terminal can't show
+                terminalreporter.write_line(encodable(line, encoding))
         terminalreporter.write_line(terminal_table.counts(rows), bold=True)
         if verbose > 0:
             for result in results:
