@@ -219,6 +219,19 @@ def test_any_problem_with_a_file_is_one_line_of_a_command(here: InProcess, monke
     assert said.startswith("trtgate: error: baselines: Not a directory: ")
 
 
+def test_a_current_folder_that_is_gone_is_named(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for asked in (("baseline", "show"), ("history", "*"), ("init",), ("cache", "info")):
+        status, said = command(*asked)
+        assert status in (OK, REFUSED)
+        assert status == OK or said.startswith("trtgate: error: the current folder: No such file or directory")
+
+
 # The user's folders
 
 
