@@ -7,7 +7,7 @@ import json
 import pytest
 
 from trtgate.coverage import coverage_baselines
-from trtgate.records.coverage_record import Coverage
+from trtgate.records.coverage_record import Coverage, EngineOperators
 
 from .in_process import RECORD, InProcess, command
 from .pytest_folder import PytestFolder
@@ -18,7 +18,14 @@ OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 def test_a_terminal_that_can_not_show_an_arrow(here: InProcess) -> None:
     for release in ("2.11.0", "2.14.0"):
         coverage = Coverage(
-            min_block_size=1, total=1, supported=1, in_tensorrt=1, in_pytorch=0, left=[], engines=[], block_sizes=[]
+            min_block_size=1,
+            total=1,
+            supported=1,
+            in_tensorrt=1,
+            in_pytorch=0,
+            left=[],
+            block_sizes=[],
+            engines=[EngineOperators(operators={"aten.relu.default": 1}, inputs=[], outputs=[])],
         )
         coverage_baselines.store(here.path / "baselines", f"rtx-{release}", "net", "dynamo-fp16", coverage)
     status, said = command("coverage", "diff", "2.11.0", "2.14.0", charset="latin-1")

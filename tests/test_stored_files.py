@@ -132,6 +132,30 @@ def test_a_key_of_a_coverage_that_a_merge_left_twice_is_refused(tmp_path: Path) 
         coverage_baselines.read(path)
 
 
+@pytest.mark.parametrize(
+    ("where", "count"), [("total", 3), ("in_tensorrt", 1), ("in_pytorch", 0), ("left", 7), ("left", -1), ("engines", 3)]
+)
+def test_a_coverage_whose_operators_do_not_add_up_is_refused(tmp_path: Path, where: str, count: int) -> None:
+    """What a bad merge or a flipped bit makes of a count may hide an operator that is lost."""
+    case: dict[str, Any] = {
+        "min_block_size": 1, "total": 4, "supported": 3, "in_tensorrt": 3, "in_pytorch": 1, "block_sizes": [],
+        "left": [{"operator": "aten.b", "reason": "no converter", "count": 1}],
+        "engines": [{"operators": {"aten.a": 2, "aten.c": 1}, "inputs": [], "outputs": []}],
+    }  # fmt: skip
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps({"schema": 1, "model": "net", "cases": {"dynamo-fp16": case}}))
+    assert set(coverage_baselines.read(path).cases) == {"dynamo-fp16"}
+    if where == "left":
+        case["left"][0]["count"] = count
+    elif where == "engines":
+        case["engines"][0]["operators"]["aten.c"] = count
+    else:
+        case[where] = count
+    path.write_text(json.dumps({"schema": 1, "model": "net", "cases": {"dynamo-fp16": case}}))
+    with pytest.raises(TrtgateError, match=r"net\.json: the operators of case dynamo-fp16 do not add up"):
+        coverage_baselines.read(path)
+
+
 def _read(path: Path, text: str) -> baselines.Run:
     path.write_text(text)
     return baselines.read(path)
