@@ -28,6 +28,7 @@ from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.coverage import coverage_baselines, coverage_gate
 from trtgate.gate import kept_artifacts
 from trtgate.profiles import profile_files, profile_gate
+from trtgate.records.coverage_record import Left
 from trtgate.records.measurement import Build
 from trtgate.suite.cases import Case, Model, grid
 from trtgate.timing.device_lock import device_lock
@@ -210,8 +211,12 @@ def _coverage(place: Place) -> str:
         iter(coverage_baselines.read(ROOT / "baselines/coverage" / RELEASE / "alexnet.json").cases.items())
     )
     first, *others = stored.engines
-    fewer = dict(list(first.operators.items())[1:])
-    found = msgspec.structs.replace(stored, engines=[msgspec.structs.replace(first, operators=fewer), *others])
+    (operator, count), *kept = first.operators.items()
+    lost = Left(operator=operator, reason="no converter", count=count)
+    found = msgspec.structs.replace(
+        stored, engines=[msgspec.structs.replace(first, operators=dict(kept)), *others], left=[*stored.left, lost],
+        in_tensorrt=stored.in_tensorrt - count, in_pytorch=stored.in_pytorch + count,
+    )  # fmt: skip
     (settings,) = [one for one in grid(["dynamo"], ["fp16", "fp32"], [1]) if one.suffix == suffix]
     result = coverage_gate.judge(
         Case(Model("alexnet", lambda batch: batch, [settings]), settings), found, root, RELEASE

@@ -14,8 +14,10 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fault_files import SOCKETS
 from fault_runs import ALPHA, BETA, Attempt, Came, Ended, Place, Result, worst
 
+from tests import forks
 from tests.pytest_folder import LEAN
 from tests.suites import suite_text
 
@@ -169,7 +171,7 @@ WAYS: dict[str, Way] = {
     "only collected, by PYTEST_ADDOPTS": Way(environment=((ADD, "--collect-only"),)),
     "only planned, by PYTEST_ADDOPTS": Way(environment=((ADD, "--setup-plan"),)),
     "not timed, by PYTEST_ADDOPTS": Way(environment=((ADD, "--benchmark-disable"),)),
-    "a limit in PYTEST_ADDOPTS": Way(environment=((ADD, "--trtgate-limit=host=900%"),)),
+    "a limit in PYTEST_ADDOPTS": Way(environment=((ADD, "--trtgate-limit=host=900%"),), declared=True),
     "accepted by PYTEST_ADDOPTS": Way(environment=((ADD, "--trtgate-update-baselines --trtgate-accept=*"),)),
     "no plugin, by PYTEST_ADDOPTS": Way(environment=((ADD, "-p no:trtgate.plugin"),)),
     "no plugins, by the environment": Way(environment=(("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)),
@@ -225,7 +227,8 @@ def tried(place: Place, attempt: Attempt) -> Result:
 def _run(place: Place, *arguments: str, **environment: str) -> Ended:
     shutil.rmtree(place.checkout / "__pycache__", ignore_errors=True)
     named = arguments if any("suite.py" in word for word in arguments) else ("suite.py", *arguments)
-    return place.ended(place.start("-m", "pytest", *LEAN[2:], *named, **environment))
+    with forks.forked(SOCKETS):
+        return place.ended(place.start("-m", "pytest", *LEAN[2:], *named, **environment))
 
 
 def _judged(ended: Ended, *, red: bool) -> tuple[Came, str]:

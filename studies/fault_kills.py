@@ -28,13 +28,13 @@ from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
 
 FAMILY = "kills"
-LAUNCHES = "--trtgate-launches=2"
+LAUNCHES = "--trtgate-launches=1"
 RECORD = ("--trtgate-update-baselines", "--trtgate-accept=*", LAUNCHES)
-SWEEP = ("--set", "frontend=eager", "--set", "precision=fp32", "--vary", "batch=3,5", "--launches=2", "--inputs=2")
+SWEEP = ("--set", "frontend=eager", "--set", "precision=fp32", "--vary", "batch=3,5", "--launches=1", "--inputs=2")
 PYTEST = ("pytest", *LEAN, "suite.py")
 SCENARIOS: dict[str, tuple[str, ...]] = {
     "record": (*PYTEST, *RECORD), "record, built ahead": (*PYTEST, *RECORD, "--trtgate-prebuild=1"),
-    "compare": (*PYTEST, "--benchmark-compare", "--trtgate-report=run.json", LAUNCHES),
+    "compare": (*PYTEST, "--benchmark-compare", "--trtgate-report=run.json", "--trtgate-launches=2"),
     "sweep": ("trtgate", "sweep", "alpha", *SWEEP), "ab": (*PYTEST, "-m", "trtgate_latency", "--trtgate-base=HEAD"),
     "cache": ("cache", "filled"), "accept": ("trtgate", "baseline", "accept", "RUN", "*"),
 }  # fmt: skip

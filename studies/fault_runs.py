@@ -24,12 +24,13 @@ from typing import Any, BinaryIO, NoReturn
 import msgspec
 import pytest
 
-from tests import in_process
+from tests import forks, in_process
 from tests.pytest_folder import LEAN
 from tests.suites import suite_text
 from trtgate import cli
 from trtgate.common.accelerator import detect
 from trtgate.common.errors import PROBLEMS, sentence_of
+from trtgate.gate.baseline_record import StoredSession
 from trtgate.records.measurement import CaseMeasurement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,13 +221,16 @@ class Place:
             os._exit(status)
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a process of its own, with this interpreter, a group of its own, and a mark that its children inherit."""
+        """Start a process of its own, with this interpreter, and a mark that its children inherit.
+
+        It has a session of its own, but as a fork of a server: those of its workers would be none.
+        """
         path = os.pathsep.join(str(folder) for folder in (ROOT / "src", ROOT / "studies", ROOT))
         variables = self.environment(PYTHONPATH=path, **environment)
         with (self.root / "printed").open("wb") as printed:
             return subprocess.Popen(
                 [sys.executable, *command], cwd=self.checkout, env=variables, stdin=subprocess.DEVNULL, stdout=printed,
-                stderr=printed, start_new_session=True,
+                stderr=printed, start_new_session=subprocess.Popen is forks.real_popen,
             )  # fmt: skip
 
     def ended(self, process: subprocess.Popen[bytes]) -> Ended:
@@ -238,6 +242,7 @@ class Place:
             status = None
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
         return Ended(status, (self.root / "printed").read_bytes().decode(errors="replace"))
 
@@ -315,8 +320,15 @@ def _parts(content: bytes) -> list[Any]:
     document, found = json.loads(content), []
     for entry in document.get("benchmarks", []):
         record = entry["extra_info"]["trtgate"]
-        found += [[record["case"], one] for one in record["sessions"]]
+        found += [[record["case"], _as_read(one)] for one in record["sessions"]]
     return found + [[name, one] for name, one in document.get("cases", {}).items()]
+
+
+def _as_read(session: Any) -> Any:
+    """Return a session without what trtgate does not know in it: damage may have given a key another name."""
+    with suppress(msgspec.ValidationError):
+        return msgspec.to_builtins(msgspec.convert(session, StoredSession))
+    return session
 
 
 def _holds(new: Any, old: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from trtgate.commands import history_text
+from trtgate.common import run_file
 
 from . import faults
 from .in_process import RECORD, InProcess, ScriptedSession, command, sessions_of
@@ -390,6 +392,22 @@ def test_a_killed_run_keeps_what_it_measured_and_that_can_be_accepted(folder: Py
     assert (status, said.count("alpha-eager-fp32-b1")) == (OK, 1)
     (baseline,) = folder.path.glob("baselines/*/latency.json")
     assert "unfinished" not in baseline.read_text()
+
+
+@pytest.mark.parametrize("left", ["{", "<<<<<<< HEAD\n"])
+def test_what_a_kill_left_of_a_run_is_read_without_a_warning_of_pytest_benchmark(here: InProcess, left: str) -> None:
+    """trtgate reads the lines that are whole; pytest-benchmark, which reads the same file, only all or nothing."""
+    assert here.run("suite.py", "--trtgate-launches=1")[0] == OK
+    (saved,) = here.path.glob(".trtgate/runs/*.json")
+    document = json.loads(saved.read_text())
+    entries = document.pop("benchmarks")
+    growing = run_file.GrowingRun(saved, document)
+    growing.add(entries)
+    saved.write_bytes(saved.read_bytes().removesuffix(run_file.TAIL) + b",\n" + left.encode())
+    status, said = here.run(f"--benchmark-compare={saved}", "suite.py", "--trtgate-launches=1")
+    assert status == OK
+    assert "2 cases: 2 underpowered" in said
+    assert "Warning" not in said
 
 
 FAILS_ALPHA = {

@@ -109,6 +109,17 @@ def test_what_is_nested_too_deeply_to_be_written_is_one_line_and_changes_nothing
         write_json(tmp_path / "new.json", {"deep": deepest})
 
 
+def test_what_is_no_utf_8_is_no_json_wherever_it_stands() -> None:
+    assert files.decoded(b'{"other": 1}', dict[str, int]) == {"other": 1}
+    for content in (b'{"oth\xffer": 1}', b'{"name": "\xff"}', '{"name": "é"}'.encode("latin-1")):
+        with pytest.raises(msgspec.DecodeError, match="utf-8"):
+            files.decoded(content, _Known)
+
+
+class _Known(msgspec.Struct):
+    name: str = ""
+
+
 def test_text_that_no_file_can_hold_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrtgateError, match=r"new\.json could not be written"):
         write_json(tmp_path / "new.json", {"half a surrogate pair": "\ud800"})
