@@ -1,5 +1,4 @@
-# ruff: noqa: E501
-"""What the campaign of `faults.py` is made of: a checkout with all that trtgate stores, runs in it, what came of them."""
+"""What the campaign of `faults.py` is made of: a checkout with all that trtgate stores, runs in it, what came of it."""
 
 from __future__ import annotations
 
@@ -107,6 +106,15 @@ class Ended(msgspec.Struct, frozen=True):
         return None
 
 
+def groups(names: Sequence[str], begin: dict[str, str]) -> list[tuple[str, str]]:
+    """Return names with the groups that they are in; `begin` has the first name of each group."""
+    found, group = [], ""
+    for name in names:
+        group = begin.get(name, group)
+        found.append((group, name))
+    return found
+
+
 def worst(found: Sequence[tuple[Came, str]]) -> tuple[Came, str]:
     """Return the worst of what came of the runs of an attempt, and its evidence."""
     return max(found, key=lambda one: list(Came).index(one[0]), default=(Came.HELD, ""))
@@ -151,8 +159,9 @@ class Place:
         self._count += 1
         theirs = ("PYTEST_", "TRTGATE_", "XDG_", "GIT_", "GITHUB_")
         return {name: value for name, value in os.environ.items() if not name.startswith(theirs)} | {
-            "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"), "TRTGATE_LOCK_DIR": str(self.root / "locks"),
-            "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160", "OMP_NUM_THREADS": "1", MARK: f"{os.getpid()}-{self._count}",
+            "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"),
+            "TRTGATE_LOCK_DIR": str(self.root / "locks"), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160",
+            "OMP_NUM_THREADS": "1", MARK: f"{os.getpid()}-{self._count}",
             **more,
         }  # fmt: skip
 
@@ -201,7 +210,7 @@ class Place:
             os.setpgid(0, 0)
             os.dup2(printed, 1)
             os.dup2(printed, 2)
-            sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
             faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
             os.environ.clear()
             os.environ.update(variables)
@@ -303,7 +312,7 @@ def trtgate_main(*arguments: str) -> int:
 
 
 def told(action: Callable[[], Any]) -> int:
-    """Call what a run calls, and end as a run does: a problem is a line and exit code 4. What is returned is printed."""
+    """Call what a run calls, print what it returns, and end as a run does: a problem is a line and exit code 4."""
     try:
         print(action())
     except PROBLEMS as error:
