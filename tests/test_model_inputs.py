@@ -131,7 +131,9 @@ WHOLE: dict[str, Any] = {
     "dataclasses with None": lambda: (OfOuter(), (Outer(Inner(ROW)),)),
     "a namedtuple": lambda: (OfPair(), Pair(*TWO)),
     "a namedtuple at a position": lambda: (OfPair(), (Pair(*TWO),)),
-    "nested": lambda: (OfAll(), [{"a": (ROW, [ROW]), 3: ROW}, OrderedDict(z=ROW, y=None)], {"more": {"on": True, "x": ROW}}),
+    "nested": lambda: (
+        OfAll(), [{"a": (ROW, [ROW]), 3: ROW}, OrderedDict(z=ROW, y=None)], {"more": {"on": True, "x": ROW}}
+    ),
     "one tensor twice": lambda: (Adds(), (ROW, ROW)),
     "a tensor of no dimension": lambda: (Adds(), (ROW, torch.tensor(2.0))),
     "an empty tensor": lambda: (OfAll(), (ROW, torch.zeros(0, 8))),
