@@ -160,7 +160,8 @@ def model(
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
 
-    The factory returns `(module in eval mode, example inputs)`. One with a parameter `batch` is called with
+    The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`; a mapping as inputs is
+    keyword arguments. One with a parameter `batch` is called with
     each of `batches` (1 by default); one without is used as it is. Seed what is random: every launch calls it.
     `samples` and `weights_said` are the model's, `more` are further keywords of `grid`, such as
     `tolerances={"scores": 1e-2}`.
