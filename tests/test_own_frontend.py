@@ -131,9 +131,13 @@ def test_with_save_and_load_other_processes_load_what_one_built(tmp_path: Path) 
 )
 def test_what_is_no_callable_is_said_in_one_line(factory: Any, model: Any, said: str, tmp_path: Path) -> None:
     case = case_of(factory, **model)
-    with pytest.raises(TrtgateError) as failed:
+
+    def built_and_loaded() -> None:
         built(case, tmp_path)
         load_checked(case, tmp_path, "cpu")
+
+    with pytest.raises(TrtgateError) as failed:
+        built_and_loaded()
     assert "model 'mine'" in str(failed.value)
     assert said in str(failed.value)
     assert "\n" not in str(failed.value)

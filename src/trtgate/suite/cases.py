@@ -205,19 +205,13 @@ def model(
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
 
-<<<<<<< HEAD
-    The factory returns `(module in eval mode, example inputs)`. Its parameters are the model's dimensions: `batch` has
-    each of `batches` (1 by default), others have the sizes of `shapes` or of `dynamic` and `at`; one without parameters
-    is used as it is. Seed what is random: every launch calls it. With `inputs`, a function of the dimensions that
-    returns example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and
-    `weights_said` are the model's, `more` are further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
-=======
     The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`; a mapping as inputs is
-    keyword arguments. One with a parameter `batch` is called with
-    each of `batches` (1 by default); one without is used as it is. Seed what is random: every launch calls it.
-    `samples` and `weights_said` are the model's, `more` are further keywords of `grid`, such as
-    `tolerances={"scores": 1e-2}`.
->>>>>>> b67aca421bcbe14add1057eb80418215f6dd010f
+    keyword arguments. Its parameters are the model's dimensions: `batch` has each of `batches` (1 by default), others
+    have the sizes of `shapes` or of `dynamic` and `at`; one without parameters is used as it is. Seed what is random:
+    every launch calls it. With `inputs`, a function of the dimensions that returns example inputs, the factory returns
+    the module alone. With the frontend `own` it returns a callable that it compiled in the module's place, or
+    `trtgate.Compiled`. `dynamic_shapes`, `samples`, `weights_said`, `save` and `load` are the model's, `more` are
+    further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
