@@ -1,8 +1,7 @@
-# ruff: noqa: E501, ARG005, RET504
-"""Damaged files for the campaign of `faults.py`: every kind of file that trtgate stores, damaged, and used all the same.
+"""Damaged files for the campaign of `faults.py`: each kind that trtgate stores, damaged and used all the same.
 
-What must come of it: one readable line, or the tool goes on rightly; other stored data stay. A file that can't be read is
-told of by whoever reads it, and a module that is twice as slow as its baseline never passes without a line.
+What must come of it: one readable line, or the tool goes on rightly; other stored data stay. Whoever reads a file that
+can't be read tells of it, and a module that is twice as slow as its baseline never passes without a line.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from trtgate.compiling.sealed_store import SealedManifest
 from trtgate.coverage import coverage_baselines, coverage_gate
 from trtgate.gate import kept_artifacts
 from trtgate.profiles import profile_files, profile_gate
+from trtgate.records.coverage_record import Left
 from trtgate.records.measurement import Build
 from trtgate.suite.cases import Case, Model, grid
 from trtgate.timing.device_lock import device_lock
@@ -196,8 +196,7 @@ def _of_cache(place: Place, *, put: bool) -> str:
             case="net-dynamo-fp16", made_from=MADE_FROM, created=RECORDED, build=Build(build_s=1.0),
             sha256=sealed_folder.digests(built),
         )  # fmt: skip
-        said = cache.put(KEY, built, manifest)
-        return said
+        return cache.put(KEY, built, manifest)
     found, said = cache.take(KEY, folder)
     good = found is None or (folder / "compiled.pt2").read_bytes() == b"compiled" * 100
     return said if good else "Traceback (most recent call last): the cache gave another module"
@@ -210,8 +209,12 @@ def _coverage(place: Place) -> str:
         iter(coverage_baselines.read(ROOT / "baselines/coverage" / RELEASE / "alexnet.json").cases.items())
     )
     first, *others = stored.engines
-    fewer = dict(list(first.operators.items())[1:])
-    found = msgspec.structs.replace(stored, engines=[msgspec.structs.replace(first, operators=fewer), *others])
+    (operator, count), *kept = first.operators.items()
+    lost = Left(operator=operator, reason="no converter", count=count)
+    found = msgspec.structs.replace(
+        stored, engines=[msgspec.structs.replace(first, operators=dict(kept)), *others], left=[*stored.left, lost],
+        in_tensorrt=stored.in_tensorrt - count, in_pytorch=stored.in_pytorch + count,
+    )  # fmt: skip
     (settings,) = [one for one in grid(["dynamo"], ["fp16", "fp32"], [1]) if one.suffix == suffix]
     result = coverage_gate.judge(
         Case(Model("alexnet", lambda batch: batch, [settings]), settings), found, root, RELEASE
@@ -331,8 +334,10 @@ KINDS: dict[str, Kind] = {
     ),
     "report": Kind(
         _one("checkout/report.json"), [how for how in JSON if how != AT_THE_TOP],
-        (_command("markdown", "report", "report.json"), _command("HTML", "report", "report.json", "--html", "out.html")), 1,
-        _not_json,
+        (
+            _command("markdown", "report", "report.json"),
+            _command("HTML", "report", "report.json", "--html", "out.html"),
+        ), 1, _not_json,
     ),
     "settings": Kind(
         _one("checkout/pytest.ini"), [how for how in BYTES if how != AT_THE_TOP],
@@ -346,8 +351,8 @@ KINDS: dict[str, Kind] = {
         (Use("sweep", lambda place: _sweep(place, "net:net", "--weights", "net=net.safetensors")),), 1, None,
     ),
     "lock": Kind(
-        _one("locks/trtgate-cpu.lock"), [*fault_mutations.OF_KIND], (_told("lock", _lock), Use("sweep", lambda place: _sweep(
-            place, "alpha", "--fresh"), spares="*.jsonl"),), 1, None,
+        _one("locks/trtgate-cpu.lock"), [*fault_mutations.OF_KIND],
+        (_told("lock", _lock), Use("sweep", lambda place: _sweep(place, "alpha", "--fresh"), spares="*.jsonl")),
     ),
 }  # fmt: skip
 
@@ -355,11 +360,9 @@ KINDS: dict[str, Kind] = {
 # Attempts
 
 
-def planned(count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Return kinds and how they are damaged: every pair as often as the other, but for weights."""
-    pairs = [(name, how) for name, kind in KINDS.items() for how in list(kind.damages) * kind.weight]
-    rng.shuffle(pairs)
-    return [pairs[number % len(pairs)] for number in range(count)]
+def pairs() -> list[tuple[str, str]]:
+    """Return kinds and how they are damaged, as often as they weigh."""
+    return [(name, how) for name, kind in KINDS.items() for how in list(kind.damages) * kind.weight]
 
 
 def tried(place: Place, attempt: Attempt) -> Result:

@@ -1,21 +1,22 @@
-# ruff: noqa: E501
-"""Ways to hide a slow case for the campaign of `faults.py`: a module twice as slow as its baseline must not pass unseen.
+"""Ways to hide a slow case for the campaign of `faults.py`: one that is twice as slow must not pass unseen.
 
-Each is tried with `--benchmark-compare` as a CI job asks it, which must end red, and without any more, where a loud line may be
-enough. What is asked for on the command line itself may leave the case out, and must say so. Real processes, scripted clocks.
+Each is tried with `--benchmark-compare` as a CI job asks it, which must end red, and without any more, where a loud
+line may be enough. What is asked for on the command line itself may leave the case out, and must say so. Real
+processes, scripted clocks.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fault_runs import ALPHA, BETA, Attempt, Came, Ended, Place, Result, worst
+from fault_files import SOCKETS
+from fault_runs import ALPHA, BETA, Attempt, Came, Ended, Place, Result, groups, worst
 
+from tests import forks
 from tests.pytest_folder import LEAN
 from tests.suites import suite_text
 
@@ -59,8 +60,10 @@ def _ini(*lines: str) -> Callable[[Place], None]:
     return lambda place: _write(place, "pytest.ini", "\n".join(["[pytest]", "trtgate_suite = suite.py", *lines, ""]))
 
 
-def _model(decorated: str = "", body: str = "return made(lambda x: (sleep('alpha'), x + 1)[1], __import__('torch').ones(batch, 4))",
-           name: str = "alpha", frontends: str = '("eager",)') -> str:  # fmt: skip
+SLEEPING = "return made(lambda x: (sleep('alpha'), x + 1)[1], __import__('torch').ones(batch, 4))"
+
+
+def _model(decorated: str = "", body: str = SLEEPING, name: str = "alpha", frontends: str = '("eager",)') -> str:
     head = f'@trtgate.model(frontends={frontends}, precisions=("fp32",){decorated})'
     return f"\n\n{head}\ndef {name}(batch):\n    {body}\n"
 
@@ -98,6 +101,7 @@ def _moved_baselines(place: Place) -> None:
     shutil.move(place.checkout / "baselines", place.checkout / "stored")
 
 
+LACKS = "import pytest; pytest.importorskip('flash_attn')"
 SKIP = "import pytest; pytest.skip('no flash_attn')"
 MODIFY = "def pytest_collection_modifyitems(items):\n    "
 REPORT = """@pytest.hookimpl(wrapper=True)
@@ -114,12 +118,12 @@ ADD = "PYTEST_ADDOPTS"
 WAYS: dict[str, Way] = {
     # the code under test
     "the factory skips": Way(_suite("beta", more=_model(body=SKIP))),
-    "the factory lacks a package": Way(_suite("beta", more=_model(body="import pytest; pytest.importorskip('flash_attn')"))),
+    "the factory lacks a package": Way(_suite("beta", more=_model(body=LACKS))),
     "the factory expects to fail": Way(_suite("beta", more=_model(body="import pytest; pytest.xfail('known')"))),
     "the factory exits": Way(_suite("beta", more=_model(body="raise SystemExit(0)"))),
     "forward skips": Way(_suite("beta", alpha=SKIP)),
     "the suite skips itself": Way(lambda place: _write(
-        place, "suite.py", "import pytest\npytest.importorskip('flash_attn')\n" + suite_text(("alpha", "beta"), {}))),
+        place, "suite.py", f"{LACKS.replace('; ', chr(10))}\n" + suite_text(("alpha", "beta"), {}))),
     "the model is renamed": Way(_suite("beta", more=_model(name="alpha2"))),
     "the model is gone": Way(_suite("beta")),
     "another frontend": Way(_suite("beta", more=_model(frontends='("aot_eager",)'))),
@@ -139,7 +143,7 @@ WAYS: dict[str, Way] = {
     "conftest expects failures": Way(_conftest(
         f"{MODIFY}for item in items:\n        item.add_marker(pytest.mark.xfail(reason='flaky'))\n")),
     "conftest skips": Way(_conftest(
-        f"{MODIFY}for item in items:\n        if 'alpha' in item.name:\n            item.add_marker(pytest.mark.skip)\n")),
+        f"{MODIFY}for item in items:\n        'alpha' in item.name and item.add_marker(pytest.mark.skip)\n")),
     "conftest drops items": Way(_conftest(f"{MODIFY}items[:] = [one for one in items if 'alpha' not in one.name]\n")),
     "conftest deselects": Way(_conftest(
         "def pytest_collection_modifyitems(items, config):\n    gone = [one for one in items if 'alpha' in one.name]\n"
@@ -148,14 +152,16 @@ WAYS: dict[str, Way] = {
     "a hook reports passed": Way(_conftest(REPORT.format("passed", ""))),
     "a hook reports skipped": Way(_conftest(REPORT.format(
         "skipped", "\n        report.longrepr = ('suite.py', 1, 'Skipped: flaky')"))),
-    "a hook reports an expected failure": Way(_conftest(REPORT.format("skipped", "\n        report.wasxfail = 'flaky'"))),
+    "a hook reports an expected failure": Way(_conftest(REPORT.format(
+        "skipped", "\n        report.wasxfail = 'flaky'"))),
     "a hook runs no test": Way(_conftest(
         "def pytest_runtest_protocol(item):\n    return True if 'alpha' in item.name else None\n")),
     "a hook calls no test": Way(_conftest(
         "@pytest.hookimpl(tryfirst=True)\ndef pytest_pyfunc_call(pyfuncitem):\n"
         "    return True if 'alpha' in pyfuncitem.name else None\n")),
     "a fixture skips": Way(_conftest(
-        "@pytest.fixture(autouse=True)\ndef flaky(request):\n    if 'alpha' in request.node.name:\n        pytest.skip('flaky')\n")),
+        "@pytest.fixture(autouse=True)\ndef flaky(request):\n"
+        "    if 'alpha' in request.node.name:\n        pytest.skip('flaky')\n")),
     "a fixture in the gate's place": Way(_conftest(
         "@pytest.fixture\ndef latency_gate():\n    return lambda benchmark, built: benchmark(int)\n")),
     # settings and environment
@@ -169,7 +175,7 @@ WAYS: dict[str, Way] = {
     "only collected, by PYTEST_ADDOPTS": Way(environment=((ADD, "--collect-only"),)),
     "only planned, by PYTEST_ADDOPTS": Way(environment=((ADD, "--setup-plan"),)),
     "not timed, by PYTEST_ADDOPTS": Way(environment=((ADD, "--benchmark-disable"),)),
-    "a limit in PYTEST_ADDOPTS": Way(environment=((ADD, "--trtgate-limit=host=900%"),)),
+    "a limit in PYTEST_ADDOPTS": Way(environment=((ADD, "--trtgate-limit=host=900%"),), declared=True),
     "accepted by PYTEST_ADDOPTS": Way(environment=((ADD, "--trtgate-update-baselines --trtgate-accept=*"),)),
     "no plugin, by PYTEST_ADDOPTS": Way(environment=((ADD, "-p no:trtgate.plugin"),)),
     "no plugins, by the environment": Way(environment=(("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)),
@@ -195,18 +201,13 @@ WAYS: dict[str, Way] = {
 # Attempts
 
 
-def planned(count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Return ways; all of them before one comes again."""
-    names = [(_about(name), name) for name in WAYS]
-    rng.shuffle(names)
-    return [names[number % len(names)] for number in range(count)]
-
-
-def _about(name: str) -> str:
-    number = list(WAYS).index(name)
-    starts = {"the factory skips": "code", "conftest expects failures": "conftest.py", "a filter in addopts": "settings",
-              "the baselines are moved": "stored files", "a filter on the command line": "command line"}  # fmt: skip
-    return [kind for first, kind in starts.items() if list(WAYS).index(first) <= number][-1]
+def pairs() -> list[tuple[str, str]]:
+    """Return where something is hidden, and how."""
+    begin = {
+        "the factory skips": "code", "conftest expects failures": "conftest.py", "a filter in addopts": "settings",
+        "the baselines are moved": "stored files", "a filter on the command line": "command line",
+    }  # fmt: skip
+    return groups(list(WAYS), begin)
 
 
 def tried(place: Place, attempt: Attempt) -> Result:
@@ -225,7 +226,8 @@ def tried(place: Place, attempt: Attempt) -> Result:
 def _run(place: Place, *arguments: str, **environment: str) -> Ended:
     shutil.rmtree(place.checkout / "__pycache__", ignore_errors=True)
     named = arguments if any("suite.py" in word for word in arguments) else ("suite.py", *arguments)
-    return place.ended(place.start("-m", "pytest", *LEAN[2:], *named, **environment))
+    with forks.forked(SOCKETS):
+        return place.ended(place.start("-m", "pytest", *LEAN[2:], *named, **environment))
 
 
 def _judged(ended: Ended, *, red: bool) -> tuple[Came, str]:
@@ -241,6 +243,7 @@ def _judged(ended: Ended, *, red: bool) -> tuple[Came, str]:
 
 
 LOUD = re.compile(
-    r"MISSING|WARNING|NEW|not run, as asked|quarantined|underpowered|incomparable|accepted: |cases of the baseline were judged"
+    r"MISSING|WARNING|NEW|not run, as asked|quarantined|underpowered|incomparable|accepted: "
+    r"|cases of the baseline were judged|tests collected in"
 )
 """A line that tells a reader that the case was not found good."""

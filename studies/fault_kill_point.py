@@ -1,9 +1,8 @@
-# ruff: noqa: E501
 """The process that `fault_kills.py` kills: pytest, `trtgate`, or one that fills the artifact cache.
 
     python -m fault_kill_point pytest|trtgate|cache ARGUMENTS
 
-It counts the operations below the place that change a file; where it is told to, it kills itself just before one of them.
+It counts the operations below the place that change a file; where it is told to, it kills itself just before one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-# ruff: noqa: E501
 """Kills for the campaign of `faults.py`: SIGKILL for real runs of all that writes, at random, and what they leave.
 
-Each run is a process of its own, in real life's order: pytest, workers, builders. It is killed at a random moment of the time that
-it takes, or just before a random one of its file operations, in which windows of microseconds are met. After each: no file is half
-written, no stored session is lost, all processes are gone, and the same run works again and leaves nothing of the killed one.
+Each run is a process of its own with workers and builders of their own. It is killed at a random moment of the time
+that it takes, or just before a random one of its file operations, in which windows of microseconds are met. After each:
+no file is half written, no stored session is lost, all processes are gone, and the same run works again and leaves
+nothing of the killed one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
 
 FAMILY = "kills"
-LAUNCHES = "--trtgate-launches=2"
+LAUNCHES = "--trtgate-launches=1"
 RECORD = ("--trtgate-update-baselines", "--trtgate-accept=*", LAUNCHES)
-SWEEP = ("--set", "frontend=eager", "--set", "precision=fp32", "--vary", "batch=3,5", "--launches=2", "--inputs=2")
+SWEEP = ("--set", "frontend=eager", "--set", "precision=fp32", "--vary", "batch=3,5", "--launches=1", "--inputs=2")
 PYTEST = ("pytest", *LEAN, "suite.py")
 SCENARIOS: dict[str, tuple[str, ...]] = {
     "record": (*PYTEST, *RECORD), "record, built ahead": (*PYTEST, *RECORD, "--trtgate-prebuild=1"),
-    "compare": (*PYTEST, "--benchmark-compare", "--trtgate-report=run.json", LAUNCHES),
+    "compare": (*PYTEST, "--benchmark-compare", "--trtgate-report=run.json", "--trtgate-launches=2"),
     "sweep": ("trtgate", "sweep", "alpha", *SWEEP), "ab": (*PYTEST, "-m", "trtgate_latency", "--trtgate-base=HEAD"),
     "cache": ("cache", "filled"), "accept": ("trtgate", "baseline", "accept", "RUN", "*"),
 }  # fmt: skip
@@ -65,11 +65,9 @@ _rehearsals: dict[str, Rehearsal] = {}
 """Those of this process."""
 
 
-def planned(count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Return which run is killed, and how: every pair as often as the other, but for weights."""
-    pairs = [(name, how) for name in SCENARIOS for how in HOWS if name not in WORKERLESS or how in (MOMENT, OPERATION)]
-    rng.shuffle(pairs)
-    return [pairs[number % len(pairs)] for number in range(count)]
+def pairs() -> list[tuple[str, str]]:
+    """Return which run is killed, and how; at a file operation twice as often."""
+    return [(name, how) for name in SCENARIOS for how in HOWS if name not in WORKERLESS or how in (MOMENT, OPERATION)]
 
 
 def tried(place: Place, attempt: Attempt) -> Result:

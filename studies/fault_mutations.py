@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """How the campaign of `faults.py` damages a stored file: its bytes, its JSON, or what it is."""
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 Damage = Callable[[Path, random.Random], None]
 
 ABSURD = [
-    "1e308", "1e-320", "1e999", "-1", "0", "-0.0", "9223372036854775808", "18446744073709551616", "1" + "0" * 400, "NaN",
-    "Infinity", "-Infinity",
+    "1e308", "1e-320", "1e999", "-1", "0", "-0.0", "9223372036854775808", "18446744073709551616", "1" + "0" * 400,
+    "NaN", "Infinity", "-Infinity",
 ]  # fmt: skip
 WRONG: list[Any] = [None, True, 0, -1.5, "", "text", [], {}, [[]], {"a": 1}, [None]]
 HOSTILE = [

@@ -1,5 +1,4 @@
-# ruff: noqa: E501
-"""What the campaign of `faults.py` is made of: a checkout with all that trtgate stores, runs in it, what came of them."""
+"""What the campaign of `faults.py` is made of: a checkout with all that trtgate stores, runs in it, what came of it."""
 
 from __future__ import annotations
 
@@ -24,12 +23,13 @@ from typing import Any, BinaryIO, NoReturn
 import msgspec
 import pytest
 
-from tests import in_process
+from tests import forks, in_process
 from tests.pytest_folder import LEAN
 from tests.suites import suite_text
 from trtgate import cli
 from trtgate.common.accelerator import detect
 from trtgate.common.errors import PROBLEMS, sentence_of
+from trtgate.gate.baseline_record import StoredSession
 from trtgate.records.measurement import CaseMeasurement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,6 +106,15 @@ class Ended(msgspec.Struct, frozen=True):
         return None
 
 
+def groups(names: Sequence[str], begin: dict[str, str]) -> list[tuple[str, str]]:
+    """Return names with the groups that they are in; `begin` has the first name of each group."""
+    found, group = [], ""
+    for name in names:
+        group = begin.get(name, group)
+        found.append((group, name))
+    return found
+
+
 def worst(found: Sequence[tuple[Came, str]]) -> tuple[Came, str]:
     """Return the worst of what came of the runs of an attempt, and its evidence."""
     return max(found, key=lambda one: list(Came).index(one[0]), default=(Came.HELD, ""))
@@ -150,8 +159,9 @@ class Place:
         self._count += 1
         theirs = ("PYTEST_", "TRTGATE_", "XDG_", "GIT_", "GITHUB_")
         return {name: value for name, value in os.environ.items() if not name.startswith(theirs)} | {
-            "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"), "TRTGATE_LOCK_DIR": str(self.root / "locks"),
-            "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160", "OMP_NUM_THREADS": "1", MARK: f"{os.getpid()}-{self._count}",
+            "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"),
+            "TRTGATE_LOCK_DIR": str(self.root / "locks"), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160",
+            "OMP_NUM_THREADS": "1", MARK: f"{os.getpid()}-{self._count}",
             **more,
         }  # fmt: skip
 
@@ -200,6 +210,7 @@ class Place:
             os.setpgid(0, 0)
             os.dup2(printed, 1)
             os.dup2(printed, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
             faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
             os.environ.clear()
             os.environ.update(variables)
@@ -219,13 +230,16 @@ class Place:
             os._exit(status)
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a process of its own, with this interpreter, a group of its own, and a mark that its children inherit."""
+        """Start a process of its own, with this interpreter, and a mark that its children inherit.
+
+        It has a session of its own, but as a fork of a server: those of its workers would be none.
+        """
         path = os.pathsep.join(str(folder) for folder in (ROOT / "src", ROOT / "studies", ROOT))
         variables = self.environment(PYTHONPATH=path, **environment)
         with (self.root / "printed").open("wb") as printed:
             return subprocess.Popen(
                 [sys.executable, *command], cwd=self.checkout, env=variables, stdin=subprocess.DEVNULL, stdout=printed,
-                stderr=printed, start_new_session=True,
+                stderr=printed, start_new_session=subprocess.Popen is forks.real_popen,
             )  # fmt: skip
 
     def ended(self, process: subprocess.Popen[bytes]) -> Ended:
@@ -237,6 +251,7 @@ class Place:
             status = None
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
         return Ended(status, (self.root / "printed").read_bytes().decode(errors="replace"))
 
@@ -297,7 +312,7 @@ def trtgate_main(*arguments: str) -> int:
 
 
 def told(action: Callable[[], Any]) -> int:
-    """Call what a run calls, and end as a run does: a problem is a line and exit code 4. What is returned is printed."""
+    """Call what a run calls, print what it returns, and end as a run does: a problem is a line and exit code 4."""
     try:
         print(action())
     except PROBLEMS as error:
@@ -314,8 +329,15 @@ def _parts(content: bytes) -> list[Any]:
     document, found = json.loads(content), []
     for entry in document.get("benchmarks", []):
         record = entry["extra_info"]["trtgate"]
-        found += [[record["case"], one] for one in record["sessions"]]
+        found += [[record["case"], _as_read(one)] for one in record["sessions"]]
     return found + [[name, one] for name, one in document.get("cases", {}).items()]
+
+
+def _as_read(session: Any) -> Any:
+    """Return a session without what trtgate does not know in it: damage may have given a key another name."""
+    with suppress(msgspec.ValidationError):
+        return msgspec.to_builtins(msgspec.convert(session, StoredSession))
+    return session
 
 
 def _holds(new: Any, old: Any) -> bool:

@@ -1,8 +1,7 @@
-# ruff: noqa: E501, ARG001, ARG005
 """File systems and environments that fail, for the campaign of `faults.py`.
 
-Disks that are full or can't be written, operations that fail, links that lead nowhere, no home, no temporary folder, no terminal. What
-fails by permission for most users is injected, since the campaign may run as root.
+Disks that are full or can't be written, operations that fail, links that lead nowhere, no home, no temporary folder, no
+terminal. What fails by permission for most users is injected, since the campaign may run as root.
 """
 
 from __future__ import annotations
@@ -22,13 +21,14 @@ from typing import NamedTuple
 
 import pytest
 from fault_files import SOCKETS
-from fault_runs import ALPHA, SLOW, Attempt, Came, Ended, Place, Result, lost, pytest_main, trtgate_main
+from fault_runs import ALPHA, SLOW, Attempt, Came, Ended, Place, Result, groups, lost, pytest_main, trtgate_main
 
 from tests import faults, forks
 from tests.suites import suite_text
 
 FAMILY = "file systems"
 ACCEPT = "--trtgate-accept=*"
+CACHE = "home/.cache/trtgate/artifacts"
 MORE_FILES = 10
 """So many a process may open, where files are few."""
 
@@ -71,7 +71,8 @@ COMMANDS: dict[str, Callable[[Place], int]] = {
     "history": lambda place: trtgate_main("history", "*", "--json=out/history.json"),
     "report": lambda place: trtgate_main("report", "report.json", "--html=out/report.html"),
     "coverage diff": lambda place: trtgate_main("coverage", "diff", "rtx-2.11.0", "rtx-2.14.0"),
-    "cache info": lambda place: trtgate_main("cache", "info"), "cache clear": lambda place: trtgate_main("cache", "clear"),
+    "cache info": lambda place: trtgate_main("cache", "info"),
+    "cache clear": lambda place: trtgate_main("cache", "clear"),
     "init": lambda place: trtgate_main("init", "--force"),
 }  # fmt: skip
 
@@ -188,15 +189,15 @@ def _in_a_folder_that_is_gone(place: Place) -> None:
     gone.rmdir()
 
 
-def _link(name: str, target: str) -> Callable[[Place], None]:
-    """Put a link in a file's or folder's place, which goes to another name."""
+def _link(name: str, target: str = "") -> Callable[[Place], None]:
+    """Put a link in a file's or folder's place, which goes to another name; a link to `target`, or to itself."""
 
     def prepare(place: Place) -> None:
         path = place.root / name
         if path.exists():
             path.rename(place.root / "moved-away")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(place.root / target)
+        path.symlink_to(place.root / (target or name))
 
     return prepare
 
@@ -253,19 +254,22 @@ FAULTS: dict[str, Fault] = {
     "full when synced": Fault((*ALL_WRITE, "remove"), inside=_full_at_sync),
     "full from some operation on": Fault(ALL_WRITE, inside=_at_random(errno.ENOSPC, _grows)),
     "a quota from some operation on": Fault(("record", "sweep"), inside=_at_random(errno.EDQUOT, _grows)),
-    "a broken disk from some operation on": Fault(ALL_WRITE, inside=_at_random(errno.EIO, lambda name: name not in ("stat", "unlink"))),
-    "a stale mount from some operation on": Fault(("record", "compare"), inside=_at_random(errno.ESTALE, lambda _name: True)),
+    "a broken disk from some operation on": Fault(ALL_WRITE, inside=_at_random(
+        errno.EIO, lambda name: name not in ("stat", "unlink"))),
+    "a stale mount from some operation on": Fault(("record", "compare"), inside=_at_random(
+        errno.ESTALE, lambda _name: True)),
     "few open files": Fault(("record", "compare", "sweep"), inside=_few_files),
     # what is something else
     ".trtgate is a link to nothing": Fault(("record", "history", "sweep"), _link("checkout/.trtgate", "nothing/there")),
-    ".trtgate is a link to itself": Fault(("record", "history", "sweep"), _link("checkout/.trtgate", "checkout/.trtgate")),
+    ".trtgate is a link to itself": Fault(("record", "history", "sweep"), _link("checkout/.trtgate")),
     ".trtgate is a file": Fault(("record", "history", "sweep"), _file("checkout/.trtgate")),
-    "baselines are a link to nothing": Fault(("record", "compare", "show"), _link("checkout/baselines", "nothing/there")),
-    "baselines are a link to themselves": Fault(("record", "compare"), _link("checkout/baselines", "checkout/baselines")),
+    "baselines are a link to nothing": Fault(
+        ("record", "compare", "show"), _link("checkout/baselines", "nothing/there")),
+    "baselines are a link to themselves": Fault(("record", "compare"), _link("checkout/baselines")),
     "baselines are a file": Fault(("record", "compare", "accept"), _file("checkout/baselines")),
     "baselines are elsewhere, by a link": Fault(("record", "compare"), _link("checkout/baselines", "moved-away")),
-    "the cache is a link to nothing": Fault(("compare", "cache info"), _link("home/.cache/trtgate/artifacts", "nothing/there")),
-    "the cache is a file": Fault(("compare", "cache info", "cache clear"), _file("home/.cache/trtgate/artifacts")),
+    "the cache is a link to nothing": Fault(("compare", "cache info"), _link(CACHE, "nothing/there")),
+    "the cache is a file": Fault(("compare", "cache info", "cache clear"), _file(CACHE)),
     "logs are a pipe": Fault(("sweep",), _pipe("checkout/.trtgate/logs/sweep-0.log")),
     "builders' logs are a pipe": Fault(("sweep",), _pipe("checkout/.trtgate/logs/builder-0.log")),
     "an output is a folder": Fault(("compare", "sweep", "history"), _folders_for_outputs),
@@ -279,15 +283,17 @@ FAULTS: dict[str, Fault] = {
     "no temporary folder": Fault(ALL_WRITE, inside=_no_temporary_folder),
     "a temporary folder that is not there": Fault(("record", "sweep"), environment=_variables(TMPDIR="{root}/nothing")),
     "a lock folder that is not there": Fault(("sweep",), environment=_variables(TRTGATE_LOCK_DIR="{root}/nothing")),
-    "a lock folder that is a file": Fault(("sweep",), _file("tmp/file"), environment=_variables(TRTGATE_LOCK_DIR="{root}/tmp/file")),
+    "a lock folder that is a file": Fault(("sweep",), _file("tmp/file"), environment=_variables(
+        TRTGATE_LOCK_DIR="{root}/tmp/file")),
     "a cache folder of all users": Fault(("compare", "cache info"), lambda place: (
-        place.root / "home/.cache/trtgate/artifacts").chmod(0o777)),
+        place.root / CACHE).chmod(0o777)),
     "no /proc": Fault(("compare", "show"), inside=_no_proc),
-    "a folder that is gone": Fault(("show", "history", "record", "sweep"), inside=_in_a_folder_that_is_gone),
+    "a folder that is gone": Fault(("show", "history", "sweep"), inside=_in_a_folder_that_is_gone),
     "a full terminal": Fault(("show", "history", "cache info"), inside=_output_to("/dev/full")),
     "a closed output": Fault(("show", "history"), inside=_closed(1)),
     "a closed input": Fault(("record", "sweep"), inside=_closed(0)),
-    "an ASCII terminal": Fault(("compare", "show", "history", "sweep", "coverage diff"), inside=_output_encoded("ascii")),
+    "an ASCII terminal": Fault(
+        ("compare", "show", "history", "sweep", "coverage diff"), inside=_output_encoded("ascii")),
     "a Latin-1 terminal": Fault(("compare", "show", "history", "coverage diff"), inside=_output_encoded("latin-1")),
     "names of 300 characters": Fault(("record", "compare", "sweep"), _long_names),
 }  # fmt: skip
@@ -296,18 +302,13 @@ FAULTS: dict[str, Fault] = {
 # Attempts
 
 
-def planned(count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Return faults: all of them before one comes again."""
-    names = [(_about(name), name) for name in FAULTS]
-    rng.shuffle(names)
-    return [names[number % len(names)] for number in range(count)]
-
-
-def _about(name: str) -> str:
-    starts = {"a read-only checkout": "can't be written or read", "no byte left": "full or failing",
-              ".trtgate is a link to nothing": "something else", "no home": "environment"}  # fmt: skip
-    order = list(FAULTS)
-    return [kind for first, kind in starts.items() if order.index(first) <= order.index(name)][-1]
+def pairs() -> list[tuple[str, str]]:
+    """Return what a fault is about, and its name."""
+    begin = {
+        "a read-only checkout": "can't be written or read", "no byte left": "full or failing",
+        ".trtgate is a link to nothing": "something else", "no home": "environment",
+    }  # fmt: skip
+    return groups(list(FAULTS), begin)
 
 
 def tried(place: Place, attempt: Attempt) -> Result:

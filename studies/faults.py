@@ -66,11 +66,13 @@ def _tried(attempt: Attempt) -> Result:
 
 
 def planned(seed: int, counts: dict[str, int]) -> list[Attempt]:
-    """Return all attempts; a seed gives the same ones."""
+    """Return all attempts, each pair of kind and way before one comes again; a seed gives the same ones."""
     found = []
     for family, count in counts.items():
         rng = random.Random(f"{seed} {family}")
-        for number, (kind, how) in enumerate(FAMILIES[family].planned(count, rng)):
+        pairs = FAMILIES[family].pairs()
+        rng.shuffle(pairs)
+        for number, (kind, how) in enumerate(pairs[number % len(pairs)] for number in range(count)):
             found.append(Attempt(number, family, kind, how, rng.getrandbits(32)))
     return found
 

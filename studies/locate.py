@@ -169,7 +169,7 @@ def search(network: str, frontend: str, path: str, fault: str, device: str = "cp
         return None, 0.0
     known = locating_in_case.whole(reference, compared, problem)
     start = time.perf_counter()
-    found = locating_in_case.locate(case, reference, known, locating_in_case.judge_of(case), None)
+    found = locating_in_case.locate(case, reference, known, locating_in_case.judge_of(reference), None)
     return found, time.perf_counter() - start
 
 

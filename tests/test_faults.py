@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from trtgate.commands import history_text
+from trtgate.common import run_file
 
 from . import faults
 from .in_process import RECORD, InProcess, ScriptedSession, command, sessions_of
@@ -24,38 +26,48 @@ from .pytest_folder import PytestFolder
 OK, FAILED, REFUSED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
 
 
-def test_every_file_operation_of_a_recording_may_fail(
+def test_every_file_operation_of_a_run_may_fail(
     here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each in turn, while a baseline is there: it is a readable line, or the run goes on without; nothing is lost."""
     assert here.run(*RECORD)[0] == OK
     (baseline,) = here.path.glob("baselines/*/latency.json")
-    asked = (*RECORD, "-k", "latency and alpha")
+    (here.path / "baselines" / "coverage" / "rtx-2.14.0").mkdir(parents=True)
     recorded, before = baseline.read_bytes(), sessions_of(baseline)
-    below = tmp_path
+    tried: set[tuple[str, str]] = set()
+    problems = []
+    for asked in (RECORD, ("suite.py", "--benchmark-compare", "--trtgate-launches=1", "--trtgate-report=run.json")):
+        asked = (*asked, "-k", "latency and alpha")
+        operations = _operations(here, monkeypatch, asked, tmp_path)
+        for key in operations.keys() - tried:
+            baseline.write_bytes(recorded)
+            failed: list[tuple[str, Path]] = []
+            with monkeypatch.context() as context:
+                faults.watch(context, _failing(operations[key], tmp_path, failed))
+                status, said = here.run(*asked)
+            problem = _what_is_wrong(status, said, failed)
+            if not keeps(before, sessions_of(baseline)):
+                problem = "sessions are lost"
+            if list(baseline.parent.iterdir()) != [baseline]:
+                problem = "something is left beside the baseline"
+            if problem:
+                problems.append((failed, problem, said))
+        assert len(operations.keys() - tried) > 5
+        tried |= operations.keys()
+    assert not problems, "\n\n".join(f"{failed}: {problem}\n{said}" for failed, problem, said in problems)
+
+
+def _operations(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], below: Path
+) -> dict[tuple[str, str], int]:
+    """Return the file operations of a run that nothing disturbs: name and path → the number of the last such."""
     operations: list[tuple[str, Path]] = []
     with monkeypatch.context() as context:
         faults.watch(
             context, lambda name, path: operations.append((name, path)) if _counts(name, path, below) else None
         )
         assert here.run(*asked)[0] == OK
-    numbers = {(name, RANDOM.sub("", str(path))): number for number, (name, path) in enumerate(operations)}
-    assert len(numbers) > 15
-    problems = []
-    for number in numbers.values():
-        baseline.write_bytes(recorded)
-        failed: list[tuple[str, Path]] = []
-        with monkeypatch.context() as context:
-            faults.watch(context, _failing(number, below, failed))
-            status, said = here.run(*asked)
-        problem = _what_is_wrong(status, said, failed)
-        if not keeps(before, sessions_of(baseline)):
-            problem = "sessions are lost"
-        if list(baseline.parent.iterdir()) != [baseline]:
-            problem = "something is left beside the baseline"
-        if problem:
-            problems.append((failed, problem, said))
-    assert not problems, "\n\n".join(f"{failed}: {problem}\n{said}" for failed, problem, said in problems)
+    return {(name, RANDOM.sub("", str(path))): number for number, (name, path) in enumerate(operations)}
 
 
 RANDOM = re.compile(r"(?<=-)\w{8}|\d{8}T\d{6}")
@@ -207,6 +219,19 @@ def test_any_problem_with_a_file_is_one_line_of_a_command(here: InProcess, monke
     status, said = command("baseline", "show")
     assert (status, said.count("\n")) == (REFUSED, 1)
     assert said.startswith("trtgate: error: baselines: Not a directory: ")
+
+
+def test_a_current_folder_that_is_gone_is_named(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for asked in (("baseline", "show"), ("history", "*"), ("init",), ("cache", "info")):
+        status, said = command(*asked)
+        assert status in (OK, REFUSED)
+        assert status == OK or said.startswith("trtgate: error: the current folder: No such file or directory")
 
 
 # The user's folders
@@ -367,6 +392,22 @@ def test_a_killed_run_keeps_what_it_measured_and_that_can_be_accepted(folder: Py
     assert (status, said.count("alpha-eager-fp32-b1")) == (OK, 1)
     (baseline,) = folder.path.glob("baselines/*/latency.json")
     assert "unfinished" not in baseline.read_text()
+
+
+@pytest.mark.parametrize("left", ["{", "<<<<<<< HEAD\n"])
+def test_what_a_kill_left_of_a_run_is_read_without_a_warning_of_pytest_benchmark(here: InProcess, left: str) -> None:
+    """trtgate reads the lines that are whole; pytest-benchmark, which reads the same file, only all or nothing."""
+    assert here.run("suite.py", "--trtgate-launches=1")[0] == OK
+    (saved,) = here.path.glob(".trtgate/runs/*.json")
+    document = json.loads(saved.read_text())
+    entries = document.pop("benchmarks")
+    growing = run_file.GrowingRun(saved, document)
+    growing.add(entries)
+    saved.write_bytes(saved.read_bytes().removesuffix(run_file.TAIL) + b",\n" + left.encode())
+    status, said = here.run(f"--benchmark-compare={saved}", "suite.py", "--trtgate-launches=1")
+    assert status == OK
+    assert "2 cases: 2 underpowered" in said
+    assert "Warning" not in said
 
 
 FAILS_ALPHA = {

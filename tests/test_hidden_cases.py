@@ -147,6 +147,49 @@ def test_a_filter_in_addopts_is_no_filter_of_who_wants_a_verdict_of_all(folder):
     folder.gate(*options, "-k", "beta").stdout.no_fnmatch_line("*cases of the baseline were judged*")
 
 
+@pytest.mark.parametrize(
+    ("hidden", "named"),
+    [
+        ("--collect-only", "--collect-only"),
+        ("--co", "--collect-only"),
+        ("--trtgate-update-baselines --trtgate-accept=*", "--trtgate-accept"),
+    ],
+)
+def test_what_takes_required_verdicts_away_is_to_be_typed(folder, hidden, named):
+    """IDEs type --collect-only, and a person who accepts a slow case types that; a CI job sees neither in addopts."""
+    folder.suite("alpha")
+    folder.baseline("alpha")
+    asked = ("--benchmark-compare", "--trtgate-require=verdict", "--trtgate-limit=host=5000%")
+    asked = asked[1:] if "update" in hidden else asked
+    refused = folder.gate(*asked, PYTEST_ADDOPTS=hidden)
+    folder.refused(refused, f"{named} in addopts or PYTEST_ADDOPTS would hide")
+    assert folder.gate(*asked, *hidden.split()).ret == 0
+    assert folder.gate(*(one for one in asked if "require" not in one), PYTEST_ADDOPTS=hidden).ret == 0
+
+
+def test_a_slow_case_that_a_wide_limit_lets_pass_is_named(folder):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    slow = folder.gate("--benchmark-compare", "--trtgate-limit=host=5000%", ALPHA_MS=4)
+    assert slow.ret == 0
+    slow.stdout.fnmatch_lines(
+        [f"WARNING: slower than the default limit allows*: {ALPHA} (host latency +9*%, limit 5e+03 %)"]
+    )
+    slow.stdout.no_fnmatch_line(f"WARNING*{BETA}*")
+
+
+def test_a_fixture_that_takes_the_place_of_the_gate_is_one_line(folder):
+    folder.suite("alpha")
+    folder.baseline("alpha")
+    (folder.path / "conftest.py").write_text(
+        "import pytest\n\n@pytest.fixture\ndef latency_gate():\n    return lambda benchmark, built: benchmark(int)\n"
+    )
+    result = folder.gate("--benchmark-compare")
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*replaces the fixture latency_gate*"])
+    assert "IndexError" not in folder.output_of(result)
+
+
 XFAIL = """
 import pytest
 

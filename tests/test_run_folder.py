@@ -28,6 +28,21 @@ def test_runs_that_a_wrong_clock_dated_in_the_future_make_way_first(tmp_path: Pa
     assert len(list(runs.glob("2999*"))) == KEPT_RUNS - 3
 
 
+def test_two_runs_at_once_have_logs_of_their_own_which_stay_until_the_next(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    assert first.own_logs == first.own_logs
+    assert first.own_logs != second.own_logs
+    (first.own_logs / "worker-0.log").write_text("what failed\n")
+    for run in (first, second):
+        run.close()
+    assert (first.own_logs / "worker-0.log").read_text() == "what failed\n"
+    abandoned = first.logs / "run-12345678"
+    abandoned.mkdir()
+    assert RunFolder(tmp_path).own_logs.parent == first.logs
+    assert not abandoned.exists()
+    assert first.own_logs.exists()  # this process lives
+
+
 def test_the_oldest_runs_make_way(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()

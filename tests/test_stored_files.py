@@ -109,6 +109,17 @@ def test_what_is_nested_too_deeply_to_be_written_is_one_line_and_changes_nothing
         write_json(tmp_path / "new.json", {"deep": deepest})
 
 
+def test_what_is_no_utf_8_is_no_json_wherever_it_stands() -> None:
+    assert files.decoded(b'{"other": 1}', dict[str, int]) == {"other": 1}
+    for content in (b'{"oth\xffer": 1}', b'{"name": "\xff"}', '{"name": "é"}'.encode("latin-1")):
+        with pytest.raises(msgspec.DecodeError, match="utf-8"):
+            files.decoded(content, _Known)
+
+
+class _Known(msgspec.Struct):
+    name: str = ""
+
+
 def test_text_that_no_file_can_hold_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrtgateError, match=r"new\.json could not be written"):
         write_json(tmp_path / "new.json", {"half a surrogate pair": "\ud800"})
@@ -129,6 +140,30 @@ def test_a_key_of_a_coverage_that_a_merge_left_twice_is_refused(tmp_path: Path) 
     path = tmp_path / "net.json"
     path.write_text('{"schema": 1, "model": "net", "cases": {}, "cases": {}}')
     with pytest.raises(TrtgateError, match=r"net\.json has the key 'cases' twice"):
+        coverage_baselines.read(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "count"), [("total", 3), ("in_tensorrt", 1), ("in_pytorch", 0), ("left", 7), ("left", -1), ("engines", 3)]
+)
+def test_a_coverage_whose_operators_do_not_add_up_is_refused(tmp_path: Path, where: str, count: int) -> None:
+    """What a bad merge or a flipped bit makes of a count may hide an operator that is lost."""
+    case: dict[str, Any] = {
+        "min_block_size": 1, "total": 4, "supported": 3, "in_tensorrt": 3, "in_pytorch": 1, "block_sizes": [],
+        "left": [{"operator": "aten.b", "reason": "no converter", "count": 1}],
+        "engines": [{"operators": {"aten.a": 2, "aten.c": 1}, "inputs": [], "outputs": []}],
+    }  # fmt: skip
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps({"schema": 1, "model": "net", "cases": {"dynamo-fp16": case}}))
+    assert set(coverage_baselines.read(path).cases) == {"dynamo-fp16"}
+    if where == "left":
+        case["left"][0]["count"] = count
+    elif where == "engines":
+        case["engines"][0]["operators"]["aten.c"] = count
+    else:
+        case[where] = count
+    path.write_text(json.dumps({"schema": 1, "model": "net", "cases": {"dynamo-fp16": case}}))
+    with pytest.raises(TrtgateError, match=r"net\.json: the operators of case dynamo-fp16 do not add up"):
         coverage_baselines.read(path)
 
 

@@ -12,13 +12,16 @@ from trtgate.cli import app
         ("coverage diff", "[OLD] [NEW]", "--min-block-size"),
         ("profile diff", "[OLD] [NEW]", "--precision"),
         ("profile show", "[FILE...]", "--precision"),
+        ("cache info", "[CASE...]", "Remove compiled"),
+        ("cache clear", "[CASE...]", "Show the compiled"),
     ],
 )
 def test_a_command_of_two_words_has_its_own_help(words: str, argument: str, not_its: str) -> None:
     said = CliRunner().invoke(app, [*words.split(), "--help"]).output
     assert f"{words} [OPTIONS] {argument}" in said
     assert not_its not in said
-    assert words in CliRunner().invoke(app, ["--help"]).output
+    group = words.split()[:1] * words.startswith("cache")
+    assert words.removeprefix("cache ") in CliRunner().invoke(app, [*group, "--help"]).output
 
 
 @pytest.mark.parametrize("command", ["coverage", "profile"])
@@ -33,6 +36,7 @@ def test_the_command_of_one_word_takes_models_still(command: str) -> None:
     [
         "", "--nope", "covrage", "baseline", "baseline shw", "baseline show --nope", "coverage --min-block-size x",
         "doctor extra", "history", "coverage diff --nope",
+        "cache", "cache show", "cache info --nope",
     ],
 )  # fmt: skip
 def test_a_mistake_in_what_was_typed_is_exit_code_4(arguments: str) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from .commands.ab_command import ab
 from .commands.baseline_command import accept, diff, remove, show
-from .commands.cache_command import cache
+from .commands.cache_command import clear, info
 from .commands.console import Commands
 from .commands.coverage_command import coverage, coverage_diff
 from .commands.doctor_command import doctor
@@ -40,13 +40,20 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(selfcheck)
 app.command()(sweep)
 app.command()(report)
-app.command()(cache)
 app.command()(history)
 
 baseline = typer.Typer(help="Show, compare, accept and remove baselines.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(baseline, name="baseline")
 for command in (show, diff, accept, remove):
     baseline.command()(command)
+
+cache = typer.Typer(
+    help="Show or clear the artifact cache: compiled modules that runs load instead of building them again.",
+    no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+app.add_typer(cache, name="cache")
+cache.command()(info)
+cache.command()(clear)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`trtgate cache`: its options."""
+"""`trtgate cache info` and `trtgate cache clear`: their options."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import typer
 
 from .console import print_lines
 
+CasesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="CASE...", help="Only these; or patterns such as '*resnet18*'.")
+]
 
-def cache(
-    action: Annotated[str, typer.Argument(metavar="info|clear", help="Show what is in it, or remove it.")] = "info",
-    cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASE]...", help="Only these; or patterns such as '*resnet18*'.")
-    ] = None,
-) -> None:
-    """Show or clear the artifact cache: compiled modules that runs of the gate load instead of building them again."""
+
+def info(cases: CasesArgument = None) -> None:
+    """Show the compiled modules that are stored, and what each frontend leaves for later."""
     from . import cache_contents
 
-    print_lines(cache_contents.run(action, cases or []))
+    print_lines(cache_contents.info(cases or []))
+
+
+def clear(cases: CasesArgument = None) -> None:
+    """Remove compiled modules: all, or those of some cases."""
+    from . import cache_contents
+
+    print_lines(cache_contents.clear(cases or []))

@@ -1,4 +1,4 @@
-"""What `trtgate cache` does. Needs neither a GPU nor torch."""
+"""What `trtgate cache info` and `trtgate cache clear` do. Needs neither a GPU nor torch."""
 
 from __future__ import annotations
 
@@ -17,22 +17,9 @@ from ..suite.settings import FRONTENDS
 UNREADABLE = "(can't be read)"
 
 
-def run(action: str, cases: Sequence[str]) -> list[str]:
-    """Return what to print. Raises TrtgateError for another action, and for a folder that can't be used."""
-    if action not in ("info", "clear"):
-        raise TrtgateError(f"trtgate cache takes info or clear, not {action!r}")
-    cache = ArtifactCache(artifact_cache.default_folder())
-    found = [entry for entry in cache.entries() if not cases or any(fnmatch.fnmatch(_case(entry), c) for c in cases)]
-    if cases and not found:
-        raise TrtgateError(f"the cache {cache.folder} has no {' '.join(cases)}; `trtgate cache info` shows what it has")
-    if action == "info":
-        return _info(cache, found)
-    for entry in found:
-        cache.remove(entry.key)
-    return [f"{cache.folder}: removed {_sum(found)}"]
-
-
-def _info(cache: ArtifactCache, entries: Sequence[Entry]) -> list[str]:
+def info(cases: Sequence[str]) -> list[str]:
+    """Return what is stored of cases, or of all. Raises TrtgateError for a folder that can't be used."""
+    cache, entries = _found(cases)
     rows: list[tuple[str, ...]] = [("case", "MiB", "built in", "last used", "for")] if entries else []
     rows += [_row(entry) for entry in reversed(entries)]
     stores = [("frontend", "what it leaves for later"), *((name, frontends.get(name).stores) for name in FRONTENDS)]
@@ -42,6 +29,22 @@ def _info(cache: ArtifactCache, entries: Sequence[Entry]) -> list[str]:
         "",
         *aligned(stores, left=(0, 1)),
     ]
+
+
+def clear(cases: Sequence[str]) -> list[str]:
+    """Remove what is stored of cases, or of all, and say how much. Raises TrtgateError as `info` does."""
+    cache, entries = _found(cases)
+    for entry in entries:
+        cache.remove(entry.key)
+    return [f"{cache.folder}: removed {_sum(entries)}"]
+
+
+def _found(cases: Sequence[str]) -> tuple[ArtifactCache, list[Entry]]:
+    cache = ArtifactCache(artifact_cache.default_folder())
+    found = [entry for entry in cache.entries() if not cases or any(fnmatch.fnmatch(_case(entry), c) for c in cases)]
+    if cases and not found:
+        raise TrtgateError(f"the cache {cache.folder} has no {' '.join(cases)}; `trtgate cache info` shows what it has")
+    return cache, found
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

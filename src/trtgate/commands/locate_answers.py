@@ -84,7 +84,7 @@ def _located(case: Case, device: str, tolerance: float | None, time_limit: float
 
     reference = Reference(case, device, step)
     inference = reference.build(*reference.prepare(step), step)
-    judge = locating_in_case.judge_of(case, tolerance)
+    judge = locating_in_case.judge_of(reference, tolerance)
     calls = [
         (compared, problem if tolerance is None else judge(compared))
         for compared, problem in reference.expected.calls(case, inference)

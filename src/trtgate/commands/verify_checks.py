@@ -88,9 +88,8 @@ class Checks:
         self._timeout_s, self._say, self._doing = timeout_s, step, ""
         self._gpu = facts.device.kind == "gpu"
         self._cases = list(source.load().cases.values())
-        self.logs = folder.logs / "verify"
+        self.logs = folder.own_logs
         """Of the workers of this run alone."""
-        shutil.rmtree(self.logs, ignore_errors=True)
         self._session = Session(
             source, facts.device, self.logs, launches=LAUNCHES, timeout_s=timeout_s,
             tensorrt=self._gpu and not releases.unavailable() and not facts.features.error,

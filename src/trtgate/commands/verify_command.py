@@ -50,7 +50,7 @@ def verify(
     write_json(json, msgspec.to_builtins(found))
     print_lines([f"written: {json}"])
     if found.failed:
-        print_lines([f"to report what failed, send {json} and {folder.logs / 'verify'}"])
+        print_lines([f"to report what failed, send {json} and {folder.own_logs}"])
         raise typer.Exit(BROKEN)
 
 

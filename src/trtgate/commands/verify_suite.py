@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from ..suite.cases import Model, grid
-from ..suite.settings import FRONTENDS, RUNTIMES
+from ..suite.settings import FRONTENDS, OWN, RUNTIMES
 
 CONVOLUTIONS, BLOCK = "convolutions", "block"
 IN_PYTORCH = "aten.sigmoid"
@@ -58,13 +58,15 @@ def block(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     return Block().eval(), torch.randn(batch, 64, 512)
 
 
+BUILDING = [name for name in FRONTENDS if name != OWN]
+
 MODELS = [
     Model(
         CONVOLUTIONS,
         convolutions,
         [
-            *grid(FRONTENDS, ["fp32"], [1]),
-            *grid(FRONTENDS, ["fp16"], [32]),
+            *grid(BUILDING, ["fp32"], [1]),
+            *grid(BUILDING, ["fp16"], [32]),
             *grid(["dynamo"], ["fp16"], [32], runtimes=RUNTIMES[1:]),
         ],
     ),

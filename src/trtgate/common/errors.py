@@ -35,9 +35,18 @@ def sentence_of(error: TrtgateError | OSError) -> str:
     if isinstance(error, TrtgateError):
         return str(error)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    where = " → ".join(names) or type(error).__name__
+    where = " → ".join(names) or ("the current folder" if _current_folder_is_gone() else type(error).__name__)
     advice = ADVICE.get(error.errno or 0, "see that it is there and can be read and written")
     return f"{where}: {error.strerror or error}: {advice}"
+
+
+def _current_folder_is_gone() -> bool:
+    """Whether every path that begins in it fails, and os.getcwd without naming one."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def one_line(error: BaseException) -> str:

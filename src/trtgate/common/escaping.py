@@ -6,7 +6,7 @@ import re
 
 MOST_CHARACTERS, MOST_LINE = 300, 4000
 _COMMAND = re.compile(r"##(\[|vso\[)", re.IGNORECASE)
-ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "..."})
+ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "...", "±": "+-"})
 """What our own lines have beyond ASCII, for terminals that can't show it."""
 _PLAIN = re.compile(r"[^A-Za-z0-9 ,+%/()=;'µ±→…²-]")
 _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)|\.(?=$| )")

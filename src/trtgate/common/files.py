@@ -53,6 +53,7 @@ def read_bytes(path: Path) -> bytes:
 def decoded(content: bytes, kind: Any) -> Any:
     """Return JSON as a type. Raises msgspec.DecodeError, also for what is no UTF-8 or nested too deeply."""
     try:
+        str(content, "utf-8")  # msgspec passes over the names that a type does not know
         return msgspec.json.decode(content, type=kind)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error

@@ -53,6 +53,16 @@ class RunFolder:
         """Where workers write what they have to say."""
         return self.path / LOGS
 
+    @cached_property
+    def own_logs(self) -> Path:
+        """A folder of this run's alone in `logs`, which stays: the next run that asks for one removes it.
+
+        Raises TrtgateError where no folder can be written, OSError where that of the logs can't.
+        """
+        self.logs.mkdir(exist_ok=True)
+        remove_abandoned(self.logs, "run")
+        return ClaimedFolder(self.logs, "run").path
+
     def private(self, prefix: str) -> Path:
         """Return a new folder, the user's alone (0700), that goes with the run."""
         with self._guard:

@@ -10,7 +10,7 @@ import torch
 
 from ..common.errors import TrtgateError
 from ..records.agreement_record import Agreement
-from ..suite import samples
+from ..suite import precisions, samples
 from ..suite.cases import Case
 from . import building, fp32_arithmetic, leaf_comparison, output_check
 
@@ -26,13 +26,17 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
 
     Leaves the inputs of the compiled module as they were. Raises TrtgateError for outputs of other shapes, or NaN.
     """
-    reference, _ = building.make(Case(case.model, msgspec.structs.replace(case.settings, precision="fp32")), device)
+    as_is = case.settings.precision == precisions.AS_IS
+    settings = case.settings if as_is else msgspec.structs.replace(case.settings, precision="fp32")
+    reference, _ = building.make(Case(case.model, settings), device)
     example = inference.inputs
     batch = case.settings.batch or 1
     batches = max(1, math.ceil(count / batch))
     wanted, got = [], []
     for inputs in samples.of(case, example, batches, seed=samples.ACCURACY):
-        as_fp32 = inputs.mapped(lambda value: value.float().clone() if value.is_floating_point() else value.clone())
+        as_fp32 = inputs.mapped(
+            lambda value: value.clone() if as_is or not value.is_floating_point() else value.float().clone()
+        )
         with torch.no_grad(), fp32_arithmetic.strict_fp32():
             wanted.append(_measured_tensors(as_fp32.call(reference)))
         inference.inputs = inputs

@@ -60,7 +60,7 @@ def build_or_load(
     start = time.perf_counter()
     reference = Reference(case, device, step, processes=builders)
     prepared, prepare_s = reference.prepare(step)
-    notes: list[str] = []
+    notes = list(reference.notes)
     caches = [one for one in (shared, cache) if one is not None]
     keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case)
     made_from = _made_from(case, prepared, notes) if keyed else {}

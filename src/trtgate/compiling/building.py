@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..suite.settings import OWN, Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import factory_calls, made_elsewhere, made_modules, process_state, stored_inputs
+from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -72,12 +72,14 @@ class Inference:
             return self.inputs.call(self.compiled.run)
 
 
-def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Module, Inputs]:
+def make(
+    case: Case, device: str, *, copied: bool = True, notes: list[str] | None = None
+) -> tuple[torch.nn.Module, Inputs]:
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
     `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
-    factory raises, returns something else, or inputs of another batch size.
+    factory raises, returns something else, or inputs of another batch size. What is worth saying goes to `notes`.
     """
     name = f"model {case.model.name!r}"
     module, inputs = factory_calls.made(case)
@@ -93,10 +95,11 @@ def make(case: Case, device: str, *, copied: bool = True) -> tuple[torch.nn.Modu
     made_modules.make_ordinary(module)
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
-    moved = _mover(case, device)
     made_modules.freeze(module)
-    module._apply(moved)  # as Module.to does, which would cast complex values to real ones
-    return module, inputs.mapped(moved)
+    inputs, note = casting.cast(module, inputs, case.settings.precision, device)
+    if note and notes is not None:
+        notes.append(f"case {case.id}: {note}")
+    return module, inputs
 
 
 def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:
@@ -104,24 +107,15 @@ def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:
 
     Raises TrtgateError for what the factory or its dimensions do not allow.
     """
-    return factory_calls.dynamic(case, _mover(case, device))
-
-
-def _mover(case: Case, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    dtype = dtype_of(case)
-    return lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    return factory_calls.dynamic(case, casting.mover(case.settings.precision, device))
 
 
 def _check_batch(inputs: Inputs, batch: int | None, name: str) -> None:
     """Raise TrtgateError where no input has the batch that was asked for as one of its sizes."""
+    if batch is not None and not inputs.tensors:
+        raise TrtgateError(f"{name}: its inputs must be tensors, or hold some, for a batch of {batch}")
     if batch is not None and not any(batch in value.shape for value in inputs.tensors):
         raise TrtgateError(f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}")
-
-
-def dtype_of(case: Case) -> torch.dtype:
-    """Return what weights and floating-point inputs are cast to."""
-    found: torch.dtype = getattr(torch, precisions.ALL[case.settings.precision].dtype)
-    return found
 
 
 @contextlib.contextmanager

@@ -42,6 +42,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What eager gives under a fixed seed, and what a call changes."""
 
     first: Walked
+    coarsest: str = "fp32"
+    """The precision as which a module rounds that is not cast."""
     second: Walked = []
     """Of another call after the first; empty where a call changes nothing, and the output is the first again."""
     after: dict[str, Walked] = {}
@@ -90,7 +92,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             output = call()
         with building.named(case):
             compared = output_check.compare_walked(wanted, output)
-            problem = compared.problem(arithmetic(case), case.settings.tolerances, self.apart)
+            problem = compared.problem(arithmetic(case, self.coarsest), case.settings.tolerances, self.apart)
         return compared, problem and self._with_what_is_drawn(case, compared, problem)
 
     def _with_what_is_drawn(self, case: Case, compared: Comparison, problem: str) -> str:
@@ -100,7 +102,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         others = tuple(leaf for leaf in compared.leaves if leaf.path not in self.draws)
         paths = {name for leaf in others for name in (leaf.path, leaf.name)}
         own = {key: value for key, value in case.settings.tolerances.items() if key in paths}
-        left = msgspec.structs.replace(compared, leaves=others).problem(arithmetic(case), own, self.apart)
+        left = msgspec.structs.replace(compared, leaves=others).problem(
+            arithmetic(case, self.coarsest), own, self.apart
+        )
         if left:
             return left
         return (
@@ -114,7 +118,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             if name in self.after:
                 now = output_leaves.walk(value, f"after the call {name}")
                 compared = output_check.compare_nodes(self.after[name], now)
-                problem = compared.problem(arithmetic(case))
+                problem = compared.problem(arithmetic(case, self.coarsest))
                 if problem:
                     return compared, problem
         return None
@@ -132,6 +136,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             "changes": list(self.changes),
             "apart": self.apart,
             "draws": self.draws,
+            "coarsest": self.coarsest,
         }
         torch.save(document, folder / FILE)
 
@@ -142,7 +147,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             first=_walked(document["first"]), second=_walked(document["second"]), changes=tuple(document["changes"]),
             after={name: _walked(nodes) for name, nodes in document["after"].items()},
-            apart=document["apart"], draws=document["draws"],
+            apart=document["apart"], draws=document["draws"], coarsest=document["coarsest"],
         )  # fmt: skip
 
 

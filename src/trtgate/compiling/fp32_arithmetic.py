@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import torch
 
+from ..suite import precisions
 from ..suite.cases import Case
 from ..torch_trt import releases
+from ..torch_trt.compile_options import AUTOCAST_DTYPE, AUTOCAST_DTYPES
 
 TF32_BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)
 
@@ -41,8 +43,16 @@ def arithmetic_of(case: Case) -> contextlib.AbstractContextManager[None]:
     return _tf32(case.settings.precision == "tf32")
 
 
-def arithmetic(case: Case) -> str:
-    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT."""
+def arithmetic(case: Case, coarsest: str = "fp32") -> str:
+    """Return the precision that the case's frontend computes in: fp32 may be TF32 in TensorRT.
+
+    `coarsest` is that of a module that is not cast, for a case that is `as_is`. Torch-TensorRT's autocast rounds as its
+    dtype.
+    """
     settings = case.settings
-    tf32 = settings.precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
-    return "tf32" if tf32 else settings.precision
+    autocast = AUTOCAST_DTYPES.get(str(settings.options.get(AUTOCAST_DTYPE)))
+    if autocast is not None and settings.precision in ("fp32", "tf32", precisions.AS_IS):
+        return autocast
+    precision = coarsest if settings.precision == precisions.AS_IS else settings.precision
+    tf32 = precision == "fp32" and settings.uses_tensorrt and releases.fp32_is_tf32()
+    return "tf32" if tf32 else precision

@@ -16,7 +16,7 @@ from ..frontends import CompiledModule
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from . import building, left_in_pytorch
-from .fp32_arithmetic import arithmetic, arithmetic_of
+from .fp32_arithmetic import arithmetic_of
 from .leaf_comparison import MEASURED
 from .locating import Locator
 from .location import Checked, Location
@@ -76,13 +76,13 @@ def _compiled(case: Case, module: torch.nn.Module, inputs: Inputs, left: Sequenc
         raise TrtgateError(str(error).removeprefix(f"case {own.id}: ")) from error
 
 
-def judge_of(case: Case, tolerance: float | None = None) -> Callable[[Comparison], str]:
+def judge_of(reference: Reference, tolerance: float | None = None) -> Callable[[Comparison], str]:
     """Return what says in what a comparison is wrong: by the case's precision, or by a largest relative L2."""
 
     def judge(compared: Comparison) -> str:
         paths = [leaf.path for leaf in compared.leaves if leaf.kind in MEASURED]
         own = {} if tolerance is None else dict.fromkeys(paths, tolerance)
-        return compared.problem(arithmetic(case), own)
+        return compared.problem(reference.arithmetic, own)
 
     return judge
 
@@ -105,7 +105,7 @@ def clause(case: Case, reference: Reference, known: Checked, build_s: float, ste
     if build_s > LIMIT_S:
         return f"not located, as it was built in {build_s:.0f} s: {command}"
     try:
-        found = locate(case, reference, known, judge_of(case), LIMIT_S, step)
+        found = locate(case, reference, known, judge_of(reference), LIMIT_S, step)
     except Exception as error:
         said = str(error) if isinstance(error, TrtgateError) else one_line(error)
         return f"not located ({said}): {command}"

@@ -23,6 +23,9 @@ def of_program(program: torch.export.ExportedProgram) -> str:
                 _feed(found, node.op, node.name, _target(node.target), repr(node.args), repr(sorted(_items(node))))
                 _feed(found, repr(_origin(node)), repr(_value(node.meta.get("val"))))
     _feed(found, repr(program.graph_signature), repr(program.range_constraints))
+    for entry in program.module_call_graph:  # how inputs and output are nested, and in which classes
+        if entry.signature is not None:
+            _feed(found, entry.fqn, repr(entry.signature.in_spec), repr(entry.signature.out_spec))
     for kind, tensors in (("state", program.state_dict), ("constant", program.constants)):
         for name, tensor in sorted(tensors.items()):
             _feed(found, kind, name)

@@ -20,7 +20,7 @@ from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import building, output_check, output_leaves
+from . import building, casting, output_check, output_leaves
 from .building import Inference
 from .expected_output import Expected, Walked
 from .fp32_arithmetic import arithmetic, strict_fp32
@@ -59,22 +59,29 @@ class Reference:
         """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
         building.end_case()  # the one before
         step("making the model")
+        self.notes: list[str] = []
+        """What is worth saying of how the model was made."""
         self._threads = max(1, torch.get_num_threads() // processes)
         with threads(self._threads):
             self._make_and_run(case, device)
 
     def _make_and_run(self, case: Case, device: str) -> None:
-        self.module, self.inputs = building.make(case, device)
+        self.module, self.inputs = building.make(case, device, notes=self.notes)
         self.case, self._device = case, device
         self._dynamic: DynamicInputs | None = None
         self._state: RunState | None = RunState((self.module,), self.inputs)
-        first, drawn = self._eager()
+        with casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext() as seen:
+            first, drawn = self._eager()
+        coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
+        self.arithmetic = arithmetic(case, coarsest)
+        """The precision that the frontend computes in."""
         changes = self._state.changed(self.inputs)
         after = self._after(changes)
         second = self._eager()[0] if changes else []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
         self.expected = Expected(
             first=first,
+            coarsest=coarsest,
             second=second,
             after=_in_both(after, repeated),
             changes=tuple(changes),
@@ -113,7 +120,7 @@ class Reference:
     def between(self, wanted: Walked, got: Walked) -> str:
         """Return in what two outputs of eager differ by more than a compiled module's may; empty where in nothing."""
         compared = output_check.compare_nodes(wanted, got)
-        return compared.structure or compared.problem(arithmetic(self.case), self.case.settings.tolerances)
+        return compared.structure or compared.problem(self.arithmetic, self.case.settings.tolerances)
 
     def _eager(self, seed: int = run_state.SEED) -> tuple[Walked, bool]:
         """Run once under a seed; returns a copy of the output, and whether it drew random numbers."""
@@ -177,7 +184,7 @@ class Reference:
         """Return by how much two runs of eager differ, where that is too much to compare anything with them."""
         if again.structure:
             return again.structure
-        if again.leaf_error > output_check.TOLERANCES[arithmetic(self.case)].relative_l2:
+        if again.leaf_error > output_check.TOLERANCES[self.arithmetic].relative_l2:
             return f"{again.leaf_error:.2g} (relative L2)"
         unequal = [leaf for leaf in again.leaves if leaf.mismatches]
         return next((f"{leaf.mismatches} of {leaf.values} values of {leaf.path}" for leaf in unequal), "")

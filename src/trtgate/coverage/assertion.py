@@ -177,9 +177,9 @@ def _is_changed_by(precision: str, module: torch.nn.Module) -> bool:
     wanted = precisions.ALL.get(precision)
     if wanted is None or wanted.quantized:
         return True
-    dtype = getattr(torch, wanted.dtype)
+    dtype = getattr(torch, wanted.dtype) if wanted.dtype else None
     return any(
-        is_lazy(value) or value.device.type != "cpu" or (value.is_floating_point() and value.dtype != dtype)
+        is_lazy(value) or value.device.type != "cpu" or (value.is_floating_point() and dtype not in (None, value.dtype))
         for value in (*module.parameters(), *module.buffers())
     )
 

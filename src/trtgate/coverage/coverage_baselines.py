@@ -69,6 +69,12 @@ def read(path: Path) -> ModelFile:
         raise TrtgateError(f"{path} has the key {key!r} twice, as a merge may leave it: make one of the two")
     if not found.cases:
         raise TrtgateError(f"{path} holds no case: restore it, or delete it and record it anew")
+    for suffix, coverage in found.cases.items():
+        if not coverage.adds_up:
+            raise TrtgateError(
+                f"{path}: the operators of case {suffix} do not add up, as a bad merge may leave them: restore it, or "
+                "delete it and record it anew"
+            )
     return found
 
 

@@ -22,7 +22,7 @@ from .baselines import Run
 from .case_result import CaseResult, adjusted
 from .policy import Situation
 from .run_options import Options
-from .sentences import about_new
+from .sentences import about_new, about_wide_limits
 
 
 class Gate:
@@ -147,7 +147,8 @@ class Gate:
         results = self._results.values()
         unused = [Notice(line, Severity.WARNING) for line in (self.baseline.unused if self.baseline else ())]
         notes = [Notice(f"{result.case_id}: {note}") for result in results for note in result.measurement.notes]
-        return unused + [notice for result in results for notice in result.notices] + notes
+        wide = [Notice(line, Severity.WARNING) for line in about_wide_limits(results)]
+        return unused + wide + [notice for result in results for notice in result.notices] + notes
 
     def add(self, result: CaseResult) -> None:
         """Remember a result."""

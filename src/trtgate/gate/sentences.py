@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..common.metrics import EXACT, METRICS
 from ..common.text_columns import first_few
 from ..verdict import OTHER_CARD, Judgement, Verdict
+
+if TYPE_CHECKING:
+    from .case_result import CaseResult
 
 _SAYS = {
     Verdict.REGRESSED: "is slower",
@@ -70,6 +74,17 @@ def about_new(
     others = f" ({'; '.join(there)})" if there else ""
     named = first_few(case_ids, 2)
     return f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+
+
+def about_wide_limits(results: Iterable[CaseResult]) -> list[str]:
+    """Name the cases that pass by a limit alone that is wider than the default; an empty list where there are none."""
+    passed = [
+        f"{result.case_id} ({METRICS[one.metric].title} {one.change:+.2%}, limit {percent(one.limit)})"
+        for result in results
+        for one in result.judgements
+        if one.verdict is Verdict.UNCHANGED and METRICS[one.metric].limit < one.change <= one.limit
+    ]
+    return [f"slower than the default limit allows, and within one that was set: {first_few(passed, 3)}"] * bool(passed)
 
 
 def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from typing import Any
 
 import msgspec
 import pytest
+from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from ..common import accelerator
 from .gate_run import GateRun
@@ -17,6 +19,8 @@ class BenchmarkHooks:
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
+        if run.options.compare:  # trtgate has read the file: it refuses it, or reads more of it than pytest-benchmark
+            warnings.filterwarnings("ignore", "Failed to load|Can't compare", PytestBenchmarkWarning)
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
         """Add the accelerator; drop clock readings, which differ at every run, and 150 lines of CPU flags."""

@@ -20,6 +20,7 @@ from ..launches.base_revision import BaseRequest
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
+from . import run_filters
 from .prebuilding import AUTO
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
@@ -140,6 +141,19 @@ def _check_contradictions(config: pytest.Config, *, comparing: bool, update: boo
         raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
     if get("trtgate_accept") and not update:
         raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
+    if "verdict" in _require(config):
+        _check_nothing_hides(config)
+
+
+def _check_nothing_hides(config: pytest.Config) -> None:
+    """Refuse what takes required verdicts away, unless it was typed: in addopts or PYTEST_ADDOPTS nobody sees it."""
+    hiding = {("--collect-only", "--collectonly", "--co"): "collectonly", ("--trtgate-accept",): "trtgate_accept"}
+    for names, option in hiding.items():
+        if config.getoption(option) and not run_filters.typed(config, *names):
+            raise TrtgateError(
+                f"{names[0]} in addopts or PYTEST_ADDOPTS would hide what --trtgate-require=verdict asks for: take it "
+                "out there, or put it on the command line"
+            )
 
 
 def _distributed(config: pytest.Config) -> bool:

@@ -29,8 +29,13 @@ class ReplayTimer:
         self._calls = 0
 
     def __call__(self) -> float:
-        """Return 0 at the start of a round and its duration at the end."""
+        """Return 0 at the start of a round and its duration at the end. Raises TrtgateError after the last."""
         self._calls += 1
+        if self._calls > 2 * len(self.durations):
+            raise TrtgateError(
+                "this test's benchmark was asked to time more than trtgate measured: a conftest or plugin calls it, or "
+                "replaces the fixture latency_gate"
+            )
         return 0.0 if self._calls % 2 else self.durations[self._calls // 2 - 1]
 
 

@@ -17,6 +17,7 @@ from .run_document import Collected, RunDocument, Seen
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
+    from ..report import run_report
 
 CASE = "trtgate_case"
 """The property of a test's report that names its case."""
@@ -81,24 +82,28 @@ class Reporting:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Make the document, and write it. A report that was asked for and can't be written fails the run."""
+        """Make the document, and write it. A report that was asked for and can't be made fails the run."""
         summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
         annotated = os.environ.get("GITHUB_ACTIONS") == "true"
         ours = any(self._seen.values()) and (summary or annotated)  # a run of other tests is not told about
-        if not (self._run.options.report or ours) or session.config.option.collectonly:
+        asked = self._run.options.report
+        if not (asked or ours) or session.config.option.collectonly:
             return
-        from ..report import github_annotations, markdown
-
-        report = RunDocument(self._run, self._collected).make(int(session.exitstatus))
         try:
-            if self._run.options.report:
+            report = RunDocument(self._run, self._collected).make(int(session.exitstatus))
+            self._tell_github(report, summary, annotated=annotated)
+            if asked:
                 from ..report import run_report
 
-                run_report.write(self._run.options.report, report)
-                self._said.append(Notice(f"report: {os.path.relpath(self._run.options.report, Path.cwd())}"))
+                run_report.write(asked, report)
+                self._said.append(Notice(f"report: {os.path.relpath(asked, Path.cwd())}"))
         except PROBLEMS as error:
-            self._said.append(Notice(sentence_of(error), Severity.ERROR))
+            self._said.append(Notice(f"no report: {sentence_of(error)}", Severity.ERROR))
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _tell_github(self, report: run_report.RunReport, summary: str, *, annotated: bool) -> None:
+        from ..report import github_annotations, markdown
+
         if summary:
             try:
                 with Path(summary).open("a", encoding="utf-8") as file:

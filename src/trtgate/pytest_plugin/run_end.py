@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
-from ..common.escaping import terminal
+from ..common.escaping import encodable, terminal
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines
@@ -181,7 +181,10 @@ class Ending:
         if shown:
             writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
             width = getattr(writer, "fullwidth", 100)
-            terminalreporter.write(terminal_table.table(shown, width=width, color=terminalreporter.hasmarkup))
+            encoding = getattr(getattr(writer, "_file", None), "encoding", None) or "ascii"
+            table = terminal_table.table(shown, width=width, color=terminalreporter.hasmarkup)
+            for line in table.splitlines():  # pytest escapes line ends too in a text that the terminal can't show
+                terminalreporter.write_line(encodable(line, encoding))
         terminalreporter.write_line(terminal_table.counts(rows), bold=True)
         if verbose > 0:
             for result in results:

@@ -57,10 +57,15 @@ def _taken(config: pytest.Config, run: GateRun, case_id: str) -> bool:
         return True
 
 
+def typed(config: pytest.Config, *options: str) -> bool:
+    """Whether an option was typed by whoever started the run, not found in addopts or PYTEST_ADDOPTS."""
+    return any(str(argument).split("=")[0] in options for argument in config.invocation_params.args)
+
+
 def on_command_line(config: pytest.Config) -> bool:
     """Whether a filter was typed by whoever started the run, not found in addopts or PYTEST_ADDOPTS."""
-    typed = [str(argument) for argument in config.invocation_params.args]
+    arguments = [str(argument) for argument in config.invocation_params.args]
     run = config.stash.get(RUN, None)
-    if run is not None and run.suites.uncollected() and any(Path(one).exists() for one in typed):
+    if run is not None and run.suites.uncollected() and any(Path(one).exists() for one in arguments):
         return True
-    return any("::" in one or one.split("=")[0] in OPTIONS or one[:2] in ("-k", "-m") for one in typed)
+    return typed(config, *OPTIONS) or any("::" in one or one[:2] in ("-k", "-m") for one in arguments)

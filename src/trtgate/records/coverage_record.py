@@ -83,6 +83,14 @@ class Coverage(msgspec.Struct, kw_only=True):
     """Reason → count, of frames that Dynamo skipped: what they hold runs in PyTorch, and is in none of the counts."""
 
     @property
+    def adds_up(self) -> bool:
+        """Whether the counts agree: what is in engines and what is left are all operators, and none is negative."""
+        in_engines = [count for engine in self.engines for count in engine.operators.values()]
+        left = [entry.count for entry in self.left]
+        sums = (sum(in_engines), sum(left), self.in_tensorrt + self.in_pytorch)
+        return min([0, *in_engines, *left]) == 0 and sums == (self.in_tensorrt, self.in_pytorch, self.total)
+
+    @property
     def average_size(self) -> float:
         """Operators per engine; 0 without engines."""
         return self.in_tensorrt / len(self.engines) if self.engines else 0.0

@@ -56,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Parameters
     ----------
     frontend, precision
-        One of `FRONTENDS`, one of `PRECISIONS`.
+        One of `FRONTENDS`, one of `PRECISIONS`; with `as_is` nothing of the module and its inputs is cast.
     batch
         Leading dimension of the inputs; None for a factory that takes no `batch`.
     shape
@@ -235,8 +235,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def gpu_only(self) -> bool:
-        """Whether a CPU can't run this: TensorRT, anything but fp32, or declared so."""
-        return self.needs_gpu or self.uses_tensorrt or self.precision != "fp32"
+        """Whether this is left to GPUs: TensorRT, a precision that is cast to and is not fp32, or declared so."""
+        return self.needs_gpu or self.uses_tensorrt or self.precision not in ("fp32", precisions.AS_IS)
 
     @property
     def suffix(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import TrtgateError
+from ..suite import precisions
 from ..suite.settings import TORCHSCRIPT_FRONTENDS
 from .releases import SUPPORTED, imported, unavailable
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ..suite.settings import Settings
     from .dynamic_inputs import DynamicInputs, ProfileShapes
 
+AUTOCAST_DTYPE = "autocast_low_precision_type"
+"""The one field of `CompilationSettings` that is a dtype and that settings do not say otherwise (2.11 to 2.14)."""
+AUTOCAST_DTYPES = {"float16": "fp16", "bfloat16": "bf16"}
+"""Names of the dtypes that it takes → the precision that it rounds as."""
 PLAIN_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -59,6 +64,9 @@ def check_options(case_id: str, settings: Settings) -> None:
             hint = f"did you mean {close[0]!r}?" if close else f"see {where}"
             raise TrtgateError(f"case {case_id}: unknown compile option {name!r}; {hint}")
         wanted = known[name]
+        if _is_dtype(wanted):
+            _check_dtype(case_id, name, value)
+            continue
         plain = plain_types(wanted)
         if not plain:
             raise TrtgateError(
@@ -66,6 +74,23 @@ def check_options(case_id: str, settings: Settings) -> None:
             )
         if not any(_is_a(value, kind) for kind in plain):
             raise TrtgateError(f"case {case_id}: compile option {name}={value!r} must be a {' or '.join(plain)}")
+
+    if AUTOCAST_DTYPE in settings.options and not settings.options.get("enable_autocast"):
+        raise TrtgateError(
+            f"case {case_id}: compile option {AUTOCAST_DTYPE} has no effect without enable_autocast=True"
+        )
+
+
+def _is_dtype(annotation: str) -> bool:
+    """Whether an option's type is one dtype; a suite holds its name."""
+    return re.search(r"\bdtype\b", annotation) is not None and not re.search(r"Set|Collection|List", annotation)
+
+
+def _check_dtype(case_id: str, name: str, value: object) -> None:
+    if value not in AUTOCAST_DTYPES:
+        close = difflib.get_close_matches(str(value), AUTOCAST_DTYPES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(AUTOCAST_DTYPES)}"
+        raise TrtgateError(f"case {case_id}: compile option {name}={value!r} is no dtype that it takes; {hint}")
 
 
 def plain_types(annotation: str) -> list[str]:
@@ -87,11 +112,18 @@ def options_of(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {"min_block_size": settings.min_block_size}
     if settings.torch_executed_ops:
         options["torch_executed_ops"] = executed_operators(settings.torch_executed_ops)
-    if settings.precision in ("fp32", "tf32"):
-        options["disable_tf32"] = settings.precision == "fp32"
+    if settings.precision in ("fp32", "tf32", precisions.AS_IS):
+        options["disable_tf32"] = settings.precision != "tf32"
     if settings.runtime and has_runtimes():
         options["use_python_runtime"] = settings.runtime == "python"
-    return options | settings.options
+    return options | {name: _as_upstream(name, value) for name, value in settings.options.items()}
+
+
+def _as_upstream(name: str, value: Any) -> Any:
+    """Return an option as upstream takes it: a dtype for its name."""
+    import torch
+
+    return getattr(torch, str(value), value) if name == AUTOCAST_DTYPE else value
 
 
 def has_runtimes() -> bool:
