@@ -108,3 +108,11 @@ def test_what_the_model_says_of_its_dynamic_shapes_is_taken_and_only_shapes_are_
     assert dynamic.dynamic_shapes is given
     assert dynamic.shapes == ((ProfileShapes((4, 3), (16, 3), (64, 3)),),)
     assert dynamic.bounds_of(0) == {0: (4, 64)}
+
+
+def test_a_dimension_of_no_input_is_refused_whatever_the_model_says() -> None:
+    both = {"batch": ((1, 2, 4),), "seq": ((4, 8, 16),)}
+    with pytest.raises(
+        TrtgateError, match="dimension 'batch' changes no input: their shapes are the same at batch 1 and 4"
+    ):
+        find(of(lambda batch, seq: (seq, 3)), {"batch": 2, "seq": 8}, both, ({0: "anything"},))

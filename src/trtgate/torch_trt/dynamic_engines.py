@@ -5,6 +5,7 @@ None of it is stored with an engine, so it is said anew wherever a compiled modu
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -111,6 +112,7 @@ def _has_profiles() -> bool:
     return _source_says("_Input.py", "profiles: Optional")
 
 
+@functools.cache
 def _source_says(file: str, text: str) -> bool:
     """Whether a file of torch_tensorrt has a text; importing it would need a GPU."""
     spec = importlib.util.find_spec("torch_tensorrt")

@@ -5,7 +5,7 @@ That is found from shapes: inputs are made at several sizes of a dimension, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -155,11 +155,15 @@ def _sizes_over(made: _Maker, traced: Sizes, name: str, ranges: Ranges) -> dict[
             if len(set(by_value.values())) > 1:
                 found[_Axis(number, axis, made.paths[number])] = by_value
     if not found:
-        raise TrtgateError(
-            f"dynamic dimension {name!r} changes no input: their shapes are the same at {name} "
-            f"{' and '.join(map(str, shapes))}; take it out of dynamic, or let the inputs depend on it"
-        )
+        raise _unused(name, shapes)
     return found
+
+
+def _unused(name: str, sizes: Iterable[int]) -> TrtgateError:
+    return TrtgateError(
+        f"dynamic dimension {name!r} changes no input: their shapes are the same at {name} "
+        f"{' and '.join(map(str, sizes))}; take it out of dynamic, or let the inputs depend on it"
+    )
 
 
 def _check_one_dimension(name: str, by_axis: Mapping[_Axis, Any], sizes: Mapping[str, Mapping[_Axis, Any]]) -> None:
@@ -235,6 +239,11 @@ def _profile_shapes(
 
 
 def _as_given(made: _Maker, traced: Sizes, dynamic: Mapping[str, Ranges], dynamic_shapes: Any) -> DynamicInputs:
+    for name, ranges in dynamic.items():
+        values = _values(ranges, traced[name])
+        ends = [made.shapes_at({**traced, name: value}) for value in (values[0], values[-1])]
+        if ends[0] == ends[1]:
+            raise _unused(name, (values[0], values[-1]))
     by_profile = [
         [made.shapes_at({**traced, **{name: sizes[which] for name, sizes in profile.items()}}) for which in range(3)]
         for profile in profiles_of(dynamic)
