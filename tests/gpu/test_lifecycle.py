@@ -133,29 +133,29 @@ def stateful(module: type[torch.nn.Module]) -> Any:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("frontend", ["eager", "torch_compile"])
-def test_a_model_that_keeps_state_is_right_at_both_calls_and_in_every_way(frontend: str, precision: str) -> None:
-    found, inference = made(stateful(Decoder), frontend=frontend, precision=precision)
+def test_a_model_that_keeps_state_is_right_at_both_calls_and_in_every_way(precision: str) -> None:
+    found, inference = made(stateful(Decoder), frontend="eager", precision=precision)
     assert inference.changes == ("k",)
     assert found.between(found.expected.first, found.expected.second)  # else the second call would show nothing
     assert found.check(inference).leaf_error < output_check.TOLERANCES["tf32"].relative_l2
     ways = lifecycle.check(found, inference).ways
-    print(frontend, precision, ways)
+    print(precision, ways)
     assert [ways[how] for how in (IN_A_THREAD, WITH_OTHERS)] == ["", ""]
     assert not ways[AS_A_GRAPH] or ways[AS_A_GRAPH].startswith("it can't be captured: ")
 
 
+@pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
 @pytest.mark.parametrize("module", [Counter, Decoder])
-def test_state_that_the_dynamo_frontend_loses_is_refused(module: type[torch.nn.Module]) -> None:
-    """Torch-TensorRT takes buffers for constants, and what is written to them goes nowhere (RTX 2.11)."""
-    found, inference = made(stateful(module))
-    with pytest.raises(TrtgateError, match="called a second time, output differs from eager"):
+def test_state_that_torch_tensorrt_loses_is_refused(module: type[torch.nn.Module], frontend: str) -> None:
+    """It takes buffers for constants, and what is written to them goes nowhere (RTX 2.11)."""
+    found, inference = made(stateful(module), frontend=frontend)
+    with pytest.raises(TrtgateError, match="(called a second time, output|after the call [a-z]+) differs from eager"):
         found.check(inference)
 
 
 def test_its_state_is_put_back_before_each_block_of_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first replay of every block gives what the first call gives; the last of many does not."""
-    found, inference = made(stateful(Decoder), frontend="torch_compile")
+    found, inference = made(stateful(Decoder), frontend="eager")
     inference.restore()
     states: list[bool] = []
     block = CudaGraphClock.block
