@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ SOCKETS: dict[str, str] = {}
 """The server of forks for workers; who starts the campaign fills it."""
 WORDS = ("underpowered", "incomparable", "NEW", "new", "WARNING", "unconfirmed")
 """What a line says of a case that is not called good."""
+EXPLAINS = re.compile(r"ERROR|[Ee]rror: |FAILED|MISSING|lost")
+"""What a line says of a run or command that does not end with 0."""
 NET = """
 import trtgate
 
@@ -390,6 +393,8 @@ def _judged(place: Place, kind: Kind, use: Use, target: Path) -> tuple[Came, str
         gone = f"{target.name} is something else now"
     if gone:
         return Came.LOST, f"{gone}\n{ended.output}"
+    if ended.status != 0 and not any(EXPLAINS.search(line) for line in ended.lines):
+        return Came.SILENT, f"exit code {ended.status}, and no line says why\n{ended.output}"
     told_of = ended.says(use.word or target.name) or ended.status != 0
     if unreadable and use.reads and not told_of:
         return Came.SILENT, f"it can't be read, and nobody says so\n{ended.output}"

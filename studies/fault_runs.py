@@ -34,7 +34,7 @@ from trtgate.records.measurement import CaseMeasurement
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 90.0
-"""Longest that a run may take, which takes 5 s at most on an idle machine: then it hangs."""
+"""Longest that a run may take on an idle machine, where it takes 5 s at most: then it hangs."""
 DYING_S = 10.0
 """Longest that processes of a run that was killed may live on."""
 ALPHA, BETA = "alpha-eager-fp32-b1", "beta-eager-fp32-b1"
@@ -113,6 +113,11 @@ def groups(names: Sequence[str], begin: dict[str, str]) -> list[tuple[str, str]]
         group = begin.get(name, group)
         found.append((group, name))
     return found
+
+
+def _patience(seconds: float) -> float:
+    """Return what some seconds of an idle machine are on this one now: processes wait in turn for its cores."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def worst(found: Sequence[tuple[Came, str]]) -> tuple[Came, str]:
@@ -246,7 +251,7 @@ class Place:
         """Wait for a process that was started here; one that hangs is killed."""
         status: int | None
         try:
-            status = process.wait(TIMEOUT_S)
+            status = process.wait(_patience(TIMEOUT_S))
         except subprocess.TimeoutExpired:
             status = None
             with suppress(ProcessLookupError):
@@ -267,7 +272,7 @@ class Place:
 
     def outlived(self) -> list[int]:
         """Return the processes of the last run that are still there after DYING_S, killed now."""
-        deadline = time.monotonic() + DYING_S
+        deadline = time.monotonic() + _patience(DYING_S)
         while (found := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.02)
         for pid in found:
@@ -279,7 +284,7 @@ class Place:
 def _ended(pid: int, output: BinaryIO) -> Ended:
     """Wait for a fork; one that hangs is killed, after it has said where."""
     os.set_blocking(output.fileno(), False)
-    content, deadline = b"", time.monotonic() + TIMEOUT_S
+    content, deadline = b"", time.monotonic() + _patience(TIMEOUT_S)
     asked_where, status = False, 0
     while True:
         content += output.read() or b""

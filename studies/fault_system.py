@@ -345,8 +345,8 @@ def _judged(place: Place, command: str, ended: Ended, before: dict[Path, bytes],
     if left:
         return Came.LEFT, f"{left[0].relative_to(place.root)} is left"
     told = any(REASON.search(line) for line in ended.lines)
-    if ended.status == 0 and not told and not _done(place, command, sessions):
-        return Came.SILENT, "exit code 0, no line, and not done"
+    if ended.status == 0 and not (told and command not in STORING) and not _done(place, command, sessions):
+        return Came.SILENT, "exit code 0 and not done"
     if command == "compare" and ended.status == 0 and not ended.says(ALPHA, "new"):
         return Came.SILENT, "twice as slow, exit code 0"
     good = ended.says(f"{ALPHA} is slower") if command == "compare" else ended.status == 0
@@ -360,6 +360,10 @@ REASON = re.compile(
     re.IGNORECASE,
 )
 """A line that says why something was not done."""
+
+
+STORING = ("record", "accept", "remove")
+"""What these were asked to store, they have stored if they end with 0: a line is not enough."""
 
 
 def _sessions(place: Place) -> int:

@@ -1,6 +1,7 @@
 """What comes of faults: runs that are killed, files that are damaged, file systems that fail, and cases that hide.
 
     python studies/faults.py [--seed 0] [--only kills files system hiding] [--kills 100] [--files 300] [--findings]
+    python studies/faults.py --only files --like 'latency.json, a pipe'
     python studies/faults.py --again 'files 17'      # one attempt, with all that it printed
 
 Needs no GPU. Prints a table for each class and a summary, as Markdown; with `--findings` also
@@ -16,6 +17,7 @@ import multiprocessing
 import os
 import platform
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -135,6 +137,12 @@ def machine() -> str:
     return f"{found.name}, {found.cpus} cores; Python {platform.python_version()}, {', '.join([*libraries, *versions])}"
 
 
+def _cpu_s() -> float:
+    """Return the CPU time of this process and of all that it has waited for."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def main() -> None:
     """Carry out the campaign."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,12 +150,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--findings", action="store_true", help="show what did not hold")
     parser.add_argument("--again", metavar="'CLASS NUMBER'", help="one attempt, with all that it printed")
+    parser.add_argument("--like", default="", metavar="TEXT", help="only attempts whose kind or way contains it")
     parser.add_argument("--lanes", type=int, default=LANES)
     for name, count in DEFAULTS.items():
         parser.add_argument(f"--{name}", type=int, default=count)
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     attempts = planned(options.seed, {name: getattr(options, name) for name in options.only})
+    attempts = [one for one in attempts if options.like in f"{one.kind}, {one.how}"]
     if options.again:
         family, number = options.again.split()
         (again,) = [one for one in attempts if (one.family, one.number) == (family, int(number))]
@@ -156,7 +166,8 @@ def main() -> None:
         return
     start = time.monotonic()
     results = carried_out(attempts, options.lanes, findings=options.findings)
-    print(f"{machine()}; seed {options.seed}, {(time.monotonic() - start) / 60:.0f} min\n")
+    minutes = (time.monotonic() - start) / 60
+    print(f"{machine()}; seed {options.seed}; {minutes:.0f} min, {_cpu_s() / 60:.0f} min of CPU time\n")
     for family in options.only:
         found = [result for result in results if result.attempt.family == family]
         print(f"### {FAMILIES[family].FAMILY.capitalize()}\n\n" + "\n".join(table(found)) + "\n")

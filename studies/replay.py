@@ -474,7 +474,8 @@ def run_of(given: dict[str, Any], case: Any, options: Any) -> Any:
     accepted = {case.id} if given["accepted"] else set()
     return SimpleNamespace(
         options=options, accepted=accepted, gate=SimpleNamespace(accepted=accepted, add=lambda _result: None),
-        lines=[], notices=[], undecided=[], new=[], where={}, coverage_of_builds={case.id: None}, accelerator=SimpleNamespace(key="key"),
+        lines=[], notices=[], undecided=[], new=[], where={},
+        coverage_of_builds={case.id: None}, accelerator=SimpleNamespace(key="key"),
         folder=Path("folder"), config=SimpleNamespace(invocation_params=SimpleNamespace(dir=Path.cwd())),
         quarantine_of=lambda _case_id: quarantines.in_force(case.settings.quarantine),
         expected_failure_of=lambda _case_id: ExpectedFailure("known") if given.get("expected") else None,

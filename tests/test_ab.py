@@ -232,6 +232,12 @@ def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> No
     (repository.path / "suite.py").write_text(suite)
     folder.refused(repository.ab(), "base HEAD", "suite.py", "RuntimeError: no luck")
 
+    for moved in ("from trtgate.suite.cases import no_such_name", "import trtgate.no_such_module"):
+        (repository.path / "suite.py").write_text(moved)
+        repository.commit()
+        (repository.path / "suite.py").write_text(suite)
+        folder.refused(repository.ab(), "base HEAD", "suite.py", "no_such", "both sides are measured by this trtgate")
+
 
 def test_without_a_repository(folder: Any) -> None:
     folder.suite("alpha")

@@ -57,6 +57,8 @@ class Layout:
     files: Mapping[str, str]
     ini: Sequence[str] = ()
     suite: str = "bench/suite.py"
+    named: str = ""
+    """What the ini file calls the suite, if not by its file."""
     imports: str = "from shop.net import Net"
     top: str = ""
     arguments: Sequence[str] = ("bench",)
@@ -65,7 +67,7 @@ class Layout:
 
     def write(self, folder: Path) -> None:
         files = {self.suite: suite_of(self.imports, top=self.top), **self.files}
-        ini = ["[pytest]", f"trtgate_suite = {self.suite}", *self.ini]
+        ini = ["[pytest]", f"trtgate_suite = {self.named or self.suite}", *self.ini]
         for name, text in {**files, "pytest.ini": "\n".join(ini) + "\n"}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
@@ -116,8 +118,9 @@ LAYOUTS = {
         {"code/shop/net.py": NET, "bench/deep/conftest.py": INSERTS.format(up=2, below="code")},
         suite="bench/deep/suite.py",
     ),
-    "a module name": Layout(SOURCES | {"src/shop/suite.py": ""}, suite="src/shop/suite.py", ini=["pythonpath = src"],
-                            arguments=["src"]),
+    "a module name": Layout(
+        SOURCES, suite="src/shop/suite.py", named="shop.suite", ini=["pythonpath = src"], arguments=["src"]
+    ),
     "a suite named as a module of the standard library": Layout({**SHOP, "conftest.py": ""}, suite="bench/colorsys.py"),
 }  # fmt: skip
 

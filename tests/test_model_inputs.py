@@ -132,7 +132,7 @@ WHOLE: dict[str, Any] = {
     "a namedtuple": lambda: (OfPair(), Pair(*TWO)),
     "a namedtuple at a position": lambda: (OfPair(), (Pair(*TWO),)),
     "nested": lambda: (
-        OfAll(), [{"a": (ROW, [ROW]), 3: ROW}, OrderedDict(z=ROW, y=None)], {"more": {"on": True, "x": ROW}}
+        OfAll(), [{"a": (ROW, [ROW]), 3: ROW}, OrderedDict(z=ROW, y=None)], {"more": {"on": True, "x": ROW}},
     ),
     "one tensor twice": lambda: (Adds(), (ROW, ROW)),
     "a tensor of no dimension": lambda: (Adds(), (ROW, torch.tensor(2.0))),
@@ -301,7 +301,8 @@ PACKAGE = {
     "shapes/registering.py": (
         "from torch.utils import _pytree\nfrom .classes import Box\n"
         "_pytree.register_pytree_node(Box, lambda box: ([box.at, box.size], None), lambda held, _: Box(*held),\n"
-        "                             serialized_type_name='shapes.Box')\n"
+        "    serialized_type_name='shapes.Box', flatten_with_keys_fn=lambda box: (\n"
+        "        [(_pytree.GetAttrKey('at'), box.at), (_pytree.GetAttrKey('size'), box.size)], None))\n"
     ),
 }
 STORES = """
@@ -349,6 +350,19 @@ def test_a_process_that_never_imported_a_package_loads_a_program_that_returns_it
         assert done.returncode == 0, done.stderr
         said = done.stdout
     assert said.splitlines()[-1] == "Box [1.0, 1.0] [2.0, 2.0]"
+
+
+class Keyless:
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
+
+
+pytree.register_pytree_node(Keyless, lambda one: ([one.x], None), lambda held, _context: Keyless(*held))
+
+
+def test_a_class_that_is_registered_without_keys_is_a_node_too() -> None:
+    inference = reference.checked(case(lambda: (OfAll(), (Keyless(ROW), ROW))), "cpu", quiet)[0]
+    assert inference.inputs.args[0].x is not ROW
 
 
 def test_a_class_that_no_other_process_finds_is_named(tmp_path: Path) -> None:

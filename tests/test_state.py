@@ -270,6 +270,28 @@ def test_a_state_that_the_compiled_module_does_not_write_is_wrong_though_its_out
         reference.checked(case(lambda: Leaks(how), ROW, "aot_eager"), "cpu", quiet)
 
 
+class Remembers(torch.nn.Module):
+    """Its output shows what it keeps once the input is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(4, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last.copy_(x)
+        return x + self.last
+
+
+def test_state_that_no_output_shows_and_that_can_not_be_found_is_said_to_be_unknown() -> None:
+    made = Reference(case(Remembers, ROW), "cpu", quiet)
+    lost = Inference(CompiledModule(lambda x: x + x, 0.0), made.inputs)
+    made.check(lost)
+    assert "eager's call changes last; the compiled module holds nothing of that name" in made.unseen_state(lost)
+    assert made.unseen_state(made.build(*made.prepare(quiet), quiet)) == ""
+    shown = Reference(case(lambda: Cache("copied back"), STEP), "cpu", quiet)  # its second output would tell
+    assert shown.unseen_state(Inference(CompiledModule(lambda x: x, 0.0), shown.inputs)) == ""
+
+
 class Previous(torch.nn.Module):
     """Keeps its input, and a weight, under names of its own."""
 

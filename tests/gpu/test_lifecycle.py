@@ -106,9 +106,9 @@ class Decoder(torch.nn.Module):
         self.register_buffer("k", torch.zeros(1, 16, 64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q = self.q(x)
+        q = 0.1 * self.q(x)
         self.k.copy_(torch.cat([self.k[:, 1:], q], 1))
-        return self.out(torch.softmax(q @ self.k.transpose(1, 2), -1) @ self.k)
+        return self.out(100 * torch.softmax(q @ self.k.transpose(1, 2), -1) @ self.k)
 
 
 class Counter(torch.nn.Module):
@@ -133,50 +133,38 @@ def stateful(module: type[torch.nn.Module]) -> Any:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_model_that_keeps_state_is_right_at_both_calls_and_in_every_way(precision: str) -> None:
-    found, inference = made(stateful(Decoder), precision=precision)
+@pytest.mark.parametrize("frontend", ["eager", "torch_compile"])
+def test_a_model_that_keeps_state_is_right_at_both_calls_and_in_every_way(frontend: str, precision: str) -> None:
+    found, inference = made(stateful(Decoder), frontend=frontend, precision=precision)
     assert inference.changes == ("k",)
+    assert found.between(found.expected.first, found.expected.second)  # else the second call would show nothing
     assert found.check(inference).leaf_error < output_check.TOLERANCES["tf32"].relative_l2
     ways = lifecycle.check(found, inference).ways
-    print(precision, ways)
-    assert [ways[how] for how in (IN_A_THREAD, WITH_OTHERS, AS_A_GRAPH)] == ["", "", ""]
+    print(frontend, precision, ways)
+    assert [ways[how] for how in (IN_A_THREAD, WITH_OTHERS)] == ["", ""]
+    assert not ways[AS_A_GRAPH] or ways[AS_A_GRAPH].startswith("it can't be captured: ")
 
 
-def test_a_counter_that_upstream_folds_into_a_constant_is_refused() -> None:
-    """Torch-TensorRT takes buffers for constants: what is computed of them alone is computed once, and not written."""
-    found, inference = made(stateful(Counter))
+@pytest.mark.parametrize("module", [Counter, Decoder])
+def test_state_that_the_dynamo_frontend_loses_is_refused(module: type[torch.nn.Module]) -> None:
+    """Torch-TensorRT takes buffers for constants, and what is written to them goes nowhere (RTX 2.11)."""
+    found, inference = made(stateful(module))
     with pytest.raises(TrtgateError, match="called a second time, output differs from eager"):
         found.check(inference)
 
 
-def caches_of(inference: Inference) -> list[torch.Tensor]:
-    """Return the tensors of a cache's shape that a compiled module holds as buffers, parameters or attributes."""
-    held = [one for one in (inference.compiled.run, *inference.compiled.modules) if isinstance(one, torch.nn.Module)]
-    parts = {id(part): part for one in held for part in one.modules()}
-    values = [
-        (f"{type(part).__name__}.{name}", value)
-        for part in parts.values()
-        for name, value in (*part._parameters.items(), *part._buffers.items(), *vars(part).items())
-        if isinstance(value, torch.Tensor)
-    ]
-    print([(name, tuple(value.shape)) for name, value in values])
-    found = [value for _, value in values if tuple(value.shape) == (1, 16, 64)]
-    assert found, [(type(part).__name__, sorted(vars(part))) for part in parts.values()]
-    return found
-
-
 def test_its_state_is_put_back_before_each_block_of_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first replay of every block gives what the first call gives; the last of many does not."""
-    found, inference = made(stateful(Decoder))
+    found, inference = made(stateful(Decoder), frontend="torch_compile")
     inference.restore()
     states: list[bool] = []
     block = CudaGraphClock.block
-    caches = caches_of(inference)
+    cache = inference.state_after()["k"]
 
     def watched(clock: CudaGraphClock, calls: int, meanwhile: Any) -> float:
-        states.append(all(bool((value == 0).all()) for value in caches))
+        states.append(bool((cache == 0).all()))
         taken = block(clock, calls, meanwhile)
-        assert any(bool((value != 0).any()) for value in caches)
+        assert bool((cache != 0).any())
         return taken
 
     monkeypatch.setattr(CudaGraphClock, "block", watched)
@@ -203,6 +191,17 @@ def test_engines_that_can_be_refitted_have_other_weights_afterwards_if_the_relea
     print(ways[REFITTED] or "refitted, and right")
     assert ways[REFITTED] == "" or ways[REFITTED].startswith("the release can't: ")
     assert found.problem_of(inference) == ""  # the module itself is as it was
+
+
+def test_one_weight_that_several_layers_share_is_refitted_everywhere_or_refused() -> None:
+    """RTX 2.11 puts it into one of the layers."""
+    found, inference = made(network_of_one_convolution, options={"immutable_weights": False})
+    try:
+        said = lifecycle.check(found, inference).ways[REFITTED]
+    except TrtgateError as refused:
+        said = str(refused)
+    print(said)
+    assert not said or said.startswith("the release can't: ") or f": {REFITTED}, output differs from eager" in said
 
 
 def test_a_case_says_in_which_ways_it_was_checked(gate_run: Run, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def _built(
     """Build, compare and store. Raises TrtgateError as `build_or_load`."""
     inference = reference.build(prepared, prepare_s, step)
     build = building.figures(inference, _right(case, reference, inference, step, checks), builders)
+    notes += filter(None, [reference.unseen_state(inference)])
     stored = frontends.stores(case)
     if stored:
         step("storing")

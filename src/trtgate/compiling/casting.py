@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..common.text_columns import first_few
-from ..suite import model_inputs, precisions
+from ..suite import precisions
 from ..suite.model_inputs import Inputs
 
 MOST_NAMED = 3
@@ -47,9 +47,9 @@ def mover(precision: str, device: str) -> Callable[[torch.Tensor], torch.Tensor]
 def _tensors(module: torch.nn.Module, inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
-    for path, leaf in pytree.tree_leaves_with_path(inputs):
+    for path, leaf in inputs.named():
         if isinstance(leaf, torch.Tensor):
-            yield f"input {model_inputs.path_text(path)}", leaf
+            yield f"input {path}", leaf
 
 
 class SeenDtypes(TorchDispatchMode):

@@ -232,6 +232,21 @@ class Reference:
         with threads(self._threads):
             return self.expected.check(self.case, inference)
 
+    def unseen_state(self, inference: Inference) -> str:
+        """Return a sentence where nobody can tell whether a compiled module keeps the state that eager keeps.
+
+        That is so where nothing in it has the state's name, and eager's second output is as its first. Empty elsewhere.
+        """
+        expected, there = self.expected, inference.state_after()
+        unseen = [name for name in expected.changes if name not in there]
+        if not unseen or (expected.second and self.between(expected.first, expected.second)):
+            return ""
+        return (
+            f"case {self.case.id}: eager's call changes {run_state.described(unseen)}; the compiled module holds "
+            "nothing of that name, and eager's output is the same at a second call with the same inputs: whether the "
+            "compiled module keeps that state is not known"
+        )
+
     def differs(self, call: Callable[[], Any], wanted: Walked) -> str:
         """Return in what the output of a call is not as wanted, which is an output of eager; empty where it is."""
         return self.expected.differs(self.case, call, wanted)

@@ -65,7 +65,9 @@ class Workers:
             return self.pairs.greet(self.pairs.resident())[BASE]
         except SideError as error:
             self.pairs.close()
-            raise TrtgateError(f"the {error.side} {self._base} can't be used: {error}") from error
+            lacks = "'trtgate." in str(error)  # as Python names a module that another can't be imported from
+            hint = ": both sides are measured by this trtgate, so the base's suite can import only what it has" * lacks
+            raise TrtgateError(f"the {error.side} {self._base} can't be used: {error}{hint}") from error
 
     def build(
         self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,

@@ -14,7 +14,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
-from . import dimensions
+from . import dimensions, model_parts
 from .dimensions import BATCH
 from .expected_failures import ExpectedFailure
 from .precisions import AS_IS, QUANTIZED
@@ -48,9 +48,12 @@ class Model:
     for another seed: quantization is calibrated on them, accuracy asked of them. It gets the sizes of other dimensions
     if it has parameters of their names. Without it they are drawn from the normal distribution, seeded. `weights` is a
     safetensors file with the state dict that the module gets; without it, it keeps what its factory gave it, and
-    `weights_said` tells in a few words what that is wherever accuracy is shown. `save(run, folder)` and `load(folder)`
-    are for the frontend `own`: what the factory compiled is written by one process and read by others, which otherwise
-    call the factory.
+    `weights_said` tells in a few words what that is wherever accuracy is shown. `save(run, folder)` and
+    `load(folder)` are for the frontend `own`: what the factory compiled is written by one process and read by others,
+    which otherwise call the factory.
+
+    With `parts`, names such as `("prefill", "decode")`, the factory returns a mapping of each to what a factory
+    returns, and each is a model of its own, `name.prefill`; so does `inputs`, where it is given.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Model:
         weights_said: str = "random weights",
         save: Callable[..., Any] | None = None,
         load: Callable[..., Any] | None = None,
+        parts: Iterable[str] = (),
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
             raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
@@ -80,6 +84,9 @@ class Model:
         self.weights = weights
         self.weights_said = weights_said
         self.save, self.load = save, load
+        self.parts = model_parts.checked(parts, f"model {name!r}")
+        self.whole = name
+        """The name of the model that this is a part of; its own where it is none."""
         self.settings = tuple(settings)
         self.limits = checked_limits(limits or {}, f"model {name!r}, limits")
         if (save is None) != (load is None):
@@ -94,8 +101,23 @@ class Model:
         return Model(
             self.name, self.factory, settings, inputs=self.inputs, dynamic_shapes=self.dynamic_shapes,
             limits=self.limits, samples=self.samples, weights=weights or self.weights, weights_said=self.weights_said,
-            save=self.save, load=self.load,
+            save=self.save, load=self.load, parts=self.parts,
         )  # fmt: skip
+
+    def each(self) -> tuple[Model, ...]:
+        """Return a model for each part, named `model.part`; itself where it has none."""
+        return tuple(map(self._part, self.parts)) or (self,)
+
+    def _part(self, part: str) -> Model:
+        what = f"model {self.name!r}"
+        inputs = None if self.inputs is None else model_parts.part_of(self.inputs, part, f"{what}, its inputs")
+        found = Model(
+            f"{self.name}.{part}", model_parts.part_of(self.factory, part, f"{what}, its factory"), self.settings,
+            inputs=inputs, dynamic_shapes=self.dynamic_shapes, limits=self.limits, samples=self.samples,
+            weights=self.weights, weights_said=self.weights_said, save=self.save, load=self.load,
+        )  # fmt: skip
+        found.whole = self.name
+        return found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the factory."""
@@ -201,15 +223,18 @@ def model(
     dynamic_shapes: Any = None,
     save: Callable[..., Any] | None = None,
     load: Callable[..., Any] | None = None,
+    parts: Iterable[str] = (),
     **more: Any,
 ) -> Any:
     """Make a `Model` of a factory: `@trtgate.model` or `@trtgate.model(batches=(1, 8))`.
 
-    The factory returns `(module in eval mode, example inputs)`. Its parameters are the model's dimensions: `batch` has
-    each of `batches` (1 by default), others have the sizes of `shapes` or of `dynamic` and `at`; one without parameters
-    is used as it is. Seed what is random: every launch calls it. With `inputs`, a function of the dimensions that
-    returns example inputs, the factory returns the module alone. `dynamic_shapes`, `samples` and
-    `weights_said` are the model's, `more` are further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
+    The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`; a mapping as inputs is
+    keyword arguments. Its parameters are the model's dimensions: `batch` has each of `batches` (1 by default), others
+    have the sizes of `shapes` or of `dynamic` and `at`; one without parameters is used as it is. Seed what is random:
+    every launch calls it. With `inputs`, a function of the dimensions that returns example inputs, the factory returns
+    the module alone. With the frontend `own` it returns a callable that it compiled in the module's place, or
+    `trtgate.Compiled`. `dynamic_shapes`, `samples`, `weights_said`, `save`, `load` and `parts` are the model's, `more`
+    are further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
@@ -219,7 +244,7 @@ def model(
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
         return Model(
             name or function.__name__, function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes, limits=limits,
-            samples=samples, weights_said=weights_said, save=save, load=load,
+            samples=samples, weights_said=weights_said, save=save, load=load, parts=parts,
         )  # fmt: skip
 
     return wrap if factory is None else wrap(factory)
@@ -243,7 +268,7 @@ class Suite:
     """
 
     def __init__(self, models: Iterable[Model]) -> None:
-        self.models = tuple(models)
+        self.models = tuple(each for model_ in models for each in model_.each())
         self.cases: dict[str, Case] = {}
         for model_ in self.models:
             for settings in model_.settings:

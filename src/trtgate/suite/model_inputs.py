@@ -41,9 +41,15 @@ class Inputs(msgspec.Struct, frozen=True, eq=False):
     @property
     def others(self) -> list[str]:
         """The paths of what is no tensor in a positional argument of its own."""
-        found = pytree.tree_leaves_with_path(self)
-        return [path_text(path) for path, leaf in found if len(path) > 2 or not isinstance(leaf, torch.Tensor)
-                or str(path[0]) != ".args"]  # fmt: skip
+        plain = {f"args[{number}]" for number, one in enumerate(self.args) if isinstance(one, torch.Tensor)}
+        return [path for path, _ in self.named() if path not in plain]
+
+    def named(self) -> list[tuple[str, Any]]:
+        """Return the leaves in order, each with its path, as `args[0]["user"]`, or `mask` for a keyword argument."""
+        try:
+            return [(path_text(path), leaf) for path, leaf in pytree.tree_leaves_with_path(self)]
+        except ValueError:  # of a class that was registered without keys
+            return [(f"leaf {number}", leaf) for number, leaf in enumerate(pytree.tree_leaves(self))]
 
     @property
     def constants(self) -> str:
@@ -158,7 +164,7 @@ def _checked(inputs: Inputs, name: str) -> Inputs:
     try:
         pytree_classes.register_all(inputs, CONSTANTS)
         found: Inputs = pytree.tree_map_only(torch.Size, tuple, inputs)
-        leaves = pytree.tree_leaves_with_path(found)
+        leaves = found.named()
     except TrtgateError as error:
         raise TrtgateError(f"{name}: {error}") from error
     except RecursionError as error:
@@ -166,7 +172,7 @@ def _checked(inputs: Inputs, name: str) -> Inputs:
     for path, leaf in leaves:
         if not isinstance(leaf, torch.Tensor) and type(leaf) not in CONSTANTS:
             raise TrtgateError(
-                f"{name}: its input {path_text(path)} is {_what(leaf)}: inputs are tensors, None, bool, int, float and "
+                f"{name}: its input {path} is {_what(leaf)}: inputs are tensors, None, bool, int, float and "
                 f"str, in tuples, lists, mappings, dataclasses and registered pytree classes{_hint(leaf)}"
             )
     return found

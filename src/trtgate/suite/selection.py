@@ -49,7 +49,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         model_name, *parts = case_id.split("-")
         wanted = [set(self.frontends), set(self.precisions)]
         sizes = [(name == BATCH, name, values) for name, values in self.sizes().items()]
-        named = not self.models or model_name in self.models
+        named = not self.models or any(f"{model_name}.".startswith(f"{name}.") for name in self.models)
         return (
             named
             and all(not values or values & set(parts) for values in wanted)
@@ -63,7 +63,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Whether every non-empty part names this case's value."""
         settings = case.settings
         pairs: tuple[tuple[Collection[Any], Any], ...] = (
-            (self.models, case.model.name),
+            (self.models, case.model.whole if case.model.whole in self.models else case.model.name),
             (self.frontends, settings.frontend),
             (self.precisions, settings.precision),
             *((sizes, settings.sizes.get(name)) for name, sizes in self.sizes().items()),
@@ -80,7 +80,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
                 check_known((), model.dimensions, f"model {model.name!r}")
         known = dict.fromkeys(name for model in suite.models for name in model.dimensions.names)
         for what, wanted, names in (
-            ("model", self.models, [model.name for model in suite.models]),
+            ("model", self.models, [name for model in suite.models for name in (model.name, model.whole)]),
             ("frontend", self.frontends, FRONTENDS),
             ("precision", self.precisions, PRECISIONS),
             ("dimension", [name for name in self.sizes() if name != BATCH], known),

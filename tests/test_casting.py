@@ -1,0 +1,111 @@
+"""What a precision casts and what it leaves; how coarsely a module rounds that is not cast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trtgate import Case, Model, Settings
+from trtgate.common.errors import TrtgateError
+from trtgate.compiling import building
+from trtgate.compiling.fp32_arithmetic import arithmetic
+from trtgate.compiling.reference import Reference
+from trtgate.torch_trt import compile_options, releases
+
+ROW = torch.linspace(-1.0, 1.0, 32).view(2, 16)
+
+
+def quiet(_text: str) -> None:
+    """Say nothing."""
+
+
+class Mixed(nn.Module):
+    """bfloat16 in the middle, float32 around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.n = nn.Linear(16, 16).bfloat16(), nn.LayerNorm(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.n(self.a(x.bfloat16()).float())
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            y = self.a(x)
+        return y.float()
+
+
+class Tables(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("turn", torch.polar(torch.ones(16), torch.arange(16.0)))
+        self.register_buffer("origin", torch.full((16,), 500000.123456, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.view_as_real(self.turn * x.float()), (x - self.origin).float()
+
+
+def case(factory: Any, precision: str, frontend: str = "eager", **settings: Any) -> Case:
+    return Case(Model("m", factory, ()), Settings(frontend=frontend, precision=precision, **settings))
+
+
+@pytest.mark.parametrize("frontend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(
+    ("module", "rounds"), [(Mixed, "bf16"), (Autocast, "bf16"), (lambda: nn.Linear(16, 4), "fp32"), (Tables, "fp32")]
+)
+def test_as_is_leaves_all_dtypes_and_tolerates_what_the_coarsest_rounds(
+    module: Any, rounds: str, frontend: str
+) -> None:
+    made = Reference(case(lambda: (module(), ROW), "as_is", frontend), "cpu", quiet)
+    before = {name: value.dtype for name, value in module().state_dict().items()}
+    assert {name: value.dtype for name, value in made.module.state_dict().items()} == before
+    assert (made.arithmetic, made.expected.coarsest, made.notes) == (rounds, rounds, [])
+    made.check(made.build(*made.prepare(quiet), quiet))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_complex_values_are_never_cast_and_float64_with_a_line(precision: str) -> None:
+    notes: list[str] = []
+    module, inputs = building.make(case(lambda: (Tables(), ROW.double()), precision), "cpu", notes=notes)
+    dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[precision]
+    assert module.turn.dtype == torch.complex64
+    assert [module.origin.dtype, inputs.tensors[0].dtype] == [getattr(torch, dtype)] * 2
+    assert notes == [
+        f"case m-eager-{precision}: 2 float64 tensors cast to {dtype} (origin, input args[0]): "
+        'precision "as_is" casts nothing'
+    ]
+
+
+def test_as_is_runs_where_eager_does_and_is_part_of_the_id() -> None:
+    assert not Settings(frontend="inductor", precision="as_is").gpu_only
+    assert Settings(frontend="dynamo", precision="as_is").gpu_only
+    assert Settings(frontend="eager", precision="as_is").suffix == "eager-as_is"
+
+
+def autocast(**options: Any) -> Settings:
+    return Settings(frontend="dynamo", precision="fp32", options=options)
+
+
+@pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
+def test_a_dtype_among_the_options_is_named() -> None:
+    wanted = autocast(enable_autocast=True, autocast_low_precision_type="float16")
+    compile_options.check_options("c", wanted)
+    assert compile_options.options_of(wanted)["autocast_low_precision_type"] is torch.float16
+    assert "autocast_low_precision_type=float16" in wanted.suffix
+    assert arithmetic(case(None, "fp32", "dynamo", options=wanted.options)) == "fp16"
+    for value, said in (("flaot16", "did you mean 'float16'"), (16, "there are: float16, bfloat16")):
+        with pytest.raises(TrtgateError, match=said):
+            compile_options.check_options("c", autocast(enable_autocast=True, autocast_low_precision_type=value))
+    with pytest.raises(TrtgateError, match="no effect without enable_autocast=True"):
+        compile_options.check_options("c", autocast(autocast_low_precision_type="float16"))

@@ -1,0 +1,93 @@
+"""A model of several parts: each is a model with cases of its own, made by one factory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import trtgate
+from trtgate import Case, Settings, TrtgateError
+from trtgate.suite.cases import Suite
+from trtgate.suite.selection import Selection
+
+
+def pipeline(batch: int) -> dict[str, Any]:
+    import torch
+
+    torch.manual_seed(0)
+    encoder, head = torch.nn.Linear(8, 8).eval(), torch.nn.Linear(8, 2).eval()
+    return {"encoder": (encoder, torch.randn(batch, 8)), "head": (head, (), {"input": torch.randn(batch, 8)})}
+
+
+def suite(factory: Any = pipeline, parts: Any = ("encoder", "head"), **more: Any) -> Suite:
+    return Suite([trtgate.model(name="lm", frontends=("eager",), precisions=("fp32",), parts=parts, **more)(factory)])
+
+
+def test_each_part_is_a_case_under_the_name_of_the_model() -> None:
+    assert list(suite(batches=(1, 4)).cases) == [
+        "lm.encoder-eager-fp32-b1", "lm.encoder-eager-fp32-b4", "lm.head-eager-fp32-b1", "lm.head-eager-fp32-b4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("models", "taken"),
+    [
+        (("lm",), ["lm.encoder-eager-fp32-b1", "lm.head-eager-fp32-b1"]),
+        (("lm.head",), ["lm.head-eager-fp32-b1"]),
+        ((), ["lm.encoder-eager-fp32-b1", "lm.head-eager-fp32-b1"]),
+    ],
+)
+def test_the_name_of_the_model_selects_all_parts(models: tuple[str, ...], taken: list[str]) -> None:
+    selection, whole = Selection(models=models), suite()
+    assert [case.id for case in selection.select(whole)] == taken
+    assert [one for one in whole.cases if selection.takes_id(one)] == taken
+
+
+def test_a_part_is_made_by_the_factory_of_the_whole() -> None:
+    from trtgate.compiling.reference import Reference
+
+    cases = suite(batches=(3,)).cases
+    encoder = Reference(cases["lm.encoder-eager-fp32-b3"], "cpu", lambda _step: None)
+    assert encoder.inputs.args[0].shape == (3, 8)
+    head = Reference(cases["lm.head-eager-fp32-b3"], "cpu", lambda _step: None)
+    assert head.inputs.kwargs["input"].shape == (3, 8)
+
+
+def test_inputs_are_a_mapping_of_parts_too() -> None:
+    from trtgate.compiling.building import make
+
+    def modules() -> dict[str, Any]:
+        return {name: made[0] for name, made in pipeline(1).items()}
+
+    def inputs(batch: int) -> dict[str, Any]:
+        return {"encoder": pipeline(batch)["encoder"][1], "head": pipeline(batch)["head"][2]}
+
+    cases = suite(modules, inputs=inputs, batches=(2,)).cases
+    assert make(cases["lm.head-eager-fp32-b2"], "cpu")[1].kwargs["input"].shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (lambda: dict.fromkeys(["encoder"]), "model 'lm', its factory: it returns no part 'head'; there are: encoder"),
+        (dict, "it returns no part 'head'; there are: none"),
+        (lambda: (1, 2), "with parts= it must return a mapping of part to what a factory returns, not tuple"),
+    ],
+)
+def test_a_missing_part_is_said_in_one_line(factory: Any, said: str) -> None:
+    from trtgate.compiling.building import make
+
+    (model,) = suite(factory, ("head",)).models
+    with pytest.raises(TrtgateError) as failed:
+        make(Case(model, Settings(frontend="eager")), "cpu")
+    assert said in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [("head", r'write \("head",\)'), (("a-b",), "'a-b' can't name a part"), (("a", "a"), "'a' is named twice")],
+)
+def test_names_of_parts_are_checked(parts: Any, said: str) -> None:
+    with pytest.raises(TrtgateError, match=said):
+        suite(parts=parts)
