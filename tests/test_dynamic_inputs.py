@@ -116,3 +116,10 @@ def test_a_dimension_of_no_input_is_refused_whatever_the_model_says() -> None:
         TrtgateError, match="dimension 'batch' changes no input: their shapes are the same at batch 1 and 4"
     ):
         find(of(lambda batch, seq: (seq, 3)), {"batch": 2, "seq": 8}, both, ({0: "anything"},))
+
+
+def test_the_size_that_is_measured_must_fit_what_torch_export_is_told() -> None:
+    made = of(lambda seq: (seq,), lambda seq: (seq // 2,))
+    assert find(made, {"seq": 128}, SEQ, measured={"seq": 18}).terms == ({0: Term("seq", 2)}, {0: Term("seq")})
+    with pytest.raises(TrtgateError, match=r"input \[1\] is 8, 8, 64, 256 at seq 16, 17, 128, 512"):
+        find(made, {"seq": 128}, SEQ, measured={"seq": 17})

@@ -88,6 +88,7 @@ def test_shapes_are_recorded_and_judged_each_by_itself_and_built_once(folder: An
     assert f"{STATIC[2]} is slower" not in output  # its own limit takes it
     assert STATIC[0] not in output
     assert "not stored" not in output  # nothing was going to be
+    assert len((folder.path / "builds.txt").read_text().splitlines()) == 2  # one more, for two shapes
 
 
 def test_a_shape_that_is_no_shape_is_refused_at_once(folder: Any) -> None:

@@ -56,7 +56,7 @@ def dynamic(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Dynami
         with run_state.seeded():
             found = dynamic_inputs.find(
                 lambda sizes: _inputs_at(case, sizes), case.settings.optimum, case.settings.dynamic,
-                given() if callable(given) else given,
+                given() if callable(given) else given, case.settings.sizes,
             )  # fmt: skip
     except TrtgateError as error:
         text = str(error).removeprefix(f"{_name(case.model)}: ")

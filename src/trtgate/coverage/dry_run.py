@@ -48,6 +48,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     modelopt_package.expect([case.settings.precision])
     compile_options.check_options(case.id, case.settings)
     step("making the model")
+    who, case = case.id, Case(case.model, case.settings.at_optimum)  # whichever shape of it is measured
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(process_state.put_back)
         stack.enter_context(import_hook.installed())  # by a factory
@@ -57,7 +58,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
                 step(f"calibrating to {case.settings.precision}")
                 module = building.quantized(case, module, inputs, batches=1)
             dynamic = building.dynamic_inputs(case, "cpu")
-        return ask_module(module, inputs, case.settings, step, who=case.id, dynamic=dynamic)
+        return ask_module(module, inputs, case.settings, step, who=who, dynamic=dynamic)
 
 
 def ask_module(

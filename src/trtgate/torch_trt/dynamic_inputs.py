@@ -67,12 +67,13 @@ class _Axis(NamedTuple):
 
 def find(
     inputs_at: Callable[[Sizes], Any], optimum: Mapping[str, int], dynamic: Mapping[str, Ranges],
-    dynamic_shapes: Any = None,
+    dynamic_shapes: Any = None, measured: Mapping[str, int] | None = None,
 ) -> DynamicInputs:  # fmt: skip
     """Return how inputs vary with the dynamic dimensions.
 
-    `inputs_at` makes inputs, a pytree, at a size for each dimension. It is called at the optimum, and at all bounds and
-    optima of each dimension. With `dynamic_shapes`, which a model gives, only shapes are looked at.
+    `inputs_at` makes inputs, a pytree, at a size for each dimension. It is called at the optimum, at all bounds and
+    optima of each dimension, and at the size that is measured. With `dynamic_shapes`, which a model gives, only shapes
+    are looked at.
     Raises TrtgateError, naming input, axis and dimension, for what torch.export can't be told: an axis that depends on
     two dimensions or not linearly, another structure or other numbers at another size, and a dimension of no input.
     """
@@ -80,12 +81,13 @@ def find(
     made = _Maker(inputs_at, traced)
     if dynamic_shapes is not None:
         return _as_given(made, traced, dynamic, dynamic_shapes)
-    sizes = {name: _sizes_over(made, traced, name, ranges) for name, ranges in dynamic.items()}
+    values = {name: _values(ranges, traced[name], (measured or traced)[name]) for name, ranges in dynamic.items()}
+    sizes = {name: _sizes_over(made, traced, name, values[name]) for name in dynamic}
     terms: list[dict[int, Term]] = [{} for _ in made.tensors]
     bounds = {}
     for name, by_axis in sizes.items():
         _check_one_dimension(name, by_axis, sizes)
-        root, found = _expressed(name, _values(dynamic[name], traced[name]), by_axis)
+        root, found = _expressed(name, values[name], by_axis)
         bounds[name] = (min(root), max(root))
         for axis, term in found.items():
             terms[axis.tensor][axis.axis] = term
@@ -141,13 +143,13 @@ def _check_same_kind(path: str, one: Any, other: Any, here: str, there: str) -> 
         )
 
 
-def _values(ranges: Ranges, traced: int) -> list[int]:
-    return sorted({traced, *(size for one in ranges for size in one)})
+def _values(ranges: Ranges, *others: int) -> list[int]:
+    return sorted({*others, *(size for one in ranges for size in one)})
 
 
-def _sizes_over(made: _Maker, traced: Sizes, name: str, ranges: Ranges) -> dict[_Axis, dict[int, int]]:
+def _sizes_over(made: _Maker, traced: Sizes, name: str, values: Iterable[int]) -> dict[_Axis, dict[int, int]]:
     """Return the axes that change with a dimension, and the size that each has at each size of the dimension."""
-    shapes = {value: made.shapes_at({**traced, name: value}) for value in _values(ranges, traced[name])}
+    shapes = {value: made.shapes_at({**traced, name: value}) for value in values}
     found = {}
     for number, shape in enumerate(made.shapes):
         for axis in range(len(shape)):
