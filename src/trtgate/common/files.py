@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
-import glob
 import io
 import json
 import os
@@ -145,7 +144,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file that is read, changed and written back: that of its folder, which is made if need be.
 
-    What a process that was killed left of such a file is removed. Raises TrtgateError after LOCK_TIMEOUT_S, and where
+    What processes that were killed left of such files in the folder is removed. Raises TrtgateError after LOCK_TIMEOUT_S, and where
     the folder can't be made or opened.
     """
     real = Path(os.path.realpath(path))
@@ -155,7 +154,7 @@ def locked(path: Path) -> Iterator[None]:
             stack.enter_context(folder_locked(real.parent, LOCK_TIMEOUT_S))
         except OSError as error:
             raise TrtgateError(f"{path} could not be written ({error.strerror}); nothing was changed") from error
-        for left in real.parent.glob(f".{glob.escape(real.name)}-????????"):  # whoever writes here holds the lock
+        for left in real.parent.glob(".*.json-????????"):  # whoever writes here holds the lock
             with contextlib.suppress(OSError):
                 left.unlink()
         yield
