@@ -52,8 +52,8 @@ cache = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 app.add_typer(cache, name="cache")
-for command in (info, clear):
-    cache.command()(command)
+cache.command()(info)
+cache.command()(clear)
 
 
 def main() -> None:
