@@ -193,8 +193,6 @@ WAYS: dict[str, Way] = {
     "a filter on the command line": Way(arguments=("-k", "beta"), asked=True),
     "a test on the command line": Way(arguments=(f"suite.py::test_latency[{BETA}]",), asked=True),
     "a limit of 5 on the command line": Way(arguments=("--trtgate-limit=host=5",)),
-    "stopped at another failure": Way(
-        _suite("alpha", more=_model(name="aaa", body="raise ValueError('no')")), arguments=("-x",)),
 }  # fmt: skip
 
 

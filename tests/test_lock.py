@@ -224,6 +224,19 @@ def test_baselines_are_locked_where_they_lie(tmp_path: Path, monkeypatch: pytest
             pass
 
 
+def test_what_a_writer_of_any_file_left_when_it_was_killed_goes_and_a_live_writers_stays(tmp_path: Path) -> None:
+    for name in (".run.json-abcd1234", ".run.json-live5678", ".other.json-abcd1234", ".run.json"):
+        (tmp_path / name).write_text("half of it")
+    live = os.open(tmp_path / ".run.json-live5678", os.O_RDONLY)
+    try:
+        assert try_lock(live)
+        files.write_whole(tmp_path / "run.json", b"{}")
+    finally:
+        os.close(live)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"run.json", ".run.json", ".run.json-live5678", ".other.json-abcd1234"}
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     (tmp_path / ".latency.json-abcd_123").write_text("{")

@@ -28,6 +28,19 @@ def test_runs_that_a_wrong_clock_dated_in_the_future_make_way_first(tmp_path: Pa
     assert len(list(runs.glob("2999*"))) == KEPT_RUNS - 3
 
 
+@pytest.mark.parametrize("how", ["add_to_run", "save_run"])
+def test_what_a_kill_left_of_another_run_goes_when_a_run_is_written(tmp_path: Path, how: str) -> None:
+    left = tmp_path / "runs" / ".20260101T000000-1-key.json-abcd1234"
+    left.parent.mkdir()
+    left.write_text("half of it")
+    others = [left.with_name(name) for name in (".gitignore", "mine.json", ".mine.json-kept-for-good")]
+    for other in others:
+        other.write_text("{}")
+    getattr(RunFolder(tmp_path), how)({"trtgate": {}, "benchmarks": []}, "key")
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+
+
 def test_two_runs_at_once_have_logs_of_their_own_which_stay_until_the_next(tmp_path: Path) -> None:
     first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     assert first.own_logs == first.own_logs

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from .errors import TrtgateError
-from .locks import folder_locked
+from .locks import folder_locked, try_lock
 
 LOCK_TIMEOUT_S = 60.0
 LINE_LENGTH = 120
@@ -108,7 +108,8 @@ def write_whole(path: Path, content: bytes) -> None:
         if path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        _remove_abandoned(path)
+        with _temporary_for(path) as file:
             temporary = Path(file.name)
             file.write(content)
             file.flush()
@@ -123,6 +124,28 @@ def write_whole(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         raise
+
+
+def _temporary_for(path: Path) -> Any:
+    """Return a new temporary file beside a path, open and locked: it is not abandoned. Raises OSError."""
+    named: dict[str, Any] = {"dir": path.parent, "prefix": f".{path.name}-", "delete": False}
+    while True:
+        file = tempfile.NamedTemporaryFile(**named)  # noqa: SIM115 - who writes closes it
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is removed there either
+            try_lock(file.fileno())
+        if os.path.exists(file.name):
+            return file
+        file.close()  # another process took it for abandoned before it was locked
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote a path."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.name)}-????????"):
+            descriptor = _opened(left, os.O_RDONLY | os.O_NOFOLLOW)
+            with contextlib.closing(open(descriptor, "rb")):
+                if try_lock(descriptor):
+                    left.unlink()
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -145,8 +168,8 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file that is read, changed and written back: that of its folder, which is made if need be.
 
-    What a process that was killed left of such a file is removed. Raises TrtgateError after LOCK_TIMEOUT_S, and where
-    the folder can't be made or opened.
+    What processes that were killed left of such files in the folder is removed. Raises TrtgateError after
+    LOCK_TIMEOUT_S, and where the folder can't be made or opened.
     """
     real = Path(os.path.realpath(path))
     with contextlib.ExitStack() as stack:
@@ -155,7 +178,7 @@ def locked(path: Path) -> Iterator[None]:
             stack.enter_context(folder_locked(real.parent, LOCK_TIMEOUT_S))
         except OSError as error:
             raise TrtgateError(f"{path} could not be written ({error.strerror}); nothing was changed") from error
-        for left in real.parent.glob(f".{glob.escape(real.name)}-????????"):  # whoever writes here holds the lock
+        for left in real.parent.glob(".*.json-????????"):  # whoever writes here holds the lock
             with contextlib.suppress(OSError):
                 left.unlink()
         yield

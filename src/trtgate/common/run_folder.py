@@ -88,7 +88,9 @@ class RunFolder:
         """
         try:
             if self._growing is None:
-                self._growing = GrowingRun(self._run_path(key), document)
+                path = self._run_path(key)
+                with files.locked(path):
+                    self._growing = GrowingRun(path, document)
             self._growing.add(document["benchmarks"])
         except OSError as error:
             raise TrtgateError(sentence_of(error)) from error
@@ -99,7 +101,8 @@ class RunFolder:
         Raises TrtgateError when it can't be written.
         """
         path = self._run_path(key)
-        files.write_json(path, document)
+        with files.locked(path):
+            files.write_json(path, document)
         return path
 
     def _run_path(self, key: str) -> Path:
