@@ -149,7 +149,7 @@ def test_a_model_that_keeps_state_is_right_at_both_calls_and_in_every_way(precis
 def test_state_that_torch_tensorrt_loses_is_refused(module: type[torch.nn.Module], frontend: str) -> None:
     """It takes buffers for constants, and what is written to them goes nowhere (RTX 2.11)."""
     found, inference = made(stateful(module), frontend=frontend)
-    with pytest.raises(TrtgateError, match="(called a second time, output|after the call [a-z]+) differs from eager"):
+    with pytest.raises(TrtgateError, match=r"(called a second time, output|after the call [a-z]+) differs from eager"):
         found.check(inference)
 
 
