@@ -39,6 +39,7 @@ CHANGED = {
     "suspicion": "a suspicion is refuted only by proof, checked once more, and told where it is neither",
     "order": "three sessions or more of a card are spread by their successive differences, and may have an anchor",
     "storing": "only what is proven is stored unasked, and measured further for it",
+    "accepting": "a case that is stored as --trtgate-accept names it passes, whatever is not known of it, and says so",
 }
 """Rule → what changed."""
 
@@ -601,12 +602,26 @@ def explanation(given: dict[str, Any], before: dict[str, Any], now: dict[str, An
     if not given["beside_base"] and sessions and max(sessions.values()) > 2:
         return "order"
     plain = without_new_fields(now)
+    if _is_accepted(before, plain):
+        return "accepting"
     only_stored = {name for name in before.keys() | now.keys() if before.get(name) != plain.get(name)} <= {"stored"}
     return "storing" if only_stored and before["stored"] and not now["stored"] else ""
 
 
+def _is_accepted(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether the outcome alone differs, as what was skipped passes with a line that says that it was accepted."""
+    apart = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    if apart != {"outcome"} or not now["stored"]:
+        return False
+    (was, *_), (is_now, _, _, *said) = before["outcome"], now["outcome"]
+    return (was, is_now) == ("skipped", "passed") and str(said[-1:]).startswith("['accepted: ")
+
+
 def without_new_fields(given: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer with what it had before: fields of judgements, no name of a missing file, no last digits."""
+    """Return an answer with what it had before: fields of judgements, no name of a missing file, no last digits.
+
+    Advice on how to record a case anew is left out too.
+    """
     new = ("since_anchor", "suspected", "groups")
     plain = [
         {
@@ -617,7 +632,8 @@ def without_new_fields(given: dict[str, Any]) -> dict[str, Any]:
         for one in given.get("judgements", [])
     ]
     found = {**given, "judgements": plain} if "judgements" in given else given
-    return json.loads(re.sub(r" \(no file [^)]*\)", "", json.dumps(found)))
+    text = re.sub(r" \(no file [^)]*\)", "", json.dumps(found))
+    return json.loads(re.sub(r": trtgate baseline remove [^,]*, and record it anew", "; record it anew", text))
 
 
 # Both trees
