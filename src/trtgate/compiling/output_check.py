@@ -34,7 +34,7 @@ class Tolerance(msgspec.Struct, frozen=True):
 
 TOLERANCES = {
     "fp32": Tolerance(1e-3, 0.9999, 5e-3, 5e-3), "tf32": Tolerance(3e-2, 0.999, 1e-1, 1.5e-1),
-    "fp16": Tolerance(3e-2, 0.999, 1e-1, 1.5e-1), "bf16": Tolerance(2e-1, 0.98, 5e-1, 6e-1),
+    "fp16": Tolerance(3e-2, 0.999, 1e-1, 1.5e-1), "bf16": Tolerance(2.5e-1, 0.965, 5e-1, 6e-1),
     "int8": Tolerance(3e-1, 0.95, 7e-1, 9e-1), "int8_weights": Tolerance(1e-1, 0.99, 3e-1, 4e-1),
     "fp8": Tolerance(3e-1, 0.95, 7e-1, 9e-1),
 }  # fmt: skip
@@ -43,8 +43,9 @@ TOLERANCES = {
 resnet18, 6e-3 for vit_b_16 and 8e-3 for mobilenet_v3_large. bf16 rounds eight times as coarsely. What quantizing costs
 depends on the network; beyond these it is broken: resnet18, fake-quantized, is off by 1.7e-2 in int8, 1.4e-2 with int8
 weights, 5.7e-2 in fp8. Slices and largest errors: of 660 right outputs on a CPU the furthest were 1.8e-5 and 1.5e-5
-off in fp32, 4.4e-2 and 3.6e-2 in fp16, 3.4e-1 and 2.7e-1 in bf16 (`studies/wrong_outputs.py`, docs/outputs.md).
-Quantized outputs are not among them; theirs are in proportion."""
+off in fp32, 4.4e-2 and 3.6e-2 in fp16, 3.4e-1 and 2.7e-1 in bf16; of 517 on an H100 5.3e-2 and 3.5e-2 in fp16, 4.0e-1
+and 2.5e-1 in bf16, where one was 2.2e-1 off as a whole (`studies/wrong_outputs.py`, docs/outputs.md). Quantized
+outputs are not among them; theirs are in proportion."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
