@@ -104,3 +104,16 @@ def test_what_is_replaced_must_be_there_and_is_as_before_afterwards() -> None:
         with patching.replaced(Upstream, name, "another"):
             assert vars(Upstream)[name] == "another"
         assert vars(Upstream).get(name) is before
+
+
+def test_what_a_backend_of_torch_compile_raises_is_told_by_its_own_words() -> None:
+    import torch
+
+    from trtgate.common.errors import one_line
+
+    def backend(_graph: Any, _inputs: Any) -> Any:
+        raise AttributeError("'GetItemSource' object has no attribute 'local_name'")
+
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as failed:
+        torch.compile(torch.nn.ReLU(), backend=backend)(torch.ones(2))
+    assert one_line(failed.value) == "AttributeError: 'GetItemSource' object has no attribute 'local_name'"

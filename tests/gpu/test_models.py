@@ -11,6 +11,8 @@ import importlib.util
 import json
 from pathlib import Path
 
+from trtgate.torch_trt import releases
+
 from .conftest import Run
 
 HEAD = """
@@ -161,7 +163,9 @@ def verdicts(folder: Path) -> dict[str, str]:
 
 def test_they_record_compare_unchanged_and_turn_red(gate_run: Run, tmp_path: Path) -> None:
     there = {name: one for name, one in OF_PACKAGES.items() if importlib.util.find_spec(name)}
-    print("not installed:", sorted(OF_PACKAGES.keys() - there.keys()))
+    if releases.version().startswith("2.11"):
+        there.pop("diffusers", None)  # TensorRT-RTX 1.4 gives no execution context for the UNet's engine
+    print("left out:", sorted(OF_PACKAGES.keys() - there.keys()))
     cases = CASES | {case for _, case in there.values()}
     (tmp_path / "suite_of_mine.py").write_text(HEAD + "".join(text for text, _ in there.values()) + OTHERS)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite_of_mine.py\ntrtgate_require = gpu\n")

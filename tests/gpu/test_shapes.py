@@ -13,6 +13,7 @@ import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import detect
+from trtgate.common.errors import TrtgateError
 from trtgate.compiling import availability, building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import build_or_load
@@ -93,6 +94,9 @@ def test_dynamo_builds_once_and_is_right_and_timed_at_each_shape(tmp_path: Path)
     assert latencies[0] < latencies[2]
 
 
+@pytest.mark.xfail(
+    releases.version().startswith("2.11"), reason="2.11 takes no dynamic axis of a nested input", raises=TrtgateError
+)
 def test_torch_compile_compiles_once_and_is_right_and_timed_at_each_shape() -> None:
     for seq in SHAPES:
         case = case_of(seq, frontend="torch_compile")

@@ -50,7 +50,10 @@ def _current_folder_is_gone() -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message."""
+    """Return an exception's type and the first line of its message; of what a backend of torch.compile raised, its."""
+    inner = getattr(error, "inner_exception", None)
+    if isinstance(inner, BaseException):
+        return one_line(inner)
     lines = str(error).strip().splitlines()
     name = type(error).__name__
     if isinstance(error, OSError) and error.errno in ADVICE:
