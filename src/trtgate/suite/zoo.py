@@ -7,7 +7,8 @@ classifiers against its own registry. `zoo_models.py` has the models of other ki
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,6 @@ deeplabv3_mobilenet_v3_large deeplabv3_resnet101 deeplabv3_resnet50 fcn_resnet10
 lraspp_mobilenet_v3_large
 """.split()
 
-PRECISIONS = ("fp16", "fp32")
 IMAGE = (3, 224, 224)
 SEED = 20240229
 
@@ -43,7 +43,7 @@ def models(*, conditioned: bool = False) -> list[Model]:
     """
     classifiers: dict[str, Callable[[int], Any]] = {name: partial(_torchvision, name) for name in CLASSIFICATION}
     classifiers |= {name: partial(_segmentation, name) for name in SEGMENTATION}
-    every = {name: zoo_models.ZooModel(factory, PRECISIONS) for name, factory in classifiers.items()} | zoo_models.ALL
+    every = {name: zoo_models.ZooModel(factory) for name, factory in classifiers.items()} | zoo_models.ALL
     made = _conditioned if conditioned else _seeded
     return [
         Model(name, partial(made, one.factory), grid(["dynamo"], one.precisions, [1])) for name, one in every.items()
@@ -71,10 +71,22 @@ def _conditioned(factory: Callable[..., Any], batch: int) -> tuple[Any, ...]:
     return module, *inputs
 
 
-def unavailable(name: str) -> str:
-    """Return why a model of the zoo can't be made here: its package is not installed. Else the empty string."""
+def unavailable(name: str, precision: str = "") -> str:
+    """Return why a model of the zoo can't be made here, or not in a precision; the empty string if it can."""
     package = name.partition(".")[0] if "." in name else "torchvision"
-    return "" if importlib.util.find_spec(package) else f"{package} is not installed: pip install {package}"
+    if not importlib.util.find_spec(package):
+        return f"{package} is not installed: pip install {package}"
+    known = zoo_models.ALL.get(name)
+    if precision and known and known.no_other and precision not in known.precisions:
+        return f"{name} is asked in {', '.join(known.precisions)} only: {known.no_other}"
+    return ""
+
+
+def left_out(precisions: Iterable[str]) -> list[str]:
+    """Return a line for each reason why cases of the zoo can't be made here in some precisions."""
+    cases = [(model.name, precision) for precision in precisions for model in models()]
+    reasons = Counter(reason for name, precision in cases if (reason := unavailable(name, precision)))
+    return [f"{count} of the zoo left out: {reason}" for reason, count in sorted(reasons.items())]
 
 
 def _torchvision(name: str, batch: int) -> tuple[Any, Any]:

@@ -252,10 +252,11 @@ def vae_decoder(batch: int) -> Made:
 
 
 class ZooModel(NamedTuple):
-    """A factory, and the precisions in which its coverage is asked."""
+    """A factory, the precisions in which a run asks for its coverage, and why in no others, where there are none."""
 
     factory: Callable[[int], Made]
-    precisions: tuple[str, ...]
+    precisions: tuple[str, ...] = ("fp16", "fp32")
+    no_other: str = ""
 
 
 FULL_SIZE: dict[str, Callable[[int], Made]] = {
@@ -287,12 +288,11 @@ SMALL: dict[str, Callable[[int], Made]] = {
     "diffusers.vae_decoder": vae_decoder,
 }
 
-FP32_ONLY: dict[str, Callable[[int], Made]] = {"raft_small": raft_small}
-"""In fp16 RAFT fails in eager too: its forward makes coordinates of float32 and hands them to a convolution."""
-
 ALL: dict[str, ZooModel] = {
-    **{name: ZooModel(factory, ("fp16", "fp32")) for name, factory in FULL_SIZE.items()},
+    **{name: ZooModel(factory) for name, factory in FULL_SIZE.items()},
     **{name: ZooModel(factory, ("fp16",)) for name, factory in SMALL.items()},
-    **{name: ZooModel(factory, ("fp32",)) for name, factory in FP32_ONLY.items()},
+    "raft_small": ZooModel(
+        raft_small, ("fp32",), "it fails in eager too: RAFT gives coordinates of float32 to a convolution"
+    ),
 }
 """Name → model. What is before a dot is the package that it needs, which is torchvision where there is no dot."""
