@@ -1,6 +1,6 @@
 """Operator coverage of every case against `baselines/coverage`: `pytest benchmarks -m trtgate_coverage [-n 2]`.
 
-Needs no GPU. `--trtgate-zoo` adds some 90 well-known models.
+Needs no GPU. `--trtgate-zoo` adds some 110 well-known models.
 """
 
 from trtgate.pytest_plugin.suite_tests import test_coverage

@@ -53,15 +53,16 @@ def cases(
 
     Raises TrtgateError for an unknown model, frontend or precision, and a shape that a model does not take.
     """
-    chosen = [model_names.find(name) for name in names]
+    chosen = [(model_names.find(name), precision) for name in names for precision in precisions]
     if whole_zoo:
-        chosen += [model for model in zoo.models() if not zoo.unavailable(model.name)]
+        every = [(model, precision) for model in zoo.models() for precision in precisions]
+        chosen += [(model, precision) for model, precision in every if not zoo.unavailable(model.name, precision)]
     if not chosen:
         raise TrtgateError("name models, such as resnet18 or package.module:factory, or give --zoo")
     fields: dict[str, Any] = {
         "frontend": frontend, "min_block_size": min_block_size, "torch_executed_ops": tuple(torch_executed_ops)
     }  # fmt: skip
-    return [case_of(model, shape, precision=precision, **fields) for model in chosen for precision in precisions]
+    return [case_of(model, shape, precision=precision, **fields) for model, precision in chosen]
 
 
 # Asking

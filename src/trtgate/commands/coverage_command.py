@@ -17,7 +17,7 @@ def coverage(
         list[str] | None,
         typer.Argument(metavar="MODEL...", help="Of the suite or the zoo, or package.module:factory."),
     ] = None,
-    whole_zoo: Annotated[bool, typer.Option("--zoo", help="Some 90 well-known models.")] = False,
+    whole_zoo: Annotated[bool, typer.Option("--zoo", help="Some 110 well-known models.")] = False,
     min_block_size: Annotated[int, typer.Option(min=1, help="Least operators of an engine.")] = 5,
     precision: Annotated[list[str] | None, typer.Option(help="fp16 (default), or any other; may be repeated.")] = None,
     torch_executed_op: Annotated[
@@ -31,13 +31,15 @@ def coverage(
 
     `trtgate coverage diff A B` compares what is stored.
     """
+    from ..suite import zoo
     from . import coverage_answers
 
+    precisions = precision or ["fp16"]
     wanted = coverage_answers.cases(
         models or [],
         whole_zoo=whole_zoo,
         frontend=frontend,
-        precisions=precision or ["fp16"],
+        precisions=precisions,
         min_block_size=min_block_size,
         torch_executed_ops=torch_executed_op or [],
         shape=shape or [],
@@ -47,6 +49,8 @@ def coverage(
     from ..torch_trt import releases
 
     print_lines(coverage_answers.shown(answers, releases.installed_release()))
+    if whole_zoo:
+        print_lines(zoo.left_out(precisions))
     if json is not None:
         coverage_answers.save(answers, releases.installed_release(), json)
         print_lines([f"written: {json}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -21,7 +22,7 @@ from .case_items import is_coverage, is_placeholder
 from .gate_run import GateRun
 
 PROPERTY = "trtgate_coverage"
-"""The property of a test's report that carries its result to the process that reports."""
+"""The marker of coverage tests, and the property of a test's report that carries its result to who reports."""
 
 
 class CoverageGate:
@@ -66,6 +67,7 @@ class CoverageEnding:
     def __init__(self, run: GateRun) -> None:
         self._run = run
         self._results: list[CoverageResult] = []
+        self._skipped: Counter[str] = Counter()
         self._no_case_left = False
 
     @pytest.hookimpl(wrapper=True)
@@ -76,7 +78,9 @@ class CoverageEnding:
         yield
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a coverage test found."""
+        """Keep what a coverage test found, or why it was skipped."""
+        if report.when == "setup" and PROPERTY in report.keywords and isinstance(report.longrepr, tuple):
+            self._skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
         if report.when == "call":
             self._results += [
                 msgspec.json.decode(str(value), type=CoverageResult)
@@ -107,7 +111,7 @@ class CoverageEnding:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table and the lines."""
-        if not self._results and not self._run.coverage_notices:
+        if not (self._results or self._skipped or self._run.coverage_notices):
             return
         from ..common.text_columns import aligned
 
@@ -115,7 +119,11 @@ class CoverageEnding:
         for line in aligned(coverage_gate.rows(self._results)) if self._results else ():
             terminalreporter.write_line(terminal(line))
         notices = coverage_gate.notices(self._results, releases.installed_release()) if self._results else []
-        for notice in [*notices, *self._quarantined(), *self._run.coverage_notices]:
+        skipped = [
+            Notice(f"{count} coverage {'test' if count == 1 else 'tests'} skipped: {reason}")
+            for reason, count in sorted(self._skipped.items())
+        ]
+        for notice in [*notices, *skipped, *self._quarantined(), *self._run.coverage_notices]:
             terminalreporter.write_line(str(notice), red=notice.failed, bold=notice.loud)
 
     def _quarantined(self) -> list[Notice]:

@@ -188,8 +188,9 @@ class Hooks:
                 _ = self._run.gate, self._run.base  # what is wrong with the baseline or the base is refused now
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
-        bare = self._run.options.compare and self._run.options.compare_file is None
-        return bare and not self._run.latency_cases and not self._deselected and bool(session.items)
+        options, excused = self._run.options, self._run.latency_cases or self._deselected
+        nothing = options.compare and options.compare_file is None and not excused
+        return nothing and not all(options.update and is_coverage(item) for item in session.items)
 
     # Running
 

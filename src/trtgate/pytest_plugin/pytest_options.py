@@ -31,7 +31,7 @@ def add(parser: pytest.Parser) -> None:
     option(
         "--trtgate-zoo",
         action="store_true",
-        help="Coverage tests of some 90 well-known models too.",
+        help="Coverage tests of some 110 well-known models too.",
     )
     _add_building(option)
     option(

@@ -1,16 +1,18 @@
 """Well-known models with random weights, to ask for their coverage; nothing is downloaded.
 
-Names are written out, so that collecting them imports neither torch nor torchvision; a test holds them against
-torchvision's own registry.
+Names are written out, so that collecting them imports neither torch nor a library; a test holds torchvision's
+classifiers against its own registry. `zoo_models.py` has the models of other kinds and libraries.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from . import zoo_models
 from .cases import Model, grid
 
 CLASSIFICATION = """
@@ -30,48 +32,61 @@ deeplabv3_mobilenet_v3_large deeplabv3_resnet101 deeplabv3_resnet50 fcn_resnet10
 lraspp_mobilenet_v3_large
 """.split()
 
-TIMM = ("convmixer_768_32", "deit3_small_patch16_224", "mixer_s16_224", "mobilevit_s", "regnety_002")
-TRANSFORMERS = {"bert": "Bert", "distilbert": "DistilBert", "gpt2": "GPT2"}
-
-PRECISIONS = ("fp16", "fp32")
 IMAGE = (3, 224, 224)
 SEED = 20240229
-TOKENS = 128
 
 
 def models(*, conditioned: bool = False) -> list[Model]:
-    """Return the zoo: torchvision's classification and segmentation models, and some of timm and transformers.
+    """Return the zoo: torchvision's classification and segmentation models, and those of `zoo_models.py`.
 
-    `conditioned` ones are to be run: their weights are seeded and compute something, their inputs are noise.
+    All are seeded. `conditioned` ones are to be run: weights of networks of images are made to compute something.
     """
-    factories: dict[str, Callable[..., Any]] = {name: partial(_torchvision, name) for name in CLASSIFICATION}
-    factories |= {name: partial(_segmentation, name) for name in SEGMENTATION}
-    factories |= {f"timm.{name}": partial(_timm, name) for name in TIMM}
-    factories |= {f"transformers.{name}": partial(_transformers, name) for name in TRANSFORMERS}
-    settings = grid(["dynamo"], PRECISIONS, [1])
-    wrapped = (
-        {name: partial(_conditioned, factory) for name, factory in factories.items()} if conditioned else factories
-    )
-    return [Model(name, factory, settings) for name, factory in wrapped.items()]
+    classifiers: dict[str, Callable[[int], Any]] = {name: partial(_torchvision, name) for name in CLASSIFICATION}
+    classifiers |= {name: partial(_segmentation, name) for name in SEGMENTATION}
+    every = {name: zoo_models.ZooModel(factory) for name, factory in classifiers.items()} | zoo_models.ALL
+    made = _conditioned if conditioned else _seeded
+    return [
+        Model(name, partial(made, one.factory), grid(["dynamo"], one.precisions, [1])) for name, one in every.items()
+    ]
 
 
-def _conditioned(factory: Callable[..., Any], batch: int) -> tuple[Any, Any]:
+def _seeded(factory: Callable[..., Any], batch: int) -> tuple[Any, ...]:
+    import torch
+
+    torch.manual_seed(SEED)
+    module, *inputs = factory(batch)
+    return module.eval(), *inputs
+
+
+def _conditioned(factory: Callable[..., Any], batch: int) -> tuple[Any, ...]:
     import torch
 
     from .random_weights import condition
 
-    torch.manual_seed(SEED)
-    module, inputs = factory(batch)
-    if inputs.is_floating_point():
-        condition(module, torch.randn(2, *inputs.shape[1:]))
-        inputs = torch.randn(inputs.shape)
-    return module, inputs
+    module, *inputs = _seeded(factory, batch)
+    images = inputs[0]
+    if isinstance(images, torch.Tensor) and images.is_floating_point():
+        condition(module, torch.randn(2, *images.shape[1:]))
+        return module, torch.randn(images.shape)
+    return module, *inputs
 
 
-def unavailable(name: str) -> str:
-    """Return why a model of the zoo can't be made here: its package is not installed. Else the empty string."""
+def unavailable(name: str, precision: str = "") -> str:
+    """Return why a model of the zoo can't be made here, or not in a precision; the empty string if it can."""
     package = name.partition(".")[0] if "." in name else "torchvision"
-    return "" if importlib.util.find_spec(package) else f"{package} is not installed: pip install {package}"
+    if not importlib.util.find_spec(package):
+        return f"{package} is not installed: pip install {package}"
+    known = zoo_models.ALL.get(name)
+    if precision and known and known.no_other and precision not in known.precisions:
+        return f"{name} is asked in {', '.join(known.precisions)} only: {known.no_other}"
+    return ""
+
+
+def left_out(precisions: Iterable[str]) -> list[str]:
+    """Return a line for each reason why cases of the zoo can't be made here in some precisions."""
+    cases = [(model.name, precision) for precision in precisions for model in models()]
+    reasons = Counter(reason for name, precision in cases if (reason := unavailable(name, precision)))
+    return [f"{count} of the zoo left out: {reason}" for reason, count in sorted(reasons.items())]
 
 
 def _torchvision(name: str, batch: int) -> tuple[Any, Any]:
@@ -79,32 +94,11 @@ def _torchvision(name: str, batch: int) -> tuple[Any, Any]:
     import torchvision
 
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(name, weights=None, **options).eval(), torch.zeros(batch, *IMAGE)
+    return torchvision.models.get_model(name, weights=None, **options), torch.zeros(batch, *IMAGE)
 
 
 def _segmentation(name: str, batch: int) -> tuple[Any, Any]:
     import torch
     import torchvision
 
-    module = torchvision.models.get_model(name, weights=None, weights_backbone=None)
-    return module.eval(), torch.zeros(batch, *IMAGE)
-
-
-def _timm(name: str, batch: int) -> tuple[Any, Any]:
-    import timm
-    import torch
-
-    module = timm.create_model(name, pretrained=False)
-    return module.eval(), torch.zeros(batch, *module.default_cfg["input_size"])
-
-
-def _transformers(name: str, batch: int) -> tuple[Any, Any]:
-    import torch
-    import transformers
-
-    prefix = TRANSFORMERS[name]
-    config = getattr(transformers, f"{prefix}Config")()
-    config.use_cache = False
-    config.return_dict = False
-    module = getattr(transformers, f"{prefix}Model")(config)
-    return module.eval(), torch.ones(batch, TOKENS, dtype=torch.int64)
+    return torchvision.models.get_model(name, weights=None, weights_backbone=None), torch.zeros(batch, *IMAGE)

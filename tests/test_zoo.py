@@ -1,0 +1,134 @@
+"""The zoo: its names without a library, its models as their libraries call them, and what is said of absent ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+from typer.testing import CliRunner
+
+from trtgate import Case, Settings
+from trtgate.compiling import building
+from trtgate.coverage import dry_run
+from trtgate.suite import zoo, zoo_models
+from trtgate.suite.zoo_models import ZooModel
+from trtgate.torch_trt import releases
+
+from .pytest_folder import PytestFolder as Folder
+
+needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
+
+
+def case_of(name: str, frontend: str, precision: str = "fp32", *, conditioned: bool = False) -> Case:
+    model = next(one for one in zoo.models(conditioned=conditioned) if one.name == name)
+    return Case(model, Settings(frontend=frontend, precision=precision, batch=1))
+
+
+def test_names_are_listed_without_importing_a_library() -> None:
+    code = (
+        "import sys; from trtgate.suite import zoo; names = [model.name for model in zoo.models()]\n"
+        "assert len(set(names)) == len(names), names\n"
+        "print({'torch', 'torchvision', 'timm', 'transformers', 'diffusers'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize("name", [name for name in zoo_models.ALL if name not in zoo_models.FULL_SIZE])
+def test_a_small_model_is_called_as_its_library_does(name: str) -> None:
+    if reason := zoo.unavailable(name):
+        pytest.skip(reason)
+    module, inputs = building.make(case_of(name, "eager"), "cpu", copied=False)
+    with torch.no_grad():
+        tensors = [leaf for leaf in pytree.tree_leaves(inputs.call(module)) if isinstance(leaf, torch.Tensor)]
+    assert tensors
+    assert all(torch.isfinite(leaf).all() for leaf in tensors if leaf.is_floating_point())
+
+
+def test_torchvisions_are_among_them() -> None:
+    assert {name for name in zoo_models.ALL if "." not in name} == {"r3d_18", "raft_small", "retinanet_head"}
+    inputs = building.make(case_of("raft_small", "eager"), "cpu")[1]
+    assert inputs.kwargs == {"num_flow_updates": 2}
+    assert isinstance(building.make(case_of("retinanet_head", "eager"), "cpu")[1].args[0], list)
+
+
+@needs_torch_tensorrt
+def test_the_coverage_of_a_list_of_features_and_of_a_number_among_the_arguments() -> None:
+    found = dry_run.ask(case_of("retinanet_head", "dynamo", "fp16"))
+    assert (found.in_pytorch, len(found.engines)) == (0, 1)
+    assert found.engines[0].inputs == [f"float16[1,64,{size},{size}]" for size in (32, 16, 8)]
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.empty = torch.nn.BatchNorm2d(3), torch.nn.Linear(4, 4, bias=False)
+        torch.nn.init.zeros_(self.empty.weight)
+
+    def forward(self, x: Any, scale: float = 1.0, mask: Any = None) -> Any:
+        return self.empty(self.norm(x)) * scale
+
+
+IMAGES = torch.zeros(1, 3, 4, 4)
+KINDS: dict[str, Any] = {
+    "a tensor": lambda batch: (Scaled(), IMAGES.expand(batch, 3, 4, 4)),
+    "positions and keywords": lambda batch: (Scaled(), (IMAGES.expand(batch, 3, 4, 4),), {"scale": 2.0}),
+    "a mapping": lambda batch: (Scaled(), {"x": IMAGES.expand(batch, 3, 4, 4), "mask": None}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_that_are_to_be_run_may_have_any_inputs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one tensor of images are given weights that compute something, and noise."""
+    monkeypatch.setattr(zoo_models, "ALL", {"scaled": ZooModel(KINDS[kind])})
+    found = [building.make(case_of("scaled", "eager", conditioned=True), "cpu") for _ in range(2)]
+    assert torch.equal(found[0][1].tensors[0], found[1][1].tensors[0])
+    module, inputs = found[0]
+    assert bool(inputs.call(module).any()) == (kind == "a tensor")
+    assert not case_of("scaled", "eager").model.factory(batch=2)[0].training
+
+
+@needs_torch_tensorrt
+def test_the_end_of_a_run_says_in_a_line_what_is_absent(folder: Folder, forked_with_tensorrt: None) -> None:
+    (folder.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+    (folder.path / "suite.py").write_text(
+        "import trtgate\nfrom trtgate.suite import zoo, zoo_models\n"
+        "zoo.CLASSIFICATION, zoo.SEGMENTATION = ['squeezenet1_1'], []\n"
+        "zoo_models.ALL = {f'absent_library.{n}': zoo_models.ZooModel(None) for n in 'ab'}\n"
+        "@trtgate.model(frontends=('eager',))\ndef mine():\n    pass\n"
+    )
+    zoo_alone = ("suite.py", "-m", "trtgate_coverage", "--trtgate-zoo")
+    run = folder.pytest(*zoo_alone, "--trtgate-models=squeezenet1_1,absent_library.a,absent_library.b")
+    run.assert_outcomes(passed=2, skipped=4)
+    run.stdout.fnmatch_lines(
+        ["*squeezenet1_1-dynamo-fp16-b1-mbs5*",
+         "4 coverage tests skipped: absent_library is not installed: pip install absent_library"]
+    )  # fmt: skip
+    recorded = folder.pytest(
+        "suite.py", "--trtgate-zoo", "--trtgate-models=squeezenet1_1", "--trtgate-update-baselines"
+    )
+    assert recorded.ret == 0, folder.output_of(recorded)
+    assert len(list(folder.path.glob("baselines/coverage/*/squeezenet1_1.json"))) == 1
+
+
+def test_what_the_command_leaves_out_of_the_zoo_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trtgate import cli
+    from trtgate.commands import coverage_answers
+
+    factory = zoo_models.ALL["r3d_18"].factory
+    monkeypatch.setattr(zoo, "CLASSIFICATION", ["resnet18"])
+    monkeypatch.setattr(zoo, "SEGMENTATION", [])
+    monkeypatch.setattr(
+        zoo_models, "ALL", {"absent_library.a": ZooModel(factory), "flow": ZooModel(factory, ("fp32",), "it needs it")}
+    )
+    asked: list[str] = []
+    monkeypatch.setattr(coverage_answers, "ask", lambda wanted, _step: asked.extend(case.id for case in wanted) or [])
+    run = CliRunner().invoke(cli.app, ["coverage", "--zoo", "--precision", "fp16", "--precision", "fp32"])
+    assert asked == ["resnet18-dynamo-fp16-b1-mbs5", "resnet18-dynamo-fp32-b1-mbs5", "flow-dynamo-fp32-b1-mbs5"]
+    assert run.output.splitlines()[-2:] == [
+        "2 of the zoo left out: absent_library is not installed: pip install absent_library",
+        "1 of the zoo left out: flow is asked in fp32 only: it needs it",
+    ]
