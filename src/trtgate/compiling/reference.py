@@ -76,6 +76,8 @@ class Reference:
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
         changes = self._state.changed(self.inputs)
+        if not changes:
+            output_check.check_holds_values(first, self._eagers_output)
         after = self._after(changes)
         second = self._eager()[0] if changes else []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
@@ -124,17 +126,21 @@ class Reference:
 
     def _eager(self, seed: int = run_state.SEED) -> tuple[Walked, bool]:
         """Run once under a seed; returns a copy of the output, and whether it drew random numbers."""
-        name = f"model {self.case.model.name!r}"
         try:
             output, drawn = self._run(seed)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             raise TrtgateError(
-                f"{name}: eager can't run its own example inputs of shape {self.inputs.shapes}: {one_line(error)}"
+                f"model {self.case.model.name!r}: eager can't run its own example inputs of shape "
+                f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
-        output_check.check_reference(output, f"{name}: eager's own output")
+        output_check.check_reference(output, self._eagers_output)
         return output_leaves.copied(output), drawn
+
+    @property
+    def _eagers_output(self) -> str:
+        return f"model {self.case.model.name!r}: eager's own output"
 
     def _run(self, seed: int = run_state.SEED) -> tuple[Any, bool]:
         with run_state.seeded(seed):
