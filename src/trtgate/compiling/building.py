@@ -105,7 +105,7 @@ def make(
 
 
 def without_casting(case: Case, device: str) -> str:
-    """Return what to do, as the end of a sentence, where a model runs as its factory made it and is cast; else empty."""
+    """Return what to do, as the end of a sentence, where a model runs as its factory made it alone; else empty."""
     as_made = msgspec.structs.replace(case.settings, precision=precisions.AS_IS)
     if case.settings == as_made:
         return ""

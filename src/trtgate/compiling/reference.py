@@ -20,7 +20,7 @@ from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import building, casting, output_check, output_leaves
+from . import building, casting, made_elsewhere, output_check, output_leaves
 from .building import Inference
 from .expected_output import Expected, Walked
 from .fp32_arithmetic import arithmetic, strict_fp32
@@ -132,7 +132,7 @@ class Reference:
             raise
         except Exception as error:
             raise TrtgateError(
-                f"model {self.case.model.name!r}: eager can't run its own example inputs of shape "
+                f"model {self.case.model.name!r}: {self._runs} can't run its own example inputs of shape "
                 f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
         output_check.check_reference(output, self._eagers_output)
@@ -140,7 +140,13 @@ class Reference:
 
     @property
     def _eagers_output(self) -> str:
-        return f"model {self.case.model.name!r}: eager's own output"
+        return f"model {self.case.model.name!r}: {self._runs}'s own output"
+
+    @property
+    def _runs(self) -> str:
+        """What is run, as the subject of a sentence: without a reference that is what the user compiled."""
+        alone = isinstance(self.module, made_elsewhere.OwnModule) and self.module.reference is None
+        return "its callable" if alone else "eager"
 
     def _run(self, seed: int = run_state.SEED) -> tuple[Any, bool]:
         with run_state.seeded(seed):
