@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -109,3 +110,27 @@ def test_a_dtype_among_the_options_is_named() -> None:
             compile_options.check_options("c", autocast(enable_autocast=True, autocast_low_precision_type=value))
     with pytest.raises(TrtgateError, match="no effect without enable_autocast=True"):
         compile_options.check_options("c", autocast(autocast_low_precision_type="float16"))
+
+
+def test_a_module_that_casting_broke_is_told_from_one_that_never_ran() -> None:
+    with pytest.raises(TrtgateError, match=r'as its factory made it, it runs: precision "as_is" casts nothing'):
+        Reference(case(lambda: (Mixed(), ROW), "fp32"), "cpu", quiet)
+    with pytest.raises(TrtgateError, match="eager can't run its own example inputs") as caught:
+        Reference(case(lambda: (nn.Linear(3, 3), ROW), "fp32"), "cpu", quiet)
+    assert "as_is" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "made"),
+    [
+        ("weight", lambda: (nn.Linear(16, 2, device="meta"), ROW)),
+        ("0.weight", lambda: (nn.Sequential(nn.Linear(16, 2, device="meta")), ROW)),
+        ("input args[0]", lambda: (nn.Linear(16, 2), ROW.to("meta"))),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp16", "as_is"])
+def test_a_tensor_without_values_is_named(path: str, made: Any, precision: str) -> None:
+    with pytest.raises(
+        TrtgateError, match=re.escape(f"model 'm': {path} is on the meta device, which holds no values")
+    ):
+        building.make(case(made, precision), "cpu")

@@ -51,6 +51,11 @@ def later(batch):
 @trtgate.model(frontends=("aot_eager", "dynamo"), precisions=("fp32",))
 def right(batch):
     return network(torch.nn.ReLU()), torch.randn(batch, 8)
+
+
+@trtgate.model(frontends=("own",))
+def mine():
+    return network(torch.nn.ReLU()), torch.randn(1, 8)
 """
 
 
@@ -128,7 +133,8 @@ def test_a_time_limit_ends_the_search() -> None:
     ("arguments", "said"),
     [
         (["wrong-aot_eager-fp32-b2"], "unknown case 'wrong-aot_eager-fp32-b2'; did you mean 'wrong-aot_eager-fp32-b1'"),
-        (["x"], "unknown case 'x'; the suite has 5 cases, as pytest lists them"),
+        (["x"], "unknown case 'x'; the suite has 6 cases, as pytest lists them"),
+        (["mine-own-as_is"], "case mine-own-as_is is what its factory compiled: trtgate can't compile parts of it"),
         (["wrong-eager-fp32-b1"], "case wrong-eager-fp32-b1 runs in eager, which is what others are compared with"),
         (["wrong-aot_eager-fp32-b1", "--tolerance", "nan"], "--tolerance nan: write a positive number"),
         (["wrong-aot_eager-fp32-b1", "--time-limit", "-1"], "--time-limit -1: write a positive number"),

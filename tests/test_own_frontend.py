@@ -71,8 +71,19 @@ def test_the_reference_decides_whether_it_is_right(tmp_path: Path) -> None:
         module, x = net()
         return Compiled(lambda x: {"scores": module(x)["scores"] * 1.1}, reference=module), x
 
-    with pytest.raises(TrtgateError, match=r'output\["scores"\] differs from eager'):
+    with pytest.raises(TrtgateError, match=r'output\["scores"\] differs from eager') as caught:
         built(case_of(wrong), tmp_path)
+    assert "first wrong" not in str(caught.value)  # trtgate can compile no part of it alone
+
+
+def test_without_a_reference_it_is_not_eager_that_fails(tmp_path: Path) -> None:
+    def no_good(_x: Any) -> Any:
+        raise ValueError("no engine")
+
+    with pytest.raises(TrtgateError, match="'mine': its callable can't run its own example inputs"):
+        built(case_of(lambda: (no_good, torch.ones(2))), tmp_path)
+    with pytest.raises(TrtgateError, match="'mine': its callable's own output holds no value"):
+        built(case_of(lambda: (lambda _x: None, torch.ones(2))), tmp_path)
 
 
 def test_nothing_of_it_is_cast_moved_copied_or_put_into_eval_mode() -> None:
@@ -121,6 +132,13 @@ def test_with_save_and_load_other_processes_load_what_one_built(tmp_path: Path) 
             "with frontend 'own' its factory must return (callable, inputs), and int can't",
         ),
         (lambda: Compiled(net()[0]), {}, "must return (module, inputs)"),
+        (lambda: (Net, net()[1]), {}, "must return (callable, inputs), and Net is a class: make an object of it"),
+        (lambda: (Compiled(Net), net()[1]), {}, "takes a callable, not the class Net: make an object of it"),
+        (
+            lambda: (Compiled(net()[0], reference=Net), net()[1]),
+            {},
+            "must be the module that was compiled, not the class Net: make an object of it",
+        ),
         (
             scripted,
             {"save": save, "load": lambda _folder: None},

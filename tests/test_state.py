@@ -666,3 +666,41 @@ def test_values_that_are_deep_down_are_no_obstacle() -> None:
         return Keeps(found)
 
     assert reference.checked(case(chain, ROW), "cpu", quiet)[0].changes == ()
+
+
+# An output that holds nothing
+
+
+class Gives(torch.nn.Module):
+    """Returns what a function makes of its input."""
+
+    def __init__(self, function: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: [{"boxes": x[:0]}], 'holds no value: no element is in output[0]["boxes"]'),
+        (lambda x: (x[:0], None, {}), "holds no value: no element is in output[0]"),
+        (lambda _x: None, "holds no value: nothing could be compared"),
+        (lambda _x: (), "holds no value: nothing could be compared"),
+    ],
+)
+def test_an_output_without_any_value_proves_nothing(function: Callable[[torch.Tensor], Any], said: str) -> None:
+    with pytest.raises(TrtgateError, match="eager's own output") as caught:
+        Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: {"boxes": x[:0], "count": 0}, lambda x: (x[:0], x), lambda x: x.add_(1)[:0]]
+)
+def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_does(
+    function: Callable[[torch.Tensor], Any],
+) -> None:
+    assert Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).expected.first

@@ -16,6 +16,7 @@ from ..common.escaping import printable
 from ..common.steps import OnStep
 from ..common.text_columns import aligned
 from ..suite.cases import Case
+from ..suite.settings import OWN
 from .suite_here import suite_here
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def case_of(case_id: str) -> Case:
         raise TrtgateError(f"unknown case {case_id!r}; {hint}")
     if cases[case_id].settings.frontend == "eager":
         raise TrtgateError(f"case {case_id} runs in eager, which is what others are compared with")
+    if cases[case_id].settings.frontend == OWN:
+        raise TrtgateError(f"case {case_id} is what its factory compiled: trtgate can't compile parts of it")
     return cases[case_id]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from .. import frontends
@@ -96,10 +97,25 @@ def make(
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
     made_modules.freeze(module)
+    casting.check_values(module, inputs, name)
     inputs, note = casting.cast(module, inputs, case.settings.precision, device)
     if note and notes is not None:
         notes.append(f"case {case.id}: {note}")
     return module, inputs
+
+
+def without_casting(case: Case, device: str) -> str:
+    """Return what to do, as the end of a sentence, where a model runs as its factory made it alone; else empty."""
+    as_made = msgspec.structs.replace(case.settings, precision=precisions.AS_IS)
+    if case.settings == as_made:
+        return ""
+    try:
+        module, inputs = make(Case(case.model, as_made), device)
+        with torch.no_grad():
+            inputs.call(module)
+    except Exception:
+        return ""
+    return f'; as its factory made it, it runs: precision "{precisions.AS_IS}" casts nothing'
 
 
 def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:

@@ -9,6 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..common.errors import TrtgateError
 from ..common.text_columns import first_few
 from ..suite import precisions
 from ..suite.model_inputs import Inputs
@@ -31,6 +32,15 @@ def cast(module: torch.nn.Module, inputs: Inputs, precision: str, device: str) -
     count = "1 float64 tensor" if len(lost) == 1 else f"{len(lost)} float64 tensors"
     said = f'{count} cast to {name} ({first_few(lost, MOST_NAMED)}): precision "as_is" casts nothing'
     return inputs.mapped(moved), said
+
+
+def check_values(module: torch.nn.Module, inputs: Inputs, name: str) -> None:
+    """Raise TrtgateError, which begins with `name`, for a tensor on the meta device."""
+    for path, value in _tensors(module, inputs):
+        if value.is_meta:
+            raise TrtgateError(
+                f"{name}: {path} is on the meta device, which holds no values: let the factory make it on the CPU"
+            )
 
 
 def mover(precision: str, device: str) -> Callable[[torch.Tensor], torch.Tensor]:

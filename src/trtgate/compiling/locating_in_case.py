@@ -15,6 +15,7 @@ from ..common.steps import OnStep
 from ..frontends import CompiledModule
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
+from ..suite.settings import OWN
 from . import building, left_in_pytorch
 from .fp32_arithmetic import arithmetic_of
 from .leaf_comparison import MEASURED
@@ -96,11 +97,11 @@ def whole(reference: Reference, compared: Comparison, problem: str) -> Checked:
 def clause(case: Case, reference: Reference, known: Checked, build_s: float, step: OnStep) -> str:
     """Return what an accuracy check adds to its message: the sentence, or that it was not located, and how to.
 
-    Never raises: the message that it is added to is to be seen. Empty for eager, for a case that is known to fail, and
-    for a module without submodules.
+    Never raises: the message that it is added to is to be seen. Empty for eager, for what the user compiled, for a case
+    that is known to fail, and for a module without submodules.
     """
     command = f"trtgate locate {case.id}"
-    if case.settings.frontend == "eager" or case.settings.expected_failure is not None:
+    if case.settings.frontend in ("eager", OWN) or case.settings.expected_failure is not None:
         return ""
     if build_s > LIMIT_S:
         return f"not located, as it was built in {build_s:.0f} s: {command}"

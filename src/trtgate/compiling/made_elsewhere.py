@@ -93,12 +93,15 @@ def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:
     value = value.module() if isinstance(value, torch.export.ExportedProgram) else value
     own = value if isinstance(value, Compiled) else None
     if case.settings.frontend == OWN:
-        own = own or (Compiled(value) if callable(value) else None)
+        is_class = isinstance(value, type)
+        own = own or (Compiled(value) if callable(value) and not is_class else None)
         if own is None:
-            raise TrtgateError(
-                f"{name}: with frontend 'own' its factory must return (callable, inputs), and {type(value).__name__} "
-                "can't be called"
+            what = (
+                f"{value.__name__} is a class: make an object of it"
+                if is_class
+                else f"{type(value).__name__} can't be called"
             )
+            raise TrtgateError(f"{name}: with frontend 'own' its factory must return (callable, inputs), and {what}")
         seen = watched.seen
         coverage = seen.coverage(case.settings) if seen is not None and seen.graphs else None
         return OwnModule(own.run, own.reference, watched.seconds, coverage, () if seen is None else seen.known_parts())

@@ -11,10 +11,13 @@ import msgspec
 import torch
 
 from ..common.errors import TrtgateError
+from ..common.text_columns import first_few
 from . import leaf_comparison, output_leaves
 from .leaf_comparison import DECADES, INTEGER, MEASURED, LeafComparison
 from .output_leaves import Container, Leaf, shown
 from .output_leaves import leaves as leaves
+
+MOST_NAMED = 3
 
 
 class Tolerance(msgspec.Struct, frozen=True):
@@ -134,6 +137,23 @@ def check_reference(output: Any, where: str) -> None:
         if has_nan or all_infinite:
             what = "NaN values" if has_nan else "infinite values only"
             raise TrtgateError(f"{where} has {what} in {shown(path)}; seed its weights and inputs")
+
+
+def check_holds_values(nodes: list[Leaf | Container], where: str) -> None:
+    """Raise TrtgateError, which begins with `where`, for an output that was taken apart and holds nothing to compare.
+
+    None and tensors without elements hold nothing: whatever a backbone computed, boxes that do not exist are right.
+    """
+    found = [node for node in nodes if isinstance(node, Leaf)]
+    if any(
+        one.value is not None and not (isinstance(one.value, torch.Tensor) and not one.value.numel()) for one in found
+    ):
+        return
+    tensors = [shown(one.path) for one in found if one.value is not None]
+    what = f": no element is in {first_few(tensors, MOST_NAMED)}" if tensors else ""
+    raise TrtgateError(
+        f"{where} holds no value{what}: nothing could be compared; take inputs or weights that give some"
+    )
 
 
 def compare(eager: Any, output: Any) -> Comparison:

@@ -20,7 +20,7 @@ from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import building, casting, output_check, output_leaves
+from . import building, casting, made_elsewhere, output_check, output_leaves
 from .building import Inference
 from .expected_output import Expected, Walked
 from .fp32_arithmetic import arithmetic, strict_fp32
@@ -76,6 +76,8 @@ class Reference:
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
         changes = self._state.changed(self.inputs)
+        if not changes:
+            output_check.check_holds_values(first, self._eagers_output)
         after = self._after(changes)
         second = self._eager()[0] if changes else []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
@@ -124,17 +126,27 @@ class Reference:
 
     def _eager(self, seed: int = run_state.SEED) -> tuple[Walked, bool]:
         """Run once under a seed; returns a copy of the output, and whether it drew random numbers."""
-        name = f"model {self.case.model.name!r}"
         try:
             output, drawn = self._run(seed)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             raise TrtgateError(
-                f"{name}: eager can't run its own example inputs of shape {self.inputs.shapes}: {one_line(error)}"
+                f"model {self.case.model.name!r}: {self._runs} can't run its own example inputs of shape "
+                f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
-        output_check.check_reference(output, f"{name}: eager's own output")
+        output_check.check_reference(output, self._eagers_output)
         return output_leaves.copied(output), drawn
+
+    @property
+    def _eagers_output(self) -> str:
+        return f"model {self.case.model.name!r}: {self._runs}'s own output"
+
+    @property
+    def _runs(self) -> str:
+        """What is run, as the subject of a sentence: without a reference that is what the user compiled."""
+        alone = isinstance(self.module, made_elsewhere.OwnModule) and self.module.reference is None
+        return "its callable" if alone else "eager"
 
     def _run(self, seed: int = run_state.SEED) -> tuple[Any, bool]:
         with run_state.seeded(seed):
