@@ -139,21 +139,19 @@ def check_reference(output: Any, where: str) -> None:
             raise TrtgateError(f"{where} has {what} in {shown(path)}; seed its weights and inputs")
 
 
-def check_holds_values(nodes: list[Leaf | Container], where: str) -> None:
-    """Raise TrtgateError, which begins with `where`, for an output that was taken apart and holds nothing to compare.
+def holds_nothing(nodes: list[Leaf | Container]) -> str:
+    """Return a sentence where an output that was taken apart has no value to be compared; empty where it has one.
 
-    None and tensors without elements hold nothing: whatever a backbone computed, boxes that do not exist are right.
+    None and tensors without elements have none: whatever a backbone computed, boxes that do not exist are right.
     """
     found = [node for node in nodes if isinstance(node, Leaf)]
     if any(
         one.value is not None and not (isinstance(one.value, torch.Tensor) and not one.value.numel()) for one in found
     ):
-        return
+        return ""
     tensors = [shown(one.path) for one in found if one.value is not None]
     what = f": no element is in {first_few(tensors, MOST_NAMED)}" if tensors else ""
-    raise TrtgateError(
-        f"{where} holds no value{what}: nothing could be compared; take inputs or weights that give some"
-    )
+    return f"its output holds no value{what}, so that only its structure was compared: take inputs that give some"
 
 
 def compare(eager: Any, output: Any) -> Comparison:
