@@ -297,6 +297,33 @@ def test_two_factories_of_one_name_are_refused(folder):
     folder.refused(folder.gate("--benchmark-compare"), "two factories are named 'alpha'")
 
 
+def test_one_factory_may_make_several_models(folder):
+    more = """
+
+def one(batch):
+    import torch
+
+    return made(lambda x: x + 1, torch.ones(batch, 4))
+
+
+eager = {"frontends": ("eager",), "precisions": ("fp32",)}
+first = trtgate.model(name="first", **eager)(one)
+others = [trtgate.model(one, name="second", **eager)]
+for name in ("third", "fourth"):
+
+    @trtgate.model(name=name, **eager)
+    def again(batch):
+        return one(batch)
+
+    globals()[name] = again
+"""
+    folder.suite("alpha", more=more)
+    result = folder.pytest("suite.py", "--collect-only", "-q", "-m", "trtgate_accuracy")
+    assert result.ret == pytest.ExitCode.OK
+    for name in ("first", "second", "third", "fourth"):
+        assert f"[{name}-eager-fp32-b1]" in result.stdout.str()
+
+
 @pytest.mark.parametrize("statement", ["import pytest; pytest.importorskip('flash_attn')", "raise SystemExit(0)"])
 def test_a_suite_that_skips_itself_is_refused(folder, statement):
     folder.suite("alpha")

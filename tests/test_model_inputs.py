@@ -245,6 +245,44 @@ def test_a_batch_is_asked_of_the_inputs_that_have_it() -> None:
         building.make(case(lambda batch: (OfAll(), ROW), batch=3), "cpu")
 
 
+IMAGE = torch.ones(1, 3, 4, 4)
+FIRST = nn.Conv2d(3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "more"),
+    [
+        (lambda batch: (FIRST, IMAGE), {}),
+        (lambda: FIRST, {"inputs": lambda batch: IMAGE}),
+        (lambda: FIRST, {"inputs": lambda batch: torch.ones(3, 3, 4, 4)}),
+    ],
+)
+def test_a_batch_that_inputs_have_by_chance_is_told_from_one_that_they_follow(factory: Any, more: Any) -> None:
+    model = Model("m", factory, (), **more)
+    with pytest.raises(TrtgateError, match="batch 3 was asked for, .* and the same at another batch"):
+        building.make(Case(model, Settings(frontend="eager", batch=3)), "cpu")
+
+
+def test_a_batch_that_is_not_leading_is_one_and_the_random_numbers_go_on_as_if_nothing_was_asked() -> None:
+    def factory(batch: int) -> Any:
+        return nn.Linear(8, 8), torch.randn(5, batch, 8)
+
+    torch.manual_seed(0)
+    wanted = factory(3)[1]
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(building.make(case(factory, batch=3), "cpu")[1].args[0], wanted)
+    assert torch.equal(torch.rand(1), after)
+
+
+def test_inputs_of_one_batch_alone_are_believed() -> None:
+    def factory(batch: int) -> Any:
+        assert batch == 3
+        return nn.Linear(8, 8), torch.ones(5, batch, 8)
+
+    assert building.make(case(factory, batch=3), "cpu")[1].shapes == "(5, 3, 8)"
+
+
 def test_constants_and_structure_are_part_of_what_is_compiled() -> None:
     def fingerprint(*made: Any) -> str:
         module, inputs = building.make(case(lambda: made, "dynamo"), "cpu")

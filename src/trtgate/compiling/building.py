@@ -84,7 +84,7 @@ def make(
     """
     name = f"model {case.model.name!r}"
     module, inputs = factory_calls.made(case)
-    _check_batch(inputs, case.settings.batch, name)
+    _check_batch(case, inputs, name)
     if isinstance(module, made_elsewhere.OwnModule):
         if case.model.weights is not None:
             raise TrtgateError(f"{name}: weights can't be put into what its factory compiled itself")
@@ -126,12 +126,16 @@ def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:
     return factory_calls.dynamic(case, casting.mover(case.settings.precision, device))
 
 
-def _check_batch(inputs: Inputs, batch: int | None, name: str) -> None:
-    """Raise TrtgateError where no input has the batch that was asked for as one of its sizes."""
+def _check_batch(case: Case, inputs: Inputs, name: str) -> None:
+    """Raise TrtgateError where no input has the batch that was asked for as one of its sizes, or has it by chance."""
+    batch = case.settings.batch
     if batch is not None and not inputs.tensors:
         raise TrtgateError(f"{name}: its inputs must be tensors, or hold some, for a batch of {batch}")
+    given = f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}"
     if batch is not None and not any(batch in value.shape for value in inputs.tensors):
-        raise TrtgateError(f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}")
+        raise TrtgateError(given)
+    if factory_calls.ignores_batch(case, inputs):
+        raise TrtgateError(f"{given}, and the same at another batch: let it make them of `batch`")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..suite import model_inputs
 from ..suite.cases import Case, Model
-from ..suite.dimensions import Sizes
+from ..suite.dimensions import BATCH, Sizes
 from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from ..torch_trt import dynamic_inputs
@@ -51,17 +51,37 @@ def dynamic(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Dynami
     """
     if not case.settings.dynamic:
         return None
-    given = case.model.dynamic_shapes
+    given, name = case.model.dynamic_shapes, _name(case.model)
+    if callable(given):
+        given = _called("dynamic_shapes=", given, {}, name)
     try:
         with run_state.seeded():
             found = dynamic_inputs.find(
                 lambda sizes: _inputs_at(case, sizes), case.settings.optimum, case.settings.dynamic,
-                given() if callable(given) else given, case.settings.sizes,
+                given, case.settings.sizes,
             )  # fmt: skip
     except TrtgateError as error:
-        text = str(error).removeprefix(f"{_name(case.model)}: ")
-        raise TrtgateError(f"{_name(case.model)}: {text}") from error
+        raise TrtgateError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
     return found._replace(example=found.example.cloned().mapped(moved))
+
+
+def ignores_batch(case: Case, inputs: Inputs) -> bool:
+    """Whether inputs of a case have the size of its batch by chance, as the channels of an image.
+
+    That is asked where making inputs again costs little, or none of them has the batch as its leading dimension: where
+    it is a batch of 1, nothing is asked. A model that has no inputs at another batch is believed.
+    """
+    batch = case.settings.batch
+    leading = any(value.ndim > 0 and value.shape[0] == batch for value in inputs.tensors)
+    if batch in (None, 1) or (leading and case.model.inputs is None):
+        return False
+    assert batch is not None
+    try:
+        with run_state.seeded():
+            others = _inputs_at(case, {**case.settings.sizes, BATCH: batch + 1})
+    except TrtgateError:
+        return False
+    return [value.shape for value in others.tensors] == [value.shape for value in inputs.tensors]
 
 
 def _inputs_at(case: Case, sizes: Sizes) -> Inputs:
@@ -79,6 +99,8 @@ def _called(what: str, function: Callable[..., Any], sizes: Sizes, name: str) ->
             return function(**sizes)
     except (KeyboardInterrupt, GeneratorExit):
         raise
+    except TrtgateError as error:
+        raise TrtgateError(f"{name}: {error}") from error
     except BaseException as error:  # pytest.skip, importorskip and xfail are no Exceptions: a case must not hide so
         at = f" at {' '.join(f'{one}={size}' for one, size in sizes.items())}" if set(sizes) - {"batch"} else ""
         raise TrtgateError(f"{name}: its {what} raised {one_line(error)}{at}") from error

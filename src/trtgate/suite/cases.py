@@ -6,6 +6,7 @@ Nothing here imports torch, so that collecting stays fast: factories import what
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
@@ -238,27 +239,34 @@ def model(
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
-        _decorated.append(function)
         one = BATCH in dimensions.of(inputs or function).names and BATCH not in more.get("dynamic", {})
         wanted: Iterable[int | None] = batches or ((1,) if one else (None,))
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
-        return Model(
+        made = Model(
             name or function.__name__, function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes, limits=limits,
             samples=samples, weights_said=weights_said, save=save, load=load, parts=parts,
         )  # fmt: skip
+        _decorated.append(made)
+        return made
 
     return wrap if factory is None else wrap(factory)
 
 
-_decorated: list[Callable[..., Any]] = []
-"""What `model` decorated, in order."""
+_decorated: list[Model] = []
+"""What `model` made, in order."""
 
 
-def made_twice(namespace: Mapping[str, Any]) -> list[str]:
-    """Return the names under which a module decorated two factories at its top: the second replaced the first."""
-    ours = [one for one in _decorated if getattr(one, "__globals__", None) is namespace]
-    names = [one.__qualname__ for one in ours if "<locals>" not in one.__qualname__]
-    return sorted({name for name in names if names.count(name) > 1})
+def made_twice(namespace: Mapping[str, Any], kept: Iterable[Model]) -> list[str]:
+    """Return the names of factories that a module decorated several times at its top, and of which it lost a model.
+
+    A second factory of a name replaces the first; `kept` are the models that the module still has.
+    """
+    there = set(map(id, kept))
+    ours = [one for one in _decorated if getattr(one.factory, "__globals__", None) is namespace]
+    at_top = [one for one in ours if "<locals>" not in one.factory.__qualname__]
+    names = Counter(one.factory.__qualname__ for one in at_top)
+    lost = {one.factory.__qualname__ for one in at_top if id(one) not in there}
+    return sorted(name for name in lost if names[name] > 1)
 
 
 class Suite:

@@ -130,12 +130,12 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
 
 def _models_in(module: ModuleType) -> list[Model]:
     found: list[Model] = []
-    for name in made_twice(vars(module)):
-        raise TrtgateError(f"{module.__file__}: two factories are named {name!r}: the first would be lost")
     for value in vars(module).values():
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, Model) and not any(item is known for known in found):
                 found.append(item)
+    for name in made_twice(vars(module), found):
+        raise TrtgateError(f"{module.__file__}: two factories are named {name!r}: the first would be lost")
     return found
 
 
