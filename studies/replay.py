@@ -609,12 +609,12 @@ def explanation(given: dict[str, Any], before: dict[str, Any], now: dict[str, An
 
 
 def _is_accepted(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether the outcome alone differs, as what was skipped passes with a line that says that it was accepted."""
+    """Whether the outcome alone differs, as what was skipped or failed passes with a line that says that it was accepted."""
     apart = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     if apart != {"outcome"} or not now["stored"]:
         return False
     (was, *_), (is_now, _, _, *said) = before["outcome"], now["outcome"]
-    return (was, is_now) == ("skipped", "passed") and any(one.startswith("accepted: ") for one in said)
+    return was in ("skipped", "failed") and is_now == "passed" and any(one.startswith("accepted: ") for one in said)
 
 
 def without_new_fields(given: dict[str, Any]) -> dict[str, Any]:
