@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,16 @@ from typer.testing import CliRunner
 
 from trtgate import Case, Settings
 from trtgate.compiling import building
-from trtgate.coverage import dry_run
+from trtgate.coverage import coverage_baselines, dry_run
 from trtgate.suite import zoo, zoo_models
+from trtgate.suite.cases import Suite
 from trtgate.suite.zoo_models import ZooModel
 from trtgate.torch_trt import releases
 
 from .pytest_folder import PytestFolder as Folder
 
+BASELINES = Path(__file__).parents[1] / "baselines"
+OF_THE_SUITE = ("resnet18", "resnet50", "mobilenet_v3_large", "vit_b_16")
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 
 
@@ -35,6 +39,19 @@ def test_names_are_listed_without_importing_a_library() -> None:
         "print({'torch', 'torchvision', 'timm', 'transformers', 'diffusers'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_a_larger_model_of_a_family_is_asked_in_fp16_alone_and_what_is_stored_is_what_is_asked() -> None:
+    of = {model.name: [settings.precision for settings in model.settings] for model in zoo.models()}
+    assert (of["vit_h_14"], of["swin_v2_t"]) == (["fp16"], ["fp16", "fp32"])
+    assert set(zoo.LARGER) < {*zoo.CLASSIFICATION, *zoo.SEGMENTATION}
+    asked = {case_id for case_id in Suite(zoo.models()).cases if case_id.partition("-")[0] not in OF_THE_SUITE}
+    stored = {
+        case_id
+        for case_id in coverage_baselines.case_ids(BASELINES)
+        if case_id.partition("-")[0] not in (*OF_THE_SUITE, "digits")
+    }
+    assert stored == asked
 
 
 @pytest.mark.parametrize("name", [name for name in zoo_models.ALL if name not in zoo_models.FULL_SIZE])
