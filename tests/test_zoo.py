@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_torchvisions_are_among_them() -> None:
 
 
 @needs_torch_tensorrt
-def test_the_coverage_of_a_list_of_features_and_of_a_number_among_the_arguments() -> None:
+def test_the_coverage_of_a_head_that_takes_a_list() -> None:
     found = dry_run.ask(case_of("retinanet_head", "dynamo", "fp16"))
     assert (found.in_pytorch, len(found.engines)) == (0, 1)
     assert found.engines[0].inputs == [f"float16[1,64,{size},{size}]" for size in (32, 16, 8)]
@@ -149,3 +150,17 @@ def test_what_the_command_leaves_out_of_the_zoo_is_said(monkeypatch: pytest.Monk
         "2 of the zoo left out: absent_library is not installed: pip install absent_library",
         "1 of the zoo left out: flow is asked in fp32 only: it needs it",
     ]
+
+
+def test_the_examples_are_a_suite_apart_and_say_which_library_they_lack(folder: Folder) -> None:
+    benchmarks = BASELINES.parent / "benchmarks"
+    examples = folder.pytest(str(benchmarks / "examples"), "--collect-only", "-q")
+    if importlib.util.find_spec("transformers"):
+        assert "test_coverage[llama.decode-dynamo-fp16-b1-mbs5]" in examples.stdout.str()
+    else:
+        assert examples.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+        said = [line for line in folder.output_of(examples).splitlines() if "transformers" in line]
+        assert said == ["Exit: benchmarks/examples: skipped, transformers is not installed: pip install transformers"]
+    usual = folder.pytest(str(benchmarks), "--collect-only", "-q")
+    assert usual.ret == 0
+    assert "llama" not in usual.stdout.str()
