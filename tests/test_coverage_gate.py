@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trtgate.suite import zoo
 from trtgate.torch_trt import releases
 
 from .pytest_folder import PytestFolder as Folder
@@ -255,6 +256,6 @@ def test_only_coverage_may_be_recorded_under_xdist(suite: Folder) -> None:
 def test_the_zoo_is_collected_beside_the_suite_and_selected_by_name(suite: Folder) -> None:
     all_ = suite.pytest("suite.py", "--collect-only", "-q", "-m", "trtgate_coverage", "--trtgate-zoo")
     assert "test_coverage[vit_h_14-dynamo-fp16-b1-mbs5]" in all_.stdout.str()
-    assert all_.stdout.str().count("test_coverage[") == 2 + 2 * 94 + 17
+    assert all_.stdout.str().count("test_coverage[") == 2 + 2 * 94 - len(zoo.LARGER) + 17
     one = suite.pytest("suite.py", "--collect-only", "-q", "--trtgate-zoo", "--trtgate-models=swin_t")
     assert one.stdout.str().count("test_") == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +15,16 @@ from typer.testing import CliRunner
 
 from trtgate import Case, Settings
 from trtgate.compiling import building
-from trtgate.coverage import dry_run
+from trtgate.coverage import coverage_baselines, dry_run
 from trtgate.suite import zoo, zoo_models
+from trtgate.suite.cases import Suite
 from trtgate.suite.zoo_models import ZooModel
 from trtgate.torch_trt import releases
 
 from .pytest_folder import PytestFolder as Folder
 
+BASELINES = Path(__file__).parents[1] / "baselines"
+OF_THE_SUITE = ("resnet18", "resnet50", "mobilenet_v3_large", "vit_b_16")
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
 
 
@@ -35,6 +40,19 @@ def test_names_are_listed_without_importing_a_library() -> None:
         "print({'torch', 'torchvision', 'timm', 'transformers', 'diffusers'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_a_larger_model_of_a_family_is_asked_in_fp16_alone_and_what_is_stored_is_what_is_asked() -> None:
+    of = {model.name: [settings.precision for settings in model.settings] for model in zoo.models()}
+    assert (of["vit_h_14"], of["swin_v2_t"]) == (["fp16"], ["fp16", "fp32"])
+    assert set(zoo.LARGER) < {*zoo.CLASSIFICATION, *zoo.SEGMENTATION}
+    asked = {case_id for case_id in Suite(zoo.models()).cases if case_id.partition("-")[0] not in OF_THE_SUITE}
+    stored = {
+        case_id
+        for case_id in coverage_baselines.case_ids(BASELINES)
+        if case_id.partition("-")[0] not in (*OF_THE_SUITE, "digits")
+    }
+    assert stored == asked
 
 
 @pytest.mark.parametrize("name", [name for name in zoo_models.ALL if name not in zoo_models.FULL_SIZE])
@@ -56,7 +74,7 @@ def test_torchvisions_are_among_them() -> None:
 
 
 @needs_torch_tensorrt
-def test_the_coverage_of_a_list_of_features_and_of_a_number_among_the_arguments() -> None:
+def test_the_coverage_of_a_head_that_takes_a_list() -> None:
     found = dry_run.ask(case_of("retinanet_head", "dynamo", "fp16"))
     assert (found.in_pytorch, len(found.engines)) == (0, 1)
     assert found.engines[0].inputs == [f"float16[1,64,{size},{size}]" for size in (32, 16, 8)]
@@ -132,3 +150,17 @@ def test_what_the_command_leaves_out_of_the_zoo_is_said(monkeypatch: pytest.Monk
         "2 of the zoo left out: absent_library is not installed: pip install absent_library",
         "1 of the zoo left out: flow is asked in fp32 only: it needs it",
     ]
+
+
+def test_the_examples_are_a_suite_apart_and_say_which_library_they_lack(folder: Folder) -> None:
+    benchmarks = BASELINES.parent / "benchmarks"
+    examples = folder.pytest(str(benchmarks / "examples"), "--collect-only", "-q")
+    if importlib.util.find_spec("transformers"):
+        assert "test_coverage[llama.decode-dynamo-fp16-b1-mbs5]" in examples.stdout.str()
+    else:
+        assert examples.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+        said = [line for line in folder.output_of(examples).splitlines() if "transformers" in line]
+        assert said == ["Exit: benchmarks/examples: skipped, transformers is not installed: pip install transformers"]
+    usual = folder.pytest(str(benchmarks), "--collect-only", "-q")
+    assert usual.ret == 0
+    assert "llama" not in usual.stdout.str()
