@@ -259,7 +259,7 @@ FIRST = nn.Conv2d(3, 2, 3)
 )
 def test_a_batch_that_inputs_have_by_chance_is_told_from_one_that_they_follow(factory: Any, more: Any) -> None:
     model = Model("m", factory, (), **more)
-    with pytest.raises(TrtgateError, match="batch 3 was asked for, .* and the same at another batch"):
+    with pytest.raises(TrtgateError, match=r"batch 3 was asked for, .* and the same at another batch"):
         building.make(Case(model, Settings(frontend="eager", batch=3)), "cpu")
 
 
