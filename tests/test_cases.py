@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -242,3 +244,38 @@ class TestSources:
             SuiteSource(root=str(tmp_path), factories=("pack_of_tests.nets:smal",)).load()
         with pytest.raises(TrtgateError, match=r"package\.module:factory"):
             SuiteSource(root=str(tmp_path), factories=("pack_of_tests.nets",)).load()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"frontends": "eager"}, "frontends='eager': write a tuple, ('eager',)"),
+        ({"precisions": "fp32"}, "precisions='fp32': write a tuple, ('fp32',)"),
+        ({"precisions": None}, "precisions=None: write a tuple"),
+        ({"batches": 3}, "batches=3: write a tuple, (3,)"),
+        ({"batches": ()}, "batches=(): with none there would be no case"),
+        ({"frontends": ()}, "frontends=(): with none there would be no case"),
+        ({"torch_executed_ops": "aten.relu"}, "torch_executed_ops='aten.relu': write a tuple, ('aten.relu',)"),
+        ({"parts": "prefill"}, "parts='prefill': write a tuple, ('prefill',)"),
+        ({"parts": 3}, "parts=3: write a tuple, (3,)"),
+        ({"precison": ("fp16",)}, "trtgate.model takes no precison=; did you mean precisions=?"),
+        ({"toleranses": {}}, "trtgate.model takes no toleranses=; did you mean tolerances=?"),
+        ({"samples": 3}, "model 'factory': samples= must be a function, not 3"),
+        ({"frontends": ("own",), "save": 1, "load": 2}, "model 'factory': save= must be a function, not 1"),
+        ({"name": 3}, "model name 3: use letters"),
+        ({"min_block_size": "5"}, "min_block_size must be a positive integer, not '5'"),
+    ],
+)
+def test_what_a_suite_gives_of_another_kind_is_refused_in_one_line(given: Any, said: str) -> None:
+    with pytest.raises(TrtgateError) as caught:
+        trtgate.model(**given)(factory)
+    assert said in str(caught.value)
+
+
+def test_a_factory_without_a_name_is_given_one() -> None:
+    nameless = functools.partial(factory, batch=3)
+    with pytest.raises(TrtgateError, match="the factory is a partial, which has no name: give name="):
+        trtgate.model(nameless)
+    assert trtgate.model(nameless, name="three").name == "three"
+    with pytest.raises(TrtgateError, match="the factory must be a function, not 3"):
+        trtgate.model(3)

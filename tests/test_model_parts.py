@@ -86,7 +86,11 @@ def test_a_missing_part_is_said_in_one_line(factory: Any, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("parts", "said"),
-    [("head", r'write \("head",\)'), (("a-b",), "'a-b' can't name a part"), (("a", "a"), "'a' is named twice")],
+    [
+        ("head", r"write a tuple, \('head',\)"),
+        (("a-b",), "'a-b' can't name a part"),
+        (("a", "a"), "'a' is named twice"),
+    ],
 )
 def test_names_of_parts_are_checked(parts: Any, said: str) -> None:
     with pytest.raises(TrtgateError, match=said):

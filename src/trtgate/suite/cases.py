@@ -6,7 +6,6 @@ Nothing here imports torch, so that collecting stays fast: factories import what
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
@@ -15,7 +14,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
-from . import dimensions, model_parts
+from . import declared_values, dimensions, model_parts
 from .dimensions import BATCH
 from .expected_failures import ExpectedFailure
 from .precisions import AS_IS, QUANTIZED
@@ -73,7 +72,7 @@ class Model:
         load: Callable[..., Any] | None = None,
         parts: Iterable[str] = (),
     ) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", name):
             raise TrtgateError(f"model name {name!r}: use letters, digits, '_' and '.' only, '-' separates ids")
         self.name = name
         self.factory = factory
@@ -90,6 +89,9 @@ class Model:
         """The name of the model that this is a part of; its own where it is none."""
         self.settings = tuple(settings)
         self.limits = checked_limits(limits or {}, f"model {name!r}, limits")
+        for what, function in (("samples", samples), ("save", save), ("load", load)):
+            if function is not None:
+                declared_values.check_callable(f"model {name!r}: {what}=", function)
         if (save is None) != (load is None):
             raise TrtgateError(f"model {name!r}: save= and load= go together: what one writes the other reads")
         if save is not None and any(settings_.frontend != OWN for settings_ in self.settings):
@@ -183,10 +185,15 @@ def grid(
     of them is given; the frontend `own` is as its factory made it, whatever precisions are given. Raises
     TrtgateError for an unknown frontend, precision or metric, and a value that is no limit.
     """
-    frontends, ranges = tuple(frontends), dimensions.checked_ranges(dynamic or {})
+    ranges, several = dimensions.checked_ranges(dynamic or {}), declared_values.several
+    frontends, precisions = several("frontends", frontends), several("precisions", precisions)
+    batches, torch_executed_ops = (
+        several("batches", batches),
+        several("torch_executed_ops", torch_executed_ops, least=0),
+    )
     fixed = {
         "dynamic_batch": dynamic_batch, "specialization": specialization, "options": dict(options or {}),
-        "torch_executed_ops": tuple(torch_executed_ops),
+        "torch_executed_ops": torch_executed_ops,
         "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
         "expected_failure": expected_failure, "dynamic": ranges,
         "tolerances": {} if tolerances is None else tolerances,
@@ -239,34 +246,23 @@ def model(
     """
 
     def wrap(function: Callable[..., Any]) -> Model:
+        declared_values.check_callable("trtgate.model: the factory", function)
         one = BATCH in dimensions.of(inputs or function).names and BATCH not in more.get("dynamic", {})
-        wanted: Iterable[int | None] = batches or ((1,) if one else (None,))
+        declared_values.check_keywords("trtgate.model", more, grid)
+        wanted: Iterable[int | None] = ((1,) if one else (None,)) if batches is None else batches
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
         made = Model(
-            name or function.__name__, function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes, limits=limits,
-            samples=samples, weights_said=weights_said, save=save, load=load, parts=parts,
+            declared_values.name_of(function, name), function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes,
+            limits=limits, samples=samples, weights_said=weights_said, save=save, load=load, parts=parts,
         )  # fmt: skip
-        _decorated.append(made)
+        decorated.append(made)
         return made
 
     return wrap if factory is None else wrap(factory)
 
 
-_decorated: list[Model] = []
+decorated: list[Model] = []
 """What `model` made, in order."""
-
-
-def made_twice(namespace: Mapping[str, Any], kept: Iterable[Model]) -> list[str]:
-    """Return the names of factories that a module decorated several times at its top, and of which it lost a model.
-
-    A second factory of a name replaces the first; `kept` are the models that the module still has.
-    """
-    there = set(map(id, kept))
-    ours = [one for one in _decorated if getattr(one.factory, "__globals__", None) is namespace]
-    at_top = [one for one in ours if "<locals>" not in one.factory.__qualname__]
-    names = Counter(one.factory.__qualname__ for one in at_top)
-    lost = {one.factory.__qualname__ for one in at_top if id(one) not in there}
-    return sorted(name for name in lost if names[name] > 1)
 
 
 class Suite:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..common.errors import TrtgateError
+from . import declared_values
 
 
 def checked(parts: Iterable[str], what: str) -> tuple[str, ...]:
     """Return the names of parts. Raises TrtgateError, which begins with `what`, for what is no name, or named twice."""
-    if isinstance(parts, str):
-        raise TrtgateError(f'{what}: parts={parts!r} is one text: write ("{parts}",)')
-    found = tuple(parts)
+    found = declared_values.several(f"{what}: parts", parts, least=0)
     for part in found:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_]+", part):
             raise TrtgateError(f"{what}: {part!r} can't name a part: use letters, digits and '_' only")

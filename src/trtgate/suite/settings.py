@@ -163,8 +163,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"frontend {name!r} builds no TensorRT engine: it takes no min_block_size, torch_executed_ops or "
                 "options"
             )
-        if self.min_block_size is not None and self.min_block_size < 1:
-            raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size}")
+        if self.min_block_size is not None and (type(self.min_block_size) is not int or self.min_block_size < 1):
+            raise TrtgateError(f"min_block_size must be a positive integer, not {self.min_block_size!r}")
         for wanted, field in (
             (self.mode != INDUCTOR_MODES[0], "mode"), (bool(self.runtime), "runtime"), (self.cudagraphs, "cudagraphs"),
             (bool(self.dynamic), "dynamic"), (bool(self.torch_executed_ops), "torch_executed_ops"),

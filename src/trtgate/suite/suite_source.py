@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
 from . import dimensions, pinned_files
-from .cases import Model, Suite, made_twice, model
+from .cases import Model, Suite, decorated, model
 from .settings import Settings
 from .suite_import import IMPORTLIB, ImportRule, file_of, import_file, import_name, is_path
 
@@ -134,9 +136,22 @@ def _models_in(module: ModuleType) -> list[Model]:
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, Model) and not any(item is known for known in found):
                 found.append(item)
-    for name in made_twice(vars(module), found):
+    for name in _made_twice(vars(module), found):
         raise TrtgateError(f"{module.__file__}: two factories are named {name!r}: the first would be lost")
     return found
+
+
+def _made_twice(namespace: Mapping[str, Any], kept: Iterable[Model]) -> list[str]:
+    """Return the names of factories that a module decorated several times at its top, and of which it lost a model.
+
+    A second factory of a name replaces the first; `kept` are the models that the module still has.
+    """
+    there = set(map(id, kept))
+    ours = [one for one in decorated if getattr(one.factory, "__globals__", None) is namespace]
+    at_top = [one for one in ours if "<locals>" not in one.factory.__qualname__]
+    names = Counter(one.factory.__qualname__ for one in at_top)
+    lost = {one.factory.__qualname__ for one in at_top if id(one) not in there}
+    return sorted(name for name in lost if names[name] > 1)
 
 
 def merged(parts: Mapping[str, Suite]) -> Suite:

@@ -1,0 +1,44 @@
+"""What a suite gives `trtgate.model` and `trtgate.grid`: refused in one line where it is of another kind."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..common.errors import TrtgateError
+
+
+def several(what: str, values: Any, *, least: int = 1) -> tuple[Any, ...]:
+    """Return values as a tuple. Raises TrtgateError for one text, for what is no collection, and for too few."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TrtgateError(f"{what}={values!r}: write a tuple, ({values!r},)")
+    found = tuple(values)
+    if len(found) < least:
+        raise TrtgateError(f"{what}={values!r}: with none there would be no case; name one, or leave it out")
+    return found
+
+
+def check_callable(what: str, function: Any) -> None:
+    """Raise TrtgateError, which begins with `what`, for what can't be called."""
+    if not callable(function):
+        raise TrtgateError(f"{what} must be a function, not {function!r}")
+
+
+def name_of(factory: Any, name: str | None) -> str:
+    """Return a model's name: its factory's unless it is given. Raises TrtgateError where neither has one."""
+    found = name or getattr(factory, "__name__", "")
+    if not found:
+        raise TrtgateError(f"trtgate.model: the factory is a {type(factory).__name__}, which has no name: give name=")
+    return found
+
+
+def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Raise TrtgateError, which begins with `what`, for a keyword that a function does not take."""
+    known = inspect.signature(function).parameters
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, [*known, "batches", "frontends", "precisions"], n=1)
+            hint = f"did you mean {close[0]}=?" if close else f"there are {', '.join(known)}"
+            raise TrtgateError(f"{what} takes no {name}=; {hint}")
