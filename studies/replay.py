@@ -609,7 +609,7 @@ def explanation(given: dict[str, Any], before: dict[str, Any], now: dict[str, An
 
 
 def _is_accepted(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether the outcome alone differs, as what was skipped or failed passes with a line that says that it was accepted."""
+    """Whether the outcome alone differs: what was skipped or failed passes, with a line that it was accepted."""
     apart = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     if apart != {"outcome"} or not now["stored"]:
         return False
