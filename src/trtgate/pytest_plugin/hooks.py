@@ -15,7 +15,13 @@ from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins, suite_file
 from .case_items import (
-    case_id_of, is_accuracy, is_coverage, is_latency, is_placeholder, is_profile, needs_a_build,
+    case_id_of,
+    is_accuracy,
+    is_coverage,
+    is_latency,
+    is_placeholder,
+    is_profile,
+    needs_a_build,
 )  # fmt: skip
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
