@@ -115,8 +115,7 @@ class Hooks:
         from ..torch_trt import compile_options
 
         for pattern in self._run.options.accepted:
-            accepted = fnmatch.filter(self._run.catalogue.cases, pattern)
-            if not accepted:
+            if not (accepted := fnmatch.filter(self._run.catalogue.cases, pattern)):
                 raise TrtgateError(f"--trtgate-accept {pattern}: the suite has no such case")
             self._run.accepted.update(accepted)
         for case in self._run.suite.cases.values():
