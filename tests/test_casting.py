@@ -134,3 +134,41 @@ def test_a_tensor_without_values_is_named(path: str, made: Any, precision: str) 
         TrtgateError, match=re.escape(f"model 'm': {path} is on the meta device, which holds no values")
     ):
         building.make(case(made, precision), "cpu")
+
+
+class Layer:
+    """As libraries keep a cache: an object that is no module, with tensors that a module has as buffers."""
+
+    def __init__(self) -> None:
+        self.keys = torch.zeros(2, 16)
+
+
+class Cached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.a = Layer(), nn.Linear(16, 16)
+        self.register_buffer("keys", self.layer.keys, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.layer.keys.copy_(self.a(x))
+        return self.layer.keys @ x.T
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_buffer_that_an_object_holds_too_stays_one_tensor(precision: str) -> None:
+    def factory() -> Any:
+        return Cached(), ROW
+
+    module, inputs = building.make(
+        Case(Model("m", factory, ()), Settings(frontend="dynamo", precision=precision)), "cpu"
+    )
+    assert module.layer.keys is module.keys
+    assert inputs.call(module).dtype == module.a.weight.dtype == module.keys.dtype
+
+
+def test_a_module_that_was_made_once_is_cast_for_each_case_anew() -> None:
+    made = Cached(), ROW
+    for precision, dtype in (("fp16", torch.float16), ("fp32", torch.float32)):
+        case = Case(Model("m", lambda: made, ()), Settings(frontend="dynamo", precision=precision))
+        assert building.make(case, "cpu")[0].keys.dtype == dtype
+        assert made[0].keys.dtype == made[0].layer.keys.dtype == torch.float32
