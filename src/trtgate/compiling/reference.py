@@ -13,9 +13,9 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..records.measurement import Build
-from ..suite import precisions
+from ..suite import precisions, pytree_classes
 from ..suite.cases import Case
-from ..suite.model_inputs import Inputs
+from ..suite.model_inputs import CONSTANTS, Inputs
 from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
@@ -29,6 +29,9 @@ from .output_leaves import ANY, Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 """Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
+
+EXPORTED = ("dynamo",)
+"""Frontends that need the classes of an output registered, before the first is taken apart: both are so alike."""
 
 
 def load_checked(case: Case, folder: Path, device: str) -> Inference:
@@ -135,6 +138,9 @@ class Reference:
                 f"model {self.case.model.name!r}: {self._runs} can't run its own example inputs of shape "
                 f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
+        if self.case.settings.frontend in EXPORTED:
+            with contextlib.suppress(TrtgateError, RecursionError):  # exporting says it
+                pytree_classes.register_all(output, CONSTANTS)
         output_check.check_reference(output, self._eagers_output)
         return output_leaves.copied(output), drawn
 
