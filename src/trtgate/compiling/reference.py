@@ -30,9 +30,6 @@ from .output_leaves import ANY, Leaf
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 """Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
 
-EXPORTED = ("dynamo",)
-"""Frontends that need the classes of an output registered, before the first is taken apart: both are so alike."""
-
 
 def load_checked(case: Case, folder: Path, device: str) -> Inference:
     """Load a compiled module, run it and compare. Raises TrtgateError where it differs from its builder's eager.
@@ -78,7 +75,8 @@ class Reference:
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
-        changes = self._state.changed(self.inputs)
+        with building.named(self.case):
+            changes = self._state.changed(self.inputs)
         if not changes:
             output_check.check_holds_values(first, self._eagers_output)
         after = self._after(changes)
@@ -138,7 +136,7 @@ class Reference:
                 f"model {self.case.model.name!r}: {self._runs} can't run its own example inputs of shape "
                 f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
-        if self.case.settings.frontend in EXPORTED:
+        if self.case.settings.frontend == "dynamo":  # it exports, and both outputs are to be taken apart alike
             with contextlib.suppress(TrtgateError, RecursionError):  # exporting says it
                 pytree_classes.register_all(output, CONSTANTS)
         output_check.check_reference(output, self._eagers_output)
@@ -183,10 +181,12 @@ class Reference:
         apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
         difference = self._difference(again)
         if difference:
-            assert self._state is not None
+            assert self._state
+            changed = run_state.parameters_changed(self.module, self._run)
+            why = f"its call changes the parameter {changed[0]}" if changed else self._state.elsewhere()
             raise TrtgateError(
                 f"model {self.case.model.name!r}: not deterministic: two eager runs differ by {difference} under the "
-                f"same seed, so that nothing can be compared: {self._state.elsewhere()}"
+                f"same seed, so that nothing can be compared: {why}"
             )
         if not drawn:
             return apart, {}, repeated
