@@ -411,3 +411,58 @@ def test_a_class_that_no_other_process_finds_is_named(tmp_path: Path) -> None:
     inputs = building.make(case(lambda: (OfAll(), (ROW, Local(ROW)))), "cpu")[1]
     with pytest.raises(TrtgateError, match=r"Local, a class of its inputs or output, is not at the top of a module"):
         stored_inputs.save(inputs, tmp_path)
+
+
+# Outputs of classes that nobody registered
+
+
+@dataclasses.dataclass
+class Scores:
+    scores: torch.Tensor
+    loss: Any = None
+
+
+class Opaque:
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+
+
+class Returns(Net):
+    """Gives its output in a class."""
+
+    def __init__(self, cls: Any) -> None:
+        super().__init__()
+        self.cls = cls
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return [self.cls(self.a(x))]
+
+
+def test_the_classes_of_an_output_are_registered_as_those_of_inputs_are() -> None:
+    class Local(Scores):
+        pass
+
+    dataclasses.dataclass(Local)
+    module = Returns(Local)
+    program = exporting.export(module, Inputs((ROW,)), Settings(frontend="dynamo"))
+    (found,) = program.module()(ROW)
+    assert isinstance(found, Local)
+    torch.testing.assert_close(found.scores, module(ROW)[0].scores)
+
+
+def test_eagers_output_is_taken_apart_as_that_of_a_compiled_module_is() -> None:
+    class Local(Scores):
+        pass
+
+    dataclasses.dataclass(Local)
+    own = case(lambda: (Returns(Local), ROW), "dynamo")
+    found = reference.Reference(own, "cpu", quiet)
+    program = exporting.export(found.module, found.inputs, own.settings)
+    compared = output_check.compare_walked(found.expected.first, program.module()(ROW))
+    assert compared.problem("fp32") == ""
+    assert compared.counted == {"floating-point": 1}  # a field that is None is part of the structure
+
+
+def test_an_output_of_another_class_is_named_with_what_to_do() -> None:
+    with pytest.raises(TrtgateError, match=r"its output holds a .*Opaque, which torch.export takes only if it is reg"):
+        exporting.export(Returns(Opaque), Inputs((ROW,)), Settings(frontend="dynamo"))

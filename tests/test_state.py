@@ -385,7 +385,25 @@ def test_a_parameter_that_a_call_changes_is_named() -> None:
             self.p.add_(0.1)
             return x * self.p
 
-    with pytest.raises(TrtgateError, match="changes the parameter p"):
+    with pytest.raises(TrtgateError, match=r"^case .*: its call changes the parameter p, "):
+        Reference(case(Learns, ROW), "cpu", quiet)
+
+
+@pytest.mark.parametrize("how", ["through its data", "by another"])
+def test_a_parameter_that_a_call_changes_unseen_is_named_too(how: str) -> None:
+    class Learns(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = torch.nn.Parameter(torch.ones(16))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if how == "by another":
+                self.p = torch.nn.Parameter(self.p * 2)
+            else:
+                self.p.data.mul_(2)
+            return x * self.p
+
+    with pytest.raises(TrtgateError, match=r"not deterministic: .*: its call changes the parameter p$"):
         Reference(case(Learns, ROW), "cpu", quiet)
 
 

@@ -13,9 +13,9 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..records.measurement import Build
-from ..suite import precisions
+from ..suite import precisions, pytree_classes
 from ..suite.cases import Case
-from ..suite.model_inputs import Inputs
+from ..suite.model_inputs import CONSTANTS, Inputs
 from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
@@ -75,7 +75,8 @@ class Reference:
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
-        changes = self._state.changed(self.inputs)
+        with building.named(self.case):
+            changes = self._state.changed(self.inputs)
         nothing = "" if changes else output_check.holds_nothing(first)
         self.notes += [f"case {self.case.id}: {nothing}"] if nothing else []
         after = self._after(changes)
@@ -135,6 +136,9 @@ class Reference:
                 f"model {self.case.model.name!r}: {self._runs} can't run its own example inputs of shape "
                 f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
+        if self.case.settings.frontend == "dynamo":  # it exports, and both outputs are to be taken apart alike
+            with contextlib.suppress(TrtgateError, RecursionError):  # exporting says it
+                pytree_classes.register_all(output, CONSTANTS)
         output_check.check_reference(output, self._eagers_output)
         return output_leaves.copied(output), drawn
 
@@ -177,10 +181,12 @@ class Reference:
         apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
         difference = self._difference(again)
         if difference:
-            assert self._state is not None
+            assert self._state
+            changed = run_state.parameters_changed(self.module, self._run)
+            why = f"its call changes the parameter {changed[0]}" if changed else self._state.elsewhere()
             raise TrtgateError(
                 f"model {self.case.model.name!r}: not deterministic: two eager runs differ by {difference} under the "
-                f"same seed, so that nothing can be compared: {self._state.elsewhere()}"
+                f"same seed, so that nothing can be compared: {why}"
             )
         if not drawn:
             return apart, {}, repeated

@@ -31,8 +31,10 @@ def is_ours(cls: type) -> bool:
     return cls in _ours
 
 
-def register_all(value: Any, leaves: tuple[type, ...]) -> None:
+def register_all(value: Any, leaves: tuple[type, ...], subject: str = "an input is") -> None:
     """Register the classes of all nodes of a value, so that pytree takes it apart; `leaves` are no nodes.
+
+    `subject` begins what is raised.
 
     Raises TrtgateError for a class that can't be made anew of its parts, RecursionError for what is inside itself.
     """
@@ -40,11 +42,11 @@ def register_all(value: Any, leaves: tuple[type, ...]) -> None:
         return
     cls = type(value)
     if cls not in pytree.SUPPORTED_NODES and is_node(value):
-        _check(value)
+        _check(value, subject)
         register(cls)
     if cls in pytree.SUPPORTED_NODES:
         for child in pytree.SUPPORTED_NODES[cls].flatten_fn(value)[0]:
-            register_all(child, leaves)
+            register_all(child, leaves, subject)
 
 
 def is_node(value: Any) -> bool:
@@ -75,7 +77,7 @@ def _of_mapping_with_keys(value: Mapping[Any, Any]) -> tuple[list[tuple[Any, Any
     return [(pytree.MappingKey(key), one) for key, one in value.items()], list(value)
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, subject: str) -> None:
     """Raise TrtgateError where a node's class makes another value of its parts, or none."""
     cls = type(value)
     if issubclass(cls, tuple):
@@ -88,7 +90,7 @@ def _check(value: Any) -> None:
         problem = one_line(error)
     if problem:
         raise TrtgateError(
-            f"an input is a {cls.__module__}.{cls.__qualname__}, which can't be made anew of its parts ({problem}): "
+            f"{subject} a {cls.__module__}.{cls.__qualname__}, which can't be made anew of its parts ({problem}): "
             "register it with torch.utils._pytree.register_pytree_node"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,17 @@ def unchanged(modules: Iterable[object], inputs: object) -> Iterator[None]:
         yield
     finally:
         state.restore(inputs)
+
+
+def parameters_changed(module: torch.nn.Module, call: Callable[[], object]) -> list[str]:
+    """Return the names of the parameters that a call changes or replaces, as through their `data`, which tells nobody.
+
+    Copies all parameters meanwhile; they stay as the call leaves them.
+    """
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    call()
+    after = dict(module.named_parameters())
+    return [name for name, value in before.items() if name not in after or not same(value, after[name].detach())]
 
 
 def described(names: list[str]) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 
 import torch
+from torch.utils import _pytree as pytree
 
-from ..suite import precisions
-from ..suite.model_inputs import Inputs
+from ..common.errors import TrtgateError
+from ..suite import precisions, pytree_classes
+from ..suite.model_inputs import CONSTANTS, Inputs
 from ..suite.settings import Settings
+from ..timing import run_state
 from . import dynamic_tracing
 from .dynamic_inputs import DynamicInputs
+
+UNKNOWN = r"Found <class '(.*?)'> in output, which is not a known type"
+"""What torch.export says of an output that it can't take apart."""
 
 
 def export(
@@ -19,16 +27,39 @@ def export(
     """Export a module with its example inputs, or, where shapes are dynamic, with those at the optimum.
 
     A module that nvidia-modelopt quantized is exported with its quantizers as operators, which only the non-strict way
-    can. Raises TrtgateError, with its name, for a dimension that can't vary as is asked; whatever torch.export raises.
+    can. Dataclasses and mappings in its output that nobody registered are, as those in its inputs are.
+    Raises TrtgateError, with its name, for a dimension that can't vary as is asked, and for an output of other classes;
+    whatever torch.export raises.
     """
     quantized = settings.precision in precisions.QUANTIZED
     example, shapes = (inputs, None) if dynamic is None else (dynamic.example, dynamic_tracing.dynamic_shapes(dynamic))
     strict = {"strict": False} if quantized else {}
+    call = functools.partial(torch.export.export, module, dynamic_shapes=shapes, **strict)
     with (
         _as_operators() if quantized else contextlib.nullcontext(),
         dynamic_tracing.readable_refusals(dynamic, "torch.export"),
     ):
-        return torch.export.export(module, example.args, example.kwargs, dynamic_shapes=shapes, **strict)
+        try:
+            return call(example.args, example.kwargs)
+        except RuntimeError as error:
+            unknown = re.search(UNKNOWN, str(error))
+            if unknown is None:
+                raise
+            _register_output(module, example, unknown[1])
+            return call(example.args, example.kwargs)
+
+
+def _register_output(module: torch.nn.Module, example: Inputs, unknown: str) -> None:
+    """Register the classes of what a module returns. Raises TrtgateError, naming the class, where that can't be."""
+    known = len(pytree.SUPPORTED_NODES)
+    with run_state.unchanged((module,), example), torch.no_grad():
+        output = example.call(module)
+    pytree_classes.register_all(output, CONSTANTS, "its output holds")
+    if len(pytree.SUPPORTED_NODES) == known:
+        raise TrtgateError(
+            f"its output holds a {unknown}, which torch.export takes only if it is registered with "
+            "torch.utils._pytree.register_pytree_node; or return tensors, tuples, dicts or dataclasses"
+        )
 
 
 def _as_operators() -> contextlib.AbstractContextManager[None]:
