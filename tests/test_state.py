@@ -703,22 +703,24 @@ class Gives(torch.nn.Module):
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda x: [{"boxes": x[:0]}], 'holds no value: no element is in output[0]["boxes"]'),
-        (lambda x: (x[:0], None, {}), "holds no value: no element is in output[0]"),
-        (lambda _x: None, "holds no value: nothing could be compared"),
-        (lambda _x: (), "holds no value: nothing could be compared"),
+        (lambda x: [{"boxes": x[:0]}], ' (no element is in output[0]["boxes"])'),
+        (lambda x: (x[:0], None, {}), " (no element is in output[0])"),
+        (lambda _x: None, ""),
+        (lambda _x: (), ""),
     ],
 )
-def test_an_output_without_any_value_proves_nothing(function: Callable[[torch.Tensor], Any], said: str) -> None:
-    with pytest.raises(TrtgateError, match="eager's own output") as caught:
-        Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet)
-    assert said in str(caught.value)
+def test_an_output_without_any_value_is_said_to_prove_nothing(
+    function: Callable[[torch.Tensor], Any], said: str
+) -> None:
+    own = case(lambda: Gives(function), torch.ones(2, 4))
+    (note,) = Reference(own, "cpu", quiet).notes
+    assert note.startswith(f"case {own.id}: eager's output holds no value{said}, so nothing was compared")
 
 
 @pytest.mark.parametrize(
     "function", [lambda x: {"boxes": x[:0], "count": 0}, lambda x: (x[:0], x), lambda x: x.add_(1)[:0]]
 )
-def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_does(
+def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_proves_something(
     function: Callable[[torch.Tensor], Any],
 ) -> None:
-    assert Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).expected.first
+    assert Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).notes == []

@@ -138,21 +138,16 @@ def check_reference(output: Any, where: str) -> None:
             raise TrtgateError(f"{where} has {what} in {shown(path)}; seed its weights and inputs")
 
 
-def check_holds_values(nodes: list[Leaf | Container], where: str) -> None:
-    """Raise TrtgateError, which begins with `where`, for an output that was taken apart and holds nothing to compare.
+def without_value(nodes: list[Leaf | Container]) -> str:
+    """Return that an output, which was taken apart, holds nothing to compare, as a sentence; empty where it does.
 
     None and tensors without elements hold nothing: whatever a backbone computed, boxes that do not exist are right.
     """
-    found = [node for node in nodes if isinstance(node, Leaf)]
-    if any(
-        one.value is not None and not (isinstance(one.value, torch.Tensor) and not one.value.numel()) for one in found
-    ):
-        return
-    tensors = [shown(one.path) for one in found if one.value is not None]
-    what = f": no element is in {first_few(tensors, MOST_NAMED)}" if tensors else ""
-    raise TrtgateError(
-        f"{where} holds no value{what}: nothing could be compared; take inputs or weights that give some"
-    )
+    found = [node for node in nodes if isinstance(node, Leaf) and node.value is not None]
+    if any(not isinstance(one.value, torch.Tensor) or one.value.numel() for one in found):
+        return ""
+    what = f" (no element is in {first_few([shown(one.path) for one in found], MOST_NAMED)})" if found else ""
+    return f"eager's output holds no value{what}, so nothing was compared: take inputs or weights that give some"
 
 
 def compare(eager: Any, output: Any) -> Comparison:

@@ -77,8 +77,8 @@ class Reference:
         """The precision that the frontend computes in."""
         with building.named(self.case):
             changes = self._state.changed(self.inputs)
-        if not changes:
-            output_check.check_holds_values(first, self._eagers_output)
+        if not changes and (empty := output_check.without_value(first)):
+            self.notes.append(f"case {case.id}: {empty}")
         after = self._after(changes)
         second = self._eager()[0] if changes else []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
