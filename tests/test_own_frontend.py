@@ -82,8 +82,8 @@ def test_without_a_reference_it_is_not_eager_that_fails(tmp_path: Path) -> None:
 
     with pytest.raises(TrtgateError, match="'mine': its callable can't run its own example inputs"):
         built(case_of(lambda: (no_good, torch.ones(2))), tmp_path)
-    with pytest.raises(TrtgateError, match="'mine': its callable's own output holds no value"):
-        built(case_of(lambda: (lambda _x: None, torch.ones(2))), tmp_path)
+    with pytest.raises(TrtgateError, match="'mine': its callable's own output: output: a set can't be taken apart"):
+        built(case_of(lambda: (lambda _x: {1}, torch.ones(2))), tmp_path)
 
 
 def test_nothing_of_it_is_cast_moved_copied_or_put_into_eval_mode() -> None:

@@ -718,7 +718,7 @@ def test_an_output_without_any_value_passes_and_is_told(function: Callable[[torc
 @pytest.mark.parametrize(
     "function", [lambda x: {"boxes": x[:0], "count": 0}, lambda x: (x[:0], x), lambda x: x.add_(1)[:0]]
 )
-def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_does(
+def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_proves_something(
     function: Callable[[torch.Tensor], Any],
 ) -> None:
     assert not Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).notes
