@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from trtgate.common import git
+
 from .pytest_folder import TIMEOUT_S
 from .suites import SCRIPTED_TIME, SUITE_HEAD
 
@@ -210,7 +212,7 @@ def test_a_base_imports_its_own_code(folder: Any, name: str) -> None:
     net.write_text(f"VERSION = 'base'\nopen({str(log)!r}, 'a').write(VERSION + ' ' + __file__ + '\\n')\n" + NET)
     user = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "-A"], [*user, "commit", "-qm", "one"]):
-        subprocess.run(["git", *arguments], cwd=folder.path, check=True)
+        git.run(folder.path, *arguments).check_returncode()
     net.write_text(net.read_text().replace("'base'", "'candidate'"))
     done = start(layout, folder, "-k", "tiny-eager", "--trtgate-base=HEAD", "-m", "trtgate_latency", *ONE_LAUNCH)
     assert "1 passed" in done.stdout, done.stdout + done.stderr

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from trtgate.pytest_plugin import gate_run as run
-from trtgate.pytest_plugin.gate_run import GateRun
+from trtgate.pytest_plugin import shown_steps
 
 
 class Terminal:
@@ -55,14 +54,11 @@ class Ticking:
 def test_what_pytest_wrote_stays(monkeypatch: pytest.MonkeyPatch, steps: Any, wanted: str) -> None:
     terminal = Terminal()
     plugins = {"terminalreporter": terminal, "capturemanager": None}
-    gate_run: Any = SimpleNamespace(
-        config=SimpleNamespace(
-            pluginmanager=SimpleNamespace(get_plugin=plugins.get), option=SimpleNamespace(verbose=0)
-        ),
-        _how_far=None,
+    config: Any = SimpleNamespace(
+        pluginmanager=SimpleNamespace(get_plugin=plugins.get), option=SimpleNamespace(verbose=0)
     )
-    monkeypatch.setattr(run, "ProgressLine", Ticking)
-    with GateRun.progress(gate_run, "a") as step:
+    monkeypatch.setattr(shown_steps, "ProgressLine", Ticking)
+    with shown_steps.shown_steps(config, "a", str) as step:
         for text in steps:
             step(text)
     assert terminal.out.getvalue() == wanted
