@@ -27,7 +27,8 @@ def cast(module: torch.nn.Module, inputs: Inputs, precision: str, device: str) -
     name, moved = precisions.ALL[precision].dtype, mover(precision, device)
     lost = [path for path, value in _tensors(module, inputs) if value.dtype == torch.float64] if name else []
     for buffer in module.buffers():  # an object that is no module may hold it too, as a cache's layer does
-        if torch._has_compatible_shallow_copy_type(buffer, there := moved(buffer)):
+        stays = buffer.device.type == torch.device(device).type  # else it would be copied here and again below
+        if stays and torch._has_compatible_shallow_copy_type(buffer, there := moved(buffer)):
             buffer.data = there
     module._apply(moved)  # as Module.to does, which would cast complex values to real ones
     if not lost:
