@@ -23,6 +23,8 @@ from trtgate.suite import samples
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import dynamic_tracing, exporting, releases
 
+from .test_build_or_load import Storing as StoringPrograms
+
 SEQ = {"seq": (4, 16, 64)}
 SMALL = {"height": 2, "width": 2}
 WIDTH = 8
@@ -235,34 +237,24 @@ def test_what_functions_return_is_checked(factory: Any, said: str) -> None:
 # One build for all shapes of a compiled module
 
 
-class Storing:
-    """A frontend that stores what it exports, as dynamo does, and needs no GPU."""
-
-    stores_artifact = True
-    stores = "an exported program"
+class Storing(StoringPrograms):
+    """Exports with dynamic shapes, and remembers what was built under which settings."""
 
     def __init__(self) -> None:
-        self.builds: list[str] = []
-
-    def unavailable(self) -> str:
-        return ""
-
-    def import_libraries(self) -> None: ...
+        super().__init__()
+        self.built: list[str] = []
 
     def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
         return exporting.export(module, inputs, settings, dynamic)
 
     def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
-        self.builds.append(settings.suffix)
+        self.built.append(settings.suffix)
         return CompiledModule(prepared.module(), 7.0, (100,))
 
     def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
         case = case_of(encoder, frontend="dynamo")
         dynamic = building.dynamic_inputs(case, "cpu")
         torch.export.save(exporting.export(compiled.run, inputs, case.settings, dynamic), folder / "compiled.pt2")
-
-    def load(self, folder: Path) -> CompiledModule:
-        return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
 
 
 @pytest.fixture
@@ -288,7 +280,7 @@ def test_shapes_of_one_module_share_its_build_without_a_cache_of_the_user(
 ) -> None:
     shared = ArtifactCache(tmp_path / "shared")
     found = [got(seq, shared=shared) for seq in (4, 16, 64)]
-    assert frontend.builds == ["dynamo-fp32-b2-seq4..16..64@4-mbs5"]
+    assert frontend.built == ["dynamo-fp32-b2-seq4..16..64@4-mbs5"]
     assert [one.build.cached for one in found] == [False, True, True]
     assert [one.inference().shape[1] for one in found] == [4, 16, 64]
     assert all(one.stored for one in found)
@@ -304,7 +296,7 @@ def test_a_shape_is_found_in_the_users_cache_also_by_a_later_run(
     shared = ArtifactCache(tmp_path / "third")
     again = [got(seq, cache=rebuilding, shared=shared).build.cached for seq in (4, 16)]
     assert again == [False, True]
-    assert len(frontend.builds) == 2
+    assert len(frontend.built) == 2
 
 
 def test_who_builds_the_same_at_once_waits_and_other_modules_do_not(tmp_path: Path) -> None:
