@@ -86,10 +86,11 @@ class GpuProcess:
     """Graphs by name, and the streams to replay them on.
 
     With `one_stream` everything in this process, torch_tensorrt included, runs on one stream that is not the default
-    one. `connections` is CUDA_DEVICE_MAX_CONNECTIONS.
+    one. `connections` is CUDA_DEVICE_MAX_CONNECTIONS, `switcher` what trtgate's clock sets the GPU's state with.
     """
 
-    def __init__(self, *, one_stream: bool = False, connections: int | None = None) -> None:
+    def __init__(self, *, one_stream: bool = False, connections: int | None = None, switcher: str = "") -> None:
+        self._switcher = switcher
         if connections is not None:
             os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = str(connections)
         import torch
@@ -346,7 +347,9 @@ class GpuProcess:
         from trtgate.launches.worker_state import Worker
 
         if self._worker is None:
-            self._worker = Worker(messages.Hello(source=_source(), device="cuda", uuid=detect().uuid, sys_path=[]))
+            uuid = detect().uuid
+            hello = messages.Hello(source=_source(), device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher)
+            self._worker = Worker(hello)
             gc.freeze()
         start = time.perf_counter()
         self.drop("capture")
@@ -418,39 +421,26 @@ class GpuProcess:
             "mhz": 2 * SPIN_CYCLES / spun,
         }  # fmt: skip
 
-    def today(self, seed: int, turns: int = 2) -> list[float]:
-        """Return the captures of a launch as trtgate's clock of November 2026 reads them."""
+    def today(self, seed: int) -> list[float]:
+        """Return the captures of a launch as trtgate's clock reads them."""
         import msgspec
 
         from trtgate.launches import messages
         from trtgate.timing.measuring_loop import ON_GPU
 
-        plans = [msgspec.structs.replace(ON_GPU, host_s=0.0, tail_calls=0)] * turns
-        asked = [messages.Measure(plan=plan, seed=seed + number) for number, plan in enumerate(plans)]
-        read = [self._worker.measure(one) for one in asked]
-        return [statistics.median(capture.blocks_us) for turn in read for capture in turn.captures if capture.blocks_us]
-
-    def today_between_probes(self, seed: int) -> list[dict[str, float]]:
-        """Do as `today` for one turn, with the probe read before and after each block."""
-        from trtgate.timing import measuring_loop
-        from trtgate.timing.cuda_graph_clock import CudaGraphClock
-        from trtgate.timing.spin_kernel import Spin
-
-        call = self._worker._inference
-        clock = CudaGraphClock(call, Spin(), random.Random(seed), call.place_inputs)
-        probed = _Probed(clock, self._probe)
-        captures, _, _ = measuring_loop.measure(probed, measuring_loop.ON_GPU, lambda: (None, ""))
-        clock.close()
-        counted = {us for capture in captures for us in capture.blocks_us}
-        return [one for one in probed.read if one["us"] in counted]
+        plan = msgspec.structs.replace(ON_GPU, host_s=0.0, tail_calls=0)
+        read = self._worker.measure(messages.Measure(plan=plan, seed=seed))
+        return [statistics.median(capture.blocks_us) for capture in read.captures if capture.blocks_us]
 
     def today_pair(self, seed: int) -> float:
-        """Return one block of a quadruple as `trtgate ab` reads it today."""
+        """Return one turn of a quadruple as `trtgate ab` reads it; the first makes the captures."""
         from trtgate.launches import messages
-        from trtgate.timing.measuring_loop import PAIR_ON_GPU
+        from trtgate.timing.measuring_loop import PAIR_ON_GPU, WARM_UP_ON_GPU
 
+        if self._worker._timer is None:
+            self._worker.measure(messages.Measure(plan=WARM_UP_ON_GPU, seed=seed))
         turn = self._worker.measure(messages.Measure(plan=PAIR_ON_GPU, seed=seed))
-        return float(turn.captures[0].blocks_us[0])
+        return statistics.fmean(capture.blocks_us[0] for capture in turn.captures)
 
     def load_meanwhile(
         self, name: str, case_id: str, folder: str, seconds: float, stream: str
@@ -530,23 +520,6 @@ class GpuProcess:
             "span_us": statistics.median(run[-1][1] - run[0][0] for run in runs),
             "whole": math.isclose(len(events) / replays, each),
         }
-
-
-class _Probed:
-    """A clock that reads the probe before and after each block of another clock."""
-
-    def __init__(self, clock: Any, probe: Callable[[], float]) -> None:
-        self._clock, self._probe = clock, probe
-        self.name, self.steady_tolerance = clock.name, clock.steady_tolerance
-        self.arm, self.close = clock.arm, clock.close
-        self.read: list[dict[str, float]] = []
-
-    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
-        """Read a block between two readings of the probe."""
-        before = self._probe()
-        us = float(self._clock.block(calls, meanwhile))
-        self.read.append({"before": before, "us": us, "after": self._probe()})
-        return us
 
 
 def _source() -> Any:

@@ -272,7 +272,7 @@ def _loading_beside(study: Study, folders: dict[str, str], aside: str) -> Iterat
             yield {"loading": where, "took_s": took, "blocks": blocks + [(t, us, False) for t, us, _ in after]}
 
 
-PROBED_PROCESSES, TRACED_PROCESSES, TRACED = 8, 4, (VIT, MODELS["resnet18"])
+TRACED_PROCESSES, TRACED = 4, (VIT, MODELS["resnet18"])
 SAME_PLACES, OTHER_PLACES = 4, 4
 """Captures that lie behind the same padding in every process, made first; and others that do not."""
 
@@ -280,8 +280,8 @@ SAME_PLACES, OTHER_PLACES = 4, 4
 def launches(study: Study) -> Iterator[dict[str, Any]]:
     """Processes of one build take turns with each model, in random order, in batches that the host's memory holds.
 
-    Half of them put everything on one stream. The others are measured by today's clock; by the same with the probe
-    beside each block (the first of them); and on the plateau with another stream touched before each block.
+    Half of them put everything on one stream. The others are measured by trtgate's clock, and on the plateau with
+    another stream touched before each block.
     """
     folders = study.built(list(MODELS.values()))
     batch = min(study.processes, 10)
@@ -304,8 +304,6 @@ def _one_launch(study: Study, kind: str, number: int, case_id: str, remote: Remo
     seed = study.rng.getrandbits(30)
     if kind == "many":
         read["today"] = remote.ask("today", seed=seed)
-        if number < PROBED_PROCESSES:
-            read["probed"] = remote.ask("today_between_probes", seed=seed + 10)
     seeds = [*range(SAME_PLACES), *(seed + number for number in range(OTHER_PLACES))]
     read["plateau"] = remote.ask("plateau", seeds=seeds, rounds=3, order=seed, touched=kind == "many")
     if number < TRACED_PROCESSES and case_id in TRACED and study.full:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,12 +76,12 @@ def inference(*parts: tuple[Part, ...]) -> Inference:
 @pytest.fixture
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Record without the two steps that need a GPU; returns the function that records."""
-    monkeypatch.setattr(profile_recording, "Spin", object)
+    state: Any = SimpleNamespace(spin=None)
     monkeypatch.setattr(profile_recording, "_device_latency", lambda *_: (10.0, "cuda_graph"))
     monkeypatch.setattr(profile_recording, "_break_down", lambda *_: None)
     cpu = Accelerator(kind="cpu", name="test")
     plan = profile_recording.ProfilePlan(warm_up=1, blocks=6, calls=1)
-    return lambda case: profile_recording.record("case", case, cpu, lambda _step: None, plan).profile
+    return lambda case: profile_recording.record("case", case, cpu, lambda _step: None, state, plan).profile
 
 
 def test_segments_are_profiled_with_what_they_are_called_with(on_a_cpu: Any) -> None:

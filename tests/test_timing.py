@@ -6,6 +6,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from trtgate.gate import measurement_summary
 from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
 from trtgate.timing import cpu_state, gpu_state, measuring_loop
 from trtgate.timing.cpu_state import CpuMonitor
+from trtgate.timing.device_state import Reading
 from trtgate.timing.host_clock import HostClock, spread_over
 from trtgate.timing.measuring_loop import Plan
 
@@ -38,13 +40,17 @@ class ScriptedClock:
         self.latencies_us = latencies_us
         self.blocks = 0
         self.armed = 0
+        self.room = 100
+        self.order: list[int] = []
 
-    def arm(self) -> None:
+    def arm(self, captures: int) -> int:
         self.armed += 1
+        return min(captures, self.room)
 
-    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
+    def block(self, calls: int, meanwhile: Callable[[], None], capture: int = 0) -> float:
         meanwhile()
         self.blocks += 1
+        self.order.append(capture)
         return self.latencies_us[min(self.blocks, len(self.latencies_us)) - 1]
 
     def close(self) -> None:
@@ -59,25 +65,91 @@ def measure(clock: ScriptedClock, read: Callable[[], GpuState | None] = lambda: 
     return measuring_loop.measure(clock, FAST, watch)
 
 
-def test_every_capture_is_armed_anew_and_has_all_its_blocks() -> None:
+def test_all_captures_are_made_first_and_each_has_all_its_blocks() -> None:
     clock = ScriptedClock([100.0])
-    captures, _, steady = measure(clock)
-    assert clock.armed == len(captures) == 3
+    captures, _, steady, *_ = measure(clock)
+    assert (clock.armed, len(captures)) == (1, 3)
     assert all(capture.blocks_us == [100.0] * 4 for capture in captures)
     assert steady
 
 
-@pytest.mark.parametrize("settle", [0, 1])
-def test_blocks_are_thrown_away_only_where_the_plan_says_so(settle: int) -> None:
-    plan = msgspec.structs.replace(FAST, captures=3, blocks=1, warm=False, settle=settle)
-    clock = ScriptedClock([float(n) for n in range(1, 20)])
-    captures, _, _ = measuring_loop.measure(clock, plan, lambda: (None, ""))
-    assert [capture.blocks_us for capture in captures] == [[2.0], [3.0 + settle], [4.0 + 2 * settle]]
+def test_blocks_of_all_captures_take_turns_in_random_order() -> None:
+    plan = msgspec.structs.replace(FAST, captures=8, blocks=3, warm=False)
+    clock = ScriptedClock([100.0])
+    measuring_loop.measure(clock, plan, lambda: (None, ""), rng=random.Random(0))
+    turns = [clock.order[1:][at : at + 8] for at in range(0, 24, 8)]
+    assert all(sorted(turn) == list(range(8)) for turn in turns)
+    assert len(set(map(tuple, turns))) == 3
+
+
+def test_fewer_captures_are_measured_where_memory_is_short() -> None:
+    clock = ScriptedClock([100.0])
+    clock.room = 1
+    captures, *_ = measure(clock)
+    assert [len(capture.blocks_us) for capture in captures] == [4]
+
+
+def test_captures_that_were_kept_are_replayed() -> None:
+    plan = msgspec.structs.replace(FAST, arm=False, warm=False)
+    clock = ScriptedClock([100.0])
+    captures, *_ = measuring_loop.measure(clock, plan, lambda: (None, ""), armed=2)
+    assert (clock.armed, len(captures)) == (0, 2)
+
+
+class ScriptedState:
+    """A device's state whose readings are given; what is told of them is `probe_us`, and 500 is the wrong state."""
+
+    def __init__(self, readings: list[Reading], problem: str = "") -> None:
+        self._readings = iter(readings)
+        self._problem = problem
+        self.settings: list[bool] = []
+
+    def set(self, *, anew: bool) -> str:
+        self.settings.append(anew)
+        return self._problem
+
+    def read(self) -> Reading:
+        return next(self._readings, RIGHT)
+
+    def wrong(self, reading: Reading) -> str:
+        return "another state" if reading.probe_us == 500.0 else ""
+
+
+RIGHT, WRONG = Reading(400.0, 1980.0), Reading(500.0, 1980.0)
+ONE_BLOCK = msgspec.structs.replace(FAST, captures=2, blocks=1, warm=False)
+
+
+def test_a_block_beside_which_another_state_was_read_is_void_and_the_state_is_set_again() -> None:
+    state = ScriptedState([RIGHT, WRONG])
+    clock = ScriptedClock([100.0])
+    found = measuring_loop.measure(clock, ONE_BLOCK, lambda: (None, ""), state=state)
+    assert sorted(len(capture.void) for capture in found.captures) == [0, 1]
+    assert [len(capture.blocks_us) for capture in found.captures] == [1, 1]
+    assert state.settings == [True, False]
+    assert set(found.readings) == {RIGHT}
+
+
+def test_a_state_that_can_not_be_kept_leaves_captures_without_blocks() -> None:
+    state = ScriptedState([WRONG] * 1000, "it can't be set")
+    found = measuring_loop.measure(ScriptedClock([100.0]), ONE_BLOCK, lambda: (None, ""), state=state)
+    assert all(not capture.blocks_us and set(capture.void) == {"another state"} for capture in found.captures)
+    assert found.problem == "it can't be set"
+    assert len(state.settings) == 1 + measuring_loop.SETTINGS
+
+
+def test_blocks_beside_which_the_sm_clock_was_another_are_measured_again() -> None:
+    plan = msgspec.structs.replace(FAST, captures=3, blocks=1, warm=False)
+    slower = Reading(400.0, 1890.0)
+    state = ScriptedState([RIGHT, RIGHT, RIGHT, slower])
+    found = measuring_loop.measure(ScriptedClock([100.0]), plan, lambda: (None, ""), state=state, rng=random.Random(1))
+    assert [len(capture.blocks_us) for capture in found.captures] == [1, 1, 1]
+    reasons = {reason for capture in found.captures for reason in capture.void}
+    assert reasons == {"the SM clock ran at 1890 MHz, mostly at 1980 MHz"}
 
 
 def test_warm_up_lasts_until_blocks_stand_still() -> None:
     cooling = [200.0 - n for n in range(50)]
-    captures, _, steady = measure(ScriptedClock([*cooling, 150.0]))
+    captures, _, steady, *_ = measure(ScriptedClock([*cooling, 150.0]))
     assert steady
     assert all(us == 150.0 for capture in captures for us in capture.blocks_us)
 
@@ -85,15 +157,15 @@ def test_warm_up_lasts_until_blocks_stand_still() -> None:
 def test_what_never_stands_still_is_measured_and_reported_as_unsteady() -> None:
     clock = ScriptedClock([100.0 * 1.01**n for n in range(2000)])
     plan = Plan(captures=1, blocks=2, block_s=0.001, warmup_s=0.0, max_warmup_s=0.0)
-    _, _, steady = measuring_loop.measure(clock, plan, lambda: (None, ""))
+    _, _, steady, *_ = measuring_loop.measure(clock, plan, lambda: (None, ""))
     assert not steady
 
 
 def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
     hot = GpuState(sm_clock_mhz=1200, temperature_c=90, power_w=700.0, throttle=gpu_state.HW_THERMAL)
     states = iter([COOL, hot, hot])  # the first is read before any block
-    captures, seen, _ = measure(ScriptedClock([100.0]), lambda: next(states, COOL))
-    assert captures[0].void == ["hardware thermal slowdown"] * 2
+    captures, seen, *_ = measure(ScriptedClock([100.0]), lambda: next(states, COOL))
+    assert [reason for capture in captures for reason in capture.void] == ["hardware thermal slowdown"] * 2
     assert [len(capture.blocks_us) for capture in captures] == [4, 4, 4]
     assert hot not in seen
 
@@ -101,13 +173,13 @@ def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
 def test_a_capture_of_one_block_is_tried_as_often_as_one_of_two() -> None:
     plan = msgspec.structs.replace(FAST, captures=1, blocks=1)
     reasons = iter(["", "hot", "hot", "hot"])
-    (capture,), _, _ = measuring_loop.measure(ScriptedClock([100.0]), plan, lambda: (None, next(reasons, "")))
+    (capture,), *_ = measuring_loop.measure(ScriptedClock([100.0]), plan, lambda: (None, next(reasons, "")))
     assert (capture.blocks_us, capture.void) == ([100.0], ["hot"] * 3)
 
 
 def test_a_gpu_that_stays_hot_ends_the_measuring() -> None:
     hot = GpuState(sm_clock_mhz=1200, temperature_c=90, power_w=700.0, throttle=gpu_state.SW_THERMAL)
-    captures, _, _ = measure(ScriptedClock([100.0]), lambda: hot)
+    captures, *_ = measure(ScriptedClock([100.0]), lambda: hot)
     assert all(not capture.blocks_us and capture.void for capture in captures)
 
 
@@ -117,9 +189,10 @@ def test_routine_reasons_void_nothing(reason: int) -> None:
 
 
 def test_host_latencies_and_percentiles_are_of_a_launchs_last_turn() -> None:
-    first, last = measuring_loop.ON_GPU.of_turn(0), measuring_loop.ON_GPU.of_turn(measuring_loop.ON_GPU.turns - 1)
+    two = msgspec.structs.replace(measuring_loop.ON_GPU, turns=2)
+    first, last = two.of_turn(0), two.of_turn(1)
     assert (first.host_s, first.tail_calls) == (0, 0)
-    assert last == measuring_loop.ON_GPU
+    assert last == two
     assert last.host_s > 0 < last.tail_calls
     assert first.captures == last.captures
     captures = [Capture(blocks_us=[100.0], replays=1)]
@@ -223,7 +296,7 @@ def test_a_block_of_a_pair_is_measured_again_where_it_was_disturbed_and_counts_a
     watch = measuring_loop.contended(lambda: next(monitor, ""), measuring_loop.PAIR_ON_CPU.contended_retries)
     plan = msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, block_s=0.001)
     clock = ScriptedClock([float(number) for number in range(1, 20)])
-    (capture,), _, _ = measuring_loop.measure(clock, plan, watch)
+    (capture,), *_ = measuring_loop.measure(clock, plan, watch)
     retried = min(busy, measuring_loop.PAIR_ON_CPU.contended_retries or 0)
     assert (len(capture.blocks_us), len(capture.void)) == (1, retried)
 
@@ -232,14 +305,13 @@ def test_what_calls_change_is_put_back_before_every_block() -> None:
     clock, order = ScriptedClock([100.0]), []
     plain = clock.block
 
-    def block(calls: int, meanwhile: Callable[[], None]) -> float:
-        order.append("block")
-        return plain(calls, meanwhile)
+    def block(calls: int, meanwhile: Callable[[], None], capture: int = 0) -> float:
+        order.append(("block", capture))
+        return plain(calls, meanwhile, capture)
 
     clock.block = block  # type: ignore[method-assign]
-    plan = msgspec.structs.replace(FAST, settle=1)
-    measuring_loop.measure(clock, plan, lambda: (None, ""), lambda: order.append("restore"))
-    assert order == ["restore", "block"] * (len(order) // 2)
+    measuring_loop.measure(clock, FAST, lambda: (None, ""), lambda capture: order.append(("restore", capture)))
+    assert order == [(what, capture) for _, capture in order[::2] for what in ("restore", "block")]
     assert len(order) > 2 * 3 * 4
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,10 @@ import pytest
 import torch
 
 from trtgate import Case, Model, Settings
-from trtgate.common.accelerator import detect
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
-from trtgate.timing import measuring_loop
-from trtgate.timing.device_latency import device_latency
-from trtgate.timing.gpu_state import GpuMonitor
-from trtgate.timing.spin_kernel import Spin
+
+from .timed import timed
 
 PLACES = range(100)
 
@@ -49,14 +44,7 @@ def got(tmp_path: Path) -> Callable[..., CheckedModule]:
 
 
 def latency_us(obtained: CheckedModule) -> float:
-    """Return a mean over captures, as a launch measures it."""
-    spin = Spin()
-    clock, captures, *_ = device_latency(
-        obtained.inference, spin, random.Random(0), measuring_loop.ON_GPU, GpuMonitor(detect().uuid).watch
-    )
-    clock.close()
-    means = [sum(one.blocks_us) / len(one.blocks_us) for one in captures if one.blocks_us]
-    return math.exp(sum(map(math.log, means)) / len(means))
+    return timed(obtained.inference).us
 
 
 def test_a_cached_module_is_the_built_one(got: Callable[..., CheckedModule], tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,9 @@ from trtgate.common.accelerator import detect
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import availability, building, reference
 from trtgate.suite.settings import PRECISIONS
-from trtgate.timing import measuring_loop
-from trtgate.timing.device_latency import device_latency
-from trtgate.timing.gpu_state import GpuMonitor
-from trtgate.timing.spin_kernel import Spin
 from trtgate.torch_trt import releases
+
+from .timed import timed
 
 
 def network(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -71,15 +67,6 @@ KNOWN_TO_FAIL = {
 }
 
 
-def latency_us(inference: building.Inference) -> tuple[str, float]:
-    clock, captures, *_ = device_latency(
-        inference, Spin(), random.Random(0), measuring_loop.ON_GPU, GpuMonitor(detect().uuid).watch
-    )
-    clock.close()
-    means = [sum(one.blocks_us) / len(one.blocks_us) for one in captures if one.blocks_us]
-    return clock.name, math.exp(sum(map(math.log, means)) / len(means))
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.settings.suffix)
 def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> None:
     reason = availability.unavailable(case.settings, detect())
@@ -95,7 +82,7 @@ def test_it_is_right_and_timed_and_can_be_loaded(case: Case, tmp_path: Path) -> 
             pytest.xfail(str(error))
         raise
     assert not known, "it does not fail any more"
-    clock, us = latency_us(inference)
+    us, clock, _ = timed(inference)
     said = f"{case.settings.suffix}: {us:.2f} us ({clock}), built in {build.build_s:.1f} s"
     print(f"{said}, error {build.leaf_error:.1e}, {build.engines} engines of {build.engine_bytes} bytes")
     assert us > 0

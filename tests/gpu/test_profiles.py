@@ -17,6 +17,7 @@ from trtgate.profiles.profile_recording import ProfilePlan, RecordedProfile
 from trtgate.records.profile_record import PYTORCH, TENSORRT, Profile
 from trtgate.suite.cases import Case
 from trtgate.suite.settings import Settings
+from trtgate.timing import stream_state
 
 from .conftest import Run
 from .test_gate import CASE, INI, SUITE
@@ -47,7 +48,9 @@ def record(factory: object, *, own: bool = False, **settings: object) -> Recorde
     wanted = Settings(frontend="dynamo", precision="fp16", batch=1, **settings)  # type: ignore[arg-type]
     case = Case(trtgate.Model(factory.__name__, factory, [wanted]), wanted)  # type: ignore[attr-defined,arg-type]
     inference, _ = reference.checked(case, "cuda", lambda _step: None)
-    return profile_recording.record(case.id, inference, detect(), lambda _step: None, ProfilePlan(own_runtime=own))
+    with stream_state.alone(detect().uuid) as state:
+        plan = ProfilePlan(own_runtime=own)
+        return profile_recording.record(case.id, inference, detect(), lambda _step: None, state, plan)
 
 
 def names_of(profile: Profile) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,10 @@ from trtgate.common.errors import TrtgateError
 from trtgate.compiling import availability, building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import build_or_load
-from trtgate.timing import measuring_loop
-from trtgate.timing.device_latency import device_latency
-from trtgate.timing.gpu_state import GpuMonitor
-from trtgate.timing.spin_kernel import Spin
 from trtgate.torch_trt import dynamic_engines, releases
 
 from .conftest import Run
+from .timed import timed
 
 SEQ = {"seq": (16, 128, 512)}
 SHAPES = (16, 128, 512)
@@ -57,20 +53,8 @@ def case_of(seq: int, **settings: Any) -> Case:
     return Case(Model("encoder", encoder, [own]), own)
 
 
-def timed(case: Case, inference: building.Inference) -> tuple[float, str, str]:
-    """Return the device latency in µs, the clock and its note."""
-    clock, captures, _, _, note = device_latency(
-        inference, Spin(), random.Random(0), measuring_loop.ON_GPU, GpuMonitor(detect().uuid).watch
-    )
-    clock.close()
-    means = [sum(one.blocks_us) / len(one.blocks_us) for one in captures if one.blocks_us]
-    us = math.exp(sum(map(math.log, means)) / len(means))
-    print(f"{case.id}: {us:.2f} us ({clock.name}) {note}")
-    return us, clock.name, note
-
-
 def clock_of(case: Case) -> str:
-    return "cuda_events" if dynamic_engines.not_capturable(case.settings) else "cuda_graph"
+    return "cuda_events" if dynamic_engines.not_capturable(case.settings) else "cuda_graph_one_stream"
 
 
 def test_dynamo_builds_once_and_is_right_and_timed_at_each_shape(tmp_path: Path) -> None:
@@ -83,12 +67,12 @@ def test_dynamo_builds_once_and_is_right_and_timed_at_each_shape(tmp_path: Path)
         )  # which compares with eager at this shape
         assert made.inference().shape == (2, seq, WIDTH)
         assert made.stored
-        us, clock, _ = timed(case, made.inference)
+        us, clock, _ = timed(made.inference)
         assert clock == clock_of(case)
         cached.append(made.build.cached)
         latencies.append(us)
         loaded = reference.load_checked(case, folder, "cuda")  # as a launch does
-        assert timed(case, loaded)[1] == clock
+        assert timed(loaded).clock == clock
         building.end_case()
     assert cached == [False, True, True]
     assert latencies[0] < latencies[2]
@@ -103,7 +87,7 @@ def test_torch_compile_compiles_once_and_is_right_and_timed_at_each_shape() -> N
         inference, build = reference.checked(case, "cuda", lambda _step: None)  # a second compilation is an error
         assert build.engines >= 1
         assert len(inference.compiled.modules) == 1
-        assert timed(case, inference)[1] == clock_of(case)
+        assert timed(inference).clock == clock_of(case)
         building.end_case()
 
 
@@ -120,7 +104,7 @@ def test_static_shapes_are_cases_with_engines_of_their_own() -> None:
         case = case_of(seq, dynamic={})
         inference, build = reference.checked(case, "cuda", lambda _step: None)
         assert inference().shape == (2, seq, WIDTH)
-        assert timed(case, inference)[1] == "cuda_graph"
+        assert timed(inference).clock == "cuda_graph_one_stream"
         sizes.append(build.engine_bytes)
         building.end_case()
     assert all(size > 0 for size in sizes)
@@ -142,12 +126,12 @@ def test_the_strategy_reaches_the_engines_and_decides_the_clock(strategy: str) -
     inference, _ = reference.checked(case, "cuda", lambda _step: None)
     chosen = dynamic_engines.strategy(case.settings)
     assert strategies_of(inference) in ({chosen}, set())  # a release without the setting has no such attribute
-    _, clock, note = timed(case, inference)
+    _, clock, note = timed(inference)
     if chosen == "lazy":
         assert clock == "cuda_events"
         assert "swaps kernels of a dynamic shape while it runs" in note
     else:
-        assert clock == "cuda_graph"
+        assert clock == "cuda_graph_one_stream"
     building.end_case()
 
 
@@ -159,7 +143,7 @@ def test_each_shape_runs_by_its_optimization_profile(tmp_path: Path) -> None:
         made = build_or_load(case, "cuda", folder, None, lambda _step: None, shared=ArtifactCache(tmp_path / "shared"))
         assert made.build.cached == (seq == 300)
         assert reference.load_checked(case, folder, "cuda")().shape == (2, seq, WIDTH)
-        timed(case, made.inference)
+        timed(made.inference)
         building.end_case()
 
 
@@ -193,7 +177,7 @@ def test_the_gate_records_and_judges_each_shape(gate_run: Run, tmp_path: Path) -
     for case_id in IDS:
         record = records[case_id]
         assert record["settings"]["specialization"] == "eager"
-        expected = "cuda_events" if dynamic_engines.not_capturable(case_of(16).settings) else "cuda_graph"
+        expected = "cuda_events" if dynamic_engines.not_capturable(case_of(16).settings) else "cuda_graph_one_stream"
         assert {session["clock"] for session in record["sessions"]} == {expected}
     same = gate_run("suite_of_mine.py", "-m", "trtgate_latency", "--benchmark-compare", "--trtgate-shapes", "seq=512")
     assert same.returncode == 0

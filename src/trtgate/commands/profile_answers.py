@@ -85,6 +85,7 @@ def record(wanted: Sequence[Case], folder: Path, step: OnStep) -> list[ProfileAn
 def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> ProfileAnswer:
     from ..compiling import reference
     from ..profiles import profile_recording
+    from ..timing import stream_state
     from ..timing.device_lock import device_turn
 
     def said(text: str) -> None:
@@ -93,8 +94,8 @@ def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> Profi
     try:
         with device_turn(found.lock_name, LOCK_TIMEOUT_S, said, shared=True):
             inference, _ = reference.checked(case, "cuda", said)
-        with device_turn(found.lock_name, LOCK_TIMEOUT_S, said):
-            recorded = profile_recording.record(case.id, inference, found, said)
+        with device_turn(found.lock_name, LOCK_TIMEOUT_S, said), stream_state.alone(found.uuid) as state:
+            recorded = profile_recording.record(case.id, inference, found, said, state)
         place = profile_files.folder_of(folder, case.id)
         profile_files.write_folder(place, recorded.profile, recorded.information)
     except TrtgateError as error:

@@ -57,15 +57,19 @@ class Inference:
         """Return what calls change as it is now, by name, as far as it can be seen here."""
         return {} if self._state is None else self._state.values(self.changes, self.inputs)
 
-    def place_inputs(self) -> None:
-        """Copy the inputs to newly allocated memory."""
+    def place_inputs(self) -> Inputs:
+        """Copy the inputs to newly allocated memory; returns them there. Those of before stay as they are."""
         self.restore()
         self.inputs = self.inputs.cloned()
+        return self.inputs
 
-    def restore(self) -> None:
-        """Put back what calls changed: buffers, attributes and inputs are as they were when it was built or loaded."""
+    def restore(self, placed: Inputs | None = None) -> None:
+        """Put back what calls changed: buffers, attributes and inputs are as they were when it was built or loaded.
+
+        `placed` are the inputs in another place, where a capture reads them.
+        """
         if self._state is not None:
-            self._state.restore(self.inputs)
+            self._state.restore(self.inputs if placed is None else placed)
 
     def __call__(self) -> Any:
         """Run once."""

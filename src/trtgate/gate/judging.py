@@ -164,13 +164,14 @@ def counted(
 
 
 def pair_values(quadruples: Sequence[Quadruple], metric: str, side: str, primary: str) -> np.ndarray:
-    """Return a metric of one side, microseconds: (quadruples, 2), each the median of its turn."""
+    """Return a metric of one side, microseconds: (quadruples, 2), each what is typical of its turn."""
     return np.asarray([[_typical(turn, metric, primary) for turn in getattr(q, side)] for q in quadruples])
 
 
 def _typical(turn: Turn, metric: str, primary: str) -> float:
     if metric == primary:
-        return statistics.median(us for capture in turn.captures for us in capture.blocks_us)
+        captures = [statistics.median(capture.blocks_us) for capture in turn.captures]
+        return math.exp(verdict.launch_mean(np.log(captures)))
     return statistics.median({HOST: turn.host_us, ENQUEUE: turn.enqueue_us}[metric])
 
 

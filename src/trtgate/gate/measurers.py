@@ -43,14 +43,14 @@ class Workers:
     ) -> None:  # fmt: skip
         self.accelerator = accelerator
         self.folder = folder
-        candidate = Side(name=CANDIDATE, source=options.source)
-        other = base.side if base else msgspec.structs.replace(candidate, name=BASE)
+        candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams)
+        other = msgspec.structs.replace(base.side if base else candidate, name=BASE, streams=options.streams)
         self._base = options.base
         timeout_s, self._logs = options.timeout_s, folder.logs / logs
         self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s)
         self.session = Session(
             options.source, accelerator, self._logs, launches=options.launches, timeout_s=timeout_s,
-            tensorrt=tensorrt, cases_at_once=cases_at_once,
+            tensorrt=tensorrt, cases_at_once=cases_at_once, streams=options.streams,
         )  # fmt: skip
 
     def start(self) -> list[str]:

@@ -13,6 +13,7 @@ from ..launches.base_revision import BaseRequest
 from ..suite.cases import Case
 from ..suite.selection import Selection
 from ..suite.suite_source import SuiteSource
+from ..timing.device_state import ONE
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Whether cases are built for later runs, and that is all."""
     timing_off: str
     """Why nothing can be timed in this run; empty when it can."""
+    streams: str = ONE
+    """The state of the GPU in which device latency is measured."""
     lifecycle: bool = False
     """Whether accuracy is asked of a module in all ways in which it may be called, and in other processes."""
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..suite.suite_source import SuiteSource
+from ..timing.device_state import ONE
 from . import messages
 from .relocated_imports import OURS
 
@@ -30,6 +31,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         (the user's checkout, the copy that stands in for it); None for the checkout itself.
     package_folder
         A folder that holds this very trtgate and nothing else, for an interpreter that may lack it.
+    streams
+        The state of the GPU that device latency is measured in, "one" or "many" streams.
 
     """
 
@@ -38,13 +41,14 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     python: str = sys.executable
     moved: tuple[str, str] | None = None
     package_folder: str = ""
+    streams: str = ONE
 
     @property
     def other_python(self) -> bool:
         """Whether its packages are not those of this process."""
         return self.python != sys.executable
 
-    def hello(self, accelerator: Accelerator, *, tensorrt: bool = False) -> messages.Hello:
+    def hello(self, accelerator: Accelerator, *, tensorrt: bool = False, switcher: str = "") -> messages.Hello:
         """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
         entries = list(dict.fromkeys(_absolute(sys.path)))
         if self.other_python:  # its site-packages are its own; only the user's code is shared
@@ -58,6 +62,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
             sys_path=entries,
             moved=self.moved,
             tensorrt=tensorrt,
+            streams=self.streams,
+            switcher=switcher,
         )
 
     def environment(self, variables: dict[str, str]) -> dict[str, str]:

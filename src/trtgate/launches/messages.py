@@ -12,6 +12,7 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build, Loaded, Turn
 from ..records.profile_record import Profile
 from ..suite.suite_source import SuiteSource
+from ..timing.device_state import ONE
 from ..timing.measuring_loop import Plan
 
 SHARED = "shared"
@@ -24,6 +25,8 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
     `sys_path` are the folders, all absolute, that come first in the worker's own path. `moved` is (a folder, another
     that stands in for it): what `sys_path` and Python's own path take from the first is taken from the second where it
     exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
+    `streams` is the state that device latency is measured in, and `switcher` the process that helps to set it
+    (`timing/stream_state.py`).
     """
 
     source: SuiteSource
@@ -32,6 +35,8 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
     sys_path: list[str]
     moved: tuple[str, str] | None = None
     tensorrt: bool = False
+    streams: str = ONE
+    switcher: str = ""
 
 
 class BuildCase(msgspec.Struct, tag=True, kw_only=True):

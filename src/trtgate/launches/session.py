@@ -15,6 +15,7 @@ from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build, CaseMeasurement, Launch
 from ..suite.suite_source import SuiteSource
+from ..timing.device_state import ONE
 from . import messages
 from .comparison_side import Side
 from .worker_group import WorkerGroup
@@ -43,16 +44,18 @@ class Session:
     cases_at_once
         How many cases are loaded together, each by workers of its own, and then measured one after the other: together
         they take little longer than one of them, and nobody loads while something is timed.
+    streams
+        The state of the GPU that device latency is measured in.
 
     """
 
     def __init__(
         self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
-        tensorrt: bool = False, cases_at_once: int = 1,
+        tensorrt: bool = False, cases_at_once: int = 1, streams: str = ONE,
     ) -> None:  # fmt: skip
         self._pool = WorkerPool(accelerator, folder, timeout_s=timeout_s)
         self._rng = random.Random()
-        self._side = Side(name="candidate", source=source)
+        self._side = Side(name="candidate", source=source, streams=streams)
         self._tensorrt = tensorrt
         starts = range(0, cases_at_once * launches, launches)
         self._builder: WorkerHandle | None = None

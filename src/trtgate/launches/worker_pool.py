@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
+from ..timing.context_switch import ContextSwitcher
 from ..timing.device_lock import device_turn
 from .comparison_side import Side
 from .worker_handle import LaunchError, WorkerHandle
@@ -27,14 +28,18 @@ class WorkerPool:
         self._timeout_s = timeout_s
         self._workers: list[WorkerHandle] = []
         self._guard = threading.Lock()
+        self._switcher: ContextSwitcher | None = None
 
     def start(
         self, side: Side, name: str, *, number: int = 0, tensorrt: bool = False, only_builds: bool = False
     ) -> WorkerHandle:
         """Start a worker, and return while it imports; `name` is its log's. Raises LaunchError after `stop`."""
-        hello = side.hello(self.accelerator, tensorrt=tensorrt)
         with self._guard:
             self._refuse()
+            if self._switcher is None and self.accelerator.kind == "gpu":
+                self._switcher = ContextSwitcher(self.accelerator.uuid)
+            name = self._switcher.name if self._switcher else ""
+            hello = side.hello(self.accelerator, tensorrt=tensorrt, switcher=name)
             self._folder.mkdir(parents=True, exist_ok=True)
             log = self._folder / f"{name}.log"
             made = WorkerHandle(number, side, hello, log, timeout_s=self._timeout_s, only_builds=only_builds)
@@ -59,6 +64,10 @@ class WorkerPool:
     def close(self) -> None:
         """End all workers and reap them."""
         self.end(*list(self._workers))
+        with self._guard:
+            switcher, self._switcher = self._switcher, None
+        if switcher is not None:
+            switcher.close()
 
     def pids(self) -> list[int]:
         """Return their process ids."""

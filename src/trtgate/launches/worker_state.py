@@ -19,9 +19,6 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Loaded, Turn
 from . import messages, relocated_imports
 
-GROWS = 0.1
-"""From how much longer the later calls of a block must take for a line to say so."""
-
 
 class Worker:
     """Holds one loaded case at a time and measures it on request."""
@@ -41,12 +38,16 @@ class Worker:
         self._device = hello.device
         self._gpu = hello.device == "cuda"
         self._uuid = hello.uuid
+        self._streams, self._switcher = hello.streams, hello.switcher
         self._moved = hello.moved
         self._inference: Any = None
         self._built = ""
         """The case that was built here and is kept: it knows its parts, as a loaded one does not."""
         self._monitor: Any = None
-        self._spin: Any = None
+        self._state: Any = None
+        """The GPU's, once it is needed."""
+        self._timer: Any = None
+        """Of the loaded case, once it was measured on a GPU."""
         self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
@@ -73,10 +74,11 @@ class Worker:
             return
         from ..timing.gpu_state import GpuMonitor
         from ..timing.spin_kernel import Spin
+        from ..timing.stream_state import StreamState
 
         self._torch.cuda.init()
         self._monitor = GpuMonitor(self._uuid)
-        self._spin = Spin()
+        self._state = StreamState(Spin(), self._streams, self._switcher)
 
     def _case(self, case_id: str) -> Any:
         case = self._suite.cases.get(case_id)
@@ -145,7 +147,9 @@ class Worker:
             self._inference, _ = self._reference.checked(case, self._device, lambda _step: None)
             self._check_origin()
         self._building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
-        recorded = profile_recording.record(case.id, self._inference, accelerator.detect(), lambda _step: None)
+        recorded = profile_recording.record(
+            case.id, self._inference, accelerator.detect(), lambda _step: None, self._state
+        )
         self.unload()
         return messages.ProfileReply(recorded.profile, recorded.information)
 
@@ -182,10 +186,16 @@ class Worker:
 
         if isinstance(self._inference, Delayed):
             self._inference = self._inference.inference
+        self._end_timer()
         if not request.share:
             return 0.0
-        self._inference, share = delayed(self._inference, request.share, self._spin)
+        self._inference, share = delayed(self._inference, request.share, self._state)
         return share
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def _load(self, case: Any, request: messages.Load) -> None:
         if request.artifact is not None:
@@ -211,6 +221,7 @@ class Worker:
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""
+        self._end_timer()
         self._building.end_case()
         self._inference, self._built = None, ""
         gc.collect()
@@ -228,60 +239,23 @@ class Worker:
         if self._inference is None:
             raise TrtgateError("nothing is loaded to be measured")
         start = time.perf_counter()
-        turn = self._measure_gpu(request) if self._gpu else self._measure_cpu(request)
+        turn = self._turn(request)
         turn = msgspec.structs.replace(turn, seconds=time.perf_counter() - start)
         values = [us for capture in turn.captures for us in capture.blocks_us] + turn.host_us + turn.enqueue_us
         if not all(math.isfinite(us) and us > 0 for us in values):
             raise TrtgateError("the clock gave a latency that is not a positive number")
         return turn
 
-    def _measure_cpu(self, request: messages.Measure) -> Turn:
-        from ..timing.canary import cpu_canary
-        from ..timing.cpu_state import CpuMonitor
-        from ..timing.host_clock import HostClock
-        from ..timing.measuring_loop import contended, measure
+    def _turn(self, request: messages.Measure) -> Turn:
+        from ..timing import turns
 
-        plan = request.plan
-        canary = cpu_canary() if plan.canary else {}
-        clock, watch = HostClock(self._inference), contended(CpuMonitor().void_reason, plan.contended_retries)
-        captures, _, steady = measure(clock, plan, watch, self._inference.restore, clock.keep)
-        return Turn(
-            clock=clock.name, captures=captures, host_us=[], tail_us=clock.tail(plan.tail_calls), steady=steady,
-            canary_us=canary, note=self._about_state(clock.growth()),
-        )  # fmt: skip
+        if not self._gpu:
+            return turns.on_cpu(self._inference, request.plan)
+        from ..timing.device_latency import DeviceTimer
 
-    def _about_state(self, growth: float) -> str:
-        """Return what calls change, where a block's later calls take longer than its first: which latency is it?"""
-        if not self._inference.changes or growth < GROWS:
-            return ""
-        from ..timing.run_state import described
-
-        return (
-            f"it changes {described(list(self._inference.changes))} with every call, and later calls take "
-            f"{growth:.0%} longer than a block's first"
-        )
-
-    def _measure_gpu(self, request: messages.Measure) -> Turn:
-        from ..timing.canary import gpu_canary
-        from ..timing.device_latency import device_latency
-        from ..timing.host_clock import host_latency
-        from ..timing.measuring_loop import calls_of_tail
-
-        plan, call = request.plan, self._inference
-        canary = gpu_canary(self._spin) if plan.canary else {}
-        clock, captures, states, steady, note = device_latency(
-            call, self._spin, random.Random(request.seed), plan, self._monitor.watch
-        )
-        call.restore()
-        calls = calls_of_tail(captures, plan)
-        tail_us = clock.tail(calls) if calls else []
-        clock.close()
-        call.restore()
-        host_us, enqueue_us = host_latency(call, self._synchronize, plan.host_s) if plan.host_s else ([], [])
-        return Turn(
-            clock=clock.name, captures=captures, host_us=host_us, enqueue_us=enqueue_us, tail_us=tail_us,
-            states=states, steady=steady, canary_us=canary, note=note,
-        )  # fmt: skip
+        if self._timer is None:
+            self._timer = DeviceTimer(self._inference, self._state, self._monitor.watch)
+        return turns.on_gpu(self._inference, self._timer, self._state.spin, request.plan, random.Random(request.seed))
 
     def _synchronize(self) -> None:
         if self._gpu:

@@ -18,8 +18,8 @@ from ..compiling.building import Inference
 from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
 from ..suite.settings import VERBOSITIES
 from ..timing import measuring_loop
-from ..timing.device_latency import device_latency
-from ..timing.spin_kernel import Spin
+from ..timing.device_latency import DeviceTimer
+from ..timing.stream_state import StreamState
 from ..torch_trt import engine_sizes, layer_profiler
 from ..torch_trt import engines as trt_engines
 from ..torch_trt.own_runtime import OwnRuntime
@@ -39,7 +39,7 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether engines are run by `tensorrt.Runtime` here instead of by the runtime that the case asks for."""
 
 
-DEVICE_PLAN = measuring_loop.Plan(turns=1, captures=6, blocks=2, host_s=0.0, tail_calls=0, canary=False)
+DEVICE_PLAN = msgspec.structs.replace(measuring_loop.ON_GPU, host_s=0.0, tail_calls=0, canary=False)
 """Of the latency without a profiler, beside which the layers are put."""
 
 
@@ -52,9 +52,10 @@ class RecordedProfile(msgspec.Struct, kw_only=True):
 
 
 def record(
-    case_id: str, inference: Inference, accelerator: Accelerator, step: OnStep, plan: ProfilePlan | None = None
-) -> RecordedProfile:
-    """Profile a compiled module that is in this process. Hold the device's lock.
+    case_id: str, inference: Inference, accelerator: Accelerator, step: OnStep, state: StreamState,
+    plan: ProfilePlan | None = None,
+) -> RecordedProfile:  # fmt: skip
+    """Profile a compiled module that is in this process. Hold the device's lock; `state` is the GPU's.
 
     A part that can't be profiled says why in `problem`; the others go on. Raises TrtgateError when the module has no
     parts that are known, or has other engines than were seen being built.
@@ -63,9 +64,8 @@ def record(
     modules = _modules(case_id, inference)
     parts = [part for part, _ in modules.values()]
     step("latency without a profiler")
-    spin = Spin()
-    head_start = layer_profiler.HeadStart(spin)
-    latency = _device_latency(inference, spin)
+    head_start = layer_profiler.HeadStart(state.spin)
+    latency = _device_latency(inference, state)
     recorded = _without_layers(case_id, accelerator, parts, plan, latency)
     submodules = {name: module for name, (_, module) in modules.items()}
     inputs = _inputs_of(submodules, inference)
@@ -138,10 +138,13 @@ def _modules(case_id: str, inference: Inference) -> dict[str, tuple[Part, Any]]:
     return found
 
 
-def _device_latency(inference: Inference, spin: Spin) -> tuple[float, str]:
-    measured = device_latency(inference, spin, random.Random(), DEVICE_PLAN, lambda: (None, ""))
-    measured.clock.close()
-    return statistics.median(us for capture in measured.captures for us in capture.blocks_us), measured.clock.name
+def _device_latency(inference: Inference, state: StreamState) -> tuple[float, str]:
+    timer = DeviceTimer(inference, state, lambda: (None, ""))
+    found, _ = timer.measure(random.Random(), DEVICE_PLAN)
+    blocks_us = [us for capture in found.captures for us in capture.blocks_us]
+    if not blocks_us:
+        raise TrtgateError(f"its latency can't be measured: {found.captures[0].void[0]}")
+    return statistics.median(blocks_us), timer.name
 
 
 def _inputs_of(modules: dict[str, Any], inference: Inference) -> dict[str, tuple[Any, ...]]:

@@ -116,6 +116,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         limits=limits.parse(config.getini("trtgate_limits"), "ini key trtgate_limits"),
         command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
+        streams=get("trtgate_streams"),
         timeout_s=TimeLimit(get("trtgate_timeout"), "--trtgate-timeout"),
         strict_layers=get("trtgate_strict_layers"),
         zoo=get("trtgate_zoo"),

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ..timing.device_state import ONE, STREAMS
+
 Declare = Callable[..., None]
 """Declares an option, as argparse's add_argument does."""
 
@@ -89,6 +91,12 @@ def _add_judging(option: Declare) -> None:
         metavar="N",
         type=_positive(int),
         help=f"Processes that measure each case ({LAUNCHES}, recording {RECORDING_LAUNCHES}).",
+    )
+    option(
+        "--trtgate-streams",
+        choices=STREAMS,
+        default=ONE,
+        help="State of the GPU in which device latency is measured: a process that uses one stream, or several.",
     )
     option(
         "--trtgate-update-baselines",

@@ -25,6 +25,8 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     replays: int
     void: list[str] = []
     """A reason for each block that was thrown away."""
+    sm_mhz: list[float] = []
+    """The SM clock beside each block, as a spin kernel counts it; empty where it was not read."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     steady: bool = True
     canary_us: dict[str, float] = {}
     """Fixed work of known name, independent of the case: says whether the machine itself runs as before."""
+    probe_us: float = 0.0
+    """What launching kernels cost beside the blocks, as a graph of tiny kernels shows it: it tells the GPU's state."""
+    spin_mhz: float = 0.0
+    """The SM clock beside the blocks, as a spin kernel counts it; NVML says another."""
     seconds: float = 0.0
     note: str = ""
 

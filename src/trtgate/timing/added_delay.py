@@ -11,6 +11,7 @@ from ..common.errors import TrtgateError
 
 if TYPE_CHECKING:
     from .spin_kernel import Spin
+    from .stream_state import StreamState
 
 CALLS = 30
 CAPTURES = 3
@@ -25,13 +26,13 @@ class Delayed:
         self._cycles = cycles
         self._wait_s = wait_s
 
-    def place_inputs(self) -> None:
+    def place_inputs(self) -> object:
         """Copy the inputs to newly allocated memory."""
-        self.inference.place_inputs()
+        return self.inference.place_inputs()
 
-    def restore(self) -> None:
+    def restore(self, placed: Any = None) -> None:
         """Put back what calls changed."""
-        self.inference.restore()
+        self.inference.restore(placed)
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -57,15 +58,17 @@ class Delayed:
         return output
 
 
-def delayed(inference: Any, share: float, spin: Spin | None) -> tuple[Delayed, float]:
+def delayed(inference: Any, share: float, state: StreamState | None) -> tuple[Delayed, float]:
     """Return the inference made longer by `share` of its latency, and the share as calibrated.
 
     On a GPU what a further kernel in a graph costs by itself is part of the delay; a delay that would have to be
     shorter than that is refused with TrtgateError.
     """
-    if spin is None:
+    if state is None:
         return Delayed(inference, wait_s=share * _host_latency_s(inference)), share
-    latency_us, least_us = _graph_latency_us(inference, spin), node_us(spin)
+    spin = state.spin
+    with state.on_stream():
+        latency_us, least_us = _graph_latency_us(inference, spin), node_us(spin)
     if share * latency_us < least_us:
         raise TrtgateError(
             f"a delay of {share:.2%} is {share * latency_us:.2f} µs here, and a further kernel takes at least "
@@ -87,12 +90,11 @@ def _host_latency_s(inference: Any) -> float:
 def _graph_latency_us(inference: Any, spin: Spin) -> float:
     from .cuda_graph_clock import CudaGraphClock
 
-    values = []
     clock = CudaGraphClock(inference, spin, random.Random(), inference.place_inputs)
-    for _ in range(CAPTURES):
-        clock.arm()
-        clock.block(CALLS, lambda: None)
-        values.append(clock.block(CALLS, lambda: None))
+    captures = range(clock.arm(CAPTURES))
+    for capture in captures:
+        clock.block(CALLS, lambda: None, capture)
+    values = [clock.block(CALLS, lambda: None, capture) for capture in captures]
     clock.close()
     return statistics.median(values)
 
@@ -112,7 +114,7 @@ def node_us(spin: Spin) -> float:
                 torch.cuda._sleep(cycles)
 
         clock = CudaGraphClock(spins, spin, random.Random(), lambda: None)
-        clock.arm()
+        clock.arm(1)
         clock.block(CALLS, lambda: None)
         found.append(clock.block(CALLS, lambda: None))
         clock.close()

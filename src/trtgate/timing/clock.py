@@ -17,11 +17,14 @@ class Clock(Protocol):
     steady_tolerance: float
     """Relative move of the block medians below which warm-up counts as done."""
 
-    def arm(self) -> None:
-        """Prepare a new capture in a new place in memory; nothing for clocks without one."""
+    def arm(self, captures: int) -> int:
+        """Prepare so many captures, each in a place in memory of its own, instead of those before.
 
-    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
-        """Run `calls` calls back to back and return how long one of them takes, in microseconds.
+        Returns how many there are: fewer where memory is short, at least one. Clocks without captures say `captures`.
+        """
+
+    def block(self, calls: int, meanwhile: Callable[[], None], capture: int = 0, /) -> float:
+        """Run `calls` calls of a capture back to back and return how long one of them takes, in microseconds.
 
         That is their mean. `meanwhile` is called once while the device is busy with the block.
         """

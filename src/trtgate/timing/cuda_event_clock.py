@@ -16,7 +16,10 @@ waits for the GPU, so a batch must stay well below."""
 
 
 class CudaEventsClock:
-    """Batches of queued calls between events; gaps that the module itself makes (synchronisation) are in it."""
+    """Batches of queued calls between events; gaps that the module itself makes (synchronisation) are in it.
+
+    They run on the default stream: what a module launches there by itself would not be waited for on another.
+    """
 
     name = "cuda_events"
     steady_tolerance = 0.005
@@ -26,16 +29,17 @@ class CudaEventsClock:
         self._spin = spin
         self._enqueue_us = 0.0
 
-    def arm(self) -> None:
+    def arm(self, captures: int) -> int:
         """Measure how long queuing a call takes, which is what the spin kernel must cover."""
         torch.cuda.synchronize()
         start = time.perf_counter()
         self._call()
         self._enqueue_us = (time.perf_counter() - start) * 1e6
         torch.cuda.synchronize()
+        return captures
 
-    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
-        """Return the mean device time of `calls` calls in microseconds."""
+    def block(self, calls: int, meanwhile: Callable[[], None], _capture: int = 0, /) -> float:
+        """Return the mean device time of `calls` calls in microseconds; there are no captures."""
         total_us, left = 0.0, calls
         while left:
             batch = min(left, BATCH_CALLS)

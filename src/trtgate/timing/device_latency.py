@@ -1,17 +1,20 @@
-"""Device latency by the best clock that a module allows: a CUDA graph, else queued events."""
+"""Device latency by the best clock that a module allows: CUDA graphs, else queued events."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
-from ..records.measurement import Capture, GpuState
+import msgspec
+
 from . import measuring_loop
 from .clock import CaptureError, DeviceClock
 from .cuda_event_clock import CudaEventsClock
 from .cuda_graph_clock import CudaGraphClock
-from .spin_kernel import Spin
+from .device_state import ONE
+from .measuring_loop import Measured, Plan, Watched
+from .stream_state import StreamState
 
 
 class Placed(Protocol):
@@ -23,41 +26,84 @@ class Placed(Protocol):
     def __call__(self) -> object:
         """Run once."""
 
-    def place_inputs(self) -> None:
-        """Copy the inputs to newly allocated memory."""
+    def place_inputs(self) -> object:
+        """Copy the inputs to newly allocated memory; returns them."""
 
-    def restore(self) -> None:
-        """Put back what calls changed."""
-
-
-class TimedOnDevice(NamedTuple):
-    """What was measured; `clock` is still armed, and the caller's to close."""
-
-    clock: DeviceClock
-    captures: list[Capture]
-    states: list[GpuState]
-    steady: bool
-    note: str
-    """Why it was no CUDA graph; empty when it was."""
+    def restore(self, placed: Any = None) -> None:
+        """Put back what calls changed, in inputs that lie elsewhere where they are given."""
 
 
-def device_latency(
-    call: Placed, spin: Spin, rng: random.Random, plan: measuring_loop.Plan, watch: Callable[[], measuring_loop.Watched]
-) -> TimedOnDevice:
-    """Measure device latency by replaying CUDA graphs; a module that can't be captured, by queued events."""
-    if call.not_capturable:
-        return _with_events(call, spin, plan, watch, call.not_capturable)
-    graph = CudaGraphClock(call, spin, rng, call.place_inputs)
-    try:
-        return TimedOnDevice(graph, *measuring_loop.measure(graph, plan, watch, call.restore), "")
-    except CaptureError as error:
-        reason = str(error)
-    return _with_events(call, spin, plan, watch, reason)
+class DeviceTimer:
+    """Times one inference on a GPU, turn after turn; `note` says why by no CUDA graph, or in no known state.
 
+    Captures that a plan keeps are there for the next turn, until `close`.
+    """
 
-def _with_events(
-    call: Placed, spin: Spin, plan: measuring_loop.Plan, watch: Callable[[], measuring_loop.Watched], reason: str
-) -> TimedOnDevice:
-    note = f"no CUDA graph ({reason}); timed with queued events"
-    events = CudaEventsClock(call, spin)
-    return TimedOnDevice(events, *measuring_loop.measure(events, plan, watch, call.restore), note)
+    def __init__(self, call: Placed, state: StreamState, watch: Callable[[], Watched]) -> None:
+        self.note = ""
+        self._call = call
+        self._state = state
+        self._watch = watch
+        self._clock: DeviceClock | None = None
+        self._captures = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the clock that was used last."""
+        assert self._clock is not None, "nothing was measured"
+        return self._clock.name
+
+    def measure(self, rng: random.Random, plan: Plan) -> tuple[Measured, list[float]]:
+        """Measure a turn; returns it, and single calls for percentiles, in microseconds.
+
+        By replaying CUDA graphs on one stream; a module that can't be captured, by queued events.
+        """
+        if self._call.not_capturable or isinstance(self._clock, CudaEventsClock):
+            return self._with_events(plan, self._call.not_capturable)
+        try:
+            with self._state.on_stream():
+                return self._with_graphs(rng, plan)
+        except CaptureError as error:
+            self.close()
+            return self._with_events(plan, str(error))
+
+    def _with_graphs(self, rng: random.Random, plan: Plan) -> tuple[Measured, list[float]]:
+        clock = self._clock
+        if not isinstance(clock, CudaGraphClock) or plan.arm:
+            self.close()
+            name = "cuda_graph_one_stream" if self._state.streams == ONE else "cuda_graph_many_streams"
+            clock = CudaGraphClock(self._call, self._state.spin, rng, self._call.place_inputs, name)
+            self._clock, plan = clock, msgspec.structs.replace(plan, arm=True)
+        found = measuring_loop.measure(
+            clock, plan, self._watch, lambda capture: self._call.restore(clock.placed[capture]),
+            armed=self._captures, state=self._state, rng=rng,
+        )  # fmt: skip
+        self._captures, self.note = len(found.captures), found.problem
+        return found, self._percentiles(clock, found, plan)
+
+    def _with_events(self, plan: Plan, reason: str) -> tuple[Measured, list[float]]:
+        if reason:
+            self.note = f"no CUDA graph ({reason}); timed with queued events"
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = CudaEventsClock(self._call, self._state.spin)
+            plan = msgspec.structs.replace(plan, arm=True)
+        found = measuring_loop.measure(
+            clock, plan, self._watch, lambda _capture: self._call.restore(), armed=plan.captures
+        )
+        return found, self._percentiles(clock, found, plan)
+
+    def _percentiles(self, clock: DeviceClock, found: Measured, plan: Plan) -> list[float]:
+        calls = measuring_loop.calls_of_tail(found.captures, plan)
+        for placed in getattr(clock, "placed", [None]):
+            self._call.restore(placed)
+        tail_us = clock.tail(calls) if calls else []
+        if not plan.keep:
+            clock.close()
+        return tail_us
+
+    def close(self) -> None:
+        """Free what is kept."""
+        if self._clock is not None:
+            self._clock.close()
+            self._clock = None

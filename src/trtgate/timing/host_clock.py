@@ -26,10 +26,11 @@ class HostClock:
         self._kept_us: list[float] = []
         self._growth: list[float] = []
 
-    def arm(self) -> None:
+    def arm(self, captures: int) -> int:
         """Nothing to prepare."""
+        return captures
 
-    def block(self, calls: int, meanwhile: Callable[[], None]) -> float:
+    def block(self, calls: int, meanwhile: Callable[[], None], _capture: int = 0, /) -> float:
         """Return the mean wall time of `calls` calls in microseconds: also of a module that is slow in some calls.
 
         A call that other processes interrupted is in it: such a block is void (cpu_state.py), or trimmed away.

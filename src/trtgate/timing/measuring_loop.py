@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from ..records.measurement import Capture, GpuState
 from .clock import Clock
+from .device_state import NO_STATE, DeviceState, Reading
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured; all but `turns` is of one turn, times in seconds."""
 
-    turns: int = 2
-    """Turns each launch gets with a case; between them the others measure, so that drift meets all alike."""
-    captures: int = 12
-    discard: int = 0
-    """Captures before these that are replayed and thrown away: after another process had the GPU, the first one may
-    lie in a faster place than all that follow (docs/decisions.md)."""
-    settle: int = 0
-    """Blocks of each capture, but the first of a turn, that are thrown away before the others."""
+    turns: int = 1
+    """Turns each launch gets with a case; between them the others measure."""
+    captures: int = 24
+    """All made before anything is timed: how one lies in memory moves it several times as far as its blocks differ."""
+    arm: bool = True
+    """Whether to make captures; else those of the turn before are replayed."""
+    keep: bool = False
+    """Whether the captures are kept for the next turn."""
     blocks: int = 1
-    """Of each capture: how one lies in memory moves it several times as far as its blocks differ, and the first reads
-    as those that follow (docs/decisions.md)."""
-    block_s: float = 0.005
+    """Of each capture, in random order among all of them."""
+    block_s: float = 0.003
     max_calls: int = 100
     warm: bool = True
     """Whether to warm up first; a turn that follows close upon another of the same case need not."""
-    warmup_s: float = 0.2
+    warmup_s: float = 0.3
     max_warmup_s: float = 3.0
+    window_s: float = 0.0
+    """Of what the warm-up compares, one window with the one before; at least three blocks. A GPU warms up in steps that
+    last 50 to 100 ms, and look steady: windows must be longer (docs/gpu-states.md)."""
     host_s: float = 0.1
     """Of host latencies on a GPU; 0: none."""
     tail_calls: int = 100
@@ -48,24 +53,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self if number == self.turns - 1 else msgspec.structs.replace(self, host_s=0.0, tail_calls=0)
 
 
-ON_GPU = Plan()
+ON_GPU = Plan(max_warmup_s=1.0, window_s=0.1)
 ON_CPU = Plan(
-    turns=1, captures=1, blocks=5, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=500
+    captures=1, blocks=5, block_s=0.05, max_calls=100_000, warmup_s=0.2, max_warmup_s=1.0, host_s=0.0, tail_calls=500
 )  # fmt: skip
-"""A block on a CPU is 50 ms or one call; of five the slowest and the fastest are trimmed away. One turn: a second one
-would mostly warm up again."""
+"""A block on a CPU is 50 ms or one call; of five the slowest and the fastest are trimmed away."""
 
 PAIR_ON_GPU = Plan(
-    turns=1, captures=1, discard=1, settle=1, block_s=0.010, warm=False, host_s=0.01, tail_calls=0, canary=False
+    captures=8, arm=False, keep=True, block_s=0.005, warmup_s=0.1, max_warmup_s=1.0, window_s=0.05, host_s=0.01,
+    tail_calls=0, canary=False,
 )  # fmt: skip
-"""One block of a quadruple: a new capture for each, a throw-away one before it, since the other side had the GPU."""
+"""A turn of a quadruple: a block of every capture that the warm-up made, on the plateau, for the other side had the GPU
+before."""
 PAIR_ON_CPU = Plan(
-    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False,
+    captures=1, blocks=1, block_s=0.05, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False,
     contended_retries=2,
 )  # fmt: skip
-WARM_UP_ON_GPU = Plan(turns=1, captures=1, blocks=1, host_s=0.02, tail_calls=0)
+WARM_UP_ON_GPU = Plan(captures=8, keep=True, block_s=0.005, max_warmup_s=1.0, window_s=0.1, host_s=0.02, tail_calls=0)
 WARM_UP_ON_CPU = Plan(
-    turns=1, captures=1, blocks=1, block_s=0.05, max_calls=100_000, max_warmup_s=1.0, host_s=0.0, tail_calls=0,
+    captures=1, blocks=1, block_s=0.05, max_calls=100_000, warmup_s=0.2, max_warmup_s=1.0, host_s=0.0, tail_calls=0,
     contended_retries=0,
 )  # fmt: skip
 """What either side runs before its first quadruple; it is not counted, but its canary is."""
@@ -79,6 +85,12 @@ FEWEST_OF_TAIL = 10
 MAX_VOIDS = 2
 """Void blocks of a capture that are measured again, as a multiple of the blocks wanted, one as if it were two; beyond
 it the capture stays short."""
+
+SETTINGS = 4
+"""How often a turn sets the device's state again when a block was read in another one."""
+CLOCK_APART = 0.02
+"""Relative difference beyond which the SM clock was another one. It moves by steps of 0.8 % all the time, within a
+model's replay too (H200), which void nothing."""
 
 
 def calls_per_block(latency_us: float, plan: Plan) -> int:
@@ -108,66 +120,152 @@ def contended(void_reason: Callable[[], str], retries: int | None) -> Callable[[
     return watch
 
 
+class Measured(NamedTuple):
+    """What the loop gives: captures with their blocks, the GPU's states beside them, what was read of the device."""
+
+    captures: list[Capture]
+    states: list[GpuState]
+    steady: bool
+    """Whether warm-up settled."""
+    readings: list[Reading]
+    """Before and after the blocks that count."""
+    problem: str
+    """Why the device's state could not be set; empty when it was."""
+
+
 def measure(
     clock: Clock,
     plan: Plan,
     watch: Callable[[], Watched],
-    restore: Callable[[], None] = lambda: None,
+    restore: Callable[[int], None] = lambda _capture: None,
     kept: Callable[[], None] = lambda: None,
-) -> tuple[list[Capture], list[GpuState], bool]:
-    """Measure `plan.captures` captures; returns them, the GPU states of their blocks, and whether warm-up settled.
+    *,
+    armed: int = 0,
+    state: DeviceState = NO_STATE,
+    rng: random.Random | None = None,
+) -> Measured:
+    """Make `plan.captures` captures, or replay the `armed` ones; set the state, warm up, time their blocks in turns.
 
-    `watch` is asked once in every block; `restore` puts back what calls change, before every block; `kept` is called
-    after every block that counts. Raises CaptureError from the clock.
+    Every block is read of a device whose state is verified before and after it; one in another state, or under a
+    thermal slowdown, or with another SM clock than most, is void and measured again. `watch` is asked
+    once in every block; `restore` puts back what calls change, before every block, in the inputs of a capture; `kept`
+    is called after every block that counts. Raises CaptureError from the clock.
     """
-    captures: list[Capture] = []
-    states: list[GpuState] = []
-    calls, steady = 1, True
-    for number in range(plan.discard + plan.captures):
-        clock.arm()
-        if number == 0:
-            calls, steady = warm_up(clock, plan, restore)
-        else:
-            for _ in range(plan.settle):
-                restore()
-                clock.block(calls, _nothing)
-        if number < plan.discard:
-            continue
+    count = clock.arm(plan.captures) if plan.arm else armed
+    problem = state.set(anew=plan.arm)
+    calls, steady = warm_up(clock, plan, restore)
+    blocks = _Blocks(clock, plan, watch, restore, state, calls, count)
+    order = list(range(count))
+    while wanted := [number for number in order if blocks.wanted(number)]:
+        for number in (rng or random).sample(wanted, len(wanted)):
+            if blocks.timed(number):
+                kept()
+        blocks.void_other_clocks()
+    return Measured(*blocks.found(), steady, blocks.readings(), problem)
+
+
+class _Block(NamedTuple):
+    capture: int
+    us: float
+    state: GpuState | None
+    before: Reading
+    after: Reading
+
+    @property
+    def sm_mhz(self) -> float:
+        """What was read beside it."""
+        return (self.before.sm_mhz + self.after.sm_mhz) / 2
+
+    def furthest_mhz(self, usual: float) -> float:
+        """Return what was read beside it and lies further from what is usual."""
+        return max(self.before.sm_mhz, self.after.sm_mhz, key=lambda mhz: abs(mhz - usual))
+
+
+class _Blocks:
+    """Times blocks one by one, and keeps what counts, and why what does not does not."""
+
+    def __init__(
+        self, clock: Clock, plan: Plan, watch: Callable[[], Watched], restore: Callable[[int], None],
+        state: DeviceState, calls: int, captures: int,
+    ) -> None:  # fmt: skip
+        self._clock, self._plan, self._watch, self._restore = clock, plan, watch, restore
+        self._state, self._calls = state, calls
+        self._settings = SETTINGS
+        self._counted: list[_Block] = []
+        self._void: list[list[str]] = [[] for _ in range(captures)]
         watch()  # what happened before the first block is not held against it
-        capture = Capture(blocks_us=[], replays=calls)
-        while len(capture.blocks_us) < plan.blocks and len(capture.void) < MAX_VOIDS * max(2, plan.blocks):
-            seen: list[Watched] = []
-            restore()
-            latency_us = clock.block(calls, lambda seen=seen: seen.append(watch()))  # type: ignore[misc]
-            state, reason = seen[0]
-            if reason:
-                capture.void.append(reason)
-                continue
-            capture.blocks_us.append(latency_us)
-            kept()
-            if state is not None:
-                states.append(state)
-        captures.append(capture)
-    return captures, states, steady
+        self._before = state.read()
+
+    def wanted(self, capture: int) -> bool:
+        """Whether a capture lacks blocks, and has not had too many that are void."""
+        have = sum(block.capture == capture for block in self._counted)
+        return have < self._plan.blocks and len(self._void[capture]) < MAX_VOIDS * max(2, self._plan.blocks)
+
+    def timed(self, capture: int) -> bool:
+        """Time a block; returns whether it counts, as far as it is known."""
+        seen: list[Watched] = []
+        self._restore(capture)
+        latency_us = self._clock.block(self._calls, lambda: seen.append(self._watch()), capture)
+        before, after = self._before, self._state.read()
+        self._before = after
+        gpu, reason = seen[0]
+        other = self._state.wrong(before) or self._state.wrong(after)
+        if reason or other:
+            self._void[capture].append(reason or other)
+            if other and self._settings:
+                self._settings -= 1
+                self._state.set(anew=False)
+                warm_up(self._clock, self._plan, self._restore)
+                self._before = self._state.read()
+            return False
+        self._counted.append(_Block(capture, latency_us, gpu, before, after))
+        return True
+
+    def void_other_clocks(self) -> None:
+        """Let blocks not count beside which the SM clock was far from what it was beside most."""
+        if not self._counted:
+            return
+        usual = statistics.median(one.sm_mhz for block in self._counted for one in (block.before, block.after))
+        for block in list(self._counted):
+            mhz = block.furthest_mhz(usual)
+            if abs(mhz - usual) > CLOCK_APART * usual:
+                self._counted.remove(block)
+                self._void[block.capture].append(f"the SM clock ran at {mhz:.0f} MHz, mostly at {usual:.0f} MHz")
+
+    def found(self) -> tuple[list[Capture], list[GpuState]]:
+        """Return the captures and the states of what counts, in the order in which it was timed."""
+        captures = []
+        for number, void in enumerate(self._void):
+            counted = [block for block in self._counted if block.capture == number]
+            sm_mhz = [round(block.sm_mhz, 1) for block in counted if block.sm_mhz]
+            captures.append(
+                Capture(blocks_us=[one.us for one in counted], replays=self._calls, void=void, sm_mhz=sm_mhz)
+            )
+        return captures, [block.state for block in self._counted if block.state is not None]
+
+    def readings(self) -> list[Reading]:
+        """Return what was read beside the blocks that count."""
+        return [one for block in self._counted for one in (block.before, block.after) if one.probe_us]
 
 
-def warm_up(clock: Clock, plan: Plan, restore: Callable[[], None] = lambda: None) -> tuple[int, bool]:
-    """Run blocks for `warmup_s` and until their medians stand still; returns (calls a block, whether they did).
+def warm_up(clock: Clock, plan: Plan, restore: Callable[[int], None] = lambda _capture: None) -> tuple[int, bool]:
+    """Run blocks for `warmup_s` and until they stand still; returns (calls a block, whether they did).
 
     Where the plan asks for no warm-up a single call must do: the case was warmed up before.
     """
-    restore()
+    restore(0)
     calls = calls_per_block(max(clock.block(1, _nothing), 1e-3), plan)
     if not plan.warm:
         return calls, True
     blocks: list[float] = []
     start = time.perf_counter()
     while True:
-        restore()
+        restore(0)
         blocks.append(clock.block(calls, _nothing))
         calls = calls_per_block(blocks[-1], plan)
         elapsed = time.perf_counter() - start
-        if elapsed >= plan.warmup_s and stands_still(blocks, clock.steady_tolerance):
+        window = max(3, math.ceil(plan.window_s / elapsed * len(blocks)))
+        if elapsed >= plan.warmup_s and stands_still(blocks, clock.steady_tolerance, window):
             return calls, True
         if elapsed >= plan.max_warmup_s:
             return calls, False
