@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
 import math
 import multiprocessing
 import os
 import random
 import statistics
+import tempfile
 import threading
 import time
 import traceback
@@ -86,11 +88,14 @@ class GpuProcess:
     """Graphs by name, and the streams to replay them on.
 
     With `one_stream` everything in this process, torch_tensorrt included, runs on one stream that is not the default
-    one. `connections` is CUDA_DEVICE_MAX_CONNECTIONS, `switcher` what trtgate's clock sets the GPU's state with.
+    one. `connections` is CUDA_DEVICE_MAX_CONNECTIONS, `switcher` and
+    `streams` what trtgate's clock sets the GPU's state with.
     """
 
-    def __init__(self, *, one_stream: bool = False, connections: int | None = None, switcher: str = "") -> None:
-        self._switcher = switcher
+    def __init__(
+        self, *, one_stream: bool = False, connections: int | None = None, switcher: str = "", streams: str = "one"
+    ) -> None:
+        self._switcher, self._measured_streams = switcher, streams
         if connections is not None:
             os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = str(connections)
         import torch
@@ -336,7 +341,7 @@ class GpuProcess:
         from trtgate.compiling import build_or_load
 
         start = time.perf_counter()
-        case = _source().load().cases[case_id]
+        case = case_source().load().cases[case_id]
         build_or_load.build_or_load(case, "cuda", Path(folder), None, lambda _step: None)
         return time.perf_counter() - start
 
@@ -348,7 +353,10 @@ class GpuProcess:
 
         if self._worker is None:
             uuid = detect().uuid
-            hello = messages.Hello(source=_source(), device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher)
+            hello = messages.Hello(
+                source=case_source(), device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher,
+                streams=self._measured_streams,
+            )  # fmt: skip
             self._worker = Worker(hello)
             gc.freeze()
         start = time.perf_counter()
@@ -432,6 +440,72 @@ class GpuProcess:
         read = self._worker.measure(messages.Measure(plan=plan, seed=seed))
         return [statistics.median(capture.blocks_us) for capture in read.captures if capture.blocks_us]
 
+    def clocks(self, seed: int, *, others: bool) -> dict[str, Any]:
+        """Time the loaded case with trtgate's clock, as a launch does, and, with `others`, in the usual ways."""
+        from trtgate.launches import messages
+        from trtgate.timing.measuring_loop import ON_GPU
+        from trtgate.verdict import launch_mean
+
+        torch = self._torch
+        turn = self._worker.measure(messages.Measure(plan=ON_GPU, seed=seed))
+        captures = [statistics.median(one.blocks_us) for one in turn.captures if one.blocks_us]
+        found: dict[str, Any] = {
+            "trtgate": math.exp(launch_mean([math.log(us) for us in captures])) if captures else math.nan,
+            "captures_us": captures, "sm_mhz": [one.sm_mhz for one in turn.captures], "spin_mhz": turn.spin_mhz,
+            "probe_us": turn.probe_us, "seconds": turn.seconds, "steady": turn.steady, "note": turn.note,
+            "void": [reason for one in turn.captures for reason in one.void],
+        }  # fmt: skip
+        if others:
+            import triton.testing
+
+            call = self._worker._inference
+            with torch.no_grad():
+                found["do_bench"] = triton.testing.do_bench(call, return_mode="median") * 1e3
+                with torch.cuda.stream(torch.cuda.Stream()):
+                    found["do_bench_cudagraph"] = triton.testing.do_bench_cudagraph(call, return_mode="median") * 1e3
+                torch.cuda.synchronize()
+                found["nvbench"] = self._nvbench()
+                found["pytest-benchmark's way"] = self._host_clock(call)
+        return found
+
+    def _nvbench(self) -> float:
+        """Return nvbench's batch mean over replays of a capture, NaN where `cuda-bench` is not installed."""
+        try:
+            from cuda import bench
+        except ImportError:
+            return math.nan
+        torch = self._torch
+        self.capture_loaded([0])
+        replay = self._graphs["capture 0"][0].replay
+
+        def graph_replay(state: Any) -> None:
+            stream = torch.cuda.ExternalStream(state.get_stream().addressof())
+
+            def run(_launch: Any) -> None:
+                with torch.cuda.stream(stream):
+                    replay()
+
+            state.exec(run, batched=True)
+
+        bench.register(graph_replay)
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            bench.run_all_benchmarks(["clocks", "--json", file.name, "--quiet"])
+            document = json.loads(Path(file.name).read_text())
+        (state,) = document["benchmarks"][0]["states"]
+        summary = next(s for s in state["summaries"] if s["tag"] == "nv/batch/time/gpu/mean")
+        self.drop("capture")
+        return float(next(item["value"] for item in summary["data"] if item["name"] == "value")) * 1e6
+
+    def _host_clock(self, call: Callable[[], object]) -> float:
+        """Return the median of call + synchronize on the host's clock, as a test of pytest-benchmark has it."""
+        times = []
+        for _ in range(300):
+            start = time.perf_counter()
+            call()
+            self._torch.cuda.synchronize()
+            times.append((time.perf_counter() - start) * 1e6)
+        return statistics.median(times)
+
     def today_pair(self, seed: int) -> float:
         """Return one turn of a quadruple as `trtgate ab` reads it; the first makes the captures."""
         from trtgate.launches import messages
@@ -452,7 +526,7 @@ class GpuProcess:
 
         def load() -> None:
             with self._torch.cuda.stream(self._streams[stream]):
-                self._aside = building.load(_source().load().cases[case_id], Path(folder), "cuda")
+                self._aside = building.load(case_source().load().cases[case_id], Path(folder), "cuda")
             loading.clear()
 
         thread, began = threading.Thread(target=load), time.perf_counter()
@@ -522,7 +596,7 @@ class GpuProcess:
         }
 
 
-def _source() -> Any:
+def case_source() -> Any:
     """Return where the cases come from: the zoo, with what the study adds to it."""
     from trtgate.suite.settings import Settings
     from trtgate.suite.suite_source import Added, SuiteSource
