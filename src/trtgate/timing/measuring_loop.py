@@ -88,9 +88,6 @@ it the capture stays short."""
 
 SETTINGS = 4
 """How often a turn sets the device's state again when a block was read in another one."""
-CLOCK_APART = 0.02
-"""Relative difference beyond which the SM clock was another one. It moves by steps of 0.8 % all the time, within a
-model's replay too (H200), which void nothing."""
 
 
 def calls_per_block(latency_us: float, plan: Plan) -> int:
@@ -147,7 +144,7 @@ def measure(
     """Make `plan.captures` captures, or replay the `armed` ones; set the state, warm up, time their blocks in turns.
 
     Every block is read of a device whose state is verified before and after it; one in another state, or under a
-    thermal slowdown, or with another SM clock than most, is void and measured again. `watch` is asked
+    thermal slowdown, is void and measured again. `watch` is asked
     once in every block; `restore` puts back what calls change, before every block, in the inputs of a capture; `kept`
     is called after every block that counts. Raises CaptureError from the clock.
     """
@@ -160,7 +157,6 @@ def measure(
         for number in (rng or random).sample(wanted, len(wanted)):
             if blocks.timed(number):
                 kept()
-        blocks.void_other_clocks()
     return Measured(*blocks.found(), steady, blocks.readings(), problem)
 
 
@@ -175,10 +171,6 @@ class _Block(NamedTuple):
     def sm_mhz(self) -> float:
         """What was read beside it."""
         return (self.before.sm_mhz + self.after.sm_mhz) / 2
-
-    def furthest_mhz(self, usual: float) -> float:
-        """Return what was read beside it and lies further from what is usual."""
-        return max(self.before.sm_mhz, self.after.sm_mhz, key=lambda mhz: abs(mhz - usual))
 
 
 class _Blocks:
@@ -220,17 +212,6 @@ class _Blocks:
             return False
         self._counted.append(_Block(capture, latency_us, gpu, before, after))
         return True
-
-    def void_other_clocks(self) -> None:
-        """Let blocks not count beside which the SM clock was far from what it was beside most."""
-        if not self._counted:
-            return
-        usual = statistics.median(one.sm_mhz for block in self._counted for one in (block.before, block.after))
-        for block in list(self._counted):
-            mhz = block.furthest_mhz(usual)
-            if abs(mhz - usual) > CLOCK_APART * usual:
-                self._counted.remove(block)
-                self._void[block.capture].append(f"the SM clock ran at {mhz:.0f} MHz, mostly at {usual:.0f} MHz")
 
     def found(self) -> tuple[list[Capture], list[GpuState]]:
         """Return the captures and the states of what counts, in the order in which it was timed."""
