@@ -4,7 +4,8 @@
 #   TENSORRT  rtx (the default) or standard: which Torch-TensorRT
 #   PYTHON    the interpreter to use; without it, the first on PATH that fits
 #
-# Nothing is done when .venv/.trtgate-setup, written last, says that a set-up with the same inputs was finished.
+# Nothing is done when .venv/.trtgate-setup, written last, says that a set-up with the same inputs was finished, or when
+# .venv is a link: it is another checkout's.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -114,7 +115,7 @@ case $tensorrt in
 esac
 python=
 if [[ -n $asked_python ]]; then python=$(check_asked_python); fi
-if is_done; then exit; fi
+if [[ -L .venv ]] || is_done; then exit; fi
 
 check_machine
 exec 9>.venv.lock
