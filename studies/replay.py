@@ -39,6 +39,7 @@ CHANGED = {
     "suspicion": "a suspicion is refuted only by proof, checked once more, and told where it is neither",
     "order": "three sessions or more of a card are spread by their successive differences, and may have an anchor",
     "storing": "only what is proven is stored unasked, and measured further for it",
+    "clock": "sessions of another clock are left out, and a case that has no others is new",
     "accepting": "a case that is stored as --trtgate-accept names it passes, whatever is not known of it, and says so",
 }
 """Rule → what changed."""
@@ -593,6 +594,8 @@ def explanation(given: dict[str, Any], before: dict[str, Any], now: dict[str, An
     """Return the rule of CHANGED that lets two answers differ; empty where none does."""
     if given["kind"] != "latency":
         return ""
+    if ": timed with the clock " in before.get("sentence", "") and now.get("verdict") == "new":
+        return "clock"
     judged = now.get("judgements") or []
     again = len(before.get("asked") or []) > 1 or len(now.get("asked") or []) > 1
     suspected = any(one["suspected"] is not None or one["groups"] for one in judged)

@@ -5,8 +5,8 @@
 Draws measurements with the noise of `SCENARIOS` and drives the functions of trtgate.verdict through them as a run
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
-(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards` and `--further` ask other
-questions instead.
+(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions` and `--further` ask
+other questions instead.
 A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
@@ -88,6 +88,9 @@ BETWEEN_CARDS = 0.006
 OTHER_CARDS = ((1, 1), (1, 8), (2, 4), (4, 4), (8, 1), (8, 2))
 """(how many cards, sessions of each) in a baseline that has none of the card that is judged."""
 
+OF_VERSIONS = ((0, 1), (7, 1), (7, 2), (4, 4), (19, 1))
+"""(sessions of older versions, of the running ones) in a baseline of one card."""
+
 
 Judge = Callable[["Scenario", float, int, int, np.random.Generator], list[np.ndarray]]
 
@@ -145,28 +148,31 @@ def stored(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.ra
 
 def _beyond_twice(
     scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int,
-    again: Callable[[np.ndarray], np.ndarray],
+    again: Callable[[np.ndarray], np.ndarray], older: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """Return what is beyond the limit and still is when measured `again`, which it does for suspects by index."""
-    regressed = _beyond(scenario, now, sessions, tests)
+    regressed = _beyond(scenario, now, sessions, tests, older)
     suspects = np.flatnonzero(regressed)
-    regressed[suspects] = _beyond(scenario, again(suspects), [some[suspects] for some in sessions], tests)
+    regressed[suspects] = _beyond(scenario, again(suspects), [some[suspects] for some in sessions], tests, older)
     return regressed
 
 
-def _beyond(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int) -> np.ndarray:
+def _beyond(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int, older: int = 0) -> np.ndarray:
     """Return what is slower beyond the limit."""
-    return np.asarray(_compared(scenario, now, sessions, tests).regressed)
+    return np.asarray(_compared(scenario, now, sessions, tests, older).regressed)
 
 
-def _compared(scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int) -> verdict.Comparison:
-    """Return what `verdict.judge_stored` finds, for many cases at once."""
+def _compared(
+    scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int, older: int = 0
+) -> verdict.Comparison:
+    """Return what `verdict.judge_stored` finds, for many cases at once; the first `older` are of other versions."""
     means = np.stack([np.mean(s, axis=-1) for s in sessions], axis=-1)
     spread = within_session_sd([*sessions, now], 1)
     within, within_stored = (spread / math.sqrt(n) for n in (now.shape[-1], min(now.shape[-1], sessions[0].shape[-1])))
     return verdict.compare_stored(
         np.mean(now, axis=-1), means, within, verdict.PRIORS[scenario.prior], limit=scenario.limit, tests=tests,
-        within_stored=within_stored, ordered=scenario.prior[1],
+        within_stored=within_stored, ordered=scenario.prior[1], compared=range(older, len(sessions)),
+        groups=[group for group in (range(older), range(older, len(sessions))) if group],
     )  # fmt: skip
 
 
@@ -215,6 +221,30 @@ def on_another_card(cards: int, sessions: int) -> Judge:
         return [
             _beyond_twice(scenario, now, baseline, tests, lambda some: on(here[some], GATED_LAUNCHES, effect))
             for baseline in baselines
+        ]
+
+    return judge
+
+
+def of_versions(older: int, running: int, upgrade: float) -> Judge:
+    """Return what judges cases by a baseline of two versions, of which the running one is slower by `upgrade`.
+
+    All sessions as if they were of one, and as the gate does, those of the running versions alone, the others saying
+    how far sessions lie apart. Where there are none of other versions both are the same.
+    """
+
+    def judge(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
+        def one(count: int, moved: float, launches: int) -> np.ndarray:
+            return session(scenario.noise, moved, count, launches, rng)
+
+        stored = [one(cases, -upgrade, RECORDED_LAUNCHES) for _ in range(older)]
+        stored += [one(cases, 0.0, RECORDED_LAUNCHES) for _ in range(running)]
+        now = one(cases, effect, GATED_LAUNCHES)
+        return [
+            _beyond_twice(
+                scenario, now, stored, tests, lambda some: one(len(some), effect, GATED_LAUNCHES), older=apart
+            )
+            for apart in (0, older)
         ]
 
     return judge
@@ -277,12 +307,15 @@ def red_suites(judge: Judge, scenario: Scenario, suites: int, cases: int, rng: n
     return np.sum(red, axis=0).tolist()
 
 
-def detections(scenario: Scenario, effect: float, changes: int, tests: int, rng: np.random.Generator) -> list[int]:
-    """Return how many of `changes` changed cases each of COLUMNS fails, each judged as one of `tests`."""
-    seen = np.zeros(len(COLUMNS), dtype=int)
-    for some in chunks(changes, CASES_AT_ONCE):
-        seen += [np.count_nonzero(flags) for flags in judge_all(scenario, effect, some, tests, rng)]
-    return seen.tolist()
+def detections(
+    judge: Judge, scenario: Scenario, effect: float, changes: int, tests: int, rng: np.random.Generator
+) -> list[int]:
+    """Return how many of `changes` changed cases each of what `judge` judges by fails, each as one of `tests`."""
+    seen = [
+        [np.count_nonzero(flags) for flags in judge(scenario, effect, some, tests, rng)]
+        for some in chunks(changes, CASES_AT_ONCE)
+    ]
+    return np.sum(seen, axis=0).tolist()
 
 
 def chunks(total: int, size: int) -> Iterator[int]:
@@ -308,6 +341,30 @@ def table(title: str, first: tuple[str, ...], columns: tuple[str, ...], rows: li
     return "\n".join(lines)
 
 
+VERSION_EFFECTS = {"H100, sessions 0.1 % apart": 0.01, "CPU: block 0.5 %, launch and session 5 %": 0.5}
+"""Noise → the change that is to be seen."""
+
+
+def by_versions(suites: int, changes: int, cases: int, rng: np.random.Generator) -> list[str]:
+    """Return the tables of baselines of several versions: red suites, and what is seen, both ways."""
+    red: list[Row] = []
+    seen: list[Row] = []
+    baselines = [(older, running, part) for older, running in OF_VERSIONS for part in (0.0, 0.8)[: 2 if older else 1]]
+    for scenario in (one for one in SCENARIOS if one.name in VERSION_EFFECTS):
+        effect = VERSION_EFFECTS[scenario.name]
+        for older, running, part in baselines:
+            upgrade = part * scenario.limit
+            judge = of_versions(older, running, upgrade)
+            cells = [scenario.name, f"{scenario.limit:.2%}", str(older), str(running), f"+{upgrade:.2%}"]
+            red.append((cells, red_suites(judge, scenario, suites, cases, rng)))
+            seen.append(([*cells, f"+{effect:.0%}"], detections(judge, scenario, effect, changes, cases, rng)))
+    first, columns = ("noise", "limit", "older", "running", "upgrade"), ("all as one", "apart")
+    return [
+        table(f"Red suites, %, of {suites:,} of {cases} unchanged cases:", first, columns, red, suites),
+        table(f"Seen, %, of {changes:,} changed cases:", (*first, "change"), columns, seen, changes),
+    ]
+
+
 def main() -> None:
     """Simulate, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -318,6 +375,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="500 suites, 2,000 changes")
     parser.add_argument("--at-limit", action="store_true", help="instead: all cases slower by just the limit, paired")
     parser.add_argument("--other-cards", action="store_true", help="instead: baselines of other cards than this")
+    parser.add_argument("--versions", action="store_true", help="instead: baselines of the running and older versions")
     parser.add_argument("--further", action="store_true", help="instead: what launches tell that the first could not")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
@@ -329,7 +387,10 @@ def main() -> None:
 
     def changed(s: Scenario) -> list[Row]:
         return [
-            ([s.name, f"{s.limit:.2%}", f"+{effect:.1%}"], detections(s, effect, changes, options.cases, rng))
+            (
+                [s.name, f"{s.limit:.2%}", f"+{effect:.1%}"],
+                detections(judge_all, s, effect, changes, options.cases, rng),
+            )
             for effect in s.effects
         ]
 
@@ -346,6 +407,8 @@ def main() -> None:
         columns = ("each session counts", "each card counts")
         title = f"{red}, judged on a card that has no session:"
         tables = [table(title, ("cards", "sessions of each"), columns, rows, suites)]
+    elif options.versions:
+        tables = by_versions(suites, changes, options.cases, rng)
     elif options.further:
         told, fails = told_by_further(changes, options.cases, rng), unchanged(failed_with_further)
         title = f"Proven unchanged, %, of {changes:,} cases, each one of {options.cases} judged:"

@@ -15,7 +15,7 @@ from trtgate.commands import baseline_files
 from trtgate.common import files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate import baselines
+from trtgate.gate import baselines, session_merging
 from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor
 from trtgate.verdict import Judgement, Verdict
 
@@ -133,7 +133,7 @@ def test_a_card_that_records_often_drives_no_other_out(tmp_path: Path) -> None:
     for number in range(22):
         baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
     kept = baselines.read(stored(folder)).cases["a"]
-    assert len(kept.sessions) == baselines.KEPT_SESSIONS
+    assert len(kept.sessions) == session_merging.KEPT_SESSIONS
     assert [session.metrics["device"][0][0] for session in kept.of_card("THERE")] == [50.0]
     assert [session.metrics["device"][0][0] for session in kept.of_card(CARD.uuid)] == [100.0 + n for n in range(3, 22)]
 
@@ -229,7 +229,7 @@ def judged(tmp_path: Path, name: str, us: float, verdict: str, by: CaseRecord) -
     made = record("a", us, verdict)
     session = msgspec.structs.replace(made.sessions[0], recorded=f"2026-02-02T00:00:00+00:00 {name}")
     (tmp_path / name).mkdir()
-    return run_of(tmp_path / name, msgspec.structs.replace(made, sessions=[session], began=by.began_for(CARD.uuid)))
+    return run_of(tmp_path / name, msgspec.structs.replace(made, sessions=[session], began=by.began_for(CARD.uuid, {})))
 
 
 def _store_when_all_are_ready(folder: Path, run: baselines.Run, ready: Any) -> None:
@@ -355,7 +355,7 @@ def test_the_first_three_sessions_of_a_card_stay_beyond_all_that_are_kept(tmp_pa
     folder = tmp_path / "baselines"
     for number in range(25):
         baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
-        anchor = baselines.read(stored(folder)).cases["a"].anchor_of(CARD.uuid)
+        anchor = baselines.read(stored(folder)).cases["a"].anchor_of(CARD.uuid, {})
         assert [one.metrics["device"][0][0] for one in anchor] == [100.0 + n for n in range(min(number + 1, 3))]
     kept = baselines.read(stored(folder)).cases["a"]
     assert [one.metrics["device"][0][0] for one in kept.anchor] == [100.0, 101.0, 102.0]
@@ -370,7 +370,7 @@ def test_the_anchor_goes_with_the_sessions_that_are_dropped(tmp_path: Path, verd
         baselines.update(folder, run_of(tmp_path, record("a", 100.0 + number)), ["a"])
     baselines.update(folder, run_of(tmp_path, record("a", 50.0, verdict)), ["a"])
     kept = baselines.read(stored(folder)).cases["a"]
-    assert (kept.anchor, kept.anchored, len(kept.anchor_of(CARD.uuid))) == ([], False, 1)
+    assert (kept.anchor, kept.anchored, len(kept.anchor_of(CARD.uuid, {}))) == ([], False, 1)
 
 
 def test_what_is_accepted_without_proof_is_added_and_leaves_the_anchor(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_what_is_accepted_without_proof_is_added_and_leaves_the_anchor(tmp_path:
         baselines.update(folder, run_of(tmp_path, record("a", us, verdict)), ["a"])
     kept = baselines.read(stored(folder)).cases["a"]
     assert len(kept.sessions) == 4
-    assert [one.metrics["device"][0][0] for one in kept.anchor_of(CARD.uuid)] == [100.0, 101.0, 102.0]
+    assert [one.metrics["device"][0][0] for one in kept.anchor_of(CARD.uuid, {})] == [100.0, 101.0, 102.0]
 
 
 def test_an_accepted_suspicion_starts_anew(tmp_path: Path) -> None:

@@ -112,9 +112,13 @@ def test_the_state_is_held_against_what_the_latency_is_held_against(state: dict[
         for one in before.launches
     ]
     now = replace(before, launches=launches)
-    assert measurement_summary.incomparable(now, record(usual)) == ""
-    assert words in measurement_summary.incomparable(now, record(odd))
-    assert words in measurement_summary.incomparable(now, record(None))
+
+    def problem(stored: CaseRecord) -> str:
+        return measurement_summary.incomparable(now, stored.compared_with(HERE.uuid, HERE.versions))
+
+    assert problem(record(usual)) == ""
+    assert words in problem(record(odd))
+    assert words in problem(record(None))
 
 
 def test_what_to_do_about_too_little_evidence_is_said() -> None:

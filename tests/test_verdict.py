@@ -263,7 +263,7 @@ class TestOrder:
     def test_with_an_anchor_the_first_sessions_are_compared_with_and_all_say_how_far_they_lie_apart(self) -> None:
         sessions = [launches(us, us) for us in (100.0, 100.1, 99.9, 104.0, 104.1, 103.9, 104.0, 104.1)]
         found = verdict.judge_stored(
-            "device", launches(104.0, 104.0), sessions, Prior(0.5, 4), limit=0.03, tests=1, anchor=3
+            "device", launches(104.0, 104.0), sessions, Prior(0.5, 4), limit=0.03, tests=1, compared=range(3)
         )
         assert found.baseline == pytest.approx(100.0)
         assert found.high - found.change < 0.1  # eight sessions do without the prior

@@ -84,10 +84,8 @@ def test_void_blocks_give_no_verdict_and_none_at_all_no_measurement() -> None:
             judged(ScriptedMeasurer([nothing]), record=STORED, **given)
 
 
-@pytest.mark.parametrize(
-    "measured", [measurement(*[turn(100.0, clock="cuda_events")] * 3), measurement(*[turn(100.0, canary_us=600)] * 3)]
-)
-def test_another_state_or_clock_is_incomparable_and_stored_where_accepted(measured: Any) -> None:
+def test_another_state_is_incomparable_and_stored_where_accepted() -> None:
+    measured = measurement(*[turn(100.0, canary_us=600)] * 3)
     result = judged(ScriptedMeasurer([measured]), record=STORED)
     assert (result.verdict, result.stored, result.judgements) == (Verdict.INCOMPARABLE, False, [])
     assert judged(ScriptedMeasurer([measured]), record=STORED, accepted=True).stored

@@ -98,20 +98,19 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def shown(run: Run) -> list[str]:
     """Return a file as lines: where it is from, and a table of its cases."""
-    totals = {case_id: change_since_anchor(record) for case_id, record in run.cases.items()}
-    anchored = any(change is not None for change in totals.values())
+    of_clocks = [
+        (case_id, clock, record.of_clock(clock)) for case_id, record in sorted(run.cases.items())
+        for clock in record.clocks
+    ]  # fmt: skip
+    totals = [change_since_anchor(record) for _, _, record in of_clocks]
+    anchored = any(change is not None for change in totals)
     rows = [("case", "latency", "sessions", "cards", "recorded last", *["since anchor"] * anchored, "clock")]
-    for case_id, record in sorted(run.cases.items()):
+    for (case_id, clock, record), change in zip(of_clocks, totals, strict=True):
         last = max(session.recorded for session in record.sessions)
         counts = str(len(record.sessions)), str(len(record.cards))
-        change = totals[case_id]
         total = ["" if change is None else f"{change:+.2%}"] * anchored
-        rows.append((case_id, duration(typical_us(record)), *counts, _when(last), *total, _clocks(record)))
+        rows.append((case_id, duration(typical_us(record.sessions)), *counts, _when(last), *total, clock))
     return [str(run.path), terminal_table.describe(run.accelerator), *aligned(rows), *run.unused]
-
-
-def _clocks(record: CaseRecord) -> str:
-    return "+".join(sorted({session.clock for session in record.sessions}))
 
 
 def _when(recorded: str) -> str:
@@ -132,19 +131,35 @@ def compare(before: Run, after: Run) -> list[CaseChange]:
             f"{before.path} was recorded on {before.accelerator.key}, and {after.path} on {after.accelerator.key}: "
             "latencies of different accelerators can't be compared"
         )
-    changes = [_change(before, after, case_id) for case_id in before.cases.keys() | after.cases.keys()]
+    ids = before.cases.keys() | after.cases.keys()
+    changes = [
+        change for case_id in ids for change in _changes(case_id, before.cases.get(case_id), after.cases.get(case_id))
+    ]
     return sorted(changes, key=_slowest_first)
 
 
-def _change(before: Run, after: Run, case_id: str) -> CaseChange:
-    old, new = before.cases.get(case_id), after.cases.get(case_id)
-    before_us = None if old is None else typical_us(old)
-    after_us = None if new is None else typical_us(new)
-    change, note = None, ""
-    if old is None or new is None or before_us is None or after_us is None:
-        note = "new" if old is None else "gone"
-    elif _clocks(old) != _clocks(new):
-        note = f"clock {_clocks(old)} → {_clocks(new)}"
+def _changes(case_id: str, old: CaseRecord | None, new: CaseRecord | None) -> list[CaseChange]:
+    """Return what became of a case, for each clock of its own."""
+    before, after = ({} if one is None else _latencies(one) for one in (old, new))
+    if before and after and not before.keys() & after.keys():
+        note = f"clock {'+'.join(sorted(before))} → {'+'.join(sorted(after))}"
+        was, now = (list(us.values())[-1] for us in (before, after))
+        return [CaseChange(case_id=case_id, before_us=was, after_us=now, note=note)]
+    clocks = dict.fromkeys((*before, *after))
+    return [
+        _change(case_id, before.get(one), after.get(one), of_clock=f" of the clock {one}" if len(clocks) > 1 else "")
+        for one in clocks
+    ]
+
+
+def _latencies(record: CaseRecord) -> dict[str, float]:
+    return {clock: typical_us(record.of_clock(clock).sessions) for clock in record.clocks}
+
+
+def _change(case_id: str, before_us: float | None, after_us: float | None, *, of_clock: str) -> CaseChange:
+    change, note = None, of_clock.strip()
+    if before_us is None or after_us is None:
+        note = f"{'new' if before_us is None else 'gone'}{of_clock}"
     else:
         change = after_us / before_us - 1
     return CaseChange(case_id=case_id, before_us=before_us, after_us=after_us, change=change, note=note)
@@ -159,7 +174,7 @@ def compared(before: Run, after: Run) -> list[str]:
     changes = compare(before, after)
     rows = [("case", "old", "new", "change")]
     for change in changes:
-        said = change.note if change.change is None else f"{change.change:+.2%}"
+        said = change.note if change.change is None else f"{change.change:+.2%} {change.note}".rstrip()
         old, new = ("" if us is None else duration(us) for us in (change.before_us, change.after_us))
         rows.append((change.case_id, old, new, said))
     lines = [f"old: {before.path}", f"new: {after.path}", *aligned(rows)]
@@ -255,7 +270,8 @@ def _without_known_sessions(run: Run, path: Path) -> Run:
     stored = baselines.read(path).cases
     cases = {}
     for case_id, record in run.cases.items():
-        known = stored[case_id].sessions if case_id in stored else []
+        known = [*stored[case_id].anchor, *stored[case_id].sessions] if case_id in stored else []
+        known = [msgspec.structs.replace(session, level="") for session in known]  # a run does not know its level
         new = [session for session in record.sessions if session not in known]
         cases[case_id] = msgspec.structs.replace(record, sessions=new)
     return msgspec.structs.replace(run, cases=cases)

@@ -17,6 +17,8 @@ from .errors import TrtgateError
 GIB = 1 << 30
 NEEDS_GPU = "needs a GPU, and there is none (NVML)"
 LIBRARIES = ("torch", "torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx", "pytest-benchmark")
+AROUND_IT = frozenset({"pytest-benchmark"})
+"""Libraries that no compiled module is made or run by."""
 
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,13 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
             return slug(f"cpu {self.name} {self.cpus} cpus")
         mig = f" mig {self.mig_profile}" if self.mig_profile else ""
         return slug(f"{self.name} {round(self.memory_bytes / GIB)}gib{mig}")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What makes and runs a compiled module: library, CUDA or driver → its version, as far as it is known."""
+        drivers = {"cuda": self.cuda, "driver": self.driver}
+        libraries = {name: version for name, version in self.libraries.items() if name not in AROUND_IT}
+        return libraries | {name: version for name, version in drivers.items() if version}
 
     @property
     def lock_name(self) -> str:

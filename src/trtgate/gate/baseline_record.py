@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +34,11 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     clock: str
     metrics: dict[str, list[list[float]]]
     state: State = State()
+    versions: dict[str, str] = {}
+    """What made it, as `Accelerator.versions` has it; empty in a file from before."""
+    level: str = ""
+    """`recorded` of the session that began the level which this one's total change is held against; empty where that is
+    the card's first one."""
 
     def log_launch_means(self, metric: str) -> np.ndarray | None:
         """Return one log mean a launch, or None when the session has no such metric."""
@@ -59,16 +65,46 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     began: str = ""
     """Of a saved run: `recorded` of the first session that it was judged by. If that is stored no more, the case was
     started anew meanwhile."""
+    upgraded: bool = False
+    """Of a saved run: whether it was judged by sessions of other versions than its own."""
     base: str = ""
     """What it was measured beside (`trtgate ab`): such a record is no session of its own, and never a baseline."""
+
+    def of_clock(self, clock: str) -> CaseRecord:
+        """Return the record of one clock: by what another clock read nothing is judged, and no mean is made with it.
+
+        All that follows is asked of such a record.
+        """
+        sessions, anchor = ([one for one in some if one.clock == clock] for some in (self.sessions, self.anchor))
+        return msgspec.structs.replace(self, sessions=sessions, anchor=anchor)
+
+    @property
+    def clocks(self) -> dict[str, int]:
+        """Clock → how many sessions it has, in the order in which they were first stored."""
+        return dict(Counter(session.clock for session in self.sessions))
 
     def of_card(self, uuid: str) -> list[StoredSession]:
         """Return the sessions that a card is held against: its own, or, where it has none, all."""
         return [session for session in self.sessions if session.uuid == uuid] or self.sessions
 
-    def began_for(self, uuid: str) -> str:
-        """Return `recorded` of the first session that a card is held against: it stays until the case starts anew."""
-        return (self.all_of_card(uuid) or [*self.anchor, *self.sessions])[0].recorded
+    def compared_with(self, uuid: str, versions: Mapping[str, str]) -> list[StoredSession]:
+        """Return the sessions that say where the case lies on a card with these versions.
+
+        Of those that the card is held against the ones of the same versions or, where there are none, of the newest
+        session's.
+        """
+        held = self.of_card(uuid)
+        return [one for one in held if one.versions == versions] or [
+            one for one in held if one.versions == held[-1].versions
+        ]
+
+    def began_for(self, uuid: str, versions: Mapping[str, str]) -> str:
+        """Return `recorded` of the first session of what a card is held against: it stays until that starts anew.
+
+        Empty where nothing is stored.
+        """
+        known = self.all_of_level(uuid, versions) or [*self.anchor, *self.sessions]
+        return known[0].recorded if known else ""
 
     def all_of_card(self, uuid: str) -> list[StoredSession]:
         """Return all that is known of one card in the order in which it was stored: the anchor's sessions come first.
@@ -77,14 +113,33 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         """
         return [session for session in (*self.anchor, *self.sessions) if session.uuid == uuid]
 
-    def anchor_of(self, uuid: str) -> list[StoredSession]:
-        """Return the sessions that the total change of a card is held against: its first, up to ANCHOR_SESSIONS."""
-        return self.all_of_card(uuid)[:ANCHOR_SESSIONS]
+    def all_of_level(self, uuid: str, versions: Mapping[str, str]) -> list[StoredSession]:
+        """Return what is known of the card since its level began, over all versions: what `compared_with` is part of.
+
+        Empty where the card has no session.
+        """
+        if uuid not in self.cards:
+            return []
+        level = self.compared_with(uuid, versions)[-1].level
+        return [one for one in self.all_of_card(uuid) if one.level == level]
+
+    def anchor_of(self, uuid: str, versions: Mapping[str, str]) -> list[StoredSession]:
+        """Return the sessions that the total change of a card is held against: its level's first ANCHOR_SESSIONS."""
+        return self.all_of_level(uuid, versions)[:ANCHOR_SESSIONS]
+
+    def anchored_for(self, uuid: str, versions: Mapping[str, str]) -> bool:
+        """Return whether a card has an anchor that says more than the sessions it is compared with."""
+        anchor = self.anchor_of(uuid, versions)
+        return bool(anchor) and anchor != self.compared_with(uuid, versions)
 
     @property
     def anchored(self) -> bool:
-        """Whether a card has sessions beyond its anchor, so that the change since then is a judgement of its own."""
-        return any(len(self.all_of_card(uuid)) > ANCHOR_SESSIONS for uuid in self.cards)
+        """Whether there are a clock, a card and versions for which the change since the anchor is a judgement too."""
+        return any(
+            record.anchored_for(session.uuid, session.versions)
+            for record in map(self.of_clock, self.clocks)
+            for session in record.sessions
+        )
 
     @property
     def cards(self) -> list[str]:
@@ -95,22 +150,25 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 def change_since_anchor(record: CaseRecord) -> float | None:
     """Return how much slower the newest session of the card with most sessions is than its anchor, a fraction.
 
-    None where it has no sessions beyond its anchor. A difference of means, no verdict.
+    `record` is of one clock. None where the card has no anchor but its last sessions. A difference of means, no
+    verdict.
     """
-    uuid = record.cards[0]
-    if len(record.all_of_card(uuid)) <= ANCHOR_SESSIONS:
+    newest = record.of_card(record.cards[0])[-1]
+    if not record.anchored_for(newest.uuid, newest.versions):
         return None
-    anchor = msgspec.structs.replace(record, sessions=record.anchor_of(uuid))
-    newest = msgspec.structs.replace(record, sessions=record.all_of_card(uuid)[-1:])
-    return typical_us(newest) / typical_us(anchor) - 1
+    return _mean_us([newest]) / _mean_us(record.anchor_of(newest.uuid, newest.versions)) - 1
 
 
-def typical_us(record: CaseRecord, uuid: str | None = None) -> float:
-    """Return the geometric mean over a record's sessions of its first metric (device latency, on a CPU host).
+def typical_us(sessions: Sequence[StoredSession]) -> float:
+    """Return the geometric mean of the first metric (device latency, on a CPU host latency), microseconds.
 
-    With `uuid` over those that this card is held against.
+    Over the sessions of the newest one's clock and versions.
     """
-    sessions = record.sessions if uuid is None else record.of_card(uuid)
+    newest = sessions[-1]
+    return _mean_us([one for one in sessions if (one.clock, one.versions) == (newest.clock, newest.versions)])
+
+
+def _mean_us(sessions: Sequence[StoredSession]) -> float:
     metric = next(iter(sessions[-1].metrics))
     means = [session.log_launch_means(metric) for session in sessions]
     return math.exp(float(np.mean([np.mean(m) for m in means if m is not None])))

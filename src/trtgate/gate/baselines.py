@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -14,15 +15,11 @@ from ..common import run_file
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.files import decoded, is_there, key_twice, listed, locked, read_bytes, write_json
-from ..verdict import Verdict
-from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession, typical_us
+from . import session_merging
+from .baseline_record import CaseRecord, StoredSession, typical_us
 from .plausibility import usable, why_unused
 
 SCHEMA = 1
-KEPT_SESSIONS = 20
-"""Beyond so many, the oldest of the card that has most of them goes."""
-OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
-"""Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 FILE_NAME = "latency.json"
 RESTORE = "restore it from version control, or delete it and record it anew"
 
@@ -174,9 +171,13 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     after_us: float = 0.0
     sessions: int = 0
     restarted: bool = False
-    """The older sessions were of other code or of another machine state, and are dropped."""
+    """The sessions that it was judged by were of other code or of another machine state, and are dropped."""
     first_of_card: bool = False
     """There were sessions, and none of this card: from now on it is held against this one."""
+    first_of_versions: bool = False
+    """There were sessions, and none of these versions."""
+    clock: str = ""
+    """Of a case that was stored before, and not with this clock."""
     refused: str = ""
     """Why it is not written after all; empty when it is."""
 
@@ -187,20 +188,18 @@ def describe(change: Update) -> str:
         return f"{change.case_id}: {change.refused}"
     after = f"{change.after_us:,.5g} µs, {change.sessions} session{'s' * (change.sessions > 1)}"
     if change.before_us is None:
-        return f"{change.case_id}: {after} (new)"
+        return f"{change.case_id}: {after} (new{f' of the clock {change.clock}' * bool(change.clock)})"
     moved = f"{change.before_us:,.5g} → {after} ({change.after_us / change.before_us - 1:+.2%})"
     more = ", the first of this card" * change.first_of_card + ", older sessions dropped" * change.restarted
+    more += ", the first of these versions" * (change.first_of_versions and not change.first_of_card)
     return f"{change.case_id}: {moved}{more}"
 
 
 def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
-    Sessions accumulate, up to KEPT_SESSIONS; the first of each card stay beyond that, as its anchor. A case whose
-    verdict says that this is other code starts anew, and one whose card is in another state with that card (OTHER),
-    unless only other cards say so, which may just differ. A suspicion that was accepted without being refuted starts
-    anew too. What another run has stored since this one was judged is not dropped: it was started anew already, and
-    what this one calls unchanged is not what is stored now.
+    Sessions accumulate, those of each clock for themselves; `session_merging.merged` says which go, and what is
+    refused.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.accelerator.key)
@@ -213,7 +212,8 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
         updates = []
         for case_id in case_ids:
             old = before.cases.get(case_id) if before else None
-            entry, change = _merged(run, case_id, old)
+            stored = entries.get(case_id, {}).get("extra_info", {}).get("trtgate", {})
+            entry, change = _merged(run, case_id, old, stored)
             updates.append(change)
             if entry is not None:
                 entries[case_id] = entry
@@ -237,8 +237,10 @@ def remove(path: Path, case_ids: Sequence[str]) -> None:
             path.unlink()
 
 
-def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, Any] | None, Update]:
-    """Return a case as it is to be written, None where it is refused, and what that does."""
+def _merged(
+    run: Run, case_id: str, old: CaseRecord | None, before: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[dict[str, Any] | None, Update]:
+    """Return a case as it is to be written, None where it is refused, and what that does; `before` is `old` as JSON."""
     if case_id in run.unusable:
         return None, Update(case_id=case_id, refused=run.unusable[case_id])
     record = run.cases[case_id]
@@ -247,46 +249,41 @@ def _merged(run: Run, case_id: str, old: CaseRecord | None) -> tuple[dict[str, A
             f"{run.path}: {case_id} was measured beside the base {record.base}, one launch: it is no session that a "
             "baseline could hold; record one with --trtgate-update-baselines"
         )
-    uuid = record.sessions[-1].uuid
-    kept, anchor = ([], []) if old is None else (old.sessions, old.anchor)
-    judged_by = next((one.uuid for one in (*anchor, *kept) if one.recorded == record.began), None)
-    elsewhere = old is not None and record.began != "" and judged_by is None
-    other = record.verdict in OTHER or any(judgement.suspected is not None for judgement in record.judgements)
-    if elsewhere and not other:
-        return None, Update(case_id=case_id, refused="another run has started it anew meanwhile: record it again")
-    known = old is not None and uuid in old.cards and (not record.began or judged_by == uuid)
-    restart = known and other
-    if restart:  # other code is other code on all cards, another state only this card's
-        others_stay = record.verdict == Verdict.INCOMPARABLE
-        kept, anchor = ([one for one in some if one.uuid != uuid and others_stay] for some in (kept, anchor))
-    sessions, anchor = _without_the_oldest([*kept, *record.sessions], anchor)
+    done = session_merging.merged(record, old)
+    if done.refused:
+        return None, Update(case_id=case_id, refused=done.refused)
     unused = [] if old is None else old.unused
-    stored = msgspec.structs.replace(record, sessions=sessions, anchor=anchor, unused=unused, judgements=[], began="")
+    stored = msgspec.structs.replace(
+        record, sessions=done.sessions, anchor=done.anchor, unused=unused, judgements=[], began="", upgraded=False
+    )
     entry = msgspec.to_builtins(run.entry(case_id))
-    entry["extra_info"] = {**entry["extra_info"], "trtgate": msgspec.to_builtins(stored)}
+    entry["extra_info"] = {**entry["extra_info"], "trtgate": _as_it_was(stored, before)}
+    new = record.sessions[-1]
+    held = None if old is None else old.of_clock(new.clock)
+    compared = held.compared_with(new.uuid, new.versions) if held is not None and held.sessions else []
     return entry, Update(
         case_id=case_id,
-        before_us=None if old is None else typical_us(old, uuid),
-        after_us=typical_us(record, uuid),
-        sessions=len(sessions),
-        restarted=restart,
-        first_of_card=old is not None and uuid not in old.cards,
+        before_us=typical_us(compared) if compared else None,
+        after_us=typical_us(record.sessions),
+        sessions=sum(one.clock == new.clock for one in done.sessions),
+        restarted=done.restarted,
+        first_of_card=held is not None and bool(compared) and new.uuid not in held.cards,
+        first_of_versions=bool(compared) and compared[-1].versions not in ({}, new.versions),
+        clock=new.clock if old is not None and not compared else "",
     )
 
 
-def _without_the_oldest(
-    sessions: list[StoredSession], anchor: list[StoredSession]
-) -> tuple[list[StoredSession], list[StoredSession]]:
-    """Return KEPT_SESSIONS of the sessions, and the anchor with those of its own that went."""
-    kept, anchor = list(sessions), list(anchor)
-    while len(kept) > KEPT_SESSIONS:
-        counts = Counter(session.uuid for session in kept)
-        most = max(counts.values())
-        place = next(number for number, session in enumerate(kept) if counts[session.uuid] == most)
-        oldest = kept.pop(place)
-        if sum(session.uuid == oldest.uuid for session in anchor) < ANCHOR_SESSIONS:
-            anchor.append(oldest)
-    return kept, anchor
+def _as_it_was(record: CaseRecord, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as JSON has it; sessions that are in the JSON `before` stay as they are there."""
+    found = msgspec.to_builtins(record)
+    raw = [one for name in ("anchor", "sessions") for one in before.get(name, [])]
+    known = [(msgspec.convert(one, StoredSession), one) for one in raw]
+    for name in ("anchor", "sessions"):
+        found[name] = [
+            next((json for session, json in known if session == one), msgspec.to_builtins(one))
+            for one in getattr(record, name)
+        ]
+    return found
 
 
 def _case_of(entry: Mapping[str, Any]) -> str | None:

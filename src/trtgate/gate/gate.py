@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .baselines import Run
 from .case_result import CaseResult, adjusted
 from .policy import Situation
 from .run_options import Options
-from .sentences import about_new, about_wide_limits
+from .sentences import about_new, about_other_clock, about_wide_limits
 
 
 class Gate:
@@ -106,7 +107,8 @@ class Gate:
         base = str(self._options.base or "")
         of_update = self._options.compare_file is None  # what is updated is what it was judged by
         stored = self._record(case.id) if of_update else None
-        return measurement_summary.record_of(case, result, self._accelerator.uuid, base, stored)
+        here = self._accelerator
+        return measurement_summary.record_of(case, result, here.uuid, base, stored, here.versions)
 
     def recorded(self, case_id: str, figure: str) -> float | None:
         """Return a figure of a case's baseline, such as how long it measured; None where there is none."""
@@ -123,6 +125,19 @@ class Gate:
         with contextlib.suppress(OSError):  # it is a hint
             return [key for key in baselines.keys(self._options.baselines) if key != self._accelerator.key]
         return []
+
+    def about_all_new(self, case_ids: Sequence[str]) -> list[str]:
+        """Say for which cases nothing is stored, and for which nothing of the clock with which they were timed."""
+        of_clocks: dict[str, list[str]] = {}
+        unknown = [case_id for case_id in case_ids if self._record(case_id) is None]
+        for case_id in case_ids:
+            if case_id not in unknown:
+                of_clocks.setdefault(self._results[case_id].measurement.clock, []).append(case_id)
+        said = [self.about_new(unknown)] * bool(unknown)
+        for clock, some in of_clocks.items():
+            stored = sum((Counter(record.clocks) for case_id in some if (record := self._record(case_id))), Counter())
+            said.append(about_other_clock(some, clock, stored))
+        return said
 
     def about_new(self, case_ids: Sequence[str]) -> str:
         """Say that nothing is stored for some cases: where it was looked for, and where else there is something."""

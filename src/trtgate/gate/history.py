@@ -192,7 +192,7 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
         commit=commit.id,
         branch=commit.branch,
         dirty=commit.dirty,
-        latency_us=typical_us(record),
+        latency_us=typical_us(record.sessions),
         verdict=sys.intern(record.verdict),
     )
     metric, clock = sys.intern(next(iter(last.metrics))), sys.intern(last.clock)

@@ -16,7 +16,7 @@ from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
 from . import measurement_summary
-from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession
+from .baseline_record import CaseRecord, StoredSession
 
 LimitOf = Callable[[str], float]
 """Metric → the largest tolerated change, a fraction."""
@@ -51,33 +51,87 @@ def against_stored(
     limit_of: LimitOf,
     tests: int,
 ) -> list[Judgement]:
-    """Judge every metric that both have; `regressed` is a suspicion.
+    """Judge every metric that both have by a record of the measurement's clock; `regressed` is a suspicion.
 
     Compare with sessions from the same physical GPU. If there are none, use one observation per other GPU: repeated
-    sessions on one GPU do not reveal how GPUs differ. The total change since the anchor stands in for the change since
+    sessions on one GPU do not reveal how GPUs differ. Of these take the sessions of the running versions or, if there
+    are none, of the newest session's versions. The total change since the anchor stands in for the change since
     the last sessions where it is the worse of the two.
     """
     totals = since_anchor(measurement, record, accelerator, limit_of, tests)
     judged = []
     for metric in measurement.metrics:
-        of_cards = _of_cards(record.sessions, metric)
-        if not of_cards:
+        measured = _with_metric(record, metric)
+        if not measured.sessions:
             continue
-        own = of_cards.pop(accelerator.uuid, None)
-        others = f"stored sessions of {len(of_cards)} {verdict.OTHER_CARD}{'s' * (len(of_cards) > 1)}"
-        recent = verdict.judge_stored(
-            metric,
-            verdict.log_launch_means(measurement.samples(metric)),
-            own or [np.concatenate(sessions) for sessions in of_cards.values()],
-            _prior(accelerator, metric, own=own is not None),
-            limit=limit_of(metric),
-            tests=tests,
-            others=list(of_cards.values()) if own else [],
-            evidence="" if own else others,
-            ordered=own is not None,
-        )
+        compared = measured.compared_with(accelerator.uuid, accelerator.versions)
+        limit = limit_of(metric)
+        if accelerator.uuid in measured.cards:
+            recent = _against_own(metric, measurement, measured, compared, accelerator, limit, tests)
+        else:
+            recent = _against_others(metric, measurement, compared, accelerator, limit, tests)
         judged.append(_worse(recent, totals.get(metric)))
     return judged + counted(case, measurement_summary.figures(measurement), record.figures, limit_of, tests)
+
+
+def _with_metric(record: CaseRecord, metric: str) -> CaseRecord:
+    sessions = [session for session in record.sessions if session.metrics.get(metric)]
+    return msgspec.structs.replace(record, sessions=sessions)
+
+
+def _against_own(
+    metric: str, measurement: CaseMeasurement, record: CaseRecord, compared: Sequence[StoredSession],
+    accelerator: Accelerator, limit: float, tests: int, *, known: Sequence[StoredSession] = (), evidence: str = "",
+) -> Judgement:  # fmt: skip
+    """Compare with sessions of this card; all of the card that are `known` (by default its stored ones), and those of
+    other cards, say how far sessions of one card and the same versions lie apart.
+    """
+    known = known or [one for one in record.sessions if one.uuid == accelerator.uuid]
+    others = [one for one in record.sessions if one.uuid != accelerator.uuid]
+    groups = _alike(known)
+    return verdict.judge_stored(
+        metric,
+        verdict.log_launch_means(measurement.samples(metric)),
+        _means(known, metric),
+        _prior(accelerator, metric, own=True),
+        limit=limit,
+        tests=tests,
+        others=[_means([others[number] for number in group], metric) for group in _alike(others)],
+        evidence=evidence or _evidence(compared, known, accelerator, of_card=bool(others)),
+        compared=[number for number, one in enumerate(known) if any(one is other for other in compared)],
+        groups=groups,
+    )
+
+
+def _against_others(
+    metric: str, measurement: CaseMeasurement, compared: Sequence[StoredSession], accelerator: Accelerator,
+    limit: float, tests: int,
+) -> Judgement:  # fmt: skip
+    """Compare with other cards, each counting once."""
+    of_cards: dict[str, list[np.ndarray]] = {}
+    for session, means in zip(compared, _means(compared, metric), strict=True):
+        of_cards.setdefault(session.uuid, []).append(means)
+    return verdict.judge_stored(
+        metric,
+        verdict.log_launch_means(measurement.samples(metric)),
+        [np.concatenate(sessions) for sessions in of_cards.values()],
+        _prior(accelerator, metric, own=False),
+        limit=limit,
+        tests=tests,
+        evidence=f"stored sessions of {len(of_cards)} {verdict.OTHER_CARD}{'s' * (len(of_cards) > 1)}",
+        ordered=False,
+    )
+
+
+def _evidence(
+    compared: Sequence[StoredSession], known: Sequence[StoredSession], accelerator: Accelerator, *, of_card: bool
+) -> str:
+    versions = compared[-1].versions
+    which = ["of this card"] * of_card
+    if any(one.versions != versions for one in known):
+        which.append("of these versions" if versions == accelerator.versions else "of the newest versions")
+    said = f"{len(compared)} stored session{'s' * (len(compared) > 1)}"
+    return f"{said} {' and '.join(which)}" if which else said
 
 
 def since_anchor(
@@ -85,40 +139,52 @@ def since_anchor(
 ) -> dict[str, Judgement]:
     """Judge the total change of each sampled metric since the anchor of this card, by ANCHOR_LIMITS times its limit.
 
-    Empty where the anchor is all that is stored: the last sessions say as much. How far sessions lie apart is
-    estimated from all sessions, since the anchor's are few.
+    Over all versions: a case may creep from one to the next. Empty where the anchor is what the case is compared with:
+    the last sessions say as much. How far sessions lie apart is estimated from all sessions, since the anchor's are
+    few.
     """
-    uuid, known = accelerator.uuid, record.all_of_card(accelerator.uuid)
-    anchor = known[:ANCHOR_SESSIONS]
-    judged = {}
-    if len(known) == len(anchor) or {one.clock for one in known} != {measurement.clock}:
+    uuid, versions = accelerator.uuid, accelerator.versions
+    if not record.anchored_for(uuid, versions):
         return {}
+    anchor, known = record.anchor_of(uuid, versions), record.all_of_card(uuid)
+    judged = {}
     for metric in measurement.metrics:
-        others = _of_cards([one for one in record.sessions if one.uuid != uuid], metric)
         if any(metric not in one.metrics for one in known):
             continue
-        found = verdict.judge_stored(
-            metric,
-            verdict.log_launch_means(measurement.samples(metric)),
-            _of_cards(known, metric)[uuid],
-            _prior(accelerator, metric, own=True),
-            limit=ANCHOR_LIMITS * limit_of(metric),
-            tests=tests,
-            others=list(others.values()),
-            evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
-            anchor=len(anchor),
-        )
+        found = _against_own(
+            metric, measurement, _with_metric(record, metric), anchor, accelerator, ANCHOR_LIMITS * limit_of(metric),
+            tests, known=known, evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
+        )  # fmt: skip
         judged[metric] = msgspec.structs.replace(found, since_anchor=True)
     return judged
 
 
-def _of_cards(sessions: Sequence[StoredSession], metric: str) -> dict[str, list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {}
-    for session in sessions:
-        means = session.log_launch_means(metric)
-        if means is not None:
-            found.setdefault(session.uuid, []).append(means)
-    return found
+def _alike(sessions: Sequence[StoredSession]) -> list[list[int]]:
+    """Return the numbers of the sessions of each card and versions, in the order of time."""
+    found: dict[tuple[str, frozenset[tuple[str, str]]], list[int]] = {}
+    for number, session in enumerate(sessions):
+        found.setdefault((session.uuid, frozenset(session.versions.items())), []).append(number)
+    return list(found.values())
+
+
+def _means(sessions: Sequence[StoredSession], metric: str) -> list[np.ndarray]:
+    means = [session.log_launch_means(metric) for session in sessions]
+    return [one for one in means if one is not None]
+
+
+def upgrade(record: CaseRecord, accelerator: Accelerator, *, since_anchor: bool) -> str:
+    """Return in which versions the sessions differ that the case is compared with, or its anchor; empty in none.
+
+    Only versions that are known on both sides.
+    """
+    choose = record.anchor_of if since_anchor else record.compared_with
+    now, found = accelerator.versions, []
+    before = [one.versions for one in choose(accelerator.uuid, accelerator.versions) if one.versions]
+    for name in sorted({name for one in (*before, now) for name in one}) if now else ():
+        was = dict.fromkeys(one.get(name, "none") for one in before)
+        if was and list(was) != [now.get(name, "none")]:
+            found.append(f"with {name} {' and '.join(was)}, now {now.get(name, 'none')}")
+    return f"recorded {'; '.join(found)}" if found else ""
 
 
 def _prior(accelerator: Accelerator, metric: str, *, own: bool) -> verdict.Prior:
@@ -135,7 +201,8 @@ def _worse(recent: Judgement, total: Judgement | None) -> Judgement:
 
 def drift(measurement: CaseMeasurement, record: CaseRecord, accelerator: Accelerator) -> str:
     """Return that the sessions of this card and this one get slower one after the other; empty where they do not."""
-    means = _of_cards(record.sessions, measurement.primary).get(accelerator.uuid, [])
+    level = record.all_of_level(accelerator.uuid, accelerator.versions)
+    means = _means([one for one in record.sessions if any(one is other for other in level)], measurement.primary)
     now = verdict.log_launch_means(measurement.samples(measurement.primary))
     over = [float(np.mean(session)) for session in (*means, now)]
     if not verdict.rises(over):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import statistics
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -95,9 +97,9 @@ def state_of(measurement: CaseMeasurement) -> State:
     )
 
 
-def another_state(measurement: CaseMeasurement, record: CaseRecord) -> str:
-    """Return why the machine's state differs from the baseline's; empty when it does not."""
-    now, before = state_of(measurement), [session.state for session in record.of_card(measurement.uuid)]
+def another_state(measurement: CaseMeasurement, compared: Sequence[StoredSession]) -> str:
+    """Return why the machine's state differs from that of the sessions compared with; empty when it does not."""
+    now, before = state_of(measurement), [session.state for session in compared]
     canaries = {
         name: statistics.median(state.canary_us[name] for state in before if name in state.canary_us)
         for name in {name for state in before for name in state.canary_us}
@@ -110,12 +112,12 @@ def another_state(measurement: CaseMeasurement, record: CaseRecord) -> str:
     )
 
 
-def incomparable(measurement: CaseMeasurement, record: CaseRecord) -> str:
-    """Return why a measurement can't be compared with what is stored; empty when it can."""
-    state = another_state(measurement, record)
+def incomparable(measurement: CaseMeasurement, compared: Sequence[StoredSession]) -> str:
+    """Return why a measurement can't be compared with stored sessions; empty when it can."""
+    state = another_state(measurement, compared)
     if state:
         return f"this machine is in another state than when its baseline was recorded: {state}"
-    clocks = {session.clock for session in record.of_card(measurement.uuid)}
+    clocks = {session.clock for session in compared}
     if clocks != {measurement.clock}:
         return f"timed with the clock {measurement.clock}, its baseline with {'+'.join(sorted(clocks))}"
     return ""
@@ -132,19 +134,25 @@ def void_problem(measurement: CaseMeasurement) -> str:
     return f"{len(voids)} of {total} blocks do not count: {reason}"
 
 
-def record_of(case: Case, result: CaseResult, uuid: str, base: str, stored: CaseRecord | None = None) -> CaseRecord:
+def record_of(
+    case: Case, result: CaseResult, uuid: str, base: str, stored: CaseRecord | None = None,
+    versions: Mapping[str, str] = MappingProxyType({}),
+) -> CaseRecord:  # fmt: skip
     """Return what a file stores of a case, which was judged by what is `stored`.
 
-    `uuid` is of the card where the measurement names none.
+    `uuid` is of the card where the measurement names none, `versions` are the running ones.
     """
     measurement = result.measurement
     uuid = measurement.uuid or uuid
+    held = None if stored is None else stored.of_clock(measurement.clock)
+    compared = held.compared_with(uuid, versions) if held is not None and held.sessions else []
     session = StoredSession(
         recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         uuid=uuid,
         clock=measurement.clock,
         metrics={metric: means(measurement, metric) for metric in measurement.metrics},
         state=state_of(measurement),
+        versions=dict(versions),
     )
     return CaseRecord(
         case=case.id,
@@ -154,6 +162,7 @@ def record_of(case: Case, result: CaseResult, uuid: str, base: str, stored: Case
         figures=figures(measurement),
         disturbed=bool(void_problem(measurement)),
         judgements=result.judgements,
-        began="" if stored is None else stored.began_for(uuid),
+        began="" if held is None else held.began_for(uuid, versions),
+        upgraded=bool(compared) and compared[-1].versions != versions,
         base=base,
     )

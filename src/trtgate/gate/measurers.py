@@ -117,6 +117,7 @@ class StoredMeasurer:
         self._artifact = artifact
         self._build = build
         self._after = after
+        self._clock = ""
 
     def _measured(self, step: OnStep, after: Sequence[NextCase] = ()) -> CaseMeasurement:
         found = self._workers.session.measure(self._situation.case.id, self._artifact, step, after)
@@ -124,7 +125,9 @@ class StoredMeasurer:
 
     def measure(self, step: OnStep) -> Measured:
         """Measure in the resident launches."""
-        return Measured(self._measured(step, self._after))
+        found = self._measured(step, self._after)
+        self._clock = found.clock
+        return Measured(found)
 
     def measure_fresh(self, step: OnStep) -> CaseMeasurement:
         """Measure in launches that have measured nothing else."""
@@ -145,8 +148,9 @@ class StoredMeasurer:
         """Measure beside the baseline's compiled module, if this machine keeps it for this card and these versions."""
         workers, case_id, record = self._workers, self._situation.case.id, self._situation.record
         assert record is not None
-        recorded = record.of_card(workers.accelerator.uuid)[-1].recorded
-        kept, reason = kept_artifacts.find(workers.folder.path, case_id, recorded, workers.accelerator)
+        accelerator = workers.accelerator
+        compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
+        kept, reason = kept_artifacts.find(workers.folder.path, case_id, compared[-1].recorded, accelerator)
         if kept is None:
             raise NoneKeptError(reason)
         artifacts = Artifacts(base=kept, candidate=self._artifact)

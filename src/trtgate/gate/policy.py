@@ -29,7 +29,7 @@ from . import judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
-from .sentences import not_checked, not_stored, sentence, stored_as_accepted
+from .sentences import about_other_clock, not_checked, not_stored, sentence, stored_as_accepted
 
 Judged = dict[str, Judgement]
 NOT_PROVEN = (Verdict.UNDERPOWERED, Verdict.UNCONFIRMED, Verdict.INCOMPARABLE)
@@ -149,6 +149,7 @@ def next_step(situation: Situation) -> Step:
     """Return what the case needs next. Raises TrtgateError where no block counts and no verdict was asked for."""
     if situation.beside_base:
         return _beside_base(situation)
+    situation = _of_its_clock(situation)
     step = _against_stored(situation)
     return (
         Conclude(_noting(step.result, *_about_storing(situation, step.result))) if isinstance(step, Conclude) else step
@@ -156,6 +157,19 @@ def next_step(situation: Situation) -> Step:
 
 
 # Against a stored baseline
+
+
+def _of_its_clock(situation: Situation) -> Situation:
+    """Return the situation with what is stored of the clock with which the case was timed; the case is new without."""
+    record, first = situation.record, situation.evidence.first
+    if record is None or first is None or not first.candidate.blocks_us():
+        return situation
+    clock = first.candidate.clock
+    held = record.of_clock(clock)
+    if held.sessions:
+        return msgspec.structs.replace(situation, record=held)
+    new = f"NEW: {about_other_clock([situation.case.id], clock, record.clocks)}"
+    return msgspec.structs.replace(situation, record=None, new=new)
 
 
 def _against_stored(situation: Situation) -> Step:
@@ -221,7 +235,12 @@ def _problem_of(situation: Situation, measurement: CaseMeasurement) -> str:
     """Return why a measurement can't be judged by what is stored; empty when it can."""
     assert situation.record is not None
     void = measurement_summary.void_problem(measurement)
-    return void or measurement_summary.incomparable(measurement, situation.record)
+    return void or _incomparable(situation, situation.record, measurement)
+
+
+def _incomparable(situation: Situation, record: CaseRecord, measurement: CaseMeasurement) -> str:
+    accelerator = situation.accelerator
+    return measurement_summary.incomparable(measurement, record.compared_with(accelerator.uuid, accelerator.versions))
 
 
 def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
@@ -239,7 +258,7 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
         return _told(situation, measurement, Verdict.UNDERPOWERED, f"{case_id}: {void}", stored=False)
     if record is None:
         return _told(situation, measurement, Verdict.NEW, situation.new, stored=True)
-    problem = measurement_summary.incomparable(measurement, record)
+    problem = _incomparable(situation, record, measurement)
     if problem:
         said = f"{case_id}: {problem}"
         return _told(situation, measurement, Verdict.INCOMPARABLE, said, stored=situation.accepted)
@@ -336,7 +355,7 @@ def _not_checked(
     concluded = _concluded(situation, first.measurement, judged)
     if concluded.verdict is Verdict.REGRESSED:
         return concluded
-    told = not_checked(situation.case.id, list(open_.values()), why)
+    told = not_checked(situation.case.id, list(open_.values()), why) + _upgrade(situation, said, judged)
     return msgspec.structs.replace(concluded, verdict=said, sentence=told)
 
 
@@ -535,9 +554,18 @@ def _counted(situation: Situation, now: dict[str, float], before: dict[str, floa
 def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: list[Judgement]) -> CaseResult:
     """Let the verdict follow from the judgements of all metrics, and from that whether it may be stored."""
     said = verdict.case_verdict(judgements, measurement.primary)
-    why = sentence(situation.case.id, said, judgements, measurement.primary)
+    why = sentence(situation.case.id, said, judgements, measurement.primary) + _upgrade(situation, said, judgements)
     stored = _may_be_stored(situation, said, judgements)
     return msgspec.structs.replace(_told(situation, measurement, said, why, stored=stored), judgements=judgements)
+
+
+def _upgrade(situation: Situation, said: Verdict, judgements: Sequence[Judgement]) -> str:
+    """Return what goes on with the sentence where the baseline is of other versions."""
+    if situation.record is None:
+        return ""
+    since_anchor = any(one.since_anchor and one.verdict is said for one in judgements)
+    found = judging.upgrade(situation.record, situation.accelerator, since_anchor=since_anchor)
+    return f"; {found}" if found else ""
 
 
 def _told(situation: Situation, measurement: CaseMeasurement, said: Verdict, why: str, *, stored: bool) -> CaseResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..common.metrics import EXACT, METRICS
@@ -74,6 +74,22 @@ def about_new(
     others = f" ({'; '.join(there)})" if there else ""
     named = first_few(case_ids, 2)
     return f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+
+
+def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, int]) -> str:
+    """Say that nothing is stored of the clock with which some cases were timed, what there is, and how to record them.
+
+    `stored` maps other clocks to how many sessions they have.
+    """
+    there = " and ".join(f"{count} session{'s' * (count > 1)} of {other}" for other, count in stored.items())
+    return (
+        f"timed with the clock {clock}, of which nothing is stored: {first_few(case_ids, 2)}; there {_are(stored)} "
+        f"{there}, which {clock} is not compared with; add --trtgate-update-baselines to record it beside them"
+    )
+
+
+def _are(stored: Mapping[str, int]) -> str:
+    return "is" if sum(stored.values()) == 1 else "are"
 
 
 def about_wide_limits(results: Iterable[CaseResult]) -> list[str]:

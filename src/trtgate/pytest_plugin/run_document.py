@@ -176,9 +176,10 @@ class RunDocument:
             found["base_captures_us"] = measurement_summary.means(result.base, primary)
             found["base_figures"] = measurement_summary.figures(result.base)
         elif stored is not None:
-            sessions = stored.of_card(result.measurement.uuid)
+            held, here = stored.of_clock(result.measurement.clock), self._run.accelerator
+            sessions = held.compared_with(result.measurement.uuid, here.versions) if held.sessions else []
             found["base_captures_us"] = [us for one in sessions for us in one.metrics.get(primary, [])]
-            found["base_figures"] = stored.figures
+            found["base_figures"] = stored.figures if sessions else {}
         return found
 
 

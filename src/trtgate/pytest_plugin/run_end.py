@@ -194,7 +194,7 @@ class Ending:
     def _notices(self, verbose: int) -> list[Notice]:
         """Return what else there is to say."""
         run, undecided = self._run, self._run.undecided
-        notices = [Notice(self._about_new(), Severity.NEW)] * bool(run.new) + run.notices
+        notices = [Notice(line, Severity.NEW) for line in self._about_new()] + run.notices
         if verbose <= 0:
             notices += undecided[:UNDECIDED_SHOWN]
             if len(undecided) > UNDECIDED_SHOWN:
@@ -205,8 +205,8 @@ class Ending:
             notices.append(Notice(f"since the baseline was last recorded: {', '.join(run.environment)}"))
         return [notice for notice in notices if verbose >= 0 or notice.loud]
 
-    def _about_new(self) -> str:
+    def _about_new(self) -> list[str]:
         base, new = self._run.options.base, self._run.new
         if base is not None:
-            return f"the base {base} does not have {first_few(new, 2)}"
-        return self._run.gate.about_new(new)
+            return [f"the base {base} does not have {first_few(new, 2)}"] * bool(new)
+        return self._run.gate.about_all_new(new) if new else []

@@ -107,7 +107,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare_stored(
     now: np.ndarray, session_means: np.ndarray, within: Any, prior: Prior, *, limit: float, tests: int,
-    others: Sequence[np.ndarray] = (), within_stored: Any = None, ordered: bool = True, anchor: int | None = None,
+    others: Sequence[np.ndarray] = (), within_stored: Any = None, ordered: bool = True,
+    compared: Sequence[int] | None = None, groups: Sequence[Sequence[int]] | None = None,
 ) -> Comparison:  # fmt: skip
     """Hold session means `now` (...) against stored ones `session_means` (..., S) by a prediction limit.
 
@@ -116,23 +117,25 @@ def compare_stored(
     (Bonferroni), and never tighter than `limit`. s is the spread of the S means in the order of time, the oldest
     first, from which a trend or a step is left out (`ordered_spread`). It is pooled
     with that of each of `others` (..., S'): session means of other cards, which say how far sessions lie apart and not
-    where this card's lie. With `anchor` only the first so many of the S means are compared with, while all of them say
-    how far sessions lie apart. Where the means have no order (`ordered` is False: each is
-    another card's) s is their standard deviation. Fewer than ENOUGH_SESSIONS of one card, or as many differences of
+    where this card's lie. With `compared` only the means of these numbers are compared with, while all of them say
+    how far sessions lie apart: all together, or, with `groups`, those of each group by themselves, as sessions of other
+    versions may lie elsewhere. Where the means have no order (`ordered` is False: each is another card's) s is their
+    standard deviation. Fewer than ENOUGH_SESSIONS of one group, or as many differences of
     several, do not do alone: s is then the larger of that and the prior, with the prior's degrees of freedom. It is
     never less than `within` (`within_session_sd`), what the launches' spread alone gives a mean, and s_ȳ never less
     than `within_stored`, where stored sessions have other numbers of launches.
     `unchanged` asks for proof: the upper bound at PROOF_ALPHA lies below `limit`. Assumes normal, independent session
     means.
     """
-    compared = session_means[..., :anchor]
-    stored = compared.shape[-1]
-    sd, dof = _spread([session_means, *others], ordered=ordered)
-    if sum(means.shape[-1] - 1 for means in (session_means, *others)) < ENOUGH_SESSIONS - 1:
+    located = session_means if compared is None else session_means[..., list(compared)]
+    stored = located.shape[-1]
+    apart = [session_means] if groups is None else [session_means[..., list(group)] for group in groups]
+    sd, dof = _spread([*apart, *others], ordered=ordered)
+    if sum(means.shape[-1] - 1 for means in (*apart, *others)) < ENOUGH_SESSIONS - 1:
         sd, dof = np.maximum(sd, prior.sd), prior.dof
     sd_now, sd_stored = np.maximum(sd, within), np.maximum(sd, within if within_stored is None else within_stored)
     error = np.sqrt(sd_now**2 + sd_stored**2 / stored)
-    change = now - np.mean(compared, axis=-1)
+    change = now - np.mean(located, axis=-1)
     gate = error * quantiles(FAMILY_ALPHA / tests, dof)
     proof = error * quantiles(PROOF_ALPHA, dof)
     log_limit = math.log1p(limit)
@@ -165,23 +168,26 @@ def _spread(groups: Sequence[np.ndarray], *, ordered: bool) -> tuple[Any, Any]:
 
 def judge_stored(
     metric: str, now: np.ndarray, sessions: Sequence[np.ndarray], prior: Prior, *, limit: float, tests: int,
-    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "", ordered: bool = True, anchor: int | None = None,
+    others: Sequence[Sequence[np.ndarray]] = (), evidence: str = "", ordered: bool = True,
+    compared: Sequence[int] | None = None, groups: Sequence[Sequence[int]] | None = None,
 ) -> Judgement:  # fmt: skip
     """Judge one session by `compare_stored`: `now` and each of `sessions` are `log_launch_means`, microseconds.
 
     `sessions` are in the order of time, the oldest first. A stored session with fewer launches than this one has a
-    less certain mean; one with more gets no extra weight. `others` are those of other cards; `anchor` as
-    `compare_stored` has it. On a card that has no session each of `sessions` is another card's, all its launches
+    less certain mean; one with more gets no extra weight. `others` are those of other cards; `compared` and `groups` as
+    `compare_stored` has them. On a card that has no session each of `sessions` is another card's, all its launches
     together, and not `ordered`. `evidence` replaces the default label "N stored sessions".
     Slower beyond the limit is `regressed` here: a suspicion, until fresh launches confirm it.
     """
     means = np.asarray([np.mean(session) for session in sessions])
     spread = within_session_sd([*sessions, now, *chain.from_iterable(others)], 1)
-    fewest = min(len(now), *map(len, sessions[:anchor]))
+    located = range(len(sessions)) if compared is None else compared
+    fewest = min(len(now), *(len(sessions[number]) for number in located))
     other_means = [np.asarray([np.mean(session) for session in card]) for card in others]
     found = compare_stored(
         np.asarray(np.mean(now)), means, spread / math.sqrt(len(now)), prior, limit=limit, tests=tests,
-        others=other_means, within_stored=spread / math.sqrt(fewest), ordered=ordered, anchor=anchor,
+        others=other_means, within_stored=spread / math.sqrt(fewest), ordered=ordered,
+        compared=compared, groups=groups,
     )  # fmt: skip
     usual = float(within_session_sd(sessions, 1))
     if sum(len(session) - 1 for session in sessions) < KNOWN_LAUNCHES:
@@ -199,15 +205,14 @@ def judge_stored(
         metric=metric,
         verdict=verdict,
         now=math.exp(float(np.mean(now))),
-        baseline=math.exp(float(np.mean(means[:anchor]))),
+        baseline=math.exp(float(np.mean(means[list(located)]))),
         change=math.expm1(change),
         low=math.expm1(change - proof),
         high=math.expm1(change + proof),
         limit=limit,
         threshold=math.expm1(float(found.threshold)),
         detectable=math.expm1(float(found.detectable)),
-        evidence=evidence
-        or f"{len(sessions)} stored session{'s' * (len(sessions) > 1)}{' of this card' * bool(others)}",
+        evidence=evidence or f"{len(located)} stored session{'s' * (len(located) > 1)}{' of this card' * bool(others)}",
         p=float(found.p),
         groups=slower_group(now, usual, limit),
     )

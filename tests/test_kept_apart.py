@@ -1,0 +1,478 @@
+"""Sessions of another clock and of other versions are kept apart: what judges a case, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.in_process import RECORD, InProcess
+from tests.scripted_measurer import CASE, HERE, ScriptedMeasurer, judged, measurement, pairs, record, turn
+from tests.test_baselines import CARD, run_of, stored
+from tests.test_baselines import record as recorded
+from trtgate import verdict
+from trtgate.commands import baseline_files
+from trtgate.common.accelerator import Accelerator
+from trtgate.gate import baselines, judging, session_merging
+from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor, typical_us
+from trtgate.gate.case_result import CaseResult
+from trtgate.gate.outcome import Kind, outcome
+from trtgate.gate.policy import Situation, next_step
+from trtgate.verdict import LOOKS, Verdict
+
+replace = msgspec.structs.replace
+ONE, MANY = "cuda_graph_one_stream", "cuda_graph_many_streams"
+OLD, NEW = {"torch": "2.11.0", "driver": "580"}, {"torch": "2.14.0", "driver": "580"}
+UPGRADED = Accelerator(kind="gpu", name="H100", uuid="HERE", libraries={"torch": "2.14.0"}, driver="580")
+
+
+def levels(*us: float, **fields: Any) -> list[StoredSession]:
+    """Return a session of one stream for each level, with the given fields."""
+    return [replace(one, **{"clock": ONE, **fields}) for one in record(*[(u, u, u) for u in us]).sessions]
+
+
+def of(*sessions: list[StoredSession], **fields: Any) -> CaseRecord:
+    """Return a record of sessions in this order, each dated by its place."""
+    together = [one for some in sessions for one in some]
+    dated = [replace(one, recorded=f"2026-01-{number + 1:02}") for number, one in enumerate(together)]
+    return replace(record((1.0,)), sessions=dated, **fields)
+
+
+def at(us: float, clock: str = ONE) -> Any:
+    return measurement(*[turn(us * part, clock=clock) for part in (1.0, 1.0005, 0.9995)])
+
+
+# Clocks
+
+
+def test_sessions_of_the_measured_clock_alone_judge() -> None:
+    both = of(levels(100.0, 100.0), levels(90.0, 90.0, 90.0, clock=MANY))
+    for clock, us in ((ONE, 100.0), (MANY, 90.0)):
+        result = judged(ScriptedMeasurer([at(us, clock)]), record=both)
+        assert (result.verdict, result.judgements[0].baseline) == (Verdict.UNCHANGED, pytest.approx(us))
+    assert judged(ScriptedMeasurer([at(100.0, MANY)], [at(100.0, MANY)]), record=both).verdict is Verdict.REGRESSED
+
+
+def test_where_none_is_left_the_case_is_new_and_says_what_is_there_and_what_records() -> None:
+    script = ScriptedMeasurer([at(100.0)])
+    result = judged(script, record=of(levels(90.0, 90.0, clock=MANY), levels(95.0, clock="cuda_graph")))
+    assert (result.verdict, result.stored, result.judgements, script.asked) == (Verdict.NEW, True, [], ["measure"])
+    assert result.sentence == (
+        f"NEW: timed with the clock {ONE}, of which nothing is stored: {CASE.id}; there are 2 sessions of {MANY} and "
+        f"1 session of cuda_graph, which {ONE} is not compared with; add --trtgate-update-baselines to record it "
+        "beside them"
+    )
+    assert outcome("new", CASE.id, result.sentence, require={"baseline"}).kind is Kind.FAILED
+
+
+def test_fresh_launches_of_another_clock_confirm_nothing() -> None:
+    both = of(levels(100.0), levels(100.0, clock=MANY))
+    script = ScriptedMeasurer([at(120.0)], [at(120.0, MANY)] * 2)
+    result = judged(script, record=both)
+    assert (result.verdict, result.suspected, script.asked) == (
+        Verdict.INCOMPARABLE,
+        True,
+        ["measure", "fresh", "fresh"],
+    )
+    assert f"timed with the clock {MANY}, its baseline with {ONE}" in result.sentence
+
+
+def test_a_card_without_sessions_of_the_clock_is_held_against_other_cards_that_have_some() -> None:
+    there = levels(100.0, uuid="THERE")
+    result = judged(ScriptedMeasurer([at(100.0)]), record=of(there, levels(50.0, 50.0, clock=MANY)))
+    assert result.judgements[0].evidence == "stored sessions of 1 other card"
+
+
+LATENCIES = st.floats(min_value=95.0, max_value=110.0)
+SOME = st.lists(LATENCIES, min_size=1, max_size=6)
+
+
+@given(own=SOME, other=st.lists(st.tuples(st.integers(0, 6), LATENCIES), max_size=8), now=LATENCIES)
+def test_what_another_clock_read_changes_nothing_that_is_said(
+    own: list[float], other: list[tuple[int, float]], now: float
+) -> None:
+    def said(sessions: list[StoredSession]) -> CaseResult:
+        made = replace(record((1.0,)), sessions=sessions)
+        return judged(ScriptedMeasurer([at(now)], [at(now)] * 3), record=made)
+
+    mine = of(levels(*own)).sessions
+    mixed = list(mine)
+    for place, us in other:
+        mixed.insert(min(place, len(mixed)), *levels(us, clock=MANY))
+    alone, beside = said(mine), said(mixed)
+    assert (beside.verdict, beside.sentence, beside.judgements) == (alone.verdict, alone.sentence, alone.judgements)
+    assert (beside.stored, beside.notices) == (alone.stored, alone.notices)
+
+
+def test_no_mean_mixes_clocks_or_versions() -> None:
+    mixed = of(levels(50.0, clock=MANY), levels(70.0, versions=OLD), levels(100.0, 102.01))
+    assert typical_us(mixed.sessions) == pytest.approx(101.0)
+    crept = levels(100.0, 100.0, 100.0, 104.0)
+    together = of(levels(10.0, clock=MANY), crept, levels(10.0, clock=MANY))
+    assert change_since_anchor(together.of_clock(ONE)) == pytest.approx(0.04)
+    assert change_since_anchor(together.of_clock(MANY)) is None
+
+
+# Versions
+
+
+def test_sessions_of_the_running_versions_alone_say_where_a_case_lies() -> None:
+    both = of(levels(100.0, 100.1, versions=OLD, level="x"), levels(90.0, 90.09, versions=NEW))
+    (found,) = judging.against_stored(CASE, at(90.0), both, UPGRADED, lambda _metric: 0.01, 3)
+    assert (found.verdict, found.baseline) == (Verdict.UNCHANGED, pytest.approx(90.045))
+    assert found.evidence == "2 stored sessions of these versions"
+    (back,) = judging.against_stored(CASE, at(100.0), both, replace(UPGRADED, libraries={"torch": "2.11.0"}),
+                                     lambda _metric: 0.01, 3)  # fmt: skip
+    assert back.baseline == pytest.approx(100.05)
+
+
+@given(st.floats(min_value=0.5, max_value=2.0), st.lists(LATENCIES, min_size=2, max_size=9))
+def test_where_other_versions_lie_is_no_matter_but_how_far_their_sessions_lie_apart_is(
+    factor: float, others: list[float]
+) -> None:
+    def found(by: float) -> verdict.Judgement:
+        old = levels(*[us * by for us in others], versions=OLD, level="x")
+        made = of(old, levels(100.0, versions=NEW))
+        return judging.against_stored(CASE, at(100.2), made, UPGRADED, lambda _metric: 0.01, 30)[0]
+
+    here, moved = found(1.0), found(factor)
+    for name in ("verdict", "baseline", "evidence"):
+        assert getattr(moved, name) == getattr(here, name)
+    assert (moved.change, moved.threshold, moved.high) == pytest.approx((here.change, here.threshold, here.high))
+    if len(others) >= verdict.ENOUGH_SESSIONS and np.ptp(np.log(others)) > 0.05:
+        assert here.threshold > 0.02
+
+
+def test_an_upgrade_is_judged_by_the_newest_versions_and_says_what_differs() -> None:
+    oldest = levels(50.0, versions={"torch": "2.9.0", "driver": "570"})
+    made = of(oldest, levels(100.0, 100.0, versions=OLD))
+    slower = judged(ScriptedMeasurer([at(110.0)], [at(110.0)]), record=made, accelerator=UPGRADED)
+    assert slower.verdict is Verdict.REGRESSED
+    assert slower.sentence.endswith("; recorded with torch 2.11.0, now 2.14.0")
+    assert slower.judgements[0].evidence == "2 stored sessions of the newest versions"
+    two = replace(UPGRADED, driver="590")
+    same = judged(ScriptedMeasurer([at(100.0)]), record=of(levels(100.0, 100.0, versions=OLD)), accelerator=two)
+    assert same.verdict is Verdict.UNCHANGED
+    assert same.sentence.endswith("; recorded with driver 580, now 590; with torch 2.11.0, now 2.14.0")
+
+
+def test_nothing_is_said_of_versions_that_nobody_knows() -> None:
+    """A baseline from before has none: it judges as it did."""
+    before = levels(100.0, 100.0)
+    result = judged(ScriptedMeasurer([at(100.0)]), record=of(before), accelerator=UPGRADED)
+    assert (result.verdict, "recorded with" in result.sentence) == (Verdict.UNCHANGED, False)
+    assert result.judgements[0].evidence == "2 stored sessions"
+
+
+def test_a_suspicion_of_an_upgrade_that_can_not_be_checked_names_the_versions_too() -> None:
+    hot = measurement(*[turn(110.0, canary_us=600)] * 3)
+    made = of(levels(100.0, versions=OLD))
+    result = judged(ScriptedMeasurer([at(110.0)], [hot, hot]), record=made, accelerator=UPGRADED)
+    assert result.sentence.endswith("recorded with torch 2.11.0, now 2.14.0")
+
+
+def test_other_cards_count_by_their_sessions_of_the_running_versions() -> None:
+    there = [levels(us, versions=NEW, uuid=f"THERE-{us}") for us in (90.0, 90.2)]
+    older = levels(100.0, versions=OLD, uuid="ELSEWHERE")
+    result = judged(ScriptedMeasurer([at(90.1)]), record=of(*there, older), accelerator=UPGRADED)
+    assert result.judgements[0].evidence == "stored sessions of 2 other cards"
+    assert result.judgements[0].baseline == pytest.approx(90.1, rel=1e-3)
+
+
+def test_how_many_judgements_share_the_error_rate_is_known_before_clock_and_versions_are() -> None:
+    assert not of(levels(100.0, 100.0, versions=OLD)).anchored
+    assert of(levels(100.0, versions=OLD), levels(100.0, versions=NEW)).anchored
+    assert not of(levels(100.0, versions=OLD), levels(100.0, versions=NEW, level="2026-01-02")).anchored
+    assert not of(levels(*[100.0] * 3), levels(*[100.0] * 3, clock=MANY)).anchored
+    assert of(levels(*[100.0] * 3), levels(*[100.0] * 4, clock=MANY)).anchored
+
+
+# What is stored
+
+
+def session(us: float, verdict_: str = "unchanged", versions: dict[str, str] | None = None, day: int = 1,
+            clock: str = ONE, uuid: str = CARD.uuid) -> CaseRecord:  # fmt: skip
+    made = recorded("a", us, verdict_, uuid)
+    (one,) = made.sessions
+    one = replace(one, recorded=f"2026-03-{day:02}", versions=versions or {}, clock=clock)
+    return replace(made, sessions=[one])
+
+
+class Baseline:
+    """The baseline of case a, and runs that are judged by it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.day = folder, 0
+
+    @property
+    def record(self) -> CaseRecord | None:
+        path = stored(self.folder / "baselines")
+        return baselines.read(path).cases["a"] if path.exists() else None
+
+    def run(self, us: float, verdict_: str = "unchanged", versions: dict[str, str] | None = None, **other: Any) -> Any:
+        """Return a run that was judged by what is stored now."""
+        self.day += 1
+        made, old = session(us, verdict_, versions, self.day, **other), self.record
+        if old is not None:
+            (one,) = made.sessions
+            held = old.of_clock(one.clock)
+            compared = held.compared_with(one.uuid, one.versions) if held.sessions else []
+            upgraded = bool(compared) and compared[-1].versions != one.versions
+            made = replace(made, began=held.began_for(one.uuid, one.versions), upgraded=upgraded)
+        return run_of(self.folder, made)
+
+    def store(self, run: Any) -> baselines.Update:
+        (change,) = baselines.update(self.folder / "baselines", run, ["a"])
+        return change
+
+    def levels(self, clock: str = ONE, versions: dict[str, str] | None = None) -> list[float]:
+        assert self.record is not None
+        return [
+            one.metrics["device"][0][0] for one in self.record.sessions
+            if one.clock == clock and versions in (None, one.versions)
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Baseline:
+    return Baseline(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["improved", "regressed", "incomparable"])
+def test_what_starts_anew_leaves_other_clocks_byte_for_byte(baseline: Baseline, what: str) -> None:
+    baseline.store(baseline.run(90.0, clock=MANY))
+    file = stored(baseline.folder / "baselines")
+    document = json.loads(file.read_text())
+    (theirs,) = document["benchmarks"][0]["extra_info"]["trtgate"]["sessions"]
+    theirs["note"] = "by hand"
+    del theirs["versions"], theirs["level"]  # as a version that did not know them wrote it
+    file.write_text(json.dumps(document))
+    change = baseline.store(baseline.run(100.0, "new"))
+    assert baselines.describe(change) == f"a: 100 µs, 1 session (new of the clock {ONE})"
+    change = baseline.store(baseline.run(80.0, what))
+    assert (change.restarted, change.before_us, change.sessions) == (True, pytest.approx(100.0), 1)
+    sessions = json.loads(file.read_text())["benchmarks"][0]["extra_info"]["trtgate"]["sessions"]
+    assert sessions[0] == theirs
+    assert (baseline.levels(), baseline.levels(MANY)) == ([80.0], [90.0])
+
+
+def test_twenty_sessions_are_kept_of_each_clock_and_their_anchors(baseline: Baseline) -> None:
+    for number in range(25):
+        for clock in (ONE, MANY):
+            baseline.store(baseline.run(100.0 + number, clock=clock))
+    made = baseline.record
+    assert made is not None
+    for clock in (ONE, MANY):
+        assert baseline.levels(clock) == [100.0 + number for number in range(5, 25)]
+        anchor = made.of_clock(clock).anchor_of(CARD.uuid, {})
+        assert [one.metrics["device"][0][0] for one in anchor] == [100.0, 101.0, 102.0]
+
+
+def test_versions_that_record_often_drive_no_others_out(baseline: Baseline) -> None:
+    baseline.store(baseline.run(100.0, versions=OLD))
+    for number in range(25):
+        baseline.store(baseline.run(101.0 + number, versions=NEW))
+    assert (len(baseline.levels()), baseline.levels(versions=OLD)) == (session_merging.KEPT_SESSIONS, [100.0])
+
+
+@pytest.mark.parametrize("what", ["improved", "regressed", "incomparable"])
+def test_an_upgrade_that_lies_elsewhere_begins_a_level_of_its_own_and_drops_nothing(
+    baseline: Baseline, what: str
+) -> None:
+    """Runs of the old versions go on as before: two versions that take turns never drive each other out."""
+    for _ in range(4):
+        baseline.store(baseline.run(100.0, versions=OLD))
+    change = baseline.store(baseline.run(110.0, what, NEW))
+    assert baselines.describe(change) == "a: 100 → 110 µs, 5 sessions (+10.00%), the first of these versions"
+    made = baseline.record
+    assert made is not None
+    assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)] == [110.0]
+    assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, OLD)] == [100.0] * 3
+    for _ in range(3):
+        for us, versions in ((110.0, NEW), (100.0, OLD)):
+            change = baseline.store(baseline.run(us, "unchanged", versions))
+            assert (change.restarted, change.before_us) == (False, pytest.approx(us))
+    assert (baseline.levels(versions=OLD), baseline.levels(versions=NEW)) == ([100.0] * 7, [110.0] * 4)
+
+
+def test_an_upgrade_that_is_unchanged_goes_on_with_the_level_and_its_anchor(baseline: Baseline) -> None:
+    baseline.store(baseline.run(100.0, versions=OLD))
+    change = baseline.store(baseline.run(100.4, versions=NEW))
+    assert (change.first_of_versions, change.restarted) == (True, False)
+    made = baseline.record
+    assert made is not None
+    assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)] == [100.0, 100.4]
+    assert made.anchored_for(CARD.uuid, NEW)
+
+
+def test_other_code_drops_the_sessions_of_its_own_versions_alone(baseline: Baseline) -> None:
+    baseline.store(baseline.run(100.0, versions=OLD))
+    baseline.store(baseline.run(100.0, versions=NEW))
+    baseline.store(baseline.run(100.0, versions=NEW, uuid="THERE"))
+    assert baseline.store(baseline.run(80.0, "improved", NEW)).restarted
+    assert (baseline.levels(versions=OLD), baseline.levels(versions=NEW)) == ([100.0], [80.0])
+    made = baseline.record
+    assert made is not None
+    assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)] == [80.0]
+    change = baseline.store(baseline.run(60.0, "improved", NEW))
+    assert (change.restarted, baseline.levels(versions=NEW)) == (True, [60.0])
+
+
+def test_an_anchor_goes_with_the_last_session_of_its_level(baseline: Baseline) -> None:
+    for number in range(25):
+        baseline.store(baseline.run(100.0, versions={"torch": str(number)}))
+    for _ in range(25):
+        baseline.store(baseline.run(50.0, "improved", {"torch": "new"}))
+    for _ in range(25):
+        baseline.store(baseline.run(50.0, versions={"torch": "new"}))
+    made = baseline.record
+    assert made is not None
+    kept = {one.level for one in made.sessions}
+    assert {one.level for one in made.anchor} <= kept
+    assert len(made.sessions) == session_merging.KEPT_SESSIONS
+
+
+@pytest.mark.parametrize("what", ["unchanged", "improved"])
+def test_of_two_upgrades_at_once_one_does_not_drop_the_other(baseline: Baseline, what: str) -> None:
+    baseline.store(baseline.run(100.0, versions=OLD))
+    first, second = baseline.run(90.0, what, NEW), baseline.run(89.0, "improved", NEW)
+    baseline.store(first)
+    assert not baseline.store(second).restarted
+    assert sorted(baseline.levels(versions=NEW)) == [89.0, 90.0]
+
+
+def test_what_was_unchanged_by_the_old_versions_is_not_added_to_a_level_that_began_meanwhile(
+    baseline: Baseline,
+) -> None:
+    baseline.store(baseline.run(100.0, versions=OLD))
+    improved, unchanged = baseline.run(90.0, "improved", NEW), baseline.run(100.0, versions=NEW)
+    baseline.store(improved)
+    assert baseline.store(unchanged).refused == session_merging.STARTED_ANEW
+
+
+CREEPS = [0.003, 0.01, 0.02]
+
+
+@pytest.mark.parametrize("rate", CREEPS)
+@pytest.mark.parametrize("good", [1, 8])
+def test_a_case_that_creeps_from_version_to_version_does_not_hide(rate: float, good: int) -> None:
+    """As in the loop without upgrades: red at a limit of 3 % before it is 13 % slower."""
+    us, clock = 100.0, ONE
+    made = of(levels(*[100.0] * good, versions={"torch": "0"}, clock=clock))
+    for number in range(1, 60):
+        us *= 1 + rate
+        here = replace(HERE, libraries={"torch": str(number)})
+        script = ScriptedMeasurer([at(us)], [at(us)] * 2)
+        result = judged(script, record=made, update=True, tests=100, accelerator=here)
+        if result.verdict is Verdict.REGRESSED:
+            break
+        if result.stored:
+            sessions = [*made.sessions, *levels(us, versions=here.versions, clock=clock)]
+            made = of(sessions)
+    assert result.verdict is Verdict.REGRESSED
+    assert us < 113.0 * (1 + rate)
+    assert "recorded with torch 0" in result.sentence
+
+
+# Pairs beside the kept module
+
+
+def test_pairs_confirm_an_upgrade_as_anything_else() -> None:
+    script = ScriptedMeasurer([at(110.0)], paired=[pairs(0.1, LOOKS[0])])
+    made = of(levels(100.0, versions=OLD))
+    result = judged(script, record=made, accelerator=UPGRADED, pairable=True)
+    assert (result.verdict, script.asked[-1]) == (Verdict.REGRESSED, f"pairs {LOOKS[0]}")
+
+
+def test_before_it_is_measured_a_case_has_no_clock() -> None:
+    situation = Situation(
+        case=CASE, accelerator=HERE, limit_of=lambda _metric: 0.01, tests=1, record=of(levels(1.0, clock=MANY))
+    )
+    assert type(next_step(situation)).__name__ == "Measure"
+
+
+# What commands show
+
+
+def test_a_baseline_is_shown_and_compared_clock_by_clock(baseline: Baseline, tmp_path: Path) -> None:
+    for us, clock in ((100.0, ONE), (90.0, MANY)):
+        baseline.store(baseline.run(us, clock=clock))
+    file = baselines.read(stored(baseline.folder / "baselines"))
+    shown = [line.split() for line in baseline_files.shown(file) if line.startswith("a ")]
+    assert [(row[1], row[-1]) for row in shown] == [("100", ONE), ("90", MANY)]
+    (change,) = baseline_files.compare(run_of(tmp_path, session(101.0)), run_of(tmp_path, session(90.0, clock=MANY)))
+    assert (change.change, change.note) == (None, f"clock {ONE} → {MANY}")
+    both = {one.note: one.change for one in baseline_files.compare(run_of(tmp_path, session(80.0)), file)}
+    assert both == {f"of the clock {ONE}": pytest.approx(0.25), f"new of the clock {MANY}": None}
+
+
+def test_accepting_a_run_twice_counts_it_once_in_whatever_level_it_is(baseline: Baseline) -> None:
+    baseline.store(baseline.run(100.0, versions=OLD))
+    run, folder = baseline.run(110.0, "regressed", NEW), baseline.folder / "baselines"
+    assert [one.case_id for one in baseline_files.accept(run, folder, ["a"]).updates] == ["a"]
+    assert baseline_files.accept(run, folder, ["a"]).known == ["a"]
+    assert baseline.levels() == [100.0, 110.0]
+
+
+# A run
+
+
+def edited(here: InProcess, **fields: Any) -> Path:
+    """Change fields of all stored sessions."""
+    (file,) = here.path.glob("baselines/*/latency.json")
+    document = json.loads(file.read_text())
+    for one in document["benchmarks"]:
+        record_ = one["extra_info"]["trtgate"]
+        record_["sessions"] = [{**stored_, **fields} for stored_ in record_["sessions"]]
+    file.write_text(json.dumps(document))
+    return file
+
+
+def all_sessions(file: Path) -> list[list[dict[str, Any]]]:
+    return [one["extra_info"]["trtgate"]["sessions"] for one in json.loads(file.read_text())["benchmarks"]]
+
+
+COMPARE = ("suite.py", "--trtgate-launches=1", "--benchmark-compare", "-p", "no:randomly")
+
+
+def test_a_run_with_another_clock_is_new_says_so_once_and_records_beside_what_is_there(here: InProcess) -> None:
+    assert here.run(*RECORD)[0] == pytest.ExitCode.OK
+    file = edited(here, clock="sundial")
+    before = all_sessions(file)
+    status, said = here.run(*COMPARE, "-q")
+    assert status == pytest.ExitCode.OK
+    (line,) = [line for line in said.splitlines() if "sundial" in line]
+    assert line.startswith("NEW: timed with the clock host_mean, of which nothing is stored: alpha-")
+    assert "there are 2 sessions of sundial, which host_mean is not compared with" in line
+    assert here.run(*COMPARE, "--trtgate-require=baseline")[0] == pytest.ExitCode.TESTS_FAILED
+    status, said = here.run(*RECORD)
+    assert (status, "NEW" in said) == (pytest.ExitCode.OK, False)
+    assert "(new of the clock host_mean)" in said
+    after = all_sessions(file)
+    assert [one[0] for one in after] == [one[0] for one in before]
+    assert [len(one) for one in after] == [2, 2]
+    status, said = here.run(*COMPARE, "--trtgate-limit=host=5000%", "--trtgate-require=baseline,verdict")
+    assert status == pytest.ExitCode.OK, said
+
+
+def test_a_run_of_other_versions_is_judged_says_which_and_is_stored_beside_the_others(here: InProcess) -> None:
+    assert here.run(*RECORD)[0] == pytest.ExitCode.OK
+    (file,) = here.path.glob("baselines/*/latency.json")
+    now = all_sessions(file)[0][0]["versions"]
+    assert now["torch"]
+    assert "pytest-benchmark" not in now
+    edited(here, versions={**now, "torch": "1.0.0"})
+    status, said = here.run(*RECORD, "--trtgate-limit=host=5000%", "-m", "trtgate_latency")
+    assert status == pytest.ExitCode.OK
+    assert "the first of these versions" in said
+    assert [[one["versions"]["torch"] for one in some] for some in all_sessions(file)] == [["1.0.0", now["torch"]]] * 2
+    edited(here, versions={**now, "torch": "1.0.0"})
+    status, said = here.run(*COMPARE, "-m", "trtgate_latency", "--trtgate-require=verdict")
+    assert status == pytest.ExitCode.TESTS_FAILED
+    assert f"recorded with torch 1.0.0, now {now['torch']}" in said
