@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from trtgate.timing.device_state import STREAMS
+
 from .conftest import Run
 
 SUITE = """
@@ -69,6 +71,28 @@ def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
     (stored,) = json.loads(baseline.read_text())["benchmarks"]
     assert len(stored["extra_info"]["trtgate"]["sessions"]) == 1
     assert stored["extra_info"]["trtgate"]["figures"]["engines"] == 1
+
+
+def test_sessions_of_either_state_of_the_gpu_judge_runs_in_that_state(gate_run: Run, tmp_path: Path) -> None:
+    """Each is stored with its clock beside the other; a run in a state that nothing is stored of is `new`."""
+    (tmp_path / "suite_of_mine.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text(INI)
+    latency = ("suite_of_mine.py", "-m", "trtgate_latency")
+    assert gate_run(*latency, "--trtgate-update-baselines").returncode == 0
+    other = gate_run(*latency, "--benchmark-compare", "--trtgate-streams=many", "--trtgate-require=gpu,baseline")
+    assert other.returncode == 1
+    assert "cuda_graph_one_stream" in other.stdout
+    assert gate_run(*latency, "--trtgate-update-baselines", "--trtgate-streams=many").returncode == 0
+    (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
+    (stored,) = json.loads(baseline.read_text())["benchmarks"]
+    clocks = [session["clock"] for session in stored["extra_info"]["trtgate"]["sessions"]]
+    assert clocks == ["cuda_graph_one_stream", "cuda_graph_many_streams"]
+    for streams in STREAMS:
+        same = gate_run(*latency, "--benchmark-compare", f"--trtgate-streams={streams}", "--trtgate-require=baseline")
+        assert (same.returncode, "unchanged" in same.stdout) == (0, True)
+        slower = gate_run(*latency, "--benchmark-compare", f"--trtgate-streams={streams}", DEPTH="18")
+        assert slower.returncode == 1
+        assert re.search(rf"{CASE} (is slower|got worse): device latency", slower.stdout)
 
 
 def test_a_model_that_compiles_wrong_is_neither_timed_nor_stored(gate_run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""How far apart lie two builds of the same program? TensorRT may choose other tactics each time.
+
+    python studies/builds.py [--builds 5] [--launches 4] [--json FILE] [CASE …]
+
+Builds each case several times, one process a build. Then as many processes as `--launches` load every build and take
+turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads of
+one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for Experimenters,
+ch. 4), F with its p, and how many different sets of kernels the builds run. Needs a GPU that nothing else uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from gpu_process import Remote
+from scipy import stats
+from states import MODELS
+
+
+class Components(NamedTuple):
+    """Standard deviations of logs, and the test whether builds differ at all."""
+
+    between: float
+    within: float
+    f: float
+    p: float
+
+
+def components(groups: Sequence[Sequence[float]]) -> Components:
+    """Return the variance components of groups of equal size: what groups add, and what lies within them."""
+    values = np.asarray(groups, dtype=float)
+    count, size = values.shape
+    within = float(values.var(axis=1, ddof=1).mean())
+    means = float(values.mean(axis=1).var(ddof=1)) * size
+    f = means / within if within else math.inf
+    p = float(stats.f.sf(f, count - 1, count * (size - 1)))
+    return Components(math.sqrt(max(0.0, (means - within) / size)), math.sqrt(within), f, p)
+
+
+def main() -> None:
+    """Build, load, measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", default=list(MODELS.values()))
+    parser.add_argument("--builds", type=int, default=5)
+    parser.add_argument("--launches", type=int, default=4)
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    options = parser.parse_args()
+    from trtgate.common.accelerator import detect
+    from trtgate.timing.context_switch import ContextSwitcher
+
+    places = built(options.cases, options.builds, Path(tempfile.mkdtemp()))
+    switcher = ContextSwitcher(detect().uuid)
+    remotes = [Remote(switcher=switcher.name) for _ in range(options.launches)]
+    document: dict[str, Any] = {"versions": remotes[0].ask("versions"), "cases": {}}
+    try:
+        for case_id, folders in places.items():
+            document["cases"][case_id] = measured(case_id, folders, remotes)
+    finally:
+        for remote in remotes:
+            remote.close()
+        switcher.close()
+    if options.json:
+        options.json.write_text(json.dumps(document))
+    report(document)
+
+
+def built(cases: Sequence[str], builds: int, root: Path) -> dict[str, list[str]]:
+    """Build each case so often, all builds of a case at once; returns their folders."""
+    places: dict[str, list[str]] = {}
+    for case_id in cases:
+        folders = [root / f"{case_id}-{number}" for number in range(builds)]
+        builders = [Remote() for _ in folders]
+        for builder, folder in zip(builders, folders, strict=True):
+            folder.mkdir(mode=0o700)
+            builder.send("build", case_id=case_id, folder=str(folder))
+        for builder in builders:
+            builder.receive()
+            builder.close()
+        places[case_id] = [str(folder) for folder in folders]
+    return places
+
+
+def measured(case_id: str, folders: Sequence[str], remotes: Sequence[Remote]) -> dict[str, Any]:
+    """Return log µs of each build in each launch, and the names of the kernels of each build."""
+    log_us: dict[str, list[float]] = {folder: [] for folder in folders}
+    kernels: dict[str, list[str]] = {}
+    for folder in random.sample(list(folders), len(folders)):
+        for remote in remotes:
+            remote.send("load", case_id=case_id, folder=folder)
+        for remote in remotes:
+            remote.receive()
+        for remote in random.sample(list(remotes), len(remotes)):
+            read = remote.ask("clocks", seed=random.getrandbits(30), others=False)
+            log_us[folder].append(math.log(read["trtgate"]))
+        remotes[0].ask("capture_loaded", seeds=[1])
+        kernels[folder] = remotes[0].ask("kernels", name="capture 0")["names"]
+    return {"log_us": list(log_us.values()), "kernels": list(kernels.values())}
+
+
+def report(document: dict[str, Any]) -> None:
+    """Print the table."""
+    print(", ".join(f"{name} {value}" for name, value in document["versions"].items()))
+    print(
+        "| case | µs | between builds | between loads of a build | F | p | sets of kernels |\n|---|---|---|---|---|---|---|"
+    )
+    for case_id, found in document["cases"].items():
+        of = components(found["log_us"])
+        us = math.exp(float(np.mean(found["log_us"])))
+        sets = len({tuple(names) for names in found["kernels"]})
+        print(
+            f"| {case_id} | {us:.2f} | {of.between:.3%} | {of.within:.3%} | {of.f:.1f} | {of.p:.3f} | "
+            f"{sets} of {len(found['kernels'])} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
