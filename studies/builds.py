@@ -3,9 +3,10 @@
     python studies/builds.py [--builds 5] [--launches 4] [--json FILE] [CASE …]
 
 Builds each case several times, one process a build. Then as many processes as `--launches` load every build and take
-turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads of
-one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for Experimenters,
-ch. 4), F with its p, and how many different sets of kernels the builds run. Needs a GPU that nothing else uses.
+turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads
+of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
+Experimenters, ch. 4), F with its p, and how many different sets of kernels the builds run. Needs a GPU that nothing else
+uses.
 """
 
 from __future__ import annotations
@@ -108,9 +109,8 @@ def measured(case_id: str, folders: Sequence[str], remotes: Sequence[Remote]) ->
 def report(document: dict[str, Any]) -> None:
     """Print the table."""
     print(", ".join(f"{name} {value}" for name, value in document["versions"].items()))
-    print(
-        "| case | µs | between builds | between loads of a build | F | p | sets of kernels |\n|---|---|---|---|---|---|---|"
-    )
+    print("| case | µs | between builds | between loads of a build | F | p | sets of kernels |")
+    print("|---|---|---|---|---|---|---|")
     for case_id, found in document["cases"].items():
         of = components(found["log_us"])
         us = math.exp(float(np.mean(found["log_us"])))

@@ -138,10 +138,10 @@ def report(document: dict[str, Any]) -> None:
         seconds, mhz = ([row[name] for row in rows] for name in ("seconds", "spin_mhz"))
         void = [reason for row in rows for reason in row["void"]]
         print(
-            f"captures of a launch: sd {statistics.fmean(within):.3%}; seconds a launch: "
-            f"{statistics.fmean(seconds):.2f}, most {max(seconds):.2f}; SM clock {min(mhz):.0f} to {max(mhz):.0f} MHz; {len(void)} void blocks"
+            f"captures of a launch: sd {statistics.fmean(within):.3%}; {len(void)} void blocks: {sorted(set(void))[:2]}"
         )
-        print(f"reasons: {sorted(set(void))[:2]}; notes: {sorted({row['note'] for row in rows if row['note']})}")
+        print(f"seconds a launch: {statistics.fmean(seconds):.2f}, most {max(seconds):.2f}")
+        print(f"SM clock {min(mhz):.0f} to {max(mhz):.0f} MHz; notes: {sorted({row['note'] for row in rows} - {''})}")
     for case_id, found in document["pairs"].items():
         d = found["d"]
         half = (

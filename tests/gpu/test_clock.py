@@ -1,4 +1,4 @@
-"""The clock on a real GPU: it sets the state that was asked for, notices when it is lost, and finds what was planted."""
+"""The clock on a real GPU: it sets the state that was asked for, notices that it is lost, finds what was planted."""
 
 from __future__ import annotations
 

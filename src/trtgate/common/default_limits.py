@@ -12,5 +12,11 @@ DEFAULT_LIMITS = {
     "leaf_error": 1.0,
     "engines": 0.0,
     "pytorch_operators": 0.0,
+    "python_lines": 0.05,
+    "dispatcher_ops": 0.05,
+    "cuda_calls": 0.05,
+    "kernel_launches": 0.05,
+    "waits": 0.0,
+    "memory_operations": 0.0,
 }
 """Every metric of `metrics` has one; what is counted is held to its count by 0."""

@@ -14,6 +14,10 @@ SAMPLED = (DEVICE, HOST, ENQUEUE)
 BUILD = "build"
 ENGINE_BYTES, GPU_MEMORY, LEAF_ERROR = "engine_bytes", "gpu_memory", "leaf_error"
 ENGINES, PYTORCH_OPERATORS = "engines", "pytorch_operators"
+PYTHON_LINES, DISPATCHER_OPS, CUDA_CALLS = "python_lines", "dispatcher_ops", "cuda_calls"
+KERNEL_LAUNCHES, WAITS, MEMORY_OPERATIONS = "kernel_launches", "waits", "memory_operations"
+OF_A_CALL = (PYTHON_LINES, DISPATCHER_OPS, CUDA_CALLS, KERNEL_LAUNCHES, WAITS, MEMORY_OPERATIONS)
+"""What one call does on the host, counted."""
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +32,10 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """Its name among a record's figures; empty for what is sampled."""
     resolution: float = 0.0
     """Differences up to this, in its unit, are none: what the way of counting can't tell."""
+
+
+def _of_a_call(name: str, title: str) -> Metric:
+    return Metric(title=f"{title} a call", unit="", limit=DEFAULT_LIMITS[name], figure=name)
 
 
 METRICS = {
@@ -52,8 +60,14 @@ METRICS = {
     PYTORCH_OPERATORS: Metric(
         title="operators in PyTorch", unit="", limit=DEFAULT_LIMITS[PYTORCH_OPERATORS], figure="pytorch_operators"
     ),
+    PYTHON_LINES: _of_a_call(PYTHON_LINES, "lines of Python"),
+    DISPATCHER_OPS: _of_a_call(DISPATCHER_OPS, "dispatcher operations"),
+    CUDA_CALLS: _of_a_call(CUDA_CALLS, "CUDA calls"),
+    KERNEL_LAUNCHES: _of_a_call(KERNEL_LAUNCHES, "kernel launches"),
+    WAITS: _of_a_call(WAITS, "waits for the device"),
+    MEMORY_OPERATIONS: _of_a_call(MEMORY_OPERATIONS, "copies and allocations"),
 }
 RENAMED = {"output_error": (LEAF_ERROR, "the error of the worst tensor of the output, not of all of them together")}
 """Earlier names → name, and what is meant by it. Figures stored under an earlier name are not compared."""
-EXACT = (ENGINE_BYTES, GPU_MEMORY, LEAF_ERROR, ENGINES, PYTORCH_OPERATORS)
+EXACT = (ENGINE_BYTES, GPU_MEMORY, LEAF_ERROR, ENGINES, PYTORCH_OPERATORS, *OF_A_CALL)
 """Read off once; compared without statistics."""

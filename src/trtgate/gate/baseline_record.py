@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..records.measurement import CallCounts
 from ..verdict import Judgement, launch_mean
 
 ANCHOR_SESSIONS = 3
@@ -54,6 +55,8 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     sessions: list[StoredSession]
     figures: dict[str, float] = {}
+    calls: CallCounts | None = None
+    """What a call was counted to do on the host, and where."""
     disturbed: bool = False
     """Too many blocks did not count: never to be stored as a baseline."""
     judgements: list[Judgement] = []

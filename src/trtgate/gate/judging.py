@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import verdict
 from ..common.accelerator import Accelerator
-from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, LEAF_ERROR, METRICS, SAMPLED
+from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, LEAF_ERROR, METRICS, OF_A_CALL, SAMPLED
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
@@ -40,7 +40,7 @@ def sampled_metrics(*, gpu: bool) -> tuple[str, ...]:
 
 def counted_metrics(case: Case) -> tuple[str, ...]:
     """Return the metrics of a case that are read off once: all of them where TensorRT builds engines."""
-    return (BUILD, *EXACT) if case.settings.uses_tensorrt else (GPU_MEMORY, LEAF_ERROR)
+    return (BUILD, *EXACT) if case.settings.uses_tensorrt else (GPU_MEMORY, LEAF_ERROR, *OF_A_CALL)
 
 
 def against_stored(

@@ -60,6 +60,8 @@ def build_figures(build: Build) -> dict[str, float]:
         found["build_s"] = build.build_s
     if build.pytorch_operators is not None:
         found["pytorch_operators"] = build.pytorch_operators
+    if build.calls is not None:
+        found |= build.calls.counts
     return found
 
 
@@ -160,6 +162,7 @@ def record_of(
         verdict=str(result.verdict or "measured"),
         sessions=[session],
         figures=figures(measurement),
+        calls=None if measurement.build is None else measurement.build.calls,
         disturbed=bool(void_problem(measurement)),
         judgements=result.judgements,
         began="" if held is None else held.began_for(uuid, versions),

@@ -20,7 +20,7 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, ON_HOST, SAMPLED
+from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, OF_A_CALL, ON_HOST, SAMPLED
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
@@ -551,8 +551,23 @@ def _counted(situation: Situation, now: dict[str, float], before: dict[str, floa
     return {judgement.metric: judgement for judgement in judged}
 
 
+def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: Judgement) -> Judgement:
+    """Return a judgement of what a call was counted to do with what there is more of, and where."""
+    if judgement.metric not in OF_A_CALL or judgement.verdict != Verdict.REGRESSED:
+        return judgement
+    first = situation.evidence.first
+    base = None if first is None or first.base is None else first.base.build
+    before = base.calls if base is not None else situation.record.calls if situation.record is not None else None
+    now = None if measurement.build is None else measurement.build.calls
+    if before is None or now is None:
+        return judgement
+    more = verdict.more_of(before.places.get(judgement.metric, {}), now.places.get(judgement.metric, {}))
+    return msgspec.structs.replace(judgement, groups=more)
+
+
 def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: list[Judgement]) -> CaseResult:
     """Let the verdict follow from the judgements of all metrics, and from that whether it may be stored."""
+    judgements = [_with_places(situation, measurement, one) for one in judgements]
     said = verdict.case_verdict(judgements, measurement.primary)
     why = sentence(situation.case.id, said, judgements, measurement.primary) + _upgrade(situation, said, judgements)
     stored = _may_be_stored(situation, said, judgements)

@@ -122,7 +122,7 @@ def _figures(judgement: Judgement) -> str:
     values = f"{metric.title} {value(judgement.baseline, metric.unit)} → {value(judgement.now, metric.unit)}"
     if judgement.metric in EXACT:
         change = f" ({judgement.change:+.2%})" * (judgement.baseline > 0)
-        return f"{values}{change}, limit {percent(judgement.limit)}"
+        return f"{values}{change}, limit {percent(judgement.limit)}{f' ({judgement.groups})' * bool(judgement.groups)}"
     total = f" since {judgement.evidence}" * judgement.since_anchor
     first = "" if judgement.suspected in (None, judgement.change) else f"; at first {judgement.suspected:+.2%}"
     return (

@@ -16,7 +16,7 @@ import msgspec
 from ..common.errors import TrtgateError
 from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
-from ..records.measurement import Loaded, Turn
+from ..records.measurement import CallCounts, Loaded, Turn
 from . import messages, relocated_imports
 
 
@@ -110,8 +110,9 @@ class Worker:
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
             shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
+        build = msgspec.structs.replace(obtained.build, calls=self._counted(obtained.inference))
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
-        reply = messages.BuiltReply(obtained.build, obtained.stored, obtained.coverage, obtained.notes, agreement)
+        reply = messages.BuiltReply(build, obtained.stored, obtained.coverage, obtained.notes, agreement)
         if request.keep and not obtained.build.cached:
             self._inference, self._built = obtained.inference, case.id
             return reply
@@ -127,6 +128,11 @@ class Worker:
         except Exception:
             return False
         return True
+
+    def _counted(self, inference: Any) -> CallCounts:
+        from ..profiles import call_counts
+
+        return call_counts.count(inference, inference.restore, gpu=self._gpu)
 
     def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
         if not inputs:

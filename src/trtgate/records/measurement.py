@@ -59,6 +59,17 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """As `Build` has them."""
 
 
+class CallCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one warm call was counted to do on the host (`profiles/call_counts.py`)."""
+
+    counts: dict[str, int] = {}
+    """By metric."""
+    places: dict[str, dict[str, int]] = {}
+    """By metric: name and place → how many of the count are there; those with most of them."""
+    problem: str = ""
+    """Why some of it could not be counted."""
+
+
 class Build(msgspec.Struct, frozen=True, kw_only=True):
     """What building a case and comparing it with eager gave."""
 
@@ -78,6 +89,8 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     """Processes that built at the same time, this one counted: beside others `build_s` is not what it takes alone."""
     cached: bool = False
     """Whether it was not built now: `build_s` and `ready_s` are what it took when it was."""
+    calls: CallCounts | None = None
+    """What a call does on the host, counted when it was built or loaded to be checked."""
     ready_s: float = 0.0
     """Seconds until all was done: the model made, its module built, compared with eager and stored. Beside others it is
     longer."""

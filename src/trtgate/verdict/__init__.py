@@ -6,7 +6,7 @@ arrays, leading dimensions are cases, judged independently of each other.
 """
 
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, adjusted, quantile
-from .exact_counts import judge_exact
+from .exact_counts import judge_exact, more_of
 from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
 from .paired_launches import (
@@ -66,6 +66,7 @@ __all__ = [
     "judge_stored",
     "launch_mean",
     "log_launch_means",
+    "more_of",
     "ordered_spread",
     "quantile",
     "rises",

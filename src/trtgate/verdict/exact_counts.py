@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from .judgement import Judgement, Verdict
 
 
@@ -24,3 +27,10 @@ def judge_exact(metric: str, now: float, baseline: float, *, limit: float, resol
         threshold=limit, detectable=max(limit, resolution / baseline if baseline > 0 else 0.0), evidence="counted",
         p=0.0 if verdict is Verdict.REGRESSED else 1.0,
     )  # fmt: skip
+
+
+def more_of(before: Mapping[str, int], now: Mapping[str, int], most: int = 3) -> str:
+    """Return what there is more of than before, the largest first, as `+2 NAME, +1 NAME`; empty if one is unknown."""
+    if not before or not now:
+        return ""
+    return ", ".join(f"{extra:+d} {name}" for name, extra in (Counter(now) - Counter(before)).most_common(most))

@@ -1,0 +1,200 @@
+"""What a call does on the host is counted: the same in every process, with the place of what there is more of."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from trtgate import verdict
+from trtgate.common.metrics import (
+    CUDA_CALLS,
+    DISPATCHER_OPS,
+    KERNEL_LAUNCHES,
+    MEMORY_OPERATIONS,
+    PYTHON_LINES,
+    WAITS,
+)
+from trtgate.profiles import call_counts
+
+
+class Net(torch.nn.Module):
+    def __init__(self, loop: int = 0, copies: int = 0) -> None:
+        super().__init__()
+        self.linear, self.loop, self.copies = torch.nn.Linear(4, 4), loop, copies
+
+    def forward(self, x: Any) -> Any:
+        for _ in range(self.loop):
+            pass
+        for _ in range(self.copies):
+            x = x.clone()
+        return self.linear(x)
+
+
+def counted(module: torch.nn.Module) -> Any:
+    inputs = torch.ones(2, 4)
+
+    def run() -> Any:
+        with torch.no_grad():
+            return module(inputs)
+
+    return call_counts.count(run, lambda: None, gpu=False)
+
+
+def test_counts_are_the_same_each_time() -> None:
+    assert counted(Net()) == counted(Net())
+
+
+def test_a_loop_in_python_is_seen_in_its_function() -> None:
+    before, now = counted(Net()), counted(Net(loop=500))
+    assert now.counts[PYTHON_LINES] - before.counts[PYTHON_LINES] >= 500
+    assert now.counts[DISPATCHER_OPS] == before.counts[DISPATCHER_OPS]
+    more = verdict.more_of(before.places[PYTHON_LINES], now.places[PYTHON_LINES])
+    assert more.endswith("tests/test_call_counts.py: forward") or more.endswith("test_call_counts.py: forward")
+
+
+def test_a_copy_is_seen_as_operations_in_its_function() -> None:
+    before, now = counted(Net()), counted(Net(copies=2))
+    more = verdict.more_of(before.places[DISPATCHER_OPS], now.places[DISPATCHER_OPS])
+    assert "+2 aten::clone in " in more
+    assert "test_call_counts.py: forward" in more
+
+
+def test_a_compiled_module_is_counted_as_it_runs_and_is_not_compiled_again() -> None:
+    compiled = torch.compile(Net(), backend="aot_eager")
+    found = counted(compiled)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert counted(compiled) == found
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    assert "aten::addmm" in " ".join(found.places[DISPATCHER_OPS])
+
+
+def test_a_tracer_that_was_there_is_there_again() -> None:
+    def tracer(*_: Any) -> None:
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        counted(Net())
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before)
+
+
+def test_state_is_put_back_between_calls() -> None:
+    """A cache that grows with every call is as long in every call that is counted."""
+    cache: list[int] = []
+
+    def run() -> None:
+        for _ in cache:
+            pass
+        cache.append(1)
+
+    found = [call_counts.count(run, cache.clear, gpu=False).counts[PYTHON_LINES] for _ in range(2)]
+    assert found[0] == found[1]
+
+
+def event(category: str, name: str, ts: float, dur: float = 1.0, tid: int = 1) -> dict[str, Any]:
+    return {"ph": "X", "cat": category, "name": name, "ts": ts, "dur": dur, "tid": tid}
+
+
+TRACE = [
+    event("cuda_runtime", "cudaDeviceSynchronize", 1.0),
+    event("user_annotation", call_counts.MARK, 10.0, 90.0),
+    event("gpu_user_annotation", call_counts.MARK, 12.0, 20.0, tid=7),
+    event("python_function", "torch/nn/modules/module.py(1775): _call_impl", 11.0, 80.0),
+    event("python_function", "suite.py(10): forward", 12.0, 70.0),
+    event("python_function", "suite.py(30): wait", 40.0, 10.0),
+    event("python_function", "torch/cuda/__init__.py(999): synchronize", 41.0, 5.0),
+    event("cpu_op", "aten::add", 20.0, 5.0),
+    event("cpu_op", "TorchDynamo Cache Lookup", 19.0),
+    event("cuda_runtime", "cudaLaunchKernel", 21.0),
+    event("cuda_driver", "cuLaunchKernelEx", 22.0),
+    event("cuda_runtime", "cudaMemcpyAsync", 23.0),
+    event("cuda_runtime", "cudaEventQuery", 24.0),
+    event("cuda_runtime", "cudaStreamIsCapturing", 25.0),
+    event("cuda_runtime", "cudaDeviceSynchronize", 42.0),
+    event("kernel", "add_kernel", 26.0, tid=7),
+    event("cuda_runtime", "cudaDeviceSynchronize", 101.0),
+]
+
+
+def test_of_a_trace_what_the_marked_call_asked_the_device_for_is_counted_with_its_place() -> None:
+    found = call_counts.of_trace(TRACE, gpu=True)
+    forward = " in suite.py: forward"
+    assert found == {
+        DISPATCHER_OPS: Counter({f"aten::add{forward}": 1}),
+        CUDA_CALLS: Counter(
+            {
+                f"cudaLaunchKernel{forward}": 1, f"cuLaunchKernelEx{forward}": 1, f"cudaMemcpyAsync{forward}": 1,
+                "cudaDeviceSynchronize in suite.py: wait": 1,
+            }
+        ),
+        KERNEL_LAUNCHES: Counter({f"cudaLaunchKernel{forward}": 1, f"cuLaunchKernelEx{forward}": 1}),
+        WAITS: Counter({"cudaDeviceSynchronize in suite.py: wait": 1}),
+        MEMORY_OPERATIONS: Counter({f"cudaMemcpyAsync{forward}": 1}),
+    }  # fmt: skip
+
+
+def test_a_trace_without_the_call_is_no_count_of_nothing() -> None:
+    with pytest.raises(RuntimeError, match="not in its trace"):
+        call_counts.of_trace([event("cpu_op", "aten::add", 1.0)], gpu=False)
+
+
+def test_what_can_not_be_traced_is_said_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise RuntimeError("another profiler is at work\nand more")
+
+    monkeypatch.setattr(call_counts, "_traced", refused)
+    found = counted(Net())
+    assert found.counts.keys() == {PYTHON_LINES}
+    assert found.problem == "torch.profiler can't trace it: RuntimeError: another profiler is at work"
+
+
+MODEL = """
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def net(batch):
+    import os
+
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            if os.environ.get("COPY"):
+                x = x.clone()
+            if os.environ.get("LOOP"):
+                for _ in range(200):
+                    pass
+            for _ in range(6):
+                x = x + 1
+            return x
+
+    return Net().eval(), torch.ones(batch, 4)
+"""
+
+
+def test_a_call_that_does_more_fails_with_what_and_where_and_can_be_accepted(folder: Any) -> None:
+    """No latency tells it: time is scripted."""
+    folder.suite(more=MODEL)
+    assert folder.gate("--trtgate-update-baselines", "--trtgate-launches=1").ret == 0
+    assert folder.gate("--benchmark-compare", "--trtgate-launches=1", "-k", "latency").ret == 0
+    copied = folder.gate("--benchmark-compare", "--trtgate-launches=1", "-k", "latency", COPY=1)
+    assert copied.ret == 1
+    copied.stdout.fnmatch_lines(["*net-eager-fp32-b1 got worse: dispatcher operations a call * (+1 aten::clone in *"])
+    looped = folder.gate("--benchmark-compare", "--trtgate-launches=1", "-k", "latency", LOOP=1)
+    assert looped.ret == 1
+    looped.stdout.fnmatch_lines(["*net-eager-fp32-b1 got worse: lines of Python a call *suite.py: forward)*"])
+    accepted = folder.gate(
+        "--trtgate-update-baselines", "--trtgate-launches=1", "--trtgate-accept=net*", "-k", "latency", LOOP=1
+    )
+    assert accepted.ret == 0
+    (file,) = folder.path.glob("baselines/*/latency.json")
+    (entry,) = json.loads(file.read_text())["benchmarks"]
+    assert entry["extra_info"]["trtgate"]["calls"]["counts"]["python_lines"] > 200
+    assert folder.gate("--benchmark-compare", "--trtgate-launches=1", "-k", "latency", LOOP=1).ret == 0
