@@ -5,8 +5,8 @@
 Builds each case several times, one process a build. Then as many processes as `--launches` load every build and take
 turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads
 of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
-Experimenters, ch. 4), F with its p, and how many different sets of kernels the builds run. Needs a GPU that nothing else
-uses.
+Experimenters, ch. 4), F with its p, and how many different sets of kernels the builds run. Needs a GPU that
+nothing else uses.
 """
 
 from __future__ import annotations

@@ -127,6 +127,7 @@ def of_trace(events: Iterable[Event], *, gpu: bool) -> dict[str, Counter[str]]:
     if call is None:
         raise RuntimeError("the call is not in its trace")
     inside = [event for event in whole if call["ts"] <= event["ts"] <= call["ts"] + call["dur"]]
+    inside.sort(key=lambda event: float(event["ts"]))  # an operation comes before those that it is made of
     places = _Places(event for event in inside if event.get("cat") == "python_function")
     metrics = (DISPATCHER_OPS, CUDA_CALLS, KERNEL_LAUNCHES, WAITS, MEMORY_OPERATIONS) if gpu else (DISPATCHER_OPS,)
     found: dict[str, Counter[str]] = {metric: Counter() for metric in metrics}
