@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..common.errors import TrtgateError
 from ..common.time_limit import TimeLimit
-from .console import print_lines, progress
+from .console import BROKEN, print_lines, progress
+
+if TYPE_CHECKING:
+    from ..common.accelerator import Accelerator
 
 
 def selfcheck(
@@ -23,12 +27,29 @@ def selfcheck(
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
+    streams: Annotated[
+        Literal["one", "many"], typer.Option(help="State of the GPU: a process that uses one stream, or several.")
+    ] = "one",
+    panel: Annotated[
+        bool, typer.Option("--panel", help="Instead: four fixed cases, appended to this card's kind's panel.jsonl.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="With --panel: show the file; measure nothing.")] = False,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --panel: the file, in place of its own.")
+    ] = None,
 ) -> None:
     """Measure what the gate is worth on this machine: false alarms, what it finds, and limits that its noise allows.
 
     Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
-    ends it early, with the rounds that are complete.
+    ends it early, with the rounds that are complete. With --panel the same four cases everywhere say how far
+    launches, sessions and cards lie apart; it takes about two minutes.
     """
+    if panel:
+        given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}
+        _panel([name for name, value in given.items() if value], streams, show=show, to=to, timeout=timeout)
+        return
+    if show or to is not None:
+        raise TrtgateError(f"{'--show' if show else '--to'} is of the panel: trtgate selfcheck --panel")
     import msgspec
 
     from ..common import accelerator
@@ -50,7 +71,7 @@ def selfcheck(
         found = selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
             rounds=rounds, delay=share, folder=usable(folder, step), timeout_s=TimeLimit(timeout, "--timeout"),
-            step=step, save=save,
+            streams=streams, step=step, save=save,
         )  # fmt: skip
     from ..report.terminal_table import describe
 
@@ -58,6 +79,53 @@ def selfcheck(
     save(found)
     if json is not None:
         print_lines([f"written: {json}"])
+
+
+def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, timeout: float) -> None:
+    """Measure the panel and append it to its file, or only show what is there."""
+    from ..common import accelerator
+    from ..common.run_folder import usable
+    from ..gate import panel_file
+    from . import selfcheck_panel
+    from .baseline_files import folder_of
+
+    if useless:
+        raise TrtgateError(f"{useless[0]} means nothing with --panel, whose cases are fixed: leave it out")
+    device, folder, left_out = accelerator.detect(), folder_of(None), list[str]()
+    if show:
+        paths = [to] if to is not None else _panel_files(folder, device)
+    elif device.kind != "gpu":
+        raise TrtgateError(f"--panel {accelerator.NEEDS_GPU}; --panel --show prints what a file has")
+    else:
+        paths = [to or panel_file.path_of(folder, device.key)]
+        panel_file.check(paths[0])
+        source, ids = selfcheck_panel.source_here(), selfcheck_panel.case_ids()
+        with progress() as step:
+            found, left_out = selfcheck_panel.run(
+                source, ids, device, usable(Path.cwd() / ".trtgate", step), streams=streams,
+                timeout_s=TimeLimit(timeout, "--timeout"), step=step,
+            )  # fmt: skip
+        panel_file.append(paths[0], found)
+    files = [panel_file.read(path) for path in paths]
+    for number, file in enumerate(files):
+        print_lines([""] * (number > 0) + selfcheck_panel.lines(file))
+    print_lines([f"left out: {line}" for line in left_out])
+    if left_out or any(file.problems for file in files):
+        raise typer.Exit(BROKEN)
+
+
+def _panel_files(folder: Path, device: Accelerator) -> list[Path]:
+    """Return this card's kind's file; where it has none the files of all. Raises TrtgateError where there is none."""
+    from ..common.files import is_there, listed
+    from ..gate import panel_file
+
+    own = panel_file.path_of(folder, device.key)
+    paths = [own] if is_there(own) else [one for one in (place / own.name for place in listed(folder)) if one.is_file()]
+    if not paths:
+        raise TrtgateError(
+            f"there is no {own.name} under {folder}: run trtgate selfcheck --panel on a GPU, or name --to"
+        )
+    return paths
 
 
 def _limits(ini_limits: list[str], asked: list[str]) -> dict[str, float]:

@@ -95,7 +95,8 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
 
 def run(
     source: SuiteSource, cases: Sequence[Case], accelerator: Accelerator, limit_of: LimitOf, *,
-    rounds: int, delay: float, folder: Path, timeout_s: float, step: OnStep, save: Callable[[Selfcheck], None],
+    rounds: int, delay: float, folder: Path, timeout_s: float, streams: str, step: OnStep,
+    save: Callable[[Selfcheck], None],
 ) -> Selfcheck:  # fmt: skip
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
@@ -103,7 +104,7 @@ def run(
     Raises SideError when a case can't be built. A comparison that is disturbed is left out, and named.
     """
     run_folder = RunFolder(folder)
-    base, candidate = Side(name=BASE, source=source), Side(name=CANDIDATE, source=source)
+    base, candidate = (Side(name=name, source=source, streams=streams) for name in (BASE, CANDIDATE))
     pairs = PairSession(base, candidate, accelerator, run_folder.logs, timeout_s=timeout_s)
     tests = sum(len(judging.statistical_metrics(case, gpu=accelerator.kind == "gpu")) for case in cases)
     limits = {metric: limit_of(metric) for metric in SAMPLED}

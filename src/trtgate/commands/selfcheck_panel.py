@@ -1,0 +1,233 @@
+"""`trtgate selfcheck --panel`: the same four cases on every card and day say how far sessions and cards lie apart."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy import stats
+
+from .. import verdict
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError
+from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
+from ..common.text_columns import aligned
+from ..compiling import availability
+from ..gate import measurement_summary
+from ..gate.panel_file import PanelCase, PanelFile, PanelRun
+from ..gate.sentences import duration
+from ..launches import messages
+from ..launches.session import Session
+from ..launches.worker_handle import LaunchError
+from ..records.measurement import CaseMeasurement
+from ..suite.cases import Case
+from ..suite.settings import Settings
+from ..suite.suite_source import Added, SuiteSource
+
+PANEL = {
+    "resnet18": Settings(frontend="dynamo", precision="fp16", batch=1, min_block_size=5),
+    "regnet_y_400mf": Settings(frontend="dynamo", precision="fp16", batch=1, min_block_size=5),
+    "mobilenet_v3_large": Settings(frontend="dynamo", precision="fp16", batch=8, min_block_size=5),
+    "vit_b_16": Settings(frontend="dynamo", precision="fp32", batch=1, min_block_size=5),
+}
+"""Model of the zoo → its settings. Never changed, since files of years are compared; docs/gpu-states.md says which one
+feels which state of the GPU."""
+LAUNCHES = 5
+"""As many as a recording has."""
+CONFIDENCE = 0.95
+DIGITS = 6
+"""Stored latencies have as many digits as those of a baseline."""
+
+
+def source_here() -> SuiteSource:
+    """Return where the panel's models come from: the zoo, with seeded random weights."""
+    added = tuple(Added(name, settings) for name, settings in PANEL.items())
+    return SuiteSource(root=str(Path.cwd()), zoo=tuple(PANEL), added=added)
+
+
+def case_ids() -> list[str]:
+    """Return the ids of the panel's cases."""
+    return [f"{name}-{settings.suffix}" for name, settings in PANEL.items()]
+
+
+def run(
+    source: SuiteSource, ids: Sequence[str], accelerator: Accelerator, folder: Path, *, streams: str,
+    timeout_s: float, step: OnStep, launches: int = LAUNCHES,
+) -> tuple[PanelRun, list[str]]:  # fmt: skip
+    """Build each case once, let `launches` fresh workers measure all of them, and return that.
+
+    The second value has a line for each case that is left out: it can't run here, failed, or was disturbed. Raises
+    TrtgateError where none is left.
+    """
+    cases = source.load().cases
+    run_folder, left_out = RunFolder(folder), []
+    session = Session(
+        source, accelerator, run_folder.logs, launches=launches, timeout_s=timeout_s, streams=streams,
+        tensorrt=any(cases[case_id].settings.uses_tensorrt for case_id in ids),
+    )  # fmt: skip
+    measured = {}
+    try:
+        with session:
+            for case_id in ids:
+                say = lambda text, case_id=case_id: step(f"{case_id}: {text}")  # noqa: E731
+                try:
+                    measured[case_id] = _measured(session, cases[case_id], accelerator, run_folder, say)
+                except (LaunchError, _LeftOutError) as error:
+                    left_out.append(f"{case_id}: {str(error).removeprefix(f'{case_id}: ')}")
+    finally:
+        run_folder.close()
+    if not measured:
+        raise TrtgateError(f"nothing of the panel could be measured: {'; '.join(left_out)}")
+    return run_of(measured, accelerator), left_out
+
+
+class _LeftOutError(Exception):
+    """Why a case of the panel has no figures."""
+
+
+def _measured(
+    session: Session, case: Case, accelerator: Accelerator, folder: RunFolder, step: OnStep
+) -> CaseMeasurement:
+    reason = availability.unavailable(case.settings, accelerator)
+    if reason:
+        raise _LeftOutError(reason)
+    place = folder.private(case.model.name)
+    built = session.build(messages.BuildCase(case_id=case.id, folder=str(place)), step)
+    found = session.measure(case.id, place if built.stored else None, step)
+    void = measurement_summary.void_problem(found)
+    if void:
+        raise _LeftOutError(void)
+    return found
+
+
+def run_of(measured: Mapping[str, CaseMeasurement], accelerator: Accelerator) -> PanelRun:
+    """Return measurements as a line of the file has them."""
+    cases = {}
+    for case_id, measurement in measured.items():
+        logs = verdict.log_launch_means(measurement.samples(measurement.primary))
+        cases[case_id] = PanelCase(
+            clock=measurement.clock,
+            launches_us=[float(f"{us:.{DIGITS}g}") for us in np.exp(logs)],
+            spread=float(f"{_sd(logs):.3g}"),
+        )
+    return PanelRun(
+        recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        key=accelerator.key,
+        uuid=accelerator.uuid,
+        versions=accelerator.versions,
+        cases=cases,
+    )
+
+
+# What follows from it
+
+
+def sd_interval(sd: float, dof: int) -> tuple[float, float]:
+    """Return the interval of a standard deviation at CONFIDENCE, from `dof` degrees of freedom, at least 1.
+
+    By the chi-squared distribution of the variance of normal values (Hahn and Meeker, Statistical Intervals, ch. 4).
+    """
+    above, below = (float(stats.chi2.ppf((1 + sign * CONFIDENCE) / 2, dof)) for sign in (1, -1))
+    return sd * math.sqrt(dof / above), sd * math.sqrt(dof / below)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of the newest run beside earlier ones of its clock and versions; changes are fractions, None of none."""
+
+    case_id: str
+    clock: str
+    latency_us: float
+    launches: int
+    spread: float
+    interval: tuple[float, float] | None
+    runs: int
+    """Earlier runs of this card."""
+    of_card: float | None
+    """How far the newest run lies from their mean."""
+    cards: int
+    """Other cards of the key."""
+    of_cards: float | None
+    """How far it lies from their mean, in which each card counts once."""
+    other: int
+    """Earlier runs of the key that had another clock or other versions."""
+
+
+def rows(runs: Sequence[PanelRun]) -> list[Row]:
+    """Return what the newest run of a file says of each case; an empty list of an empty file."""
+    return [_row(case_id, runs) for case_id in runs[-1].cases] if runs else []
+
+
+def _row(case_id: str, runs: Sequence[PanelRun]) -> Row:
+    *earlier, newest = runs
+    case = newest.cases[case_id]
+    known = [one for one in earlier if one.key == newest.key and case_id in one.cases]
+    alike = [one for one in known if (one.cases[case_id].clock, one.versions) == (case.clock, newest.versions)]
+    of_cards: dict[str, list[float]] = {}
+    for one in alike:
+        of_cards.setdefault(one.uuid, []).append(log_mean(one.cases[case_id]))
+    now, own = log_mean(case), of_cards.pop(newest.uuid, [])
+    others = [float(np.mean(logs)) for logs in of_cards.values()]
+    return Row(
+        case_id=case_id,
+        clock=case.clock,
+        latency_us=math.exp(now),
+        launches=len(case.launches_us),
+        spread=_sd(np.log(case.launches_us)),
+        interval=sd_interval(_sd(np.log(case.launches_us)), len(case.launches_us) - 1)
+        if case.launches_us[1:]
+        else None,
+        runs=len(own),
+        of_card=math.expm1(now - float(np.mean(own))) if own else None,
+        cards=len(others),
+        of_cards=math.expm1(now - float(np.mean(others))) if others else None,
+        other=len(known) - len(alike),
+    )
+
+
+def log_mean(case: PanelCase) -> float:
+    """Return the mean of the logarithms of the launches' means."""
+    return float(np.mean(np.log(case.launches_us)))
+
+
+def _sd(logs: np.ndarray) -> float:
+    return float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0
+
+
+def lines(file: PanelFile) -> list[str]:
+    """Return the newest run of a file as a table, beside what earlier runs say, and what of the file can't be read."""
+    if not file.runs:
+        return [f"{file.path}: no run of the panel", *file.problems]
+    newest, found = file.runs[-1], rows(file.runs)
+    table: list[Sequence[str]] = [
+        ("case", "latency", "between launches", "95 % interval", "this card before", "other cards", "clock")
+    ]
+    table += [_cells(row) for row in found]
+    versions = ", ".join(f"{name} {version}" for name, version in newest.versions.items())
+    said = [f"{file.path}: the run of {newest.recorded} on {newest.uuid or newest.key}: {versions}", *aligned(table)]
+    left_out = max(row.other for row in found) if found else 0
+    if left_out:
+        said.append(
+            f"not compared with {left_out} earlier run{'s' * (left_out > 1)} of another clock or other versions"
+        )
+    return said + file.problems
+
+
+def _cells(row: Row) -> Sequence[str]:
+    return (
+        row.case_id,
+        duration(row.latency_us),
+        f"{row.spread:.3%} of {row.launches}",
+        "" if row.interval is None else f"{row.interval[0]:.3%} to {row.interval[1]:.3%}",
+        _apart(row.of_card, row.runs, "run"),
+        _apart(row.of_cards, row.cards, "card"),
+        row.clock,
+    )
+
+
+def _apart(change: float | None, count: int, what: str) -> str:
+    return "none" if change is None else f"{change:+.2%} of {count} {what}{'s' * (count > 1)}"
