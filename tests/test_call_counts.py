@@ -146,6 +146,12 @@ def test_a_trace_without_the_call_is_no_count_of_nothing() -> None:
         call_counts.of_trace([event("cpu_op", "aten::add", 1.0)], gpu=False)
 
 
+def test_a_gpu_whose_calls_can_not_be_seen_is_no_count_of_nothing() -> None:
+    seen = [one for one in TRACE if one["cat"] not in call_counts.OF_RUNTIME]
+    with pytest.raises(RuntimeError, match="no CUDA call"):
+        call_counts.of_trace(seen, gpu=True)
+
+
 def test_what_can_not_be_traced_is_said_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise RuntimeError("another profiler is at work\nand more")

@@ -110,9 +110,13 @@ class Worker:
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
             shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
-        build = msgspec.structs.replace(obtained.build, calls=self._counted(obtained.inference))
+        calls = self._counted(obtained.inference)
+        build = msgspec.structs.replace(obtained.build, calls=calls)
+        notes = obtained.notes + [f"case {case.id}: not all that a call does is counted: {calls.problem}"] * bool(
+            calls.problem
+        )
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
-        reply = messages.BuiltReply(build, obtained.stored, obtained.coverage, obtained.notes, agreement)
+        reply = messages.BuiltReply(build, obtained.stored, obtained.coverage, notes, agreement)
         if request.keep and not obtained.build.cached:
             self._inference, self._built = obtained.inference, case.id
             return reply

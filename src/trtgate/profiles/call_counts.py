@@ -120,12 +120,14 @@ def _traced(run: Callable[[], object], *, gpu: bool) -> list[Event]:
 def of_trace(events: Iterable[Event], *, gpu: bool) -> dict[str, Counter[str]]:
     """Count the events of a marked call in the Trace Event Format: metric → name and place → how many.
 
-    Raises RuntimeError where there is no marked call.
+    Raises RuntimeError where there is no marked call, or CUPTI gave nothing.
     """
     whole = [event for event in events if event.get("ph") == "X"]
     call = next((event for event in whole if event["name"] == MARK and event.get("cat") == "user_annotation"), None)
     if call is None:
         raise RuntimeError("the call is not in its trace")
+    if gpu and not any(event.get("cat") in OF_RUNTIME for event in whole):  # there is one of ours at least
+        raise RuntimeError("it saw no CUDA call: may CUPTI trace on this machine?")
     inside = [event for event in whole if call["ts"] <= event["ts"] <= call["ts"] + call["dur"]]
     inside.sort(key=lambda event: float(event["ts"]))  # an operation comes before those that it is made of
     places = _Places(event for event in inside if event.get("cat") == "python_function")
