@@ -71,6 +71,31 @@ def test_where_none_is_left_the_case_is_new_and_says_what_is_there_and_what_reco
     assert outcome("new", CASE.id, result.sentence, require={"baseline"}).kind is Kind.FAILED
 
 
+def uncapturable(us: float) -> Any:
+    note = "no CUDA graph (it synchronises); timed with queued events"
+    return measurement(*[replace(turn(us, clock="cuda_events"), note=note) for _ in range(3)])
+
+
+@pytest.mark.parametrize("before", [ONE, MANY, "cuda_graph"])
+def test_a_case_that_can_not_be_captured_any_more_fails_until_that_is_accepted(before: str) -> None:
+    there = of(levels(100.0, clock=before))
+    lost = judged(ScriptedMeasurer([uncapturable(50.0)]), record=there)
+    assert (lost.verdict, lost.stored, lost.judgements) == (Verdict.REGRESSED, False, [])
+    assert lost.sentence == (
+        f"{CASE.id} can't be captured into a CUDA graph any more: no CUDA graph (it synchronises); timed with queued "
+        "events; latency is not compared with its graph's"
+    )
+    accepted = judged(ScriptedMeasurer([uncapturable(50.0)]), record=there, update=True, accepted=True)
+    assert (accepted.verdict, accepted.stored) == (Verdict.REGRESSED, True)
+    known = of(levels(100.0, clock=before), levels(50.0, clock="cuda_events"))
+    assert judged(ScriptedMeasurer([uncapturable(50.0)]), record=known).verdict is Verdict.UNCHANGED
+
+
+def test_a_case_that_can_be_captured_now_is_new() -> None:
+    result = judged(ScriptedMeasurer([at(100.0)]), record=of(levels(50.0, clock="cuda_events")))
+    assert result.verdict is Verdict.NEW
+
+
 def test_fresh_launches_of_another_clock_confirm_nothing() -> None:
     both = of(levels(100.0), levels(100.0, clock=MANY))
     script = ScriptedMeasurer([at(120.0)], [at(120.0, MANY)] * 2)

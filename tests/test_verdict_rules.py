@@ -234,6 +234,13 @@ def test_a_base_without_the_case_or_with_another_clock_compares_nothing() -> Non
     assert "the base was timed with the clock cuda_events" in result.sentence
 
 
+def test_a_candidate_that_can_not_be_captured_while_the_base_can_fails() -> None:
+    lost = Measured(measurement(turn(100.0, clock="cuda_events")), measurement(turn(100.0)))
+    result = judged(ScriptedMeasurer([lost]), beside_base=True)
+    assert (result.verdict, result.judgements) == (Verdict.REGRESSED, [])
+    assert "can't be captured into a CUDA graph any more" in result.sentence
+
+
 # What a suspicion becomes that can't be checked, or is neither confirmed nor refuted
 
 CHANGED_STATE = measurement(*[turn(200.0, canary_us=600)] * 3)

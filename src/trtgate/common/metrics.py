@@ -9,6 +9,8 @@ from .default_limits import DEFAULT_LIMITS
 DEVICE, HOST, ENQUEUE = "device", "host", "enqueue"
 ON_HOST = "host"
 """How the names of clocks begin that time on a CPU."""
+GRAPHS, QUEUED = "cuda_graph", "cuda_events"
+"""How those begin that replay CUDA graphs; and the one that times what can't be captured."""
 SAMPLED = (DEVICE, HOST, ENQUEUE)
 """Measured block by block in launches; microseconds of one inference."""
 BUILD = "build"

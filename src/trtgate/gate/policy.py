@@ -29,7 +29,7 @@ from . import judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
-from .sentences import about_other_clock, not_checked, not_stored, sentence, stored_as_accepted
+from .sentences import about_other_clock, capture_lost, not_checked, not_stored, sentence, stored_as_accepted
 
 Judged = dict[str, Judgement]
 NOT_PROVEN = (Verdict.UNDERPOWERED, Verdict.UNCONFIRMED, Verdict.INCOMPARABLE)
@@ -149,8 +149,9 @@ def next_step(situation: Situation) -> Step:
     """Return what the case needs next. Raises TrtgateError where no block counts and no verdict was asked for."""
     if situation.beside_base:
         return _beside_base(situation)
+    lost = _capture_lost_since_stored(situation)
     situation = _of_its_clock(situation)
-    step = _against_stored(situation)
+    step = Conclude(lost) if lost is not None else _against_stored(situation)
     return (
         Conclude(_noting(step.result, *_about_storing(situation, step.result))) if isinstance(step, Conclude) else step
     )
@@ -170,6 +171,17 @@ def _of_its_clock(situation: Situation) -> Situation:
         return msgspec.structs.replace(situation, record=held)
     new = f"NEW: {about_other_clock([situation.case.id], clock, record.clocks)}"
     return msgspec.structs.replace(situation, record=None, new=new)
+
+
+def _capture_lost_since_stored(situation: Situation) -> CaseResult | None:
+    """Return the result of a case that was stored as a CUDA graph, and that can't be captured now; None otherwise."""
+    record, first = situation.record, situation.evidence.first
+    if record is None or first is None or not situation.compare or record.of_clock(first.candidate.clock).sessions:
+        return None
+    lost = capture_lost(situation.case.id, record.clocks, first.candidate)
+    if not lost or measurement_summary.void_problem(first.candidate):
+        return None
+    return _told(situation, first.candidate, Verdict.REGRESSED, lost, stored=situation.accepted)
 
 
 def _against_stored(situation: Situation) -> Step:
@@ -413,6 +425,8 @@ def _beside_base(situation: Situation) -> Step:
     assert before is not None
     if before.clock != now.clock:
         said = f"the base was timed with the clock {before.clock}, the candidate with {now.clock}"
+        if lost := capture_lost(case_id, [before.clock], now):
+            return Conclude(_beside(situation, Verdict.REGRESSED, lost))
         return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: {said}"))
     counted = _counted(situation, measurement_summary.figures(now), measurement_summary.figures(before))
     judged = [*evidence.first.screened, *counted.values()]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..common.metrics import EXACT, METRICS
+from ..common.metrics import EXACT, GRAPHS, METRICS, QUEUED
 from ..common.text_columns import first_few
 from ..verdict import OTHER_CARD, Judgement, Verdict
 
 if TYPE_CHECKING:
+    from ..records.measurement import CaseMeasurement
     from .case_result import CaseResult
 
 _SAYS = {
@@ -86,6 +87,14 @@ def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, 
         f"timed with the clock {clock}, of which nothing is stored: {first_few(case_ids, 2)}; there {_are(stored)} "
         f"{there}, which {clock} is not compared with; add --trtgate-update-baselines to record it beside them"
     )
+
+
+def capture_lost(case_id: str, before: Iterable[str], now: CaseMeasurement) -> str:
+    """Say that a case can't be captured into a CUDA graph any more; empty if it can, or by `before` clocks never was."""
+    if now.clock != QUEUED or not any(clock.startswith(GRAPHS) for clock in before):
+        return ""
+    why = f": {now.notes[0]}" if now.notes else ""
+    return f"{case_id} can't be captured into a CUDA graph any more{why}; latency is not compared with its graph's"
 
 
 def _are(stored: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..common.metrics import QUEUED
 from .clock import Call
 from .spin_kernel import Spin
 
@@ -21,7 +22,7 @@ class CudaEventsClock:
     They run on the default stream: what a module launches there by itself would not be waited for on another.
     """
 
-    name = "cuda_events"
+    name = QUEUED
     steady_tolerance = 0.005
 
     def __init__(self, call: Call, spin: Spin) -> None:
