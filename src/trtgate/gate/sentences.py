@@ -90,7 +90,7 @@ def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, 
 
 
 def capture_lost(case_id: str, before: Iterable[str], now: CaseMeasurement) -> str:
-    """Say that a case can't be captured into a CUDA graph any more; empty if it can, or by `before` clocks never was."""
+    """Say that a case can't be captured into a CUDA graph any more; empty if it can, or `before` says it never was."""
     if now.clock != QUEUED or not any(clock.startswith(GRAPHS) for clock in before):
         return ""
     why = f": {now.notes[0]}" if now.notes else ""
