@@ -110,7 +110,7 @@ class Worker:
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
             shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
-        calls = self._counted(obtained.inference)
+        calls = self._counted(case, obtained, Path(request.folder))
         build = msgspec.structs.replace(obtained.build, calls=calls)
         notes = obtained.notes + [f"case {case.id}: not all that a call does is counted: {calls.problem}"] * bool(
             calls.problem
@@ -133,9 +133,16 @@ class Worker:
             return False
         return True
 
-    def _counted(self, inference: Any) -> CallCounts:
+    def _counted(self, case: Any, obtained: Any, folder: Path) -> CallCounts:
+        """Count what a call does of the module as launches have it: one that was loaded has other code around it."""
         from ..profiles import call_counts
 
+        inference = obtained.inference
+        if obtained.stored and not obtained.build.cached:
+            try:
+                inference = self._reference.load_checked(case, folder, self._device)
+            except self._torch.cuda.OutOfMemoryError:
+                return CallCounts(problem="there is no room to load it beside what was built")
         return call_counts.count(inference, inference.restore, gpu=self._gpu)
 
     def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
