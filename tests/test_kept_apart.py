@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.in_process import RECORD, InProcess
-from tests.scripted_measurer import CASE, HERE, ScriptedMeasurer, judged, measurement, pairs, record, turn
+from tests.scripted_measurer import CASE, HERE, TENSORRT, ScriptedMeasurer, judged, measurement, pairs, record, turn
 from tests.test_baselines import CARD, run_of, stored
 from tests.test_baselines import record as recorded
 from trtgate import verdict
@@ -23,7 +23,8 @@ from trtgate.gate import baselines, judging, session_merging
 from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor, typical_us
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.outcome import Kind, outcome
-from trtgate.gate.policy import Situation, next_step
+from trtgate.gate.policy import Rebuilt, Situation, next_step
+from trtgate.records.measurement import Build
 from trtgate.verdict import LOOKS, Verdict
 
 replace = msgspec.structs.replace
@@ -216,6 +217,23 @@ def test_how_many_judgements_share_the_error_rate_is_known_before_clock_and_vers
     assert not of(levels(100.0, versions=OLD), levels(100.0, versions=NEW, level="2026-01-02")).anchored
     assert not of(levels(*[100.0] * 3), levels(*[100.0] * 3, clock=MANY)).anchored
     assert of(levels(*[100.0] * 3), levels(*[100.0] * 4, clock=MANY)).anchored
+
+
+def test_what_was_read_off_once_is_held_against_the_same_versions_too() -> None:
+    """Engines, their size and calls on the host differ between versions; the newest session may be of another."""
+    old, new = ({"engines": count, "build_s": 10.0} for count in (1.0, 3.0))
+    made = of(levels(100.0, versions=OLD, figures=old), levels(100.0, versions=NEW, figures=new), figures=new)
+    before = replace(UPGRADED, libraries={"torch": "2.11.0"})
+
+    def said(engines: int, here: Accelerator) -> Verdict | None:
+        build = Build(build_s=10.0, engines=engines)
+        script = ScriptedMeasurer([replace(at(100.0), build=build)], rebuilt=[Rebuilt(build)])
+        return judged(script, case=TENSORRT, record=made, accelerator=here).verdict
+
+    assert (said(1, before), said(3, UPGRADED)) == (Verdict.UNCHANGED, Verdict.UNCHANGED)
+    assert said(2, before) is Verdict.REGRESSED
+    older_file = replace(made, sessions=[replace(one, figures={}) for one in made.sessions])
+    assert older_file.figures_for("HERE", OLD) == new
 
 
 # What is stored

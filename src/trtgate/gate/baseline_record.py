@@ -37,6 +37,8 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     state: State = State()
     versions: dict[str, str] = {}
     """What made it, as `Accelerator.versions` has it; empty in a file from before."""
+    figures: dict[str, float] = {}
+    """What is judged and was read off once, as `CaseRecord.figures` has it; empty in a file from before."""
     level: str = ""
     """`recorded` of the session that began the level which this one's total change is held against; empty where that is
     the card's first one."""
@@ -100,6 +102,10 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         return [one for one in held if one.versions == versions] or [
             one for one in held if one.versions == held[-1].versions
         ]
+
+    def figures_for(self, uuid: str, versions: Mapping[str, str]) -> dict[str, float]:
+        """Return what was read off once by the newest session that a card is compared with."""
+        return self.compared_with(uuid, versions)[-1].figures or self.figures
 
     def began_for(self, uuid: str, versions: Mapping[str, str]) -> str:
         """Return `recorded` of the first session of what a card is held against: it stays until that starts anew.

@@ -71,7 +71,8 @@ def against_stored(
         else:
             recent = _against_others(metric, measurement, compared, accelerator, limit, tests)
         judged.append(_worse(recent, totals.get(metric)))
-    return judged + counted(case, measurement_summary.figures(measurement), record.figures, limit_of, tests)
+    before = record.figures_for(accelerator.uuid, accelerator.versions)
+    return judged + counted(case, measurement_summary.figures(measurement), before, limit_of, tests)
 
 
 def _with_metric(record: CaseRecord, metric: str) -> CaseRecord:

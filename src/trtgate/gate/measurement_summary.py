@@ -10,12 +10,15 @@ from types import MappingProxyType
 import msgspec
 
 from .. import verdict
+from ..common.metrics import METRICS
 from ..records.measurement import Build, CaseMeasurement
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
 from .baseline_record import CaseRecord, State, StoredSession
 from .case_result import CaseResult
 
+JUDGED = frozenset(metric.figure for metric in METRICS.values() if metric.figure)
+"""Figures that a metric is judged by."""
 MAX_VOID_SHARE = 0.5
 """Share of void blocks beyond which a case is too disturbed to be judged."""
 
@@ -148,6 +151,7 @@ def record_of(
     uuid = measurement.uuid or uuid
     held = None if stored is None else stored.of_clock(measurement.clock)
     compared = held.compared_with(uuid, versions) if held is not None and held.sessions else []
+    found = figures(measurement)
     session = StoredSession(
         recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         uuid=uuid,
@@ -155,13 +159,14 @@ def record_of(
         metrics={metric: means(measurement, metric) for metric in measurement.metrics},
         state=state_of(measurement),
         versions=dict(versions),
+        figures={name: value for name, value in found.items() if name in JUDGED},
     )
     return CaseRecord(
         case=case.id,
         settings=msgspec.to_builtins(case.settings),
         verdict=str(result.verdict or "measured"),
         sessions=[session],
-        figures=figures(measurement),
+        figures=found,
         calls=None if measurement.build is None else measurement.build.calls,
         disturbed=bool(void_problem(measurement)),
         judgements=result.judgements,

@@ -200,8 +200,7 @@ def _against_stored(situation: Situation) -> Step:
     if suspects & judging.OF_THE_BUILD:
         if evidence.rebuilt is None:
             return Rebuild()
-        assert situation.record is not None
-        again = _counted(situation, _of_build(evidence.rebuilt.candidate), situation.record.figures)
+        again = _counted(situation, _of_build(evidence.rebuilt.candidate), _stored_figures(situation))
     sampled = suspects - judging.OF_THE_BUILD
     total = {one.metric for one in result.judgements if one.since_anchor}
     timed = [metric for metric in SAMPLED if metric in sampled - total]
@@ -556,6 +555,11 @@ def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:
     ]
 
 
+def _stored_figures(situation: Situation) -> dict[str, float]:
+    record, accelerator = situation.record, situation.accelerator
+    return {} if record is None else record.figures_for(accelerator.uuid, accelerator.versions)
+
+
 def _of_build(build: Build) -> dict[str, float]:
     return measurement_summary.build_figures(build)
 
@@ -575,6 +579,8 @@ def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: 
     now = None if measurement.build is None else measurement.build.calls
     if before is None or now is None:
         return judgement
+    if base is None and before.counts.get(judgement.metric) != _stored_figures(situation).get(judgement.metric):
+        return judgement  # counted with other versions than it is held against
     more = verdict.more_of(before.places.get(judgement.metric, {}), now.places.get(judgement.metric, {}))
     return msgspec.structs.replace(judgement, groups=more)
 

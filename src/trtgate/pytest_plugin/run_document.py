@@ -179,7 +179,7 @@ class RunDocument:
             held, here = stored.of_clock(result.measurement.clock), self._run.accelerator
             sessions = held.compared_with(result.measurement.uuid, here.versions) if held.sessions else []
             found["base_captures_us"] = [us for one in sessions for us in one.metrics.get(primary, [])]
-            found["base_figures"] = stored.figures if sessions else {}
+            found["base_figures"] = stored.figures | sessions[-1].figures if sessions else {}
         return found
 
 
