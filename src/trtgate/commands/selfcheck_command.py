@@ -42,7 +42,7 @@ def selfcheck(
 
     Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
     ends it early, with the rounds that are complete. With --panel the same four cases everywhere say how far
-    launches, sessions and cards lie apart; it takes about two minutes.
+    launches, sessions and cards lie apart.
     """
     if panel:
         given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}
