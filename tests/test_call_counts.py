@@ -162,6 +162,14 @@ def test_what_can_not_be_traced_is_said_and_the_rest_counted(monkeypatch: pytest
     assert found.problem == "torch.profiler can't trace it: RuntimeError: another profiler is at work"
 
 
+def test_where_a_trace_can_not_be_written_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(call_counts, "_traced", full)
+    assert counted(Net()).problem.startswith("its trace can't be written: OSError: No space left on device")
+
+
 MODELS = """
 
 import os

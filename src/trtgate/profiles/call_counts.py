@@ -59,6 +59,8 @@ def count(run: Callable[[], object], restore: Callable[[], object], *, gpu: bool
         metrics |= of_trace(_traced(run, gpu=gpu), gpu=gpu)
     except RuntimeError as error:  # another profiler is at work, or CUPTI may not be used
         problem = f"torch.profiler can't trace it: {one_line(error)}"
+    except OSError as error:
+        problem = f"its trace can't be written: {one_line(error)}"
     restore()
     return CallCounts(
         counts={name: found.total() for name, found in metrics.items()},
