@@ -16,7 +16,9 @@ from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
 from ..suite.cases import Case
 from ..suite.compiled_elsewhere import Compiled
+from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN
+from ..timing.run_state import RunState, described
 from ..torch_trt import engine_sizes, partitioner, releases
 from ..torch_trt.partitioner import Observed
 
@@ -28,7 +30,8 @@ class OwnModule(torch.nn.Module):
     """Stands for a callable where a module is asked for; called, it answers as the reference does.
 
     Both are kept as they are: neither cast nor moved, copied or put into eval mode. `build_s` are the seconds of the
-    factory, `coverage` and `parts` what Torch-TensorRT was seen to partition meanwhile.
+    factory, `first_call_s` those of the callable's first call, None before it; `coverage` and `parts` are what
+    Torch-TensorRT was seen to partition while the factory ran.
     """
 
     def __init__(
@@ -43,10 +46,24 @@ class OwnModule(torch.nn.Module):
         self.run = run
         self.reference = reference
         self.build_s, self.coverage, self.parts = build_s, coverage, parts
+        self.first_call_s: float | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the reference makes of the arguments; what the callable does, where there is no reference."""
-        return (self.run if self.reference is None else self.reference)(*args, **kwargs)
+        return (self.call if self.reference is None else self.reference)(*args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the callable makes of the arguments."""
+        start = time.perf_counter()
+        output = self.run(*args, **kwargs)
+        if self.first_call_s is None:
+            self.first_call_s = time.perf_counter() - start
+        return output
+
+    @property
+    def holders(self) -> tuple[Any, ...]:
+        """What may hold the state of calls."""
+        return tuple(one for one in (self.run, self.reference) if one is not None)
 
 
 class Watched:
@@ -108,6 +125,25 @@ def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:
     if own is not None:
         raise TrtgateError(f"{name}: its factory returns what it compiled itself: take the frontend 'own'")
     return value
+
+
+def state_of_its_own(module: Any, inputs: Inputs) -> str:
+    """Return, as the end of a sentence, in what a callable keeps state; empty where it keeps none, or has no reference.
+
+    Calls it once; its state is put back.
+    """
+    if not isinstance(module, OwnModule) or module.reference is None:
+        return ""
+    state = RunState((module.run,), inputs)
+    try:
+        with torch.no_grad():
+            inputs.call(module.run)
+        names = [name for name in state.changed(inputs) if not name.startswith("input ")]
+    except Exception:  # the sentence before says what is wrong
+        return ""
+    finally:
+        state.restore(inputs)
+    return f"; its callable keeps state in {described(names)}, and its reference keeps none" if names else ""
 
 
 def save(case: Case, run: Callable[..., Any], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -17,6 +18,8 @@ from ..timing import run_state
 from . import dynamic_tracing
 from .dynamic_inputs import DynamicInputs
 
+FRONTENDS = ("dynamo",)
+"""Those that compile an exported program."""
 UNKNOWN = r"Found <class '(.*?)'> in output, which is not a known type"
 """What torch.export says of an output that it can't take apart."""
 
@@ -45,16 +48,24 @@ def export(
             unknown = re.search(UNKNOWN, str(error))
             if unknown is None:
                 raise
-            _register_output(module, example, unknown[1])
+            _register_output_of(module, example, unknown[1])
             return call(example.args, example.kwargs)
 
 
-def _register_output(module: torch.nn.Module, example: Inputs, unknown: str) -> None:
+def register_output(output: Any) -> None:
+    """Register the classes of what a module returned.
+
+    Raises TrtgateError for a class that can't be made anew of its parts, RecursionError for what is inside itself.
+    """
+    pytree_classes.register_all(output, CONSTANTS, "its output holds")
+
+
+def _register_output_of(module: torch.nn.Module, example: Inputs, unknown: str) -> None:
     """Register the classes of what a module returns. Raises TrtgateError, naming the class, where that can't be."""
     known = len(pytree.SUPPORTED_NODES)
     with run_state.unchanged((module,), example), torch.no_grad():
         output = example.call(module)
-    pytree_classes.register_all(output, CONSTANTS, "its output holds")
+    register_output(output)
     if len(pytree.SUPPORTED_NODES) == known:
         raise TrtgateError(
             f"its output holds a {unknown}, which torch.export takes only if it is registered with "
