@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -98,15 +99,21 @@ def test_eager_and_inductor_run_at_the_shape_that_is_measured() -> None:
         assert inference().shape == (2, 64, WIDTH)
 
 
-def test_a_static_shape_is_made_by_one_call_of_the_factory() -> None:
+@pytest.mark.parametrize(("batches", "more"), [((2,), [(3, 64)]), ((1, 2), [])])
+def test_a_static_shape_is_made_by_one_call_of_the_factory(
+    batches: tuple[int, ...], more: list[tuple[int, int]]
+) -> None:
+    """A batch that stands alone is asked at another: inputs may lead with it by chance."""
     calls: list[tuple[int, int]] = []
 
     def counted(batch: int, seq: int) -> Any:
         calls.append((batch, seq))
         return encoder(batch, seq)
 
-    _, inputs = building.make(case_of(counted, 64, dynamic={}), "cpu")
-    assert calls == [(2, 64)]
+    one = case_of(counted, 64, dynamic={})
+    settings = [msgspec.structs.replace(one.settings, batch=batch) for batch in batches]
+    _, inputs = building.make(Case(one.model.having(settings), one.settings), "cpu")
+    assert calls == [(2, 64), *more]
     assert inputs.shapes == "(2, 64), (2, 64, 64)"
 
 

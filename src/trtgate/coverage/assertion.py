@@ -129,10 +129,13 @@ def _of_example(whole: tuple[Any, ...], name: str, *, batch: int | None, dynamic
     def made() -> tuple[Any, ...]:
         return whole
 
+    asked = batch
+
     def of_batch(*, batch: int) -> tuple[Any, ...]:
-        if not dynamic:
-            return whole  # whoever calls a factory checks that it is the inputs'
         module, inputs = model_inputs.of_factory(whole, name)
+        leads = any(value.ndim and len(value) == asked for value in inputs.tensors)
+        if not dynamic and (batch == asked or not leads):
+            return whole  # whoever calls a factory checks that it is the inputs'
         rows = _leading_dimension(inputs, name)
         resized = inputs.mapped(lambda value: _repeated(value, batch) if value.ndim and len(value) == rows else value)
         return module, resized.args, resized.kwargs

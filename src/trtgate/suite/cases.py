@@ -101,11 +101,13 @@ class Model:
 
     def having(self, settings: Iterable[Settings], weights: str | None = None) -> Model:
         """Return the same model under other settings, and with other weights if a file is given."""
-        return Model(
+        found = Model(
             self.name, self.factory, settings, inputs=self.inputs, dynamic_shapes=self.dynamic_shapes,
             limits=self.limits, samples=self.samples, weights=weights or self.weights, weights_said=self.weights_said,
             save=self.save, load=self.load, parts=self.parts,
         )  # fmt: skip
+        found.whole = self.whole
+        return found
 
     def each(self) -> tuple[Model, ...]:
         """Return a model for each part, named `model.part`; itself where it has none."""
