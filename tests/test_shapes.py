@@ -18,6 +18,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
+from trtgate.compiling.reference import Reference
 from trtgate.coverage import dry_run
 from trtgate.frontends import CompiledModule
 from trtgate.suite import samples
@@ -169,6 +170,55 @@ def test_what_a_model_says_of_its_dynamic_shapes_is_told_torch_export() -> None:
     module, inputs = building.make(case, "cpu")
     program = exporting.export(module, inputs, own, building.dynamic_inputs(case, "cpu"))
     assert program.module()(torch.ones(64, 4)).shape == (64, 4)
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor, more: dict[str, torch.Tensor]) -> torch.Tensor:
+        return x * 2 + more["bias"]
+
+
+ROWS = torch.export.Dim("rows", min=2, max=64)
+
+
+@pytest.mark.parametrize("frontend", ["aot_eager", "dynamo"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x": {0: ROWS}, "more": {"bias": {0: ROWS}}}, ""),
+        (({0: ROWS}, {"bias": (ROWS, None)}), ""),
+        ({"x": {0: torch.export.Dim.AUTO}, "more": {"bias": {0: torch.export.Dim.DYNAMIC}}}, ""),
+        ({"x": {0: ROWS}, "more": {"bias": {1: torch.export.Dim.AUTO}}}, "leaves out axis 0 of input more['bias'],"),
+        ({"x": {0: ROWS}, "more": {"bias": None}}, "leaves out axis 0 of input more['bias'], which"),
+        ({"x": {0: ROWS}, "more": None}, "leaves out axis 0 of input more['bias'], which"),
+        ({"x": None, "more": {"bias": {0: ROWS}}}, "leaves out axis 0 of input x, which the inputs make 2 to 64"),
+        (({0: torch.export.Dim.STATIC}, {"bias": {0: ROWS}}), "leaves out axis 0 of input x, which the inputs make"),
+        ({"more": {"bias": {0: ROWS}}}, "leaves out axis 0 of input x, which the inputs make 2 to 64: torch.export"),
+        (
+            {"x": {0: torch.export.Dim("rows", min=2, max=32)}, "more": {"bias": {0: ROWS}}},
+            "lets 2 to 32 be axis 0 of input x, which the inputs make 2 to 64: give both the same bounds",
+        ),
+    ],
+)
+def test_an_axis_that_dynamic_shapes_leaves_out_is_named(given: Any, said: str, frontend: str) -> None:
+    def inputs(rows: int) -> Any:
+        return torch.ones(rows, 4), {"bias": torch.ones(rows, 4)}
+
+    own = Settings(frontend=frontend, dynamic={"rows": ((2, 8, 64),)}, shape={"rows": 8})
+    case = Case(Model("net", Both, [own], inputs=inputs, dynamic_shapes=given), own)
+    made = Reference(case, "cpu", lambda _: None)
+
+    def compiled() -> None:
+        if frontend == "dynamo":
+            exporting.export(made.module, made.inputs, own, made.dynamic_inputs())
+        else:
+            made.build(*made.prepare(lambda _: None), lambda _: None)
+
+    if not said:
+        compiled()
+        return
+    with pytest.raises(TrtgateError) as failed:
+        compiled()
+    assert f"dynamic_shapes= {said}" in str(failed.value)
 
 
 class Fixed(nn.Module):

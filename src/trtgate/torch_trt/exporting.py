@@ -15,7 +15,7 @@ from ..suite import precisions, pytree_classes
 from ..suite.model_inputs import CONSTANTS, Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
-from . import dynamic_tracing
+from . import dynamic_tracing, given_dynamic_shapes
 from .dynamic_inputs import DynamicInputs
 
 FRONTENDS = ("dynamo",)
@@ -34,6 +34,8 @@ def export(
     Raises TrtgateError, with its name, for a dimension that can't vary as is asked, and for an output of other classes;
     whatever torch.export raises.
     """
+    if dynamic is not None:
+        given_dynamic_shapes.check(module, dynamic)
     quantized = settings.precision in precisions.QUANTIZED
     example, shapes = (inputs, None) if dynamic is None else (dynamic.example, dynamic_tracing.dynamic_shapes(dynamic))
     strict = {"strict": False} if quantized else {}
