@@ -88,6 +88,14 @@ def test_what_a_frontend_does_not_take_makes_no_points_of_its_own() -> None:
     ]  # fmt: skip
 
 
+def test_an_own_callable_is_as_its_factory_made_it_whatever_precision_is_varied() -> None:
+    found = points({**BASE, "frontend": "own"}, [parse("precision=fp32,fp16")], lambda _: [])
+    assert [one.suffix for one in found.settings] == ["own-as_is-b1"]
+    assert not found.settings[0].gpu_only
+    both = points(BASE, [parse("frontend=own,eager")], lambda _: []).settings
+    assert [one.suffix for one in both[1:]] == ["own-as_is-b1", "eager-fp16-b1"]
+
+
 def test_what_does_not_go_together_is_left_out_with_the_reason() -> None:
     suffixes, left_out = found(Axis("frontend", ("eager", "dynamo")), Axis("precision", ("int8",)))
     assert suffixes == ["dynamo-fp16-b1-mbs5", "dynamo-int8-b1-mbs5"]
