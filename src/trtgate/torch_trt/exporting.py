@@ -15,7 +15,7 @@ from ..suite import precisions, pytree_classes
 from ..suite.model_inputs import CONSTANTS, Inputs
 from ..suite.settings import Settings
 from ..timing import run_state
-from . import dynamic_tracing, given_dynamic_shapes
+from . import dynamic_tracing, export_refusals, given_dynamic_shapes
 from .dynamic_inputs import DynamicInputs
 
 FRONTENDS = ("dynamo",)
@@ -31,13 +31,29 @@ def export(
 
     A module that nvidia-modelopt quantized is exported with its quantizers as operators, which only the non-strict way
     can. Dataclasses and mappings in its output that nobody registered are, as those in its inputs are.
-    Raises TrtgateError, with its name, for a dimension that can't vary as is asked, and for an output of other classes;
-    whatever torch.export raises.
+    Raises TrtgateError, which says what to do, for what torch.export refuses or would take for a constant: with its
+    name for a dimension that can't vary as is asked, an input, and an output of other classes.
     """
+    example = inputs if dynamic is None else dynamic.example
     if dynamic is not None:
         given_dynamic_shapes.check(module, dynamic)
+    export_refusals.check_inputs(example)
+    export_refusals.check_aliases(module, example)
+    try:
+        program = _exported(module, example, settings, dynamic)
+    except (TrtgateError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise TrtgateError(export_refusals.explained(error, module, example)) from error
+    export_refusals.check_program(program)
+    return program
+
+
+def _exported(
+    module: torch.nn.Module, example: Inputs, settings: Settings, dynamic: DynamicInputs | None
+) -> torch.export.ExportedProgram:
     quantized = settings.precision in precisions.QUANTIZED
-    example, shapes = (inputs, None) if dynamic is None else (dynamic.example, dynamic_tracing.dynamic_shapes(dynamic))
+    shapes = None if dynamic is None else dynamic_tracing.dynamic_shapes(dynamic)
     strict = {"strict": False} if quantized else {}
     call = functools.partial(torch.export.export, module, dynamic_shapes=shapes, **strict)
     with (
