@@ -131,10 +131,10 @@ def test_with_save_and_load_other_processes_load_what_one_built(tmp_path: Path) 
         (
             lambda: (3, torch.ones(2)),
             {},
-            "with frontend 'own' its factory must return (callable, inputs), and int can't",
+            "with frontend 'own' its factory must return (callable, inputs), not int",
         ),
         (lambda: Compiled(net()[0]), {}, "must return (module, inputs)"),
-        (lambda: (Net, net()[1]), {}, "must return (callable, inputs), and Net is a class: make an object of it"),
+        (lambda: (Net, net()[1]), {}, "must return (callable, inputs), not the class Net: make an object of it"),
         (lambda: (Compiled(Net), net()[1]), {}, "takes a callable, not the class Net: make an object of it"),
         (
             lambda: (Compiled(net()[0], reference=Net), net()[1]),

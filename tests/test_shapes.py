@@ -13,19 +13,18 @@ import torch
 from torch import nn
 
 import trtgate
-from trtgate import Case, Model, Settings, frontends
+from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.compiling.reference import Reference
 from trtgate.coverage import dry_run
-from trtgate.frontends import CompiledModule
 from trtgate.suite import samples
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import dynamic_tracing, exporting, releases
 
-from .test_build_or_load import Storing as StoringPrograms
+from .storing_frontend import Storing
 
 SEQ = {"seq": (4, 16, 64)}
 SMALL = {"height": 2, "width": 2}
@@ -294,33 +293,6 @@ def test_what_functions_return_is_checked(factory: Any, said: str) -> None:
 # One build for all shapes of a compiled module
 
 
-class Storing(StoringPrograms):
-    """Exports with dynamic shapes, and remembers what was built under which settings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.built: list[str] = []
-
-    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
-        return exporting.export(module, inputs, settings, dynamic)
-
-    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
-        self.built.append(settings.suffix)
-        return CompiledModule(prepared.module(), 7.0, (100,))
-
-    def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
-        case = case_of(encoder, frontend="dynamo")
-        dynamic = building.dynamic_inputs(case, "cpu")
-        torch.export.save(exporting.export(compiled.run, inputs, case.settings, dynamic), folder / "compiled.pt2")
-
-
-@pytest.fixture
-def frontend(monkeypatch: pytest.MonkeyPatch) -> Storing:
-    found = Storing()
-    monkeypatch.setattr(frontends, "get", lambda _name: found)
-    return found
-
-
 @pytest.fixture
 def got(tmp_path: Path) -> Callable[..., CheckedModule]:
     def get(seq: int, **caches: Any) -> CheckedModule:
@@ -333,18 +305,18 @@ def got(tmp_path: Path) -> Callable[..., CheckedModule]:
 
 
 def test_shapes_of_one_module_share_its_build_without_a_cache_of_the_user(
-    got: Callable[..., CheckedModule], frontend: Storing, tmp_path: Path
+    got: Callable[..., CheckedModule], storing: Storing, tmp_path: Path
 ) -> None:
     shared = ArtifactCache(tmp_path / "shared")
     found = [got(seq, shared=shared) for seq in (4, 16, 64)]
-    assert frontend.built == ["dynamo-fp32-b2-seq4..16..64@4-mbs5"]
+    assert storing.built == ["dynamo-fp32-b2-seq4..16..64@4-mbs5"]
     assert [one.build.cached for one in found] == [False, True, True]
     assert [one.inference().shape[1] for one in found] == [4, 16, 64]
     assert all(one.stored for one in found)
 
 
 def test_a_shape_is_found_in_the_users_cache_also_by_a_later_run(
-    got: Callable[..., CheckedModule], frontend: Storing, tmp_path: Path
+    got: Callable[..., CheckedModule], storing: Storing, tmp_path: Path
 ) -> None:
     cache = ArtifactCache(tmp_path / "cache")
     got(4, cache=cache, shared=ArtifactCache(tmp_path / "first"))
@@ -353,7 +325,7 @@ def test_a_shape_is_found_in_the_users_cache_also_by_a_later_run(
     shared = ArtifactCache(tmp_path / "third")
     again = [got(seq, cache=rebuilding, shared=shared).build.cached for seq in (4, 16)]
     assert again == [False, True]
-    assert len(frontend.built) == 2
+    assert len(storing.built) == 2
 
 
 def test_who_builds_the_same_at_once_waits_and_other_modules_do_not(tmp_path: Path) -> None:

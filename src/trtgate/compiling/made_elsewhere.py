@@ -16,6 +16,7 @@ from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
 from ..suite.cases import Case
 from ..suite.compiled_elsewhere import Compiled
+from ..suite.declared_values import answers, kind_of
 from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN
 from ..timing.run_state import RunState, described
@@ -106,19 +107,23 @@ def as_modules(made: Made, case: Case, watched: Watched | None = None) -> Made:
     return tuple(parts) if isinstance(made, tuple | list) else parts[0]
 
 
+def module_of(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    """Return a program as a module that can be put into eval mode, which changes nothing of its graph."""
+    module = program.module()
+    for name in ("eval", "train"):  # which raise
+        vars(module).pop(name, None)
+    return module
+
+
 def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:
-    value = value.module() if isinstance(value, torch.export.ExportedProgram) else value
+    value = module_of(value) if isinstance(value, torch.export.ExportedProgram) else value
     own = value if isinstance(value, Compiled) else None
     if case.settings.frontend == OWN:
-        is_class = isinstance(value, type)
-        own = own or (Compiled(value) if callable(value) and not is_class else None)
-        if own is None:
-            what = (
-                f"{value.__name__} is a class: make an object of it"
-                if is_class
-                else f"{type(value).__name__} can't be called"
+        if own is None and not answers(value):
+            raise TrtgateError(
+                f"{name}: with frontend 'own' its factory must return (callable, inputs), not {kind_of(value)}"
             )
-            raise TrtgateError(f"{name}: with frontend 'own' its factory must return (callable, inputs), and {what}")
+        own = own or Compiled(value)
         seen = watched.seen
         coverage = seen.coverage(case.settings) if seen is not None and seen.graphs else None
         return OwnModule(own.run, own.reference, watched.seconds, coverage, () if seen is None else seen.known_parts())
@@ -169,7 +174,7 @@ def load(case: Case, folder: Path) -> CompiledModule:
     except Exception as error:
         raise TrtgateError(f"{name}: its load= raised {one_line(error)}") from error
     if isinstance(run, torch.export.ExportedProgram):
-        run = run.module()
+        run = module_of(run)
     if not callable(run):
         raise TrtgateError(f"{name}: its load= must return what save= was given, not {type(run).__name__}")
     return CompiledModule(run, time.perf_counter() - start, tuple(engine_sizes.of(run)))
