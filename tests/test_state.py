@@ -710,7 +710,7 @@ class Gives(torch.nn.Module):
     ],
 )
 def test_an_output_without_any_value_passes_and_is_told(function: Callable[[torch.Tensor], Any], said: str) -> None:
-    (note,) = Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).notes
+    (note,) = Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).remarks
     assert said in note
     assert "only its structure was compared" in note
 
@@ -721,4 +721,4 @@ def test_an_output_without_any_value_passes_and_is_told(function: Callable[[torc
 def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_proves_something(
     function: Callable[[torch.Tensor], Any],
 ) -> None:
-    assert not Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).notes
+    assert not Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).remarks

@@ -78,13 +78,14 @@ class Inference:
 
 
 def make(
-    case: Case, device: str, *, copied: bool = True, notes: list[str] | None = None
+    case: Case, device: str, *, copied: bool = True, remarks: list[str] | None = None
 ) -> tuple[torch.nn.Module, Inputs]:
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
     `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
-    factory raises, returns something else, or inputs of another batch size. What is worth saying goes to `notes`.
+    factory raises, returns something else, or inputs of another batch size. What changes how
+    figures are to be read goes to `remarks`.
     """
     name = f"model {case.model.name!r}"
     module, inputs = factory_calls.made(case)
@@ -104,8 +105,8 @@ def make(
     made_modules.freeze(module)
     casting.check_values(module, inputs, name)
     inputs, note = casting.cast(module, inputs, case.settings.precision, device)
-    if note and notes is not None:
-        notes.append(f"case {case.id}: {note}")
+    if note and remarks is not None:
+        remarks.append(note)
     return module, inputs
 
 

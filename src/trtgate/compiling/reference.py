@@ -61,14 +61,14 @@ class Reference:
         """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
         building.end_case()  # the one before
         step("making the model")
-        self.notes: list[str] = []
-        """What is worth saying of how the model was made."""
+        self.remarks: list[str] = []
+        """What changes how figures are to be read, of how the model was made and what eager gives."""
         self._threads = max(1, torch.get_num_threads() // processes)
         with threads(self._threads):
             self._make_and_run(case, device)
 
     def _make_and_run(self, case: Case, device: str) -> None:
-        self.module, self.inputs = building.make(case, device, notes=self.notes)
+        self.module, self.inputs = building.make(case, device, remarks=self.remarks)
         self.case, self._device = case, device
         self._dynamic: DynamicInputs | None = None
         own = isinstance(self.module, OwnModule)
@@ -81,7 +81,7 @@ class Reference:
         with building.named(self.case):
             changes = self._state.changed(self.inputs)
         nothing = "" if changes else output_check.holds_nothing(first)
-        self.notes += [f"case {self.case.id}: {nothing}"] if nothing else []
+        self.remarks += [nothing] if nothing else []
         after = {} if own else self._after(changes)
         second = self._eager()[0] if changes else []
         if own and not self._shows(changes, first, second):  # what its first call made stays
@@ -273,7 +273,7 @@ class Reference:
         if not unseen or (expected.second and self.between(expected.first, expected.second)):
             return ""
         return (
-            f"case {self.case.id}: eager's call changes {run_state.described(unseen)}; the compiled module holds "
+            f"eager's call changes {run_state.described(unseen)}; the compiled module holds "
             "nothing of that name, and eager's output is the same at a second call with the same inputs: whether the "
             "compiled module keeps that state is not known"
         )
