@@ -115,6 +115,8 @@ OTHERS = [
     (torch.eye(4).to_sparse_csr(), "sparse (sparse_csr)"),
     (torch.nested.nested_tensor([ROW, ROW[:2]], layout=torch.jagged), "nested"),
     (torch.quantize_per_tensor(ROW, 0.1, 0, torch.quint8), "quantized"),
+    (ROW.to(torch.int16), "int16"),
+    (ROW.to(torch.uint32), "uint32"),
 ]
 
 

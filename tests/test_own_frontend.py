@@ -88,6 +88,17 @@ def test_without_a_reference_it_is_not_eager_that_fails(tmp_path: Path) -> None:
         built(case_of(lambda: (lambda _x: {1}, torch.ones(2))), tmp_path)
 
 
+def test_a_callable_that_raises_is_named_with_its_inputs(tmp_path: Path) -> None:
+    case = case_of(lambda: (Compiled(lambda x: x / "a", reference=net()[0]), net()[1]))
+    with pytest.raises(TrtgateError, match=r"callable can't run its own example inputs of shape \(2, 8\): TypeError"):
+        built(case, tmp_path)
+
+
+def test_a_program_is_called_as_its_module_wherever_it_stands(tmp_path: Path) -> None:
+    case = case_of(lambda: (Compiled(program(), reference=program()), net()[1]))
+    assert built(case, tmp_path).build.leaf_error == 0
+
+
 def test_nothing_of_it_is_cast_moved_copied_or_put_into_eval_mode() -> None:
     module, x = net()
     module.train().bfloat16()
@@ -133,7 +144,12 @@ def test_with_save_and_load_other_processes_load_what_one_built(tmp_path: Path) 
             {},
             "with frontend 'own' its factory must return (callable, inputs), not int",
         ),
-        (lambda: Compiled(net()[0]), {}, "must return (module, inputs)"),
+        (
+            lambda: Compiled(net()[0]),
+            {},
+            "its factory must return (callable, inputs) or (callable, args, kwargs), not a Compiled alone; inputs= of",
+        ),
+        (lambda: (net()[0],), {}, "must return (callable, inputs) or (callable, args, kwargs), not 1 values"),
         (lambda: (Net, net()[1]), {}, "must return (callable, inputs), not the class Net: make an object of it"),
         (lambda: (Compiled(Net), net()[1]), {}, "takes a callable, not the class Net: make an object of it"),
         (

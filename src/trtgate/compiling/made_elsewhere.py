@@ -103,20 +103,28 @@ def as_modules(made: Made, case: Case, watched: Watched | None = None) -> Made:
     parts = list(made) if isinstance(made, tuple | list) else [made]
     if not parts:
         return made
+    if case.settings.frontend == OWN and case.model.inputs is None and len(parts) not in (2, 3):
+        what = f"{len(parts)} values" if isinstance(made, tuple | list) else f"a {type(made).__name__} alone"
+        raise TrtgateError(
+            f"{name}: with frontend 'own' its factory must return (callable, inputs) or (callable, args, kwargs), not "
+            f"{what}; inputs= of the model may make them too"
+        )
     parts[0] = _as_module(parts[0], case, watched or Watched(), name)
     return tuple(parts) if isinstance(made, tuple | list) else parts[0]
 
 
-def module_of(program: torch.export.ExportedProgram) -> torch.nn.Module:
-    """Return a program as a module that can be put into eval mode, which changes nothing of its graph."""
-    module = program.module()
+def _callable_of(value: Any) -> Any:
+    """Return a program as a module that can be put into eval mode, which changes nothing of its graph; others as is."""
+    if not isinstance(value, torch.export.ExportedProgram):
+        return value
+    module = value.module()
     for name in ("eval", "train"):  # which raise
         vars(module).pop(name, None)
     return module
 
 
 def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:
-    value = module_of(value) if isinstance(value, torch.export.ExportedProgram) else value
+    value = _callable_of(value)
     own = value if isinstance(value, Compiled) else None
     if case.settings.frontend == OWN:
         if own is None and not answers(value):
@@ -126,7 +134,13 @@ def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:
         own = own or Compiled(value)
         seen = watched.seen
         coverage = seen.coverage(case.settings) if seen is not None and seen.graphs else None
-        return OwnModule(own.run, own.reference, watched.seconds, coverage, () if seen is None else seen.known_parts())
+        return OwnModule(
+            _callable_of(own.run),
+            _callable_of(own.reference),
+            watched.seconds,
+            coverage,
+            () if seen is None else seen.known_parts(),
+        )
     if own is not None:
         raise TrtgateError(f"{name}: its factory returns what it compiled itself: take the frontend 'own'")
     return value
@@ -173,8 +187,7 @@ def load(case: Case, folder: Path) -> CompiledModule:
         raise
     except Exception as error:
         raise TrtgateError(f"{name}: its load= raised {one_line(error)}") from error
-    if isinstance(run, torch.export.ExportedProgram):
-        run = module_of(run)
+    run = _callable_of(run)
     if not callable(run):
         raise TrtgateError(f"{name}: its load= must return what save= was given, not {type(run).__name__}")
     return CompiledModule(run, time.perf_counter() - start, tuple(engine_sizes.of(run)))

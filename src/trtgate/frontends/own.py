@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..suite.settings import Settings
 from .frontend import CompiledModule, Frontend
@@ -38,7 +39,7 @@ class Own(Unstored):
         if prepared.first_call_s is None:
             step("the first call")
             with run_state.unchanged((), inputs):
-                inputs.call(prepared.call)
+                _call(prepared, inputs)
         return CompiledModule(
             prepared.run,
             prepared.build_s + prepared.first_call_s,
@@ -46,6 +47,19 @@ class Own(Unstored):
             prepared.coverage,
             prepared.parts,
         )
+
+
+def _call(prepared: Any, inputs: Inputs) -> None:
+    import torch
+
+    try:
+        inputs.call(prepared.call)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise TrtgateError(
+            f"its callable can't run its own example inputs of shape {inputs.shapes}: {one_line(error)}"
+        ) from error
 
 
 FRONTEND: Frontend = Own()

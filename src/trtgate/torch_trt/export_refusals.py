@@ -21,6 +21,8 @@ from .patching import replaced
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = (str(Path(torch.__file__).parent), str(PACKAGE), sysconfig.get_paths()["stdlib"])
 """Folders whose lines are not the user's."""
+NOT_TAKEN = (torch.int16, torch.uint16, torch.uint32, torch.uint64)
+"""Dtypes of inputs that Torch-TensorRT can't name."""
 DERIVATIVES = (
     "its forward computes derivatives (torch.autograd or torch.func), which torch.export does not follow: write the "
     "derivative out, or take the frontend torch_compile, which leaves that part in PyTorch"
@@ -28,17 +30,19 @@ DERIVATIVES = (
 
 
 def check_inputs(inputs: Inputs) -> None:
-    """Raise TrtgateError, naming it, for an input that is no dense tensor of plain values."""
+    """Raise TrtgateError, naming it, for an input that is no dense tensor, or of a dtype that TensorRT has not."""
     for path, value in inputs.named():
         kind = _kind(value) if isinstance(value, torch.Tensor) else ""
         if kind:
             raise TrtgateError(
-                f"input {path} is a {kind} tensor, which TensorRT does not take: give dense tensors and let forward "
-                "make it, or take the frontend eager or inductor"
+                f"input {path} is a {kind} tensor, which TensorRT does not take: let forward make it of a dense one of "
+                "another dtype, or take the frontend eager or inductor"
             )
 
 
 def _kind(value: torch.Tensor) -> str:
+    if value.dtype in NOT_TAKEN:
+        return str(value.dtype).removeprefix("torch.")
     if value.is_nested:
         return "nested"
     if value.layout is not torch.strided:
