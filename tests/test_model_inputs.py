@@ -205,6 +205,8 @@ BAD = {
         "a mapping, which is keyword arguments, and forward takes no 'user', 'item'; forward takes (features.*({…},)",
     ),
     "a misspelt keyword": (lambda: (OfKeywords(), (ROW,), {"maks": MASK}), "forward takes no keyword argument 'maks'"),
+    "a function": (lambda: (torch.relu, ROW), "a callable that is no module is a case of the frontend 'own' alone"),
+    "a class": (lambda: (Adds, (ROW, ROW)), "with the class Adds: make an object of it"),
     "a missing argument": (lambda: (Adds(), (ROW,)), "missing a required argument: 'y'; forward takes (x"),
     "one argument more": (lambda: (Adds(), (ROW, ROW, ROW)), "too many positional arguments"),
     "a third tensor": (lambda: (Adds(), ROW, ROW), "kwargs must be a mapping of names to values, not a torch.Tensor"),

@@ -119,9 +119,11 @@ def of_factory(made: Any, name: str) -> tuple[torch.nn.Module, Inputs]:
     whole = isinstance(made, tuple | list) and len(made) in (2, 3)
     if not whole or not isinstance(made[0], torch.nn.Module):
         first = made[0] if whole else made
-        a_class = f", with {kind_of(first)}" if isinstance(first, type) else ""
+        hint = f", with {kind_of(first)}" if isinstance(first, type) else ""
+        if whole and not hint and callable(first):
+            hint = "; a callable that is no module is a case of the frontend 'own' alone"
         raise TrtgateError(
-            f"{name}: its factory must return (module, inputs) or (module, args, kwargs), not {_what(made)}{a_class}"
+            f"{name}: its factory must return (module, inputs) or (module, args, kwargs), not {_what(made)}{hint}"
         )
     inputs = of_value(made[1], name) if len(made) == 2 else of_arguments(made[1], made[2], name)
     check_call(made[0], inputs, name)

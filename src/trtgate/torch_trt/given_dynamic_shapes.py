@@ -14,6 +14,9 @@ from ..suite.dimensions import TRACED_AT_LEAST
 from .dynamic_inputs import DynamicInputs
 
 Bounds = tuple[float, float]
+WRITE = (
+    'write what torch.export takes: {"x": {0: torch.export.Dim("seq", min=16, max=512)}}, by the arguments of forward'
+)
 
 
 def check(module: Any, dynamic: DynamicInputs) -> None:
@@ -23,8 +26,10 @@ def check(module: Any, dynamic: DynamicInputs) -> None:
     is written in another way than by arguments, as a ShapesCollection, is not looked into.
     """
     given = dynamic.dynamic_shapes
-    if not isinstance(given, Mapping | tuple | list):
+    if given is None or hasattr(given, "dynamic_shapes"):
         return
+    if not isinstance(given, Mapping | tuple | list):
+        raise TrtgateError(f"dynamic_shapes={given!r}: {WRITE}")
     try:
         arguments = inspect.signature(module.forward).bind(*dynamic.example.args, **dynamic.example.kwargs).arguments
     except (AttributeError, TypeError, ValueError):
@@ -53,7 +58,7 @@ def _check_axis(path: str, axis: int, given: Bounds | None, sizes: Bounds) -> No
 def _tensors(value: Any, given: Any, path: str) -> Iterator[tuple[str, torch.Tensor, dict[int, Bounds] | None]]:
     """Yield path, tensor and dynamic axes of all tensors; None for axes that are written in a way not known here."""
     if isinstance(value, torch.Tensor):
-        yield path, value, _axes(given)
+        yield path, value, _axes(given, path)
         return
     cls = type(value)
     if cls not in pytree.SUPPORTED_NODES:
@@ -82,15 +87,14 @@ def _of(given: Any, key: Any) -> Any:
     return UNKNOWN
 
 
-def _axes(given: Any) -> dict[int, Bounds] | None:
+def _axes(given: Any, path: str) -> dict[int, Bounds] | None:
     if given is None:
         return {}
-    if isinstance(given, Mapping):
-        by_axis = dict(given)
-    elif isinstance(given, tuple | list):
-        by_axis = dict(enumerate(given))
-    else:
+    if given is UNKNOWN:
         return None
+    if not isinstance(given, Mapping | tuple | list):
+        raise TrtgateError(f"dynamic_shapes= has {given!r} for the input {path}: {WRITE}")
+    by_axis = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
     return {axis: bounds for axis, one in by_axis.items() if (bounds := _bounds(one)) is not None}
 
 
