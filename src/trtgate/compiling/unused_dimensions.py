@@ -34,7 +34,7 @@ def check(case: Case, module: torch.nn.Module, inputs: Inputs, name: str) -> Non
                 f"same at another batch: let it make them of `{BATCH}`"
             )
         if same:
-            at = " and ".join(map(str, sorted({size, *same})))
+            at = " and ".join(map(str, sorted((size, same[0]))))
             raise TrtgateError(
                 f"{name}: dimension {dimension!r} changes no input: they are the same at {dimension} {at}; take it out "
                 "of shapes, or let the inputs depend on it"
