@@ -636,6 +636,28 @@ def test_loggers_locks_and_other_objects_of_libraries_are_no_state() -> None:
     assert inference.changes == ()
 
 
+def test_kernels_that_triton_compiles_at_the_first_call_are_no_state() -> None:
+    class Kernel:
+        def __init__(self) -> None:
+            self.compiled: dict[str, int] = {}
+
+    Kernel.__module__ = "triton.runtime.jit"
+    kernel = Kernel()
+
+    class Launches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.launch = lambda x: kernel.compiled.update(sm90=1) or x * 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.launch(x)
+
+    inference, _ = reference.checked(case(Launches, ROW), "cpu", quiet)
+    assert inference.changes == ()
+    inference.restore()
+    assert kernel.compiled
+
+
 @pytest.mark.parametrize(
     ("count", "said"),
     [

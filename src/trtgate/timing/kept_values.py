@@ -27,7 +27,9 @@ CONSTANTS = (
     str, bytes, bool, int, float, complex, type(None), type, types.ModuleType, types.BuiltinFunctionType,
     types.CodeType, enum.Enum, range, slice, frozenset, torch.dtype, torch.device, torch.layout, torch.memory_format,
 )  # fmt: skip
-LIBRARIES = sys.stdlib_module_names | {"torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "numpy", "sympy"}
+LIBRARIES = sys.stdlib_module_names | {
+    "torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton", "numpy", "sympy",
+}  # fmt: skip
 """Packages whose objects are not looked into: a logger, a graph or a stream is no state of a model."""
 LOOKED_INTO = (types.SimpleNamespace, argparse.Namespace, UserDict, UserList, threading.local)
 """Classes of theirs that models keep state in."""
