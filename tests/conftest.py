@@ -26,6 +26,7 @@ from .suites import suite_text  # noqa: E402
 
 if TYPE_CHECKING:
     from .in_process import InProcess
+    from .storing_frontend import Storing
 
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -183,3 +184,15 @@ def folder(
     for name in FROM_OUTSIDE:
         monkeypatch.delenv(name, raising=False)
     return PytestFolder(pytester, monkeypatch, recorded, real_time=end_to_end)
+
+
+@pytest.fixture
+def storing(monkeypatch: pytest.MonkeyPatch) -> Storing:
+    """Every frontend is one that stores its artifact and needs no GPU."""
+    from trtgate import frontends
+
+    from .storing_frontend import Storing
+
+    found = Storing()
+    monkeypatch.setattr(frontends, "get", lambda _name: found)
+    return found

@@ -374,8 +374,8 @@ def growing(batch):
     return Growing(), torch.ones(batch, 4)
 """,
     )
-    result = folder.gate("--trtgate-launches=1")
+    result = folder.gate("--trtgate-launches=1", "-q")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
-        ["growing-eager-fp32-b1: it changes calls with every call, and later calls take * longer*"]
+        ["NOTICE: growing-eager-fp32-b1: it changes calls with every call, and later calls take * longer*"]
     )

@@ -20,6 +20,8 @@ from trtgate.frontends import CompiledModule
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite.random_weights import threads
 
+from .storing_frontend import Storing
+
 
 class Scaled(torch.nn.Module):
     def __init__(self, factor: float) -> None:
@@ -30,47 +32,10 @@ class Scaled(torch.nn.Module):
         return x * self.factor
 
 
-class Storing:
-    """A frontend that stores an artifact, as dynamo does, and needs no GPU."""
-
-    stores_artifact = True
-    stores = "an exported program"
-
-    def __init__(self) -> None:
-        self.builds = self.imports = 0
-
-    def unavailable(self) -> str:
-        return ""
-
-    def import_libraries(self) -> None:
-        self.imports += 1
-
-    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
-        assert self.imports
-        return torch.export.export(module, inputs.args, inputs.kwargs)
-
-    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
-        self.builds += 1
-        return CompiledModule(prepared.module(), 7.0, (100, 20))
-
-    def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
-        torch.export.save(torch.export.export(compiled.run, inputs.args, inputs.kwargs), folder / "compiled.pt2")
-
-    def load(self, folder: Path) -> CompiledModule:
-        return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
-
-
 def case(factor: float = 2.0, value: float = 1.0) -> Case:
     return Case(
         Model("scaled", lambda: (Scaled(factor).eval(), torch.full((4,), value)), ()), Settings(frontend="dynamo")
     )
-
-
-@pytest.fixture
-def frontend(monkeypatch: pytest.MonkeyPatch) -> Storing:
-    found = Storing()
-    monkeypatch.setattr(frontends, "get", lambda _name: found)
-    return found
 
 
 @pytest.fixture
@@ -79,7 +44,7 @@ def cache(tmp_path: Path) -> ArtifactCache:
 
 
 @pytest.fixture
-def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[..., CheckedModule]:
+def got(cache: ArtifactCache, tmp_path: Path, storing: Storing) -> Callable[..., CheckedModule]:
     places = iter(range(100))
 
     def get(wanted: Case | None = None, **options: Any) -> CheckedModule:
@@ -95,7 +60,7 @@ def got(cache: ArtifactCache, tmp_path: Path, frontend: Storing) -> Callable[...
 
 
 def test_what_is_imported_is_no_part_of_building(
-    frontend: Storing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storing: Storing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr(building.time, "perf_counter", lambda: float(next(clock)))
@@ -103,16 +68,16 @@ def test_what_is_imported_is_no_part_of_building(
     def slow() -> None:
         for _ in range(500):
             next(clock)
-        frontend.imports += 1
+        storing.imports += 1
 
-    monkeypatch.setattr(frontend, "import_libraries", slow)
+    monkeypatch.setattr(storing, "import_libraries", slow)
     tmp_path.chmod(0o700)
     assert build_or_load(case(), "cpu", tmp_path, None, lambda _step: None).build.build_s < 20
 
 
-def test_the_second_time_it_is_loaded(got: Any, frontend: Storing) -> None:
+def test_the_second_time_it_is_loaded(got: Any, storing: Storing) -> None:
     first, second = got(builders=3), got()
-    assert frontend.builds == 1
+    assert storing.builds == 1
     assert (first.build.cached, second.build.cached) == (False, True)
     assert (second.build.builders, second.build.engines, second.build.engine_bytes) == (3, 2, 120)
     assert second.build.build_s == first.build.build_s
@@ -120,7 +85,7 @@ def test_the_second_time_it_is_loaded(got: Any, frontend: Storing) -> None:
     assert first.notes == second.notes == []
 
 
-def test_other_weights_are_built_and_other_inputs_are_not(got: Any, frontend: Storing) -> None:
+def test_other_weights_are_built_and_other_inputs_are_not(got: Any, storing: Storing) -> None:
     got()
     assert got(case(factor=3.0)).build.cached is False
     other = got(case(value=5.0))
@@ -128,30 +93,30 @@ def test_other_weights_are_built_and_other_inputs_are_not(got: Any, frontend: St
     torch.testing.assert_close(other.inference(), torch.full((4,), 10.0))
 
 
-def test_without_a_cache_every_one_is_built(got: Any, frontend: Storing, cache: ArtifactCache) -> None:
+def test_without_a_cache_every_one_is_built(got: Any, storing: Storing, cache: ArtifactCache) -> None:
     got(cache=None)
     got(cache=None)
-    assert frontend.builds == 2
+    assert storing.builds == 2
     assert cache.entries() == []
 
 
-def test_what_is_broken_is_built_again_with_a_note(got: Any, frontend: Storing, cache: ArtifactCache) -> None:
+def test_what_is_broken_is_built_again_with_a_note(got: Any, storing: Storing, cache: ArtifactCache) -> None:
     got()
     (file,) = (cache.folder / "entries").glob("*/compiled.pt2")
     file.write_bytes(b"something else")
     again = got()
-    assert (again.build.cached, frontend.builds) == (False, 2)
+    assert (again.build.cached, storing.builds) == (False, 2)
     assert "is not what was stored" in again.notes[0]
     assert got().build.cached is True
 
 
 def test_what_computes_something_else_is_removed_and_built_again(
-    got: Any, frontend: Storing, monkeypatch: pytest.MonkeyPatch
+    got: Any, storing: Storing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got()
     monkeypatch.setattr(Storing, "load", lambda _self, _folder: CompiledModule(lambda x: x * 3, 0.5))
     again = got()
-    assert (again.build.cached, frontend.builds) == (False, 2)
+    assert (again.build.cached, storing.builds) == (False, 2)
     assert "the cached module is no good" in again.notes[0]
     assert "differs from eager" in again.notes[0]
 
@@ -169,7 +134,7 @@ def obtained_in(folder: Path, cache: ArtifactCache) -> CheckedModule:
 
 
 def test_what_can_not_be_stored_is_built_by_every_launch_and_a_note_says_so(
-    frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storing: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen on an H100: torch_tensorrt.save of 2.11 fails for many modules with parts in PyTorch."""
 
@@ -186,7 +151,7 @@ def test_what_can_not_be_stored_is_built_by_every_launch_and_a_note_says_so(
 
 
 def test_what_has_several_parts_is_loaded_and_compared_before_a_launch_is_handed_it(
-    frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storing: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = {"min_block_size": 1, "total": 2, "supported": 1, "in_tensorrt": 1, "in_pytorch": 1}
     in_pytorch = Coverage(**counts, left=[], engines=[], block_sizes=[])
@@ -207,7 +172,7 @@ def test_what_has_several_parts_is_loaded_and_compared_before_a_launch_is_handed
 
 
 def test_a_full_disk_is_no_reason_to_build_in_every_launch(
-    frontend: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storing: Storing, cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save(*_given: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -241,24 +206,24 @@ def test_what_is_no_exported_program_is_not_cached(tmp_path: Path, monkeypatch: 
             return torch.jit.trace(module, inputs.args)
 
         def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
-            self.builds += 1
+            self.built.append(settings.suffix)
             return CompiledModule(prepared, 7.0)
 
         def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
             torch.jit.save(compiled.run, str(folder / "compiled.ts"))
 
-    frontend = Scripted()
-    monkeypatch.setattr(frontends, "get", lambda _name: frontend)
+    storing = Scripted()
+    monkeypatch.setattr(frontends, "get", lambda _name: storing)
     case = Case(Model("scaled", lambda: (Scaled(2.0), torch.ones(4)), ()), Settings(frontend="eager"))
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir(mode=0o700)
         found = build_or_load(case, "cpu", folder, ArtifactCache(tmp_path / "cache"), lambda _step: None)
         assert (found.build.cached, found.stored, found.notes) == (False, True, [])
-    assert frontend.builds == 2
+    assert storing.builds == 2
 
 
-def test_what_a_worker_loads_is_compared_with_eager_again(frontend: Storing, tmp_path: Path) -> None:
+def test_what_a_worker_loads_is_compared_with_eager_again(storing: Storing, tmp_path: Path) -> None:
     build_or_load(case(2.0), "cpu", tmp_path, None, lambda _step: None)
     torch.testing.assert_close(reference.load_checked(case(2.0), tmp_path, "cpu")(), torch.full((4,), 2.0))
     other = torch.export.export(Scaled(2.5), (torch.ones(4),))
@@ -268,7 +233,7 @@ def test_what_a_worker_loads_is_compared_with_eager_again(frontend: Storing, tmp
 
 
 def test_a_worker_runs_a_module_once_where_calls_change_nothing(
-    frontend: Storing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storing: Storing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_or_load(case(2.0), "cpu", tmp_path, None, lambda _step: None)
     calls: list[int] = []

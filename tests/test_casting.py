@@ -71,21 +71,18 @@ def test_as_is_leaves_all_dtypes_and_tolerates_what_the_coarsest_rounds(
     made = Reference(case(lambda: (module(), ROW), "as_is", frontend), "cpu", quiet)
     before = {name: value.dtype for name, value in module().state_dict().items()}
     assert {name: value.dtype for name, value in made.module.state_dict().items()} == before
-    assert (made.arithmetic, made.expected.coarsest, made.notes) == (rounds, rounds, [])
+    assert (made.arithmetic, made.expected.coarsest, made.remarks) == (rounds, rounds, [])
     made.check(made.build(*made.prepare(quiet), quiet))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_complex_values_are_never_cast_and_float64_with_a_line(precision: str) -> None:
-    notes: list[str] = []
-    module, inputs = building.make(case(lambda: (Tables(), ROW.double()), precision), "cpu", notes=notes)
+    remarks: list[str] = []
+    module, inputs = building.make(case(lambda: (Tables(), ROW.double()), precision), "cpu", remarks=remarks)
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[precision]
     assert module.turn.dtype == torch.complex64
     assert [module.origin.dtype, inputs.tensors[0].dtype] == [getattr(torch, dtype)] * 2
-    assert notes == [
-        f"case m-eager-{precision}: 2 float64 tensors cast to {dtype} (origin, input args[0]): "
-        'precision "as_is" casts nothing'
-    ]
+    assert remarks == [f'2 float64 tensors cast to {dtype} (origin, input args[0]): precision "as_is" casts nothing']
 
 
 def test_as_is_runs_where_eager_does_and_is_part_of_the_id() -> None:

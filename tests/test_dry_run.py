@@ -297,6 +297,39 @@ def test_assert_supported_says_what_to_do_and_leaves_the_module_alone() -> None:
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Linear(4, 4), "Linear: give its example inputs, as assert_supported(module, x), "),
+        (
+            nn.Linear,
+            "assert_supported takes a module with its example inputs, or a factory, not the class Linear: make",
+        ),
+        (3, "assert_supported takes a module with its example inputs, or a factory, not int"),
+    ],
+)
+def test_assert_supported_says_what_to_give(module: Any, said: str) -> None:
+    with pytest.raises(TrtgateError) as failed:
+        trtgate.assert_supported(module)
+    assert str(failed.value).startswith(said)
+
+
+class Constant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("row", torch.ones(4))
+
+    def forward(self, scale: Any = None) -> Any:
+        return torch.relu(self.row) if scale is None else self.row * scale
+
+
+def test_assert_supported_takes_a_module_that_needs_no_inputs_and_a_program_with_its_own() -> None:
+    program = torch.export.export(nn.Linear(4, 4).eval(), (torch.ones(2, 4),))
+    assert trtgate.assert_supported(program, min_block_size=1).total == 1
+    with pytest.raises(AssertionError, match="nothing reaches TensorRT: its graph has no operator"):
+        trtgate.assert_supported(Constant(), min_block_size=1)
+
+
 def test_assert_supported_takes_a_model_and_what_may_stay() -> None:
     model = trtgate.model(odd)
     left = ["aten.special_bessel_j0.default", "aten.max_pool2d.default"]

@@ -14,6 +14,7 @@ from trtgate.common.run_folder import RunFolder
 from trtgate.gate import baselines, judging, measurement_summary, sentences
 from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
 from trtgate.gate.baselines import Run
+from trtgate.gate.case_result import CaseResult
 from trtgate.gate.gate import Gate
 from trtgate.gate.run_options import Options
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
@@ -150,13 +151,34 @@ def test_the_baselines_of_this_repository_can_be_read() -> None:
         assert all(record.sessions for record in baselines.read(file).cases.values())
 
 
-def test_the_change_since_the_anchor_is_one_more_judgement_that_shares_the_error_rate(tmp_path: Path) -> None:
-    options = Options(
+def options_in(tmp_path: Path) -> Options:
+    return Options(
         source=SuiteSource(root="."), selection=Selection(), baselines=tmp_path, compare=True, base=None,
         compare_file=None, update=False, accepted=(), require=frozenset(), limits={}, command_limits={}, launches=1,
         timeout_s=1.0, strict_layers=False, zoo=False, cache=None, prebuild=None, gpus="", build_only=False,
         report=None, timing_off="",
     )  # fmt: skip
+
+
+def test_what_changes_how_figures_are_read_is_said_once_with_its_cases(tmp_path: Path) -> None:
+    gate = Gate(options_in(tmp_path), HERE, RunFolder(tmp_path / "runs"))
+    empty, plain = (Build(build_s=1.0, remarks=texts) for texts in (("its output holds no value",), ()))
+    for name, build in (("a", empty), ("b", plain), ("c", empty), ("d", empty), ("d", empty), ("e", None)):
+        gate.remark(name, build)
+    turn = measured(101.0).launches[0].turns[0]
+    launches = [
+        Launch(loaded=Loaded(seconds=1.0), turns=[msgspec.structs.replace(turn, note=f"later calls take {growth} %")])
+        for growth in (31, 32)
+    ]
+    gate.add(CaseResult(case_id=CASE.id, measurement=CaseMeasurement(case_id=CASE.id, launches=launches)))
+    assert [str(one) for one in gate.remarks] == [
+        "NOTICE: a, c and 1 more: its output holds no value",
+        f"NOTICE: {CASE.id}: later calls take 32 %",
+    ]
+
+
+def test_the_change_since_the_anchor_is_one_more_judgement_that_shares_the_error_rate(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
     gate = Gate(options, HERE, RunFolder(tmp_path / "runs"))
     for sessions, tests in ((3, 3), (4, 6)):  # device, host and enqueue, and as many since the anchor
         record = stored(*[("HERE", 100.0)] * sessions)

@@ -205,6 +205,8 @@ BAD = {
         "a mapping, which is keyword arguments, and forward takes no 'user', 'item'; forward takes (features.*({…},)",
     ),
     "a misspelt keyword": (lambda: (OfKeywords(), (ROW,), {"maks": MASK}), "forward takes no keyword argument 'maks'"),
+    "a function": (lambda: (torch.relu, ROW), "a callable that is no module is a case of the frontend 'own' alone"),
+    "a class": (lambda: (Adds, (ROW, ROW)), "with the class Adds: make an object of it"),
     "a missing argument": (lambda: (Adds(), (ROW,)), "missing a required argument: 'y'; forward takes (x"),
     "one argument more": (lambda: (Adds(), (ROW, ROW, ROW)), "too many positional arguments"),
     "a third tensor": (lambda: (Adds(), ROW, ROW), "kwargs must be a mapping of names to values, not a torch.Tensor"),
@@ -255,12 +257,71 @@ FIRST = nn.Conv2d(3, 2, 3)
         (lambda batch: (FIRST, IMAGE), {}),
         (lambda: FIRST, {"inputs": lambda batch: IMAGE}),
         (lambda: FIRST, {"inputs": lambda batch: torch.ones(3, 3, 4, 4)}),
+        (lambda batch: (FIRST, IMAGE[0]), {}),
+        (lambda batch: (FIRST, torch.ones(3, 3, 4, 4)), {}),
     ],
 )
 def test_a_batch_that_inputs_have_by_chance_is_told_from_one_that_they_follow(factory: Any, more: Any) -> None:
     model = Model("m", factory, (), **more)
     with pytest.raises(TrtgateError, match=r"batch 3 was asked for, .* and the same at another batch"):
         building.make(Case(model, Settings(frontend="eager", batch=3)), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("factory", "more"),
+    [
+        (lambda: nn.Linear(8, 8), {"inputs": lambda batch, seq: torch.randn(batch, 8)}),
+        (lambda: nn.Linear(8, 8), {"inputs": lambda batch, seq: {"input": torch.ones(batch, 8)}}),
+        (lambda batch, seq: (nn.Linear(8, 8), torch.randn(batch, 8)), {}),
+        (lambda: nn.Identity(), {"inputs": lambda batch, seq: torch.ones(batch, min(seq, 8))}),
+    ],
+)
+def test_a_dimension_that_changes_no_input_is_named(factory: Any, more: Any) -> None:
+    settings = [Settings(frontend="eager", batch=2, shape={"seq": size}) for size in (128, 512)]
+    model = Model("m", factory, settings, **more)
+    with pytest.raises(TrtgateError) as failed:
+        building.make(Case(model, settings[0]), "cpu")
+    said = str(failed.value)
+    assert said.startswith("model 'm': dimension 'seq' changes no input: they are the same at seq 128 and 512; ")
+    assert said.endswith("take it out of shapes, or let the inputs depend on it")
+
+
+def only_at_128(seq: int) -> Any:
+    if seq != 128:
+        raise ValueError("a multiple of 128")
+    return torch.ones(2, 8)
+
+
+@pytest.mark.parametrize(
+    ("factory", "more"),
+    [
+        (lambda: nn.Identity(), {"inputs": lambda seq: torch.ones(1, seq)}),
+        (lambda: nn.Identity(), {"inputs": lambda seq: torch.ones(1, min(seq, 128))}),
+        (lambda: nn.Identity(), {"inputs": lambda seq: torch.ones(1, -(-seq // 64))}),
+        (lambda: OfAll(), {"inputs": lambda seq: (torch.ones(1, 512), torch.tensor(seq))}),
+        (lambda: OfAll(), {"inputs": lambda seq: (torch.ones(1, 512), seq)}),
+        (lambda: nn.Identity(), {"inputs": only_at_128}),
+        (lambda seq: (nn.Linear(8, seq), ROW), {}),
+        (lambda seq: (nn.MaxPool2d(seq, padding=1), ROW), {}),
+        (lambda seq: (nn.Sequential(*(nn.ReLU() for _ in range(seq))), ROW), {}),
+    ],
+)
+def test_a_dimension_may_change_a_shape_a_value_a_number_or_the_module(factory: Any, more: Any) -> None:
+    model = Model("m", factory, (), **more)
+    building.make(Case(model, Settings(frontend="eager", shape={"seq": 128})), "cpu")
+
+
+def test_the_parts_of_a_model_need_not_have_all_dimensions() -> None:
+    def inputs(seq: int) -> Any:
+        return {"prefill": torch.ones(1, seq), "decode": torch.ones(1, 1)}
+
+    settings = [Settings(frontend="eager", shape={"seq": 128})]
+    whole = Model(
+        "m", lambda: {"prefill": nn.Identity(), "decode": nn.Identity()}, settings, inputs=inputs,
+        parts=("prefill", "decode"),
+    )  # fmt: skip
+    for part in whole.each():
+        building.make(Case(part.having(settings), settings[0]), "cpu")
 
 
 def test_a_batch_that_is_not_leading_is_one_and_the_random_numbers_go_on_as_if_nothing_was_asked() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import trtgate
 from trtgate import Case, Settings, TrtgateError
+from trtgate.commands import model_names
 from trtgate.suite.cases import Suite
 from trtgate.suite.selection import Selection
 
@@ -95,3 +96,10 @@ def test_a_missing_part_is_said_in_one_line(factory: Any, said: str) -> None:
 def test_names_of_parts_are_checked(parts: Any, said: str) -> None:
     with pytest.raises(TrtgateError, match=said):
         suite(parts=parts)
+
+
+def test_the_name_of_the_whole_is_answered_with_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {model.name: model for model in suite().models}
+    monkeypatch.setattr(model_names, "suite_models", lambda: models)
+    with pytest.raises(TrtgateError, match=r"unknown model 'lm'; it has parts, which are .*: lm.encoder, lm.head"):
+        model_names.find("lm")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,17 @@ def test_without_a_reference_it_is_not_eager_that_fails(tmp_path: Path) -> None:
         built(case_of(lambda: (lambda _x: {1}, torch.ones(2))), tmp_path)
 
 
+def test_a_callable_that_raises_is_named_with_its_inputs(tmp_path: Path) -> None:
+    case = case_of(lambda: (Compiled(lambda x: x / "a", reference=net()[0]), net()[1]))
+    with pytest.raises(TrtgateError, match=r"callable can't run its own example inputs of shape \(2, 8\): TypeError"):
+        built(case, tmp_path)
+
+
+def test_a_program_is_called_as_its_module_wherever_it_stands(tmp_path: Path) -> None:
+    case = case_of(lambda: (Compiled(program(), reference=program()), net()[1]))
+    assert built(case, tmp_path).build.leaf_error == 0
+
+
 def test_nothing_of_it_is_cast_moved_copied_or_put_into_eval_mode() -> None:
     module, x = net()
     module.train().bfloat16()
@@ -129,10 +142,15 @@ def test_with_save_and_load_other_processes_load_what_one_built(tmp_path: Path) 
         (
             lambda: (3, torch.ones(2)),
             {},
-            "with frontend 'own' its factory must return (callable, inputs), and int can't",
+            "with frontend 'own' its factory must return (callable, inputs), not int",
         ),
-        (lambda: Compiled(net()[0]), {}, "must return (module, inputs)"),
-        (lambda: (Net, net()[1]), {}, "must return (callable, inputs), and Net is a class: make an object of it"),
+        (
+            lambda: Compiled(net()[0]),
+            {},
+            "its factory must return (callable, inputs) or (callable, args, kwargs), not a Compiled alone; inputs= of",
+        ),
+        (lambda: (net()[0],), {}, "must return (callable, inputs) or (callable, args, kwargs), not 1 values"),
+        (lambda: (Net, net()[1]), {}, "must return (callable, inputs), not the class Net: make an object of it"),
         (lambda: (Compiled(Net), net()[1]), {}, "takes a callable, not the class Net: make an object of it"),
         (
             lambda: (Compiled(net()[0], reference=Net), net()[1]),
@@ -212,6 +230,183 @@ def test_engines_are_found_in_what_a_function_holds() -> None:
     assert engine_sizes.of(holder.forward) == [8]
     assert engine_sizes.of(Service().answer) == []  # a service's fields are seen, those behind its methods are not
     assert engine_sizes.of(torch.relu) == []
+
+
+# State that a callable keeps outside of modules
+
+
+class Sum(torch.nn.Module):
+    """A running sum in a buffer: each call with the same input gives another output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total.add_(x)
+        return self.total * 2
+
+
+def in_a_tensor() -> Any:
+    total = torch.zeros(4)
+    return lambda x: total.add_(x) * 2
+
+
+def in_a_dict() -> Any:
+    cache: dict[str, torch.Tensor] = {}
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        cache["total"] = cache.get("total", 0) + x
+        return cache["total"] * 2
+
+    return run
+
+
+def in_a_list() -> Any:
+    seen: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def run(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return 2 * torch.stack(seen).sum(0)
+
+    return run
+
+
+def in_a_name() -> Any:
+    total = None
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        nonlocal total
+        total = x if total is None else total + x
+        return total
+
+    return lambda x: step(x) * 2
+
+
+def in_a_default() -> Any:
+    def run(x: torch.Tensor, total: list[Any] = [0]) -> torch.Tensor:  # noqa: B006
+        total[0] = total[0] + x
+        return total[0] * 2
+
+    return run
+
+
+def in_a_default_by_name() -> Any:
+    def run(x: torch.Tensor, *, total: list[Any] = [0]) -> torch.Tensor:  # noqa: B006
+        total[0] = total[0] + x
+        return total[0] * 2
+
+    return run
+
+
+def in_an_attribute_of_a_function() -> Any:
+    def run(x: torch.Tensor) -> torch.Tensor:
+        run.total = getattr(run, "total", 0) + x  # type: ignore[attr-defined]
+        return run.total * 2  # type: ignore[attr-defined]
+
+    return run
+
+
+def in_a_partial() -> Any:
+    def run(total: list[Any], x: torch.Tensor) -> torch.Tensor:
+        total[0] = total[0] + x
+        return total[0] * 2
+
+    return functools.partial(run, [0])
+
+
+class Service:
+    def __init__(self) -> None:
+        self.total: Any = 0
+
+    def answer(self, x: torch.Tensor) -> torch.Tensor:
+        self.total = self.total + x
+        return self.total * 2
+
+    __call__ = answer
+
+
+def in_a_module_that_it_holds() -> Any:
+    module = Sum()
+    return lambda x: module(x)
+
+
+KEPT = [
+    in_a_tensor, in_a_dict, in_a_list, in_a_name, in_a_default, in_a_default_by_name, in_an_attribute_of_a_function,
+    in_a_partial, Service, lambda: Service().answer, in_a_module_that_it_holds, Sum,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", KEPT)
+@pytest.mark.parametrize("reference", [Sum, in_a_dict, None])
+def test_state_of_a_callable_is_put_back_wherever_it_is_kept(make: Any, reference: Any, tmp_path: Path) -> None:
+    def factory() -> Any:
+        return Compiled(make(), reference=reference and reference()), torch.ones(4)
+
+    inference = built(case_of(factory), tmp_path).inference
+    for _ in range(2):
+        assert inference().tolist() == [2.0] * 4
+        assert inference().tolist() == [4.0] * 4
+        inference.restore()
+
+
+def test_state_that_its_reference_has_not_is_named(tmp_path: Path) -> None:
+    def factory() -> Any:
+        calls = [0]
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            calls[0] += 1
+            return x * calls[0]
+
+        return Compiled(run, reference=torch.nn.Identity()), torch.ones(4)
+
+    with pytest.raises(TrtgateError, match=r"output differs .*its callable keeps state in calls, and its reference"):
+        built(case_of(factory), tmp_path)
+
+
+@pytest.mark.parametrize("has_reference", [True, False])
+def test_what_the_first_call_makes_is_kept_where_no_output_shows_it(has_reference: bool, tmp_path: Path) -> None:
+    """An engine, or a graph for each shape."""
+    made = []
+
+    def factory() -> Any:
+        module, x = net()
+        engines: dict[Any, Any] = {}
+        calls = 0
+
+        def run(x: torch.Tensor) -> Any:
+            nonlocal calls
+            calls += 1
+            if x.shape not in engines:
+                made.append(x.shape)
+                engines[x.shape] = module.eval()
+            return engines[x.shape](x)
+
+        return Compiled(run, reference=module if has_reference else None), x
+
+    inference = built(case_of(factory), tmp_path).inference
+    inference.restore()
+    inference()
+    assert len(made) == 1
+
+
+def test_the_first_call_belongs_to_the_build_time_without_a_reference_too(monkeypatch: Any, tmp_path: Path) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def factory() -> Any:
+        engines: list[str] = []
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            now[0] += 0.001 if engines else 5.0
+            engines[:] = ["made"]
+            return x * 2
+
+        now[0] += 2.0
+        return run, torch.ones(4)
+
+    assert built(case_of(factory), tmp_path).build.build_s == pytest.approx(7.0, abs=0.1)
 
 
 # Exported programs

@@ -7,23 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 
 import trtgate
-from trtgate import Case, Model, Settings, frontends
+from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
+from trtgate.compiling.reference import Reference
 from trtgate.coverage import dry_run
-from trtgate.frontends import CompiledModule
 from trtgate.suite import samples
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import dynamic_tracing, exporting, releases
 
-from .test_build_or_load import Storing as StoringPrograms
+from .storing_frontend import Storing
 
 SEQ = {"seq": (4, 16, 64)}
 SMALL = {"height": 2, "width": 2}
@@ -98,15 +99,21 @@ def test_eager_and_inductor_run_at_the_shape_that_is_measured() -> None:
         assert inference().shape == (2, 64, WIDTH)
 
 
-def test_a_static_shape_is_made_by_one_call_of_the_factory() -> None:
+@pytest.mark.parametrize(("batches", "more"), [((2,), [(3, 64)]), ((1, 2), [])])
+def test_a_static_shape_is_made_by_one_call_of_the_factory(
+    batches: tuple[int, ...], more: list[tuple[int, int]]
+) -> None:
+    """A batch that stands alone is asked at another: inputs may lead with it by chance."""
     calls: list[tuple[int, int]] = []
 
     def counted(batch: int, seq: int) -> Any:
         calls.append((batch, seq))
         return encoder(batch, seq)
 
-    _, inputs = building.make(case_of(counted, 64, dynamic={}), "cpu")
-    assert calls == [(2, 64)]
+    one = case_of(counted, 64, dynamic={})
+    settings = [msgspec.structs.replace(one.settings, batch=batch) for batch in batches]
+    _, inputs = building.make(Case(one.model.having(settings), one.settings), "cpu")
+    assert calls == [(2, 64), *more]
     assert inputs.shapes == "(2, 64), (2, 64, 64)"
 
 
@@ -162,6 +169,57 @@ def test_what_a_model_says_of_its_dynamic_shapes_is_told_torch_export() -> None:
     module, inputs = building.make(case, "cpu")
     program = exporting.export(module, inputs, own, building.dynamic_inputs(case, "cpu"))
     assert program.module()(torch.ones(64, 4)).shape == (64, 4)
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor, more: dict[str, torch.Tensor]) -> torch.Tensor:
+        return x * 2 + more["bias"]
+
+
+ROWS = torch.export.Dim("rows", min=2, max=64)
+
+
+@pytest.mark.parametrize("frontend", ["aot_eager", "dynamo"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x": {0: ROWS}, "more": {"bias": {0: ROWS}}}, ""),
+        (({0: ROWS}, {"bias": (ROWS, None)}), ""),
+        ({"x": {0: torch.export.Dim.AUTO}, "more": {"bias": {0: torch.export.Dim.DYNAMIC}}}, ""),
+        ({"x": {0: ROWS}, "more": {"bias": {1: torch.export.Dim.AUTO}}}, "leaves out axis 0 of input more['bias'],"),
+        ({"x": {0: ROWS}, "more": {"bias": None}}, "leaves out axis 0 of input more['bias'], which"),
+        ({"x": {0: ROWS}, "more": None}, "leaves out axis 0 of input more['bias'], which"),
+        ({"x": None, "more": {"bias": {0: ROWS}}}, "leaves out axis 0 of input x, which the inputs make 2 to 64"),
+        (({0: torch.export.Dim.STATIC}, {"bias": {0: ROWS}}), "leaves out axis 0 of input x, which the inputs make"),
+        ({"more": {"bias": {0: ROWS}}}, "leaves out axis 0 of input x, which the inputs make 2 to 64: torch.export"),
+        (
+            {"x": {0: torch.export.Dim("rows", min=2, max=32)}, "more": {"bias": {0: ROWS}}},
+            "lets 2 to 32 be axis 0 of input x, which the inputs make 2 to 64: give both the same bounds",
+        ),
+        ({"x": "rows", "more": {"bias": {0: ROWS}}}, "has 'rows' for the input x: write what torch.export takes"),
+        (torch.export.Dim.AUTO, "DimHint(AUTO): write what torch.export takes"),
+    ],
+)
+def test_an_axis_that_dynamic_shapes_leaves_out_is_named(given: Any, said: str, frontend: str) -> None:
+    def inputs(rows: int) -> Any:
+        return torch.ones(rows, 4), {"bias": torch.ones(rows, 4)}
+
+    own = Settings(frontend=frontend, dynamic={"rows": ((2, 8, 64),)}, shape={"rows": 8})
+    case = Case(Model("net", Both, [own], inputs=inputs, dynamic_shapes=given), own)
+    made = Reference(case, "cpu", lambda _: None)
+
+    def compiled() -> None:
+        if frontend == "dynamo":
+            exporting.export(made.module, made.inputs, own, made.dynamic_inputs())
+        else:
+            made.build(*made.prepare(lambda _: None), lambda _: None)
+
+    if not said:
+        compiled()
+        return
+    with pytest.raises(TrtgateError) as failed:
+        compiled()
+    assert f"dynamic_shapes= {said}" in str(failed.value).replace("=Dim", "= Dim")
 
 
 class Fixed(nn.Module):
@@ -237,33 +295,6 @@ def test_what_functions_return_is_checked(factory: Any, said: str) -> None:
 # One build for all shapes of a compiled module
 
 
-class Storing(StoringPrograms):
-    """Exports with dynamic shapes, and remembers what was built under which settings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.built: list[str] = []
-
-    def prepare(self, module: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> Any:
-        return exporting.export(module, inputs, settings, dynamic)
-
-    def build(self, prepared: Any, inputs: Any, settings: Any, step: Any, dynamic: Any = None) -> CompiledModule:
-        self.built.append(settings.suffix)
-        return CompiledModule(prepared.module(), 7.0, (100,))
-
-    def save(self, compiled: CompiledModule, inputs: Any, folder: Path) -> None:
-        case = case_of(encoder, frontend="dynamo")
-        dynamic = building.dynamic_inputs(case, "cpu")
-        torch.export.save(exporting.export(compiled.run, inputs, case.settings, dynamic), folder / "compiled.pt2")
-
-
-@pytest.fixture
-def frontend(monkeypatch: pytest.MonkeyPatch) -> Storing:
-    found = Storing()
-    monkeypatch.setattr(frontends, "get", lambda _name: found)
-    return found
-
-
 @pytest.fixture
 def got(tmp_path: Path) -> Callable[..., CheckedModule]:
     def get(seq: int, **caches: Any) -> CheckedModule:
@@ -276,18 +307,18 @@ def got(tmp_path: Path) -> Callable[..., CheckedModule]:
 
 
 def test_shapes_of_one_module_share_its_build_without_a_cache_of_the_user(
-    got: Callable[..., CheckedModule], frontend: Storing, tmp_path: Path
+    got: Callable[..., CheckedModule], storing: Storing, tmp_path: Path
 ) -> None:
     shared = ArtifactCache(tmp_path / "shared")
     found = [got(seq, shared=shared) for seq in (4, 16, 64)]
-    assert frontend.built == ["dynamo-fp32-b2-seq4..16..64@4-mbs5"]
+    assert storing.built == ["dynamo-fp32-b2-seq4..16..64@4-mbs5"]
     assert [one.build.cached for one in found] == [False, True, True]
     assert [one.inference().shape[1] for one in found] == [4, 16, 64]
     assert all(one.stored for one in found)
 
 
 def test_a_shape_is_found_in_the_users_cache_also_by_a_later_run(
-    got: Callable[..., CheckedModule], frontend: Storing, tmp_path: Path
+    got: Callable[..., CheckedModule], storing: Storing, tmp_path: Path
 ) -> None:
     cache = ArtifactCache(tmp_path / "cache")
     got(4, cache=cache, shared=ArtifactCache(tmp_path / "first"))
@@ -296,7 +327,7 @@ def test_a_shape_is_found_in_the_users_cache_also_by_a_later_run(
     shared = ArtifactCache(tmp_path / "third")
     again = [got(seq, cache=rebuilding, shared=shared).build.cached for seq in (4, 16)]
     assert again == [False, True]
-    assert len(frontend.built) == 2
+    assert len(storing.built) == 2
 
 
 def test_who_builds_the_same_at_once_waits_and_other_modules_do_not(tmp_path: Path) -> None:

@@ -636,6 +636,28 @@ def test_loggers_locks_and_other_objects_of_libraries_are_no_state() -> None:
     assert inference.changes == ()
 
 
+def test_kernels_that_triton_compiles_at_the_first_call_are_no_state() -> None:
+    class Kernel:
+        def __init__(self) -> None:
+            self.compiled: dict[str, int] = {}
+
+    Kernel.__module__ = "triton.runtime.jit"
+    kernel = Kernel()
+
+    class Launches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.launch = lambda x: kernel.compiled.update(sm90=1) or x * 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.launch(x)
+
+    inference, _ = reference.checked(case(Launches, ROW), "cpu", quiet)
+    assert inference.changes == ()
+    inference.restore()
+    assert kernel.compiled
+
+
 @pytest.mark.parametrize(
     ("count", "said"),
     [
@@ -710,7 +732,7 @@ class Gives(torch.nn.Module):
     ],
 )
 def test_an_output_without_any_value_passes_and_is_told(function: Callable[[torch.Tensor], Any], said: str) -> None:
-    (note,) = Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).notes
+    (note,) = Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).remarks
     assert said in note
     assert "only its structure was compared" in note
 
@@ -721,4 +743,4 @@ def test_an_output_without_any_value_passes_and_is_told(function: Callable[[torc
 def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_proves_something(
     function: Callable[[torch.Tensor], Any],
 ) -> None:
-    assert not Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).notes
+    assert not Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).remarks

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from trtgate import Model
+from trtgate.commands.sweep_request import first_sizes
 from trtgate.common.errors import TrtgateError
 from trtgate.launches.sweep_axes import Axis, difference, parse, points
 from trtgate.suite.settings import fitting
@@ -86,6 +88,14 @@ def test_what_a_frontend_does_not_take_makes_no_points_of_its_own() -> None:
     assert suffixes == [
         "dynamo-fp16-b1-mbs5", "eager-fp16-b1", "dynamo-fp16-b1-mbs1", "dynamo-fp16-b1-mbs48", "dynamo-fp16-b1-mbs7",
     ]  # fmt: skip
+
+
+def test_an_own_callable_is_as_its_factory_made_it_whatever_precision_is_varied() -> None:
+    found = points({**BASE, "frontend": "own"}, [parse("precision=fp32,fp16")], lambda _: [])
+    assert [one.suffix for one in found.settings] == ["own-as_is-b1"]
+    assert not found.settings[0].gpu_only
+    both = points(BASE, [parse("frontend=own,eager")], lambda _: []).settings
+    assert [one.suffix for one in both[1:]] == ["own-as_is-b1", "eager-fp16-b1"]
 
 
 def test_what_does_not_go_together_is_left_out_with_the_reason() -> None:
@@ -182,6 +192,23 @@ def test_points_over_a_dimension_are_static_or_share_what_is_compiled() -> None:
     ]
     found = points({**BASE, "dynamic_seq": (16, 128, 512)}, [parse("seq=1,16", ["seq"])], lambda _settings: [])
     assert found.left_out == ["dynamic seq 16..128..512 does not hold the seq 1 that is fed"]
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "first"),
+    [
+        ({}, "seq=8,16", {"seq": 8}),
+        ({}, "dynamic_seq=4:8:16,16:32:64", {"dynamic_seq": (4, 8, 16)}),
+        ({"seq": 32}, "seq=8,16", {}),
+        ({"dynamic_seq": (4, 8, 16)}, "seq=4,8", {}),
+        ({}, "dynamic_seq=none,4:8:16", {}),
+        ({}, "width=8", {}),
+        ({}, "batch=2,4", {}),
+    ],
+)
+def test_the_default_has_the_first_size_of_a_dimension_that_is_varied_alone(base: Any, text: str, first: Any) -> None:
+    model = Model("m", lambda batch, seq, width=4: None, ())
+    assert first_sizes(model, base, [parse(text, ["seq", "width"])]) == first
 
 
 def test_a_point_over_a_dimension_is_named_by_it() -> None:

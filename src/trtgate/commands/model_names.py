@@ -23,6 +23,9 @@ def find(name: str) -> Model:
     if found is None:
         close = difflib.get_close_matches(name, [*mine, *of_zoo], n=1)
         hint = f"did you mean {close[0]!r}?" if close else "name one of the suite or the zoo, or package.module:factory"
+        parts = [model.name for model in mine.values() if model.whole == name]
+        if parts:
+            hint = f"it has parts, which are models of their own: {', '.join(parts)}"
         raise TrtgateError(f"unknown model {name!r}; {hint}")
     if name not in mine and (reason := zoo.unavailable(name)):
         raise TrtgateError(f"model {name!r}: {reason}")

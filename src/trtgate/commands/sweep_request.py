@@ -103,7 +103,7 @@ def _points(request: Request, source: SuiteSource, step: OnStep) -> _Wanted:
     modelopt_package.expect([base["precision"]])
     modelopt_package.expect(value for axis in axes if axis.name == "precision" for value in axis.values)
     for model in models:
-        own = {"batch": 1 if model.takes_batch else None, **base}
+        own = {"batch": 1 if model.takes_batch else None, **base, **first_sizes(model, base, axes)}
         found = sweep_axes.points(own, axes, partial(_recommended, step, model))
         _check_dimensions(model, found.settings)
         for settings in found.settings:
@@ -112,6 +112,16 @@ def _points(request: Request, source: SuiteSource, step: OnStep) -> _Wanted:
         wanted.left_out += found.left_out
         wanted.problems += found.problems
     return wanted
+
+
+def first_sizes(model: Model, base: dict[str, Any], axes: Sequence[sweep_axes.Axis]) -> dict[str, Any]:
+    """Return the first size, or range, that is varied of each dimension that the default point needs and lacks."""
+    missing = {one for one in model.dimensions.required - {BATCH} if not {one, sweep_axes.DYNAMIC + one} & base.keys()}
+    return {
+        axis.name: axis.values[0]
+        for axis in axes
+        if axis.name.removeprefix(sweep_axes.DYNAMIC) in missing and axis.values[0] is not None
+    }
 
 
 def _check_dimensions(model: Model, settings: Sequence[Settings]) -> None:

@@ -60,7 +60,7 @@ def build_or_load(
     start = time.perf_counter()
     reference = Reference(case, device, step, processes=builders)
     prepared, prepare_s = reference.prepare(step)
-    notes = list(reference.notes)
+    notes: list[str] = []
     caches = [one for one in (shared, cache) if one is not None]
     keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case)
     made_from = _made_from(case, prepared, notes) if keyed else {}
@@ -93,7 +93,8 @@ def _built(
     """Build, compare and store. Raises TrtgateError as `build_or_load`."""
     inference = reference.build(prepared, prepare_s, step)
     build = building.figures(inference, _right(case, reference, inference, step, checks), builders)
-    notes += filter(None, [reference.unseen_state(inference)])
+    unseen = tuple(filter(None, [reference.unseen_state(inference)]))
+    build = msgspec.structs.replace(build, remarks=(*reference.remarks, *unseen))
     stored = frontends.stores(case)
     if stored:
         step("storing")
@@ -162,8 +163,9 @@ def _taken(
         return None
     assert manifest.build is not None  # the cache gives no other
     build = msgspec.structs.replace(
-        manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, ways=compared.ways, cached=True
-    )
+        manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, ways=compared.ways, cached=True,
+        remarks=tuple(dict.fromkeys((*reference.remarks, *manifest.build.remarks))),
+    )  # fmt: skip
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 
 

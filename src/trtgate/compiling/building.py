@@ -24,7 +24,7 @@ from ..suite.settings import OWN, Settings
 from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs
+from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs, unused_dimensions
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
 from .output_check import Comparison
 
@@ -78,17 +78,19 @@ class Inference:
 
 
 def make(
-    case: Case, device: str, *, copied: bool = True, notes: list[str] | None = None
+    case: Case, device: str, *, copied: bool = True, remarks: list[str] | None = None
 ) -> tuple[torch.nn.Module, Inputs]:
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
     `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
-    factory raises, returns something else, or inputs of another batch size. What is worth saying goes to `notes`.
+    factory raises, returns something else, or inputs of another batch size. What changes how
+    figures are to be read goes to `remarks`.
     """
     name = f"model {case.model.name!r}"
     module, inputs = factory_calls.made(case)
     _check_batch(case, inputs, name)
+    unused_dimensions.check(case, module, inputs, name)
     if isinstance(module, made_elsewhere.OwnModule):
         if case.model.weights is not None:
             raise TrtgateError(f"{name}: weights can't be put into what its factory compiled itself")
@@ -103,8 +105,8 @@ def make(
     made_modules.freeze(module)
     casting.check_values(module, inputs, name)
     inputs, note = casting.cast(module, inputs, case.settings.precision, device)
-    if note and notes is not None:
-        notes.append(f"case {case.id}: {note}")
+    if note and remarks is not None:
+        remarks.append(note)
     return module, inputs
 
 
@@ -131,15 +133,12 @@ def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:
 
 
 def _check_batch(case: Case, inputs: Inputs, name: str) -> None:
-    """Raise TrtgateError where no input has the batch that was asked for as one of its sizes, or has it by chance."""
+    """Raise TrtgateError where no input has the batch that was asked for as one of its sizes."""
     batch = case.settings.batch
     if batch is not None and not inputs.tensors:
         raise TrtgateError(f"{name}: its inputs must be tensors, or hold some, for a batch of {batch}")
-    given = f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}"
     if batch is not None and not any(batch in value.shape for value in inputs.tensors):
-        raise TrtgateError(given)
-    if factory_calls.ignores_batch(case, inputs):
-        raise TrtgateError(f"{given}, and the same at another batch: let it make them of `batch`")
+        raise TrtgateError(f"{name}: batch {batch} was asked for, and its factory gave inputs of shape {inputs.shapes}")
 
 
 @contextlib.contextmanager

@@ -151,6 +151,20 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
+def in_both(after: dict[str, Walked], repeated: dict[str, Walked]) -> dict[str, Walked]:
+    """Return what two runs of eager left alike; nothing is compared with a leaf that they did not, as a time."""
+    found: dict[str, Walked] = {}
+    for name in after.keys() & repeated.keys():
+        compared = output_check.compare_nodes(after[name], repeated[name])
+        if not compared.structure:
+            unlike = {leaf.path for leaf in compared.leaves if leaf.difference or leaf.mismatches or leaf.relative_l2}
+            found[name] = [
+                Leaf(one.path, one.name, output_leaves.ANY) if isinstance(one, Leaf) and one.path in unlike else one
+                for one in after[name]
+            ]
+    return found
+
+
 def _plain(node: Leaf | Container) -> tuple[Any, ...]:
     if isinstance(node, Container):
         return ("container", node.path, node.kind, node.keys, node.ordered)

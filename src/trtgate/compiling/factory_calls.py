@@ -10,7 +10,7 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..suite import model_inputs
 from ..suite.cases import Case, Model
-from ..suite.dimensions import BATCH, Sizes
+from ..suite.dimensions import Sizes
 from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from ..torch_trt import dynamic_inputs
@@ -65,32 +65,20 @@ def dynamic(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Dynami
     return found._replace(example=found.example.cloned().mapped(moved))
 
 
-def ignores_batch(case: Case, inputs: Inputs) -> bool:
-    """Whether inputs of a case have the size of its batch by chance, as the channels of an image.
-
-    That is asked where making inputs again costs little, or none of them has the batch as its leading dimension: where
-    it is a batch of 1, nothing is asked. A model that has no inputs at another batch is believed.
-    """
-    batch = case.settings.batch
-    leading = any(value.ndim > 0 and value.shape[0] == batch for value in inputs.tensors)
-    if batch in (None, 1) or (leading and case.model.inputs is None):
-        return False
-    assert batch is not None
-    try:
-        with run_state.seeded():
-            others = _inputs_at(case, {**case.settings.sizes, BATCH: batch + 1})
-    except TrtgateError:
-        return False
-    return [value.shape for value in others.tensors] == [value.shape for value in inputs.tensors]
-
-
 def _inputs_at(case: Case, sizes: Sizes) -> Inputs:
-    """Return inputs at sizes. Of a factory that returns both, the module is thrown away."""
+    return made_at(case, sizes)[1]
+
+
+def made_at(case: Case, sizes: Sizes) -> tuple[torch.nn.Module | None, Inputs]:
+    """Return what a model's function of the dimensions makes at sizes: inputs, and the module where it is a factory.
+
+    Raises TrtgateError as `made`.
+    """
     model, name = case.model, _name(case.model)
     if model.inputs is not None:
-        return model_inputs.of_value(_called("inputs=", model.inputs, sizes, name), name)
+        return None, model_inputs.of_value(_called("inputs=", model.inputs, sizes, name), name)
     value = made_elsewhere.as_modules(_called("factory", model.factory, sizes, name), case)
-    return model_inputs.of_factory(value, name)[1]
+    return model_inputs.of_factory(value, name)
 
 
 def _called(what: str, function: Callable[..., Any], sizes: Sizes, name: str) -> Any:

@@ -16,6 +16,7 @@ from ..frontends import CompiledModule
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN
+from ..torch_trt import exporting
 from . import building, left_in_pytorch
 from .fp32_arithmetic import arithmetic_of
 from .leaf_comparison import MEASURED
@@ -28,8 +29,6 @@ LIMIT_S = 60.0
 """How long an accuracy check that failed may search; a build that has begun is not cut short."""
 TRACED = ("aot_eager", "inductor", "torch_compile")
 """Frontends of torch.compile: `torch.compiler.disable` leaves a module in PyTorch."""
-EXPORTED = ("dynamo",)
-"""Frontends whose operators `torch_executed_ops` leaves in PyTorch."""
 
 
 def locate(
@@ -53,7 +52,7 @@ def locate(
         compile_,
         judge,
         keep=left_in_pytorch.disabled if frontend in TRACED else None,
-        operators=operators if frontend in EXPORTED else None,
+        operators=operators if frontend in exporting.FRONTENDS else None,  # torch_executed_ops leaves them
         out_of_time=lambda: end is not None and time.monotonic() > end,
         step=step,
     )

@@ -16,7 +16,10 @@ from ..records.coverage_record import Coverage
 from ..records.profile_record import Part
 from ..suite.cases import Case
 from ..suite.compiled_elsewhere import Compiled
+from ..suite.declared_values import answers, kind_of
+from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN
+from ..timing.run_state import RunState, described
 from ..torch_trt import engine_sizes, partitioner, releases
 from ..torch_trt.partitioner import Observed
 
@@ -28,7 +31,8 @@ class OwnModule(torch.nn.Module):
     """Stands for a callable where a module is asked for; called, it answers as the reference does.
 
     Both are kept as they are: neither cast nor moved, copied or put into eval mode. `build_s` are the seconds of the
-    factory, `coverage` and `parts` what Torch-TensorRT was seen to partition meanwhile.
+    factory, `first_call_s` those of the callable's first call, None before it; `coverage` and `parts` are what
+    Torch-TensorRT was seen to partition while the factory ran.
     """
 
     def __init__(
@@ -43,10 +47,24 @@ class OwnModule(torch.nn.Module):
         self.run = run
         self.reference = reference
         self.build_s, self.coverage, self.parts = build_s, coverage, parts
+        self.first_call_s: float | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the reference makes of the arguments; what the callable does, where there is no reference."""
-        return (self.run if self.reference is None else self.reference)(*args, **kwargs)
+        return (self.call if self.reference is None else self.reference)(*args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the callable makes of the arguments."""
+        start = time.perf_counter()
+        output = self.run(*args, **kwargs)
+        if self.first_call_s is None:
+            self.first_call_s = time.perf_counter() - start
+        return output
+
+    @property
+    def holders(self) -> tuple[Any, ...]:
+        """What may hold the state of calls."""
+        return tuple(one for one in (self.run, self.reference) if one is not None)
 
 
 class Watched:
@@ -85,29 +103,66 @@ def as_modules(made: Made, case: Case, watched: Watched | None = None) -> Made:
     parts = list(made) if isinstance(made, tuple | list) else [made]
     if not parts:
         return made
+    if case.settings.frontend == OWN and case.model.inputs is None and len(parts) not in (2, 3):
+        what = f"{len(parts)} values" if isinstance(made, tuple | list) else f"a {type(made).__name__} alone"
+        raise TrtgateError(
+            f"{name}: with frontend 'own' its factory must return (callable, inputs) or (callable, args, kwargs), not "
+            f"{what}; inputs= of the model may make them too"
+        )
     parts[0] = _as_module(parts[0], case, watched or Watched(), name)
     return tuple(parts) if isinstance(made, tuple | list) else parts[0]
 
 
+def _callable_of(value: Any) -> Any:
+    """Return a program as a module that can be put into eval mode, which changes nothing of its graph; others as is."""
+    if not isinstance(value, torch.export.ExportedProgram):
+        return value
+    module = value.module()
+    for name in ("eval", "train"):  # which raise
+        vars(module).pop(name, None)
+    return module
+
+
 def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:
-    value = value.module() if isinstance(value, torch.export.ExportedProgram) else value
+    value = _callable_of(value)
     own = value if isinstance(value, Compiled) else None
     if case.settings.frontend == OWN:
-        is_class = isinstance(value, type)
-        own = own or (Compiled(value) if callable(value) and not is_class else None)
-        if own is None:
-            what = (
-                f"{value.__name__} is a class: make an object of it"
-                if is_class
-                else f"{type(value).__name__} can't be called"
+        if own is None and not answers(value):
+            raise TrtgateError(
+                f"{name}: with frontend 'own' its factory must return (callable, inputs), not {kind_of(value)}"
             )
-            raise TrtgateError(f"{name}: with frontend 'own' its factory must return (callable, inputs), and {what}")
+        own = own or Compiled(value)
         seen = watched.seen
         coverage = seen.coverage(case.settings) if seen is not None and seen.graphs else None
-        return OwnModule(own.run, own.reference, watched.seconds, coverage, () if seen is None else seen.known_parts())
+        return OwnModule(
+            _callable_of(own.run),
+            _callable_of(own.reference),
+            watched.seconds,
+            coverage,
+            () if seen is None else seen.known_parts(),
+        )
     if own is not None:
         raise TrtgateError(f"{name}: its factory returns what it compiled itself: take the frontend 'own'")
     return value
+
+
+def state_of_its_own(module: Any, inputs: Inputs) -> str:
+    """Return, as the end of a sentence, in what a callable keeps state; empty where it keeps none, or has no reference.
+
+    Calls it once; its state is put back.
+    """
+    if not isinstance(module, OwnModule) or module.reference is None:
+        return ""
+    state = RunState((module.run,), inputs)
+    try:
+        with torch.no_grad():
+            inputs.call(module.run)
+        names = [name for name in state.changed(inputs) if not name.startswith("input ")]
+    except Exception:  # the sentence before says what is wrong
+        return ""
+    finally:
+        state.restore(inputs)
+    return f"; its callable keeps state in {described(names)}, and its reference keeps none" if names else ""
 
 
 def save(case: Case, run: Callable[..., Any], folder: Path) -> None:
@@ -132,8 +187,7 @@ def load(case: Case, folder: Path) -> CompiledModule:
         raise
     except Exception as error:
         raise TrtgateError(f"{name}: its load= raised {one_line(error)}") from error
-    if isinstance(run, torch.export.ExportedProgram):
-        run = run.module()
+    run = _callable_of(run)
     if not callable(run):
         raise TrtgateError(f"{name}: its load= must return what save= was given, not {type(run).__name__}")
     return CompiledModule(run, time.perf_counter() - start, tuple(engine_sizes.of(run)))

@@ -13,19 +13,21 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..records.measurement import Build
-from ..suite import precisions, pytree_classes
+from ..suite import precisions
 from ..suite.cases import Case
-from ..suite.model_inputs import CONSTANTS, Inputs
+from ..suite.model_inputs import Inputs
 from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
+from ..torch_trt import exporting
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import building, casting, made_elsewhere, output_check, output_leaves
 from .building import Inference
-from .expected_output import Expected, Walked
+from .expected_output import Expected, Walked, WrongOutputError, in_both
 from .fp32_arithmetic import arithmetic, strict_fp32
+from .made_elsewhere import OwnModule
 from .output_check import Comparison
-from .output_leaves import ANY, Leaf
+from .output_leaves import Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 """Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
@@ -59,17 +61,18 @@ class Reference:
         """Make the model and run it. Raises TrtgateError for a factory or an output that is no good."""
         building.end_case()  # the one before
         step("making the model")
-        self.notes: list[str] = []
-        """What is worth saying of how the model was made."""
+        self.remarks: list[str] = []
+        """What changes how figures are to be read, of how the model was made and what eager gives."""
         self._threads = max(1, torch.get_num_threads() // processes)
         with threads(self._threads):
             self._make_and_run(case, device)
 
     def _make_and_run(self, case: Case, device: str) -> None:
-        self.module, self.inputs = building.make(case, device, notes=self.notes)
+        self.module, self.inputs = building.make(case, device, remarks=self.remarks)
         self.case, self._device = case, device
         self._dynamic: DynamicInputs | None = None
-        self._state: RunState | None = RunState((self.module,), self.inputs)
+        own = isinstance(self.module, OwnModule)
+        self._state: RunState | None = RunState(self.module.holders if own else (self.module,), self.inputs)
         with casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext() as seen:
             first, drawn = self._eager()
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
@@ -78,15 +81,17 @@ class Reference:
         with building.named(self.case):
             changes = self._state.changed(self.inputs)
         nothing = "" if changes else output_check.holds_nothing(first)
-        self.notes += [f"case {self.case.id}: {nothing}"] if nothing else []
-        after = self._after(changes)
+        self.remarks += [nothing] if nothing else []
+        after = {} if own else self._after(changes)
         second = self._eager()[0] if changes else []
+        if own and not self._shows(changes, first, second):  # what its first call made stays
+            changes, second = [], []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
         self.expected = Expected(
             first=first,
             coarsest=coarsest,
             second=second,
-            after=_in_both(after, repeated),
+            after=in_both(after, repeated),
             changes=tuple(changes),
             apart=apart,
             draws=draws,
@@ -94,6 +99,10 @@ class Reference:
         self._restore()
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
+
+    def _shows(self, changes: list[str], first: Walked, second: Walked) -> bool:
+        """Whether what calls change is seen: in an input, or in the output of the second call."""
+        return any(name.startswith("input ") for name in changes) or bool(second and self.between(first, second))
 
     def eager_with(self, inputs: Inputs) -> Walked:
         """Return what eager makes of inputs. Raises TrtgateError where it can't run, or its output proves nothing."""
@@ -136,9 +145,9 @@ class Reference:
                 f"model {self.case.model.name!r}: {self._runs} can't run its own example inputs of shape "
                 f"{self.inputs.shapes}: {one_line(error)}{building.without_casting(self.case, self._device)}"
             ) from error
-        if self.case.settings.frontend == "dynamo":  # it exports, and both outputs are to be taken apart alike
+        if self.case.settings.frontend in exporting.FRONTENDS:  # both outputs are to be taken apart alike
             with contextlib.suppress(TrtgateError, RecursionError):  # exporting says it
-                pytree_classes.register_all(output, CONSTANTS)
+                exporting.register_output(output)
         output_check.check_reference(output, self._eagers_output)
         return output_leaves.copied(output), drawn
 
@@ -149,7 +158,7 @@ class Reference:
     @property
     def _runs(self) -> str:
         """What is run, as the subject of a sentence: without a reference that is what the user compiled."""
-        alone = isinstance(self.module, made_elsewhere.OwnModule) and self.module.reference is None
+        alone = isinstance(self.module, OwnModule) and self.module.reference is None
         return "its callable" if alone else "eager"
 
     def _run(self, seed: int = run_state.SEED) -> tuple[Any, bool]:
@@ -247,8 +256,12 @@ class Reference:
 
     def check(self, inference: Inference) -> Comparison:
         """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
-        with threads(self._threads):
-            return self.expected.check(self.case, inference)
+        try:
+            with threads(self._threads):
+                return self.expected.check(self.case, inference)
+        except WrongOutputError as error:
+            more = made_elsewhere.state_of_its_own(self.module, inference.inputs) if not self.expected.changes else ""
+            raise WrongOutputError(f"{error}{more}", error.compared, error.problem) from error
 
     def unseen_state(self, inference: Inference) -> str:
         """Return a sentence where nobody can tell whether a compiled module keeps the state that eager keeps.
@@ -260,7 +273,7 @@ class Reference:
         if not unseen or (expected.second and self.between(expected.first, expected.second)):
             return ""
         return (
-            f"case {self.case.id}: eager's call changes {run_state.described(unseen)}; the compiled module holds "
+            f"eager's call changes {run_state.described(unseen)}; the compiled module holds "
             "nothing of that name, and eager's output is the same at a second call with the same inputs: whether the "
             "compiled module keeps that state is not known"
         )
@@ -277,20 +290,6 @@ class Reference:
         """Store a compiled module with the inputs and eager's output."""
         building.save(self.case, inference, folder)
         self.expected.save(folder)
-
-
-def _in_both(after: dict[str, Walked], repeated: dict[str, Walked]) -> dict[str, Walked]:
-    """Return what two runs of eager left alike; nothing is compared with a leaf that they did not, as a time."""
-    found: dict[str, Walked] = {}
-    for name in after.keys() & repeated.keys():
-        compared = output_check.compare_nodes(after[name], repeated[name])
-        if not compared.structure:
-            unlike = {leaf.path for leaf in compared.leaves if leaf.difference or leaf.mismatches or leaf.relative_l2}
-            found[name] = [
-                Leaf(one.path, one.name, ANY) if isinstance(one, Leaf) and one.path in unlike else one
-                for one in after[name]
-            ]
-    return found
 
 
 def checked(case: Case, device: str, step: OnStep, *, processes: int = 1) -> tuple[Inference, Build]:

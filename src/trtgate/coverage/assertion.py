@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from ..common.errors import TrtgateError, one_line
 from ..compiling import made_modules
 from ..records.coverage_record import Coverage
-from ..suite import dimensions, model_inputs, precisions
+from ..suite import declared_values, dimensions, model_inputs, precisions
 from ..suite.cases import Case, Model
 from ..suite.dimensions import BATCH
 from ..suite.model_inputs import Inputs
@@ -90,8 +91,20 @@ def _model_of(
     module: Any, inputs: Any, kwargs: Any, name: str, precision: str, stack: contextlib.ExitStack, batch: int | None,
     dynamic: Mapping[str, Any],
 ) -> Model:  # fmt: skip
-    if inputs is None and kwargs is None and not isinstance(module, torch.nn.Module):
-        return module if isinstance(module, Model) else Model(_model_name(name), module, [])
+    alone = inputs is None and kwargs is None
+    if alone and isinstance(module, Model):
+        return module
+    if alone and isinstance(module, torch.export.ExportedProgram):
+        return Model(_model_name(name), lambda: module, [])
+    if alone and isinstance(module, torch.nn.Module):
+        inputs = _no_inputs(module, name)
+    elif not declared_values.answers(module) and not isinstance(module, torch.export.ExportedProgram):
+        raise TrtgateError(
+            "assert_supported takes a module with its example inputs, or a factory, not "
+            f"{declared_values.kind_of(module)}"
+        )
+    elif alone:
+        return Model(_model_name(name), module, [])
     asked = stack.enter_context(_unharmed(module, precision, name))
     if callable(inputs) and not isinstance(inputs, torch.nn.Module | Mapping):
         return Model(_model_name(name), lambda: asked, [], inputs=inputs)
@@ -103,6 +116,20 @@ def _model_of(
             f"lambda {others[0]}: torch.ones(1, {others[0]})"
         )
     return _of_example(whole, name, batch=batch, dynamic=BATCH in dynamic)
+
+
+def _no_inputs(module: torch.nn.Module, name: str) -> tuple[Any, ...]:
+    """Return no inputs, for a module that needs none. Raises TrtgateError, which says what to give, for another."""
+    try:
+        inspect.signature(module.forward).bind()
+    except TypeError as error:
+        raise TrtgateError(
+            f'{name}: give its example inputs, as assert_supported(module, x), (module, (x, mask)) or (module, {{"x": '
+            f"x}}), or a function of its dimensions: {error}"
+        ) from error
+    except ValueError:  # nobody knows its signature
+        pass
+    return ()
 
 
 def _settings_of(
@@ -129,10 +156,13 @@ def _of_example(whole: tuple[Any, ...], name: str, *, batch: int | None, dynamic
     def made() -> tuple[Any, ...]:
         return whole
 
+    asked = batch
+
     def of_batch(*, batch: int) -> tuple[Any, ...]:
-        if not dynamic:
-            return whole  # whoever calls a factory checks that it is the inputs'
         module, inputs = model_inputs.of_factory(whole, name)
+        leads = any(value.ndim and len(value) == asked for value in inputs.tensors)
+        if not dynamic and (batch == asked or not leads):
+            return whole  # whoever calls a factory checks that it is the inputs'
         rows = _leading_dimension(inputs, name)
         resized = inputs.mapped(lambda value: _repeated(value, batch) if value.ndim and len(value) == rows else value)
         return module, resized.args, resized.kwargs

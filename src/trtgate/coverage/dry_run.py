@@ -20,6 +20,7 @@ from ..torch_trt import (
     compile_calls,
     compile_options,
     disabled_converters,
+    export_refusals,
     exporting,
     gpu_stand_in,
     import_hook,
@@ -77,6 +78,7 @@ def ask_module(
     compile_options.options_of(settings)  # what is unknown is said before anything is imported
     step("importing torch_tensorrt")
     try:
+        export_refusals.check_inputs(inputs)
         return _observed(module, inputs, settings, step, dynamic)
     except TrtgateError as error:
         raise TrtgateError(f"coverage of {who}: {error}") from error
@@ -113,12 +115,7 @@ def _ask(
         step("torch.compile")
         return gpu_stand_in.torch_compile(module, inputs, settings, dynamic)
     step("torch.export")
-    try:
-        program = exporting.export(module, inputs, settings, dynamic)
-    except TrtgateError:
-        raise
-    except Exception as error:
-        raise TrtgateError(f"torch.export can't export it: {one_line(error)}") from error
+    program = exporting.export(module, inputs, settings, dynamic)
     step("lowering and partitioning")
     with building.quantized_weights(settings):
         compile_calls.compile_exported(program, inputs, settings, dynamic, dryrun=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..suite.settings import Settings
 from .frontend import CompiledModule, Frontend
@@ -32,21 +32,34 @@ class Own(Unstored):
         step: OnStep,
         dynamic: DynamicInputs | None = None,  # noqa: ARG002
     ) -> CompiledModule:
-        """Call it once."""
+        """Call it once, if nobody has yet. What that makes of it stays: a graph for each shape, for instance."""
         from ..timing import run_state
         from ..torch_trt import engine_sizes
 
-        step("the first call")
-        start = time.perf_counter()
-        with run_state.unchanged((prepared,), inputs):
-            inputs.call(prepared.run)
+        if prepared.first_call_s is None:
+            step("the first call")
+            with run_state.unchanged((), inputs):
+                _call(prepared, inputs)
         return CompiledModule(
             prepared.run,
-            prepared.build_s + time.perf_counter() - start,
+            prepared.build_s + prepared.first_call_s,
             tuple(engine_sizes.of(prepared.run)),
             prepared.coverage,
             prepared.parts,
         )
+
+
+def _call(prepared: Any, inputs: Inputs) -> None:
+    import torch
+
+    try:
+        inputs.call(prepared.call)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise TrtgateError(
+            f"its callable can't run its own example inputs of shape {inputs.shapes}: {one_line(error)}"
+        ) from error
 
 
 FRONTEND: Frontend = Own()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..common.errors import TrtgateError
 from ..common.files import is_there
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
+from ..common.text_columns import first_few
+from ..records.measurement import Build
 from ..suite import quarantines
 from ..suite.cases import Case
 from . import baselines, judging, kept_artifacts, measurement_summary
@@ -24,6 +27,11 @@ from .case_result import CaseResult, adjusted
 from .policy import Situation
 from .run_options import Options
 from .sentences import about_new, about_other_clock, about_wide_limits
+
+NUMBERS = re.compile(r"[\d.]+")
+"""What alone differs between a clock's notes in several launches of a case."""
+MOST_NAMED = 2
+"""Cases that a remark names."""
 
 
 class Gate:
@@ -38,6 +46,7 @@ class Gate:
         self._folder = folder
         self._results: dict[str, CaseResult] = {}
         self._kept: dict[str, Path] = {}
+        self._remarked: dict[str, list[str]] = {}
         self.baseline = self._find_baseline() if options.compare else None
 
     # What cases are compared with
@@ -161,9 +170,24 @@ class Gate:
         """What is worth saying at the end, beside the verdicts."""
         results = self._results.values()
         unused = [Notice(line, Severity.WARNING) for line in (self.baseline.unused if self.baseline else ())]
-        notes = [Notice(f"{result.case_id}: {note}") for result in results for note in result.measurement.notes]
         wide = [Notice(line, Severity.WARNING) for line in about_wide_limits(results)]
-        return unused + wide + [notice for result in results for notice in result.notices] + notes
+        return unused + wide + [notice for result in results for notice in result.notices] + self.remarks
+
+    @property
+    def remarks(self) -> list[Notice]:
+        """What changes how figures are to be read, each once with its cases: of clocks, and of how outputs compared."""
+        cases = {text: list(names) for text, names in self._remarked.items()}
+        for result in self._results.values():
+            alike = {NUMBERS.sub("", text): text for text in result.measurement.notes}
+            for text in alike.values():
+                cases.setdefault(text, []).append(result.case_id)
+        return [Notice(f"{first_few(names, MOST_NAMED)}: {text}", Severity.NOTICE) for text, names in cases.items()]
+
+    def remark(self, case_id: str, build: Build | None) -> None:
+        """Remember what changes how a case's figures are to be read."""
+        for text in () if build is None else build.remarks:
+            names = self._remarked.setdefault(text, [])
+            names += [case_id] * (case_id not in names)
 
     def add(self, result: CaseResult) -> None:
         """Remember a result."""

@@ -25,7 +25,7 @@ from ..suite.suite_source import SuiteSource
 from ..timing import measuring_loop
 from . import messages
 from .comparison_side import Side
-from .prebuild import Prebuild
+from .prebuild import Prebuild, Prebuilt
 from .sweep_journal import BuiltPoint, SweepJournal, TimedPoint, header_of
 from .worker_handle import LaunchError, WorkerHandle
 from .worker_pool import WorkerPool
@@ -77,7 +77,7 @@ class Sweep:
         self._rng = random.Random()
         self._workers: dict[int, WorkerHandle] = {}
         self.journal = SweepJournal(folder / FOLDER, header_of(source, accelerator), fresh=fresh)
-        self._notes = {case_id: built.notes for case_id, built in self.journal.built.items()}
+        self._notes = {case_id: _notes_of(built) for case_id, built in self.journal.built.items()}
         self.earlier = sum(map(self._timed, self._cases))
         """How many of its launches were measured by an earlier run."""
 
@@ -152,7 +152,7 @@ class Sweep:
         step(f"building {len(wanted)} points")
         for done, built in enumerate(work.run(wanted), 1):
             step(f"built {done} of {len(wanted)}: {built.case_id}")
-            self._notes[built.case_id] = built.notes
+            self._notes[built.case_id] = _notes_of(built)
             if built.problem:
                 self._problems[built.case_id] = built.problem
             if built.problem or built.build is None:
@@ -235,3 +235,8 @@ class Sweep:
     def _failed(self, number: int, case_id: str, error: LaunchError) -> None:
         self._problems[case_id] = f"{case_id}: {error}"
         self._pool.end(self._workers.pop(number))
+
+
+def _notes_of(built: Prebuilt | BuiltPoint) -> list[str]:
+    remarks = () if built.build is None else built.build.remarks
+    return built.notes + [f"{built.case_id}: {text}" for text in remarks]

@@ -60,7 +60,8 @@ class BuildEnding:
             rows.append((built.case_id, took, engines, size, error, compared, built.left))
         for line in aligned(rows, left=(0, 5, 6)):
             terminalreporter.write_line(terminal(line))
-        for note in [note for built in self._built for note in built.notes]:
+        remarks = [f"{built.case_id}: {text}" for built in self._built for text in built.build.remarks]
+        for note in [*(note for built in self._built for note in built.notes), *remarks]:
             terminalreporter.write_line(terminal(note))
         cached = sum(built.build.cached for built in self._built)
         terminalreporter.write_line(f"{len(self._built)} cases are ready, {cached} of them were cached", bold=True)

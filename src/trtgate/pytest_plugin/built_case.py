@@ -92,6 +92,7 @@ class BuiltCase:
         if not run.options.build_only:  # then they go with what the test says, from process to process
             for note in built.notes:
                 run.say(note)
+            run.gate.remark(case.id, built.build)
         return built
 
     @property

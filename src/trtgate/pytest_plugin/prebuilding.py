@@ -61,6 +61,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         for done, built in enumerate(work.run(ordered), 1):
             run.prebuilt[built.case_id] = built
             run.notices += map(Notice, built.notes)
+            run.gate.remark(built.case_id, built.build)
             step(f"{done} done, the last {built.case_id}")
     cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
     run.say(

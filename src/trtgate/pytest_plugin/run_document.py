@@ -74,7 +74,7 @@ class RunDocument:
         )
 
     def _gate_notices(self) -> list[Notice]:
-        return self._run.gate.notices if self._run.results else []
+        return self._run.gate.notices if self._run.results else self._run.gate.remarks
 
     def _against(self) -> str:
         options = self._run.options

@@ -199,11 +199,10 @@ class Ending:
             notices += undecided[:UNDECIDED_SHOWN]
             if len(undecided) > UNDECIDED_SHOWN:
                 notices.append(Notice(f"… and {len(undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"))
-        if run.results:
-            notices += run.gate.notices
+        notices += run.gate.notices if run.results else run.gate.remarks
         if run.environment:
             notices.append(Notice(f"since the baseline was last recorded: {', '.join(run.environment)}"))
-        return [notice for notice in notices if verbose >= 0 or notice.loud]
+        return [notice for notice in notices if verbose >= 0 or notice.loud or notice.severity is Severity.NOTICE]
 
     def _about_new(self) -> list[str]:
         base, new = self._run.options.base, self._run.new

@@ -83,6 +83,8 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     """How many tensors and other values of the output were compared with eager's, by kind."""
     ways: dict[str, str] = {}
     """With `--trtgate-lifecycle`: the ways in which it was called and compared → why it was not; empty where it was."""
+    remarks: tuple[str, ...] = ()
+    """What changes how its figures are to be read: that nothing of an output was compared, for instance."""
     pytorch_operators: int | None = None
     """Operators of the lowered graph that stay in PyTorch; None where nothing goes to TensorRT."""
     builders: int = 1

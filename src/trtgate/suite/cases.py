@@ -17,7 +17,7 @@ from ..common.limits import checked as checked_limits
 from . import declared_values, dimensions, model_parts
 from .dimensions import BATCH
 from .expected_failures import ExpectedFailure
-from .precisions import AS_IS, QUANTIZED
+from .precisions import QUANTIZED
 from .quarantines import Quarantine
 from .settings import (
     DEFAULT_MIN_BLOCK_SIZE,
@@ -101,11 +101,13 @@ class Model:
 
     def having(self, settings: Iterable[Settings], weights: str | None = None) -> Model:
         """Return the same model under other settings, and with other weights if a file is given."""
-        return Model(
+        found = Model(
             self.name, self.factory, settings, inputs=self.inputs, dynamic_shapes=self.dynamic_shapes,
             limits=self.limits, samples=self.samples, weights=weights or self.weights, weights_said=self.weights_said,
             save=self.save, load=self.load, parts=self.parts,
         )  # fmt: skip
+        found.whole = self.whole
+        return found
 
     def each(self) -> tuple[Model, ...]:
         """Return a model for each part, named `model.part`; itself where it has none."""
@@ -208,7 +210,7 @@ def grid(
         if precision in QUANTIZED and quantizable and frontend not in quantizable:
             continue
         settings = fitting(
-            frontend, precision=AS_IS if frontend == OWN else precision, shape=point.sizes, min_block_size=block_size,
+            frontend, precision=precision, shape=point.sizes, min_block_size=block_size,
             mode=mode, runtime=runtime, cudagraphs=graphs,
             limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..common.errors import TrtgateError
+from .declared_values import answers, kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +24,9 @@ class Compiled(msgspec.Struct, frozen=True, eq=False):
     reference: torch.nn.Module | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.run) or isinstance(self.run, type):
-            raise TrtgateError(f"trtgate.Compiled takes a callable, not {_what(self.run)}")
-        if self.reference is not None and (not callable(self.reference) or isinstance(self.reference, type)):
+        if not answers(self.run):
+            raise TrtgateError(f"trtgate.Compiled takes a callable, not {kind_of(self.run)}")
+        if self.reference is not None and not answers(self.reference):
             raise TrtgateError(
-                f"trtgate.Compiled: reference must be the module that was compiled, not {_what(self.reference)}"
+                f"trtgate.Compiled: reference must be the module that was compiled, not {kind_of(self.reference)}"
             )
-
-
-def _what(value: Any) -> str:
-    """Return what a value is, as the end of a sentence; a call of a class makes an object, and answers nothing."""
-    return f"the class {value.__name__}: make an object of it" if isinstance(value, type) else type(value).__name__

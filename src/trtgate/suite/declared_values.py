@@ -26,6 +26,16 @@ def check_callable(what: str, function: Any) -> None:
         raise TrtgateError(f"{what} must be a function, not {function!r}")
 
 
+def answers(value: Any) -> bool:
+    """Whether a call of a value gives an output: a call of a class makes an object."""
+    return callable(value) and not isinstance(value, type)
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is, as the end of a sentence that says what it should be."""
+    return f"the class {value.__name__}: make an object of it" if isinstance(value, type) else type(value).__name__
+
+
 def name_of(factory: Any, name: str | None) -> str:
     """Return a model's name: its factory's unless it is given. Raises TrtgateError where neither has one."""
     found = name or getattr(factory, "__name__", "")

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from ..common.errors import TrtgateError
 from ..common.text_columns import first_few
 from . import pytree_classes
+from .declared_values import kind_of
 
 CONSTANTS = (type(None), bool, int, float, str)
 """Classes of leaves that are no tensors; a compiled module may have their values baked in."""
@@ -117,8 +118,12 @@ def of_factory(made: Any, name: str) -> tuple[torch.nn.Module, Inputs]:
     """
     whole = isinstance(made, tuple | list) and len(made) in (2, 3)
     if not whole or not isinstance(made[0], torch.nn.Module):
+        first = made[0] if whole else made
+        hint = f", with {kind_of(first)}" if isinstance(first, type) else ""
+        if whole and not hint and callable(first):
+            hint = "; a callable that is no module is a case of the frontend 'own' alone"
         raise TrtgateError(
-            f"{name}: its factory must return (module, inputs) or (module, args, kwargs), not {_what(made)}"
+            f"{name}: its factory must return (module, inputs) or (module, args, kwargs), not {_what(made)}{hint}"
         )
     inputs = of_value(made[1], name) if len(made) == 2 else of_arguments(made[1], made[2], name)
     check_call(made[0], inputs, name)

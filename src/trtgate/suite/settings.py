@@ -285,7 +285,8 @@ FIELDS_OF = {
 
 
 def fitting(frontend: str, **fields: Any) -> Settings:
-    """Return settings of a frontend without the fields that it does not take. Raises TrtgateError as they do."""
+    """Return settings of a frontend without what it does not take; `own` casts nothing. Raises TrtgateError as they."""
+    fields |= {"precision": precisions.AS_IS} if frontend == OWN else {}
     taken = {name: value for name, value in fields.items() if frontend in FIELDS_OF.get(name, FRONTENDS)}
     return Settings(frontend=frontend, **taken)
 

@@ -1,4 +1,4 @@
-"""What values hold at one time: tensors, containers, generators, and objects by their fields; put back later."""
+"""What values hold at one time: tensors, containers, generators, objects, functions; put back later."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import sys
 import threading
 import types
 from collections import OrderedDict, UserDict, UserList, deque
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ..common.object_fields import holds_only_fields, slots_of
+from . import function_fields
+from .function_fields import CODE
 
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 CONTAINERS = (OrderedDict, deque, list, dict, set)
 """A container is of the first of these kinds that it is an instance of."""
-CODE = (types.FunctionType, types.MethodType, partial)
-"""Attributes that are no state: a forward that something has wrapped for a while."""
 CONSTANTS = (
-    str, bytes, bool, int, float, complex, type(None), type, types.ModuleType, types.BuiltinFunctionType, enum.Enum,
-    range, slice, frozenset, torch.dtype, torch.device, torch.layout, torch.memory_format, *CODE,
+    str, bytes, bool, int, float, complex, type(None), type, types.ModuleType, types.BuiltinFunctionType,
+    types.CodeType, enum.Enum, range, slice, frozenset, torch.dtype, torch.device, torch.layout, torch.memory_format,
 )  # fmt: skip
-LIBRARIES = sys.stdlib_module_names | {"torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "numpy", "sympy"}
+LIBRARIES = sys.stdlib_module_names | {
+    "torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton", "numpy", "sympy",
+}  # fmt: skip
 """Packages whose objects are not looked into: a logger, a graph or a stream is no state of a model."""
 LOOKED_INTO = (types.SimpleNamespace, argparse.Namespace, UserDict, UserList, threading.local)
 """Classes of theirs that models keep state in."""
@@ -84,10 +85,10 @@ class KeptValues:
         if id(value) in self._objects:  # shared, or inside itself
             return value
         kind = next((kind for kind in CONTAINERS if isinstance(value, kind)), None)
-        if kind is None and not _is_looked_into(value):
+        if kind is None and not isinstance(value, CODE) and not _is_looked_into(value):
             self.opaque[path] = value
             return value
-        fields = _fields(value)
+        fields = fields_of(value)
         self._objects[id(value)] = (value, fields)
         items = None if kind is None else self._keep_items(value, kind, path, depth)
         kept = {name: self.keep(one, f"{path}.{name}", depth + 1) for name, one in fields.items()}
@@ -141,7 +142,7 @@ def same(before: Any, now: Any) -> bool:
     if isinstance(before, Generator):
         return isinstance(now, GENERATORS) and repr(before.state) == repr(_state_of(now))
     if isinstance(before, Held):
-        return type(now) is before.own_class and _same_items(before.items, now) and same(before.fields, _fields(now))
+        return type(now) is before.own_class and _same_items(before.items, now) and same(before.fields, fields_of(now))
     if isinstance(before, dict) and isinstance(now, dict):
         return before.keys() == now.keys() and all(same(before[name], now[name]) for name in before)
     if isinstance(before, tuple | list) and isinstance(now, tuple | list):
@@ -167,14 +168,19 @@ def _is_looked_into(value: Any) -> bool:
     return isinstance(value, LOOKED_INTO) or (not in_library and holds_only_fields(value))
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    """Return what an object holds in its slots and its `__dict__`, by name."""
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return what an object holds in its slots and its `__dict__`, by name; a function in its closure."""
+    if isinstance(value, CODE):
+        return function_fields.of(value, LIBRARIES)
     slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
     return slots | {name: one for name, one in getattr(value, "__dict__", {}).items() if isinstance(name, str)}
 
 
 def _set_fields(value: Any, fields: dict[str, Any]) -> None:
-    now, slots = _fields(value), slots_of(type(value))
+    if isinstance(value, CODE):
+        function_fields.put_back(value, fields)
+        return
+    now, slots = fields_of(value), slots_of(type(value))
     for name in now.keys() - fields.keys():
         if name in slots:
             slots[name].__delete__(value)

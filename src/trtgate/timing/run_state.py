@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError
 from ..common.text_columns import first_few
-from .kept_values import CODE, KeptValues, is_plain, same
+from .function_fields import CODE
+from .kept_values import MISSING, Held, KeptValues, fields_of, is_plain, same
 
 SEED = 0
 OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
@@ -26,25 +27,31 @@ Values = dict[str, Any]
 
 
 class RunState:
-    """The state of modules and of the tensors that they are called with, as it is when this is made.
+    """The state of modules and other callables, and of the tensors that they are called with, as it is when it is made.
 
     Kept are all buffers and attributes of all submodules, and of modules that these hold in other ways: which object
-    each is, and what tensors, containers, generators and objects with fields hold (`KeptValues`). Parameters are not
-    kept; their versions tell a change.
+    each is, and what tensors, containers, generators, objects with fields and functions hold (`KeptValues`). Which
+    function an attribute is, is no state: something may have wrapped a forward for a while. Parameters are not kept;
+    their versions tell a change.
     """
 
     def __init__(self, modules: Iterable[object], inputs: object) -> None:
+        modules = list(modules)
         whole = [one for one in modules if isinstance(one, torch.nn.Module)]
         self._modules: dict[int, tuple[str, torch.nn.Module]] = {}
         self._versions: list[tuple[str, torch.Tensor, int]] = []
         self._bound: dict[int, tuple[Values, Values]] = {}
         self._values: dict[int, Values] = {}
         self._kept = KeptValues({id(parameter) for top in whole for parameter in top.parameters()})
+        self._callables: list[tuple[str, object, Any]] = []
         for top in whole:
             self._keep("", top)
-        while self._kept.modules:  # in lists, and in fields of objects
-            self._keep(*self._kept.modules.pop(0))
-        self._opaque = {path: (value, _text(value)) for path, value in self._kept.opaque.items()}
+        others = [one for one in modules if not isinstance(one, torch.nn.Module)]
+        self._callables += [("", one, self._kept.keep(one, "")) for one in others]
+        while self._kept.modules:  # in lists, in fields of objects, and in closures
+            path, module = self._kept.modules.pop(0)
+            self._keep(path.lstrip("."), module)
+        self._opaque = {path.lstrip("."): (value, _text(value)) for path, value in self._kept.opaque.items()}
         self._inputs = [_copied(leaf) for leaf in pytree.tree_leaves(inputs)]
 
     def _keep(self, path: str, top: torch.nn.Module) -> None:
@@ -56,6 +63,11 @@ class RunState:
             parameters = one.named_parameters(prefix=name, recurse=False)
             self._versions += [(full, parameter, parameter._version) for full, parameter in parameters]
             buffers, attributes = self._bound[id(one)] = dict(one._buffers), _attributes(one)
+            self._callables += [
+                (_joined(name, attribute), value, self._kept.keep(value, _joined(name, attribute)))
+                for attribute, value in vars(one).items()
+                if isinstance(value, CODE)
+            ]
             self._values[id(one)] = {
                 attribute: self._kept.keep(value, _joined(name, attribute))
                 for attribute, value in (*buffers.items(), *attributes.items())
@@ -78,9 +90,20 @@ class RunState:
                 for one in names
                 if one not in before or one not in now or not same(before[one], now[one])
             ]
+        found += [name for name, before, now in self._in_callables() if not same(before, now)]
         leaves = pytree.tree_leaves(inputs)
         numbers = (number for number, pair in enumerate(zip(self._inputs, leaves, strict=True)) if not same(*pair))
         return sorted(set(found)) + [f"input {number}" for number in numbers]
+
+    def _in_callables(self) -> Iterator[tuple[str, Any, Any]]:
+        """Yield what callables hold, as name, value at first and value now."""
+        for path, value, kept in self._callables:
+            if path or not isinstance(kept, Held):
+                yield path, kept, value
+                continue
+            now = fields_of(value)
+            for name in {**kept.fields, **now}:
+                yield name, kept.fields.get(name, MISSING), now.get(name, MISSING)
 
     def elsewhere(self) -> str:
         """Return what a call changes, or may change, and nobody puts back, as the end of a sentence."""
@@ -88,7 +111,7 @@ class RunState:
         changed = [named[path] for path, (value, text) in self._opaque.items() if _text(value) != text]
         if changed:
             return f"it changes {first_few(changed, MOST_NAMED)}, which can't be put back"
-        outside = "outside of its modules: in a global, a class or a closure?"
+        outside = "outside of its modules: in a global or a class?"
         suspects = [
             named[path]
             for path, (value, _) in self._opaque.items()
@@ -101,6 +124,7 @@ class RunState:
     def values(self, names: Iterable[str], inputs: object) -> Values:
         """Return what `changed` named, as it is now; names that nothing has are left out."""
         leaves = {f"input {number}": leaf for number, leaf in enumerate(pytree.tree_leaves(inputs))}
+        leaves |= {name: now for name, _, now in self._in_callables()}
         for name, module in reversed(self._modules.values()):
             leaves |= {
                 _joined(name, one): value for one, value in (*module._buffers.items(), *_attributes(module).items())

@@ -12,6 +12,7 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..suite.dimensions import TRACED_AT_LEAST
 from ..suite.model_inputs import Inputs
+from . import given_dynamic_shapes
 from .dynamic_inputs import DynamicInputs, Term
 
 INSTEAD = "or use shapes=, which compiles for each"
@@ -37,8 +38,10 @@ def _derived(dim: Any, term: Term) -> Any:
 def first_call(compiled: Callable[..., Any], dynamic: DynamicInputs, inputs: Inputs) -> None:
     """Call what torch.compile returned at the optimum, its dynamic axes marked, and then with inputs of another shape.
 
-    Raises TrtgateError where it would have to compile again for these, or can't take all sizes.
+    Raises TrtgateError where it would have to compile again for these, or can't take all sizes, and for what the
+    model's own `dynamic_shapes` leaves out.
     """
+    given_dynamic_shapes.check(getattr(compiled, "_orig_mod", compiled), dynamic)
     _check_no_constant(inputs, dynamic)
     for number, value in enumerate(dynamic.example.tensors):
         for axis, (least, largest) in dynamic.bounds_of(number).items():

@@ -1,0 +1,130 @@
+"""What torch.export and TensorRT don't take is said in a line: what it is, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import trtgate
+from trtgate.common.errors import TrtgateError
+from trtgate.suite.model_inputs import Inputs
+from trtgate.suite.settings import Settings
+from trtgate.torch_trt import exporting, releases
+
+needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
+ROW = torch.ones(4)
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(1))
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.add_(1)
+        return self.function(self.linear, *args, **kwargs)
+
+
+def exported(function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        module = Calls(function).eval()
+        return exporting.export(module, Inputs(args, kwargs), Settings(frontend="dynamo"))
+
+
+def writes(_linear: nn.Module, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    a.add_(1)
+    return a + b
+
+
+def adds(_linear: nn.Module, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a + b
+
+
+def test_a_tensor_that_is_two_inputs_may_not_be_written() -> None:
+    with pytest.raises(
+        TrtgateError, match=r"its inputs args\[0\] and args\[1\] are one tensor, .*: give each a tensor"
+    ):
+        exported(writes, ROW, ROW)
+    with pytest.raises(TrtgateError, match=r"its inputs args\[0\] and b are one tensor, and its forward writes"):
+        exported(writes, ROW, b=ROW)
+    assert torch.equal(ROW, torch.ones(4))
+    exported(adds, ROW, ROW)
+    exported(writes, ROW, ROW.clone())
+
+
+def grad(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(linear(x).sum(), x)[0]
+
+
+def backward(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        linear(x).sum().backward()
+    assert x.grad is not None
+    return x.grad * 2
+
+
+def of_a_function(_linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return torch.func.jacrev(lambda y: (y**2).sum())(x)
+
+
+@pytest.mark.parametrize("function", [grad, backward, of_a_function])
+def test_derivatives_in_forward_are_named(function: Any) -> None:
+    with pytest.raises(TrtgateError, match=r"can't export it: its forward computes derivatives .*write the derivative"):
+        exported(function, ROW)
+
+
+def branches(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return linear(x) if x.sum() > 0 else x
+
+
+def counts(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return linear(x) * int(x.sum())
+
+
+def to_numpy(_linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(x.numpy() * 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (branches, "its forward decides by the values of a tensor at {} ("),
+        (counts, "its forward decides by the values of a tensor at {} ("),
+        (to_numpy, "RuntimeError: .numpy() is not supported for tensor subclasses. at {}"),
+    ],
+)
+def test_the_line_that_can_not_be_exported_is_named(function: Any, said: str) -> None:
+    with pytest.raises(TrtgateError) as failed:
+        exported(function, ROW)
+    line = function.__code__.co_firstlineno + 1
+    assert f"torch.export can't export it: {said.format(f'test_export_refusals.py:{line}')}" in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+OTHERS = [
+    (torch.eye(4).to_sparse(), "sparse (sparse_coo)"),
+    (torch.eye(4).to_sparse_csr(), "sparse (sparse_csr)"),
+    (torch.nested.nested_tensor([ROW, ROW[:2]], layout=torch.jagged), "nested"),
+    (torch.quantize_per_tensor(ROW, 0.1, 0, torch.quint8), "quantized"),
+    (ROW.to(torch.int16), "int16"),
+    (ROW.to(torch.uint32), "uint32"),
+]
+
+
+@needs_torch_tensorrt
+@pytest.mark.parametrize(("value", "kind"), OTHERS)
+@pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
+def test_an_input_that_is_not_dense_is_named_with_its_model(value: torch.Tensor, kind: str, frontend: str) -> None:
+    with pytest.raises(TrtgateError) as failed:
+        trtgate.assert_supported(nn.Identity(), {"input": value}, min_block_size=1, frontend=frontend)
+    said = f"coverage of Identity-{frontend}-fp32-mbs1: input input is a {kind} tensor, which TensorRT does not take: "
+    assert str(failed.value).startswith(said)
