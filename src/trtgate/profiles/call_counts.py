@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import sys
 import tempfile
@@ -22,9 +23,11 @@ from typing import Any, NamedTuple
 from ..common.errors import one_line
 from ..common.metrics import CUDA_CALLS, DISPATCHER_OPS, KERNEL_LAUNCHES, MEMORY_OPERATIONS, PYTHON_LINES, WAITS
 from ..records.measurement import CallCounts
-from .pytorch_segments import THROWN_AWAY
 
+os.environ.setdefault("TEARDOWN_CUPTI", "0")  # else a second trace of a process may hold nothing of the GPU
 MARK = "trtgate: a call"
+THROWN_AWAY = 3
+"""Calls at the begin of a trace that are not counted: CUPTI of CUDA 12.6 to 13.0 loses the first kernels of a trace."""
 SLOW_S = 1.0
 """A call of this length is counted once."""
 OF_RUNTIME = ("cuda_runtime", "cuda_driver")
@@ -100,10 +103,10 @@ def _short(path: str) -> str:
 def _traced(run: Callable[[], object], *, gpu: bool) -> list[Event]:
     """Return the trace events of a call. Raises RuntimeError where it can't be traced."""
     import torch
-    from torch.profiler import ProfilerActivity, profile, record_function
+    from torch.autograd.profiler import profile, record_function  # torch.profiler's own imports distributed: a second
 
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-    with torch.no_grad(), profile(activities=activities, with_stack=True) as seen:
+    device = {"use_device": "cuda"} if gpu else {}
+    with torch.no_grad(), profile(use_kineto=True, with_stack=True, **device) as seen:
         for _ in range(THROWN_AWAY if gpu else 0):
             run()
         if gpu:

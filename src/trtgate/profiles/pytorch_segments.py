@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +13,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from ..common.errors import TrtgateError
 from ..records.profile_record import UNKNOWN, Layer, Operator, Part, Tensor
 from .attribution import NAME
+from .call_counts import THROWN_AWAY
 from .layer_times import timed
 
-os.environ.setdefault("TEARDOWN_CUPTI", "0")  # else a second trace of a process may hold nothing of the GPU
 MARK = "trtgate:"
 MEASURED = f"{MARK}measured"
-THROWN_AWAY = 3
-"""Calls at the begin of a trace that are not counted: CUPTI of CUDA 12.6 to 13.0 loses the first kernels of a trace."""
 MOST_RANGES = 20_000
 """Of one trace; each takes some µs to read."""
 COPIES = ("Memcpy", "Memset")
