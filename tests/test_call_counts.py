@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
+import re
 import sys
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +46,7 @@ def counted(module: torch.nn.Module) -> Any:
         with torch.no_grad():
             return module(inputs)
 
+    run()
     return call_counts.count(run, lambda: None, gpu=False)
 
 
@@ -97,6 +102,57 @@ def test_state_is_put_back_between_calls() -> None:
 
     found = [call_counts.count(run, cache.clear, gpu=False).counts[PYTHON_LINES] for _ in range(2)]
     assert found[0] == found[1]
+
+
+class Drawing(torch.nn.Module):
+    """It goes round as often as `draw` says, and makes as many operations."""
+
+    def __init__(self, draw: Any) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x: Any) -> Any:
+        for _ in range(self.draw()):
+            x = x + 1
+        return x
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: random.randrange(1000),
+        lambda: int(np.random.randint(1000)),
+        lambda: int(torch.randint(1000, ())),
+    ],
+    ids=["random", "numpy", "torch"],
+)
+def test_a_call_that_draws_random_numbers_draws_the_same_ones_each_time(draw: Any) -> None:
+    first = counted(Drawing(draw))
+    assert (first, first.problem) == (counted(Drawing(draw)), "")
+
+
+def test_lines_that_differ_from_call_to_call_are_said_and_not_counted() -> None:
+    turns = itertools.cycle([10, 200, 30, 400])
+    found = counted(Drawing(lambda: next(turns)))
+    assert PYTHON_LINES not in found.counts
+    assert re.fullmatch(r"lines of Python differ from call to call, \d+ to \d+, and are not judged", found.problem)
+
+
+def test_a_cache_that_is_filled_by_a_later_call_is_not_counted() -> None:
+    """As one that is filled when a thing is asked for the second or third time."""
+    cold = itertools.chain([500, 500, 300], itertools.repeat(0))
+    warm = itertools.repeat(0)
+    assert counted(Drawing(lambda: next(cold))) == counted(Drawing(lambda: next(warm)))
+
+
+def test_a_steady_call_is_made_three_times_and_a_slow_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting is to take little beside a build."""
+    calls = []
+    call_counts.count(lambda: calls.append(1), lambda: None, gpu=False)
+    assert len(calls) == 3
+    monkeypatch.setattr(call_counts, "SLOW_S", 0.0)
+    call_counts.count(lambda: calls.append(1), lambda: None, gpu=False)
+    assert len(calls) == 3 + 2
 
 
 def event(category: str, name: str, ts: float, dur: float = 1.0, tid: int = 1) -> dict[str, Any]:

@@ -17,19 +17,23 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from ..common.errors import one_line
 from ..common.metrics import CUDA_CALLS, DISPATCHER_OPS, KERNEL_LAUNCHES, MEMORY_OPERATIONS, PYTHON_LINES, WAITS
 from ..records.measurement import CallCounts
+from ..timing import run_state
 
 os.environ.setdefault("TEARDOWN_CUPTI", "0")  # else a second trace of a process may hold nothing of the GPU
 MARK = "trtgate: a call"
 THROWN_AWAY = 3
 """Calls at the begin of a trace that are not counted: CUPTI of CUDA 12.6 to 13.0 loses the first kernels of a trace."""
 SLOW_S = 1.0
-"""A call of this length is counted once."""
+"""A call that takes this long while it is traced is counted once."""
+MOST_CALLS = 5
+STEADY = 0.01
+"""A difference of up to this share is none: counts of one piece of code that differ by more vary by themselves."""
 OF_RUNTIME = ("cuda_runtime", "cuda_driver")
 ASKING = ("Query", "Get", "Peek", "IsCapturing", "Occupancy")
 """In names of CUDA calls that only ask, some of them until the device has done something: how often says nothing."""
@@ -44,41 +48,60 @@ Event = dict[str, Any]
 
 
 def count(run: Callable[[], object], restore: Callable[[], object], *, gpu: bool) -> CallCounts:
-    """Count what a warm call does; `run` makes one, `restore` puts back what it changes.
+    """Count what a warm call does; `run` makes one and has been called before, `restore` puts back what it changes.
 
-    What can't be counted here is left out, with the reason. Of two calls that differ the one with fewer lines counts: a
-    cache was filled. Raises what `run` raises.
+    Each call draws the same random numbers. What can't be counted here is left out, with the reason; so are lines that
+    differ from call to call. Raises what `run` raises.
     """
-    start = time.perf_counter()
-    run()
-    times = 2 if time.perf_counter() - start < SLOW_S else 1
-    found = []
-    for _ in range(times):
+
+    def alike(call: Callable[[], Any]) -> Any:
         restore()
-        found.append(_lines(run))
-    metrics, problem = {PYTHON_LINES: min(found, key=lambda one: one.total())}, ""
-    restore()
+        with run_state.seeded():
+            return call()
+
+    metrics: dict[str, Counter[str]] = {}
+    lines, problems = _steady(lambda: alike(lambda: _lines(run)))
+    if lines is not None:
+        metrics[PYTHON_LINES] = lines
     try:
-        metrics |= of_trace(_traced(run, gpu=gpu), gpu=gpu)
+        metrics |= of_trace(alike(lambda: _traced(run, gpu=gpu)), gpu=gpu)
     except RuntimeError as error:  # another profiler is at work, or CUPTI may not be used
-        problem = f"torch.profiler can't trace it: {one_line(error)}"
+        problems.append(f"torch.profiler can't trace it: {one_line(error)}")
     except OSError as error:
-        problem = f"its trace can't be written: {one_line(error)}"
+        problems.append(f"its trace can't be written: {one_line(error)}")
     restore()
     return CallCounts(
         counts={name: found.total() for name, found in metrics.items()},
         places={name: dict(found.most_common(MOST_PLACES)) for name, found in metrics.items()},
-        problem=problem,
+        problem="; ".join(problems),
     )
+
+
+def _steady(counted: Callable[[], Counter[str]]) -> tuple[Counter[str] | None, list[str]]:
+    """Count until two calls in a row give the same, but for STEADY of it: caches are filled then.
+
+    Returns the smaller of these, or None and the reason where MOST_CALLS calls went on to differ.
+    """
+    found: list[Counter[str]] = []
+    for _ in range(MOST_CALLS):
+        start = time.perf_counter()
+        found.append(counted())
+        if time.perf_counter() - start >= SLOW_S:
+            return found[-1], []
+        last = sorted(found[-2:], key=lambda one: one.total())
+        if len(last) == 2 and last[1].total() <= last[0].total() * (1 + STEADY):
+            return last[0], []
+    totals = [one.total() for one in found]
+    return None, [f"lines of Python differ from call to call, {min(totals)} to {max(totals)}, and are not judged"]
 
 
 def _lines(run: Callable[[], object]) -> Counter[str]:
     """Count the lines of Python that a call executes in this thread, by file and function."""
-    found: Counter[str] = Counter()
+    found: Counter[CodeType] = Counter()
 
     def on_line(frame: FrameType, event: str, _argument: object) -> Any:
         if event == "line":
-            found[f"{_short(frame.f_code.co_filename)}: {frame.f_code.co_name}"] += 1
+            found[frame.f_code] += 1
         return on_line
 
     before, collecting = sys.gettrace(), gc.isenabled()
@@ -90,7 +113,10 @@ def _lines(run: Callable[[], object]) -> Counter[str]:
         sys.settrace(before)
         if collecting:
             gc.enable()
-    return found
+    named: Counter[str] = Counter()
+    for code, times in found.items():
+        named[f"{_short(code.co_filename)}: {code.co_name}"] += times
+    return named
 
 
 def _short(path: str) -> str:
