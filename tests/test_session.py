@@ -158,6 +158,15 @@ def test_threads_sleep_while_they_wait_but_for_what_is_timed_on_a_cpu(source: Su
     assert policy(gpu, OMP_WAIT_POLICY="active") == "active"
 
 
+def test_where_cases_are_only_built_sets_have_one_order_unless_the_user_says_otherwise(source: SuiteSource) -> None:
+    """What a call does is counted there, and may depend on it."""
+    side = Side(name="candidate", source=source)
+    hello = side.hello(CPU)
+    assert environment_of(side, hello, {}, only_builds=True)["PYTHONHASHSEED"] == "0"
+    assert environment_of(side, hello, {"PYTHONHASHSEED": "7"}, only_builds=True)["PYTHONHASHSEED"] == "7"
+    assert "PYTHONHASHSEED" not in environment_of(side, hello, {}, only_builds=False)
+
+
 def test_collecting_garbage_passes_over_the_libraries(ahead: Session) -> None:
     assert ahead.measure("collected-eager-fp32", None, lambda _step: None).blocks_us()
 

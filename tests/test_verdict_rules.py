@@ -26,10 +26,10 @@ from trtgate.common.notices import Notice
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
 from trtgate.gate.driver import NoneKeptError
 from trtgate.gate.outcome import Kind, outcome
-from trtgate.gate.policy import Measured, Rebuilt, Reloaded
+from trtgate.gate.policy import Measured, Rebuilt, Reloaded, screened
 from trtgate.launches.pair import BASE, CANDIDATE, DisturbedError, SideError
 from trtgate.launches.worker_handle import LaunchError
-from trtgate.records.measurement import Build
+from trtgate.records.measurement import Build, CallCounts
 from trtgate.verdict import LOOKS, Verdict
 
 
@@ -162,6 +162,66 @@ def test_a_slow_build_is_built_again_and_judged_by_that() -> None:
     assert (result.verdict, result.suspected) == (Verdict.UNDERPOWERED, True)
     assert "build time 10 s → 14 s, +40.00%" in result.sentence
     assert "at first +900.00%" in result.sentence
+
+
+def lines(count: int | None) -> Build:
+    """Return a build of which so many lines of Python a call were counted; None: they could not be."""
+    return Build(build_s=1.0, calls=CallCounts(counts={} if count is None else {"python_lines": count}))
+
+
+def of_lines(*counts: float) -> CaseRecord:
+    """Return a record of a session for each count; the newest comes last."""
+    made = record(*[(100.0, 100.0, 100.0)] * len(counts), figures={"python_lines": counts[-1]})
+    sessions = [
+        msgspec.structs.replace(one, figures={"python_lines": count})
+        for one, count in zip(made.sessions, counts, strict=True)
+    ]
+    return msgspec.structs.replace(made, sessions=sessions)
+
+
+@pytest.mark.parametrize(
+    ("stored", "first", "again", "said"),
+    [
+        ([100], 200, 200, Verdict.REGRESSED),
+        ([100], 200, 201, Verdict.REGRESSED),
+        ([100], 200, 180, Verdict.UNCONFIRMED),  # two builds of the same code differ
+        ([100], 180, 200, Verdict.UNCONFIRMED),
+        ([100], 200, 100, Verdict.UNCONFIRMED),
+        ([100], 200, None, Verdict.UNCONFIRMED),
+        ([200, 100], 200, None, Verdict.UNCHANGED),  # a session had as many
+        ([200, 100], 150, None, Verdict.UNCHANGED),
+        ([200, 100], 211, 211, Verdict.REGRESSED),
+        ([100, 200], 100, None, Verdict.UNCHANGED),
+    ],
+)
+def test_a_count_that_varies_by_itself_is_no_regression(
+    stored: list[float], first: int, again: int | None, said: Verdict
+) -> None:
+    script = ScriptedMeasurer([measurement(100.0, 100.1, 99.9, build=lines(first))], rebuilt=[Rebuilt(lines(again))])
+    result = judged(script, record=of_lines(*stored), limit_of=default_limit)
+    assert result.verdict is said
+    if said is Verdict.REGRESSED:
+        assert f"{max(stored)} → {again}" in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "said"),
+    [
+        ((200, 100), (200, 100), Verdict.REGRESSED),
+        ((200, 100), (180, 100), Verdict.UNCONFIRMED),
+        ((200, 100), (200, 120), Verdict.UNCONFIRMED),
+        ((200, 100), (200, None), Verdict.UNCONFIRMED),
+        ((200, 100), (None, 100), Verdict.UNCONFIRMED),
+    ],
+)
+def test_beside_a_base_neither_side_may_vary(first: Any, again: Any, said: Verdict) -> None:
+    """(lines of the candidate, lines of the base)."""
+    measured = [measurement(100.0, 100.1, 99.9, build=lines(count)) for count in first]
+    screen, _ = screened([one for pair in pairs(0.0, 6) for one in pair][:6], measured[0], default_limit, 3)
+    script = ScriptedMeasurer(
+        [Measured(measured[0], measured[1], tuple(screen))], rebuilt=[Rebuilt(*map(lines, again))]
+    )
+    assert judged(script, beside_base=True, limit_of=default_limit).verdict is said
 
 
 def test_what_another_build_confirms_stands_though_fresh_launches_can_say_nothing() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..common.metrics import OF_A_CALL
 from ..records.measurement import CallCounts
 from ..verdict import Judgement, launch_mean
 
@@ -106,6 +107,18 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     def figures_for(self, uuid: str, versions: Mapping[str, str]) -> dict[str, float]:
         """Return what was read off once by the newest session that a card is compared with."""
         return self.compared_with(uuid, versions)[-1].figures or self.figures
+
+    def figures_like(self, now: Mapping[str, float], uuid: str, versions: Mapping[str, str]) -> dict[str, float]:
+        """Return `figures_for`; of what a call is counted to do what is nearest to `now` within the sessions' range.
+
+        The sessions are of the same code: where they differ the count varies by itself.
+        """
+        found, compared = dict(self.figures_for(uuid, versions)), self.compared_with(uuid, versions)
+        for name in found.keys() & now.keys() & set(OF_A_CALL):
+            counts = [one.figures[name] for one in compared if name in one.figures]
+            if counts:
+                found[name] = min(max(now[name], min(counts)), max(counts))
+        return found
 
     def began_for(self, uuid: str, versions: Mapping[str, str]) -> str:
         """Return `recorded` of the first session of what a card is held against: it stays until that starts anew.

@@ -71,8 +71,9 @@ def against_stored(
         else:
             recent = _against_others(metric, measurement, compared, accelerator, limit, tests)
         judged.append(_worse(recent, totals.get(metric)))
-    before = record.figures_for(accelerator.uuid, accelerator.versions)
-    return judged + counted(case, measurement_summary.figures(measurement), before, limit_of, tests)
+    now = measurement_summary.figures(measurement)
+    before = record.figures_like(now, accelerator.uuid, accelerator.versions)
+    return judged + counted(case, now, before, limit_of, tests)
 
 
 def _with_metric(record: CaseRecord, metric: str) -> CaseRecord:

@@ -12,6 +12,7 @@ It is longer than other files: to change a rule of a verdict one opens this file
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -36,6 +37,9 @@ NOT_PROVEN = (Verdict.UNDERPOWERED, Verdict.UNCONFIRMED, Verdict.INCOMPARABLE)
 """Verdicts after which a case may be as it was, or not: it is stored where that is accepted."""
 TRIES = 2
 """So often is a suspicion checked beside a base before it is told that it could not be."""
+
+COUNTS_APART = 0.01
+"""A count that differs by more than this share between two builds of the same code varies by itself."""
 
 # What may be done next
 
@@ -200,7 +204,10 @@ def _against_stored(situation: Situation) -> Step:
     if suspects & judging.OF_THE_BUILD:
         if evidence.rebuilt is None:
             return Rebuild()
-        again = _counted(situation, _of_build(evidence.rebuilt.candidate), _stored_figures(situation))
+        now = _of_build(evidence.rebuilt.candidate)
+        again = _counted(situation, now, _stored_figures(situation, now))
+        build = evidence.first.candidate.build
+        again = _counted_again(result.judgements, again, build, evidence.rebuilt.candidate)
     sampled = suspects - judging.OF_THE_BUILD
     total = {one.metric for one in result.judgements if one.since_anchor}
     timed = [metric for metric in SAMPLED if metric in sampled - total]
@@ -431,11 +438,11 @@ def _beside_base(situation: Situation) -> Step:
     judged = [*evidence.first.screened, *counted.values()]
     suspects = _suspects(judged, now.primary)
     if problem is not None and (problem.failed or problem.times >= TRIES):
-        first, checked = CaseResult(case_id=case_id, measurement=now, judgements=judged), _recounted(situation)
+        first, checked = CaseResult(case_id=case_id, measurement=now, judgements=judged), _recounted(situation, judged)
         failed = Verdict.INCOMPARABLE if problem.failed else Verdict.UNDERPOWERED
         concluded = _not_checked(situation, first, checked, suspects - checked.keys(), failed, _why(problem))
     else:
-        again = _again_beside_base(situation, suspects, now.primary)
+        again = _again_beside_base(situation, judged, suspects, now.primary)
         if not isinstance(again, dict):
             return again
         concluded = _concluded(situation, now, _both_say(judged, again))
@@ -446,13 +453,15 @@ def _why(problem: Problem) -> str:
     return f"{'the base failed: ' * problem.failed}{problem.reason}"
 
 
-def _again_beside_base(situation: Situation, suspects: set[str], primary: str) -> Judged | Step:
+def _again_beside_base(
+    situation: Situation, judged: Sequence[Judgement], suspects: set[str], primary: str
+) -> Judged | Step:
     """Return what doing it again says of all that is suspected, or what is to be done again next."""
     if suspects & judging.OF_THE_BUILD and situation.evidence.rebuilt is None:
         return Rebuild()
     if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
         return Reload()
-    again = _recounted(situation)
+    again = _recounted(situation, judged)
     timed = [metric for metric in SAMPLED if metric in suspects]
     if timed:
         paired, count = _paired(situation, timed, primary)
@@ -462,13 +471,18 @@ def _again_beside_base(situation: Situation, suspects: set[str], primary: str) -
     return again
 
 
-def _recounted(situation: Situation) -> Judged:
+def _recounted(situation: Situation, judged: Sequence[Judgement]) -> Judged:
     """Judge what was built and loaded again."""
     again: Judged = {}
     rebuilt, reloaded = situation.evidence.rebuilt, situation.evidence.reloaded
     if rebuilt is not None:
         assert rebuilt.base is not None
-        again |= _counted(situation, _of_build(rebuilt.candidate), _of_build(rebuilt.base))
+        counted = _counted(situation, _of_build(rebuilt.candidate), _of_build(rebuilt.base))
+        first = situation.evidence.first
+        if first is not None and first.base is not None:
+            counted = _counted_again(judged, counted, first.candidate.build, rebuilt.candidate)
+            counted = _counted_again(judged, counted, first.base.build, rebuilt.base)
+        again |= counted
     if reloaded is not None:
         figure = METRICS[GPU_MEMORY].figure
         again |= _counted(situation, {figure: reloaded.candidate_bytes}, {figure: reloaded.base_bytes})
@@ -555,9 +569,26 @@ def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:
     ]
 
 
-def _stored_figures(situation: Situation) -> dict[str, float]:
+def _stored_figures(situation: Situation, now: dict[str, float]) -> dict[str, float]:
     record, accelerator = situation.record, situation.accelerator
-    return {} if record is None else record.figures_for(accelerator.uuid, accelerator.versions)
+    return {} if record is None else record.figures_like(now, accelerator.uuid, accelerator.versions)
+
+
+def _counted_again(first: Sequence[Judgement], again: Judged, before: Build | None, now: Build) -> Judged:
+    """Return judgements of another build of the same code: no count is confirmed in which the two builds differ.
+
+    Neither is one that the other build could not count.
+    """
+    one, other = (_of_build(build) if build is not None else {} for build in (before, now))
+    found = dict(again)
+    for judgement in first:
+        metric = judgement.metric
+        if metric not in OF_A_CALL or judgement.verdict is not Verdict.REGRESSED:
+            continue
+        counts = sorted(build.get(metric, math.inf) for build in (one, other))
+        if metric not in again or counts[1] > counts[0] * (1 + COUNTS_APART):
+            found[metric] = msgspec.structs.replace(again.get(metric, judgement), verdict=Verdict.UNCONFIRMED)
+    return found
 
 
 def _of_build(build: Build) -> dict[str, float]:
@@ -579,8 +610,8 @@ def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: 
     now = None if measurement.build is None else measurement.build.calls
     if before is None or now is None:
         return judgement
-    if base is None and before.counts.get(judgement.metric) != _stored_figures(situation).get(judgement.metric):
-        return judgement  # counted with other versions than it is held against
+    if base is None and before.counts.get(judgement.metric) != judgement.baseline:
+        return judgement  # counted with other versions than it is held against, or in another session
     more = verdict.more_of(before.places.get(judgement.metric, {}), now.places.get(judgement.metric, {}))
     return msgspec.structs.replace(judgement, groups=more)
 

@@ -26,6 +26,9 @@ Spinning, as is usual, takes CPUs from the others: three processes on two CPUs m
 3.0 s waiting asleep.
 """
 
+ONE_ORDER = {"PYTHONHASHSEED": "0"}
+"""Sets are in the same order in every process, so that what is counted there is the same."""
+
 
 def environment_of(
     side: Side, hello: messages.Hello, variables: dict[str, str], *, only_builds: bool
@@ -36,6 +39,8 @@ def environment_of(
         found["CUDA_VISIBLE_DEVICES"] = hello.uuid
     if hello.device == "cuda" or only_builds:  # what is timed on a CPU keeps what is usual
         found = {**ASLEEP, **found}
+    if only_builds:
+        found = {**ONE_ORDER, **found}
     return found
 
 

@@ -29,8 +29,8 @@ os.environ.setdefault("TEARDOWN_CUPTI", "0")  # else a second trace of a process
 MARK = "trtgate: a call"
 THROWN_AWAY = 3
 """Calls at the begin of a trace that are not counted: CUPTI of CUDA 12.6 to 13.0 loses the first kernels of a trace."""
-SLOW_S = 1.0
-"""A call that takes this long while it is traced is counted once."""
+SLOW_S = 0.1
+"""The lines of a call that takes this long are counted once: counting takes no more than two calls then."""
 MOST_CALLS = 5
 STEADY = 0.01
 """A difference of up to this share is none: counts of one piece of code that differ by more vary by themselves."""
