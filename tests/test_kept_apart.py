@@ -92,6 +92,20 @@ def test_a_case_that_can_not_be_captured_any_more_fails_until_that_is_accepted(b
     assert judged(ScriptedMeasurer([uncapturable(50.0)]), record=known).verdict is Verdict.UNCHANGED
 
 
+def test_a_case_that_was_captured_again_since_and_can_not_be_any_more_fails_once_more() -> None:
+    events, graph = levels(50.0, clock="cuda_events"), levels(100.0)
+    before, here = replace(UPGRADED, libraries={"torch": "2.11.0"}), UPGRADED
+
+    def said(record: CaseRecord, accelerator: Accelerator = HERE) -> Verdict | None:
+        return judged(ScriptedMeasurer([uncapturable(50.0)]), record=record, accelerator=accelerator).verdict
+
+    assert said(of(graph, events, graph)) is Verdict.REGRESSED
+    assert said(of(graph, events, graph, events)) is Verdict.UNCHANGED
+    of_versions = of(levels(50.0, clock="cuda_events", versions=NEW), levels(100.0, versions=OLD))
+    assert said(of_versions, here) is Verdict.UNCHANGED  # it never could with these versions
+    assert said(of_versions, before) is Verdict.REGRESSED
+
+
 def test_a_case_that_can_be_captured_now_is_new() -> None:
     result = judged(ScriptedMeasurer([at(100.0)]), record=of(levels(50.0, clock="cuda_events")))
     assert result.verdict is Verdict.NEW

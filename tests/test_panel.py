@@ -236,6 +236,24 @@ def test_a_shown_file_with_a_broken_line_is_exit_1(anywhere: Path) -> None:
     assert (status, "line 2 is no run of the panel" in said) == (1, True)
 
 
+def test_of_a_file_of_something_else_a_few_lines_are_named(anywhere: Path) -> None:
+    path = anywhere / "some.jsonl"
+    path.write_text("notes\n" * 4000)
+    status, said = command("selfcheck", "--panel", "--show", "--to", str(path))
+    assert (status, said.count("is no run of the panel (")) == (1, 3)
+    assert "some.jsonl: 3997 more lines are no run of the panel" in said
+
+
+def test_one_launch_says_nothing_of_how_far_launches_lie_apart(anywhere: Path) -> None:
+    path = anywhere / "some.jsonl"
+    run = panel_run(100.0)
+    alone = {name: replace(one, launches_us=[100.0], spread=0.0) for name, one in run.cases.items()}
+    panel_file.append(path, replace(run, cases=alone))
+    _, said = command("selfcheck", "--panel", "--show", "--to", str(path))
+    assert "one launch" in said
+    assert "0.000%" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

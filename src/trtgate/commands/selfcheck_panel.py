@@ -40,6 +40,7 @@ feels which state of the GPU."""
 LAUNCHES = 5
 """As many as a recording has."""
 CONFIDENCE = 0.95
+MOST_PROBLEMS = 3
 DIGITS = 6
 """Stored latencies have as many digits as those of a baseline."""
 
@@ -201,7 +202,7 @@ def _sd(logs: np.ndarray) -> float:
 def lines(file: PanelFile) -> list[str]:
     """Return the newest run of a file as a table, beside what earlier runs say, and what of the file can't be read."""
     if not file.runs:
-        return [f"{file.path}: no run of the panel", *file.problems]
+        return [f"{file.path}: no run of the panel", *_problems(file)]
     newest, found = file.runs[-1], rows(file.runs)
     table: list[Sequence[str]] = [
         ("case", "latency", "between launches", "95 % interval", "this card before", "other cards", "clock")
@@ -214,14 +215,20 @@ def lines(file: PanelFile) -> list[str]:
         said.append(
             f"not compared with {left_out} earlier run{'s' * (left_out > 1)} of another clock or other versions"
         )
-    return said + file.problems
+    return said + _problems(file)
+
+
+def _problems(file: PanelFile) -> list[str]:
+    """Return the first lines of a file that are none of a panel, and how many more there are."""
+    more = len(file.problems) - MOST_PROBLEMS
+    return file.problems[:MOST_PROBLEMS] + [f"{file.path}: {more} more lines are no run of the panel"] * (more > 0)
 
 
 def _cells(row: Row) -> Sequence[str]:
     return (
         row.case_id,
         duration(row.latency_us),
-        f"{row.spread:.3%} of {row.launches}",
+        f"{row.spread:.3%} of {row.launches}" if row.launches > 1 else "one launch",
         "" if row.interval is None else f"{row.interval[0]:.3%} to {row.interval[1]:.3%}",
         _apart(row.of_card, row.runs, "run"),
         _apart(row.of_cards, row.cards, "card"),

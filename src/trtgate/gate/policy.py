@@ -178,11 +178,18 @@ def _of_its_clock(situation: Situation) -> Situation:
 
 
 def _capture_lost_since_stored(situation: Situation) -> CaseResult | None:
-    """Return the result of a case that was stored as a CUDA graph, and that can't be captured now; None otherwise."""
+    """Return the result of a case that was stored as a CUDA graph, and that can't be captured now; None otherwise.
+
+    The newest session of the running versions decides (of all versions where these have none): a case that could not be
+    captured once, and was captured since, has lost it again.
+    """
     record, first = situation.record, situation.evidence.first
-    if record is None or first is None or not situation.compare or record.of_clock(first.candidate.clock).sessions:
+    if record is None or first is None or not situation.compare:
         return None
-    lost = capture_lost(situation.case.id, record.clocks, first.candidate)
+    versions = situation.accelerator.versions
+    sessions = [one for one in record.sessions if one.versions == versions] or record.sessions
+    before = [sessions[-1].clock] if record.of_clock(first.candidate.clock).sessions else record.clocks
+    lost = capture_lost(situation.case.id, before, first.candidate)
     if not lost or measurement_summary.void_problem(first.candidate):
         return None
     return _told(situation, first.candidate, Verdict.REGRESSED, lost, stored=situation.accepted)
