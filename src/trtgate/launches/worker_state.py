@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, one_line
 from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
 from ..records.measurement import CallCounts, Loaded, Turn
@@ -143,7 +143,12 @@ class Worker:
                 inference = self._reference.load_checked(case, folder, self._device)
             except self._torch.cuda.OutOfMemoryError:
                 return CallCounts(problem="there is no room to load it beside what was built")
-        return call_counts.count(inference, inference.restore, gpu=self._gpu)
+        try:
+            return call_counts.count(inference, inference.restore, gpu=self._gpu)
+        except (self._torch.cuda.OutOfMemoryError, TrtgateError):
+            raise
+        except Exception as error:
+            raise TrtgateError(f"case {case.id}: a further call raised {one_line(error)}") from error
 
     def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
         if not inputs:

@@ -42,6 +42,11 @@ MOST_PLACES = 100
 LIBRARIES = ("torch/", "torch_tensorrt/", "trtgate/", "contextlib.py", "<")
 """Where a place begins that is nobody's own code."""
 
+MOST_LINES = 50_000
+"""Of a call whose functions of Python are traced with its operations: each takes some kB and 10 µs."""
+PROFILING = ("torch/autograd/profiler.py: _prepare_trace", "torch/autograd/profiler.py: _start_trace")
+"""Where torch's profiler starts."""
+
 LINE = re.compile(r"\(\d+\)(?=: )")
 
 Event = dict[str, Any]
@@ -61,10 +66,13 @@ def count(run: Callable[[], object], restore: Callable[[], object], *, gpu: bool
 
     metrics: dict[str, Counter[str]] = {}
     lines, problems = _steady(lambda: alike(lambda: _lines(run)))
-    if lines is not None:
+    if not problems:
         metrics[PYTHON_LINES] = lines
     try:
-        metrics |= of_trace(alike(lambda: _traced(run, gpu=gpu)), gpu=gpu)
+        if any(place.endswith(PROFILING) for place in lines):  # one within another ends the process
+            raise RuntimeError("it uses the profiler itself")
+        places = lines.total() <= MOST_LINES
+        metrics |= of_trace(alike(lambda: _traced(run, gpu=gpu, places=places)), gpu=gpu)
     except RuntimeError as error:  # another profiler is at work, or CUPTI may not be used
         problems.append(f"torch.profiler can't trace it: {one_line(error)}")
     except OSError as error:
@@ -77,10 +85,10 @@ def count(run: Callable[[], object], restore: Callable[[], object], *, gpu: bool
     )
 
 
-def _steady(counted: Callable[[], Counter[str]]) -> tuple[Counter[str] | None, list[str]]:
+def _steady(counted: Callable[[], Counter[str]]) -> tuple[Counter[str], list[str]]:
     """Count until two calls in a row give the same, but for STEADY of it: caches are filled then.
 
-    Returns the smaller of these, or None and the reason where MOST_CALLS calls went on to differ.
+    Returns the smaller of these; where MOST_CALLS calls went on to differ, the last one and a line that says so.
     """
     found: list[Counter[str]] = []
     for _ in range(MOST_CALLS):
@@ -92,7 +100,7 @@ def _steady(counted: Callable[[], Counter[str]]) -> tuple[Counter[str] | None, l
         if len(last) == 2 and last[1].total() <= last[0].total() * (1 + STEADY):
             return last[0], []
     totals = [one.total() for one in found]
-    return None, [f"lines of Python differ from call to call, {min(totals)} to {max(totals)}, and are not judged"]
+    return found[-1], [f"lines of Python differ from call to call, {min(totals)} to {max(totals)}, and are not judged"]
 
 
 def _lines(run: Callable[[], object]) -> Counter[str]:
@@ -126,13 +134,16 @@ def _short(path: str) -> str:
     return path[len(longest) :].lstrip("/") if longest else path
 
 
-def _traced(run: Callable[[], object], *, gpu: bool) -> list[Event]:
-    """Return the trace events of a call. Raises RuntimeError where it can't be traced."""
+def _traced(run: Callable[[], object], *, gpu: bool, places: bool) -> list[Event]:
+    """Return the trace events of a call, those of Python's functions too if `places` are asked for.
+
+    Raises RuntimeError where it can't be traced.
+    """
     import torch
     from torch.autograd.profiler import profile, record_function  # torch.profiler's own imports distributed: a second
 
     device = {"use_device": "cuda"} if gpu else {}
-    with torch.no_grad(), profile(use_kineto=True, with_stack=True, **device) as seen:
+    with torch.no_grad(), profile(use_kineto=True, with_stack=places, **device) as seen:
         for _ in range(THROWN_AWAY if gpu else 0):
             run()
         if gpu:
