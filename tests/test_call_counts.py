@@ -300,3 +300,30 @@ def test_a_call_that_does_more_fails_with_what_and_where_and_can_be_accepted(fol
     (file,) = folder.path.glob("baselines/*/latency.json")
     found = [entry["extra_info"]["trtgate"]["calls"]["counts"] for entry in json.loads(file.read_text())["benchmarks"]]
     assert max(counts["python_lines"] for counts in found) > 400
+
+
+def test_a_call_that_fails_while_it_is_counted_is_told_in_a_line_with_its_case(folder: Any) -> None:
+    folder.suite(
+        more="""
+CALLED = []
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def tires():
+    def forward(x):
+        CALLED.append(1)
+        if len(CALLED) >= int(os.environ.get("LAST", "99")):
+            raise ValueError("no more\\nof it")
+        return x + 1
+
+    return made(forward, __import__("torch").ones(1, 4))
+"""
+    )
+    for last in range(1, 9):
+        done = folder.gate("--trtgate-update-baselines", "--trtgate-launches=1", "-k", "tires and latency", LAST=last)
+        said = [line for line in done.outlines if "a further call raised ValueError: no more" in line]
+        if said:
+            assert (done.ret, said[0].startswith("case tires-eager-fp32: ")) == (1, True)
+            assert "Traceback" not in done.stdout.str()
+            return
+    pytest.fail("no call that is counted was the last one")
