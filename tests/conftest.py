@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .in_process import InProcess
     from .storing_frontend import Storing
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on speed
+hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process would wait for those of the others

@@ -38,8 +38,8 @@ class WorkerPool:
             self._refuse()
             if self._switcher is None and self.accelerator.kind == "gpu":
                 self._switcher = ContextSwitcher(self.accelerator.uuid)
-            name = self._switcher.name if self._switcher else ""
-            hello = side.hello(self.accelerator, tensorrt=tensorrt, switcher=name)
+            switcher = self._switcher.name if self._switcher else ""
+            hello = side.hello(self.accelerator, tensorrt=tensorrt, switcher=switcher)
             self._folder.mkdir(parents=True, exist_ok=True)
             log = self._folder / f"{name}.log"
             made = WorkerHandle(number, side, hello, log, timeout_s=self._timeout_s, only_builds=only_builds)
