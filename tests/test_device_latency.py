@@ -26,9 +26,11 @@ class Clock:
     def __init__(self, *_arguments: Any) -> None:
         self.armed = 0
         self.closed = False
+        self.placed: list[None] = []
 
     def arm(self, captures: int) -> int:
         self.armed += 1
+        self.placed = [None] * captures
         return captures
 
     def block(self, _calls: int, meanwhile: Any, _capture: int = 0) -> float:
@@ -46,7 +48,6 @@ class Graph(Clock):
     def __init__(self, *arguments: Any) -> None:
         super().__init__()
         self.name = arguments[-1]
-        self.placed = [None, None]
 
 
 class Refused(Graph):

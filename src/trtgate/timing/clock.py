@@ -36,6 +36,9 @@ class Clock(Protocol):
 class DeviceClock(Clock, Protocol):
     """A clock of a GPU; `device_latency.py` decides which one a module is timed with."""
 
+    placed: list[object]
+    """Of each armed capture the inputs that it reads, as `place_inputs` returned them; None for the call's own."""
+
     def tail(self, calls: int) -> list[float]:
         """Time single calls, in microseconds, for percentiles: what decides nothing may be a little too long."""
 

@@ -29,6 +29,8 @@ class CudaEventsClock:
         self._call = call
         self._spin = spin
         self._enqueue_us = 0.0
+        self.placed: list[object] = []
+        """None for each that would be a capture."""
 
     def arm(self, captures: int) -> int:
         """Measure how long queuing a call takes, which is what the spin kernel must cover."""
@@ -37,6 +39,7 @@ class CudaEventsClock:
         self._call()
         self._enqueue_us = (time.perf_counter() - start) * 1e6
         torch.cuda.synchronize()
+        self.placed = [None] * captures
         return captures
 
     def block(self, calls: int, meanwhile: Callable[[], None], _capture: int = 0, /) -> float:

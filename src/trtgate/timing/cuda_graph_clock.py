@@ -41,7 +41,7 @@ class CudaGraphClock:
         self._rng = rng
         self._graphs: list[torch.cuda.CUDAGraph] = []
         self.placed: list[object] = []
-        """The inputs that each capture reads, as `place_inputs` returned them."""
+        """The inputs that each capture reads."""
         self._enqueue_us = 10.0
         self._warm_calls = 2
         """The first call lets libraries make what they make once, the second finds all memory that it needs."""

@@ -12,7 +12,7 @@ from . import measuring_loop
 from .clock import CaptureError, DeviceClock
 from .cuda_event_clock import CudaEventsClock
 from .cuda_graph_clock import CudaGraphClock
-from .device_state import ONE
+from .device_state import NO_STATE, ONE, DeviceState
 from .measuring_loop import Measured, Plan, Watched
 from .stream_state import StreamState
 
@@ -45,7 +45,6 @@ class DeviceTimer:
         self._state = state
         self._watch = watch
         self._clock: DeviceClock | None = None
-        self._captures = 0
 
     @property
     def name(self) -> str:
@@ -59,13 +58,13 @@ class DeviceTimer:
         By replaying CUDA graphs on one stream; a module that can't be captured, by queued events.
         """
         if self._call.not_capturable or isinstance(self._clock, CudaEventsClock):
-            return self._with_events(plan, self._call.not_capturable)
+            return self._with_events(rng, plan, self._call.not_capturable)
         try:
             with self._state.on_stream():
                 return self._with_graphs(rng, plan)
         except CaptureError as error:
             self.close()
-            return self._with_events(plan, str(error))
+            return self._with_events(rng, plan, str(error))
 
     def _with_graphs(self, rng: random.Random, plan: Plan) -> tuple[Measured, list[float]]:
         clock = self._clock
@@ -74,33 +73,33 @@ class DeviceTimer:
             name = "cuda_graph_one_stream" if self._state.streams == ONE else "cuda_graph_many_streams"
             clock = CudaGraphClock(self._call, self._state.spin, rng, self._call.place_inputs, name)
             self._clock, plan = clock, msgspec.structs.replace(plan, arm=True)
-        found = measuring_loop.measure(
-            clock, plan, self._watch, lambda capture: self._call.restore(clock.placed[capture]),
-            armed=self._captures, state=self._state, rng=rng,
-        )  # fmt: skip
-        self._captures, self.note = len(found.captures), found.problem
-        return found, self._percentiles(clock, found, plan)
+        found, tail_us = self._timed(clock, plan, rng, self._state)
+        self.note = found.problem
+        return found, tail_us
 
-    def _with_events(self, plan: Plan, reason: str) -> tuple[Measured, list[float]]:
+    def _with_events(self, rng: random.Random, plan: Plan, reason: str) -> tuple[Measured, list[float]]:
         if reason:
             self.note = f"no CUDA graph ({reason}); timed with queued events"
         clock = self._clock
         if clock is None:
             clock = self._clock = CudaEventsClock(self._call, self._state.spin)
             plan = msgspec.structs.replace(plan, arm=True)
-        found = measuring_loop.measure(
-            clock, plan, self._watch, lambda _capture: self._call.restore(), armed=plan.captures
-        )
-        return found, self._percentiles(clock, found, plan)
+        return self._timed(clock, plan, rng, NO_STATE)
 
-    def _percentiles(self, clock: DeviceClock, found: Measured, plan: Plan) -> list[float]:
+    def _timed(
+        self, clock: DeviceClock, plan: Plan, rng: random.Random, state: DeviceState
+    ) -> tuple[Measured, list[float]]:
+        found = measuring_loop.measure(
+            clock, plan, self._watch, lambda capture: self._call.restore(clock.placed[capture]),
+            armed=len(clock.placed), state=state, rng=rng,
+        )  # fmt: skip
         calls = measuring_loop.calls_of_tail(found.captures, plan)
-        for placed in getattr(clock, "placed", [None]):
+        for placed in clock.placed:
             self._call.restore(placed)
         tail_us = clock.tail(calls) if calls else []
         if not plan.keep:
             clock.close()
-        return tail_us
+        return found, tail_us
 
     def close(self) -> None:
         """Free what is kept."""

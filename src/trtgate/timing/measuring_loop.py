@@ -144,9 +144,9 @@ def measure(
     """Make `plan.captures` captures, or replay the `armed` ones; set the state, warm up, time their blocks in turns.
 
     Every block is read of a device whose state is verified before and after it; one in another state, or under a
-    thermal slowdown, is void and measured again. `watch` is asked
-    once in every block; `restore` puts back what calls change, before every block, in the inputs of a capture; `kept`
-    is called after every block that counts. Raises CaptureError from the clock.
+    thermal slowdown, is void and measured again. `watch` is asked once in every block; `restore` puts back what calls
+    change, before every block, in the inputs of a capture; `kept` is called after every block that counts. Raises
+    CaptureError from the clock.
     """
     count = clock.arm(plan.captures) if plan.arm else armed
     problem = state.set(anew=plan.arm)

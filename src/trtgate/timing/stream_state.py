@@ -18,7 +18,7 @@ from .context_switch import ContextSwitcher, SwitchError, switch
 from .device_state import MANY, ONE, Reading
 from .spin_kernel import Spin
 
-PROBE_NODES, PROBE_REPLAYS = 400, 1
+PROBE_NODES = 400
 OTHER_KERNELS = 10
 """Kernels of another stream that bring the state of several streams about; 4 do not."""
 ONSET_READINGS = 20
@@ -103,12 +103,11 @@ class StreamState:
         events[0].record()
         torch.cuda._sleep(CLOCK_CYCLES)
         events[1].record()
-        for _ in range(PROBE_REPLAYS):
-            graph.replay()
+        graph.replay()
         events[2].record()
         events[2].synchronize()
         spun_ms, probe_ms = (a.elapsed_time(b) for a, b in pairwise(events))
-        return Reading(probe_us=probe_ms * 1e3 / PROBE_REPLAYS, sm_mhz=CLOCK_CYCLES / spun_ms / 1e3)
+        return Reading(probe_us=probe_ms * 1e3, sm_mhz=CLOCK_CYCLES / spun_ms / 1e3)
 
     def wrong(self, reading: Reading) -> str:
         """Return why a reading is not of the wanted state; empty where the states can't be told apart."""
