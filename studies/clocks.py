@@ -17,7 +17,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 from gpu_process import Remote, case_source
 from scipy import stats
 from states import MODELS, Study
+from states_tables import deviation
 
 WAYS = ("trtgate", "nvbench", "do_bench_cudagraph", "do_bench", "pytest-benchmark's way")
 
@@ -113,15 +114,6 @@ def against_itself(folders: dict[str, str], pairs: int) -> dict[str, dict[str, l
     return found
 
 
-def spread(values: Sequence[float]) -> str:
-    """Return the standard deviation of the values' logs, with its 95 % interval."""
-    if len(values) < 2:
-        return ""
-    sd, dof = statistics.stdev(map(math.log, values)), len(values) - 1
-    low, high = (sd * math.sqrt(dof / float(stats.chi2.ppf(q, dof))) for q in (0.975, 0.025))
-    return f"{sd:.3%} ({low:.3%} to {high:.3%})"
-
-
 def report(document: dict[str, Any]) -> None:
     """Print the tables."""
     versions = ", ".join(f"{name} {value}" for name, value in document["versions"].items())
@@ -132,7 +124,7 @@ def report(document: dict[str, Any]) -> None:
         for way in WAYS:
             values = [row[way] for row in rows if row.get(way) and not math.isnan(row[way])]
             if values:
-                print(f"| {way} | {statistics.median(values):.2f} | {spread(values)} |")
+                print(f"| {way} | {statistics.median(values):.2f} | {deviation(list(map(math.log, values)))} |")
         print(f"| trtgate, at equal SM clock | | {at_equal_clock(rows)} |")
         within = [statistics.stdev(map(math.log, row["captures_us"])) for row in rows]
         seconds, mhz = ([row[name] for row in rows] for name in ("seconds", "spin_mhz"))
@@ -162,7 +154,7 @@ def at_equal_clock(rows: list[dict[str, Any]]) -> str:
         return ""
     slope = np.polyfit(log_mhz - log_mhz.mean(), log_us, 1)[0]
     left = log_us - slope * (log_mhz - log_mhz.mean())
-    return f"{spread(list(np.exp(left)))}, slope {slope:.2f}"
+    return f"{deviation(list(left))}, slope {slope:.2f}"
 
 
 if __name__ == "__main__":
