@@ -16,6 +16,8 @@ from trtgate.compiling import build_or_load
 from trtgate.compiling.reference import Reference, load_checked
 from trtgate.torch_trt import engine_sizes
 
+from .test_lifecycle import Running
+
 
 def quiet(_step: str) -> None: ...
 
@@ -235,18 +237,6 @@ def test_engines_are_found_in_what_a_function_holds() -> None:
 # State that a callable keeps outside of modules
 
 
-class Sum(torch.nn.Module):
-    """A running sum in a buffer: each call with the same input gives another output."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("total", torch.zeros(4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.total.add_(x)
-        return self.total * 2
-
-
 def in_a_tensor() -> Any:
     total = torch.zeros(4)
     return lambda x: total.add_(x) * 2
@@ -328,18 +318,18 @@ class Service:
 
 
 def in_a_module_that_it_holds() -> Any:
-    module = Sum()
+    module = Running()
     return lambda x: module(x)
 
 
 KEPT = [
     in_a_tensor, in_a_dict, in_a_list, in_a_name, in_a_default, in_a_default_by_name, in_an_attribute_of_a_function,
-    in_a_partial, Service, lambda: Service().answer, in_a_module_that_it_holds, Sum,
+    in_a_partial, Service, lambda: Service().answer, in_a_module_that_it_holds, Running,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", KEPT)
-@pytest.mark.parametrize("reference", [Sum, in_a_dict, None])
+@pytest.mark.parametrize("reference", [Running, in_a_dict, None])
 def test_state_of_a_callable_is_put_back_wherever_it_is_kept(make: Any, reference: Any, tmp_path: Path) -> None:
     def factory() -> Any:
         return Compiled(make(), reference=reference and reference()), torch.ones(4)
