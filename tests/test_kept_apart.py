@@ -24,7 +24,7 @@ from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.outcome import Kind, outcome
 from trtgate.gate.policy import Rebuilt, Situation, next_step
-from trtgate.records.measurement import Build
+from trtgate.records.measurement import Build, CallCounts
 from trtgate.verdict import LOOKS, Verdict
 
 replace = msgspec.structs.replace
@@ -90,6 +90,27 @@ def test_a_case_that_can_not_be_captured_any_more_fails_until_that_is_accepted(b
     assert (accepted.verdict, accepted.stored) == (Verdict.REGRESSED, True)
     known = of(levels(100.0, clock=before), levels(50.0, clock="cuda_events"))
     assert judged(ScriptedMeasurer([uncapturable(50.0)]), record=known).verdict is Verdict.UNCHANGED
+
+
+def calls(**places: dict[str, int]) -> CallCounts:
+    return CallCounts(counts={metric: sum(of.values()) for metric, of in places.items()}, places=places)
+
+
+WAITING = calls(waits={"cudaDeviceSynchronize in suite.py: forward": 1}, kernel_launches={"conv in suite.py: forward": 8})
+NOT_WAITING = calls(waits={}, kernel_launches={"conv in suite.py: forward": 8})
+SAID = "; waits for the device a call 0 → 1, limit 3 % (+1 cudaDeviceSynchronize in suite.py: forward)"
+
+
+def test_what_keeps_a_case_from_being_captured_is_named_where_a_call_does_more() -> None:
+    waits = replace(uncapturable(50.0), build=Build(build_s=1.0, calls=WAITING))
+    before = of(levels(100.0), calls=NOT_WAITING, figures=dict(NOT_WAITING.counts))
+    lost = judged(ScriptedMeasurer([waits]), record=before)
+    assert (lost.verdict, [one.metric for one in lost.judgements]) == (Verdict.REGRESSED, ["waits"])
+    assert lost.sentence.endswith(SAID)
+    base = replace(measurement(turn(100.0, clock=ONE)), build=Build(build_s=1.0, calls=NOT_WAITING))
+    beside = judged(ScriptedMeasurer([Measured(waits, base)]), beside_base=True)
+    assert (beside.verdict, [one.metric for one in beside.judgements]) == (Verdict.REGRESSED, ["waits"])
+    assert beside.sentence.endswith(SAID)
 
 
 def test_a_case_that_was_captured_again_since_and_can_not_be_any_more_fails_once_more() -> None:

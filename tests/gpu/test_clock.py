@@ -88,6 +88,7 @@ def test_a_stream_that_works_meanwhile_voids_blocks_and_the_state_is_set_again()
             seen += 1
             if seen == 5:
                 with torch.cuda.stream(other):
+                    torch.cuda._sleep(2_000_000)  # kernels that wait in a queue bring the other state, others do not
                     for _ in range(20):
                         state._tiny.add_(1)
             return None, ""

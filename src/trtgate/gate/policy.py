@@ -30,7 +30,15 @@ from . import judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
-from .sentences import about_other_clock, capture_lost, not_checked, not_stored, sentence, stored_as_accepted
+from .sentences import (
+    about_other_clock,
+    capture_lost,
+    going_on,
+    not_checked,
+    not_stored,
+    sentence,
+    stored_as_accepted,
+)
 
 Judged = dict[str, Judgement]
 NOT_PROVEN = (Verdict.UNDERPOWERED, Verdict.UNCONFIRMED, Verdict.INCOMPARABLE)
@@ -192,7 +200,10 @@ def _capture_lost_since_stored(situation: Situation) -> CaseResult | None:
     lost = capture_lost(situation.case.id, before, first.candidate)
     if not lost or measurement_summary.void_problem(first.candidate):
         return None
-    return _told(situation, first.candidate, Verdict.REGRESSED, lost, stored=situation.accepted)
+    figures = measurement_summary.figures(first.candidate)
+    more = _more_of_a_call(situation, first.candidate, figures, _stored_figures(situation, figures))
+    told = _told(situation, first.candidate, Verdict.REGRESSED, going_on(lost, more), stored=situation.accepted)
+    return msgspec.structs.replace(told, judgements=more)
 
 
 def _against_stored(situation: Situation) -> Step:
@@ -436,12 +447,15 @@ def _beside_base(situation: Situation) -> Step:
         return Measure()
     now, before = evidence.first.candidate, evidence.first.base
     assert before is not None
+    figures, of_base = measurement_summary.figures(now), measurement_summary.figures(before)
     if before.clock != now.clock:
         said = f"the base was timed with the clock {before.clock}, the candidate with {now.clock}"
         if lost := capture_lost(case_id, [before.clock], now):
-            return Conclude(_beside(situation, Verdict.REGRESSED, lost))
+            more = _more_of_a_call(situation, now, figures, of_base)
+            told = _beside(situation, Verdict.REGRESSED, going_on(lost, more))
+            return Conclude(msgspec.structs.replace(told, judgements=more))
         return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: {said}"))
-    counted = _counted(situation, measurement_summary.figures(now), measurement_summary.figures(before))
+    counted = _counted(situation, figures, of_base)
     judged = [*evidence.first.screened, *counted.values()]
     suspects = _suspects(judged, now.primary)
     if problem is not None and (problem.failed or problem.times >= TRIES):
@@ -607,6 +621,15 @@ def _counted(situation: Situation, now: dict[str, float], before: dict[str, floa
     return {judgement.metric: judgement for judgement in judged}
 
 
+def _more_of_a_call(
+    situation: Situation, measurement: CaseMeasurement, now: dict[str, float], before: dict[str, float]
+) -> list[Judgement]:
+    """Return what a call does more of than its baseline or base, with the places."""
+    counted = _counted(situation, now, before).values()
+    more = [one for one in counted if one.metric in OF_A_CALL and one.verdict is Verdict.REGRESSED]
+    return [_with_places(situation, measurement, one) for one in more]
+
+
 def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: Judgement) -> Judgement:
     """Return a judgement of what a call was counted to do with what there is more of, and where."""
     if judgement.metric not in OF_A_CALL or judgement.verdict != Verdict.REGRESSED:
@@ -619,7 +642,7 @@ def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: 
         return judgement
     if base is None and before.counts.get(judgement.metric) != judgement.baseline:
         return judgement  # counted with other versions than it is held against, or in another session
-    more = verdict.more_of(before.places.get(judgement.metric, {}), now.places.get(judgement.metric, {}))
+    more = verdict.more_of(before.places.get(judgement.metric), now.places.get(judgement.metric))
     return msgspec.structs.replace(judgement, groups=more)
 
 

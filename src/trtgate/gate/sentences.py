@@ -46,6 +46,11 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     return said
 
 
+def going_on(said: str, judgements: Sequence[Judgement]) -> str:
+    """Let a sentence go on with what some metrics read."""
+    return "; ".join([said, *map(_figures, judgements)])
+
+
 def not_checked(case_id: str, suspects: Sequence[Judgement], why: str) -> str:
     """Say what a case was suspected of, and why nothing could be said of it a second time."""
     return f"{case_id}: suspected, not checked: {'; '.join(_figures(judgement) for judgement in suspects)}; {why}"

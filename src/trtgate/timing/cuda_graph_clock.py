@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -50,17 +52,18 @@ class CudaGraphClock:
         """Record captures. Raises CaptureError when the module does something a graph can't hold."""
         self.close()
         taken = 0
-        while len(self._graphs) < captures:
-            before = _free_bytes()
-            if self._graphs and before < SPARE * taken:
-                break
-            try:
-                self._record()
-            except CaptureError:
-                if not self._graphs:
-                    raise
-                break  # out of memory, then: the same was recorded before
-            taken = before - _free_bytes()
+        with _nothing_collected():
+            while len(self._graphs) < captures:
+                before = _free_bytes()
+                if self._graphs and before < SPARE * taken:
+                    break
+                try:
+                    self._record()
+                except CaptureError:
+                    if not self._graphs:
+                        raise
+                    break  # out of memory, then: the same was recorded before
+                taken = before - _free_bytes()
         return len(self._graphs)
 
     def _record(self) -> None:
@@ -133,6 +136,19 @@ class CudaGraphClock:
                 graph.reset()
             self._graphs, self.placed = [], []
             torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Within: no garbage is collected, but before: an engine that is freed while a graph is captured breaks it."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _free_bytes() -> int:

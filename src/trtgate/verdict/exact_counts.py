@@ -29,12 +29,12 @@ def judge_exact(metric: str, now: float, baseline: float, *, limit: float, resol
     )  # fmt: skip
 
 
-def more_of(before: Mapping[str, int], now: Mapping[str, int], most: int = 3) -> str:
+def more_of(before: Mapping[str, int] | None, now: Mapping[str, int] | None, most: int = 3) -> str:
     """Return what there is more of than before, as `+2 NAME, +1 NAME`; empty where one of the two is unknown.
 
     The largest comes first, and of equal ones what was not there at all.
     """
-    if not before or not now:
+    if before is None or now is None:
         return ""
     more = sorted((Counter(now) - Counter(before)).items(), key=lambda one: (-one[1], one[0] in before))
     return ", ".join(f"{extra:+d} {name}" for name, extra in more[:most])
