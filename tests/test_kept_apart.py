@@ -23,7 +23,7 @@ from trtgate.gate import baselines, judging, session_merging
 from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor, typical_us
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.outcome import Kind, outcome
-from trtgate.gate.policy import Rebuilt, Situation, next_step
+from trtgate.gate.policy import Measured, Rebuilt, Situation, next_step
 from trtgate.records.measurement import Build, CallCounts
 from trtgate.verdict import LOOKS, Verdict
 
@@ -96,8 +96,9 @@ def calls(**places: dict[str, int]) -> CallCounts:
     return CallCounts(counts={metric: sum(of.values()) for metric, of in places.items()}, places=places)
 
 
-WAITING = calls(waits={"cudaDeviceSynchronize in suite.py: forward": 1}, kernel_launches={"conv in suite.py: forward": 8})
-NOT_WAITING = calls(waits={}, kernel_launches={"conv in suite.py: forward": 8})
+LAUNCHES = {"conv in suite.py: forward": 8}
+WAITING = calls(waits={"cudaDeviceSynchronize in suite.py: forward": 1}, kernel_launches=LAUNCHES)
+NOT_WAITING = calls(waits={}, kernel_launches=LAUNCHES)
 SAID = "; waits for the device a call 0 → 1, limit 3 % (+1 cudaDeviceSynchronize in suite.py: forward)"
 
 

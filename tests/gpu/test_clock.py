@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 from collections.abc import Iterator
@@ -109,6 +110,31 @@ def test_a_planted_slowdown_is_found_in_either_state(state: StreamState) -> None
     ratio = latency_us(timed(slower, state)) / latency_us(timed(call, state))
     print(state.streams, share, ratio)
     assert ratio - 1 == pytest.approx(share, abs=0.01)
+
+
+class Freed:
+    """What can be freed only by collecting garbage, and may not be while a graph is captured, as an engine may not."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        torch.cuda.synchronize()
+
+
+def test_garbage_is_not_collected_while_a_graph_is_captured() -> None:
+    class Littering(Chain):
+        def __call__(self) -> Any:
+            Freed()
+            return super().__call__()
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        with stream_state.alone(detect().uuid) as state:
+            assert timed(Littering(), state).captures
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_captures_are_kept_for_the_turns_of_a_pair() -> None:
