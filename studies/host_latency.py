@@ -1,0 +1,236 @@
+"""Where does the spread of host latency come from, and which way to run a process or to read its calls makes it small?
+
+    python studies/host_latency.py [--device cuda] [--processes 10] [--rounds 6] [--window 0.1] [--json FILE] [CONDITION …]
+
+For each condition so many fresh processes make the same module and take turns in calling it, in random order within a
+round, all conditions interleaved; one process is at work at a time. A reading is a window of calls; log readings are
+taken apart into process, round and rest (crossed random effects without repetition; e.g. Searle, Casella and McCulloch,
+Variance Components, ch. 4). `pair` is the spread of what a pair of fresh processes would tell of two equal modules, when
+all rounds are averaged: √2 times process and rest. Prints a table with versions and machine; intervals are chi-squared,
+of the processes' means. Needs a machine that nothing else uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from states_tables import deviation
+
+NO_RANDOM_ADDRESSES = 0x0040000
+"""ADDR_NO_RANDOMIZE of personality(2)."""
+LAYERS = 30
+WAYS: dict[str, Callable[[Sequence[float]], float]] = {
+    "minimum": min,
+    "5th percentile": lambda us: float(np.percentile(us, 5)),
+    "quartile": lambda us: float(np.percentile(us, 25)),
+    "median": statistics.median,
+    "mean": statistics.fmean,
+}
+
+
+class Condition(NamedTuple):
+    """How a process is started, and what it does before it is measured."""
+
+    environment: dict[str, str] = {}
+    fixed_addresses: bool = False
+    pinned: bool = False
+    no_gc: bool = False
+    warm_s: float = 0.2
+
+
+CONDITIONS = {
+    "as it comes": Condition(),
+    "pinned to a CPU": Condition(pinned=True),
+    "no collection of garbage": Condition(no_gc=True),
+    "the same hashes": Condition(environment={"PYTHONHASHSEED": "0"}),
+    "the same addresses": Condition(fixed_addresses=True),
+    "huge pages": Condition(environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}),
+    "a warm allocator": Condition(warm_s=2.0),
+    "all of it": Condition(
+        environment={
+            "PYTHONHASHSEED": "0", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"
+        }, fixed_addresses=True, pinned=True, no_gc=True, warm_s=2.0,
+    ),
+}  # fmt: skip
+
+
+class Process:
+    """A process that calls the module when it is asked to."""
+
+    def __init__(self, condition: Condition, device: str) -> None:
+        options = {"device": device, "no_gc": condition.no_gc, "pinned": condition.pinned, "warm_s": condition.warm_s}
+        before = _fixed_addresses if condition.fixed_addresses else None
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env={**os.environ, **condition.environment}, preexec_fn=before,
+        )  # fmt: skip
+
+    def ask(self, seconds: float) -> dict[str, Any]:
+        """Call the module for so long; returns what `WAYS` read of it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(seconds, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("a process ended; what it said is above")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def _fixed_addresses() -> None:
+    if ctypes.CDLL(None).personality(NO_RANDOM_ADDRESSES) < 0:
+        raise OSError("the kernel does not let addresses be the same")
+
+
+def serve(options: dict[str, Any]) -> None:
+    """Make the module, warm it up, and read windows of calls until nothing more is asked."""
+    import gc
+
+    import torch
+
+    device = options["device"]
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    layers = [layer for _ in range(LAYERS) for layer in (torch.nn.Linear(32, 32), torch.nn.ReLU())]
+    module, inputs = torch.nn.Sequential(*layers).eval().to(device), torch.randn(4, 32).to(device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    cpu = None
+    if options["pinned"]:
+        cpu = random.choice(sorted(os.sched_getaffinity(0)))
+    with torch.no_grad():
+        _window(lambda: module(inputs), wait, options["warm_s"])
+        if options["no_gc"]:
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+        for line in sys.stdin:
+            if cpu is not None:
+                os.sched_setaffinity(0, {cpu})
+            _window(lambda: module(inputs), wait, 0.02)  # whoever was at work before left other things in the caches
+            host_us, enqueue_us = _window(lambda: module(inputs), wait, float(line))
+            found = {
+                "host": {way: read(host_us) for way, read in WAYS.items()},
+                "enqueue": {way: read(enqueue_us) for way, read in WAYS.items()},
+                "calls": len(host_us), "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            }  # fmt: skip
+            print(json.dumps(found), flush=True)
+
+
+def _window(call: Callable[[], object], wait: Callable[[], object], seconds: float) -> tuple[list[float], list[float]]:
+    from trtgate.timing.host_clock import host_latency
+
+    return host_latency(call, wait, seconds)  # type: ignore[arg-type]
+
+
+class Components(NamedTuple):
+    """Standard deviations of logs."""
+
+    process: float
+    round: float
+    rest: float
+
+
+def components(log_us: np.ndarray) -> Components:
+    """Return the variance components of readings, (processes, rounds): what either adds, and the rest."""
+    processes, rounds = log_us.shape
+    of_process, of_round = log_us.mean(axis=1), log_us.mean(axis=0)
+    left = log_us - of_process[:, None] - of_round[None, :] + log_us.mean()
+    rest = float((left**2).sum()) / ((processes - 1) * (rounds - 1))
+    process = max(0.0, float(of_process.var(ddof=1)) - rest / rounds)
+    of_time = max(0.0, float(of_round.var(ddof=1)) - rest / processes)
+    return Components(math.sqrt(process), math.sqrt(of_time), math.sqrt(rest))
+
+
+def main() -> None:
+    """Start all processes, let them take turns, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("conditions", nargs="*", metavar="CONDITION", help=f"of: {', '.join(CONDITIONS)}")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--processes", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--window", type=float, default=0.1, help="seconds a reading")
+    parser.add_argument("--json", type=Path, help="also write all readings to this file")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(json.loads(options.serve))
+        return
+    names = options.conditions or list(CONDITIONS)
+    if unknown := set(names) - CONDITIONS.keys():
+        parser.error(f"no such condition: {', '.join(sorted(unknown))}")
+    readings = measured(options, names)
+    if options.json:
+        options.json.write_text(json.dumps(readings))
+    report(readings, options)
+
+
+def measured(options: argparse.Namespace, names: Iterable[str]) -> dict[str, list[list[dict[str, Any]]]]:
+    """Return the readings of each condition, (processes, rounds)."""
+    processes = [(name, Process(CONDITIONS[name], options.device)) for name in names for _ in range(options.processes)]
+    read: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(processes))}
+    try:
+        for _, process in processes:
+            process.ask(0.01)  # waits until it is warm
+        for number in range(options.rounds):
+            began = time.perf_counter()
+            for one in random.sample(range(len(processes)), len(processes)):
+                read[one].append(processes[one][1].ask(options.window))
+            print(f"# round {number + 1}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        for _, process in processes:
+            process.close()
+    return {name: [read[number] for number, (of, _) in enumerate(processes) if of == name] for name in names}
+
+
+def report(readings: dict[str, list[list[dict[str, Any]]]], options: argparse.Namespace) -> None:
+    """Print the tables."""
+    from trtgate.common.accelerator import detect
+
+    versions = next(iter(readings.values()))[0][0]["versions"]
+    print(f"{detect().name if options.device == 'cuda' else platform.processor() or platform.machine()}, "
+          f"{os.cpu_count()} CPUs, {', '.join(f'{name} {value}' for name, value in versions.items())}; "
+          f"{options.processes} processes, {options.rounds} rounds of {options.window} s")  # fmt: skip
+    for metric in ("host", "enqueue") if options.device == "cuda" else ("host",):
+        print(f"\n{metric}: by condition, median of a window\n")
+        print("| condition | µs | between processes (95 %) | between rounds | rest | pair |\n|---|--:|--:|--:|--:|--:|")
+        for name, of in readings.items():
+            log_us = np.log([[one[metric]["median"] for one in row] for row in of])
+            found = components(log_us)
+            pair = math.sqrt(2 * (found.process**2 + found.rest**2 / log_us.shape[1]))
+            print(
+                f"| {name} | {math.exp(log_us.mean()):.1f} | {deviation(list(log_us.mean(axis=1)))} | {found.round:.2%} | "
+                f"{found.rest:.2%} | {pair:.2%} |"
+            )
+        print(f"\n{metric}: by what is read of a window, {next(iter(readings))}\n")
+        print("| reading | µs | between processes | between rounds | rest | pair |\n|---|--:|--:|--:|--:|--:|")
+        for way in WAYS:
+            log_us = np.log([[one[metric][way] for one in row] for row in next(iter(readings.values()))])
+            found = components(log_us)
+            pair = math.sqrt(2 * (found.process**2 + found.rest**2 / log_us.shape[1]))
+            print(
+                f"| {way} | {math.exp(log_us.mean()):.1f} | {found.process:.2%} | {found.round:.2%} | {found.rest:.2%} | "
+                f"{pair:.2%} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
