@@ -1,13 +1,13 @@
 """Where does the spread of host latency come from, and which way to run a process or to read its calls makes it small?
 
-    python studies/host_latency.py [--device cuda] [--processes 10] [--rounds 6] [--window 0.1] [--json FILE] [CONDITION …]
+    python studies/host_latency.py [--device cuda] [--processes 10] [--rounds 6] [--window 0.1] [--json FILE] [CONDITION]
 
 For each condition so many fresh processes make the same module and take turns in calling it, in random order within a
 round, all conditions interleaved; one process is at work at a time. A reading is a window of calls; log readings are
 taken apart into process, round and rest (crossed random effects without repetition; e.g. Searle, Casella and McCulloch,
-Variance Components, ch. 4). `pair` is the spread of what a pair of fresh processes would tell of two equal modules, when
-all rounds are averaged: √2 times process and rest. Prints a table with versions and machine; intervals are chi-squared,
-of the processes' means. Needs a machine that nothing else uses.
+Variance Components, ch. 4). `pair` is the spread of what a pair of fresh processes would tell of two equal modules,
+when all rounds are averaged: √2 times process and rest. Prints a table with versions and machine; intervals are
+chi-squared, of the processes' means. Needs a machine that nothing else uses.
 """
 
 from __future__ import annotations
@@ -45,27 +45,25 @@ WAYS: dict[str, Callable[[Sequence[float]], float]] = {
 class Condition(NamedTuple):
     """How a process is started, and what it does before it is measured."""
 
-    environment: dict[str, str] = {}
+    environment: tuple[str, ...] = ()
     fixed_addresses: bool = False
     pinned: bool = False
     no_gc: bool = False
     warm_s: float = 0.2
 
 
+HASHES = ("PYTHONHASHSEED=0",)
+PAGES = ("GLIBC_TUNABLES=glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE=1")
 CONDITIONS = {
     "as it comes": Condition(),
     "pinned to a CPU": Condition(pinned=True),
     "no collection of garbage": Condition(no_gc=True),
-    "the same hashes": Condition(environment={"PYTHONHASHSEED": "0"}),
+    "the same hashes": Condition(environment=HASHES),
     "the same addresses": Condition(fixed_addresses=True),
-    "huge pages": Condition(environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}),
+    "huge pages": Condition(environment=PAGES),
     "a warm allocator": Condition(warm_s=2.0),
-    "all of it": Condition(
-        environment={
-            "PYTHONHASHSEED": "0", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"
-        }, fixed_addresses=True, pinned=True, no_gc=True, warm_s=2.0,
-    ),
-}  # fmt: skip
+    "all of it": Condition(HASHES + PAGES, fixed_addresses=True, pinned=True, no_gc=True, warm_s=2.0),
+}
 
 
 class Process:
@@ -76,7 +74,7 @@ class Process:
         before = _fixed_addresses if condition.fixed_addresses else None
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--serve", json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env={**os.environ, **condition.environment}, preexec_fn=before,
+            text=True, env={**os.environ, **dict(one.split("=", 1) for one in condition.environment)}, preexec_fn=before,
         )  # fmt: skip
 
     def ask(self, seconds: float) -> dict[str, Any]:
@@ -211,25 +209,23 @@ def report(readings: dict[str, list[list[dict[str, Any]]]], options: argparse.Na
           f"{options.processes} processes, {options.rounds} rounds of {options.window} s")  # fmt: skip
     for metric in ("host", "enqueue") if options.device == "cuda" else ("host",):
         print(f"\n{metric}: by condition, median of a window\n")
-        print("| condition | µs | between processes (95 %) | between rounds | rest | pair |\n|---|--:|--:|--:|--:|--:|")
-        for name, of in readings.items():
-            log_us = np.log([[one[metric]["median"] for one in row] for row in of])
-            found = components(log_us)
-            pair = math.sqrt(2 * (found.process**2 + found.rest**2 / log_us.shape[1]))
-            print(
-                f"| {name} | {math.exp(log_us.mean()):.1f} | {deviation(list(log_us.mean(axis=1)))} | {found.round:.2%} | "
-                f"{found.rest:.2%} | {pair:.2%} |"
-            )
-        print(f"\n{metric}: by what is read of a window, {next(iter(readings))}\n")
-        print("| reading | µs | between processes | between rounds | rest | pair |\n|---|--:|--:|--:|--:|--:|")
-        for way in WAYS:
-            log_us = np.log([[one[metric][way] for one in row] for row in next(iter(readings.values()))])
-            found = components(log_us)
-            pair = math.sqrt(2 * (found.process**2 + found.rest**2 / log_us.shape[1]))
-            print(
-                f"| {way} | {math.exp(log_us.mean()):.1f} | {found.process:.2%} | {found.round:.2%} | {found.rest:.2%} | "
-                f"{pair:.2%} |"
-            )
+        table((name, of, metric, "median") for name, of in readings.items())
+        first, of = next(iter(readings.items()))
+        print(f"\n{metric}: by what is read of a window, {first}\n")
+        table((way, of, metric, way) for way in WAYS)
+
+
+def table(rows: Iterable[tuple[str, list[list[dict[str, Any]]], str, str]]) -> None:
+    """Print one row each: what it is called, readings, which metric and which way to read a window."""
+    print("| | µs | between processes' means (95 %) | process | round | rest | pair |\n|---|--:|--:|--:|--:|--:|--:|")
+    for name, of, metric, way in rows:
+        log_us = np.log([[one[metric][way] for one in row] for row in of])
+        found, means = components(log_us), list(log_us.mean(axis=1))
+        pair = math.sqrt(2 * (found.process**2 + found.rest**2 / log_us.shape[1]))
+        print(
+            f"| {name} | {math.exp(log_us.mean()):.1f} | {deviation(means)} | {found.process:.2%} | {found.round:.2%} | "
+            f"{found.rest:.2%} | {pair:.2%} |"
+        )
 
 
 if __name__ == "__main__":
