@@ -1,6 +1,6 @@
 """Where does the spread of host latency come from, and which way to run a process or to read its calls makes it small?
 
-    python studies/host_latency.py [--device cuda] [--processes 10] [--rounds 6] [--window 0.1] [--json FILE] [CONDITION]
+    python studies/host_latency.py [--device cuda] [--processes 10] [--rounds 6] [--json FILE] [CONDITION …]
 
 For each condition so many fresh processes make the same module and take turns in calling it, in random order within a
 round, all conditions interleaved; one process is at work at a time. A reading is a window of calls; log readings are
@@ -72,9 +72,10 @@ class Process:
     def __init__(self, condition: Condition, device: str) -> None:
         options = {"device": device, "no_gc": condition.no_gc, "pinned": condition.pinned, "warm_s": condition.warm_s}
         before = _fixed_addresses if condition.fixed_addresses else None
+        environment = {**os.environ, **dict(one.split("=", 1) for one in condition.environment)}
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--serve", json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env={**os.environ, **dict(one.split("=", 1) for one in condition.environment)}, preexec_fn=before,
+            text=True, env=environment, preexec_fn=before,
         )  # fmt: skip
 
     def ask(self, seconds: float) -> dict[str, Any]:
@@ -223,8 +224,8 @@ def table(rows: Iterable[tuple[str, list[list[dict[str, Any]]], str, str]]) -> N
         found, means = components(log_us), list(log_us.mean(axis=1))
         pair = math.sqrt(2 * (found.process**2 + found.rest**2 / log_us.shape[1]))
         print(
-            f"| {name} | {math.exp(log_us.mean()):.1f} | {deviation(means)} | {found.process:.2%} | {found.round:.2%} | "
-            f"{found.rest:.2%} | {pair:.2%} |"
+            f"| {name} | {math.exp(log_us.mean()):.1f} | {deviation(means)} | {found.process:.2%} | "
+            f"{found.round:.2%} | {found.rest:.2%} | {pair:.2%} |"
         )
 
 
