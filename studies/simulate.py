@@ -126,12 +126,20 @@ def _confirmed(scenario: Scenario, effect: float, cases: int, tests: int, rng: n
     for look in verdict.LOOKS:
         fresh = Pairs(scenario.noise, effect, (len(open_), look - means.shape[-1]), rng)
         d = verdict.differences(*fresh.quadruples(verdict.QUADRUPLES_A_PAIR))
-        means = np.concatenate([means, np.mean(d, axis=-1)], axis=-1)
+        means = np.concatenate([means, _pair_means(d, scenario.limit)], axis=-1)
         found = verdict.confirm(means, scenario.limit, tests)
         confirmed[open_[found.confirmed]] = True
         undecided = ~found.confirmed & ~found.refuted
         open_, means = open_[undecided], means[undecided]
     return confirmed
+
+
+def _pair_means(d: np.ndarray, limit: float) -> np.ndarray:
+    """Return the means of pairs that stop as soon as their quadruples, (..., most), tell."""
+    found = d.mean(axis=-1)
+    for count in range(d.shape[-1] - 1, 0, -1):
+        found = np.where(verdict.pair_tells(d[..., :count], limit), d[..., :count].mean(axis=-1), found)
+    return found
 
 
 def stored(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.driver import drive
-from trtgate.gate.policy import Measured, Rebuilt, Reloaded, Situation
+from trtgate.gate.policy import Measured, Pair, Rebuilt, Reloaded, Situation
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Quadruple, Turn
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
@@ -52,9 +52,9 @@ class ScriptedMeasurer:
     def reload(self, step: Any) -> Reloaded:
         return self._next("reload", self.reloaded)
 
-    def pairs(self, count: int, step: Any) -> list[list[Quadruple]]:
+    def pairs(self, wanted: Pair, step: Any) -> list[list[Quadruple]]:
         found = self._next("pairs", self.paired)
-        self.asked[-1] = f"pairs {count}"
+        self.asked[-1] = f"pairs {wanted.count}"
         return found
 
 

@@ -111,6 +111,14 @@ def test_confirmation_decides_by_fresh_pairs() -> None:
     assert (noisy.verdict, more) == (Verdict.UNDERPOWERED, True)
 
 
+def test_a_confirming_pair_stops_as_soon_as_its_own_spread_is_negligible_whatever_its_mean() -> None:
+    for mean in (-0.5, 0.0, 0.5):
+        steady, noisy = mean + np.array([1e-4, -1e-4, 1e-4, -1e-4]), mean + np.array([0.01, -0.01, 0.01, -0.01])
+        assert [bool(verdict.pair_tells(steady[:n], 0.01)) for n in (1, 2, 3, 4)] == [False, True, True, True]
+        assert [bool(verdict.pair_tells(noisy[:n], 0.01)) for n in (1, 2, 3, 4)] == [False, False, False, True]
+        assert not verdict.pair_tells(steady[:2], 0.001)
+
+
 @given(st.floats(-0.2, 0.2), st.floats(1e-5, 0.1), st.floats(1e-3, 0.2), st.sampled_from(LOOKS))
 def test_confirmed_and_refuted_exclude_each_other(mean: float, sd: float, limit: float, n: int) -> None:
     found = verdict.confirm(spread(mean, sd, n), limit, 100)

@@ -67,7 +67,7 @@ def resnet18(tmp_path_factory: pytest.TempPathFactory) -> CaseMeasurement:
 
 
 def test_device_latency_is_measured_by_graph_replay_and_hides_no_host_time(resnet18: CaseMeasurement) -> None:
-    assert resnet18.clock == "cuda_graph"
+    assert resnet18.clock == "cuda_graph_one_stream"
     device, host, enqueue = (
         math.exp(float(verdict.log_launch_means(resnet18.samples(metric)).mean())) for metric in resnet18.metrics
     )
@@ -108,7 +108,7 @@ def test_a_module_that_synchronises_is_timed_with_queued_events(odd: SuiteSource
         found = session.measure("synchronising-eager-fp32-b1", None, quiet)
         assert found.clock == "cuda_events"
         assert "no CUDA graph" in found.turns[0].note
-        assert session.measure("plain-eager-fp32-b1", None, quiet).clock == "cuda_graph"
+        assert session.measure("plain-eager-fp32-b1", None, quiet).clock == "cuda_graph_one_stream"
 
 
 def test_out_of_memory_fails_its_case_alone(odd: SuiteSource, tmp_path: Path) -> None:

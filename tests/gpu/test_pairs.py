@@ -62,7 +62,7 @@ def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedG
     screened = gate.screen(pair, CASE, default_limit, TESTS, quiet)
     found = {judgement.metric: judgement for judgement in screened.judgements}
     print(found)
-    assert screened.candidate.clock == "cuda_graph"
+    assert screened.candidate.clock == "cuda_graph_one_stream"
     assert found["device"].verdict is Verdict.UNCHANGED
     assert abs(found["device"].change) < 0.01
     assert found["host"].verdict is not Verdict.REGRESSED

@@ -55,7 +55,7 @@ class Measurer(Protocol):
     def reload(self, step: OnStep) -> Reloaded:
         """Load case and base in fresh processes; returns the GPU memory that each takes."""
 
-    def pairs(self, count: int, step: OnStep) -> list[list[Quadruple]]:
+    def pairs(self, wanted: Pair, step: OnStep) -> list[list[Quadruple]]:
         """Measure in fresh pairs; returns the quadruples of each. Raises NoneKeptError where there is no module."""
 
 
@@ -89,8 +89,8 @@ def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> E
                 return replace(so_far, rebuilt=measurer.rebuild(step))
             case Reload():
                 return replace(so_far, reloaded=measurer.reload(step))
-            case Pair(count):
-                return replace(so_far, pairs=(*so_far.pairs, *measurer.pairs(count, step)), problem=None)
+            case Pair():
+                return replace(so_far, pairs=(*so_far.pairs, *measurer.pairs(wanted, step)), problem=None)
     except (DisturbedError, NoneKeptError) as error:
         times = 1 if so_far.problem is None else so_far.problem.times + 1
         return replace(so_far, problem=Problem(str(error), times=times))

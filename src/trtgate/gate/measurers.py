@@ -28,6 +28,7 @@ from . import kept_artifacts
 from .driver import NoneKeptError
 from .paired_gate import PairedGate, Suspicion
 from .policy import Measured, Rebuilt, Reloaded, Situation
+from .policy import Pair as PairStep
 from .run_options import Options
 
 
@@ -144,7 +145,7 @@ class StoredMeasurer:
         """Never asked for: fresh launches say what memory a case takes."""
         raise NotImplementedError
 
-    def pairs(self, count: int, step: OnStep) -> list[list[Quadruple]]:
+    def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
         """Measure beside the baseline's compiled module, if this machine keeps it for this card and these versions."""
         workers, case_id, record = self._workers, self._situation.case.id, self._situation.record
         assert record is not None
@@ -154,7 +155,7 @@ class StoredMeasurer:
         if kept is None:
             raise NoneKeptError(reason)
         artifacts = Artifacts(base=kept, candidate=self._artifact)
-        return _in_fresh_pairs(workers.pairs, case_id, artifacts, count, step)
+        return _in_fresh_pairs(workers.pairs, self._situation, artifacts, wanted, step)
 
 
 class BaseMeasurer:
@@ -212,13 +213,13 @@ class BaseMeasurer:
         now, before = (float(loaded[name].gpu_memory_bytes or 0) for name in (CANDIDATE, BASE))
         return Reloaded(now, before)
 
-    def pairs(self, count: int, step: OnStep) -> list[list[Quadruple]]:
+    def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
         """Measure beside the base."""
-        return _in_fresh_pairs(self._pairs, self._case_id, self._artifacts, count, step)
+        return _in_fresh_pairs(self._pairs, self._situation, self._artifacts, wanted, step)
 
 
 def _in_fresh_pairs(
-    pairs: PairSession, case_id: str, artifacts: Artifacts, count: int, step: OnStep
+    pairs: PairSession, situation: Situation, artifacts: Artifacts, wanted: PairStep, step: OnStep
 ) -> list[list[Quadruple]]:
-    suspicion = Suspicion(case_id=case_id, artifacts=artifacts, metrics=())
-    return PairedGate(pairs).measure([suspicion], count, step)[0]
+    suspicion = Suspicion(case_id=situation.case.id, artifacts=artifacts, metrics=wanted.metrics)
+    return PairedGate(pairs).measure([suspicion], wanted.count, situation.limit_of, step)[0]

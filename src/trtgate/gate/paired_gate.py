@@ -10,7 +10,7 @@ from ..common.steps import OnStep
 from ..launches.pair import BASE, CANDIDATE, Artifacts, Pair
 from ..launches.pair_session import PairSession
 from ..records.measurement import CaseMeasurement, Quadruple
-from ..verdict import LOOKS, QUADRUPLES_A_PAIR, Judgement
+from ..verdict import LOOKS, Judgement
 from . import policy
 from .judging import LimitOf
 
@@ -64,8 +64,9 @@ class PairedGate:
         )
 
     def measure(
-        self, suspicions: Sequence[Suspicion], count: int, step: OnStep, started: Sequence[Pair] = ()
-    ) -> list[list[list[Quadruple]]]:
+        self, suspicions: Sequence[Suspicion], count: int, limit_of: LimitOf, step: OnStep,
+        started: Sequence[Pair] = (),
+    ) -> list[list[list[Quadruple]]]:  # fmt: skip
         """Measure suspicions in `count` fresh pairs, all in the same; returns the quadruples of each pair for each.
 
         `started` are fresh pairs that have not measured anything yet; they are ended, as are all others.
@@ -73,7 +74,7 @@ class PairedGate:
         step(f"suspected: measuring {count} fresh pairs of processes")
         fresh = [*started, *self.pairs.start(count - len(started))]
         try:
-            return [list(self._measured(fresh, suspicion, step)) for suspicion in suspicions]
+            return [list(self._measured(fresh, suspicion, limit_of, step)) for suspicion in suspicions]
         finally:
             for pair in fresh:
                 self.pairs.end(pair)
@@ -91,7 +92,7 @@ class PairedGate:
         left = dict.fromkeys(range(len(suspicions)), LOOKS[0])
         while left:
             count = next(iter(left.values()))  # all of them are at the same look
-            found = self.measure([suspicions[number] for number in left], count, step, started)
+            found = self.measure([suspicions[number] for number in left], count, limit_of, step, started)
             started = ()
             for number, more in zip(list(left), found, strict=True):
                 measured[number] += more
@@ -102,13 +103,19 @@ class PairedGate:
             left = {number: count for number, count in left.items() if count}
         return judged
 
-    def _measured(self, fresh: Sequence[Pair], suspicion: Suspicion, step: OnStep) -> Iterator[list[Quadruple]]:
+    def _measured(
+        self, fresh: Sequence[Pair], suspicion: Suspicion, limit_of: LimitOf, step: OnStep
+    ) -> Iterator[list[Quadruple]]:
         """Load a case in fresh pairs, as many at once as the device's memory holds, and measure them one by one."""
+
+        def enough(pair: Pair) -> bool:
+            return policy.pair_tells(pair.quadruples, suspicion.metrics, limit_of)
+
         for some in batched(fresh, self.pairs.at_once(suspicion.case_id)):
             step(f"loading in {len(some)} fresh pairs")
             self.pairs.load(some, suspicion.case_id, suspicion.artifacts)
             for pair in some:
-                self.pairs.measure(pair, _has_measured_enough, step, delay=suspicion.delay)
+                self.pairs.measure(pair, enough, step, delay=suspicion.delay)
                 yield pair.quadruples
                 pair.unload()
 
@@ -117,7 +124,3 @@ def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
     """Return consecutive parts of at most `size` (itertools.batched is Python 3.12's)."""
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
-
-
-def _has_measured_enough(pair: Pair) -> bool:
-    return len(pair.quadruples) >= QUADRUPLES_A_PAIR

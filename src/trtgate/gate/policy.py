@@ -71,9 +71,13 @@ class Reload(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """Measure it in `count` more fresh pairs, beside the base or the baseline's own compiled module."""
+    """Measure it in `count` more fresh pairs, beside the base or the baseline's own compiled module.
+
+    `metrics` are what is suspected.
+    """
 
     count: int
+    metrics: tuple[str, ...]
 
 
 class Conclude(msgspec.Struct, frozen=True):
@@ -232,7 +236,7 @@ def _against_stored(situation: Situation) -> Step:
     if timed and situation.pairable and evidence.problem is None:
         paired, count = _paired(situation, timed, result.measurement.primary)
         if count:
-            return Pair(count)
+            return Pair(count, tuple(timed))
         result, paired = _slower_all_the_same(situation, result, paired)
         again, sampled = again | paired, sampled - paired.keys()
     if sampled and _wants_fresh(situation):
@@ -487,7 +491,7 @@ def _again_beside_base(
     if timed:
         paired, count = _paired(situation, timed, primary)
         if count:
-            return Pair(count)
+            return Pair(count, tuple(timed))
         again |= paired
     return again
 
@@ -564,6 +568,15 @@ def confirmed_by_pairs(
     ]
     more = [look - len(pairs) for look in LOOKS if look > len(pairs)] if any(open_ for _, open_ in found) else []
     return {judgement.metric: judgement for judgement, _ in found}, more[0] if more else 0
+
+
+def pair_tells(quadruples: Sequence[Quadruple], metrics: Sequence[str], limit_of: LimitOf) -> bool:
+    """Whether a fresh pair has measured enough quadruples for all suspected metrics."""
+    primary = primary_of([quadruples])
+    return all(
+        bool(verdict.pair_tells(judging.pair_differences(quadruples, metric, primary), limit_of(metric)))
+        for metric in metrics
+    )
 
 
 def _paired(situation: Situation, timed: Sequence[str], primary: str) -> tuple[Judged, int]:

@@ -20,6 +20,7 @@ from .paired_launches import (
     differences,
     judge_confirmed,
     judge_screened,
+    pair_tells,
     screen,
 )
 from .session_order import LEAST_RISING, ordered_spread, rises, successive_spread
@@ -68,6 +69,7 @@ __all__ = [
     "log_launch_means",
     "more_of",
     "ordered_spread",
+    "pair_tells",
     "quantile",
     "rises",
     "screen",

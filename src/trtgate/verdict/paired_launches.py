@@ -20,8 +20,11 @@ LOOKS = (6, 10, 16)
 """After how many quadruples, and in confirmation after how many pairs, it is looked whether enough is known."""
 SCREEN_ALPHA = 0.01
 """Error rate of either side of the screening within a pair, split among the looks."""
-QUADRUPLES_A_PAIR = 4
-"""Quadruples that each confirming pair measures."""
+QUADRUPLES_A_PAIR, FEWEST_QUADRUPLES = 4, 2
+"""Quadruples that each confirming pair measures at most, and at least."""
+NEGLIGIBLE = 0.05
+"""The standard error of a pair's mean that needs no further quadruple, as a share of the limit: how far fresh pairs lie
+apart is all that counts then."""
 LAUNCH_SDS = {"host": 0.15, "enqueue": 0.15}
 """Metric → how far the logs of two launches of the same module are known to lie apart on a GPU's host (standard
 deviation; 7-25 % over 16 launches). One pair can't see that spread, so screening reckons with it: else every other
@@ -106,6 +109,17 @@ def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.where(error > 0, probability((mean - log_limit) / error, n - 1), np.where(mean > log_limit, 0.0, 1.0))
     return Confirmation(confirmed=low > log_limit, refuted=high < log_limit, mean=mean, low=low, high=high, p=p)
+
+
+def pair_tells(d: np.ndarray, limit: float) -> np.ndarray:
+    """Whether quadruple differences `d` (..., n) of a confirming pair are enough: its mean is all that is used of them.
+
+    Their spread decides, not their mean, so that stopping early favours neither side.
+    """
+    if d.shape[-1] < FEWEST_QUADRUPLES:
+        return np.zeros(d.shape[:-1], dtype=bool)
+    _, error = _mean_and_error(d)
+    return np.asarray((error <= NEGLIGIBLE * math.log1p(limit)) | (d.shape[-1] >= QUADRUPLES_A_PAIR))
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
