@@ -13,8 +13,11 @@ GRAPHS, QUEUED = "cuda_graph", "cuda_events"
 """How those begin that replay CUDA graphs; and the one that times what can't be captured."""
 SAMPLED = (DEVICE, HOST, ENQUEUE)
 """Measured block by block in launches; microseconds of one inference."""
+COLD_START = "cold_start"
+"""Measured in processes of its own, once in each; seconds."""
 BUILD = "build"
 ENGINE_BYTES, GPU_MEMORY, LEAF_ERROR = "engine_bytes", "gpu_memory", "leaf_error"
+COLD_HOST_MEMORY, COLD_GPU_MEMORY = "cold_host_memory", "cold_gpu_memory"
 ENGINES, PYTORCH_OPERATORS = "engines", "pytorch_operators"
 PYTHON_LINES, DISPATCHER_OPS, CUDA_CALLS = "python_lines", "dispatcher_ops", "cuda_calls"
 KERNEL_LAUNCHES, WAITS, MEMORY_OPERATIONS = "kernel_launches", "waits", "memory_operations"
@@ -55,6 +58,21 @@ METRICS = {
         figure="gpu_memory_bytes",
         resolution=64 << 20,
     ),
+    COLD_START: Metric(title="cold start", unit="s", limit=DEFAULT_LIMITS[COLD_START]),
+    COLD_HOST_MEMORY: Metric(
+        title="host memory of a cold start",
+        unit="bytes",
+        limit=DEFAULT_LIMITS[COLD_HOST_MEMORY],
+        figure="cold_host_bytes",
+        resolution=16 << 20,
+    ),
+    COLD_GPU_MEMORY: Metric(
+        title="GPU memory of a cold start",
+        unit="bytes",
+        limit=DEFAULT_LIMITS[COLD_GPU_MEMORY],
+        figure="cold_gpu_bytes",
+        resolution=64 << 20,
+    ),
     LEAF_ERROR: Metric(
         title="leaf error", unit="", limit=DEFAULT_LIMITS[LEAF_ERROR], figure="leaf_error", resolution=1e-5
     ),
@@ -71,5 +89,6 @@ METRICS = {
 }
 RENAMED = {"output_error": (LEAF_ERROR, "the error of the worst tensor of the output, not of all of them together")}
 """Earlier names → name, and what is meant by it. Figures stored under an earlier name are not compared."""
-EXACT = (ENGINE_BYTES, GPU_MEMORY, LEAF_ERROR, ENGINES, PYTORCH_OPERATORS, *OF_A_CALL)
+OF_COLD_STARTS = (COLD_HOST_MEMORY, COLD_GPU_MEMORY)
+EXACT = (ENGINE_BYTES, GPU_MEMORY, *OF_COLD_STARTS, LEAF_ERROR, ENGINES, PYTORCH_OPERATORS, *OF_A_CALL)
 """Read off once; compared without statistics."""

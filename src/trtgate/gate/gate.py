@@ -101,11 +101,11 @@ class Gate:
 
         The change since the anchor is one more for each sampled metric of a case that has sessions beyond it.
         """
-        gpu, count = self._accelerator.kind == "gpu", 0
+        gpu, cold, count = self._accelerator.kind == "gpu", bool(self._options.cold_starts), 0
         for case in cases:
             record = self._record(case.id)
-            count += len(judging.statistical_metrics(case, gpu=gpu))
-            count += len(judging.sampled_metrics(gpu=gpu)) * (record is not None and record.anchored)
+            count += len(judging.statistical_metrics(case, gpu=gpu, cold=cold))
+            count += len(judging.sampled_metrics(gpu=gpu, cold=cold)) * (record is not None and record.anchored)
         return max(1, count)
 
     def _record(self, case_id: str) -> CaseRecord | None:

@@ -11,7 +11,19 @@ import numpy as np
 
 from .. import verdict
 from ..common.accelerator import Accelerator
-from ..common.metrics import BUILD, ENQUEUE, EXACT, GPU_MEMORY, HOST, LEAF_ERROR, METRICS, OF_A_CALL, SAMPLED
+from ..common.metrics import (
+    BUILD,
+    COLD_START,
+    ENQUEUE,
+    EXACT,
+    GPU_MEMORY,
+    HOST,
+    LEAF_ERROR,
+    METRICS,
+    OF_A_CALL,
+    OF_COLD_STARTS,
+    SAMPLED,
+)
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
@@ -23,24 +35,27 @@ LimitOf = Callable[[str], float]
 
 ANCHOR_LIMITS = 3.0
 """So many times its limit may a metric get worse in all since the anchor."""
-OF_THE_BUILD = frozenset({BUILD, *EXACT} - {GPU_MEMORY})
+OF_THE_BUILD = frozenset({BUILD, *EXACT} - {GPU_MEMORY, *OF_COLD_STARTS})
 """Metrics that another build of the same code may change: built again before a regression is believed."""
 
 
-def statistical_metrics(case: Case, *, gpu: bool) -> tuple[str, ...]:
-    """Return the metrics of a case that are judged with an error rate, which is shared among them."""
-    sampled = sampled_metrics(gpu=gpu)
+def statistical_metrics(case: Case, *, gpu: bool, cold: bool = False) -> tuple[str, ...]:
+    """Return the metrics of a case that are judged with an error rate, which is shared among them.
+
+    With `cold` there are cold starts.
+    """
+    sampled = sampled_metrics(gpu=gpu, cold=cold)
     return (*sampled, BUILD) if case.settings.uses_tensorrt else sampled
 
 
-def sampled_metrics(*, gpu: bool) -> tuple[str, ...]:
-    """Return the metrics that launches measure block by block."""
-    return SAMPLED if gpu else (HOST,)
+def sampled_metrics(*, gpu: bool, cold: bool = False) -> tuple[str, ...]:
+    """Return the metrics that launches measure block by block, and processes that start cold."""
+    return (*(SAMPLED if gpu else (HOST,)), *[COLD_START] * cold)
 
 
 def counted_metrics(case: Case) -> tuple[str, ...]:
     """Return the metrics of a case that are read off once: all of them where TensorRT builds engines."""
-    return (BUILD, *EXACT) if case.settings.uses_tensorrt else (GPU_MEMORY, LEAF_ERROR, *OF_A_CALL)
+    return (BUILD, *EXACT) if case.settings.uses_tensorrt else (GPU_MEMORY, *OF_COLD_STARTS, LEAF_ERROR, *OF_A_CALL)
 
 
 def against_stored(

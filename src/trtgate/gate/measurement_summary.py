@@ -42,6 +42,10 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
     memory = [launch.loaded.gpu_memory_bytes for launch in measurement.launches]
     if any(memory):
         found["gpu_memory_bytes"] = max(value or 0 for value in memory)
+    if measurement.cold:
+        found["cold_host_bytes"] = statistics.median(one.host_bytes for one in measurement.cold)
+        if all(one.gpu_bytes is not None for one in measurement.cold):
+            found["cold_gpu_bytes"] = statistics.median(one.gpu_bytes or 0 for one in measurement.cold)
     if measurement.seconds:
         found["measure_s"] = measurement.seconds
     found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)

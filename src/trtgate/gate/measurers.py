@@ -47,6 +47,7 @@ class Workers:
         candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams)
         other = msgspec.structs.replace(base.side if base else candidate, name=BASE, streams=options.streams)
         self._base = options.base
+        self.cold_starts = options.cold_starts
         timeout_s, self._logs = options.timeout_s, folder.logs / logs
         self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s)
         self.session = Session(
@@ -121,8 +122,10 @@ class StoredMeasurer:
         self._clock = ""
 
     def _measured(self, step: OnStep, after: Sequence[NextCase] = ()) -> CaseMeasurement:
-        found = self._workers.session.measure(self._situation.case.id, self._artifact, step, after)
-        return msgspec.structs.replace(found, build=self._build)
+        session, case_id, count = self._workers.session, self._situation.case.id, self._workers.cold_starts
+        found = session.measure(case_id, self._artifact, step, after)
+        cold = session.cold_starts(case_id, self._artifact, count, step) if count else []
+        return msgspec.structs.replace(found, build=self._build, cold=cold)
 
     def measure(self, step: OnStep) -> Measured:
         """Measure in the resident launches."""

@@ -7,6 +7,7 @@ from itertools import chain
 
 import msgspec
 
+from ..common.metrics import METRICS
 from .baseline_record import CaseRecord, StoredSession
 
 SHORTEST_US, LONGEST_US = 1e-3, 1e11
@@ -19,7 +20,8 @@ groups lie as far apart."""
 def absurd(session: StoredSession) -> str:
     """Return what of a session's latencies, which are positive, can't be; empty when all can."""
     for metric, launches in session.metrics.items():
-        latencies_us = list(chain.from_iterable(launches))
+        in_us = 1e6 if metric in METRICS and METRICS[metric].unit == "s" else 1.0
+        latencies_us = [value * in_us for value in chain.from_iterable(launches)]
         for us in latencies_us:
             if not SHORTEST_US <= us <= LONGEST_US:
                 return f"no {metric} latency is {us:.3g} µs"

@@ -339,7 +339,9 @@ def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement
 
 
 def _together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
-    return msgspec.structs.replace(one, launches=[*one.launches, *more.launches], seconds=one.seconds + more.seconds)
+    return msgspec.structs.replace(
+        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold], seconds=one.seconds + more.seconds
+    )
 
 
 def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: set[str]) -> CaseResult:

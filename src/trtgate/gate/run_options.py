@@ -53,6 +53,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing can be timed in this run; empty when it can."""
     streams: str = ONE
     """The state of the GPU in which device latency is measured."""
+    cold_starts: int = 0
+    """Processes in which each case is loaded and run once."""
     lifecycle: bool = False
     """Whether accuracy is asked of a module in all ways in which it may be called, and in other processes."""
 

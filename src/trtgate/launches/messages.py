@@ -9,7 +9,7 @@ import msgspec
 from ..compiling.artifact_cache import CacheRequest
 from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
-from ..records.measurement import Build, Loaded, Turn
+from ..records.measurement import Build, ColdStart, Loaded, Turn
 from ..records.profile_record import Profile
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
@@ -94,6 +94,13 @@ class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
     case_id: str
 
 
+class StartCold(msgspec.Struct, tag=True, kw_only=True):
+    """Load a case from `artifact`, or build it when that is None, and run it once; the process did nothing before."""
+
+    case_id: str
+    artifact: str | None
+
+
 class DryRun(msgspec.Struct, tag=True, kw_only=True):
     """Ask Torch-TensorRT's partitioner what it would take of a case; nothing is built, and no GPU is needed."""
 
@@ -106,7 +113,7 @@ class Unload(msgspec.Struct, tag=True, kw_only=True):
     measure_memory: bool = False
 
 
-Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | DryRun | Unload
+Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | StartCold | DryRun | Unload
 
 
 class Greeting(msgspec.Struct, tag=True):
@@ -135,6 +142,12 @@ class LoadedReply(msgspec.Struct, tag=True):
     """The case is loaded and has run once."""
 
     loaded: Loaded
+
+
+class ColdReply(msgspec.Struct, tag=True):
+    """The case was loaded and run once."""
+
+    cold: ColdStart
 
 
 class DelayedReply(msgspec.Struct, tag=True):
@@ -175,7 +188,16 @@ class Failed(msgspec.Struct, tag=True):
 
 
 Reply = (
-    Greeting | BuiltReply | LoadedReply | UnloadedReply | DelayedReply | TurnReply | ProfileReply | DryRunReply | Failed
+    Greeting
+    | BuiltReply
+    | ColdReply
+    | LoadedReply
+    | UnloadedReply
+    | DelayedReply
+    | TurnReply
+    | ProfileReply
+    | DryRunReply
+    | Failed
 )
 
 _request = msgspec.json.Decoder(Request)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
-from ..records.measurement import Build, CaseMeasurement, Launch
+from ..records.measurement import Build, CaseMeasurement, ColdStart, Launch
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from . import messages
@@ -180,6 +180,30 @@ class Session:
             step("checking it in a fresh process")
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
             return worker.ask(request, messages.LoadedReply, case_id).loaded.ways
+
+    def cold_starts(self, case_id: str, artifact: Path | None, count: int, step: OnStep) -> list[ColdStart]:
+        """Load a case and run it once in so many fresh processes, one after the other. Raises LaunchError."""
+        step(f"starting {count} fresh processes")
+        workers = [
+            self._pool.start(self._side, f"cold-{number}", number=-1, tensorrt=self._tensorrt, only_builds=True)
+            for number in range(count)
+        ]
+        try:
+            for worker in workers:
+                worker.greet()  # nobody imports while something is timed
+            with self._pool.device(step):
+                step("starting cold")
+                return [self._cold_start(worker, case_id, artifact) for worker in workers]
+        except LaunchError as error:
+            raise LaunchError(f"{case_id}: {error}") from error
+        finally:
+            self._pool.end(*workers)
+
+    def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None) -> ColdStart:
+        request = messages.StartCold(case_id=case_id, artifact=None if artifact is None else str(artifact))
+        found = worker.ask(request, messages.ColdReply, "starting cold").cold
+        self._pool.end(worker)  # its memory is free for the next
+        return found
 
     def dry_run(self, case_id: str, step: OnStep) -> Coverage:
         """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""

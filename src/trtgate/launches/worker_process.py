@@ -9,13 +9,28 @@ import contextlib
 import ctypes
 import os
 import signal
-from typing import IO
+from collections.abc import Callable
+from typing import IO, Any
 
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, one_line, sentence_of, told_with_fault
 from . import messages
 from .worker_state import Worker
 
 PR_SET_PDEATHSIG = 1
+
+
+ANSWERS: dict[type, Callable[[Worker, Any], messages.Reply]] = {
+    messages.BuildCase: lambda worker, request: worker.build(request),
+    messages.Load: lambda worker, request: messages.LoadedReply(worker.load(request)),
+    messages.StartCold: lambda worker, request: messages.ColdReply(worker.start_cold(request)),
+    messages.RecordProfile: lambda worker, request: worker.profile(request),
+    messages.DryRun: lambda worker, request: messages.DryRunReply(worker.dry_run(request)),
+    messages.Delay: lambda worker, request: messages.DelayedReply(worker.delay(request)),
+    messages.Measure: lambda worker, request: messages.TurnReply(worker.measure(request)),
+    messages.Unload: lambda worker, request: messages.UnloadedReply(
+        gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory)
+    ),
+}
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
@@ -42,19 +57,7 @@ def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
             return Worker(request)
         if worker is None:
             raise TrtgateError("a worker's first message must be Hello")
-        if isinstance(request, messages.BuildCase):
-            return worker.build(request)
-        if isinstance(request, messages.Load):
-            return messages.LoadedReply(worker.load(request))
-        if isinstance(request, messages.RecordProfile):
-            return worker.profile(request)
-        if isinstance(request, messages.DryRun):
-            return messages.DryRunReply(worker.dry_run(request))
-        if isinstance(request, messages.Delay):
-            return messages.DelayedReply(worker.delay(request))
-        if isinstance(request, messages.Measure):
-            return messages.TurnReply(worker.measure(request))
-        return messages.UnloadedReply(gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory))
+        return ANSWERS[type(request)](worker, request)
     except BaseException as error:  # pytest.skip in a user's code is no Exception
         goes_on = worker is not None and isinstance(request, messages.BuildCase) and worker.recovered()
         names_case = isinstance(error, TrtgateError) and isinstance(request, messages.BuildCase)

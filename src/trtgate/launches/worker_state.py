@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
+from ..common import garbage
 from ..common.errors import TrtgateError, one_line
 from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
-from ..records.measurement import CallCounts, Loaded, Turn
+from ..records.measurement import CallCounts, ColdStart, Loaded, Turn
+from ..timing import device_memory
 from . import messages, relocated_imports
 
 
@@ -59,7 +61,7 @@ class Worker:
         if self._gpu and hello.tensorrt:
             with contextlib.suppress(Exception):  # the first case that needs it says what is wrong
                 releases.imported()
-        _freeze()
+        garbage.freeze()
 
     def cases(self) -> list[str]:
         """Return the ids of the suite's cases."""
@@ -91,7 +93,7 @@ class Worker:
         if case.settings.frontend not in self._imported:
             self._building.import_libraries(case)
             self._imported.add(case.settings.frontend)
-            _freeze()
+            garbage.freeze()
 
     def _check_origin(self) -> None:
         if self._moved is not None:
@@ -202,6 +204,13 @@ class Worker:
         used = self._used_bytes() - before if self._gpu and request.measure_memory else None
         return Loaded(seconds=seconds, gpu_memory_bytes=used, ways=ways)
 
+    def start_cold(self, request: messages.StartCold) -> ColdStart:
+        """Load or build a case and run it once. Raises TrtgateError where it can't be."""
+        from ..compiling import cold_start
+
+        self._start_gpu()
+        return cold_start.measured(self._case(request.case_id), request.artifact, self._device)
+
     def delay(self, request: messages.Delay) -> float:
         """Make the loaded case slower on purpose, or, by 0, as fast as it is."""
         from ..timing.added_delay import Delayed, delayed
@@ -284,13 +293,4 @@ class Worker:
             self._torch.cuda.synchronize()
 
     def _used_bytes(self) -> int:
-        if not self._gpu:
-            return 0
-        free, total = self._torch.cuda.mem_get_info()
-        return int(total - free)
-
-
-def _freeze() -> None:
-    """Let collections pass over all that there is: half a million objects of libraries, which take 0.3 s each time."""
-    gc.collect()
-    gc.freeze()
+        return device_memory.used_bytes() if self._gpu else 0

@@ -99,6 +99,13 @@ def _add_judging(option: Declare) -> None:
         help="State of the GPU in which device latency is measured: a process that uses one stream, or several.",
     )
     option(
+        "--trtgate-cold-starts",
+        metavar="N",
+        type=_positive(int),
+        default=0,
+        help="Load each case and run it once in N further processes: seconds and memory of a cold start.",
+    )
+    option(
         "--trtgate-update-baselines",
         action="store_true",
         help="Store the cases that ran and passed as this accelerator's baseline.",

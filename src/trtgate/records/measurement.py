@@ -6,7 +6,7 @@ from itertools import chain
 
 import msgspec
 
-from ..common.metrics import DEVICE, ENQUEUE, HOST, ON_HOST, SAMPLED
+from ..common.metrics import COLD_START, DEVICE, ENQUEUE, HOST, ON_HOST, SAMPLED
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +57,16 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     gpu_memory_bytes: int | None = None
     ways: dict[str, str] = {}
     """As `Build` has them."""
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
+    """Load and first inference of a case in a process that has only imported; what no file holds is built instead."""
+
+    seconds: float
+    host_bytes: int
+    """How far the process's resident memory rose above what it was, at most."""
+    gpu_bytes: int | None = None
+    """What libraries had of the GPU in the end, and PyTorch's allocator at its peak; None on a CPU."""
 
 
 class CallCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +128,8 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     case_id: str
     launches: list[Launch]
     build: Build | None = None
+    cold: list[ColdStart] = []
+    """Of processes of their own, where they were asked for."""
     uuid: str = ""
     """The card's; empty for a CPU."""
     seconds: float = 0.0
@@ -145,18 +157,20 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that this device has."""
-        return SAMPLED if self.on_gpu else (HOST,)
+        """The sampled metrics that it has."""
+        return (*(SAMPLED if self.on_gpu else (HOST,)), *[COLD_START] * bool(self.cold))
 
     def blocks_us(self) -> list[float]:
         """Every block of the primary metric, in the order launch, turn, capture, block."""
         return list(chain.from_iterable(c.blocks_us for turn in self.turns for c in turn.captures))
 
     def samples(self, metric: str) -> list[list[list[float]]]:
-        """Launch → capture → block values of a metric in microseconds.
+        """Launch → capture → block values of a metric in microseconds; of cold starts in seconds.
 
         Blocks of a CPU, where nothing is captured, count as a capture each; host times of a GPU as one a turn.
         """
+        if metric == COLD_START:
+            return [[[one.seconds]] for one in self.cold]
         if metric == self.primary:
             captures = [[c.blocks_us for turn in launch.turns for c in turn.captures] for launch in self.launches]
             groups = captures if self.on_gpu else [[[us] for us in chain.from_iterable(launch)] for launch in captures]

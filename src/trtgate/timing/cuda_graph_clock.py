@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 
+from ..common import garbage
 from ..common.errors import one_line
 from .clock import Call, CaptureError
 from .spin_kernel import Spin
@@ -52,7 +51,7 @@ class CudaGraphClock:
         """Record captures. Raises CaptureError when the module does something a graph can't hold."""
         self.close()
         taken = 0
-        with _nothing_collected():
+        with garbage.not_collected():  # an engine that is freed while a graph is captured breaks it
             while len(self._graphs) < captures:
                 before = _free_bytes()
                 if self._graphs and before < SPARE * taken:
@@ -136,19 +135,6 @@ class CudaGraphClock:
                 graph.reset()
             self._graphs, self.placed = [], []
             torch.cuda.empty_cache()
-
-
-@contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Within: no garbage is collected, but before: an engine that is freed while a graph is captured breaks it."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _free_bytes() -> int:

@@ -44,6 +44,9 @@ PRIORS = {
     # One build a session: its time is the host's, at work for seconds, and moves less than a single host latency.
     ("build", True): Prior(0.10, 16),
     ("build", False): Prior(0.10, 16),
+    # Taken to be as a build, which is seconds of the host's work too: not measured on a GPU.
+    ("cold_start", True): Prior(0.10, 16),
+    ("cold_start", False): Prior(0.10, 16),
 }
 """(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
 

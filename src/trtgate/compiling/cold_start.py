@@ -1,0 +1,41 @@
+"""A cold start: what a process that has only imported takes until a case's first output is there: time and memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from ..common.errors import TrtgateError, one_line
+from ..records.measurement import ColdStart
+from ..suite.cases import Case
+from ..suite.settings import OWN
+from ..timing import device_memory
+from . import building
+
+
+def measured(case: Case, artifact: str | None, device: str) -> ColdStart:
+    """Load a case from its artifact and run it once; without one it is built, from a model that is made before.
+
+    A callable that the suite compiled is built by its factory, which is timed then. Nothing is compared: the builder
+    did that, and the launches do. Raises TrtgateError where it can't be loaded, built or run.
+    """
+    gpu = device == "cuda"
+    building.import_libraries(case)
+    made = None if artifact is not None or case.settings.frontend == OWN else building.make(case, device)
+    before = device_memory.used_bytes() - device_memory.kept_bytes() if gpu else 0
+    peak, start = device_memory.HostPeak(), time.perf_counter()
+    if artifact is not None:
+        inference = building.load(case, Path(artifact), device)
+    else:
+        inference = building.build(case, *(made or building.make(case, device)), lambda _step: None)
+    try:
+        inference()
+    except Exception as error:
+        raise TrtgateError(f"case {case.id}: its first call raised {one_line(error)}") from error
+    if gpu:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    taken = device_memory.used_bytes() - device_memory.kept_bytes() + device_memory.peak_bytes() if gpu else before
+    return ColdStart(seconds=seconds, host_bytes=peak.rise_bytes(), gpu_bytes=taken - before if gpu else None)

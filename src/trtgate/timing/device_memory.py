@@ -1,0 +1,55 @@
+"""How much memory a process takes: of the GPU, and of the host at its peak."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def used_bytes() -> int:
+    """Return the memory of the GPU that is in use, by all processes."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free)
+
+
+def kept_bytes() -> int:
+    """Return what PyTorch's allocator has of it for this process, in use or not."""
+    import torch
+
+    return int(torch.cuda.memory_reserved())
+
+
+def peak_bytes() -> int:
+    """Return the most that PyTorch's allocator had of it for this process."""
+    import torch
+
+    return int(torch.cuda.max_memory_reserved())
+
+
+class HostPeak:
+    """How far the resident memory of this process rises above what it was when this was made.
+
+    Linux keeps the peak (proc(5): VmHWM; writing 5 to clear_refs begins it anew). Where a sandbox does not let it begin
+    anew, the rise is that between the beginning and the end.
+    """
+
+    def __init__(self) -> None:
+        self._peak = "VmHWM"
+        try:
+            FORGET.write_text("5")
+        except OSError:
+            self._peak = "VmRSS"
+        self._before = _of_status("VmRSS")
+
+    def rise_bytes(self) -> int:
+        """Return the rise so far."""
+        return max(0, _of_status(self._peak) - self._before)
+
+
+def _of_status(name: str) -> int:
+    found = re.search(rf"^{name}:\s*(\d+) kB$", STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
