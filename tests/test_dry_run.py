@@ -23,7 +23,7 @@ from trtgate.records import coverage_record
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import compile_calls, gpu_stand_in, partitioner, releases
+from trtgate.torch_trt import compile_calls, gpu_stand_in, partitioner, patching, releases
 from trtgate.torch_trt import compile_options as trt_options
 
 pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
@@ -97,9 +97,17 @@ def test_every_operator_left_has_its_reason_impure_ones_too() -> None:
 
 def printed(wanted: Case) -> str:
     """Return the report that upstream prints for a case."""
+    from torch_tensorrt.dynamo import _compiler
+    from torch_tensorrt.dynamo._DryRunTracker import dryrun_stats_display
+
     module, inputs = building.make(wanted, "cpu")
     said = io.StringIO()
-    with gpu_stand_in.stand_in(), contextlib.redirect_stdout(said), torch.no_grad():
+    with (
+        gpu_stand_in.stand_in(),
+        patching.replaced(_compiler, "dryrun_stats_display", dryrun_stats_display),
+        contextlib.redirect_stdout(said),
+        torch.no_grad(),
+    ):
         compile_calls.compile_exported(torch.export.export(module, inputs.args), inputs, wanted.settings, dryrun=True)
     return said.getvalue()
 

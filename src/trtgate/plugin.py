@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         outcome_guard,
         profile_tests,
         report_collector,
+        upstream_logs,
     )
     from .pytest_plugin.gate_run import GateRun
     from .pytest_plugin.refusals import refusals
@@ -59,4 +60,5 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(profile_tests.ProfileEnding(run), "trtgate-profile-ending")
     config.pluginmanager.register(build_only.BuildEnding(), "trtgate-build-ending")
     config.pluginmanager.register(outcome_guard.OutcomeGuard(), "trtgate-outcome-guard")
+    config.pluginmanager.register(upstream_logs.UpstreamLogs(), "trtgate-upstream-logs")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")
