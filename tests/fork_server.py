@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -49,6 +51,7 @@ def serve(path: str, imported: str) -> NoReturn:
         package.__doc__ = f"{package.__doc__} PYTEST_DONT_REWRITE"  # else pytest warns that it comes too late for that
     if imported == forks.TORCH_TENSORRT:
         _import_torch_tensorrt()
+    _ask_for_the_cpu_once()
     gc.collect()
     gc.freeze()  # for good: a collection that passed over all of torch would take a fork 0.2 s, and pytest asks for two
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -73,6 +76,12 @@ def _tell_the_end(key: selectors.SelectorKey, selector: selectors.BaseSelector) 
     os.close(key.fd)
     with contextlib.suppress(OSError), connection:
         connection.send(str(status).encode())
+
+
+def _ask_for_the_cpu_once() -> None:
+    """Let every fork know what this CPU is: pytest-benchmark asks, and that takes three processes."""
+    cpuinfo = importlib.import_module("cpuinfo")
+    cpuinfo.get_cpu_info = functools.partial(copy.deepcopy, cpuinfo.get_cpu_info())
 
 
 def _import_torch_tensorrt() -> None:
