@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from trtgate.timing.host_clock import HostClock
 from .pytest_folder import LEAN
 from .suites import suite_text
 
+gc.collect()
+gc.freeze()  # pytest asks for a collection at its end, which would take 0.25 s a run if it passed over torch
 RECORD = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines", "-p", "no:randomly")
 
 
@@ -73,12 +76,10 @@ class InProcess:
         """Return the exit code and all that was printed."""
         self._capture.readouterr()
         status = pytest.main([*LEAN, "-p", "no:xdist", f"--rootdir={self.path}", *arguments])
-        for name in [name for name, module in sys.modules.items() if self._holds(getattr(module, "__file__", None))]:
+        files = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
+        for name in [name for name, file in files.items() if file.startswith(f"{self.path}/")]:
             del sys.modules[name]
         return int(status), "".join(self._capture.readouterr())
-
-    def _holds(self, file: str | None) -> bool:
-        return file is not None and Path(file).is_relative_to(self.path)
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], folder: Path) -> InProcess:
