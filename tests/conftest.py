@@ -35,6 +35,7 @@ hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process would wait for those of the others
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each of which imports torch
 
 TOGETHER = {
     "test_dry_run": "torch_tensorrt", "test_coverage_of_nothing": "torch_tensorrt, of nothing",

@@ -437,6 +437,7 @@ print(type(found).__name__, found.at.tolist(), found.size.tolist())
 """
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_never_imported_a_package_loads_a_program_that_returns_its_classes(tmp_path: Path) -> None:
     for name, text in PACKAGE.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
