@@ -35,7 +35,10 @@ IMPORTED = (
     "torch", "numpy", "scipy.stats", "msgspec", "rich.console", "rich.table", "typer", "iniconfig",
     "packaging.requirements", "pynvml", "psutil", "pytest", "_pytest.junitxml", "_pytest.pytester", "_pytest.unittest",
     "pdb", "pytest_benchmark.plugin", "pytest_benchmark.storage.file", "pytest_timeout", "execnet.gateway",
-    "xdist.plugin", "xdist.looponfail", "xml.etree.ElementTree",
+    "xdist.plugin", "xdist.looponfail", "xdist.newhooks", "xml.etree.ElementTree", "pytest_benchmark.hookspec",
+    "_pytest._argcomplete", "_pytest.faulthandler", "_pytest.helpconfig", "_pytest.pastebin", "_pytest.setuponly",
+    "_pytest.setupplan", "_pytest.skipping", "_pytest.threadexception", "_pytest.tracemalloc",
+    "_pytest.unraisableexception", "_pytest.warnings", "rich._emoji_codes",
 )  # fmt: skip
 """What the server imports; nothing of trtgate, whose tests these are."""
 PR_SET_PDEATHSIG = 1
