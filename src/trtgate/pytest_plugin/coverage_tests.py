@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -93,9 +93,8 @@ class CoverageEnding:
         nothing = self._run.suite_problem or not (self._results or self._no_case_left)
         if nothing or hasattr(session.config, "workerinput") or self._run.suites.uncollected():
             return
-        known = self._run.suite.cases.keys() | self._run.zoo.keys()
         try:
-            gone = coverage_gate.orphans(self._run.options.baselines, releases.installed_release(), known)
+            gone = coverage_gate.orphans(self._run.options.baselines, releases.installed_release(), self._known_cases())
         except PROBLEMS as error:
             gone = []
             self._run.coverage_notices.append(Notice(sentence_of(error), Severity.ERROR))
@@ -107,6 +106,11 @@ class CoverageEnding:
             self._run.coverage_notices.append(Notice("what is gone for good: trtgate baseline remove CASE"))
         if self._run.coverage_notices:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _known_cases(self) -> Iterator[str]:
+        """Yield the cases of the suite and of the zoo, which is made only where coverage is stored."""
+        yield from self._run.suite.cases
+        yield from self._run.zoo
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
