@@ -35,6 +35,7 @@ hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process would wait for those of the others
+sys.dont_write_bytecode = False  # as for the processes of tests (FROM_OUTSIDE): rewriting all asserts takes 4 s
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each of which imports torch
 
 TOGETHER = {
