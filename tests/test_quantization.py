@@ -56,7 +56,7 @@ def test_a_quantized_module_computes_nearly_the_same_and_says_where_it_rounds(pr
 
 @needs_modelopt
 @pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
-def test_coverage_of_a_quantized_case_needs_no_gpu() -> None:
+def test_coverage_of_a_quantized_case_needs_no_gpu(forked: None) -> None:
     found = in_a_fresh_process("int8")  # where nothing imported torch_tensorrt before nvidia-modelopt
     assert (found.in_pytorch, len(found.engines)) == (0, 1)
     assert found.engines[0].operators["tensorrt.quantize_op.default"] == 6
