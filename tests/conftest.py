@@ -42,7 +42,7 @@ TOGETHER = {
     "test_dry_run": "torch_tensorrt", "test_coverage_of_nothing": "torch_tensorrt, of nothing",
     "test_coverage_gate": "forks with torch_tensorrt", "test_quantization": "forks with torch_tensorrt",
     "test_verify": "forks with torch_tensorrt", "test_import_paths": "forks with torch_tensorrt",
-    "test_own_converters": "forks with torch_tensorrt",
+    "test_own_converters": "forks with torch_tensorrt", "test_shapes_gate": "forks with torch_tensorrt",
     "test_pairs": "pairs", "test_session": "session",
 }  # fmt: skip
 """Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""

@@ -52,7 +52,7 @@ class Terminal:
         return [baselines.read(file) for file in sorted(self.path.glob(".trtgate/runs/*.json"))]
 
 
-pytestmark = [pytest.mark.alone, pytest.mark.end_to_end]
+pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def tiny(batch):
 
 def test_a_model_without_any_configuration(terminal: Terminal) -> None:
     (terminal.path / "nets").mkdir()
-    (terminal.path / "nets/__init__.py").touch()
+    (terminal.path / "nets/__init__.py").write_text(UNDISTURBED)
     (terminal.path / "nets/small.py").write_text(FACTORY)
     terminal.run(*PYTEST, "nets", "--trtgate-model", "nets.small:tiny", "--trtgate-precisions=fp32", *SHORT)
     (run,) = terminal.runs()

@@ -67,7 +67,8 @@ DYNAMIC = [f"sized-aot_eager-fp32-b1-seq2..4..8@{seq}" for seq in (2, 4, 8)]
 STATIC = [f"sized-eager-fp32-b1-seq{seq}" for seq in (2, 4, 8)]
 
 
-def test_shapes_are_recorded_and_judged_each_by_itself_and_built_once(folder: Any) -> None:
+def test_shapes_are_recorded_and_judged_each_by_itself_and_built_once(folder: Any, forked_with_tensorrt: None) -> None:
+    """Its processes export: those that have imported torch_tensorrt have imported torch.export with it."""
     folder.suite(more=SIZED)
     recorded = folder.gate("--trtgate-update-baselines", "--trtgate-prebuild=2", "--trtgate-no-cache")
     assert recorded.ret == 0
