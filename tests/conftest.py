@@ -39,10 +39,15 @@ sys.dont_write_bytecode = False  # as for the processes of tests (FROM_OUTSIDE):
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each of which imports torch
 
 TOGETHER = {
-    "test_dry_run": "torch_tensorrt", "test_coverage_of_nothing": "torch_tensorrt, of nothing",
-    "test_coverage_gate": "forks with torch_tensorrt", "test_quantization": "forks with torch_tensorrt",
-    "test_verify": "forks with torch_tensorrt", "test_import_paths": "forks with torch_tensorrt",
-    "test_own_converters": "forks with torch_tensorrt", "test_shapes_gate": "forks with torch_tensorrt",
+    **dict.fromkeys(
+        ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_shapes", "test_zoo"),
+        "torch_tensorrt",
+    ),
+    **dict.fromkeys(
+        ("test_coverage_gate", "test_import_paths", "test_own_converters", "test_quantization", "test_shapes_gate",
+         "test_verify"),
+        "forks with torch_tensorrt",
+    ),
     "test_pairs": "pairs", "test_session": "session",
 }  # fmt: skip
 """Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""

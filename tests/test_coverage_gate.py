@@ -259,3 +259,22 @@ def test_the_zoo_is_collected_beside_the_suite_and_selected_by_name(suite: Folde
     assert all_.stdout.str().count("test_coverage[") == 2 + 2 * 94 - len(zoo.LARGER) + 17
     one = suite.pytest("suite.py", "--collect-only", "-q", "--trtgate-zoo", "--trtgate-models=swin_t")
     assert one.stdout.str().count("test_") == 2
+
+
+def test_the_end_of_a_run_says_in_a_line_which_library_of_the_zoo_is_absent(suite: Folder) -> None:
+    (suite.path / "suite.py").write_text(
+        "import trtgate\nfrom trtgate.suite import zoo, zoo_models\n"
+        "zoo.CLASSIFICATION, zoo.SEGMENTATION = ['squeezenet1_1'], []\n"
+        "zoo_models.ALL = {f'absent_library.{n}': zoo_models.ZooModel(None) for n in 'ab'}\n"
+        "@trtgate.model(frontends=('eager',))\ndef mine():\n    pass\n"
+    )
+    zoo_alone = ("suite.py", "-m", "trtgate_coverage", "--trtgate-zoo")
+    run = suite.pytest(*zoo_alone, "--trtgate-models=squeezenet1_1,absent_library.a,absent_library.b")
+    run.assert_outcomes(passed=2, skipped=4)
+    run.stdout.fnmatch_lines(
+        ["*squeezenet1_1-dynamo-fp16-b1-mbs5*",
+         "4 coverage tests skipped: absent_library is not installed: pip install absent_library"]
+    )  # fmt: skip
+    recorded = suite.pytest("suite.py", "--trtgate-zoo", "--trtgate-models=squeezenet1_1", "--trtgate-update-baselines")
+    assert recorded.ret == 0, suite.output_of(recorded)
+    assert len(list(suite.path.glob("baselines/coverage/*/squeezenet1_1.json"))) == 1

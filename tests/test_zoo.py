@@ -109,29 +109,6 @@ def test_models_that_are_to_be_run_may_have_any_inputs(kind: str, monkeypatch: p
     assert not case_of("scaled", "eager").model.factory(batch=2)[0].training
 
 
-@needs_torch_tensorrt
-def test_the_end_of_a_run_says_in_a_line_what_is_absent(folder: Folder, forked_with_tensorrt: None) -> None:
-    (folder.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
-    (folder.path / "suite.py").write_text(
-        "import trtgate\nfrom trtgate.suite import zoo, zoo_models\n"
-        "zoo.CLASSIFICATION, zoo.SEGMENTATION = ['squeezenet1_1'], []\n"
-        "zoo_models.ALL = {f'absent_library.{n}': zoo_models.ZooModel(None) for n in 'ab'}\n"
-        "@trtgate.model(frontends=('eager',))\ndef mine():\n    pass\n"
-    )
-    zoo_alone = ("suite.py", "-m", "trtgate_coverage", "--trtgate-zoo")
-    run = folder.pytest(*zoo_alone, "--trtgate-models=squeezenet1_1,absent_library.a,absent_library.b")
-    run.assert_outcomes(passed=2, skipped=4)
-    run.stdout.fnmatch_lines(
-        ["*squeezenet1_1-dynamo-fp16-b1-mbs5*",
-         "4 coverage tests skipped: absent_library is not installed: pip install absent_library"]
-    )  # fmt: skip
-    recorded = folder.pytest(
-        "suite.py", "--trtgate-zoo", "--trtgate-models=squeezenet1_1", "--trtgate-update-baselines"
-    )
-    assert recorded.ret == 0, folder.output_of(recorded)
-    assert len(list(folder.path.glob("baselines/coverage/*/squeezenet1_1.json"))) == 1
-
-
 def test_what_the_command_leaves_out_of_the_zoo_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     from trtgate import cli
     from trtgate.commands import coverage_answers
