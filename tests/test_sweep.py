@@ -326,7 +326,7 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
     points = ("net", "--vary", "batch=1,2,4", *SET)
     run = subprocess.Popen(
         command(*points), cwd=here, env=environment(here, SLOW="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+        text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (here / "hangs").exists():
