@@ -139,9 +139,9 @@ def test_it_agrees_with_the_printed_report(wanted: Case) -> None:
 
 
 def small_swin() -> tuple[nn.Module, Any]:
-    """A block with windows and one with shifted windows: what lowering folds depends on the weights' shapes alone."""
+    """Each kind of layer that swin_t has: windows, shifted ones and merged patches; a quarter of its operators."""
     made = torchvision.models.SwinTransformer(
-        patch_size=[4, 4], embed_dim=24, depths=[2], num_heads=[2], window_size=[7, 7], num_classes=10
+        patch_size=[4, 4], embed_dim=24, depths=[2, 1], num_heads=[2, 4], window_size=[7, 7], num_classes=10
     )
     return made.eval(), torch.zeros(1, 3, 56, 56)
 
@@ -152,7 +152,7 @@ def test_unfilled_weights_give_the_same_coverage_and_cost_no_random_numbers() ->
     before = torch.random.get_rng_state()
     assert dry_run.ask(case(small_swin)) == ordinary
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert ordinary.total == 84 or releases.version() != "2.14.0"
+    assert ordinary.total == 129 or releases.version() != "2.14.0"
 
 
 def test_nothing_stays_patched() -> None:
