@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError
 from ..suite.dimensions import TRACED_AT_LEAST, Ranges, Sizes, profiles_of
+from ..suite.model_inputs import Inputs
 
 Shape = tuple[int, ...]
 
@@ -41,8 +42,8 @@ class DynamicInputs(NamedTuple):
     size, or, where no axis has that size, the size of an axis.
     """
 
-    example: Any
-    """Inputs to compile with, at the optimum: a pytree."""
+    example: Inputs
+    """Those to compile with, at the optimum."""
     shapes: tuple[tuple[ProfileShapes, ...], ...]
     """Of each tensor of the example, in order; the shapes in each optimization profile. Empty: not dynamic."""
     terms: tuple[dict[int, Term], ...]
@@ -66,12 +67,12 @@ class _Axis(NamedTuple):
 
 
 def find(
-    inputs_at: Callable[[Sizes], Any], optimum: Mapping[str, int], dynamic: Mapping[str, Ranges],
+    inputs_at: Callable[[Sizes], Inputs], optimum: Mapping[str, int], dynamic: Mapping[str, Ranges],
     dynamic_shapes: Any = None, measured: Mapping[str, int] | None = None,
 ) -> DynamicInputs:  # fmt: skip
     """Return how inputs vary with the dynamic dimensions.
 
-    `inputs_at` makes inputs, a pytree, at a size for each dimension. It is called at the optimum, at all bounds and
+    `inputs_at` makes inputs at a size for each dimension. It is called at the optimum, at all bounds and
     optima of each dimension, and at the size that is measured. With `dynamic_shapes`, which a model gives, only shapes
     are looked at.
     Raises TrtgateError, naming input, axis and dimension, for what torch.export can't be told: an axis that depends on
@@ -102,15 +103,14 @@ def find(
 class _Maker:
     """Makes inputs, and checks that they have the structure of those that are traced."""
 
-    def __init__(self, inputs_at: Callable[[Sizes], Any], traced: Sizes) -> None:
+    def __init__(self, inputs_at: Callable[[Sizes], Inputs], traced: Sizes) -> None:
         self._inputs_at = inputs_at
         self._traced = traced
         self.example = inputs_at(traced)
-        leaves, self._structure = pytree.tree_flatten(self.example)
-        self._paths = [pytree.keystr(path) for path, _ in pytree.tree_leaves_with_path(self.example)]
-        self._leaves = leaves
-        self.tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        self.paths = [path for path, leaf in zip(self._paths, leaves, strict=True) if isinstance(leaf, torch.Tensor)]
+        self._structure = pytree.tree_structure(self.example)
+        self._leaves = self.example.named()
+        self.tensors = self.example.tensors
+        self.paths = [path for path, leaf in self._leaves if isinstance(leaf, torch.Tensor)]
         self.shapes = [tuple(one.shape) for one in self.tensors]
 
     def shapes_at(self, sizes: Sizes) -> list[Shape]:
@@ -123,7 +123,7 @@ class _Maker:
             raise TrtgateError(
                 f"inputs at {there} are nested in another way than at {here}: one module can't take both"
             )
-        for path, one, other in zip(self._paths, self._leaves, leaves, strict=True):
+        for (path, one), other in zip(self._leaves, leaves, strict=True):
             _check_same_kind(path, one, other, here, there)
         return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
@@ -136,7 +136,7 @@ def _check_same_kind(path: str, one: Any, other: Any, here: str, there: str) -> 
                 f"input {path} is {one.dtype} of {one.ndim} axes at {here}, and {other.dtype} of {other.ndim} at "
                 f"{there}: one module can't take both"
             )
-    elif any(tensors) or one != other or type(one) is not type(other):
+    elif any(tensors) or repr(one) != repr(other) or type(one) is not type(other):  # NaN is not equal to itself
         raise TrtgateError(
             f"input {path} is {one!r} at {here} and {other!r} at {there}: only sizes of tensors can be dynamic; let it "
             "be a tensor, or use shapes=, which compiles for each"
@@ -183,14 +183,13 @@ def _expressed(
 ) -> tuple[list[int], dict[_Axis, Term]]:
     """Return the sizes of a `Dim`, and each axis as a multiple of it plus a constant.
 
-    It is the dimension itself if an axis has that size, else what all axes agree on, else the dimension again, or an
-    axis that the others are multiples of.
+    It is the dimension itself where that can be, so that all sizes of an axis are known to be multiples of what they
+    are made of; else what all axes agree on, or an axis that the others are multiples of.
     """
     vectors = {axis: [sizes[value] for value in values] for axis, sizes in by_axis.items()}
     own = list(values)
     distinct = [list(one) for one in dict.fromkeys(map(tuple, vectors.values()))]
-    candidates = [own, *distinct] if own in distinct else [*distinct[:1], own, *distinct[1:]]
-    for root in candidates:
+    for root in (own, *distinct):
         found = {axis: _linear(root, vector) for axis, vector in vectors.items()}
         if all(found.values()):
             return root, {axis: Term(name, *term) for axis, term in found.items() if term}
