@@ -110,6 +110,57 @@ def test_a_suite_that_imports_torch_tensorrt_first_is_collected_and_counted(fold
     done.assert_outcomes(passed=2, skipped=3)
 
 
+KEYS = """
+import importlib, pathlib
+from trtgate.torch_trt import import_hook, own_conversions
+
+import_hook.install(everywhere=True)
+import torch_tensorrt
+
+print("none:", own_conversions.fingerprint())
+for name in ("converters", "passes", "decompositions"):
+    importlib.import_module(name)
+    print("first:", own_conversions.fingerprint())
+    print("again:", own_conversions.fingerprint())
+    for file in (f"{name}.py", f"helping_{name}.py"):
+        with pathlib.Path(file).open("a") as text:
+            text.write("# changed")
+        print(f"{file}:", own_conversions.fingerprint())
+"""
+REGISTERED = {
+    "converters": CONVERTERS.replace(
+        "import torch\n", "import torch\nimport operators\nimport helping_converters\n", 1
+    ),
+    "passes": (
+        "from torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass import _aten_lowering_pass\n"
+        "from helping_passes import same\n\n@_aten_lowering_pass\ndef own(gm, settings):\n    return same(gm)\n"
+    ),
+    "decompositions": (
+        "import torch\nfrom torch_tensorrt.dynamo.lowering import _decompositions as registry\n"
+        "import helping_decompositions\n\n"
+        "@registry.register_torch_trt_decomposition(\n"
+        "    torch.ops.aten.special_bessel_j1.default, registry=registry.TORCH_TRT_DECOMPOSITIONS\n)\n"
+        "def own(x):\n    return helping_decompositions.same(x * torch.sigmoid(x))\n"
+    ),
+}
+
+
+def test_what_decides_an_engine_beside_the_program_is_part_of_its_artifacts_key(
+    folder: Folder, forked_with_tensorrt: None
+) -> None:
+    (folder.path / "operators.py").write_text(OPERATOR)
+    for name, text in REGISTERED.items():
+        (folder.path / f"{name}.py").write_text(text)
+        (folder.path / f"helping_{name}.py").write_text("def same(value):\n    return value\n")
+    done = subprocess.run(
+        [sys.executable, "-c", KEYS], cwd=folder.path, text=True, capture_output=True, timeout=120, check=False
+    )
+    keys = [line.split(":") for line in done.stdout.splitlines() if ": " in line]
+    assert len(keys) == 1 + 4 * len(REGISTERED), done.stderr
+    assert keys[0][1].strip() == ""
+    assert len({key for _, key in keys}) == 1 + 3 * len(REGISTERED), keys  # "again" is as "first"
+
+
 # What is imported: a package that asks for a GPU as upstream's does
 
 ASKS = "import torch\nCAPABILITY = torch.cuda.get_device_capability(torch.cuda.current_device())\n"

@@ -21,7 +21,7 @@ from ..common.version import VERSION
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
-from ..torch_trt import compile_options, dynamic_engines
+from ..torch_trt import compile_options, dynamic_engines, own_conversions
 from . import artifact_cache, building, locating_in_case, program_fingerprint, stored_inputs
 from .artifact_cache import ArtifactCache
 from .building import Inference
@@ -192,6 +192,8 @@ def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
         **{f"option {name}": _text(value) for name, value in options.items()},
         **{name: version for name, version in accelerator.installed().items() if name != "pytest-benchmark"},
     }
+    if own := own_conversions.fingerprint():
+        found["own conversions"] = own
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         found |= {
