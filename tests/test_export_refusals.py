@@ -110,6 +110,12 @@ def test_the_line_that_can_not_be_exported_is_named(function: Any, said: str) ->
     assert "\n" not in str(failed.value)
 
 
+def test_a_program_of_another_size_is_told_so() -> None:
+    program = torch.export.export(nn.Linear(8, 8), (torch.ones(2, 8),))
+    with pytest.raises(TrtgateError, match=r"size\(\)\[0\] == 2: the program was exported for that alone; export"):
+        exporting.export(program.module(), Inputs((torch.ones(3, 8),)), Settings(frontend="dynamo"))
+
+
 OTHERS = [
     (torch.eye(4).to_sparse(), "sparse (sparse_coo)"),
     (torch.eye(4).to_sparse_csr(), "sparse (sparse_csr)"),

@@ -12,6 +12,8 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, reference
+from trtgate.suite.model_inputs import Inputs
+from trtgate.torch_trt import exporting
 
 ROW = torch.linspace(-1, 1, 8).view(2, 4)
 
@@ -179,6 +181,20 @@ def test_what_can_not_take_a_scripted_module_says_so_and_what_to_do(frontend: st
         f"model 'm': its factory returns a RecursiveScriptModule, which {frontend} can't compile: return the module "
         "that it was made from, or take the frontend eager, ts_trace or ts_script"
     )
+
+
+def test_a_scripted_part_that_export_can_not_look_into_is_named() -> None:
+    with pytest.raises(TrtgateError, match="its submodule 0 is a RecursiveScriptModule: let the factory put in the mo"):
+        exporting.export(SCRIPTED[2].values[0](), Inputs((ROW,)), Settings(frontend="dynamo"))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("around", [lambda module: module, torch.nn.Sequential])
+def test_the_module_of_a_program_refuses_eval_and_is_a_module_all_the_same(around: Any, copied: bool) -> None:
+    module = around(torch.export.export(torch.nn.Linear(4, 4), (ROW,)).module())
+    found = building.make(Case(Model("m", lambda: (module, ROW), ()), Settings(frontend="eager")), "cpu", copied=copied)
+    assert not any(one.requires_grad for one in found[0].parameters())
+    assert torch.equal(found[1].call(found[0]), module(ROW))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -247,6 +247,14 @@ def test_a_batch_is_asked_of_the_inputs_that_have_it() -> None:
         building.make(case(lambda batch: (OfAll(), ROW), batch=3), "cpu")
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_may_be_part_of_a_size(batch: int) -> None:
+    """As the tokens of all sequences one after another."""
+    settings = Settings(frontend="eager", batch=batch, shape={"seq": 16})
+    model = Model("m", lambda batch, seq: (OfAll(), torch.ones(batch * seq, 8)), (settings,))
+    assert building.make(Case(model, settings), "cpu")[1].shapes == f"({16 * batch}, 8)"
+
+
 IMAGE = torch.ones(1, 3, 4, 4)
 FIRST = nn.Conv2d(3, 2, 3)
 
@@ -259,6 +267,7 @@ FIRST = nn.Conv2d(3, 2, 3)
         (lambda: FIRST, {"inputs": lambda batch: torch.ones(3, 3, 4, 4)}),
         (lambda batch: (FIRST, IMAGE[0]), {}),
         (lambda batch: (FIRST, torch.ones(3, 3, 4, 4)), {}),
+        (lambda batch: (FIRST, torch.ones(2, 3, 4, 4)), {}),
     ],
 )
 def test_a_batch_that_inputs_have_by_chance_is_told_from_one_that_they_follow(factory: Any, more: Any) -> None:

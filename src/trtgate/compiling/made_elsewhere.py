@@ -114,13 +114,8 @@ def as_modules(made: Made, case: Case, watched: Watched | None = None) -> Made:
 
 
 def _callable_of(value: Any) -> Any:
-    """Return a program as a module that can be put into eval mode, which changes nothing of its graph; others as is."""
-    if not isinstance(value, torch.export.ExportedProgram):
-        return value
-    module = value.module()
-    for name in ("eval", "train"):  # which raise
-        vars(module).pop(name, None)
-    return module
+    """Return a program as a module; others as they are."""
+    return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
 def _as_module(value: Any, case: Case, watched: Watched, name: str) -> Any:

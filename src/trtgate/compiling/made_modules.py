@@ -125,7 +125,14 @@ def initialised(module: torch.nn.Module, inputs: Inputs, name: str) -> torch.nn.
 
 
 def freeze(module: torch.nn.Module) -> None:
-    """Let a module be in eval mode, and its parameters have no gradients."""
+    """Let a module be in eval mode, and its parameters have no gradients.
+
+    Modules of exported programs refuse to be asked for a mode, which changes nothing of their graphs.
+    """
+    for one in module.modules():
+        for name in ("eval", "train"):
+            if getattr(vars(one).get(name), "__module__", "") == torch.export.exported_program.__name__:
+                delattr(one, name)
     module.eval()
     for parameter in module.parameters():
         if parameter.is_leaf:  # a script module inside another has its parameters anew each time

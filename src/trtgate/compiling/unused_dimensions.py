@@ -47,7 +47,11 @@ def _is_asked(case: Case, dimension: str, inputs: Inputs) -> bool:
     Of a factory that is asked for a batch that inputs may lead with by chance, and for a size that none of them has.
     """
     model, batch = case.model, case.settings.batch
-    if dimension in case.settings.dynamic or model.whole != model.name:
+    if dimension in case.settings.dynamic:
+        return False
+    if dimension == BATCH and not any(batch in value.shape for value in inputs.tensors):
+        return True  # it may be part of a size, as that of all tokens of a batch
+    if model.whole != model.name:
         return False
     if model.inputs is not None:
         return True

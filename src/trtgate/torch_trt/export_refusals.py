@@ -91,6 +91,14 @@ def explained(error: Exception, module: torch.nn.Module, inputs: Inputs) -> str:
             f"its forward decides by the values of a tensor{at} ({reason}): use torch.where or torch.cond, or take the "
             "frontend torch_compile, which breaks the graph there"
         )
+    elif scripted := [(path, one) for path, one in module.named_modules() if isinstance(one, torch.jit.ScriptModule)]:
+        path, one = scripted[0]
+        reason = (
+            f"its submodule {path} is a {type(one).__name__}: let the factory put in the module that it was made from, "
+            "or take the frontend eager or aot_eager"
+        )
+    elif "Guard failed" in reason:
+        reason += ": the program was exported for that alone; export it with dynamic_shapes=, or for these inputs"
     elif _computes_derivatives(module, inputs):
         reason = DERIVATIVES
     else:
