@@ -238,12 +238,19 @@ def test_a_shape_on_the_command_line_is_a_static_one_or_a_range() -> None:
         (["seq=1:2"], "--shape 'seq=1:2': write"),
         (["seq=0"], "must be a positive integer"),
         (["seq=8:4:2"], "from small to large"),
-        (["seq=8", "sek=4"], "a size of 'sek' is given, and nothing takes it: did you mean 'seq'"),
+        (["seq=8", "sek=4"], "--shape 'sek=4': model 'bert' takes no 'sek': did you mean 'seq'"),
+        (["width=4"], "--shape 'width=4': model 'bert' takes no 'width': there is dimension batch, seq"),
     ],
 )
 def test_a_shape_on_the_command_line_that_makes_no_sense_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(TrtgateError, match=said):
         shape_options.case_of(Model("bert", bert, []), texts, frontend="dynamo")
+
+
+def test_a_model_that_its_factory_compiled_is_none_for_the_command_line() -> None:
+    own = Model("mine", bert, [Settings(frontend="own", precision="as_is", batch=1, shape={"seq": 8})])
+    with pytest.raises(TrtgateError, match=r"model 'mine' is what its factory compiled \(frontend 'own'\)"):
+        shape_options.case_of(own, ["seq=8"], frontend="dynamo")
 
 
 def test_two_batches_of_one_case_are_refused() -> None:

@@ -329,7 +329,7 @@ def test_the_parts_of_a_model_need_not_have_all_dimensions() -> None:
         "m", lambda: {"prefill": nn.Identity(), "decode": nn.Identity()}, settings, inputs=inputs,
         parts=("prefill", "decode"),
     )  # fmt: skip
-    for part in whole.each():
+    for part in whole.each:
         building.make(Case(part.having(settings), settings[0]), "cpu")
 
 

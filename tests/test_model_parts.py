@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from trtgate import Case, Settings, TrtgateError
 from trtgate.commands import model_names
 from trtgate.suite.cases import Suite
 from trtgate.suite.selection import Selection
+from trtgate.suite.suite_source import Added, SuiteSource
 
 
 def pipeline(batch: int) -> dict[str, Any]:
@@ -103,3 +106,42 @@ def test_the_name_of_the_whole_is_answered_with_its_parts(monkeypatch: pytest.Mo
     monkeypatch.setattr(model_names, "suite_models", lambda: models)
     with pytest.raises(TrtgateError, match=r"unknown model 'lm'; it has parts, which are .*: lm.encoder, lm.head"):
         model_names.find("lm")
+
+
+TWO_PARTS = """
+import trtgate
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",), parts=("encoder", "head"))
+def lm(batch): ...
+"""
+
+
+@pytest.fixture
+def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two files beside each other, `first_parts` and `second_parts`, that have the same model of two parts."""
+    (tmp_path / "first_parts.py").write_text(TWO_PARTS)
+    (tmp_path / "second_parts.py").write_text("from first_parts import lm\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_part_may_have_settings_that_a_sweep_adds(suites: Path) -> None:
+    """As `trtgate sweep lm.head --vary batch=1,2` does."""
+    added = Added("lm.head", Settings(frontend="eager", batch=2))
+    cases = SuiteSource(root=str(suites), suites=("first_parts",), added=(added,)).load().cases
+    assert list(cases) == ["lm.encoder-eager-fp32-b1", "lm.head-eager-fp32-b1", "lm.head-eager-fp32-b2"]
+
+
+def test_a_model_of_parts_may_be_in_two_suites(suites: Path) -> None:
+    cases = SuiteSource(root=str(suites), suites=("first_parts", "second_parts")).load().cases
+    assert list(cases) == ["lm.encoder-eager-fp32-b1", "lm.head-eager-fp32-b1"]
+
+
+def test_a_part_is_named_behind_its_factory(suites: Path) -> None:
+    assert model_names.find("first_parts:lm.head").name == "lm.head"
+    with pytest.raises(TrtgateError, match=r"'first_parts:lm' has parts, .*: first_parts:lm.encoder, first_parts:lm.h"):
+        model_names.find("first_parts:lm")
+    with pytest.raises(TrtgateError, match=r"'first_parts:lm.tail': it has no part 'tail'; there are: encoder, head"):
+        model_names.find("first_parts:lm.tail")

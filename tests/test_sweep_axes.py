@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from trtgate import Model
-from trtgate.commands.sweep_request import first_sizes
+from trtgate.commands.sweep_request import first_sizes, own_frontend
 from trtgate.common.errors import TrtgateError
 from trtgate.launches.sweep_axes import Axis, difference, parse, points
-from trtgate.suite.settings import fitting
+from trtgate.suite.settings import Settings, fitting
 from trtgate.torch_trt import releases
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
@@ -209,6 +209,15 @@ def test_points_over_a_dimension_are_static_or_share_what_is_compiled() -> None:
 def test_the_default_has_the_first_size_of_a_dimension_that_is_varied_alone(base: Any, text: str, first: Any) -> None:
     model = Model("m", lambda batch, seq, width=4: None, ())
     assert first_sizes(model, base, [parse(text, ["seq", "width"])]) == first
+
+
+def test_what_its_factory_compiled_is_swept_as_that_unless_another_frontend_is_asked_for() -> None:
+    own, other = (
+        Model("m", lambda: None, [Settings(frontend=one, precision="as_is") for one in each])
+        for each in (["own"], ["own", "eager"])
+    )
+    assert own_frontend(own, {"batch"}) == {"frontend": "own"}
+    assert own_frontend(own, {"frontend"}) == own_frontend(other, set()) == {}
 
 
 def test_a_point_over_a_dimension_is_named_by_it() -> None:

@@ -16,11 +16,15 @@ def find(name: str) -> Model:
     Raises TrtgateError for an unknown one, naming the nearest, and for one whose package is not installed.
     """
     if ":" in name:
-        return factories_here(name).load().models[0]
+        found, *others = factories_here(name).load().models
+        if others:
+            names = ", ".join(f"{name}.{one.name.rpartition('.')[2]}" for one in (found, *others))
+            raise TrtgateError(f"model {name!r} has parts, which are models of their own: {names}")
+        return found
     mine = suite_models()
     of_zoo = {model.name: model for model in zoo.models()}
-    found = mine.get(name) or of_zoo.get(name)
-    if found is None:
+    known = mine.get(name) or of_zoo.get(name)
+    if known is None:
         close = difflib.get_close_matches(name, [*mine, *of_zoo], n=1)
         hint = f"did you mean {close[0]!r}?" if close else "name one of the suite or the zoo, or package.module:factory"
         parts = [model.name for model in mine.values() if model.whole == name]
@@ -29,7 +33,7 @@ def find(name: str) -> Model:
         raise TrtgateError(f"unknown model {name!r}; {hint}")
     if name not in mine and (reason := zoo.unavailable(name)):
         raise TrtgateError(f"model {name!r}: {reason}")
-    return found
+    return known
 
 
 def suite_models() -> dict[str, Model]:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ..common.errors import TrtgateError
+from ..suite import compiled_elsewhere
 from ..suite.cases import Case, Model
-from ..suite.dimensions import BATCH, checked_ranges
-from ..suite.settings import Settings
+from ..suite.dimensions import BATCH, checked_ranges, nearest
+from ..suite.settings import OWN, Settings
 
 ShapeOption = Annotated[
     list[str] | None,
@@ -21,8 +22,14 @@ ShapeOption = Annotated[
 def case_of(model: Model, shape: Sequence[str], batch: int | None = None, **fields: Any) -> Case:
     """Return a case of a model at the shape of the texts; `batch`, or 1, is that of a model that takes one.
 
-    Raises TrtgateError for a text that is no size, for a dimension that the model has not, and for one that is missing.
+    Raises TrtgateError for a text that is no size, for a dimension that the model has not, for one that is missing, and
+    for a model that trtgate does not compile.
     """
+    if compiled_elsewhere.is_all_of(model):
+        raise TrtgateError(
+            f"model {model.name!r} is what its factory compiled (frontend {OWN!r}), and this asks what trtgate would "
+            "compile: name a model whose factory returns the module"
+        )
     sizes: dict[str, int] = {BATCH: batch or 1} if model.takes_batch else {}
     dynamic: dict[str, tuple[int, ...]] = {}
     for text in shape:
@@ -30,6 +37,11 @@ def case_of(model: Model, shape: Sequence[str], batch: int | None = None, **fiel
         numbers = value.split(":")
         if len(numbers) not in (1, 3) or not all(one.isdecimal() for one in numbers):
             raise TrtgateError(f"--shape {text!r}: write seq=128, or seq=16:128:512, which is minimum:optimum:maximum")
+        if name not in model.dimensions.names:
+            raise TrtgateError(
+                f"--shape {text!r}: model {model.name!r} takes no {name!r}: "
+                f"{nearest(name, model.dimensions.names, 'dimension')}"
+            )
         found = tuple(map(int, numbers))
         sizes[name] = found[len(found) // 2]
         if len(found) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from ..common.files import write_json, write_whole
 from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
 from ..launches import sweep_axes
+from ..suite import compiled_elsewhere
 from ..suite.cases import Case, Model
 from ..suite.dimensions import BATCH
-from ..suite.settings import Settings
+from ..suite.settings import OWN, Settings
 from ..suite.suite_source import Added, SuiteSource
 from ..torch_trt import compile_options, modelopt_package, releases
 
@@ -104,6 +105,7 @@ def _points(request: Request, source: SuiteSource, step: OnStep) -> _Wanted:
     modelopt_package.expect(value for axis in axes if axis.name == "precision" for value in axis.values)
     for model in models:
         own = {"batch": 1 if model.takes_batch else None, **base, **first_sizes(model, base, axes)}
+        own |= own_frontend(model, {text.partition("=")[0] for text in (*request.default, *request.vary)})
         found = sweep_axes.points(own, axes, partial(_recommended, step, model))
         _check_dimensions(model, found.settings)
         for settings in found.settings:
@@ -122,6 +124,11 @@ def first_sizes(model: Model, base: dict[str, Any], axes: Sequence[sweep_axes.Ax
         for axis in axes
         if axis.name.removeprefix(sweep_axes.DYNAMIC) in missing and axis.values[0] is not None
     }
+
+
+def own_frontend(model: Model, given: Collection[str]) -> dict[str, Any]:
+    """Return the default point's frontend of a model that is what its factory compiled; nothing where one is given."""
+    return {"frontend": OWN} if compiled_elsewhere.is_all_of(model) and "frontend" not in given else {}
 
 
 def _check_dimensions(model: Model, settings: Sequence[Settings]) -> None:

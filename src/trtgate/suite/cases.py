@@ -5,6 +5,7 @@ Nothing here imports torch, so that collecting stays fast: factories import what
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
@@ -109,8 +110,9 @@ class Model:
         found.whole = self.whole
         return found
 
+    @functools.cached_property
     def each(self) -> tuple[Model, ...]:
-        """Return a model for each part, named `model.part`; itself where it has none."""
+        """A model for each part, named `model.part`; itself where it has none."""
         return tuple(map(self._part, self.parts)) or (self,)
 
     def _part(self, part: str) -> Model:
@@ -274,7 +276,7 @@ class Suite:
     """
 
     def __init__(self, models: Iterable[Model]) -> None:
-        self.models = tuple(each for model_ in models for each in model_.each())
+        self.models = tuple(each for model_ in models for each in model_.each)
         self.cases: dict[str, Case] = {}
         for model_ in self.models:
             for settings in model_.settings:

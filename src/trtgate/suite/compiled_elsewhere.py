@@ -9,9 +9,17 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from .declared_values import answers, kind_of
+from .settings import OWN
 
 if TYPE_CHECKING:
     import torch
+
+    from .cases import Model
+
+
+def is_all_of(model: Model) -> bool:
+    """Whether a model is what its factory compiled, under all of its settings."""
+    return bool(model.settings) and all(one.frontend == OWN for one in model.settings)
 
 
 class Compiled(msgspec.Struct, frozen=True, eq=False):

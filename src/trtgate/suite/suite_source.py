@@ -77,8 +77,11 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
             from . import zoo
 
             models["zoo"] = [model for model in zoo.models(conditioned=True) if model.name in self.zoo]
-        parts = {name: Suite(self._completed(model) for model in each) for name, each in models.items()}
-        return merged(parts)
+        completed = {
+            name: Suite(self._completed(part) for model in given for part in model.each)
+            for name, given in models.items()
+        }
+        return merged(completed)
 
     def check_neighbours(self) -> None:
         """Check that no two suites would import one another's neighbours: one process has one module of a name.
@@ -110,7 +113,8 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         return model.having([*model.settings, *added], weights)
 
     def _named(self, name: str) -> Model:
-        module_name, colon, attribute = name.partition(":")
+        module_name, colon, path = name.partition(":")
+        attribute, dot, part = path.partition(".")
         if not colon or not attribute:
             raise TrtgateError(f"--trtgate-model {name!r}: write package.module:factory")
         module = _import(module_name, Path(self.root), self.rule)
@@ -119,6 +123,8 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
             close = difflib.get_close_matches(attribute, vars(module), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise TrtgateError(f"--trtgate-model {name!r}: {module_name} has no {attribute!r}{hint}")
+        if dot:
+            return _part_of(found, part, f"--trtgate-model {name!r}")
         if isinstance(found, Model):
             return found
         if not callable(found):
@@ -128,6 +134,13 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         wrapped = model(found, name=attribute)
         assert isinstance(wrapped, Model)
         return wrapped
+
+
+def _part_of(model_: Any, part: str, what: str) -> Model:
+    if not isinstance(model_, Model) or part not in model_.parts:
+        there = ", ".join(getattr(model_, "parts", ())) or "none"
+        raise TrtgateError(f"{what}: it has no part {part!r}; there are: {there}")
+    return model_.each[model_.parts.index(part)]
 
 
 def _models_in(module: ModuleType) -> list[Model]:
