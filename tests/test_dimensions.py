@@ -77,6 +77,11 @@ def test_one_compiled_module_is_a_case_at_each_shape_where_it_is_measured() -> N
         ),
         ({"dynamic_batch": (1, 4, 8), "shapes": [{"seq": 4}]}, ["b1-dyn1..4..8-seq4"]),
         (
+            {"dynamic_batch": (1, 4, 8), "dynamic": {"seq": (2, 4, 8)}, "at": [{"batch": 8}]},
+            ["b8-dyn1..4..8-seq2..4..8@4"],
+        ),
+        ({"dynamic": None, "shapes": [{"seq": 4}]}, ["b1-seq4"]),
+        (
             {"dynamic": {"batch": (1, 4, 8)}, "batches": (2, 8), "shapes": [{"seq": 4}]},
             ["b2-dyn1..4..8-seq4", "b8-dyn1..4..8-seq4"],
         ),
@@ -105,6 +110,25 @@ def test_a_dynamic_batch_is_the_same_by_either_spelling() -> None:
     assert old.dynamic_batch is None
     assert msgspec.json.decode(msgspec.json.encode(old), type=Settings) == old
     assert msgspec.convert({"frontend": "dynamo", "batch": 2, "dynamic_batch": [1, 4, 8]}, Settings) == old
+
+
+def test_two_spellings_that_contradict_are_refused() -> None:
+    both = {"dynamic_batch": (1, 4, 8), "dynamic": {"batch": (1, 4, 16)}}
+    said = r"dynamic_batch is 1\.\.4\.\.8, and dynamic has 1\.\.4\.\.16 for the batch: give one of them"
+    with pytest.raises(TrtgateError, match=said):
+        trtgate.model(bert, shapes=[{"seq": 4}], **both)
+    with pytest.raises(TrtgateError, match=said):
+        Settings(frontend="dynamo", batch=2, **both)
+
+
+def test_dynamic_shapes_of_a_model_that_has_nothing_dynamic_are_refused() -> None:
+    with pytest.raises(TrtgateError, match="dynamic_shapes= says which axes vary, and nothing does: add dynamic="):
+        trtgate.model(bert, shapes=[{"seq": 4}], dynamic_shapes={"input_ids": {1: "seq"}})
+
+
+def test_a_dtype_is_no_precision() -> None:
+    with pytest.raises(TrtgateError, match="unknown precision <class 'float'>; there are: fp32, "):
+        trtgate.model(bert, shapes=[{"seq": 4}], precisions=(float,))
 
 
 def test_parameters_with_a_default_may_be_left_out() -> None:

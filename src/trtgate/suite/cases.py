@@ -204,7 +204,7 @@ def grid(
     }  # fmt: skip
     quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
     common = checked_limits(limits or {}, "limits of a grid")
-    measured = dimensions.points(batches, shapes, ranges, at)
+    measured = dimensions.points(batches, shapes, dimensions.with_batch(ranges, dynamic_batch), at)
     found: dict[str, Settings] = {}
     for frontend, precision, point, block_size, mode, runtime, graphs in product(
         frontends, precisions, measured, min_block_sizes, modes, runtimes, cudagraphs
@@ -251,8 +251,8 @@ def model(
 
     def wrap(function: Callable[..., Any]) -> Model:
         declared_values.check_callable("trtgate.model: the factory", function)
-        one = BATCH in dimensions.of(inputs or function).names and BATCH not in more.get("dynamic", {})
-        declared_values.check_keywords("trtgate.model", more, grid)
+        one = BATCH in dimensions.of(inputs or function).names and BATCH not in (more.get("dynamic") or {})
+        declared_values.check_keywords("trtgate.model", more, grid, dynamic_shapes)
         wanted: Iterable[int | None] = ((1,) if one else (None,)) if batches is None else batches
         settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
         made = Model(

@@ -44,11 +44,18 @@ def name_of(factory: Any, name: str | None) -> str:
     return found
 
 
-def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Raise TrtgateError, which begins with `what`, for a keyword that a function does not take."""
+def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any], dynamic_shapes: Any) -> None:
+    """Raise TrtgateError, which begins with `what`, for a keyword that a function does not take.
+
+    And for `dynamic_shapes` where no dimension is dynamic: every shape would be a static one.
+    """
     known = inspect.signature(function).parameters
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, [*known, "batches", "frontends", "precisions"], n=1)
             hint = f"did you mean {close[0]}=?" if close else f"there are {', '.join(known)}"
             raise TrtgateError(f"{what} takes no {name}=; {hint}")
+    if dynamic_shapes is not None and not (given.get("dynamic") or given.get("dynamic_batch")):
+        raise TrtgateError(
+            f'{what}: dynamic_shapes= says which axes vary, and nothing does: add dynamic={{"seq": (16, 128, 512)}}'
+        )

@@ -83,6 +83,23 @@ def checked_ranges(dynamic: Any) -> dict[str, Ranges]:
     return found
 
 
+def with_batch(dynamic: Any, dynamic_batch: Any) -> dict[str, Ranges]:
+    """Return ranges with the batch's, which `dynamic_batch` is another spelling of.
+
+    Raises TrtgateError as `checked_ranges`, and where both say it, and not the same.
+    """
+    if dynamic_batch is None:
+        return checked_ranges(dynamic)
+    found = checked_ranges({BATCH: dynamic_batch})
+    given = checked_ranges(dynamic)
+    if given.get(BATCH, found[BATCH]) != found[BATCH]:
+        raise TrtgateError(
+            f"dynamic_batch is {text_of(found[BATCH])}, and dynamic has {text_of(given[BATCH])} for the batch: give "
+            "one of them"
+        )
+    return {name: {**given, **found}[name] for name in sorted({**given, **found})}
+
+
 def _check_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name.isidentifier() or name == LIMITS:
         raise TrtgateError(f"{what}: {name!r} is no name of a dimension: it is a parameter of the model's factory")

@@ -141,9 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
 
     def _check_shape(self) -> None:
-        dynamic: dict[str, Any] = dict(self.dynamic)
-        if self.dynamic_batch is not None:
-            dynamic[BATCH] = self.dynamic_batch
+        dynamic = dimensions.with_batch(self.dynamic, self.dynamic_batch)
         shape = dimensions.checked_sizes(self.shape, "shape")
         batch = shape.pop(BATCH, self.batch)
         if self.batch not in (None, batch):
@@ -151,7 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
             raise TrtgateError(f"batch must be a positive integer, not {batch}")
         for name, value in (
-            ("batch", batch), ("shape", shape), ("dynamic", dimensions.checked_ranges(dynamic)), ("dynamic_batch", None)
+            ("batch", batch), ("shape", shape), ("dynamic", dynamic), ("dynamic_batch", None)
         ):  # fmt: skip
             msgspec.structs.force_setattr(self, name, value)
         dimensions.check_held(self.dynamic, self.sizes)
@@ -295,6 +293,6 @@ def one_of(what: str, value: str, known: Iterable[str]) -> None:
     """Raise TrtgateError, naming the nearest, for a value that is none of those known."""
     names = list(known)
     if value not in names:
-        close = difflib.get_close_matches(value, names, n=1)
+        close = difflib.get_close_matches(str(value), names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(filter(None, names)) or 'none'}"
         raise TrtgateError(f"unknown {what} {value!r}; {hint}")
