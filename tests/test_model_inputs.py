@@ -389,6 +389,8 @@ def test_the_assertion_takes_keyword_arguments() -> None:
     assert assert_supported(OfKeywords(), (ROW,), {"mask": MASK}, min_block_size=1).engines
     assert assert_supported(OfKeywords(), None, {"x": ROW}, min_block_size=1).engines
     assert assert_supported(OfKeywords(), {"x": ROW}, min_block_size=1).engines
+    with pytest.raises(TrtgateError, match="OfKeywords: inputs is a function, so kwargs is left out"):
+        assert_supported(OfKeywords(), lambda batch: ROW, {"mask": MASK})
 
 
 @pytest.mark.parametrize("frontend", ["ts_trace", "ts_script", "fx"])

@@ -14,6 +14,7 @@ from trtgate.commands import model_names
 from trtgate.suite.cases import Suite
 from trtgate.suite.selection import Selection
 from trtgate.suite.suite_source import Added, SuiteSource
+from trtgate.torch_trt import releases
 
 
 def pipeline(batch: int) -> dict[str, Any]:
@@ -106,6 +107,20 @@ def test_the_name_of_the_whole_is_answered_with_its_parts(monkeypatch: pytest.Mo
     monkeypatch.setattr(model_names, "suite_models", lambda: models)
     with pytest.raises(TrtgateError, match=r"unknown model 'lm'; it has parts, which are .*: lm.encoder, lm.head"):
         model_names.find("lm")
+
+
+@pytest.mark.skipif(bool(releases.unavailable()), reason="needs torch_tensorrt")
+def test_the_assertion_asks_each_part() -> None:
+    def factory() -> dict[str, Any]:
+        import torch
+
+        x = torch.ones(2, 8)
+        return {"encoder": (torch.nn.Linear(8, 8), x), "head": (torch.nn.Linear(8, 2), x)}
+
+    lm = trtgate.model(name="lm", parts=("encoder", "head"))(factory)
+    assert trtgate.assert_supported(lm, min_block_size=1).engines[0].outputs == ["float32[2,2]"]
+    with pytest.raises(AssertionError, match=r"^lm\.encoder: nothing reaches TensorRT"):
+        trtgate.assert_supported(lm, min_block_size=9)
 
 
 TWO_PARTS = """

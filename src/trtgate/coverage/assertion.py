@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -46,9 +47,9 @@ def assert_supported(
     module, inputs, kwargs
         A module and its example inputs: a tensor, a tuple or list of positional arguments, or a mapping of keyword
         arguments, nested as `forward` takes them; with `kwargs`, `inputs` is the positional ones. Or a factory that
-        returns all of it, such as a `trtgate.model`. `inputs` may be a function of dimensions too, such as
-        `lambda seq: torch.ones(1, seq)`. The module is copied, and stays as it is; one that can't be copied
-        is asked itself, if its weights have the precision already.
+        returns all of it, such as a `trtgate.model`, of which each part is asked. `inputs` may be a function of
+        dimensions too, such as `lambda seq: torch.ones(1, seq)`. The module is copied, and stays as it is; one
+        that can't be copied is asked itself, if its weights have the precision already.
     precision
         Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
     frontend
@@ -67,23 +68,24 @@ def assert_supported(
     left
         Operators that may stay in PyTorch, such as `aten.nonzero.default`.
 
-    Returns the coverage, of several shapes that of the last. Raises AssertionError, which says what stays in PyTorch,
-    from which line, why, and what to do, or why nothing reaches TensorRT; TrtgateError when the model can't be made or
-    exported, or a name is unknown.
+    Returns the coverage, of several shapes or parts that of the last. Raises AssertionError, which says what stays in
+    PyTorch, from which line, why, and what to do, or why nothing reaches TensorRT; TrtgateError when the model can't be
+    made or exported, or a name is unknown.
     """
     __tracebackhide__ = True
     name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
     with contextlib.ExitStack() as stack:
         model = _model_of(module, inputs, kwargs, name, precision, stack, batch, dynamic or {})
-        for settings in _settings_of(
+        asked = _settings_of(
             model, batch, shapes, dynamic or {}, frontend=frontend, precision=precision,
             min_block_size=min_block_size, torch_executed_ops=tuple(torch_executed_ops), options=dict(options or {}),
-        ):  # fmt: skip
-            found = dry_run.ask(Case(model, settings))
+        )  # fmt: skip
+        for part, settings in itertools.product(model.each, asked):
+            found = dry_run.ask(Case(part, settings))
             problem = coverage_complaint.complaint(found, engines=engines, left=left)
             if problem:
                 at = f" at {settings.suffix}" if settings.shape else ""
-                raise AssertionError(f"{name}{at}: {problem}")
+                raise AssertionError(f"{name if part is model else part.name}{at}: {problem}")
     return found
 
 
@@ -107,6 +109,10 @@ def _model_of(
         return Model(_model_name(name), module, [])
     asked = stack.enter_context(_unharmed(module, precision, name))
     if callable(inputs) and not isinstance(inputs, torch.nn.Module | Mapping):
+        if kwargs is not None:
+            raise TrtgateError(
+                f"{name}: inputs is a function, so kwargs is left out: let it return a mapping of them all"
+            )
         return Model(_model_name(name), lambda: asked, [], inputs=inputs)
     whole = (asked, inputs) if kwargs is None else (asked, inputs, kwargs)
     others = sorted(set(dynamic) - {BATCH})
