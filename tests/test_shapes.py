@@ -297,10 +297,10 @@ def test_what_functions_return_is_checked(factory: Any, said: str) -> None:
 
 @pytest.fixture
 def got(tmp_path: Path) -> Callable[..., CheckedModule]:
-    def get(seq: int, **caches: Any) -> CheckedModule:
+    def get(seq: int, factory: Any = encoder, **caches: Any) -> CheckedModule:
         folder = tmp_path / f"{seq}-{threading.get_ident()}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir(mode=0o700)
-        case = case_of(encoder, seq, frontend="dynamo")
+        case = case_of(factory, seq, frontend="dynamo", batch=2 if factory is encoder else None)
         return build_or_load(case, "cpu", folder, caches.pop("cache", None), lambda _step: None, **caches)
 
     return get
@@ -328,6 +328,15 @@ def test_a_shape_is_found_in_the_users_cache_also_by_a_later_run(
     again = [got(seq, cache=rebuilding, shared=shared).build.cached for seq in (4, 16)]
     assert again == [False, True]
     assert len(storing.built) == 2
+
+
+def test_another_size_at_the_optimum_is_another_build(
+    got: Callable[..., CheckedModule], storing: Storing, tmp_path: Path
+) -> None:
+    cache = ArtifactCache(tmp_path / "cache")
+    for at_optimum in (20, 24):
+        sizes = {4: 4, 16: at_optimum, 64: 64}
+        assert not got(4, of_seq(nn.ReLU(), lambda seq, sizes=sizes: (sizes[seq], 2)), cache=cache).build.cached
 
 
 def test_who_builds_the_same_at_once_waits_and_other_modules_do_not(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
 from ..torch_trt import compile_options, dynamic_engines, own_conversions
+from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import artifact_cache, building, locating_in_case, program_fingerprint, stored_inputs
 from .artifact_cache import ArtifactCache
 from .building import Inference
@@ -63,7 +64,7 @@ def build_or_load(
     notes: list[str] = []
     caches = [one for one in (shared, cache) if one is not None]
     keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case)
-    made_from = _made_from(case, prepared, notes) if keyed else {}
+    made_from = _made_from(case, prepared, reference.dynamic_inputs(), notes) if keyed else {}
     key = artifact_cache.key_of(made_from)
     with contextlib.ExitStack() as stack:
         if made_from and case.settings.dynamic:  # cases of other shapes may be at it
@@ -169,7 +170,7 @@ def _taken(
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
 
 
-def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
+def _made_from(case: Case, program: Any, dynamic: DynamicInputs | None, notes: list[str]) -> dict[str, str]:
     """Return everything that decides the compiled module; nothing, with a note, where that can't be said."""
     try:
         found = {"program": program_fingerprint.of_program(program)}
@@ -185,6 +186,7 @@ def _made_from(case: Case, program: Any, notes: list[str]) -> dict[str, str]:
         "frontend": settings.frontend,
         "precision": settings.precision,
         "dynamic": repr(settings.dynamic),
+        "optimization profiles": repr(dynamic and dynamic.shapes),  # a program knows no optimum
         "specialization": dynamic_engines.strategy(settings),
         "verbosity": settings.profiling_verbosity,
         "trtgate": VERSION,
