@@ -85,6 +85,13 @@ LAYOUTS = {
     "src and pythonpath": Layout(SOURCES, ini=["pythonpath = src"]),
     "src and a relative PYTHONPATH": Layout(SOURCES, environment={"PYTHONPATH": "src"}),
     # and others of the kind
+    "bench/conftest.py configures": Layout(
+        {
+            "code/shop/net.py": NET,
+            "bench/conftest.py": "import pathlib, sys\n\ndef pytest_configure(config):\n"
+            "    sys.path.insert(0, str(pathlib.Path(config.rootpath) / 'code'))\n",
+        }
+    ),
     "relative imports": Layout(
         {"bench/__init__.py": "", "bench/net.py": NET}, imports="pass", top="from .net import Net\n"
     ),
@@ -148,7 +155,7 @@ def test_what_pytest_imports_is_measured(folder: Any, name: str) -> None:
 
 
 ASKED = [
-    "bench is a package at the root", "python -m pytest", "bench/conftest.py inserts the root", "src and pythonpath",
+    "bench is a package at the root", "python -m pytest", "bench/conftest.py configures", "src and pythonpath",
     "src and a relative PYTHONPATH", "relative imports from above", "namespace packages are considered",
     "import mode importlib", "spaces and letters beyond ASCII",
 ]  # fmt: skip
@@ -186,12 +193,14 @@ def test_what_pytest_can_not_import_is_one_line_everywhere(folder: Any, forked_w
     assert "Traceback" not in done.stderr
 
 
-def test_a_conftest_that_can_not_be_imported_is_one_line_of_the_command(folder: Any) -> None:
-    Layout({**SHOP, "conftest.py": "import no_such_package\n"}).write(folder.path)
+@pytest.mark.parametrize("text", ["import no_such_package", "def pytest_configure():\n    import no_such_package"])
+def test_a_conftest_that_can_not_be_imported_is_one_line_of_the_command(folder: Any, text: str) -> None:
+    Layout({**SHOP, "conftest.py": f"{text}\n"}).write(folder.path)
     done = run([str(PROGRAMS / "trtgate"), "coverage", "tiny"], folder.path, {})
     assert done.returncode == 4
     assert "conftest.py" in done.stderr
     assert "No module named 'no_such_package'" in done.stderr
+    assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

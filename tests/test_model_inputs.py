@@ -384,6 +384,18 @@ def test_samples_are_what_the_factory_returns_behind_the_module() -> None:
         list(samples.of(wanted, building.make(wanted, "cpu")[1], 1, seed=1))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [ROW.to_sparse(), torch.nested.nested_tensor([ROW, ROW[:1]], layout=torch.jagged)],
+    ids=["sparse", "nested"],
+)
+def test_samples_of_what_is_not_dense_are_the_example(value: torch.Tensor) -> None:
+    model = Model("m", lambda: (OfPair(), value), ())
+    (found,) = samples.of(Case(model, Settings(frontend="eager")), Inputs((value, ROW)), 1, seed=1)
+    assert found.args[0] is value
+    assert not torch.equal(found.args[1], ROW)
+
+
 @needs_torch_tensorrt
 def test_the_assertion_takes_keyword_arguments() -> None:
     assert assert_supported(OfKeywords(), (ROW,), {"mask": MASK}, min_block_size=1).engines

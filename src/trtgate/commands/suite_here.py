@@ -6,14 +6,16 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import msgspec
 import pytest
 
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, one_line
 from ..suite.pytest_config import Configuration, find_configuration
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
@@ -72,7 +74,8 @@ def _asked(configuration: str | None, places: tuple[str, ...]) -> ImportRule:
     """Let pytest itself prepare a run of some places, and take over the path that it has then; nothing is collected.
 
     Preparing is what decides the path: the ini key pythonpath, the conftest files that belong to the places, in the
-    import mode of the options, and plugins that the options name. A second reading of these would differ somewhere.
+    import mode of the options, plugins that the options name, and what these configure. A second reading of these would
+    differ somewhere.
     """
     question, before = _Question(), list(sys.path)
     named = [] if configuration is None else [f"--config-file={configuration}"]
@@ -100,8 +103,26 @@ class _Question:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
-        self.rule, self.path = ImportRule.of(config), list(sys.path)
+        try:
+            for function in _own_hooks(config.hook.pytest_configure, config):
+                function()
+            self.rule, self.path = ImportRule.of(config), list(sys.path)
+        except Exception as error:
+            raise pytest.UsageError(one_line(error)) from error
+        finally:
+            for function in _own_hooks(config.hook.pytest_unconfigure, config):
+                with contextlib.suppress(Exception):
+                    function()
         return 0
+
+
+def _own_hooks(hook: Any, config: pytest.Config) -> Iterator[Callable[[], Any]]:
+    """Yield what conftest files and a user's modules do for a hook; installed plugins, and ours, configure nothing."""
+    installed = [plugin for plugin, _ in config.pluginmanager.list_plugin_distinfo()]
+    for one in reversed(hook.get_hookimpls()):
+        own = isinstance(one.plugin, ModuleType) and one.plugin not in installed
+        if own and not one.plugin.__name__.startswith(("_pytest", "trtgate.")) and not (one.wrapper or one.hookwrapper):
+            yield partial(one.function, **dict.fromkeys(one.argnames, config))
 
 
 def _reason(output: str) -> str:

@@ -81,7 +81,8 @@ def _drawn(example: Inputs, count: int, seed: int) -> Iterator[Inputs]:
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(value: torch.Tensor) -> torch.Tensor:
-        if not (value.is_floating_point() or value.is_complex()):
+        dense = value.layout is torch.strided and not value.is_nested
+        if not dense or not (value.is_floating_point() or value.is_complex()):
             return value
         kind = torch.complex64 if value.is_complex() else torch.float32
         return torch.randn(value.shape, generator=generator, device="cpu", dtype=kind).to(value)
