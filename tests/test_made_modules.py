@@ -197,6 +197,40 @@ def test_the_module_of_a_program_refuses_eval_and_is_a_module_all_the_same(aroun
     assert torch.equal(found[1].call(found[0]), module(ROW))
 
 
+@pytest.mark.parametrize("lock", [None, threading.Lock()], ids=["copied", "can't be copied"])
+def test_a_module_at_the_top_of_a_suite_is_after_a_dry_run_as_it_was_made(lock: Any) -> None:
+    last = torch.nn.LazyLinear(2) if lock is None else torch.nn.Linear(4, 2)
+    module = torch.nn.Sequential(Counter(lock), last, torch.nn.BatchNorm1d(2))
+    weight, before = module[0].a.weight.detach().clone(), dict(module[0]._buffers)
+    for precision in ("bf16", "as_is"):
+        building.end_case()
+        settings = Settings(frontend="eager", precision=precision)
+        found = building.make(Case(Model("m", lambda: (module, ROW), ()), settings), "cpu", copied=False)[0]
+        assert found is module
+        assert found[0].a.weight.dtype == {"bf16": torch.bfloat16, "as_is": torch.float32}[precision]
+        assert not found.training
+    building.end_case()
+    assert torch.equal(module[0].a.weight, weight)
+    assert module[0].a.weight.requires_grad
+    assert module[0]._buffers == before
+    assert module[0].a is module[0].again
+    assert module.training
+    assert module[1] is last
+    assert type(last) is (torch.nn.LazyLinear if lock is None else torch.nn.Linear)
+
+
+def test_one_that_can_not_be_copied_is_for_one_precision() -> None:
+    """The next would get what the first was cast to."""
+    module = Counter(threading.Lock())
+    for _ in range(2):
+        checked(lambda: module, precision="bf16")
+    with pytest.raises(
+        TrtgateError, match=r"^model 'm': its factory returns one Counter each time, which can't be cop"
+    ):
+        checked(lambda: module, precision="as_is")
+    checked(lambda: Counter(threading.Lock()), precision="as_is")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_module_whose_forward_was_replaced_by_a_closure_over_it_computes_with_its_own_weights(precision: str) -> None:
     """A copy would have the closure, and the closure the weights of the first, of another precision or device."""

@@ -83,9 +83,9 @@ def make(
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
-    `copied`, and for a module that can't be copied, the module is the factory's own. Raises TrtgateError when the
-    factory raises, returns something else, or inputs of another batch size. What changes how
-    figures are to be read goes to `remarks`.
+    `copied` the module is the factory's own, until `end_case`, and so it is where it can't be copied. Raises
+    TrtgateError when the factory raises, returns something else, inputs of another batch size, or a module that can't
+    be copied for a second precision. What changes how figures are to be read goes to `remarks`.
     """
     name = f"model {case.model.name!r}"
     module, inputs = factory_calls.made(case)
@@ -98,7 +98,12 @@ def make(
         return module, inputs.cloned()
     made_modules.check_code(module, case.settings.frontend, name)
     inputs = inputs.cloned()
+    own, copied = module, copied or case.model.weights is not None
     module = made_modules.copied_or_itself(module) if copied else module
+    if copied and module is own:
+        made_modules.check_uncopied(module, case.settings.precision, name)
+    elif module is own:
+        process_state.keep(made_modules.as_it_was(module))
     module = made_modules.initialised(module, inputs, name)
     made_modules.make_ordinary(module)
     if case.model.weights is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import chain
 from types import CellType, FunctionType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -63,6 +65,45 @@ def copied_or_itself(module: torch.nn.Module) -> torch.nn.Module:
         return copied(module)
     except Exception:
         return module
+
+
+_uncopied: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
+"""Modules of factories that could not be copied → the precision of the first case that got them."""
+
+
+def check_uncopied(module: torch.nn.Module, precision: str, name: str) -> None:
+    """Raise TrtgateError, which begins with `name`, for a module that can't be copied and was another precision's."""
+    first = _uncopied.setdefault(module, precision)
+    if first != precision:
+        raise TrtgateError(
+            f"{name}: its factory returns one {type(module).__name__} each time, which can't be copied and was cast "
+            f"for {first} before: let the factory make it"
+        )
+
+
+def as_it_was(module: torch.nn.Module) -> Callable[[], None]:
+    """Return what puts a module back as it is now: its parts, modes and tensors, of which no copy is made."""
+    parts = [one for one in module.modules() if not isinstance(one, torch.jit.ScriptModule)]
+    held = [(kept, dict(kept)) for one in parts for kept in (one._modules, one._parameters, one._buffers, vars(one))]
+    tensors = [
+        (value, value.data, value.requires_grad)
+        for value in chain(module.parameters(), module.buffers())
+        if not is_lazy(value) and not value.is_inference()
+    ]
+
+    shapeless = [value for value in chain(module.parameters(), module.buffers()) if is_lazy(value)]
+
+    def back() -> None:
+        if not all(map(is_lazy, shapeless)):  # it can't be copied, and has got its shapes for good
+            return
+        for kept, before in held:
+            kept.clear()
+            kept.update(before)
+        for value, data, wants_gradient in tensors:
+            value.data = data
+            value.requires_grad_(wants_gradient)
+
+    return back
 
 
 def check_code(module: torch.nn.Module, frontend: str, name: str) -> None:

@@ -48,6 +48,11 @@ def of_a_factory() -> Iterator[None]:
     _left.extend((*(one.back for one in later if one.changed), _variables(variables)))
 
 
+def keep(back: PutBack) -> None:
+    """Let something be put back with what factories changed for the case at hand."""
+    _left.append(back)
+
+
 def put_back() -> None:
     """Put back what factories changed for the case at hand, as another follows."""
     _in_turn(_left[::-1])
