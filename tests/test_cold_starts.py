@@ -68,6 +68,8 @@ def test_they_are_stored_and_a_longer_or_larger_one_fails(folder: Any) -> None:
     assert [len(launch) for launch in launches] == [1, 1]
     assert all(1.0 < launch[0] < 1.1 for launch in launches)
     assert 60 << 20 < stored["figures"]["cold_host_bytes"] < 140 << 20
+    assert stored["figures"]["cold_start_s"] == pytest.approx(1.0, abs=0.1)
+    assert not [name for name in stored["figures"] if name.startswith("cold") and name.endswith("_us")]
     assert "cold_start" in entries(folder)["plain-eager-fp32"]["sessions"][0]["metrics"]
 
     same = folder.gate("--benchmark-compare", "--trtgate-cold-starts=2", *LATENCY)

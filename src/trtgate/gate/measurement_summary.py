@@ -10,7 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from .. import verdict
-from ..common.metrics import METRICS
+from ..common.metrics import COLD_START, METRICS
 from ..records.measurement import Build, CaseMeasurement
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
@@ -43,6 +43,7 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
     if any(memory):
         found["gpu_memory_bytes"] = max(value or 0 for value in memory)
     if measurement.cold:
+        found["cold_start_s"] = statistics.median(one.seconds for one in measurement.cold)
         found["cold_host_bytes"] = statistics.median(one.host_bytes for one in measurement.cold)
         if all(one.gpu_bytes is not None for one in measurement.cold):
             found["cold_gpu_bytes"] = statistics.median(one.gpu_bytes or 0 for one in measurement.cold)
@@ -76,7 +77,7 @@ def _secondary(measurement: CaseMeasurement) -> list[tuple[str, list[float]]]:
     return [
         (metric, [us for launch in measurement.samples(metric) for turn in launch for us in turn])
         for metric in measurement.metrics
-        if metric != measurement.primary
+        if metric not in (measurement.primary, COLD_START)
     ]
 
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from .. import verdict
+from ..common.metrics import METRICS
 from ..gate.case_result import CaseResult
 from ..verdict import Judgement, Verdict
 
@@ -22,7 +23,7 @@ class CaseRow(msgspec.Struct, kw_only=True):
     judgement: Judgement | None
     """The primary metric's."""
     others: dict[str, float]
-    """Medians of the other metrics."""
+    """Medians of the other latencies."""
 
 
 def row_of(result: CaseResult) -> CaseRow:
@@ -33,6 +34,7 @@ def row_of(result: CaseResult) -> CaseRow:
     medians = {
         metric: math.exp(float(np.mean(verdict.log_launch_means(measurement.samples(metric)))))
         for metric in measurement.metrics
+        if METRICS[metric].unit == "us"
     }
     judgement = next((one for one in result.judgements if one.metric == measurement.primary), None)
     measured_us = medians.pop(measurement.primary)
