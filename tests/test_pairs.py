@@ -14,7 +14,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, SideError
+from trtgate.launches.pair import BASE, CANDIDATE, VISITS_ON_CPU, Artifacts, DisturbedError, Pair, SideError
 from trtgate.launches.pair_session import PairSession
 from trtgate.records.measurement import Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
@@ -133,23 +133,35 @@ def test_quadruples_are_measured_in_turns_that_cancel_a_drift(
     order = note_turns(monkeypatch, pair)
     session.measure(pair, quadruples(4), no_step)
     abba, baab = [BASE, CANDIDATE, CANDIDATE, BASE], [CANDIDATE, BASE, BASE, CANDIDATE]
-    assert [order[at : at + 4] in (abba, baab) for at in range(0, 16, 4)] == [True] * 4
-    assert len(order) == 16
+    visits = [order[at : at + 4] for at in range(0, len(order), 4)]
+    assert len(visits) == 4 * VISITS_ON_CPU
+    of_quadruples = [visits[at : at + VISITS_ON_CPU] for at in range(0, len(visits), VISITS_ON_CPU)]
+    assert [of in ([abba] * VISITS_ON_CPU, [baab] * VISITS_ON_CPU) for of in of_quadruples] == [True] * 4
     assert [(len(found.base), len(found.candidate)) for found in pair.quadruples] == [(2, 2)] * 4
     for side in (BASE, CANDIDATE):
         measured = pair.measurement(FINE, side)
         assert (measured.clock, measured.primary) == ("host_mean", HOST)
-        assert len(measured.launches[0].turns) == 8
+        assert [len(turn.captures[0].blocks_us) for turn in measured.launches[0].turns] == [VISITS_ON_CPU] * 8
         assert all(us >= 2000 for us in measured.blocks_us())
         assert all(turn.canary_us for turn in measured.launches[0].turns)
 
 
 def test_both_orders_occur(session: PairSession, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = session.resident()
-    monkeypatch.setattr(pair, "_turn", lambda name, _plan, _rng: name)
+    first: list[str] = []
+
+    def turn(name: str, _plan: Plan, _rng: random.Random) -> Turn:
+        first.append(name)
+        return Turn(clock=name, captures=[Capture(blocks_us=[float(len(first))], replays=1)], host_us=[])
+
+    monkeypatch.setattr(pair, "_turn", turn)
     rng = random.Random(0)
     found = [pair.quadruple(rng) for _ in range(20)]
-    assert all((q.base, q.candidate) == ([BASE] * 2, [CANDIDATE] * 2) for q in found)
+    for quadruple in found:
+        assert [one.clock for one in (*quadruple.base, *quadruple.candidate)] == [BASE] * 2 + [CANDIDATE] * 2
+        blocks = [us for one in (*quadruple.base, *quadruple.candidate) for us in one.captures[0].blocks_us]
+        assert len(set(blocks)) == len(blocks) == 4 * VISITS_ON_CPU
+    assert set(first[:: 4 * VISITS_ON_CPU]) == {BASE, CANDIDATE}
     pair.quadruples = []
 
 

@@ -254,7 +254,7 @@ def pair_values(quadruples: Sequence[Quadruple], metric: str, side: str, primary
 
 def _typical(turn: Turn, metric: str, primary: str) -> float:
     if metric == primary:
-        captures = [statistics.median(capture.blocks_us) for capture in turn.captures]
+        captures = [statistics.fmean(capture.blocks_us) for capture in turn.captures]
         return math.exp(verdict.launch_mean(np.log(captures)))
     return statistics.median({HOST: turn.host_us, ENQUEUE: turn.enqueue_us}[metric])
 

@@ -15,6 +15,8 @@ from ..timing import measuring_loop
 from . import messages
 from .worker_handle import LaunchError, WorkerHandle
 
+VISITS_ON_GPU, VISITS_ON_CPU = 1, 8
+"""How often a quadruple goes through its order; the turns of one place in it count as one."""
 RETRIES = 20
 """How often a turn of which no block counts is asked for again."""
 BASE, CANDIDATE = "base", "candidate"
@@ -45,6 +47,7 @@ class Pair:
     def __init__(self, base: WorkerHandle, candidate: WorkerHandle, *, gpu: bool) -> None:
         self.workers = {BASE: base, CANDIDATE: candidate}
         self._plan = measuring_loop.PAIR_ON_GPU if gpu else measuring_loop.PAIR_ON_CPU
+        self._visits = VISITS_ON_GPU if gpu else VISITS_ON_CPU
         self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
         self.loaded: dict[str, Loaded] = {}
         self.warm: dict[str, Turn] = {}
@@ -138,9 +141,10 @@ class Pair:
     def quadruple(self, rng: random.Random) -> Quadruple:
         """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too."""
         order = rng.choice(((BASE, CANDIDATE, CANDIDATE, BASE), (CANDIDATE, BASE, BASE, CANDIDATE)))
+        visits = [[self._turn(name, self._plan, rng) for name in order] for _ in range(self._visits)]
         turns: dict[str, list[Turn]] = {BASE: [], CANDIDATE: []}
-        for name in order:
-            turns[name].append(self._turn(name, self._plan, rng))
+        for name, of_place in zip(order, zip(*visits, strict=True), strict=True):
+            turns[name].append(together(of_place))
         found = Quadruple(base=turns[BASE], candidate=turns[CANDIDATE])
         self.quadruples.append(found)
         return found
@@ -161,6 +165,30 @@ class Pair:
         warm = self.warm[side]
         turns = [msgspec.structs.replace(turn, canary_us=warm.canary_us) for turn in turns]
         return CaseMeasurement(case_id=case_id, launches=[Launch(loaded=self.loaded[side], turns=turns)])
+
+
+def together(turns: Sequence[Turn]) -> Turn:
+    """Return turns of one side as if they were one: their captures hold the blocks of all."""
+    first = turns[0]
+    captures = [
+        msgspec.structs.replace(
+            captures[0],
+            blocks_us=[us for one in captures for us in one.blocks_us],
+            void=[reason for one in captures for reason in one.void],
+            sm_mhz=[mhz for one in captures for mhz in one.sm_mhz],
+        )
+        for captures in zip(*(turn.captures for turn in turns), strict=True)
+    ]
+    return msgspec.structs.replace(
+        first,
+        captures=captures,
+        host_us=[us for turn in turns for us in turn.host_us],
+        enqueue_us=[us for turn in turns for us in turn.enqueue_us],
+        states=[state for turn in turns for state in turn.states],
+        steady=all(turn.steady for turn in turns),
+        seconds=sum(turn.seconds for turn in turns),
+        note=next((turn.note for turn in turns if turn.note), ""),
+    )
 
 
 @contextmanager

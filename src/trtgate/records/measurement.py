@@ -109,7 +109,10 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quadruple(msgspec.Struct, frozen=True, kw_only=True):
-    """Two turns of the base and two of the candidate, in the order ABBA or BAAB, each with a capture of its own."""
+    """Two turns of the base and two of the candidate, in the order ABBA or BAAB.
+
+    On a CPU each is made of several short ones: the quadruple goes through its order more than once.
+    """
 
     base: list[Turn]
     candidate: list[Turn]
