@@ -82,7 +82,7 @@ def test_the_two_states_are_told_apart_and_take_different_times() -> None:
 
 def test_a_stream_that_works_meanwhile_voids_blocks_and_the_state_is_set_again() -> None:
     with stream_state.alone(detect().uuid, ONE) as state:
-        other, seen = torch.cuda.Stream(), 0
+        other, seen = state._other, 0  # one that is known to bring the other state about: not every stream does
 
         def watch() -> measuring_loop.Watched:
             nonlocal seen

@@ -87,7 +87,8 @@ def test_torch_compile_compiles_once_and_is_right_and_timed_at_each_shape() -> N
         inference, build = reference.checked(case, "cuda", lambda _step: None)  # a second compilation is an error
         assert build.engines >= 1
         assert len(inference.compiled.modules) == 1
-        assert timed(inference).clock == clock_of(case)
+        found = timed(inference)
+        assert found.clock == clock_of(case), found.note
         building.end_case()
 
 
