@@ -107,7 +107,7 @@ def _median_s(call: Callable[[], object]) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def repository(folder: Path, models: int) -> None:
+def repository(folder: Path, models: int = 8) -> None:
     """Make the repository whose HEAD is the base."""
     (folder / "suite.py").write_text(SUITE)
     (folder / "nets.py").write_text(nets(models))

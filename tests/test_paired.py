@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtgate import verdict
-from trtgate.common.metrics import EXACT, METRICS, SAMPLED
+from trtgate.common.metrics import COLD_START, EXACT, METRICS, SAMPLED
 from trtgate.verdict import LOOKS, Verdict
 
 DEFAULTS = {name: metric.limit for name, metric in METRICS.items()}
@@ -188,5 +188,5 @@ class TestReachability:
         assert found.verdict is Verdict.REGRESSED
 
     def test_every_metric_has_a_default_and_a_way_to_fail(self) -> None:
-        assert set(METRICS) == {*SAMPLED, *EXACT, "build"}
+        assert set(METRICS) == {*SAMPLED, *EXACT, COLD_START, "build"}
         assert all(limit >= 0 for limit in DEFAULTS.values())
