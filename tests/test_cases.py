@@ -29,6 +29,26 @@ def factory(batch: int) -> tuple[None, int]:
 def bare() -> None: ...
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({3: 1}, "options must map names to values: 3 is no name"),
+        ({"optimization_level": 3, None: 1}, "options must map names to values: None is no name"),
+        ("optimization_level=3", "options must map names to values, as a dict does, not 'optimization_level=3'"),
+        (
+            [("optimization_level", 3)],
+            "options must map names to values, as a dict does, not [('optimization_level', 3)]",
+        ),
+    ],
+)
+def test_options_are_a_mapping_of_names(options: Any, said: str) -> None:
+    for make in (grid, Settings):
+        given = {"frontends": ("dynamo",)} if make is grid else {"frontend": "dynamo"}
+        with pytest.raises(TrtgateError) as caught:
+            make(**given, options=options)
+        assert str(caught.value).startswith(said)
+
+
 def test_ids_are_readable_and_name_everything_that_changes_the_result() -> None:
     settings = Settings(frontend="dynamo", precision="fp16", batch=1, options={"optimization_level": 3})
     (case,) = Suite([Model("resnet18", factory, [settings])]).cases.values()

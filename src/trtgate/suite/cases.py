@@ -196,8 +196,8 @@ def grid(
         several("torch_executed_ops", torch_executed_ops, least=0),
     )
     fixed = {
-        "dynamic_batch": dynamic_batch, "specialization": specialization, "options": dict(options or {}),
-        "torch_executed_ops": torch_executed_ops,
+        "dynamic_batch": dynamic_batch, "specialization": specialization, "torch_executed_ops": torch_executed_ops,
+        "options": declared_values.named("options", options),
         "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
         "expected_failure": expected_failure, "dynamic": ranges,
         "tolerances": {} if tolerances is None else tolerances,

@@ -20,6 +20,18 @@ def several(what: str, values: Any, *, least: int = 1) -> tuple[Any, ...]:
     return found
 
 
+def named(what: str, values: Any) -> dict[str, Any]:
+    """Return a mapping of names to values as a dict; an empty one for None. Raises TrtgateError, naming `what`."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise TrtgateError(f"{what} must map names to values, as a dict does, not {values!r}")
+    for name in values:
+        if not isinstance(name, str):
+            raise TrtgateError(f"{what} must map names to values: {name!r} is no name")
+    return dict(values)
+
+
 def check_callable(what: str, function: Any) -> None:
     """Raise TrtgateError, which begins with `what`, for what can't be called."""
     if not callable(function):

@@ -10,7 +10,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
-from . import dimensions, precisions
+from . import declared_values, dimensions, precisions
 from .dimensions import BATCH, Sizes
 from .expected_failures import ExpectedFailure
 from .quarantines import Quarantine
@@ -179,7 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"frontend {name!r} takes no precision {self.precision}; that is for "
                 f"{', '.join(sorted(QUANTIZABLE_FRONTENDS))}"
             )
-        for option in self.options:
+        for option in declared_values.named("options", self.options):
             if option in OWN_FIELDS:
                 field = OWN_FIELDS[option]
                 hint = f"say {field}=… of the settings" if field else "trtgate sets it itself"
