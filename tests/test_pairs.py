@@ -14,11 +14,11 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.pair import BASE, CANDIDATE, VISITS_ON_CPU, Artifacts, DisturbedError, Pair, SideError
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, SideError
 from trtgate.launches.pair_session import PairSession
 from trtgate.records.measurement import Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
-from trtgate.timing.measuring_loop import Plan
+from trtgate.timing.measuring_loop import PAIR_ON_CPU, Plan
 from trtgate.verdict import LOOKS, Verdict
 
 from .suites import SCRIPTED_TIME
@@ -134,14 +134,14 @@ def test_quadruples_are_measured_in_turns_that_cancel_a_drift(
     session.measure(pair, quadruples(4), no_step)
     abba, baab = [BASE, CANDIDATE, CANDIDATE, BASE], [CANDIDATE, BASE, BASE, CANDIDATE]
     visits = [order[at : at + 4] for at in range(0, len(order), 4)]
-    assert len(visits) == 4 * VISITS_ON_CPU
-    of_quadruples = [visits[at : at + VISITS_ON_CPU] for at in range(0, len(visits), VISITS_ON_CPU)]
-    assert [of in ([abba] * VISITS_ON_CPU, [baab] * VISITS_ON_CPU) for of in of_quadruples] == [True] * 4
+    assert len(visits) == 4 * PAIR_ON_CPU.turns
+    of_quadruples = [visits[at : at + PAIR_ON_CPU.turns] for at in range(0, len(visits), PAIR_ON_CPU.turns)]
+    assert [of in ([abba] * PAIR_ON_CPU.turns, [baab] * PAIR_ON_CPU.turns) for of in of_quadruples] == [True] * 4
     assert [(len(found.base), len(found.candidate)) for found in pair.quadruples] == [(2, 2)] * 4
     for side in (BASE, CANDIDATE):
         measured = pair.measurement(FINE, side)
         assert (measured.clock, measured.primary) == ("host_mean", HOST)
-        assert [len(turn.captures[0].blocks_us) for turn in measured.launches[0].turns] == [VISITS_ON_CPU] * 8
+        assert [len(turn.captures[0].blocks_us) for turn in measured.launches[0].turns] == [PAIR_ON_CPU.turns] * 8
         assert all(us >= 2000 for us in measured.blocks_us())
         assert all(turn.canary_us for turn in measured.launches[0].turns)
 
@@ -160,8 +160,8 @@ def test_both_orders_occur(session: PairSession, monkeypatch: pytest.MonkeyPatch
     for quadruple in found:
         assert [one.clock for one in (*quadruple.base, *quadruple.candidate)] == [BASE] * 2 + [CANDIDATE] * 2
         blocks = [us for one in (*quadruple.base, *quadruple.candidate) for us in one.captures[0].blocks_us]
-        assert len(set(blocks)) == len(blocks) == 4 * VISITS_ON_CPU
-    assert set(first[:: 4 * VISITS_ON_CPU]) == {BASE, CANDIDATE}
+        assert len(set(blocks)) == len(blocks) == 4 * PAIR_ON_CPU.turns
+    assert set(first[:: 4 * PAIR_ON_CPU.turns]) == {BASE, CANDIDATE}
     pair.quadruples = []
 
 

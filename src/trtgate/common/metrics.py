@@ -43,36 +43,20 @@ def _of_a_call(name: str, title: str) -> Metric:
     return Metric(title=f"{title} a call", unit="", limit=DEFAULT_LIMITS[name], figure=name)
 
 
+def _of_bytes(name: str, title: str, figure: str, resolution: int) -> Metric:
+    return Metric(title=title, unit="bytes", limit=DEFAULT_LIMITS[name], figure=figure, resolution=resolution)
+
+
 METRICS = {
     DEVICE: Metric(title="device latency", unit="us", limit=DEFAULT_LIMITS[DEVICE]),
     HOST: Metric(title="host latency", unit="us", limit=DEFAULT_LIMITS[HOST]),
     ENQUEUE: Metric(title="enqueue time", unit="us", limit=DEFAULT_LIMITS[ENQUEUE]),
     BUILD: Metric(title="build time", unit="s", limit=DEFAULT_LIMITS[BUILD], figure="build_s"),
-    ENGINE_BYTES: Metric(
-        title="engine size", unit="bytes", limit=DEFAULT_LIMITS[ENGINE_BYTES], figure="engine_bytes", resolution=1 << 16
-    ),
-    GPU_MEMORY: Metric(
-        title="GPU memory",
-        unit="bytes",
-        limit=DEFAULT_LIMITS[GPU_MEMORY],
-        figure="gpu_memory_bytes",
-        resolution=64 << 20,
-    ),
+    ENGINE_BYTES: _of_bytes(ENGINE_BYTES, "engine size", "engine_bytes", 1 << 16),
+    GPU_MEMORY: _of_bytes(GPU_MEMORY, "GPU memory", "gpu_memory_bytes", 64 << 20),
     COLD_START: Metric(title="cold start", unit="s", limit=DEFAULT_LIMITS[COLD_START]),
-    COLD_HOST_MEMORY: Metric(
-        title="host memory of a cold start",
-        unit="bytes",
-        limit=DEFAULT_LIMITS[COLD_HOST_MEMORY],
-        figure="cold_host_bytes",
-        resolution=16 << 20,
-    ),
-    COLD_GPU_MEMORY: Metric(
-        title="GPU memory of a cold start",
-        unit="bytes",
-        limit=DEFAULT_LIMITS[COLD_GPU_MEMORY],
-        figure="cold_gpu_bytes",
-        resolution=64 << 20,
-    ),
+    COLD_HOST_MEMORY: _of_bytes(COLD_HOST_MEMORY, "host memory of a cold start", "cold_host_bytes", 16 << 20),
+    COLD_GPU_MEMORY: _of_bytes(COLD_GPU_MEMORY, "GPU memory of a cold start", "cold_gpu_bytes", 64 << 20),
     LEAF_ERROR: Metric(
         title="leaf error", unit="", limit=DEFAULT_LIMITS[LEAF_ERROR], figure="leaf_error", resolution=1e-5
     ),
@@ -92,3 +76,8 @@ RENAMED = {"output_error": (LEAF_ERROR, "the error of the worst tensor of the ou
 OF_COLD_STARTS = (COLD_HOST_MEMORY, COLD_GPU_MEMORY)
 EXACT = (ENGINE_BYTES, GPU_MEMORY, *OF_COLD_STARTS, LEAF_ERROR, ENGINES, PYTORCH_OPERATORS, *OF_A_CALL)
 """Read off once; compared without statistics."""
+
+
+def sampled(*, gpu: bool, cold: bool) -> tuple[str, ...]:
+    """Return the metrics that launches measure block by block, and, with `cold`, processes that start cold."""
+    return (*(SAMPLED if gpu else (HOST,)), *[COLD_START] * cold)

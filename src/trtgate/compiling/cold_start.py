@@ -22,9 +22,8 @@ def measured(case: Case, artifact: str | None, device: str) -> ColdStart:
     did that, and the launches do. Raises TrtgateError where it can't be loaded, built or run.
     """
     gpu = device == "cuda"
-    building.import_libraries(case)
     made = None if artifact is not None or case.settings.frontend == OWN else building.make(case, device)
-    before = device_memory.used_bytes() - device_memory.kept_bytes() if gpu else 0
+    before = _of_libraries() if gpu else 0
     peak, start = device_memory.HostPeak(), time.perf_counter()
     if artifact is not None:
         inference = building.load(case, Path(artifact), device)
@@ -37,5 +36,10 @@ def measured(case: Case, artifact: str | None, device: str) -> ColdStart:
     if gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    taken = device_memory.used_bytes() - device_memory.kept_bytes() + device_memory.peak_bytes() if gpu else before
-    return ColdStart(seconds=seconds, host_bytes=peak.rise_bytes(), gpu_bytes=taken - before if gpu else None)
+    gpu_bytes = _of_libraries() - before + torch.cuda.max_memory_reserved() if gpu else None
+    return ColdStart(seconds=seconds, host_bytes=peak.rise_bytes(), gpu_bytes=gpu_bytes)
+
+
+def _of_libraries() -> int:
+    """Return what is in use of the GPU beside what PyTorch's allocator has of it for this process."""
+    return device_memory.used_bytes() - int(torch.cuda.memory_reserved())

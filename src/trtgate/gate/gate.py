@@ -14,6 +14,7 @@ import msgspec
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.files import is_there
+from ..common.metrics import sampled
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.text_columns import first_few
@@ -105,7 +106,7 @@ class Gate:
         for case in cases:
             record = self._record(case.id)
             count += len(judging.statistical_metrics(case, gpu=gpu, cold=cold))
-            count += len(judging.sampled_metrics(gpu=gpu, cold=cold)) * (record is not None and record.anchored)
+            count += len(sampled(gpu=gpu, cold=cold)) * (record is not None and record.anchored)
         return max(1, count)
 
     def _record(self, case_id: str) -> CaseRecord | None:

@@ -13,7 +13,6 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import (
     BUILD,
-    COLD_START,
     ENQUEUE,
     EXACT,
     GPU_MEMORY,
@@ -22,7 +21,7 @@ from ..common.metrics import (
     METRICS,
     OF_A_CALL,
     OF_COLD_STARTS,
-    SAMPLED,
+    sampled,
 )
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
@@ -44,13 +43,8 @@ def statistical_metrics(case: Case, *, gpu: bool, cold: bool = False) -> tuple[s
 
     With `cold` there are cold starts.
     """
-    sampled = sampled_metrics(gpu=gpu, cold=cold)
-    return (*sampled, BUILD) if case.settings.uses_tensorrt else sampled
-
-
-def sampled_metrics(*, gpu: bool, cold: bool = False) -> tuple[str, ...]:
-    """Return the metrics that launches measure block by block, and processes that start cold."""
-    return (*(SAMPLED if gpu else (HOST,)), *[COLD_START] * cold)
+    found = sampled(gpu=gpu, cold=cold)
+    return (*found, BUILD) if case.settings.uses_tensorrt else found
 
 
 def counted_metrics(case: Case) -> tuple[str, ...]:

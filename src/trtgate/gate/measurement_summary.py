@@ -10,7 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from .. import verdict
-from ..common.metrics import COLD_START, METRICS
+from ..common.metrics import METRICS
 from ..records.measurement import Build, CaseMeasurement
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
@@ -77,7 +77,7 @@ def _secondary(measurement: CaseMeasurement) -> list[tuple[str, list[float]]]:
     return [
         (metric, [us for launch in measurement.samples(metric) for turn in launch for us in turn])
         for metric in measurement.metrics
-        if metric not in (measurement.primary, COLD_START)
+        if metric != measurement.primary and METRICS[metric].unit == "us"
     ]
 
 

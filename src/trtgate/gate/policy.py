@@ -205,9 +205,8 @@ def _capture_lost_since_stored(situation: Situation) -> CaseResult | None:
     if not lost or measurement_summary.void_problem(first.candidate):
         return None
     figures = measurement_summary.figures(first.candidate)
-    more = _more_of_a_call(situation, first.candidate, figures, _stored_figures(situation, figures))
-    told = _told(situation, first.candidate, Verdict.REGRESSED, going_on(lost, more), stored=situation.accepted)
-    return msgspec.structs.replace(told, judgements=more)
+    told = _told(situation, first.candidate, Verdict.REGRESSED, lost, stored=situation.accepted)
+    return _going_on_with_counts(situation, told, figures, _stored_figures(situation, figures))
 
 
 def _against_stored(situation: Situation) -> Step:
@@ -457,9 +456,8 @@ def _beside_base(situation: Situation) -> Step:
     if before.clock != now.clock:
         said = f"the base was timed with the clock {before.clock}, the candidate with {now.clock}"
         if lost := capture_lost(case_id, [before.clock], now):
-            more = _more_of_a_call(situation, now, figures, of_base)
-            told = _beside(situation, Verdict.REGRESSED, going_on(lost, more))
-            return Conclude(msgspec.structs.replace(told, judgements=more))
+            told = _beside(situation, Verdict.REGRESSED, lost)
+            return Conclude(_going_on_with_counts(situation, told, figures, of_base))
         return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: {said}"))
     counted = _counted(situation, figures, of_base)
     judged = [*evidence.first.screened, *counted.values()]
@@ -636,13 +634,14 @@ def _counted(situation: Situation, now: dict[str, float], before: dict[str, floa
     return {judgement.metric: judgement for judgement in judged}
 
 
-def _more_of_a_call(
-    situation: Situation, measurement: CaseMeasurement, now: dict[str, float], before: dict[str, float]
-) -> list[Judgement]:
-    """Return what a call does more of than its baseline or base, with the places."""
+def _going_on_with_counts(
+    situation: Situation, told: CaseResult, now: dict[str, float], before: dict[str, float]
+) -> CaseResult:
+    """Return a result with what a call does more of than its baseline or base, and where."""
     counted = _counted(situation, now, before).values()
     more = [one for one in counted if one.metric in OF_A_CALL and one.verdict is Verdict.REGRESSED]
-    return [_with_places(situation, measurement, one) for one in more]
+    more = [_with_places(situation, told.measurement, one) for one in more]
+    return msgspec.structs.replace(told, sentence=going_on(told.sentence, more), judgements=more)
 
 
 def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: Judgement) -> Judgement:

@@ -15,8 +15,6 @@ from ..timing import measuring_loop
 from . import messages
 from .worker_handle import LaunchError, WorkerHandle
 
-VISITS_ON_GPU, VISITS_ON_CPU = 1, 8
-"""How often a quadruple goes through its order; the turns of one place in it count as one."""
 RETRIES = 20
 """How often a turn of which no block counts is asked for again."""
 BASE, CANDIDATE = "base", "candidate"
@@ -47,7 +45,6 @@ class Pair:
     def __init__(self, base: WorkerHandle, candidate: WorkerHandle, *, gpu: bool) -> None:
         self.workers = {BASE: base, CANDIDATE: candidate}
         self._plan = measuring_loop.PAIR_ON_GPU if gpu else measuring_loop.PAIR_ON_CPU
-        self._visits = VISITS_ON_GPU if gpu else VISITS_ON_CPU
         self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
         self.loaded: dict[str, Loaded] = {}
         self.warm: dict[str, Turn] = {}
@@ -139,9 +136,12 @@ class Pair:
             self.warm[name] = self._turn(name, self._warm_up, rng)
 
     def quadruple(self, rng: random.Random) -> Quadruple:
-        """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too."""
+        """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too.
+
+        It goes through its order as often as the plan has turns; those of one place in it count as one.
+        """
         order = rng.choice(((BASE, CANDIDATE, CANDIDATE, BASE), (CANDIDATE, BASE, BASE, CANDIDATE)))
-        visits = [[self._turn(name, self._plan, rng) for name in order] for _ in range(self._visits)]
+        visits = [[self._turn(name, self._plan, rng) for name in order] for _ in range(self._plan.turns)]
         turns: dict[str, list[Turn]] = {BASE: [], CANDIDATE: []}
         for name, of_place in zip(order, zip(*visits, strict=True), strict=True):
             turns[name].append(together(of_place))

@@ -209,7 +209,9 @@ class Worker:
         from ..compiling import cold_start
 
         self._start_gpu()
-        return cold_start.measured(self._case(request.case_id), request.artifact, self._device)
+        case = self._case(request.case_id)
+        self._import_libraries(case)
+        return cold_start.measured(case, request.artifact, self._device)
 
     def delay(self, request: messages.Delay) -> float:
         """Make the loaded case slower on purpose, or, by 0, as fast as it is."""

@@ -6,7 +6,7 @@ from itertools import chain
 
 import msgspec
 
-from ..common.metrics import COLD_START, DEVICE, ENQUEUE, HOST, ON_HOST, SAMPLED
+from ..common.metrics import COLD_START, DEVICE, ENQUEUE, HOST, ON_HOST, sampled
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +161,7 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The sampled metrics that it has."""
-        return (*(SAMPLED if self.on_gpu else (HOST,)), *[COLD_START] * bool(self.cold))
+        return sampled(gpu=self.on_gpu, cold=bool(self.cold))
 
     def blocks_us(self) -> list[float]:
         """Every block of the primary metric, in the order launch, turn, capture, block."""

@@ -97,7 +97,7 @@ def with_batch(dynamic: Any, dynamic_batch: Any) -> dict[str, Ranges]:
             f"dynamic_batch is {text_of(found[BATCH])}, and dynamic has {text_of(given[BATCH])} for the batch: give "
             "one of them"
         )
-    return {name: {**given, **found}[name] for name in sorted({**given, **found})}
+    return dict(sorted({**given, **found}.items()))
 
 
 def _check_name(name: Any, what: str) -> None:

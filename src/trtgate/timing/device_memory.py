@@ -16,20 +16,6 @@ def used_bytes() -> int:
     return int(total - free)
 
 
-def kept_bytes() -> int:
-    """Return what PyTorch's allocator has of it for this process, in use or not."""
-    import torch
-
-    return int(torch.cuda.memory_reserved())
-
-
-def peak_bytes() -> int:
-    """Return the most that PyTorch's allocator had of it for this process."""
-    import torch
-
-    return int(torch.cuda.max_memory_reserved())
-
-
 class HostPeak:
     """How far the resident memory of this process rises above what it was when this was made.
 

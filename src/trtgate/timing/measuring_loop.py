@@ -20,7 +20,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured; all but `turns` is of one turn, times in seconds."""
 
     turns: int = 1
-    """Turns each launch gets with a case; between them the others measure."""
+    """Turns each launch gets with a case, or with a place of a quadruple; between them the others measure."""
     captures: int = 24
     """All made before anything is timed: how one lies in memory moves it several times as far as its blocks differ."""
     arm: bool = True
@@ -66,8 +66,8 @@ PAIR_ON_GPU = Plan(
 """A turn of a quadruple: a block of every capture that the warm-up made, on the plateau, for the other side had the GPU
 before."""
 PAIR_ON_CPU = Plan(
-    captures=1, blocks=1, block_s=0.02, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0, canary=False,
-    contended_retries=2,
+    turns=8, captures=1, blocks=1, block_s=0.02, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0,
+    canary=False, contended_retries=2,
 )  # fmt: skip
 """On a CPU that others share, windows of 5 to 100 ms vary alike, whatever is read of them, and independently of one
 another: many short turns say most in a second (docs/server.md)."""
