@@ -33,8 +33,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 from states_tables import deviation
+
+from trtgate import verdict
 
 NO_RANDOM_ADDRESSES = 0x0040000
 """ADDR_NO_RANDOMIZE of personality(2)."""
@@ -120,9 +121,8 @@ def serve(options: dict[str, Any]) -> None:
     layers = [layer for _ in range(LAYERS) for layer in (torch.nn.Linear(32, 32), torch.nn.ReLU())]
     module, inputs = torch.nn.Sequential(*layers).eval().to(device), torch.randn(4, 32).to(device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    cpu = None
     if options["pinned"]:
-        cpu = random.choice(sorted(os.sched_getaffinity(0)))
+        os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
     with torch.no_grad():
         _window(lambda: module(inputs), wait, options["warm_s"])
         if options["no_gc"]:
@@ -130,8 +130,6 @@ def serve(options: dict[str, Any]) -> None:
             gc.freeze()
             gc.disable()
         for line in sys.stdin:
-            if cpu is not None:
-                os.sched_setaffinity(0, {cpu})
             _window(
                 lambda: module(inputs), wait, float(line) / 4
             )  # whoever was at work before left other things in the caches
@@ -243,7 +241,9 @@ def in_pairs(options: argparse.Namespace) -> None:
     print("|---|---|--:|---|--:|--:|--:|")
     for (name, metric, window, way), of in rows.items():
         means = [float(d.mean()) for d in of]
-        sees = (stats.t.ppf(1 - 0.01 / 3, 5) + stats.t.ppf(0.9, 5)) * statistics.stdev(means) / math.sqrt(6)
+        pairs, alpha = verdict.LOOKS[0], verdict.FAMILY_ALPHA / len(verdict.LOOKS)
+        quantiles = verdict.quantile(alpha, pairs - 1) + verdict.quantile(0.1, pairs - 1)
+        sees = quantiles * statistics.stdev(means) / math.sqrt(pairs)
         within = math.sqrt(statistics.fmean(float(d.var(ddof=1)) for d in of))
         print(f"| {name} | {metric} | {window * 1e3:.0f} ms | {way} | {within:.2%} | {deviation(means)} | {sees:.1%} |")
 
@@ -259,8 +259,8 @@ def quadruple(pair: Sequence[Process], window_s: float) -> list[list[dict[str, A
 
 def d_of(read: list[list[dict[str, Any]]], metric: str, way: str) -> float:
     """Return d of a quadruple."""
-    base, candidate = ([math.log(one[metric][way]) for one in side] for side in read)
-    return 0.5 * (sum(candidate) - sum(base))
+    base, candidate = (np.asarray([one[metric][way] for one in side]) for side in read)
+    return float(verdict.differences(base, candidate))
 
 
 def machine(device: str) -> str:
