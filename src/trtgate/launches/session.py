@@ -176,7 +176,7 @@ class Session:
 
         Raises LaunchError.
         """
-        with self._fresh("fresh") as worker, self._pool.device(step, shared=True):
+        with self._fresh("fresh") as (worker,), self._pool.device(step, shared=True):
             step("checking it in a fresh process")
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
             return worker.ask(request, messages.LoadedReply, case_id).loaded.ways
@@ -184,20 +184,12 @@ class Session:
     def cold_starts(self, case_id: str, artifact: Path | None, count: int, step: OnStep) -> list[ColdStart]:
         """Load a case and run it once in so many fresh processes, one after the other. Raises LaunchError."""
         step(f"starting {count} fresh processes")
-        workers = [
-            self._pool.start(self._side, f"cold-{number}", number=-1, tensorrt=self._tensorrt, only_builds=True)
-            for number in range(count)
-        ]
         try:
-            for worker in workers:
-                worker.greet()  # nobody imports while something is timed
-            with self._pool.device(step):
+            with self._fresh("cold", count, tensorrt=self._tensorrt) as workers, self._pool.device(step):
                 step("starting cold")
                 return [self._cold_start(worker, case_id, artifact) for worker in workers]
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
-        finally:
-            self._pool.end(*workers)
 
     def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None) -> ColdStart:
         request = messages.StartCold(case_id=case_id, artifact=None if artifact is None else str(artifact))
@@ -207,7 +199,7 @@ class Session:
 
     def dry_run(self, case_id: str, step: OnStep) -> Coverage:
         """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""
-        with self._fresh("dry-run") as worker, self._pool.device(step, shared=True):
+        with self._fresh("dry-run") as (worker,), self._pool.device(step, shared=True):
             step("a dry run")
             request = messages.DryRun(case_id=case_id)
             return worker.ask(request, messages.DryRunReply, f"{case_id}: dry run").coverage
@@ -240,15 +232,17 @@ class Session:
     def build_fresh(self, case_id: str, folder: Path) -> Build:
         """Build a case in a process of its own, which ends with it. Raises LaunchError."""
         request = messages.BuildCase(case_id=case_id, folder=str(folder))
-        with self._fresh("rebuild") as worker, self._pool.device(shared=True):
+        with self._fresh("rebuild") as (worker,), self._pool.device(shared=True):
             return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
 
     @contextmanager
-    def _fresh(self, name: str) -> Iterator[WorkerHandle]:
-        """Within: a worker of its own, which ends with it."""
-        worker = self._pool.start(self._side, name, number=-1, only_builds=True)
+    def _fresh(self, name: str, count: int = 1, *, tensorrt: bool = False) -> Iterator[list[WorkerHandle]]:
+        """Within: workers of its own, which have imported side by side, and end with it."""
+        names = [name] if count == 1 else [f"{name}-{number}" for number in range(count)]
+        workers = [self._pool.start(self._side, each, number=-1, tensorrt=tensorrt, only_builds=True) for each in names]
         try:
-            worker.greet()
-            yield worker
+            for worker in workers:
+                worker.greet()
+            yield workers
         finally:
-            self._pool.end(worker)
+            self._pool.end(*workers)
