@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def gate_run(tmp_path: Path) -> Run:
     """Run pytest with the plugin in a folder, as a user does; returns the finished process."""
 
     def run(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
+        start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "trtgate.plugin", "-p", "no:cacheprovider", *arguments],
             cwd=cwd,
@@ -45,7 +47,7 @@ def gate_run(tmp_path: Path) -> Run:
             text=True,
             timeout=500,
         )
-        print(done.stdout[-6000:], done.stderr[-2000:])
+        print(done.stdout[-6000:], done.stderr[-2000:], f"{time.perf_counter() - start:.0f} s")
         return done
 
     return run
