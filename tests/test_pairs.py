@@ -10,6 +10,7 @@ import msgspec
 import psutil
 import pytest
 
+from trtgate.common import machine
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.gate.paired_gate import PairedGate, Suspicion
@@ -315,3 +316,41 @@ def test_ten_times_slower_is_suspected_and_confirmed_by_fresh_pairs(
     assert len(started) == LOOKS[0]
     assert session._pairs == [resident]
     assert not any(psutil.pid_exists(pid) for pair in started for pid in pids_of(pair))
+
+
+def test_pairs_that_confirmed_one_case_are_asked_of_the_next_but_never_twice_of_one(
+    sides: dict[str, Side], tmp_path: Path
+) -> None:
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, reuse=True)
+    gate = PairedGate(session)
+
+    def measured_by(case_id: str, count: int) -> set[int]:
+        suspicion = Suspicion(case_id=case_id, artifacts=BUILT, metrics=(HOST,))
+        assert len(gate.measure([suspicion], count, tenth, no_step)[0]) == count
+        return {pid for pair in session._pairs if case_id in pair.cases for pid in pids_of(pair)}
+
+    try:
+        first = measured_by(FINE, 2)
+        assert len(first) == 4
+        assert measured_by(SLOW, 2) == first
+        again = measured_by(FINE, 1)  # a pair that has not loaded it
+        assert len(again - first) == 2
+        assert all(psutil.pid_exists(pid) for pid in first | again)
+    finally:
+        session.close()
+    assert not any(psutil.pid_exists(pid) for pid in first | again)
+
+
+def test_no_more_pairs_wait_than_a_first_look_asks_for_and_none_where_memory_is_short(
+    sides: dict[str, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, reuse=True)
+    try:
+        pairs = session.take(LOOKS[0] + 1, {FINE})
+        session.put_back(pairs)
+        assert session._idle == session._pairs == pairs[: LOOKS[0]]
+        monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 30)
+        session.put_back(session.take(1, {FINE}))
+        assert session._idle == session._pairs == []
+    finally:
+        session.close()

@@ -49,7 +49,7 @@ class Workers:
         self._base = options.base
         self.cold_starts = options.cold_starts
         timeout_s, self._logs = options.timeout_s, folder.logs / logs
-        self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s)
+        self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s, reuse=True)
         self.session = Session(
             options.source, accelerator, self._logs, launches=options.launches, timeout_s=timeout_s,
             tensorrt=tensorrt, cases_at_once=cases_at_once, streams=options.streams,

@@ -67,17 +67,22 @@ class PairedGate:
         self, suspicions: Sequence[Suspicion], count: int, limit_of: LimitOf, step: OnStep,
         started: Sequence[Pair] = (),
     ) -> list[list[list[Quadruple]]]:  # fmt: skip
-        """Measure suspicions in `count` fresh pairs, all in the same; returns the quadruples of each pair for each.
+        """Measure suspicions in `count` pairs, all in the same; returns the quadruples of each pair for each.
 
-        `started` are fresh pairs that have not measured anything yet; they are ended, as are all others.
+        A pair has not measured any of the cases before. `started` are such pairs; they are the session's again then, as
+        are all others.
         """
         step(f"suspected: measuring {count} fresh pairs of processes")
-        fresh = [*started, *self.pairs.start(count - len(started))]
+        cases = {suspicion.case_id for suspicion in suspicions}
+        fresh = [*started, *self.pairs.take(count - len(started), cases)]
         try:
-            return [list(self._measured(fresh, suspicion, limit_of, step)) for suspicion in suspicions]
-        finally:
+            found = [list(self._measured(fresh, suspicion, limit_of, step)) for suspicion in suspicions]
+        except BaseException:
             for pair in fresh:
                 self.pairs.end(pair)
+            raise
+        self.pairs.put_back(fresh)
+        return found
 
     def confirm(
         self, suspicions: Sequence[Suspicion], limit_of: LimitOf, tests: int, step: OnStep,

@@ -46,6 +46,8 @@ class Pair:
         self.workers = {BASE: base, CANDIDATE: candidate}
         self._plan = measuring_loop.PAIR_ON_GPU if gpu else measuring_loop.PAIR_ON_CPU
         self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
+        self.cases: set[str] = set()
+        """Those that it has loaded so far: of each case a pair is evidence once."""
         self.loaded: dict[str, Loaded] = {}
         self.warm: dict[str, Turn] = {}
         self.quadruples: list[Quadruple] = []
@@ -97,6 +99,7 @@ class Pair:
         self._ask_to_load(case_id, artifacts, (BASE, CANDIDATE), measure_memory=False)
 
     def _ask_to_load(self, case_id: str, artifacts: Artifacts, names: Sequence[str], *, measure_memory: bool) -> None:
+        self.cases.add(case_id)
         for name in names:
             artifact = artifacts.base if name == BASE else artifacts.candidate
             self.workers[name].send(

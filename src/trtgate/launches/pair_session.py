@@ -1,12 +1,13 @@
-"""Drives pairs of workers: the resident one, and fresh ones where a suspicion asks for them."""
+"""Drives pairs of workers: the resident one, and others where a suspicion asks for them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..common import machine
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
 from ..records.measurement import Loaded
@@ -21,6 +22,10 @@ from .worker_pool import WorkerPool
 CONTEXT_BYTES = 1 << 30
 """What a process takes on a GPU beside a case: its context, and what the libraries load."""
 UNKNOWN_FOOTPRINT_BYTES = 2 << 30
+IDLE_SHARE = 0.2
+"""Of a GPU's memory: what pairs may hold of it that wait for the next suspicion."""
+IMPORTED_BYTES = 1 << 29
+"""What a process takes of a host's memory that has imported PyTorch: as much again must be left to others."""
 
 
 class PairSession:
@@ -32,17 +37,22 @@ class PairSession:
         Where the workers' logs go.
     timeout_s
         The longest that a single step of a worker may take.
+    reuse
+        Whether a pair that confirmed one suspicion may be asked of another case: its processes have imported by then.
 
     """
 
     def __init__(
-        self, base: Side, candidate: Side, accelerator: Accelerator, folder: Path, *, timeout_s: float
-    ) -> None:
+        self, base: Side, candidate: Side, accelerator: Accelerator, folder: Path, *, timeout_s: float,
+        reuse: bool = False,
+    ) -> None:  # fmt: skip
         self._sides = {BASE: base, CANDIDATE: candidate}
         self._pool = WorkerPool(accelerator, folder, timeout_s=timeout_s)
         self._gpu = accelerator.kind == "gpu"
         self._started = 0
+        self._reuse = reuse
         self._pairs: list[Pair] = []
+        self._idle: list[Pair] = []
         self._resident: Pair | None = None
         self._footprint_bytes: dict[str, int] = {}
         self.rng = random.Random()
@@ -63,6 +73,29 @@ class PairSession:
         self._pairs += made
         return made
 
+    def take(self, count: int, cases: Iterable[str]) -> list[Pair]:
+        """Return pairs that have loaded none of these cases: those that wait, and others, started now."""
+        free = [pair for pair in self._idle if pair.cases.isdisjoint(cases)][:count]
+        self._idle = [pair for pair in self._idle if pair not in free]
+        return [*free, *self.start(count - len(free))]
+
+    def put_back(self, pairs: Sequence[Pair]) -> None:
+        """Let pairs that have unloaded what they measured wait for another case, or end them.
+
+        As many wait as the first look at a suspicion asks for, where these leave enough memory to others.
+        """
+        waiting = [*pairs, *self._idle]
+        self._idle = waiting[: LOOKS[0]] if self._reuse and self._has_room(LOOKS[0]) else []
+        for pair in waiting:
+            if pair not in self._idle:
+                self.end(pair)
+
+    def _has_room(self, pairs: int) -> bool:
+        """Whether so many pairs may wait: they hold a context each on a GPU, and elsewhere what they have imported."""
+        if self._gpu:
+            return 2 * pairs * CONTEXT_BYTES <= IDLE_SHARE * self._pool.accelerator.memory_bytes
+        return 2 * pairs * IMPORTED_BYTES <= machine.memory_bytes()
+
     def _worker(self, side: Side) -> WorkerHandle:
         return self._pool.start(side, f"{side.name}-{self._started}", number=self._started)
 
@@ -70,6 +103,7 @@ class PairSession:
         """End a pair."""
         self._pool.end(*pair.workers.values())
         self._pairs = [other for other in self._pairs if other is not pair]
+        self._idle = [other for other in self._idle if other is not pair]
         if pair is self._resident:
             self._resident = None
 
