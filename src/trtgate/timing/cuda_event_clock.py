@@ -35,7 +35,7 @@ class CudaEventsClock:
         self._call = call
         self._spin = spin
         self._queuing_us = 0.0
-        self._margins = MARGINS
+        self._margins: tuple[float, ...] = MARGINS
         self.placed: list[object] = []
         """None for each that would be a capture."""
 
