@@ -404,6 +404,7 @@ def asked(given: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
         compare_file=None, update=given["update"], accepted=("model*",) if given["accepted"] else (),
         require=frozenset(given["require"]), limits=given.get("limits", {}), command_limits={}, launches=3,
         timeout_s=1.0, strict_layers=given.get("strict", False), zoo=False, report=None, cache=None, prebuild=None,
+        builds_in_turn=False,
         gpus="", build_only=False, timing_off="",
     )  # fmt: skip
     gpu = given.get("gpu", True)

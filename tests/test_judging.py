@@ -155,8 +155,8 @@ def options_in(tmp_path: Path) -> Options:
     return Options(
         source=SuiteSource(root="."), selection=Selection(), baselines=tmp_path, compare=True, base=None,
         compare_file=None, update=False, accepted=(), require=frozenset(), limits={}, command_limits={}, launches=1,
-        timeout_s=1.0, strict_layers=False, zoo=False, cache=None, prebuild=None, gpus="", build_only=False,
-        report=None, timing_off="",
+        timeout_s=1.0, strict_layers=False, zoo=False, cache=None, prebuild=None, builds_in_turn=False,
+        gpus="", build_only=False, report=None, timing_off="",
     )  # fmt: skip
 
 

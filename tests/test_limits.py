@@ -89,6 +89,7 @@ def test_the_nearest_to_the_command_line_wins() -> None:
         zoo=False,
         cache=None,
         prebuild=None,
+        builds_in_turn=False,
         gpus="",
         build_only=False,
         report=None,

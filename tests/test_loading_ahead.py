@@ -28,7 +28,7 @@ class Item:
 
 def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = None, cards: Any = (H100,)) -> Any:
     return SimpleNamespace(
-        options=SimpleNamespace(prebuild=prebuild, launches=launches, base=base),
+        options=SimpleNamespace(prebuild=prebuild, launches=launches, base=base, builds_in_turn=False),
         accelerators=list(cards), accelerator=cards[0], cases_at_once=1, latency_tests=[],
         prebuilt={
             "built": Prebuilt(case_id="built", build=Build(build_s=1.0), artifact=Path("artifact")),

@@ -11,12 +11,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.launches import messages
+from trtgate.launches.comparison_side import Side
 from trtgate.launches.prebuild import Prebuild, builders_for, order
+from trtgate.launches.worker_handle import LaunchError, WorkerHandle
+from trtgate.launches.worker_pool import WorkerPool
 from trtgate.pytest_plugin import prebuilding
 from trtgate.suite.suite_source import SuiteSource
 
@@ -26,6 +31,7 @@ SUITE = """
 import os
 import re
 import signal
+from pathlib import Path
 
 import torch
 import trtgate
@@ -41,6 +47,7 @@ def made(forward):
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
 def good(batch):
+    Path(__file__).with_name("good.called").touch()
     return made(lambda x: x + 1)
 
 
@@ -151,6 +158,7 @@ def test_shapes_of_one_module_do_not_wait_for_each_other_while_others_could_be_b
 @pytest.mark.parametrize(
     ("cpus", "prebuild", "base", "wanted"),
     [
+        (64, prebuilding.AUTO, None, ["workers"]),  # in turn: on a CPU that is no help
         (7, 2, None, ["builders begin", "workers", "builders imported"]),
         (8, 2, None, ["workers", "builders begin", "builders imported"]),
         (7, 2, "HEAD", ["workers", "builders begin", "builders imported"]),
@@ -178,13 +186,97 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
     gate = SimpleNamespace(recorded=lambda *_: None)
     run: Any = SimpleNamespace(
         options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=None, cache=None, timeout_s=60.0,
-                                lifecycle=False),
-        accelerators=[CPU], cases_at_once=2, gate=gate, run_folder=SimpleNamespace(private=None, logs=None),
+                                lifecycle=False, builds_in_turn=prebuild == prebuilding.AUTO),
+        accelerators=[CPU], accelerator=CPU, cases_at_once=2, gate=gate,
+        run_folder=SimpleNamespace(private=None, logs=None),
         suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={}, notices=[], say=lambda _text: None,
         judges=False, progress=lambda _text: contextlib.nullcontext(lambda _step: None),
     )  # fmt: skip
     prebuilding.build_ahead(run, {"a", "b"}, lambda: happened.append("workers"))
     assert happened == wanted
+
+
+AHEAD, AS_TESTS_NEED_IT = (prebuilding.AUTO, True), (None, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, AHEAD),
+        ({"trtgate_prebuild": prebuilding.OFF}, AS_TESTS_NEED_IT),
+        ({"trtgate_prebuild": 3}, (3, False)),
+        ({"trtgate_prebuild": prebuilding.AUTO}, (prebuilding.AUTO, False)),
+        ({"trtgate_gpus": "all"}, (prebuilding.AUTO, False)),
+        ({"trtgate_gpus": "all", "trtgate_prebuild": prebuilding.OFF}, AS_TESTS_NEED_IT),
+        ({"trtgate_build_only": True}, AS_TESTS_NEED_IT),
+        ({"beside_base": True}, AS_TESTS_NEED_IT),
+        ({"distributed": True}, AS_TESTS_NEED_IT),
+        ({"distributed": True, "trtgate_prebuild": prebuilding.OFF}, AS_TESTS_NEED_IT),
+    ],
+)
+def test_all_is_built_ahead_unless_something_forbids_it_and_one_by_one_unless_more_was_asked_for(
+    given: dict[str, Any], wanted: tuple[int | None, bool]
+) -> None:
+    config: Any = SimpleNamespace(getoption=given.get)
+    flags = {name: given.get(name, False) for name in ("beside_base", "distributed")}
+    assert prebuilding.asked(config, **flags) == wanted
+
+
+@pytest.mark.parametrize(("cpus", "prebuild", "in_turn", "wanted"), [(16, 0, True, 8), (4, 0, True, 2), (1, 0, True, 1),
+                                                                    (4, 0, False, 4), (4, 7, False, 7)])  # fmt: skip
+def test_where_one_builds_at_a_time_those_who_export_leave_it_half_of_the_cpus(
+    cpus: int, prebuild: int, in_turn: bool, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+    monkeypatch.setattr("trtgate.common.machine.memory_bytes", lambda: 1 << 40)
+    options = SimpleNamespace(prebuild=prebuild, builds_in_turn=in_turn)
+    run: Any = SimpleNamespace(options=options, accelerators=[GPU])
+    assert prebuilding.builders(run) == wanted
+
+
+def test_who_builds_in_turn_exports_first_and_builds_while_it_has_the_turn(work: Any, tmp_path: Path) -> None:
+    prebuild = work(1)
+    folder = prebuild.folder_for("good-eager-fp32-b1")
+    seen: list[Any] = []
+
+    @contextlib.contextmanager
+    def turn() -> Iterator[None]:
+        seen.append(sorted(file.name for file in tmp_path.glob("*.called")))
+        yield
+        seen.append("built")
+
+    pool = WorkerPool(CPU, tmp_path / "logs", timeout_s=60.0)
+    try:
+        worker = pool.start(Side(name="builder", source=prebuild.source), "builder", only_builds=True)
+        worker.greet()
+        request = messages.BuildCase(case_id="good-eager-fp32-b1", folder=str(folder), builders=4, in_turn=True)
+        reply = worker.build(request, turn(), "building")
+        assert seen == [["good.called"], "built"]
+        assert reply.build.builders == 1
+        plain = msgspec.structs.replace(request, in_turn=False)
+        assert worker.build(plain, turn(), "building").build.builders == 4
+        assert len(seen) == 2
+        with pytest.raises(LaunchError, match="no such weights"):
+            worker.build(msgspec.structs.replace(request, case_id="raises-eager-fp32-b1"), turn(), "building")
+    finally:
+        pool.close()
+
+
+def test_builders_share_one_turn(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[Any] = []
+    build = WorkerHandle.build
+
+    def noted(self: WorkerHandle, request: Any, turn: Any, doing: str) -> Any:
+        assert request.in_turn
+        turns.append(turn)
+        return build(self, request, turn, doing)
+
+    monkeypatch.setattr(WorkerHandle, "build", noted)
+    names = [f"{name}-eager-fp32-b1" for name in ("raises", "good")]
+    found = list(msgspec.structs.replace(work(2), in_turn=True).run(names))
+    assert {one.build.builders for one in found if one.build is not None} == {1}
+    assert len(turns) == 2
+    assert turns[0] is turns[1]
 
 
 def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:

@@ -45,6 +45,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where compiled modules that were built before lie; None where none may be used."""
     prebuild: int | None
     """How many processes build before the first test, 0 for as many as the machine takes; None for none."""
+    builds_in_turn: bool
+    """Whether only one of those builds at a time, while the others export, load and compare."""
     gpus: str
     """Which GPUs share the cases, as the command line says it; empty for the one that CUDA sees first."""
     build_only: bool

@@ -55,6 +55,8 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     lifecycle: bool = False
     """Whether it is compared in all ways in which it may be called (`compiling/lifecycle.py`)."""
     keep: bool = False
+    in_turn: bool = False
+    """Whether it answers `Prepared` before it builds, and builds when it is told to go on: nobody else builds then."""
     shared: str = ""
     """The name of a cache beside `folder`, of this run alone: cases that differ in their shape find there what one of
     them built. Empty: each is built."""
@@ -113,13 +115,21 @@ class Unload(msgspec.Struct, tag=True, kw_only=True):
     measure_memory: bool = False
 
 
-Request = Hello | BuildCase | Load | Delay | Measure | RecordProfile | StartCold | DryRun | Unload
+class GoOn(msgspec.Struct, tag=True):
+    """Build what is prepared."""
+
+
+Request = Hello | BuildCase | GoOn | Load | Delay | Measure | RecordProfile | StartCold | DryRun | Unload
 
 
 class Greeting(msgspec.Struct, tag=True):
     """The suite is imported, and has these cases."""
 
     cases: list[str]
+
+
+class Prepared(msgspec.Struct, tag=True):
+    """The case is exported and must be built: it is in no cache."""
 
 
 class BuiltReply(msgspec.Struct, tag=True):
@@ -189,6 +199,7 @@ class Failed(msgspec.Struct, tag=True):
 
 Reply = (
     Greeting
+    | Prepared
     | BuiltReply
     | ColdReply
     | LoadedReply

@@ -82,6 +82,9 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         Ids of cases that need torch_tensorrt: who begins with one of them imports it at once.
     imported
         Called at most once, by whoever takes the results, when all builders have imported what their first cases need.
+    in_turn
+        Whether what is in no cache is built one after the other, so that build times are what building alone takes;
+        exporting, loading and comparing go on side by side.
 
     """
 
@@ -96,6 +99,7 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     lifecycle: bool = False
     tensorrt: Collection[str] = ()
     imported: Callable[[], None] = lambda: None
+    in_turn: bool = False
 
     def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
         """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
@@ -105,7 +109,10 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         done: _Done = queue.SimpleQueue()
         count = min(self.builders, len(case_ids))
         pools = [WorkerPool(one, self.logs, timeout_s=self.timeout_s) for one in self.accelerators]
-        made = [_Builder(self, pools[number % len(pools)], number, count, pending, done) for number in range(count)]
+        turn = threading.Lock()
+        made = [
+            _Builder(self, pools[number % len(pools)], number, count, pending, done, turn) for number in range(count)
+        ]
         try:
             for builder in made:
                 builder.start()
@@ -141,8 +148,10 @@ class _Builder(threading.Thread):
         count: int,
         pending: queue.SimpleQueue[str],
         done: _Done,
+        turn: threading.Lock,
     ) -> None:
         super().__init__(daemon=True)
+        self._turn = turn
         self._work = work
         self._pool = pool
         self._number = number
@@ -189,9 +198,10 @@ class _Builder(threading.Thread):
         request = messages.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
             agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle, shared=messages.SHARED,
+            in_turn=work.in_turn,
         )  # fmt: skip
         with self._pool.device(shared=True):
-            reply = self._worker.ask(request, messages.BuiltReply, f"{case_id}: building")
+            reply = self._worker.build(request, self._turn, f"{case_id}: building")
         return Prebuilt.of(case_id, reply, folder)
 
     def _kill(self) -> None:

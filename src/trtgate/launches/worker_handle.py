@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,6 +99,27 @@ class WorkerHandle:
 
     def receive(self, kind: type[Answer], doing: str) -> Answer:
         """Return the next reply. Raises LaunchError on a crash, a time-out or any reply of another kind."""
+        reply = self._receive((kind,), doing)
+        assert isinstance(reply, kind)
+        return reply
+
+    def ask(self, request: messages.Request, kind: type[Answer], doing: str) -> Answer:
+        """Send a request and return its reply. Raises LaunchError."""
+        self.send(request)
+        return self.receive(kind, doing)
+
+    def build(
+        self, request: messages.BuildCase, turn: AbstractContextManager[object], doing: str
+    ) -> messages.BuiltReply:
+        """Let it build a case; where it is to build in turn, within `turn`. Raises LaunchError."""
+        self.send(request)
+        reply = self._receive((messages.BuiltReply, messages.Prepared), doing)
+        if isinstance(reply, messages.BuiltReply):
+            return reply
+        with turn:
+            return self.ask(messages.GoOn(), messages.BuiltReply, doing)
+
+    def _receive(self, kinds: tuple[type, ...], doing: str) -> messages.Reply:
         self.ended = True  # a crash or a time-out gives no reply
         line = self._read_line(doing)
         reply = messages.decode_reply(line)
@@ -105,15 +127,10 @@ class WorkerHandle:
             self.ended = reply.ended
             said = reply.reason if reply.names_case else f"{doing}: {reply.reason}"
             raise LaunchError(said) from (FaultError(reply.reason) if reply.fault else None)
-        self.ended = not isinstance(reply, kind)
-        if not isinstance(reply, kind):
+        self.ended = not isinstance(reply, kinds)
+        if self.ended:
             raise LaunchError(f"{doing}: the worker answered with {type(reply).__name__}")
         return reply
-
-    def ask(self, request: messages.Request, kind: type[Answer], doing: str) -> Answer:
-        """Send a request and return its reply. Raises LaunchError."""
-        self.send(request)
-        return self.receive(kind, doing)
 
     def _read_line(self, doing: str) -> bytes:
         assert self._process.stdout is not None

@@ -38,23 +38,31 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
     A worker that could not build a case, and whose device still works, goes on.
     """
-    worker: Worker | None = None
-    for line in requests:
-        reply = _answer(worker, line)
-        if isinstance(reply, Worker):
-            worker, reply = reply, messages.Greeting(reply.cases())
+
+    def say(reply: messages.Reply) -> None:
         replies.write(messages.encode(reply))
         replies.flush()
+
+    def turn() -> None:
+        say(messages.Prepared())
+        assert isinstance(messages.decode_request(requests.readline()), messages.GoOn)
+
+    worker: Worker | None = None
+    for line in requests:
+        reply = _answer(worker, line, turn)
+        if isinstance(reply, Worker):
+            worker, reply = reply, messages.Greeting(reply.cases())
+        say(reply)
         if isinstance(reply, messages.Failed) and reply.ended:
             return
 
 
-def _answer(worker: Worker | None, line: bytes) -> messages.Reply | Worker:
+def _answer(worker: Worker | None, line: bytes, turn: Callable[[], None]) -> messages.Reply | Worker:
     request: messages.Request | None = None
     try:
         request = messages.decode_request(line)
         if isinstance(request, messages.Hello):
-            return Worker(request)
+            return Worker(request, turn)
         if worker is None:
             raise TrtgateError("a worker's first message must be Hello")
         return ANSWERS[type(request)](worker, request)

@@ -8,6 +8,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from . import messages, relocated_imports
 class Worker:
     """Holds one loaded case at a time and measures it on request."""
 
-    def __init__(self, hello: messages.Hello) -> None:
+    def __init__(self, hello: messages.Hello, wait_for_turn: Callable[[], None]) -> None:
+        self._wait_for_turn = wait_for_turn
         sys.path[:] = dict.fromkeys([*hello.sys_path, *sys.path])
         if hello.moved is not None:
             relocated_imports.relocate(sys.path, *hello.moved)
@@ -110,7 +112,8 @@ class Worker:
         self._import_libraries(case)
         obtained = build_or_load.build_or_load(
             case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
-            shared=shared, **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
+            shared=shared, turn=self._wait_for_turn if request.in_turn else None,
+            **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
         calls = self._counted(case, obtained, Path(request.folder))
         build = msgspec.structs.replace(obtained.build, calls=calls)
@@ -272,8 +275,7 @@ class Worker:
         if self._inference is None:
             raise TrtgateError("nothing is loaded to be measured")
         start = time.perf_counter()
-        turn = self._turn(request)
-        turn = msgspec.structs.replace(turn, seconds=time.perf_counter() - start)
+        turn = msgspec.structs.replace(self._turn(request), seconds=time.perf_counter() - start)
         values = [us for capture in turn.captures for us in capture.blocks_us] + turn.host_us + turn.enqueue_us
         if not all(math.isfinite(us) and us > 0 for us in values):
             raise TrtgateError("the clock gave a latency that is not a positive number")

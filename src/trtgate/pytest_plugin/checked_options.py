@@ -20,8 +20,7 @@ from ..launches.base_revision import BaseRequest
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
-from . import run_filters
-from .prebuilding import AUTO
+from . import prebuilding, run_filters
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
 KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require")
@@ -103,6 +102,9 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
     update = get("trtgate_update_baselines")
     timing_off = _timing_off(config)
     _check_contradictions(config, comparing=comparing, update=update, timing_off=timing_off)
+    prebuild, builds_in_turn = prebuilding.asked(
+        config, beside_base=_beside_base(config), distributed=_distributed(config)
+    )
     return Options(
         source=source,
         selection=_selection(config),
@@ -124,7 +126,8 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         report=None if get("trtgate_report") is None else config.invocation_params.dir / get("trtgate_report"),
         cache=_cache(config),
         gpus=_gpus(config),
-        prebuild=_prebuild(config),
+        prebuild=prebuild,
+        builds_in_turn=builds_in_turn,
         build_only=get("trtgate_build_only"),
         lifecycle=get("trtgate_lifecycle"),
         timing_off=timing_off,
@@ -166,17 +169,6 @@ def _distributed(config: pytest.Config) -> bool:
 
 def _beside_base(config: pytest.Config) -> bool:
     return bool(config.getoption("trtgate_base") or config.getoption("trtgate_base_python"))
-
-
-def _prebuild(config: pytest.Config) -> int | None:
-    asked: int | None = config.getoption("trtgate_prebuild")
-    if asked is None and config.getoption("trtgate_gpus"):
-        asked = AUTO
-    if asked is not None and _beside_base(config):
-        raise TrtgateError("--trtgate-prebuild builds the candidate alone, a base is built beside it: drop one of them")
-    if asked is not None and _distributed(config):
-        raise TrtgateError("--trtgate-prebuild starts its own processes: drop -n")
-    return asked
 
 
 def _gpus(config: pytest.Config) -> str:

@@ -1,4 +1,4 @@
-"""`--trtgate-prebuild`: what the tests will need is built before the first of them, several cases at once."""
+"""What the tests will need is built before the first of them, several cases at once (`--trtgate-prebuild`)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,51 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from ..common.errors import TrtgateError
 from ..common.notices import Notice
 
 if TYPE_CHECKING:
+    import pytest
+
     from ..launches.prebuild import Prebuilt
     from .gate_run import GateRun
 
-AUTO = 0
-"""As many builders as the machine takes."""
+OFF, AUTO = -1, 0
+"""What `--trtgate-prebuild` may say beside a number of processes: none, and as many as the machine takes."""
+
+
+def asked(config: pytest.Config, *, beside_base: bool, distributed: bool) -> tuple[int | None, bool]:
+    """Return how many processes build ahead, as `Options.prebuild` has it, and whether they build in turn.
+
+    Raises TrtgateError where what was asked for contradicts other options.
+    """
+    number: int | None = config.getoption("trtgate_prebuild")
+    if number == OFF:
+        return None, False
+    if number is None and config.getoption("trtgate_gpus"):
+        number = AUTO
+    if number is None:
+        ahead = not (beside_base or distributed or config.getoption("trtgate_build_only"))
+        return (AUTO, True) if ahead else (None, False)
+    if beside_base:
+        raise TrtgateError("--trtgate-prebuild builds the candidate alone, a base is built beside it: drop one of them")
+    if distributed:
+        raise TrtgateError("--trtgate-prebuild starts its own processes: drop -n")
+    return number, False
 
 
 def builders(run: GateRun) -> int:
-    """Return how many processes may build at once: as many as was asked for, or as the machine takes."""
+    """Return how many processes may build at once: as many as was asked for, or as the machine takes.
+
+    Where one builds while the others export, these leave it half of the CPUs.
+    """
     from ..common import machine
     from ..launches import prebuild
 
-    return run.options.prebuild or prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH))
+    if run.options.prebuild:
+        return run.options.prebuild
+    room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH))
+    return max(1, min(room, machine.cpus() // 2)) if run.options.builds_in_turn else room
 
 
 def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable[[], None]) -> None:
@@ -30,7 +59,8 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
     `start_workers` is called when whoever times the cases later is to start: at once, or, where there are fewer CPUs
     than processes, when the builders have imported, so that these are not kept waiting.
     """
-    if not case_ids or run.options.prebuild is None:
+    on_cpu = run.accelerator.kind != "gpu"  # what can't be stored there each launch builds for itself
+    if not case_ids or run.options.prebuild is None or (run.options.builds_in_turn and on_cpu):
         start_workers()
         return
     from ..common import machine
@@ -53,6 +83,7 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         lifecycle=run.options.lifecycle,
         tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
         imported=(lambda: None) if at_once else start_workers,
+        in_turn=run.options.builds_in_turn,
     )
     start = time.monotonic()
     ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "ready_s"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ..timing.device_state import ONE, STREAMS
+from .prebuilding import AUTO, OFF
 
 Declare = Callable[..., None]
 """Declares an option, as argparse's add_argument does."""
@@ -153,7 +154,9 @@ def _add_building(option: Declare) -> None:
         metavar="N|auto",
         type=_builders,
         default=None,
-        help="Build all cases before the first test, in N processes at once; build times are not judged then.",
+        help="Build all cases before the first test, in N processes at once; build times are not judged then. Without "
+        "it, on a GPU, all are exported and loaded by as many processes as the machine takes, and built one by one; 0: "
+        "each is built when its first test needs it.",
     )
     option(
         "--trtgate-gpus",
@@ -190,7 +193,8 @@ def listed(text: Any) -> tuple[str, ...]:
 
 
 def _builders(text: str) -> int:
-    return 0 if text == "auto" else int(_positive(int)(text))
+    named = {"auto": AUTO, "0": OFF}
+    return named[text] if text in named else int(_positive(int)(text))
 
 
 def _positive(kind: type) -> Any:
