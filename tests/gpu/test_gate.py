@@ -73,6 +73,42 @@ def test_record_compare_regress_accept(gate_run: Run, tmp_path: Path) -> None:
     assert stored["extra_info"]["trtgate"]["figures"]["engines"] == 1
 
 
+TWO = """
+import torch
+import trtgate
+
+
+def made(width):
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, width, 3).eval(), torch.randn(1, 3, 32, 32)
+
+
+@trtgate.model(frontends=("dynamo",), precisions=("fp16",), min_block_size=1)
+def narrow():
+    return made(8)
+
+
+@trtgate.model(frontends=("dynamo",), precisions=("fp16",), min_block_size=1)
+def wide():
+    return made(16)
+"""
+
+
+def test_all_is_made_ready_ahead_and_built_one_by_one_so_that_build_times_are_judged(
+    gate_run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "suite_of_mine.py").write_text(TWO)
+    (tmp_path / "pytest.ini").write_text(INI)
+    latency = ("suite_of_mine.py", "-m", "trtgate_latency", "--trtgate-launches=1")
+    recorded = gate_run(*latency, "--trtgate-update-baselines")
+    assert recorded.returncode == 0
+    assert re.search(r"built ahead: 2 cases by 2 processes in [\d.]+ s, 0 of them from the cache", recorded.stdout)
+    (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
+    figures = [entry["extra_info"]["trtgate"]["figures"] for entry in json.loads(baseline.read_text())["benchmarks"]]
+    assert [one["build_s"] > 0 for one in figures] == [True, True]
+    assert "2 of them from the cache" in gate_run(*latency, "--benchmark-compare").stdout
+
+
 def test_sessions_of_either_state_of_the_gpu_judge_runs_in_that_state(gate_run: Run, tmp_path: Path) -> None:
     """Each is stored with its clock beside the other; a run in a state that nothing is stored of is `new`."""
     (tmp_path / "suite_of_mine.py").write_text(SUITE)
