@@ -356,7 +356,7 @@ def test_inputs_of_one_batch_alone_are_believed() -> None:
 def test_constants_and_structure_are_part_of_what_is_compiled() -> None:
     def fingerprint(*made: Any) -> str:
         module, inputs = building.make(case(lambda: made, "dynamo"), "cpu")
-        return program_fingerprint.of_program(exporting.export(module, inputs, Settings(frontend="dynamo")))
+        return program_fingerprint.of_program(exporting.export(module, inputs, Settings(frontend="dynamo")), "cpu")
 
     of_two = fingerprint(OfSteps(), (ROW, None, 2))
     assert of_two == fingerprint(OfSteps(), (ROW + 1, None, 2))

@@ -123,9 +123,10 @@ for name in ("converters", "passes", "decompositions"):
     print("first:", own_conversions.fingerprint())
     print("again:", own_conversions.fingerprint())
     for file in (f"{name}.py", f"helping_{name}.py"):
-        with pathlib.Path(file).open("a") as text:
-            text.write("# changed")
-        print(f"{file}:", own_conversions.fingerprint())
+        for change in ("\\n# a comment", "\\nCHANGED = 1"):
+            with pathlib.Path(file).open("a") as text:
+                text.write(change)
+            print(f"{file}:", own_conversions.fingerprint())
 """
 REGISTERED = {
     "converters": CONVERTERS.replace(
@@ -156,9 +157,11 @@ def test_what_decides_an_engine_beside_the_program_is_part_of_its_artifacts_key(
         [sys.executable, "-c", KEYS], cwd=folder.path, text=True, capture_output=True, timeout=120, check=False
     )
     keys = [line.split(":") for line in done.stdout.splitlines() if ": " in line]
-    assert len(keys) == 1 + 4 * len(REGISTERED), done.stderr
+    assert len(keys) == 1 + 6 * len(REGISTERED), done.stderr
     assert keys[0][1].strip() == ""
-    assert len({key for _, key in keys}) == 1 + 3 * len(REGISTERED), keys  # "again" is as "first"
+    assert len({key for _, key in keys}) == 1 + 3 * len(REGISTERED), (
+        keys
+    )  # "again" and a comment are as what was before
 
 
 # What is imported: a package that asks for a GPU as upstream's does

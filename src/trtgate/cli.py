@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .commands.ab_command import ab
+from .commands.affected_command import affected
 from .commands.baseline_command import accept, diff, remove, show
 from .commands.cache_command import clear, info
 from .commands.console import Commands
@@ -37,6 +38,7 @@ app.command("profile show")(profile_show)
 app.command("profile diff")(profile_diff)
 app.command()(locate)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab)
+app.command()(affected)
 app.command()(selfcheck)
 app.command()(sweep)
 app.command()(report)

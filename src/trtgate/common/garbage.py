@@ -16,8 +16,15 @@ def freeze() -> None:
 @contextlib.contextmanager
 def not_collected() -> Iterator[None]:
     """Within: no garbage is collected, but before: what a destructor does may disturb what is done here."""
-    enabled = gc.isenabled()
     gc.collect()
+    with later():
+        yield
+
+
+@contextlib.contextmanager
+def later() -> Iterator[None]:
+    """Within: no garbage is collected."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +13,19 @@ import msgspec
 import torch
 
 from .. import frontends
-from ..common import accelerator, sealed_folder
+from ..common import sealed_folder
 from ..common.errors import TrtgateError, is_fault, one_line
 from ..common.steps import OnStep
-from ..common.version import VERSION
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
+from ..records.program_part import Fingerprint
 from ..suite.cases import Case
-from ..torch_trt import compile_options, dynamic_engines, own_conversions
-from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import artifact_cache, building, locating_in_case, program_fingerprint, stored_inputs
+from . import artifact_cache, building, locating_in_case, program_part, stored_inputs
 from .artifact_cache import ArtifactCache
 from .building import Inference
 from .expected_output import NOT_COMPILED, WrongOutputError
 from .output_check import Comparison
+from .program_part import Identified
 from .reference import Reference
 from .sealed_store import SealedManifest
 
@@ -64,8 +62,10 @@ def build_or_load(
     prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
     caches = [one for one in (shared, cache) if one is not None]
-    keyed = bool(caches) and isinstance(prepared, torch.export.ExportedProgram) and frontends.stores(case)
-    made_from = _made_from(case, prepared, reference.dynamic_inputs(), notes) if keyed else {}
+    identified = _identified(case, prepared, reference, device)
+    made_from = identified.made_from if caches and frontends.stores(case) else {}
+    if caches and identified.unread:
+        notes.append(f"case {case.id}: not cached: {identified.fingerprint.problem}")
     key = artifact_cache.key_of(made_from)
     with contextlib.ExitStack() as stack:
         if made_from and case.settings.dynamic:  # cases of other shapes may be at it
@@ -73,6 +73,7 @@ def build_or_load(
         for one in caches if made_from else ():
             found = _taken(case, key, one, folder, reference, notes, step, checks)
             if found is not None:
+                found.build = msgspec.structs.replace(found.build, program=identified.fingerprint.program)
                 return found
         if turn is not None:
             asked = time.perf_counter()
@@ -90,7 +91,14 @@ def build_or_load(
                 coverage=built.coverage, sha256=sha256,
             )  # fmt: skip
             notes += [note for one in caches if (note := one.put(key, folder, manifest))]
+    built.build = msgspec.structs.replace(built.build, program=identified.fingerprint.program)
     return built
+
+
+def _identified(case: Case, prepared: Any, reference: Reference, device: str) -> Identified:
+    if not isinstance(prepared, torch.export.ExportedProgram):
+        return Identified(Fingerprint(problem="it is no exported program"), {})
+    return program_part.of_program(case, prepared, reference.inputs, reference.dynamic_inputs(), device)
 
 
 def _built(
@@ -174,43 +182,3 @@ def _taken(
         remarks=tuple(dict.fromkeys((*reference.remarks, *manifest.build.remarks))),
     )  # fmt: skip
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
-
-
-def _made_from(case: Case, program: Any, dynamic: DynamicInputs | None, notes: list[str]) -> dict[str, str]:
-    """Return everything that decides the compiled module; nothing, with a note, where that can't be said."""
-    try:
-        found = {"program": program_fingerprint.of_program(program)}
-    except (NotImplementedError, RuntimeError, TypeError) as error:
-        notes.append(f"case {case.id}: not cached: its weights can't be read ({error})")
-        return {}
-    settings = case.settings
-    try:
-        options = compile_options.options_of(settings)
-    except TrtgateError:
-        return {}  # building says what is wrong
-    found |= {
-        "frontend": settings.frontend,
-        "precision": settings.precision,
-        "dynamic": repr(settings.dynamic),
-        "optimization profiles": repr(dynamic and dynamic.shapes),  # a program knows no optimum
-        "specialization": dynamic_engines.strategy(settings),
-        "verbosity": settings.profiling_verbosity,
-        "trtgate": VERSION,
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        **{f"option {name}": _text(value) for name, value in options.items()},
-        **{name: version for name, version in accelerator.installed().items() if name != "pytest-benchmark"},
-    }
-    if own := own_conversions.fingerprint():
-        found["own conversions"] = own
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        found |= {
-            "cuda": str(torch.version.cuda),
-            "device": properties.name,
-            "compute capability": f"{properties.major}.{properties.minor}",
-        }
-    return found
-
-
-def _text(value: Any) -> str:
-    return repr(sorted(map(str, value))) if isinstance(value, set | frozenset) else repr(value)

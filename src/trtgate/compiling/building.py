@@ -78,17 +78,19 @@ class Inference:
 
 
 def make(
-    case: Case, device: str, *, copied: bool = True, remarks: list[str] | None = None
-) -> tuple[torch.nn.Module, Inputs]:
+    case: Case, device: str, *, copied: bool = True, remarks: list[str] | None = None,
+    made: tuple[torch.nn.Module, Inputs] | None = None,
+) -> tuple[torch.nn.Module, Inputs]:  # fmt: skip
     """Call the factory; returns its module in eval mode and its inputs, cast to the case's precision, on `device`.
 
     They are copies: a module that was made once, at the top of a suite, is each case's as it was made. Without
     `copied` the module is the factory's own, until `end_case`, and so it is where it can't be copied. Raises
     TrtgateError when the factory raises, returns something else, inputs of another batch size, or a module that can't
-    be copied for a second precision. What changes how figures are to be read goes to `remarks`.
+    be copied for a second precision. What changes how figures are to be read goes to `remarks`. `made` is what the
+    factory returned, where it was called before.
     """
     name = f"model {case.model.name!r}"
-    module, inputs = factory_calls.made(case)
+    module, inputs = factory_calls.made(case) if made is None else made
     if case.settings.batch is not None and not inputs.tensors:
         raise TrtgateError(f"{name}: its inputs must be tensors, or hold some, for a batch of {case.settings.batch}")
     unused_dimensions.check(case, module, inputs, name)
@@ -164,6 +166,13 @@ def prepare(
     """
     compile_options.check_options(case.id, case.settings)
     import_libraries(case, step)
+    return prepare_imported(case, module, inputs, step, dynamic)
+
+
+def prepare_imported(
+    case: Case, module: torch.nn.Module, inputs: Inputs, step: OnStep, dynamic: DynamicInputs | None = None
+) -> tuple[Any, float]:
+    """Return as `prepare`, by what was imported: exporting needs no torch_tensorrt. Raises as `prepare`."""
     start = time.thread_time()
     with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ import torch
 from ..common.errors import TrtgateError, one_line
 from ..frontends import CompiledModule
 from ..suite import samples
+from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..torch_trt import refitting
 from . import building, made_modules
@@ -54,6 +56,15 @@ def check(reference: Reference, inference: Inference) -> Comparison:
         said = f"case {reference.case.id}: {'; '.join(problems)}"
         raise TrtgateError(f"{said}; nothing was timed or stored")
     return msgspec.structs.replace(compared, ways={way.how: way.left_out for way in ways})
+
+
+def check_stored(case: Case, artifact: Path, device: str) -> dict[str, str]:
+    """Load a compiled module and compare it in each way; returns the ways as `Build.ways`. Raises TrtgateError."""
+    made = Reference(case, device, lambda _step: None)
+    try:
+        return check(made, made.loaded(artifact)).ways
+    except TrtgateError as error:
+        raise TrtgateError(f"loaded in a fresh process: {error}") from error
 
 
 def _ways(reference: Reference, inference: Inference) -> Iterator[Way]:

@@ -155,7 +155,7 @@ def _autocast_nesting() -> int:
 
 def _open_functions() -> int:
     """Return how many modes are open that replace functions; a default device is one, and has a setting of its own."""
-    own = _default_device() is not None
+    own = default_device() is not None
     return int(torch._C._len_torch_function_stack()) - own
 
 
@@ -166,7 +166,8 @@ def _close_functions(count: int) -> None:
     del kept
 
 
-def _default_device() -> Any:
+def default_device() -> Any:
+    """Return what `torch.set_default_device` set; None where nothing did."""
     context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     return None if context is None else context.device
 
@@ -211,7 +212,7 @@ AT_ONCE: tuple[Setting, ...] = (
     (_open_functions, _close_functions),
 )
 OF_THE_CASE: tuple[Setting, ...] = (
-    (_default_device, torch.set_default_device),
+    (default_device, torch.set_default_device),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
     (_deterministic, lambda before: torch.use_deterministic_algorithms(before[0], warn_only=before[1])),

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..common.metrics import OF_A_CALL
 from ..records.measurement import CallCounts
+from ..records.program_part import ProgramPart
 from ..verdict import Judgement, launch_mean
 
 ANCHOR_SESSIONS = 3
@@ -43,6 +44,8 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     level: str = ""
     """`recorded` of the session that began the level which this one's total change is held against; empty where that is
     the card's first one."""
+    program: ProgramPart | None = None
+    """What was measured, beside the machine; None where that can't be said, and in a file from before."""
 
     def log_launch_means(self, metric: str) -> np.ndarray | None:
         """Return one log mean a launch, or None when the session has no such metric."""

@@ -165,6 +165,7 @@ def record_of(
         state=state_of(measurement),
         versions=dict(versions),
         figures={name: value for name, value in found.items() if name in JUDGED},
+        program=None if measurement.build is None else measurement.build.program,
     )
     return CaseRecord(
         case=case.id,

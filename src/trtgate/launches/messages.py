@@ -11,6 +11,7 @@ from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build, ColdStart, Loaded, Turn
 from ..records.profile_record import Profile
+from ..records.program_part import Fingerprint
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from ..timing.measuring_loop import Plan
@@ -109,6 +110,16 @@ class DryRun(msgspec.Struct, tag=True, kw_only=True):
     case_id: str
 
 
+class FingerprintCase(msgspec.Struct, tag=True, kw_only=True):
+    """Say what a case is, beside the machine: export it on the CPU, and build nothing.
+
+    The module of the case before serves if the same call of a factory makes it, unless a `fresh` one is asked for.
+    """
+
+    case_id: str
+    fresh: bool = False
+
+
 class Unload(msgspec.Struct, tag=True, kw_only=True):
     """Free the loaded case; `measure_memory` as `Load` has it, of what is freed."""
 
@@ -119,7 +130,9 @@ class GoOn(msgspec.Struct, tag=True):
     """Build what is prepared."""
 
 
-Request = Hello | BuildCase | GoOn | Load | Delay | Measure | RecordProfile | StartCold | DryRun | Unload
+Request = (
+    Hello | BuildCase | GoOn | Load | Delay | Measure | RecordProfile | StartCold | DryRun | FingerprintCase | Unload
+)
 
 
 class Greeting(msgspec.Struct, tag=True):
@@ -186,6 +199,12 @@ class DryRunReply(msgspec.Struct, tag=True):
     coverage: Coverage
 
 
+class FingerprintReply(msgspec.Struct, tag=True):
+    """What the case is."""
+
+    fingerprint: Fingerprint
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request failed. A worker that `ended` must be replaced: its CUDA context may be broken."""
 
@@ -208,6 +227,7 @@ Reply = (
     | TurnReply
     | ProfileReply
     | DryRunReply
+    | FingerprintReply
     | Failed
 )
 

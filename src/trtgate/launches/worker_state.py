@@ -19,6 +19,7 @@ from ..common.errors import TrtgateError, one_line
 from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
 from ..records.measurement import CallCounts, ColdStart, Loaded, Turn
+from ..records.program_part import Fingerprint
 from ..timing import device_memory
 from . import messages, relocated_imports
 
@@ -41,15 +42,14 @@ class Worker:
         self._reference = reference
         self._device = hello.device
         self._gpu = hello.device == "cuda"
-        self._uuid = hello.uuid
+        self._uuid, self._moved = hello.uuid, hello.moved
         self._streams, self._switcher = hello.streams, hello.switcher
-        self._moved = hello.moved
         self._inference: Any = None
         self._built = ""
         """The case that was built here and is kept: it knows its parts, as a loaded one does not."""
+        self._fingerprinter: Any = None
         self._monitor: Any = None
-        self._state: Any = None
-        """The GPU's, once it is needed."""
+        self._state: Any = None  # of the GPU, once it is needed
         self._timer: Any = None
         """Of the loaded case, once it was measured on a GPU."""
         self._settled = not self._gpu
@@ -186,8 +186,19 @@ class Worker:
 
         return dry_run.ask(self._case(request.case_id))
 
+    def fingerprint(self, request: messages.FingerprintCase) -> Fingerprint:
+        """Return what a case is, or why that can't be said."""
+        from ..compiling.fingerprinting import Fingerprinter
+
+        self._fingerprinter = self._fingerprinter or Fingerprinter()
+        found: Fingerprint = self._fingerprinter.of(self._case(request.case_id), fresh=request.fresh)
+        self._check_origin()
+        return found
+
     def load(self, request: messages.Load) -> Loaded:
         """Load or build a case and run it once. Raises TrtgateError when its output is not eager's."""
+        from ..compiling import lifecycle
+
         if request.artifact is None and self._built == request.case_id and not request.measure_memory:
             return Loaded(seconds=self._inference.compiled.build_s)
         self.unload()
@@ -199,7 +210,7 @@ class Worker:
             self.unload()
             self._settled = True
         checked = request.lifecycle and request.artifact is not None
-        ways = self._check_lifecycle(case, Path(request.artifact or "")) if checked else {}
+        ways = lifecycle.check_stored(case, Path(request.artifact or ""), self._device) if checked else {}
         before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request)
@@ -245,15 +256,6 @@ class Worker:
         if self._gpu:
             gc.collect()
             self._torch.cuda.empty_cache()  # what eager took is not the case's
-
-    def _check_lifecycle(self, case: Any, artifact: Path) -> dict[str, str]:
-        from ..compiling import lifecycle
-
-        made = self._reference.Reference(case, self._device, lambda _step: None)
-        try:
-            return lifecycle.check(made, made.loaded(artifact)).ways
-        except TrtgateError as error:
-            raise TrtgateError(f"loaded in a fresh process: {error}") from error
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""

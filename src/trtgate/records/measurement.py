@@ -7,6 +7,7 @@ from itertools import chain
 import msgspec
 
 from ..common.metrics import COLD_START, DEVICE, ENQUEUE, HOST, ON_HOST, sampled
+from .program_part import ProgramPart
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +107,8 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     ready_s: float = 0.0
     """Seconds until all was done: the model made, its module built, compared with eager and stored. Beside others it is
     longer."""
+    program: ProgramPart | None = None
+    """What it was made of beside the machine; None where that can't be said."""
 
 
 class Quadruple(msgspec.Struct, frozen=True, kw_only=True):

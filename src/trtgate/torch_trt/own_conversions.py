@@ -5,23 +5,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import torch
+from . import function_code
 
 UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt")
 """Packages whose functions change with an installed version only."""
-INSTALLED = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
 
 
 def fingerprint() -> str:
-    """Return a SHA-256 of what is registered that is not upstream's, with the files that define it; empty for none.
+    """Return a SHA-256 of what is registered that is not upstream's, with the code that defines it; empty for none.
 
-    Files are those of the functions, and of the modules that these import, as far as they are not installed.
+    Code is that of `function_code.digest`: of the functions' modules, and of those that these import.
     """
     if "torch_tensorrt" not in sys.modules:  # so nobody has registered anything
         return ""
@@ -31,8 +27,7 @@ def fingerprint() -> str:
     found = hashlib.sha256()
     for where, function in own:
         found.update(f"{where} {function.__module__}.{getattr(function, '__qualname__', function)}\n".encode())
-    for file in sorted(_files(own)):
-        found.update(hashlib.sha256(file.read_bytes()).digest())
+    found.update(function_code.digest({function.__module__ for _, function in own}).encode())
     return found.hexdigest()
 
 
@@ -56,25 +51,3 @@ def _registered() -> Iterator[tuple[str, Any]]:
 
 def _package(function: Any) -> str:
     return str(getattr(function, "__module__", None) or UPSTREAM[0]).partition(".")[0]
-
-
-def _files(own: list[tuple[str, Any]]) -> set[Path]:
-    found: dict[str, Path] = {}
-    asked = [function.__module__ for _, function in own]
-    defining = set(asked)
-    while asked:
-        name = asked.pop()
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if module is None or file is None or name in found:
-            continue
-        if name in defining or not file.startswith(INSTALLED):
-            found[name] = Path(file)
-            asked += _imported(module)
-    return {file for file in found.values() if file.is_file()}
-
-
-def _imported(module: ModuleType) -> list[str]:
-    """Return the names of the modules that a module has at its top, or has a function or class of."""
-    values = list(vars(module).values())
-    return [one.__name__ if isinstance(one, ModuleType) else str(getattr(one, "__module__", "")) for one in values]

@@ -1,0 +1,46 @@
+"""`trtgate affected`: its options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import BROKEN, BaselinesOption, print_lines, progress, say
+
+
+def affected(
+    base: Annotated[
+        str, typer.Option(metavar="REVISION|baseline", help="A git revision, or what the stored baseline measured.")
+    ],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Of the suite; all by default.")
+    ] = None,
+    frontend: Annotated[list[str] | None, typer.Option(help="Only cases of this one; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Only cases of this one; may be repeated.")] = None,
+    accelerator: Annotated[str, typer.Option(metavar="KEY", help="Whose baseline, where there are several.")] = "",
+    base_setup: Annotated[str, typer.Option(metavar="COMMAND", help="Run in the base's worktree first.")] = "",
+    baselines: BaselinesOption = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Say which cases a change touches, and what changed in them; needs no GPU, and builds nothing.
+
+    Cases whose graph, weights, inputs, settings, flags and libraries are the base's would be measured for nothing: a CI
+    can skip its GPU job. What can't be fingerprinted (other frontends than dynamo, factories that are random) counts as
+    touched. Exit code 0: nothing is touched. 1: something is, as git diff --exit-code says. 4: nobody could tell.
+    """
+    from . import affected_answers
+
+    wanted = affected_answers.Wanted(
+        base=base, models=tuple(models or ()), frontends=tuple(frontend or ()), precisions=tuple(precision or ()),
+        accelerator=accelerator, setup=base_setup, baselines=baselines, timeout_s=timeout,
+    )  # fmt: skip
+    with progress() as step:
+        found = affected_answers.ask(wanted, step)
+    if json:
+        say(affected_answers.as_json(found))
+    else:
+        print_lines(affected_answers.lines(found))
+    if found.touched:
+        raise typer.Exit(BROKEN)

@@ -1,0 +1,67 @@
+"""The libraries that compile and run a module, by what their files hold: an edit in place is no other version.
+
+An installed distribution lists its files with digests (RECORD). Files that were written since are read; whoever edits
+one, and gives it its old size and time again, is not found out.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from importlib import metadata
+from pathlib import Path
+
+COMPILING = re.compile(
+    r"(torch|torch[-_]tensorrt.*|tensorrt.*|triton|nvidia[-_](?!ml[-_]py|modelopt).*)", re.IGNORECASE
+)
+"""Distributions that compile engines, or hold kernels that run beside them."""
+NOT_CODE = re.compile(r"(\.dist-info/|__pycache__/|^\.\./)")
+"""Files that say how and where something was installed, and caches."""
+
+
+class Unlisted(Exception):  # noqa: N818
+    """A distribution without a list of its files."""
+
+
+@functools.cache
+def digests(further: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return distribution → digest of its files, of all that COMPILING names and some further ones; read once.
+
+    Raises Unlisted, naming it, for one that does not say which files it has.
+    """
+    found = {}
+    for distribution in metadata.distributions():
+        name = str(distribution.metadata["Name"])
+        if name not in found and (COMPILING.fullmatch(name) or name in further):
+            found[name] = _digest(distribution, name)
+    return found
+
+
+def _digest(distribution: metadata.Distribution, name: str) -> str:
+    files = distribution.files
+    if not files:
+        raise Unlisted(f"{name} has no list of its files")
+    root = Path(str(distribution.locate_file("")))
+    lists = [file for file in files if file.name == "RECORD" and ".dist-info" in str(file)]
+    installed_s = max(((root / file).stat().st_mtime for file in lists if (root / file).is_file()), default=0.0)
+    lines = [_line(file, root / str(file), installed_s) for file in files if not NOT_CODE.search(str(file))]
+    return hashlib.sha256("\n".join(sorted(filter(None, lines))).encode()).hexdigest()
+
+
+def _line(file: metadata.PackagePath, path: Path, installed_s: float) -> str:
+    listed = file.hash.value if file.hash is not None else ""
+    try:
+        found = path.stat()
+    except OSError:
+        return f"{file} is gone"
+    as_listed = listed and found.st_size == file.size and found.st_mtime <= installed_s
+    return f"{file} {listed if as_listed else _sha256(path)}"
+
+
+def _sha256(path: Path) -> str:
+    """Return a file's SHA-256 as a list of files has it."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,74 @@
+"""What torch and its libraries were told process-wide: torch's flags, and environment variables that they read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from . import process_state
+
+READ = re.compile(
+    r"(PY)?TORCH_.*|TORCH(INDUCTOR|DYNAMO|TRT)_.*|TRT_.*|TENSORRT_.*|TRITON_.*|CUBLAS(LT)?_.*|CUDNN_.*|NVIDIA_TF32_OVERRIDE|"
+    r"CUDA_(LAUNCH_BLOCKING|DEVICE_MAX_CONNECTIONS|MODULE_LOADING|FORCE_PTX_JIT|DISABLE_PTX_JIT|AUTO_BOOST|SCALE_.*)|"
+    r"USE_TRTLLM_PLUGINS"
+)
+"""Variables that torch, Torch-TensorRT, TensorRT, Triton, cuBLAS, cuDNN and CUDA read."""
+SAYS_NOTHING = re.compile(r".*_(DIR|HOME|PATH|ROOT|VERSION|LOGS?|LOGGING|LEVEL|LIST|THREADS|TRACE|URL|TOKEN|NAME)")
+"""Variables that say where something lies, which images set of their versions, or how much is logged."""
+OF_TORCH: dict[str, Callable[[], Any]] = {
+    "cudnn.enabled": lambda: torch.backends.cudnn.enabled,
+    "cudnn.benchmark": lambda: torch.backends.cudnn.benchmark,
+    "cudnn.benchmark_limit": lambda: torch.backends.cudnn.benchmark_limit,
+    "cudnn.deterministic": lambda: torch.backends.cudnn.deterministic,
+    "cudnn.allow_tf32": lambda: torch.backends.cudnn.allow_tf32,
+    "cuda.matmul.allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
+    "cuda.matmul.allow_fp16_accumulation": lambda: torch.backends.cuda.matmul.allow_fp16_accumulation,
+    "cuda.matmul.allow_fp16_reduced_precision_reduction": (
+        lambda: torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+    ),
+    "cuda.matmul.allow_bf16_reduced_precision_reduction": (
+        lambda: torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    ),
+    "cuda.flash_sdp": torch.backends.cuda.flash_sdp_enabled,
+    "cuda.mem_efficient_sdp": torch.backends.cuda.mem_efficient_sdp_enabled,
+    "cuda.math_sdp": torch.backends.cuda.math_sdp_enabled,
+    "cuda.cudnn_sdp": torch.backends.cuda.cudnn_sdp_enabled,
+    "cuda.preferred_linalg_library": torch._C._get_linalg_preferred_backend,
+    "cuda.preferred_blas_library": torch._C._get_blas_preferred_backend,
+    "default_dtype": torch.get_default_dtype,
+    "default_device": process_state.default_device,
+    "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+    "deterministic.fill_uninitialized_memory": lambda: torch.utils.deterministic.fill_uninitialized_memory,
+    "anomaly": torch.is_anomaly_enabled,
+}
+"""Names of flags, below `torch.backends` or `torch` → what reads them.
+
+Of how fp32 is computed it is TF32 or not, as torch's older functions say: the newer ones tell the same otherwise once
+trtgate has set and restored it.
+"""
+
+
+def flags() -> dict[str, str]:
+    """Return torch's flags, name → what it is set to."""
+    return {name: _read(read) for name, read in OF_TORCH.items()}
+
+
+def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that decide how something is compiled or computed, as far as they are set."""
+    known = os.environ if variables is None else variables
+    return {
+        name: value
+        for name, value in sorted(known.items())
+        if READ.fullmatch(name) and not SAYS_NOTHING.fullmatch(name)
+    }
+
+
+def _read(read: Callable[[], Any]) -> str:
+    try:
+        return str(read())
+    except (RuntimeError, AttributeError):  # torch's older and newer functions were mixed, or this release has none
+        return "unknown"

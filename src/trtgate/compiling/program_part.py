@@ -1,0 +1,184 @@
+"""The program part of a case, of its exported program: what decides its latency beside the machine; and a build's key.
+
+One look at a program gives both. The key of a compiled module has names and devices beside, which it keeps, and lacks
+the inputs' values and what is chosen when it runs: other cases may load it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+import torch
+
+from ..common import accelerator, library_files
+from ..common.errors import TrtgateError
+from ..common.version import VERSION
+from ..records.program_part import Fingerprint, ProgramDetail, ProgramPart
+from ..suite import precisions, samples
+from ..suite.cases import Case
+from ..suite.model_inputs import Inputs
+from ..suite.settings import Settings
+from ..torch_trt import compile_options, custom_operators, dynamic_engines, own_conversions
+from ..torch_trt.dynamic_inputs import DynamicInputs
+from . import process_flags, program_fingerprint
+from .program_fingerprint import Digest, ProgramDigests
+
+DIGITS, FEW_DIGITS = 32, 8
+MOST_MODULES = 24
+"""So many modules are stored of a program; where it has more, they are told by the ones that hold them."""
+OF_THE_GATE = ("limits", "tolerances", "quarantine", "expected_failure", "needs_gpu")
+"""Settings that say how a case is judged, and where."""
+MODELOPT = "nvidia-modelopt"
+
+
+class Identified(NamedTuple):
+    """What a case is."""
+
+    fingerprint: Fingerprint
+    made_from: dict[str, str]
+    """What decides the compiled module; empty where that can't be said."""
+    unread: bool = False
+    """Whether that is so since a tensor can't be read."""
+
+
+def of_program(
+    case: Case, program: torch.export.ExportedProgram, inputs: Inputs, dynamic: DynamicInputs | None, device: str
+) -> Identified:
+    """Return what a case is, exported on `device`, with its inputs as they are measured.
+
+    A fingerprint whose `problem` says so has no program part: a tensor that can't be read, or code that can't be found.
+    """
+    try:
+        digests = program_fingerprint.of_program(program, device)
+        of_inputs = program_fingerprint.of_values(inputs, device)
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        return Identified(Fingerprint(problem=f"its weights can't be read ({error})"), {}, unread=True)
+    problems: list[str] = []
+    settings, flags = case.settings, process_flags.flags()
+    operators = _tried(lambda: custom_operators.fingerprint(program), problems)
+    libraries = _tried(lambda: dict(_libraries(settings.precision)), problems) or {}
+    part = ProgramPart(
+        graph=digests.graph[:DIGITS],
+        weights=digests.weights[:DIGITS],
+        constants=digests.constants[:DIGITS],
+        inputs=of_inputs[:DIGITS],
+        calibration=_calibration(case, inputs, dynamic, device)[:DIGITS],
+        operators=(operators or "")[:DIGITS],
+        conversions=own_conversions.fingerprint()[:DIGITS],
+        flags=_of_texts(flags)[:DIGITS],
+        libraries=_of_texts(libraries)[:DIGITS],
+        settings=_settings(settings, dynamic),
+        environment=process_flags.environment(),
+        versions=_versions(settings.precision),
+        modules={path: digest[:FEW_DIGITS] for path, digest in few(digests.modules).items()},
+    )
+    detail = ProgramDetail(
+        modules=digests.modules, tensors=digests.tensors, constants=digests.constant_names, flags=flags,
+        libraries=libraries,
+    )  # fmt: skip
+    problem = "; ".join(problems)
+    fingerprint = Fingerprint(program=None if problem else part, detail=detail, problem=problem)
+    return Identified(fingerprint, _made_from(settings, part, digests, dynamic))
+
+
+def few(modules: Mapping[str, str], most: int = MOST_MODULES) -> dict[str, str]:
+    """Return modules with their digests, or, of too many, those that hold them, as deep as there are few enough."""
+    depth = max((path.count(".") for path in modules), default=0) + 1
+    while True:
+        found: dict[str, Digest] = {}
+        for path, digest in modules.items():
+            found.setdefault(".".join(path.split(".")[:depth]), Digest()).feed(path.rpartition(".")[2], digest)
+        if len(found) <= most or depth == 1:
+            return {path: digest.text() for path, digest in list(found.items())[:most]}
+        depth -= 1
+
+
+def _tried(ask: Any, problems: list[str]) -> Any:
+    try:
+        return ask()
+    except (TrtgateError, library_files.Unlisted) as error:
+        problems.append(str(error))
+        return None
+
+
+@cache
+def _libraries(precision: str) -> Mapping[str, str]:
+    return library_files.digests((MODELOPT,) if precision in precisions.QUANTIZED else ())
+
+
+def _versions(precision: str) -> dict[str, str]:
+    found = {name: version for name, version in accelerator.installed().items() if name not in accelerator.AROUND_IT}
+    if precision in precisions.QUANTIZED:
+        found |= accelerator.installed((MODELOPT,))
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {**found, "cuda of torch": str(torch.version.cuda), "python": python, "trtgate": VERSION}
+
+
+def _settings(settings: Settings, dynamic: DynamicInputs | None) -> dict[str, str]:
+    """Return what settings say that is not as it is by default, and what follows from them."""
+    given = msgspec.structs.asdict(settings)
+    defaults = msgspec.structs.asdict(Settings(frontend=settings.frontend))
+    found = {
+        name: _text(value)
+        for name, value in given.items()
+        if name not in OF_THE_GATE and (value != defaults[name] or name in ("frontend", "precision"))
+    }
+    if dynamic is not None:
+        found["optimization profiles"] = repr(dynamic.shapes)
+        found["specialization"] = dynamic_engines.strategy(settings)
+    return found
+
+
+def _calibration(case: Case, inputs: Inputs, dynamic: DynamicInputs | None, device: str) -> str:
+    if case.settings.precision not in precisions.QUANTIZED:
+        return ""
+    from ..torch_trt import quantization
+
+    at_optimum = Case(case.model, case.settings.at_optimum)
+    example = inputs if dynamic is None else dynamic.example
+    fed = samples.of(at_optimum, example, quantization.CALIBRATION_BATCHES, seed=samples.CALIBRATION)
+    return Digest(*(program_fingerprint.of_values(one, device) for one in fed)).text()
+
+
+def _made_from(
+    settings: Settings, part: ProgramPart, digests: ProgramDigests, dynamic: DynamicInputs | None
+) -> dict[str, str]:
+    """Return everything that decides the compiled module, as an artifact's key has it."""
+    try:
+        options = compile_options.options_of(settings)
+    except TrtgateError:
+        return {}  # building says what is wrong
+    program = (digests.graph, digests.weights, digests.constants, digests.calibrated, digests.names)
+    found = {
+        "program": Digest(*program).text(),
+        "frontend": settings.frontend,
+        "precision": settings.precision,
+        "dynamic": repr(settings.dynamic),
+        "optimization profiles": repr(dynamic and dynamic.shapes),  # a program knows no optimum
+        "specialization": dynamic_engines.strategy(settings),
+        "verbosity": settings.profiling_verbosity,
+        "flags": part.flags,
+        "libraries": part.libraries,
+        **{f"option {name}": _text(value) for name, value in options.items()},
+        **{f"variable {name}": value for name, value in part.environment.items()},
+        **part.versions,
+    }
+    found |= {
+        name: value for name, value in (("operators", part.operators), ("own conversions", part.conversions)) if value
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        found |= {"device": properties.name, "compute capability": f"{properties.major}.{properties.minor}"}
+    return found
+
+
+def _of_texts(texts: Mapping[str, str]) -> str:
+    return Digest(*(f"{name} {value}" for name, value in sorted(texts.items()))).text()
+
+
+def _text(value: Any) -> str:
+    return repr(sorted(map(str, value))) if isinstance(value, set | frozenset) else repr(value)

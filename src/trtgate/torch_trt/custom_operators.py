@@ -1,0 +1,91 @@
+"""The code of custom operators and Triton kernels in a program: its graph calls them by name, and shows no more."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._library.custom_ops import OPDEFS
+
+from ..common.errors import TrtgateError
+from . import function_code
+
+UPSTREAM = frozenset(
+    "aten prim prims quantized c10d _c10d_functional inductor higher_order profiler tensorrt debugprims rngprims "
+    "sparse mkldnn mkl onednn xnnpack".split()
+)
+"""Namespaces of operators that change with an installed version only."""
+REGISTERED = re.compile(r"registered at (.+?):\d+")
+TRITON = "kernel_idx"
+"""The argument by which a graph names a Triton kernel."""
+
+
+def fingerprint(program: torch.export.ExportedProgram) -> str:
+    """Return a SHA-256 of the code behind a program's operators that are not upstream's; empty where there are none.
+
+    Raises TrtgateError for an operator whose code nobody can find.
+    """
+    found = hashlib.sha256()
+    known = list(_in(program))
+    for name, what in sorted(known, key=lambda one: one[0]):
+        found.update(f"{name} {_code(name, what)}\n".encode())
+    return found.hexdigest() if known else ""
+
+
+def _in(program: torch.export.ExportedProgram) -> Iterator[tuple[str, Any]]:
+    """Yield each custom operator of a program, or Triton kernel, with its name; each once."""
+    seen = set()
+    for module in program.graph_module.modules():
+        if not isinstance(module, torch.fx.GraphModule):
+            continue
+        for node in module.graph.nodes:
+            for name, what in _called(node):
+                if name not in seen:
+                    seen.add(name)
+                    yield name, what
+
+
+def _called(node: torch.fx.Node) -> Iterator[tuple[str, Any]]:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and target.namespace not in UPSTREAM:
+        yield str(target), target
+    if TRITON in node.kwargs:
+        from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
+
+        kernel = kernel_side_table.get_kernel(node.kwargs[TRITON])
+        while not hasattr(kernel, "__module__") or hasattr(kernel, "fn"):  # an autotuner, then the function itself
+            kernel = kernel.fn
+        yield f"Triton kernel {kernel.__module__}.{kernel.__qualname__}", kernel
+
+
+def _code(name: str, what: Any) -> str:
+    """Return the digest of an operator's or kernel's code. Raises TrtgateError where there is none to be found."""
+    if not isinstance(what, torch._ops.OpOverload):
+        return function_code.digest([function_code.module_of(what)])
+    qualified = what._schema.name
+    modules = [function_code.module_of(function) for function in _functions(qualified)]
+    dumped = torch._C._dispatch_dump(qualified)
+    files = {Path(place) for place in REGISTERED.findall(dumped) if not place.startswith(function_code.INSTALLED)}
+    own = [file for file in files if file.is_file()]
+    native = [] if modules or own else _native()
+    if not modules and not own and not native:
+        raise TrtgateError(f"the code of its operator {name} is not to be found")
+    return hashlib.sha256(f"{what._schema} {function_code.digest(modules, [*own, *native])}".encode()).hexdigest()
+
+
+def _functions(qualified: str) -> list[Any]:
+    """Return the Python functions of an operator made with `torch.library.custom_op` or `triton_op`."""
+    made = OPDEFS.get(qualified)
+    if made is None:
+        return []
+    return [made._init_fn, *made._backend_fns.values(), *(one for one in (made._abstract_fn,) if one is not None)]
+
+
+def _native() -> list[Path]:
+    """Return the files of all libraries of operators that were loaded: a C++ operator is in one of them."""
+    files = [Path(file) for file in torch.ops.loaded_libraries]
+    return [file for file in files if file.is_file() and "torch_tensorrt" not in file.parts]

@@ -1,0 +1,660 @@
+"""What decides the latency of a case on a given machine: each class of it, changed, is another program part.
+
+The table of docs/affected.md has a test here for each of its rows, and for what decides nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from trtgate import Case, Model, Settings
+from trtgate.common import library_files
+from trtgate.compiling import process_flags, program_part
+from trtgate.compiling.fingerprinting import Fingerprinter
+from trtgate.gate import program_changes
+from trtgate.records.program_part import Fingerprint, ProgramPart
+from trtgate.torch_trt import custom_operators
+
+
+class Net(nn.Module):
+    """Two layers, a buffer that is saved and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("kept", torch.ones(4))
+        self.register_buffer("dropped", torch.ones(4), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.relu(self.one(x))) + self.kept + self.dropped
+
+
+class Renamed(nn.Module):
+    """The same under other names, written in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("temporary", torch.ones(4), persistent=False)
+        self.register_buffer("saved", torch.ones(4))
+        self.last = second
+        self.stem = first
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        hidden = self.stem(images)
+        hidden = torch.relu(hidden)
+        return self.last(hidden) + self.saved + self.temporary
+
+
+def row() -> torch.Tensor:
+    return torch.arange(8.0).view(2, 4)
+
+
+def case_of(module: Callable[[], nn.Module] = Net, inputs: Callable[[], Any] = row, **settings: Any) -> Case:
+    return Case(Model("net", lambda: (module().eval(), inputs()), ()), Settings(frontend="dynamo", **settings))
+
+
+def of(module: Callable[[], nn.Module] = Net, inputs: Callable[[], Any] = row, **settings: Any) -> Fingerprint:
+    found = Fingerprinter().of(case_of(module, inputs, **settings))
+    assert not found.problem
+    return found
+
+
+def changed(change: Callable[[Net], object]) -> Callable[[], nn.Module]:
+    """Return what makes the net and changes it."""
+
+    def make() -> nn.Module:
+        made = Net()
+        with torch.no_grad():
+            change(made)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def before() -> Fingerprint:
+    return of()
+
+
+def parts(before: Fingerprint, now: Fingerprint) -> set[str]:
+    """Return the names of the parts in which two programs differ."""
+    assert before.program is not None
+    assert now.program is not None
+    names = set(ProgramPart.__struct_fields__) - {"modules"}
+    found = {name for name in names if getattr(before.program, name) != getattr(now.program, name)}
+    assert program_changes.same(before.program, now.program) == (not found)
+    assert bool(program_changes.changes(before, now)) == bool(found)
+    return found
+
+
+# What decides nothing
+
+
+def test_the_same_is_the_same_again(before: Fingerprint) -> None:
+    assert parts(before, of()) == set()
+
+
+def test_names_of_modules_and_arguments_and_the_order_in_which_they_are_written_decide_nothing(
+    before: Fingerprint,
+) -> None:
+    assert parts(before, of(Renamed)) == set()
+
+
+FACTORY = """
+import torch
+{comment}
+def factory():
+    {comment}
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 4).eval(), torch.ones(2, 4)
+"""
+
+
+def test_a_comment_in_the_factory_and_the_place_of_a_line_decide_nothing(tmp_path: Path) -> None:
+    found = []
+    for comment in ("", "# another\n" * 3):
+        namespace: dict[str, Any] = {}
+        file = tmp_path / f"suite{len(found)}.py"
+        file.write_text(FACTORY.replace("    {comment}\n", "").format(comment=comment))
+        exec(compile(file.read_text(), str(file), "exec"), namespace)
+        found.append(Fingerprinter().of(Case(Model("net", namespace["factory"], ()), Settings(frontend="dynamo"))))
+    assert parts(*found) == set()
+
+
+def test_a_parameter_of_another_name_that_nothing_reads_is_a_weight_all_the_same(before: Fingerprint) -> None:
+    unread = changed(lambda net: net.register_parameter("unread", nn.Parameter(torch.ones(3))))
+    assert parts(before, of(unread)) == {"weights"}
+
+
+def test_how_a_case_is_judged_decides_nothing(before: Fingerprint) -> None:
+    assert parts(before, of(limits={"device": 0.5}, tolerances={"output": 0.1}, needs_gpu=True)) == set()
+
+
+# The graph
+
+
+class Times(Net):
+    """Multiplies by a number that the forward closes over."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.times = lambda x: x * factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.times(super().forward(x))
+
+
+class Branching(Net):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def larger(y: torch.Tensor) -> torch.Tensor:
+            return y * self.factor
+
+        return torch.cond(x.sum() > 0, larger, torch.sin, (super().forward(x),))
+
+
+GRAPHS: dict[str, Callable[[], nn.Module]] = {
+    "another operator": changed(lambda net: net.register_module("one", nn.Sequential(net.one, nn.GELU()))),
+    "a hook": changed(lambda net: net.two.register_forward_hook(lambda _module, _inputs, output: output * 2)),
+    "a hook before": changed(lambda net: net.one.register_forward_pre_hook(lambda _module, inputs: inputs[0] + 1)),
+    "another activation": changed(lambda net: setattr(net, "one", nn.Sequential(net.one, nn.Dropout(), nn.Hardtanh()))),
+    "another width": changed(lambda net: (setattr(net, "one", nn.Linear(4, 8)), setattr(net, "two", nn.Linear(8, 4)))),
+    "no bias": changed(lambda net: setattr(net, "one", nn.Linear(4, 4, bias=False))),
+    "another epsilon": changed(lambda net: setattr(net, "two", nn.Sequential(net.two, nn.LayerNorm(4, eps=1e-3)))),
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_a_graph(before: Fingerprint, kind: str) -> None:
+    assert "graph" in parts(before, of(GRAPHS[kind]))
+
+
+@pytest.mark.parametrize("made", [Times, Branching])
+def test_a_number_that_a_function_closes_over_also_in_a_branch(made: Any) -> None:
+    first = of(functools.partial(made, 2.0))
+    assert parts(first, of(functools.partial(made, 2.0))) == set()
+    assert parts(first, of(functools.partial(made, 3.0))) == {"graph"}
+
+
+def test_where_a_graph_differs_is_told_by_its_modules(before: Fingerprint) -> None:
+    deeper = of(GRAPHS["another operator"])
+    assert [one for one in program_changes.changes(before, deeper) if one.startswith("operators of one")]
+    stored = Fingerprint(program=before.program)
+    assert [one for one in program_changes.changes(stored, deeper) if one.startswith("operators of one")]
+
+
+def test_operators_that_read_something_else(before: Fingerprint) -> None:
+    class Crossed(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(torch.relu(self.one(x))) + self.dropped + self.kept + 0 * self.one(x).sum()
+
+    class Straight(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(torch.relu(self.one(x))) + self.dropped + self.kept + 0 * self.one(x.flip(0)).sum()
+
+    assert "graph" in parts(of(Crossed), of(Straight))
+
+
+def test_of_many_modules_those_that_hold_them_are_stored() -> None:
+    modules = {f"stage{stage}.block{block}.conv": f"{stage}{block}" for stage in range(4) for block in range(10)}
+    stored = program_part.few(modules)
+    assert list(stored) == [f"stage{stage}" for stage in range(4)]
+    other = program_part.few(modules | {"stage2.block7.conv": "another"})
+    assert [name for name in stored if stored[name] != other[name]] == ["stage2"]
+    assert set(program_part.few({f"layer{number}": "" for number in range(100)}, most=3)) == {
+        "layer0",
+        "layer1",
+        "layer2",
+    }
+
+
+# Weights and constants
+
+
+WEIGHTS: dict[str, Callable[[Net], object]] = {
+    "a parameter": lambda net: net.two.weight[0, 0].add_(1e-6),
+    "a buffer that is saved": lambda net: net.kept[1].add_(1),
+    "two weights that are tied": lambda net: setattr(net.two, "weight", net.one.weight),
+    "another seed": lambda net: (torch.manual_seed(1), net.one.reset_parameters()),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights(before: Fingerprint, kind: str) -> None:
+    assert "weights" in parts(before, of(changed(WEIGHTS[kind]))) - {"constants", "inputs"}
+
+
+def test_a_weight_that_was_tied_is_none_of_its_own_though_it_has_the_same_values() -> None:
+    def tied(net: Net) -> None:
+        net.two.weight = net.one.weight
+
+    def apart(net: Net) -> None:
+        net.two.weight = nn.Parameter(net.one.weight.clone())
+
+    one, two = of(changed(tied)), of(changed(apart))
+    assert parts(one, of(changed(tied))) == set()
+    assert parts(one, two)
+    assert program_changes.changes(one, two)
+
+
+def test_a_buffer_that_is_not_saved_is_a_constant(before: Fingerprint) -> None:
+    assert parts(before, of(changed(lambda net: net.dropped[0].add_(1)))) == {"constants"}
+    assert parts(before, of(changed(lambda net: net.register_buffer("kept", net.kept, persistent=False)))) == {
+        "constants", "weights",
+    }  # fmt: skip
+
+
+def test_a_tensor_that_is_an_attribute_or_is_made_in_forward_is_a_constant() -> None:
+    class Holds(Net):
+        def __init__(self, value: float, inner: float) -> None:
+            super().__init__()
+            self.value, self.inner = torch.full((4,), value), inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.value + torch.tensor([self.inner] * 4)
+
+    first = of(functools.partial(Holds, 1.0, 1.0))
+    assert parts(first, of(functools.partial(Holds, 2.0, 1.0))) == {"constants"}
+    assert parts(first, of(functools.partial(Holds, 1.0, 2.0))) == {"constants"}
+
+
+def test_weights_that_differ_are_named(before: Fingerprint) -> None:
+    assert program_changes.changes(before, of(changed(WEIGHTS["a parameter"]))) == ["weights two.weight"]
+    assert program_changes.changes(before, of(changed(lambda net: net.dropped[0].add_(1)))) == ["constants dropped"]
+    stored = Fingerprint(program=before.program)
+    assert program_changes.changes(stored, of(changed(WEIGHTS["a parameter"]))) == ["weights"]
+
+
+def test_weights_that_can_not_be_read_are_no_program() -> None:
+    class Sparse(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("sparse", torch.eye(4).to_sparse())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    found = Fingerprinter().of(case_of(Sparse))
+    assert found.program is None
+    assert found.problem
+
+
+# Inputs
+
+
+INPUTS: dict[str, Callable[[], Any]] = {
+    "a shape": lambda: torch.arange(12.0).view(3, 4),
+    "values": lambda: row() + 1,
+    "strides": lambda: row().t().contiguous().t(),
+    "how they are nested": lambda: {"x": row()},
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_inputs(before: Fingerprint, kind: str) -> None:
+    assert "inputs" in parts(before, of(inputs=INPUTS[kind]))
+
+
+def test_an_input_that_is_a_constant() -> None:
+    class Steps(nn.Module):
+        def forward(self, x: torch.Tensor, steps: int) -> torch.Tensor:
+            for _ in range(steps):
+                x = torch.sin(x)
+            return x
+
+    assert parts(of(Steps, lambda: (row(), 2)), of(Steps, lambda: (row(), 3))) == {"graph", "inputs"}
+
+
+def test_what_a_quantized_module_is_calibrated_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trtgate.torch_trt import quantization
+
+    monkeypatch.setattr(quantization, "CALIBRATION_BATCHES", 2)
+
+    def calibrated(value: float) -> str:
+        samples = lambda count, seed: (torch.full((1, 4), value) for _ in range(count))  # noqa: E731
+        model = Model("net", lambda batch: (Net(), torch.ones(batch, 4)), (), samples=samples)
+        case = Case(model, Settings(frontend="dynamo", precision="int8", batch=1))
+        return program_part._calibration(case, program_inputs(case), None, "cpu")
+
+    assert calibrated(1.0) == calibrated(1.0) != calibrated(2.0)
+
+
+def program_inputs(case: Case) -> Any:
+    from trtgate.compiling import factory_calls
+
+    return factory_calls.made(case)[1]
+
+
+# Settings, flags, environment
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "precision": {"precision": "fp16"}, "min_block_size": {"min_block_size": 1},
+    "torch_executed_ops": {"torch_executed_ops": ("aten.relu",)}, "options": {"options": {"optimization_level": 3}},
+    "runtime": {"runtime": "python"}, "cudagraphs": {"cudagraphs": True},
+    "profiling_verbosity": {"profiling_verbosity": "none"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(before: Fingerprint, name: str) -> None:
+    now = of(**SETTINGS[name])
+    assert "settings" in parts(before, now)
+    assert [one for one in program_changes.changes(before, now) if one.startswith(f"setting {name} ")]
+
+
+def test_a_range_of_a_dynamic_dimension_and_the_size_that_is_measured() -> None:
+    def sized(batch: int, largest: int) -> Fingerprint:
+        model = Model("net", lambda batch: (Net().eval(), torch.ones(batch, 4)), ())
+        settings = Settings(frontend="dynamo", batch=batch, dynamic={"batch": (1, 4, largest)})
+        return Fingerprinter().of(Case(model, settings))
+
+    first = sized(2, 8)
+    assert parts(first, sized(2, 8)) == set()
+    assert {"settings", "inputs"} <= parts(first, sized(3, 8))
+    assert {"settings", "graph"} <= parts(first, sized(2, 16))
+
+
+FLAGS: dict[str, tuple[Any, str, Any]] = {
+    "cudnn.benchmark": (torch.backends.cudnn, "benchmark", True),
+    "cudnn.enabled": (torch.backends.cudnn, "enabled", False),
+    "cudnn.deterministic": (torch.backends.cudnn, "deterministic", True),
+    "cuda.matmul.allow_tf32": (torch.backends.cuda.matmul, "allow_tf32", True),
+    "cudnn.allow_tf32": (torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32),
+    "cuda.matmul.allow_fp16_reduced_precision_reduction": (
+        torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_of_torchs_backends(before: Fingerprint, name: str) -> None:
+    owner, attribute, value = FLAGS[name]
+    was = getattr(owner, attribute)
+    setattr(owner, attribute, value)
+    try:
+        now = of()
+    finally:
+        setattr(owner, attribute, was)
+    assert parts(before, now) == {"flags"}
+    assert any(name in one for one in program_changes.changes(before, now))
+    assert parts(before, of()) == set()
+
+
+SWITCHES: dict[str, tuple[Callable[[Any], object], Any, Any]] = {
+    "cuda.flash_sdp": (torch.backends.cuda.enable_flash_sdp, False, True),
+    "cuda.math_sdp": (torch.backends.cuda.enable_math_sdp, False, True),
+    "deterministic_algorithms": (torch.use_deterministic_algorithms, True, False),
+    "cuda.matmul.allow_tf32": (torch.set_float32_matmul_precision, "high", "highest"),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_flags_that_functions_of_torch_set(before: Fingerprint, name: str) -> None:
+    switch, on, off = SWITCHES[name]
+    switch(on)
+    try:
+        now = of()
+    finally:
+        switch(off)
+    assert "flags" in parts(before, now)
+
+
+def test_a_default_dtype_that_a_factory_sets_is_a_flag_of_its_case_alone(before: Fingerprint) -> None:
+    def make() -> nn.Module:
+        made = Net()
+        torch.set_default_dtype(torch.bfloat16)
+        return made
+
+    assert parts(before, of(make)) == {"flags"}
+    assert parts(before, of()) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG",
+     "TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM", "CUDA_DEVICE_MAX_CONNECTIONS", "TORCHINDUCTOR_MAX_AUTOTUNE"],
+)  # fmt: skip
+def test_an_environment_variable(before: Fingerprint, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    now = of()
+    assert parts(before, now) == {"environment"}
+    assert program_changes.changes(before, now) == [f"variable {name} unset → 1"]
+
+
+def test_variables_that_say_where_something_lies_or_what_an_image_holds_decide_nothing() -> None:
+    others = ("TORCH_HOME", "TRITON_CACHE_DIR", "PYTORCH_VERSION", "TORCH_LOGS", "CUDA_VISIBLE_DEVICES", "HOME", "PATH")
+    assert process_flags.environment(dict.fromkeys(others, "1")) == {}
+
+
+def test_a_variable_that_a_factory_sets_is_its_cases_alone(before: Fingerprint) -> None:
+    def make() -> nn.Module:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        return Net()
+
+    fingerprinter = Fingerprinter()
+    assert parts(before, fingerprinter.of(case_of(make))) == {"environment"}
+    assert parts(
+        before, fingerprinter.of(Case(Model("other", lambda: (Net().eval(), row()), ()), case_of().settings))
+    ) == (set())
+
+
+# Libraries
+
+
+VERSIONS = ("torch", "torch-tensorrt-rtx", "tensorrt-rtx")
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_version_of_a_library(before: Fingerprint, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda asked: "9.9" if asked == name else real(asked))
+    now = of()
+    assert parts(before, now) == {"versions"}
+    assert [one for one in program_changes.changes(before, now) if one.startswith(name) and one.endswith(" → 9.9")]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str, str]]]:
+    """An installed distribution that compiles, of one module and one binary; what its files are."""
+    import base64
+    import hashlib
+
+    folder = tmp_path / "site"
+    information = folder / "torch_tensorrt_test-1.0.dist-info"
+    (folder / "torch_tensorrt_test").mkdir(parents=True)
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: torch-tensorrt-test\nVersion: 1.0\n")
+    lines = []
+    for name, content in (("__init__.py", b"LEVEL = 3\n"), ("library.so", b"\x7fELF code")):
+        file = folder / "torch_tensorrt_test" / name
+        file.write_bytes(content)
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        lines.append(f"torch_tensorrt_test/{name},sha256={digest},{len(content)}")
+    (information / "RECORD").write_text("\n".join([*lines, f"{information.name}/RECORD,,"]) + "\n")
+    monkeypatch.syspath_prepend(str(folder))
+
+    def files() -> dict[str, str]:
+        library_files.digests.cache_clear()
+        return {name: digest for name, digest in library_files.digests().items() if name == "torch-tensorrt-test"}
+
+    yield files
+    library_files.digests.cache_clear()
+
+
+def test_a_librarys_file_that_is_edited_in_place(installed: Callable[[], dict[str, str]], tmp_path: Path) -> None:
+    first = installed()
+    assert first == installed()
+    edited = {}
+    for name in ("__init__.py", "library.so"):
+        file = tmp_path / "site" / "torch_tensorrt_test" / name
+        content = file.read_bytes()
+        file.write_bytes(content[::-1])  # as long as before
+        edited[name] = installed()["torch-tensorrt-test"]
+        file.write_bytes(content)
+        assert installed() == first  # though it is younger now
+    assert len({first["torch-tensorrt-test"], *edited.values()}) == 3
+    file.unlink()
+    assert installed() != first
+
+
+def test_a_library_that_does_not_list_its_files_is_no_program(
+    installed: Callable[[], dict[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "site" / "torch_tensorrt_test-1.0.dist-info" / "RECORD").unlink()
+    with pytest.raises(library_files.Unlisted, match="torch-tensorrt-test has no list of its files"):
+        installed()
+
+
+def test_files_of_libraries_are_a_part(before: Fingerprint, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dict(program_part._libraries("fp32"))
+    monkeypatch.setattr(program_part, "_libraries", lambda _precision: known | {"torch": "edited"})
+    now = of()
+    assert parts(before, now) == {"libraries"}
+    assert program_changes.changes(before, now) == ["files of the libraries that compile: torch"]
+
+
+# Code that a graph only names
+
+
+@pytest.fixture
+def operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Write and import a module of custom operators of a namespace of their own, and a helper; let it be edited."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"operators_{random.Random(str(tmp_path)).getrandbits(48)}"
+    (tmp_path / f"helping_{name}.py").write_text("FACTOR = 2\n")
+    (tmp_path / f"{name}.py").write_text(OPERATORS.replace("NAME", name))
+
+    def made(append: str = "", to: str = "") -> ModuleType:
+        file = tmp_path / f"{to}{name}.py"
+        file.write_text(file.read_text() + append)
+        return importlib.import_module(name)
+
+    yield made
+    for each in (name, f"helping_{name}"):
+        sys.modules.pop(each, None)
+
+
+OPERATORS = """
+import torch
+import helping_NAME
+
+@torch.library.custom_op("NAME::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * helping_NAME.FACTOR
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+library = torch.library.Library("NAME", "FRAGMENT")
+library.define("thrice(Tensor x) -> Tensor")
+library.impl("thrice", lambda x: x * 3, "CompositeExplicitAutograd")
+
+class Decorated(torch.nn.Module):
+    def __init__(self, which):
+        super().__init__()
+        self.which = which
+
+    def forward(self, x):
+        return getattr(torch.ops.NAME, self.which)(x)
+"""
+
+
+@pytest.mark.parametrize("which", ["twice", "thrice"])
+def test_the_code_of_a_custom_operator(operators: Any, which: str) -> None:
+    def fingerprint() -> Fingerprint:
+        return of(lambda: module.Decorated(which))
+
+    module = operators()
+    first = fingerprint()
+    assert first.program is not None
+    assert first.program.operators
+    operators("\n# a comment\n")
+    assert parts(first, fingerprint()) == set()
+    operators("\nCHANGED = 1\n")
+    edited = fingerprint()
+    assert parts(first, edited) == {"operators"}
+    assert program_changes.changes(first, edited) == ["code of custom operators or Triton kernels"]
+    if which == "twice":  # of the other nothing is known but the file in which it is registered
+        operators("\nFACTOR = 3\n", to="helping_")
+        assert parts(edited, fingerprint()) == {"operators"}
+
+
+def test_an_operator_whose_code_can_not_be_found_is_no_program(operators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = operators()
+    monkeypatch.setattr(custom_operators, "REGISTERED", custom_operators.re.compile("(nowhere)"))
+    monkeypatch.setattr(custom_operators, "_native", list)
+    found = Fingerprinter().of(case_of(lambda: module.Decorated("thrice")))
+    assert found.program is None
+    assert "the code of its operator" in found.problem
+    assert "thrice" in found.problem
+
+
+def test_own_converters_and_passes(before: Fingerprint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_own_converters.py` has what they are."""
+    monkeypatch.setattr(program_part.own_conversions, "fingerprint", lambda: "another")
+    assert parts(before, of()) == {"conversions"}
+
+
+# What has no program part
+
+
+@pytest.mark.parametrize("frontend", ["torch_compile", "eager", "inductor"])
+def test_other_frontends_have_none(frontend: str) -> None:
+    model = Model("net", lambda: (Net().eval(), row()), ())
+    found = Fingerprinter().of(Case(model, Settings(frontend=frontend)))
+    assert found.problem == f"the frontend {frontend} compiles no exported program"
+    assert program_changes.changes(found, found) == [f"can't be fingerprinted: {found.problem}"]
+
+
+def test_a_factory_that_raises_has_none_and_the_next_case_has() -> None:
+    def broken() -> nn.Module:
+        raise ValueError("no such file")
+
+    fingerprinter = Fingerprinter()
+    assert "no such file" in fingerprinter.of(case_of(broken)).problem
+    assert fingerprinter.of(case_of()).program is not None
+
+
+def test_cases_of_one_factory_call_share_it_and_are_as_if_each_had_its_own() -> None:
+    calls = []
+
+    def factory() -> tuple[nn.Module, torch.Tensor]:
+        calls.append(1)
+        return Net().eval(), row()
+
+    model, fingerprinter = Model("net", factory, ()), Fingerprinter()
+    cases = [Case(model, Settings(frontend="dynamo", precision=name)) for name in ("fp16", "fp32", "bf16", "fp32")]
+    together = [fingerprinter.of(case) for case in cases]
+    assert len(calls) == 1
+    assert together == [Fingerprinter().of(case) for case in cases]
+    assert together[1] == together[3] != together[0]
+    fingerprinter.of(cases[0], fresh=True)
+    assert len(calls) == 1 + len(cases) + 1
+
+
+def test_a_program_part_is_plain_data(before: Fingerprint) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(before), type=Fingerprint) == before
