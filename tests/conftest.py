@@ -44,8 +44,8 @@ TOGETHER = {
         "torch_tensorrt",
     ),
     **dict.fromkeys(
-        ("test_coverage_gate", "test_import_paths", "test_own_converters", "test_quantization", "test_shapes_gate",
-         "test_verify"),
+        ("test_affected", "test_coverage_gate", "test_import_paths", "test_own_converters", "test_quantization",
+         "test_shapes_gate", "test_verify"),
         "forks with torch_tensorrt",
     ),
     "test_pairs": "pairs", "test_session": "session",

@@ -16,6 +16,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
+from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.frontends import CompiledModule
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite.random_weights import threads
@@ -91,6 +92,23 @@ def test_other_weights_are_built_and_other_inputs_are_not(got: Any, storing: Sto
     other = got(case(value=5.0))
     assert other.build.cached is True
     torch.testing.assert_close(other.inference(), torch.full((4,), 10.0))
+
+
+def test_what_is_built_and_what_is_loaded_say_what_they_are_made_of(got: Any, cache: ArtifactCache) -> None:
+    """As `trtgate affected` finds it, which neither runs nor builds; the inputs are the case's own."""
+
+    def found(wanted: Case) -> Any:
+        return Fingerprinter().of(wanted).program
+
+    built, loaded = got(), got(case(value=2.0))
+    assert (built.build.cached, loaded.build.cached) == (False, True)
+    assert built.build.program == found(case())
+    assert loaded.build.program == found(case(value=2.0)) != built.build.program
+    assert got(cache=None).build.program == built.build.program
+    (entry,) = cache.entries()
+    assert entry.manifest is not None
+    assert entry.manifest.build is not None
+    assert entry.manifest.build.program is None
 
 
 def test_without_a_cache_every_one_is_built(got: Any, storing: Storing, cache: ArtifactCache) -> None:

@@ -19,10 +19,11 @@ import msgspec
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trtgate import Case, Model, Settings
 from trtgate.common import library_files
-from trtgate.compiling import process_flags, program_part
+from trtgate.compiling import process_flags, program_fingerprint, program_part
 from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.gate import program_changes
 from trtgate.records.program_part import Fingerprint, ProgramPart
@@ -225,6 +226,25 @@ def test_of_many_modules_those_that_hold_them_are_stored() -> None:
         "layer1",
         "layer2",
     }
+
+
+def test_a_program_on_another_device_has_the_same_graph() -> None:
+    """As where there is a GPU; another device than the program's own stays another."""
+
+    class Makes(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.ones(4, device=x.device)
+
+    program = torch.export.export(Makes().eval().requires_grad_(False), (row(),))
+    here = program_fingerprint.of_program(program, "cpu").graph
+    for node in program.graph.nodes:
+        if "device" in node.kwargs:
+            node.kwargs = {**node.kwargs, "device": torch.device("cuda", 0)}
+        if isinstance(value := node.meta.get("val"), torch.Tensor):
+            with FakeTensorMode():  # needs no GPU
+                node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda")
+    assert program_fingerprint.of_program(program, "cuda").graph == here
+    assert program_fingerprint.of_program(program, "cpu").graph != here
 
 
 # Weights and constants

@@ -71,6 +71,8 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
 
     Raises TrtgateError for a base that is not there, a suite that can't be imported, and an unknown model.
     """
+    if wanted.accelerator and wanted.base != BASELINE:
+        raise TrtgateError("--accelerator says whose baseline is meant, and a revision has none: drop it")
     source, folder, _ = configured_suite(Path.cwd(), as_in_pytest=True)
     stored = _stored(wanted) if wanted.base == BASELINE else None
     run_folder = RunFolder(folder, step)
