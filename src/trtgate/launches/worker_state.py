@@ -38,8 +38,7 @@ class Worker:
         from ..torch_trt import import_hook, modelopt_package, releases
 
         self._torch: Any = torch
-        self._building = building
-        self._reference = reference
+        self._building, self._reference = building, reference
         self._device = hello.device
         self._gpu = hello.device == "cuda"
         self._uuid, self._moved = hello.uuid, hello.moved
@@ -117,9 +116,8 @@ class Worker:
         self._check_origin()
         calls = self._counted(case, obtained, Path(request.folder))
         build = msgspec.structs.replace(obtained.build, calls=calls)
-        notes = obtained.notes + [f"case {case.id}: not all that a call does is counted: {calls.problem}"] * bool(
-            calls.problem
-        )
+        uncounted = f"case {case.id}: not all that a call does is counted: {calls.problem}"
+        notes = [*obtained.notes, *([uncounted] * bool(calls.problem))]
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
         reply = messages.BuiltReply(build, obtained.stored, obtained.coverage, notes, agreement)
         if request.keep and not obtained.build.cached:
