@@ -5,8 +5,8 @@
 Draws measurements with the noise of `SCENARIOS` and drives the functions of trtgate.verdict through them as a run
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
-(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions` and `--further` ask
-other questions instead.
+(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions`, `--further` and
+`--early` ask other questions instead.
 A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
@@ -18,7 +18,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ from other_gates import GATES
 from scipy import stats
 
 from trtgate import verdict
+from trtgate.torch_trt.patching import replaced
+from trtgate.verdict import stored_sessions
 from trtgate.verdict.stored_sessions import within_session_sd
 
 STORED = (1, 3, 8)
@@ -210,6 +212,46 @@ def further(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.r
     return found
 
 
+EARLY_COLUMNS = (
+    "no change: at once", "after one launch", "after two", "in the end", "slower by the limit: at once", "early",
+    "one launch in three slower: at once", "early",
+)  # fmt: skip
+
+
+def told_early(cases: int, tests: int, rng: np.random.Generator) -> Callable[[Scenario], list[Row]]:
+    """Return what gives a scenario's rows: for each number of STORED sessions, EARLY_COLUMNS of `cases`.
+
+    Called unchanged after all of GATED_LAUNCHES, and where it is looked after each of them, the alpha of a proof split
+    among the looks. The third kind of change makes a launch in three slower by five times the limit.
+    """
+
+    def rows(scenario: Scenario) -> list[Row]:
+        modes = replace(scenario.noise, slower=5 * scenario.limit, slower_share=1 / 3)
+        sessions = [session(scenario.noise, 0.0, cases, RECORDED_LAUNCHES, rng) for _ in range(STORED[-1])]
+        kinds = ((scenario.noise, 0.0), (scenario.noise, scenario.limit), (modes, 0.0))
+        same, slower, some = (session(noise, effect, cases, GATED_LAUNCHES, rng) for noise, effect in kinds)
+        found = []
+        for count in STORED:
+            at_once = [_compared(scenario, now, sessions[:count], tests).unchanged for now in (same, slower, some)]
+            early = [_unchanged_by(scenario, now, sessions[:count], tests) for now in (same, slower, some)]
+            flags = [at_once[0], *early[0], at_once[1], early[1][-1], at_once[2], early[2][-1]]
+            cells = [scenario.name, f"{scenario.limit:.2%}", str(count)]
+            found.append((cells, [int(np.count_nonzero(one)) for one in flags]))
+        return found
+
+    return rows
+
+
+def _unchanged_by(
+    scenario: Scenario, now: np.ndarray, sessions: list[np.ndarray], tests: int
+) -> list[np.ndarray]:  # fmt: skip
+    """Return which cases are called unchanged after the first launch, after two, and so on."""
+    looks = range(1, now.shape[-1] + 1)
+    with replaced(stored_sessions, "PROOF_ALPHA", stored_sessions.PROOF_ALPHA / len(looks)):
+        said = [np.asarray(_compared(scenario, now[:, :look], sessions, tests).unchanged) for look in looks]
+    return [np.logical_or.reduce(said[:look]) for look in looks]
+
+
 def on_another_card(cards: int, sessions: int) -> Judge:
     """Return what judges cases of a card that a baseline of some others has no session of.
 
@@ -385,6 +427,7 @@ def main() -> None:
     parser.add_argument("--other-cards", action="store_true", help="instead: baselines of other cards than this")
     parser.add_argument("--versions", action="store_true", help="instead: baselines of the running and older versions")
     parser.add_argument("--further", action="store_true", help="instead: what launches tell that the first could not")
+    parser.add_argument("--early", action="store_true", help="instead: if a case ended with the launch that proves it")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
     suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
@@ -424,6 +467,11 @@ def main() -> None:
             table(title, ("noise", "limit", "sessions"), FURTHER_COLUMNS, timed(SCENARIOS, told), changes),
             table(f"{red}:", ("noise", "limit"), STORED_COLUMNS, timed(SCENARIOS, fails), suites),
         ]
+    elif options.early:
+        title = f"Called unchanged, %, of {changes:,} cases, each one of {options.cases} judged:"
+        at_default = replace(SCENARIOS[3], limit=0.01)
+        rows = timed((*SCENARIOS, at_default), told_early(changes, options.cases, rng))
+        tables = [table(title, ("noise", "limit", "sessions"), EARLY_COLUMNS, rows, changes)]
     elif options.at_limit:
         tables = [table(at_limit, ("noise", "limit"), ("paired",), timed(SCENARIOS, unchanged(just_at_limit)), suites)]
     else:
