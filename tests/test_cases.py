@@ -219,12 +219,13 @@ def test_collecting_imports_neither_torch_nor_scipy() -> None:
     assert "150 tests collected" in done.stdout
 
 
-def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_and_clocks_no_pytest() -> None:
+def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_coverage_none_of_it_and_clocks_no_pytest() -> None:
     for module, forbidden in (
         ("trtgate.verdict", "torch"),
         ("trtgate.gate.baselines", "torch"),
         ("trtgate.gate.gate", "scipy.stats"),
         ("trtgate.pytest_plugin.run_end", "scipy.stats"),
+        ("trtgate.commands.coverage_answers", "scipy"),
         ("trtgate.timing.cuda_graph_clock", "pytest"),
     ):
         script = f"import sys, {module}; sys.exit({forbidden!r} in sys.modules)"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..suite.pytest_config import baselines_folder
 from .console import BROKEN, BaselinesOption, print_lines
 
 
@@ -17,7 +18,7 @@ def show(
     """List the cases of baselines or of a saved run."""
     from . import baseline_files
 
-    folder = baseline_files.folder_of(baselines)
+    folder = baselines_folder(baselines)
     runs = baseline_files.everything(folder) if name is None else [baseline_files.find(name, folder)]
     for number, run in enumerate(runs):
         print_lines([""] * (number > 0) + baseline_files.shown(run))
@@ -31,7 +32,7 @@ def diff(
     """Show what differs between two baselines or saved runs."""
     from . import baseline_files
 
-    folder = baseline_files.folder_of(baselines)
+    folder = baselines_folder(baselines)
     print_lines(baseline_files.compared(baseline_files.find(old, folder), baseline_files.find(new, folder)))
 
 
@@ -47,7 +48,7 @@ def accept(
     from ..gate.baselines import describe, read
     from . import baseline_files
 
-    done = baseline_files.accept(read(run), baseline_files.folder_of(baselines), cases or [])
+    done = baseline_files.accept(read(run), baselines_folder(baselines), cases or [])
     refused = [change for change in done.updates if change.refused]
     print_lines([f"stored: {describe(change)}" for change in done.updates if not change.refused])
     print_lines([f"not stored: {line}" for line in (*done.unused, *map(describe, refused))])
@@ -68,4 +69,4 @@ def remove(
     """Remove cases from the baselines of all accelerators."""
     from . import baseline_files
 
-    print_lines(baseline_files.remove(baseline_files.folder_of(baselines), cases))
+    print_lines(baseline_files.remove(baselines_folder(baselines), cases))

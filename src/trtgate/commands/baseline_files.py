@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from ..gate.baselines import Run, Update
 from ..gate.sentences import duration
 from ..profiles import profile_files
 from ..report import terminal_table
-from ..suite.pytest_config import BASELINES, BASELINES_KEY, find_configuration
 from ..verdict import Verdict
 
 NOT_STORED_UNASKED = (Verdict.REGRESSED, Verdict.INCOMPARABLE, Verdict.UNDERPOWERED, Verdict.UNCONFIRMED)
@@ -51,16 +49,6 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Which file
-
-
-def folder_of(option: Path | None) -> Path:
-    """Return the folder of the baselines: the one asked for, else pytest's ini key, else `baselines`."""
-    if option is not None:
-        return option
-    found = find_configuration(Path.cwd())
-    if found is None:
-        return Path(BASELINES)
-    return Path(os.path.relpath(found.path.parent / found.values.get(BASELINES_KEY, BASELINES)))
 
 
 def find(name: str, folder: Path) -> Run:

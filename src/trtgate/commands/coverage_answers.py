@@ -17,9 +17,9 @@ from ..coverage.coverage_comparison import compare
 from ..records.coverage_record import Coverage, Left
 from ..suite import zoo
 from ..suite.cases import Case
+from ..suite.pytest_config import baselines_folder
 from ..suite.settings import DEFAULT_MIN_BLOCK_SIZE
 from . import model_names
-from .baseline_files import folder_of
 from .shape_options import case_of
 
 LEFT_SHOWN = 12
@@ -211,7 +211,7 @@ def differences(old: str, new: str, folder: Path | None) -> list[str]:
 
     Raises TrtgateError for an unknown release and a broken file.
     """
-    root = folder_of(folder)
+    root = baselines_folder(folder)
     (before_name, before), (after_name, after) = _release(old, root), _release(new, root)
     lines, counts = [], {"lost": 0, "gained": 0, "another graph": 0, "unchanged": 0}
     for case_id in sorted(before.keys() & after.keys()):

@@ -25,11 +25,11 @@ def doctor(
 
     import msgspec
 
-    from .baseline_files import folder_of
+    from ..suite.pytest_config import baselines_folder
     from .doctor_findings import examine
 
     with progress() as step:
-        report = examine(folder_of(baselines), step)
+        report = examine(baselines_folder(baselines), step)
     if json:
         typer.echo(dumps(msgspec.to_builtins(report), indent=2))  # in ASCII, which every terminal can show
     else:

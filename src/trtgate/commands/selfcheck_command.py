@@ -86,12 +86,12 @@ def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, tim
     from ..common import accelerator
     from ..common.run_folder import usable
     from ..gate import panel_file
+    from ..suite.pytest_config import baselines_folder
     from . import selfcheck_panel
-    from .baseline_files import folder_of
 
     if useless:
         raise TrtgateError(f"{useless[0]} means nothing with --panel, whose cases are fixed: leave it out")
-    device, folder, left_out = accelerator.detect(), folder_of(None), list[str]()
+    device, folder, left_out = accelerator.detect(), baselines_folder(None), list[str]()
     if show:
         paths = [to] if to is not None else _panel_files(folder, device)
     elif device.kind != "gpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -51,6 +52,16 @@ def find_configuration(folder: Path, top: Path | None = None) -> Configuration |
         if base == top:
             break
     return None
+
+
+def baselines_folder(option: Path | None) -> Path:
+    """Return the folder of the baselines: the one asked for, else pytest's ini key, else `baselines`."""
+    if option is not None:
+        return option
+    found = find_configuration(Path.cwd())
+    if found is None:
+        return Path(BASELINES)
+    return Path(os.path.relpath(found.path.parent / found.values.get(BASELINES_KEY, BASELINES)))
 
 
 def with_keys(found: Configuration, text: str, keys: Mapping[str, str]) -> str:
