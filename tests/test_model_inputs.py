@@ -208,6 +208,10 @@ BAD = {
     "a function": (lambda: (torch.relu, ROW), "a callable that is no module is a case of the frontend 'own' alone"),
     "a class": (lambda: (Adds, (ROW, ROW)), "with the class Adds: make an object of it"),
     "a missing argument": (lambda: (Adds(), (ROW,)), "missing a required argument: 'y'; forward takes (x"),
+    "both kinds as a pair": (
+        lambda: (OfKeywords(), ((ROW,), {"mask": MASK})),
+        "too many positional.*: write one mapping by name where some",
+    ),
     "one argument more": (lambda: (Adds(), (ROW, ROW, ROW)), "too many positional arguments"),
     "a third tensor": (lambda: (Adds(), ROW, ROW), "kwargs must be a mapping of names to values, not a torch.Tensor"),
     "numbers as names": (lambda: (Adds(), {0: ROW}), "0 is no name: write ({…},)"),

@@ -223,12 +223,23 @@ def check_call(module: torch.nn.Module, inputs: Inputs, name: str) -> None:
         raise TrtgateError(f"{name}: {_unfit(signature, inputs, str(error))}") from error
 
 
+def _hint_of_pair(args: tuple[Any, ...]) -> str:
+    """Return what to write instead where arguments look like (args, kwargs), which is two positional ones."""
+    match args:
+        case (tuple() | list(), Mapping()):
+            return (
+                "; a tuple is positional arguments: write one mapping by name where some are keyword arguments, or let "
+                "the factory return (module, args, kwargs)"
+            )
+    return ""
+
+
 def _unfit(signature: inspect.Signature, inputs: Inputs, error: str) -> str:
     taken = first_few([str(one) for one in signature.parameters.values()], MOST_NAMED)
     takes = f"forward takes ({taken})"
     unknown = [one for one in inputs.kwargs if one not in signature.parameters]
     if not unknown:
-        return f"its inputs do not fit forward: {error}; {takes}"
+        return f"its inputs do not fit forward: {error}; {takes}{_hint_of_pair(inputs.args)}"
     names = first_few([repr(one) for one in unknown], MOST_NAMED)
     if inputs.args:
         return f"forward takes no keyword argument {names}; {takes}"
