@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.common.time_limit import TimeLimit, option_of
 from trtgate.launches import messages
 from trtgate.launches.worker_handle import LaunchError, WorkerHandle
+from trtgate.pytest_plugin import pytest_options
 from trtgate.timing.device_lock import device_lock
 
 
@@ -53,3 +55,14 @@ def test_where_no_option_raises_the_limit_none_is_named(tmp_path: Path, monkeypa
 def test_a_limit_is_its_seconds() -> None:
     limit = TimeLimit(2.5, "--timeout")
     assert (limit, limit + 1, f"{limit:.1f}", option_of(limit), option_of(2.5)) == (2.5, 3.5, "2.5", "--timeout", "")
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-1", "nan", "1.5"])
+@pytest.mark.parametrize("option", ["--trtgate-launches", "--trtgate-cold-starts", "--trtgate-prebuild"])
+def test_what_is_no_number_of_something_is_refused_in_words(option: str, text: str) -> None:
+    declared: dict[str, Any] = {}
+    group = SimpleNamespace(addoption=lambda name, **more: declared.update({name: more}))
+    parser: Any = SimpleNamespace(getgroup=lambda *_: group, addini=lambda *_, **__: None)
+    pytest_options.add(parser)
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a number above 0, not {text}"):
+        declared[option]["type"](text)

@@ -199,9 +199,12 @@ def _builders(text: str) -> int:
 
 def _positive(kind: type) -> Any:
     def convert(text: str) -> Any:
-        value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
         return value
 
     return convert
