@@ -357,7 +357,7 @@ class GpuProcess:
                 source=case_source(), device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher,
                 streams=self._measured_streams,
             )  # fmt: skip
-            self._worker = Worker(hello)
+            self._worker = Worker(hello, lambda: None)
             gc.freeze()
         start = time.perf_counter()
         self.drop("capture")

@@ -30,6 +30,7 @@ from scipy import stats
 from trtgate import verdict
 from trtgate.torch_trt.patching import replaced
 from trtgate.verdict import stored_sessions
+from trtgate.verdict.error_rates import PROOF_ALPHA
 from trtgate.verdict.stored_sessions import within_session_sd
 
 STORED = (1, 3, 8)
@@ -247,7 +248,7 @@ def _unchanged_by(
 ) -> list[np.ndarray]:  # fmt: skip
     """Return which cases are called unchanged after the first launch, after two, and so on."""
     looks = range(1, now.shape[-1] + 1)
-    with replaced(stored_sessions, "PROOF_ALPHA", stored_sessions.PROOF_ALPHA / len(looks)):
+    with replaced(stored_sessions, "PROOF_ALPHA", PROOF_ALPHA / len(looks)):
         said = [np.asarray(_compared(scenario, now[:, :look], sessions, tests).unchanged) for look in looks]
     return [np.logical_or.reduce(said[:look]) for look in looks]
 

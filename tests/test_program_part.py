@@ -538,6 +538,19 @@ def test_a_librarys_file_that_is_edited_in_place(installed: Callable[[], dict[st
     assert installed() != first
 
 
+def test_a_large_file_is_read_only_where_it_has_another_size(
+    installed: Callable[[], dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_files, "LARGE_BYTES", 8)
+    first, file = installed(), tmp_path / "site" / "torch_tensorrt_test" / "library.so"
+    os.utime(file)  # as copying an installation does
+    monkeypatch.setattr(library_files, "_sha256", lambda path: pytest.fail(f"{path.name} was read"))
+    assert installed() == first
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes() + b" and more")
+    assert installed() != first
+
+
 def test_a_library_that_does_not_list_its_files_is_no_program(
     installed: Callable[[], dict[str, str]], tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from ..launches.fingerprinting import Fingerprinting, groups_of
 from ..launches.pair import BASE, CANDIDATE
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
+from ..suite.pytest_config import baselines_folder
 from ..suite.selection import Selection
 from .suite_here import configured_suite
 
@@ -147,11 +148,10 @@ def _compared(
 def _stored(wanted: Wanted) -> dict[str, CaseRecord]:
     """Return what the baseline has of each case. Raises TrtgateError where there is none, or several."""
     from ..gate import baselines  # imports SciPy, as what follows does: a revision needs neither
-    from .baseline_files import folder_of
 
     if wanted.setup:
         raise TrtgateError("--base-setup makes a revision ready, and --base baseline checks none out: drop one")
-    folder = folder_of(wanted.baselines)
+    folder = baselines_folder(wanted.baselines)
     try:
         keys = baselines.keys(folder)
     except OSError:

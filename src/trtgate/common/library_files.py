@@ -1,7 +1,8 @@
 """The libraries that compile and run a module, by what their files hold: an edit in place is no other version.
 
-An installed distribution lists its files with digests (RECORD). Files that were written since are read; whoever edits
-one, and gives it its old size and time again, is not found out.
+An installed distribution lists its files with digests (RECORD). Files that were written since are read, large ones only
+where they have another size: copying an installation gives all files new times, and reading its gigabytes would keep
+every process waiting. Whoever edits a file, and gives it its old size and time again, is not found out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ COMPILING = re.compile(
 """Distributions that compile engines, or hold kernels that run beside them."""
 NOT_CODE = re.compile(r"(\.dist-info/|__pycache__/|^\.\./)")
 """Files that say how and where something was installed, and caches."""
+
+
+LARGE_BYTES = 16 << 20
+"""Above it a file is a library or its kernels, which nobody edits byte by byte."""
 
 
 class Unlisted(Exception):  # noqa: N818
@@ -56,7 +61,8 @@ def _line(file: metadata.PackagePath, path: Path, installed_s: float) -> str:
         found = path.stat()
     except OSError:
         return f"{file} is gone"
-    as_listed = listed and found.st_size == file.size and found.st_mtime <= installed_s
+    old = found.st_mtime <= installed_s or found.st_size > LARGE_BYTES
+    as_listed = listed and found.st_size == file.size and old
     return f"{file} {listed if as_listed else _sha256(path)}"
 
 
