@@ -25,6 +25,7 @@ class ScriptedMeasurer:
     """Each list is what successive requests of a kind get; an exception in it is raised instead."""
 
     measured: Sequence[Measured | CaseMeasurement | Exception] = ()
+    host: Sequence[CaseMeasurement | Exception] = ()
     fresh: Sequence[CaseMeasurement | Exception] = ()
     rebuilt: Sequence[Rebuilt | Exception] = ()
     reloaded: Sequence[Reloaded | Exception] = ()
@@ -42,6 +43,9 @@ class ScriptedMeasurer:
     def measure(self, step: Any) -> Measured:
         found = self._next("measure", self.measured)
         return Measured(found) if isinstance(found, CaseMeasurement) else found
+
+    def measure_host(self, step: Any) -> CaseMeasurement:
+        return self._next("host", self.host)
 
     def measure_fresh(self, step: Any) -> CaseMeasurement:
         return self._next("fresh", self.fresh)

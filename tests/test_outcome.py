@@ -32,6 +32,16 @@ def test_what_got_worse_fails_with_where_and_what_to_do() -> None:
     assert of("regressed", advice=". If that is intended: accept").text == "net is so. If that is intended: accept"
 
 
+def test_what_moved_though_it_is_the_same_fails_whatever_excuses_others() -> None:
+    for given in ({}, {"quarantine": HELD}, {"accepted": True}, {"updating": True}):
+        found = of("improved", moved="net moved", **given)
+        assert (found.kind, found.text) == (Kind.FAILED, "net moved\nnet is so")
+
+
+def test_what_is_the_same_passes_where_a_verdict_is_required() -> None:
+    assert of("same", require={"baseline", "verdict", "gpu"}) == Outcome()
+
+
 def test_changed_layers_fail_where_that_is_strict() -> None:
     assert of("changed", strict=True, advice=" (--trtgate-strict-layers)").kind is Kind.FAILED
     assert of("changed", strict=True, accepted=True).kind is Kind.PASSED

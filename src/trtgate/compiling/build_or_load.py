@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,7 @@ def build_or_load(
         for one in caches if made_from else ():
             found = _taken(case, key, one, folder, reference, notes, step, checks)
             if found is not None:
-                found.build = msgspec.structs.replace(found.build, program=identified.fingerprint.program)
-                return found
+                return _as_identified(found, identified, folder)
         if turn is not None:
             asked = time.perf_counter()
             turn()
@@ -91,8 +91,17 @@ def build_or_load(
                 coverage=built.coverage, sha256=sha256,
             )  # fmt: skip
             notes += [note for one in caches if (note := one.put(key, folder, manifest))]
-    built.build = msgspec.structs.replace(built.build, program=identified.fingerprint.program)
-    return built
+    return _as_identified(built, identified, folder)
+
+
+def _as_identified(made: CheckedModule, identified: Identified, folder: Path) -> CheckedModule:
+    """Let a build say what it was made of, and which files hold it."""
+    found = identified.fingerprint.program
+    files = sealed_folder.digests(folder) if made.stored and found is not None else {}
+    of_module = sorted(f"{name} {digest}" for name, digest in files.items() if name not in NOT_COMPILED)
+    artifact = hashlib.sha256("\n".join(of_module).encode()).hexdigest()[:32] if of_module else ""
+    made.build = msgspec.structs.replace(made.build, program=found, artifact=artifact)
+    return made
 
 
 def _identified(case: Case, prepared: Any, reference: Reference, device: str) -> Identified:

@@ -46,6 +46,12 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     the card's first one."""
     program: ProgramPart | None = None
     """What was measured, beside the machine; None where that can't be said, and in a file from before."""
+    machine: dict[str, str] = {}
+    """The machine, as `known_programs.machine_part` has it; empty in a file from before."""
+    proven: bool = False
+    """Whether its run found the case unchanged or faster."""
+    artifact: str = ""
+    """As `Build` has it: which compiled module was measured."""
 
     def log_launch_means(self, metric: str) -> np.ndarray | None:
         """Return one log mean a launch, or None when the session has no such metric."""

@@ -25,6 +25,10 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the run may store it as a baseline."""
     base: CaseMeasurement | None = None
     """What was measured beside it, if anything."""
+    moved: str = ""
+    """Why it is red although no metric got worse: nothing that decides its latency differs, and it moved."""
+    checked: bool = False
+    """Whether it is the same as a proven session, and was measured all the same, at random."""
     notices: tuple[Notice, ...] = ()
     """What else is worth saying at the end."""
 

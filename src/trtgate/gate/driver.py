@@ -18,6 +18,7 @@ from .policy import (
     Measure,
     Measured,
     MeasureFresh,
+    MeasureHost,
     Pair,
     Problem,
     Rebuild,
@@ -48,6 +49,9 @@ class Measurer(Protocol):
 
     def measure_fresh(self, step: OnStep) -> CaseMeasurement:
         """Measure in fresh launches."""
+
+    def measure_host(self, step: OnStep) -> CaseMeasurement:
+        """Measure what the host sees in what is resident, and no device latency."""
 
     def rebuild(self, step: OnStep) -> Rebuilt:
         """Build in a fresh process, and the base in another where there is one."""
@@ -85,6 +89,8 @@ def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> E
                 return (
                     replace(so_far, further=measured) if further else replace(so_far, fresh=(*so_far.fresh, measured))
                 )
+            case MeasureHost():
+                return replace(so_far, host=measurer.measure_host(step))
             case Rebuild():
                 return replace(so_far, rebuilt=measurer.rebuild(step))
             case Reload():

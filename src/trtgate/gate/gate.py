@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,10 +22,12 @@ from ..common.text_columns import first_few
 from ..records.measurement import Build
 from ..suite import quarantines
 from ..suite.cases import Case
-from . import baselines, judging, kept_artifacts, measurement_summary
+from ..verdict import Verdict
+from . import baselines, judging, kept_artifacts, known_programs, measurement_summary
 from .baseline_record import CaseRecord
 from .baselines import Run
 from .case_result import CaseResult, adjusted
+from .known_programs import Known
 from .policy import Situation
 from .run_options import Options
 from .sentences import about_new, about_other_clock, about_wide_limits
@@ -71,7 +74,7 @@ class Gate:
 
     def situation(
         self, case: Case, *, accelerator: Accelerator, tests: int, accepted: bool, pairable: bool,
-        base_cases: Collection[str] = (),
+        base_cases: Collection[str] = (), build: Build | None = None,
     ) -> Situation:  # fmt: skip
         """Return where judging a case on a device begins; `base_cases` are the base's, where there is one."""
         options, record, base = self._options, self._record(case.id), self._options.base
@@ -95,7 +98,22 @@ class Gate:
             failing=expired and not accepted,
             beside_base=base is not None,
             pairable=pairable,
+            known=self._known(case, build, record, accelerator),
         )
+
+    def _known(
+        self, case: Case, build: Build | None, record: CaseRecord | None, accelerator: Accelerator
+    ) -> Known | None:
+        """Return the session that makes measuring a case's device latency needless, where a run may leave it out."""
+        changed_only = self._options.changed_only
+        if changed_only is None or accelerator.kind != "gpu":
+            return None
+        machine, now = self._machine(accelerator.uuid), datetime.datetime.now(datetime.UTC)
+        return known_programs.known(case, build, record, machine, changed_only, now)
+
+    def _machine(self, uuid: str) -> dict[str, str]:
+        card = msgspec.structs.replace(self._accelerator, uuid=uuid)
+        return known_programs.machine_part(card, self._options.streams)
 
     def tests(self, cases: Iterable[Case]) -> int:
         """How many statistical judgements a run of these cases makes: they share the error rate (Bonferroni).
@@ -118,7 +136,8 @@ class Gate:
         of_update = self._options.compare_file is None  # what is updated is what it was judged by
         stored = self._record(case.id) if of_update else None
         here = self._accelerator
-        return measurement_summary.record_of(case, result, here.uuid, base, stored, here.versions)
+        machine = self._machine(result.measurement.uuid or here.uuid)
+        return measurement_summary.record_of(case, result, here.uuid, base, stored, here.versions, machine)
 
     def recorded(self, case_id: str, figure: str) -> float | None:
         """Return a figure of a case's baseline, such as how long it measured; None where there is none."""
@@ -172,7 +191,27 @@ class Gate:
         results = self._results.values()
         unused = [Notice(line, Severity.WARNING) for line in (self.baseline.unused if self.baseline else ())]
         wide = [Notice(line, Severity.WARNING) for line in about_wide_limits(results)]
-        return unused + wide + [notice for result in results for notice in result.notices] + self.remarks
+        return (
+            unused
+            + wide
+            + self._about_same()
+            + [notice for result in results for notice in result.notices]
+            + self.remarks
+        )
+
+    def _about_same(self) -> list[Notice]:
+        """Say how many cases were not measured, how many of these were all the same, and how to have the same again."""
+        changed_only = self._options.changed_only
+        left_out = sum(result.verdict is Verdict.SAME for result in self._results.values())
+        checked = [result.case_id for result in self._results.values() if result.checked]
+        if changed_only is None or not (left_out or checked):
+            return []
+        named = f" ({first_few(checked, MOST_NAMED)})" if checked else ""
+        said = (
+            f"same: the device latency of {left_out} cases was not measured; that of {len(checked)} was, at random"
+            f"{named}: --trtgate-changed-seed {changed_only.seed} chooses the same ones again"
+        )
+        return [Notice(said, Severity.NOTICE)]
 
     @property
     def remarks(self) -> list[Notice]:

@@ -13,6 +13,7 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import (
     BUILD,
+    DEVICE,
     ENQUEUE,
     EXACT,
     GPU_MEMORY,
@@ -67,9 +68,31 @@ def against_stored(
     are none, of the newest session's versions. The total change since the anchor stands in for the change since
     the last sessions where it is the worse of the two.
     """
-    totals = since_anchor(measurement, record, accelerator, limit_of, tests)
+    judged = _sampled(measurement.metrics, measurement, record, accelerator, limit_of, tests)
+    now = measurement_summary.figures(measurement)
+    before = record.figures_like(now, accelerator.uuid, accelerator.versions)
+    return judged + counted(case, now, before, limit_of, tests)
+
+
+def without_device(
+    case: Case, measurement: CaseMeasurement, record: CaseRecord, accelerator: Accelerator, limit_of: LimitOf,
+    tests: int,
+) -> list[Judgement]:  # fmt: skip
+    """Judge, as `against_stored`, a measurement that leaves device latency out."""
+    metrics = tuple(metric for metric in measurement.metrics if metric != DEVICE)
+    judged = _sampled(metrics, measurement, record, accelerator, limit_of, tests)
+    now = measurement_summary.figures_beside(measurement)
+    before = record.figures_like(now, accelerator.uuid, accelerator.versions)
+    return judged + counted(case, now, before, limit_of, tests)
+
+
+def _sampled(
+    metrics: Sequence[str], measurement: CaseMeasurement, record: CaseRecord, accelerator: Accelerator,
+    limit_of: LimitOf, tests: int,
+) -> list[Judgement]:  # fmt: skip
+    totals = since_anchor(measurement, record, accelerator, limit_of, tests, metrics)
     judged = []
-    for metric in measurement.metrics:
+    for metric in metrics:
         measured = _with_metric(record, metric)
         if not measured.sessions:
             continue
@@ -80,9 +103,7 @@ def against_stored(
         else:
             recent = _against_others(metric, measurement, compared, accelerator, limit, tests)
         judged.append(_worse(recent, totals.get(metric)))
-    now = measurement_summary.figures(measurement)
-    before = record.figures_like(now, accelerator.uuid, accelerator.versions)
-    return judged + counted(case, now, before, limit_of, tests)
+    return judged
 
 
 def _with_metric(record: CaseRecord, metric: str) -> CaseRecord:
@@ -146,9 +167,12 @@ def _evidence(
 
 
 def since_anchor(
-    measurement: CaseMeasurement, record: CaseRecord, accelerator: Accelerator, limit_of: LimitOf, tests: int
-) -> dict[str, Judgement]:
+    measurement: CaseMeasurement, record: CaseRecord, accelerator: Accelerator, limit_of: LimitOf, tests: int,
+    metrics: Sequence[str] = (),
+) -> dict[str, Judgement]:  # fmt: skip
     """Judge the total change of each sampled metric since the anchor of this card, by ANCHOR_LIMITS times its limit.
+
+    Of `metrics`, where they are given, else of all that were measured.
 
     Over all versions: a case may creep from one to the next. Empty where the anchor is what the case is compared with:
     the last sessions say as much. How far sessions lie apart is estimated from all sessions, since the anchor's are
@@ -159,7 +183,7 @@ def since_anchor(
         return {}
     anchor, known = record.anchor_of(uuid, versions), record.all_of_card(uuid)
     judged = {}
-    for metric in measurement.metrics:
+    for metric in metrics or measurement.metrics:
         if any(metric not in one.metrics for one in known):
             continue
         found = _against_own(

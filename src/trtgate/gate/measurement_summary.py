@@ -14,6 +14,7 @@ from ..common.metrics import METRICS
 from ..records.measurement import Build, CaseMeasurement
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
+from ..verdict import Verdict
 from .baseline_record import CaseRecord, State, StoredSession
 from .case_result import CaseResult
 
@@ -25,7 +26,7 @@ MAX_VOID_SHARE = 0.5
 
 def figures(measurement: CaseMeasurement) -> dict[str, float]:
     """Return everything else worth knowing of a case: names carry the units."""
-    build, found = measurement.build, {}
+    found: dict[str, float] = {}
     primary = measurement.blocks_us()
     calls = [
         (c.replays * len(c.blocks_us), c.replays * sum(c.blocks_us)) for t in measurement.turns for c in t.captures
@@ -36,6 +37,17 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
         if len(values) >= 2:
             cuts = statistics.quantiles(values, n=100, method="inclusive")
             found |= {f"{name}_p50_us": cuts[49], f"{name}_p90_us": cuts[89], f"{name}_p99_us": cuts[98]}
+    found |= figures_beside(measurement)
+    if measurement.seconds:
+        found["measure_s"] = measurement.seconds
+    found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)
+    found["void_blocks"] = len(measurement.voids())
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
+
+
+def figures_beside(measurement: CaseMeasurement) -> dict[str, float]:
+    """Return what is worth knowing of a case beside its latencies: of its build, and what loading it takes."""
+    build, found = measurement.build, dict[str, float]()
     if build is not None:
         found |= build_figures(build)
     found["load_s"] = statistics.median(launch.loaded.seconds for launch in measurement.launches)
@@ -47,10 +59,6 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
         found["cold_host_bytes"] = statistics.median(one.host_bytes for one in measurement.cold)
         if all(one.gpu_bytes is not None for one in measurement.cold):
             found["cold_gpu_bytes"] = statistics.median(one.gpu_bytes or 0 for one in measurement.cold)
-    if measurement.seconds:
-        found["measure_s"] = measurement.seconds
-    found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)
-    found["void_blocks"] = len(measurement.voids())
     return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
@@ -146,11 +154,11 @@ def void_problem(measurement: CaseMeasurement) -> str:
 
 def record_of(
     case: Case, result: CaseResult, uuid: str, base: str, stored: CaseRecord | None = None,
-    versions: Mapping[str, str] = MappingProxyType({}),
+    versions: Mapping[str, str] = MappingProxyType({}), machine: Mapping[str, str] = MappingProxyType({}),
 ) -> CaseRecord:  # fmt: skip
     """Return what a file stores of a case, which was judged by what is `stored`.
 
-    `uuid` is of the card where the measurement names none, `versions` are the running ones.
+    `uuid` is of the card where the measurement names none, `versions` are the running ones, `machine` is its part.
     """
     measurement = result.measurement
     uuid = measurement.uuid or uuid
@@ -166,6 +174,9 @@ def record_of(
         versions=dict(versions),
         figures={name: value for name, value in found.items() if name in JUDGED},
         program=None if measurement.build is None else measurement.build.program,
+        machine=dict(machine),
+        proven=result.verdict in (Verdict.UNCHANGED, Verdict.IMPROVED),
+        artifact="" if measurement.build is None else measurement.build.artifact,
     )
     return CaseRecord(
         case=case.id,

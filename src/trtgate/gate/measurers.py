@@ -121,9 +121,11 @@ class StoredMeasurer:
         self._after = after
         self._clock = ""
 
-    def _measured(self, step: OnStep, after: Sequence[NextCase] = ()) -> CaseMeasurement:
+    def _measured(
+        self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
+    ) -> CaseMeasurement:  # fmt: skip
         session, case_id, count = self._workers.session, self._situation.case.id, self._workers.cold_starts
-        found = session.measure(case_id, self._artifact, step, after)
+        found = session.measure(case_id, self._artifact, step, after, device=device)
         cold = session.cold_starts(case_id, self._artifact, count, step) if count else []
         return msgspec.structs.replace(found, build=self._build, cold=cold)
 
@@ -132,6 +134,10 @@ class StoredMeasurer:
         found = self._measured(step, self._after)
         self._clock = found.clock
         return Measured(found)
+
+    def measure_host(self, step: OnStep) -> CaseMeasurement:
+        """Measure what the host sees in the resident launches."""
+        return self._measured(step, self._after, device=False)
 
     def measure_fresh(self, step: OnStep) -> CaseMeasurement:
         """Measure in launches that have measured nothing else."""
@@ -200,6 +206,10 @@ class BaseMeasurer:
 
     def measure_fresh(self, step: OnStep) -> CaseMeasurement:
         """Never asked for: fresh pairs confirm."""
+        raise NotImplementedError
+
+    def measure_host(self, step: OnStep) -> CaseMeasurement:
+        """Never asked for: beside a base everything is measured."""
         raise NotImplementedError
 
     def rebuild(self, step: OnStep) -> Rebuilt:

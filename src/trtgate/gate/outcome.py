@@ -37,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome(
     verdict: str, case_id: str, sentence: str, *, require: Collection[str] = (), quarantine: Quarantine | None = None,
     accepted: bool = False, expected_failure: ExpectedFailure | None = None, updating: bool = False,
-    strict: bool = False, suspected: bool = False, where: str = "", advice: str = "",
+    strict: bool = False, suspected: bool = False, where: str = "", advice: str = "", moved: str = "",
 ) -> Outcome:  # fmt: skip
     """Return what a verdict of a case means for its test.
 
@@ -57,10 +57,15 @@ def outcome(
         Whether changed layers fail.
     suspected
         Whether the case looked worse, which could neither be confirmed nor refuted: said loudly.
+    moved
+        Why a case is red that was taken for the same; empty for all others. No quarantine excuses it: other cases of
+        the run were not measured for the same reason.
     where, advice
         What a failure says beside the sentence: on lines of their own, unless `advice` goes on with a sentence.
 
     """
+    if moved:
+        return Outcome(kind=Kind.FAILED, text=terminal_lines(f"{moved}\n{sentence}".strip()))
     found = _outcome(
         verdict, case_id, sentence, require, quarantine, accepted=accepted, expected_failure=expected_failure,
         updating=updating, strict=strict, suspected=suspected, where=where, advice=advice,

@@ -30,12 +30,15 @@ from . import judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
+from .known_programs import Known
 from .sentences import (
     about_other_clock,
     capture_lost,
     going_on,
+    moved,
     not_checked,
     not_stored,
+    same,
     sentence,
     stored_as_accepted,
 )
@@ -62,6 +65,10 @@ class MeasureFresh(msgspec.Struct, frozen=True):
     further: bool
 
 
+class MeasureHost(msgspec.Struct, frozen=True):
+    """Measure what the host sees of it, and no device latency: what decides that is as it was."""
+
+
 class Rebuild(msgspec.Struct, frozen=True):
     """Build it again in a fresh process, the base too where there is one."""
 
@@ -86,7 +93,7 @@ class Conclude(msgspec.Struct, frozen=True):
     result: CaseResult
 
 
-Step = Measure | MeasureFresh | Rebuild | Reload | Pair | Conclude
+Step = Measure | MeasureFresh | MeasureHost | Rebuild | Reload | Pair | Conclude
 
 # What is known
 
@@ -125,6 +132,8 @@ class Problem(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What was found so far, step by step."""
 
+    host: CaseMeasurement | None = None
+    """Without device latency, of a case that is the same."""
     first: Measured | None = None
     further: CaseMeasurement | None = None
     rebuilt: Rebuilt | None = None
@@ -158,6 +167,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     beside_base: bool = False
     pairable: bool = False
     """It has a compiled module that could be measured beside the baseline's own."""
+    known: Known | None = None
+    """The session that makes measuring its device latency needless."""
     evidence: Evidence = Evidence()
 
 
@@ -165,12 +176,52 @@ def next_step(situation: Situation) -> Step:
     """Return what the case needs next. Raises TrtgateError where no block counts and no verdict was asked for."""
     if situation.beside_base:
         return _beside_base(situation)
+    left_out = _without_device(situation)
+    if left_out is not None:
+        return left_out
     lost = _capture_lost_since_stored(situation)
     situation = _of_its_clock(situation)
     step = Conclude(lost) if lost is not None else _against_stored(situation)
-    return (
-        Conclude(_noting(step.result, *_about_storing(situation, step.result))) if isinstance(step, Conclude) else step
+    if not isinstance(step, Conclude):
+        return step
+    checked = situation.known is not None and situation.known.checked
+    result = msgspec.structs.replace(step.result, moved=_moved(situation, step.result), checked=checked)
+    return Conclude(_noting(result, *_about_storing(situation, result)))
+
+
+# Where nothing that decides device latency differs
+
+
+def _without_device(situation: Situation) -> Step | None:
+    """Return the step of a case that is the same; None where it is measured as any other.
+
+    So it is where it is checked at random, and where something beside device latency looks worse.
+    """
+    known, record, host = situation.known, situation.record, situation.evidence.host
+    if known is None or known.checked or record is None or not situation.compare:
+        return None
+    if host is None:
+        return MeasureHost()
+    held = record.of_clock(known.clock)
+    judged = judging.without_device(
+        situation.case, host, held, situation.accelerator, situation.limit_of, situation.tests
     )
+    if any(one.suspicious or one.verdict is Verdict.REGRESSED for one in judged):
+        return None
+    told = _told(
+        situation, CaseMeasurement(case_id=situation.case.id, launches=[], build=host.build), Verdict.SAME,
+        same(situation.case.id, known.recorded), stored=False,
+    )  # fmt: skip
+    return Conclude(msgspec.structs.replace(told, judgements=judged))
+
+
+def _moved(situation: Situation, result: CaseResult) -> str:
+    """Return why a case is red that was measured although it is the same: its device latency is another."""
+    known = situation.known
+    device = next((one for one in result.judgements if one.metric == DEVICE), None)
+    if known is None or device is None or device.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
+        return ""
+    return moved(situation.case.id, known.recorded, device.change)
 
 
 # Against a stored baseline

@@ -15,6 +15,25 @@ from ..suite.selection import Selection
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 
+CHANGED_DAYS = 30.0
+"""A session that is older says nothing of today's machine."""
+
+
+class ChangedOnly(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run leaves out what did not change.
+
+    Parameters
+    ----------
+    days
+        How old a session may be.
+    seed
+        Decides, with a case's id, whether it is measured all the same.
+
+    """
+
+    days: float = CHANGED_DAYS
+    seed: int = 0
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a run was asked for."""
@@ -57,6 +76,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the GPU in which device latency is measured."""
     cold_starts: int = 0
     """Processes in which each case is loaded and run once."""
+    changed_only: ChangedOnly | None = None
+    """How device latencies are left out that nothing changed; None where all are measured."""
     lifecycle: bool = False
     """Whether accuracy is asked of a module in all ways in which it may be called, and in other processes."""
 

@@ -46,6 +46,20 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     return said
 
 
+def same(case_id: str, recorded: str) -> str:
+    """Say that device latency was left out, and why."""
+    return f"{case_id} is the same as in the session of {recorded}: nothing that decides its device latency differs"
+
+
+def moved(case_id: str, recorded: str, change: float) -> str:
+    """Say that what was left out would have been worth measuring."""
+    return (
+        f"{case_id} was measured at random although it is the same as in the session of {recorded}, and its device "
+        f"latency moved by {change:+.2%}: something decides it that trtgate does not see, so no case of this run that "
+        "is called the same is proven; run it without --trtgate-changed"
+    )
+
+
 def going_on(said: str, judgements: Sequence[Judgement]) -> str:
     """Let a sentence go on with what some metrics read."""
     return "; ".join([said, *map(_figures, judgements)])

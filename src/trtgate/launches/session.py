@@ -101,17 +101,18 @@ class Session:
         return self._pool.pids()
 
     def measure(
-        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
     ) -> CaseMeasurement:
         """Load a case in a launch each, measure it in turns under the device's lock, unload it.
 
         `after`, in this order, may be loaded with it. What fails beside another case, for want of memory perhaps, is
-        tried once more alone; if that helps, nothing is loaded ahead from then on.
+        tried once more alone; if that helps, nothing is loaded ahead from then on. Without `device` only what the host
+        sees of a GPU is measured.
         Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
         """
         start = time.monotonic()
         try:
-            launches = self._measured_alone_if_need_be(case_id, artifact, step, after)
+            launches = self._measured_alone_if_need_be(case_id, artifact, step, after, device=device)
         except LaunchError as error:
             self._end_launches()
             raise LaunchError(f"{case_id}: {error}") from error
@@ -123,24 +124,26 @@ class Session:
         )
 
     def _measured_alone_if_need_be(
-        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase], *, device: bool
     ) -> list[Launch]:
         try:
-            return self._measured(case_id, artifact, step, after)
+            return self._measured(case_id, artifact, step, after, device=device)
         except LaunchError:
             if self._pool.stopped or not any(group.holds not in ("", case_id) for group in self._groups):
                 raise
         self._end_launches()
-        launches = self._measured(case_id, artifact, step, ())
+        launches = self._measured(case_id, artifact, step, (), device=device)
         while len(self._groups) > 1:
             self._groups.pop().close()
         return launches
 
-    def _measured(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> list[Launch]:
+    def _measured(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase], *, device: bool
+    ) -> list[Launch]:
         holding = [group for group in self._groups if group.holds == case_id]
         group = holding[0] if holding else self._load(case_id, artifact, step, after)
         with self._pool.device(step):
-            return group.measure(self._rng, step)
+            return group.measure(self._rng, step, device=device)
 
     def _load(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> WorkerGroup:
         """Let the first group load the case, and the others what comes after, as far as that is known."""

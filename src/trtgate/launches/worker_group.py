@@ -72,9 +72,10 @@ class WorkerGroup:
             worker.number: worker.receive(messages.LoadedReply, "loading").loaded for worker in self.workers.values()
         }
 
-    def measure(self, rng: random.Random, step: OnStep) -> list[Launch]:
-        """Measure in turns, unload, and return the launches."""
+    def measure(self, rng: random.Random, step: OnStep, *, device: bool = True) -> list[Launch]:
+        """Measure in turns, unload, and return the launches; without `device` what the host sees of a GPU alone."""
         plan = measuring_loop.ON_GPU if self._pool.accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        plan = plan if device else measuring_loop.HOST_ALONE
         turns: dict[int, list[Turn]] = {number: [] for number in self.workers}
         for number in range(plan.turns):
             step(f"measuring, turn {number + 1} of {plan.turns}")

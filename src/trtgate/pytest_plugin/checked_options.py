@@ -20,13 +20,13 @@ from ..launches.base_revision import BaseRequest
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
-from . import prebuilding, run_filters
+from . import changed_option, prebuilding, run_filters
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
 KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require")
 NEEDS_A_SUITE = (
     "trtgate_update_baselines", "trtgate_require", "trtgate_accept", "trtgate_limit", "trtgate_base",
-    "trtgate_build_only", "trtgate_lifecycle",
+    "trtgate_build_only", "trtgate_lifecycle", "trtgate_changed",
 )  # fmt: skip
 """Options that judge or store: without a suite they would do neither."""
 
@@ -120,6 +120,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
         streams=get("trtgate_streams"),
         cold_starts=get("trtgate_cold_starts"),
+        changed_only=changed_option.read(config, comparing=comparing, beside_base=_beside_base(config)),
         timeout_s=TimeLimit(get("trtgate_timeout"), "--trtgate-timeout"),
         strict_layers=get("trtgate_strict_layers"),
         zoo=get("trtgate_zoo"),

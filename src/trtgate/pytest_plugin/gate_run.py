@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..launches.session import NextCase
     from ..profiles.profile_gate import Where
     from ..records.coverage_record import Coverage
+    from ..records.measurement import Build
     from ..suite.expected_failures import ExpectedFailure
     from ..suite.quarantines import Quarantine
 
@@ -182,10 +183,12 @@ class GateRun:
         for workers in self.workers:
             self.base_cases = workers.start()
 
-    def _situation(self, case: Case, accelerator: Accelerator, *, pairable: bool = False) -> Situation:
+    def _situation(
+        self, case: Case, accelerator: Accelerator, *, pairable: bool = False, build: Build | None = None
+    ) -> Situation:
         return self.gate.situation(
             case, accelerator=accelerator, tests=self.gate.tests(self.cases_collected),
-            accepted=case.id in self.accepted, pairable=pairable, base_cases=self.base_cases,
+            accepted=case.id in self.accepted, pairable=pairable, base_cases=self.base_cases, build=build,
         )  # fmt: skip
 
     def measure(self, workers: Workers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
@@ -193,7 +196,7 @@ class GateRun:
         from ..gate.driver import drive
         from ..gate.measurers import StoredMeasurer
 
-        situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None)
+        situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
         return drive(situation, StoredMeasurer(workers, situation, job.artifact, job.build, after), step)
 
     def measure_beside_base(self, case: Case, step: OnStep) -> CaseResult:

@@ -66,6 +66,8 @@ class LatencyGate:
             if result.measurement.launches:
                 self._hand_over(benchmark, case, result)
                 self._run.benchmarks[case.id] = benchmark
+            elif result.verdict == "same":
+                benchmark.skipped = True  # it has no samples, and pytest-benchmark need not warn
         except BaseException:
             benchmark.has_error = True
             raise
@@ -120,7 +122,7 @@ class LatencyGate:
         accepted, verdict = case.id in run.accepted, str(result.verdict or "")
         expired = quarantine is not None and quarantines.in_force(quarantine) is None
         regressed = verdict == "regressed" and not accepted
-        if regressed or expired:
+        if regressed or expired or result.moved:
             benchmark.has_error = True  # pytest-benchmark would save it all the same
         where = ""
         if regressed and not expired:
@@ -129,6 +131,7 @@ class LatencyGate:
         found = outcome(
             verdict, case.id, result.sentence, require=run.options.require, quarantine=quarantine,
             accepted=accepted and result.stored, updating=run.options.update, suspected=result.suspected, where=where,
+            moved=result.moved,
             advice=advice(verdict, case.id, beside_base=run.options.base is not None) if regressed else "",
         )  # fmt: skip
         if found.kind is Kind.FAILED:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ..gate.run_options import CHANGED_DAYS
 from ..timing.device_state import ONE, STREAMS
 from .prebuilding import AUTO, OFF
 
@@ -105,6 +106,24 @@ def _add_judging(option: Declare) -> None:
         type=_positive(int),
         default=0,
         help="Load each case and run it once in N further processes: seconds and memory of a cold start.",
+    )
+    option(
+        "--trtgate-changed",
+        action="store_true",
+        help="Leave out the device latency of dynamo cases whose program and machine are those of a proven session.",
+    )
+    option(
+        "--trtgate-changed-days",
+        metavar="DAYS",
+        type=float,
+        default=CHANGED_DAYS,
+        help=f"With --trtgate-changed: how old that session may be ({CHANGED_DAYS:g}).",
+    )
+    option(
+        "--trtgate-changed-seed",
+        metavar="N",
+        type=int,
+        help="With --trtgate-changed: which 5%% of the cases that are the same are measured all the same.",
     )
     option(
         "--trtgate-update-baselines",

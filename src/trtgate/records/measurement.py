@@ -109,6 +109,8 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     longer."""
     program: ProgramPart | None = None
     """What it was made of beside the machine; None where that can't be said."""
+    artifact: str = ""
+    """The digest of the files that launches load; empty where nothing is stored."""
 
 
 class Quadruple(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +121,10 @@ class Quadruple(msgspec.Struct, frozen=True, kw_only=True):
 
     base: list[Turn]
     candidate: list[Turn]
+
+
+HOST_ALONE = "gpu_host_alone"
+"""The clock of turns that read what the host sees, and leave device latency out."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ QUIET = ("unchanged", "measured", "skipped")
 """What is said of a case where nothing needs to be looked at."""
 MARKS = {
     "failed": "❌", "missing": "❌", "regressed": "❌", "incomparable": "⚠️", "underpowered": "⚠️", "unconfirmed": "⚠️",
-    "new": "🆕", "improved": "✅", "changed": "⚠️", "unchanged": "✅", "measured": "✅", "skipped": "⏭️",
+    "new": "🆕", "improved": "✅", "changed": "⚠️", "unchanged": "✅", "same": "✅", "measured": "✅", "skipped": "⏭️",
 }  # fmt: skip
 
 

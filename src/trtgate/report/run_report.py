@@ -25,7 +25,7 @@ SCHEMA = 2
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 SEVERITY = (
     "failed", "missing", "regressed", "incomparable", "underpowered", "unconfirmed", "new", "improved", "changed",
-    "unchanged", "measured", "skipped",
+    "unchanged", "same", "measured", "skipped",
 )  # fmt: skip
 """What may be said of a case, worst first."""
 

@@ -25,6 +25,7 @@ STYLES = {
     Verdict.UNDERPOWERED: "yellow",
     Verdict.INCOMPARABLE: "yellow",
     Verdict.NEW: "cyan",
+    Verdict.SAME: "green",
 }
 ORDER = list(STYLES)
 COLUMNS = (
@@ -36,7 +37,7 @@ COLUMNS = (
 """What is shown between case and verdict; the first set that fits the terminal."""
 
 
-WORTH_A_LOOK = frozenset(STYLES) - {Verdict.IMPROVED, Verdict.UNCHANGED, Verdict.NEW}
+WORTH_A_LOOK = frozenset(STYLES) - {Verdict.IMPROVED, Verdict.UNCHANGED, Verdict.SAME, Verdict.NEW}
 """What is shown where little is to be shown."""
 
 

@@ -54,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ON_GPU = Plan(max_warmup_s=1.0, window_s=0.1)
+HOST_ALONE = Plan(turns=1, captures=0, tail_calls=0)
+"""On a GPU, of a case whose device latency is known: what the host sees alone."""
 ON_CPU = Plan(
     captures=1, blocks=5, block_s=0.05, max_calls=100_000, warmup_s=0.2, max_warmup_s=1.0, host_s=0.0, tail_calls=500
 )  # fmt: skip

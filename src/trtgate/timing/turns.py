@@ -6,7 +6,7 @@ import random
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from ..records.measurement import Turn
+from ..records.measurement import HOST_ALONE, Turn
 from .canary import cpu_canary, gpu_canary
 from .cpu_state import CpuMonitor
 from .host_clock import HostClock, host_latency
@@ -48,6 +48,11 @@ def on_gpu(inference: Any, timer: DeviceTimer, spin: Spin, plan: Plan, rng: rand
     import torch
 
     canary = gpu_canary(spin) if plan.canary else {}
+    if not plan.captures:
+        host_latency(inference, torch.cuda.synchronize, plan.warmup_s)  # as blocks warm up what follows them
+        inference.restore()
+        host_us, enqueue_us = host_latency(inference, torch.cuda.synchronize, plan.host_s)
+        return Turn(clock=HOST_ALONE, captures=[], host_us=host_us, enqueue_us=enqueue_us, canary_us=canary)
     found, tail_us = timer.measure(rng, plan)
     inference.restore()
     host_us, enqueue_us = host_latency(inference, torch.cuda.synchronize, plan.host_s) if plan.host_s else ([], [])

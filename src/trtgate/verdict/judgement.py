@@ -22,6 +22,8 @@ class Verdict(StrEnum):
     NEW = "new"
     MISSING = "missing"
     INCOMPARABLE = "incomparable"
+    SAME = "same"
+    """Its device latency was not measured, on purpose: what decides it is as in a proven session."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
