@@ -128,7 +128,7 @@ def worst(found: Sequence[tuple[Came, str]]) -> tuple[Came, str]:
 class Scripted(in_process.ScriptedSession):
     """As the session of tests; one model is twice as slow where the environment says so."""
 
-    def measure(self, case_id: str, *others: Any, **how: Any) -> CaseMeasurement:
+    def measure(self, case_id: str, *others: Any) -> CaseMeasurement:
         self.latency_us = SCRIPTED_US * (2 if case_id.partition("-")[0] == os.environ.get(SLOW) else 1)
         return super().measure(case_id, *others)
 

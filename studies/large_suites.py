@@ -64,7 +64,7 @@ class ScriptedSession:
     def close(self) -> None:
         """End nothing."""
 
-    def measure(self, case_id: str, *_others: Any, **_how: Any) -> CaseMeasurement:
+    def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
         """Return as many numbers as a run with three launches has."""
         captures = [Capture(blocks_us=[100.0 + 0.1 * number], replays=1) for number in range(4)]
         turn = Turn(clock=HostClock.name, captures=captures, host_us=[], enqueue_us=[], canary_us={})

@@ -234,7 +234,7 @@ class Session:
     def renew(self) -> None:
         self._asked.append("renew")
 
-    def measure(self, _case_id: str, _artifact: Any, _step: Any, _after: Any = (), **_how: Any) -> Any:
+    def measure(self, _case_id: str, _artifact: Any, _step: Any, _after: Any = ()) -> Any:
         self._asked.append("measure")
         return self._left.pop(0)
 

@@ -58,7 +58,7 @@ class ScriptedSession:
 
     def renew(self) -> None: ...
 
-    def measure(self, case_id: str, *_others: Any, **_how: Any) -> CaseMeasurement:
+    def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
         captures = [Capture(blocks_us=[self.latency_us + number], replays=1) for number in range(4)]
         turn = Turn(clock=HostClock.name, captures=captures, host_us=[], enqueue_us=[], canary_us={"hash": 1000.0})
         launch = Launch(loaded=Loaded(seconds=1.0, gpu_memory_bytes=None), turns=[turn])

@@ -25,12 +25,12 @@ class ScriptedMeasurer:
     """Each list is what successive requests of a kind get; an exception in it is raised instead."""
 
     measured: Sequence[Measured | CaseMeasurement | Exception] = ()
-    host: Sequence[CaseMeasurement | Exception] = ()
     fresh: Sequence[CaseMeasurement | Exception] = ()
     rebuilt: Sequence[Rebuilt | Exception] = ()
     reloaded: Sequence[Reloaded | Exception] = ()
     paired: Sequence[list[list[Quadruple]] | Exception] = ()
     asked: list[str] = field(default_factory=list)
+    host: Sequence[CaseMeasurement | Exception] = ()
 
     def _next(self, kind: str, script: Sequence[Any]) -> Any:
         number = sum(one.startswith(kind) for one in self.asked)

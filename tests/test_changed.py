@@ -223,7 +223,13 @@ class GpuSession(ScriptedSession):
     asked: list[tuple[str, bool]] = []  # noqa: RUF012
     latency_us = 100.0
 
-    def measure(self, case_id: str, *_others: Any, device: bool = True, **_how: Any) -> CaseMeasurement:
+    def measure(self, case_id: str, *_others: Any) -> CaseMeasurement:
+        return self._measured(case_id, device=True)
+
+    def measure_host(self, case_id: str, *_others: Any) -> CaseMeasurement:
+        return self._measured(case_id, device=False)
+
+    def _measured(self, case_id: str, *, device: bool) -> CaseMeasurement:
         self.asked.append((case_id, device))
         captures = [Capture(blocks_us=[self.latency_us], replays=1)] * 4 if device else []
         clock = "cuda_graph_one_stream" if device else HOST_ALONE

@@ -235,7 +235,7 @@ class ScriptedGpu:
     def dry_run(self, *_arguments: Any) -> Coverage:
         return coverage()
 
-    def measure(self, *_arguments: Any, **_how: Any) -> CaseMeasurement:
+    def measure(self, *_arguments: Any) -> CaseMeasurement:
         return measured(100.0, 100.5)
 
     def close(self) -> None: ...

@@ -125,7 +125,8 @@ class StoredMeasurer:
         self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
     ) -> CaseMeasurement:  # fmt: skip
         session, case_id, count = self._workers.session, self._situation.case.id, self._workers.cold_starts
-        found = session.measure(case_id, self._artifact, step, after, device=device)
+        measure = session.measure if device else session.measure_host
+        found = measure(case_id, self._artifact, step, after)
         cold = session.cold_starts(case_id, self._artifact, count, step) if count else []
         return msgspec.structs.replace(found, build=self._build, cold=cold)
 

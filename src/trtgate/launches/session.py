@@ -101,15 +101,25 @@ class Session:
         return self._pool.pids()
 
     def measure(
-        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
     ) -> CaseMeasurement:
         """Load a case in a launch each, measure it in turns under the device's lock, unload it.
 
         `after`, in this order, may be loaded with it. What fails beside another case, for want of memory perhaps, is
-        tried once more alone; if that helps, nothing is loaded ahead from then on. Without `device` only what the host
-        sees of a GPU is measured.
+        tried once more alone; if that helps, nothing is loaded ahead from then on.
         Raises LaunchError when a worker fails; it is replaced, and the session goes on with the next case.
         """
+        return self._measure(case_id, artifact, step, after, device=True)
+
+    def measure_host(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
+    ) -> CaseMeasurement:
+        """Measure what the host sees of a case on a GPU, and no device latency; as `measure` in all else."""
+        return self._measure(case_id, artifact, step, after, device=False)
+
+    def _measure(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase], *, device: bool
+    ) -> CaseMeasurement:
         start = time.monotonic()
         try:
             launches = self._measured_alone_if_need_be(case_id, artifact, step, after, device=device)
