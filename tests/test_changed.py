@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 from typing import Any
 from xml.etree import ElementTree
 
@@ -24,6 +25,7 @@ from trtgate.records.measurement import HOST_ALONE, Build, Capture, CaseMeasurem
 from trtgate.records.program_part import ProgramPart
 from trtgate.report import terminal_table
 from trtgate.report.case_row import row_of
+from trtgate.timing import measuring_loop, turns
 from trtgate.verdict import Verdict
 
 from .in_process import InProcess, ScriptedSession
@@ -186,6 +188,27 @@ def test_one_that_is_checked_and_moved_says_so_in_its_own_sentence(us: float, ve
 def test_without_a_baseline_or_a_comparison_nothing_is_the_same() -> None:
     measurer = ScriptedMeasurer(measured=[measurement(*[100.0] * 5)])
     assert judged(measurer, known=SAME, new="NEW").verdict is Verdict.NEW
+
+
+def test_a_turn_of_what_the_host_sees_makes_no_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, restored = [], []
+
+    class Inference:
+        def __call__(self) -> None:
+            calls.append(1)
+
+        def restore(self) -> None:
+            restored.append(len(calls))
+
+    monkeypatch.setattr(turns, "gpu_canary", lambda _spin: {"sm_clock": 500.0})
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    plan = OTHERWISE(measuring_loop.HOST_ALONE, warmup_s=0.0, host_s=0.0)
+    turn = turns.on_gpu(Inference(), None, None, plan, random.Random(0))  # type: ignore[arg-type]
+    assert (turn.clock, turn.captures, turn.canary_us) == (HOST_ALONE, [], {"sm_clock": 500.0})
+    assert len(turn.host_us) == len(turn.enqueue_us) == 10
+    assert restored == [10]  # what warming up changed is put back before anything is read
+    found = CaseMeasurement(case_id="a", launches=[Launch(loaded=Loaded(seconds=1.0), turns=[turn])])
+    assert (found.primary, found.blocks_us(), found.samples("host")) == ("device", [], [[turn.host_us]])
 
 
 def test_it_is_counted_apart() -> None:
