@@ -686,7 +686,10 @@ def test_cases_of_one_factory_call_share_it_and_are_as_if_each_had_its_own() -> 
     assert together == [Fingerprinter().of(case) for case in cases]
     assert together[1] == together[3] != together[0]
     fingerprinter.of(cases[0], fresh=True)
+    assert fingerprinter.of(cases[1], last=True) == together[1]  # which takes no copy,
     assert len(calls) == 1 + len(cases) + 1
+    assert fingerprinter.of(cases[0]) == together[0]  # so that the next one makes its own
+    assert len(calls) == 1 + len(cases) + 2
 
 
 def test_a_program_part_is_plain_data(before: Fingerprint) -> None:

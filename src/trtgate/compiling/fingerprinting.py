@@ -29,27 +29,30 @@ class Fingerprinter:
         self._call: Any = None
         self._made: Any = None
 
-    def of(self, case: Case, *, fresh: bool = False) -> Fingerprint:
-        """Return what a case is, or why that can't be said; with `fresh` its factory is called anew."""
+    def of(self, case: Case, *, fresh: bool = False, last: bool = False) -> Fingerprint:
+        """Return what a case is, or why that can't be said; with `fresh` its factory is called anew.
+
+        `last` says that no other case wants what the factory made: no copy of it is taken.
+        """
         frontend = case.settings.frontend
         if frontend not in exporting.FRONTENDS:
             return Fingerprint(problem=f"the frontend {frontend} compiles no exported program")
         try:
             with garbage.later(), _no_stack_traces():
-                return self._of(case, fresh=fresh)
+                return self._of(case, fresh=fresh, last=last)
         except TrtgateError as error:
             self._forget()
             return Fingerprint(problem=str(error))
 
-    def _of(self, case: Case, *, fresh: bool) -> Fingerprint:
+    def _of(self, case: Case, *, fresh: bool, last: bool) -> Fingerprint:
         call = (case.model.name, case.settings.optimum, case.settings.sizes)
         if fresh or call != self._call:
             self._forget()
             self._made = factory_calls.made(case)
             self._call = call
         compile_options.check_options(case.id, case.settings)
-        module, inputs = building.make(case, DEVICE, made=self._made)
-        if module is self._made[0]:  # it can't be copied, and has this case's precision now
+        module, inputs = building.make(case, DEVICE, made=self._made, copied=not last)
+        if module is self._made[0]:  # or can't be copied: it has this case's precision now
             self._call = None
         dynamic = building.dynamic_inputs(case, DEVICE)
         program, _ = building.prepare_imported(case, module, inputs, lambda _step: None, dynamic)

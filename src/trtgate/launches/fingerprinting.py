@@ -85,7 +85,8 @@ class Fingerprinting:
             worker = self._idle[side].get()
             try:
                 for case_id in group:
-                    worker, found[side][case_id] = self._of(side, worker, case_id, fresh=fresh)
+                    request = messages.FingerprintCase(case_id=case_id, fresh=fresh, last=case_id == group[-1])
+                    worker, found[side][case_id] = self._of(side, worker, request)
                     step(f"{sum(map(len, found.values()))} of {total}: {case_id}")
             finally:
                 self._idle[side].put(worker)
@@ -100,13 +101,15 @@ class Fingerprinting:
                 raise
         return found
 
-    def _of(self, side: str, worker: WorkerHandle, case_id: str, *, fresh: bool) -> tuple[WorkerHandle, Fingerprint]:
+    def _of(
+        self, side: str, worker: WorkerHandle, request: messages.FingerprintCase
+    ) -> tuple[WorkerHandle, Fingerprint]:
         """Return who answers next, and what a case is."""
         try:
             worker.greet()
         except LaunchError as error:
             raise TrtgateError(f"{side}: {error}") from error
-        request = messages.FingerprintCase(case_id=case_id, fresh=fresh)
+        case_id = request.case_id
         try:
             return worker, worker.ask(request, messages.FingerprintReply, case_id).fingerprint
         except LaunchError as error:

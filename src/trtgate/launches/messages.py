@@ -114,10 +114,12 @@ class FingerprintCase(msgspec.Struct, tag=True, kw_only=True):
     """Say what a case is, beside the machine: export it on the CPU, and build nothing.
 
     The module of the case before serves if the same call of a factory makes it, unless a `fresh` one is asked for.
+    `last` says that no further case will want it.
     """
 
     case_id: str
     fresh: bool = False
+    last: bool = False
 
 
 class Unload(msgspec.Struct, tag=True, kw_only=True):

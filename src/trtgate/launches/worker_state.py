@@ -49,8 +49,7 @@ class Worker:
         self._fingerprinter: Any = None
         self._monitor: Any = None
         self._state: Any = None  # of the GPU, once it is needed
-        self._timer: Any = None
-        """Of the loaded case, once it was measured on a GPU."""
+        self._timer: Any = None  # of the loaded case, once it was measured on a GPU
         self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
@@ -189,7 +188,8 @@ class Worker:
         from ..compiling.fingerprinting import Fingerprinter
 
         self._fingerprinter = self._fingerprinter or Fingerprinter()
-        found: Fingerprint = self._fingerprinter.of(self._case(request.case_id), fresh=request.fresh)
+        case = self._case(request.case_id)
+        found: Fingerprint = self._fingerprinter.of(case, fresh=request.fresh, last=request.last)
         self._check_origin()
         return found
 
