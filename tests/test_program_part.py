@@ -636,6 +636,16 @@ def test_the_code_of_a_custom_operator(operators: Any, which: str) -> None:
         assert parts(edited, fingerprint()) == {"operators"}
 
 
+def test_an_operator_of_a_module_that_no_list_of_modules_has(operators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where pytest imports a suite with --import-mode=importlib."""
+    module = operators()
+    monkeypatch.delitem(sys.modules, module.__name__)
+    first = of(lambda: module.Decorated("twice"))
+    file = Path(module.__file__)
+    file.write_text(file.read_text() + "\nCHANGED = 1\n")
+    assert parts(first, of(lambda: module.Decorated("twice"))) == {"operators"}
+
+
 def test_an_operator_whose_code_can_not_be_found_is_no_program(operators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = operators()
     monkeypatch.setattr(custom_operators, "REGISTERED", custom_operators.re.compile("(nowhere)"))

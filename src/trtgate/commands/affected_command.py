@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import BROKEN, BaselinesOption, print_lines, progress, say
+from .console import BROKEN, INTERRUPTED, BaselinesOption, print_lines, progress, say
 
 
 def affected(
@@ -36,8 +36,12 @@ def affected(
         base=base, models=tuple(models or ()), frontends=tuple(frontend or ()), precisions=tuple(precision or ()),
         accelerator=accelerator, setup=base_setup, baselines=baselines, timeout_s=timeout,
     )  # fmt: skip
-    with progress() as step:
-        found = affected_answers.ask(wanted, step)
+    try:
+        with progress() as step:
+            found = affected_answers.ask(wanted, step)
+    except KeyboardInterrupt:
+        say("trtgate: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     if json:
         say(affected_answers.as_json(found))
     else:

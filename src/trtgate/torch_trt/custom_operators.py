@@ -65,16 +65,16 @@ def _called(node: torch.fx.Node) -> Iterator[tuple[str, Any]]:
 def _code(name: str, what: Any) -> str:
     """Return the digest of an operator's or kernel's code. Raises TrtgateError where there is none to be found."""
     if not isinstance(what, torch._ops.OpOverload):
-        return function_code.digest([function_code.module_of(what)])
+        return function_code.digest([what])
     qualified = what._schema.name
-    modules = [function_code.module_of(function) for function in _functions(qualified)]
+    functions = _functions(qualified)
     dumped = torch._C._dispatch_dump(qualified)
     files = {Path(place) for place in REGISTERED.findall(dumped) if not place.startswith(function_code.INSTALLED)}
     own = [file for file in files if file.is_file()]
-    native = [] if modules or own else _native()
-    if not modules and not own and not native:
+    native = [] if functions or own else _native()
+    if not functions and not own and not native:
         raise TrtgateError(f"the code of its operator {name} is not to be found")
-    return hashlib.sha256(f"{what._schema} {function_code.digest(modules, [*own, *native])}".encode()).hexdigest()
+    return hashlib.sha256(f"{what._schema} {function_code.digest(functions, [*own, *native])}".encode()).hexdigest()
 
 
 def _functions(qualified: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -16,19 +17,27 @@ import torch
 INSTALLED = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
 
 
-def digest(modules: Iterable[str], files: Iterable[Path] = ()) -> str:
-    """Return a SHA-256 of the files of modules, of those that these import and did not install, and of further files.
+def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
+    """Return a SHA-256 of the files that define functions, of those that these import, and of further files.
 
-    Comments, where a line stands and where a file lies are not in it.
+    What is imported and installed is left out. Comments, where a line stands and where a file lies are not in it.
     """
-    code = {hashlib.sha256(_without_comments(file.read_bytes(), file)).digest() for file in _files(list(modules))}
-    code |= {hashlib.sha256(_without_comments(file.read_bytes(), file)).digest() for file in files}
+    given = list(functions)
+    found = _files([module_of(function) for function in given]) | set(filter(None, map(_file_of, given))) | {*files}
+    code = {hashlib.sha256(_without_comments(file.read_bytes(), file)).digest() for file in found}
     return hashlib.sha256(b"".join(sorted(code))).hexdigest()
 
 
 def module_of(function: Any) -> str:
     """Return the name of the module that defines a function; empty where it does not say."""
     return str(getattr(function, "__module__", None) or "")
+
+
+def _file_of(function: Any) -> Path | None:
+    """Return the file in which a function was compiled: its module may be in no list of modules."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    file = None if code is None else Path(code.co_filename)
+    return file if file is not None and file.is_file() else None
 
 
 def _without_comments(content: bytes, file: Path) -> bytes:

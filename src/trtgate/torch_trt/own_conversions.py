@@ -27,7 +27,7 @@ def fingerprint() -> str:
     found = hashlib.sha256()
     for where, function in own:
         found.update(f"{where} {function.__module__}.{getattr(function, '__qualname__', function)}\n".encode())
-    found.update(function_code.digest({function.__module__ for _, function in own}).encode())
+    found.update(function_code.digest(function for _, function in own).encode())
     return found.hexdigest()
 
 
