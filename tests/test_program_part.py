@@ -636,6 +636,50 @@ def test_the_code_of_a_custom_operator(operators: Any, which: str) -> None:
         assert parts(edited, fingerprint()) == {"operators"}
 
 
+KERNELS = """
+import triton
+
+@triton.jit
+def kernel(x, size):
+    pass
+
+tuned = triton.autotune([triton.Config({}, num_warps=4)], key=[])(kernel)
+"""
+
+
+def test_the_code_of_a_triton_kernel_and_its_constants(operators: Any, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table, triton_kernel_wrapper_functional
+
+    def program(constants: dict[str, Any]) -> Any:
+        """Return a program that calls the kernel, as an export has it, at the next places of the process's tables."""
+        found = torch.export.export(nn.Identity(), (row(),))
+        places = {
+            "kernel_idx": kernel_side_table.add_kernel(module.tuned if len(constants) > 1 else module.kernel),
+            "constant_args_idx": kernel_side_table.add_constant_args(constants),
+        }  # fmt: skip
+        (output,) = (node for node in found.graph.nodes if node.op == "output")
+        with found.graph.inserting_before(output):
+            found.graph.call_function(triton_kernel_wrapper_functional, kwargs={**places, "grid": [(1,)], "kwargs": {}})
+        return found
+
+    def of_kernel(**constants: Any) -> tuple[str, str]:
+        made = program(constants)
+        return program_fingerprint.of_program(made, "cpu").graph, custom_operators.fingerprint(made)
+
+    operators(KERNELS)
+    module = operators()
+    graph, code = of_kernel(size=1)
+    assert code
+    assert of_kernel(size=1) == (graph, code)  # at other places of the tables
+    assert of_kernel(size=2)[0] != graph
+    assert of_kernel(size=1, other=2)[1] == code  # beneath what tunes it
+    operators("\n# a comment\n")
+    assert of_kernel(size=1) == (graph, code)
+    operators("\nCHANGED = 1\n")
+    assert of_kernel(size=1)[1] != code
+
+
 def test_an_operator_of_a_module_that_no_list_of_modules_has(operators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where pytest imports a suite with --import-mode=importlib."""
     module = operators()

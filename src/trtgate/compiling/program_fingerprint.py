@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.export.graph_signature import InputKind
 
+from ..torch_trt import custom_operators
+
 SYMBOL = re.compile(r"\b[su]\d+\b")
 """Sizes that vary, as torch calls them: the number is of a name, and means nothing."""
 OF_QUANTIZERS = "_quantizer."
@@ -175,7 +177,8 @@ class _Graph:
                 value = _attribute(module, str(node.target))
                 self._nodes[node] = f"graph({self.of(value)})" if _is_graph(value) else f"tensor({_of_tensor(value)})"
                 continue
-            line = f"{node.op} {self._target(node)} {self._text(node.args)} {self._text(sorted(node.kwargs.items()))}"
+            keywords = sorted(custom_operators.arguments(node).items())
+            line = f"{node.op} {self._target(node)} {self._text(node.args)} {self._text(keywords)}"
             shape = self._value(node.meta.get("val"))
             self._nodes[node] = f"%{len(self._nodes)}"
             lines.append(f"{line} -> {shape}")
@@ -187,7 +190,8 @@ class _Graph:
         """Add an operator to its module: not what it reads, which is numbered otherwise after a change before it."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = str(stack[-1][0]) if stack else ""
-        plain = [one for one in _leaves((node.args, sorted(node.kwargs.items()))) if not isinstance(one, torch.fx.Node)]
+        keywords = sorted(custom_operators.arguments(node).items())
+        plain = [one for one in _leaves((node.args, keywords)) if not isinstance(one, torch.fx.Node)]
         self.modules.setdefault(path, Digest()).feed(self._target(node), self._text(plain), shape)
 
     def tensor_named(self, target: str | None) -> str:

@@ -20,8 +20,8 @@ UPSTREAM = frozenset(
 )
 """Namespaces of operators that change with an installed version only."""
 REGISTERED = re.compile(r"registered at (.+?):\d+")
-TRITON = "kernel_idx"
-"""The argument by which a graph names a Triton kernel."""
+TRITON, TRITON_CONSTANTS = "kernel_idx", "constant_args_idx"
+"""Arguments by which a graph names a Triton kernel and its constants: places in tables of the process."""
 
 
 def fingerprint(program: torch.export.ExportedProgram) -> str:
@@ -54,12 +54,30 @@ def _called(node: torch.fx.Node) -> Iterator[tuple[str, Any]]:
     if isinstance(target, torch._ops.OpOverload) and target.namespace not in UPSTREAM:
         yield str(target), target
     if TRITON in node.kwargs:
+        kernel = _kernel(node.kwargs[TRITON])
+        yield f"Triton kernel {kernel.__module__}.{kernel.__qualname__}", kernel
+
+
+def arguments(node: torch.fx.Node) -> dict[str, Any]:
+    """Return the keyword arguments of a node; a Triton kernel and its constants as themselves, not as a place."""
+    found = dict(node.kwargs)
+    if TRITON in found:
         from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
-        kernel = kernel_side_table.get_kernel(node.kwargs[TRITON])
-        while not hasattr(kernel, "__module__") or hasattr(kernel, "fn"):  # an autotuner, then the function itself
-            kernel = kernel.fn
-        yield f"Triton kernel {kernel.__module__}.{kernel.__qualname__}", kernel
+        found[TRITON] = _kernel(found[TRITON]).__qualname__
+        if TRITON_CONSTANTS in found:
+            found[TRITON_CONSTANTS] = kernel_side_table.get_constant_args(found[TRITON_CONSTANTS])
+    return found
+
+
+def _kernel(place: Any) -> Any:
+    """Return the function of a Triton kernel: beneath what compiles it, and what tunes it."""
+    from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
+
+    kernel = kernel_side_table.get_kernel(place)
+    while hasattr(kernel, "fn"):
+        kernel = kernel.fn
+    return kernel
 
 
 def _code(name: str, what: Any) -> str:
