@@ -14,7 +14,7 @@ def affected(
         str, typer.Option(metavar="REVISION|baseline", help="A git revision, or what the stored baseline measured.")
     ],
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Of the suite; all by default.")
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Of the suite; all by default.")
     ] = None,
     frontend: Annotated[list[str] | None, typer.Option(help="Only cases of this one; may be repeated.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="Only cases of this one; may be repeated.")] = None,
