@@ -301,6 +301,8 @@ def test_a_run_measures_what_changed_and_says_what_it_left_out(gpu: InProcess, m
     report = {case["case_id"]: case for case in json.loads((gpu.path / "r.json").read_text())["cases"]}
     assert {case_id: case["said"] for case_id, case in report.items()} == {DYNAMO: "same", EAGER: "unchanged"}
     assert "nothing that decides its device latency differs" in report[DYNAMO]["sentence"]
+    newest = max((gpu.path / ".trtgate" / "runs").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    assert [one["extra_info"]["trtgate"]["case"] for one in json.loads(newest.read_text())["benchmarks"]] == [EAGER]
     said_of = [
         one.get("value") for one in ElementTree.parse(gpu.path / "j.xml").iter("property")
         if one.get("name") == "trtgate_verdict"
@@ -318,6 +320,11 @@ def test_a_run_measures_what_changed_and_says_what_it_left_out(gpu: InProcess, m
 
 
 def test_one_that_is_checked_and_moved_makes_the_run_red(gpu: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded = ("--trtgate-changed", "--trtgate-changed-seed=1", "--trtgate-frontends=dynamo")
+    status, said = gpu.run(*COMPARE, *seeded, "--benchmark-only", "-W", "error")
+    assert (status, GpuSession.asked) == (0, [(DYNAMO, False)]), said
+    assert "1 case: 1 same" in said
+    GpuSession.asked.clear()
     monkeypatch.setattr(known_programs, "CHECKED", 1.0)
     status, said = gpu.run(*COMPARE, "--trtgate-changed", "--trtgate-frontends=dynamo")
     assert (status, GpuSession.asked) == (0, [(DYNAMO, True)])
