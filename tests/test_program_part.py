@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -513,6 +514,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         lines.append(f"torch_tensorrt_test/{name},sha256={digest},{len(content)}")
     (information / "RECORD").write_text("\n".join([*lines, f"{information.name}/RECORD,,"]) + "\n")
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(library_files, "COMPILING", re.compile("torch-tensorrt-test"))
 
     def files() -> dict[str, str]:
         library_files.digests.cache_clear()

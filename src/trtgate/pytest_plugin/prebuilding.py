@@ -27,9 +27,9 @@ def asked(config: pytest.Config, *, beside_base: bool, distributed: bool) -> tup
     number: int | None = config.getoption("trtgate_prebuild")
     if number == OFF:
         return None, False
-    if number is None and config.getoption("trtgate_gpus"):
-        number = AUTO
     if number is None:
+        if config.getoption("trtgate_gpus"):  # which says itself what it does not go with
+            return AUTO, False
         ahead = not (beside_base or distributed or config.getoption("trtgate_build_only"))
         return (AUTO, True) if ahead else (None, False)
     if beside_base:
