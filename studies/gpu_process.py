@@ -366,7 +366,7 @@ class GpuProcess:
 
     def capture_loaded(self, seeds: list[int], *, keep: bool = False) -> list[float]:
         """Capture the loaded case once a seed, behind padding of a seeded size, its inputs placed anew."""
-        call, found = self._worker._inference, []
+        call, found = self._worker.inference, []
         for number, seed in enumerate(seeds):
             name = f"capture {number}"
             with self._padding(random.Random(seed)):
@@ -458,7 +458,7 @@ class GpuProcess:
         if others:
             import triton.testing
 
-            call = self._worker._inference
+            call = self._worker.inference
             with torch.no_grad():
                 found["do_bench"] = triton.testing.do_bench(call, return_mode="median") * 1e3
                 with torch.cuda.stream(torch.cuda.Stream()):
@@ -545,7 +545,7 @@ class GpuProcess:
 
         One reading would not do: on an H100 the slow state begins 8 ms after a context switch at the earliest.
         """
-        call = self._worker._inference
+        call = self._worker.inference
         with self._torch.cuda.stream(self._streams[stream]):
             for _ in range(calls):
                 call()
@@ -554,7 +554,7 @@ class GpuProcess:
 
     def queued_calls(self, stream: str, batches: int = 10, calls: int = 4) -> float:
         """Return the device time of one call without a graph: the median of batches queued behind a spin kernel."""
-        torch, call, found = self._torch, self._worker._inference, []
+        torch, call, found = self._torch, self._worker.inference, []
         with torch.cuda.stream(self._streams[stream]):
             for _ in range(batches):
                 torch.cuda._sleep(20 * SPIN_CYCLES)

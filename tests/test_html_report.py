@@ -16,8 +16,10 @@ from trtgate.common.notices import Notice, Severity
 from trtgate.gate.history import HistoryPoint, analysed
 from trtgate.profiles.difference_text import LayerChange
 from trtgate.profiles.profile_summary import LayerTime
+from trtgate.records.measurement import LoadLevel
 from trtgate.report import html, run_report
 from trtgate.report.run_report import CoverageReport, Failure, LayersReport, Matrix, RunReport
+from trtgate.verdict import Growth, judge_growth
 
 from .test_run_report import HOSTILE, case, made
 
@@ -26,6 +28,15 @@ LONG = "x" * 4000
 NAME = "resnet18-dynamo-fp16-b1-mbs5"
 
 
+LOAD = [
+    LoadLevel(
+        threads=threads, processes=processes, throughput_per_s=1234.5 * threads * processes, p50_us=800, p99_us=901
+    )
+    for threads, processes in ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4))
+]
+GROWTH = judge_growth(
+    "host_memory_growth", Growth(bytes_a_call=1032.0, low=990.0, high=1080.0), 0.0, limit=256.0, calls=9955
+)
 CHANGES = [
     LayerChange(what="layer4.conv", modules="layer4", cause="tactics changed", us=3.0, low_us=2.5, high_us=3.5),
     LayerChange(what=HOSTILE, modules=HOSTILE, cause="", us=-1.0),
@@ -59,7 +70,14 @@ def report() -> RunReport:
         case(NAME, "regressed", 0.02, history=series(), **explained, **captures),
         case(HOSTILE, "regressed", 0.01, where=HOSTILE, advice=HOSTILE, settings={HOSTILE: HOSTILE}, history=series()),
         case(LONG),
-        case("fast", "improved", -0.05, **captures),
+        case(
+            "fast",
+            "improved",
+            -0.05,
+            load=LOAD,
+            judgements=[*case("fast", "improved", -0.05).judgements, GROWTH],
+            **captures,
+        ),
         case("none", "skipped", judgements=[], medians_us={}),
         failures=[Failure(test=HOSTILE, sentence=HOSTILE)],
         notices=[Notice(HOSTILE, Severity.MISSING), Notice(HOSTILE)],
@@ -90,6 +108,19 @@ def test_tables_need_no_javascript() -> None:
     for wanted in ("+3.00", "+2.50 to +3.50", "tactics changed", "layer4.conv"):
         assert wanted in shown
     assert shown.count("<table") == shown.count("<caption>") + shown.count("Figures and settings")
+
+
+def test_load_and_growth_are_tables_too_in_their_units() -> None:
+    shown = re.sub(r"<script.*?</script>", "", html.render(report()), flags=re.DOTALL)
+    for wanted in (
+        "Called by several at once",
+        "4,938",
+        "1,032 bytes a call",
+        "+1,032 bytes a call",
+        "256 bytes a call",
+    ):
+        assert wanted in shown
+    assert shown.count("Called by several at once") == 1, "nothing is shown of what was not measured"
 
 
 def test_an_html_report_is_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +199,16 @@ def test_charts_have_drawn_elements(page: Any) -> None:
     width = "one.querySelector('.main-svg').getBoundingClientRect().width"
     cut = f"charts => charts.filter(one => {width} > one.clientWidth + 1).length"
     assert first.locator(".chart").evaluate_all(cut) == 0
+
+
+def test_latency_and_throughput_are_drawn_against_load(page: Any) -> None:
+    page.locator("#overview a", has_text="fast").click()
+    opened = page.locator("details[open]", has_text="improved fast")
+    for what in ("threads", "processes"):
+        chart = opened.get_by_role("img", name=f"Latency against load of {what}")
+        chart.locator(".scatterlayer .point").first.wait_for()
+        assert chart.locator(".scatterlayer .point").count() == 9  # p50, p99 and throughput at 1, 2 and 4
+        assert chart.locator(".legendtext").all_text_contents() == ["p50", "p99", "throughput"]
 
 
 def test_hostile_names_are_text_in_the_browser(page: Any) -> None:

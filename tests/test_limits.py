@@ -8,7 +8,7 @@ import pytest
 
 from trtgate.common import limits
 from trtgate.common.errors import TrtgateError
-from trtgate.common.metrics import EXACT, METRICS
+from trtgate.common.metrics import EXACT, METRICS, OF_GROWTH
 from trtgate.gate.run_options import Options
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.selection import Selection
@@ -18,7 +18,17 @@ from trtgate.suite.suite_source import SuiteSource
 
 def test_percentages_and_fractions_of_every_metric() -> None:
     assert limits.parse(["device=0.5%", "host=0.2"], "here") == {"device": 0.005, "host": 0.2}
-    assert limits.parse([f"{metric}=3%" for metric in METRICS], "here") == dict.fromkeys(METRICS, 0.03)
+    shares = [metric for metric in METRICS if metric not in OF_GROWTH]
+    assert limits.parse([f"{metric}=3%" for metric in shares], "here") == dict.fromkeys(shares, 0.03)
+
+
+def test_growth_is_limited_in_bytes_a_call() -> None:
+    for metric in OF_GROWTH:
+        assert limits.parse([f"{metric}=512"], "here") == limits.checked({metric: 512}, "here") == {metric: 512.0}
+        assert limits.parse([f"{metric}=0"], "here") == {metric: 0.0}
+        for bad in ("10%", "-1", "nan", "inf", "much"):
+            with pytest.raises(TrtgateError, match=r"no limit; it is in bytes a call, write .*=512"):
+                limits.parse([f"{metric}={bad}"], "here")
 
 
 def test_a_mapping_is_read_as_texts_are() -> None:
@@ -31,6 +41,8 @@ def test_a_mapping_is_read_as_texts_are() -> None:
 
 def test_only_what_is_counted_may_be_held_to_its_count() -> None:
     for metric in METRICS:
+        if metric in OF_GROWTH:
+            continue
         if metric in EXACT:
             assert limits.parse([f"{metric}=0"], "here") == limits.checked({metric: "0%"}, "here") == {metric: 0.0}
         else:

@@ -1,4 +1,4 @@
-"""How much more of each metric is tolerated, as a fraction, unless a user says otherwise."""
+"""How much more of each metric is tolerated, as a fraction (growth: in bytes a call), unless a user says otherwise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ DEFAULT_LIMITS = {
     "host": 0.10,
     "enqueue": 0.10,
     "build": 0.50,
+    "threads_throughput": 0.10,
+    "threads_p50": 0.10,
+    "threads_p99": 0.50,
+    "processes_throughput": 0.10,
+    "processes_p50": 0.10,
+    "processes_p99": 0.50,
+    "cold_l2": 0.05,
+    "host_memory_growth": 256.0,
+    "torch_memory_growth": 256.0,
+    "gpu_memory_growth": 4096.0,
     "cold_start": 0.20,
     "cold_host_memory": 0.20,
     "cold_gpu_memory": 0.20,

@@ -1,4 +1,7 @@
-"""Largest tolerated changes per metric: `device=1%`, in ini files, suites and markers and on the command line."""
+"""Largest tolerated changes per metric: `device=1%`, in ini files, suites and markers and on the command line.
+
+Of metrics that are bytes a call the limit is that many: `host_memory_growth=512`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from .errors import TrtgateError
-from .metrics import EXACT, METRICS, RENAMED
+from .metrics import A_CALL, EXACT, METRICS, RENAMED
 
 LARGEST = 100.0
 """No limit is as large: 10000 % more is no tolerance."""
@@ -48,6 +51,8 @@ def _limit(name: str, value: object, text: str, where: str, *, large: bool = Fal
         close = difflib.get_close_matches(name, METRICS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(METRICS)}"
         raise TrtgateError(f"{where}: unknown metric {name!r} in {text!r}; {hint}")
+    if METRICS[name].unit == A_CALL:
+        return _bytes_a_call(name, value, text, where)
     limit = _fraction(value)
     if limit > 1 and not large and not str(value).endswith("%"):
         number = f"{limit:g}"
@@ -58,6 +63,13 @@ def _limit(name: str, value: object, text: str, where: str, *, large: bool = Fal
         return limit  # what is counted may be held to its count
     if not 0 < limit < LARGEST:
         raise TrtgateError(f"{where}: {text!r} is no limit; write {name}=1% or {name}=0.01")
+    return limit
+
+
+def _bytes_a_call(name: str, value: object, text: str, where: str) -> float:
+    limit = math.nan if str(value).endswith("%") else _fraction(value)
+    if not 0 <= limit < math.inf:
+        raise TrtgateError(f"{where}: {text!r} is no limit; it is in bytes a call, write {name}=512")
     return limit
 
 

@@ -41,6 +41,8 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     """What made it, as `Accelerator.versions` has it; empty in a file from before."""
     figures: dict[str, float] = {}
     """What is judged and was read off once, as `CaseRecord.figures` has it; empty in a file from before."""
+    most_at_once: int = 0
+    """How many threads, and processes, its metrics of load are of; 0 where it has none."""
     level: str = ""
     """`recorded` of the session that began the level which this one's total change is held against; empty where that is
     the card's first one."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from .. import verdict
-from ..common.metrics import EXACT
+from ..common.metrics import NO_ERROR_RATE
 from ..common.notices import Notice
 from ..records.measurement import CaseMeasurement
 from ..verdict import Judgement, Verdict
@@ -40,14 +40,14 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def adjusted(results: Mapping[str, CaseResult]) -> dict[str, CaseResult]:
     """Return results with Holm's adjusted p-values in all judgements that have an error rate, once all are known."""
-    ps = [one.p for result in results.values() for one in result.judgements if one.metric not in EXACT]
+    ps = [one.p for result in results.values() for one in result.judgements if one.metric not in NO_ERROR_RATE]
     left = iter(verdict.adjusted(ps))
     replace = msgspec.structs.replace
     return {
         name: replace(
             result,
             judgements=[
-                one if one.metric in EXACT else replace(one, p_adjusted=next(left)) for one in result.judgements
+                one if one.metric in NO_ERROR_RATE else replace(one, p_adjusted=next(left)) for one in result.judgements
             ],
         )
         for name, result in results.items()

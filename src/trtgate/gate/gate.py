@@ -120,11 +120,12 @@ class Gate:
 
         The change since the anchor is one more for each sampled metric of a case that has sessions beyond it.
         """
-        gpu, cold, count = self._accelerator.kind == "gpu", bool(self._options.cold_starts), 0
+        options, count = self._options, 0
+        asked = {"gpu": self._accelerator.kind == "gpu", "cold": bool(options.cold_starts), "load": bool(options.load)}
         for case in cases:
             record = self._record(case.id)
-            count += len(judging.statistical_metrics(case, gpu=gpu, cold=cold))
-            count += len(sampled(gpu=gpu, cold=cold)) * (record is not None and record.anchored)
+            count += len(judging.statistical_metrics(case, **asked))
+            count += len(sampled(**asked)) * (record is not None and record.anchored)
         return max(1, count)
 
     def _record(self, case_id: str) -> CaseRecord | None:

@@ -22,12 +22,13 @@ from ..common.metrics import (
     METRICS,
     OF_A_CALL,
     OF_COLD_STARTS,
+    OF_LOAD,
     sampled,
 )
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
-from . import measurement_summary
+from . import growth_judging, measurement_summary
 from .baseline_record import CaseRecord, StoredSession
 
 LimitOf = Callable[[str], float]
@@ -39,12 +40,12 @@ OF_THE_BUILD = frozenset({BUILD, *EXACT} - {GPU_MEMORY, *OF_COLD_STARTS})
 """Metrics that another build of the same code may change: built again before a regression is believed."""
 
 
-def statistical_metrics(case: Case, *, gpu: bool, cold: bool = False) -> tuple[str, ...]:
+def statistical_metrics(case: Case, *, gpu: bool, cold: bool = False, load: bool = False) -> tuple[str, ...]:
     """Return the metrics of a case that are judged with an error rate, which is shared among them.
 
-    With `cold` there are cold starts.
+    With `cold` there are cold starts, with `load` it is called by several at once.
     """
-    found = sampled(gpu=gpu, cold=cold)
+    found = sampled(gpu=gpu, cold=cold, load=load)
     return (*found, BUILD) if case.settings.uses_tensorrt else found
 
 
@@ -71,7 +72,8 @@ def against_stored(
     judged = _sampled(measurement.metrics, measurement, record, accelerator, limit_of, tests)
     now = measurement_summary.figures(measurement)
     before = record.figures_like(now, accelerator.uuid, accelerator.versions)
-    return judged + counted(case, now, before, limit_of, tests)
+    judged += counted(case, now, before, limit_of, tests)
+    return judged + growth_judging.since_asked(measurement, record, accelerator, limit_of)
 
 
 def without_device(
@@ -83,7 +85,8 @@ def without_device(
     judged = _sampled(metrics, measurement, record, accelerator, limit_of, tests)
     now = measurement_summary.figures_beside(measurement)
     before = record.figures_like(now, accelerator.uuid, accelerator.versions)
-    return judged + counted(case, now, before, limit_of, tests)
+    judged += counted(case, now, before, limit_of, tests)
+    return judged + growth_judging.since_asked(measurement, record, accelerator, limit_of)
 
 
 def _sampled(
@@ -93,7 +96,7 @@ def _sampled(
     totals = since_anchor(measurement, record, accelerator, limit_of, tests, metrics)
     judged = []
     for metric in metrics:
-        measured = _with_metric(record, metric)
+        measured = with_metric(record, metric, measurement.most_at_once)
         if not measured.sessions:
             continue
         compared = measured.compared_with(accelerator.uuid, accelerator.versions)
@@ -106,9 +109,14 @@ def _sampled(
     return judged
 
 
-def _with_metric(record: CaseRecord, metric: str) -> CaseRecord:
-    sessions = [session for session in record.sessions if session.metrics.get(metric)]
+def with_metric(record: CaseRecord, metric: str, most_at_once: int) -> CaseRecord:
+    """Return a record with the sessions that have a metric; if it is one of load, of as many threads and processes."""
+    sessions = [session for session in record.sessions if _comparable(session, metric, most_at_once)]
     return msgspec.structs.replace(record, sessions=sessions)
+
+
+def _comparable(session: StoredSession, metric: str, most_at_once: int) -> bool:
+    return bool(session.metrics.get(metric)) and (metric not in OF_LOAD or session.most_at_once == most_at_once)
 
 
 def _against_own(
@@ -184,10 +192,11 @@ def since_anchor(
     anchor, known = record.anchor_of(uuid, versions), record.all_of_card(uuid)
     judged = {}
     for metric in metrics or measurement.metrics:
-        if any(metric not in one.metrics for one in known):
+        if not all(_comparable(one, metric, measurement.most_at_once) for one in known):
             continue
         found = _against_own(
-            metric, measurement, _with_metric(record, metric), anchor, accelerator, ANCHOR_LIMITS * limit_of(metric),
+            metric, measurement, with_metric(record, metric, measurement.most_at_once), anchor, accelerator,
+            ANCHOR_LIMITS * limit_of(metric),
             tests, known=known, evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
         )  # fmt: skip
         judged[metric] = msgspec.structs.replace(found, since_anchor=True)
@@ -223,7 +232,8 @@ def upgrade(record: CaseRecord, accelerator: Accelerator, *, since_anchor: bool)
 
 
 def _prior(accelerator: Accelerator, metric: str, *, own: bool) -> verdict.Prior:
-    return verdict.PRIORS["cpu" if accelerator.kind == "cpu" else metric, own]
+    of_cpu = accelerator.kind == "cpu" and metric not in OF_LOAD
+    return verdict.PRIORS["cpu" if of_cpu else metric, own]
 
 
 def _worse(recent: Judgement, total: Judgement | None) -> Judgement:

@@ -10,8 +10,8 @@ from types import MappingProxyType
 import msgspec
 
 from .. import verdict
-from ..common.metrics import METRICS
-from ..records.measurement import Build, CaseMeasurement
+from ..common.metrics import COLD_L2, GPU_GROWTH, HOST_GROWTH, METRICS, SAMPLED, TORCH_GROWTH
+from ..records.measurement import Build, CaseMeasurement, LoadLevel, MemoryReadings
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
 from ..verdict import Verdict
@@ -59,7 +59,56 @@ def figures_beside(measurement: CaseMeasurement) -> dict[str, float]:
         found["cold_host_bytes"] = statistics.median(one.host_bytes for one in measurement.cold)
         if all(one.gpu_bytes is not None for one in measurement.cold):
             found["cold_gpu_bytes"] = statistics.median(one.gpu_bytes or 0 for one in measurement.cold)
+    if measurement.load:
+        found |= _load_figures(measurement)
     return {name: float(f"{value:.6g}") for name, value in found.items()}
+
+
+def _load_figures(measurement: CaseMeasurement) -> dict[str, float]:
+    """Return throughput and latencies of the highest level, and by how much memory grows: the interval too."""
+    most = measurement.most_at_once
+    found: dict[str, float] = {"most_at_once": most}
+    for name, at in (("threads", (most, 1)), ("processes", (1, most))):
+        level = next(one for one in load_levels(measurement) if (one.threads, one.processes) == at)
+        found[f"{name}_throughput_per_s"] = level.throughput_per_s
+        found |= {f"{name}_p50_us": level.p50_us, f"{name}_p99_us": level.p99_us}
+    for name, _, grown in growths(measurement):
+        found[f"{name}_bytes"] = grown.bytes_a_call
+        found |= {f"{name}_low_bytes": grown.low, f"{name}_high_bytes": grown.high}
+    if COLD_L2 in measurement.metrics:
+        found["cold_l2_us"] = statistics.median(value for launch in means(measurement, COLD_L2) for value in launch)
+    return found
+
+
+def load_levels(measurement: CaseMeasurement) -> list[LoadLevel]:
+    """Return each level of load, medians over launches."""
+    levels = {(one.threads, one.processes): one for launch in measurement.load for one in launch.levels}
+    found = []
+    for threads, processes in levels:
+        alike = [launch.at(threads=threads, processes=processes) for launch in measurement.load]
+        found.append(
+            LoadLevel(
+                threads=threads,
+                processes=processes,
+                throughput_per_s=statistics.median(one.throughput_per_s for one in alike),
+                p50_us=statistics.median(one.p50_us for one in alike),
+                p99_us=statistics.median(one.p99_us for one in alike),
+                calls=sum(one.calls for one in alike),
+            )
+        )
+    return found
+
+
+def growths(measurement: CaseMeasurement) -> list[tuple[str, MemoryReadings, verdict.Growth]]:
+    """Return by how much each kind of memory grows a call, and the readings that say so; nothing where none say it."""
+    found = []
+    for readings in [launch.readings for launch in measurement.load if launch.readings is not None][:1]:
+        kinds = {HOST_GROWTH: readings.host_bytes, TORCH_GROWTH: readings.torch_bytes, GPU_GROWTH: readings.gpu_bytes}
+        for name, values in kinds.items():
+            grown = verdict.growth(values, readings.calls, METRICS[name].resolution)
+            if grown is not None:
+                found.append((name, readings, grown))
+    return found
 
 
 def build_figures(build: Build) -> dict[str, float]:
@@ -85,7 +134,7 @@ def _secondary(measurement: CaseMeasurement) -> list[tuple[str, list[float]]]:
     return [
         (metric, [us for launch in measurement.samples(metric) for turn in launch for us in turn])
         for metric in measurement.metrics
-        if metric != measurement.primary and METRICS[metric].unit == "us"
+        if metric != measurement.primary and metric in SAMPLED
     ]
 
 
@@ -177,6 +226,7 @@ def record_of(
         machine=dict(machine),
         proven=result.verdict in (Verdict.UNCHANGED, Verdict.IMPROVED),
         artifact="" if measurement.build is None else measurement.build.artifact,
+        most_at_once=measurement.most_at_once,
     )
     return CaseRecord(
         case=case.id,

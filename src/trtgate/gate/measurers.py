@@ -47,7 +47,7 @@ class Workers:
         candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams)
         other = msgspec.structs.replace(base.side if base else candidate, name=BASE, streams=options.streams)
         self._base = options.base
-        self.cold_starts = options.cold_starts
+        self.cold_starts, self.load, self.launches = options.cold_starts, options.load, options.launches
         timeout_s, self._logs = options.timeout_s, folder.logs / logs
         self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s, reuse=True)
         self.session = Session(
@@ -124,11 +124,13 @@ class StoredMeasurer:
     def _measured(
         self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
     ) -> CaseMeasurement:  # fmt: skip
-        session, case_id, count = self._workers.session, self._situation.case.id, self._workers.cold_starts
+        workers, case_id, artifact = self._workers, self._situation.case.id, self._artifact
+        session, count, most = workers.session, workers.cold_starts, workers.load
         measure = session.measure if device else session.measure_host
-        found = measure(case_id, self._artifact, step, after)
-        cold = session.cold_starts(case_id, self._artifact, count, step) if count else []
-        return msgspec.structs.replace(found, build=self._build, cold=cold)
+        found = measure(case_id, artifact, step, after)
+        cold = session.cold_starts(case_id, artifact, count, step) if count else []
+        load = session.under_load(case_id, artifact, most, step, launches=workers.launches) if most else []
+        return msgspec.structs.replace(found, build=self._build, cold=cold, load=load)
 
     def measure(self, step: OnStep) -> Measured:
         """Measure in the resident launches."""

@@ -26,7 +26,7 @@ from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
 from ..verdict import LAUNCH_SDS, LOOKS, Judgement, Verdict, judge_confirmed, judge_screened
-from . import judging, measurement_summary
+from . import growth_judging, judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
@@ -35,6 +35,7 @@ from .sentences import (
     about_other_clock,
     capture_lost,
     going_on,
+    grows,
     moved,
     not_checked,
     not_stored,
@@ -390,8 +391,9 @@ def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement
 
 def _together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
     return msgspec.structs.replace(
-        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold], seconds=one.seconds + more.seconds
-    )
+        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold], load=[*one.load, *more.load],
+        seconds=one.seconds + more.seconds,
+    )  # fmt: skip
 
 
 def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: set[str]) -> CaseResult:
@@ -456,7 +458,7 @@ def _not_checked(
 
 def _about_storing(situation: Situation, result: CaseResult) -> list[Notice]:
     """Return what is worth saying of a case that is held against a baseline, or added to one."""
-    notices, record = [], situation.record
+    notices, record = _about_load(situation, result), situation.record
     if record is not None and result.judgements:
         drift = judging.drift(result.measurement, record, situation.accelerator)
         if drift:
@@ -467,6 +469,24 @@ def _about_storing(situation: Situation, result: CaseResult) -> list[Notice]:
         notices.append(_about_not_storing(result))
     if (told or (updating and result.verdict is Verdict.REGRESSED)) and result.stored and situation.accepted:
         notices.append(Notice(stored_as_accepted(situation.case.id, str(result.verdict)), Severity.WARNING))
+    return notices
+
+
+def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
+    """Say what grows though nothing says that it did not, and that nothing stored is of as much load."""
+    measurement, record = result.measurement, situation.record
+    judged = {one.metric for one in result.judgements}
+    notices = [
+        Notice(grows(situation.case.id, one), Severity.WARNING)
+        for one in growth_judging.grown(measurement, {}, situation.limit_of)
+        if one.verdict is Verdict.REGRESSED and one.metric not in judged
+    ]
+    most = measurement.most_at_once
+    stored = set() if record is None else {one.most_at_once for one in record.sessions if one.most_at_once}
+    if most and stored - {most} and most not in stored:
+        numbers = " and ".join(map(str, sorted(stored)))
+        said = f"a load of {most} is not compared with what is stored, of {numbers}: --trtgate-load {max(stored)} is"
+        notices.append(Notice(f"{situation.case.id}: {said}"))
     return notices
 
 

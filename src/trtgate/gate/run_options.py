@@ -76,6 +76,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the GPU in which device latency is measured."""
     cold_starts: int = 0
     """Processes in which each case is loaded and run once."""
+    load: int = 0
+    """How many threads, and processes, call each case at once; 0 for no such measurement."""
     changed_only: ChangedOnly | None = None
     """How device latencies are left out that nothing changed; None where all are measured."""
     lifecycle: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..common.metrics import EXACT, GRAPHS, METRICS, QUEUED
+from ..common.metrics import A_CALL, EACH, EXACT, GRAPHS, METRICS, QUEUED
 from ..common.text_columns import first_few
 from ..verdict import OTHER_CARD, Judgement, Verdict
 
@@ -30,14 +30,14 @@ def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], pr
     """Say what a verdict rests on: case, metric, baseline, now, change with interval, limit."""
     shown = [judgement for judgement in judgements if judgement.verdict is verdict]
     shown = shown or [judgement for judgement in judgements if judgement.metric == primary]
-    timed = all(METRICS[judgement.metric].unit in ("us", "s") for judgement in shown)
+    timed = all(METRICS[judgement.metric].unit in ("us", EACH, "s") for judgement in shown)
     says = _SAYS[verdict] if timed else _SAYS_OF_COUNTS.get(verdict, _SAYS[verdict])
     open_ = [judgement for judgement in shown if judgement.suspected is not None]
     if open_:
         shown, says = open_, "looked worse, and measuring again neither confirmed nor refuted it"
     said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
-    if verdict is Verdict.UNDERPOWERED:
-        seen = shown[0]
+    seen = shown[0]
+    if verdict is Verdict.UNDERPOWERED and METRICS[seen.metric].unit != A_CALL:
         more = "record one on this card, or " if OTHER_CARD in seen.evidence else "record more sessions, or "
         said += (
             f"; with {seen.evidence} only a change above {percent(seen.detectable)} would be seen: "
@@ -63,6 +63,11 @@ def moved(case_id: str, recorded: str, change: float) -> str:
 def going_on(said: str, judgements: Sequence[Judgement]) -> str:
     """Let a sentence go on with what some metrics read."""
     return "; ".join([said, *map(_figures, judgements)])
+
+
+def grows(case_id: str, judgement: Judgement) -> str:
+    """Say that memory grows with every call, where that is judged by nothing."""
+    return f"{case_id}: {_figures(judgement)}"
 
 
 def not_checked(case_id: str, suspects: Sequence[Judgement], why: str) -> str:
@@ -123,7 +128,8 @@ def _are(stored: Mapping[str, int]) -> str:
 def about_wide_limits(results: Iterable[CaseResult]) -> list[str]:
     """Name the cases that pass by a limit alone that is wider than the default; an empty list where there are none."""
     passed = [
-        f"{result.case_id} ({METRICS[one.metric].title} {one.change:+.2%}, limit {percent(one.limit)})"
+        f"{result.case_id} ({METRICS[one.metric].title} {change_text(one.metric, one.change, one.baseline)}, limit "
+        f"{limit_text(one.metric, one.limit)})"
         for result in results
         for one in result.judgements
         if one.verdict is Verdict.UNCHANGED and METRICS[one.metric].limit < one.change <= one.limit
@@ -151,18 +157,52 @@ def _figures(judgement: Judgement) -> str:
     if judgement.metric in EXACT:
         change = f" ({judgement.change:+.2%})" * (judgement.baseline > 0)
         return f"{values}{change}, limit {percent(judgement.limit)}{f' ({judgement.groups})' * bool(judgement.groups)}"
+    if metric.unit == A_CALL:
+        return f"{_of_growth(judgement)}{f' ({judgement.groups})' * bool(judgement.groups)}"
     total = f" since {judgement.evidence}" * judgement.since_anchor
     first = "" if judgement.suspected in (None, judgement.change) else f"; at first {judgement.suspected:+.2%}"
+    each = " time an inference" * (metric.unit == EACH)
     return (
-        f"{values}{total}, {judgement.change:+.2%} ({judgement.low:+.2%} to {judgement.high:+.2%}), "
+        f"{values}{total}, {judgement.change:+.2%}{each} ({judgement.low:+.2%} to {judgement.high:+.2%}), "
         f"limit {percent(judgement.limit)}{first}{'; ' * bool(judgement.groups)}{judgement.groups}"
     )
+
+
+def _of_growth(judgement: Judgement) -> str:
+    """Return what memory grows by, its interval, and the limit: all in bytes a call."""
+    metric, before = METRICS[judgement.metric], judgement.baseline
+
+    def bytes_a_call(change: float) -> float:
+        return before * (1 + change) if before > 0 else change
+
+    low, high = bytes_a_call(judgement.low), bytes_a_call(judgement.high)
+    values = f"{value(before, metric.unit)} → {value(judgement.now, metric.unit)}"
+    suspected = judgement.suspected
+    first = "" if suspected in (None, judgement.change) else f"; at first {bytes_a_call(suspected or 0.0):,.0f}"
+    said = f"{metric.title} {values} ({low:,.0f} to {high:,.0f}, {judgement.evidence})"
+    return f"{said}, limit {judgement.limit:,.0f}{first}"
+
+
+def limit_text(metric: str, limit: float) -> str:
+    """Return a metric's limit with its unit."""
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    return f"{limit:,.4g} bytes a call" if unit == A_CALL else percent(limit)
+
+
+def change_text(metric: str, change: float, baseline: float) -> str:
+    """Return a metric's change: a percentage; of what grew a call and did not before, how many bytes."""
+    of_bytes = metric in METRICS and METRICS[metric].unit == A_CALL and baseline <= 0
+    return f"{change:+,.0f} bytes a call" if of_bytes else f"{change:+.2%}"
 
 
 def value(number: float, unit: str) -> str:
     """Return a metric's value with a readable unit."""
     if unit == "us":
         return duration(number)
+    if unit == EACH:
+        return rate(1e6 / number)
+    if unit == A_CALL:
+        return f"{number:,.0f} bytes a call"
     if unit == "s":
         return f"{number:.3g} s"
     return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else f"{number:,.3g}"
@@ -171,6 +211,11 @@ def value(number: float, unit: str) -> str:
 def duration(us: float) -> str:
     """Return microseconds with a readable unit and five digits."""
     return f"{us / 1e3:,.5g} ms" if us >= 1e3 else f"{us:.5g} µs"
+
+
+def rate(per_s: float) -> str:
+    """Return inferences a second with four digits."""
+    return f"{per_s:,.0f}/s" if per_s >= 1e3 else f"{per_s:.4g}/s"
 
 
 def percent(fraction: float) -> str:

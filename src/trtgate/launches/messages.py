@@ -15,6 +15,7 @@ from ..records.program_part import Fingerprint
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from ..timing.measuring_loop import Plan
+from . import load_messages
 
 SHARED = "shared"
 """What a run calls the cache of modules that its cases share."""
@@ -133,7 +134,21 @@ class GoOn(msgspec.Struct, tag=True):
 
 
 Request = (
-    Hello | BuildCase | GoOn | Load | Delay | Measure | RecordProfile | StartCold | DryRun | FingerprintCase | Unload
+    Hello
+    | BuildCase
+    | GoOn
+    | Load
+    | Delay
+    | Measure
+    | RecordProfile
+    | StartCold
+    | load_messages.BeginLoad
+    | load_messages.EndLoad
+    | load_messages.MeasureColdL2
+    | load_messages.ReadMemory
+    | DryRun
+    | FingerprintCase
+    | Unload
 )
 
 
@@ -223,6 +238,10 @@ Reply = (
     | Prepared
     | BuiltReply
     | ColdReply
+    | load_messages.LoadBegun
+    | load_messages.LoadEnded
+    | load_messages.ColdL2Reply
+    | load_messages.MemoryReply
     | LoadedReply
     | UnloadedReply
     | DelayedReply

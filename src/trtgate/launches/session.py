@@ -10,13 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+import msgspec
+
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
-from ..records.measurement import Build, CaseMeasurement, ColdStart, Launch
+from ..records.measurement import Build, CaseMeasurement, ColdStart, Launch, LoadLaunch
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
-from . import messages
+from . import load_launch, messages
 from .comparison_side import Side
 from .worker_group import WorkerGroup
 from .worker_handle import LaunchError, WorkerHandle
@@ -210,6 +212,28 @@ class Session:
         self._pool.end(worker)  # its memory is free for the next
         return found
 
+    def under_load(
+        self, case_id: str, artifact: Path | None, most: int, step: OnStep, *, launches: int
+    ) -> list[LoadLaunch]:
+        """Let up to `most` threads, and processes, call a case at once, in so many fresh sets of processes.
+
+        They wait for each other as those that are timed alone do. The first of what is returned has the memory that a
+        process of its own read. Raises LaunchError.
+        """
+        path, found = None if artifact is None else str(artifact), list[LoadLaunch]()
+        gpu = self._pool.accelerator.kind == "gpu"
+        try:
+            for _ in range(launches):
+                step(f"starting {most} processes for load")
+                fresh = self._fresh("load", most, tensorrt=self._tensorrt, only_builds=False)
+                with fresh as workers, self._pool.device(step):
+                    found.append(load_launch.measured(workers, case_id, path, step, gpu=gpu))
+            with self._fresh("memory", tensorrt=self._tensorrt) as (worker,), self._pool.device(step):
+                readings = load_launch.memory_read(worker, case_id, path, step)
+        except LaunchError as error:
+            raise LaunchError(f"{case_id}: {error}") from error
+        return [msgspec.structs.replace(found[0], readings=readings), *found[1:]]
+
     def dry_run(self, case_id: str, step: OnStep) -> Coverage:
         """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""
         with self._fresh("dry-run") as (worker,), self._pool.device(step, shared=True):
@@ -249,10 +273,14 @@ class Session:
             return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
 
     @contextmanager
-    def _fresh(self, name: str, count: int = 1, *, tensorrt: bool = False) -> Iterator[list[WorkerHandle]]:
+    def _fresh(
+        self, name: str, count: int = 1, *, tensorrt: bool = False, only_builds: bool = True
+    ) -> Iterator[list[WorkerHandle]]:
         """Within: workers of its own, which have imported side by side, and end with it."""
         names = [name] if count == 1 else [f"{name}-{number}" for number in range(count)]
-        workers = [self._pool.start(self._side, each, number=-1, tensorrt=tensorrt, only_builds=True) for each in names]
+        workers = [
+            self._pool.start(self._side, each, number=-1, tensorrt=tensorrt, only_builds=only_builds) for each in names
+        ]
         try:
             for worker in workers:
                 worker.greet()

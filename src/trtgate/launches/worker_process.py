@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, one_line, sentence_of, told_with_fault
-from . import messages
+from . import load_messages, load_worker, messages
 from .worker_state import Worker
 
 PR_SET_PDEATHSIG = 1
@@ -23,6 +23,10 @@ ANSWERS: dict[type, Callable[[Worker, Any], messages.Reply]] = {
     messages.BuildCase: lambda worker, request: worker.build(request),
     messages.Load: lambda worker, request: messages.LoadedReply(worker.load(request)),
     messages.StartCold: lambda worker, request: messages.ColdReply(worker.start_cold(request)),
+    load_messages.BeginLoad: load_worker.begin,
+    load_messages.EndLoad: load_worker.end,
+    load_messages.MeasureColdL2: load_worker.measure_cold_l2,
+    load_messages.ReadMemory: load_worker.read_memory,
     messages.RecordProfile: lambda worker, request: worker.profile(request),
     messages.DryRun: lambda worker, request: messages.DryRunReply(worker.dry_run(request)),
     messages.FingerprintCase: lambda worker, request: messages.FingerprintReply(worker.fingerprint(request)),

@@ -39,16 +39,15 @@ class Worker:
 
         self._torch: Any = torch
         self._building, self._reference = building, reference
-        self._device = hello.device
+        self.device = hello.device
         self._gpu = hello.device == "cuda"
-        self._uuid, self._moved = hello.uuid, hello.moved
-        self._streams, self._switcher = hello.streams, hello.switcher
-        self._inference: Any = None
-        self._built = ""
-        """The case that was built here and is kept: it knows its parts, as a loaded one does not."""
+        self._uuid, self._moved, self._streams, self._switcher = hello.uuid, hello.moved, hello.streams, hello.switcher
+        self.inference: Any = None
+        self.drivers: Any = None  # while it is under load
+        self._built = ""  # the case that was built here and is kept: it knows its parts, as a loaded one does not
         self._fingerprinter: Any = None
-        self._monitor: Any = None
-        self._state: Any = None  # of the GPU, once it is needed
+        self.monitor: Any = None
+        self.state: Any = None  # of the GPU, once it is needed
         self._timer: Any = None  # of the loaded case, once it was measured on a GPU
         self._settled = not self._gpu
         self._imported: set[str] = set()
@@ -72,17 +71,18 @@ class Worker:
 
         torch_tensorrt takes one by itself when it is imported.
         """
-        if not self._gpu or self._monitor is not None:
+        if not self._gpu or self.monitor is not None:
             return
         from ..timing.gpu_state import GpuMonitor
         from ..timing.spin_kernel import Spin
         from ..timing.stream_state import StreamState
 
         self._torch.cuda.init()
-        self._monitor = GpuMonitor(self._uuid)
-        self._state = StreamState(Spin(), self._streams, self._switcher)
+        self.monitor = GpuMonitor(self._uuid)
+        self.state = StreamState(Spin(), self._streams, self._switcher)
 
-    def _case(self, case_id: str) -> Any:
+    def case(self, case_id: str) -> Any:
+        """Return a case of the suite."""
         case = self._suite.cases.get(case_id)
         if case is None:
             raise TrtgateError(f"case {case_id} is not in the suite as a fresh process loads it")
@@ -105,11 +105,11 @@ class Worker:
 
         self.unload()
         self._start_gpu()
-        case, cache = self._case(request.case_id), request.cache.open() if request.cache else None
+        case, cache = self.case(request.case_id), request.cache.open() if request.cache else None
         shared = artifact_cache.of_run(Path(request.folder), request.shared) if case.settings.dynamic else None
         self._import_libraries(case)
         obtained = build_or_load.build_or_load(
-            case, self._device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
+            case, self.device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
             shared=shared, turn=self._wait_for_turn if request.in_turn else None,
             **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
@@ -120,7 +120,7 @@ class Worker:
         agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
         reply = messages.BuiltReply(build, obtained.stored, obtained.coverage, notes, agreement)
         if request.keep and not obtained.build.cached:
-            self._inference, self._built = obtained.inference, case.id
+            self.inference, self._built = obtained.inference, case.id
             return reply
         del obtained
         self.unload()
@@ -142,7 +142,7 @@ class Worker:
         inference = obtained.inference
         if obtained.stored and not obtained.build.cached:
             try:
-                inference = self._reference.load_checked(case, folder, self._device)
+                inference = self._reference.load_checked(case, folder, self.device)
             except self._torch.cuda.OutOfMemoryError:
                 return CallCounts(problem="there is no room to load it beside what was built")
         try:
@@ -157,22 +157,22 @@ class Worker:
             return None
         from ..compiling import agreement_over_inputs
 
-        return agreement_over_inputs.ask(case, inference, self._device, inputs)
+        return agreement_over_inputs.ask(case, inference, self.device, inputs)
 
     def profile(self, request: messages.RecordProfile) -> messages.ProfileReply:
         """Profile a case, built now unless it is kept. Raises TrtgateError where it can't be built, or has no parts."""
         from ..common import accelerator
         from ..profiles import profile_recording
 
-        case = self._case(request.case_id)
+        case = self.case(request.case_id)
         if self._built != case.id:
             self.unload()
             self._start_gpu()
-            self._inference, _ = self._reference.checked(case, self._device, lambda _step: None)
+            self.inference, _ = self._reference.checked(case, self.device, lambda _step: None)
             self._check_origin()
         self._building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
         recorded = profile_recording.record(
-            case.id, self._inference, accelerator.detect(), lambda _step: None, self._state
+            case.id, self.inference, accelerator.detect(), lambda _step: None, self.state
         )
         self.unload()
         return messages.ProfileReply(recorded.profile, recorded.information)
@@ -181,14 +181,14 @@ class Worker:
         """Return what Torch-TensorRT would take of a case. Raises TrtgateError when that can't be asked."""
         from ..coverage import dry_run
 
-        return dry_run.ask(self._case(request.case_id))
+        return dry_run.ask(self.case(request.case_id))
 
     def fingerprint(self, request: messages.FingerprintCase) -> Fingerprint:
         """Return what a case is, or why that can't be said."""
         from ..compiling.fingerprinting import Fingerprinter
 
         self._fingerprinter = self._fingerprinter or Fingerprinter()
-        case = self._case(request.case_id)
+        case = self.case(request.case_id)
         found: Fingerprint = self._fingerprinter.of(case, fresh=request.fresh, last=request.last)
         self._check_origin()
         return found
@@ -198,17 +198,17 @@ class Worker:
         from ..compiling import lifecycle
 
         if request.artifact is None and self._built == request.case_id and not request.measure_memory:
-            return Loaded(seconds=self._inference.compiled.build_s)
+            return Loaded(seconds=self.inference.compiled.build_s)
         self.unload()
         self._start_gpu()
-        case = self._case(request.case_id)
+        case = self.case(request.case_id)
         self._import_libraries(case)
         if request.measure_memory and not self._settled:
             self._load(case, request)  # what the libraries take once for all is not this case's
             self.unload()
             self._settled = True
         checked = request.lifecycle and request.artifact is not None
-        ways = lifecycle.check_stored(case, Path(request.artifact or ""), self._device) if checked else {}
+        ways = lifecycle.check_stored(case, Path(request.artifact or ""), self.device) if checked else {}
         before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request)
@@ -221,20 +221,20 @@ class Worker:
         from ..compiling import cold_start
 
         self._start_gpu()
-        case = self._case(request.case_id)
+        case = self.case(request.case_id)
         self._import_libraries(case)
-        return cold_start.measured(case, request.artifact, self._device)
+        return cold_start.measured(case, request.artifact, self.device)
 
     def delay(self, request: messages.Delay) -> float:
         """Make the loaded case slower on purpose, or, by 0, as fast as it is."""
         from ..timing.added_delay import Delayed, delayed
 
-        if isinstance(self._inference, Delayed):
-            self._inference = self._inference.inference
+        if isinstance(self.inference, Delayed):
+            self.inference = self.inference.inference
         self._end_timer()
         if not request.share:
             return 0.0
-        self._inference, share = delayed(self._inference, request.share, self._state)
+        self.inference, share = delayed(self.inference, request.share, self.state)
         return share
 
     def _end_timer(self) -> None:
@@ -244,10 +244,10 @@ class Worker:
 
     def _load(self, case: Any, request: messages.Load) -> None:
         if request.artifact is not None:
-            self._inference = self._reference.load_checked(case, Path(request.artifact), self._device)
+            self.inference = self._reference.load_checked(case, Path(request.artifact), self.device)
         else:
-            self._inference, _ = self._reference.checked(
-                case, self._device, lambda _step: None, processes=request.at_once
+            self.inference, _ = self._reference.checked(
+                case, self.device, lambda _step: None, processes=request.at_once
             )
         self._synchronize()
         self._check_origin()
@@ -259,9 +259,9 @@ class Worker:
         """Free the loaded case and its memory."""
         self._end_timer()
         self._building.end_case()
-        self._inference, self._built = None, ""
+        self.inference, self._built = None, ""
         gc.collect()
-        if self._monitor is not None:
+        if self.monitor is not None:
             self._torch.cuda.empty_cache()
 
     def unloaded_bytes(self, *, measure: bool) -> int | None:
@@ -272,7 +272,7 @@ class Worker:
 
     def measure(self, request: messages.Measure) -> Turn:
         """Measure the loaded case for one turn. Raises TrtgateError when a latency is not a positive number."""
-        if self._inference is None:
+        if self.inference is None:
             raise TrtgateError("nothing is loaded to be measured")
         start = time.perf_counter()
         turn = msgspec.structs.replace(self._turn(request), seconds=time.perf_counter() - start)
@@ -285,12 +285,12 @@ class Worker:
         from ..timing import turns
 
         if not self._gpu:
-            return turns.on_cpu(self._inference, request.plan)
+            return turns.on_cpu(self.inference, request.plan)
         from ..timing.device_latency import DeviceTimer
 
         if self._timer is None:
-            self._timer = DeviceTimer(self._inference, self._state, self._monitor.watch)
-        return turns.on_gpu(self._inference, self._timer, self._state.spin, request.plan, random.Random(request.seed))
+            self._timer = DeviceTimer(self.inference, self.state, self.monitor.watch)
+        return turns.on_gpu(self.inference, self._timer, self.state.spin, request.plan, random.Random(request.seed))
 
     def _synchronize(self) -> None:
         if self._gpu:

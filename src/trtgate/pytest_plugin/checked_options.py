@@ -120,6 +120,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
         streams=get("trtgate_streams"),
         cold_starts=get("trtgate_cold_starts"),
+        load=get("trtgate_load"),
         changed_only=changed_option.read(config, comparing=comparing, beside_base=_beside_base(config)),
         timeout_s=TimeLimit(get("trtgate_timeout"), "--trtgate-timeout"),
         strict_layers=get("trtgate_strict_layers"),
@@ -145,8 +146,9 @@ def _check_contradictions(config: pytest.Config, *, comparing: bool, update: boo
     if timing_off and (comparing or (update and not _only_untimed(config))):
         asked = "--benchmark-compare" if comparing else "--trtgate-update-baselines"
         raise TrtgateError(f"{asked} needs timing, and {timing_off}: drop one of the two")
-    if get("trtgate_cold_starts") and _beside_base(config):
-        raise TrtgateError("--trtgate-cold-starts is about stored baselines, a base is measured in pairs: drop one")
+    for option in ("--trtgate-cold-starts", "--trtgate-load"):
+        if get(option) and _beside_base(config):
+            raise TrtgateError(f"{option} is about stored baselines, a base is measured in pairs: drop one")
     if get("trtgate_accept") and not update:
         raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
     if "verdict" in _require(config):

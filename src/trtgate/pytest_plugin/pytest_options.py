@@ -126,6 +126,14 @@ def _add_judging(option: Declare) -> None:
         help="With --trtgate-changed: which 5%% of the cases that are the same are measured all the same.",
     )
     option(
+        "--trtgate-load",
+        metavar="N",
+        type=_at_once,
+        default=0,
+        help="Let up to N threads, and up to N processes, call each case at once: throughput and latencies under load, "
+        "growth of memory over 10,000 calls, and, on a GPU, device latency with a cold L2 (0: none of it).",
+    )
+    option(
         "--trtgate-update-baselines",
         action="store_true",
         help="Store the cases that ran and passed as this accelerator's baseline.",
@@ -214,6 +222,16 @@ def listed(text: Any) -> tuple[str, ...]:
 def _builders(text: str) -> int:
     named = {"auto": AUTO, "0": OFF}
     return named[text] if text in named else int(_positive(int)(text))
+
+
+MOST_AT_ONCE = 32
+
+
+def _at_once(text: str) -> int:
+    """Return how many threads call at once, each on a stream of its own: PyTorch has 32 of a priority."""
+    if not text.isdecimal() or int(text) > MOST_AT_ONCE:
+        raise argparse.ArgumentTypeError(f"must be 0 to {MOST_AT_ONCE}, not {text}")
+    return int(text)
 
 
 def _positive(kind: type) -> Any:

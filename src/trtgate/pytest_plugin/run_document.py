@@ -170,6 +170,7 @@ class RunDocument:
             "medians_us": {primary: row.latency_us, **row.others},
             "figures": measurement_summary.figures(result.measurement),
             "captures_us": measurement_summary.means(result.measurement, primary),
+            "load": measurement_summary.load_levels(result.measurement),
             "history": self._history(result.case_id) if self._run.options.report else None,
         }
         if result.base is not None:

@@ -14,7 +14,7 @@ from ..common.escaping import encodable, terminal
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines
-from ..report import terminal_table
+from ..report import load_lines, terminal_table
 from ..report.case_row import row_of
 from . import report_collector, run_filters
 from .case_items import case_id_of, is_accuracy
@@ -188,8 +188,11 @@ class Ending:
         terminalreporter.write_line(terminal_table.counts(rows), bold=True)
         if verbose > 0:
             for result in results:
-                if result.sentence:
-                    terminalreporter.write_line(terminal(result.sentence))
+                for line in (
+                    *[result.sentence] * bool(result.sentence),
+                    *load_lines.lines(result.case_id, result.measurement),
+                ):
+                    terminalreporter.write_line(terminal(line))
 
     def _notices(self, verbose: int) -> list[Notice]:
         """Return what else there is to say."""

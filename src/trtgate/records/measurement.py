@@ -6,7 +6,7 @@ from itertools import chain
 
 import msgspec
 
-from ..common.metrics import COLD_START, DEVICE, ENQUEUE, HOST, ON_HOST, sampled
+from ..common.metrics import COLD_L2, COLD_START, DEVICE, ENQUEUE, HOST, OF_LOAD, ON_HOST, sampled
 from .program_part import ProgramPart
 
 
@@ -68,6 +68,51 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     """How far the process's resident memory rose above what it was, at most."""
     gpu_bytes: int | None = None
     """What libraries had of the GPU in the end, and PyTorch's allocator at its peak; None on a CPU."""
+
+
+class LoadLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """What so many threads of one process, or so many processes of one thread, got while all of them called at once."""
+
+    threads: int
+    processes: int
+    throughput_per_s: float
+    """Inferences a second, all together."""
+    p50_us: float
+    """Of single calls, as is `p99_us`."""
+    p99_us: float
+    calls: int = 0
+    """How many calls the percentiles are of."""
+
+
+class MemoryReadings(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory read again and again while a module is called, after it has warmed up."""
+
+    calls: int
+    """Between two readings."""
+    host_bytes: list[int]
+    """Of the process: resident, and swapped out."""
+    torch_bytes: list[int] = []
+    """What PyTorch's allocator has given out on the GPU; empty on a CPU."""
+    gpu_bytes: list[int] = []
+    """What is in use of the GPU, by all processes; empty on a CPU."""
+    places: list[str] = []
+    """Where Python allocated what stays, those with most of it first; found where host memory grew."""
+
+
+class LoadLaunch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one fresh set of processes measured of a case under load."""
+
+    most: int
+    """How many threads, and processes, were at work at most."""
+    levels: list[LoadLevel]
+    readings: MemoryReadings | None = None
+    """Of one more process, beside the first launch of a session."""
+    cold_l2: list[Capture] = []
+    """On a GPU: device latency where the L2 cache holds nothing of the case."""
+
+    def at(self, *, threads: int, processes: int) -> LoadLevel:
+        """Return a level. Raises StopIteration where there is none."""
+        return next(one for one in self.levels if (one.threads, one.processes) == (threads, processes))
 
 
 class CallCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +187,8 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     build: Build | None = None
     cold: list[ColdStart] = []
     """Of processes of their own, where they were asked for."""
+    load: list[LoadLaunch] = []
+    """Of processes of their own, where it was asked for."""
     uuid: str = ""
     """The card's; empty for a CPU."""
     seconds: float = 0.0
@@ -170,7 +217,14 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The sampled metrics that it has."""
-        return sampled(gpu=self.on_gpu, cold=bool(self.cold))
+        found = sampled(gpu=self.on_gpu, cold=bool(self.cold), load=bool(self.load))
+        of_l2 = [any(capture.blocks_us for capture in launch.cold_l2) for launch in self.load]
+        return found if all(of_l2) else tuple(metric for metric in found if metric != COLD_L2)
+
+    @property
+    def most_at_once(self) -> int:
+        """How many threads, and processes, called at once; 0 where no load was asked for."""
+        return self.load[0].most if self.load else 0
 
     def blocks_us(self) -> list[float]:
         """Every block of the primary metric, in the order launch, turn, capture, block."""
@@ -183,6 +237,10 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
         """
         if metric == COLD_START:
             return [[[one.seconds]] for one in self.cold]
+        if metric in OF_LOAD:
+            return [[[_of_load(one, metric)]] for one in self.load]
+        if metric == COLD_L2:
+            return [[capture.blocks_us for capture in one.cold_l2 if capture.blocks_us] for one in self.load]
         if metric == self.primary:
             captures = [[c.blocks_us for turn in launch.turns for c in turn.captures] for launch in self.launches]
             groups = captures if self.on_gpu else [[[us] for us in chain.from_iterable(launch)] for launch in captures]
@@ -203,3 +261,11 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     def voids(self) -> list[str]:
         """Reasons of all blocks thrown away."""
         return [reason for turn in self.turns for capture in turn.captures for reason in capture.void]
+
+
+def _of_load(launch: LoadLaunch, metric: str) -> float:
+    """Return a metric of the highest level in microseconds; of throughput an inference's share of the time."""
+    of, _, what = metric.partition("_")
+    threads, processes = (launch.most, 1) if of == "threads" else (1, launch.most)
+    level = launch.at(threads=threads, processes=processes)
+    return {"throughput": 1e6 / level.throughput_per_s, "p50": level.p50_us, "p99": level.p99_us}[what]

@@ -12,7 +12,7 @@ from typing import Any
 from ..common import escaping
 from ..common.errors import TrtgateError
 from ..common.metrics import METRICS
-from ..gate.sentences import value
+from ..gate.sentences import change_text, limit_text, value
 from .run_report import CaseReport, RunReport, primary_judgement
 from .terminal_table import describe
 
@@ -35,6 +35,8 @@ def render(report: RunReport) -> str:
         figures_of=_figures,
         title_of=lambda metric: METRICS[metric].title if metric in METRICS else metric,
         value_of=lambda metric, number: value(number, METRICS[metric].unit if metric in METRICS else ""),
+        limit_of=limit_text,
+        change_of=change_text,
         number=_number,
         seconds=lambda found: "" if found is None else f"{found:,.3f}",
         heat=_heat,
@@ -51,6 +53,19 @@ def _script(found: Any) -> str:
 def _data(case: CaseReport) -> dict[str, Any]:
     """Return what the charts of a case are drawn from."""
     found: dict[str, Any] = {"before": case.base_captures_us, "now": case.captures_us, "history": None}
+    found["load"] = {
+        what: {
+            "at_once": [number for number, _ in levels],
+            "p50": [level.p50_us for _, level in levels],
+            "p99": [level.p99_us for _, level in levels],
+            "per_s": [level.throughput_per_s for _, level in levels],
+        }
+        for what, levels in (
+            ("threads", [(one.threads, one) for one in case.load if one.processes == 1]),
+            ("processes", [(one.processes, one) for one in case.load if one.threads == 1]),
+        )
+        if levels
+    }
     if case.history is not None:
         points = case.history.points
         found["history"] = {

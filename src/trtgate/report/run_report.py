@@ -19,6 +19,7 @@ from ..common.notices import Notice, Severity
 from ..gate.history import Commit, Series
 from ..profiles.difference_text import LayerChange
 from ..profiles.profile_summary import LayerTime
+from ..records.measurement import LoadLevel
 from ..verdict import Judgement
 
 SCHEMA = 2
@@ -61,6 +62,8 @@ class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """Launch → capture medians of the primary metric, in microseconds."""
     base_captures_us: list[list[float]] = []
     """The same of the baseline's sessions, or of the base."""
+    load: list[LoadLevel] = []
+    """What threads and processes got that called it at once, medians over launches; empty where it was not asked."""
     history: Series | None = None
     """The saved runs of it on this machine, up to this one; None where there are too few, or it was not looked for."""
 

@@ -9,6 +9,7 @@ from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, adjusted, quantile
 from .exact_counts import judge_exact, more_of
 from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
+from .memory_growth import Growth, growth, judge_growth
 from .paired_launches import (
     LAUNCH_SDS,
     LOOKS,
@@ -50,6 +51,7 @@ __all__ = [
     "SCREEN_ALPHA",
     "Comparison",
     "Confirmation",
+    "Growth",
     "Judgement",
     "Prior",
     "Screening",
@@ -61,8 +63,10 @@ __all__ = [
     "confirm",
     "confirm_stored",
     "differences",
+    "growth",
     "judge_confirmed",
     "judge_exact",
+    "judge_growth",
     "judge_screened",
     "judge_stored",
     "launch_mean",
