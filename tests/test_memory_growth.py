@@ -129,6 +129,13 @@ class ScriptedTime:
         return self.now_s
 
 
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that tests much has much to look through: 55 collections would take most of a minute."""
+    monkeypatch.setattr("gc.collect", lambda: 0)
+
+
+@pytest.mark.usefixtures("no_collection")
 def test_memory_is_read_between_equally_many_calls_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[int] = []
     monkeypatch.setattr(memory_growth, "MOST_CALLS", 550)
@@ -138,6 +145,7 @@ def test_memory_is_read_between_equally_many_calls_after_a_warm_up(monkeypatch: 
     assert (found.torch_bytes, found.gpu_bytes, found.places) == ([], [], [])
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_calls_that_something_held_up_while_it_warmed_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many calls there are is by their median: else one of 10 s leaves five hundred of a thousand times as many."""
     clock = ScriptedTime()
@@ -150,6 +158,7 @@ def test_calls_that_something_held_up_while_it_warmed_up_do_not_count(monkeypatc
     assert memory_growth.read(call, gpu=False, host=lambda: 0).calls == 10_000 // 55
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_a_slow_case_is_called_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ScriptedTime()
     monkeypatch.setattr(memory_growth, "time", clock)

@@ -47,9 +47,17 @@ def machine_part(accelerator: Accelerator, streams: str) -> dict[str, str]:
         "power limit W": str(accelerator.power_limit_w),
         "max SM MHz": str(accelerator.max_sm_clock_mhz),
         "streams": streams,
-        "runtime cache": tempfile.gettempdir(),  # where Torch-TensorRT keeps TensorRT-RTX's
+        "runtime cache": _temporary_folder(),
         "clock": _clock(),
     }
+
+
+def _temporary_folder() -> str:
+    """Return where Torch-TensorRT keeps TensorRT-RTX's runtime cache; empty where there is no such folder."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
 
 
 @cache
