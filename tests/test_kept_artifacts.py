@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +14,13 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import sealed_store
 from trtgate.gate import kept_artifacts
+from trtgate.gate.driver import NoneKeptError
+from trtgate.gate.measurers import StoredMeasurer
+from trtgate.gate.policy import Evidence, Measured, Pair, Situation, next_step
+from trtgate.verdict import LOOKS
+
+from .scripted_measurer import CASE as CASE_OF_GPU
+from .scripted_measurer import HERE, measurement, record
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", uuid="GPU-1", libraries={"torch": "2.11"})
 CASE, RECORDED = "tiny-dynamo-fp16-b1", "2026-01-02T03:04:05+00:00"
@@ -153,3 +162,16 @@ def test_what_can_not_be_kept(tmp_path: Path) -> None:
         kept_artifacts.keep(tmp_path / "store", artifact(tmp_path / "built"), CASE, RECORDED, CARD)
     with pytest.raises(TrtgateError, match="could not be kept"):
         kept_artifacts.keep(tmp_path / "other", tmp_path / "never-built", CASE, RECORDED, CARD)
+
+
+def test_a_second_stage_asks_for_the_kept_module_of_the_clock_that_the_first_one_timed_with(tmp_path: Path) -> None:
+    first = measurement(110.0, 110.1, 109.9)
+    situation = Situation(
+        case=CASE_OF_GPU, accelerator=HERE, limit_of=lambda _metric: 0.03, tests=3, record=record((100.0, 100.0)),
+        pairable=True, evidence=Evidence(first=Measured(first)),
+    )  # fmt: skip
+    assert next_step(situation) == Pair(LOOKS[0], ("device",))
+    workers: Any = SimpleNamespace(accelerator=HERE, folder=SimpleNamespace(path=tmp_path), pairs=None)
+    measurer = StoredMeasurer(workers, situation, tmp_path, None)
+    with pytest.raises(NoneKeptError, match="none is kept on this machine"):
+        measurer.pairs(Pair(LOOKS[0], ("device",)), lambda _text: None)

@@ -143,6 +143,39 @@ def test_a_candidate_that_fails_is_its_own_fault() -> None:
         judged(ScriptedMeasurer([SLOW], paired=[SideError(CANDIDATE, "crashed")]), record=STORED, pairable=True)
 
 
+# On another card, as a second stage may be
+
+
+def elsewhere(*us: float) -> Any:
+    return msgspec.structs.replace(measurement(*us), uuid="ELSEWHERE")
+
+
+def test_a_suspicion_is_confirmed_on_another_card_by_what_is_stored_of_that_one() -> None:
+    (session,) = STORED.sessions
+    slower = msgspec.structs.replace(session, uuid="ELSEWHERE", metrics={"device": [[110.0], [110.0], [110.0]]})
+    both = msgspec.structs.replace(STORED, sessions=[session, slower])
+    assert judged(ScriptedMeasurer([SLOW], [elsewhere(121.0, 121.1, 120.9)]), record=both).verdict is Verdict.REGRESSED
+    assert (
+        judged(ScriptedMeasurer([SLOW], [elsewhere(110.0, 110.1, 109.9)]), record=both).verdict is Verdict.UNCONFIRMED
+    )
+
+
+def test_launches_on_another_card_are_not_joined_to_the_first() -> None:
+    noisy, stored = measurement(98.5, 102.0, 100.5), record((100.0, 98.6, 101.3, 100.8, 99.3))
+    result = judged(ScriptedMeasurer([noisy], [elsewhere(100.0, 99.0, 101.0)]), record=stored)
+    assert len(result.measurement.launches) == 3
+    assert "further launches do not count: measured on another card, ELSEWHERE" in result.notices[0].text
+
+
+def test_the_change_since_a_cards_anchor_is_not_checked_on_another_one() -> None:
+    slow = (112.0, 112.1, 111.9)
+    result = judged(
+        ScriptedMeasurer([measurement(*slow)], [elsewhere(*slow)]), record=risen(102.0, 104.0, 106.0, 108.0, 111.5)
+    )
+    assert (result.verdict, result.suspected) == (Verdict.INCOMPARABLE, True)
+    assert "the change since the anchor is of card HERE, and fresh launches ran on ELSEWHERE" in result.sentence
+
+
 # The build
 
 

@@ -14,6 +14,7 @@ from .commands.doctor_command import doctor
 from .commands.history_command import history
 from .commands.init_command import init
 from .commands.locate_command import locate
+from .commands.merge_command import merge
 from .commands.profile_command import profile, profile_diff, profile_show
 from .commands.report_command import report
 from .commands.selfcheck_command import selfcheck
@@ -42,6 +43,7 @@ app.command()(affected)
 app.command()(selfcheck)
 app.command()(sweep)
 app.command()(report)
+app.command()(merge)
 app.command()(history)
 
 baseline = typer.Typer(help="Show, compare, accept and remove baselines.", no_args_is_help=True, rich_markup_mode=None)

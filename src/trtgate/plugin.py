@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         outcome_guard,
         profile_tests,
         report_collector,
+        stage,
+        stage_evidence,
         upstream_logs,
     )
     from .pytest_plugin.gate_run import GateRun
@@ -52,8 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
     with refusals():
         run = GateRun(config, checked_options.read(config, source))
+        reporting = report_collector.Reporting(run)
+        if run.options.shard or run.options.confirm is not None:
+            run.stage = stage_evidence.StageEvidence(run.options)
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(report_collector.Reporting(run), "trtgate-reporting")
+        config.pluginmanager.register(reporting, "trtgate-reporting")
+    if run.stage is not None:
+        config.pluginmanager.register(stage.Stage(run, run.stage, reporting.collected), "trtgate-stage")
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")
     config.pluginmanager.register(benchmark_hooks.BenchmarkHooks(run), "trtgate-benchmark-hooks")
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")

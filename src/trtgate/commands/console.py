@@ -71,6 +71,12 @@ def print_lines(lines: list[str]) -> None:
         say(line)
 
 
+def print_commands(commands: list[str]) -> None:
+    """Print commands for GitHub's runner, whose parts are escaped: nothing but these may look like one."""
+    for command in commands:
+        typer.echo(command)
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Print a line: the one door to the terminal, which gets nothing that it would obey or can't show."""
     stream = sys.stderr if err else sys.stdout

@@ -23,6 +23,8 @@ from .locks import folder_locked, try_lock
 
 LOCK_TIMEOUT_S = 60.0
 LINE_LENGTH = 120
+STAGE = "trtgate_stage"
+"""Where a run has what a shard measured, or what a merge left to be confirmed: nobody reads it, so it is one line."""
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -186,13 +188,19 @@ def locked(path: Path) -> Iterator[None]:
 
 def pretty(value: Any, indent: int = 0) -> str:
     """Return JSON that diffs well: what fits on a line, and lists of numbers, stand on one line."""
-    compact = json.dumps(value, ensure_ascii=False, allow_nan=False, default=repr)
+    compact = _compact(value)
     if not isinstance(value, dict | list) or not value or len(compact) + indent <= LINE_LENGTH:
         return compact
     if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
         return compact
     pad = " " * (indent + 1)
     if isinstance(value, dict):
-        rows = [f"{pad}{json.dumps(str(k), ensure_ascii=False)}: {pretty(v, indent + 1)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
+        shown = ((key, _compact(part) if key == STAGE else pretty(part, indent + 1)) for key, part in value.items())
+        return (
+            "{\n" + ",\n".join(f"{pad}{_compact(str(key))}: {text}" for key, text in shown) + "\n" + " " * indent + "}"
+        )
     return "[\n" + ",\n".join(pad + pretty(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=repr)

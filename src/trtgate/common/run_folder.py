@@ -28,10 +28,14 @@ RUN_FILE = re.compile(r"\d{8}T\d{6}-")
 
 
 class RunFolder:
-    """The folder as one run uses it; `say` is told where its files go, if that is elsewhere."""
+    """The folder as one run uses it; `say` is told where its files go, if that is elsewhere.
 
-    def __init__(self, wanted: Path, say: OnStep = lambda _text: None) -> None:
+    `label` is part of the name of the run's file: hosts that share a run may begin in the same second.
+    """
+
+    def __init__(self, wanted: Path, say: OnStep = lambda _text: None, *, label: str = "") -> None:
         self._wanted = wanted
+        self._label = label
         self._say = say
         self._private: ClaimedFolder | None = None
         self._run_file: Path | None = None
@@ -108,7 +112,7 @@ class RunFolder:
     def _run_path(self, key: str) -> Path:
         if self._run_file is None:
             stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-            self._run_file = self.path / RUNS / f"{stamp}-{os.getpid()}-{key}.json"
+            self._run_file = self.path / RUNS / f"{stamp}-{os.getpid()}-{self._label}{key}.json"
             _remove_oldest(self._run_file.parent, stamp)
         return self._run_file
 

@@ -14,7 +14,7 @@ import msgspec
 from ..common import run_file
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.files import decoded, is_there, key_twice, listed, locked, read_bytes, write_json
+from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, read_bytes, write_json
 from . import session_merging
 from .baseline_record import CaseRecord, StoredSession, typical_us
 from .plausibility import usable, why_unused
@@ -40,6 +40,7 @@ class _MachineInfo(msgspec.Struct):
 
 class _Header(msgspec.Struct):
     schema: int
+    stage: str = ""
 
 
 class _Document(msgspec.Struct):
@@ -64,6 +65,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A line for each session that can't be used."""
     unusable: dict[str, str] = {}
     """Case id → why none of its sessions can be used."""
+    stage: str = ""  # which part of a run it is, such as `shard 2/8`
+
+    def judged(self) -> Run:
+        """Return it. Raises TrtgateError for a part of a run."""
+        if self.stage:
+            raise TrtgateError(f"{self.path} is {self.stage}, judged by nobody: take what `trtgate merge` writes")
+        return self
 
     def entry(self, case_id: str) -> dict[str, Any]:
         """Return a case's benchmark as pytest-benchmark's JSON has it."""
@@ -89,11 +97,12 @@ def read(path: Path) -> Run:
     document, typed = _parsed(path)
     records = [b.extra_info.trtgate for b in typed.benchmarks if b.extra_info.trtgate]
     cases = {record.case: record for record in records}
+    document.pop(STAGE, None)
     unfinished = document["trtgate"].pop(run_file.UNFINISHED, False)  # a case measured twice is in it twice
     if len(cases) < len(records) and not unfinished:
-        twice = next(case for case, count in Counter(record.case for record in records).items() if count > 1)
+        twice = Counter(record.case for record in records).most_common(1)[0][0]
         raise TrtgateError(f"{path} has case {twice} twice, as a merge may leave it: take one of the two out")
-    if not cases:
+    if not (cases or typed.trtgate.stage):
         raise TrtgateError(f"{path} holds no case, so nothing could be compared: {RESTORE}")
     for record in cases.values():
         _check(path, record)
@@ -106,6 +115,7 @@ def read(path: Path) -> Run:
         document=document,
         unused=tuple(f"{path}: case {case_id}: {line}" for case_id, some in lines.items() for line in some),
         unusable={case_id: lines[case_id][0] for case_id, record in used.items() if not record.sessions},
+        stage=typed.trtgate.stage,
     )
 
 
@@ -140,7 +150,7 @@ def _parsed(path: Path) -> tuple[dict[str, Any], _Document]:
 
 def read_baseline(path: Path) -> Run:
     """Read what is compared with. Raises TrtgateError as `read`, and for a case that has no session to compare with."""
-    found = read(path)
+    found = read(path).judged()
     for case_id, why in found.unusable.items():
         raise TrtgateError(
             f"{path}: case {case_id} has no session that can be used: {why}; trtgate baseline remove {case_id}, and "
@@ -198,11 +208,10 @@ def describe(change: Update) -> str:
 def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
-    Sessions accumulate, those of each clock for themselves; `session_merging.merged` says which go, and what is
-    refused.
+    Sessions accumulate, those of each clock for themselves; `session_merging.merged` says which go, or are refused.
     Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
     """
-    path = path_of(folder, run.accelerator.key)
+    path = path_of(folder, run.judged().accelerator.key)
     with locked(path):
         before = read_baseline(path) if is_there(path) else None
         document = dict(before.document) if before else {**run.document, "benchmarks": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -65,7 +66,19 @@ class Measurer(Protocol):
 
 def drive(situation: Situation, measurer: Measurer, step: OnStep) -> CaseResult:
     """Measure one case until it is judged. Raises LaunchError for what it can't do, TrtgateError as the policy does."""
-    while not isinstance(wanted := next_step(situation), Conclude):
+    _, concluded = gather(situation, measurer, step)
+    assert isinstance(concluded, Conclude)
+    return concluded.result
+
+
+def gather(
+    situation: Situation, measurer: Measurer, step: OnStep, *, does: Callable[[Step], bool] = lambda _step: True
+) -> tuple[Situation, Step]:
+    """Measure one case until the policy concludes, or asks for a step that is not done here.
+
+    Returns what is known then, and that step. Raises as `drive`.
+    """
+    while not isinstance(wanted := next_step(situation), Conclude) and does(wanted):
         try:
             evidence = _done(wanted, situation.evidence, measurer, step)
         except SideError as error:
@@ -73,7 +86,7 @@ def drive(situation: Situation, measurer: Measurer, step: OnStep) -> CaseResult:
                 raise
             raise LaunchError(f"{situation.case.id}: {error}") from error
         situation = msgspec.structs.replace(situation, evidence=evidence)
-    return wanted.result
+    return situation, wanted
 
 
 def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> Evidence:

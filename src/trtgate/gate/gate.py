@@ -108,10 +108,11 @@ class Gate:
         changed_only = self._options.changed_only
         if changed_only is None or accelerator.kind != "gpu":
             return None
-        machine, now = self._machine(accelerator.uuid), datetime.datetime.now(datetime.UTC)
+        machine, now = self.machine(accelerator.uuid), datetime.datetime.now(datetime.UTC)
         return known_programs.known(case, build, record, machine, changed_only, now)
 
-    def _machine(self, uuid: str) -> dict[str, str]:
+    def machine(self, uuid: str) -> dict[str, str]:
+        """Return what decides a device latency on a card of this machine beside the program."""
         card = msgspec.structs.replace(self._accelerator, uuid=uuid)
         return known_programs.machine_part(card, self._options.streams)
 
@@ -137,7 +138,7 @@ class Gate:
         of_update = self._options.compare_file is None  # what is updated is what it was judged by
         stored = self._record(case.id) if of_update else None
         here = self._accelerator
-        machine = self._machine(result.measurement.uuid or here.uuid)
+        machine = self.machine(result.measurement.uuid or here.uuid)
         return measurement_summary.record_of(case, result, here.uuid, base, stored, here.versions, machine)
 
     def recorded(self, case_id: str, figure: str) -> float | None:

@@ -142,13 +142,14 @@ class _CommitInfo(msgspec.Struct):
 def read_runs(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[SavedRun], list[str]]:
     """Return the saved runs in a folder, the oldest first, and one line for each file that is none.
 
-    Of a run only the wanted cases' latencies are kept: all that 200 runs of 2,000 cases hold takes gigabytes.
+    Without shards, which a merge judges. Only the wanted cases are kept: all of 200 runs of 2,000 take gigabytes.
     """
     runs: list[SavedRun] = []
     skipped: list[str] = []
     for path in listed(folder, "*.json"):
         try:
-            runs.append(_saved(run := read(path), wanted))
+            run = read(path)
+            runs += [] if run.stage else [_saved(run, wanted)]
             skipped += run.unused
         except TrtgateError as error:
             skipped.append(str(error))

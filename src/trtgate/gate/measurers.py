@@ -119,7 +119,8 @@ class StoredMeasurer:
         self._artifact = artifact
         self._build = build
         self._after = after
-        self._clock = ""
+        first = situation.evidence.first
+        self._clock = "" if first is None else first.candidate.clock
 
     def _measured(
         self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
@@ -179,7 +180,7 @@ class BaseMeasurer:
         self._situation = situation
         self._case_id = situation.case.id
         self._ending = ExitStack()
-        self._artifacts = Artifacts(base=None, candidate=None)
+        self._artifacts: Artifacts | None = None
 
     def __enter__(self) -> BaseMeasurer:
         return self
@@ -189,15 +190,10 @@ class BaseMeasurer:
 
     def measure(self, step: OnStep) -> Measured:
         """Build both, load both in the resident pair, and measure quadruples until a planned look decides."""
-        pairs, pair = self._pairs, self._pairs.resident()
-        pairs.greet(pair)
-        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
-        step("building base and candidate")
-        built = pairs.build(pair, self._case_id, folders, shared=True)
-        stored = {name: folders[name] if built[name].stored else None for name in folders}
-        self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
+        pairs = self._pairs
+        artifacts, built = self._build(step)
         step("loading base and candidate")
-        pair = pairs.load_resident(self._case_id, self._artifacts)
+        pair = pairs.load_resident(self._case_id, artifacts)
         found = PairedGate(pairs).screen(pair, self._case_id, self._situation.limit_of, self._situation.tests, step)
         pairs.unload(pair)
         replace = msgspec.structs.replace
@@ -206,6 +202,21 @@ class BaseMeasurer:
             replace(found.base, build=built[BASE].build),
             tuple(found.judgements),
         )
+
+    def _build(self, step: OnStep) -> tuple[Artifacts, dict[str, messages.BuiltReply]]:
+        """Build both in the resident pair; returns what is stored of them, and what building gave."""
+        pairs, pair = self._pairs, self._pairs.resident()
+        pairs.greet(pair)
+        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
+        step("building base and candidate")
+        built = pairs.build(pair, self._case_id, folders, shared=True)
+        stored = {name: folders[name] if built[name].stored else None for name in folders}
+        self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
+        return self._artifacts, built
+
+    def _made(self, step: OnStep) -> Artifacts:
+        """Return what was built; what was measured in another run is built now."""
+        return self._artifacts or self._build(step)[0]
 
     def measure_fresh(self, step: OnStep) -> CaseMeasurement:
         """Never asked for: fresh pairs confirm."""
@@ -224,14 +235,15 @@ class BaseMeasurer:
 
     def reload(self, step: OnStep) -> Reloaded:
         """Load both in a pair of its own."""
+        artifacts = self._made(step)
         step("suspected: loading base and candidate again in fresh processes")
-        loaded = self._pairs.load_fresh(self._case_id, self._artifacts)
+        loaded = self._pairs.load_fresh(self._case_id, artifacts)
         now, before = (float(loaded[name].gpu_memory_bytes or 0) for name in (CANDIDATE, BASE))
         return Reloaded(now, before)
 
     def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
         """Measure beside the base."""
-        return _in_fresh_pairs(self._pairs, self._situation, self._artifacts, wanted, step)
+        return _in_fresh_pairs(self._pairs, self._situation, self._made(step), wanted, step)
 
 
 def _in_fresh_pairs(

@@ -96,6 +96,12 @@ class Conclude(msgspec.Struct, frozen=True):
 
 Step = Measure | MeasureFresh | MeasureHost | Rebuild | Reload | Pair | Conclude
 
+
+def is_of_first_stage(step: Step) -> bool:
+    """Whether a step measures a case for the first time, and confirms nothing: what a shard does."""
+    return isinstance(step, Measure | MeasureHost) or (isinstance(step, MeasureFresh) and step.further)
+
+
 # What is known
 
 
@@ -225,7 +231,40 @@ def _moved(situation: Situation, result: CaseResult) -> str:
     return moved(situation.case.id, known.recorded, device.change)
 
 
+def concluded_so_far(situation: Situation, why: str) -> CaseResult:
+    """Conclude of a case that was measured and asks for more which it does not get: a suspicion stays one.
+
+    `why` says what it does not get. Raises TrtgateError as `next_step`.
+    """
+    step = next_step(situation)
+    if isinstance(step, Conclude):
+        return step.result
+    evidence = situation.evidence
+    if situation.beside_base:
+        untold = msgspec.structs.replace(evidence, problem=Problem(why, times=TRIES))
+        return concluded_so_far(msgspec.structs.replace(situation, evidence=untold), why)
+    assert evidence.first is not None
+    situation = _of_its_clock(situation)
+    first = judge(situation, evidence.first.candidate)
+    if evidence.further is not None and _further_might_tell(situation, first):
+        first = _with_further(situation, first, evidence.further)
+    suspects = _suspects(first.judgements, first.measurement.primary)
+    if not suspects:  # more launches were not measured
+        return first
+    told = _not_checked(situation, first, {}, suspects, Verdict.UNDERPOWERED, why)
+    return msgspec.structs.replace(told, notices=first.notices)
+
+
 # Against a stored baseline
+
+
+def _of_its_card(situation: Situation, measurement: CaseMeasurement) -> Situation:
+    """Return the situation on the card that a measurement is of: a suspicion may be confirmed on another one."""
+    first = situation.evidence.first
+    if first is None or measurement.uuid == first.candidate.uuid:
+        return situation
+    card = msgspec.structs.replace(situation.accelerator, uuid=measurement.uuid)
+    return msgspec.structs.replace(situation, accelerator=card)
 
 
 def _of_its_clock(situation: Situation) -> Situation:
@@ -330,12 +369,13 @@ def _problem_of(situation: Situation, measurement: CaseMeasurement) -> str:
 
 
 def _incomparable(situation: Situation, record: CaseRecord, measurement: CaseMeasurement) -> str:
-    accelerator = situation.accelerator
+    accelerator = _of_its_card(situation, measurement).accelerator
     return measurement_summary.incomparable(measurement, record.compared_with(accelerator.uuid, accelerator.versions))
 
 
 def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
     """Judge one measurement by what is stored; `regressed` is a suspicion."""
+    situation = _of_its_card(situation, measurement)
     case_id, record = situation.case.id, situation.record
     void = measurement_summary.void_problem(measurement)
     if not measurement.blocks_us():
@@ -382,14 +422,17 @@ def _further_might_tell(situation: Situation, result: CaseResult) -> bool:
 def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement) -> CaseResult:
     """Judge by the launches that there are and as many fresh ones, unless these can't be compared."""
     problem, case_id = _problem_of(situation, more), situation.case.id
+    if not problem and more.uuid != first.measurement.uuid:
+        problem = f"measured on another card, {more.uuid}"
     if problem:
         return _noting(first, Notice(f"{case_id}: further launches do not count: {problem}"))
-    both = _together(first.measurement, more)
+    both = together(first.measurement, more)
     said = f"{case_id}: {len(first.measurement.launches)} launches could not tell; judged by {len(both.launches)}"
     return _noting(judge(situation, both), Notice(said))
 
 
-def _together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
+def together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
+    """Return one measurement of the launches of two."""
     return msgspec.structs.replace(
         one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold], load=[*one.load, *more.load],
         seconds=one.seconds + more.seconds,
@@ -405,7 +448,7 @@ def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: 
         notices = (*notices, Notice(said))
     measurement = first.measurement
     if sampled:
-        unjudged = _problem_of(situation, fresh[-1])
+        unjudged = _problem_of(situation, fresh[-1]) or _of_another_anchor(first, fresh[-1], sampled)
         if unjudged:
             void = bool(measurement_summary.void_problem(fresh[-1]))
             verdict_of_fresh = Verdict.UNDERPOWERED if void else Verdict.INCOMPARABLE
@@ -417,19 +460,32 @@ def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: 
     return msgspec.structs.replace(concluded, notices=notices)
 
 
+def _of_another_anchor(first: CaseResult, fresh: CaseMeasurement, suspects: set[str]) -> str:
+    """Return why fresh launches say nothing of a total change: they are of a card that has another anchor."""
+    before = first.measurement.uuid
+    totals = [one.metric for one in first.judgements if one.since_anchor and one.metric in suspects]
+    if not totals or fresh.uuid == before:
+        return ""
+    return f"the change since the anchor is of card {before}, and fresh launches ran on {fresh.uuid}"
+
+
 def _of_fresh(situation: Situation, first: CaseResult, fresh: CaseMeasurement) -> Judged:
     """Judge fresh launches, and name groups among all launches that there are.
 
     What pairs cleared of the change since the last sessions is judged by the total change alone.
     """
+    situation = _of_its_card(situation, fresh)
     assert situation.record is not None
     record, limit_of, tests = situation.record, situation.limit_of, situation.tests
     judged = {one.metric: one for one in judge(situation, fresh).judgements}
     totals = judging.since_anchor(fresh, record, situation.accelerator, limit_of, tests)
     cleared = situation.pairable and situation.evidence.problem is None
-    judged |= {one.metric: totals[one.metric] for one in first.judgements if one.since_anchor and cleared}
-    together = _together(first.measurement, fresh)
-    of_all = judging.against_stored(situation.case, together, record, situation.accelerator, limit_of, tests)
+    by_total = {one.metric for one in first.judgements if one.since_anchor and cleared}
+    judged |= {metric: one for metric, one in totals.items() if metric in by_total}
+    if fresh.uuid != first.measurement.uuid:
+        return judged  # launches of two cards are two groups anyway
+    all_of_it = together(first.measurement, fresh)
+    of_all = judging.against_stored(situation.case, all_of_it, record, situation.accelerator, limit_of, tests)
     groups = {one.metric: one.groups for one in of_all}
     return {
         metric: msgspec.structs.replace(one, groups=groups.get(metric) or one.groups) for metric, one in judged.items()

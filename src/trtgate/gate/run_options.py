@@ -83,6 +83,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lifecycle: bool = False
     """Whether accuracy is asked of a module in all ways in which it may be called, and in other processes."""
 
+    shard: str = ""
+    """Which part of the cases this run takes, such as `2/8`; empty for all."""
+    shard_by: str = ""
+    """What stays together in a shard."""
+    confirm: Path | None = None
+    """What `trtgate merge` left to be confirmed."""
+
+    @property
+    def part_label(self) -> str:
+        """What the name of the run's file says of its part; empty for a whole run."""
+        if self.confirm is not None:
+            return "confirmation-"
+        return f"shard-{self.shard.replace('/', '-of-')}-" * bool(self.shard)
+
     def limit(self, metric: str, case: Case, marker: Mapping[str, float]) -> float:
         """Return the limit of a metric: command line, marker, case, model, ini file, the first that has it."""
         for source in (self.command_limits, marker, case.settings.limits, case.model.limits, self.limits):

@@ -20,13 +20,13 @@ from ..launches.base_revision import BaseRequest
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
-from . import changed_option, prebuilding, run_filters
+from . import changed_option, prebuilding, run_filters, stage_options
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
 KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require")
 NEEDS_A_SUITE = (
     "trtgate_update_baselines", "trtgate_require", "trtgate_accept", "trtgate_limit", "trtgate_base",
-    "trtgate_build_only", "trtgate_lifecycle", "trtgate_changed",
+    "trtgate_build_only", "trtgate_lifecycle", "trtgate_changed", "trtgate_shard", "trtgate_confirm",
 )  # fmt: skip
 """Options that judge or store: without a suite they would do neither."""
 
@@ -133,6 +133,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         build_only=get("trtgate_build_only"),
         lifecycle=get("trtgate_lifecycle"),
         timing_off=timing_off,
+        **stage_options.read(config),
     )
 
 
@@ -151,13 +152,17 @@ def _check_contradictions(config: pytest.Config, *, comparing: bool, update: boo
             raise TrtgateError(f"{option} is about stored baselines, a base is measured in pairs: drop one")
     if get("trtgate_accept") and not update:
         raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
+    stage_options.check(config, timing_off=timing_off)
     if "verdict" in _require(config):
         _check_nothing_hides(config)
 
 
 def _check_nothing_hides(config: pytest.Config) -> None:
     """Refuse what takes required verdicts away, unless it was typed: in addopts or PYTEST_ADDOPTS nobody sees it."""
-    hiding = {("--collect-only", "--collectonly", "--co"): "collectonly", ("--trtgate-accept",): "trtgate_accept"}
+    hiding = {
+        ("--collect-only", "--collectonly", "--co"): "collectonly", ("--trtgate-accept",): "trtgate_accept",
+        ("--trtgate-shard",): "trtgate_shard",
+    }  # fmt: skip
     for names, option in hiding.items():
         if config.getoption(option) and not run_filters.typed(config, *names):
             raise TrtgateError(

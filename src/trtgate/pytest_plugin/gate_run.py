@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from .shown_steps import shown_steps
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
+    from ..gate.driver import Measurer
     from ..gate.gate import Gate
     from ..gate.gpu_queue import GpuQueue, Job
     from ..gate.measurers import Workers
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..records.measurement import Build
     from ..suite.expected_failures import ExpectedFailure
     from ..suite.quarantines import Quarantine
+    from .stage_evidence import StageEvidence
 
 COLUMNS = ["median", "iqr", "rounds"]
 ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
@@ -64,13 +66,6 @@ def _accelerators(gpus: str) -> list[Accelerator]:
     return found
 
 
-def _is_broken(error: Exception) -> bool:
-    """Whether a file is no run of anybody's: pytest-benchmark would warn of it, or end with a traceback."""
-    from ..gate.baselines import BrokenFileError
-
-    return isinstance(error, BrokenFileError)
-
-
 class GateRun:
     """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
 
@@ -83,7 +78,7 @@ class GateRun:
         self.accelerators = _accelerators(options.gpus)
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
-        self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say)
+        self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say, label=options.part_label)
         self.started = time.monotonic()
         self.notices: list[Notice] = []
         """What is worth saying at the end, beside the table of latencies."""
@@ -116,6 +111,7 @@ class GateRun:
         self.base_cases: list[str] = []
         self.where: dict[str, Where] = {}
         """In which layers regressed cases lost their time."""
+        self.stage: StageEvidence | None = None  # of a run that is one of several
         self.json = PytestJson(config)
         self._point_pytest_benchmark_at_our_baseline()
 
@@ -125,10 +121,12 @@ class GateRun:
             option.benchmark_columns = COLUMNS
         if not self.options.compare:
             return
+        from ..gate.baselines import BrokenFileError
+
         try:
             found = self.gate.baseline  # read and checked here; pytest-benchmark would skip a broken one
         except PROBLEMS as error:
-            if self.options.compare_file is None or _is_broken(error):
+            if self.options.compare_file is None or isinstance(error, BrokenFileError):
                 raise
             self.baseline_problem = sentence_of(error)  # if no case of ours is run, it may be a run of the user's own
         else:
@@ -186,27 +184,34 @@ class GateRun:
     def _situation(
         self, case: Case, accelerator: Accelerator, *, pairable: bool = False, build: Build | None = None
     ) -> Situation:
+        family = self.cases_collected if self.stage is None else self.stage.family(self.suite)
         return self.gate.situation(
-            case, accelerator=accelerator, tests=self.gate.tests(self.cases_collected),
+            case, accelerator=accelerator, tests=self.gate.tests(family),
             accepted=case.id in self.accepted, pairable=pairable, base_cases=self.base_cases, build=build,
         )  # fmt: skip
 
     def measure(self, workers: Workers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
         """Measure a case that is built and judge it by what is stored; `after` may be loaded with it."""
-        from ..gate.driver import drive
         from ..gate.measurers import StoredMeasurer
 
         situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
-        return drive(situation, StoredMeasurer(workers, situation, job.artifact, job.build, after), step)
+        return self._drive(situation, lambda its: StoredMeasurer(workers, its, job.artifact, job.build, after), step)
 
     def measure_beside_base(self, case: Case, step: OnStep) -> CaseResult:
         """Build a case on both sides, measure it beside its base and judge it."""
-        from ..gate.driver import drive
         from ..gate.measurers import BaseMeasurer
 
         situation = self._situation(case, self.accelerator)
         with BaseMeasurer(self.workers[0], situation) as measurer:
-            return drive(situation, measurer, step)
+            return self._drive(situation, lambda _: measurer, step)
+
+    def _drive(self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep) -> CaseResult:
+        """Measure a case and judge it; a stage of a larger run judges nothing."""
+        from ..gate.driver import drive
+
+        if self.stage is not None:
+            return self.stage.drive(situation, made, step, self.gate.machine(situation.accelerator.uuid))
+        return drive(situation, made(situation), step)
 
     def say(self, text: str, severity: Severity = Severity.INFO) -> None:
         """Let the end of the run say something."""

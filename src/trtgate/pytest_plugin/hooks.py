@@ -199,7 +199,7 @@ class Hooks:
         if session.config.option.collectonly or session.testsfailed:
             return
         ours = {case_id_of(item) for item in session.items if not is_coverage(item)} - {None}
-        if ours or self._run.judges:
+        if ours or self._run.judges or self._run.stage is not None:
             from .run_end import Ending  # and with it NumPy, SciPy and rich
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")

@@ -12,9 +12,10 @@ from .. import frontends
 from ..common.errors import PROBLEMS, TrtgateError
 from ..suite import quarantines
 from ..suite.cases import Case
-from . import build_only, loading_ahead, report_collector
+from . import build_only, loading_ahead
 from .built_case import BuiltCase, said
 from .gate_run import GateRun
+from .markers import held_to
 from .profile_tests import profiles_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class LatencyGate:
             if result.measurement.launches:
                 self._hand_over(benchmark, case, result)
                 self._run.benchmarks[case.id] = benchmark
-            elif result.verdict == "same":
+            elif result.verdict == "same" or self._run.stage is not None:
                 benchmark.skipped = True  # it has no samples, and pytest-benchmark need not warn
         except BaseException:
             benchmark.has_error = True
@@ -74,8 +75,11 @@ class LatencyGate:
         with contextlib.suppress(*PROBLEMS):  # a run that is killed keeps what it measured; the end says what failed
             self._run.save_case(benchmark)
         self._run.failed.discard(case.id)
-        self._item.user_properties += report_collector.properties(result)
-        self._conclude(benchmark, case, result, built)
+        from ..report import junit  # and with it NumPy and SciPy
+
+        self._item.user_properties += junit.properties(result)
+        if self._run.stage is None:  # else `trtgate merge` concludes
+            self._conclude(benchmark, case, result, built)
 
     def _build(self, built: BuiltCase) -> None:
         made, frontend = built.check(), frontends.get(built.case.settings.frontend)
@@ -144,12 +148,6 @@ class LatencyGate:
         run.notices += found.notices
         if verdict == "new" and not run.options.update:
             run.new.append(case.id)
-
-
-def held_to(limits: dict[str, float], case: Case) -> Case:
-    """Return the case with a test's own limits, which win over the suite's."""
-    settings = msgspec.structs.replace(case.settings, limits=case.settings.limits | limits)
-    return msgspec.structs.replace(case, settings=settings)
 
 
 def _nothing() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from ..common.errors import TrtgateError
 from ..common.limits import checked
+from ..suite.cases import Case
 
 LIMIT = "trtgate_limit"
 
@@ -22,3 +24,9 @@ def marker_limits(item: pytest.Item) -> dict[str, float]:
             raise TrtgateError(f'{where} takes limits by name: {LIMIT}(device="0.5%", host=0.2)')
         found = checked(marker.kwargs, where) | found
     return found
+
+
+def held_to(limits: dict[str, float], case: Case) -> Case:
+    """Return the case with a test's own limits, which win over the suite's."""
+    settings = msgspec.structs.replace(case.settings, limits=case.settings.limits | limits)
+    return msgspec.structs.replace(case, settings=settings)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pytest
 
 from .gate_run import GateRun
-from .latency_tests import held_to
-from .markers import marker_limits
+from .markers import held_to, marker_limits
 
 
 def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ..fleet import shards
 from ..gate.run_options import CHANGED_DAYS
 from ..timing.device_state import ONE, STREAMS
 from .prebuilding import AUTO, OFF
@@ -27,6 +28,7 @@ def add(parser: pytest.Parser) -> None:
     _add_selection(option)
     _add_judging(option)
     _add_base(option)
+    _add_stages(option)
     option(
         "--trtgate-strict-layers",
         action="store_true",
@@ -172,6 +174,27 @@ def _add_base(option: Declare) -> None:
         metavar="COMMAND",
         default="",
         help="Run in the base's worktree first, such as what builds an extension.",
+    )
+
+
+def _add_stages(option: Declare) -> None:
+    option(
+        "--trtgate-shard",
+        metavar="I/N",
+        default=None,
+        help="Measure the I-th of N parts of the cases and judge nothing: `trtgate merge` judges all parts at once.",
+    )
+    option(
+        "--trtgate-shard-by",
+        choices=shards.BY,
+        default=None,
+        help="What stays together in a shard: nothing but a case, or all cases of a model.",
+    )
+    option(
+        "--trtgate-confirm",
+        metavar="RUN.json",
+        default=None,
+        help="Measure again what `trtgate merge` suspects and wrote into its run, as far as a run would have done.",
     )
 
 

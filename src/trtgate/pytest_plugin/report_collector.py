@@ -16,7 +16,6 @@ from .gate_run import GateRun
 from .run_document import Collected, RunDocument, Seen
 
 if TYPE_CHECKING:
-    from ..gate.case_result import CaseResult
     from ..report import run_report
 
 CASE = "trtgate_case"
@@ -26,36 +25,16 @@ RESULTS = {COVERAGE_TESTS: coverage_tests.PROPERTY, PROFILE_TESTS: profile_tests
 """Kind of test → the property that carries its result."""
 
 
-def properties(result: CaseResult) -> list[tuple[str, object]]:
-    """Return verdict and figures of a case as properties of its test, for JUnit XML; names carry units."""
-    from ..report.case_row import row_of  # and with it NumPy and SciPy
-
-    row = row_of(result)
-    found: list[tuple[str, object]] = [("trtgate_verdict", str(row.verdict or "measured"))]
-    if row.latency_us is not None:
-        found.append((f"trtgate_{result.measurement.primary}_us", f"{row.latency_us:.6g}"))
-        found += [(f"trtgate_{metric}_us", f"{us:.6g}") for metric, us in row.others.items()]
-    if row.judgement is not None:
-        judged = row.judgement
-        found += [
-            ("trtgate_baseline_us", f"{judged.baseline:.6g}"),
-            ("trtgate_change", f"{judged.change:+.4%} ({judged.low:+.4%} to {judged.high:+.4%})"),
-            ("trtgate_limit", f"{judged.limit:.4%}"),
-            ("trtgate_detects", f"{judged.detectable:.4%}"),
-        ]
-    return found
-
-
 class Reporting:
     """Collects what the tests say, and makes the document at the end."""
 
     def __init__(self, run: GateRun) -> None:
         self._run = run
-        self._collected = Collected()
+        self.collected = Collected()
         self._seen = {
-            LATENCY_TESTS: self._collected.latency,
-            COVERAGE_TESTS: self._collected.coverage,
-            PROFILE_TESTS: self._collected.profiles,
+            LATENCY_TESTS: self.collected.latency,
+            COVERAGE_TESTS: self.collected.coverage,
+            PROFILE_TESTS: self.collected.profiles,
         }
         self._said: list[Notice] = []
         self._commands: list[str] = []
@@ -70,7 +49,7 @@ class Reporting:
         failure = "" if report.passed else _failure(report)
         if kind is None or CASE not in found:
             if report.failed:
-                self._collected.others[report.nodeid] = failure
+                self.collected.others[report.nodeid] = failure
             return
         outcome = "failed" if report.failed else "skipped" if report.skipped else "passed"
         self._seen[kind][str(found[CASE])] = Seen(outcome, failure, str(found.get(RESULTS.get(kind, ""), "")))
@@ -78,7 +57,7 @@ class Reporting:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected."""
         if report.failed:
-            self._collected.others[report.nodeid] = _failure(report)
+            self.collected.others[report.nodeid] = _failure(report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -90,7 +69,7 @@ class Reporting:
         if not (asked or ours) or session.config.option.collectonly:
             return
         try:
-            report = RunDocument(self._run, self._collected).make(int(session.exitstatus))
+            report = RunDocument(self._run, self.collected).make(int(session.exitstatus))
             self._tell_github(report, summary, annotated=annotated)
             if asked:
                 from ..report import run_report

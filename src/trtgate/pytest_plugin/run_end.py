@@ -43,7 +43,7 @@ class Ending:
                 )
             refused = self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
-                red = [self._report_missing(session), self._report_unchecked(session)]
+                red = [self._run.stage is None and self._report_missing(session), self._report_unchecked(session)]
                 if self._run.options.update:
                     red.append(self._report_unrecorded(session, refused))
                 if any(red):
@@ -65,7 +65,7 @@ class Ending:
     def _store(self) -> dict[str, bool]:
         """Save the run, and update the baseline where that is asked for; returns which cases are stored there."""
         run, stored = self._run, dict[str, bool]()
-        if not run.benchmarks:
+        if not run.benchmarks or run.stage is not None:
             return stored
         run.gate.adjust()
         for case_id, benchmark in run.benchmarks.items():

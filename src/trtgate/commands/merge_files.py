@@ -1,0 +1,165 @@
+"""What `trtgate merge` does: read what shards left, judge it, write the run and its reports, and say all of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..common.errors import TrtgateError
+from ..common.files import locked, write_json, write_whole
+from ..common.run_folder import RUNS, RunFolder
+from ..fleet import gathering, merged_document, stage_record
+from ..fleet.merged_run import MergedRun
+from ..report import github_annotations, junit, load_lines, markdown, report_parts, run_report, terminal_table
+from ..report.case_row import row_of
+from ..report.run_report import RunReport
+
+UNDECIDED_SHOWN = 3
+
+
+class Merged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merge has to say, what GitHub is told where it reads the output, and the exit code."""
+
+    lines: list[str]
+    annotations: list[str]
+    status: int
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """One accelerator's run, judged, and where it was saved; empty where nothing was measured."""
+
+    run: MergedRun
+    report: RunReport
+    saved: str
+
+
+def merge(
+    paths: Sequence[Path], folder: Path, root: Path, *, command: Sequence[str] = (), report: Path | None = None,
+    junit_xml: Path | None = None, output: Path | None = None, verbose: bool = False,
+) -> Merged:  # fmt: skip
+    """Judge the runs that some files are of, and write what is asked for.
+
+    With several kinds of accelerators there is a table, a run and a report for each. Raises TrtgateError, with nothing
+    judged and nothing written, for a file that is none of a stage, and for another baseline than that of the shards.
+    """
+    files = [stage_record.read(path) for path in paths]
+    lines: list[str] = []
+    saved = RunFolder(root / ".trtgate", lines.append)
+    judged = [MergedRun(one, folder, root, saved) for one in gathering.gathered(files)]
+    documents = [merged_document.document(run) for run in judged]
+    keys = [run.accelerator.key for run in judged]
+    targets = [saved.path / RUNS / merged_document.file_name(run) for run in judged]
+    targets = targets if output is None else _each(output, keys)
+    written = [
+        _Written(run, _reported(run, folder, command, asked=report is not None), _saved(document, target))
+        for run, document, target in zip(judged, documents, targets, strict=True)
+    ]
+    lines += [line for one in written for line in _lines(one, verbose=verbose)]
+    lines += _reports(written, report) if report is not None else []
+    if junit_xml is not None:
+        content = junit.render([(one.report, one.run.gate.results) for one in written])
+        lines.append(_wrote(junit_xml, content))
+    lines += _told_github(written)
+    statuses = [one.report.exit_status for one in written]
+    annotated = os.environ.get("GITHUB_ACTIONS") == "true"
+    annotations = [line for one in written for line in github_annotations.lines(one.report)] if annotated else []
+    return Merged(lines=lines, annotations=annotations, status=1 if 1 in statuses else max(statuses))
+
+
+def _reported(run: MergedRun, folder: Path, command: Sequence[str], *, asked: bool) -> RunReport:
+    found = merged_document.report(run, command)
+    return msgspec.structs.replace(found, matrix=report_parts.matrix(folder)) if asked else found
+
+
+def _saved(document: dict[str, object], target: Path) -> str:
+    """Save a run in which something was measured; returns its path. Raises TrtgateError where that fails."""
+    if not document["benchmarks"]:
+        return ""
+    with locked(target):
+        write_json(target, document)
+    return os.path.relpath(target)
+
+
+def _each(path: Path, keys: Sequence[str]) -> list[Path]:
+    """Return a path for each kind of accelerator: where there are several, its key is part of the name."""
+    return [path if len(keys) == 1 else path.with_stem(f"{path.stem}-{key}") for key in keys]
+
+
+# What is said
+
+
+def _lines(one: _Written, *, verbose: bool) -> list[str]:
+    run, results = one.run, list(one.run.gate.results.values())
+    rows = [row_of(result) for result in results]
+    lines = [terminal_table.describe(run.accelerator)]
+    if rows:
+        width = shutil.get_terminal_size().columns
+        lines += terminal_table.table(rows, width=width, color=False).splitlines()
+        lines.append(terminal_table.counts(rows))
+    for result in results if verbose else []:
+        lines += [*[result.sentence] * bool(result.sentence), *load_lines.lines(result.case_id, result.measurement)]
+    failed = [case for case in one.report.cases if case.outcome == run_report.FAILED]
+    lines += [f"FAILED {case.case_id}: {case.sentence}" for case in failed]
+    lines += [
+        f"FAILED {part.case_id}: {part.sentence}" for part in _others(one.report) if part.outcome == run_report.FAILED
+    ]
+    lines += [f"FAILED {failure.test}: {failure.sentence}" for failure in one.report.failures]
+    lines += [
+        str(notice)
+        for notice in (*run.about_new, *one.report.notices, *run.undecided[: 0 if verbose else UNDECIDED_SHOWN])
+    ]
+    if len(run.undecided) > UNDECIDED_SHOWN and not verbose:
+        lines.append(f"… and {len(run.undecided) - UNDECIDED_SHOWN} more without a verdict: see --verbose")
+    lines += [f"since the baseline was last recorded: {', '.join(one.report.environment)}"] * bool(
+        one.report.environment
+    )
+    if one.saved:
+        lines.append(f"run saved: {one.saved}")
+    if run.open and one.saved:
+        lines.append(
+            f"{len(run.open)} suspected and not confirmed; on such an accelerator: {_confirming(run, one.saved)}"
+        )
+    return [*lines, ""]
+
+
+def _others(report: RunReport) -> list[run_report.CoverageReport | run_report.LayersReport]:
+    return [*report.coverage, *report.profiles]
+
+
+def _confirming(run: MergedRun, saved: str) -> str:
+    """Return the command of the second stage; what shards say of themselves is quoted."""
+    return shlex.join(["pytest", *run.gathering.first.record.command, f"--trtgate-confirm={saved}"])
+
+
+def _reports(written: Sequence[_Written], path: Path) -> list[str]:
+    """Write the report of each kind of accelerator."""
+    targets = _each(path, [one.run.accelerator.key for one in written])
+    for one, target in zip(written, targets, strict=True):
+        run_report.write(target, one.report)
+    return [f"report: {target}" for target in targets]
+
+
+def _wrote(path: Path, content: bytes) -> str:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise TrtgateError(f"{path} can't be written: {error.strerror}") from error
+    return f"written: {path}"
+
+
+def _told_github(written: Sequence[_Written]) -> list[str]:
+    """Write the job's summary where GitHub asks for one; returns its annotations."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    said = []
+    if summary:
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.writelines(markdown.render(one.report) for one in written)
+        except OSError as error:
+            said.append(f"the job summary could not be written to {summary}: {error.strerror}")
+    return said

@@ -1,0 +1,1 @@
+"""Runs of many machines: shards of a run, what they leave, and the one judge of all of it."""

@@ -1,0 +1,280 @@
+"""What a stage of a run leaves: a shard, or a confirmation. It lies in the run's own file, beside its benchmarks.
+
+A file is written by another machine, so all of it is checked when it is read, and nothing of it is executed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..common import run_file
+from ..common.accelerator import Accelerator
+from ..common.errors import TrtgateError, one_line
+from ..common.files import STAGE, decoded, open_file
+from ..common.notices import Notice
+from ..gate.baselines import SCHEMA
+from ..gate.known_programs import Known
+from ..gate.policy import Evidence
+from ..records.measurement import Build, CaseMeasurement, LoadLaunch, Turn
+from ..report.run_report import CoverageReport, Failure, LayersReport
+from .manifest import Manifest
+
+KEY = STAGE
+CONFIRMATION = "confirmation"
+"""The part that is no shard: what was suspected, and measured again."""
+MOST_BYTES = 512 << 20
+"""A larger file is not read. A case with 3 launches of 6 captures of 12 blocks takes 55 kB."""
+
+
+class CaseOutcome(msgspec.Struct, frozen=True):
+    """What became of the latency test of a case: passed, failed or skipped, and why."""
+
+    outcome: str
+    said: str = ""
+
+
+class CaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a case, as the policy takes it."""
+
+    evidence: Evidence
+    uuid: str = ""
+    """The card that it was first measured on."""
+    recorded: str = ""
+    """When it was measured last: UTC, ISO 8601."""
+    pairable: bool = False
+    """Whether it has a compiled module that could be measured beside the baseline's own."""
+    lacking: bool = False
+    """Whether the base does not have it."""
+    known: Known | None = None
+    """The session that made measuring its device latency needless."""
+    machines: dict[str, dict[str, str]] = {}
+    """Card → what decides a device latency there beside the program."""
+
+
+class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one stage on one machine."""
+
+    manifest: Manifest
+    part: str
+    """`2/8`, or CONFIRMATION."""
+    attempt: str
+    """Names this very run."""
+    started: str
+    """UTC, ISO 8601."""
+    complete: bool = False
+    """Whether every test of it was run to its end."""
+    seconds: float = 0.0
+    exit_status: int = 0
+    command: list[str] = []
+    """pytest's arguments, without those that name the part."""
+    accelerator: Accelerator
+    latency: dict[str, CaseOutcome] = {}
+    evidence: dict[str, CaseEvidence] = {}
+    failed: list[str] = []
+    """Cases that could not be built or measured, or are wrong: their tests say so."""
+    gone: list[str] = []
+    """Cases of the base that the suite does not have any more."""
+    coverage: list[CoverageReport] = []
+    profiles: list[LayersReport] = []
+    failures: list[Failure] = []
+    notices: list[Notice] = []
+
+
+class Open(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merge leaves for the stage that confirms: what is suspected, and what was measured of it so far."""
+
+    manifest: Manifest
+    evidence: dict[str, CaseEvidence]
+
+
+class StageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as read: the record, and the JSON beside it."""
+
+    path: Path
+    record: StageRecord
+    document: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        part = self.record.part
+        what = part if part == CONFIRMATION else f"shard {part}"
+        return f"{what} of {self.record.manifest.key} ({self.path})"
+
+    def entry(self, case_id: str) -> dict[str, Any] | None:
+        """Return a case's benchmark as pytest-benchmark's JSON has it; None where it has none."""
+        found = [one for one in self.document["benchmarks"] if _case_of(one) == case_id]
+        return found[-1] if found else None
+
+
+def read(path: Path) -> StageFile:
+    """Read and check what a stage left. Raises TrtgateError, naming the file, for anything else."""
+    document, given = _parsed(path)
+    if "evidence" in given and "part" not in given:
+        raise TrtgateError(f"{path} is the run of a merge already: name the files of its shards")
+    try:
+        record = msgspec.convert(given, StageRecord)
+        record.manifest.check()
+        _check(record)
+    except (msgspec.ValidationError, TrtgateError) as error:
+        raise TrtgateError(f"{path} is broken: {_why(error)}; run that stage again") from error
+    return StageFile(path=path, record=record, document=document)
+
+
+def read_open(path: Path) -> Open:
+    """Read what a merge left to be confirmed. Raises TrtgateError, naming the file, for anything else."""
+    _, given = _parsed(path)
+    if "part" in given:
+        raise TrtgateError(
+            f"{path} is {given['part']!s:.40} of a run: --trtgate-confirm takes what `trtgate merge` writes"
+        )
+    try:
+        found = msgspec.convert(given, Open)
+        found.manifest.check()
+        _check_evidence(found.manifest, found.evidence)
+    except (msgspec.ValidationError, TrtgateError) as error:
+        raise TrtgateError(f"{path} is broken: {_why(error)}; merge the run again") from error
+    if not found.evidence:
+        raise TrtgateError(f"{path}: nothing in it asks for confirmation")
+    return found
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, TrtgateError) else one_line(error)
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a run's document, and what a stage or a merge put into it."""
+    try:
+        with open_file(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise TrtgateError(f"{path} is larger than {MOST_BYTES >> 20} MiB: no run of trtgate's is")
+        document = decoded(run_file.repaired(content), Any)
+    except OSError as error:
+        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise TrtgateError(f"{path} is no run: it is cut short, or no JSON ({one_line(error)})") from error
+    header = document.get("trtgate") if isinstance(document, dict) else None
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA or not isinstance(document.get(KEY), dict):
+        raise TrtgateError(f"{path} is no run of a shard: make one with pytest --trtgate-shard I/N")
+    if not isinstance(document.get("benchmarks"), list) or not isinstance(document.get("machine_info"), dict):
+        raise TrtgateError(f"{path} is broken: it has no list of benchmarks, or no machine")
+    return document, document[KEY]
+
+
+# Whether it can be judged
+
+
+def _check(record: StageRecord) -> None:
+    manifest, part = record.manifest, record.part
+    if part != CONFIRMATION and part not in manifest.names:
+        raise TrtgateError(f"it is part {part!r} of a run of {len(manifest.shards)} shards")
+    here = record.accelerator
+    if (here.key, here.kind, here.versions) != (manifest.key, manifest.kind, manifest.versions):
+        raise TrtgateError("its accelerator is not that of its manifest")
+    taken = manifest.shard_of(part) if part != CONFIRMATION else [case for one in manifest.shards for case in one]
+    strangers = [case for case in (*record.latency, *record.evidence) if case not in taken]
+    if strangers:
+        raise TrtgateError(f"it holds case {strangers[0]!r}, which is not of {part}")
+    _check_evidence(manifest, record.evidence)
+
+
+def _check_evidence(manifest: Manifest, evidence: Mapping[str, CaseEvidence]) -> None:
+    timed = set(manifest.timed)
+    for case_id, found in evidence.items():
+        if case_id not in timed:
+            raise TrtgateError(f"case {case_id!r} is not one that is timed")
+        beside_base = bool(manifest.base)
+        first = found.evidence.first
+        if first is not None and (first.base is not None) != beside_base:
+            raise TrtgateError(f"case {case_id!r} was measured {'without' if beside_base else 'beside'} a base")
+        if first is None and not beside_base:
+            _check_same(case_id, found)
+        for measurement in _measurements(found.evidence):
+            _check_measurement(case_id, measurement)
+        for turn in _turns_of_pairs(found.evidence):
+            _check_turn(case_id, turn)
+        for build in _builds(found.evidence):
+            if not _are_numbers([build.build_s, build.ready_s, build.leaf_error or 0.0], least=0.0):
+                raise TrtgateError(f"case {case_id!r}: its build has a figure that can't be one")
+
+
+def _check_same(case_id: str, found: CaseEvidence) -> None:
+    """Check a case that was measured without device latency, since that must be the same."""
+    host = found.evidence.host
+    if host is None or found.known is None or host.case_id != case_id or not host.launches:
+        raise TrtgateError(f"case {case_id!r} was not measured")
+    for turn in host.turns:
+        if not _are_numbers([*turn.host_us, *turn.enqueue_us]):
+            raise TrtgateError(f"case {case_id!r} has a latency that is no positive number")
+
+
+def _measurements(evidence: Evidence) -> Iterator[CaseMeasurement]:
+    first = evidence.first
+    found = (*((first.candidate, first.base) if first else ()), evidence.further, *evidence.fresh)
+    return (one for one in found if one is not None)
+
+
+def _turns_of_pairs(evidence: Evidence) -> Iterator[Turn]:
+    quadruples = chain.from_iterable(evidence.pairs)
+    return chain.from_iterable((*one.base, *one.candidate) for one in quadruples)
+
+
+def _builds(evidence: Evidence) -> Iterator[Build]:
+    rebuilt = evidence.rebuilt
+    found = [one.build for one in _measurements(evidence)]
+    return (one for one in (*found, *((rebuilt.candidate, rebuilt.base) if rebuilt else ())) if one is not None)
+
+
+def _check_measurement(case_id: str, measurement: CaseMeasurement) -> None:
+    if measurement.case_id != case_id:
+        raise TrtgateError(f"case {case_id!r} has what was measured of {measurement.case_id!r}")
+    if not measurement.launches or not all(launch.turns for launch in measurement.launches):
+        raise TrtgateError(f"case {case_id!r} has a measurement without launches, or a launch without a turn")
+    for turn in measurement.turns:
+        _check_turn(case_id, turn)
+    if not _are_numbers([one.seconds for one in measurement.cold]):
+        raise TrtgateError(f"case {case_id!r} has a cold start that took no time")
+    for load in measurement.load:
+        _check_load(case_id, load)
+
+
+def _check_load(case_id: str, load: LoadLaunch) -> None:
+    levels = {(one.threads, one.processes) for one in load.levels}
+    figures = [us for one in load.levels for us in (one.throughput_per_s, one.p50_us, one.p99_us)]
+    figures += [us for capture in load.cold_l2 for us in capture.blocks_us]
+    if not {(load.most, 1), (1, load.most)} <= levels or not _are_numbers(figures):
+        raise TrtgateError(f"case {case_id!r} has a load without its highest level, or that is no positive number")
+    readings = load.readings
+    if readings is not None and (readings.calls < 1 or min(readings.host_bytes, default=0) < 0):
+        raise TrtgateError(f"case {case_id!r} has readings of memory that can't be any")
+
+
+def _check_turn(case_id: str, turn: Turn) -> None:
+    blocks = [us for capture in turn.captures for us in capture.blocks_us]
+    void = [reason for capture in turn.captures for reason in capture.void]
+    if not turn.clock or not (blocks or void):
+        raise TrtgateError(f"case {case_id!r} has a turn without a block")
+    if not _are_numbers([*blocks, *turn.host_us, *turn.enqueue_us, *turn.tail_us, *turn.canary_us.values()]):
+        raise TrtgateError(f"case {case_id!r} has a latency that is no positive number")
+    if any(capture.replays < 1 for capture in turn.captures):
+        raise TrtgateError(f"case {case_id!r} has a capture that was never replayed")
+
+
+def _are_numbers(values: list[float], *, least: float = math.ulp(0.0)) -> bool:
+    return all(math.isfinite(value) and value >= least for value in values)
+
+
+def _case_of(entry: Any) -> str | None:
+    try:
+        found = entry["extra_info"]["trtgate"]["case"]
+    except (TypeError, KeyError, IndexError):
+        return None
+    return found if isinstance(found, str) else None
