@@ -25,7 +25,16 @@ from trtgate.gate.driver import drive, gather
 from trtgate.gate.gate import Gate
 from trtgate.gate.known_programs import Known
 from trtgate.gate.policy import Situation, is_of_first_stage
-from trtgate.records.measurement import HOST_ALONE, CaseMeasurement, Launch, Loaded, Turn
+from trtgate.records.measurement import (
+    HOST_ALONE,
+    CaseMeasurement,
+    Launch,
+    Loaded,
+    LoadLaunch,
+    LoadLevel,
+    MemoryReadings,
+    Turn,
+)
 
 LIMIT = 0.03
 FAILED = "can't be built"
@@ -40,6 +49,8 @@ class Script(msgspec.Struct, frozen=True):
     first: Sequence[float] | None
     fresh: Sequence[Sequence[float]] = ()
     stored: Sequence[float] | None = (100.0, 100.0, 100.0)
+    load: bool = False
+    """Whether its launches were called by several threads and processes too."""
     known: bool = False
     """Whether it is the same program as a proven session's, so that its device latency is left out."""
 
@@ -52,9 +63,10 @@ NEW = Script((100.0, 100.1, 99.9), stored=None)
 NOISY = Script((98.5, 102.0, 100.5), [(100.0, 99.0, 101.0)], (100.0, 98.6, 101.3, 100.8, 99.3))
 WILD = Script((98.5, 102.0, 100.5), [(96.0, 105.0, 103.0)], (100.0, 98.6, 101.3, 100.8, 99.3))
 BROKEN = Script(None)
+LOADED = Script((100.0, 100.1, 99.9), load=True)
 KNOWN = Script((100.0, 100.1, 99.9), known=True)
 SCRIPTS = {"same": SAME, "slow": SLOW, "refuted": REFUTED, "fast": FAST, "new": NEW, "noisy": NOISY, "wild": WILD,
-           "broken": BROKEN, "known": KNOWN}  # fmt: skip
+           "broken": BROKEN, "known": KNOWN, "loaded": LOADED}  # fmt: skip
 
 
 class StagedRun:
@@ -118,7 +130,8 @@ class StagedRun:
         )
 
     def _measured(self, name: str, us: Sequence[float]) -> CaseMeasurement:
-        return msgspec.structs.replace(measurement(*us), case_id=name, uuid=self.accelerator.uuid)
+        load = [loaded(100.0 + number) for number in range(3)] if self.scripts[name].load else []
+        return msgspec.structs.replace(measurement(*us), case_id=name, uuid=self.accelerator.uuid, load=load)
 
     def _of_host(self, name: str) -> CaseMeasurement:
         turn = Turn(clock=HOST_ALONE, captures=[], host_us=[400.0], enqueue_us=[200.0])
@@ -189,6 +202,16 @@ class StagedRun:
         """Judge files of one kind of accelerator."""
         (found,) = gathering.gathered([stage_record.read(path) for path in paths])
         return MergedRun(found, self.baselines, self.folder, RunFolder(self.folder / ".trtgate"))
+
+
+def loaded(us: float) -> LoadLaunch:
+    """Return what two threads, and two processes, measured while they called at once, and what memory did."""
+    levels = [
+        LoadLevel(threads=threads, processes=processes, throughput_per_s=1e6 / us, p50_us=us, p99_us=2 * us, calls=100)
+        for threads, processes in ((1, 1), (2, 1), (1, 2))
+    ]
+    readings = MemoryReadings(calls=100, host_bytes=[1 << 30] * 40)
+    return LoadLaunch(most=2, levels=levels, readings=readings)
 
 
 def entry(name: str, ours: Mapping[str, Any]) -> dict[str, Any]:

@@ -300,10 +300,12 @@ def test_a_file_is_refused_with_one_line_and_nothing_is_written(
         {"blocks_us": [-1.0]}, {"blocks_us": [0.0]}, {"blocks_us": [1e400]}, {"blocks_us": []}, {"replays": 0},
         {"clock": ""}, {"launches": []}, {"case_id": "other"}, {"turns": []}, {"host_us": [-5.0]},
         {"canary_us": {"sm_clock": -1.0}}, {"tests": 0}, {"part": "9/9"}, {"cases": []}, {"shards": []},
+        {"levels": []}, {"p99_us": -1.0}, {"most": 7},
         {"key": "../x"},
     ],
 )  # fmt: skip
 def test_figures_that_can_be_none_are_refused(run: StagedRun, change: dict[str, Any]) -> None:
+    run = StagedRun(run.folder, [SCRIPTS["loaded"], FAST, SAME])
     file = run.shard(run.whole, 1)
     document = json.loads(file.read_text())
     _replace(document[KEY], change)

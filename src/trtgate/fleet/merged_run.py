@@ -92,7 +92,7 @@ class MergedRun:
         except TrtgateError as error:
             self.outcomes[case.id] = CaseOutcome(FAILED, str(error))
             return
-        except (ArithmeticError, LookupError, ValueError, TypeError, AssertionError) as error:
+        except (ArithmeticError, LookupError, ValueError, TypeError, AssertionError, StopIteration) as error:
             raise TrtgateError(
                 f"{file.path}: what it holds of case {case.id!r} can't be judged ({type(error).__name__}: {error})"
             ) from error

@@ -243,15 +243,15 @@ def _check_measurement(case_id: str, measurement: CaseMeasurement) -> None:
     if not _are_numbers([one.seconds for one in measurement.cold]):
         raise TrtgateError(f"case {case_id!r} has a cold start that took no time")
     for load in measurement.load:
-        _check_load(case_id, load)
+        _check_load(case_id, load, measurement.load[0])
 
 
-def _check_load(case_id: str, load: LoadLaunch) -> None:
-    levels = {(one.threads, one.processes) for one in load.levels}
+def _check_load(case_id: str, load: LoadLaunch, first: LoadLaunch) -> None:
+    levels, others = ({(one.threads, one.processes) for one in launch.levels} for launch in (load, first))
     figures = [us for one in load.levels for us in (one.throughput_per_s, one.p50_us, one.p99_us)]
     figures += [us for capture in load.cold_l2 for us in capture.blocks_us]
-    if not {(load.most, 1), (1, load.most)} <= levels or not _are_numbers(figures):
-        raise TrtgateError(f"case {case_id!r} has a load without its highest level, or that is no positive number")
+    if not {(load.most, 1), (1, load.most)} <= levels or levels != others or not _are_numbers(figures):
+        raise TrtgateError(f"case {case_id!r} has a load that lacks a level, or is no positive number")
     readings = load.readings
     if readings is not None and (readings.calls < 1 or min(readings.host_bytes, default=0) < 0):
         raise TrtgateError(f"case {case_id!r} has readings of memory that can't be any")
