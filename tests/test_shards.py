@@ -145,15 +145,19 @@ def test_beside_a_base_suspects_are_confirmed_in_fresh_pairs(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     repository = Repository(folder)
-    folder.suite("beta", alpha="import helper; pause(helper.MILLISECONDS / 1000)")
+    helped = "import helper; pause(helper.MILLISECONDS / 1000)"
+    folder.suite("beta", "removed", alpha=helped)
     repository.sleeps(2)
     repository.commit()
+    folder.suite("beta", "gamma", alpha=helped)
     repository.sleeps(20)
     sharded = Shards(folder, monkeypatch)
     asked = ("-m", "trtgate_latency", "--trtgate-base=HEAD", LIMIT)
     parts = [sharded.run(*asked, f"--trtgate-shard={number}/2") for number in (1, 2)]
-    said = sharded.merge(*parts, expected=UNCONFIRMED)
+    said = sharded.merge(*parts, expected=1)
     assert f"{ALPHA}: suspected, not checked: host latency" in said
+    assert f"NEW: the base HEAD does not have {GAMMA}" in said
+    assert "MISSING: removed-eager-fp32-b1 is in the base HEAD and was not measured" in said
     confirmed = sharded.run(*asked, "--trtgate-confirm=merged.json")
     said = sharded.merge(*parts, confirmed, expected=1)
     assert f"FAILED {ALPHA}: {ALPHA} is slower" in said
