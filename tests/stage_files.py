@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tests.scripted_measurer import HERE, ScriptedMeasurer, measurement, record
+from tests.scripted_measurer import HERE, ScriptedMeasurer, measurement, pairs, record
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import METRICS
@@ -19,12 +19,12 @@ from trtgate.fleet import gathering, stage_record
 from trtgate.fleet.manifest import Manifest, ManifestCase
 from trtgate.fleet.merged_run import MergedRun, options_of
 from trtgate.fleet.stage_record import CONFIRMATION, KEY, CaseEvidence, CaseOutcome, StageRecord
-from trtgate.gate import baselines
+from trtgate.gate import baselines, policy
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.driver import drive, gather
 from trtgate.gate.gate import Gate
 from trtgate.gate.known_programs import Known
-from trtgate.gate.policy import Situation, is_of_first_stage
+from trtgate.gate.policy import Measured, Situation, is_of_first_stage
 from trtgate.records.measurement import (
     HOST_ALONE,
     CaseMeasurement,
@@ -35,6 +35,7 @@ from trtgate.records.measurement import (
     MemoryReadings,
     Turn,
 )
+from trtgate.verdict import LOOKS
 
 LIMIT = 0.03
 FAILED = "can't be built"
@@ -49,6 +50,8 @@ class Script(msgspec.Struct, frozen=True):
     first: Sequence[float] | None
     fresh: Sequence[Sequence[float]] = ()
     stored: Sequence[float] | None = (100.0, 100.0, 100.0)
+    changes: tuple[float, float] | None = None
+    """Beside a base: by how much it is slower in the first pair, and in fresh ones; a run has such cases alone."""
     load: bool = False
     """Whether its launches were called by several threads and processes too."""
     known: bool = False
@@ -69,6 +72,12 @@ SCRIPTS = {"same": SAME, "slow": SLOW, "refuted": REFUTED, "fast": FAST, "new": 
            "broken": BROKEN, "known": KNOWN, "loaded": LOADED}  # fmt: skip
 
 
+BESIDE_BASE = {
+    "same": Script((), changes=(0.0, 0.0)), "slow": Script((), changes=(0.1, 0.1)),
+    "refuted": Script((), changes=(0.1, 0.0)), "broken": Script(None, changes=(0.0, 0.0)),
+}  # fmt: skip
+
+
 class StagedRun:
     """A run of scripted cases, as one whole or in shards, in a folder with its baseline."""
 
@@ -80,6 +89,7 @@ class StagedRun:
             case.id: case for case in (Case(Model(f"m{n}", lambda: None, ()), settings) for n in range(len(scripts)))
         }
         self.scripts = dict(zip(self.cases, scripts, strict=True))
+        self.base = "HEAD" if scripts[0].changes is not None else ""
         self.baselines = folder / "baselines"
         self._store()
         self.whole = self.manifest([list(self.cases)])
@@ -88,7 +98,7 @@ class StagedRun:
     def _store(self) -> None:
         entries = []
         for name, script in self.scripts.items():
-            if script.stored is not None:
+            if script.stored is not None and not self.base:
                 stored = msgspec.structs.replace(record(script.stored), case=name)
                 entries.append(entry(name, msgspec.to_builtins(stored)))
         if entries:
@@ -102,7 +112,8 @@ class StagedRun:
         made = Manifest(
             key=self.accelerator.key, kind="gpu", versions=self.accelerator.versions, trtgate="0", commit="c" * 40,
             dirty=False,
-            suite="s", baseline=hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "", compare=True,
+            suite="s", baseline=hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "",
+            compare=not self.base, base=self.base,
             launches=3, streams="one", cold_starts=0, tests=3, by="case", shards=[list(one) for one in shards],
             cases=[
                 ManifestCase(id=name, model=case.model.name, settings=msgspec.to_builtins(case.settings), limits=limits)
@@ -115,7 +126,12 @@ class StagedRun:
 
     def situation(self, name: str) -> Situation:
         found = self.gate.situation(
-            self.cases[name], accelerator=self.accelerator, tests=3, accepted=False, pairable=False
+            self.cases[name],
+            accelerator=self.accelerator,
+            tests=3,
+            accepted=False,
+            pairable=False,
+            base_cases=[name],
         )
         known = Known(recorded="2026-01-01T00:00:00+00:00", clock="cuda_graph") if self.scripts[name].known else None
         return msgspec.structs.replace(found, limit_of=lambda _metric: LIMIT, known=known)
@@ -123,6 +139,10 @@ class StagedRun:
     def measurer(self, name: str) -> ScriptedMeasurer:
         script = self.scripts[name]
         assert script.first is not None
+        if script.changes is not None:
+            return ScriptedMeasurer(
+                [self._beside(name, script.changes[0])], paired=[pairs(script.changes[1], LOOKS[0])]
+            )
         return ScriptedMeasurer(
             [self._measured(name, script.first)],
             [self._measured(name, one) for one in script.fresh],
@@ -132,6 +152,12 @@ class StagedRun:
     def _measured(self, name: str, us: Sequence[float]) -> CaseMeasurement:
         load = [loaded(100.0 + number) for number in range(3)] if self.scripts[name].load else []
         return msgspec.structs.replace(measurement(*us), case_id=name, uuid=self.accelerator.uuid, load=load)
+
+    def _beside(self, name: str, change: float) -> Measured:
+        quadruples = [one for pair in pairs(change, 2) for one in pair][: LOOKS[0]]
+        now, before = self._measured(name, [100.0 * (1 + change)]), self._measured(name, [100.0])
+        screened, _ = policy.screened(quadruples, now, lambda _metric: LIMIT, 3)
+        return Measured(now, before, tuple(screened))
 
     def _of_host(self, name: str) -> CaseMeasurement:
         turn = Turn(clock=HOST_ALONE, captures=[], host_us=[400.0], enqueue_us=[200.0])
