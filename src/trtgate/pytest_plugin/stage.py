@@ -74,23 +74,22 @@ class Stage:
         if wanted is not None:
             self._refuse_another(manifest, wanted.manifest)
         self._found.manifest = manifest
-        kept = [item for item in items if self._takes(item, manifest)]
-        taken = {case_id_of(item) for item in kept}
+        its = set(manifest.shard_of(self._found.part) if wanted is None else wanted.evidence)
+        kept = [item for item in items if self._takes(item, its)]
+        taken, chosen = {case_id_of(item) for item in kept}, set(kept)
         run.latency.made &= taken
         run.accuracy.made &= taken if wanted is None else set()
-        others = [item for item in items if item not in kept]
+        others = [item for item in items if item not in chosen]
         items[:] = kept
         if others:
             run.config.hook.pytest_deselected(items=others)
 
-    def _takes(self, item: pytest.Item, manifest: Manifest) -> bool:
+    def _takes(self, item: pytest.Item, its: set[str]) -> bool:
         """Whether this stage runs a test: of its cases; the first shard those too that are of no case."""
-        case_id, wanted = case_id_of(item), self._found.open
-        if wanted is not None:
-            return is_latency(item) and case_id in wanted.evidence
-        if case_id is None:
-            return self._found.part == manifest.names[0]
-        return case_id in manifest.shard_of(self._found.part)
+        case_id = case_id_of(item)
+        if self._found.open is not None:
+            return is_latency(item) and case_id in its
+        return case_id in its if case_id is not None else self._found.part.startswith("1/")
 
     def _refuse_another(self, here: Manifest, wanted: Manifest) -> None:
         from ..fleet.manifest import differences
