@@ -59,6 +59,8 @@ class MergedRun:
         self.undecided: list[Notice] = []
         """What could not be told, a line a case: of many the first ones are shown."""
         self._new: list[str] = []
+        divided = zip(self.manifest.names, self.manifest.shards, strict=True)
+        self._parts = {case_id: part for part, shard in divided for case_id in shard}
         limits = {one.id: one.limits for one in self.manifest.cases}
         for case in self.cases.values():
             self._judge(case, limits[case.id])
@@ -69,8 +71,7 @@ class MergedRun:
     # One case
 
     def _judge(self, case: Case, limits: Mapping[str, float]) -> None:
-        part = next(part for part in self.manifest.names if case.id in self.manifest.shard_of(part))
-        file = self.gathering.shards.get(part)
+        file = self.gathering.shards.get(self._parts[case.id])
         if file is None:
             return
         found, seen = file.record.evidence.get(case.id), file.record.latency.get(case.id)
