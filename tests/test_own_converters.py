@@ -164,6 +164,83 @@ def test_what_decides_an_engine_beside_the_program_is_part_of_its_artifacts_key(
     )  # "again" and a comment are as what was before
 
 
+UNSEEN = """
+from trtgate.torch_trt import import_hook, own_conversions
+
+import_hook.install(everywhere=True)
+import torch_tensorrt
+import unseen
+
+print(own_conversions.fingerprint())
+"""
+UNSEEN_MODULE = """
+import functools
+import json
+from pathlib import Path
+
+import torch
+import torch_tensorrt
+from numbers_of_mine import FACTOR
+
+SCALE = json.loads(Path("scale.json").read_text())["scale"]
+
+def convert(ctx, target, args, kwargs, name, *, times):
+    from within_a_function import helper
+    return helper(args[0], FACTOR, SCALE)
+
+def made(factor):
+    def convert(ctx, target, args, kwargs, name):
+        return args[0], factor
+    return convert
+
+register = torch_tensorrt.dynamo.conversion.dynamo_tensorrt_converter
+if {converters}:
+    register(torch.ops.aten.special_bessel_j0.default)(functools.partial(convert, times=json.loads(Path("times.json").read_text())))
+    register(torch.ops.aten.special_bessel_j1.default)(made(json.loads(Path("closed.json").read_text())))
+if {patched}:
+    from torch_tensorrt.dynamo.conversion import impl
+    impl.activation.relu = made(1)
+"""
+
+
+def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_functions(
+    folder: Folder, forked_with_tensorrt: None
+) -> None:
+    """Constants of helpers, imports within functions, files that were read, arguments given in advance, patches."""
+    files = {
+        "numbers_of_mine.py": "FACTOR = 2\n", "within_a_function.py": "from deeper import helper\n",
+        "deeper.py": "def helper(*values):\n    return 1\n", "scale.json": '{"scale": 2}', "closed.json": "[1]",
+        "times.json": "1",
+    }  # fmt: skip
+
+    def key(converters: bool = True, patched: bool = False, **changed: str) -> str:
+        for name, text in (files | {name.replace("__", "."): text for name, text in changed.items()}).items():
+            (folder.path / name).write_text(text)
+        text = UNSEEN_MODULE
+        for name, value in (("converters", converters), ("patched", patched)):
+            text = text.replace(f"{{{name}}}", str(value))
+        (folder.path / "unseen.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", UNSEEN], cwd=folder.path, text=True, capture_output=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    first = key()
+    assert first == key(deeper__py="def helper(*values):\n    return 1  # one\n")
+    assert first == key()
+    others = {
+        "a constant of a helper": key(numbers_of_mine__py="FACTOR = 3\n"),
+        "what is imported within a function": key(within_a_function__py="from deeper import helper\nMORE = 1\n"),
+        "what that imports": key(deeper__py="def helper(*values):\n    return 2\n"),
+        "what a module read": key(scale__json='{"scale": 3}'), "what a function closes over": key(closed__json="[2]"),
+        "what a function was given": key(times__json="2"), "what replaces a function": key(patched=True),
+    }  # fmt: skip
+    assert len(set(others.values()) - {first}) == len(others), [one for one, key in others.items() if key == first]
+    assert key(converters=False) == ""
+    assert key(converters=False, patched=True)
+
+
 # What is imported: a package that asks for a GPU as upstream's does
 
 ASKS = "import torch\nCAPABILITY = torch.cuda.get_device_capability(torch.cuda.current_device())\n"

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trtgate import Case, Model, Settings
 from trtgate.common import library_files
+from trtgate.common.errors import TrtgateError
 from trtgate.compiling import process_flags, program_fingerprint, program_part
 from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.gate import program_changes
@@ -633,9 +634,86 @@ def test_the_code_of_a_custom_operator(operators: Any, which: str) -> None:
     edited = fingerprint()
     assert parts(first, edited) == {"operators"}
     assert program_changes.changes(first, edited) == ["code of custom operators or Triton kernels"]
-    if which == "twice":  # of the other nothing is known but the file in which it is registered
-        operators("\nFACTOR = 3\n", to="helping_")
-        assert parts(edited, fingerprint()) == {"operators"}
+    operators("\nFACTOR = 3\n", to="helping_")
+    assert parts(edited, fingerprint()) == {"operators"}
+
+
+OVERRIDDEN = """
+library = torch.library.Library("aten", "IMPL")
+library.impl("special_bessel_j1", lambda x: x * 3, "CUDA")
+own = torch.library.Library("NAME", "DEF")
+own.define("of.overload(Tensor x) -> Tensor")
+own.impl("of.overload", lambda x: x * 3, "CompositeExplicitAutograd")
+torch.library.define("NAME::nowhere", "(Tensor x) -> Tensor")
+torch.library.impl("NAME::nowhere", "CompositeExplicitAutograd", lambda x: x * 3)
+"""
+
+
+def test_a_kernel_of_ones_own_for_an_operator_of_torch_and_an_overload(operators: Any) -> None:
+    def fingerprint(call: Callable[[torch.Tensor], torch.Tensor]) -> Fingerprint:
+        class Calls(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return call(x)
+
+        return Fingerprinter().of(case_of(Calls))
+
+    assert fingerprint(torch.special.bessel_j1).program.operators == ""  # type: ignore[union-attr]
+    module = operators(OVERRIDDEN.replace("NAME", "trtgate_test_overload"))
+    calls = (torch.special.bessel_j1, torch.ops.trtgate_test_overload.of.overload)
+    try:
+        before = [fingerprint(call) for call in calls]
+        operators("\nCHANGED = 1\n")
+        assert [parts(first, fingerprint(call)) for first, call in zip(before, calls, strict=True)] == [{"operators"}] * 2
+        found = fingerprint(torch.ops.trtgate_test_overload.nowhere.default)
+        assert "nowhere.default is not to be found: write torch.library.custom_op" in found.problem
+    finally:
+        module.library._destroy()
+
+
+def test_a_cpp_operator_is_its_library_whichever_file_changed_and_however_it_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operators: Any
+) -> None:
+    """Its registration says one file alone: neither the others, nor the flags of the compiler."""
+    import _ctypes
+    import ctypes
+    import shutil
+    import subprocess
+
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "op.cpp").write_text("the file that registers it")
+    module = operators()
+    operator = module.torch.ops.__getattr__(module.__name__).thrice.default
+    dumped = f"CUDA: registered at {tmp_path / 'op.cpp'}:3 :: (Tensor _0) -> Tensor _0 [ boxed unboxed ]"
+    monkeypatch.setattr(torch._C, "_dispatch_dump", lambda _name: dumped)
+
+    def built(folder: str, times: int, *flags: str) -> str:
+        source, library = tmp_path / "times.c", tmp_path / folder / "_C.so"
+        source.write_text(f"int times(int x) {{ return {times} * x; }}\n")
+        library.parent.mkdir()
+        command = [compiler, "-shared", "-fPIC", *flags, str(source), "-o", str(library)]
+        subprocess.run(command, check=True)
+        found = loaded.append(library) or custom_operators._code("thrice", operator)  # type: ignore[func-returns-value]
+        del loaded[:]
+        return found
+
+    loaded: list[Path] = []
+    monkeypatch.setattr(custom_operators.native_files, "loaded", lambda: list(loaded))
+    first = built("a", 2)
+    assert first == built("b", 2)
+    assert len({first, built("c", 3), built("d", 2, "-O2")}) == 3
+    monkeypatch.undo()
+    own = tmp_path / "a" / "_C.so"
+    library = ctypes.CDLL(str(own))  # as importing an extension module does, of which torch is not told
+    assert own in custom_operators.native_files.loaded()
+    assert not [one for one in custom_operators.native_files.loaded() if Path(torch.__file__).parent in one.parents]
+    shutil.copy(own, own.with_suffix(".copy")).replace(own)
+    try:
+        with pytest.raises(TrtgateError, match="was built again after it was loaded"):
+            custom_operators.native_files.loaded()
+    finally:
+        _ctypes.dlclose(library._handle)
 
 
 KERNELS = """
@@ -675,7 +753,11 @@ def test_the_code_of_a_triton_kernel_and_its_constants(operators: Any, tmp_path:
     assert code
     assert of_kernel(size=1) == (graph, code)  # at other places of the tables
     assert of_kernel(size=2)[0] != graph
-    assert of_kernel(size=1, other=2)[1] == code  # beneath what tunes it
+    tuned = of_kernel(size=1, other=2)
+    assert tuned[1] != code
+    assert of_kernel(size=1, other=2) == tuned
+    module.tuned.configs[0].num_warps = 8  # as where they were read from a file
+    assert of_kernel(size=1, other=2)[1] != tuned[1]
     operators("\n# a comment\n")
     assert of_kernel(size=1) == (graph, code)
     operators("\nCHANGED = 1\n")
@@ -695,7 +777,7 @@ def test_an_operator_of_a_module_that_no_list_of_modules_has(operators: Any, mon
 def test_an_operator_whose_code_can_not_be_found_is_no_program(operators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = operators()
     monkeypatch.setattr(custom_operators, "REGISTERED", custom_operators.re.compile("(nowhere)"))
-    monkeypatch.setattr(custom_operators, "_native", list)
+    monkeypatch.setattr(custom_operators.native_files, "loaded", list)
     found = Fingerprinter().of(case_of(lambda: module.Decorated("thrice")))
     assert found.program is None
     assert "the code of its operator" in found.problem

@@ -1,31 +1,49 @@
-"""The code of functions of a user's own: the files that define them, and those that these import, without comments."""
+"""The code of functions of a user's own: the files that define them, and those that these import, without comments.
+
+What is no code is in it as far as it is plain: numbers that a module read from a file or a variable when it was
+imported, and what functions close over or were given in advance.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import hashlib
-import inspect
 import sys
-import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-import torch
+from .imported_files import INSTALLED, Imports
 
-INSTALLED = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+FUNCTIONS = (FunctionType, MethodType, functools.partial)
+DEPTH = 8
+"""So deep containers and functions within functions are looked into."""
+NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+EMPTY = ("set", "dict", "list")
+UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
+"""Packages whose functions change with an installed version only, which a program part has anyway."""
 
 
 def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     """Return a SHA-256 of the files that define functions, of those that these import, and of further files.
 
-    What is imported and installed is left out. Comments, where a line stands and where a file lies are not in it.
+    Of what is installed it is the version, unless it is of the same package as a function. Comments, where a line
+    stands and where a file lies are not in it.
     """
-    given = list(functions)
-    found = _files([module_of(function) for function in given]) | set(filter(None, map(_file_of, given))) | {*files}
-    code = {hashlib.sha256(_without_comments(file.read_bytes(), file)).digest() for file in found}
-    return hashlib.sha256(b"".join(sorted(code))).hexdigest()
+    functions = list(functions)
+    given = [one for function in functions for one in within(function) if is_own(one)]
+    names = {module_of(one) for one in given}
+    found = {*filter(None, map(_file_of, given)), *filter(None, map(_file_of_module, names)), *files}
+    closed = _closure(found, {name.partition(".")[0] for name in names} - {""})
+    code = {hashlib.sha256(_told(file)).digest() for file in closed}
+    held = sorted({text for function in functions for one in within(function) for text in _held(one)})
+    versions = sorted({text for file in closed for text in _versions(file)})
+    return hashlib.sha256(b"".join(sorted(code)) + repr([held, versions] if held or versions else "").encode()).hexdigest()
 
 
 def module_of(function: Any) -> str:
@@ -33,38 +51,159 @@ def module_of(function: Any) -> str:
     return str(getattr(function, "__module__", None) or "")
 
 
+def within(function: Any, depth: int = DEPTH) -> list[Any]:
+    """Return a function, and the functions that it was made of: those it wraps, has arguments of, or closes over."""
+    found = [function]
+    if depth:
+        for one in _parts(function):
+            if isinstance(one, FUNCTIONS):
+                found += within(one, depth - 1)
+    return found
+
+
+def _parts(function: Any) -> Iterator[Any]:
+    """Yield what a function holds beside its code; of an object that can be called what it holds."""
+    if isinstance(function, functools.partial):
+        yield from (function.func, *function.args, *function.keywords.values())
+    elif isinstance(function, MethodType):
+        yield function.__func__
+    elif isinstance(function, FunctionType):
+        if "__wrapped__" in vars(function):
+            yield function.__wrapped__  # type: ignore[attr-defined]
+        yield from function.__defaults__ or ()
+        yield from (function.__kwdefaults__ or {}).values()
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # it is not filled yet
+                yield cell.cell_contents
+    elif is_own(function):
+        yield getattr(type(function), "__call__", None)
+        yield from getattr(function, "__dict__", {}).values()
+
+
+def is_own(function: Any) -> bool:
+    """Whether a function is no upstream package's."""
+    return (module_of(function) or UPSTREAM[0]).partition(".")[0] not in UPSTREAM
+
+
+def _held(function: Any) -> list[str]:
+    if not (is_own(function) or isinstance(function, functools.partial)):
+        return []
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return [f"{name} {text}" for one in _parts(function) if (text := plain(one))]
+
+
+def plain(value: Any, depth: int = DEPTH) -> str:
+    """Return the text of a plain value, or of a container of such; empty for others, and for paths."""
+    if isinstance(value, PLAIN):
+        return "" if isinstance(value, str | bytes) and ("/" in repr(value)) else repr(value)
+    if not depth or not isinstance(value, list | tuple | set | frozenset | Mapping):
+        return ""
+    if isinstance(value, Mapping):
+        value = [list(item) for item in value.items()]
+    texts = [plain(one, depth - 1) for one in value]
+    return f"[{', '.join(sorted(texts) if isinstance(value, set | frozenset) else texts)}]"
+
+
 def _file_of(function: Any) -> Path | None:
     """Return the file in which a function was compiled: its module may be in no list of modules."""
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    file = None if code is None else Path(code.co_filename)
+    code = getattr(function, "__code__", None) if isinstance(function, FUNCTIONS) else None
+    file = Path(code.co_filename) if isinstance(code, CodeType) else None
     return file if file is not None and file.is_file() else None
 
 
-def _without_comments(content: bytes, file: Path) -> bytes:
-    if file.suffix != ".py":
-        return content
-    try:
-        return ast.dump(ast.parse(content)).encode()
-    except (SyntaxError, ValueError):  # it changed after it was imported
-        return content
+def _file_of_module(name: str) -> Path | None:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return None if file is None or not Path(file).is_file() else Path(file)
 
 
-def _files(asked: list[str]) -> set[Path]:
-    found: dict[str, Path] = {}
-    defining = set(asked)
+def _closure(files: set[Path], packages: set[str]) -> set[Path]:
+    """Return files with all that they import, of the user's own or of some packages."""
+    modules = {file: module for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    found: set[Path] = set()
+    asked = list(files)
     while asked:
-        name = asked.pop()
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if module is None or file is None or name in found:
+        file = asked.pop()
+        if file in found or not file.is_file():
             continue
-        if name in defining or not file.startswith(INSTALLED):
-            found[name] = Path(file)
-            asked += _imported(module)
-    return {file for file in found.values() if file.is_file()}
+        found.add(file)
+        if (imports := _imports(file)) is not None:
+            asked += imports.files(packages)
+        module = modules.get(str(file))
+        asked += [Path(one) for one in _of_values(module) if not one.startswith(INSTALLED)] if module else []
+    return found
 
 
-def _imported(module: ModuleType) -> list[str]:
-    """Return the names of the modules that a module has at its top, or has a function or class of."""
-    values = list(vars(module).values())
-    return [one.__name__ if isinstance(one, ModuleType) else str(getattr(one, "__module__", "")) for one in values]
+def _of_values(module: ModuleType) -> Iterator[str]:
+    """Yield the files of the modules that a module has at its top, or has a function or class of."""
+    for one in list(vars(module).values()):
+        name = one.__name__ if isinstance(one, ModuleType) else str(getattr(one, "__module__", ""))
+        if (file := getattr(sys.modules.get(name), "__file__", None)) is not None:
+            yield file
+
+
+def _parsed(file: Path) -> ast.Module | None:
+    """Return the code of a file; None where it is none."""
+    if file.suffix != ".py":
+        return None
+    status = file.stat()
+    return _parsed_once(file, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed_once(file: Path, _mtime_ns: int, _size: int) -> ast.Module | None:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # it changed after it was imported
+        return None
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Pass()
+    return tree
+
+
+def _imports(file: Path) -> Imports | None:
+    tree = _parsed(file)
+    return None if tree is None else Imports(file, tree)
+
+
+def _told(file: Path) -> bytes:
+    """Return what a file says: its code without comments, and the plain values that it computed when it was imported."""
+    tree = _parsed(file)
+    if tree is None:
+        return file.read_bytes()
+    known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)
+    values = {} if known is None else {name: plain(vars(known).get(name)) for name in sorted(_computed(tree.body))}
+    told = [f"{name}={text}" for name, text in values.items() if text]
+    return ast.dump(tree).encode() + "\n".join(told).encode()
+
+
+def _computed(body: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names that statements at the top of a file give a value that the code does not show."""
+    for node in body:
+        if isinstance(node, NO_VALUES):
+            continue
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and value is not None and not _shown(value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name))
+        yield from _computed(one for one in ast.iter_child_nodes(node) if isinstance(one, ast.stmt | ast.excepthandler))
+
+
+def _shown(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call) and not value.args and not value.keywords:
+        return isinstance(value.func, ast.Name) and value.func.id in EMPTY  # it is filled later, by whoever runs
+    return not any(isinstance(one, ast.Name | ast.Call | ast.Attribute | ast.Subscript) for one in ast.walk(value))
+
+
+def _versions(file: Path) -> Iterator[str]:
+    """Yield the versions of what a file imports that is installed."""
+    imports = _imports(file)
+    for top in () if imports is None else imports.installed():
+        for name in () if top in UPSTREAM or top in sys.stdlib_module_names else _distributions().get(top, ()):
+            yield f"{name} {metadata.version(name)}"
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()

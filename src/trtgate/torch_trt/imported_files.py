@@ -1,0 +1,98 @@
+"""Which files a file of Python imports, also within functions that have not run yet: read from its code, not from memory."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+INSTALLED = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
+
+
+class Imports:
+    """The names that a file imports, and the files of these."""
+
+    def __init__(self, file: Path, tree: ast.AST) -> None:
+        self._file = file
+        self.names = dict.fromkeys(self._names(tree))
+
+    def _names(self, tree: ast.AST) -> Iterator[str]:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = self._absolute(node)
+                yield base
+                yield from (f"{base}.{alias.name}".strip(".") for alias in node.names if alias.name != "*")
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        package = package_of(self._file).split(".")
+        above = package[: len(package) - node.level + 1]
+        return ".".join([*above, *filter(None, [node.module])])
+
+    def files(self, own_packages: set[str]) -> Iterator[Path]:
+        """Yield the files of the user's own: those not installed, and those of some packages."""
+        for name in self.names:
+            parts = name.split(".")
+            for count in range(1, len(parts) + 1):  # importing a.b runs a's file too
+                file = located(".".join(parts[:count]), self._file.parent)
+                if file is not None and (parts[0] in own_packages or not str(file).startswith(INSTALLED)):
+                    yield file
+
+    def installed(self) -> Iterator[str]:
+        """Yield the names of the installed packages among them."""
+        for name in self.names:
+            top = name.partition(".")[0]
+            file = located(top, self._file.parent)
+            if file is not None and str(file).startswith(INSTALLED):
+                yield top
+
+
+def package_of(file: Path) -> str:
+    """Return the dotted name of the package that a file is in; empty for none."""
+    folder, names = file.parent, []
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(names)
+
+
+def located(name: str, beside: Path) -> Path | None:
+    """Return the file of a module, importing nothing; `beside` is the folder of the file that imports it."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is not None:
+        return Path(file)
+    top, *parts = name.split(".")
+    places, origin = _top(top, tuple(sys.path))
+    if origin is None and not places:
+        return _file_below([str(beside)], [top, *parts])
+    return _file_below(places, parts) if parts else origin
+
+
+@functools.lru_cache(maxsize=4096)
+def _top(name: str, _path: tuple[str, ...]) -> tuple[tuple[str, ...], Path | None]:
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            origin = None if spec.origin is None else Path(spec.origin)
+            file = origin if origin is not None and origin.is_file() else None
+            return tuple(spec.submodule_search_locations or ()), file
+    return (), None
+
+
+def _file_below(places: tuple[str, ...] | list[str], parts: list[str]) -> Path | None:
+    for place in places:
+        base = Path(place).joinpath(*parts)
+        for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+            if file.is_file():
+                return file
+    return None

@@ -1,0 +1,37 @@
+"""The libraries of C++ operators that this process has loaded: nobody says which of them an operator is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..common.errors import TrtgateError
+from .function_code import UPSTREAM
+from .imported_files import INSTALLED
+
+MAPPED = Path("/proc/self/maps")
+GONE = " (deleted)"
+SYSTEM = ("/usr/lib", "/usr/local/lib", "/usr/local/cuda", "/lib", "[")
+
+
+def loaded() -> list[Path]:
+    """Return the files of all libraries that torch was told to load, and of all others that are not installed.
+
+    Raises TrtgateError for one whose file was replaced since, as building it again does: nobody can read what runs.
+    """
+    told = [Path(file) for file in torch.ops.loaded_libraries if not _is_upstream(Path(file))]
+    mapped = [line.split(maxsplit=5) for line in MAPPED.read_text().splitlines()]
+    own = {}
+    for _, _, _, _, inode, file in (one for one in mapped if len(one) == 6):
+        path = file.removesuffix(GONE)
+        if ".so" in Path(path).name and (Path(path) in told or not path.startswith((*SYSTEM, *INSTALLED))):
+            own[Path(path)] = file.endswith(GONE) or Path(path).stat().st_ino != int(inode)
+    for path, replaced in own.items():
+        if replaced:
+            raise TrtgateError(f"{path} was built again after it was loaded, so nobody can read what runs")
+    return [file for file in dict.fromkeys([*told, *own]) if file.is_file()]
+
+
+def _is_upstream(file: Path) -> bool:
+    return any(file.is_relative_to(place) and file.relative_to(place).parts[0] in UPSTREAM for place in INSTALLED)
