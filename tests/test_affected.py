@@ -122,6 +122,32 @@ def test_a_helper_that_the_suite_imports_touches_the_cases_that_it_changes(check
     assert done.stdout.splitlines()[1] == "1 of 1 cases are touched; 0 are as HEAD has them"
 
 
+def test_each_side_has_its_own_conftest_configuration_and_working_folder(checkout: Checkout) -> None:
+    """A variable that a conftest file sets, a folder of pytest's path, a file that is opened by a relative path."""
+    for folder, seed in (("one", 1), ("two", 2)):
+        (checkout.path / folder).mkdir()
+        (checkout.path / folder / "seeds.py").write_text(f"SEED = {seed}\n")
+    (checkout.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\npythonpath = one\n")
+    (checkout.path / "conftest.py").write_text("import os\nos.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'\n")
+    (checkout.path / "seed.txt").write_text("1")
+    checkout.edit("import helper\n", "import helper\nimport seeds\n")
+    checkout.edit("helper.SEED", "seeds.SEED")
+    checkout.edit("torch.manual_seed(0)", "torch.manual_seed(int(open('seed.txt').read()))")
+    checkout.git("add", "--all", "--force", ".")
+    checkout.git("commit", "--quiet", "--message=more")
+    dynamo = ("--frontend", "dynamo")
+    assert checkout.answers(*dynamo)[0] == SAME
+    checkout.edit("pythonpath = one", "pythonpath = two", "pytest.ini")
+    (checkout.path / "seed.txt").write_text("2")
+    checkout.edit(":4096:8", ":16:8", "conftest.py")
+    status, found = checkout.answers(*dynamo)
+    variable = "variable CUBLAS_WORKSPACE_CONFIG :4096:8 → :16:8"
+    assert (status, found["touched"]) == (TOUCHED, {
+        ALPHAS[0]: ["weights 0.weight, 0.bias", variable], ALPHAS[1]: ["weights 0.weight, 0.bias", variable],
+        BETA: ["weights weight, bias", variable],
+    })  # fmt: skip
+
+
 def test_other_weights_are_named_and_what_is_new_or_gone_or_no_program_is_touched(checkout: Checkout) -> None:
     checkout.edit("0, 1", "5, 1", "helper.py")
     checkout.edit("def beta", "def gamma")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..records.program_part import Fingerprint
 from ..suite.cases import Case
 from ..suite.pytest_config import baselines_folder
 from ..suite.selection import Selection
-from .suite_here import configured_suite
+from .suite_here import configured_suite, suite_elsewhere
 
 if TYPE_CHECKING:
     from ..gate.baseline_record import CaseRecord
@@ -74,6 +75,7 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
     """
     if wanted.accelerator and wanted.base != BASELINE:
         raise TrtgateError("--accelerator says whose baseline is meant, and a revision has none: drop it")
+    variables = dict(os.environ)  # before this folder's conftest files say otherwise
     source, folder, _ = configured_suite(Path.cwd(), as_in_pytest=True)
     stored = _stored(wanted) if wanted.base == BASELINE else None
     run_folder = RunFolder(folder, step)
@@ -84,7 +86,9 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
             step(f"checking out {wanted.base}")
             request = BaseRequest(revision=wanted.base, setup=wanted.setup)
             base = BaseRevision(request, source, run_folder.path, timeout_s=timeout_s)
-            sides.append(stack.enter_context(contextlib.closing(base)).side)
+            side = stack.enter_context(contextlib.closing(base)).side
+            step("asking its pytest")
+            sides.append(_as_in_its_pytest(side, base.folder, variables))
         workers = max(1, machine.processes(BYTES_EACH) // len(sides))
         asking = stack.enter_context(
             Fingerprinting(sides, run_folder.own_logs, workers=workers, timeout_s=timeout_s)
@@ -99,6 +103,21 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
         differing = [case_id for case_id in now if case_id in before and _in_values(before[case_id], now[case_id])]
         random = _random(asking, [cases[case_id] for case_id in differing], now, step)
     return _compared(wanted, before, {name: now[name] for name in cases}, random)
+
+
+def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str]) -> Side:
+    """Return the base's side with what its own conftest files and configuration say: suites, path and variables."""
+    own = dict(variables) | {name: None for name in os.environ if name not in variables}
+    try:
+        found = suite_elsewhere(Path(side.source.root), folder / "pytest.json", side.environment(dict(variables)))
+    except TrtgateError as error:
+        raise TrtgateError(f"base: {error}") from error
+    if found.source is None:
+        raise TrtgateError(f"the base configures no suite: its pytest has no ini key trtgate_suite in {side.source.root}")
+    given = {name: value for name, value in own.items() if value != os.environ.get(name)}
+    return msgspec.structs.replace(
+        side, source=found.source, path=found.path, variables={**given, **found.variables}
+    )  # fmt: skip
 
 
 def _beside_revision(

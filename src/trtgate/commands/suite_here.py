@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +56,58 @@ def configured_suite(folder: Path, *, as_in_pytest: bool = False) -> tuple[Suite
         if name not in source.suite_files():
             raise TrtgateError(f"{found.path}: trtgate_suite names {name!r}, and there is no such file or module")
     return source, Path(source.root) / ".trtgate", found.values.get("trtgate_limits", "").split()
+
+
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """What pytest has in another folder: where the suites are, Python's path, and variables that it changed."""
+
+    source: SuiteSource | None
+    path: tuple[str, ...] = ()
+    variables: dict[str, str | None] = {}
+    problem: str = ""
+
+
+def suite_elsewhere(folder: Path, answer: Path, variables: Mapping[str, str]) -> Elsewhere:
+    """Return what pytest has in `folder`: asked in a process of its own, which writes to `answer`.
+
+    `variables` is the environment that it starts with. No source: nothing is configured there. Raises TrtgateError
+    where pytest can't read its configuration there, or a conftest file ends the process.
+    """
+    command = [sys.executable, "-P", "-m", __name__, str(answer)]
+    with subprocess.Popen(
+        command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            said = process.communicate()[1]
+        except BaseException:
+            process.kill()
+            raise
+    try:
+        found = msgspec.json.decode(answer.read_bytes(), type=Elsewhere)
+    except (OSError, msgspec.MsgspecError):
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        raise TrtgateError(f"its pytest can't be asked: {last[:300]}") from None
+    if found.problem:
+        raise TrtgateError(found.problem)
+    return found
+
+
+def _answer() -> Elsewhere:
+    before = dict(os.environ)
+    found = find_configuration(Path.cwd())
+    source = None if found is None else _named_in(found)
+    if source is None:
+        return Elsewhere(source=None)
+    try:
+        source = _as_in_pytest(source, found, source.suite_files().values())
+    except TrtgateError as error:
+        return Elsewhere(source=None, problem=str(error))
+    names = dict.fromkeys([*before, *os.environ])
+    return Elsewhere(
+        source=source, path=tuple(map(os.fspath, sys.path)),
+        variables={name: os.environ.get(name) for name in names if before.get(name) != os.environ.get(name)},
+    )  # fmt: skip
 
 
 def _named_in(found: Configuration) -> SuiteSource | None:
@@ -130,3 +184,7 @@ def _reason(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     raised = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
     return ": ".join([line.rstrip(":.") for line in lines[:1]] + raised[-1:]) or "it said nothing"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(msgspec.json.encode(_answer()))

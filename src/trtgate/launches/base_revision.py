@@ -67,6 +67,12 @@ class BaseRevision:
             raise
 
     @property
+    def folder(self) -> Path:
+        """Where what is made for it lies."""
+        assert self._made is not None
+        return self._made.path
+
+    @property
     def _tree(self) -> Path:
         assert self._made is not None
         return self._made.path / "tree"

@@ -13,7 +13,7 @@ from ..common.accelerator import Accelerator
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from . import messages
-from .relocated_imports import OURS
+from .relocated_imports import OURS, relocated
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,10 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         A folder that holds this very trtgate and nothing else, for an interpreter that may lack it.
     streams
         The state of the GPU that device latency is measured in, "one" or "many" streams.
+    path
+        Python's path, where it is not this process's: what pytest has in the copy.
+    variables
+        Environment variables that are others than this process's; None for one that is not set.
 
     """
 
@@ -42,6 +46,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     moved: tuple[str, str] | None = None
     package_folder: str = ""
     streams: str = ONE
+    path: tuple[str, ...] = ()
+    variables: dict[str, str | None] = {}
 
     @property
     def other_python(self) -> bool:
@@ -50,7 +56,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     def hello(self, accelerator: Accelerator, *, tensorrt: bool = False, switcher: str = "") -> messages.Hello:
         """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
-        entries = list(dict.fromkeys(_absolute(sys.path)))
+        entries = list(dict.fromkeys(_absolute(self.path or sys.path)))
         if self.other_python:  # its site-packages are its own; only the user's code is shared
             root = Path(self.moved[0] if self.moved else self.source.root)
             entries = [entry for entry in entries if Path(os.path.realpath(entry)).is_relative_to(root)]
@@ -72,7 +78,18 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         first = self.package_folder or ("" if "site-packages" in OURS.parts else str(OURS.parent))
         if path := [*([first] if first else []), *known]:
             variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
-        return variables
+        changed = variables | self.variables
+        return {name: value for name, value in changed.items() if value is not None}
+
+    def working_folder(self) -> str | None:
+        """Return where its workers run: a path that code writes relative to it is one of this side's files.
+
+        None for this process's own; of a copy that lacks it the top.
+        """
+        if self.moved is None:
+            return None
+        here = os.path.realpath(Path.cwd())
+        return relocated(here, *self.moved) if relocated(here, *self.moved) != here else self.moved[1]
 
 
 def _entries(path: str) -> list[str]:

@@ -65,6 +65,7 @@ class WorkerHandle:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=environment,
+                cwd=side.working_folder(),
                 start_new_session=True,
             )
         self.number = number
