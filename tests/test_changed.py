@@ -35,7 +35,7 @@ from .storing_frontend import Storing
 NOW = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC)
 RECORDED = "2026-11-20T00:00:00+00:00"
 PROGRAM = ProgramPart(graph="g", weights="w", constants="c", inputs="i", versions={"torch": "2.14.0"})
-MACHINE = {"card": "H100", "power limit W": "700.0", "clock": "1"}
+MACHINE = {"card": "H100", "uuid": HERE.uuid, "power limit W": "700.0", "clock": "1"}
 BUILD = Build(build_s=1.0, program=PROGRAM, artifact="this one")
 OTHERWISE = msgspec.structs.replace
 
@@ -75,6 +75,15 @@ def test_a_proven_session_of_the_same_program_on_the_same_machine_vouches() -> N
 def test_no_other_does(other: dict[str, Any]) -> None:
     assert known(session(**other)) is None
     assert known(session(**other), session()) is not None
+
+
+@pytest.mark.parametrize("other", [OTHERWISE(PROGRAM, weights="others"), None])
+def test_after_a_session_of_another_program_on_the_card_none_does(other: ProgramPart | None) -> None:
+    """The case is held against that one: who goes back to a slower program is to hear of it."""
+    assert known(session(), session(program=other)) is None
+    assert known(session(), session(program=other, machine={}, proven=False)) is None
+    assert known(session(), session(program=other, uuid="another card")) is not None
+    assert known(session(), session(proven=False)) is not None
 
 
 def test_one_that_measured_this_very_compiled_module_need_not_be_proven() -> None:

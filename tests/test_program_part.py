@@ -346,6 +346,26 @@ def test_an_input_that_is_a_constant() -> None:
     assert parts(of(Steps, lambda: (row(), 2)), of(Steps, lambda: (row(), 3))) == {"graph", "inputs"}
 
 
+def test_what_a_model_brings_along_is_a_weight_whatever_it_is_called() -> None:
+    """A codebook in a module named a quantizer; the scales of a model that its factory quantized."""
+
+    def quantizing(name: str, value: float) -> Callable[[], nn.Module]:
+        def make() -> nn.Module:
+            made = Net()
+            made.vector_quantizer = nn.Module()
+            made.vector_quantizer.register_buffer(name, torch.full((4,), value))
+            return made
+
+        return make
+
+    for name in ("codebook", "_amax"):
+        assert parts(of(quantizing(name, 1.0)), of(quantizing(name, 2.0))) == {"weights"}
+    program = torch.export.export(quantizing("_amax", 1.0)(), (row(),))
+    other = torch.export.export(quantizing("_amax", 2.0)(), (row(),))
+    one, two = (program_fingerprint.of_program(each, "cpu", calibrated_here=True) for each in (program, other))
+    assert (one.weights == two.weights, one.calibrated == two.calibrated) == (True, False)
+
+
 def test_what_a_quantized_module_is_calibrated_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from trtgate.torch_trt import quantization
 
@@ -454,6 +474,7 @@ def test_a_default_dtype_that_a_factory_sets_is_a_flag_of_its_case_alone(before:
 @pytest.mark.parametrize(
     "name",
     ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG",
+     "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "TRITON_PTXAS_PATH", "TRTLLM_PLUGINS_PATH", "TRITON_OVERRIDE_DIR",
      "TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM", "CUDA_DEVICE_MAX_CONNECTIONS", "TORCHINDUCTOR_MAX_AUTOTUNE"],
 )  # fmt: skip
 def test_an_environment_variable(before: Fingerprint, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,7 +485,9 @@ def test_an_environment_variable(before: Fingerprint, name: str, monkeypatch: py
 
 
 def test_variables_that_say_where_something_lies_or_what_an_image_holds_decide_nothing() -> None:
-    others = ("TORCH_HOME", "TRITON_CACHE_DIR", "PYTORCH_VERSION", "TORCH_LOGS", "CUDA_VISIBLE_DEVICES", "HOME", "PATH")
+    others = ("TORCH_HOME", "TRITON_CACHE_DIR", "PYTORCH_VERSION", "TORCH_LOGS", "CUDA_VISIBLE_DEVICES", "HOME", "PATH",
+              "CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "CUDA_DEVICE_ORDER", "CUDA_CACHE_PATH", "CUDA_MPS_PIPE_DIRECTORY",
+              "CUDA_MPS_LOG_DIRECTORY", "CUDA_TOOLKIT_ROOT_DIR", "CUDA_CACHE_MAXSIZE", "CUDA_INC_PATH")
     assert process_flags.environment(dict.fromkeys(others, "1")) == {}
 
 

@@ -12,12 +12,15 @@ import torch
 from . import process_state
 
 READ = re.compile(
-    r"(PY)?TORCH_.*|TORCH(INDUCTOR|DYNAMO|TRT)_.*|TRT_.*|TENSORRT_.*|TRITON_.*|CUBLAS(LT)?_.*|CUDNN_.*|NVIDIA_TF32_OVERRIDE|"
-    r"CUDA_(LAUNCH_BLOCKING|DEVICE_MAX_CONNECTIONS|MODULE_LOADING|FORCE_PTX_JIT|DISABLE_PTX_JIT|AUTO_BOOST|SCALE_.*)|"
-    r"USE_TRTLLM_PLUGINS"
+    r"(PY)?TORCH_.*|TORCH(INDUCTOR|DYNAMO|TRT)_.*|TRT_.*|TENSORRT_.*|TRTLLM_.*|TRITON_.*|CUBLAS(LT)?_.*|CUDNN_.*|CUDA_.*|"
+    r"NVIDIA_TF32_OVERRIDE|USE_TRTLLM_PLUGINS"
 )
 """Variables that torch, Torch-TensorRT, TensorRT, Triton, cuBLAS, cuDNN and CUDA read."""
-SAYS_NOTHING = re.compile(r".*_(DIR|HOME|PATH|ROOT|VERSION|LOGS?|LOGGING|LEVEL|LIST|THREADS|TRACE|URL|TOKEN|NAME)")
+SAYS_NOTHING = re.compile(
+    r"(?!TRITON_(PTXAS|LIBCUDA)|TRITON_OVERRIDE|TRTLLM_)"
+    r".*_(DIR|DIRECTORY|HOME|PATH|ROOT|VERSION|LOGS?|LOGGING|LEVEL|LIST|THREADS|TRACE|URL|TOKEN|NAME|ORDER|VISIBLE_DEVICES|"
+    r"CACHE_MAXSIZE)"
+)
 """Variables that say where something lies, which images set of their versions, or how much is logged."""
 OF_TORCH: dict[str, Callable[[], Any]] = {
     "cudnn.enabled": lambda: torch.backends.cudnn.enabled,

@@ -14,8 +14,8 @@ from ..torch_trt import custom_operators
 
 SYMBOL = re.compile(r"\b[su]\d+\b")
 """Sizes that vary, as torch calls them: the number is of a name, and means nothing."""
-OF_QUANTIZERS = "_quantizer."
-"""In the names of what calibration found: it follows from weights and calibration data, and is rounded elsewhere."""
+OF_QUANTIZERS = re.compile(r".*_quantizer\._(amax|global_amax|pre_quant_scale|scale|double_scale|bias_value|zeros?)")
+"""Names of what modelopt's calibration finds: it follows from weights and calibration data, and is rounded elsewhere."""
 
 
 class ProgramDigests(NamedTuple):
@@ -70,11 +70,14 @@ class Digest:
         return self._sha.hexdigest()
 
 
-def of_program(program: torch.export.ExportedProgram, device: str) -> ProgramDigests:
+def of_program(
+    program: torch.export.ExportedProgram, device: str, *, calibrated_here: bool = False
+) -> ProgramDigests:
     """Return digests that two programs share only if they compute the same with the same tensors.
 
     Where a line stands in a file is in none of them. `device` is where the program was made: what lies there is told
-    from what lies elsewhere, and no matter which device it is.
+    from what lies elsewhere, and no matter which device it is. What calibration found is apart where it was
+    `calibrated_here`: what a model brings along is its own.
     Raises NotImplementedError or RuntimeError for a tensor whose bytes can't be read, such as a sparse one.
     """
     lifted = _lifted(program)
@@ -94,14 +97,14 @@ def of_program(program: torch.export.ExportedProgram, device: str) -> ProgramDig
         same = firsts.setdefault(_storage(one.value), place)  # a tied weight is one
         if name in unused and same != place:
             continue
-        kinds[_kind(one)].feed(one.kind, str(same) if name in graph.used else "unused", tensors[one.name])
+        kinds[_kind(one, calibrated_here)].feed(one.kind, str(same) if name in graph.used else "unused", tensors[one.name])
     return ProgramDigests(
         graph=Digest(text, specs, repr(outputs), repr(ranges)).text(),
         **{kind: digest.text() for kind, digest in kinds.items()},
         names=_names(program),
         modules={path: digest.text() for path, digest in graph.modules.items()},
         tensors=tensors,
-        constant_names=[one.name for one in lifted.values() if _kind(one) == "constants"],
+        constant_names=[one.name for one in lifted.values() if _kind(one, calibrated_here) == "constants"],
     )
 
 
@@ -133,8 +136,8 @@ def _lifted(program: torch.export.ExportedProgram) -> dict[str, _Lifted]:
     return found
 
 
-def _kind(one: _Lifted) -> str:
-    if OF_QUANTIZERS in one.name:
+def _kind(one: _Lifted, calibrated_here: bool) -> str:
+    if calibrated_here and OF_QUANTIZERS.fullmatch(one.name):
         return "calibrated"
     return "weights" if one.kind in ("PARAMETER", "BUFFER") else "constants"
 

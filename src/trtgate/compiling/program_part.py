@@ -53,7 +53,8 @@ def of_program(
     A fingerprint whose `problem` says so has no program part: a tensor that can't be read, or code that can't be found.
     """
     try:
-        digests = program_fingerprint.of_program(program, device)
+        quantized = case.settings.precision in precisions.QUANTIZED
+        digests = program_fingerprint.of_program(program, device, calibrated_here=quantized)
         of_inputs = program_fingerprint.of_values(inputs, device)
     except (NotImplementedError, RuntimeError, TypeError) as error:
         return Identified(Fingerprint(problem=f"its weights can't be read ({error})"), {}, unread=True)

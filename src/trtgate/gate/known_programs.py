@@ -15,6 +15,7 @@ import msgspec
 from .. import timing
 from ..common.accelerator import Accelerator
 from ..records.measurement import Build
+from ..records.program_part import ProgramPart
 from ..suite.cases import Case
 from . import program_changes
 from .baseline_record import CaseRecord, StoredSession
@@ -75,21 +76,30 @@ def known(
 ) -> Known | None:  # fmt: skip
     """Return the newest session that makes measuring a case's device latency needless; None where there is none.
 
-    It is proven: its run found it unchanged or faster, or it measured this very compiled module.
+    It is proven: its run found it unchanged or faster, or it measured this very compiled module. None where the card has
+    a newer session of another program: the case is held against that one, and what went back to an older program may be
+    slower.
     """
     if record is None or build is None or build.program is None or case.settings.frontend not in FRONTENDS:
         return None
+    uuid = machine.get("uuid", "")
     for session in reversed(record.sessions):
+        if session.uuid == uuid and not _is_of(session, build.program):
+            return None
         if _vouches(session, build, machine) and _age_days(session, now) <= wanted.days:
             checked = random.Random(f"{wanted.seed} {case.id}").random() < CHECKED
             return Known(recorded=session.recorded, clock=session.clock, checked=checked)
     return None
 
 
+def _is_of(session: StoredSession, program: ProgramPart) -> bool:
+    return session.program is not None and program_changes.same(session.program, program)
+
+
 def _vouches(session: StoredSession, build: Build, machine: Mapping[str, str]) -> bool:
-    if session.program is None or build.program is None or not session.machine:
+    if build.program is None or not session.machine:
         return False
-    same = session.machine == machine and program_changes.same(session.program, build.program)
+    same = session.machine == machine and _is_of(session, build.program)
     itself = bool(session.artifact) and session.artifact == build.artifact
     return same and (session.proven or itself)
 
