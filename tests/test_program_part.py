@@ -539,6 +539,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     (information / "RECORD").write_text("\n".join([*lines, f"{information.name}/RECORD,,"]) + "\n")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(library_files, "COMPILING", re.compile("torch-tensorrt-test"))
+    monkeypatch.setattr(library_files, "PACKAGES", ())
 
     def files() -> dict[str, str]:
         library_files.digests.cache_clear()
@@ -569,12 +570,18 @@ def test_a_large_file_is_read_only_where_it_has_another_size(
 ) -> None:
     monkeypatch.setattr(library_files, "LARGE_BYTES", 8)
     first, file = installed(), tmp_path / "site" / "torch_tensorrt_test" / "library.so"
-    os.utime(file)  # as copying an installation does
+    list_of_files = tmp_path / "site" / "torch_tensorrt_test-1.0.dist-info" / "RECORD"
+    copied_s = list_of_files.stat().st_mtime + library_files.COPYING_S
+    os.utime(file, (copied_s, copied_s))  # as copying an installation does
     with monkeypatch.context() as patch:
         patch.setattr(library_files, "_sha256", lambda path: pytest.fail(f"{path.name} was read"))
         assert installed() == first
+    file.write_bytes(file.read_bytes()[::-1])  # as building a library again may leave it: of the same size
+    os.utime(file, (copied_s + 1, copied_s + 1))
+    edited = installed()["torch-tensorrt-test"]
+    assert edited != first["torch-tensorrt-test"]
     file.write_bytes(file.read_bytes() + b" and more")
-    assert installed()["torch-tensorrt-test"] != first["torch-tensorrt-test"]
+    assert installed()["torch-tensorrt-test"] not in (edited, first["torch-tensorrt-test"])
 
 
 def test_a_library_that_does_not_list_its_files_is_no_program(
@@ -582,6 +589,19 @@ def test_a_library_that_does_not_list_its_files_is_no_program(
 ) -> None:
     (tmp_path / "site" / "torch_tensorrt_test-1.0.dist-info" / "RECORD").unlink()
     with pytest.raises(library_files.Unlisted, match="torch-tensorrt-test has no list of its files"):
+        installed()
+
+
+def test_a_library_that_is_imported_from_a_folder_of_sources_is_no_program(
+    installed: Callable[[], dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an editable install is: its list of files does not have the sources."""
+    monkeypatch.setattr(library_files, "PACKAGES", ("torch_tensorrt_test",))
+    assert installed()
+    (tmp_path / "sources" / "torch_tensorrt_test").mkdir(parents=True)
+    (tmp_path / "sources" / "torch_tensorrt_test" / "__init__.py").write_text("LEVEL = 3\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "sources"))
+    with pytest.raises(library_files.Unlisted, match="torch_tensorrt_test is imported from .*sources"):
         installed()
 
 

@@ -1,15 +1,19 @@
 """The libraries that compile and run a module, by what their files hold: an edit in place is no other version.
 
 An installed distribution lists its files with digests (RECORD). Files that were written since are read, large ones only
-where they have another size: copying an installation gives all files new times, and reading its gigabytes would keep
-every process waiting. Whoever edits a file, and gives it its old size and time again, is not found out.
+where they have another size or were written much later: copying an installation gives all files new times, and reading
+its gigabytes would keep every process waiting. Whoever edits a file, and gives it its old size and time again, is not
+found out. What is imported from elsewhere (an editable install, a folder of sources) has no list, and is Unlisted.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
+import importlib.util
+import os
 import re
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +22,16 @@ COMPILING = re.compile(
     r"(torch|torch[-_]tensorrt.*|tensorrt.*|triton|nvidia[-_](?!ml[-_]py|modelopt).*)", re.IGNORECASE
 )
 """Distributions that compile engines, or hold kernels that run beside them."""
+PACKAGES = ("torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton")
+"""What these distributions are imported as."""
 NOT_CODE = re.compile(r"(\.dist-info/|__pycache__/|^\.\./)")
 """Files that say how and where something was installed, and caches."""
 
 
 LARGE_BYTES = 16 << 20
-"""Above it a file is a library or its kernels, which nobody edits byte by byte."""
+"""Above it a file is a library or its kernels."""
+COPYING_S = 600.0
+"""So long after the list a file may be written by whoever copies an installation."""
 
 
 class Unlisted(Exception):  # noqa: N818
@@ -36,12 +44,35 @@ def digests(further: tuple[str, ...] = ()) -> dict[str, str]:
 
     Raises Unlisted, naming it, for one that does not say which files it has.
     """
-    found = {}
+    found: dict[str, str] = {}
+    listed: set[Path] = set()
     for distribution in metadata.distributions():
         name = str(distribution.metadata["Name"])
         if name not in found and (COMPILING.fullmatch(name) or name in further):
             found[name] = _digest(distribution, name)
+            listed |= {_real(distribution.locate_file(file)) for file in distribution.files or () if _is_package(file)}
+    for package in PACKAGES:
+        origin = _origin(package)
+        if origin is not None and _real(origin) not in listed:
+            raise Unlisted(f"{package} is imported from {origin.parent}, and no installed package lists that file")
     return found
+
+
+def _is_package(file: metadata.PackagePath) -> bool:
+    return len(file.parts) == 2 and file.name == "__init__.py"
+
+
+def _real(path: object) -> Path:
+    return Path(os.path.realpath(str(path)))
+
+
+def _origin(package: str) -> Path | None:
+    """Return the file of a package that is importable, without importing it."""
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            return Path(spec.origin)
+    return None
 
 
 def _digest(distribution: metadata.Distribution, name: str) -> str:
@@ -61,7 +92,7 @@ def _line(file: metadata.PackagePath, path: Path, installed_s: float) -> str:
         found = path.stat()
     except OSError:
         return f"{file} is gone"
-    old = found.st_mtime <= installed_s or found.st_size > LARGE_BYTES
+    old = found.st_mtime <= installed_s + COPYING_S * (found.st_size > LARGE_BYTES)
     as_listed = listed and found.st_size == file.size and old
     return f"{file} {listed if as_listed else _sha256(path)}"
 
