@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -107,3 +109,27 @@ def test_a_copy_that_is_named_through_a_link_is_the_copy(
     new = tmp_path / "link" / trees.new.relative_to(trees.old)
     imported(monkeypatch, new / "mine.py")
     relocated_imports.check_origin(str(trees.old), str(new))
+
+
+@pytest.mark.parametrize("place", ["checkout", "checkout/dist/package.whl", "elsewhere"])
+def test_a_copy_of_the_candidates_package_that_was_installed_is_not_the_bases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As `pip install .` leaves it: both sides would import it, and be the same."""
+    name = f"installed_{abs(hash(str(tmp_path)))}"
+    site, information = tmp_path / "site-packages", tmp_path / "site-packages" / f"{name}-1.0.dist-info"
+    for folder in (site / name, information, tmp_path / "checkout" / "base"):
+        folder.mkdir(parents=True)
+    (site / name / "__init__.py").write_text("")
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (information / "RECORD").write_text(f"{name}/__init__.py,,\n")
+    (information / "direct_url.json").write_text(json.dumps({"url": (tmp_path / place).as_uri(), "dir_info": {}}))
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+    roots = str(tmp_path / "checkout"), str(tmp_path / "checkout" / "base")
+    relocated_imports._installed_from.cache_clear()
+    if place == "elsewhere":
+        relocated_imports.check_origin(*roots)
+    else:
+        with pytest.raises(TrtgateError, match=f"module {name} comes from"):
+            relocated_imports.check_origin(*roots)

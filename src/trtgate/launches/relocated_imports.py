@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from ..common.errors import TrtgateError
 
@@ -42,18 +46,36 @@ def path_kept() -> Iterator[None]:
 def check_origin(old: str, new: str) -> None:
     """Check that no module was imported from `old` (an editable install may go its own ways): it is not the base's.
 
-    Trtgate itself is exempt: both sides are measured by the same code. Raises TrtgateError, naming the module.
+    So is what was installed from `old` as a copy, which has no version of the base's beside it. Trtgate itself is exempt:
+    both sides are measured by the same code. Raises TrtgateError, naming the module.
     """
     copy = Path(new).resolve()
+    installed = _installed_from(old, str(copy))
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not file or not Path(file).is_file() or not Path(file).is_absolute():
             continue
         path = Path(file).resolve()
         foreign = not path.is_relative_to(old) or path.is_relative_to(copy) or path.is_relative_to(OURS)
-        if foreign or "site-packages" in path.parts:
+        if (foreign or "site-packages" in path.parts) and (path not in installed or path.is_relative_to(OURS)):
             continue
         raise TrtgateError(
             f"the base would run the candidate's code: module {name} comes from {path}, not from the base's copy: "
             "make it importable from a folder of the repository, or compare two environments (--base-python)"
         )
+
+
+@functools.cache
+def _installed_from(old: str, copy: str) -> frozenset[Path]:
+    """Return the files of distributions that were installed from a folder, or from a file in it, but not from `copy`."""
+    found: set[Path] = set()
+    for distribution in metadata.distributions():
+        text = distribution.read_text("direct_url.json")
+        try:
+            url = urlsplit(json.loads(text)["url"]) if text else urlsplit("")
+        except (ValueError, KeyError, TypeError):
+            continue
+        place = Path(unquote(url.path))
+        if url.scheme == "file" and place.is_relative_to(old) and not place.is_relative_to(copy):
+            found |= {Path(str(distribution.locate_file(file))).resolve() for file in distribution.files or ()}
+    return frozenset(found)
