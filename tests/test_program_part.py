@@ -404,6 +404,19 @@ def test_settings(before: Fingerprint, name: str) -> None:
     assert [one for one in program_changes.changes(before, now) if one.startswith(f"setting {name} ")]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"options": {"optimization_level": 3, "hardware_compatible": True}},
+         {"options": {"hardware_compatible": True, "optimization_level": 3}}),
+        ({"torch_executed_ops": ("aten.relu", "aten.add")}, {"torch_executed_ops": ("aten.add", "aten.relu")}),
+    ],
+    ids=["options", "operators"],
+)  # fmt: skip
+def test_the_order_in_which_settings_are_written_decides_nothing(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert parts(of(**one), of(**other)) == set()
+
+
 def test_a_range_of_a_dynamic_dimension_and_the_size_that_is_measured() -> None:
     def sized(batch: int, largest: int) -> Fingerprint:
         model = Model("net", lambda batch: (Net().eval(), torch.ones(batch, 4)), ())

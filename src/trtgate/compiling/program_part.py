@@ -30,6 +30,8 @@ from .program_fingerprint import Digest, ProgramDigests
 DIGITS, FEW_DIGITS = 32, 8
 MOST_MODULES = 24
 """So many modules are stored of a program; where it has more, they are told by the ones that hold them."""
+UNORDERED = ("options", "torch_executed_ops")
+"""Settings whose order decides nothing."""
 OF_THE_GATE = ("limits", "tolerances", "quarantine", "expected_failure", "needs_gpu")
 """Settings that say how a case is judged, and where."""
 MODELOPT = "nvidia-modelopt"
@@ -124,7 +126,7 @@ def _settings(settings: Settings, dynamic: DynamicInputs | None) -> dict[str, st
     given = msgspec.structs.asdict(settings)
     defaults = msgspec.structs.asdict(Settings(frontend=settings.frontend))
     found = {
-        name: _text(value)
+        name: _text(_ordered(value) if name in UNORDERED else value)
         for name, value in given.items()
         if name not in OF_THE_GATE and (value != defaults[name] or name in ("frontend", "precision"))
     }
@@ -179,6 +181,13 @@ def _made_from(
 
 def _of_texts(texts: Mapping[str, str]) -> str:
     return Digest(*(f"{name} {value}" for name, value in sorted(texts.items()))).text()
+
+
+def _ordered(value: Any) -> Any:
+    """Return a mapping by its names, a collection of operators by theirs; whatever they hold is as it is."""
+    if not isinstance(value, Mapping):
+        return sorted(value, key=str)
+    return {name: sorted(one) if isinstance(one, set | frozenset) else one for name, one in sorted(value.items())}
 
 
 def _text(value: Any) -> str:
