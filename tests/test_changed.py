@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +16,7 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common import accelerator
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.run_folder import RunFolder
 from trtgate.gate import known_programs, measurers
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
 from trtgate.gate.case_result import CaseResult
@@ -31,6 +33,7 @@ from trtgate.verdict import Verdict
 from .in_process import InProcess, ScriptedSession
 from .scripted_measurer import CASE, HERE, STATE, TENSORRT, ScriptedMeasurer, judged, measurement
 from .storing_frontend import Storing
+from .test_judging import options_in
 
 NOW = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC)
 RECORDED = "2026-11-20T00:00:00+00:00"
@@ -124,6 +127,22 @@ def test_the_machine_is_the_card_its_drivers_its_power_limit_and_our_clock() -> 
         assert known_programs.machine_part(OTHERWISE(card, **change), "one") != before
     assert known_programs.machine_part(card, "many") != before
     assert known_programs.machine_part(card, "one") == before
+
+
+def test_of_several_cards_each_is_its_own_machine(tmp_path: Path) -> None:
+    """Another power limit of the second one is no other of the first, and is seen."""
+    first = Accelerator(kind="gpu", name="H100", uuid="U", power_limit_w=700.0)
+    second = OTHERWISE(first, uuid="V", power_limit_w=500.0)
+    gate = Gate(options_in(tmp_path), first, RunFolder(tmp_path / "runs"))
+    for card in (first, second):
+        gate.situation(TENSORRT, accelerator=card, tests=1, accepted=False, pairable=False)
+        result = CaseResult(
+            case_id=TENSORRT.id,
+            verdict=Verdict.UNCHANGED,
+            measurement=OTHERWISE(measurement(*[1.0] * 5), uuid=card.uuid),
+        )
+        (stored,) = gate.record_of(TENSORRT, result).sessions
+        assert (stored.machine["uuid"], stored.machine["power limit W"]) == (card.uuid, str(card.power_limit_w))
 
 
 # What is done with such a case

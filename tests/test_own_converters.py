@@ -195,7 +195,8 @@ def made(factor):
 
 register = torch_tensorrt.dynamo.conversion.dynamo_tensorrt_converter
 if {converters}:
-    register(torch.ops.aten.special_bessel_j0.default)(functools.partial(convert, times=json.loads(Path("times.json").read_text())))
+    read = lambda: json.loads(Path("times.json").read_text())
+    register(torch.ops.aten.special_bessel_j0.default)(functools.partial(convert, times=read()))
     register(torch.ops.aten.special_bessel_j1.default)(made(json.loads(Path("closed.json").read_text())))
 if {patched}:
     from torch_tensorrt.dynamo.conversion import impl

@@ -498,9 +498,25 @@ def test_an_environment_variable(before: Fingerprint, name: str, monkeypatch: py
 
 
 def test_variables_that_say_where_something_lies_or_what_an_image_holds_decide_nothing() -> None:
-    others = ("TORCH_HOME", "TRITON_CACHE_DIR", "PYTORCH_VERSION", "TORCH_LOGS", "CUDA_VISIBLE_DEVICES", "HOME", "PATH",
-              "CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "CUDA_DEVICE_ORDER", "CUDA_CACHE_PATH", "CUDA_MPS_PIPE_DIRECTORY",
-              "CUDA_MPS_LOG_DIRECTORY", "CUDA_TOOLKIT_ROOT_DIR", "CUDA_CACHE_MAXSIZE", "CUDA_INC_PATH")
+    others = (
+        "TORCH_HOME",
+        "TRITON_CACHE_DIR",
+        "PYTORCH_VERSION",
+        "TORCH_LOGS",
+        "CUDA_VISIBLE_DEVICES",
+        "HOME",
+        "PATH",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "CUDA_VERSION",
+        "CUDA_DEVICE_ORDER",
+        "CUDA_CACHE_PATH",
+        "CUDA_MPS_PIPE_DIRECTORY",
+        "CUDA_MPS_LOG_DIRECTORY",
+        "CUDA_TOOLKIT_ROOT_DIR",
+        "CUDA_CACHE_MAXSIZE",
+        "CUDA_INC_PATH",
+    )
     assert process_flags.environment(dict.fromkeys(others, "1")) == {}
 
 
@@ -614,7 +630,7 @@ def test_a_library_that_is_imported_from_a_folder_of_sources_is_no_program(
     (tmp_path / "sources" / "torch_tensorrt_test").mkdir(parents=True)
     (tmp_path / "sources" / "torch_tensorrt_test" / "__init__.py").write_text("LEVEL = 3\n")
     monkeypatch.syspath_prepend(str(tmp_path / "sources"))
-    with pytest.raises(library_files.Unlisted, match="torch_tensorrt_test is imported from .*sources"):
+    with pytest.raises(library_files.Unlisted, match=r"torch_tensorrt_test is imported from .*sources"):
         installed()
 
 
@@ -719,7 +735,9 @@ def test_a_kernel_of_ones_own_for_an_operator_of_torch_and_an_overload(operators
     try:
         before = [fingerprint(call) for call in calls]
         operators("\nCHANGED = 1\n")
-        assert [parts(first, fingerprint(call)) for first, call in zip(before, calls, strict=True)] == [{"operators"}] * 2
+        assert [parts(first, fingerprint(call)) for first, call in zip(before, calls, strict=True)] == [
+            {"operators"}
+        ] * 2
         found = fingerprint(torch.ops.trtgate_test_overload.nowhere.default)
         assert "nowhere.default is not to be found: write torch.library.custom_op" in found.problem
     finally:

@@ -113,7 +113,9 @@ def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str]) ->
     except TrtgateError as error:
         raise TrtgateError(f"base: {error}") from error
     if found.source is None:
-        raise TrtgateError(f"the base configures no suite: its pytest has no ini key trtgate_suite in {side.source.root}")
+        raise TrtgateError(
+            f"the base configures no suite: its pytest has no ini key trtgate_suite in {side.source.root}"
+        )
     given = {name: value for name, value in own.items() if value != os.environ.get(name)}
     return msgspec.structs.replace(
         side, source=found.source, path=found.path, variables={**given, **found.variables}

@@ -15,7 +15,7 @@ from ..torch_trt import custom_operators
 SYMBOL = re.compile(r"\b[su]\d+\b")
 """Sizes that vary, as torch calls them: the number is of a name, and means nothing."""
 OF_QUANTIZERS = re.compile(r".*_quantizer\._(amax|global_amax|pre_quant_scale|scale|double_scale|bias_value|zeros?)")
-"""Names of what modelopt's calibration finds: it follows from weights and calibration data, and is rounded elsewhere."""
+"""Names of what modelopt's calibration finds: it follows from weights and calibration data, and rounding differs."""
 
 
 class ProgramDigests(NamedTuple):
@@ -70,9 +70,7 @@ class Digest:
         return self._sha.hexdigest()
 
 
-def of_program(
-    program: torch.export.ExportedProgram, device: str, *, calibrated_here: bool = False
-) -> ProgramDigests:
+def of_program(program: torch.export.ExportedProgram, device: str, *, calibrated_here: bool = False) -> ProgramDigests:
     """Return digests that two programs share only if they compute the same with the same tensors.
 
     Where a line stands in a file is in none of them. `device` is where the program was made: what lies there is told
@@ -97,7 +95,9 @@ def of_program(
         same = firsts.setdefault(_storage(one.value), place)  # a tied weight is one
         if name in unused and same != place:
             continue
-        kinds[_kind(one, calibrated_here)].feed(one.kind, str(same) if name in graph.used else "unused", tensors[one.name])
+        kinds[_kind(one, calibrated_here)].feed(
+            one.kind, str(same) if name in graph.used else "unused", tensors[one.name]
+        )
     return ProgramDigests(
         graph=Digest(text, specs, repr(outputs), repr(ranges)).text(),
         **{kind: digest.text() for kind, digest in kinds.items()},

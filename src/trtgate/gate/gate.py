@@ -47,6 +47,7 @@ class Gate:
     def __init__(self, options: Options, accelerator: Accelerator, folder: RunFolder) -> None:
         self._options = options
         self._accelerator = accelerator
+        self._cards = {accelerator.uuid: accelerator}
         self._folder = folder
         self._results: dict[str, CaseResult] = {}
         self._kept: dict[str, Path] = {}
@@ -78,6 +79,7 @@ class Gate:
     ) -> Situation:  # fmt: skip
         """Return where judging a case on a device begins; `base_cases` are the base's, where there is one."""
         options, record, base = self._options, self._record(case.id), self._options.base
+        self._cards[accelerator.uuid] = accelerator
         new = ""
         if base is None and record is None:
             new = f"NEW: {self.about_new([case.id])}"
@@ -113,7 +115,7 @@ class Gate:
 
     def machine(self, uuid: str) -> dict[str, str]:
         """Return what decides a device latency on a card of this machine beside the program."""
-        card = msgspec.structs.replace(self._accelerator, uuid=uuid)
+        card = self._cards.get(uuid) or msgspec.structs.replace(self._accelerator, uuid=uuid)
         return known_programs.machine_part(card, self._options.streams)
 
     def tests(self, cases: Iterable[Case]) -> int:

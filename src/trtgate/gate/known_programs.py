@@ -76,9 +76,9 @@ def known(
 ) -> Known | None:  # fmt: skip
     """Return the newest session that makes measuring a case's device latency needless; None where there is none.
 
-    It is proven: its run found it unchanged or faster, or it measured this very compiled module. None where the card has
-    a newer session of another program: the case is held against that one, and what went back to an older program may be
-    slower.
+    It is proven: its run found it unchanged or faster, or it measured this very compiled module. None where the card
+    has a newer session of another program: the case is held against that one, and what went back to an older program
+    may be slower.
     """
     if record is None or build is None or build.program is None or case.settings.frontend not in FRONTENDS:
         return None

@@ -46,8 +46,7 @@ def path_kept() -> Iterator[None]:
 def check_origin(old: str, new: str) -> None:
     """Check that no module was imported from `old` (an editable install may go its own ways): it is not the base's.
 
-    So is what was installed from `old` as a copy, which has no version of the base's beside it. Trtgate itself is exempt:
-    both sides are measured by the same code. Raises TrtgateError, naming the module.
+    So is what was installed from `old` as a copy, which both sides would share. Trtgate itself is exempt: both sides are measured by the same code. Raises TrtgateError, naming the module.
     """
     copy = Path(new).resolve()
     installed = _installed_from(old, str(copy))
@@ -67,7 +66,7 @@ def check_origin(old: str, new: str) -> None:
 
 @functools.cache
 def _installed_from(old: str, copy: str) -> frozenset[Path]:
-    """Return the files of distributions that were installed from a folder, or from a file in it, but not from `copy`."""
+    """Return the files of distributions that were installed from a folder, or a file in it, but not from `copy`."""
     found: set[Path] = set()
     for distribution in metadata.distributions():
         text = distribution.read_text("direct_url.json")

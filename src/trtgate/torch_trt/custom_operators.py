@@ -57,7 +57,9 @@ def _in(program: torch.export.ExportedProgram) -> Iterator[tuple[str, Any]]:
 
 def _called(node: torch.fx.Node) -> Iterator[tuple[str, Any]]:
     target = node.target
-    if isinstance(target, torch._ops.OpOverload) and (target.namespace not in UPSTREAM or _registering(_qualified(target))):
+    if isinstance(target, torch._ops.OpOverload) and (
+        target.namespace not in UPSTREAM or _registering(_qualified(target))
+    ):
         yield str(target), target
     if TRITON in node.kwargs:
         kernel = _kernel(node.kwargs[TRITON])

@@ -43,7 +43,9 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     code = {hashlib.sha256(_told(file)).digest() for file in closed}
     held = sorted({text for function in functions for one in within(function) for text in _held(one)})
     versions = sorted({text for file in closed for text in _versions(file)})
-    return hashlib.sha256(b"".join(sorted(code)) + repr([held, versions] if held or versions else "").encode()).hexdigest()
+    return hashlib.sha256(
+        b"".join(sorted(code)) + repr([held, versions] if held or versions else "").encode()
+    ).hexdigest()
 
 
 def module_of(function: Any) -> str:
@@ -76,7 +78,7 @@ def _parts(function: Any) -> Iterator[Any]:
             with contextlib.suppress(ValueError):  # it is not filled yet
                 yield cell.cell_contents
     elif is_own(function):
-        yield getattr(type(function), "__call__", None)
+        yield vars(type(function)).get("__call__")
         yield from getattr(function, "__dict__", {}).values()
 
 
@@ -156,8 +158,8 @@ def _parsed_once(file: Path, _mtime_ns: int, _size: int) -> ast.Module | None:
     except (SyntaxError, ValueError):  # it changed after it was imported
         return None
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        documented = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body[0] = ast.Pass()
     return tree
 
@@ -168,7 +170,7 @@ def _imports(file: Path) -> Imports | None:
 
 
 def _told(file: Path) -> bytes:
-    """Return what a file says: its code without comments, and the plain values that it computed when it was imported."""
+    """Return what a file says: its code without comments, and plain values that it computed when it was imported."""
     tree = _parsed(file)
     if tree is None:
         return file.read_bytes()

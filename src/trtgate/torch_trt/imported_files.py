@@ -1,4 +1,4 @@
-"""Which files a file of Python imports, also within functions that have not run yet: read from its code, not from memory."""
+"""Which files a file of Python imports, also within functions that have not run yet: as its code says."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class Imports:
 
 def package_of(file: Path) -> str:
     """Return the dotted name of the package that a file is in; empty for none."""
-    folder, names = file.parent, []
+    names: list[str] = []
+    folder = file.parent
     while (folder / "__init__.py").is_file():
         names.insert(0, folder.name)
         folder = folder.parent

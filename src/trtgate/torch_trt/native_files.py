@@ -27,9 +27,9 @@ def loaded() -> list[Path]:
         path = file.removesuffix(GONE)
         if ".so" in Path(path).name and (Path(path) in told or not path.startswith((*SYSTEM, *INSTALLED))):
             own[Path(path)] = file.endswith(GONE) or Path(path).stat().st_ino != int(inode)
-    for path, replaced in own.items():
+    for library, replaced in own.items():
         if replaced:
-            raise TrtgateError(f"{path} was built again after it was loaded, so nobody can read what runs")
+            raise TrtgateError(f"{library} was built again after it was loaded, so nobody can read what runs")
     return [file for file in dict.fromkeys([*told, *own]) if file.is_file()]
 
 

@@ -79,7 +79,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_installed(function: Any) -> bool:
-    """Whether all of a function lies in installed files, or in none: upstream imports others' functions, and makes some."""
+    """Whether all of a function lies in installed files, or in none: upstream imports and makes functions, too."""
     codes = (getattr(one, "__code__", None) for one in function_code.within(function))
     files = [code.co_filename for code in codes if code is not None]
     return all(file.startswith((*INSTALLED, "<")) for file in files)
