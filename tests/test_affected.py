@@ -206,8 +206,16 @@ def test_bad_input_is_one_line(checkout: Checkout) -> None:
         assert [line for line in done.stderr.splitlines() if line.startswith("trtgate: error: ")] == (
             done.stderr.splitlines()[-1:]
         )
+    configuration = (checkout.path / "pytest.ini").read_text()
+    checkout.git("rm", "--quiet", "pytest.ini")
+    checkout.git("commit", "--quiet", "--message=before there was a suite")
+    (checkout.path / "pytest.ini").write_text(configuration)
+    done = checkout.affected("--base", "HEAD")  # whose copy lies below this configuration
+    assert (done.returncode, "the base configures no suite" in done.stderr) == (REFUSED, True)
+    done = checkout.affected("--base", "HEAD~1", "--frontend", "dynamo")
+    assert done.returncode == SAME, done.stderr
     checkout.edit("import helper", "import helper, nothing_of_that_name")
-    done = checkout.affected("--base", "HEAD")
+    done = checkout.affected("--base", "HEAD~1")
     assert done.returncode == REFUSED
     assert "nothing_of_that_name" in done.stderr
 

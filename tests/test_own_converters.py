@@ -228,7 +228,7 @@ def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_
         return done.stdout.strip()
 
     first = key()
-    assert first == key(deeper__py="def helper(*values):\n    return 1  # one\n")
+    assert first == key(deeper__py='"""A text."""\n\ndef helper(*values):\n    "Another."\n    return 1  # one\n')
     assert first == key()
     others = {
         "a constant of a helper": key(numbers_of_mine__py="FACTOR = 3\n"),

@@ -456,6 +456,8 @@ def test_flags_of_torchs_backends(before: Fingerprint, name: str) -> None:
 
 
 SWITCHES: dict[str, tuple[Callable[[Any], object], Any, Any]] = {
+    "cuda.sdp_priority": (torch._C._set_sdp_priority_order, [2, 1, 0, 3, 4], torch._C._get_sdp_priority_order()),
+    "cuda.fp16_bf16_reduction_math_sdp": (torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp, True, False),
     "cuda.flash_sdp": (torch.backends.cuda.enable_flash_sdp, False, True),
     "cuda.math_sdp": (torch.backends.cuda.enable_math_sdp, False, True),
     "deterministic_algorithms": (torch.use_deterministic_algorithms, True, False),

@@ -106,20 +106,24 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
 
 
 def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str]) -> Side:
-    """Return the base's side with what its own conftest files and configuration say: suites, path and variables."""
-    own = dict(variables) | {name: None for name in os.environ if name not in variables}
+    """Return the base's side with what its own conftest files and configuration say: suites, path and variables.
+
+    `variables` are those of this process before its own conftest files changed them. Raises TrtgateError where the base
+    configures no suite.
+    """
+    assert side.moved is not None
+    root, top = Path(side.source.root), Path(side.moved[1])
     try:
-        found = suite_elsewhere(Path(side.source.root), folder / "pytest.json", side.environment(dict(variables)))
+        found = suite_elsewhere(root, top, folder / "pytest.json", side.environment(dict(variables)))
     except TrtgateError as error:
         raise TrtgateError(f"base: {error}") from error
     if found.source is None:
         raise TrtgateError(
-            f"the base configures no suite: its pytest has no ini key trtgate_suite in {side.source.root}"
+            "the base configures no suite (the ini key trtgate_suite), so all is new: nothing to compare with"
         )
+    own = dict(variables) | {name: None for name in os.environ if name not in variables}
     given = {name: value for name, value in own.items() if value != os.environ.get(name)}
-    return msgspec.structs.replace(
-        side, source=found.source, path=found.path, variables={**given, **found.variables}
-    )  # fmt: skip
+    return msgspec.structs.replace(side, source=found.source, path=found.path, variables=given | found.variables)
 
 
 def _beside_revision(

@@ -67,13 +67,16 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-def suite_elsewhere(folder: Path, answer: Path, variables: Mapping[str, str]) -> Elsewhere:
+def suite_elsewhere(folder: Path, top: Path, answer: Path, variables: Mapping[str, str]) -> Elsewhere:
     """Return what pytest has in `folder`: asked in a process of its own, which writes to `answer`.
 
-    `variables` is the environment that it starts with. No source: nothing is configured there. Raises TrtgateError
-    where pytest can't read its configuration there, or a conftest file ends the process.
+    `variables` is the environment that it starts with. No configuration above `top` counts: a copy may lie in what it
+    is a copy of. No source: nothing is configured there. Raises TrtgateError where pytest can't read its configuration
+    there, or a conftest file ends the process.
     """
-    command = [sys.executable, "-P", "-m", __name__, str(answer)]
+    if not folder.is_dir():
+        return Elsewhere(source=None)
+    command = [sys.executable, "-P", "-m", __name__, str(top), str(answer)]
     with subprocess.Popen(
         command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
@@ -93,9 +96,9 @@ def suite_elsewhere(folder: Path, answer: Path, variables: Mapping[str, str]) ->
     return found
 
 
-def _answer() -> Elsewhere:
+def _answer(top: Path) -> Elsewhere:
     before = dict(os.environ)
-    found = find_configuration(Path.cwd())
+    found = find_configuration(Path.cwd(), top)
     source = None if found is None else _named_in(found)
     if source is None:
         return Elsewhere(source=None)
@@ -187,4 +190,4 @@ def _reason(output: str) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(msgspec.json.encode(_answer()))
+    Path(sys.argv[2]).write_bytes(msgspec.json.encode(_answer(Path(sys.argv[1]).resolve())))

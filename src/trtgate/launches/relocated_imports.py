@@ -46,7 +46,8 @@ def path_kept() -> Iterator[None]:
 def check_origin(old: str, new: str) -> None:
     """Check that no module was imported from `old` (an editable install may go its own ways): it is not the base's.
 
-    So is what was installed from `old` as a copy, which both sides would share. Trtgate itself is exempt: both sides are measured by the same code. Raises TrtgateError, naming the module.
+    So is what was installed from `old` as a copy, which both sides would share. Trtgate itself is exempt: both
+    sides are measured by the same code. Raises TrtgateError, naming the module.
     """
     copy = Path(new).resolve()
     installed = _installed_from(old, str(copy))
