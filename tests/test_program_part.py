@@ -862,7 +862,7 @@ def test_an_operator_whose_code_can_not_be_found_is_no_program(operators: Any, m
 
 def test_own_converters_and_passes(before: Fingerprint, monkeypatch: pytest.MonkeyPatch) -> None:
     """`test_own_converters.py` has what they are."""
-    monkeypatch.setattr(program_part.own_conversions, "fingerprint", lambda: "another")
+    monkeypatch.setattr(program_part.own_conversions, "fingerprint", lambda **_: "another")
     assert parts(before, of()) == {"conversions"}
 
 

@@ -71,7 +71,7 @@ def of_program(
         inputs=of_inputs[:DIGITS],
         calibration=_calibration(case, inputs, dynamic, device)[:DIGITS],
         operators=(operators or "")[:DIGITS],
-        conversions=own_conversions.fingerprint()[:DIGITS],
+        conversions=own_conversions.fingerprint(of_custom=operators != "")[:DIGITS],
         flags=_of_texts(flags)[:DIGITS],
         libraries=_of_texts(libraries)[:DIGITS],
         settings=_settings(settings, dynamic),

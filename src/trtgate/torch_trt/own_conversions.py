@@ -12,21 +12,30 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-from . import function_code
+from . import custom_operators, function_code
 from .imported_files import INSTALLED
 
+CONVERTER = "converter of "
 PATCHED = ("torch_tensorrt", "tensorrt", "tensorrt_rtx")
 """Packages in which a function of the user's own stands for one of theirs."""
 
 
-def fingerprint() -> str:
+def fingerprint(*, of_custom: bool = True) -> str:
     """Return a SHA-256 of what is registered that is not upstream's, with the code that defines it; empty for none.
 
+    Without `of_custom` converters of custom operators are left out, for a program that has none: a factory of another
+    case may have registered them in this process. They stay where passes or decompositions may put such operators in.
     Code is that of `function_code.digest`: of the functions' modules, and of those that these import.
     """
     if "torch_tensorrt" not in sys.modules:  # so nobody has registered anything
         return ""
-    own = [one for one in (*_registered(), *_patched()) if any(map(function_code.is_own, function_code.within(one[1])))]
+    own = [
+        (where, function)
+        for where, function in (*_registered(), *_patched())
+        if any(map(function_code.is_own, function_code.within(function)))
+    ]
+    if not of_custom and all(where.startswith(CONVERTER) for where, _ in own):
+        own = [(where, function) for where, function in own if _is_upstream(where)]
     if not own:
         return ""
     found = hashlib.sha256()
@@ -34,6 +43,12 @@ def fingerprint() -> str:
         found.update(f"{where} {_name(function)}\n".encode())
     found.update(function_code.digest(function for _, function in own).encode())
     return found.hexdigest()
+
+
+def _is_upstream(where: str) -> bool:
+    """Whether a converter is one of an operator of torch, or of anything but an operator."""
+    namespace, dot, _ = where.removeprefix(CONVERTER).partition(".")
+    return not dot or namespace in custom_operators.UPSTREAM or namespace.startswith(("<", "torch", "_"))
 
 
 def _registered() -> Iterator[tuple[str, Any]]:
@@ -47,7 +62,7 @@ def _registered() -> Iterator[tuple[str, Any]]:
         for target, entries in registry.items():
             for entry in entries if isinstance(entries, list | tuple) else ():
                 for function in (entry.converter_implementation, entry.capability_validator):
-                    yield f"converter of {target}", function
+                    yield f"{CONVERTER}{target}", function
     for target, function in TORCH_TRT_DECOMPOSITIONS.items():
         yield f"decomposition of {target}", function
     for kind, table in global_decomposition_table.items():
