@@ -6,6 +6,7 @@ import ast
 import contextlib
 import functools
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import torch
 
-INSTALLED = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
+_PLACES = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
+INSTALLED = tuple(dict.fromkeys(f"{place}{os.sep}" for one in _PLACES for place in (one, os.path.realpath(one))))
+"""Folders of what is installed, also by their other names: an environment may lie behind a link."""
 
 
 class Imports:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -12,7 +14,9 @@ from .imported_files import INSTALLED
 
 MAPPED = Path("/proc/self/maps")
 GONE = " (deleted)"
-SYSTEM = ("/usr/lib", "/usr/local/lib", "/usr/local/cuda", "/lib", "[")
+OF_PYTHON = f"{Path(sysconfig.get_paths()['stdlib']).resolve().parent}{os.sep}lib"
+SYSTEM = (OF_PYTHON, "/usr/lib", "/usr/local/lib", "/usr/local/cuda", "/lib", "[")
+"""How paths of the system's libraries begin, and of those beside Python's own."""
 
 
 def loaded() -> list[Path]:
@@ -21,16 +25,17 @@ def loaded() -> list[Path]:
     Raises TrtgateError for one whose file was replaced since, as building it again does: nobody can read what runs.
     """
     told = [Path(file) for file in torch.ops.loaded_libraries if not _is_upstream(Path(file))]
+    real = {os.path.realpath(file) for file in told}
     mapped = [line.split(maxsplit=5) for line in MAPPED.read_text().splitlines()]
-    own = {}
+    own: dict[Path, bool] = {}
     for _, _, _, _, inode, file in (one for one in mapped if len(one) == 6):
         path = file.removesuffix(GONE)
-        if ".so" in Path(path).name and (Path(path) in told or not path.startswith((*SYSTEM, *INSTALLED))):
+        if ".so" in Path(path).name and (path in real or not path.startswith((*SYSTEM, *INSTALLED))):
             own[Path(path)] = file.endswith(GONE) or Path(path).stat().st_ino != int(inode)
     for library, replaced in own.items():
         if replaced:
             raise TrtgateError(f"{library} was built again after it was loaded, so nobody can read what runs")
-    return [file for file in dict.fromkeys([*told, *own]) if file.is_file()]
+    return [file for file in dict.fromkeys((*map(Path, sorted(real)), *own)) if file.is_file()]
 
 
 def _is_upstream(file: Path) -> bool:
