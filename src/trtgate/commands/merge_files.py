@@ -104,9 +104,11 @@ def _lines(one: _Written, *, verbose: bool) -> list[str]:
     for result in results if verbose else []:
         lines += [*[result.sentence] * bool(result.sentence), *load_lines.lines(result.case_id, result.measurement)]
     failed = [case for case in one.report.cases if case.outcome == run_report.FAILED]
-    lines += [f"FAILED {case.case_id}: {case.sentence}" for case in failed]
+    lines += [f"FAILED {_named(case.case_id, case.sentence)}" for case in failed]
     lines += [
-        f"FAILED {part.case_id}: {part.sentence}" for part in _others(one.report) if part.outcome == run_report.FAILED
+        f"FAILED {_named(part.case_id, part.sentence)}"
+        for part in _others(one.report)
+        if part.outcome == run_report.FAILED
     ]
     lines += [f"FAILED {failure.test}: {failure.sentence}" for failure in one.report.failures]
     lines += [
@@ -125,6 +127,11 @@ def _lines(one: _Written, *, verbose: bool) -> list[str]:
             f"{len(run.open)} suspected and not confirmed; on such an accelerator: {_confirming(run, one.saved)}"
         )
     return [*lines, ""]
+
+
+def _named(case_id: str, sentence: str) -> str:
+    """Return what is said of a case, which mostly begins with its id."""
+    return sentence if sentence.startswith(case_id) else f"{case_id}: {sentence}"
 
 
 def _others(report: RunReport) -> list[run_report.CoverageReport | run_report.LayersReport]:
