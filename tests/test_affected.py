@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from trtgate.commands.suite_here import suite_elsewhere
 from trtgate.common import files, git
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
 from trtgate.gate import baselines
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
 from trtgate.launches.comparison_side import Side
@@ -295,3 +297,8 @@ def test_of_several_accelerators_one_is_named(checkout: Checkout) -> None:
     assert checkout.answers(*arguments, other.key, base="baseline")[0] == TOUCHED
     done = checkout.affected("--base", "baseline", "--accelerator", "none")
     assert (done.returncode, CARD.key in done.stderr) == (REFUSED, True)
+
+
+def test_a_base_whose_pytest_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(TrtgateError, match=r"its pytest did not answer within 0 s: raise --timeout"):
+        suite_elsewhere(tmp_path, tmp_path, tmp_path / "answer.json", dict(os.environ), 0.0)

@@ -88,7 +88,7 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
             base = BaseRevision(request, source, run_folder.path, timeout_s=timeout_s)
             side = stack.enter_context(contextlib.closing(base)).side
             step("asking its pytest")
-            sides.append(_as_in_its_pytest(side, base.folder, variables))
+            sides.append(_as_in_its_pytest(side, base.folder, variables, timeout_s))
         workers = max(1, machine.processes(BYTES_EACH) // len(sides))
         asking = stack.enter_context(
             Fingerprinting(sides, run_folder.own_logs, workers=workers, timeout_s=timeout_s)
@@ -105,7 +105,7 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
     return _compared(wanted, before, {name: now[name] for name in cases}, random)
 
 
-def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str]) -> Side:
+def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str], timeout_s: float) -> Side:
     """Return the base's side with what its own conftest files and configuration say: suites, path and variables.
 
     `variables` are those of this process before its own conftest files changed them. Raises TrtgateError where the base
@@ -114,7 +114,8 @@ def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str]) ->
     assert side.moved is not None
     root, top = Path(side.source.root), Path(side.moved[1])
     try:
-        found = suite_elsewhere(root, top, folder / "pytest.json", side.environment(dict(variables)))
+        environment = side.environment(dict(variables))
+        found = suite_elsewhere(root, top, folder / "pytest.json", environment, timeout_s)
     except TrtgateError as error:
         raise TrtgateError(f"base: {error}") from error
     if found.source is None:

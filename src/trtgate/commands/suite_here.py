@@ -67,12 +67,12 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-def suite_elsewhere(folder: Path, top: Path, answer: Path, variables: Mapping[str, str]) -> Elsewhere:
+def suite_elsewhere(folder: Path, top: Path, answer: Path, variables: Mapping[str, str], timeout_s: float) -> Elsewhere:
     """Return what pytest has in `folder`: asked in a process of its own, which writes to `answer`.
 
     `variables` is the environment that it starts with. No configuration above `top` counts: a copy may lie in what it
     is a copy of. No source: nothing is configured there. Raises TrtgateError where pytest can't read its configuration
-    there, or a conftest file ends the process.
+    there, where it does not answer within `timeout_s`, or a conftest file ends the process.
     """
     if not folder.is_dir():
         return Elsewhere(source=None)
@@ -82,7 +82,10 @@ def suite_elsewhere(folder: Path, top: Path, answer: Path, variables: Mapping[st
         stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
-            said = process.communicate()[1]
+            said = process.communicate(timeout=timeout_s)[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise TrtgateError(f"its pytest did not answer within {timeout_s:.0f} s: raise --timeout") from None
         except BaseException:
             process.kill()
             raise
