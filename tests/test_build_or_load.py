@@ -111,6 +111,24 @@ def test_what_is_built_and_what_is_loaded_say_what_they_are_made_of(got: Any, ca
     assert entry.manifest.build.program is None
 
 
+def test_a_release_that_keeps_its_converters_elsewhere_is_built_with_and_not_cached(
+    got: Any, storing: Storing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint(**_kwargs: Any) -> str:
+        raise AttributeError("module has no attribute 'DYNAMO_CONVERTERS'")
+
+    monkeypatch.setattr("trtgate.torch_trt.own_conversions.fingerprint", fingerprint)
+    for _ in range(2):
+        made = got()
+        assert made.stored
+        assert made.build.program is None
+        assert made.notes == [
+            "case scaled-dynamo-fp32-mbs5: not cached: nobody can tell what it is made of (AttributeError: module has no "
+            "attribute 'DYNAMO_CONVERTERS')"
+        ]
+    assert storing.builds == 2
+
+
 def test_without_a_cache_every_one_is_built(got: Any, storing: Storing, cache: ArtifactCache) -> None:
     got(cache=None)
     got(cache=None)
