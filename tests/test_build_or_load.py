@@ -123,8 +123,8 @@ def test_a_release_that_keeps_its_converters_elsewhere_is_built_with_and_not_cac
         assert made.stored
         assert made.build.program is None
         assert made.notes == [
-            "case scaled-dynamo-fp32-mbs5: not cached: nobody can tell what it is made of (AttributeError: module has no "
-            "attribute 'DYNAMO_CONVERTERS')"
+            "case scaled-dynamo-fp32-mbs5: not cached: nobody can tell what it is made of "
+            "(AttributeError: module has no attribute 'DYNAMO_CONVERTERS')"
         ]
     assert storing.builds == 2
 
