@@ -788,6 +788,13 @@ def test_a_cpp_operator_is_its_library_whichever_file_changed_and_however_it_was
     assert not [
         one for one in found if installed in one.parents and one.relative_to(installed).parts[0] != "torchvision"
     ]
+    kernels = tmp_path / "aotinductor_x" / "model.so"  # a package's, which is unpacked, loaded and removed
+    kernels.parent.mkdir()
+    shutil.copy(own, kernels)
+    of_inductor = ctypes.CDLL(str(kernels))
+    kernels.unlink()
+    assert kernels not in custom_operators.native_files.loaded()
+    _ctypes.dlclose(of_inductor._handle)
     shutil.copy(own, own.with_suffix(".copy")).replace(own)
     try:
         with pytest.raises(TrtgateError, match="was built again after it was loaded"):

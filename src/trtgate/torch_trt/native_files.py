@@ -18,10 +18,14 @@ OF_PYTHON = f"{Path(sysconfig.get_paths()['stdlib']).resolve().parent}{os.sep}li
 SYSTEM = (OF_PYTHON, "/usr/lib", "/usr/local/lib", "/usr/local/cuda", "/lib", "[")
 """How paths of the system's libraries begin, and of those beside Python's own."""
 
+COMPILED = ("aotinductor", "torchinductor", ".triton")
+"""How folders begin in which Inductor and Triton put what they compile: kernels of modules, and no operators."""
+
 
 def loaded() -> list[Path]:
     """Return the files of all libraries that torch was told to load, and of all others that are not installed.
 
+    What Inductor and Triton compiled in this process, for whichever case, is none.
     Raises TrtgateError for one whose file was replaced since, as building it again does: nobody can read what runs.
     """
     told = [Path(file) for file in torch.ops.loaded_libraries if not _is_upstream(Path(file))]
@@ -30,12 +34,19 @@ def loaded() -> list[Path]:
     own: dict[Path, bool] = {}
     for _, _, _, _, inode, file in (one for one in mapped if len(one) == 6):
         path = file.removesuffix(GONE)
+        if _is_compiled(Path(path)):
+            continue
         if ".so" in Path(path).name and (path in real or not path.startswith((*SYSTEM, *INSTALLED))):
             own[Path(path)] = file.endswith(GONE) or Path(path).stat().st_ino != int(inode)
     for library, replaced in own.items():
         if replaced:
             raise TrtgateError(f"{library} was built again after it was loaded, so nobody can read what runs")
     return [file for file in dict.fromkeys((*map(Path, sorted(real)), *own)) if file.is_file()]
+
+
+def _is_compiled(file: Path) -> bool:
+    caches = [os.environ[name] for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR") if os.environ.get(name)]
+    return any(part.startswith(COMPILED) for part in file.parts) or any(map(file.is_relative_to, caches))
 
 
 def _is_upstream(file: Path) -> bool:
