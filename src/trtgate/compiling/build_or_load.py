@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class CheckedModule:
     """Whether the folder holds what a worker can load."""
     notes: list[str]
     """What went wrong with the cache, and was got over."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """File of the compiled module → its digest, where they were read."""
 
 
 def build_or_load(
@@ -74,7 +76,7 @@ def build_or_load(
         for one in caches if made_from else ():
             found = _taken(case, key, one, folder, reference, notes, step, checks)
             if found is not None:
-                return _as_identified(found, identified, folder)
+                return _as_identified(found, identified)
         if turn is not None:
             asked = time.perf_counter()
             turn()
@@ -82,23 +84,23 @@ def build_or_load(
         at_once = builders if turn is None else 1
         built = _built(case, reference, prepared, prepare_s, folder, notes, step, checks, at_once)
         built.build = msgspec.structs.replace(built.build, ready_s=time.perf_counter() - start)
-        if made_from and built.stored:
-            sha256 = sealed_folder.digests(folder)
+        if built.stored and (made_from or identified.fingerprint.program is not None):
+            built.sha256 = sealed_folder.digests(folder)
             for name in NOT_COMPILED:
-                del sha256[name]
+                del built.sha256[name]
+        if made_from and built.stored:
             manifest = SealedManifest(
                 case=case.id, made_from=made_from, created=artifact_cache.now(), build=built.build,
-                coverage=built.coverage, sha256=sha256,
+                coverage=built.coverage, sha256=built.sha256,
             )  # fmt: skip
             notes += [note for one in caches if (note := one.put(key, folder, manifest))]
-    return _as_identified(built, identified, folder)
+    return _as_identified(built, identified)
 
 
-def _as_identified(made: CheckedModule, identified: Identified, folder: Path) -> CheckedModule:
+def _as_identified(made: CheckedModule, identified: Identified) -> CheckedModule:
     """Let a build say what it was made of, and which files hold it."""
     found = identified.fingerprint.program
-    files = sealed_folder.digests(folder) if made.stored and found is not None else {}
-    of_module = sorted(f"{name} {digest}" for name, digest in files.items() if name not in NOT_COMPILED)
+    of_module = sorted(f"{name} {digest}" for name, digest in made.sha256.items()) if found is not None else []
     artifact = hashlib.sha256("\n".join(of_module).encode()).hexdigest()[:32] if of_module else ""
     made.build = msgspec.structs.replace(made.build, program=found, artifact=artifact)
     return made
@@ -194,4 +196,4 @@ def _taken(
         manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, ways=compared.ways, cached=True,
         remarks=tuple(dict.fromkeys((*reference.remarks, *manifest.build.remarks))),
     )  # fmt: skip
-    return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes)
+    return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes, sha256=manifest.sha256)
