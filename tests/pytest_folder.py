@@ -73,6 +73,12 @@ class PytestFolder:
         runs = [json.loads(file.read_text()) for file in self.path.glob(".trtgate/runs/*.json")]
         return {entry["extra_info"]["trtgate"]["case"] for run in runs for entry in run["benchmarks"]}
 
+    def stored_entries(self) -> dict[str, dict[str, Any]]:
+        """Return case → what the one baseline that was recorded here has of it."""
+        (file,) = self.path.glob("baselines/*/latency.json")
+        found = [entry["extra_info"]["trtgate"] for entry in json.loads(file.read_text())["benchmarks"]]
+        return {entry["case"]: entry for entry in found}
+
     # Runs
 
     def plain(self, *arguments: str, **environment: object) -> pytest.RunResult:

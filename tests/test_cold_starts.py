@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -53,24 +52,18 @@ def plain():
 LATENCY = ("--trtgate-launches=1", "-m", "trtgate_latency")
 
 
-def entries(folder: Any) -> dict[str, dict[str, Any]]:
-    (file,) = folder.path.glob("baselines/*/latency.json")
-    found = [entry["extra_info"]["trtgate"] for entry in json.loads(file.read_text())["benchmarks"]]
-    return {entry["case"]: entry for entry in found}
-
-
 def test_they_are_stored_and_a_longer_or_larger_one_fails(folder: Any) -> None:
     folder.suite(more=MODEL)
     recorded = folder.gate("--trtgate-update-baselines", "--trtgate-cold-starts=2", *LATENCY)
     assert recorded.ret == 0
-    stored = entries(folder)["mine-own-as_is"]
+    stored = folder.stored_entries()["mine-own-as_is"]
     launches = stored["sessions"][0]["metrics"]["cold_start"]
     assert [len(launch) for launch in launches] == [1, 1]
     assert all(1.0 < launch[0] < 1.1 for launch in launches)
     assert 60 << 20 < stored["figures"]["cold_host_bytes"] < 140 << 20
     assert stored["figures"]["cold_start_s"] == pytest.approx(1.0, abs=0.1)
     assert not [name for name in stored["figures"] if name.startswith("cold") and name.endswith("_us")]
-    assert "cold_start" in entries(folder)["plain-eager-fp32"]["sessions"][0]["metrics"]
+    assert "cold_start" in folder.stored_entries()["plain-eager-fp32"]["sessions"][0]["metrics"]
 
     same = folder.gate("--benchmark-compare", "--trtgate-cold-starts=2", *LATENCY)
     assert same.ret == 0

@@ -95,12 +95,6 @@ def alone():
 LATENCY = ("--trtgate-launches=1", "-m", "trtgate_latency")
 
 
-def entries(folder: Any) -> dict[str, dict[str, Any]]:
-    (file,) = folder.path.glob("baselines/*/latency.json")
-    found = [entry["extra_info"]["trtgate"] for entry in json.loads(file.read_text())["benchmarks"]]
-    return {entry["case"]: entry for entry in found}
-
-
 # The gate
 
 
@@ -118,7 +112,7 @@ def test_it_is_stored_and_what_scales_worse_or_leaks_fails(folder: Any) -> None:
             "*leaky-eager-fp32: growth of host memory 0 bytes a call * 2?,??? bytes a call (*suite.py:*)",
         ]
     )
-    stored = entries(folder)["net-eager-fp32"]
+    stored = folder.stored_entries()["net-eager-fp32"]
     assert {name: stored["sessions"][0]["metrics"][name] for name in OF_LOAD} == {
         "threads_throughput": [[500.0]], "threads_p50": [[2000.0]], "threads_p99": [[2000.0]],
         "processes_throughput": [[500.0]], "processes_p50": [[2000.0]], "processes_p99": [[2000.0]],
