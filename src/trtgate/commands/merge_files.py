@@ -19,8 +19,6 @@ from ..report import github_annotations, junit, load_lines, markdown, report_par
 from ..report.case_row import row_of
 from ..report.run_report import RunReport
 
-UNDECIDED_SHOWN = 3
-
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
     """What a merge has to say, what GitHub is told where it reads the output, and the exit code."""
@@ -111,12 +109,8 @@ def _lines(one: _Written, *, verbose: bool) -> list[str]:
         if part.outcome == run_report.FAILED
     ]
     lines += [f"FAILED {failure.test}: {failure.sentence}" for failure in one.report.failures]
-    lines += [
-        str(notice)
-        for notice in (*run.about_new, *one.report.notices, *run.undecided[: 0 if verbose else UNDECIDED_SHOWN])
-    ]
-    if len(run.undecided) > UNDECIDED_SHOWN and not verbose:
-        lines.append(f"… and {len(run.undecided) - UNDECIDED_SHOWN} more without a verdict: see --verbose")
+    undecided = [] if verbose else terminal_table.few_undecided(run.undecided, "--verbose")
+    lines += [str(notice) for notice in (*run.about_new, *one.report.notices, *undecided)]
     lines += [f"since the baseline was last recorded: {', '.join(one.report.environment)}"] * bool(
         one.report.environment
     )

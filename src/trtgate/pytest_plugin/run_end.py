@@ -20,8 +20,6 @@ from . import report_collector, run_filters
 from .case_items import case_id_of, is_accuracy
 from .gate_run import GateRun
 
-UNDECIDED_SHOWN = 3
-
 
 class Ending:
     """Stores and reports; changes no verdict."""
@@ -196,12 +194,10 @@ class Ending:
 
     def _notices(self, verbose: int) -> list[Notice]:
         """Return what else there is to say."""
-        run, undecided = self._run, self._run.undecided
+        run = self._run
         notices = [Notice(line, Severity.NEW) for line in self._about_new()] + run.notices
         if verbose <= 0:
-            notices += undecided[:UNDECIDED_SHOWN]
-            if len(undecided) > UNDECIDED_SHOWN:
-                notices.append(Notice(f"… and {len(undecided) - UNDECIDED_SHOWN} more without a verdict: see -rs"))
+            notices += terminal_table.few_undecided(run.undecided, "-rs")
         notices += run.gate.notices if run.results else run.gate.remarks
         if run.environment:
             notices.append(Notice(f"since the baseline was last recorded: {', '.join(run.environment)}"))

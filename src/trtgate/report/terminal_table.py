@@ -12,6 +12,7 @@ from rich.text import Text
 from ..common.accelerator import Accelerator
 from ..common.escaping import printable
 from ..common.metrics import ENQUEUE, HOST
+from ..common.notices import Notice
 from ..gate.sentences import duration
 from ..verdict import Verdict
 from .case_row import CaseRow
@@ -28,6 +29,7 @@ STYLES = {
     Verdict.SAME: "green",
 }
 ORDER = list(STYLES)
+UNDECIDED_SHOWN = 3
 COLUMNS = (
     ("latency", "baseline", "change", "detects", HOST, ENQUEUE),
     ("latency", "baseline", "change", "detects"),
@@ -105,3 +107,10 @@ def _cells(row: CaseRow) -> dict[str, str]:
 def _badness(row: CaseRow) -> tuple[int, float]:
     rank = ORDER.index(row.verdict) if row.verdict else len(ORDER)
     return rank, -(row.judgement.change if row.judgement else 0.0)
+
+
+def few_undecided(undecided: Sequence[Notice], see: str) -> list[Notice]:
+    """Return the first of what has no verdict, and how many more there are; `see` is the option that shows all."""
+    left = len(undecided) - UNDECIDED_SHOWN
+    more = [Notice(f"… and {left} more without a verdict: see {see}")] if left > 0 else []
+    return [*undecided[:UNDECIDED_SHOWN], *more]
