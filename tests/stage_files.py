@@ -15,6 +15,7 @@ from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import METRICS
 from trtgate.common.run_folder import RunFolder
+from trtgate.common.version import VERSION
 from trtgate.fleet import gathering, stage_record
 from trtgate.fleet.manifest import Manifest, ManifestCase
 from trtgate.fleet.merged_run import MergedRun, options_of
@@ -110,7 +111,7 @@ class StagedRun:
         path = baselines.path_of(self.baselines, self.accelerator.key)
         limits = dict.fromkeys(METRICS, LIMIT)
         made = Manifest(
-            key=self.accelerator.key, kind="gpu", versions=self.accelerator.versions, trtgate="0", commit="c" * 40,
+            key=self.accelerator.key, kind="gpu", versions=self.accelerator.versions, trtgate=VERSION, commit="c" * 40,
             dirty=False,
             suite="s", baseline=hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "",
             compare=not self.base, base=self.base,

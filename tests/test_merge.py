@@ -29,7 +29,7 @@ from trtgate.fleet import merged_document, shards, stage_record
 from trtgate.fleet.manifest import Manifest
 from trtgate.fleet.merged_document import UNCONFIRMED, exit_status
 from trtgate.fleet.merged_run import MergedRun
-from trtgate.fleet.stage_record import KEY
+from trtgate.fleet.stage_record import KEY, CaseOutcome
 from trtgate.gate.case_result import adjusted
 from trtgate.verdict import Verdict
 
@@ -225,6 +225,45 @@ def test_a_case_of_the_baseline_that_nobody_ran_is_missing(run: StagedRun) -> No
     assert exit_status(run.merged([less.shard(asked, 1)])) == 0
 
 
+def test_kinds_of_accelerators_that_are_of_different_commits_are_red(run: StagedRun) -> None:
+    other = StagedRun(run.folder, [SAME], msgspec.structs.replace(HERE, name="A100"))
+    stale = other.manifest([list(other.cases)], commit="d" * 40)
+    for manifest, expected in ((stale, 1), (other.whole, 0)):
+        status, said = command(
+            "merge", str(run.shard(run.whole, 1)), str(other.shard(manifest, 1)), f"--baselines={run.baselines}",
+            f"--output={run.folder / 'out.json'}",
+        )  # fmt: skip
+        assert status == expected
+        told = "ERROR: a100-0gib was measured at commit dddddddddddd, and h100-0gib at cccccccccccc" in said
+        assert told is (manifest is stale)
+
+
+def test_shards_of_another_trtgate_are_refused_since_its_rules_may_be_others(run: StagedRun) -> None:
+    file = run.shard(run.manifest([list(run.cases)], trtgate="0.0.9"), 1)
+    with pytest.raises(TrtgateError, match=r"by trtgate 0\.0\.9, and this is .*: pip install trtgate==0\.0\.9"):
+        run.merged([file])
+
+
+def test_a_machine_that_is_not_the_accelerator_is_refused(run: StagedRun) -> None:
+    file = run.shard(run.whole, 1)
+    document = json.loads(file.read_text())
+    document["machine_info"]["accelerator"]["name"] = "A100"
+    file.write_text(json.dumps(document))
+    with pytest.raises(TrtgateError, match="its accelerator is not that of its machine"):
+        run.merged([file])
+
+
+def test_a_case_whose_test_failed_once_it_was_measured_is_in_the_run_as_one_run_has_it(run: StagedRun) -> None:
+    slow = StagedRun(run.folder, [SLOW, FAST, SAME])
+    failed = {name: CaseOutcome("failed", "the fixture failed") for name in slow.cases}
+    merged = slow.merged([slow.shard(slow.whole, 1, latency=failed, exit_status=1)])
+    assert list(merged.gate.results) == list(slow.cases)
+    assert {one.said for one in merged.outcomes.values()} == {"the fixture failed"}
+    assert merged.open == {}
+    assert not any(result.stored for result in merged.gate.results.values())
+    assert len(merged_document.document(merged)["benchmarks"]) == 3
+
+
 def test_another_baseline_is_refused(run: StagedRun) -> None:
     file = run.shard(run.whole, 1)
     StagedRun(run.folder, [FAST])
@@ -345,6 +384,18 @@ def test_a_file_that_was_changed_anywhere_is_merged_or_refused_in_one_line(run: 
         except TrtgateError as error:
             said = str(error)
         assert "\n" not in said
+
+
+@pytest.mark.parametrize("option", ["--output", "--report", "--junit-xml"])
+def test_what_a_shard_left_is_not_overwritten(run: StagedRun, option: str) -> None:
+    divided = run.manifest([[name] for name in run.cases])
+    files = [run.shard(divided, number) for number in (1, 2, 3)]
+    text = files[0].read_text()
+    status, said = command("merge", *map(str, files), option, str(files[0]), f"--baselines={run.baselines}")
+    assert (status, said.count("\n")) == (4, 1)
+    assert f"{option} {files[0]} is shard 1/3 of " in said
+    assert command("merge", option, *map(str, files), f"--baselines={run.baselines}")[0] == 4  # as the shell expands *
+    assert files[0].read_text() == text
 
 
 def test_a_file_that_is_too_large_is_not_read(run: StagedRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,24 @@ def test_the_oldest_runs_make_way(tmp_path: Path) -> None:
     assert left == [*(f"2001{number:04}T000000-1-key.json" for number in range(1, KEPT_RUNS)), saved.name]
 
 
+def test_shards_that_a_merge_may_not_have_read_yet_do_not_make_way(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    old = RunFolder(tmp_path, label="shard-1-of-99-").save_run({}, "key")
+    forgotten = old.rename(runs / "20010101T000000-1-shard-1-of-99-key.json")
+    shards = [RunFolder(tmp_path, label=f"shard-{number}-of-99-").save_run({}, "key") for number in range(1, 100)]
+    assert [path for path in shards if not path.exists()] == []
+    whole = [RunFolder(tmp_path).save_run({}, f"key{number}") for number in range(KEPT_RUNS)]
+    assert [path for path in (*shards, *whole) if not path.exists()] == []
+    assert not forgotten.exists()
+
+
+def test_two_runs_of_one_second_and_one_process_id_are_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as containers have it, with a folder that they share
+    assert len({RunFolder(tmp_path).save_run({}, "key") for _ in range(20)}) == 20
+
+
 # A run while it grows
 
 

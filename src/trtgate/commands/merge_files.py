@@ -45,6 +45,8 @@ def merge(
     With several kinds of accelerators there is a table, a run and a report for each. Raises TrtgateError, with nothing
     judged and nothing written, for a file that is none of a stage, and for another baseline than that of the shards.
     """
+    for option, target in (("--output", output), ("--report", report), ("--junit-xml", junit_xml)):
+        _check_target(option, target)
     files = [stage_record.read(path) for path in paths]
     lines: list[str] = []
     saved = RunFolder(root / ".trtgate", lines.append)
@@ -67,6 +69,17 @@ def merge(
     annotated = os.environ.get("GITHUB_ACTIONS") == "true"
     annotations = [line for one in written for line in github_annotations.lines(one.report)] if annotated else []
     return Merged(lines=lines, annotations=annotations, status=1 if 1 in statuses else max(statuses))
+
+
+def _check_target(option: str, target: Path | None) -> None:
+    """Raise TrtgateError for a file that a stage left: `--output *.json` names the first of them."""
+    if target is None or not target.is_file():
+        return
+    try:
+        found = stage_record.read(target)
+    except TrtgateError:
+        return
+    raise TrtgateError(f"{option} {target} is {found.name}, which would be lost: name another file")
 
 
 def _reported(run: MergedRun, folder: Path, command: Sequence[str], *, asked: bool) -> RunReport:

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +23,11 @@ from .run_file import GrowingRun
 from .steps import OnStep
 
 KEPT_RUNS = 50
+STAGES_STAY = datetime.timedelta(days=7)
+"""What shards and confirmations leave is needed by a merge, and there may be more of them than KEPT_RUNS."""
 LOGS, RUNS = "logs", "runs"
-RUN_FILE = re.compile(r"\d{8}T\d{6}-")
+STAMP = "%Y%m%dT%H%M%S"
+RUN_FILE = re.compile(r"(\d{8}T\d{6})-(?:[0-9a-f]+-(shard|confirmation)-)?")
 """What names of saved runs begin with: when, in UTC. Other files there are none of ours."""
 
 
@@ -111,9 +115,11 @@ class RunFolder:
 
     def _run_path(self, key: str) -> Path:
         if self._run_file is None:
-            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-            self._run_file = self.path / RUNS / f"{stamp}-{os.getpid()}-{self._label}{key}.json"
-            _remove_oldest(self._run_file.parent, stamp)
+            now = datetime.datetime.now(datetime.UTC)
+            # Not the process id: containers that share the folder have the same ones.
+            name = f"{now.strftime(STAMP)}-{uuid.uuid4().hex[:8]}-{self._label}{key}.json"
+            self._run_file = self.path / RUNS / name
+            _remove_oldest(self._run_file.parent, now)
         return self._run_file
 
     def close(self) -> None:
@@ -122,10 +128,18 @@ class RunFolder:
             self._private.remove()
 
 
-def _remove_oldest(folder: Path, now: str) -> None:
-    """Make room for a run. Those that a wrong clock dated after `now` go first: they would outlive all others."""
-    saved = [path for path in folder.glob("*.json") if RUN_FILE.match(path.name)]
-    for old in sorted(saved, key=lambda path: (path.name[: len(now)] <= now, path.name))[: 1 - KEPT_RUNS]:
+def _remove_oldest(folder: Path, now: datetime.datetime) -> None:
+    """Make room for a run. Those that a wrong clock dated after `now` go first: they would outlive all others.
+
+    What a stage left stays as long as a merge may need it.
+    """
+    stamp, oldest, newest = (when.strftime(STAMP) for when in (now, now - STAGES_STAY, now + STAGES_STAY))
+    saved = []
+    for path in folder.glob("*.json"):
+        found = RUN_FILE.match(path.name)
+        if found and not (found[2] and oldest <= found[1] <= newest):
+            saved.append((found[1] <= stamp, path.name, path))
+    for *_, old in sorted(saved)[: 1 - KEPT_RUNS]:
         with contextlib.suppress(OSError):
             old.unlink()
 

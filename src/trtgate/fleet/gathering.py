@@ -43,7 +43,8 @@ class Gathering(msgspec.Struct, frozen=True, kw_only=True):
 def gathered(files: Sequence[StageFile]) -> list[Gathering]:
     """Return the runs that some files are of, one for each kind of accelerator, in the order of the files."""
     keys = dict.fromkeys(file.record.manifest.key for file in files)
-    return [_gathered([file for file in files if file.record.manifest.key == key]) for key in keys]
+    kinds = [_gathered([file for file in files if file.record.manifest.key == key]) for key in keys]
+    return [_beside(one, kinds[0].manifest) for one in kinds]
 
 
 def _gathered(files: Sequence[StageFile]) -> Gathering:
@@ -73,6 +74,15 @@ def _gathered(files: Sequence[StageFile]) -> Gathering:
         confirmations=_first_first(file for file in confirming if file.record.complete),
         notices=notices,
     )
+
+
+def _beside(kind: Gathering, first: Manifest) -> Gathering:
+    """Return a kind's run, which is red where it is of another commit than the first one's."""
+    mine = kind.manifest
+    if mine.commit == first.commit:
+        return kind
+    said = f"{mine.key} was measured at commit {_short(mine)}, and {first.key} at {_short(first)}: merge runs of one"
+    return msgspec.structs.replace(kind, notices=[*kind.notices, _error(said)])
 
 
 def _common(files: Sequence[StageFile]) -> Manifest:
@@ -105,9 +115,14 @@ def _about_incomplete(file: StageFile, *, counted: bool) -> Notice:
 
 def _about_missing(manifest: Manifest, part: str) -> Notice:
     cases = manifest.shard_of(part)
-    which = f"{len(cases)} cases were not measured: {first_few(cases, MOST_NAMED)}" if cases else "it has no case"
-    said = f"shard {part} of {manifest.key} at commit {manifest.commit[:12] or 'unknown'}: {which}"
+    many = f"{len(cases)} case{'s were' if len(cases) > 1 else ' was'}"
+    which = f"{many} not measured: {first_few(cases, MOST_NAMED)}" if cases else "it has no case"
+    said = f"shard {part} of {manifest.key} at commit {_short(manifest)}: {which}"
     return Notice(said, Severity.MISSING)
+
+
+def _short(manifest: Manifest) -> str:
+    return manifest.commit[:12] or "unknown"
 
 
 def _error(text: str) -> Notice:

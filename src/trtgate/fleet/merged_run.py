@@ -14,6 +14,7 @@ from ..common.files import is_there, read_bytes
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.text_columns import first_few
+from ..common.version import VERSION
 from ..gate import baselines
 from ..gate.case_result import CaseResult
 from ..gate.gate import Gate
@@ -37,13 +38,14 @@ PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 class MergedRun:
     """All cases of a run, judged once.
 
-    Raises TrtgateError, on construction, for a baseline that is not the one that the shards were measured with.
+    Raises TrtgateError, on construction, for a baseline or a trtgate that is not the one of the shards.
     """
 
     def __init__(self, gathering: Gathering, folder: Path, root: Path, saved: RunFolder) -> None:
         self.gathering, self.manifest = gathering, gathering.manifest
         self.accelerator = gathering.first.record.accelerator
         options = options_of(self.manifest, folder, root)
+        _check_version(self.manifest)
         _check_baseline(self.manifest, baselines.path_of(folder, self.accelerator.key))
         self.gate = Gate(options, self.accelerator, saved)
         self.cases = {one.id: one.case for one in self.manifest.cases}
@@ -84,8 +86,10 @@ class MergedRun:
         if confirmed is not None:
             file, seen = confirmed, confirmed.record.latency.get(case.id)
             found = confirmed.record.evidence.get(case.id, found)
-        if seen is None or seen.outcome == FAILED:  # measured, and a fixture or a hook failed its test
-            self.outcomes[case.id] = seen or CaseOutcome(FAILED, f"{case.id}: its test came to no end")
+        seen = seen or CaseOutcome(FAILED, f"{case.id}: its test came to no end")
+        failed = seen.outcome == FAILED  # measured, and a fixture or a hook failed its test
+        self.outcomes[case.id] = seen
+        if failed and file.entry(case.id) is None:
             return
         self.evidence[case.id], self.entries[case.id] = found, file
         try:
@@ -101,7 +105,11 @@ class MergedRun:
         first = found.evidence.first
         if not self.manifest.base and first is not None:
             self.gate.remark(case.id, first.candidate.build)
-        self._end(case, result)
+        if failed:
+            self.open.pop(case.id, None)
+            self.gate.add(msgspec.structs.replace(result, stored=False))
+        else:
+            self._end(case, result)
 
     def _concluded(
         self, case: Case, found: CaseEvidence, limits: Mapping[str, float], accelerator: Accelerator
@@ -236,6 +244,15 @@ def options_of(manifest: Manifest, folder: Path, root: Path) -> Options:
 def digest_of(baseline: Path) -> str:
     """Return what tells a baseline from others; empty where there is none. Raises OSError."""
     return hashlib.sha256(read_bytes(baseline)).hexdigest() if is_there(baseline) else ""
+
+
+def _check_version(manifest: Manifest) -> None:
+    """Raise TrtgateError unless this trtgate is the one whose rules said what shards had to measure."""
+    if manifest.trtgate != VERSION:
+        raise TrtgateError(
+            f"the shards of {manifest.key} were measured by trtgate {manifest.trtgate}, and this is {VERSION}: pip "
+            f"install trtgate=={manifest.trtgate}"
+        )
 
 
 def _check_baseline(manifest: Manifest, path: Path) -> None:

@@ -5,6 +5,7 @@ A file is written by another machine, so all of it is checked when it is read, a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -16,6 +17,7 @@ import msgspec
 from ..common import run_file
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
+from ..common.escaping import printable
 from ..common.files import STAGE, decoded, open_file
 from ..common.notices import Notice
 from ..gate.baselines import SCHEMA
@@ -120,11 +122,22 @@ def read(path: Path) -> StageFile:
         raise TrtgateError(f"{path} is the run of a merge already: name the files of its shards")
     try:
         record = msgspec.convert(given, StageRecord)
-        record.manifest.check()
+        shared = _checked(msgspec.json.encode(record.manifest))
+        record = msgspec.structs.replace(record, manifest=shared)
         _check(record)
+        if msgspec.convert(document["machine_info"].get("accelerator"), Accelerator) != record.accelerator:
+            raise TrtgateError("its accelerator is not that of its machine")
     except (msgspec.ValidationError, TrtgateError) as error:
         raise TrtgateError(f"{path} is broken: {_why(error)}; run that stage again") from error
     return StageFile(path=path, record=record, document=document)
+
+
+@functools.lru_cache(maxsize=8)
+def _checked(manifest: bytes) -> Manifest:
+    """Return a manifest that was checked: the same one, once, for all shards of a run. Raises TrtgateError."""
+    found = msgspec.json.decode(manifest, type=Manifest)
+    found.check()
+    return found
 
 
 def read_open(path: Path) -> Open:
@@ -146,7 +159,7 @@ def read_open(path: Path) -> Open:
 
 
 def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, TrtgateError) else one_line(error)
+    return printable(str(error) if isinstance(error, TrtgateError) else one_line(error))
 
 
 def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
