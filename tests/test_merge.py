@@ -24,6 +24,7 @@ from tests.stage_files import (
     SLOW,
     StagedRun,
 )
+from trtgate.common import run_places
 from trtgate.common.errors import TrtgateError
 from trtgate.fleet import merged_document, shards, stage_record
 from trtgate.fleet.manifest import Manifest
@@ -400,7 +401,7 @@ def test_what_a_shard_left_is_not_overwritten(run: StagedRun, option: str) -> No
 
 def test_a_file_that_is_too_large_is_not_read(run: StagedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     file = run.shard(run.whole, 1)
-    monkeypatch.setattr(stage_record, "MOST_BYTES", 1000)
+    monkeypatch.setattr(run_places, "MOST_BYTES", 1000)
     with pytest.raises(TrtgateError, match="larger than"):
         stage_record.read(file)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,7 +36,9 @@ def diff(
 
 
 def accept(
-    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="A saved run, such as a CI artifact.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN.json", help="A saved run: a file, such as a CI artifact, or a URL.")
+    ],
     cases: Annotated[
         list[str] | None,
         typer.Argument(metavar="[CASE]...", help="Store these, regressed or not; all that did not regress by default."),
@@ -45,10 +46,11 @@ def accept(
     baselines: BaselinesOption = None,
 ) -> None:
     """Store a saved run as its accelerator's baseline; other cases stay as they are."""
+    from ..common.run_places import one
     from ..gate.baselines import describe, read
     from . import baseline_files
 
-    done = baseline_files.accept(read(run), baselines_folder(baselines), cases or [])
+    done = baseline_files.accept(read(one(run)), baselines_folder(baselines), cases or [])
     refused = [change for change in done.updates if change.refused]
     print_lines([f"stored: {describe(change)}" for change in done.updates if not change.refused])
     print_lines([f"not stored: {line}" for line in (*done.unused, *map(describe, refused))])

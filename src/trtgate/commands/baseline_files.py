@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from ..common import accelerator
+from ..common import accelerator, run_places
 from ..common.errors import TrtgateError
 from ..common.files import is_there
 from ..common.text_columns import aligned
+from ..common.urls import is_url
 from ..coverage import coverage_baselines
 from ..gate import baselines
 from ..gate.baseline_record import CaseRecord, change_since_anchor, typical_us
@@ -52,10 +53,12 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find(name: str, folder: Path) -> Run:
-    """Read the file, or the baseline of the accelerator key, of that name.
+    """Read the file, the object of a store, or the baseline of the accelerator key, of that name.
 
     Raises TrtgateError when there is neither, naming the nearest key, or the file is broken.
     """
+    if is_url(name):
+        return baselines.read(run_places.one(name))
     stored = baselines.path_of(folder, name)
     for path in (Path(name), Path(name) / baselines.FILE_NAME, stored):
         if path.is_file():
@@ -224,7 +227,7 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
     for run in runs:
         gone = [case_id for case_id in (*run.cases, *run.unusable) if case_id in chosen]
         if gone:
-            baselines.remove(run.path, gone)
+            baselines.remove(Path(str(run.path)), gone)
             lines += [f"removed from {run.path}: {case_id}" for case_id in gone]
     for path, case_id in profiles.items():
         if case_id in chosen:

@@ -13,7 +13,9 @@ from .console import print_lines
 
 def history(
     cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Or patterns such as '*resnet18*'.")],
-    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Saved runs (.trtgate/runs).")] = None,
+    runs: Annotated[
+        str | None, typer.Option(metavar="DIR|URL", help="Saved runs (the ini key trtgate_runs, else .trtgate/runs).")
+    ] = None,
     accelerator: Annotated[str, typer.Option(metavar="KEY", help="Of another machine than this.")] = "",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
 ) -> None:

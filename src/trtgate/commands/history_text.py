@@ -10,17 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from ..common import accelerator
+from ..common import accelerator, run_places
 from ..common.errors import TrtgateError
 from ..common.escaping import encodable, printable
 from ..common.files import write_json
 from ..common.metrics import METRICS
 from ..common.run_folder import RUNS, known
+from ..common.run_places import Folder
 from ..common.text_columns import first_few
 from ..gate import history
 from ..gate.history import CaseHistory, Drift, HistoryPoint, LevelShift, SavedRun, Series
 from ..gate.sentences import duration
-from ..suite.pytest_config import find_configuration
+from ..suite.pytest_config import find_configuration, runs_folder
 from ..verdict import rises
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -41,38 +42,50 @@ class Histories(msgspec.Struct, frozen=True, kw_only=True):
 # Find
 
 
-def folder_of(option: Path | None) -> Path:
-    """Return the folder of the saved runs: the one asked for, else that of pytest's configuration, else below here."""
+def folder_of(option: str | None) -> Folder:
+    """Return where the saved runs are: as asked for, else where they are kept for good, else below the configuration.
+
+    Raises TrtgateError for a URL of no use.
+    """
     if option is not None:
-        return option
+        return run_places.at(option)
+    if (kept := runs_folder()) is not None:
+        return kept
     found = find_configuration(Path.cwd())
     root = Path.cwd() if found is None else found.path.parent
     return Path(os.path.relpath(known(root / ".trtgate") / RUNS))
 
 
-def find(names: Sequence[str], folder: Path, key: str) -> Histories:
+def find(names: Sequence[str], folder: Folder, key: str) -> Histories:
     """Return the histories of cases, whose names may be patterns, on an accelerator (empty: this machine's).
 
     Raises TrtgateError when there is no such run or case, or Apache Otava is needed and not installed.
     """
-    runs, skipped = history.read_runs(folder, lambda case_id: any(_takes(name, case_id) for name in names))
+    key = key or accelerator.detect().key
+    runs, skipped = history.read_runs(folder, lambda case_id: any(_takes(name, case_id) for name in names), key)
+    others = [] if runs else run_places.keys_in(folder)
+    if others and key not in others:
+        raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {_listed(others)}")
     if not runs:
         read = f"; {len(skipped)} could not be read, the first: {printable(skipped[0])}" if skipped else ""
         raise TrtgateError(f"there are no saved runs under {folder}: every run of the gate saves one there{read}")
-    key = key or accelerator.detect().key
     ours = [run for run in runs if run.key == key]
     if not ours:
         known = sorted({run.key for run in runs})
-        raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {', '.join(known)}")
+        raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {_listed(known)}")
     cases = [history.collect(ours, case_id) for case_id in _chosen(names, ours, folder)]
     return Histories(key=key, cases=cases, skipped=skipped)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return printable(", ".join(keys), LONGEST)
 
 
 def _takes(name: str, case_id: str) -> bool:
     return case_id == name or fnmatch.fnmatchcase(case_id, name)
 
 
-def _chosen(names: Sequence[str], runs: Sequence[SavedRun], folder: Path) -> list[str]:
+def _chosen(names: Sequence[str], runs: Sequence[SavedRun], folder: Folder) -> list[str]:
     known = sorted({case_id for run in runs for case_id in run.case_ids})
     chosen = set()
     for name in names:

@@ -8,12 +8,21 @@ from typing import Annotated
 
 import typer
 
-from ..suite.pytest_config import baselines_folder, find_configuration
+from ..common import git
+from ..common.errors import TrtgateError
+from ..common.urls import without_secrets
+from ..suite.pytest_config import baselines_folder, find_configuration, runs_folder
 from .console import BaselinesOption, print_commands, print_lines
 
 
 def merge(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN.json...", help="Saved by pytest --trtgate-shard.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN.json...",
+            help="Saved by pytest --trtgate-shard: files, URLs, or a folder or URL with those of this commit.",
+        ),
+    ],
     baselines: BaselinesOption = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="As pytest's --trtgate-report.")] = None,
     junit_xml: Annotated[Path | None, typer.Option("--junit-xml", metavar="FILE", help="As pytest's.")] = None,
@@ -27,15 +36,24 @@ def merge(
     Exit code 1: something got slower, is wrong or missing. 6: nothing but the confirmation of a suspicion is lacking,
     and the command that measures it is printed.
     """
+    from ..common import run_places
     from . import merge_files
 
     configured = find_configuration(Path.cwd())
     root = Path.cwd() if configured is None else configured.path.parent
     done = merge_files.merge(
-        runs, baselines_folder(baselines), root, command=["trtgate", *sys.argv[1:]], report=report,
-        junit_xml=junit_xml, output=output, verbose=verbose,
+        run_places.several(runs, _commit()), baselines_folder(baselines), root, report=report, junit_xml=junit_xml,
+        command=["trtgate", *map(without_secrets, sys.argv[1:])], output=output, verbose=verbose, kept=runs_folder(),
     )  # fmt: skip
     print_lines(done.lines)
     print_commands(done.annotations)
     if done.status:
         raise typer.Exit(done.status)
+
+
+def _commit() -> str:
+    """Return the commit that is checked out here; empty where git knows none."""
+    try:
+        return git.run(Path.cwd(), "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip()
+    except TrtgateError:
+        return ""

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from ..common import run_places
 from ..common.errors import TrtgateError
 from ..common.files import locked, write_json, write_whole
+from ..common.notices import Notice
 from ..common.run_folder import RUNS, RunFolder
+from ..common.run_places import Folder, Place
 from ..fleet import gathering, merged_document, stage_record
 from ..fleet.merged_run import MergedRun
 from ..report import github_annotations, junit, load_lines, markdown, report_parts, run_report, terminal_table
@@ -37,12 +40,13 @@ class _Written(msgspec.Struct, frozen=True):
 
 
 def merge(
-    paths: Sequence[Path], folder: Path, root: Path, *, command: Sequence[str] = (), report: Path | None = None,
-    junit_xml: Path | None = None, output: Path | None = None, verbose: bool = False,
+    paths: Sequence[Place], folder: Path, root: Path, *, command: Sequence[str] = (), report: Path | None = None,
+    junit_xml: Path | None = None, output: Path | None = None, verbose: bool = False, kept: Folder | None = None,
 ) -> Merged:  # fmt: skip
     """Judge the runs that some files are of, and write what is asked for.
 
-    With several kinds of accelerators there is a table, a run and a report for each. Raises TrtgateError, with nothing
+    With several kinds of accelerators there is a table, a run and a report for each. `kept`: where a run and its report
+    are put as well; where that fails, a line says so. Raises TrtgateError, with nothing
     judged and nothing written, for a file that is none of a stage, and for another baseline than that of the shards.
     """
     for option, target in (("--output", output), ("--report", report), ("--junit-xml", junit_xml)):
@@ -65,6 +69,8 @@ def merge(
         content = junit.render([(one.report, one.run.gate.results) for one in written])
         lines.append(_wrote(junit_xml, content))
     lines += _told_github(written)
+    if kept is not None:
+        lines += [str(notice) for one in written for notice in _kept(one, kept, asked=report is not None)]
     statuses = [one.report.exit_status for one in written]
     annotated = os.environ.get("GITHUB_ACTIONS") == "true"
     annotations = [line for one in written for line in github_annotations.lines(one.report)] if annotated else []
@@ -94,6 +100,22 @@ def _saved(document: dict[str, object], target: Path) -> str:
     with locked(target):
         write_json(target, document)
     return os.path.relpath(target)
+
+
+def _kept(one: _Written, folder: Folder, *, asked: bool) -> list[Notice]:
+    """Put a run, and its report where one was asked for, where they outlive this machine; returns what to say."""
+    if not one.saved:
+        return []
+    run, name = one.run, merged_document.file_name(one.run)
+    kind = run_places.OPEN if run.open else run_places.MERGED
+    contents = {kind: Path(one.saved).read_bytes()}
+    if asked:
+        contents[run_places.REPORT] = msgspec.json.encode(one.report)
+    key, commit = run.accelerator.key, run.manifest.commit
+    return [
+        run_places.keep(folder, name, content, key=key, commit=commit, kind=its, here=one.saved)
+        for its, content in contents.items()
+    ]
 
 
 def _each(path: Path, keys: Sequence[str]) -> list[Path]:

@@ -11,11 +11,12 @@ from .console import print_lines
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="Written by pytest's --trtgate-report.")],
+    run: Annotated[str, typer.Argument(metavar="RUN.json", help="Written by --trtgate-report; a file or a URL.")],
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown there, not here.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts.")] = None,
 ) -> None:
     """Make a report of a run, on any machine: Markdown for a pull request or a job summary, HTML to look into it."""
+    from ..common import run_places
     from . import report_files
 
-    print_lines(report_files.make(run, to_markdown=markdown, to_html=html))
+    print_lines(report_files.make(run_places.one(run), to_markdown=markdown, to_html=html))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ..common.errors import TrtgateError
 from ..common.files import write_whole
+from ..common.run_places import Place
 from ..report import html, markdown, run_report
 
 
-def make(path: Path, *, to_markdown: Path | None, to_html: Path | None = None) -> list[str]:
+def make(path: Place, *, to_markdown: Path | None, to_html: Path | None = None) -> list[str]:
     """Make what is asked for of a report; returns what to say, or the Markdown where no file is named.
 
     Raises TrtgateError when the report can't be read, or something can't be written.

@@ -122,6 +122,11 @@ class RunFolder:
             _remove_oldest(self._run_file.parent, now)
         return self._run_file
 
+    @property
+    def run_name(self) -> str:
+        """The name of this run's file; empty before there is one."""
+        return "" if self._run_file is None else self._run_file.name
+
     def close(self) -> None:
         """Remove what goes with the run."""
         if self._private is not None:

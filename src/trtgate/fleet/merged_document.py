@@ -128,7 +128,7 @@ def _cases(run: MergedRun) -> list[run_report.CaseReport]:
 def _against(run: MergedRun) -> str:
     if run.manifest.base:
         return f"base {run.manifest.base}"
-    return f"baseline {os.path.relpath(run.gate.baseline.path)}" if run.gate.baseline else ""
+    return f"baseline {os.path.relpath(run.gate.baseline_path)}" if run.gate.baseline else ""
 
 
 def _environment(run: MergedRun) -> list[str]:

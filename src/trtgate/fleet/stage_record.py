@@ -9,17 +9,17 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..common import run_file
+from ..common import run_places
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
-from ..common.files import STAGE, decoded, open_file
+from ..common.files import STAGE, decoded
 from ..common.notices import Notice
+from ..common.run_places import Place
 from ..gate.baselines import SCHEMA
 from ..gate.known_programs import Known
 from ..gate.policy import Evidence
@@ -30,8 +30,6 @@ from .manifest import Manifest
 KEY = STAGE
 CONFIRMATION = "confirmation"
 """The part that is no shard: what was suspected, and measured again."""
-MOST_BYTES = 512 << 20
-"""A larger file is not read. A case with 3 launches of 6 captures of 12 blocks takes 55 kB."""
 
 
 class CaseOutcome(msgspec.Struct, frozen=True):
@@ -98,7 +96,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
 class StageFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file as read: the record, and the JSON beside it."""
 
-    path: Path
+    path: Place
     record: StageRecord
     document: dict[str, Any]
 
@@ -115,7 +113,7 @@ class StageFile(msgspec.Struct, frozen=True, kw_only=True):
         return found[-1] if found else None
 
 
-def read(path: Path) -> StageFile:
+def read(path: Place) -> StageFile:
     """Read and check what a stage left. Raises TrtgateError, naming the file, for anything else."""
     document, given = _parsed(path)
     if "evidence" in given and "part" not in given:
@@ -140,7 +138,7 @@ def _checked(manifest: bytes) -> Manifest:
     return found
 
 
-def read_open(path: Path) -> Open:
+def read_open(path: Place) -> Open:
     """Read what a merge left to be confirmed. Raises TrtgateError, naming the file, for anything else."""
     _, given = _parsed(path)
     if "part" in given:
@@ -162,14 +160,10 @@ def _why(error: Exception) -> str:
     return printable(str(error) if isinstance(error, TrtgateError) else one_line(error))
 
 
-def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parsed(path: Place) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's document, and what a stage or a merge put into it."""
     try:
-        with open_file(path) as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise TrtgateError(f"{path} is larger than {MOST_BYTES >> 20} MiB: no run of trtgate's is")
-        document = decoded(run_file.repaired(content), Any)
+        document = decoded(run_places.content_of(path), Any)
     except OSError as error:
         raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from ..common import run_file
+from ..common import run_file, run_places
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, read_bytes, write_json
+from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, write_json
+from ..common.run_places import Place
 from . import session_merging
 from .baseline_record import CaseRecord, StoredSession, typical_us
 from .plausibility import usable, why_unused
@@ -56,7 +57,7 @@ class BrokenFileError(TrtgateError):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A file as read: typed records by case id, and the JSON itself, which keeps what we do not know."""
 
-    path: Path
+    path: Place
     accelerator: Accelerator
     cases: dict[str, CaseRecord]
     """Without sessions that can't be used; a case that has no other is in `unusable`."""
@@ -88,8 +89,8 @@ def keys(folder: Path) -> list[str]:
     return [place.name for place in listed(folder) if place.is_dir() and is_there(place / FILE_NAME)]
 
 
-def read(path: Path) -> Run:
-    """Read and check a baseline or a saved run.
+def read(path: Place) -> Run:
+    """Read and check a baseline or a saved run, which may lie in a store.
 
     Raises TrtgateError when it can't be read, is not JSON, has another schema, no benchmark of ours, or a value
     that is not a positive, finite number; BrokenFileError where it is not even JSON that others may have written.
@@ -119,10 +120,10 @@ def read(path: Path) -> Run:
     )
 
 
-def _parsed(path: Path) -> tuple[dict[str, Any], _Document]:
+def _parsed(path: Place) -> tuple[dict[str, Any], _Document]:
     """Return a file as it stands, and what of it is ours. Raises as `read`."""
     try:
-        text = run_file.repaired(read_bytes(path))
+        text = run_places.content_of(path)
     except OSError as error:
         raise BrokenFileError(f"{path} can't be read: {error.strerror}") from error
     try:
@@ -159,7 +160,7 @@ def read_baseline(path: Path) -> Run:
     return found
 
 
-def _check(path: Path, record: CaseRecord) -> None:
+def _check(path: Place, record: CaseRecord) -> None:
     if not record.sessions:
         raise TrtgateError(f"{path}: case {record.case} has no session; {RESTORE}")
     for session in (*record.anchor, *record.sessions):

@@ -25,7 +25,6 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,7 +32,7 @@ import numpy as np
 from scipy import stats
 
 from ..common.errors import TrtgateError
-from ..common.files import listed
+from ..common.run_places import Folder, runs_in
 from .baseline_record import typical_us
 from .baselines import Run, read
 
@@ -139,14 +138,14 @@ class _CommitInfo(msgspec.Struct):
 # Saved runs
 
 
-def read_runs(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[SavedRun], list[str]]:
+def read_runs(folder: Folder, wanted: Callable[[str], bool], key: str = "") -> tuple[list[SavedRun], list[str]]:
     """Return the saved runs in a folder, the oldest first, and one line for each file that is none.
 
-    Without shards, which a merge judges. Only the wanted cases are kept: all of 200 runs of 2,000 take gigabytes.
+    Without shards, which a merge judges, and, with `key`, without folders of other accelerators. Only the wanted cases
+    are kept: all of 200 runs of 2,000 take gigabytes.
     """
-    runs: list[SavedRun] = []
-    skipped: list[str] = []
-    for path in listed(folder, "*.json"):
+    runs, skipped = list[SavedRun](), list[str]()
+    for path in runs_in(folder, key=key):
         try:
             run = read(path)
             runs += [] if run.stage else [_saved(run, wanted)]
@@ -165,7 +164,7 @@ def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
 def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
     """Return a case's history in runs of one key. Raises TrtgateError when Apache Otava is needed and not installed."""
     beside_base = disturbed = 0
-    found: dict[tuple[str, str], list[HistoryPoint]] = {}
+    found: dict[tuple[str, str], dict[tuple[str, float], HistoryPoint]] = {}
     for run in runs:
         saved = run.cases.get(case_id)
         if saved is None:
@@ -175,9 +174,10 @@ def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
         elif saved.disturbed:
             disturbed += 1
         else:
-            found.setdefault((saved.metric, saved.clock), []).append(saved.point)
+            point = saved.point  # in several files of a store that a run was merged into again
+            found.setdefault((saved.metric, saved.clock), {})[point.recorded, point.latency_us] = point
     series = [
-        analysed(metric, clock, sorted(points, key=lambda point: (point.recorded, point.run)))
+        analysed(metric, clock, sorted(points.values(), key=lambda point: (point.recorded, point.run)))
         for (metric, clock), points in found.items()
     ]
     series.sort(key=lambda one: one.points[-1].recorded, reverse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..common.metrics import METRICS
+from ..common.run_places import Folder, Place
 from ..compiling.artifact_cache import CacheRequest
 from ..launches.base_revision import BaseRequest
 from ..suite.cases import Case
@@ -87,8 +88,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of the cases this run takes, such as `2/8`; empty for all."""
     shard_by: str = ""
     """What stays together in a shard."""
-    confirm: Path | None = None
+    confirm: Place | None = None
     """What `trtgate merge` left to be confirmed."""
+    runs: Folder | None = None
+    """Where runs are kept that outlive this machine."""
 
     @property
     def part_label(self) -> str:

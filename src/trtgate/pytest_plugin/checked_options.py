@@ -17,13 +17,14 @@ from ..compiling import artifact_cache
 from ..compiling.artifact_cache import CacheRequest
 from ..gate.run_options import Options
 from ..launches.base_revision import BaseRequest
+from ..suite.pytest_config import RUNS_KEY
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
-from . import changed_option, prebuilding, run_filters, stage_options
+from . import changed_option, kept_runs, prebuilding, run_filters, stage_options
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
-KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require")
+KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require", RUNS_KEY)
 NEEDS_A_SUITE = (
     "trtgate_update_baselines", "trtgate_require", "trtgate_accept", "trtgate_limit", "trtgate_base",
     "trtgate_build_only", "trtgate_lifecycle", "trtgate_changed", "trtgate_shard", "trtgate_confirm",
@@ -133,6 +134,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         build_only=get("trtgate_build_only"),
         lifecycle=get("trtgate_lifecycle"),
         timing_off=timing_off,
+        runs=kept_runs.folder(config),
         **stage_options.read(config),
     )
 

@@ -130,7 +130,7 @@ class GateRun:
                 raise
             self.baseline_problem = sentence_of(error)  # if no case of ours is run, it may be a run of the user's own
         else:
-            option.benchmark_compare = os.path.relpath(found.path) if found else []
+            option.benchmark_compare = os.path.relpath(self.gate.baseline_path) if found else []
 
     # What a run is made of, made when first needed
 

@@ -46,6 +46,12 @@ def add(parser: pytest.Parser) -> None:
         help="Write the run as JSON, from which `trtgate report` makes Markdown.",
     )
     option(
+        "--trtgate-runs",
+        metavar="DIR|URL",
+        default=None,
+        help="Keep this run there too: a folder, or any URL that fsspec knows, such as s3://bucket/trtgate.",
+    )
+    option(
         "--trtgate-timeout",
         metavar="SECONDS",
         type=_positive(float),
@@ -61,6 +67,7 @@ def _add_ini_keys(parser: pytest.Parser) -> None:
     parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
     parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
     parser.addini("trtgate_cache_size", "Most that the artifact cache takes", default="20GiB")
+    parser.addini("trtgate_runs", "Folder or URL where runs are kept that outlive this machine", default="")
     parser.addini("trtgate_require", f"What a run must have: any of {', '.join(REQUIRABLE)}", default="")
 
 

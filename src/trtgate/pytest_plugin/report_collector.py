@@ -11,7 +11,8 @@ import pytest
 
 from ..common.errors import PROBLEMS, sentence_of
 from ..common.notices import Notice, Severity
-from . import coverage_tests, profile_tests
+from ..common.run_places import REPORT
+from . import coverage_tests, kept_runs, profile_tests
 from .gate_run import GateRun
 from .run_document import Collected, RunDocument, Seen
 
@@ -76,6 +77,7 @@ class Reporting:
 
                 run_report.write(asked, report)
                 self._said.append(Notice(f"report: {os.path.relpath(asked, Path.cwd())}"))
+                self._said += [said] if (said := kept_runs.keep(self._run, asked, REPORT)) else []
         except PROBLEMS as error:
             self._said.append(Notice(f"no report: {sentence_of(error)}", Severity.ERROR))
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import time
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..common.errors import TrtgateError
+from ..common.errors import PROBLEMS, TrtgateError
 from ..common.run_folder import RUNS
+from ..common.urls import without_secrets
 from .gate_run import GateRun
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class RunDocument:
             seconds=round(time.monotonic() - self._run.started, 1),
             accelerator=self._run.accelerator,
             against=self._against(),
-            command=["pytest", *map(str, self._run.config.invocation_params.args)],
+            command=["pytest", *(without_secrets(str(one)) for one in self._run.config.invocation_params.args)],
             commit=history.commit_of(self._run.json.commit_info),
             cases=[self._case(case_id, seen) for case_id, seen in collected.latency.items()],
             coverage=[coverage_report(case_id, seen) for case_id, seen in collected.coverage.items()],
@@ -80,7 +82,7 @@ class RunDocument:
             return f"base {options.base}"
         if not self._run.judges or "gate" not in self._run.__dict__ or self._run.gate.baseline is None:
             return ""
-        return f"baseline {os.path.relpath(self._run.gate.baseline.path, self._run.config.rootpath)}"
+        return f"baseline {os.path.relpath(self._run.gate.baseline_path, self._run.config.rootpath)}"
 
     def _environment(self) -> list[str]:
         from ..common import accelerator
@@ -95,7 +97,11 @@ class RunDocument:
         """The saved runs of this accelerator, this one among them."""
         from ..gate import history
 
-        runs, _ = history.read_runs(self._run.folder / RUNS, self._run.results.__contains__)
+        wanted, kept = self._run.results.__contains__, self._run.options.runs
+        runs, _ = history.read_runs(self._run.folder / RUNS, wanted)
+        if kept is not None:
+            with contextlib.suppress(*PROBLEMS):  # who keeps the run there says what is wrong
+                runs += history.read_runs(kept, wanted, self._run.accelerator.key)[0]
         return [run for run in runs if run.key == self._run.accelerator.key]
 
     def _history(self, case_id: str) -> Series | None:

@@ -16,7 +16,7 @@ from ..common.text_columns import first_few
 from ..gate import baselines
 from ..report import load_lines, terminal_table
 from ..report.case_row import row_of
-from . import report_collector, run_filters
+from . import kept_runs, report_collector, run_filters
 from .case_items import case_id_of, is_accuracy
 from .gate_run import GateRun
 
@@ -72,6 +72,7 @@ class Ending:
                 benchmark.extra_info["trtgate"]["judgements"] = judged
         path = run.save()
         run.say(f"run saved: {os.path.relpath(path, run.config.invocation_params.dir)}")
+        run.notices += [said] if (said := kept_runs.keep(run, path)) else []
         if run.options.update:
             for change in run.gate.update_baseline(baselines.read(path)):
                 stored[change.case_id] = not change.refused

@@ -16,8 +16,9 @@ import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.notices import Severity
+from ..common.urls import without_secrets
 from ..fleet import shards
-from . import stage_manifest
+from . import kept_runs, stage_manifest
 from .case_items import case_id_of, is_latency
 from .run_document import Collected, coverage_report, layers_report
 from .stage_evidence import StageEvidence, now
@@ -134,6 +135,7 @@ class Stage:
             self._complete = ended and not run.options.source.changed()
             path = run.save()
             run.say(f"run saved: {os.path.relpath(path, run.config.invocation_params.dir)}")
+            run.notices += [said] if (said := kept_runs.keep(run, path)) else []
             run.say(self._said(), Severity.NOTICE)
         except PROBLEMS as error:
             run.say(sentence_of(error), Severity.ERROR)
@@ -195,5 +197,5 @@ def _without_the_part(arguments: list[str]) -> list[str]:
         elif argument in NAMES_THE_PART:
             follows = True
         elif argument.partition("=")[0] not in NAMES_THE_PART:
-            found.append(argument)
+            found.append(without_secrets(argument))
     return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
+    from ..common.run_places import Place
     from ..common.steps import OnStep
     from ..fleet.manifest import Manifest
     from ..fleet.stage_record import CaseEvidence, Open
@@ -76,7 +76,7 @@ class StageEvidence:
         return CaseResult(case_id=case_id, measurement=measurement, base=found.first.base)
 
 
-def _read_open(path: Path | None) -> Open | None:
+def _read_open(path: Place | None) -> Open | None:
     if path is None:
         return None
     from ..fleet import stage_record

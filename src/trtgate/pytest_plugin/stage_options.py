@@ -8,15 +8,15 @@ import pytest
 
 from ..common.errors import TrtgateError
 from ..fleet import shards
+from . import kept_runs
 
 
 def read(config: pytest.Config) -> dict[str, Any]:
     """Return what `Options` has of them."""
-    confirm = config.getoption("trtgate_confirm")
     return {
         "shard": _shard(config),
         "shard_by": config.getoption("trtgate_shard_by") or shards.CASE,
-        "confirm": None if confirm is None else config.invocation_params.dir / confirm,
+        "confirm": kept_runs.to_confirm(config),
     }
 
 

@@ -14,8 +14,9 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
-from ..common.files import decoded, read_bytes, write_json
+from ..common.files import decoded, write_json
 from ..common.notices import Notice, Severity
+from ..common.run_places import Place, content_of
 from ..gate.history import Commit, Series
 from ..profiles.difference_text import LayerChange
 from ..profiles.profile_summary import LayerTime
@@ -190,10 +191,10 @@ def write(path: Path, report: RunReport) -> None:
     write_json(path, msgspec.to_builtins(report))
 
 
-def read(path: Path) -> RunReport:
+def read(path: Place) -> RunReport:
     """Read a report. Raises TrtgateError, naming the file, when it is none, broken, or of another schema."""
     try:
-        content = read_bytes(path)
+        content = content_of(path)
         schema = decoded(content, _Header).schema
         if schema != SCHEMA:
             raise TrtgateError(f"report {path} has schema {schema}, this trtgate reads {SCHEMA}: make it again")

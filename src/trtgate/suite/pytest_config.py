@@ -14,10 +14,14 @@ from typing import Any
 import iniconfig
 import msgspec
 
+from ..common import run_places
 from ..common.errors import TrtgateError
 from ..common.files import read_bytes
+from ..common.run_places import Folder
 
-SUITE_KEY, BASELINES_KEY = "trtgate_suite", "trtgate_baselines"
+SUITE_KEY, BASELINES_KEY, RUNS_KEY = "trtgate_suite", "trtgate_baselines", "trtgate_runs"
+RUNS_VARIABLE = "TRTGATE_RUNS"
+"""The environment variable that wins over the key."""
 BASELINES = "baselines"
 
 CONFIGURATIONS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
@@ -62,6 +66,18 @@ def baselines_folder(option: Path | None) -> Path:
     if found is None:
         return Path(BASELINES)
     return Path(os.path.relpath(found.path.parent / found.values.get(BASELINES_KEY, BASELINES)))
+
+
+def runs_folder() -> Folder | None:
+    """Return where runs are kept that outlive this machine, as the environment or pytest's ini key says; else None.
+
+    Raises TrtgateError for a URL of no use.
+    """
+    if asked := os.environ.get(RUNS_VARIABLE):
+        return run_places.at(asked)
+    found = find_configuration(Path.cwd())
+    asked = "" if found is None else found.values.get(RUNS_KEY, "").strip()
+    return run_places.at(asked, Path(os.path.relpath(found.path.parent))) if found and asked else None
 
 
 def with_keys(found: Configuration, text: str, keys: Mapping[str, str]) -> str:

@@ -1,0 +1,244 @@
+"""Runs outside of this machine: objects below any URL that fsspec knows, written once and never changed."""
+
+from __future__ import annotations
+
+import posixpath
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+from .errors import TrtgateError, one_line
+from .escaping import printable
+from .urls import secrets_of, told_without, without_secrets
+
+PAUSES_S = (1.0, 5.0)
+"""Before a call that failed is made a second and a third time."""
+LIMIT_S = 120.0
+"""Longest that a call may take, all its attempts together."""
+FINAL = (
+    FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError,
+    ImportError, NotImplementedError, TrtgateError,
+)  # fmt: skip
+"""Errors that another attempt would not mend."""
+
+Answer = TypeVar("Answer")
+
+
+class StoreError(TrtgateError):
+    """What a store refused or did not answer, without what is secret in its URL."""
+
+
+class RunStore:
+    """A folder of a store. Nothing is asked of the store before a method is called.
+
+    Raises TrtgateError, on construction, for a URL of a protocol that is unknown, or whose package is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        _check_protocol(url)
+        self._url = url
+        self._secrets = secrets_of(url)
+
+    def __str__(self) -> str:
+        return printable(without_secrets(self._url))
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        """fsspec's file system and the path in it; for some protocols that connects."""
+        import fsspec
+
+        found, path = fsspec.core.url_to_fs(self._url)
+        return found, path.rstrip("/") if path.strip("/") else path
+
+    # What is there
+
+    def is_object(self) -> bool:
+        """Whether the URL names an object, not a folder. Raises StoreError, also where nothing is there."""
+
+        def ask() -> bool:
+            system, path = self._opened
+            return system.info(path)["type"] == "file"
+
+        return self._answer(ask)
+
+    def object(self) -> StoredObject:
+        """Return the object that the URL names; it may not exist."""
+        return StoredObject(self, self._opened_path(), self._url)
+
+    def _opened_path(self) -> str:
+        return self._answer(lambda: self._opened[1])
+
+    def matching(self) -> list[StoredObject]:
+        """Return the objects that the URL, a pattern, names; sorted. Raises StoreError."""
+
+        def ask() -> list[str]:
+            system, path = self._opened
+            system.invalidate_cache()
+            return sorted(system.glob(path))
+
+        return [StoredObject(self, path, self._url_of(path)) for path in self._answer(ask)]
+
+    def entries(self, below: str = "") -> list[tuple[str, bool, str]]:
+        """Return what lies in a folder below the URL: (name, whether it is a folder, path in the store); sorted.
+
+        Raises StoreError, also where there is no such folder.
+        """
+
+        def ask() -> list[dict[str, Any]]:
+            system, path = self._opened
+            system.invalidate_cache()
+            return list(system.ls(below or path, detail=True))
+
+        found = ((str(one["name"]).rstrip("/"), one["type"] == "directory") for one in self._answer(ask))
+        return sorted((posixpath.basename(path), folder, path) for path, folder in found)
+
+    def at(self, path: str) -> StoredObject:
+        """Return the object at a path in the store."""
+        return StoredObject(self, path, self._url_of(path))
+
+    def _url_of(self, path: str) -> str:
+        return str(self._opened[0].unstrip_protocol(path))
+
+    # Reading and writing
+
+    def read(self, path: str, most: int, shown: str) -> bytes:
+        """Return the first `most` bytes of an object, which errors call `shown`. Raises StoreError."""
+        return self._answer(lambda: self._read_now(path, most), shown)
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write a new object below the URL; returns its URL, as it may be shown. Raises StoreError.
+
+        An object that has the name already stays: it is an error, unless it holds the same.
+        """
+        path = ""
+
+        def write() -> None:
+            nonlocal path
+            path = f"{self._opened[1].rstrip('/')}/{name}"
+            try:
+                self._create(path, content)
+            except FileExistsError:
+                if self._read_now(path, len(content) + 1) != content:
+                    raise StoreError(f"{self.at(path)}: another run has that name") from None
+                # else an earlier attempt arrived, whose answer did not
+
+        self._answer(write)
+        return str(self.at(path))
+
+    def _read_now(self, path: str, most: int) -> bytes:
+        with self._opened[0].open(path, "rb") as file:
+            content: bytes = file.read(most)
+            return content
+
+    def _create(self, path: str, content: bytes) -> None:
+        system, root = self._opened
+        try:
+            self._pipe(path, content)
+        except FileNotFoundError:
+            if not system.exists(root):  # never made: a bucket of a misspelt name would be made as well
+                raise
+            system.makedirs(posixpath.dirname(path), exist_ok=True)  # a system that has folders
+            self._pipe(path, content)
+
+    def _pipe(self, path: str, content: bytes) -> None:
+        """Write a new object, and leave it to the store, where it can, that nobody else does at the same time."""
+        system = self._opened[0]
+        try:
+            system.pipe_file(path, content, mode="create")
+        except (OSError, TypeError, NotImplementedError) as error:
+            knows_none = not isinstance(error, OSError) or "NotImplemented" in str(error) or "501" in str(error)
+            if isinstance(error, FileExistsError) or not knows_none:
+                raise
+            if system.exists(path):
+                raise FileExistsError(path) from None
+            system.pipe_file(path, content)
+
+    def _answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
+        """Return what a call of the store returns; it is made again while that may help. Raises StoreError."""
+        deadline = time.monotonic() + LIMIT_S
+        for pause in (*PAUSES_S, None):
+            try:
+                return _within(call, max(deadline - time.monotonic(), 0.0))
+            except StoreError:
+                raise
+            except Exception as error:
+                if pause is None or _is_final(error) or time.monotonic() + pause >= deadline:
+                    raise StoreError(f"{shown or self}: {self._why(error)}") from None
+                time.sleep(pause)
+        raise AssertionError
+
+    def _why(self, error: Exception) -> str:
+        """Return what went wrong, in one line, and nothing secret."""
+        said = told_without(one_line(error), self._secrets)
+        if isinstance(error, PermissionError):
+            return f"permission denied ({said}): see which credentials this process has"
+        if isinstance(error, FileNotFoundError):
+            return f"it does not exist ({said})"
+        return said
+
+
+class StoredObject:
+    """One object of a store, as a path is to a file."""
+
+    def __init__(self, store: RunStore, path: str, url: str) -> None:
+        self._store = store
+        self._path = path
+        self._url = url
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return posixpath.basename(self._path)
+
+    def __str__(self) -> str:
+        return printable(without_secrets(self._url))
+
+    def __lt__(self, other: StoredObject) -> bool:
+        return self._path < other._path
+
+    def read(self, most: int) -> bytes:
+        """Return its first `most` bytes. Raises StoreError."""
+        return self._store.read(self._path, most, str(self))
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, FINAL) or "Credentials" in type(error).__name__
+
+
+def _within(call: Callable[[], Answer], seconds: float) -> Answer:
+    """Return what a call returns; raises what it raises, and TimeoutError when it takes longer: it is left behind."""
+    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put((call(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {LIMIT_S:g} s") from None
+    if error is not None:
+        raise error
+    return answer
+
+
+def _check_protocol(url: str) -> None:
+    shown = printable(without_secrets(url))
+    try:
+        import fsspec
+    except ImportError:
+        raise TrtgateError(f"{shown}: runs at a URL need fsspec: pip install 'trtgate[store]'") from None
+    for part in url.split("::"):
+        protocol, mark, _ = part.partition("://")
+        if not mark and "/" in part:
+            continue  # a file, which another part of the URL is about
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except (ImportError, ValueError) as error:
+            raise TrtgateError(f"{shown}: {told_without(str(error), secrets_of(url))}") from None
