@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
-from .errors import TrtgateError, one_line
+from .errors import TrtgateError
 from .escaping import printable
 from .urls import secrets_of, told_without, without_secrets
 
@@ -172,7 +172,7 @@ class RunStore:
 
     def _why(self, error: Exception) -> str:
         """Return what went wrong, in one line, and nothing secret."""
-        said = told_without(one_line(error), self._secrets)
+        said = told_without(f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "), self._secrets)
         if isinstance(error, PermissionError):
             return f"permission denied ({said}): see which credentials this process has"
         if isinstance(error, FileNotFoundError):

@@ -1,0 +1,419 @@
+"""Runs that outlive their machine: put into a folder, memory or S3 once and for all, read from there, and no gate fails of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from tests.in_process import InProcess, ScriptedSession, command
+from tests.test_baselines import document, record
+from trtgate.common import run_places, run_store
+from trtgate.common.errors import TrtgateError
+from trtgate.common.run_places import CONFIRMATION, MERGED, OPEN, REPORT, SHARD, STAGES, WHOLE
+from trtgate.common.run_store import RunStore, StoreError
+from trtgate.common.urls import without_secrets
+from trtgate.fleet.merged_document import UNCONFIRMED
+from trtgate.gate import baselines, history
+
+ALPHA, BETA = (f"{name}-eager-fp32-b1" for name in ("alpha", "beta"))
+COMPARE = ("suite.py", "--trtgate-launches=1", "--benchmark-compare", "--trtgate-limit=host=100%")
+COMMIT = "abcdef1234567890"
+NAME = "20260102T030405-0a1b2c3d-key.json"
+RUN = json.dumps(document(record("net", 64.0))).encode()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_store, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.delenv("TRTGATE_RUNS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """S3 in this process, with a bucket `runs`, and the environment that leads to it."""
+    if not (importlib.util.find_spec("moto") and importlib.util.find_spec("s3fs")):
+        pytest.skip("moto and s3fs are not installed")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-environment")
+        fsspec.filesystem("s3").mkdir("runs")
+        yield server
+        fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where runs are kept: nothing is there yet."""
+    if request.param == "folder":
+        return str(tmp_path / "kept")
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}/trtgate"
+    request.getfixturevalue("s3")
+    return f"s3://runs/{uuid.uuid4().hex}"
+
+
+def put(kept: str, content: bytes = RUN, name: str = NAME, **named: str) -> str:
+    return run_places.put(run_places.at(kept), name, content, **{"key": "key", "commit": COMMIT, **named})
+
+
+def names(kept: str, *kinds: str, **named: str) -> list[str]:
+    return [place.name for place in run_places.runs_in(run_places.at(kept), kinds, **named)]
+
+
+def sentence(error: pytest.ExceptionInfo[Any]) -> str:
+    said = str(error.value)
+    assert "\n" not in said
+    return said
+
+
+# One object a run, written once
+
+
+def test_a_run_is_an_object_by_accelerator_date_and_commit(kept: str) -> None:
+    where = put(kept)
+    assert where.endswith("/key/2026-01-02/abcdef123456-20260102T030405-0a1b2c3d-run.json")
+    (place,) = run_places.runs_in(run_places.at(kept))
+    assert run_places.content_of(place) == RUN
+    assert baselines.read(place).cases.keys() == {"net"}
+    assert str(place).endswith(where.lstrip("./"))
+    assert run_places.content_of(run_places.one(str(place))) == RUN
+
+
+def test_an_object_is_never_changed_and_putting_the_same_again_is_fine(kept: str) -> None:
+    assert put(kept) == put(kept)
+    with pytest.raises(StoreError) as error:
+        put(kept, b"{}")
+    assert sentence(error).endswith("-run.json: another run has that name")
+    (place,) = run_places.runs_in(run_places.at(kept))
+    assert run_places.content_of(place) == RUN
+
+
+def test_of_runs_at_once_with_one_name_one_is_kept_whole(kept: str) -> None:
+    ready = threading.Barrier(4)
+
+    def write(number: int) -> bool:
+        ready.wait()
+        try:
+            put(kept, json.dumps([number] * 1000).encode())
+        except StoreError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(write, range(4)))
+    (place,) = run_places.runs_in(run_places.at(kept))
+    (number,) = set(json.loads(run_places.content_of(place)))
+    assert done[number] or "memory" in kept  # which does not tell two writers apart
+    assert "memory" in kept or done.count(True) == 1
+
+
+def test_runs_are_found_by_kind_accelerator_and_commit_the_oldest_first(kept: str) -> None:
+    parts = {SHARD: "shard-1-of-2-", CONFIRMATION: "confirmation-", WHOLE: ""}
+    for number, (kind, part) in enumerate(parts.items()):
+        for key in ("key", "other"):
+            name = f"2026010{3 - number}T030405-0a1b2c3d-{part}{key}.json"
+            put(kept, name=name, key=key, commit=COMMIT if kind == SHARD else "f" * 40)
+    for kind in (MERGED, OPEN, REPORT):
+        put(kept, name="20260109T030405-0a1b2c3d-merged-key.json", kind=kind)
+    assert [name.partition("-")[2] for name in names(kept, *STAGES, key="key")] == [
+        "20260102T030405-0a1b2c3d-confirmation.json", "20260103T030405-0a1b2c3d-shard-1-of-2.json",
+    ]  # fmt: skip
+    assert names(kept, *STAGES, commit=COMMIT) == ["abcdef123456-20260103T030405-0a1b2c3d-shard-1-of-2.json"] * 2
+    run, merged = names(kept, WHOLE, MERGED, key="key")
+    assert run == "ffffffffffff-20260101T030405-0a1b2c3d-run.json"
+    assert merged.startswith("abcdef123456-20260109T030405-0a1b2c3d-merged-")
+    assert run_places.keys_in(run_places.at(kept)) == ["key", "other"]
+
+
+def test_of_very_many_runs_the_newest_are_read(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_places, "MOST_RUNS", 3)
+    for day in range(1, 8):
+        put(kept, name=f"2026010{day}T030405-0a1b2c3d-key.json")
+    assert [name[13:21] for name in names(kept, WHOLE)] == ["20260105", "20260106", "20260107"]
+
+
+# What others put there
+
+
+def test_names_that_are_none_of_ours_are_passed_over(tmp_path: Path) -> None:
+    root = f"/{uuid.uuid4().hex}"
+    system = fsspec.filesystem("memory")
+    good = f"{root}/key/2026-01-02/abcdef123456-20260102T030405-0a1b2c3d-run.json"
+    for name in (
+        good, f"{root}/key/2026-01-02/../../../etc/passwd.json", f"{root}/key/2026-01-02/\x1b[31m-run.json",
+        f"{root}/key/2026-01-02/..json", f"{root}/key/x/{NAME}", f"{root}/\x1b]0;x/2026-01-02/{NAME}",
+        f"{root}/key/2026-01-02/{'0' * 5000}.json", f"{root}/key/2026-01-02/{NAME}.exe",
+    ):  # fmt: skip
+        system.pipe_file(name, RUN)
+    (place,) = run_places.runs_in(RunStore(f"memory:/{root}"))
+    assert str(place) == f"memory:/{good}"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not valid JSON"), (b"{", "is not valid JSON"), (b"\x80\x04K\x01.", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"), (b"{}", "not one of trtgate's files"),
+        (b'{"trtgate": {"schema": 99}}', "has schema 99"), (b"[" + b"{}," * 400 + b"{}]", "more than 1,000 values"),
+        (b" " * 20_000, "is larger than"),
+    ],
+)  # fmt: skip
+def test_what_is_no_run_is_one_line_and_costs_no_other(
+    kept: str, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_places, "MOST_VALUES", 1000)
+    monkeypatch.setattr(run_places, "MOST_BYTES", 15_000 if content.isspace() else 1 << 20)
+    put(kept)
+    bad = put(kept, content, name="20260103T000000-0a1b2c3d-key.json")
+    runs, skipped = history.read_runs(run_places.at(kept), lambda _case: True)
+    assert len(runs) == 1
+    (line,) = skipped
+    assert words in line.replace("\x1b", "ESC") or (words == "is not valid JSON" and "nested" in line)
+    assert bad.rpartition("/")[2] in line
+    assert "\n" not in line
+    status, said = command("baseline", "accept", str(run_places.runs_in(run_places.at(kept))[-1]))
+    assert (status, said.count("\n")) == (4, 1)
+
+
+# Stores that do not answer, or refuse
+
+
+class Flaky(MemoryFileSystem):
+    """A store whose next calls fail, or do not end."""
+
+    protocol = "flaky"
+    errors: list[Any] = []  # noqa: RUF012 - emptied by who fills it
+    store: dict[str, Any] = {}  # noqa: RUF012 - as MemoryFileSystem has it
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **named: Any) -> None:
+        if self.errors:
+            error = self.errors.pop(0)
+            if isinstance(error, threading.Event):
+                error.wait()
+            raise error
+        super().pipe_file(path, value, mode=mode, **named)
+
+
+@pytest.fixture
+def flaky() -> Iterator[Callable[..., str]]:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    Flaky.store.clear()
+
+    def failing(*errors: Any) -> str:
+        Flaky.errors[:] = errors
+        return "flaky://user:hunter2hunter2@x/trtgate"
+
+    yield failing
+    Flaky.errors.clear()
+
+
+def test_a_store_that_fails_twice_is_asked_a_third_time(flaky: Callable[..., str]) -> None:
+    put(flaky(ConnectionError("reset"), OSError("503: SlowDown")))
+    assert len(Flaky.store) == 1
+
+
+def test_a_store_that_fails_three_times_is_not_asked_for_ever_and_nothing_secret_is_told(
+    flaky: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_TOKEN", "token-of-the-environment")
+    url = flaky(*[OSError("PUT flaky://user:hunter2hunter2@x/y\nX-Token: token-of-the-environment")] * 9)
+    with pytest.raises(StoreError) as error:
+        put(url)
+    assert sentence(error) == "flaky://x/trtgate: OSError: PUT flaky://x/y X-Token: …"
+    assert len(Flaky.errors) == 6
+
+
+def test_what_another_attempt_would_not_mend_is_not_tried_again(flaky: Callable[..., str]) -> None:
+    with pytest.raises(StoreError, match="permission denied"):
+        put(flaky(PermissionError("403"), OSError("not asked again")))
+    assert len(Flaky.errors) == 1
+
+
+def test_a_store_that_does_not_answer_is_left(flaky: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_store, "LIMIT_S", 0.05)
+    never = threading.Event()
+    with pytest.raises(StoreError, match=r"no answer within 0\.05 s"):
+        put(flaky(never))
+    never.set()
+
+
+def test_a_store_that_can_not_create_is_asked_first_whether_the_name_is_free(flaky: Callable[..., str]) -> None:
+    put(flaky(NotImplementedError("mode")))
+    with pytest.raises(StoreError, match="another run has that name"):
+        put(flaky(OSError("501 NotImplemented: If-None-Match")), b"{}")
+    assert [bytes(file.getvalue()) for file in Flaky.store.values()] == [RUN]
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_does_not_exist_is_told_and_not_made() -> None:
+    with pytest.raises(StoreError) as error:
+        put("s3://no-such-bucket/trtgate")
+    assert "s3://no-such-bucket/trtgate: it does not exist" in sentence(error)
+    with pytest.raises(StoreError, match="it does not exist"):
+        run_places.runs_in(RunStore("s3://no-such-bucket/trtgate"))
+    assert [name for name in fsspec.filesystem("s3").ls("", refresh=True) if "no-such" in str(name)] == []
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_without_permission_is_told_and_no_key_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto import settings
+
+    monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on it looks at who asks
+    for ask in (lambda: put("s3://runs/x"), lambda: run_places.runs_in(RunStore("s3://runs/x"))):
+        with pytest.raises(StoreError) as error:
+            ask()
+        assert "s3://runs/x: permission denied" in sentence(error)
+        assert "see which credentials this process has" in sentence(error)
+        assert "secret" not in sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://bucket/trtgate", "s3://bucket/trtgate"),
+        ("s3://key:secret@bucket/x", "s3://bucket/x"),
+        ("sftp://me:pass/word@host:22/x@y", "sftp://y"),
+        ("sftp://me:pass@word@host/x", "sftp://host/x"),
+        ("http://host:9000/dir@1/x", "http://host:9000/dir@1/x"),
+        ("abfs://box/x?sig=AbC%2F&se=1", "abfs://box/x?…"),
+        ("simplecache::s3://k:s@b/x", "simplecache::s3://b/x"),
+        ("--trtgate-runs=s3://k:s@b/x", "--trtgate-runs=s3://b/x"),
+        ("s3://b/*-shard-?-of-2.json", "s3://b/*-shard-?-of-2.json"),
+        ("suite.py::test_latency[a?b=c]", "suite.py::test_latency[a?b=c]"),
+    ],
+)
+def test_what_is_secret_in_a_url_is_not_shown(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+def test_what_can_not_be_a_store_is_refused_before_anything_is_measured(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for option, words in (
+        ("--trtgate-runs=foo://k:secretsecret@x/y", "ERROR: trtgate: foo://x/y: Protocol not known: foo"),
+        ("--trtgate-confirm=memory://nothing/there.json", "memory://nothing/there.json: it does not exist"),
+    ):
+        status, said = here.run("suite.py", "--benchmark-compare", option)
+        assert (status, words in said, "secretsecret" in said) == (pytest.ExitCode.USAGE_ERROR, True, False)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    status, said = here.run("suite.py", "--trtgate-runs=s3://x/y")
+    assert (status, "s3://x/y: runs at a URL need fsspec: pip install 'trtgate[store]'" in said) == (4, True)
+    assert not (here.path / ".trtgate" / "runs").exists()
+
+
+# As a user has it
+
+
+def test_a_run_its_shards_and_their_merge_go_there_and_are_read_from_there(
+    here: InProcess, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here.path / "pytest.ini").write_text(f"[pytest]\ntrtgate_suite = suite.py\ntrtgate_runs = {kept}\n")
+    status, said = here.run(*COMPARE[:2], "--trtgate-update-baselines", "--trtgate-report=report.json")
+    assert (status, "run kept: " in said, "report kept: " in said) == (0, True, True)
+    store = run_places.at(kept)
+    (report,) = run_places.runs_in(store, [REPORT])
+    assert command("report", str(report))[0] == 0
+    monkeypatch.setattr(ScriptedSession, "latency_us", 300.0)
+    for number in (1, 2):
+        assert here.run(*COMPARE, f"--trtgate-shard={number}/2")[0] == 0
+    status, said = command("merge", kept)
+    assert (status, "2 suspected and not confirmed" in said) == (UNCONFIRMED, True)
+    (pending,) = run_places.runs_in(store, [OPEN])
+    assert f"run kept: {pending}" in said or Path(kept).is_dir()
+    assert here.run(*COMPARE, f"--trtgate-confirm={pending}")[0] == 0
+    status, said = command("merge", kept)
+    assert (status, f"FAILED {ALPHA} is slower" in said) == (1, True)
+    (merged,) = run_places.runs_in(store, [MERGED])
+    command("merge", kept)
+    assert names(kept, MERGED) == [merged.name]  # the same again is the same object
+    status, said = command("history", ALPHA, "--json=history.json")
+    assert status == 0, said
+    (series,) = json.loads((here.path / "history.json").read_text())["cases"][0]["series"]
+    assert [(point["verdict"], round(point["latency_us"])) for point in series["points"]] == [
+        ("new", 102), ("regressed", 302),
+    ]  # fmt: skip
+    status, said = command("baseline", "accept", str(merged), BETA)
+    assert (status, f"stored: {BETA}" in said) == (0, True)
+    assert command("baseline", "show", str(merged))[0] == (0 if "://" in kept else 0)
+    assert command("merge", f"{kept}/*/*/*-shard-*.json")[0] == (UNCONFIRMED if "://" in kept else 4)
+
+
+def test_a_store_that_fails_is_a_loud_line_and_fails_no_gate(here: InProcess, flaky: Callable[..., str]) -> None:
+    url = flaky(*[OSError("no route to hunter2hunter2")] * 99)
+    status, said = here.run(*COMPARE, f"--trtgate-runs={url}", "-q", "--trtgate-report=r.json")
+    assert status == 0
+    assert "WARNING: the run was not kept: flaky://x/trtgate: OSError: no route to …; .trtgate/runs/" in said
+    assert "WARNING: the report was not kept: flaky://x/trtgate: " in said
+    for number in (1, 2):
+        status, said = here.run(*COMPARE, "--trtgate-shard", f"{number}/2", "--trtgate-runs", url)
+        assert (status, "WARNING: the run was not kept" in said) == (0, True)
+    files = sorted(here.path.glob(".trtgate/runs/*.json"))
+    assert len(files) == 3
+    shards = [str(file) for file in files if "-shard-" in file.name]
+    status, said = command("merge", *shards, "--report=m.json")
+    assert (status, "hunter2" in said) == (0, False)
+    written = [*files, here.path / "r.json", here.path / "m.json", *here.path.glob(".trtgate/runs/*merged*")]
+    assert [file.name for file in written if "hunter2" in file.read_text()] == []
+
+
+def test_it_is_off_by_default_and_an_option_wins_over_the_environment_over_the_ini_key(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [here.path / name for name in ("by_key", "by_variable", "by_option")]
+    assert "run kept" not in here.run(*COMPARE)[1]
+    (here.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\ntrtgate_runs = by_key\n")
+    here.run(*COMPARE)
+    monkeypatch.setenv("TRTGATE_RUNS", "by_variable")
+    here.run(*COMPARE)
+    here.run(*COMPARE, "--trtgate-runs=by_option")
+    here.run(*COMPARE, "--trtgate-runs=")
+    assert [len(list(folder.glob("*/*/*-run.json"))) for folder in folders] == [1, 1, 1]
+
+
+def test_a_folder_of_shards_is_merged_by_its_name(here: InProcess) -> None:
+    for number in (1, 2):
+        here.run("suite.py", f"--trtgate-shard={number}/2")
+    here.run("suite.py")  # a whole run beside them
+    status, said = command("merge", ".trtgate/runs")
+    assert (status, "2 cases: 2 measured" in said) == (0, True)
+    status, said = command("merge", "baselines")
+    assert (status, said) == (4, "trtgate: error: baselines can't be read: No such file or directory\n")
+    (here.path / "empty").mkdir()
+    status, said = command("merge", "empty")
+    assert (status, said) == (4, "trtgate: error: empty has no run of a shard or a confirmation\n")
+
+
+def test_a_run_that_is_a_folder_or_a_pattern_of_nothing_is_told(kept: str) -> None:
+    if "://" not in kept:
+        pytest.skip("a folder is told as files are")
+    put(kept)
+    with pytest.raises(TrtgateError, match="is a folder, not a run"):
+        run_places.one(kept)
+    with pytest.raises(TrtgateError, match="has no run of a shard or a confirmation of commit abcdef123456"):
+        run_places.several([kept], COMMIT)
+    with pytest.raises(TrtgateError, match="has no run of a shard"):
+        run_places.several([f"{kept}/*/nothing-*.json"], "")
