@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from . import run_file
 from .errors import PROBLEMS, TrtgateError, sentence_of
 from .escaping import printable
-from .files import is_there, listed, open_file, write_whole
+from .files import is_there, listed, locked, open_file, read_bytes, write_whole
 from .notices import Notice, Severity
 from .run_store import RunStore, StoredObject, StoreError
 from .urls import is_url
@@ -174,10 +174,11 @@ def put(folder: Folder, local_name: str, content: bytes, *, key: str, commit: st
     if isinstance(folder, RunStore):
         return folder.put(name, content)
     path = folder / name
-    if not is_there(path):
-        write_whole(path, content)
-    elif content_of(path) != content:
-        raise StoreError(f"{path}: another run has that name")
+    with locked(path):
+        if not is_there(path):
+            write_whole(path, content)
+        elif read_bytes(path) != content:
+            raise StoreError(f"{path}: another run has that name")
     return os.path.relpath(path)
 
 
