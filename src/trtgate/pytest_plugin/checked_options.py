@@ -27,7 +27,7 @@ from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require", RUNS_KEY)
 NEEDS_A_SUITE = (
     "trtgate_update_baselines", "trtgate_require", "trtgate_accept", "trtgate_limit", "trtgate_base",
-    "trtgate_build_only", "trtgate_lifecycle", "trtgate_changed", "trtgate_shard", "trtgate_confirm",
+    "trtgate_build_only", "trtgate_lifecycle", "trtgate_changed", "trtgate_shard", "trtgate_confirm", "trtgate_runs",
 )  # fmt: skip
 """Options that judge or store: without a suite they would do neither."""
 
