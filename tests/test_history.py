@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from trtgate.cli import app
-from trtgate.commands import history_text
+from trtgate.commands import history_answers, history_text
+from trtgate.commands.history_answers import Asked
 from trtgate.common import accelerator, files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
@@ -59,7 +60,7 @@ class Runs:
             self.add(record(case, us))
 
     def say(self, *names: str, key: str = CARD.key, encoding: str = "utf-8") -> str:
-        found = history_text.find(names or ["net"], self.folder, key)
+        found = history_answers.find(names or ["net"], self.folder, Asked(key=key))
         return "\n".join(history_text.lines(found, encoding))
 
 
@@ -79,7 +80,7 @@ def analysed(logs: np.ndarray) -> Series:
         )
         for i, us in enumerate(64 * np.exp(logs))
     ]
-    return history.analysed("device", "cuda_graph", points)
+    return history.analysed("device", "cuda_graph", "GPU-1", points)
 
 
 # What is found
@@ -211,7 +212,7 @@ def test_another_clock_is_another_series(runs: Runs) -> None:
         runs.add(with_clock(64.0, "events"))
     for _ in range(6):
         runs.add(with_clock(50.0, "cuda_graph"))
-    (case,) = history_text.find(["net"], runs.folder, CARD.key).cases
+    (case,) = history_answers.find(["net"], runs.folder, Asked(key=CARD.key)).histories[CARD.key]
     assert [(series.clock, len(series.points), series.steps) for series in case.series] == [
         ("cuda_graph", 6, []),
         ("events", 6, []),
@@ -298,8 +299,8 @@ def test_names_of_others_do_not_reach_the_terminal_raw(runs: Runs) -> None:
 
 def test_cases_are_chosen_by_patterns(runs: Runs) -> None:
     runs.add(*(record(case, 64.0) for case in ("a-net", "b-net", "other[1]")))
-    found = history_text.find(["*-net", "a*", "other[1]"], runs.folder, CARD.key)
-    assert [case.case_id for case in found.cases] == ["a-net", "b-net", "other[1]"]
+    found = history_answers.find(["*-net", "a*", "other[1]"], runs.folder, Asked(key=CARD.key))
+    assert [case.case_id for case in found.histories[CARD.key]] == ["a-net", "b-net", "other[1]"]
 
 
 def test_an_unknown_case_names_the_nearest(runs: Runs) -> None:
@@ -332,7 +333,8 @@ def test_the_command_takes_this_machines_runs(runs: Runs, command: Callable[...,
     result = command("net", "--json", "out.json")
     assert result.exit_code == 0, result.output
     assert "first 64" in result.stdout
-    (point,) = json.loads(Path("out.json").read_text())["cases"][0]["series"][0]["points"]
+    ((case, *_),) = json.loads(Path("out.json").read_text())["histories"].values()
+    (point,) = case["series"][0]["points"]
     assert (point["run"], point["latency_us"]) == ("001.json", pytest.approx(64.0))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -83,30 +83,43 @@ def several(texts: Sequence[str], commit: str) -> list[Place]:
     return found
 
 
-def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "") -> list[Place]:
-    """Return the runs in a folder, of these kinds as far as names tell, the oldest first; of dates the MOST_RUNS last.
+def runs_in(
+    folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "", without: Collection[str] = ()
+) -> list[Place]:
+    """Return the runs in a folder as `named_runs` finds them, without their names."""
+    return list(named_runs(folder, kinds, key=key, commit=commit, without=without).values())
 
-    `key`, `commit`: of this accelerator and this commit alone, where a name says of which. What has no name of ours
-    below a folder of an accelerator is passed over. Raises OSError or StoreError for what can't be read.
+
+def named_runs(
+    folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "", without: Collection[str] = (),
+    most: int = MOST_RUNS,
+) -> dict[str, Place]:  # fmt: skip
+    """Return the runs in a folder, of these kinds as far as names tell, the oldest first; of dates the `most` last.
+
+    By their paths in the folder; what is in `without` does not count. `key`, `commit`: of this accelerator and this
+    commit alone, where a name says of which. What has no name of ours below a folder of an accelerator is passed over.
+    Raises OSError or StoreError for what can't be read.
     """
-    direct, dated = list[tuple[str, Place]](), list[tuple[str, Folder, str]]()
+    direct, dated = dict[str, Place](), list[tuple[str, str, str]]()
     for name, is_folder, entry in _entries(folder):
         if not is_folder and name.endswith(".json") and _wanted(name, kinds, commit, strictly=kinds == STAGES):
-            direct.append((name, _run_at(folder, entry)))
+            direct[name] = _run_at(folder, entry)
         elif is_folder and _KEY.fullmatch(name) and key in ("", name):
             dated += [
-                (date, folder, below) for date, is_date, below in _entries(folder, entry)
+                (date, f"{name}/{date}", below) for date, is_date, below in _entries(folder, entry)
                 if is_date and _DATE.fullmatch(date)
             ]  # fmt: skip
-    found: list[tuple[str, Place]] = []
+    found: list[tuple[str, str, Place]] = []
     for _, where, entry in sorted(dated, key=lambda one: one[0], reverse=True):
-        if len(found) < MOST_RUNS:
+        if len(found) < most:
             found += [
-                (_stamp(name), _run_at(where, below)) for name, is_folder, below in _entries(where, entry)
-                if not is_folder and _wanted(name, kinds, commit, strictly=True)
-            ]  # fmt: skip
+                (_stamp(name), f"{where}/{name}", _run_at(folder, below))
+                for name, is_folder, below in _entries(folder, entry)
+                if not is_folder and _wanted(name, kinds, commit, strictly=True) and f"{where}/{name}" not in without
+            ]
     found.sort(key=lambda run: run[0])
-    return [place for _, place in (*direct, *found[-MOST_RUNS:])]
+    kept = {name: place for name, place in direct.items() if name not in without}
+    return kept | {name: place for _, name, place in found[-most:]}
 
 
 def keys_in(folder: Folder) -> list[str]:

@@ -53,6 +53,14 @@ class RunStore:
         found, path = fsspec.core.url_to_fs(self._url)
         return found, path.rstrip("/") if path.strip("/") else path
 
+    @property
+    def filesystem(self) -> Any:
+        """What is below the URL as a fsspec file system of its own. Raises StoreError."""
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        system, path = self.answer(lambda: self._opened)
+        return DirFileSystem(path, system)
+
     # What is there
 
     def is_object(self) -> bool:
@@ -62,14 +70,14 @@ class RunStore:
             system, path = self._opened
             return system.info(path)["type"] == "file"
 
-        return self._answer(ask)
+        return self.answer(ask)
 
     def object(self) -> StoredObject:
         """Return the object that the URL names; it may not exist."""
         return StoredObject(self, self._opened_path(), self._url)
 
     def _opened_path(self) -> str:
-        return self._answer(lambda: self._opened[1])
+        return self.answer(lambda: self._opened[1])
 
     def matching(self) -> list[StoredObject]:
         """Return the objects that the URL, a pattern, names; sorted. Raises StoreError."""
@@ -79,7 +87,7 @@ class RunStore:
             system.invalidate_cache()
             return sorted(system.glob(path))
 
-        return [StoredObject(self, path, self._url_of(path)) for path in self._answer(ask)]
+        return [StoredObject(self, path, self._url_of(path)) for path in self.answer(ask)]
 
     def entries(self, below: str = "") -> list[tuple[str, bool, str]]:
         """Return what lies in a folder below the URL: (name, whether it is a folder, path in the store); sorted.
@@ -92,7 +100,7 @@ class RunStore:
             system.invalidate_cache()
             return list(system.ls(below or path, detail=True))
 
-        found = ((str(one["name"]).rstrip("/"), one["type"] == "directory") for one in self._answer(ask))
+        found = ((str(one["name"]).rstrip("/"), one["type"] == "directory") for one in self.answer(ask))
         return sorted((posixpath.basename(path), folder, path) for path, folder in found)
 
     def at(self, path: str) -> StoredObject:
@@ -106,7 +114,7 @@ class RunStore:
 
     def read(self, path: str, most: int, shown: str) -> bytes:
         """Return the first `most` bytes of an object, which errors call `shown`. Raises StoreError."""
-        return self._answer(lambda: self._read_now(path, most), shown)
+        return self.answer(lambda: self._read_now(path, most), shown)
 
     def put(self, name: str, content: bytes) -> str:
         """Write a new object below the URL; returns its URL, as it may be shown. Raises StoreError.
@@ -125,7 +133,7 @@ class RunStore:
                     raise StoreError(f"{self.at(path)}: another run has that name") from None
                 # else an earlier attempt arrived, whose answer did not
 
-        self._answer(write)
+        self.answer(write)
         return str(self.at(path))
 
     def _read_now(self, path: str, most: int) -> bytes:
@@ -156,13 +164,13 @@ class RunStore:
                 raise FileExistsError(path) from None
             system.pipe_file(path, content)
 
-    def _answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
+    def answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
         """Return what a call of the store returns; it is made again while that may help. Raises StoreError."""
         deadline = time.monotonic() + LIMIT_S
         for pause in (*PAUSES_S, None):
             try:
                 return _within(call, max(deadline - time.monotonic(), 0.0))
-            except StoreError:
+            except TrtgateError:
                 raise
             except Exception as error:
                 if pause is None or _is_final(error) or time.monotonic() + pause >= deadline:
