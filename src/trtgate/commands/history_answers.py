@@ -121,12 +121,12 @@ class _Saved:
             folder, lambda case_id: any(_takes(name, case_id) for name in names), key, compacted
         )
         self.skipped += skipped
-        self.keys = {run.key for run in self._runs} | compacted_runs.keys(self._store, self._parts)
+        self.keys = {run.key for run in self._runs} | {key for part in self._parts for key in part.cases}
 
     def case_ids(self, key: str) -> set[str]:
         """Return the ids of all cases of an accelerator."""
         found = {case_id for run in self._runs if run.key == key for case_id in run.case_ids}
-        return found | compacted_runs.case_ids(self._store, self._parts, key)
+        return found.union(*(part.cases.get(key, ()) for part in self._parts))
 
     def runs(self, asked: Asked, cases: Collection[str]) -> list[SavedRun]:
         """Return the runs of an accelerator that have some of these cases, of a branch and since a date."""

@@ -41,10 +41,11 @@ MEMORY = "2GB"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of rows: its name without suffix, and the runs that it has rows of."""
+    """One file of rows: its name without suffix, the runs that it has rows of, and accelerators with their cases."""
 
     name: str
     runs: frozenset[str]
+    cases: dict[str, frozenset[str]]
     rows: int
     bytes: int
 
@@ -54,6 +55,7 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     bytes: int
     runs: list[str]
+    cases: dict[str, list[str]]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,10 @@ def parts(store: Any) -> tuple[list[Part], list[str]]:
             name = path.removesuffix(".json")
             if store.size(f"{name}.parquet") != manifest.bytes:
                 raise ValueError("its rows are not those that were written")
-            part = Part(name=name, runs=frozenset(manifest.runs), rows=manifest.rows, bytes=manifest.bytes)
+            part = Part(
+                name=name, runs=frozenset(manifest.runs), rows=manifest.rows, bytes=manifest.bytes,
+                cases={key: frozenset(map(sys.intern, some)) for key, some in manifest.cases.items()},
+            )  # fmt: skip
             _asked(store, part, f"DESCRIBE {_rows_of(part)[1:-1]}", [])
             found.append(part)
         except (OSError, ValueError, msgspec.MsgspecError, TrtgateError) as error:
@@ -96,24 +101,6 @@ def _listed(store: Any, suffix: str) -> list[str]:
         return [path for path in store.ls(FOLDER, detail=False) if path.endswith(suffix)]
     except FileNotFoundError:
         return []
-
-
-def case_ids(store: Any, some: Sequence[Part], key: str) -> set[str]:
-    """Return the ids of all cases that have rows, on an accelerator (empty: any). Raises TrtgateError."""
-    found: set[str] = set()
-    for part in some:
-        query = f"SELECT DISTINCT case_id FROM {_rows_of(part)} WHERE ? IN ('', accelerator)"  # noqa: S608
-        found |= {case_id for (case_id,) in _asked(store, part, query, [key])}
-    return found
-
-
-def keys(store: Any, some: Sequence[Part]) -> set[str]:
-    """Return the accelerators that have rows. Raises TrtgateError."""
-    return {
-        key
-        for part in some
-        for (key,) in _asked(store, part, f"SELECT DISTINCT accelerator FROM {_rows_of(part)}", [])  # noqa: S608
-    }
 
 
 def read(store: Any, some: Sequence[Part], cases: Iterable[str], wanted: Wanted) -> list[SavedRun]:
@@ -259,13 +246,18 @@ def _write(store: Any, rows: Path, small: Sequence[Part], done: Sequence[str], m
     try:
         database.execute(f"COPY ({everything} {order}) TO '{_quoted(made)}' (FORMAT parquet, COMPRESSION zstd)", given)
         (total,) = database.execute(f"SELECT count(*) FROM read_parquet('{_quoted(made)}')").fetchone()  # noqa: S608
+        cases: dict[str, list[str]] = {}
+        for key, case_id in database.execute(
+            f"SELECT DISTINCT accelerator, case_id FROM read_parquet('{_quoted(made)}') ORDER BY ALL"  # noqa: S608
+        ).fetchall():
+            cases.setdefault(key, []).append(case_id)
     except Exception as error:
         raise TrtgateError(f"the runs can't be compacted: {one_line(error)}") from error
     finally:
         database.close()
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
     name, size = f"{FOLDER}/{stamp}-{secrets.token_hex(4)}", made.stat().st_size
-    manifest = _Manifest(trtgate_compacted=1, rows=total, bytes=size, runs=sorted({*done, *seen}))
+    manifest = _Manifest(trtgate_compacted=1, rows=total, bytes=size, runs=sorted({*done, *seen}), cases=cases)
     try:
         store.makedirs(FOLDER, exist_ok=True)
         store.put_file(str(made), f"{name}.parquet")
