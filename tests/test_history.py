@@ -20,7 +20,7 @@ from trtgate.commands.history_answers import Asked
 from trtgate.common import accelerator, files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate import history
+from trtgate.gate import history, level_changes
 from trtgate.gate.baseline_record import CaseRecord
 from trtgate.gate.history import HistoryPoint, Series
 
@@ -123,6 +123,18 @@ def test_getting_faster_bit_by_bit_is_drift_too() -> None:
 
 
 @needs_otava
+def test_a_bend_is_where_least_squares_put_it() -> None:
+    for seed in range(30):
+        logs = noise(seed, 8 + seed, 0.002) + 5 + 0.001 * np.maximum(np.arange(8 + seed) - seed, 0)
+        errors = []
+        for began in range(len(logs) - level_changes.LEAST_DRIFTING + 1):
+            design = np.column_stack([np.ones(len(logs)), np.maximum(np.arange(len(logs)) - began, 0)])
+            errors.append(float(np.sum((logs - design @ np.linalg.lstsq(design, logs, rcond=None)[0]) ** 2)))
+        began, error = level_changes._best_bend(logs)
+        assert began == int(np.argmin(errors))
+        assert error == pytest.approx(min(errors), rel=1e-6)
+
+
 def test_a_step_before_a_drift_is_told_from_it() -> None:
     logs = np.concatenate([np.zeros(10), np.full(20, 0.05), 0.05 + np.arange(1, 11) * 0.003])
     series = analysed(logs + noise(3, 40, 0.0005))

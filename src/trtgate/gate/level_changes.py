@@ -120,15 +120,19 @@ def _has_trend(logs: np.ndarray) -> bool:
 
 
 def _best_bend(logs: np.ndarray) -> tuple[int, float]:
-    """Return where a level that turns into a straight line should turn, and its squared error."""
-    runs = np.arange(len(logs))
-    errors = {}
-    for began in range(len(logs) - LEAST_DRIFTING + 1):
-        design = np.column_stack([np.ones(len(logs)), np.maximum(runs - began, 0)])
-        fitted = design @ np.linalg.lstsq(design, logs, rcond=None)[0]
-        errors[began] = float(np.sum((logs - fitted) ** 2))
-    began = min(errors, key=errors.__getitem__)
-    return began, errors[began]
+    """Return where a level that turns into a straight line should turn, and its squared error.
+
+    The regression of each bend in closed form: sums of what follows it are differences of running sums.
+    """
+    count, y = len(logs), logs - np.mean(logs)
+    began = np.arange(count - LEAST_DRIFTING + 1)
+    after = count - 1.0 - began
+    sum_x, sum_xx = after * (after + 1) / 2, after * (after + 1) * (2 * after + 1) / 6
+    later, times_run = (np.cumsum(values[::-1])[::-1][began] for values in (y, y * np.arange(count)))
+    of_line = (times_run - began * later) ** 2 / (sum_xx - sum_x**2 / count)
+    errors = np.sum(y**2) - of_line
+    best = int(np.argmin(errors))
+    return best, max(0.0, float(errors[best]))
 
 
 def _step_error(logs: np.ndarray, bounds: Sequence[int]) -> float:
