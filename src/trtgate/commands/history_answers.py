@@ -7,7 +7,6 @@ import difflib
 import fnmatch
 import os
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,8 @@ from ..suite.pytest_config import find_configuration, runs_folder
 
 ALL = "all"
 """In the place of an accelerator's key: those of all."""
+LONGEST = 1000
+"""Characters of a list of names."""
 Answer = TypeVar("Answer")
 SINCE = re.compile(r"(\d{1,5})([dw])")
 
@@ -94,9 +95,8 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
         )
         raise TrtgateError(f"there are no saved runs under {folder}: every run of the gate saves one there{read}")
     if key not in (ALL, *saved.keys):
-        raise TrtgateError(
-            f"no run under {folder} is of {key}; name one with --accelerator: {printable(', '.join(sorted(saved.keys)))}"
-        )
+        others = printable(", ".join(sorted(saved.keys)), LONGEST)
+        raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {others}")
     histories = {}
     for one in sorted(saved.keys) if key == ALL else [key]:
         chosen = _chosen(names, saved.case_ids(one), folder, must=key != ALL)
@@ -182,7 +182,7 @@ def save(found: Found, path: Path) -> None:
 def compact(folder: Folder) -> Compacted:
     """Compact the saved runs of a folder that are not compacted yet. Raises TrtgateError."""
 
-    places = run_places.named_runs(folder, most=sys.maxsize)
+    places = run_places.named_runs(folder, all_dates=True)
 
     def rows(name: str) -> list[dict[str, Any]]:
         run = history.read_run(places[name])

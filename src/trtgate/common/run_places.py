@@ -92,9 +92,9 @@ def runs_in(
 
 def named_runs(
     folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "", without: Collection[str] = (),
-    most: int = MOST_RUNS,
+    all_dates: bool = False,
 ) -> dict[str, Place]:  # fmt: skip
-    """Return the runs in a folder, of these kinds as far as names tell, the oldest first; of dates the `most` last.
+    """Return the runs in a folder, of these kinds as far as names tell, the oldest first; of dates the MOST_RUNS last.
 
     By their paths in the folder; what is in `without` does not count. `key`, `commit`: of this accelerator and this
     commit alone, where a name says of which. What has no name of ours below a folder of an accelerator is passed over.
@@ -111,7 +111,7 @@ def named_runs(
             ]  # fmt: skip
     found: list[tuple[str, str, Place]] = []
     for _, where, entry in sorted(dated, key=lambda one: one[0], reverse=True):
-        if len(found) < most:
+        if all_dates or len(found) < MOST_RUNS:
             found += [
                 (_stamp(name), f"{where}/{name}", _run_at(folder, below))
                 for name, is_folder, below in _entries(folder, entry)
@@ -119,7 +119,7 @@ def named_runs(
             ]
     found.sort(key=lambda run: run[0])
     kept = {name: place for name, place in direct.items() if name not in without}
-    return kept | {name: place for _, name, place in found[-most:]}
+    return kept | {name: place for _, name, place in found[0 if all_dates else -MOST_RUNS :]}
 
 
 def keys_in(folder: Folder) -> list[str]:

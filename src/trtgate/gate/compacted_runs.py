@@ -151,10 +151,9 @@ def _asked(store: Any, part: Part, query: str, given: Sequence[Any]) -> list[tup
     try:
         return list(database.execute(query, list(given)).fetchall())
     except Exception as error:
-        raise TrtgateError(
-            f"{part.name}.parquet can't be read ({told_without(one_line(error), ())}): take it and {part.name}.json away, and its runs "
-            "are read one by one"
-        ) from error
+        why = told_without(one_line(error), ())
+        advice = f"take it and {part.name}.json away, and its runs are read one by one"
+        raise TrtgateError(f"{part.name}.parquet can't be read ({why}): {advice}") from error
     finally:
         database.close()
 
