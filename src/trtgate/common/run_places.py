@@ -61,6 +61,24 @@ def one(text: str, base: Path = Path()) -> Place:
     return place.object()
 
 
+def to_confirm(text: str, base: Path, *, key: str, commit: str) -> Place:
+    """Return the run that a merge left to be confirmed, which a path or a URL names.
+
+    Of a folder: the newest one of an accelerator and a commit. Raises TrtgateError where there is none, or where the
+    newest run was merged more than once.
+    """
+    place = at(text, base)
+    if not _is_folder(place):
+        return place if isinstance(place, Path) else place.object()
+    found = runs_in(place, (OPEN,), key=key, commit=commit)
+    if not found:
+        of_commit = f" of commit {commit[:12]}" if commit else ""
+        raise TrtgateError(f"{place} has no run of {key}{of_commit} that waits for a confirmation")
+    if len(found) > 1 and _stamp(found[-1].name) == _stamp(found[-2].name):
+        raise TrtgateError(f"{place} has two merges of one run: name {found[-2].name} or {found[-1].name}")
+    return found[-1]
+
+
 def several(texts: Sequence[str], commit: str) -> list[Place]:
     """Return what shards left that paths, folders, URLs and patterns of URLs name.
 
@@ -72,7 +90,7 @@ def several(texts: Sequence[str], commit: str) -> list[Place]:
         place = at(text)
         if isinstance(place, RunStore) and _MAGIC.search(text.rpartition("://")[2]):
             some: list[Place] = [*place.matching()]
-        elif place.is_dir() if isinstance(place, Path) else not place.is_object():
+        elif _is_folder(place):
             some = runs_in(place, STAGES, commit=commit)
         else:
             some = [place if isinstance(place, Path) else place.object()]
@@ -81,6 +99,11 @@ def several(texts: Sequence[str], commit: str) -> list[Place]:
             raise TrtgateError(f"{place} has no run of a shard or a confirmation{of_commit}")
         found += some
     return found
+
+
+def _is_folder(place: Folder) -> bool:
+    """Whether it is there, and no run itself. Raises StoreError where a URL names nothing."""
+    return place.is_dir() if isinstance(place, Path) else not place.is_object()
 
 
 def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "") -> list[Place]:
@@ -184,10 +207,11 @@ def put(folder: Folder, local_name: str, content: bytes, *, key: str, commit: st
 
 def keep(
     folder: Folder, local_name: str, content: bytes, *, key: str, commit: str, here: str, kind: str = ""
-) -> Notice:
-    """Put a run as `put` does, and return what to say; where that fails it lies in the file `here` alone."""
+) -> tuple[str, Notice]:
+    """Put a run as `put` does; return where it is, and what to say. Where that fails the file `here` alone has it."""
     what = REPORT if kind == REPORT else WHOLE
     try:
-        return Notice(f"{what} kept: {put(folder, local_name, content, key=key, commit=commit, kind=kind)}")
+        where = put(folder, local_name, content, key=key, commit=commit, kind=kind)
     except PROBLEMS as error:
-        return Notice(f"the {what} was not kept: {sentence_of(error)}; {here} alone has it", Severity.WARNING)
+        return "", Notice(f"the {what} was not kept: {sentence_of(error)}; {here} alone has it", Severity.WARNING)
+    return where, Notice(f"{what} kept: {where}")
