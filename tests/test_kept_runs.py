@@ -146,6 +146,15 @@ def test_runs_are_found_by_kind_accelerator_and_commit_the_oldest_first(kept: st
     assert run_places.keys_in(run_places.at(kept)) == ["key", "other"]
 
 
+def test_a_run_that_is_saved_and_kept_in_one_folder_is_one(tmp_path: Path) -> None:
+    for part in ("", "shard-1-of-2-"):
+        name = NAME.replace("key", f"{part}key")
+        (tmp_path / name).write_bytes(RUN)
+        put(str(tmp_path), name=name)
+    assert [name[:13] for name in names(str(tmp_path), *STAGES)] == ["abcdef123456-"]
+    assert [name[:13] for name in names(str(tmp_path), WHOLE)] == ["abcdef123456-"]
+
+
 def test_of_very_many_runs_the_newest_are_read(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_places, "MOST_RUNS", 3)
     for day in range(1, 8):

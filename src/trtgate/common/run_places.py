@@ -28,8 +28,8 @@ Folder = Path | RunStore
 
 MOST_BYTES = 512 << 20
 """A larger run is not read. A case with 3 launches of 6 captures of 12 blocks takes 55 kB in a shard's."""
-MOST_VALUES = 24_000_000
-"""JSON with more values is not read: of bytes that are nothing but brackets, 512 MiB would become 20 GiB."""
+MOST_VALUES = 12_000_000
+"""JSON with more values is not read: 512 MiB of nothing but brackets would become 20 GiB. A case takes some 6,000."""
 MOST_RUNS = 500
 """Runs of a store that are read at once: the newest."""
 SHARD, CONFIRMATION, MERGED, OPEN, REPORT, WHOLE = "shard", "confirmation", "merged", "open", "report", "run"
@@ -129,6 +129,8 @@ def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", com
                 if not is_folder and _wanted(name, kinds, commit, strictly=True)
             ]  # fmt: skip
     found.sort(key=lambda run: run[0])
+    kept = {_identity(place.name) for _, place in found}
+    direct = [(name, place) for name, place in direct if _identity(name) not in kept]  # saved, and kept below the same
     return [place for _, place in (*direct, *found[-MOST_RUNS:])]
 
 
@@ -157,6 +159,12 @@ def _wanted(name: str, kinds: Sequence[str], commit: str, *, strictly: bool) -> 
     return (found["kind"] or WHOLE) in kinds and of_commit
 
 
+def _identity(name: str) -> str:
+    """Return what a run's name has wherever it lies; of what is no name of ours, itself."""
+    found = _NAME.fullmatch(name)
+    return name if found is None else f"{_stamp(name)}-{found['part'] or WHOLE}"
+
+
 def _stamp(name: str) -> str:
     found = _NAME.fullmatch(name)
     return "" if found is None else f"{found['stamp']}-{found['run']}"
@@ -173,10 +181,10 @@ def content_of(place: Place) -> bytes:
     if isinstance(place, Path):
         with open_file(place) as file:
             content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise TrtgateError(f"{place} is larger than {MOST_BYTES >> 20} MiB: no run of trtgate's is")
     else:
-        content = place.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise TrtgateError(f"{place} is larger than {MOST_BYTES >> 20} MiB: no run of trtgate's is")
+        content = place.read(MOST_BYTES)
     if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise TrtgateError(f"{place} has more than {MOST_VALUES:,} values: no run of trtgate's has")
     return run_file.repaired(content)
