@@ -146,11 +146,32 @@ def test_runs_are_found_by_kind_accelerator_and_commit_the_oldest_first(kept: st
     assert run_places.keys_in(run_places.at(kept)) == ["key", "other"]
 
 
+def test_a_run_that_is_saved_and_kept_in_one_folder_is_one(tmp_path: Path) -> None:
+    for part in ("", "shard-1-of-2-"):
+        name = NAME.replace("key", f"{part}key")
+        (tmp_path / name).write_bytes(RUN)
+        put(str(tmp_path), name=name)
+    assert [name[:13] for name in names(str(tmp_path), *STAGES)] == ["abcdef123456-"]
+    assert [name[:13] for name in names(str(tmp_path), WHOLE)] == ["abcdef123456-"]
+
+
 def test_of_very_many_runs_the_newest_are_read(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_places, "MOST_RUNS", 3)
     for day in range(1, 8):
         put(kept, name=f"2026010{day}T030405-0a1b2c3d-key.json")
     assert [name[13:21] for name in names(kept, WHOLE)] == ["20260105", "20260106", "20260107"]
+
+
+def test_what_is_to_be_confirmed_is_the_newest_of_the_commit_and_never_one_of_two(kept: str) -> None:
+    def ask() -> str:
+        return run_places.to_confirm(kept, Path(), key="key", commit=COMMIT).name
+
+    for day, commit in (("02", COMMIT), ("03", COMMIT), ("04", "f" * 40)):
+        put(kept, name=f"202601{day}T030405-0a1b2c3d-merged-key.json", kind=OPEN, commit=commit)
+    assert "-20260103T030405-" in ask()
+    put(kept, RUN + b" ", name="20260103T030405-0a1b2c3d-merged-key.json", kind=OPEN)
+    with pytest.raises(TrtgateError, match=r"has two merges of one run: name \S+ or \S+$"):
+        ask()
 
 
 # What others put there
@@ -315,7 +336,9 @@ def test_what_is_secret_in_a_url_is_not_shown(url: str, shown: str) -> None:
 def test_what_can_not_be_a_store_is_refused_before_anything_is_measured(
     here: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fsspec.filesystem("memory").pipe_file("/empty/x.txt", b"")
     for option, words in (
+        ("--trtgate-confirm=memory://empty", "memory://empty has no run of cpu-"),
         ("--trtgate-runs=foo://k:secretsecret@x/y", "ERROR: trtgate: foo://x/y: Protocol not known: foo"),
         ("--trtgate-confirm=memory://nothing/there.json", "memory://nothing/there.json: it does not exist"),
     ):
@@ -347,7 +370,8 @@ def test_a_run_its_shards_and_their_merge_go_there_and_are_read_from_there(
     assert (status, "2 suspected and not confirmed" in said) == (UNCONFIRMED, True)
     (pending,) = run_places.runs_in(store, [OPEN])
     assert f"run kept: {pending}" in said or Path(kept).is_dir()
-    assert here.run(*COMPARE, f"--trtgate-confirm={pending}")[0] == 0
+    assert f"--trtgate-confirm={pending}" in said or Path(kept).is_dir()
+    assert here.run(*COMPARE, f"--trtgate-confirm={kept}")[0] == 0
     status, said = command("merge", kept)
     assert (status, f"FAILED {ALPHA} is slower" in said) == (1, True)
     (merged,) = run_places.runs_in(store, [MERGED])

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..common import git
-from ..common.errors import TrtgateError
 from ..common.urls import without_secrets
 from ..suite.pytest_config import baselines_folder, find_configuration, runs_folder
 from .console import BaselinesOption, print_commands, print_lines
@@ -42,18 +41,11 @@ def merge(
     configured = find_configuration(Path.cwd())
     root = Path.cwd() if configured is None else configured.path.parent
     done = merge_files.merge(
-        run_places.several(runs, _commit()), baselines_folder(baselines), root, report=report, junit_xml=junit_xml,
-        command=["trtgate", *map(without_secrets, sys.argv[1:])], output=output, verbose=verbose, kept=runs_folder(),
+        run_places.several(runs, git.head(Path.cwd())), baselines_folder(baselines), root,
+        command=["trtgate", *map(without_secrets, sys.argv[1:])], report=report, junit_xml=junit_xml, output=output,
+        verbose=verbose, kept=runs_folder(),
     )  # fmt: skip
     print_lines(done.lines)
     print_commands(done.annotations)
     if done.status:
         raise typer.Exit(done.status)
-
-
-def _commit() -> str:
-    """Return the commit that is checked out here; empty where git knows none."""
-    try:
-        return git.run(Path.cwd(), "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip()
-    except TrtgateError:
-        return ""

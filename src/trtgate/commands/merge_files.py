@@ -32,11 +32,14 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Written(msgspec.Struct, frozen=True):
-    """One accelerator's run, judged, and where it was saved; empty where nothing was measured."""
+    """One accelerator's run, judged, and where it was saved and kept; empty where nothing was measured."""
 
     run: MergedRun
     report: RunReport
     saved: str
+    kept: str = ""
+    notices: list[Notice] = []
+    """What keeping it has to say."""
 
 
 def merge(
@@ -63,14 +66,14 @@ def merge(
         _Written(run, _reported(run, folder, command, asked=report is not None), _saved(document, target))
         for run, document, target in zip(judged, documents, targets, strict=True)
     ]
+    if kept is not None:
+        written = [_kept(one, kept, asked=report is not None) for one in written]
     lines += [line for one in written for line in _lines(one, verbose=verbose)]
     lines += _reports(written, report) if report is not None else []
     if junit_xml is not None:
         content = junit.render([(one.report, one.run.gate.results) for one in written])
         lines.append(_wrote(junit_xml, content))
     lines += _told_github(written)
-    if kept is not None:
-        lines += [str(notice) for one in written for notice in _kept(one, kept, asked=report is not None)]
     statuses = [one.report.exit_status for one in written]
     annotated = os.environ.get("GITHUB_ACTIONS") == "true"
     annotations = [line for one in written for line in github_annotations.lines(one.report)] if annotated else []
@@ -102,20 +105,21 @@ def _saved(document: dict[str, object], target: Path) -> str:
     return os.path.relpath(target)
 
 
-def _kept(one: _Written, folder: Folder, *, asked: bool) -> list[Notice]:
-    """Put a run, and its report where one was asked for, where they outlive this machine; returns what to say."""
+def _kept(one: _Written, folder: Folder, *, asked: bool) -> _Written:
+    """Put a run, and its report where one was asked for, where they outlive this machine."""
     if not one.saved:
-        return []
+        return one
     run, name = one.run, merged_document.file_name(one.run)
     kind = run_places.OPEN if run.open else run_places.MERGED
     contents = {kind: Path(one.saved).read_bytes()}
     if asked:
         contents[run_places.REPORT] = msgspec.json.encode(one.report)
     key, commit = run.accelerator.key, run.manifest.commit
-    return [
-        run_places.keep(folder, name, content, key=key, commit=commit, kind=its, here=one.saved)
+    done = {
+        its: run_places.keep(folder, name, content, key=key, commit=commit, kind=its, here=one.saved)
         for its, content in contents.items()
-    ]
+    }
+    return msgspec.structs.replace(one, kept=done[kind][0], notices=[said for _, said in done.values()])
 
 
 def _each(path: Path, keys: Sequence[str]) -> list[Path]:
@@ -150,11 +154,10 @@ def _lines(one: _Written, *, verbose: bool) -> list[str]:
         one.report.environment
     )
     if one.saved:
-        lines.append(f"run saved: {one.saved}")
+        lines += [f"run saved: {one.saved}", *map(str, one.notices)]
     if run.open and one.saved:
-        lines.append(
-            f"{len(run.open)} suspected and not confirmed; on such an accelerator: {_confirming(run, one.saved)}"
-        )
+        command = _confirming(run, one.kept or one.saved)
+        lines.append(f"{len(run.open)} suspected and not confirmed; on such an accelerator: {command}")
     return [*lines, ""]
 
 

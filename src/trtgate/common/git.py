@@ -45,6 +45,14 @@ def unbound() -> Iterator[None]:
         os.environ.update(taken)
 
 
+def head(folder: Path) -> str:
+    """Return the commit that is checked out in a folder; empty where git knows none, or is not installed."""
+    try:
+        return run(folder, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip()
+    except TrtgateError:
+        return ""
+
+
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git in a folder. Raises TrtgateError where git is not installed, and when it takes longer than TIMEOUT_S."""
     try:

@@ -28,8 +28,8 @@ Folder = Path | RunStore
 
 MOST_BYTES = 512 << 20
 """A larger run is not read. A case with 3 launches of 6 captures of 12 blocks takes 55 kB in a shard's."""
-MOST_VALUES = 24_000_000
-"""JSON with more values is not read: of bytes that are nothing but brackets, 512 MiB would become 20 GiB."""
+MOST_VALUES = 12_000_000
+"""JSON with more values is not read: 512 MiB of nothing but brackets would become 20 GiB. A case takes some 6,000."""
 MOST_RUNS = 500
 """Runs of a store that are read at once: the newest."""
 SHARD, CONFIRMATION, MERGED, OPEN, REPORT, WHOLE = "shard", "confirmation", "merged", "open", "report", "run"
@@ -61,6 +61,24 @@ def one(text: str, base: Path = Path()) -> Place:
     return place.object()
 
 
+def to_confirm(text: str, base: Path, *, key: str, commit: str) -> Place:
+    """Return the run that a merge left to be confirmed, which a path or a URL names.
+
+    Of a folder: the newest one of an accelerator and a commit. Raises TrtgateError where there is none, or where the
+    newest run was merged more than once.
+    """
+    place = at(text, base)
+    if not _is_folder(place):
+        return place if isinstance(place, Path) else place.object()
+    found = runs_in(place, (OPEN,), key=key, commit=commit)
+    if not found:
+        of_commit = f" of commit {commit[:12]}" if commit else ""
+        raise TrtgateError(f"{place} has no run of {key}{of_commit} that waits for a confirmation")
+    if len(found) > 1 and _stamp(found[-1].name) == _stamp(found[-2].name):
+        raise TrtgateError(f"{place} has two merges of one run: name {found[-2].name} or {found[-1].name}")
+    return found[-1]
+
+
 def several(texts: Sequence[str], commit: str) -> list[Place]:
     """Return what shards left that paths, folders, URLs and patterns of URLs name.
 
@@ -72,7 +90,7 @@ def several(texts: Sequence[str], commit: str) -> list[Place]:
         place = at(text)
         if isinstance(place, RunStore) and _MAGIC.search(text.rpartition("://")[2]):
             some: list[Place] = [*place.matching()]
-        elif place.is_dir() if isinstance(place, Path) else not place.is_object():
+        elif _is_folder(place):
             some = runs_in(place, STAGES, commit=commit)
         else:
             some = [place if isinstance(place, Path) else place.object()]
@@ -81,6 +99,11 @@ def several(texts: Sequence[str], commit: str) -> list[Place]:
             raise TrtgateError(f"{place} has no run of a shard or a confirmation{of_commit}")
         found += some
     return found
+
+
+def _is_folder(place: Folder) -> bool:
+    """Whether it is there, and no run itself. Raises StoreError where a URL names nothing."""
+    return place.is_dir() if isinstance(place, Path) else not place.is_object()
 
 
 def runs_in(
@@ -118,8 +141,11 @@ def named_runs(
                 if not is_folder and _wanted(name, kinds, commit, strictly=True) and f"{where}/{name}" not in without
             ]
     found.sort(key=lambda run: run[0])
-    kept = {name: place for name, place in direct.items() if name not in without}
-    return kept | {name: place for _, name, place in found[0 if all_dates else -MOST_RUNS :]}
+    kept = {
+        _identity(place.name) for _, _, place in found
+    }  # a run that was saved here may be kept below the same folder
+    saved = {name: place for name, place in direct.items() if name not in without and _identity(name) not in kept}
+    return saved | {name: place for _, name, place in found[0 if all_dates else -MOST_RUNS :]}
 
 
 def keys_in(folder: Folder) -> list[str]:
@@ -147,6 +173,12 @@ def _wanted(name: str, kinds: Sequence[str], commit: str, *, strictly: bool) -> 
     return (found["kind"] or WHOLE) in kinds and of_commit
 
 
+def _identity(name: str) -> str:
+    """Return what a run's name has wherever it lies; of what is no name of ours, itself."""
+    found = _NAME.fullmatch(name)
+    return name if found is None else f"{_stamp(name)}-{found['part'] or WHOLE}"
+
+
 def _stamp(name: str) -> str:
     found = _NAME.fullmatch(name)
     return "" if found is None else f"{found['stamp']}-{found['run']}"
@@ -163,10 +195,10 @@ def content_of(place: Place) -> bytes:
     if isinstance(place, Path):
         with open_file(place) as file:
             content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise TrtgateError(f"{place} is larger than {MOST_BYTES >> 20} MiB: no run of trtgate's is")
     else:
-        content = place.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise TrtgateError(f"{place} is larger than {MOST_BYTES >> 20} MiB: no run of trtgate's is")
+        content = place.read(MOST_BYTES)
     if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise TrtgateError(f"{place} has more than {MOST_VALUES:,} values: no run of trtgate's has")
     return run_file.repaired(content)
@@ -197,10 +229,11 @@ def put(folder: Folder, local_name: str, content: bytes, *, key: str, commit: st
 
 def keep(
     folder: Folder, local_name: str, content: bytes, *, key: str, commit: str, here: str, kind: str = ""
-) -> Notice:
-    """Put a run as `put` does, and return what to say; where that fails it lies in the file `here` alone."""
+) -> tuple[str, Notice]:
+    """Put a run as `put` does; return where it is, and what to say. Where that fails the file `here` alone has it."""
     what = REPORT if kind == REPORT else WHOLE
     try:
-        return Notice(f"{what} kept: {put(folder, local_name, content, key=key, commit=commit, kind=kind)}")
+        where = put(folder, local_name, content, key=key, commit=commit, kind=kind)
     except PROBLEMS as error:
-        return Notice(f"the {what} was not kept: {sentence_of(error)}; {here} alone has it", Severity.WARNING)
+        return "", Notice(f"the {what} was not kept: {sentence_of(error)}; {here} alone has it", Severity.WARNING)
+    return where, Notice(f"{what} kept: {where}")

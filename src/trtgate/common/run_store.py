@@ -113,8 +113,17 @@ class RunStore:
     # Reading and writing
 
     def read(self, path: str, most: int, shown: str) -> bytes:
-        """Return the first `most` bytes of an object, which errors call `shown`. Raises StoreError."""
-        return self.answer(lambda: self._read_now(path, most), shown)
+        """Return an object, which errors call `shown`. Raises StoreError, also for one of more than `most` bytes."""
+
+        def ask() -> bytes:
+            with self._opened[0].open(path, "rb") as file:
+                size = getattr(file, "size", None)
+                content: bytes = b"" if size is not None and size > most else file.read(most + 1)
+                if len(content) > most or (size is not None and size > most):
+                    raise StoreError(f"{shown} is larger than {most >> 20} MiB: no run of trtgate's is")
+                return content
+
+        return self.answer(ask, shown)
 
     def put(self, name: str, content: bytes) -> str:
         """Write a new object below the URL; returns its URL, as it may be shown. Raises StoreError.
@@ -208,7 +217,7 @@ class StoredObject:
         return self._path < other._path
 
     def read(self, most: int) -> bytes:
-        """Return its first `most` bytes. Raises StoreError."""
+        """Return what it holds. Raises StoreError, also where that is more than `most` bytes."""
         return self._store.read(self._path, most, str(self))
 
 

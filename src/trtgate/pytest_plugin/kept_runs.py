@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..common import run_places
+from ..common import accelerator, git, run_places
 from ..common.notices import Notice
 from ..common.run_places import Folder, Place
 from ..suite.pytest_config import RUNS_KEY, RUNS_VARIABLE
@@ -31,9 +31,12 @@ def folder(config: pytest.Config) -> Folder | None:
 
 
 def to_confirm(config: pytest.Config) -> Place | None:
-    """Return the run that a merge left to be confirmed. Raises TrtgateError where a URL names none."""
+    """Return the run that a merge left to be confirmed. Raises TrtgateError where a folder or a URL has none."""
     asked = config.getoption("trtgate_confirm")
-    return None if asked is None else run_places.one(asked, config.invocation_params.dir)
+    if asked is None:
+        return None
+    key, commit = accelerator.detect().key, git.head(config.rootpath)
+    return run_places.to_confirm(asked, config.invocation_params.dir, key=key, commit=commit)
 
 
 def keep(run: GateRun, path: Path, kind: str = "") -> Notice | None:
@@ -45,6 +48,7 @@ def keep(run: GateRun, path: Path, kind: str = "") -> Notice | None:
         return None
     here = os.path.relpath(path, run.config.invocation_params.dir)
     commit = history.commit_of(run.json.commit_info).id
-    return run_places.keep(
+    _, said = run_places.keep(
         folder, name, path.read_bytes(), key=run.accelerator.key, commit=commit, here=here, kind=kind
     )
+    return said
