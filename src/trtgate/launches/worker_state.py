@@ -52,7 +52,7 @@ class Worker:
         self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
-        import_hook.install(everywhere=True)
+        import_hook.install(everywhere=True, shared_cache=False)
         with relocated_imports.path_kept():
             self._suite = hello.source.load()
         modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
