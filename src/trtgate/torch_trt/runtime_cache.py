@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ FILE = "runtime_cache.bin"
 """Its name among the files of a stored module."""
 ARTIFACT, NONE, OWN = "artifact", "none", "own"
 """Which cache engines use: the one that is stored with them; none, so that kernels are compiled; a user's own."""
-OWN_IS_USED = "it has a runtime cache of its own, which is read and written as its user set it up"
 
 
 class Kernels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +86,11 @@ def made_for() -> dict[str, str]:
         "driver": device.driver,
         "TensorRT": str(engines.tensorrt().__version__),
     }
+
+
+def by_default() -> str:
+    """Return which cache engines use that brought none, as ARTIFACT and NONE say. Imports nothing."""
+    return ARTIFACT if is_supported() else NONE
 
 
 @contextlib.contextmanager
@@ -147,18 +151,17 @@ def load(folder: Path) -> RuntimeCache:
     return cache
 
 
-def in_use(cache: RuntimeCache | None, modules: Iterable[Any], *, has_engines: bool) -> str:
-    """Return which cache the engines of a compiled module use, as ARTIFACT, NONE and OWN say; empty without engines.
+def in_use(compiled: Any, *, engines: bool) -> tuple[str, str]:
+    """Return which cache the engines of what a frontend returned use, and what is to be said of it.
 
-    `modules` are what it is called by, and its parts. What torch.compile built is held by Dynamo, and not seen.
+    It is ARTIFACT, NONE or OWN; empty where there are no `engines` of ours. What torch.compile built is held by Dynamo,
+    and not seen.
     """
-    handle = None if cache is None else cache.handle
-    parts = (part for one in modules for module in engine_sizes.modules_of(one) for part in module.modules())
-    if any(_is_of_user(part, handle) for part in parts):
-        return OWN
-    if cache is not None and cache.kept:
-        return ARTIFACT
-    return NONE if has_engines else ""
+    cache = compiled.runtime_cache or RuntimeCache()
+    modules = [module for one in (compiled.run, *compiled.modules) for module in engine_sizes.modules_of(one)]
+    if any(_is_of_user(part, cache.handle) for module in modules for part in module.modules()):
+        return OWN, "its engines have a runtime cache of their own, which is used as its user set it up"
+    return (ARTIFACT if cache.kept else NONE) if engines else "", cache.note
 
 
 def _is_of_user(part: torch.nn.Module, handle: Any) -> bool:
