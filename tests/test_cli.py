@@ -575,6 +575,7 @@ def facts(**fields: Any) -> doctor_facts.Facts:
         "nvml": nvml(),
         "torch": torch(),
         "features": doctor_facts.Features(enabled={"dynamo_frontend": True, "fx_frontend": False}),
+        "runtime_cache": "artifact",
         "compiler": "/usr/bin/g++",
         "uncompiled": [],
         "free_disk_bytes": 1 << 40,

@@ -223,10 +223,11 @@ def _with_kernels(
 ) -> SealedManifest:  # fmt: skip
     """Put kernels that had to be compiled for a loaded module beside it, here and in the cache; returns its manifest.
 
-    The cache had none, or those of another card, driver or TensorRT.
+    The cache had none, or those of another card, driver or TensorRT; or, where shapes are dynamic, of other shapes.
     """
     kept = inference.compiled.runtime_cache
-    if kept is None or kept.kept or not _store_kernels(case, inference, folder, notes):
+    complete = kept is None or (kept.kept and not case.settings.dynamic)
+    if complete or not _store_kernels(case, inference, folder, notes):
         return manifest
     sha256 = {**manifest.sha256, runtime_cache.FILE: sealed_folder.digest(folder / runtime_cache.FILE)}
     manifest = msgspec.structs.replace(manifest, sha256=sha256)

@@ -49,6 +49,8 @@ class RuntimeCache:
     """`torch_tensorrt.runtime.RuntimeCache`, for all its engines; None where they have none of ours."""
     kept: bool = False
     """Whether its kernels are those that were stored with the module."""
+    kept_bytes: int = 0
+    """How much of them was stored."""
     note: str = ""
     """Why those that were stored are not used; empty where they are, or none are."""
 
@@ -114,13 +116,15 @@ def collecting() -> Iterator[RuntimeCache]:
 
 
 def store(cache: RuntimeCache, folder: Path) -> bool:
-    """Write the kernels of a cache among a module's files, in place of older ones; returns whether it has any.
+    """Write the kernels of a cache among a module's files, in place of older ones, where it has more than those.
 
-    The file is a new one: what else has the old one's content, such as an entry of the artifact cache, stays as it is.
-    Raises OSError.
+    Returns whether it has. The file is a new one: what else has the old one's content, such as an entry of the artifact
+    cache, stays as it is. Raises OSError.
     """
     content = io.BytesIO()
-    if cache.handle is None or not cache.handle.has_cache() or not cache.handle.save_to_stream(content):
+    if cache.handle is None or not cache.handle.has_cache():
+        return False
+    if cache.handle.save_to_stream(content) <= cache.kept_bytes:
         return False
     kernels = Kernels(made_for=made_for(), content=content.getvalue())
     write_whole(folder / FILE, msgspec.msgpack.encode(kernels))
@@ -147,7 +151,8 @@ def load(folder: Path) -> RuntimeCache:
     if differing:
         cache.note = _unused(f"is {differing}")
         return cache
-    cache.kept = cache.handle.load_from_stream(io.BytesIO(kernels.content)) > 0
+    cache.kept_bytes = cache.handle.load_from_stream(io.BytesIO(kernels.content))
+    cache.kept = cache.kept_bytes > 0
     return cache
 
 
