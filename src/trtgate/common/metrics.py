@@ -118,8 +118,8 @@ NO_ERROR_RATE = frozenset((*EXACT, *OF_GROWTH))
 def sampled(*, gpu: bool, cold: bool = False, load: bool = False) -> tuple[str, ...]:
     """Return the metrics that launches measure block by block.
 
-    With `cold` those of processes that start cold, with `load` those of processes that are under load.
+    With `cold` those of processes that start cold, with `load` those of processes that are under load. A case may lack
+    some of them: one without a runtime cache has no cold start with one.
     """
-    of_load = (*OF_LOAD, *[COLD_L2] * gpu)
-    of_cold = (COLD_START, *[COLD_START_CACHED] * gpu)
+    of_load, of_cold = (*OF_LOAD, *[COLD_L2] * gpu), (COLD_START, COLD_START_CACHED)
     return (*(SAMPLED if gpu else (HOST,)), *(of_cold if cold else ()), *(of_load if load else ()))
