@@ -78,8 +78,14 @@ def test_they_are_stored_and_a_longer_or_larger_one_fails(folder: Any) -> None:
     """Of what has a runtime cache there are two: one compiles kernels, for 4 s here, and one takes them from it."""
     folder.suite(more=MODEL)
     engines = {"KERNELS_S": 4}
-    recorded = folder.gate("--trtgate-update-baselines", "--trtgate-cold-starts=2", *LATENCY, **engines)
+    recorded = folder.gate("--trtgate-update-baselines", "-v", "--trtgate-cold-starts=2", *LATENCY, **engines)
     assert recorded.ret == 0
+    recorded.stdout.fnmatch_lines_random(
+        [
+            "mine-own-as_is: cold start 5 s, 1 s with a runtime cache",
+            "plain-eager-fp32: cold start 0.0001* s",
+        ]
+    )
     stored = folder.stored_entries()["mine-own-as_is"]
     session = stored["sessions"][0]
     for metric, seconds in (("cold_start", 5.0), ("cold_start_cached", 1.0)):
