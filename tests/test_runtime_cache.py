@@ -17,6 +17,7 @@ import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common import sealed_folder
+from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, cold_start, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
@@ -136,7 +137,7 @@ def test_kernels_for_another_card_driver_or_tensorrt_are_compiled_anew_and_store
     first = (tmp_path / "place-0" / FILE).read_bytes()
     runtime.taken()
     runtime.here[name] = "another"
-    said = f"is for {name} {HERE[name] or 'unknown'}, not another: it is not used, and kernels are compiled anew"
+    said = f"is for {name} {HERE[name] or 'unknown'}, not another: kernels are compiled anew"
     in_a_launch = reference.load_checked(case(), tmp_path / "place-0", "cpu")
     assert (runtime.taken(), in_use(in_a_launch)) == (["conv", "relu"], (NONE, f"its stored runtime cache {said}"))
     assert (tmp_path / "place-0" / FILE).read_bytes() == first
@@ -253,7 +254,22 @@ def test_a_file_that_is_none_is_a_note(runtime: Runtime, tmp_path: Path, content
     (tmp_path / FILE).write_bytes(content)
     found = runtime_cache.load(tmp_path)
     assert (found.kept, found.handle.kernels) == (False, set())
-    assert found.note.startswith("its stored runtime cache can't be read (")
+    assert found.note.startswith("its stored runtime cache can't be used (")
+
+
+def test_a_machine_that_does_not_say_what_it_is_uses_none(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> dict[str, str]:
+        raise TrtgateError("NVML does not work")
+
+    (tmp_path / FILE).write_bytes(msgspec.msgpack.encode(Kernels(made_for=HERE, content=b"conv")))
+    monkeypatch.setattr(runtime_cache, "made_for", unknown)
+    runtime_cache.prepare()
+    found = runtime_cache.load(tmp_path)
+    assert (found.kept, found.note) == (
+        False, "its stored runtime cache can't be used (NVML does not work): kernels are compiled anew"
+    )  # fmt: skip
 
 
 def test_processes_that_store_at_once_leave_one_whole_entry(
@@ -319,7 +335,7 @@ class Python212(torch.nn.Module):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self.runtime_cache_path = path
+        self.runtime_cache, self.runtime_cache_path = object(), path
         self.done: list[str] = []
 
     def _load_runtime_cache(self) -> None:
@@ -436,7 +452,8 @@ def test_a_loaded_engine_gets_the_stored_kernels_and_keeps_what_else_it_was_told
     (tmp_path / FILE).write_bytes(msgspec.msgpack.encode(content))
     kernels = runtime_cache.load(tmp_path)
     assert (kernels.kept, kernels.kept_bytes) == (True, 7)
-    assert bytes(kernels.handle._handle.serialize().numpy()) == b"kernels"  # they wait for the execution context
+    assert not kernels.handle.has_cache()  # they wait for the execution context; 2.13 does not show them before
+    assert bytes(kernels.handle._handle.serialize().numpy()) in (b"kernels", b"")
     module = new_module(usable)
     settings = Settings(frontend="dynamo", shape={"seq": 8}, dynamic={"seq": (1, 8, 16)}, specialization="none")
     dynamic_engines.prepare([module], settings, kernels)

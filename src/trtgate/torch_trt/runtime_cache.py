@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..common import accelerator
+from ..common.errors import TrtgateError
 from ..common.files import is_there, read_bytes, write_whole
 from . import engine_sizes, engines, releases, shared_cache_file
 from .patching import replaced
@@ -68,8 +69,9 @@ def _is_usable() -> bool:
 
 def prepare() -> None:
     """Ask what kernels depend on, where they can be kept: once in a process, and not while a load is timed."""
-    if _is_usable():
-        made_for()
+    with contextlib.suppress(TrtgateError):  # loading says it, and does without
+        if _is_usable():
+            made_for()
 
 
 @functools.cache
@@ -144,10 +146,11 @@ def load(folder: Path) -> RuntimeCache:
         if not is_there(folder / FILE):
             return cache
         kernels = msgspec.msgpack.decode(read_bytes(folder / FILE), type=Kernels)
-    except (OSError, msgspec.MsgspecError) as error:
-        cache.note = _unused(f"can't be read ({type(error).__name__})")
+        differing = _differing(kernels.made_for)
+    except (OSError, msgspec.MsgspecError, TrtgateError) as error:
+        why = str(error) if isinstance(error, TrtgateError) else type(error).__name__
+        cache.note = _unused(f"can't be used ({why})")
         return cache
-    differing = _differing(kernels.made_for)
     if differing:
         cache.note = _unused(f"is {differing}")
         return cache
@@ -173,8 +176,8 @@ def _is_of_user(part: torch.nn.Module, handle: Any) -> bool:
     given = getattr(getattr(part, "runtime_settings", None), "runtime_cache", None)
     if given is not None:
         return given is not handle
-    path = getattr(part, "runtime_cache_path", None)  # 2.12
-    return bool(path) and path != shared_cache_file.path()
+    of_path = getattr(part, "runtime_cache", None) is not None  # 2.12
+    return of_path and getattr(part, "runtime_cache_path", None) not in (None, shared_cache_file.path())
 
 
 def _new_handle() -> Any:
@@ -192,4 +195,4 @@ def _differing(stored: dict[str, str]) -> str:
 
 
 def _unused(why: str) -> str:
-    return f"its stored runtime cache {why}: it is not used, and kernels are compiled anew"
+    return f"its stored runtime cache {why}: kernels are compiled anew"
