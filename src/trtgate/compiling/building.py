@@ -289,7 +289,7 @@ def save(case: Case, inference: Inference, folder: Path) -> bool:
 
 
 def load(case: Case, folder: Path, device: str, *, kernels: bool = True) -> Inference:
-    """Load what `save` stored, with its runtime cache unless `kernels` is off. Unpickles: only what this user stored."""
+    """Load what `save` stored, with its runtime cache unless `kernels` is off. Unpickles: only this user's own."""
     import_libraries(case)
     inputs = stored_inputs.load(folder, device)
     own = case.settings.frontend == OWN
