@@ -40,7 +40,8 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts pr
 
 TOGETHER = {
     **dict.fromkeys(
-        ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_shapes", "test_zoo"),
+        ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_runtime_cache",
+         "test_shapes", "test_zoo"),
         "torch_tensorrt",
     ),
     **dict.fromkeys(

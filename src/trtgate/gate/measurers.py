@@ -24,6 +24,7 @@ from ..launches.session import NextCase, Session
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..records.profile_record import Profile
 from ..suite.cases import Case
+from ..torch_trt.runtime_cache import ARTIFACT
 from . import kept_artifacts
 from .driver import NoneKeptError
 from .paired_gate import PairedGate, Suspicion
@@ -130,9 +131,10 @@ class StoredMeasurer:
         session, count, most = workers.session, workers.cold_starts, workers.load
         measure = session.measure if device else session.measure_host
         found = measure(case_id, artifact, step, after)
-        cold = session.cold_starts(case_id, artifact, count, step) if count else []
+        kernels = found.runtime_cache == ARTIFACT
+        cold, cached = session.cold_starts(case_id, artifact, count, step, kernels=kernels) if count else ([], [])
         load = session.under_load(case_id, artifact, most, step, launches=workers.launches) if most else []
-        return msgspec.structs.replace(found, build=self._build, cold=cold, load=load)
+        return msgspec.structs.replace(found, build=self._build, cold=cold, cold_cached=cached, load=load)
 
     def measure(self, step: OnStep) -> Measured:
         """Measure in the resident launches."""

@@ -439,7 +439,8 @@ def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement
 def together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
     """Return one measurement of the launches of two."""
     return msgspec.structs.replace(
-        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold], load=[*one.load, *more.load],
+        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold],
+        cold_cached=[*one.cold_cached, *more.cold_cached], load=[*one.load, *more.load],
         seconds=one.seconds + more.seconds,
     )  # fmt: skip
 

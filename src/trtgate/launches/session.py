@@ -196,18 +196,28 @@ class Session:
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
             return worker.ask(request, messages.LoadedReply, case_id).loaded.ways
 
-    def cold_starts(self, case_id: str, artifact: Path | None, count: int, step: OnStep) -> list[ColdStart]:
-        """Load a case and run it once in so many fresh processes, one after the other. Raises LaunchError."""
-        step(f"starting {count} fresh processes")
+    def cold_starts(
+        self, case_id: str, artifact: Path | None, count: int, step: OnStep, *, kernels: bool = False
+    ) -> tuple[list[ColdStart], list[ColdStart]]:
+        """Load a case and run it once in so many fresh processes, one after the other. Raises LaunchError.
+
+        With `kernels` in as many more, in turn with the others, which take kernels from the artifact's runtime cache;
+        they are the second list.
+        """
+        ways = [False, True] * count if kernels else [False] * count
+        step(f"starting {len(ways)} fresh processes")
         try:
-            with self._fresh("cold", count, tensorrt=self._tensorrt) as workers, self._pool.device(step):
+            with self._fresh("cold", len(ways), tensorrt=self._tensorrt) as workers, self._pool.device(step):
                 step("starting cold")
-                return [self._cold_start(worker, case_id, artifact) for worker in workers]
+                turns = zip(workers, ways, strict=True)
+                found = [self._cold_start(worker, case_id, artifact, kernels=way) for worker, way in turns]
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
+        return found[:: 1 + kernels], found[1::2] if kernels else []
 
-    def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None) -> ColdStart:
-        request = messages.StartCold(case_id=case_id, artifact=None if artifact is None else str(artifact))
+    def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None, *, kernels: bool) -> ColdStart:
+        path = None if artifact is None else str(artifact)
+        request = messages.StartCold(case_id=case_id, artifact=path, kernels=kernels)
         found = worker.ask(request, messages.ColdReply, "starting cold").cold
         self._pool.end(worker)  # its memory is free for the next
         return found
