@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -266,11 +266,16 @@ class Session:
                 self._groups[0].forget(builder)
                 self._builder = None
 
-    def build_fresh(self, case_id: str, folder: Path) -> Build:
-        """Build a case in a process of its own, which ends with it. Raises LaunchError."""
+    def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None] = lambda: None) -> Build:
+        """Build a case in a process of its own, which ends with it. Raises LaunchError.
+
+        `imported` waits for others that import meanwhile: build times are what building alone takes.
+        """
         request = messages.BuildCase(case_id=case_id, folder=str(folder))
-        with self._fresh("rebuild") as (worker,), self._pool.device(shared=True):
-            return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
+        with self._fresh("rebuild") as (worker,):
+            imported()
+            with self._pool.device(shared=True):
+                return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
 
     @contextmanager
     def _fresh(
