@@ -11,6 +11,7 @@ from .commands.cache_command import clear, info
 from .commands.console import Commands
 from .commands.coverage_command import coverage, coverage_diff
 from .commands.doctor_command import doctor
+from .commands.export_command import export
 from .commands.history_command import compact, history
 from .commands.init_command import init
 from .commands.locate_command import locate
@@ -45,6 +46,7 @@ app.command()(sweep)
 app.command()(report)
 app.command()(merge)
 app.command()(history)
+app.command()(export)
 
 baseline = typer.Typer(help="Show, compare, accept and remove baselines.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(baseline, name="baseline")
