@@ -21,8 +21,8 @@ class Format(StrEnum):
 
 def export(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Saved runs (.trtgate/runs/*.json), or reports of --trtgate-report."),
+        list[str],
+        typer.Argument(metavar="RUN...", help="Saved runs or reports of --trtgate-report: files or URLs."),
     ],
     to: Annotated[Format, typer.Option(help="For which tool.")],
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there, not here.")] = None,

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from ..common import run_places
 from ..common.errors import TrtgateError
-from ..common.files import decoded, read_bytes, write_whole
+from ..common.files import decoded, write_whole
+from ..common.run_places import Place
 from ..gate import baselines
 from ..report import export_csv, export_github_benchmark, export_parquet, export_rows, run_report
 from ..report.export_rows import ExportRow
@@ -33,17 +35,17 @@ class _Kind(msgspec.Struct):
     benchmarks: msgspec.Raw | None = None
 
 
-def export(paths: Sequence[Path], to: str, output: Path | None) -> Exported:
-    """Write runs to a file, or return the text; a path that is named twice counts once.
+def export(names: Sequence[str], to: str, output: Path | None) -> Exported:
+    """Write runs to a file, or return the text; a name, a path or a URL, that is there twice counts once.
 
     Raises TrtgateError for a file that is no run, for runs without a value, and when the file can't be written.
     """
     if to == PARQUET and output is None:
         raise TrtgateError("Parquet is not text: name a file with --output FILE")
     warnings: list[str] = []
-    rows = [row for path in dict.fromkeys(paths) for row in _rows(path, warnings)]
+    rows = [row for name in dict.fromkeys(names) for row in _rows(run_places.one(name), warnings)]
     if not rows:
-        raise TrtgateError(f"nothing to export: no case was measured in {', '.join(map(str, paths))}")
+        raise TrtgateError(f"nothing to export: no case was measured in {', '.join(names)}")
     content = _rendered(rows, to)
     if output is None:
         return Exported(rows=len(rows), text=content.decode(), warnings=warnings)
@@ -54,7 +56,7 @@ def export(paths: Sequence[Path], to: str, output: Path | None) -> Exported:
     return Exported(rows=len(rows), warnings=warnings)
 
 
-def _rows(path: Path, warnings: list[str]) -> list[ExportRow]:
+def _rows(path: Place, warnings: list[str]) -> list[ExportRow]:
     if _is_report(path):
         return export_rows.of_report(path, run_report.read(path))
     run = baselines.read(path)
@@ -62,10 +64,10 @@ def _rows(path: Path, warnings: list[str]) -> list[ExportRow]:
     return export_rows.of_run(run)
 
 
-def _is_report(path: Path) -> bool:
+def _is_report(path: Place) -> bool:
     try:
-        kind = decoded(read_bytes(path), _Kind)
-    except (OSError, msgspec.DecodeError):  # who reads it as a run says what is wrong
+        kind = decoded(run_places.content_of(path), _Kind)
+    except (OSError, TrtgateError, msgspec.DecodeError):  # who reads it as a run says what is wrong
         return False
     return kind.against is not None and kind.benchmarks is None
 

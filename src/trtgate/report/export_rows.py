@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.metrics import A_CALL, EACH, METRICS
+from ..common.run_places import Place
 from ..gate import history
 from ..gate.baseline_record import CaseRecord, StoredSession
 from ..gate.baselines import FILE_NAME, Run
@@ -81,7 +81,7 @@ def of_run(run: Run) -> list[ExportRow]:
     return _rows(run.path, run.accelerator, commit, measured)
 
 
-def of_report(path: Path, report: RunReport) -> list[ExportRow]:
+def of_report(path: Place, report: RunReport) -> list[ExportRow]:
     """Return the rows of a report that was read from a path. Raises TrtgateError for a time that is none."""
     measured = [_of_report(case, report) for case in report.cases]
     return _rows(path, report.accelerator, report.commit, measured)
@@ -125,7 +125,7 @@ def _sampled(session: StoredSession) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _rows(path: Path, accelerator: Accelerator, commit: Commit, measured: Iterable[_Measured]) -> list[ExportRow]:
+def _rows(path: Place, accelerator: Accelerator, commit: Commit, measured: Iterable[_Measured]) -> list[ExportRow]:
     rows = []
     for case in measured:
         judged = {judgement.metric: judgement for judgement in case.judgements}
@@ -159,7 +159,7 @@ def _compared(judgement: Judgement | None) -> dict[str, float]:
     return {name: getattr(judgement, name) for name in ("baseline", "change", "low", "high", "limit")}
 
 
-def _utc(path: Path, case: _Measured) -> datetime.datetime:
+def _utc(path: Place, case: _Measured) -> datetime.datetime:
     try:
         return datetime.datetime.fromisoformat(case.time).astimezone(datetime.UTC)
     except (ValueError, OverflowError) as error:
