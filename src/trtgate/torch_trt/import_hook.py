@@ -70,7 +70,8 @@ def install(*, everywhere: bool, shared_cache: bool = True) -> None:
     """Let torch_tensorrt be imported without a GPU: everywhere, or by modules alone that import trtgate too.
 
     Others that try to import it, to find out whether it can be used, find out what they do without trtgate. Without
-    `shared_cache` it uses no runtime cache by default from its import on, whoever imports it: so it is in a worker.
+    `shared_cache` it uses no runtime cache by default from its import on, whoever imports it: so it is in a process of
+    ours, such as a worker. A user's pytest has tests beside, which are left what they had.
     """
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)

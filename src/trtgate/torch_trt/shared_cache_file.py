@@ -1,7 +1,7 @@
 """The runtime cache that torch_tensorrt takes by default: one file in the temporary folder for all processes of a user.
 
-What lies in it was compiled for any engine and by any program, and it is written when a process ends. A measurement
-that reads it depends on what ran before, so no engine that is made in a process of ours has it.
+It holds kernels of any engine that any program ran, and is written when a process ends. A measurement that reads it
+depends on earlier processes, so no engine that is made in a process of ours has it.
 """
 
 from __future__ import annotations
