@@ -17,7 +17,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -55,6 +54,7 @@ def many_rows(folder: Path, count: int) -> None:
     place = folder / compacted_runs.FOLDER
     place.mkdir(parents=True)
     runs = count // CASES
+    duckdb.execute("SET enable_progress_bar = false")
     columns = f"""
         '{KEY}' AS accelerator, 'GPU-' || (run % {CARDS}) AS card,
         'model' || printf('%03d', c) || '-dynamo-fp16-b1-mbs5' AS case_id, 'device' AS metric,
@@ -83,14 +83,16 @@ def many_rows(folder: Path, count: int) -> None:
 
 
 def asked(*arguments: str) -> tuple[str, str, str]:
-    """Run a command; returns its seconds, the most memory that any took so far, and its last line."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "trtgate", *arguments], capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
-    taken = time.perf_counter() - start
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return f"{taken:.1f} s", f"{most:.0f} MiB", done.stdout.strip().splitlines()[-1]
+    """Run a command; returns its seconds, its most memory, and its last line."""
+    with tempfile.TemporaryFile("w+") as said:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "trtgate", *arguments], stdout=said)
+        _, status, used = os.wait4(process.pid, 0)
+        taken = time.perf_counter() - start
+        if status:
+            raise SystemExit(f"{arguments} failed")
+        said.seek(0)
+        return f"{taken:.1f} s", f"{used.ru_maxrss / 1024:.0f} MiB", said.read().strip().splitlines()[-1]
 
 
 def size_of(folder: Path) -> str:
@@ -108,12 +110,12 @@ def main() -> None:
         runs, rows = Path(name) / "runs", Path(name) / "rows"
         runs.mkdir()
         real_sized(runs, given.runs)
-        table = [("what", "files", "took", "most memory so far")]
+        table = [("what", "files", "took", "most memory")]
         of_runs = size_of(runs)
         took, most, said = asked("runs", "compact", "--runs", str(runs))
         table.append((f"{given.runs:,} runs compacted", of_runs, took, most))
         writer = multiprocessing.get_context("spawn").Process(target=many_rows, args=(rows, given.rows))
-        writer.start()  # what a process holds when it starts another is counted as the other's
+        writer.start()  # what this process holds when it starts another is counted as the other's
         writer.join()
         of = ("--runs", str(rows), "--accelerator", KEY)
         for what, arguments in (

@@ -168,8 +168,14 @@ def _database(store: Any) -> Any:
         "autoinstall_known_extensions": False, "autoload_known_extensions": False, "allow_community_extensions": False,
         "memory_limit": MEMORY, "temp_directory": tempfile.gettempdir(),
     }  # fmt: skip
-    database = duckdb.connect(":memory:", config=settings)
-    database.register_filesystem(store)
+    try:
+        database = duckdb.connect(":memory:", config=settings)
+        database.execute("SET enable_progress_bar = false")
+        database.register_filesystem(store)
+    except duckdb.Error as error:
+        raise TrtgateError(
+            f"DuckDB {duckdb.__version__} can't be used for compacted runs: {one_line(error)}"
+        ) from error
     return database
 
 
