@@ -279,8 +279,12 @@ def test_what_another_attempt_would_not_mend_is_not_tried_again(flaky: Callable[
 def test_a_store_that_does_not_answer_is_left(flaky: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_store, "LIMIT_S", 0.05)
     never = threading.Event()
-    with pytest.raises(StoreError, match=r"no answer within 0\.05 s"):
-        put(flaky(never))
+    store = run_places.at(flaky(never, never))
+    with pytest.raises(StoreError, match=r"trtgate: no answer within 0\.05 s"):
+        run_places.put(store, NAME, RUN, key="key", commit=COMMIT)
+    with pytest.raises(StoreError, match="it did not answer before"):
+        run_places.put(store, NAME, RUN, key="key", commit=COMMIT)
+    assert len(Flaky.errors) == 1  # a gate that keeps a run and a report waits once
     never.set()
 
 

@@ -41,6 +41,8 @@ class RunStore:
         _check_protocol(url)
         self._url = url
         self._secrets = secrets_of(url)
+        self._silent = False
+        """Whether it once did not answer within the limit: it is not waited for again."""
 
     def __str__(self) -> str:
         return printable(without_secrets(self._url))
@@ -167,6 +169,8 @@ class RunStore:
 
     def _answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
         """Return what a call of the store returns; it is made again while that may help. Raises StoreError."""
+        if self._silent:
+            raise StoreError(f"{shown or self}: it did not answer before")
         deadline = time.monotonic() + LIMIT_S
         for pause in (*PAUSES_S, None):
             try:
@@ -174,6 +178,7 @@ class RunStore:
             except StoreError:
                 raise
             except Exception as error:
+                self._silent = isinstance(error, _SilentError)
                 if pause is None or _is_final(error) or time.monotonic() + pause >= deadline:
                     raise StoreError(f"{shown or self}: {self._why(error)}") from None
                 time.sleep(pause)
@@ -181,12 +186,18 @@ class RunStore:
 
     def _why(self, error: Exception) -> str:
         """Return what went wrong, in one line, and nothing secret."""
+        if isinstance(error, _SilentError):
+            return f"no answer within {LIMIT_S:g} s"
         said = told_without(f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "), self._secrets)
         if isinstance(error, PermissionError):
             return f"permission denied ({said}): see which credentials this process has"
         if isinstance(error, FileNotFoundError):
             return f"it does not exist ({said})"
         return said
+
+
+class _SilentError(Exception):
+    """No answer within the limit."""
 
 
 class StoredObject:
@@ -218,7 +229,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _within(call: Callable[[], Answer], seconds: float) -> Answer:
-    """Return what a call returns; raises what it raises, and TimeoutError when it takes longer: it is left behind."""
+    """Return what a call returns; raises what it raises, and _SilentError when it takes longer: it is left behind."""
     done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -231,7 +242,7 @@ def _within(call: Callable[[], Answer], seconds: float) -> Answer:
     try:
         answer, error = done.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {LIMIT_S:g} s") from None
+        raise _SilentError from None
     if error is not None:
         raise error
     return answer
