@@ -68,10 +68,7 @@ class RunStore:
 
     def object(self) -> StoredObject:
         """Return the object that the URL names; it may not exist."""
-        return StoredObject(self, self._opened_path(), self._url)
-
-    def _opened_path(self) -> str:
-        return self._answer(lambda: self._opened[1])
+        return StoredObject(self, self._answer(lambda: self._opened[1]), self._url)
 
     def matching(self) -> list[StoredObject]:
         """Return the objects that the URL, a pattern, names; sorted. Raises StoreError."""
@@ -215,9 +212,6 @@ class StoredObject:
 
     def __str__(self) -> str:
         return printable(without_secrets(self._url))
-
-    def __lt__(self, other: StoredObject) -> bool:
-        return self._path < other._path
 
     def read(self, most: int) -> bytes:
         """Return what it holds. Raises StoreError, also where that is more than `most` bytes."""
