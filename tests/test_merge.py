@@ -237,9 +237,9 @@ def test_a_case_of_the_baseline_that_nobody_ran_is_missing(run: StagedRun) -> No
     less = StagedRun(run.folder, [SAME, FAST])
     manifest = less.manifest([list(less.cases)], baseline=run.whole.baseline)
     StagedRun(run.folder, [SAME, FAST, SAME])  # puts the baseline back
-    assert failing(run.merged([less.shard(manifest, 1)])) == [
-        "m2-eager-fp32 is in the baseline and was not measured: not in the suite or not run"
-    ]
+    merged = run.merged([less.shard(manifest, 1)])
+    assert failing(merged) == ["m2-eager-fp32 is in the baseline and was not measured: not in the suite or not run"]
+    assert merged.notices[-1].text == "what is gone for good: trtgate baseline remove CASE"  # as a run says it
     asked = msgspec.structs.replace(manifest, left_out=["m2-eager-fp32"])
     assert exit_status(run.merged([less.shard(asked, 1)])) == 0
 
