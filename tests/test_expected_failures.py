@@ -8,8 +8,8 @@ import pytest
 
 import trtgate
 from trtgate.common.errors import TrtgateError
-from trtgate.suite.expected_failures import expected_failure
 from trtgate.report.run_report import read
+from trtgate.suite.expected_failures import expected_failure
 from trtgate.torch_trt import releases
 
 SUITE = """
