@@ -110,7 +110,7 @@ class RunStore:
             with self._opened[0].open(path, "rb") as file:
                 size = getattr(file, "size", None)  # as the store says
                 told = isinstance(size, int) and size > most
-                content: bytes = b"" if told else file.read(most + 1)
+                content = b"" if told else _start_of(file, most + 1)
                 if told or len(content) > most:
                     raise StoreError(f"{shown} is larger than {most >> 20} MiB: no run of trtgate's is")
                 return content
@@ -139,8 +139,7 @@ class RunStore:
 
     def _read_now(self, path: str, most: int) -> bytes:
         with self._opened[0].open(path, "rb") as file:
-            content: bytes = file.read(most)
-            return content
+            return _start_of(file, most)
 
     def _create(self, path: str, content: bytes) -> None:
         system, root = self._opened
@@ -221,6 +220,14 @@ class StoredObject:
 
 def _is_final(error: Exception) -> bool:
     return isinstance(error, FINAL) or "Credentials" in type(error).__name__
+
+
+def _start_of(file: Any, most: int) -> bytes:
+    """Return the first `most` bytes of a file; of a stream, `read` gives what has arrived."""
+    found = bytearray()
+    while len(found) < most and (part := file.read(most - len(found))):
+        found += part
+    return bytes(found)
 
 
 def _within(call: Callable[[], Answer], seconds: float) -> Answer:
