@@ -8,6 +8,7 @@ import pytest
 
 import trtgate
 from trtgate.common.errors import TrtgateError
+from trtgate.report.run_report import read
 from trtgate.suite.expected_failures import expected_failure
 from trtgate.torch_trt import releases
 
@@ -46,11 +47,13 @@ def test_what_says_nothing_is_refused(arguments: Any, words: str) -> None:
 
 def test_a_case_that_fails_as_expected_fails_nothing(folder: Any) -> None:
     folder.suite("alpha", more=SUITE.format(where="", factor="nan"))
-    done = folder.gate("--trtgate-update-baselines", "-rx")
+    done = folder.gate("--trtgate-update-baselines", "-rx", "--trtgate-report=report.json")
     assert done.ret == 0
     done.assert_outcomes(passed=2, xfailed=2)
     done.stdout.fnmatch_lines(["XFAIL *odd-eager-fp32-b1* - known to fail (NaN): *eager's own output has NaN*"])
     assert folder.saved_cases() == {"alpha-eager-fp32-b1"}
+    (odd,) = (case for case in read(folder.path / "report.json").cases if case.case_id.startswith("odd"))
+    assert odd.sentence.startswith("known to fail (NaN): ")
 
 
 def test_a_case_that_passes_although_it_should_not_fails(folder: Any) -> None:

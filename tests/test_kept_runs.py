@@ -220,10 +220,26 @@ def test_what_is_no_run_is_one_line_and_costs_no_other(
 # Stores that do not answer, or refuse
 
 
+class InPieces:
+    """A stream: it gives what has arrived, and does not know how much there will be."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __enter__(self) -> InPieces:
+        return self
+
+    def __exit__(self, *_error: object) -> None: ...
+
+    def read(self, size: int) -> bytes:
+        return bytes(self._file.read(min(size, 7)))
+
+
 class Flaky(MemoryFileSystem):
     """A store whose next calls fail, or do not end."""
 
     protocol = "flaky"
+    in_pieces = False
     errors: list[Any] = []  # noqa: RUF012 - emptied by who fills it
     store: dict[str, Any] = {}  # noqa: RUF012 - as MemoryFileSystem has it
     pseudo_dirs = [""]  # noqa: RUF012
@@ -231,6 +247,10 @@ class Flaky(MemoryFileSystem):
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return MemoryFileSystem._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def _open(self, path: str, mode: str = "rb", **named: Any) -> Any:
+        found = super()._open(path, mode, **named)
+        return InPieces(found) if mode == "rb" and self.in_pieces else found
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **named: Any) -> None:
         if self.errors:
@@ -279,8 +299,12 @@ def test_what_another_attempt_would_not_mend_is_not_tried_again(flaky: Callable[
 def test_a_store_that_does_not_answer_is_left(flaky: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_store, "LIMIT_S", 0.05)
     never = threading.Event()
-    with pytest.raises(StoreError, match=r"no answer within 0\.05 s"):
-        put(flaky(never))
+    store = run_places.at(flaky(never, never))
+    with pytest.raises(StoreError, match=r"trtgate: no answer within 0\.05 s"):
+        run_places.put(store, NAME, RUN, key="key", commit=COMMIT)
+    with pytest.raises(StoreError, match="it did not answer before"):
+        run_places.put(store, NAME, RUN, key="key", commit=COMMIT)
+    assert len(Flaky.errors) == 1  # a gate that keeps a run and a report waits once
     never.set()
 
 
@@ -289,6 +313,19 @@ def test_a_store_that_can_not_create_is_asked_first_whether_the_name_is_free(fla
     with pytest.raises(StoreError, match="another run has that name"):
         put(flaky(OSError("501 NotImplemented: If-None-Match")), b"{}")
     assert [bytes(file.getvalue()) for file in Flaky.store.values()] == [RUN]
+
+
+def test_a_stream_is_read_to_its_end_or_to_the_limit(
+    flaky: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = flaky()
+    put(url)
+    monkeypatch.setattr(Flaky, "in_pieces", True)
+    (place,) = run_places.runs_in(RunStore(url))
+    assert run_places.content_of(place) == RUN
+    monkeypatch.setattr(run_places, "MOST_BYTES", len(RUN) - 1)
+    with pytest.raises(StoreError, match="is larger than"):
+        run_places.content_of(place)
 
 
 @pytest.mark.usefixtures("s3")

@@ -149,6 +149,24 @@ def test_a_missing_shard_is_red_with_its_cases(run: StagedRun, divided: Manifest
     assert list(merged.gate.results) == ["m0-eager-fp32"]
 
 
+def test_very_many_shards_are_missing_in_few_lines_and_at_once(run: StagedRun) -> None:
+    divided = run.manifest([[name] for name in run.cases] + [[] for _ in range(shards.MOST - 3)])
+    said = failing(run.merged([run.shard(divided, 1)]))
+    assert [text.partition(" of h100")[0] for text in said] == ["shard 2/10000", "shard 3/10000", "shards"]
+    assert said[2].endswith("that have no case: 4/10000, 5/10000, 6/10000 and 9994 more")
+    with pytest.raises(TrtgateError, match="its manifest has 10001 shards, and a run has 10000 at most"):
+        run.merged([run.shard(msgspec.structs.replace(divided, shards=[*divided.shards, []]), 1)])
+
+
+@pytest.mark.parametrize(
+    "part", ["0/2", "3/2", "01/2", "1/3", "-1/2", "1", "", "٢/2", "x/2", "1/2/2", f"{'0' * 5000}1/2"]
+)
+def test_only_the_names_of_its_shards_are_names_of_shards(run: StagedRun, part: str) -> None:
+    divided = run.manifest([[name] for name in list(run.cases)[:2]])
+    assert [divided.shard_of(name) for name in divided.names] == divided.shards
+    assert divided.shard_of(part) == []
+
+
 def test_of_two_complete_attempts_the_first_counts_and_the_second_is_red(run: StagedRun, divided: Manifest) -> None:
     slow = StagedRun(run.folder, [SLOW, FAST, SAME])
     late = slow.shard(divided, 1, attempt="late", started="2026-01-02T00:00:00+00:00")
@@ -219,9 +237,9 @@ def test_a_case_of_the_baseline_that_nobody_ran_is_missing(run: StagedRun) -> No
     less = StagedRun(run.folder, [SAME, FAST])
     manifest = less.manifest([list(less.cases)], baseline=run.whole.baseline)
     StagedRun(run.folder, [SAME, FAST, SAME])  # puts the baseline back
-    assert failing(run.merged([less.shard(manifest, 1)])) == [
-        "m2-eager-fp32 is in the baseline and was not measured: not in the suite or not run"
-    ]
+    merged = run.merged([less.shard(manifest, 1)])
+    assert failing(merged) == ["m2-eager-fp32 is in the baseline and was not measured: not in the suite or not run"]
+    assert merged.notices[-1].text == "what is gone for good: trtgate baseline remove CASE"  # as a run says it
     asked = msgspec.structs.replace(manifest, left_out=["m2-eager-fp32"])
     assert exit_status(run.merged([less.shard(asked, 1)])) == 0
 

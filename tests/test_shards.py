@@ -91,6 +91,7 @@ def test_two_shards_merged_say_what_one_run_says(sharded: Shards) -> None:
     assert comparable(sharded.merged) == comparable(json.loads(whole.read_text()))
     assert f"FAILED {ALPHA} is slower" in said
     assert f": {GAMMA}; add --trtgate-update-baselines to record them" in said
+    assert "what is gone for good" not in said
     reports = [json.loads((sharded.folder.path / f"{name}.json").read_text()) for name in ("whole", "report")]
     of_whole, of_merged = (
         {one["case_id"]: (one["said"], one["outcome"]) for one in found["cases"]} for found in reports

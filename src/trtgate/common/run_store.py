@@ -41,6 +41,8 @@ class RunStore:
         _check_protocol(url)
         self._url = url
         self._secrets = secrets_of(url)
+        self._silent = False
+        """Whether it once did not answer within the limit: it is not waited for again."""
 
     def __str__(self) -> str:
         return printable(without_secrets(self._url))
@@ -74,10 +76,7 @@ class RunStore:
 
     def object(self) -> StoredObject:
         """Return the object that the URL names; it may not exist."""
-        return StoredObject(self, self._opened_path(), self._url)
-
-    def _opened_path(self) -> str:
-        return self.answer(lambda: self._opened[1])
+        return StoredObject(self, self.answer(lambda: self._opened[1]), self._url)
 
     def matching(self) -> list[StoredObject]:
         """Return the objects that the URL, a pattern, names; sorted. Raises StoreError."""
@@ -117,9 +116,10 @@ class RunStore:
 
         def ask() -> bytes:
             with self._opened[0].open(path, "rb") as file:
-                size = getattr(file, "size", None)
-                content: bytes = b"" if size is not None and size > most else file.read(most + 1)
-                if len(content) > most or (size is not None and size > most):
+                size = getattr(file, "size", None)  # as the store says
+                told = isinstance(size, int) and size > most
+                content = b"" if told else _start_of(file, most + 1)
+                if told or len(content) > most:
                     raise StoreError(f"{shown} is larger than {most >> 20} MiB: no run of trtgate's is")
                 return content
 
@@ -147,8 +147,7 @@ class RunStore:
 
     def _read_now(self, path: str, most: int) -> bytes:
         with self._opened[0].open(path, "rb") as file:
-            content: bytes = file.read(most)
-            return content
+            return _start_of(file, most)
 
     def _create(self, path: str, content: bytes) -> None:
         system, root = self._opened
@@ -175,6 +174,8 @@ class RunStore:
 
     def answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
         """Return what a call of the store returns; it is made again while that may help. Raises StoreError."""
+        if self._silent:
+            raise StoreError(f"{shown or self}: it did not answer before")
         deadline = time.monotonic() + LIMIT_S
         for pause in (*PAUSES_S, None):
             try:
@@ -182,6 +183,7 @@ class RunStore:
             except TrtgateError:
                 raise
             except Exception as error:
+                self._silent = isinstance(error, _SilentError)
                 if pause is None or _is_final(error) or time.monotonic() + pause >= deadline:
                     raise StoreError(f"{shown or self}: {self._why(error)}") from None
                 time.sleep(pause)
@@ -189,12 +191,18 @@ class RunStore:
 
     def _why(self, error: Exception) -> str:
         """Return what went wrong, in one line, and nothing secret."""
+        if isinstance(error, _SilentError):
+            return f"no answer within {LIMIT_S:g} s"
         said = told_without(f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "), self._secrets)
         if isinstance(error, PermissionError):
             return f"permission denied ({said}): see which credentials this process has"
         if isinstance(error, FileNotFoundError):
             return f"it does not exist ({said})"
         return said
+
+
+class _SilentError(Exception):
+    """No answer within the limit."""
 
 
 class StoredObject:
@@ -213,9 +221,6 @@ class StoredObject:
     def __str__(self) -> str:
         return printable(without_secrets(self._url))
 
-    def __lt__(self, other: StoredObject) -> bool:
-        return self._path < other._path
-
     def read(self, most: int) -> bytes:
         """Return what it holds. Raises StoreError, also where that is more than `most` bytes."""
         return self._store.read(self._path, most, str(self))
@@ -225,8 +230,16 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, FINAL) or "Credentials" in type(error).__name__
 
 
+def _start_of(file: Any, most: int) -> bytes:
+    """Return the first `most` bytes of a file; of a stream, `read` gives what has arrived."""
+    found = bytearray()
+    while len(found) < most and (part := file.read(most - len(found))):
+        found += part
+    return bytes(found)
+
+
 def _within(call: Callable[[], Answer], seconds: float) -> Answer:
-    """Return what a call returns; raises what it raises, and TimeoutError when it takes longer: it is left behind."""
+    """Return what a call returns; raises what it raises, and _SilentError when it takes longer: it is left behind."""
     done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -239,7 +252,7 @@ def _within(call: Callable[[], Answer], seconds: float) -> Answer:
     try:
         answer, error = done.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {LIMIT_S:g} s") from None
+        raise _SilentError from None
     if error is not None:
         raise error
     return answer

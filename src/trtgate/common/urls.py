@@ -12,6 +12,8 @@ from .escaping import printable
 HIDDEN = "…"
 SHORTEST_SECRET = 6
 """What is shorter would hide words that have nothing to do with it."""
+LONGEST_SAID = 2000
+"""Characters of what a library said that are looked at."""
 _QUERY = re.compile(r"\?[^?]*=.*$", re.DOTALL)
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _USER_WITH_SLASH = re.compile(r"(?<=://)[^/?#\s@]*:(?!\d+/)[^/]*/\S*@")
@@ -46,4 +48,4 @@ def told_without(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted({*secrets, *of_environment}, key=len, reverse=True):
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, HIDDEN)
-    return printable(without_secrets(text))
+    return printable(without_secrets(text[:LONGEST_SAID]))

@@ -56,16 +56,18 @@ def _gathered(files: Sequence[StageFile]) -> Gathering:
         if file not in own
     ]
     shards: dict[str, StageFile] = {}
+    of_part: dict[str, list[StageFile]] = {}
+    for file in own:
+        of_part.setdefault(file.record.part, []).append(file)
     for part in manifest.names:
-        attempts = [file for file in own if file.record.part == part]
+        attempts = of_part.get(part, [])
         complete = _first_first(file for file in attempts if file.record.complete)
         if complete:
             shards[part] = complete[0]
             notices += [_doubled(file, complete[0]) for file in complete[1:]]
         notices += [_about_incomplete(file, counted=bool(complete)) for file in attempts if not file.record.complete]
-        if not complete:
-            notices.append(_about_missing(manifest, part))
-    confirming = [file for file in own if file.record.part == CONFIRMATION]
+    notices += _about_missing(manifest, [part for part in manifest.names if part not in shards])
+    confirming = of_part.get(CONFIRMATION, [])
     notices += [_about_incomplete(file, counted=True) for file in confirming if not file.record.complete]
     return Gathering(
         manifest=manifest,
@@ -113,12 +115,16 @@ def _about_incomplete(file: StageFile, *, counted: bool) -> Notice:
     return Notice(said) if counted else _error(said)
 
 
-def _about_missing(manifest: Manifest, part: str) -> Notice:
-    cases = manifest.shard_of(part)
-    many = f"{len(cases)} case{'s were' if len(cases) > 1 else ' was'}"
-    which = f"{many} not measured: {first_few(cases, MOST_NAMED)}" if cases else "it has no case"
-    said = f"shard {part} of {manifest.key} at commit {_short(manifest)}: {which}"
-    return Notice(said, Severity.MISSING)
+def _about_missing(manifest: Manifest, parts: Sequence[str]) -> list[Notice]:
+    """Say which shards are missing: each that has cases, and all others in one line."""
+    where, said = f"of {manifest.key} at commit {_short(manifest)}", []
+    for part in parts:
+        if cases := manifest.shard_of(part):
+            many = f"{len(cases)} case{'s were' if len(cases) > 1 else ' was'}"
+            said.append(f"shard {part} {where}: {many} not measured: {first_few(cases, MOST_NAMED)}")
+    if empty := [part for part in parts if not manifest.shard_of(part)]:
+        said.append(f"shards {where} that have no case: {first_few(empty, MOST_NAMED)}")
+    return [Notice(text, Severity.MISSING) for text in said]
 
 
 def _short(manifest: Manifest) -> str:

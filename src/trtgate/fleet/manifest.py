@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from ..common.text_columns import first_few
 from ..gate.run_options import ChangedOnly
 from ..suite.cases import Case, Model
 from ..suite.settings import Settings
+from .shards import MOST
 
 
 class ManifestCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +83,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def shard_of(self, part: str) -> list[str]:
         """Return the cases of a shard that is named as `2/8`; empty for another name."""
-        names = self.names
-        return self.shards[names.index(part)] if part in names else []
+        number, _, count = part.partition("/")
+        if count != str(len(self.shards)) or not re.fullmatch("[1-9][0-9]{0,5}", number):
+            return []
+        return self.shards[int(number) - 1] if int(number) <= len(self.shards) else []
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +109,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         tested = [case.id for case in self.cases]
         if not self.shards or len(set(spread)) < len(spread) or len(set(tested)) < len(tested):
             raise TrtgateError("a case is in its manifest twice, or no shard is")
+        if len(self.shards) > MOST:
+            raise TrtgateError(f"its manifest has {len(self.shards)} shards, and a run has {MOST} at most")
         if not set(tested) <= set(spread):
             raise TrtgateError(f"no shard has {first_few(sorted(set(tested) - set(spread)), 2)}")
         if self.tests < 1:

@@ -188,6 +188,8 @@ class MergedRun:
             reason = manifest.skipped.get(case_id) or (seen.said if seen else "") or "not in the suite or not run"
             said = f"{case_id} is in the {where} and was not measured: {reason}"
             self.notices.append(Notice(said, Severity.MISSING))
+        if missing:
+            self.notices.append(Notice("what is gone for good: trtgate baseline remove CASE"))
 
     def _tell_left_out(self, where: str) -> None:
         count = len(self.manifest.left_out)

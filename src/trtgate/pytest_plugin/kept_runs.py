@@ -23,7 +23,7 @@ def folder(config: pytest.Config) -> Folder | None:
     Raises TrtgateError for a URL of no use.
     """
     option = config.getoption("trtgate_runs")
-    asked = os.environ.get(RUNS_VARIABLE) if option is None else option
+    asked = os.environ.get(RUNS_VARIABLE, "").strip() if option is None else option
     if asked or option == "":
         return run_places.at(asked, config.invocation_params.dir) if asked else None
     key = str(config.getini(RUNS_KEY)).strip()

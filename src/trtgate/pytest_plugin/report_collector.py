@@ -115,4 +115,6 @@ def _failure(report: pytest.TestReport | pytest.CollectReport) -> str:
         text = crash.message if crash is not None else str(longrepr)
     lines = text.strip().splitlines() or [""]
     said = lines[-1] if isinstance(report, pytest.CollectReport) else lines[0]
-    return said.removeprefix("trtgate.common.errors.TrtgateError: ").removeprefix("Failed: ")[:1000]
+    for kind in ("trtgate.common.errors.TrtgateError", "_pytest.outcomes.XFailed", "Failed"):
+        said = said.removeprefix(f"{kind}: ")
+    return said[:1000]

@@ -73,7 +73,7 @@ def runs_folder() -> Folder | None:
 
     Raises TrtgateError for a URL of no use.
     """
-    if asked := os.environ.get(RUNS_VARIABLE):
+    if asked := os.environ.get(RUNS_VARIABLE, "").strip():
         return run_places.at(asked)
     found = find_configuration(Path.cwd())
     asked = "" if found is None else found.values.get(RUNS_KEY, "").strip()
