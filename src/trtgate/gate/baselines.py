@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..common import run_file
-from ..common.accelerator import Accelerator
+from ..common.accelerator import Accelerator, check_kind
 from ..common.errors import TrtgateError
 from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, read_bytes, write_json
 from . import session_merging
@@ -142,8 +142,7 @@ def _parsed(path: Path) -> tuple[dict[str, Any], _Document]:
         raise BrokenFileError(f"{path} is broken: {error}; {RESTORE}") from error
     except msgspec.DecodeError as error:
         raise BrokenFileError(f"{path} is not valid JSON ({error}); {RESTORE}") from error
-    key = key_twice(text) if path.name == FILE_NAME else ""
-    if key:
+    if path.name == FILE_NAME and (key := key_twice(text)):
         raise TrtgateError(f"{path} has the key {key!r} twice, as a merge may leave it: make one of the two")
     return document, typed
 
@@ -209,11 +208,13 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
     Sessions accumulate, those of each clock for themselves; `session_merging.merged` says which go, or are refused.
-    Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
+    Raises TrtgateError when the baseline there is broken, of another kind, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.judged().accelerator.key)
     with locked(path):
         before = read_baseline(path) if is_there(path) else None
+        if before is not None:
+            check_kind(path, before.accelerator, run.accelerator, str(run.path))
         document = dict(before.document) if before else {**run.document, "benchmarks": []}
         document["machine_info"] = run.document["machine_info"]
         entries = {case: entry for entry in document["benchmarks"] if (case := _case_of(entry)) is not None}
@@ -296,5 +297,4 @@ def _as_it_was(record: CaseRecord, before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _case_of(entry: Mapping[str, Any]) -> str | None:
-    ours = entry.get("extra_info", {}).get("trtgate")
-    return None if ours is None else ours.get("case")
+    return (entry.get("extra_info", {}).get("trtgate") or {}).get("case")
