@@ -45,10 +45,10 @@ def check_uuid(uuid: str, used: Any) -> None:
 
     What is not known is not compared: an empty UUID, one of an instance (MIG), a torch that gives none.
     """
-    of_torch = str(getattr(used, "uuid", ""))
-    if uuid.startswith(OF_A_CARD) and of_torch and of_torch.removeprefix(OF_A_CARD) != uuid.removeprefix(OF_A_CARD):
+    of_torch = str(getattr(used, "uuid", "")).removeprefix(OF_A_CARD)
+    if uuid.startswith(OF_A_CARD) and of_torch not in uuid:
         raise TrtgateError(
-            f"torch's first GPU is GPU-{of_torch.removeprefix(OF_A_CARD)} ({used.name}), NVML's is {uuid}: set "
+            f"torch's first GPU is {OF_A_CARD}{of_torch} ({used.name}), NVML's is {uuid}: set "
             "CUDA_VISIBLE_DEVICES to one UUID, before anything is imported"
         )
 
