@@ -212,10 +212,12 @@ def test_a_suite_that_moves_a_worker_to_another_gpu_is_told() -> None:
 CARD = Accelerator(kind="gpu", name="H100", uuid="HERE", capability=(9, 0))
 
 
-def stored(folder: Path, recorded: Accelerator, us: float = 100.0) -> Path:
+def stored(folder: Path, recorded: Accelerator, us: float = 100.0, **machine: str) -> Path:
     path = baselines.path_of(folder, CARD.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     one = msgspec.structs.replace(record([us, us]), case="m-eager-fp32-b1")
+    sessions = [msgspec.structs.replace(session, machine=machine) for session in one.sessions]
+    one = msgspec.structs.replace(one, sessions=sessions)
     path.write_text(json.dumps(document(recorded, [entry("m-eager-fp32-b1", msgspec.to_builtins(one))])))
     return path
 
@@ -246,6 +248,29 @@ def test_what_does_not_know_its_capability_is_told_by_its_key_alone(tmp_path: Pa
     stored(tmp_path / "baselines", msgspec.structs.replace(CARD, capability=None))
     run = stored(tmp_path / "run", CARD, 100.2).rename(tmp_path / "run.json")
     assert command("baseline", "accept", str(run), "--baselines", str(tmp_path / "baselines"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "line"),
+    [
+        ({"card": "NVIDIA L4", "capability": "8.9"}, "claims to be of H100, and case m-eager-fp32-b1 has a session of"),
+        ({"card": "H100", "capability": "8.9"}, "on compute capability 8.9"),
+        ({"card": "H100", "capability": "9.0"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_run_whose_name_was_edited_is_told_by_its_sessions(
+    tmp_path: Path, machine: Mapping[str, str], line: str
+) -> None:
+    run = stored(tmp_path / "run", CARD, **machine).rename(tmp_path / "run.json")
+    for arguments in (("baseline", "accept", str(run)), ("export", "--to", "csv", str(run))):
+        more = ("--baselines", str(tmp_path / "baselines")) if "accept" in arguments else ()
+        status, said = command(*arguments, *more)
+        if line:
+            assert (status, said.count("\n")) == (4, 1)
+            assert line in said
+        elif "accept" in arguments:
+            assert status == 0, said
 
 
 def test_shards_of_another_kind_than_their_baseline_are_not_judged(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..common.errors import TrtgateError
 from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, read_bytes, write_json
 from . import session_merging
 from .baseline_record import CaseRecord, StoredSession, typical_us
-from .plausibility import usable, why_unused
+from .plausibility import check, usable, why_unused
 
 SCHEMA = 1
 FILE_NAME = "latency.json"
@@ -105,7 +104,7 @@ def read(path: Path) -> Run:
     if not (cases or typed.trtgate.stage):
         raise TrtgateError(f"{path} holds no case, so nothing could be compared: {RESTORE}")
     for record in cases.values():
-        _check(path, record)
+        check(path, record, typed.machine_info.accelerator, RESTORE)
     used = {case_id: usable(record) for case_id, record in cases.items()}
     lines = {case_id: [why_unused(one) for one in record.unused] for case_id, record in used.items()}
     return Run(
@@ -156,20 +155,6 @@ def read_baseline(path: Path) -> Run:
             "record it anew"
         )
     return found
-
-
-def _check(path: Path, record: CaseRecord) -> None:
-    if not record.sessions:
-        raise TrtgateError(f"{path}: case {record.case} has no session; {RESTORE}")
-    for session in (*record.anchor, *record.sessions):
-        if not session.metrics:
-            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; {RESTORE}")
-        for metric, launches in session.metrics.items():
-            good = launches and all(
-                captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches
-            )
-            if not good:
-                raise TrtgateError(f"{path}: case {record.case}: {metric} must be positive numbers for every launch")
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
