@@ -319,7 +319,7 @@ def gpu(here: InProcess, storing: Storing, monkeypatch: pytest.MonkeyPatch) -> I
     """A checkout whose run sees a GPU, with a recorded baseline that a second run has proven."""
     monkeypatch.setattr(accelerator, "detect", lambda: CARD)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("trtgate.pytest_plugin.hooks._require_usable_gpu", lambda *_: None, raising=False)
+    monkeypatch.setattr("trtgate.timing.used_gpu.check", lambda _seen: None)
     monkeypatch.setattr(measurers, "Session", GpuSession)
     monkeypatch.setattr(GpuSession, "asked", [])
     (here.path / "suite.py").write_text(SUITE.format(seed=0))

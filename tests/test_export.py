@@ -16,9 +16,10 @@ import pytest
 
 from tests.in_process import InProcess, command
 from tests.scripted_measurer import HERE
-from tests.stage_files import document, entry
+from tests.stage_files import SAME, SLOW, StagedRun, document, entry
 from tests.test_run_report import HOSTILE, case, made
 from trtgate.common.metrics import METRICS
+from trtgate.fleet.merged_document import UNCONFIRMED
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
 from trtgate.gate.baselines import FILE_NAME
 from trtgate.report import run_report
@@ -142,6 +143,21 @@ def test_several_runs_follow_each_other_and_one_that_is_named_twice_counts_once(
     first, second = saved_run(tmp_path / "1.json"), saved_run(tmp_path / "2.json", uuid="GPU-8")
     cards = [row["card"] for row in csv_rows(exported("csv", first, second, first)) if row["metric"] == "device"]
     assert cards == ["GPU-7", "GPU-8"]
+
+
+def test_what_a_merge_wrote_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = StagedRun(tmp_path, [SAME, SLOW])
+    manifest = staged.manifest([[name] for name in staged.cases])
+    shards = [staged.shard(manifest, number) for number in (1, 2)]
+    monkeypatch.chdir(tmp_path)
+    status, _ = command("merge", *map(str, shards), "--baselines=baselines", "--output=merged.json")
+    assert status == UNCONFIRMED
+    rows = {
+        row["case"]: row for row in csv_rows(exported("csv", tmp_path / "merged.json")) if row["metric"] == "device"
+    }
+    same, slow = (rows[name] for name in staged.cases)
+    assert (same["verdict"], float(same["baseline"])) == ("unchanged", pytest.approx(100.0))
+    assert float(slow["change"]) == pytest.approx(0.1, abs=1e-3)
 
 
 # Readers

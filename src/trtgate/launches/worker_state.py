@@ -73,13 +73,12 @@ class Worker:
         """
         if not self._gpu or self.monitor is not None:
             return
-        from ..timing.gpu_state import GpuMonitor
-        from ..timing.spin_kernel import Spin
-        from ..timing.stream_state import StreamState
+        from ..timing import gpu_state, spin_kernel, stream_state, used_gpu
 
         self._torch.cuda.init()
-        self.monitor = GpuMonitor(self._uuid)
-        self.state = StreamState(Spin(), self._streams, self._switcher)
+        used_gpu.check_uuid(self._uuid, self._torch.cuda.get_device_properties(0))
+        self.monitor = gpu_state.GpuMonitor(self._uuid)
+        self.state = stream_state.StreamState(spin_kernel.Spin(), self._streams, self._switcher)
 
     def case(self, case_id: str) -> Any:
         """Return a case of the suite."""
