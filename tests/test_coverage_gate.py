@@ -121,7 +121,8 @@ def test_who_builds_ahead_asks_ahead_and_what_that_can_not_tell_the_test_tells(s
     assert file_of(suite).read_bytes() == found
     broken = suite.pytest(*AHEAD, BROKEN="1")
     broken.assert_outcomes(failed=2, skipped=1)
-    assert f"coverage of {CASE}: ValueError: no such weights" in suite.output_of(broken)
+    wrong = "model 'net': its factory raised ValueError: no such weights"
+    assert f"FAILED suite.py::test_coverage[{CASE}] - Failed: {wrong}" in suite.output_of(broken)
 
 
 def test_an_older_release_is_judged_against_and_named(suite: Folder) -> None:
