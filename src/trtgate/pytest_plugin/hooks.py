@@ -215,11 +215,9 @@ class Hooks:
         if times:
             loading_ahead.plan(self._run, tests)
         needed = {case_id_of(item) for item in session.items if needs_a_build(item)} - self._run.skip_reasons.keys()
-        prebuilding.build_ahead(
-            self._run,
-            {case_id for case_id in needed if case_id is not None},
-            self._run.start_workers if times else lambda: None,
-        )
+        to_build = {case_id for case_id in needed if case_id is not None}
+        start_workers = self._run.start_workers if times else lambda: None
+        prebuilding.build_ahead(self._run, to_build, start_workers, prebuilding.to_ask(self._run, session.items))
         if not self._run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
             measuring_ahead.begin(self._run, runnable)

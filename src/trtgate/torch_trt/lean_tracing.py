@@ -12,7 +12,9 @@ from ..common import garbage
 from .patching import replaced
 
 GENERATED = ("_code", "_lineno_map", "_prologue_start")
-"""What `GraphModule.recompile` leaves on a module, beside its `forward`."""
+"""What `GraphModule.recompile` leaves on a module."""
+READ = (*GENERATED, "forward", "__reduce__")
+"""How all that reads the code gets at it."""
 REGISTRY = "torch_tensorrt.dynamo.conversion._ConverterRegistry"
 
 
@@ -48,6 +50,9 @@ class _Later:
         if module is None:
             raise AttributeError(f"{owner.__name__} has no {self._name}: its graph module is gone")
         self._recompile(module)
+        for name in READ:
+            if isinstance(vars(type(module)).get(name), _Later):
+                delattr(type(module), name)
         return getattr(owner if instance is None else instance, self._name)
 
 
@@ -71,7 +76,7 @@ def _recompiling_later(recompile: Callable[[Any], Any]) -> Callable[[Any], Any]:
             module._in_spec, module._out_spec = codegen.pytree_info.in_spec, codegen.pytree_info.out_spec
         for name in GENERATED:
             vars(module).pop(name, None)
-        for name in (*GENERATED, "forward"):
+        for name in READ:
             setattr(type(module), name, _Later(name, module, recompile))
         return _LaterCode(module, recompile)
 
