@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from itertools import chain
-from pathlib import Path
 
 import msgspec
 
 from ..common.accelerator import Accelerator, slug
 from ..common.errors import TrtgateError
 from ..common.metrics import METRICS
+from ..common.run_places import Place
 from .baseline_record import CaseRecord, StoredSession
 
 SHORTEST_US, LONGEST_US = 1e-3, 1e11
@@ -36,7 +36,7 @@ def absurd(session: StoredSession) -> str:
     return ""
 
 
-def check(path: Path, record: CaseRecord, claimed: Accelerator, what_to_do: str) -> None:
+def check(path: Place, record: CaseRecord, claimed: Accelerator, what_to_do: str) -> None:
     """Check what a file has of a case; `claimed` is what it says that it was recorded on.
 
     Raises TrtgateError for a case without a session, a session without latencies, a latency that is no positive number,

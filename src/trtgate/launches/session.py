@@ -183,8 +183,7 @@ class Session:
         """Profile a case where it was built: there it may be kept. Raises LaunchError."""
         with self._builder_at_work(step) as builder, self._pool.device(step):
             step("profiling")
-            request = messages.RecordProfile(case_id=case_id)
-            return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
+            return builder.ask(messages.RecordProfile(case_id=case_id), messages.ProfileReply, f"{case_id}: profiling")
 
     def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:
         """Load a case in a process of its own, and compare it with eager in all ways; returns them as `Build.ways`.
@@ -248,8 +247,7 @@ class Session:
         """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""
         with self._fresh("dry-run") as (worker,), self._pool.device(step, shared=True):
             step("a dry run")
-            request = messages.DryRun(case_id=case_id)
-            return worker.ask(request, messages.DryRunReply, f"{case_id}: dry run").coverage
+            return worker.ask(messages.DryRun(case_id=case_id), messages.DryRunReply, f"{case_id}: dry run").coverage
 
     @contextmanager
     def _builder_at_work(self, step: OnStep) -> Iterator[WorkerHandle]:
@@ -277,10 +275,7 @@ class Session:
                 self._builder = None
 
     def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None] = lambda: None) -> Build:
-        """Build a case in a process of its own, which ends with it. Raises LaunchError.
-
-        `imported` waits for others that import meanwhile: build times are what building alone takes.
-        """
+        """Build a case in a process of its own, once `imported` has waited for others that import. Raises LaunchError."""
         request = messages.BuildCase(case_id=case_id, folder=str(folder))
         with self._fresh("rebuild") as (worker,):
             imported()
