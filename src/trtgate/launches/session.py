@@ -275,7 +275,7 @@ class Session:
                 self._builder = None
 
     def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None] = lambda: None) -> Build:
-        """Build a case in a process of its own, once `imported` has waited for others that import. Raises LaunchError."""
+        """Build a case in a process of its own, once `imported` returns: others import first. Raises LaunchError."""
         request = messages.BuildCase(case_id=case_id, folder=str(folder))
         with self._fresh("rebuild") as (worker,):
             imported()
