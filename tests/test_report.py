@@ -86,16 +86,21 @@ def test_short_steps_leave_no_line_where_there_is_no_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "elapsed_s", "said"),
+    ("done", "to_do", "elapsed_s", "said"),
     [
-        (0, 16, 12, "[1 of 16] "),
-        (1, 16, 20, "[2 of 16, about 5 min left] "),
-        (15, 16, 300, "[16 of 16, about 20 s left] "),
-        (16, 16, 320, "[16 of 16, about 0 s left] "),
+        ([], [None] * 16, 12, "[1 of 16] "),
+        ([], [5.0] * 16, 0.5, "[1 of 16, about 80 s left] "),
+        ([None], [None] * 15, 20, "[2 of 16, about 5 min left] "),
+        ([None] * 15, [None], 300, "[16 of 16, about 20 s left] "),
+        ([None] * 16, [], 320, "[16 of 16, about 0 s left] "),
+        ([2.0], [10.0, 10.0], 4, "[2 of 3, about 40 s left] "),  # twice as slow as when it was recorded
+        ([2.0, 10.0], [None], 6, "[3 of 3, about 3 s left] "),  # as a typical one
     ],
 )
-def test_the_live_line_says_how_long_the_run_will_take(done: int, total: int, elapsed_s: float, said: str) -> None:
-    assert how_far(done, total, elapsed_s) == said
+def test_the_live_line_says_how_long_the_run_will_take_by_what_was_recorded(
+    done: list[float | None], to_do: list[float | None], elapsed_s: float, said: str
+) -> None:
+    assert how_far(done, to_do, elapsed_s) == said
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,13 @@ from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..gate.run_options import Options
-from ..report.progress_line import how_far
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
 from .benchmark_json import PytestJson
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
-from .shown_steps import shown_steps
+from .shown_steps import estimate, shown_steps
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
@@ -80,6 +79,8 @@ class GateRun:
         """What this process itself builds and profiles on."""
         self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say, label=options.part_label)
         self.started = time.monotonic()
+        self.measuring_since: float | None = None
+        """When what is built ahead was ready."""
         self.notices: list[Notice] = []
         """What is worth saying at the end, beside the table of latencies."""
         self.coverage_notices: list[Notice] = []
@@ -264,12 +265,8 @@ class GateRun:
     @contextmanager
     def progress(self, case_id: str) -> Generator[OnStep]:
         """Show the steps of a case while it is worked on."""
-        with shown_steps(self.config, case_id, self._how_far) as step:
+        with shown_steps(self.config, case_id, lambda: estimate(self)) as step:
             yield step
-
-    def _how_far(self) -> str:
-        total = len(self.cases_collected)
-        return how_far(len(self.results), total, time.monotonic() - self.started) if total else ""
 
     def save_case(self, benchmark: Any) -> None:
         """Store a case that was just measured: a run that is killed keeps it. Raises TrtgateError."""

@@ -74,6 +74,7 @@ def build_ahead(
     on_cpu = run.accelerator.kind != "gpu"  # what can't be stored there each launch builds for itself
     if not case_ids or run.options.prebuild is None or (run.options.builds_in_turn and on_cpu):
         start_workers()
+        run.measuring_since = time.monotonic()
         return
     from ..common import machine
     from ..launches import prebuild
@@ -113,6 +114,7 @@ def build_ahead(
             run.notices += map(Notice, built.notes)
             run.gate.remark(built.case_id, built.build)
             step(f"{done} done, the last {built.case_id}")
+    run.measuring_since = time.monotonic()
     cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
     run.say(
         f"built ahead: {len(case_ids)} cases by {processes} processes in {time.monotonic() - start:.1f} s, {cached} of "

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 SHOWN_AFTER_S = 5.0
 """Steps shorter than this leave no line where there is no terminal."""
 REPEAT_S = 60.0
 
 
-def how_far(done: int, total: int, elapsed_s: float) -> str:
-    """Return which case is worked on and how long the others will take, if they take as long as those before."""
-    if not done:
-        return f"[1 of {total}] "
-    left_s = elapsed_s / done * max(0, total - done)
+def how_far(done: Sequence[float | None], to_do: Sequence[float | None], elapsed_s: float) -> str:
+    """Return which case is worked on and how long those that are left will take.
+
+    Of each case that is done, and of each that is not, what it took when it was recorded, seconds; None where that is
+    not known. They take now what those that are done took in `elapsed_s`, compared with what these took then; a case of
+    which nothing is known is as long as a typical other.
+    """
+    total = len(done) + len(to_do)
+    number = f"{min(len(done) + 1, total)} of {total}"
+    known = [one for one in (*done, *to_do) if one]
+    if not known and not done:
+        return f"[{number}] "
+    typical_s = statistics.median(known) if known else 1.0
+    done_s, left_s = (sum(typical_s if one is None else one for one in some) for some in (done, to_do))
+    left_s *= elapsed_s / done_s if done_s else 1.0
     left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
-    return f"[{min(done + 1, total)} of {total}, about {left} left] "
+    return f"[{number}, about {left} left] "
 
 
 class ProgressLine:
