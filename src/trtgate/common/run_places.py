@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -107,14 +108,16 @@ def _is_folder(place: Folder) -> bool:
 
 
 def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "") -> list[Place]:
-    """Return the runs in a folder, of these kinds as far as names tell, the oldest first; of dates the MOST_RUNS last.
+    """Return the runs in a folder, of these kinds as far as names tell, the oldest first.
 
-    `key`, `commit`: of this accelerator and this commit alone, where a name says of which. What has no name of ours
-    below a folder of an accelerator is passed over. Raises OSError or StoreError for what can't be read.
+    `key`, `commit`: of this accelerator and this commit alone, where a name says of which. Of runs by date all of
+    stages, and the MOST_RUNS newest others. What has no name of ours is passed over, but for judged runs that lie
+    directly in the folder. Raises OSError or StoreError for what can't be read.
     """
+    most = sys.maxsize if kinds == STAGES else MOST_RUNS
     direct, dated = list[tuple[str, Place]](), list[tuple[str, Folder, str]]()
     for name, is_folder, entry in _entries(folder):
-        if not is_folder and name.endswith(".json") and _wanted(name, kinds, commit, strictly=kinds == STAGES):
+        if not is_folder and name.endswith(".json") and _wanted(name, kinds, commit, strictly=kinds != JUDGED):
             direct.append((name, _run_at(folder, entry)))
         elif is_folder and _KEY.fullmatch(name) and key in ("", name):
             dated += [
@@ -123,7 +126,7 @@ def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", com
             ]  # fmt: skip
     found: list[tuple[str, Place]] = []
     for _, where, entry in sorted(dated, key=lambda one: one[0], reverse=True):
-        if len(found) < MOST_RUNS:
+        if len(found) < most:
             found += [
                 (_stamp(name), _run_at(where, below)) for name, is_folder, below in _entries(where, entry)
                 if not is_folder and _wanted(name, kinds, commit, strictly=True)
@@ -131,7 +134,7 @@ def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", com
     found.sort(key=lambda run: run[0])
     kept = {_identity(place.name) for _, place in found}
     direct = [(name, place) for name, place in direct if _identity(name) not in kept]  # saved, and kept below the same
-    return [place for _, place in (*direct, *found[-MOST_RUNS:])]
+    return [place for _, place in (*direct, *found[-most:])]
 
 
 def keys_in(folder: Folder) -> list[str]:
