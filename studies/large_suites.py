@@ -25,7 +25,8 @@ from unittest.mock import patch
 
 import pytest
 
-from trtgate.commands import history_text
+from trtgate.commands import history_answers
+from trtgate.commands.history_answers import Asked
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.gate import baselines, measurers
@@ -122,9 +123,10 @@ def history(folder: Path, runs: int, cases: int) -> None:
         text = json.dumps({**document, "benchmarks": entries})
         (folder / f"{number:04}.json").write_text(text)
     before, start = peak_mib(), time.perf_counter()
-    found = history_text.find(["net7-*"], folder, "cpu-study-2-cpus")
+    found = history_answers.find(["net7-*"], folder, Asked(key="cpu-study-2-cpus"))
+    (case, *_) = found.histories["cpu-study-2-cpus"]
     print("\n".join(aligned([
-        ("runs, and cases of each", f"{len(found.cases[0].series[0].points)}, {cases}"),
+        ("runs, and cases of each", f"{len(case.series[0].points)}, {cases}"),
         ("all files", f"{sum(file.stat().st_size for file in folder.iterdir()) / 2**20:.0f} MiB"),
         ("read and analysed in", f"{time.perf_counter() - start:.1f} s"),
         ("most memory, before and after", f"{before:.0f} and {peak_mib():.0f} MiB"),

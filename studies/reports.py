@@ -76,7 +76,7 @@ def _case(name: str, runs: int, rng: random.Random) -> CaseReport:
         figures={"build_s": 10.0, "engine_bytes": 2e7, "engines": 1, "load_s": 1.0},
         captures_us=[[middle * (1 + change) * rng.gauss(1, 0.001) for _ in range(12)] for _ in range(3)],
         base_captures_us=[[middle * rng.gauss(1, 0.001) for _ in range(12)] for _ in range(5)],
-        history=analysed("device", "cuda_graph", points),
+        history=analysed("device", "cuda_graph", "GPU-1", points),
     )  # fmt: skip
 
 

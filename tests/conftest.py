@@ -40,7 +40,8 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts pr
 
 TOGETHER = {
     **dict.fromkeys(
-        ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_shapes", "test_zoo"),
+        ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_runtime_cache",
+         "test_shapes", "test_zoo"),
         "torch_tensorrt",
     ),
     **dict.fromkeys(
@@ -113,7 +114,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of forks that has imported torch."""
+    """A server of forks that has imported torch and trtgate."""
     with forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH) as socket:
         yield socket
 
@@ -141,7 +142,7 @@ def module_forked(fork_server: str) -> Iterator[None]:
 
 @pytest.fixture
 def forked_with_tensorrt(tensorrt_fork_server: str) -> Iterator[None]:
-    """As `forked`, by a server that has imported torch_tensorrt: as trtgate does it, and nothing of trtgate."""
+    """As `forked`, by a server that has imported torch_tensorrt too, as trtgate does it."""
     with forks.forked({forks.TORCH_TENSORRT: tensorrt_fork_server}):
         yield
 

@@ -11,7 +11,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.gate.baseline_record import CaseRecord, State, StoredSession
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.driver import drive
-from trtgate.gate.policy import Measured, Pair, Rebuilt, Reloaded, Situation
+from trtgate.gate.policy import Measured, Pair, Rebuild, Rebuilt, Reloaded, Situation
 from trtgate.records.measurement import Build, Capture, CaseMeasurement, Launch, Loaded, Quadruple, Turn
 
 CASE = Case(Model("small", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
@@ -31,6 +31,8 @@ class ScriptedMeasurer:
     paired: Sequence[list[list[Quadruple]] | Exception] = ()
     asked: list[str] = field(default_factory=list)
     host: Sequence[CaseMeasurement | Exception] = ()
+    awaited: list[bool] = field(default_factory=list)
+    """Of each build again: whether pairs were to follow."""
 
     def _next(self, kind: str, script: Sequence[Any]) -> Any:
         number = sum(one.startswith(kind) for one in self.asked)
@@ -50,7 +52,8 @@ class ScriptedMeasurer:
     def measure_fresh(self, step: Any) -> CaseMeasurement:
         return self._next("fresh", self.fresh)
 
-    def rebuild(self, step: Any) -> Rebuilt:
+    def rebuild(self, wanted: Rebuild, step: Any) -> Rebuilt:
+        self.awaited.append(wanted.pairs_next)
         return self._next("rebuild", self.rebuilt)
 
     def reload(self, step: Any) -> Reloaded:

@@ -28,6 +28,7 @@ from trtgate.records.program_part import ProgramPart
 from trtgate.report import terminal_table
 from trtgate.report.case_row import row_of
 from trtgate.timing import measuring_loop, turns
+from trtgate.torch_trt import runtime_cache
 from trtgate.verdict import Verdict
 
 from .in_process import InProcess, ScriptedSession
@@ -92,6 +93,30 @@ def test_after_a_session_of_another_program_on_the_card_none_does(other: Program
 def test_one_that_measured_this_very_compiled_module_need_not_be_proven() -> None:
     assert known(session(proven=False, artifact=BUILD.artifact)) is not None
     assert known(session(proven=False, artifact=""), build=OTHERWISE(BUILD, artifact="")) is None
+
+
+@pytest.mark.parametrize(
+    ("cache", "vouches"), [("artifact", True), ("none", True), ("own", False), ("none+own", False)]
+)
+def test_none_vouches_whose_kernels_came_from_a_runtime_cache_of_a_users_own(cache: str, vouches: bool) -> None:
+    """Nobody knows what that held."""
+    assert (known(session(runtime_cache=cache)) is not None) == vouches
+
+
+@pytest.mark.parametrize(("supported", "cache"), [(True, "artifact"), (False, "none")])
+def test_the_machine_part_names_where_kernels_come_from(
+    supported: bool, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_cache, "is_supported", lambda: supported)
+    card = Accelerator(kind="gpu", name="H100", uuid="U")
+    assert known_programs.machine_part(card, "one")["runtime cache"] == cache
+
+
+def test_a_measurement_says_where_kernels_came_from_and_why() -> None:
+    of = {"artifact": "", "none": "its cache is of another card"}
+    launches = [Launch(loaded=Loaded(seconds=1.0, runtime_cache=cache, note=note)) for cache, note in of.items()]
+    found = CaseMeasurement(case_id="a", launches=launches)
+    assert (found.runtime_cache, found.notes) == ("artifact+none", ["its cache is of another card"])
 
 
 def test_its_age_is_an_option() -> None:
@@ -294,7 +319,7 @@ def gpu(here: InProcess, storing: Storing, monkeypatch: pytest.MonkeyPatch) -> I
     """A checkout whose run sees a GPU, with a recorded baseline that a second run has proven."""
     monkeypatch.setattr(accelerator, "detect", lambda: CARD)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("trtgate.pytest_plugin.hooks._require_usable_gpu", lambda *_: None, raising=False)
+    monkeypatch.setattr("trtgate.timing.used_gpu.check", lambda _seen: None)
     monkeypatch.setattr(measurers, "Session", GpuSession)
     monkeypatch.setattr(GpuSession, "asked", [])
     (here.path / "suite.py").write_text(SUITE.format(seed=0))

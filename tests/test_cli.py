@@ -540,6 +540,7 @@ def test_what_doctor_prints(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> No
     assert "2.14.0+cu130, built for CUDA 13.0, uses NVIDIA Test, compute capability 9.0" in said
     assert "dynamo_frontend, no fx_frontend" in said
     assert f"{CARD.key} (this machine)" in said
+    assert "runtime cache stored with each compiled module" in said
     assert "an NVIDIA driver of 580 or newer" in said
     assert said.endswith("Nothing is broken.\n")
 
@@ -550,6 +551,11 @@ def test_doctor_with_something_broken(shell: Shell, monkeypatch: pytest.MonkeyPa
     said = shell.run("doctor", exit_code=1)
     assert "BROKEN: NVML sees NVIDIA Test, and torch can't use it: RuntimeError: no luck" in said
     assert "torch can't use the GPU" in said
+
+
+def test_doctor_says_that_an_older_release_has_no_runtime_cache(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_probes, "probe", lambda folder, step: facts(runtime_cache="none"))
+    assert "runtime cache none: only TensorRT-RTX with torch_tensorrt 2.13 or newer" in shell.run("doctor")
 
 
 def torch(**fields: Any) -> doctor_facts.Torch:
@@ -575,6 +581,7 @@ def facts(**fields: Any) -> doctor_facts.Facts:
         "nvml": nvml(),
         "torch": torch(),
         "features": doctor_facts.Features(enabled={"dynamo_frontend": True, "fx_frontend": False}),
+        "runtime_cache": "artifact",
         "compiler": "/usr/bin/g++",
         "uncompiled": [],
         "free_disk_bytes": 1 << 40,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ if IN_WORKER:
     from trtgate.compiling import cold_start
 
     cold_start.time = pause.__self__
-KEPT = []
+KEPT, LOADED = [], []
 
 
 def save(run, folder):
@@ -26,6 +27,7 @@ def load(folder):
 
     assert (folder / "stored").exists()
     pause(float(os.environ.get("LOAD_S", "1")))
+    LOADED.extend(["artifact"] * ("KERNELS_S" in os.environ))
     KEPT.append(bytearray(os.urandom(1 << 20)) * int(os.environ.get("LOAD_MIB", "64")))
     return torch.nn.Identity()
 
@@ -37,6 +39,26 @@ def mine():
     return trtgate.Compiled(torch.nn.Identity(), reference=torch.nn.Identity()), torch.ones(2, 4)
 
 
+
+
+if IN_WORKER:
+    from trtgate.compiling import building
+    from trtgate.torch_trt import runtime_cache
+
+    loaded = building.load
+
+    def load_with_engines(*given, kernels=True):
+        pause(0 if kernels else float(os.environ.get("KERNELS_S", "0")))
+        return loaded(*given, kernels=kernels)
+
+    building.load = load_with_engines
+
+    def in_use(*_given, **_fields):
+        found = ("artifact" if LOADED else "", "")
+        LOADED.clear()
+        return found
+
+    runtime_cache.in_use = in_use
 
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
@@ -53,30 +75,49 @@ LATENCY = ("--trtgate-launches=1", "-m", "trtgate_latency")
 
 
 def test_they_are_stored_and_a_longer_or_larger_one_fails(folder: Any) -> None:
+    """Of what has a runtime cache there are two: one compiles kernels, for 4 s here, and one takes them from it."""
     folder.suite(more=MODEL)
-    recorded = folder.gate("--trtgate-update-baselines", "--trtgate-cold-starts=2", *LATENCY)
+    engines = {"KERNELS_S": 4}
+    recorded = folder.gate("--trtgate-update-baselines", "-v", "--trtgate-cold-starts=2", *LATENCY, **engines)
     assert recorded.ret == 0
+    recorded.stdout.fnmatch_lines_random(
+        [
+            "mine-own-as_is: cold start 5 s, 1 s with a runtime cache",
+            "plain-eager-fp32: cold start 0.0001* s",
+        ]
+    )
     stored = folder.stored_entries()["mine-own-as_is"]
-    launches = stored["sessions"][0]["metrics"]["cold_start"]
-    assert [len(launch) for launch in launches] == [1, 1]
-    assert all(1.0 < launch[0] < 1.1 for launch in launches)
+    session = stored["sessions"][0]
+    for metric, seconds in (("cold_start", 5.0), ("cold_start_cached", 1.0)):
+        launches = session["metrics"][metric]
+        assert [len(launch) for launch in launches] == [1, 1]
+        assert all(seconds < launch[0] < seconds + 0.1 for launch in launches)
+        assert stored["figures"][f"{metric}_s"] == pytest.approx(seconds, abs=0.1)
+    assert session["runtime_cache"] == "artifact"
     assert 60 << 20 < stored["figures"]["cold_host_bytes"] < 140 << 20
-    assert stored["figures"]["cold_start_s"] == pytest.approx(1.0, abs=0.1)
     assert not [name for name in stored["figures"] if name.startswith("cold") and name.endswith("_us")]
-    assert "cold_start" in folder.stored_entries()["plain-eager-fp32"]["sessions"][0]["metrics"]
+    plain = folder.stored_entries()["plain-eager-fp32"]["sessions"][0]
+    assert "cold_start" in plain["metrics"]
+    assert "cold_start_cached" not in plain["metrics"]
 
-    same = folder.gate("--benchmark-compare", "--trtgate-cold-starts=2", *LATENCY)
+    same = folder.gate("--benchmark-compare", "--trtgate-cold-starts=2", *LATENCY, **engines)
     assert same.ret == 0
     slower = folder.gate(
-        "--benchmark-compare", "--trtgate-cold-starts=2", *LATENCY, LOAD_S=9, LOAD_MIB=256, FIRST_S=9
+        "--benchmark-compare", "--trtgate-cold-starts=2", "--trtgate-report=run.json", *LATENCY, **engines,
+        LOAD_S=9, LOAD_MIB=256, FIRST_S=9,
     )  # fmt: skip
     assert slower.ret == 1
     slower.stdout.fnmatch_lines_random(
         [
-            "mine-own-as_is *: cold start 1 s * 9 s, *; host memory of a cold start * MiB * MiB (+*%), limit 20 %*",
+            "mine-own-as_is *: cold start 5 s * 13 s, *; cold start with a runtime cache 1 s * 9 s, *; "
+            "host memory of a cold start * MiB * MiB (+*%), limit 20 %*",
             "plain-eager-fp32 is slower: cold start * 9*s, *, limit 20 %*",
         ]
     )
+    cases = {one["case_id"]: one for one in json.loads((folder.path / "run.json").read_text())["cases"]}
+    assert {name: one["runtime_cache"] for name, one in cases.items()} == {
+        "mine-own-as_is": "artifact", "plain-eager-fp32": ""
+    }  # fmt: skip
     without = folder.gate("--benchmark-compare", *LATENCY, LOAD_S=9)
     assert without.ret == 0
 

@@ -92,6 +92,39 @@ def test_workers_of_xdist_record_and_compare_and_the_run_reports(suite: Folder) 
     lost.stdout.fnmatch_lines([f"{FP16}*regressed", f"{CASE}*regressed"])
 
 
+MAKERS = """
+import os, sys, torch, trtgate
+
+def made():
+    with open("makers", "a") as file:
+        print(os.path.basename(sys.argv[0]), file=file)
+    if os.environ.get("BROKEN"):
+        raise ValueError("no such weights")
+    return torch.nn.Linear(8, 8).eval(), torch.zeros(2, 8)
+
+net = trtgate.Model("net", made, trtgate.grid(["eager", "dynamo"], ["fp32"], [None], min_block_sizes=[1]))
+"""
+"""Notes which program makes a model."""
+AHEAD = ("suite.py", "-m", "trtgate_accuracy or trtgate_coverage", "--trtgate-prebuild=2")
+
+
+def test_who_builds_ahead_asks_ahead_and_what_that_can_not_tell_the_test_tells(suite: Folder) -> None:
+    (suite.path / "suite.py").write_text(MAKERS)
+    makers = suite.path / "makers"
+    stored = suite.pytest(*AHEAD, "--trtgate-update-baselines")
+    stored.stdout.fnmatch_lines([f"{CASE}*new", "built ahead: 1 cases by 2 processes*"])
+    assert set(makers.read_text().split()) == {"worker.py"}
+    makers.unlink()
+    found = file_of(suite).read_bytes()
+    suite.pytest(*COVERAGE, "--trtgate-update-baselines").stdout.fnmatch_lines([f"{CASE}*unchanged"])
+    assert "worker.py" not in makers.read_text().split()
+    assert file_of(suite).read_bytes() == found
+    broken = suite.pytest(*AHEAD, BROKEN="1")
+    broken.assert_outcomes(failed=2, skipped=1)
+    wrong = "model 'net': its factory raised ValueError: no such weights"
+    assert f"FAILED suite.py::test_coverage[{CASE}] - Failed: {wrong}" in suite.output_of(broken)
+
+
 def test_an_older_release_is_judged_against_and_named(suite: Folder) -> None:
     suite.pytest(*COVERAGE, "--trtgate-update-baselines")
     older = file_of(suite, f"{releases.flavour()}-2.0.1")

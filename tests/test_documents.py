@@ -10,7 +10,6 @@ import pytest
 import typer.main
 
 from trtgate.cli import app
-from trtgate.fleet.merged_document import UNCONFIRMED
 from trtgate.pytest_plugin import pytest_options
 
 ROOT = Path(__file__).parent.parent
@@ -58,25 +57,6 @@ def test_workflow_files_are_yaml_with_the_two_gates() -> None:
         assert isinstance(found, dict)
         assert "-m trtgate_coverage --trtgate-require=baseline" in text
         assert "--trtgate-require=gpu,baseline,verdict" in text
-
-
-def test_the_matrix_of_shards_is_a_workflow_whose_jobs_hand_on_what_they_left() -> None:
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "shards.md").read_text(), re.DOTALL)
-    found = yaml.safe_load(text)
-    jobs, numbers = found["jobs"], found["jobs"]["shard"]["strategy"]["matrix"]["shard"]
-    assert numbers == list(range(1, len(numbers) + 1))
-    commands = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
-    assert commands["shard"][-1] == f"pytest $GATE --trtgate-shard=${{{{ matrix.shard }}}}/{len(numbers)}"
-    assert f'test "$status" = {UNCONFIRMED}' in commands["merge"][-1]
-    assert all(f"== '{UNCONFIRMED}'" in jobs[name]["if"] for name in ("confirm", "verdict"))
-    assert {
-        need for job in jobs.values() for need in [job.get("needs", [])] for need in [need] if isinstance(need, str)
-    } <= set(jobs)
-    uploads = [
-        step["with"] for job in jobs.values() for step in job["steps"] if "upload-artifact" in step.get("uses", "")
-    ]
-    assert all("github.run_attempt" in one["name"] for one in uploads if one["path"].startswith(".trtgate"))
 
 
 def test_every_file_that_the_architecture_names_exists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import re
 import sys
@@ -42,40 +43,51 @@ def of_torchvision(name: str) -> tuple[nn.Module, Any]:
     return torchvision.models.get_model(name, weights=None).eval(), torch.zeros(1, 3, 224, 224)
 
 
-def small_resnet() -> tuple[nn.Module, Any]:
-    """Half of the layers that resnet18 has, each kind of them."""
-    made = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
-    return made.eval(), torch.zeros(1, 3, 64, 64)
+def residual() -> tuple[nn.Module, Any]:
+    """A block of resnet18 between a first and a last layer: each kind of its operators but the pooling."""
+    block = torchvision.models.resnet.BasicBlock(4, 4)
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    return made.eval(), torch.zeros(1, 3, 16, 16)
 
 
-@pytest.mark.parametrize(("size", "engines"), [(1, [89]), (5, [89]), (89, [89]), (100, [])])
-def test_resnet18_is_89_operators_in_one_engine(size: int, engines: list[int]) -> None:
-    found = dry_run.ask(case("resnet18", min_block_size=size))
-    assert (found.total, found.supported, [engine.size for engine in found.engines]) == (89, 89, engines)
+@pytest.fixture(scope="module")
+def whole() -> Coverage:
+    """What `residual` is at the default block size."""
+    return dry_run.ask(case(residual))
+
+
+def test_resnet18_is_89_operators_in_one_engine() -> None:
+    found = dry_run.ask(case("resnet18"))
+    assert (found.total, found.supported, [engine.size for engine in found.engines]) == (89, 89, [89])
     assert found.recommended == [89]
-    if engines:
-        assert found.engines[0].inputs == ["float16[1,3,224,224]"]
-        assert found.engines[0].outputs == ["float16[1,1000]"]
-    else:
-        assert {entry.reason for entry in found.left} == {coverage_record.too_small(100)}
+    assert found.engines[0].inputs == ["float16[1,3,224,224]"]
+    assert found.engines[0].outputs == ["float16[1,1000]"]
+
+
+def test_an_engine_is_as_large_as_the_graph_and_a_larger_one_is_none(whole: Coverage) -> None:
+    total = whole.total
+    for size, engines in ((1, [total]), (total, [total]), (total + 1, [])):
+        found = dry_run.ask(case(residual, min_block_size=size))
+        assert (found.total, found.supported, [engine.size for engine in found.engines]) == (total, total, engines)
+        assert found.recommended == [total]
+    assert {entry.reason for entry in found.left} == {coverage_record.too_small(total + 1)}
 
 
 def test_excluded_operators_split_it_and_every_size_is_as_predicted() -> None:
     excluded = {"torch_executed_ops": ("aten.relu",)}
-    finest = dry_run.ask(case(small_resnet, min_block_size=1, **excluded))
+    finest = dry_run.ask(case(residual, min_block_size=1, **excluded))
     reasons = {entry.reason for entry in finest.left}
     assert reasons == {coverage_record.EXCLUDED}
     assert len(finest.block_sizes) > 2
     for row in finest.block_sizes:
-        found = dry_run.ask(case(small_resnet, min_block_size=row.min_block_size, **excluded))
+        found = dry_run.ask(case(residual, min_block_size=row.min_block_size, **excluded))
         assert (len(found.engines), found.in_tensorrt) == (row.engines, row.operators)
         assert found.block_sizes == finest.block_sizes
 
 
-def test_both_partitioners_agree_where_all_is_supported() -> None:
-    fast = dry_run.ask(case(small_resnet))
-    whole = dry_run.ask(case(small_resnet, options={"use_fast_partitioner": False}))
-    assert [engine.operators for engine in whole.engines] == [engine.operators for engine in fast.engines]
+def test_both_partitioners_agree_where_all_is_supported(whole: Coverage) -> None:
+    other = dry_run.ask(case(residual, options={"use_fast_partitioner": False}))
+    assert [engine.operators for engine in other.engines] == [engine.operators for engine in whole.engines]
 
 
 class Odd(nn.Module):
@@ -121,8 +133,8 @@ def printed(wanted: Case) -> str:
 @pytest.mark.parametrize(
     "wanted",
     [
-        case(small_resnet),
-        case(small_resnet, torch_executed_ops=("aten.relu",)),
+        case(residual),
+        case(residual, torch_executed_ops=("aten.relu",)),
         case(odd, precision="fp32", min_block_size=1),
     ],
     ids=["whole", "split", "odd"],
@@ -159,7 +171,7 @@ def test_nothing_stays_patched() -> None:
     dry_run.ask(case(odd, precision="fp32"))
     from torch_tensorrt.dynamo import _compiler, partitioning
     from torch_tensorrt.dynamo.backend import backends
-    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
+    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS, ConverterRegistry
 
     def watched() -> list[Any]:
         names = ("current_device", "get_device_capability", "get_device_properties", "mem_get_info")
@@ -168,6 +180,7 @@ def test_nothing_stays_patched() -> None:
         ours += [_compiler.to_torch_device, _compiler.get_decompositions, backends.get_decompositions]
         ours += [backends.aot_export_joint_simple, list(DYNAMO_CONVERTERS.keys())]
         ours += [getattr(partitioning, name) for name in ("get_graph_converter_support", "fast_partition")]
+        ours += [torch.fx.GraphModule.recompile, ConverterRegistry.validate_invariants, gc.isenabled()]
         return [*ours, partitioning.global_partition, sys.argv, sys.stdout, sys.stderr]
 
     before = watched()
@@ -180,7 +193,7 @@ def test_nothing_stays_patched() -> None:
 
 def test_options_of_the_running_command_do_not_reach_torchs_splitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pytest", "--min-acc-module-size", "100000", "--skip"])
-    assert len(dry_run.ask(case(small_resnet)).engines) == 1
+    assert len(dry_run.ask(case(residual)).engines) == 1
 
 
 @pytest.mark.parametrize("frontend", ["dynamo", "torch_compile"])
@@ -208,7 +221,7 @@ def test_a_build_notes_the_coverage_that_was_asked_for(frontend: str, monkeypatc
 def test_a_torch_tensorrt_that_works_in_another_way_is_named_and_breaks_no_build(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted = case(small_resnet)
+    wanted = case(residual)
     module, inputs = building.make(wanted, "cpu")
     monkeypatch.setattr(partitioner, "_counted", lambda nodes: {}[0])
     with gpu_stand_in.stand_in(), partitioner.observing() as seen, torch.no_grad():
@@ -248,9 +261,9 @@ def test_torch_compile_is_asked_graph_by_graph_and_breaks_are_named() -> None:
 
 
 def small_vit() -> tuple[nn.Module, Any]:
-    """Few layers, and narrow ones: the graphs are run, by PyTorch on the CPU."""
+    """One layer, and a narrow one: the graphs are run, by PyTorch on the CPU."""
     made = torchvision.models.VisionTransformer(
-        image_size=64, patch_size=16, num_layers=2, num_heads=4, hidden_dim=64, mlp_dim=128
+        image_size=64, patch_size=16, num_layers=1, num_heads=4, hidden_dim=64, mlp_dim=128
     )
     return made.eval(), torch.zeros(1, 3, 64, 64)
 
@@ -259,7 +272,7 @@ def test_attention_is_a_gpus_not_the_cpus() -> None:
     for precision in ("fp16", "fp32"):
         found = dry_run.ask(case(small_vit, frontend="torch_compile", precision=precision))
         assert found.in_pytorch == 0
-        assert found.engines[0].operators["aten._scaled_dot_product_*_attention.default"] == 2
+        assert found.engines[0].operators["aten._scaled_dot_product_*_attention.default"] == 1
 
 
 # Bad input
@@ -300,19 +313,20 @@ def test_without_torch_tensorrt_it_says_what_to_install(monkeypatch: pytest.Monk
 # The assertion in a test of the user's own
 
 
-def test_assert_supported_passes_and_returns_the_coverage() -> None:
-    found = trtgate.assert_supported(*small_resnet(), min_block_size=53)
+def test_assert_supported_passes_and_returns_the_coverage(whole: Coverage) -> None:
+    found = trtgate.assert_supported(*residual(), min_block_size=whole.total)
     assert isinstance(found, Coverage)
-    assert found.in_tensorrt == 53
+    assert found.in_tensorrt == whole.total
 
 
-def test_assert_supported_says_what_to_do_and_leaves_the_module_alone() -> None:
-    module, inputs = small_resnet()
+def test_assert_supported_says_what_to_do_and_leaves_the_module_alone(whole: Coverage) -> None:
+    module, inputs = residual()
     module.train()
     with pytest.raises(AssertionError) as caught:
         trtgate.assert_supported(module, inputs, min_block_size=100, precision="fp16")
-    assert "53 of 53 operators stay in PyTorch at min_block_size=100" in str(caught.value)
-    assert "min_block_size=53 puts 53 into 1 engine(s)" in str(caught.value)
+    total = whole.total
+    assert f"{total} of {total} operators stay in PyTorch at min_block_size=100" in str(caught.value)
+    assert f"min_block_size={total} puts {total} into 1 engine(s)" in str(caught.value)
     assert module.training
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     assert all(parameter.requires_grad for parameter in module.parameters())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from trtgate.commands import history_text
+from trtgate.commands import history_answers
 from trtgate.common import run_file
 
 from . import faults
@@ -153,7 +153,7 @@ def test_history_is_where_the_runs_of_a_read_only_checkout_went(
     with monkeypatch.context() as context:
         faults.read_only(context, here.path)
         assert here.run("suite.py", "--trtgate-launches=1")[0] == OK
-    assert history_text.folder_of(None).resolve().is_relative_to(tmp_path / "state")
+    assert history_answers.folder_of(None).resolve().is_relative_to(tmp_path / "state")
 
 
 def test_a_user_without_any_folder_to_write_gets_a_line(

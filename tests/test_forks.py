@@ -47,7 +47,11 @@ def of(command: list[str], folder: Path) -> Any:
     ],
 )
 def test_a_fork_does_and_ends_as_the_command_would(
-    command: list[str], tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    fork_server: str,
+    command: list[str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "named.py").write_text(SAYS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -60,9 +64,21 @@ def test_a_fork_does_and_ends_as_the_command_would(
     assert of(command, tmp_path) == usual
 
 
-def test_a_fork_has_imported_torch_and_nothing_of_trtgate(forked: None) -> None:
-    code = "import sys; print('torch' in sys.modules, any(name.startswith('trtgate') for name in sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True False\n"
+def test_a_fork_has_imported_torch_and_trtgate(forked: None) -> None:
+    code = "import sys; print([name in sys.modules for name in ('torch', 'trtgate.plugin', 'torch_tensorrt')])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[True, True, False]\n"
+
+
+@pytest.mark.parametrize("way", ["PYTHONPATH", "the working folder"])
+def test_a_fork_that_would_import_another_trtgate_has_none_of_this_one(
+    forked: None, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trtgate").mkdir()
+    (tmp_path / "trtgate" / "__init__.py").write_text("OTHER = True\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path if way == "PYTHONPATH" else tmp_path / "nothing"))
+    monkeypatch.chdir(tmp_path if way == "the working folder" else tmp_path.parent)
+    code = "import sys, trtgate; print(trtgate.OTHER, [name for name in sys.modules if name.startswith('trtgate.')])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True []\n"
 
 
 @pytest.mark.usefixtures("forked")

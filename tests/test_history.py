@@ -15,11 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from trtgate.cli import app
-from trtgate.commands import history_text
+from trtgate.commands import history_answers, history_text
+from trtgate.commands.history_answers import Asked
 from trtgate.common import accelerator, files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate import history
+from trtgate.gate import history, level_changes
 from trtgate.gate.baseline_record import CaseRecord
 from trtgate.gate.history import HistoryPoint, Series
 
@@ -59,7 +60,7 @@ class Runs:
             self.add(record(case, us))
 
     def say(self, *names: str, key: str = CARD.key, encoding: str = "utf-8") -> str:
-        found = history_text.find(names or ["net"], self.folder, key)
+        found = history_answers.find(names or ["net"], self.folder, Asked(key=key))
         return "\n".join(history_text.lines(found, encoding))
 
 
@@ -79,7 +80,7 @@ def analysed(logs: np.ndarray) -> Series:
         )
         for i, us in enumerate(64 * np.exp(logs))
     ]
-    return history.analysed("device", "cuda_graph", points)
+    return history.analysed("device", "cuda_graph", "GPU-1", points)
 
 
 # What is found
@@ -122,6 +123,18 @@ def test_getting_faster_bit_by_bit_is_drift_too() -> None:
 
 
 @needs_otava
+def test_a_bend_is_where_least_squares_put_it() -> None:
+    for seed in range(30):
+        logs = noise(seed, 8 + seed, 0.002) + 5 + 0.001 * np.maximum(np.arange(8 + seed) - seed, 0)
+        errors = []
+        for began in range(len(logs) - level_changes.LEAST_DRIFTING + 1):
+            design = np.column_stack([np.ones(len(logs)), np.maximum(np.arange(len(logs)) - began, 0)])
+            errors.append(float(np.sum((logs - design @ np.linalg.lstsq(design, logs, rcond=None)[0]) ** 2)))
+        began, error = level_changes._best_bend(logs)
+        assert began == int(np.argmin(errors))
+        assert error == pytest.approx(min(errors), rel=1e-6)
+
+
 def test_a_step_before_a_drift_is_told_from_it() -> None:
     logs = np.concatenate([np.zeros(10), np.full(20, 0.05), 0.05 + np.arange(1, 11) * 0.003])
     series = analysed(logs + noise(3, 40, 0.0005))
@@ -211,7 +224,7 @@ def test_another_clock_is_another_series(runs: Runs) -> None:
         runs.add(with_clock(64.0, "events"))
     for _ in range(6):
         runs.add(with_clock(50.0, "cuda_graph"))
-    (case,) = history_text.find(["net"], runs.folder, CARD.key).cases
+    (case,) = history_answers.find(["net"], runs.folder, Asked(key=CARD.key)).histories[CARD.key]
     assert [(series.clock, len(series.points), series.steps) for series in case.series] == [
         ("cuda_graph", 6, []),
         ("events", 6, []),
@@ -298,8 +311,8 @@ def test_names_of_others_do_not_reach_the_terminal_raw(runs: Runs) -> None:
 
 def test_cases_are_chosen_by_patterns(runs: Runs) -> None:
     runs.add(*(record(case, 64.0) for case in ("a-net", "b-net", "other[1]")))
-    found = history_text.find(["*-net", "a*", "other[1]"], runs.folder, CARD.key)
-    assert [case.case_id for case in found.cases] == ["a-net", "b-net", "other[1]"]
+    found = history_answers.find(["*-net", "a*", "other[1]"], runs.folder, Asked(key=CARD.key))
+    assert [case.case_id for case in found.histories[CARD.key]] == ["a-net", "b-net", "other[1]"]
 
 
 def test_an_unknown_case_names_the_nearest(runs: Runs) -> None:
@@ -332,7 +345,8 @@ def test_the_command_takes_this_machines_runs(runs: Runs, command: Callable[...,
     result = command("net", "--json", "out.json")
     assert result.exit_code == 0, result.output
     assert "first 64" in result.stdout
-    (point,) = json.loads(Path("out.json").read_text())["cases"][0]["series"][0]["points"]
+    ((case, *_),) = json.loads(Path("out.json").read_text())["histories"].values()
+    (point,) = case["series"][0]["points"]
     assert (point["run"], point["latency_us"]) == ("001.json", pytest.approx(64.0))
 
 

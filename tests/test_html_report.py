@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from trtgate.commands import report_files
 from trtgate.common.errors import TrtgateError
 from trtgate.common.notices import Notice, Severity
-from trtgate.gate.history import HistoryPoint, analysed
+from trtgate.gate.history import CaseHistory, HistoryPoint, analysed
 from trtgate.profiles.difference_text import LayerChange
 from trtgate.profiles.profile_summary import LayerTime
 from trtgate.records.measurement import LoadLevel
-from trtgate.report import html, run_report
+from trtgate.report import fleet_page, html, run_report
 from trtgate.report.run_report import CoverageReport, Failure, LayersReport, Matrix, RunReport
 from trtgate.verdict import Growth, judge_growth
 
@@ -51,7 +53,7 @@ def series(count: int = 12) -> Any:
         )
         for n in range(count)
     ]  # fmt: skip
-    return analysed("device", "cuda_graph", points)
+    return analysed("device", "cuda_graph", "GPU-1", points)
 
 
 def report() -> RunReport:
@@ -145,11 +147,10 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture
-def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """The report, opened; at the end nothing was requested but the file, and nothing failed."""
-    path = tmp_path / "report.html"
-    path.write_text(html.render(report()))
+@contextmanager
+def opened_in(browser: Any, path: Path, content: str) -> Iterator[Any]:
+    """Within: a page; at the end nothing was requested but the file, and nothing failed."""
+    path.write_text(content)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     said: list[str] = []
@@ -162,6 +163,13 @@ def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     assert said == []
     assert [url for url in requested if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
     context.close()
+
+
+@pytest.fixture
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """The report, opened."""
+    with opened_in(browser, tmp_path / "report.html", html.render(report())) as opened:
+        yield opened
 
 
 def overview(page: Any) -> list[str]:
@@ -246,3 +254,40 @@ def test_it_is_readable_without_javascript(browser: Any, tmp_path: Path) -> None
     opened.locator("details[data-case] > summary").last.click()
     assert opened.locator("details[data-case]").last.get_attribute("open") is not None
     context.close()
+
+
+# Of many accelerators
+
+
+def fleet() -> str:
+    """Return a page of three cases: one that got slower on the second accelerator, one on both little, one on one."""
+
+    def of(key: str, case_id: str, step: float) -> fleet_page.Row:
+        points = [
+            msgspec.structs.replace(one, latency_us=100 + step * (n >= 6)) for n, one in enumerate(series().points)
+        ]
+        on_card = analysed("device", "cuda_graph", HOSTILE, points)
+        found = CaseHistory(case_id=case_id, series=[on_card], beside_base=0, disturbed=0)
+        return fleet_page.Row(key=key, case=found, lines=[f"said of {case_id}", HOSTILE])
+
+    rows = [of("h100", "slow", 0.0), of(HOSTILE, "slow", 9.0), of("h100", HOSTILE, 1.0), of(HOSTILE, HOSTILE, -5.0)]
+    return fleet_page.render([*rows, of("h100", "single", -3.0)], [f"one event, 2 cases: {HOSTILE}"])
+
+
+def test_a_fleet_shows_what_got_slower_most_first_and_a_click_opens_its_history(browser: Any, tmp_path: Path) -> None:
+    with opened_in(browser, tmp_path / "fleet.html", fleet()) as page:
+        assert page.title() == "trtgate: 3 cases on 2 accelerators"
+        assert overview(page) == ["slow", "<script>", "single"]
+        page.get_by_role("button", name="h100 %").click()
+        assert overview(page)[0] == "single"
+        assert page.locator(".scatterlayer").count() == 0
+        page.locator("#overview a", has_text="slow").click()
+        opened = page.locator("details[open]")
+        assert opened.get_by_text("said of slow").count() == 2
+        opened.locator(".scatterlayer .point").first.wait_for()
+        assert opened.locator(".scatterlayer .point").count() == 24
+        assert opened.locator(".shapelayer path").count() == 1  # it changed on one of them
+        assert page.locator("img[src]").count() == 0
+        assert page.evaluate("document.querySelectorAll('body script').length") == 3
+        page.set_viewport_size({"width": 400, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400

@@ -423,10 +423,15 @@ def test_a_run_its_shards_and_their_merge_go_there_and_are_read_from_there(
     assert names(kept, MERGED) == [merged.name]  # the same again is the same object
     status, said = command("history", ALPHA, "--json=history.json")
     assert status == 0, said
-    (series,) = json.loads((here.path / "history.json").read_text())["cases"][0]["series"]
+    ((case,),) = json.loads((here.path / "history.json").read_text())["histories"].values()
+    (series,) = case["series"]
     assert [(point["verdict"], point["latency_us"] > 200.0) for point in series["points"]] == [
         ("new", False), ("regressed", True),
     ]  # fmt: skip
+    before = command("history", "*")
+    assert command("runs", "compact")[1].startswith("2 runs compacted: 4 rows")
+    assert command("history", "*") == before
+    assert "no run of" not in before[1]
     status, said = command("baseline", "accept", str(merged), BETA)
     assert (status, f"stored: {BETA}" in said) == (0, True)
     assert command("baseline", "show", str(merged))[0] == 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtgate import verdict
-from trtgate.common.metrics import COLD_L2, COLD_START, EXACT, METRICS, OF_GROWTH, OF_LOAD, SAMPLED
+from trtgate.common.metrics import COLD_L2, COLD_START, COLD_START_CACHED, EXACT, METRICS, OF_GROWTH, OF_LOAD, SAMPLED
 from trtgate.verdict import LOOKS, Verdict
 
 DEFAULTS = {name: metric.limit for name, metric in METRICS.items()}
@@ -188,5 +188,6 @@ class TestReachability:
         assert found.verdict is Verdict.REGRESSED
 
     def test_every_metric_has_a_default_and_a_way_to_fail(self) -> None:
-        assert set(METRICS) == {*SAMPLED, *EXACT, *OF_LOAD, *OF_GROWTH, COLD_START, COLD_L2, "build"}
+        of_cold = {COLD_START, COLD_START_CACHED, COLD_L2}
+        assert set(METRICS) == {*SAMPLED, *EXACT, *OF_LOAD, *OF_GROWTH, *of_cold, "build"}
         assert all(limit >= 0 for limit in DEFAULTS.values())

@@ -14,6 +14,7 @@ from trtgate.common import machine
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.gate.paired_gate import PairedGate, Suspicion
+from trtgate.launches import pair_session
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, SideError
 from trtgate.launches.pair_session import PairSession
@@ -352,5 +353,47 @@ def test_no_more_pairs_wait_than_a_first_look_asks_for_and_none_where_memory_is_
         monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 30)
         session.put_back(session.take(1, {FINE}))
         assert session._idle == session._pairs == []
+    finally:
+        session.close()
+
+
+def test_pairs_that_are_expected_have_imported_when_they_are_asked_for(
+    sides: dict[str, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_session, "LOOKS", (1,))
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, reuse=True)
+    try:
+        session.expect(FINE)
+        assert session._pairs == []  # a CPU has the build to do
+        monkeypatch.setattr(session, "_gpu", True)
+        session.expect(FINE)
+        assert session._pairs == []  # nor has this GPU the memory
+        monkeypatch.setattr(session, "_has_room", lambda _pairs: True)
+        session.expect(FINE)
+        session.imported()
+        (pair,) = session._pairs
+        assert all(FINE in (worker.cases or ()) for worker in pair.workers.values())
+        session.expect(FINE)
+        assert session.take(1, [FINE]) == session._pairs == [pair]
+    finally:
+        session.close()
+
+
+def test_an_expected_pair_that_can_not_import_is_ended_and_another_asked_for(
+    sides: dict[str, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_session, "LOOKS", (1,))
+    (tmp_path / "odd_suite.py").write_text("raise RuntimeError('no luck')")
+    broken = msgspec.structs.replace(sides[BASE], source=SuiteSource(root=str(tmp_path), suites=("odd_suite.py",)))
+    session = PairSession(broken, sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, reuse=True)
+    monkeypatch.setattr(session, "_gpu", True)
+    monkeypatch.setattr(session, "_has_room", lambda _pairs: True)
+    try:
+        session.expect(FINE)
+        session.imported()
+        assert session._pairs == session._idle == []
+        (other,) = session.take(1, [FINE])
+        with pytest.raises(SideError):
+            session.greet(other)
     finally:
         session.close()

@@ -56,6 +56,10 @@ def alone():
         raise MemoryError("no room beside another")
     return loading("alone")
 
+def importing():
+    import torch_tensorrt.runtime._runtime_config as config
+    open(os.environ["TRTGATE_SEEN"], "w").write(str(config.RUNTIME_CACHE_PATH))
+
 MODELS = [
     *(trtgate.Model(name, lambda name=name: loading(name), trtgate.grid(["eager"])) for name in ("first", "second")),
     trtgate.Model("alone", alone, trtgate.grid(["eager"])),
@@ -66,6 +70,7 @@ MODELS = [
     one("hangs", lambda: time.sleep(1000)),
     one("raises", broken),
     one("prints", lambda: print("not the protocol")),
+    one("imports", importing),
 ]
 """.replace("{SCRIPTED_TIME}", SCRIPTED_TIME)
 CPU = Accelerator(kind="cpu", name="test", cpus=1)
@@ -143,6 +148,29 @@ def test_on_a_gpu_torch_tensorrt_is_imported_before_the_first_case_where_one_wil
     session._groups[0].greet(lambda _step: None)
     session.close()
     assert (tmp_path / "imported").exists() == wanted
+
+
+def test_who_imports_torch_tensorrt_in_a_worker_gets_no_cache_that_processes_share(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a factory compiles there must not depend on what ran before."""
+    package = tmp_path / "torch_tensorrt"
+    for name, content in {
+        "__init__": "from .runtime import _runtime_config",
+        "runtime/__init__": "def set_cudagraphs_mode(on): pass",
+        "runtime/_runtime_config": "from ..dynamo._defaults import RUNTIME_CACHE_PATH",
+        "dynamo/__init__": "",
+        "dynamo/_defaults": "RUNTIME_CACHE_PATH = '/tmp/shared/runtime_cache.bin'",
+    }.items():
+        file = package / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TRTGATE_SEEN", str(tmp_path / "seen"))
+    session.renew()
+    measure(session, "imports")
+    session.renew()
+    assert (tmp_path / "seen").read_text() == "None"
 
 
 def test_threads_sleep_while_they_wait_but_for_what_is_timed_on_a_cpu(source: SuiteSource) -> None:

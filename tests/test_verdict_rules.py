@@ -21,15 +21,15 @@ from tests.scripted_measurer import (
     turn,
 )
 from trtgate.common.errors import TrtgateError
-from trtgate.common.metrics import DEVICE, GPU_MEMORY, METRICS
+from trtgate.common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS
 from trtgate.common.notices import Notice
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
 from trtgate.gate.driver import NoneKeptError
 from trtgate.gate.outcome import Kind, outcome
-from trtgate.gate.policy import Measured, Rebuilt, Reloaded, screened
+from trtgate.gate.policy import Measured, Rebuilt, Reloaded, confirmed_by_pairs, screened
 from trtgate.launches.pair import BASE, CANDIDATE, DisturbedError, SideError
 from trtgate.launches.worker_handle import LaunchError
-from trtgate.records.measurement import Build, CallCounts
+from trtgate.records.measurement import Build, CallCounts, Quadruple
 from trtgate.verdict import LOOKS, Verdict
 
 
@@ -114,6 +114,35 @@ def test_pairs_go_on_to_the_last_look_while_they_can_not_tell() -> None:
     result = judged(script, record=STORED, pairable=True)
     assert (result.verdict, result.suspected) == (Verdict.UNDERPOWERED, True)
     assert script.asked == ["measure", f"pairs {FEW}", f"pairs {MORE - FEW}", f"pairs {MOST - MORE}"]
+
+
+@pytest.mark.parametrize(("device", "more"), [(0.1, 0), (0.02, MORE - FEW)], ids=["proven slower", "within the limit"])
+def test_a_noisy_metric_of_the_host_asks_for_further_pairs_only_while_the_run_might_be_green(
+    device: float, more: int
+) -> None:
+    def noisy(quadruple: Quadruple, times: float) -> Quadruple:
+        hosts = [msgspec.structs.replace(one, host_us=[100.0 * times]) for one in quadruple.candidate]
+        return msgspec.structs.replace(quadruple, candidate=hosts)
+
+    measured = [
+        [noisy(one, times) for one in of_pair]
+        for of_pair, times in zip(pairs(device, FEW), (0.8, 2.0, 1.0, 1.5, 0.9, 1.9), strict=True)
+    ]
+    found, wanted = confirmed_by_pairs(measured, (DEVICE, HOST), DEVICE, lambda _metric: 0.03, 3)
+    assert wanted == more
+    assert found[HOST].verdict is Verdict.UNDERPOWERED
+    assert found[DEVICE].verdict is (Verdict.REGRESSED if device > 0.03 else Verdict.UNCONFIRMED)
+
+
+@pytest.mark.parametrize(("us", "pairable"), [(110.0, True), (110.0, False), (100.0, True)])
+def test_pairs_import_while_it_is_built_again_where_they_are_asked_for_next(us: float, pairable: bool) -> None:
+    """The build is slower each time; only a slower latency is asked of pairs, and only where there can be any."""
+    slow = Build(build_s=100.0, engines=1)
+    before = record((100.0, 100.0, 100.0), figures={"build_s": 10.0, "engines": 1.0})
+    measured = measurement(us, us + 0.1, us - 0.1, build=slow)
+    script = ScriptedMeasurer([measured], [measured], rebuilt=[Rebuilt(slow)], paired=[pairs(0.1, FEW)])
+    judged(script, case=TENSORRT, record=before, pairable=pairable, limit_of=default_limit)
+    assert script.awaited == [us > 100 and pairable]
 
 
 def test_pairs_end_as_soon_as_they_prove_that_it_is_not_slower() -> None:

@@ -11,7 +11,8 @@ from .commands.cache_command import clear, info
 from .commands.console import Commands
 from .commands.coverage_command import coverage, coverage_diff
 from .commands.doctor_command import doctor
-from .commands.history_command import history
+from .commands.export_command import export
+from .commands.history_command import compact, history
 from .commands.init_command import init
 from .commands.locate_command import locate
 from .commands.merge_command import merge
@@ -45,6 +46,7 @@ app.command()(sweep)
 app.command()(report)
 app.command()(merge)
 app.command()(history)
+app.command()(export)
 
 baseline = typer.Typer(help="Show, compare, accept and remove baselines.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(baseline, name="baseline")
@@ -58,6 +60,10 @@ cache = typer.Typer(
 app.add_typer(cache, name="cache")
 cache.command()(info)
 cache.command()(clear)
+
+runs = typer.Typer(help="Keep the saved runs of many machines.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(runs, name="runs")
+runs.command()(compact)
 
 
 def main() -> None:

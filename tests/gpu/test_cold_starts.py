@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from trtgate.torch_trt import runtime_cache
+
 from .conftest import Run
 
 SUITE = """
@@ -49,7 +51,10 @@ def test_they_are_stored_repeat_and_fail_where_a_start_takes_more_memory(gate_ru
     (tmp_path / "suite_of_mine.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text(INI)
     cold = ("suite_of_mine.py", "-m", "trtgate_latency", "--trtgate-launches=1", "--trtgate-cold-starts=2")
-    assert gate_run(*cold, "--trtgate-update-baselines").returncode == 0
+    shared = tmp_path / "temporary"
+    shared.mkdir()
+    assert gate_run(*cold, "--trtgate-update-baselines", TMPDIR=str(shared)).returncode == 0
+    assert not list(shared.rglob("runtime_cache.bin*"))  # torch_tensorrt's own, for all processes
     (baseline,) = (tmp_path / "baselines").glob("*/latency.json")
     entries = [one["extra_info"]["trtgate"] for one in json.loads(baseline.read_text())["benchmarks"]]
     for entry in entries:
@@ -57,6 +62,10 @@ def test_they_are_stored_repeat_and_fail_where_a_start_takes_more_memory(gate_ru
         print(entry["case"], launches, {name: of for name, of in entry["figures"].items() if name.startswith("cold")})
         assert len(launches) == 2
         assert all(0 < seconds < 60 for (seconds,) in launches)
+    engine = next(one for one in entries if one["case"].startswith("engine-dynamo"))
+    cached = engine["sessions"][0]["metrics"].get("cold_start_cached", [])
+    assert len(cached) == 2 * runtime_cache.is_supported()
+    assert engine["sessions"][0]["runtime_cache"] == runtime_cache.by_default()
     (linear,) = [one["figures"] for one in entries if one["case"] == "linear-own-as_is"]
     assert WEIGHTS <= linear["cold_gpu_bytes"] < 4 * WEIGHTS
 

@@ -38,7 +38,7 @@ def bert():
 """
 UNET = """
 
-@trtgate.model(**GATED)
+@trtgate.model(tolerances={"output[0]": 0.06}, **GATED)  # random weights, four layers a block: 0.031 off in fp16
 def unet():
     from diffusers import UNet2DConditionModel
 

@@ -65,10 +65,15 @@ def _usage_errors() -> Iterator[None]:
         raise
 
 
-def print_lines(lines: list[str]) -> None:
-    """Print lines to stdout."""
+def print_lines(lines: list[str], *, err: bool = False) -> None:
+    """Print lines to stdout, or to stderr."""
     for line in lines:
-        say(line)
+        say(line, err=err)
+
+
+def print_document(text: str) -> None:
+    """Print a text for another program, whose parts are escaped, as it is; as far as stdout can show it."""
+    typer.echo(encodable(text, sys.stdout.encoding or "ascii"), nl=False)
 
 
 def print_commands(commands: list[str]) -> None:

@@ -47,6 +47,7 @@ def _report_lines(report: DoctorReport) -> list[str]:
         "GPU": _gpu(facts),
         "torch": _torch(facts),
         "features": _features(facts),
+        "runtime cache": _runtime_cache(facts),
         "C++ compiler": facts.compiler or "none (inductor needs one)",
         "bytecode": _bytecode(facts),
         "free disk": f"{facts.free_disk_bytes / GIB:.1f} GiB",
@@ -98,6 +99,12 @@ def _features(facts: Facts) -> str:
         return "torch_tensorrt is not installed"
     said = ", ".join(name if on else f"no {name}" for name, on in features.enabled.items())
     return f"{said}; others can't be told without a GPU" if features.guessed else said
+
+
+def _runtime_cache(facts: Facts) -> str:
+    if facts.runtime_cache == "none":
+        return "none: only TensorRT-RTX with torch_tensorrt 2.13 or newer can be given one"
+    return "stored with each compiled module; the file that torch_tensorrt shares by default is not used"
 
 
 def _baselines(report: DoctorReport) -> str:

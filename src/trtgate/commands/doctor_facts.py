@@ -71,6 +71,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nvml: Nvml
     torch: Torch
     features: Features
+    runtime_cache: str
+    """Where TensorRT-RTX has kernels from that a process need not compile, as `Loaded.runtime_cache` has it."""
     compiler: str
     uncompiled: list[str]
     """Packages that every process compiles from source, since their bytecode is not kept."""

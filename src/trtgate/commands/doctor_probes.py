@@ -14,7 +14,7 @@ from typing import Any
 from ..common import accelerator, machine
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
-from ..torch_trt import releases
+from ..torch_trt import releases, runtime_cache
 from .doctor_facts import Card, Facts, Features, Nvml, StoredBaseline, Torch
 from .doctor_subprocess import ask
 
@@ -47,6 +47,7 @@ def probe(folder: Path | None, step: OnStep) -> Facts:
         nvml=probe_nvml(),
         torch=torch_,
         features=features,
+        runtime_cache=runtime_cache.by_default(),
         compiler=machine.cpp_compiler(),
         uncompiled=uncompiled(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,

@@ -1,4 +1,4 @@
-"""`trtgate history`: its options."""
+"""`trtgate history` and `trtgate runs compact`: their options."""
 
 from __future__ import annotations
 
@@ -10,20 +10,43 @@ import typer
 
 from .console import print_lines
 
+RunsOption = Annotated[
+    str | None,
+    typer.Option("--runs", metavar="DIR|URL", help="Saved runs (the ini key trtgate_runs, else .trtgate/runs)."),
+]
+
 
 def history(
     cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Or patterns such as '*resnet18*'.")],
-    runs: Annotated[
-        str | None, typer.Option(metavar="DIR|URL", help="Saved runs (the ini key trtgate_runs, else .trtgate/runs).")
+    runs: RunsOption = None,
+    accelerator: Annotated[str, typer.Option(metavar="KEY", help="Of another machine than this; all: of each.")] = "",
+    since: Annotated[str, typer.Option(metavar="AGE", help="Runs of the last 90d, 12w, or since a date.")] = "",
+    branch: Annotated[str, typer.Option(metavar="NAME", help="Runs of this branch alone.")] = "",
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page: cases by accelerators.")
     ] = None,
-    accelerator: Annotated[str, typer.Option(metavar="KEY", help="Of another machine than this.")] = "",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
+    fail_on_drift: Annotated[
+        bool, typer.Option("--fail-on-drift", help="Exit with 1 where a case gets slower bit by bit.")
+    ] = False,
 ) -> None:
     """Show cases over the saved runs: where their latency changed, and slow drift that no single run shows."""
-    from . import history_text
+    from . import history_answers, history_text
 
-    found = history_text.find(cases, history_text.folder_of(runs), accelerator)
+    asked = history_answers.Asked(key=accelerator, since=history_answers.since(since), branch=branch)
+    found = history_answers.find(cases, history_answers.folder_of(runs), asked)
     print_lines(history_text.lines(found, sys.stdout.encoding))
-    if json is not None:
-        history_text.save(found, json)
-        print_lines([f"written: {json}"])
+    for path, write in ((json, history_answers.save), (html, history_text.save_page)):
+        if path is not None:
+            write(found, path)
+            print_lines([f"written: {path}"])
+    if fail_on_drift and found.drifting:
+        print_lines([history_text.alarm(found.drifting)])
+        raise typer.Exit(1)
+
+
+def compact(runs: RunsOption = None) -> None:
+    """Write what history needs of the saved runs into few files, so that thousands of them are read in seconds."""
+    from . import history_answers, history_text
+
+    print_lines(history_text.about_compacted(history_answers.compact(history_answers.folder_of(runs))))

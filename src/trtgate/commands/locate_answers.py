@@ -58,8 +58,10 @@ def find(case_id: str, tolerance: float | None, time_limit: float | None, step: 
     import torch
 
     from ..compiling import availability
+    from ..timing import used_gpu
     from ..torch_trt import modelopt_package
 
+    used_gpu.check(found)
     reason = availability.unavailable(case.settings, found)
     if reason:
         raise TrtgateError(f"case {case_id}: {reason}")

@@ -79,6 +79,9 @@ def record(wanted: Sequence[Case], folder: Path, step: OnStep) -> list[ProfileAn
     except OSError as error:
         raise TrtgateError(f"{folder} can't be made ({error.strerror}): name another with -o") from error
     step("importing torch")
+    from ..timing import used_gpu
+
+    used_gpu.check(found)
     return [_record(case, found, folder, step) for case in wanted]
 
 

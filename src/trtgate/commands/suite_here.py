@@ -123,7 +123,7 @@ def _named_in(found: Configuration) -> SuiteSource | None:
 
 
 def _as_in_pytest(source: SuiteSource, found: Configuration | None, places: Iterable[Path]) -> SuiteSource:
-    import_hook.install(everywhere=True)
+    import_hook.install(everywhere=True, shared_cache=False)
     configuration = None if found is None else str(found.path)
     rule = _asked(configuration, tuple(map(str, places)) or (str(Path.cwd()),))
     return msgspec.structs.replace(source, rule=rule)

@@ -161,6 +161,13 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
     divided = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == nvml.NVML_DEVICE_MIG_ENABLE
     if divided and not ask("nvmlDeviceIsMigDeviceHandle", handle):
         raise TrtgateError("the GPU is divided (MIG) and no instance is chosen: set CUDA_VISIBLE_DEVICES=MIG-…")
+    card = ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle, default=None)
+
+    def ask_card(function: str, *args: Any, default: Any = 0) -> Any:
+        """Ask the handle, or, where that is an instance that does not know, the card that it is a part of."""
+        found = ask(function, handle, *args, default=default)
+        return found if card is None or found != default else ask(function, card, *args, default=default)
+
     name = text(ask("nvmlDeviceGetName", handle, default="unknown GPU"))
     mig = re.search(r"MIG (\S+)", name)
     cuda = ask("nvmlSystemGetCudaDriverVersion_v2")
@@ -170,11 +177,11 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
         memory_bytes=int(getattr(ask("nvmlDeviceGetMemoryInfo", handle), "total", 0)),
         uuid=text(ask("nvmlDeviceGetUUID", handle, default="")),
         mig_profile=mig.group(1) if mig else "",
-        capability=ask("nvmlDeviceGetCudaComputeCapability", handle, default=None),
+        capability=ask_card("nvmlDeviceGetCudaComputeCapability", default=None),
         driver=text(ask("nvmlSystemGetDriverVersion", default="")),
         cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
-        max_sm_clock_mhz=int(ask("nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_SM)),
-        power_limit_w=ask("nvmlDeviceGetEnforcedPowerLimit", handle) / 1e3,
+        max_sm_clock_mhz=int(ask_card("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM)),
+        power_limit_w=ask_card("nvmlDeviceGetEnforcedPowerLimit") / 1e3,
         libraries=installed(),
     )
 
@@ -193,6 +200,25 @@ def _cpu_model() -> str:
         if name.strip() == "model name" and value.strip():
             return value.strip()
     return os.uname().machine
+
+
+def check_kind(path: Path, recorded: Accelerator, here: Accelerator, whose: str) -> None:
+    """Check that what a file says it was recorded on is of the kind of a device; `whose` names that.
+
+    A key is a name and a memory, which a file may claim; a device of that kind has one compute capability. Raises
+    TrtgateError where one of the two is another.
+    """
+    if recorded.key != here.key:
+        raise TrtgateError(
+            f"{path} was recorded on {recorded.key}, and {whose} is {here.key}: latencies of different accelerators "
+            "can't be compared"
+        )
+    if recorded.capability and here.capability and tuple(recorded.capability) != tuple(here.capability):
+        was, now = (".".join(map(str, one.capability or ())) for one in (recorded, here))
+        raise TrtgateError(
+            f"{path} claims to be of {here.key}, and was recorded on compute capability {was}, where {whose} has "
+            f"{now}: one of the two is another kind of card"
+        )
 
 
 def differences(before: Accelerator, now: Accelerator) -> list[str]:

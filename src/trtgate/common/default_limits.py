@@ -18,6 +18,7 @@ DEFAULT_LIMITS = {
     "torch_memory_growth": 256.0,
     "gpu_memory_growth": 4096.0,
     "cold_start": 0.20,
+    "cold_start_cached": 0.20,
     "cold_host_memory": 0.20,
     "cold_gpu_memory": 0.20,
     "engine_bytes": 0.05,

@@ -8,6 +8,7 @@ MOST_CHARACTERS, MOST_LINE = 300, 4000
 _COMMAND = re.compile(r"##(\[|vso\[)", re.IGNORECASE)
 ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "...", "±": "+-"})
 """What our own lines have beyond ASCII, for terminals that can't show it."""
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _PLAIN = re.compile(r"[^A-Za-z0-9 ,+%/()=;'µ±→…²-]")
 _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)|\.(?=$| )")
 
@@ -27,6 +28,24 @@ def terminal(text: str, most: int = MOST_LINE) -> str:
     if shown.lstrip().startswith("::"):
         shown = shown.replace("::", ": :", 1)
     return _COMMAND.sub(r"# #\1", shown)
+
+
+def plain(text: str) -> str:
+    """Return a text on one line, however long: what can't be printed is an escape such as `\\n` or `\\x1b`.
+
+    No CI system takes a part of it for a command of its own.
+    """
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return _COMMAND.sub(r"# #\1", shown)
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as a cell of CSV that no spreadsheet takes for a formula (OWASP, CSV Injection), as `plain` has it.
+
+    What would be one begins with `'`. The cell must be quoted, too: spreadsheets may split lines at other characters.
+    """
+    shown = plain(text)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def terminal_lines(text: str) -> str:

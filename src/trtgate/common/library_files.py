@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import functools
 import hashlib
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 COMPILING = re.compile(
     r"(torch|torch[-_]tensorrt.*|tensorrt.*|triton|nvidia[-_](?!ml[-_]py|modelopt).*)", re.IGNORECASE
@@ -26,7 +29,8 @@ PACKAGES = ("torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton")
 """What these distributions are imported as."""
 NOT_CODE = re.compile(r"(\.dist-info/|__pycache__/|^\.\./)")
 """Files that say how and where something was installed, and caches."""
-
+PACKAGE = re.compile(r"[^/]+/__init__\.py")
+LIST = re.compile(r"\.dist-info/RECORD$")
 
 LARGE_BYTES = 16 << 20
 """Above it a file is a library or its kernels."""
@@ -38,6 +42,14 @@ class Unlisted(Exception):  # noqa: N818
     """A distribution without a list of its files."""
 
 
+class _File(NamedTuple):
+    """A row of a list of files; `digest` is empty, and `size` too, for what the list does not know."""
+
+    name: str
+    digest: str = ""
+    size: str = ""
+
+
 @functools.cache
 def digests(further: tuple[str, ...] = ()) -> dict[str, str]:
     """Return distribution → digest of its files, of all that COMPILING names and some further ones; read once.
@@ -45,21 +57,28 @@ def digests(further: tuple[str, ...] = ()) -> dict[str, str]:
     Raises Unlisted, naming it, for one that does not say which files it has.
     """
     found: dict[str, str] = {}
-    listed: set[Path] = set()
+    packages: set[Path] = set()
     for distribution in metadata.distributions():
         name = str(distribution.metadata["Name"])
         if name not in found and (COMPILING.fullmatch(name) or name in further):
-            found[name] = _digest(distribution, name)
-            listed |= {_real(distribution.locate_file(file)) for file in distribution.files or () if _is_package(file)}
+            files = _listed(distribution, name)
+            root = str(distribution.locate_file(""))
+            found[name] = _digest(files, root)
+            packages |= {_real(f"{root}/{file.name}") for file in files if PACKAGE.fullmatch(file.name)}
     for package in PACKAGES:
         origin = _origin(package)
-        if origin is not None and _real(origin) not in listed:
+        if origin is not None and _real(origin) not in packages:
             raise Unlisted(f"{package} is imported from {origin.parent}, and no installed package lists that file")
     return found
 
 
-def _is_package(file: metadata.PackagePath) -> bool:
-    return len(file.parts) == 2 and file.name == "__init__.py"
+def _listed(distribution: metadata.Distribution, name: str) -> list[_File]:
+    """Return the rows of RECORD: `distribution.files` makes a path of each of some ten thousand, which takes longer."""
+    rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    files = [_File(row[0], *(text.partition("=")[2] or text for text in row[1:3])) for row in rows if row]
+    if not files:
+        raise Unlisted(f"{name} has no list of its files")
+    return files
 
 
 def _real(path: object) -> Path:
@@ -75,26 +94,21 @@ def _origin(package: str) -> Path | None:
     return None
 
 
-def _digest(distribution: metadata.Distribution, name: str) -> str:
-    files = distribution.files
-    if not files:
-        raise Unlisted(f"{name} has no list of its files")
-    root = Path(str(distribution.locate_file("")))
-    lists = [file for file in files if file.name == "RECORD" and ".dist-info" in str(file)]
-    installed_s = max(((root / file).stat().st_mtime for file in lists if (root / file).is_file()), default=0.0)
-    lines = [_line(file, root / str(file), installed_s) for file in files if not NOT_CODE.search(str(file))]
-    return hashlib.sha256("\n".join(sorted(filter(None, lines))).encode()).hexdigest()
+def _digest(files: Sequence[_File], root: str) -> str:
+    lists = [f"{root}/{file.name}" for file in files if LIST.search(file.name)]
+    installed_s = max((os.stat(path).st_mtime for path in lists if os.path.isfile(path)), default=0.0)
+    lines = [_line(file, f"{root}/{file.name}", installed_s) for file in files if not NOT_CODE.search(file.name)]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _line(file: metadata.PackagePath, path: Path, installed_s: float) -> str:
-    listed = file.hash.value if file.hash is not None else ""
+def _line(file: _File, path: str, installed_s: float) -> str:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
-        return f"{file} is gone"
+        return f"{file.name} is gone"
     old = found.st_mtime <= installed_s + COPYING_S * (found.st_size > LARGE_BYTES)
-    as_listed = listed and found.st_size == file.size and old
-    return f"{file} {listed if as_listed else _sha256(path)}"
+    as_listed = file.digest and str(found.st_size) == file.size and old
+    return f"{file.name} {file.digest if as_listed else _sha256(Path(path))}"
 
 
 def _sha256(path: Path) -> str:

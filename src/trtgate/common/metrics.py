@@ -13,8 +13,8 @@ GRAPHS, QUEUED = "cuda_graph", "cuda_events"
 """How those begin that replay CUDA graphs; and the one that times what can't be captured."""
 SAMPLED = (DEVICE, HOST, ENQUEUE)
 """Measured block by block in launches; microseconds of one inference."""
-COLD_START = "cold_start"
-"""Measured in processes of its own, once in each; seconds."""
+COLD_START, COLD_START_CACHED = "cold_start", "cold_start_cached"
+"""Measured in processes of their own, once in each; seconds. The second takes kernels from a runtime cache."""
 THREADS_THROUGHPUT, THREADS_P50, THREADS_P99 = "threads_throughput", "threads_p50", "threads_p99"
 PROCESSES_THROUGHPUT, PROCESSES_P50, PROCESSES_P99 = "processes_throughput", "processes_p50", "processes_p99"
 OF_LOAD = (THREADS_THROUGHPUT, THREADS_P50, THREADS_P99, PROCESSES_THROUGHPUT, PROCESSES_P50, PROCESSES_P99)
@@ -75,6 +75,9 @@ METRICS = {
     ENGINE_BYTES: _of_bytes(ENGINE_BYTES, "engine size", "engine_bytes", 1 << 16),
     GPU_MEMORY: _of_bytes(GPU_MEMORY, "GPU memory", "gpu_memory_bytes", 64 << 20),
     COLD_START: Metric(title="cold start", unit="s", limit=DEFAULT_LIMITS[COLD_START]),
+    COLD_START_CACHED: Metric(
+        title="cold start with a runtime cache", unit="s", limit=DEFAULT_LIMITS[COLD_START_CACHED]
+    ),
     COLD_HOST_MEMORY: _of_bytes(COLD_HOST_MEMORY, "host memory of a cold start", "cold_host_bytes", 16 << 20),
     COLD_GPU_MEMORY: _of_bytes(COLD_GPU_MEMORY, "GPU memory of a cold start", "cold_gpu_bytes", 64 << 20),
     THREADS_THROUGHPUT: _of_load(THREADS_THROUGHPUT, "throughput of threads at once", EACH),
@@ -115,7 +118,8 @@ NO_ERROR_RATE = frozenset((*EXACT, *OF_GROWTH))
 def sampled(*, gpu: bool, cold: bool = False, load: bool = False) -> tuple[str, ...]:
     """Return the metrics that launches measure block by block.
 
-    With `cold` those of processes that start cold, with `load` those of processes that are under load.
+    With `cold` those of processes that start cold, with `load` those of processes that are under load. A case may lack
+    some of them: one without a runtime cache has no cold start with one.
     """
-    of_load = (*OF_LOAD, *[COLD_L2] * gpu)
-    return (*(SAMPLED if gpu else (HOST,)), *[COLD_START] * cold, *(of_load if load else ()))
+    of_load, of_cold = (*OF_LOAD, *[COLD_L2] * gpu), (COLD_START, COLD_START_CACHED)
+    return (*(SAMPLED if gpu else (HOST,)), *(of_cold if cold else ()), *(of_load if load else ()))

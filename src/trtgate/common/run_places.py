@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -107,34 +107,48 @@ def _is_folder(place: Folder) -> bool:
     return place.is_dir() if isinstance(place, Path) else not place.is_object()
 
 
-def runs_in(folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "") -> list[Place]:
+def runs_in(
+    folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "", without: Collection[str] = ()
+) -> list[Place]:
+    """Return the runs in a folder as `named_runs` finds them, without their names."""
+    return list(named_runs(folder, kinds, key=key, commit=commit, without=without).values())
+
+
+def named_runs(
+    folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "", without: Collection[str] = (),
+    all_dates: bool = False,
+) -> dict[str, Place]:  # fmt: skip
     """Return the runs in a folder, of these kinds as far as names tell, the oldest first.
 
-    `key`, `commit`: of this accelerator and this commit alone, where a name says of which. Of runs by date all of
-    stages, and the MOST_RUNS newest others. What has no name of ours is passed over, but for judged runs that lie
-    directly in the folder. Raises OSError or StoreError for what can't be read.
+    By their paths in the folder; what is in `without` does not count. `key`, `commit`: of this accelerator and this
+    commit alone, where a name says of which. Of runs by date all of stages and, without `all_dates`, the MOST_RUNS
+    newest others. What has no name of ours is passed over, but for judged runs directly in the folder. Raises OSError
+    or StoreError for what can't be read.
     """
-    most = sys.maxsize if kinds == STAGES else MOST_RUNS
-    direct, dated = list[tuple[str, Place]](), list[tuple[str, Folder, str]]()
+    most = sys.maxsize if all_dates or kinds == STAGES else MOST_RUNS
+    direct, dated = dict[str, Place](), list[tuple[str, str, str]]()
     for name, is_folder, entry in _entries(folder):
         if not is_folder and name.endswith(".json") and _wanted(name, kinds, commit, strictly=kinds != JUDGED):
-            direct.append((name, _run_at(folder, entry)))
+            direct[name] = _run_at(folder, entry)
         elif is_folder and _KEY.fullmatch(name) and key in ("", name):
             dated += [
-                (date, folder, below) for date, is_date, below in _entries(folder, entry)
+                (date, f"{name}/{date}", below) for date, is_date, below in _entries(folder, entry)
                 if is_date and _DATE.fullmatch(date)
             ]  # fmt: skip
-    found: list[tuple[str, Place]] = []
+    found: list[tuple[str, str, Place]] = []
     for _, where, entry in sorted(dated, key=lambda one: one[0], reverse=True):
         if len(found) < most:
             found += [
-                (_stamp(name), _run_at(where, below)) for name, is_folder, below in _entries(where, entry)
-                if not is_folder and _wanted(name, kinds, commit, strictly=True)
-            ]  # fmt: skip
+                (_stamp(name), f"{where}/{name}", _run_at(folder, below))
+                for name, is_folder, below in _entries(folder, entry)
+                if not is_folder and _wanted(name, kinds, commit, strictly=True) and f"{where}/{name}" not in without
+            ]
     found.sort(key=lambda run: run[0])
-    kept = {_identity(place.name) for _, place in found}
-    direct = [(name, place) for name, place in direct if _identity(name) not in kept]  # saved, and kept below the same
-    return [place for _, place in (*direct, *found[-most:])]
+    kept = {
+        _identity(place.name) for _, _, place in found
+    }  # a run that was saved here may be kept below the same folder
+    saved = {name: place for name, place in direct.items() if name not in without and _identity(name) not in kept}
+    return saved | {name: place for _, name, place in found[-most:]}
 
 
 def keys_in(folder: Folder) -> list[str]:

@@ -55,6 +55,14 @@ class RunStore:
         found, path = fsspec.core.url_to_fs(self._url)
         return found, path.rstrip("/") if path.strip("/") else path
 
+    @property
+    def filesystem(self) -> Any:
+        """What is below the URL as a fsspec file system of its own. Raises StoreError."""
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        system, path = self.answer(lambda: self._opened)
+        return DirFileSystem(path, system)
+
     # What is there
 
     def is_object(self) -> bool:
@@ -64,11 +72,11 @@ class RunStore:
             system, path = self._opened
             return system.info(path)["type"] == "file"
 
-        return self._answer(ask)
+        return self.answer(ask)
 
     def object(self) -> StoredObject:
         """Return the object that the URL names; it may not exist."""
-        return StoredObject(self, self._answer(lambda: self._opened[1]), self._url)
+        return StoredObject(self, self.answer(lambda: self._opened[1]), self._url)
 
     def matching(self) -> list[StoredObject]:
         """Return the objects that the URL, a pattern, names; sorted. Raises StoreError."""
@@ -78,7 +86,7 @@ class RunStore:
             system.invalidate_cache()
             return sorted(system.glob(path))
 
-        return [StoredObject(self, path, self._url_of(path)) for path in self._answer(ask)]
+        return [StoredObject(self, path, self._url_of(path)) for path in self.answer(ask)]
 
     def entries(self, below: str = "") -> list[tuple[str, bool, str]]:
         """Return what lies in a folder below the URL: (name, whether it is a folder, path in the store); sorted.
@@ -91,7 +99,7 @@ class RunStore:
             system.invalidate_cache()
             return list(system.ls(below or path, detail=True))
 
-        found = ((str(one["name"]).rstrip("/"), one["type"] == "directory") for one in self._answer(ask))
+        found = ((str(one["name"]).rstrip("/"), one["type"] == "directory") for one in self.answer(ask))
         return sorted((posixpath.basename(path), folder, path) for path, folder in found)
 
     def at(self, path: str) -> StoredObject:
@@ -115,7 +123,7 @@ class RunStore:
                     raise StoreError(f"{shown} is larger than {most >> 20} MiB: no run of trtgate's is")
                 return content
 
-        return self._answer(ask, shown)
+        return self.answer(ask, shown)
 
     def put(self, name: str, content: bytes) -> str:
         """Write a new object below the URL; returns its URL, as it may be shown. Raises StoreError.
@@ -134,7 +142,7 @@ class RunStore:
                     raise StoreError(f"{self.at(path)}: another run has that name") from None
                 # else an earlier attempt arrived, whose answer did not
 
-        self._answer(write)
+        self.answer(write)
         return str(self.at(path))
 
     def _read_now(self, path: str, most: int) -> bytes:
@@ -164,7 +172,7 @@ class RunStore:
                 raise FileExistsError(path) from None
             system.pipe_file(path, content)
 
-    def _answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
+    def answer(self, call: Callable[[], Answer], shown: str = "") -> Answer:
         """Return what a call of the store returns; it is made again while that may help. Raises StoreError."""
         if self._silent:
             raise StoreError(f"{shown or self}: it did not answer before")
@@ -172,7 +180,7 @@ class RunStore:
         for pause in (*PAUSES_S, None):
             try:
                 return _within(call, max(deadline - time.monotonic(), 0.0))
-            except StoreError:
+            except TrtgateError:
                 raise
             except Exception as error:
                 self._silent = isinstance(error, _SilentError)

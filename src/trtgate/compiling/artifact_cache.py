@@ -126,7 +126,7 @@ class ArtifactCache:
         The files are checked after they are there, so whoever removes or replaces the entry meanwhile changes nothing.
         """
         place = self._place(key)
-        if self._rebuild or not is_there(place):
+        if self._rebuild or not self._has(place):
             return None, ""
         try:
             with self._locked():
@@ -207,6 +207,14 @@ class ArtifactCache:
         """Remove an entry. Raises TrtgateError when others hold the cache's lock for too long."""
         with self._locked(), contextlib.suppress(FileNotFoundError):
             sealed_store.discard(self._place(key), self.folder)
+
+    def _has(self, place: Path) -> bool:
+        """Whether an entry is there: it is not, for a moment, while another process puts one in its place."""
+        if is_there(place):
+            return True
+        with contextlib.suppress(OSError, TrtgateError), self._locked():
+            return is_there(place)
+        return False
 
     def _place(self, key: str) -> Path:
         return self.folder / ENTRIES / key

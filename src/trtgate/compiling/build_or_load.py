@@ -21,6 +21,7 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
+from ..torch_trt import runtime_cache
 from . import artifact_cache, building, locating_in_case, program_part, stored_inputs
 from .artifact_cache import ArtifactCache
 from .building import Inference
@@ -128,7 +129,7 @@ def _built(
     stored = frontends.stores(case)
     if stored:
         step("storing")
-        problem = _problem_with_storing(case, inference, reference, build, folder)
+        problem = _problem_with_storing(case, inference, reference, build, folder, notes)
         if problem:
             stored = False
             notes.append(f"case {case.id} can't be stored, so that every launch builds it: {problem}")
@@ -148,14 +149,17 @@ def _right(case: Case, reference: Reference, inference: Inference, step: OnStep,
         raise TrtgateError(f"{error}; {where}") from error
 
 
-def _problem_with_storing(case: Case, inference: Inference, reference: Reference, build: Build, folder: Path) -> str:
-    """Put the compiled module into the folder; returns why upstream can't, empty if it can.
+def _problem_with_storing(
+    case: Case, inference: Inference, reference: Reference, build: Build, folder: Path, notes: list[str]
+) -> str:
+    """Put the compiled module with its kernels into the folder; returns why upstream can't, empty if it can.
 
     What is known to have several parts is loaded and compared too: 2.11 may store them connected wrongly.
     """
     several = build.pytorch_operators is not None and (build.engines, build.pytorch_operators) != (1, 0)
     try:
         reference.save(inference, folder)
+        _store_kernels(case, inference, folder, notes)
         loaded = reference.loaded(folder) if several else None
     except (OSError, torch.cuda.OutOfMemoryError):
         raise
@@ -167,6 +171,19 @@ def _problem_with_storing(case: Case, inference: Inference, reference: Reference
             ) from error
         return one_line(error)
     return "" if loaded is None else reference.problem_of(loaded)
+
+
+def _store_kernels(case: Case, inference: Inference, folder: Path, notes: list[str]) -> bool:
+    """Put the kernels of a module's runtime cache beside it; returns whether it has any. Whatever fails is a note."""
+    cache = inference.compiled.runtime_cache
+    try:
+        return cache is not None and runtime_cache.store(cache, folder)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        why = error.strerror if isinstance(error, OSError) else one_line(error)
+        notes.append(f"case {case.id}: its runtime cache could not be stored, so every launch compiles kernels: {why}")
+        return False
 
 
 def _taken(
@@ -191,9 +208,29 @@ def _taken(
         cache.remove(key)
         sealed_folder.empty(folder)
         return None
+    manifest = _with_kernels(case, key, cache, folder, inference, manifest, notes)
     assert manifest.build is not None  # the cache gives no other
     build = msgspec.structs.replace(
         manifest.build, leaf_error=compared.leaf_error, leaves=compared.counted, ways=compared.ways, cached=True,
         remarks=tuple(dict.fromkeys((*reference.remarks, *manifest.build.remarks))),
     )  # fmt: skip
     return CheckedModule(inference, build, manifest.coverage, stored=True, notes=notes, sha256=manifest.sha256)
+
+
+def _with_kernels(
+    case: Case, key: str, cache: ArtifactCache, folder: Path, inference: Inference, manifest: SealedManifest,
+    notes: list[str],
+) -> SealedManifest:  # fmt: skip
+    """Put kernels that had to be compiled for a loaded module beside it, here and in the cache; returns its manifest.
+
+    The cache had none, or those of another card, driver or TensorRT; or, where shapes are dynamic, of other shapes.
+    """
+    kept = inference.compiled.runtime_cache
+    complete = kept is None or (kept.kept and not case.settings.dynamic)
+    if complete or not _store_kernels(case, inference, folder, notes):
+        return manifest
+    sha256 = {**manifest.sha256, runtime_cache.FILE: sealed_folder.digest(folder / runtime_cache.FILE)}
+    manifest = msgspec.structs.replace(manifest, sha256=sha256)
+    note = cache.put(key, folder, manifest)
+    notes += [f"case {case.id}: {note}"] if note else []
+    return manifest

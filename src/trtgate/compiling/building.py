@@ -22,7 +22,7 @@ from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN, Settings
 from ..timing.run_state import RunState
-from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package
+from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package, runtime_cache
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs, unused_dimensions
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
@@ -288,11 +288,13 @@ def save(case: Case, inference: Inference, folder: Path) -> bool:
     return True
 
 
-def load(case: Case, folder: Path, device: str) -> Inference:
-    """Load what `save` stored. Unpickles: only from a folder that this user's own session made."""
+def load(case: Case, folder: Path, device: str, *, kernels: bool = True) -> Inference:
+    """Load what `save` stored, with its runtime cache unless `kernels` is off. Unpickles: only this user's own."""
     import_libraries(case)
     inputs = stored_inputs.load(folder, device)
     own = case.settings.frontend == OWN
     compiled = made_elsewhere.load(case, folder) if own else frontends.get(case.settings.frontend).load(folder)
-    dynamic_engines.prepare((compiled.run,), case.settings)
+    if kernels and case.settings.uses_tensorrt:
+        compiled.runtime_cache = runtime_cache.load(folder)
+    dynamic_engines.prepare((compiled.run,), case.settings, compiled.runtime_cache)
     return _ready(case, Inference(compiled, inputs))

@@ -15,9 +15,10 @@ from ..timing import device_memory
 from . import building
 
 
-def measured(case: Case, artifact: str | None, device: str) -> ColdStart:
+def measured(case: Case, artifact: str | None, device: str, *, kernels: bool = False) -> ColdStart:
     """Load a case from its artifact and run it once; without one it is built, from a model that is made before.
 
+    With `kernels` its engines take theirs from the runtime cache that is stored with it; else they are compiled.
     A callable that the suite compiled is built by its factory, which is timed then. Nothing is compared: the builder
     did that, and the launches do. Raises TrtgateError where it can't be loaded, built or run.
     """
@@ -26,7 +27,7 @@ def measured(case: Case, artifact: str | None, device: str) -> ColdStart:
     before = _of_libraries() if gpu else 0
     peak, start = device_memory.HostPeak(), time.perf_counter()
     if artifact is not None:
-        inference = building.load(case, Path(artifact), device)
+        inference = building.load(case, Path(artifact), device, kernels=kernels)
     else:
         inference = building.build(case, *(made or building.make(case, device)), lambda _step: None)
     try:

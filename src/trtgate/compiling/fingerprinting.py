@@ -12,7 +12,7 @@ from ..common import garbage
 from ..common.errors import TrtgateError
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
-from ..torch_trt import compile_options, exporting, patching
+from ..torch_trt import compile_options, exporting, lean_tracing, patching
 from . import building, factory_calls, program_part
 
 DEVICE = "cpu"
@@ -38,7 +38,7 @@ class Fingerprinter:
         if frontend not in exporting.FRONTENDS:
             return Fingerprint(problem=f"the frontend {frontend} compiles no exported program")
         try:
-            with garbage.later(), _no_stack_traces():
+            with lean_tracing.lean(), _no_stack_traces():
                 return self._of(case, fresh=fresh, last=last)
         except TrtgateError as error:
             self._forget()

@@ -24,6 +24,7 @@ from ..torch_trt import (
     exporting,
     gpu_stand_in,
     import_hook,
+    lean_tracing,
     modelopt_package,
     partitioner,
     releases,
@@ -96,6 +97,7 @@ def _observed(
         gpu_stand_in.stand_in(),
         disabled_converters.withheld() as withheld,
         partitioner.observing(withheld) as seen,
+        lean_tracing.lean(),
         torch.no_grad(),
         building.quiet_upstream(),
     ):

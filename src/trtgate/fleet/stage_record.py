@@ -247,7 +247,7 @@ def _check_measurement(case_id: str, measurement: CaseMeasurement) -> None:
         raise TrtgateError(f"case {case_id!r} has a measurement without launches, or a launch without a turn")
     for turn in measurement.turns:
         _check_turn(case_id, turn)
-    if not _are_numbers([one.seconds for one in measurement.cold]):
+    if not _are_numbers([one.seconds for one in (*measurement.cold, *measurement.cold_cached)]):
         raise TrtgateError(f"case {case_id!r} has a cold start that took no time")
     for load in measurement.load:
         _check_load(case_id, load, measurement.load[0])

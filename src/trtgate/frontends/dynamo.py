@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ..common.steps import OnStep
 from ..suite.settings import Settings
 from ..timing import run_state
-from ..torch_trt import compile_calls, dynamic_engines, engine_sizes, engines, partitioner, stored_modules
+from ..torch_trt import (
+    compile_calls,
+    dynamic_engines,
+    engine_sizes,
+    engines,
+    partitioner,
+    runtime_cache,
+    stored_modules,
+)
 from .frontend import CompiledModule, Frontend
 from .tensorrt_base import OfTensorRT
 
@@ -41,7 +49,11 @@ class Dynamo(OfTensorRT):
         """Compile, run once."""
         start = time.perf_counter()
         step("TensorRT build")
-        with partitioner.observing() as seen, engines.verbosity(settings.profiling_verbosity):
+        with (
+            runtime_cache.collecting() as kernels,
+            partitioner.observing() as seen,
+            engines.verbosity(settings.profiling_verbosity),
+        ):
             compiled = compile_calls.compile_exported(prepared, inputs, settings, dynamic)
         dynamic_engines.prepare((compiled,), settings)
         with run_state.unchanged((compiled,), inputs):
@@ -53,6 +65,7 @@ class Dynamo(OfTensorRT):
             seen.coverage(settings),
             seen.known_parts(),
             (compiled,),
+            kernels,
         )
 
     def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002

@@ -15,6 +15,7 @@ from ..suite.settings import Settings
 if TYPE_CHECKING:
     from ..suite.model_inputs import Inputs
     from ..torch_trt.dynamic_inputs import DynamicInputs
+    from ..torch_trt.runtime_cache import RuntimeCache
 
 
 @dataclass
@@ -31,6 +32,8 @@ class CompiledModule:
     """Of each graph its engines and segments in PyTorch, in order, without layers; empty where that is not known."""
     modules: tuple[Any, ...] = ()
     """What each graph became: its submodules are the graph's parts. Empty in one that was loaded."""
+    runtime_cache: RuntimeCache | None = None
+    """The cache that its engines were given; None where they were given none."""
 
 
 class Frontend(Protocol):

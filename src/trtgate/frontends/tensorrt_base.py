@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..torch_trt import releases
+from ..torch_trt import releases, runtime_cache
 
 
 class OfTensorRT:
@@ -13,5 +13,6 @@ class OfTensorRT:
         return releases.unavailable()
 
     def import_libraries(self) -> None:
-        """Import torch_tensorrt."""
+        """Import torch_tensorrt, and ask what kernels depend on."""
         releases.imported()
+        runtime_cache.prepare()

@@ -54,6 +54,8 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its run found the case unchanged or faster."""
     artifact: str = ""
     """As `Build` has it: which compiled module was measured."""
+    runtime_cache: str = ""
+    """As `CaseMeasurement` has it: where engines had their kernels from; empty in a file from before."""
 
     def log_launch_means(self, metric: str) -> np.ndarray | None:
         """Return one log mean a launch, or None when the session has no such metric."""

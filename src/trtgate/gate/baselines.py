@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import msgspec
 
 from ..common import run_file, run_places
-from ..common.accelerator import Accelerator
+from ..common.accelerator import Accelerator, check_kind
 from ..common.errors import TrtgateError
 from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, write_json
 from ..common.run_places import Place
 from . import session_merging
 from .baseline_record import CaseRecord, StoredSession, typical_us
-from .plausibility import usable, why_unused
+from .plausibility import check, usable, why_unused
 
 SCHEMA = 1
 FILE_NAME = "latency.json"
@@ -106,7 +105,7 @@ def read(path: Place) -> Run:
     if not (cases or typed.trtgate.stage):
         raise TrtgateError(f"{path} holds no case, so nothing could be compared: {RESTORE}")
     for record in cases.values():
-        _check(path, record)
+        check(path, record, typed.machine_info.accelerator, RESTORE)
     used = {case_id: usable(record) for case_id, record in cases.items()}
     lines = {case_id: [why_unused(one) for one in record.unused] for case_id, record in used.items()}
     return Run(
@@ -143,8 +142,7 @@ def _parsed(path: Place) -> tuple[dict[str, Any], _Document]:
         raise BrokenFileError(f"{path} is broken: {error}; {RESTORE}") from error
     except msgspec.DecodeError as error:
         raise BrokenFileError(f"{path} is not valid JSON ({error}); {RESTORE}") from error
-    key = key_twice(text) if path.name == FILE_NAME else ""
-    if key:
+    if path.name == FILE_NAME and (key := key_twice(text)):
         raise TrtgateError(f"{path} has the key {key!r} twice, as a merge may leave it: make one of the two")
     return document, typed
 
@@ -158,20 +156,6 @@ def read_baseline(path: Path) -> Run:
             "record it anew"
         )
     return found
-
-
-def _check(path: Place, record: CaseRecord) -> None:
-    if not record.sessions:
-        raise TrtgateError(f"{path}: case {record.case} has no session; {RESTORE}")
-    for session in (*record.anchor, *record.sessions):
-        if not session.metrics:
-            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; {RESTORE}")
-        for metric, launches in session.metrics.items():
-            good = launches and all(
-                captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches
-            )
-            if not good:
-                raise TrtgateError(f"{path}: case {record.case}: {metric} must be positive numbers for every launch")
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,11 +194,13 @@ def update(folder: Path, run: Run, case_ids: Sequence[str]) -> list[Update]:
     """Write the given cases of a run into the baseline of its accelerator key; all others stay byte for byte.
 
     Sessions accumulate, those of each clock for themselves; `session_merging.merged` says which go, or are refused.
-    Raises TrtgateError when the baseline there is broken, or can't be written; it is then as it was.
+    Raises TrtgateError when the baseline there is broken, of another kind, or can't be written; it is then as it was.
     """
     path = path_of(folder, run.judged().accelerator.key)
     with locked(path):
         before = read_baseline(path) if is_there(path) else None
+        if before is not None:
+            check_kind(path, before.accelerator, run.accelerator, str(run.path))
         document = dict(before.document) if before else {**run.document, "benchmarks": []}
         document["machine_info"] = run.document["machine_info"]
         entries = {case: entry for entry in document["benchmarks"] if (case := _case_of(entry)) is not None}
@@ -297,5 +283,4 @@ def _as_it_was(record: CaseRecord, before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _case_of(entry: Mapping[str, Any]) -> str | None:
-    ours = entry.get("extra_info", {}).get("trtgate")
-    return None if ours is None else ours.get("case")
+    return (entry.get("extra_info", {}).get("trtgate") or {}).get("case")

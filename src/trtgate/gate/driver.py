@@ -54,7 +54,7 @@ class Measurer(Protocol):
     def measure_host(self, step: OnStep) -> CaseMeasurement:
         """Measure what the host sees in what is resident, and no device latency."""
 
-    def rebuild(self, step: OnStep) -> Rebuilt:
+    def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
         """Build in a fresh process, and the base in another where there is one."""
 
     def reload(self, step: OnStep) -> Reloaded:
@@ -105,7 +105,7 @@ def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> E
             case MeasureHost():
                 return replace(so_far, host=measurer.measure_host(step))
             case Rebuild():
-                return replace(so_far, rebuilt=measurer.rebuild(step))
+                return replace(so_far, rebuilt=measurer.rebuild(wanted, step))
             case Reload():
                 return replace(so_far, reloaded=measurer.reload(step))
             case Pair():

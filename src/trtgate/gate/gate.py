@@ -12,8 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.accelerator import Accelerator, check_kind
 from ..common.files import is_there
 from ..common.metrics import sampled
 from ..common.notices import Notice, Severity
@@ -66,11 +65,7 @@ class Gate:
         if not is_there(path):
             return None
         found = baselines.read_baseline(path)
-        if found.accelerator.key != self._accelerator.key:
-            raise TrtgateError(
-                f"{path} was recorded on {found.accelerator.key}, and this machine is {self._accelerator.key}: "
-                "latencies of different accelerators can't be compared"
-            )
+        check_kind(path, found.accelerator, self._accelerator, "this machine")
         return found
 
     def situation(

@@ -1,51 +1,28 @@
-"""A case over its saved runs: series of latencies, where they changed, and slow drift. Needs neither torch nor pytest.
+"""A case over its saved runs: which of them may be compared, and what changed among those. Needs no torch, no pytest.
 
-Three things are looked for in the logarithms of a series' latencies, where noise is a share of the latency:
-
-* **Change points** by Apache Otava's `compute_change_points`: E-divisive means (Matteson and James, "A Nonparametric
-  Approach for Multiple Change Point Analysis of Multivariate Data", JASA 109, 2014) with Student's t-test in place of
-  permutations (Fleming et al., "Hunter: Using Change Point Detection to Hunt for Performance Regressions", ICPE 2023),
-  in windows of WINDOW runs, at STEP_P.
-* **A trend** up to the newest run by the Mann-Kendall test (Mann, Econometrica 13, 1945; scipy.stats.kendalltau of
-  latency and order) over all runs and over the last of TREND_WINDOWS each, at TREND_P. A step is a trend too, so it is
-  called drift only where a level that turns into a straight line fits better than Otava's steps (Schwarz's criterion).
-* **How much it drifted** by the slope of Theil and Sen with its 95 % interval (scipy.stats.theilslopes), from the
-  run where least squares let it begin.
-
-Assumes that noise from run to run is independent and about normal. Of 12,000 flat series of 30 runs with such noise of
-0.1 to 0.3 %, 0.5 % were called changed (tests/test_history.py has 1,000 of them); with noise that depends on the run
-before it are more: 4.7 % at a correlation of 0.3, 26 % at 0.6; with outliers (Student's t of 3 degrees of freedom)
-2.6 %. At noise of 0.2 % a step of 0.8 % ten runs ago was found within a run in 98 % of 500 series; a drift of 0.1 % a
-run over the last ten was called one in 84 %, and nearly all others steps (`python studies/history.py`).
+A series is one metric by one clock on one card: two cards of a kind lie up to 2.5 % apart, which would be a step
+wherever another one ran. `level_changes.py` has what is looked for in a series, and how well it is found.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from ..common.errors import TrtgateError
-from ..common.run_places import Folder, runs_in
+from ..common.run_places import Folder, Place, runs_in
+from . import level_changes
 from .baseline_record import typical_us
 from .baselines import Run, read
+from .level_changes import Drift, LevelShift
 
-LEAST_RUNS = 5
-"""Below, no change is looked for."""
-WINDOW = 50
-STEP_P = 1e-4
-TREND_WINDOWS = (40, 20, 10)
-TREND_P = 1e-3
-LEAST_DRIFTING = 6
-"""Runs that a drift must have taken: below, a line can't be told from a step."""
-RESOLUTION = 1e-5
-"""Relative; stored latencies are rounded, so a fit that is better than this is no better."""
+MOST_RUNS = 1000
+"""Of a series: what is looked through, the newest ones."""
 
 
 class HistoryPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +42,7 @@ class SavedCase(msgspec.Struct, frozen=True, kw_only=True):
 
     metric: str
     clock: str
+    card: str
     beside_base: bool
     disturbed: bool
     point: HistoryPoint
@@ -78,31 +56,12 @@ class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
     cases: dict[str, SavedCase]
 
 
-class LevelShift(msgspec.Struct, frozen=True, kw_only=True):
-    """A change between two runs; latencies are geometric means of the level before and after."""
-
-    first: int
-    """The first point of the new level."""
-    before_us: float
-    after_us: float
-
-
-class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """A change little by little up to the newest run, as a fraction with its 95 % interval."""
-
-    first: int
-    """The point from where it drifted."""
-    runs: int
-    change: float
-    low: float
-    high: float
-
-
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """Points, the oldest first, that may be compared: one metric by one clock."""
+    """Points, the oldest first, that may be compared: one metric by one clock on one card."""
 
     metric: str
     clock: str
+    card: str
     points: list[HistoryPoint]
     steps: list[LevelShift]
     drift: Drift | None
@@ -138,14 +97,16 @@ class _CommitInfo(msgspec.Struct):
 # Saved runs
 
 
-def read_runs(folder: Folder, wanted: Callable[[str], bool], key: str = "") -> tuple[list[SavedRun], list[str]]:
+def read_runs(
+    folder: Folder, wanted: Callable[[str], bool], key: str = "", without: Collection[str] = ()
+) -> tuple[list[SavedRun], list[str]]:
     """Return the saved runs in a folder, the oldest first, and one line for each file that is none.
 
-    Without shards, which a merge judges, and, with `key`, without folders of other accelerators. Only the wanted cases
-    are kept: all of 200 runs of 2,000 take gigabytes.
+    Without shards, which a merge judges, without those of some paths in the folder, and, with `key`, without folders of
+    other accelerators. Only the wanted cases are kept: all of 200 runs of 2,000 take gigabytes.
     """
     runs, skipped = list[SavedRun](), list[str]()
-    for path in runs_in(folder, key=key):
+    for path in runs_in(folder, key=key, without=without):
         try:
             run = read(path)
             runs += [] if run.stage else [_saved(run, wanted)]
@@ -153,6 +114,12 @@ def read_runs(folder: Folder, wanted: Callable[[str], bool], key: str = "") -> t
         except TrtgateError as error:
             skipped.append(str(error))
     return runs, skipped
+
+
+def read_run(path: Place) -> SavedRun | None:
+    """Return a saved run with all its cases; None for a shard. Raises TrtgateError for what is none."""
+    run = read(path)
+    return None if run.stage else _saved(run, lambda _case_id: True)
 
 
 def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
@@ -163,25 +130,26 @@ def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
 
 def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
     """Return a case's history in runs of one key. Raises TrtgateError when Apache Otava is needed and not installed."""
-    beside_base = disturbed = 0
-    found: dict[tuple[str, str], dict[tuple[str, float], HistoryPoint]] = {}
+    left_out: Counter[str] = Counter()
+    found: dict[tuple[str, str, str], dict[tuple[str, float], HistoryPoint]] = {}
     for run in runs:
         saved = run.cases.get(case_id)
         if saved is None:
             continue
-        if saved.beside_base:
-            beside_base += 1
-        elif saved.disturbed:
-            disturbed += 1
+        if saved.beside_base or saved.disturbed:
+            left_out["beside_base" if saved.beside_base else "disturbed"] += 1
         else:
-            point = saved.point  # in several files of a store that a run was merged into again
-            found.setdefault((saved.metric, saved.clock), {})[point.recorded, point.latency_us] = point
+            point, of_series = saved.point, (saved.metric, saved.clock, saved.card)
+            # In several files of a store that a run was merged into again.
+            found.setdefault(of_series, {})[point.recorded, point.latency_us] = point
     series = [
-        analysed(metric, clock, sorted(points.values(), key=lambda point: (point.recorded, point.run)))
-        for (metric, clock), points in found.items()
+        analysed(*of_series, sorted(points.values(), key=lambda point: (point.recorded, point.run))[-MOST_RUNS:])
+        for of_series, points in found.items()
     ]
     series.sort(key=lambda one: one.points[-1].recorded, reverse=True)
-    return CaseHistory(case_id=case_id, series=series, beside_base=beside_base, disturbed=disturbed)
+    return CaseHistory(
+        case_id=case_id, series=series, beside_base=left_out["beside_base"], disturbed=left_out["disturbed"]
+    )
 
 
 def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
@@ -197,7 +165,10 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
         verdict=sys.intern(record.verdict),
     )
     metric, clock = sys.intern(next(iter(last.metrics))), sys.intern(last.clock)
-    return SavedCase(metric=metric, clock=clock, beside_base=bool(record.base), disturbed=record.disturbed, point=point)
+    return SavedCase(
+        metric=metric, clock=clock, card=sys.intern(last.uuid), beside_base=bool(record.base),
+        disturbed=record.disturbed, point=point,
+    )  # fmt: skip
 
 
 def commit_of(stored: Any) -> Commit:
@@ -214,87 +185,7 @@ def commit_of(stored: Any) -> Commit:
     )
 
 
-# Statistics
-
-
-def analysed(metric: str, clock: str, points: list[HistoryPoint]) -> Series:
+def analysed(metric: str, clock: str, card: str, points: list[HistoryPoint]) -> Series:
     """Return a series with its steps and its drift. Raises TrtgateError when Apache Otava is not installed."""
-    logs = np.log([point.latency_us for point in points])
-    changes = change_points(logs)
-    drift = drift_of(logs, changes)
-    steps = steps_of(logs, changes, len(logs) if drift is None else drift.first + 1)
-    return Series(metric=metric, clock=clock, points=points, steps=steps, drift=drift)
-
-
-def change_points(logs: np.ndarray) -> list[int]:
-    """Return where a new level begins, by Apache Otava; raises TrtgateError when it is not installed."""
-    if len(logs) < LEAST_RUNS:
-        return []
-    try:
-        from otava.analysis import compute_change_points
-    except ImportError as error:
-        raise TrtgateError(
-            "trtgate history needs Apache Otava: pip install 'trtgate[history]', or, to keep NumPy as it is: "
-            "pip install --no-deps apache-otava"
-        ) from error
-    # A list, since Otava 0.8.0 does not cut windows out of an array; levels without any noise divide by zero.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found, _ = compute_change_points(logs.tolist(), window_len=WINDOW, max_pvalue=STEP_P)
-    return [int(change.index) for change in found]
-
-
-def steps_of(logs: np.ndarray, changes: Sequence[int], end: int) -> list[LevelShift]:
-    """Return the changes before `end`, from where on a drift explains them, with the levels on either side."""
-    bounds = [0, *(change for change in changes if change < end), end]
-    levels = [math.exp(float(np.mean(logs[start:stop]))) for start, stop in pairwise(bounds)]
-    return [
-        LevelShift(first=first, before_us=before, after_us=after)
-        for first, (before, after) in zip(bounds[1:-1], pairwise(levels), strict=True)
-    ]
-
-
-def drift_of(logs: np.ndarray, changes: Sequence[int]) -> Drift | None:
-    """Return the drift up to the newest run: over all runs, or the longest of TREND_WINDOWS that has one, or None."""
-    for length in [len(logs), *(window for window in TREND_WINDOWS if window < len(logs))]:
-        start = len(logs) - length
-        if length < min(TREND_WINDOWS) or not _has_trend(logs[start:]):
-            continue
-        began, error = _best_bend(logs[start:])
-        levels = [0, *(change - start for change in changes if change > start), length]
-        if _bic(error, length, 3) < _bic(_step_error(logs[start:], levels), length, 2 * len(levels) - 3):
-            return _drift(logs, start + began)
-    return None
-
-
-def _has_trend(logs: np.ndarray) -> bool:
-    if np.ptp(logs) < RESOLUTION:
-        return False
-    return bool(stats.kendalltau(np.arange(len(logs)), logs).pvalue <= TREND_P)
-
-
-def _best_bend(logs: np.ndarray) -> tuple[int, float]:
-    """Return where a level that turns into a straight line should turn, and its squared error."""
-    runs = np.arange(len(logs))
-    errors = {}
-    for began in range(len(logs) - LEAST_DRIFTING + 1):
-        design = np.column_stack([np.ones(len(logs)), np.maximum(runs - began, 0)])
-        fitted = design @ np.linalg.lstsq(design, logs, rcond=None)[0]
-        errors[began] = float(np.sum((logs - fitted) ** 2))
-    began = min(errors, key=errors.__getitem__)
-    return began, errors[began]
-
-
-def _step_error(logs: np.ndarray, bounds: Sequence[int]) -> float:
-    return sum(float(np.var(logs[start:stop]) * (stop - start)) for start, stop in pairwise(bounds))
-
-
-def _bic(squared_error: float, runs: int, parameters: int) -> float:
-    """Return Schwarz's criterion for normal errors (Annals of Statistics 6, 1978), less a constant."""
-    return runs * math.log(squared_error / runs + RESOLUTION**2) + parameters * math.log(runs)
-
-
-def _drift(logs: np.ndarray, first: int) -> Drift:
-    slope, _, low, high = stats.theilslopes(logs[first:], alpha=0.95)
-    runs = len(logs) - first
-    change, low, high = (math.expm1(float(value) * (runs - 1)) for value in (slope, low, high))
-    return Drift(first=first, runs=runs, change=change, low=low, high=high)
+    steps, drift = level_changes.found(np.log([point.latency_us for point in points]))
+    return Series(metric=metric, clock=clock, card=card, points=points, steps=steps, drift=drift)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import random
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..common.accelerator import Accelerator
 from ..records.measurement import Build
 from ..records.program_part import ProgramPart
 from ..suite.cases import Case
+from ..torch_trt import runtime_cache
 from . import program_changes
 from .baseline_record import CaseRecord, StoredSession
 from .run_options import ChangedOnly
@@ -48,17 +48,9 @@ def machine_part(accelerator: Accelerator, streams: str) -> dict[str, str]:
         "power limit W": str(accelerator.power_limit_w),
         "max SM MHz": str(accelerator.max_sm_clock_mhz),
         "streams": streams,
-        "runtime cache": _temporary_folder(),
+        "runtime cache": runtime_cache.by_default(),
         "clock": _clock(),
     }
-
-
-def _temporary_folder() -> str:
-    """Return where Torch-TensorRT keeps TensorRT-RTX's runtime cache; empty where there is no such folder."""
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        return ""
 
 
 @cache
@@ -97,8 +89,8 @@ def _is_of(session: StoredSession, program: ProgramPart) -> bool:
 
 
 def _vouches(session: StoredSession, build: Build, machine: Mapping[str, str]) -> bool:
-    if build.program is None or not session.machine:
-        return False
+    if build.program is None or not session.machine or runtime_cache.OWN in session.runtime_cache.split("+"):
+        return False  # nobody knows what a user's own runtime cache holds
     same = session.machine == machine and _is_of(session, build.program)
     itself = bool(session.artifact) and session.artifact == build.artifact
     return same and (session.proven or itself)

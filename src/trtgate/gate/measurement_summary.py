@@ -59,6 +59,8 @@ def figures_beside(measurement: CaseMeasurement) -> dict[str, float]:
         found["cold_host_bytes"] = statistics.median(one.host_bytes for one in measurement.cold)
         if all(one.gpu_bytes is not None for one in measurement.cold):
             found["cold_gpu_bytes"] = statistics.median(one.gpu_bytes or 0 for one in measurement.cold)
+    if measurement.cold_cached:
+        found["cold_start_cached_s"] = statistics.median(one.seconds for one in measurement.cold_cached)
     if measurement.load:
         found |= _load_figures(measurement)
     return {name: float(f"{value:.6g}") for name, value in found.items()}
@@ -227,6 +229,7 @@ def record_of(
         proven=result.verdict in (Verdict.UNCHANGED, Verdict.IMPROVED),
         artifact="" if measurement.build is None else measurement.build.artifact,
         most_at_once=measurement.most_at_once,
+        runtime_cache=measurement.runtime_cache,
     )
     return CaseRecord(
         case=case.id,

@@ -24,10 +24,11 @@ from ..launches.session import NextCase, Session
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..records.profile_record import Profile
 from ..suite.cases import Case
+from ..torch_trt.runtime_cache import ARTIFACT
 from . import kept_artifacts
 from .driver import NoneKeptError
 from .paired_gate import PairedGate, Suspicion
-from .policy import Measured, Rebuilt, Reloaded, Situation
+from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation
 from .policy import Pair as PairStep
 from .run_options import Options
 
@@ -121,6 +122,7 @@ class StoredMeasurer:
         self._after = after
         first = situation.evidence.first
         self._clock = "" if first is None else first.candidate.clock
+        self._kept: tuple[Path | None, str] | None = None
 
     def _measured(
         self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
@@ -129,9 +131,10 @@ class StoredMeasurer:
         session, count, most = workers.session, workers.cold_starts, workers.load
         measure = session.measure if device else session.measure_host
         found = measure(case_id, artifact, step, after)
-        cold = session.cold_starts(case_id, artifact, count, step) if count else []
+        kernels = found.runtime_cache == ARTIFACT
+        cold, cached = session.cold_starts(case_id, artifact, count, step, kernels=kernels) if count else ([], [])
         load = session.under_load(case_id, artifact, most, step, launches=workers.launches) if most else []
-        return msgspec.structs.replace(found, build=self._build, cold=cold, load=load)
+        return msgspec.structs.replace(found, build=self._build, cold=cold, cold_cached=cached, load=load)
 
     def measure(self, step: OnStep) -> Measured:
         """Measure in the resident launches."""
@@ -148,11 +151,14 @@ class StoredMeasurer:
         self._workers.session.renew()
         return self._measured(step)
 
-    def rebuild(self, step: OnStep) -> Rebuilt:
-        """Build in a fresh process."""
+    def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
+        """Build in a fresh process; where pairs come next they have imported by then, and it is built after that."""
+        case_id, workers = self._situation.case.id, self._workers
+        if wanted.pairs_next and self._find_kept()[0] is not None:
+            workers.pairs.expect(case_id)
         step("building again in a fresh process")
-        with self._workers.folder.temporary(CANDIDATE) as folders:
-            return Rebuilt(self._workers.session.build_fresh(self._situation.case.id, folders[CANDIDATE]))
+        with workers.folder.temporary(CANDIDATE) as folders:
+            return Rebuilt(workers.session.build_fresh(case_id, folders[CANDIDATE], workers.pairs.imported))
 
     def reload(self, step: OnStep) -> Reloaded:
         """Never asked for: fresh launches say what memory a case takes."""
@@ -160,15 +166,20 @@ class StoredMeasurer:
 
     def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
         """Measure beside the baseline's compiled module, if this machine keeps it for this card and these versions."""
-        workers, case_id, record = self._workers, self._situation.case.id, self._situation.record
-        assert record is not None
-        accelerator = workers.accelerator
-        compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
-        kept, reason = kept_artifacts.find(workers.folder.path, case_id, compared[-1].recorded, accelerator)
+        kept, reason = self._find_kept()
         if kept is None:
             raise NoneKeptError(reason)
         artifacts = Artifacts(base=kept, candidate=self._artifact)
-        return _in_fresh_pairs(workers.pairs, self._situation, artifacts, wanted, step)
+        return _in_fresh_pairs(self._workers.pairs, self._situation, artifacts, wanted, step)
+
+    def _find_kept(self) -> tuple[Path | None, str]:
+        if self._kept is None:
+            workers, case_id, record = self._workers, self._situation.case.id, self._situation.record
+            assert record is not None
+            accelerator = workers.accelerator
+            compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
+            self._kept = kept_artifacts.find(workers.folder.path, case_id, compared[-1].recorded, accelerator)
+        return self._kept
 
 
 class BaseMeasurer:
@@ -226,10 +237,14 @@ class BaseMeasurer:
         """Never asked for: beside a base everything is measured."""
         raise NotImplementedError
 
-    def rebuild(self, step: OnStep) -> Rebuilt:
-        """Build both in a pair of its own."""
+    def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
+        """Build both in a pair of its own; those that come next have imported by then."""
+        if wanted.pairs_next:
+            self._pairs.expect(self._case_id)
         step("suspected: building base and candidate again in fresh processes")
         with self._folder.temporary(BASE, CANDIDATE) as folders, self._pairs.fresh() as pair:
+            self._pairs.greet(pair)
+            self._pairs.imported()
             built = self._pairs.build(pair, self._case_id, folders)
         return Rebuilt(built[CANDIDATE].build, built[BASE].build)
 

@@ -1,13 +1,17 @@
-"""Whether what a session stores can be latencies: one that can't would make all that it is compared with noise."""
+"""Whether what a session stores can be: its latencies, which would make all else noise, and its card."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from itertools import chain
 
 import msgspec
 
+from ..common.accelerator import Accelerator, slug
+from ..common.errors import TrtgateError
 from ..common.metrics import METRICS
+from ..common.run_places import Place
 from .baseline_record import CaseRecord, StoredSession
 
 SHORTEST_US, LONGEST_US = 1e-3, 1e11
@@ -30,6 +34,45 @@ def absurd(session: StoredSession) -> str:
             if max(us / middle, middle / us) > MOST_APART:
                 return f"a {metric} latency of {us:.3g} µs lies beside others of {middle:.3g} µs"
     return ""
+
+
+def check(path: Place, record: CaseRecord, claimed: Accelerator, what_to_do: str) -> None:
+    """Check what a file has of a case; `claimed` is what it says that it was recorded on.
+
+    Raises TrtgateError for a case without a session, a session without latencies, a latency that is no positive number,
+    and a session of another kind of GPU.
+    """
+    if not record.sessions:
+        raise TrtgateError(f"{path}: case {record.case} has no session; {what_to_do}")
+    for session in (*record.anchor, *record.sessions):
+        if not session.metrics:
+            raise TrtgateError(f"{path}: case {record.case} has a session without latencies; {what_to_do}")
+        for metric, launches in session.metrics.items():
+            good = launches and all(
+                captures and all(math.isfinite(us) and us > 0 for us in captures) for captures in launches
+            )
+            if not good:
+                raise TrtgateError(f"{path}: case {record.case}: {metric} must be positive numbers for every launch")
+        card = other_card(session, claimed)
+        if card:
+            raise TrtgateError(
+                f"{path} claims to be of {claimed.name}, and case {record.case} has a session of {session.recorded} on "
+                f"{card}: {what_to_do}"
+            )
+
+
+def other_card(session: StoredSession, claimed: Accelerator) -> str:
+    """Return the GPU that a session was measured on, where it is of another kind; empty where nothing says so.
+
+    A session from before does not know its machine.
+    """
+    card, capability = session.machine.get("card", ""), session.machine.get("capability", "")
+    expected = "" if claimed.capability is None else ".".join(map(str, claimed.capability))
+    if claimed.kind != "gpu" or not card:
+        return ""
+    if slug(card) != slug(claimed.name):
+        return card
+    return f"compute capability {capability}" if capability and expected and capability != expected else ""
 
 
 def usable(record: CaseRecord) -> CaseRecord:

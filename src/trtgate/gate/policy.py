@@ -71,7 +71,12 @@ class MeasureHost(msgspec.Struct, frozen=True):
 
 
 class Rebuild(msgspec.Struct, frozen=True):
-    """Build it again in a fresh process, the base too where there is one."""
+    """Build it again in a fresh process, the base too where there is one.
+
+    `pairs_next` says that latencies are suspected too, so that fresh pairs are asked for after it.
+    """
+
+    pairs_next: bool = False
 
 
 class Reload(msgspec.Struct, frozen=True):
@@ -312,17 +317,17 @@ def _against_stored(situation: Situation) -> Step:
     suspects = _suspects(result.judgements, result.measurement.primary)
     if not suspects:
         return Conclude(result)
+    sampled = suspects - judging.OF_THE_BUILD
+    total = {one.metric for one in result.judgements if one.since_anchor}
+    timed = [metric for metric in SAMPLED if metric in sampled - total]
     again: Judged = {}
     if suspects & judging.OF_THE_BUILD:
         if evidence.rebuilt is None:
-            return Rebuild()
+            return Rebuild(pairs_next=bool(timed) and situation.pairable)
         now = _of_build(evidence.rebuilt.candidate)
         again = _counted(situation, now, _stored_figures(situation, now))
         build = evidence.first.candidate.build
         again = _counted_again(result.judgements, again, build, evidence.rebuilt.candidate)
-    sampled = suspects - judging.OF_THE_BUILD
-    total = {one.metric for one in result.judgements if one.since_anchor}
-    timed = [metric for metric in SAMPLED if metric in sampled - total]
     if timed and situation.pairable and evidence.problem is None:
         paired, count = _paired(situation, timed, result.measurement.primary)
         if count:
@@ -434,7 +439,8 @@ def _with_further(situation: Situation, first: CaseResult, more: CaseMeasurement
 def together(one: CaseMeasurement, more: CaseMeasurement) -> CaseMeasurement:
     """Return one measurement of the launches of two."""
     return msgspec.structs.replace(
-        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold], load=[*one.load, *more.load],
+        one, launches=[*one.launches, *more.launches], cold=[*one.cold, *more.cold],
+        cold_cached=[*one.cold_cached, *more.cold_cached], load=[*one.load, *more.load],
         seconds=one.seconds + more.seconds,
     )  # fmt: skip
 
@@ -610,7 +616,7 @@ def _again_beside_base(
 ) -> Judged | Step:
     """Return what doing it again says of all that is suspected, or what is to be done again next."""
     if suspects & judging.OF_THE_BUILD and situation.evidence.rebuilt is None:
-        return Rebuild()
+        return Rebuild(pairs_next=not suspects.isdisjoint(SAMPLED))
     if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
         return Reload()
     again = _recounted(situation, judged)
@@ -678,7 +684,9 @@ def confirmed_by_pairs(
 ) -> tuple[Judged, int]:
     """Judge suspected metrics by fresh pairs; returns that, and how many more pairs the next planned look takes.
 
-    0 when every metric is confirmed or refuted, or the last look is reached.
+    0 when every metric is confirmed or refuted, when the primary one is confirmed (where it is not suspected: any), or
+    the last look is reached. A case that is proven slower fails: what else of it is suspected is told as that, and ten
+    more pairs for a noisy metric of the host would change no exit code.
     """
     if len(pairs) not in LOOKS:
         return {}, min(look for look in LOOKS if look > len(pairs)) - len(pairs)
@@ -693,8 +701,12 @@ def confirmed_by_pairs(
         )
         for metric in metrics
     ]
-    more = [look - len(pairs) for look in LOOKS if look > len(pairs)] if any(open_ for _, open_ in found) else []
-    return {judgement.metric: judgement for judgement, _ in found}, more[0] if more else 0
+    judged = {judgement.metric: judgement for judgement, _ in found}
+    confirmed = {metric for metric, judgement in judged.items() if judgement.verdict is Verdict.REGRESSED}
+    proven = primary in confirmed or (primary not in judged and confirmed)
+    if proven or not any(open_ for _, open_ in found):
+        return judged, 0
+    return judged, min((look - len(pairs) for look in LOOKS if look > len(pairs)), default=0)
 
 
 def pair_tells(quadruples: Sequence[Quadruple], metrics: Sequence[str], limit_of: LimitOf) -> bool:

@@ -117,7 +117,7 @@ def capture_lost(case_id: str, before: Iterable[str], now: CaseMeasurement) -> s
     """Say that a case can't be captured into a CUDA graph any more; empty if it can, or `before` says it never was."""
     if now.clock != QUEUED or not any(clock.startswith(GRAPHS) for clock in before):
         return ""
-    why = f": {now.notes[0]}" if now.notes else ""
+    why = next((f": {turn.note}" for turn in now.turns if turn.note), "")
     return f"{case_id} can't be captured into a CUDA graph any more{why}; latency is not compared with its graph's"
 
 

@@ -99,10 +99,14 @@ class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
 
 
 class StartCold(msgspec.Struct, tag=True, kw_only=True):
-    """Load a case from `artifact`, or build it when that is None, and run it once; the process did nothing before."""
+    """Load a case from `artifact`, or build it when that is None, and run it once; the process did nothing before.
+
+    `kernels` says that its engines take theirs from the artifact's runtime cache.
+    """
 
     case_id: str
     artifact: str | None
+    kernels: bool = False
 
 
 class DryRun(msgspec.Struct, tag=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..common import machine
@@ -15,7 +15,7 @@ from ..records.profile_record import Profile
 from ..verdict import LOOKS
 from . import messages
 from .comparison_side import Side
-from .pair import BASE, CANDIDATE, Artifacts, Pair
+from .pair import BASE, CANDIDATE, Artifacts, Pair, SideError
 from .worker_handle import WorkerHandle
 from .worker_pool import WorkerPool
 
@@ -78,6 +78,20 @@ class PairSession:
         free = [pair for pair in self._idle if pair.cases.isdisjoint(cases)][:count]
         self._idle = [pair for pair in self._idle if pair not in free]
         return [*free, *self.start(count - len(free))]
+
+    def expect(self, case_id: str) -> None:
+        """Start the pairs that a first look at a suspicion asks for, so that they import while it is built again.
+
+        Not on a CPU, which has the build to do, nor where memory is short.
+        """
+        if self._reuse and self._gpu and self._has_room(LOOKS[0]):
+            self._idle = [*self.take(LOOKS[0], [case_id]), *self._idle]
+
+    def imported(self) -> None:
+        """Wait until the pairs that wait for a case have imported; one that can't is ended, and missed later."""
+        for pair in list(self._idle):
+            with suppress(SideError):
+                self.greet(pair)
 
     def put_back(self, pairs: Sequence[Pair]) -> None:
         """Let pairs that have unloaded what they measured wait for another case, or end them.

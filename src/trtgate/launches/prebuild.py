@@ -85,6 +85,8 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     in_turn
         Whether what is in no cache is built one after the other, so that build times are what building alone takes;
         exporting, loading and comparing go on side by side.
+    dry_runs
+        Ids of cases whose coverage is asked; nothing of them is built.
 
     """
 
@@ -100,6 +102,7 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     tensorrt: Collection[str] = ()
     imported: Callable[[], None] = lambda: None
     in_turn: bool = False
+    dry_runs: frozenset[str] = frozenset()
 
     def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
         """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
@@ -187,7 +190,6 @@ class _Builder(threading.Thread):
 
     def _built(self, case_id: str) -> Prebuilt:
         work = self._work
-        folder = work.folder_for(case_id)
         if self._worker is None:
             self._worker = self._pool.start(
                 Side(name="builder", source=work.source), f"builder-{self._number}", number=self._number,
@@ -195,14 +197,20 @@ class _Builder(threading.Thread):
             )  # fmt: skip
         self._worker.greet()
         self._say_imported()
+        if case_id in work.dry_runs:
+            with self._pool.device(shared=True):
+                ask = messages.DryRun(case_id=case_id)
+                reply = self._worker.ask(ask, messages.DryRunReply, f"{case_id}: dry run")
+            return Prebuilt(case_id=case_id, coverage=reply.coverage)
+        folder = work.folder_for(case_id)
         request = messages.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
             agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle, shared=messages.SHARED,
             in_turn=work.in_turn,
         )  # fmt: skip
         with self._pool.device(shared=True):
-            reply = self._worker.build(request, self._turn, f"{case_id}: building")
-        return Prebuilt.of(case_id, reply, folder)
+            built = self._worker.build(request, self._turn, f"{case_id}: building")
+        return Prebuilt.of(case_id, built, folder)
 
     def _kill(self) -> None:
         worker, self._worker = self._worker, None

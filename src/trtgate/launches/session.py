@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -183,8 +183,7 @@ class Session:
         """Profile a case where it was built: there it may be kept. Raises LaunchError."""
         with self._builder_at_work(step) as builder, self._pool.device(step):
             step("profiling")
-            request = messages.RecordProfile(case_id=case_id)
-            return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
+            return builder.ask(messages.RecordProfile(case_id=case_id), messages.ProfileReply, f"{case_id}: profiling")
 
     def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:
         """Load a case in a process of its own, and compare it with eager in all ways; returns them as `Build.ways`.
@@ -196,18 +195,28 @@ class Session:
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
             return worker.ask(request, messages.LoadedReply, case_id).loaded.ways
 
-    def cold_starts(self, case_id: str, artifact: Path | None, count: int, step: OnStep) -> list[ColdStart]:
-        """Load a case and run it once in so many fresh processes, one after the other. Raises LaunchError."""
-        step(f"starting {count} fresh processes")
+    def cold_starts(
+        self, case_id: str, artifact: Path | None, count: int, step: OnStep, *, kernels: bool = False
+    ) -> tuple[list[ColdStart], list[ColdStart]]:
+        """Load a case and run it once in so many fresh processes, one after the other. Raises LaunchError.
+
+        With `kernels` in as many more, in turn with the others, which take kernels from the artifact's runtime cache;
+        they are the second list.
+        """
+        ways = [False, True] * count if kernels else [False] * count
+        step(f"starting {len(ways)} fresh processes")
         try:
-            with self._fresh("cold", count, tensorrt=self._tensorrt) as workers, self._pool.device(step):
+            with self._fresh("cold", len(ways), tensorrt=self._tensorrt) as workers, self._pool.device(step):
                 step("starting cold")
-                return [self._cold_start(worker, case_id, artifact) for worker in workers]
+                turns = zip(workers, ways, strict=True)
+                found = [self._cold_start(worker, case_id, artifact, kernels=way) for worker, way in turns]
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
+        return found[:: 1 + kernels], found[1::2] if kernels else []
 
-    def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None) -> ColdStart:
-        request = messages.StartCold(case_id=case_id, artifact=None if artifact is None else str(artifact))
+    def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None, *, kernels: bool) -> ColdStart:
+        path = None if artifact is None else str(artifact)
+        request = messages.StartCold(case_id=case_id, artifact=path, kernels=kernels)
         found = worker.ask(request, messages.ColdReply, "starting cold").cold
         self._pool.end(worker)  # its memory is free for the next
         return found
@@ -238,8 +247,7 @@ class Session:
         """Ask in a process of its own what TensorRT would take of a case. Raises LaunchError."""
         with self._fresh("dry-run") as (worker,), self._pool.device(step, shared=True):
             step("a dry run")
-            request = messages.DryRun(case_id=case_id)
-            return worker.ask(request, messages.DryRunReply, f"{case_id}: dry run").coverage
+            return worker.ask(messages.DryRun(case_id=case_id), messages.DryRunReply, f"{case_id}: dry run").coverage
 
     @contextmanager
     def _builder_at_work(self, step: OnStep) -> Iterator[WorkerHandle]:
@@ -266,11 +274,13 @@ class Session:
                 self._groups[0].forget(builder)
                 self._builder = None
 
-    def build_fresh(self, case_id: str, folder: Path) -> Build:
-        """Build a case in a process of its own, which ends with it. Raises LaunchError."""
+    def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None] = lambda: None) -> Build:
+        """Build a case in a process of its own, once `imported` returns: others import first. Raises LaunchError."""
         request = messages.BuildCase(case_id=case_id, folder=str(folder))
-        with self._fresh("rebuild") as (worker,), self._pool.device(shared=True):
-            return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
+        with self._fresh("rebuild") as (worker,):
+            imported()
+            with self._pool.device(shared=True):
+                return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
 
     @contextmanager
     def _fresh(

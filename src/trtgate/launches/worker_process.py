@@ -41,7 +41,7 @@ ANSWERS: dict[type, Callable[[Worker, Any], messages.Reply]] = {
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer requests until the pipe closes. A failure is answered too; then the process ends.
 
-    A worker that could not build a case, and whose device still works, goes on.
+    A worker that could not build a case, or be told its coverage, and whose device still works, goes on.
     """
 
     def say(reply: messages.Reply) -> None:
@@ -72,7 +72,8 @@ def _answer(worker: Worker | None, line: bytes, turn: Callable[[], None]) -> mes
             raise TrtgateError("a worker's first message must be Hello")
         return ANSWERS[type(request)](worker, request)
     except BaseException as error:  # pytest.skip in a user's code is no Exception
-        goes_on = worker is not None and isinstance(request, messages.BuildCase) and worker.recovered()
+        kinds = (messages.BuildCase, messages.DryRun)
+        goes_on = worker is not None and isinstance(request, kinds) and worker.recovered()
         names_case = isinstance(error, TrtgateError) and isinstance(request, messages.BuildCase)
         return messages.Failed(_reason(error), names_case=names_case, fault=is_fault(error), ended=not goes_on)
 

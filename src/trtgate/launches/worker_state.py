@@ -16,11 +16,11 @@ import msgspec
 
 from ..common import garbage
 from ..common.errors import TrtgateError, one_line
-from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
 from ..records.measurement import CallCounts, ColdStart, Loaded, Turn
 from ..records.program_part import Fingerprint
 from ..timing import device_memory
+from ..torch_trt import runtime_cache
 from . import messages, relocated_imports
 
 
@@ -52,7 +52,7 @@ class Worker:
         self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
-        import_hook.install(everywhere=True)
+        import_hook.install(everywhere=True, shared_cache=False)
         with relocated_imports.path_kept():
             self._suite = hello.source.load()
         modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
@@ -73,13 +73,12 @@ class Worker:
         """
         if not self._gpu or self.monitor is not None:
             return
-        from ..timing.gpu_state import GpuMonitor
-        from ..timing.spin_kernel import Spin
-        from ..timing.stream_state import StreamState
+        from ..timing import gpu_state, spin_kernel, stream_state, used_gpu
 
         self._torch.cuda.init()
-        self.monitor = GpuMonitor(self._uuid)
-        self.state = StreamState(Spin(), self._streams, self._switcher)
+        used_gpu.check_uuid(self._uuid, self._torch.cuda.get_device_properties(0))
+        self.monitor = gpu_state.GpuMonitor(self._uuid)
+        self.state = stream_state.StreamState(spin_kernel.Spin(), self._streams, self._switcher)
 
     def case(self, case_id: str) -> Any:
         """Return a case of the suite."""
@@ -101,7 +100,7 @@ class Worker:
 
     def build(self, request: messages.BuildCase) -> messages.BuiltReply:
         """Build a case and check it. Raises TrtgateError when it can't be built, or its output is wrong."""
-        from ..compiling import artifact_cache, build_or_load, lifecycle
+        from ..compiling import agreement_over_inputs, artifact_cache, build_or_load, lifecycle
 
         self.unload()
         self._start_gpu()
@@ -117,7 +116,8 @@ class Worker:
         build = msgspec.structs.replace(obtained.build, calls=calls)
         uncounted = f"case {case.id}: not all that a call does is counted: {calls.problem}"
         notes = [*obtained.notes, *([uncounted] * bool(calls.problem))]
-        agreement = self._agreement(case, obtained.inference, request.agreement_inputs)
+        inputs = request.agreement_inputs
+        agreement = agreement_over_inputs.ask(case, obtained.inference, self.device, inputs) if inputs else None
         reply = messages.BuiltReply(build, obtained.stored, obtained.coverage, notes, agreement)
         if request.keep and not obtained.build.cached:
             self.inference, self._built = obtained.inference, case.id
@@ -151,13 +151,6 @@ class Worker:
             raise
         except Exception as error:
             raise TrtgateError(f"case {case.id}: a further call raised {one_line(error)}") from error
-
-    def _agreement(self, case: Any, inference: Any, inputs: int) -> Agreement | None:
-        if not inputs:
-            return None
-        from ..compiling import agreement_over_inputs
-
-        return agreement_over_inputs.ask(case, inference, self.device, inputs)
 
     def profile(self, request: messages.RecordProfile) -> messages.ProfileReply:
         """Profile a case, built now unless it is kept. Raises TrtgateError where it can't be built, or has no parts."""
@@ -198,7 +191,7 @@ class Worker:
         from ..compiling import lifecycle
 
         if request.artifact is None and self._built == request.case_id and not request.measure_memory:
-            return Loaded(seconds=self.inference.compiled.build_s)
+            return self._loaded(self.case(request.case_id), self.inference.compiled.build_s)
         self.unload()
         self._start_gpu()
         case = self.case(request.case_id)
@@ -214,7 +207,11 @@ class Worker:
         self._load(case, request)
         seconds = time.perf_counter() - start
         used = self._used_bytes() - before if self._gpu and request.measure_memory else None
-        return Loaded(seconds=seconds, gpu_memory_bytes=used, ways=ways)
+        return self._loaded(case, seconds, gpu_memory_bytes=used, ways=ways)
+
+    def _loaded(self, case: Any, seconds: float, **fields: Any) -> Loaded:
+        cache, note = runtime_cache.in_use(self.inference.compiled, engines=self._gpu and case.settings.uses_tensorrt)
+        return Loaded(seconds=seconds, runtime_cache=cache, note=note, **fields)
 
     def start_cold(self, request: messages.StartCold) -> ColdStart:
         """Load or build a case and run it once. Raises TrtgateError where it can't be."""
@@ -223,7 +220,7 @@ class Worker:
         self._start_gpu()
         case = self.case(request.case_id)
         self._import_libraries(case)
-        return cold_start.measured(case, request.artifact, self.device)
+        return cold_start.measured(case, request.artifact, self.device, kernels=request.kernels)
 
     def delay(self, request: messages.Delay) -> float:
         """Make the loaded case slower on purpose, or, by 0, as fast as it is."""

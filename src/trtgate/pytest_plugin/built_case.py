@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ..records.measurement import Build
     from .gate_run import GateRun
 
-BUILDERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-"""How many processes of this run build at once."""
-
 LOADED, CACHED = "loaded in a fresh process", "taken from the artifact cache"
 
 
@@ -87,7 +84,7 @@ class BuiltCase:
         profiled = case.id in run.profiled_cases
         with run.progress(case.id) as step:
             built = run.workers[0].build(
-                case, step, run.options.cache, builders=BUILDERS, profiled=profiled, lifecycle=run.options.lifecycle
+                case, step, run.options.cache, builders=_builders(), profiled=profiled, lifecycle=run.options.lifecycle
             )
         if not run.options.build_only:  # then they go with what the test says, from process to process
             for note in built.notes:
@@ -111,3 +108,8 @@ class BuiltCase:
         """Give the disk back."""
         if self._built is not None and self._built.artifact is not None:
             shutil.rmtree(self._built.artifact, ignore_errors=True)
+
+
+def _builders() -> int:
+    """Return how many processes of this run build at once."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ..common.accelerator import Accelerator
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
+from ..timing import used_gpu
 from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins, suite_file
 from .case_items import (
     case_id_of,
@@ -209,18 +209,15 @@ class Hooks:
     def _begin(self, session: pytest.Session, ours: set[str | None]) -> None:
         if not ours - self._run.skip_reasons.keys():
             return
-        if self._run.accelerator.kind == "gpu":
-            _require_usable_gpu(self._run.accelerator)
+        used_gpu.check(self._run.accelerator)
         tests = [(item, case_id_of(item)) for item in session.items if is_latency(item)]
         times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
         if times:
             loading_ahead.plan(self._run, tests)
         needed = {case_id_of(item) for item in session.items if needs_a_build(item)} - self._run.skip_reasons.keys()
-        prebuilding.build_ahead(
-            self._run,
-            {case_id for case_id in needed if case_id is not None},
-            self._run.start_workers if times else lambda: None,
-        )
+        to_build = {case_id for case_id in needed if case_id is not None}
+        start_workers = self._run.start_workers if times else lambda: None
+        prebuilding.build_ahead(self._run, to_build, start_workers, prebuilding.to_ask(self._run, session.items))
         if not self._run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
             measuring_ahead.begin(self._run, runnable)
@@ -283,18 +280,3 @@ class Hooks:
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""
         self._run.close()
-
-
-def _require_usable_gpu(seen: Accelerator) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise pytest.UsageError(
-            f"trtgate: NVML sees {seen.name}, driver {seen.driver}, and torch {torch.__version__} can't use it: "
-            "`trtgate doctor` says what it needs; CUDA_VISIBLE_DEVICES= runs without it"
-        )
-    uuid = str(torch.cuda.get_device_properties(0).uuid)
-    if seen.uuid.startswith("GPU-") and uuid not in seen.uuid:
-        raise pytest.UsageError(
-            f"trtgate: torch's first GPU is GPU-{uuid}, NVML's is {seen.uuid}: set CUDA_VISIBLE_DEVICES to one UUID"
-        )

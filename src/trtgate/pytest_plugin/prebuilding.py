@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..common.errors import TrtgateError
 from ..common.notices import Notice
+from .case_items import case_id_of, is_coverage
 
 if TYPE_CHECKING:
     import pytest
@@ -53,9 +54,20 @@ def builders(run: GateRun) -> int:
     return max(1, min(room, machine.cpus() // 2)) if run.options.builds_in_turn else room
 
 
-def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable[[], None]) -> None:
+def to_ask(run: GateRun, items: Iterable[pytest.Item]) -> set[str]:
+    """Return the suite's cases whose coverage tests ask for, where several processes may ask at once."""
+    if run.options.prebuild is None or run.options.builds_in_turn:
+        return set()
+    tests = [item for item in items if is_coverage(item) and item.get_closest_marker("skip") is None]
+    return {case_id for item in tests if (case_id := case_id_of(item)) is not None} & run.suite.cases.keys()
+
+
+def build_ahead(
+    run: GateRun, case_ids: Collection[str], start_workers: Callable[[], None], to_ask: Collection[str] = ()
+) -> None:
     """Build cases in fresh processes, those that took longest first, and leave what came of them in `run.prebuilt`.
 
+    Then these processes ask for the coverage of `to_ask`, but for cases that they built, which told it.
     `start_workers` is called when whoever times the cases later is to start: at once, or, where there are fewer CPUs
     than processes, when the builders have imported, so that these are not kept waiting.
     """
@@ -67,7 +79,8 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
     from ..launches import prebuild
 
     cases = [run.suite.cases[case_id] for case_id in case_ids]
-    processes = min(builders(run), len(case_ids))
+    dry_runs = sorted(set(to_ask) - set(case_ids))
+    processes = min(builders(run), len(case_ids) + len(dry_runs))
     workers = len(run.accelerators) * run.cases_at_once * run.options.launches
     at_once = run.options.base is not None or processes + workers <= machine.cpus()
     if at_once:
@@ -84,12 +97,18 @@ def build_ahead(run: GateRun, case_ids: Collection[str], start_workers: Callable
         tensorrt={case.id for case in cases if case.settings.uses_tensorrt},
         imported=(lambda: None) if at_once else start_workers,
         in_turn=run.options.builds_in_turn,
+        dry_runs=frozenset(dry_runs),
     )
     start = time.monotonic()
     ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "ready_s"))
     with run.progress(f"building {len(case_ids)} cases ahead") as step:
         step(f"{processes} processes start")
-        for done, built in enumerate(work.run(ordered), 1):
+        for done, built in enumerate(work.run([*ordered, *dry_runs]), 1):
+            if built.case_id in work.dry_runs:
+                if built.coverage is not None:  # else the test asks again, and says what is wrong
+                    run.coverage_of_builds[built.case_id] = built.coverage
+                step(f"{done} done, the last the coverage of {built.case_id}")
+                continue
             run.prebuilt[built.case_id] = built
             run.notices += map(Notice, built.notes)
             run.gate.remark(built.case_id, built.build)

@@ -6,7 +6,7 @@ from itertools import chain
 
 import msgspec
 
-from ..common.metrics import COLD_L2, COLD_START, DEVICE, ENQUEUE, HOST, OF_LOAD, ON_HOST, sampled
+from ..common.metrics import COLD_L2, COLD_START, COLD_START_CACHED, DEVICE, ENQUEUE, HOST, OF_LOAD, ON_HOST, sampled
 from .program_part import ProgramPart
 
 
@@ -58,6 +58,11 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     gpu_memory_bytes: int | None = None
     ways: dict[str, str] = {}
     """As `Build` has them."""
+    runtime_cache: str = ""
+    """Where its engines have their kernels from: "artifact", the runtime cache that is stored with them; "none", they
+    were compiled; "own", a cache that its user set up; empty without engines."""
+    note: str = ""
+    """What is to be said of that."""
 
 
 class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +191,9 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     launches: list[Launch]
     build: Build | None = None
     cold: list[ColdStart] = []
-    """Of processes of their own, where they were asked for."""
+    """Of processes of their own, where they were asked for; kernels of TensorRT-RTX are compiled in each."""
+    cold_cached: list[ColdStart] = []
+    """Of further ones, which take kernels from the runtime cache of the artifact; empty where it has none."""
     load: list[LoadLaunch] = []
     """Of processes of their own, where it was asked for."""
     uuid: str = ""
@@ -219,7 +226,14 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
         """The sampled metrics that it has."""
         found = sampled(gpu=self.on_gpu, cold=bool(self.cold), load=bool(self.load))
         of_l2 = [any(capture.blocks_us for capture in launch.cold_l2) for launch in self.load]
-        return found if all(of_l2) else tuple(metric for metric in found if metric != COLD_L2)
+        lacking = {COLD_L2} if not all(of_l2) else set()
+        lacking |= set() if self.cold_cached else {COLD_START_CACHED}
+        return tuple(metric for metric in found if metric not in lacking)
+
+    @property
+    def runtime_cache(self) -> str:
+        """Where engines had their kernels from, as `Loaded` has it, joined when launches differ."""
+        return "+".join(sorted({launch.loaded.runtime_cache for launch in self.launches} - {""}))
 
     @property
     def most_at_once(self) -> int:
@@ -235,8 +249,8 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
 
         Blocks of a CPU, where nothing is captured, count as a capture each; host times of a GPU as one a turn.
         """
-        if metric == COLD_START:
-            return [[[one.seconds]] for one in self.cold]
+        if metric in (COLD_START, COLD_START_CACHED):
+            return [[[one.seconds]] for one in (self.cold if metric == COLD_START else self.cold_cached)]
         if metric in OF_LOAD:
             return [[[_of_load(one, metric)]] for one in self.load]
         if metric == COLD_L2:
@@ -255,8 +269,9 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def notes(self) -> list[str]:
-        """What its clocks have to say, each once."""
-        return sorted({turn.note for turn in self.turns if turn.note})
+        """What its clocks and its loads have to say, each once."""
+        of_loads = sorted({launch.loaded.note for launch in self.launches if launch.loaded.note})
+        return sorted({turn.note for turn in self.turns if turn.note}) + of_loads
 
     def voids(self) -> list[str]:
         """Reasons of all blocks thrown away."""

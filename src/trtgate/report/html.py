@@ -12,23 +12,20 @@ from typing import Any
 from ..common import escaping
 from ..common.errors import TrtgateError
 from ..common.metrics import METRICS
+from ..gate.history import Series
 from ..gate.sentences import change_text, limit_text, value
 from .run_report import CaseReport, RunReport, primary_judgement
 from .terminal_table import describe
 
+OURS = {"style": "page.css", "charts": "charts.js", "tables": "tables.js"}
+"""What the pages have in common, by the name in their templates."""
+
 
 def render(report: RunReport) -> str:
     """Return the file. Raises TrtgateError when Jinja2 or Plotly is not installed."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise TrtgateError("an HTML report needs Jinja2 and Plotly: pip install 'trtgate[report]'") from error
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["printable"] = escaping.printable
-    template = environment.from_string(resources.files(__package__).joinpath("templates/report.html").read_text())
-    return template.render(
+    return page(
+        "report.html",
+        [_data(case) for case in report.cases],
         report=report,
         described=escaping.printable(describe(report.accelerator), 1000),
         primary=primary_judgement,
@@ -40,7 +37,28 @@ def render(report: RunReport) -> str:
         number=_number,
         seconds=lambda found: "" if found is None else f"{found:,.3f}",
         heat=_heat,
-        data=Markup(_script([_data(case) for case in report.cases])),  # noqa: S704  - `_script` leaves no markup in it
+    )
+
+
+def page(template: str, data: Any, **given: Any) -> str:
+    """Return a page from a template; `data` is what its charts are drawn from.
+
+    Raises TrtgateError when Jinja2 or Plotly is not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise TrtgateError("an HTML report needs Jinja2 and Plotly: pip install 'trtgate[report]'") from error
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["printable"] = escaping.printable
+    folder = resources.files(__package__) / "templates"
+    ours = {name: Markup((folder / file).read_text()) for name, file in OURS.items()}  # noqa: S704  - this package's
+    return environment.from_string((folder / template).read_text()).render(
+        **given,
+        **ours,
+        data=Markup(_script(data)),  # noqa: S704  - `_script` leaves no markup in it
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),  # noqa: S704  - a library's
     )
 
@@ -67,13 +85,17 @@ def _data(case: CaseReport) -> dict[str, Any]:
         if levels
     }
     if case.history is not None:
-        points = case.history.points
-        found["history"] = {
-            "us": [point.latency_us for point in points],
-            "runs": [escaping.printable(f"{point.recorded} {point.commit[:12]}", 60) for point in points],
-            "changes": [step.first for step in case.history.steps],
-        }
+        found["history"] = over_runs(case.history)
     return found
+
+
+def over_runs(series: Series) -> dict[str, Any]:
+    """Return what the chart of a series is drawn from."""
+    return {
+        "us": [point.latency_us for point in series.points],
+        "runs": [escaping.printable(f"{point.recorded} {point.commit[:12]}", 60) for point in series.points],
+        "changes": [step.first for step in series.steps],
+    }
 
 
 def _figures(case: CaseReport) -> list[tuple[str, float | None, float | None]]:

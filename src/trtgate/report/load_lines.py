@@ -1,4 +1,4 @@
-"""What a case did under load, in lines for a terminal."""
+"""What a case did when it started cold and under load, in lines for a terminal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections.abc import Iterator
 
 from ..common.metrics import COLD_L2, METRICS
 from ..gate import measurement_summary
-from ..gate.sentences import duration, rate
+from ..gate.sentences import duration, rate, value
 from ..records.measurement import CaseMeasurement, LoadLevel
 
 
 def lines(case_id: str, measurement: CaseMeasurement) -> Iterator[str]:
-    """Yield a line each for threads, processes, memory and a cold L2, as far as they were measured."""
+    """Yield a line each for cold starts, threads, processes, memory and a cold L2, as far as they were measured."""
+    if measurement.cold:
+        found = measurement_summary.figures_beside(measurement)
+        cached_s = found.get("cold_start_cached_s")
+        cached = "" if cached_s is None else f", {value(cached_s, 's')} with a runtime cache"
+        yield f"{case_id}: cold start {value(found['cold_start_s'], 's')}{cached}"
     levels = measurement_summary.load_levels(measurement)
     for what, some in (
         ("threads", [(one.threads, one) for one in levels if one.processes == 1]),

@@ -68,6 +68,7 @@ def _figures(result: CaseResult, stored: CaseRecord | None, accelerator: Acceler
         "medians_us": {primary: row.latency_us, **row.others},
         "figures": measurement_summary.figures(result.measurement),
         "captures_us": measurement_summary.means(result.measurement, primary),
+        "runtime_cache": result.measurement.runtime_cache,
         "load": measurement_summary.load_levels(result.measurement),
     }
     if result.base is not None:

@@ -63,6 +63,9 @@ class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """Launch → capture medians of the primary metric, in microseconds."""
     base_captures_us: list[list[float]] = []
     """The same of the baseline's sessions, or of the base."""
+    runtime_cache: str = ""
+    """Where its engines had their kernels from: "artifact", the runtime cache stored with them; "none", they were
+    compiled in each process; "own", a cache of its user's; empty without engines."""
     load: list[LoadLevel] = []
     """What threads and processes got that called it at once, medians over launches; empty where it was not asked."""
     history: Series | None = None

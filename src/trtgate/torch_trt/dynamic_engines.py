@@ -1,14 +1,11 @@
-"""What engines with dynamic shapes are told: when to compile kernels for a shape, and by which optimization profile.
+"""What engines are told: their runtime cache, and, with dynamic shapes, when to compile kernels and by which profile.
 
 None of it is stored with an engine, so it is said anew wherever a compiled module is built or loaded.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..suite import dimensions
@@ -19,10 +16,12 @@ if TYPE_CHECKING:
     import torch
 
     from ..suite.settings import Settings
+    from .runtime_cache import RuntimeCache
 
 LAZY = "lazy"
 """What TensorRT-RTX does by itself: it runs general kernels until those for the shape are compiled."""
-STRATEGY = "dynamic_shapes_kernel_specialization_strategy"
+STRATEGY, CACHE = "dynamic_shapes_kernel_specialization_strategy", "runtime_cache"
+"""Names of fields of RuntimeSettings."""
 NATIVE_STRATEGIES = {"lazy": 0, "eager": 1, "none": 2}
 """Numbers of TensorRT-RTX's `DynamicShapesKernelSpecializationStrategy`."""
 NO_NATIVE_GRAPHS = 0
@@ -59,16 +58,22 @@ def not_capturable(settings: Settings) -> str:
     return ""
 
 
-def prepare(modules: Iterable[torch.nn.Module], settings: Settings) -> None:
-    """Tell all engines in compiled modules how they are to run the shape of the settings."""
-    if not settings.dynamic or not settings.uses_tensorrt:
+def prepare(modules: Iterable[torch.nn.Module], settings: Settings, cache: RuntimeCache | None = None) -> None:
+    """Tell all engines in compiled modules how they are to run the shape of the settings.
+
+    They take kernels from a `cache` with a handle, and add theirs. An engine makes its execution context when it first
+    runs, so none may have run before.
+    """
+    if not settings.uses_tensorrt:
         return
-    wanted = strategy(settings)
-    profile = dimensions.profile_of(settings.dynamic, settings.sizes)
+    wanted: dict[str, Any] = {} if cache is None or cache.handle is None else {CACHE: cache.handle}
+    if strategy(settings) and _has_strategies():
+        wanted[STRATEGY] = strategy(settings)
+    profile = dimensions.profile_of(settings.dynamic, settings.sizes) if settings.dynamic else None
     several = len(dimensions.profiles_of(settings.dynamic)) > 1
-    for engine in _controls(modules):
-        if wanted and _has_strategies():
-            _set_strategy(engine, wanted)
+    for engine in _controls(modules) if wanted or several else ():
+        if wanted:
+            _tell(engine, wanted)
         if several:
             _set_profile(engine, profile)
 
@@ -88,11 +93,13 @@ def _is_engine(value: Any) -> bool:
     return isinstance(value, torch.ScriptObject) and hasattr(value, "update_runtime_settings")
 
 
-def _set_strategy(engine: Any, wanted: str) -> None:
+def _tell(engine: Any, wanted: Mapping[str, Any]) -> None:
     if hasattr(engine, "runtime_settings"):
-        engine.runtime_settings = engine.runtime_settings.merge(**{STRATEGY: wanted})
-    else:
-        engine.update_runtime_settings(NATIVE_STRATEGIES[wanted], NO_NATIVE_GRAPHS, None)
+        engine.runtime_settings = engine.runtime_settings.merge(**wanted)
+        return
+    handle = wanted.get(CACHE)
+    native = NATIVE_STRATEGIES[wanted.get(STRATEGY, LAZY)]
+    engine.update_runtime_settings(native, NO_NATIVE_GRAPHS, None if handle is None else handle._handle)
 
 
 def _set_profile(engine: Any, profile: int | None) -> None:
@@ -104,19 +111,9 @@ def _set_profile(engine: Any, profile: int | None) -> None:
 
 def _has_strategies() -> bool:
     """Whether the installed release has RuntimeSettings: since 2.13."""
-    return _source_says("runtime/_runtime_config.py", STRATEGY)
+    return releases.source_says("runtime/_runtime_config.py", STRATEGY)
 
 
 def _has_profiles() -> bool:
     """Whether the installed release's Input takes several optimization profiles: since 2.14."""
-    return _source_says("_Input.py", "profiles: Optional")
-
-
-@functools.cache
-def _source_says(file: str, text: str) -> bool:
-    """Whether a file of torch_tensorrt has a text; importing it would need a GPU."""
-    spec = importlib.util.find_spec("torch_tensorrt")
-    if spec is None or spec.origin is None:
-        return False
-    source = Path(spec.origin).parent / file
-    return source.is_file() and text in source.read_text(encoding="utf-8")
+    return releases.source_says("_Input.py", "profiles: Optional")

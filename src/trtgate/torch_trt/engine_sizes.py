@@ -15,12 +15,18 @@ def of(compiled: Any) -> list[int]:
     """
     import torch
 
-    modules = [compiled] if isinstance(compiled, torch.nn.Module) else _held_by(compiled)
     return [
         size
-        for module in modules
+        for module in modules_of(compiled)
         for size in (_of_script(module) if isinstance(module, torch.jit.ScriptModule) else _of_module(module))
     ]
+
+
+def modules_of(compiled: Any) -> list[Any]:
+    """Return a module, or those that a method, a closure or an object holds."""
+    import torch
+
+    return [compiled] if isinstance(compiled, torch.nn.Module) else _held_by(compiled)
 
 
 def _of_module(module: Any) -> Iterator[int]:

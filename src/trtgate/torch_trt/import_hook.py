@@ -22,6 +22,7 @@ class _Finder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.everywhere = False
+        self.shared_cache = True
         self._searching = False
 
     def find_spec(self, fullname: str, *_where: object) -> ModuleSpec | None:
@@ -45,6 +46,7 @@ class _StandingIn(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        from . import shared_cache_file
         from .gpu_stand_in import answering
         from .patching import quiet_stderr
 
@@ -54,22 +56,27 @@ class _StandingIn(Loader):
 
         if torch.cuda.is_available():
             self._loader.exec_module(module)
-            return
-        with answering(), quiet_stderr():
-            self._loader.exec_module(module)
+        else:
+            with answering(), quiet_stderr():
+                self._loader.exec_module(module)
+        if not _finder.shared_cache:
+            shared_cache_file.forget()
 
 
 _finder = _Finder()
 
 
-def install(*, everywhere: bool) -> None:
+def install(*, everywhere: bool, shared_cache: bool = True) -> None:
     """Let torch_tensorrt be imported without a GPU: everywhere, or by modules alone that import trtgate too.
 
-    Others that try to import it, to find out whether it can be used, find out what they do without trtgate.
+    Others that try to import it, to find out whether it can be used, find out what they do without trtgate. Without
+    `shared_cache` it uses no runtime cache by default from its import on, whoever imports it: so it is in a process of
+    ours, such as a worker. A user's pytest has tests beside, which are left what they had.
     """
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.everywhere = _finder.everywhere or everywhere
+    _finder.shared_cache = _finder.shared_cache and shared_cache
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ torch_tensorrt is imported inside functions only: it takes seconds, and on a mac
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common import accelerator
-from . import modelopt_package
+from . import modelopt_package, shared_cache_file
 
 SUPPORTED = "2.11 to 2.14"
 
@@ -63,8 +64,15 @@ def fp32_is_tf32() -> bool:
 def imported() -> Any:
     """Import torch_tensorrt: after nvidia-modelopt where a case is quantized, else without it.
 
-    It takes that one's operators only if it finds it at its own import, which costs 10 s more.
+    It takes that one's operators only if it finds it at its own import, which costs 10 s more. Engines that are made
+    from then on do not use the runtime cache that a user's processes share.
     """
+    found = _imported()
+    shared_cache_file.forget()
+    return found
+
+
+def _imported() -> Any:
     if "torch_tensorrt" in sys.modules:
         return sys.modules["torch_tensorrt"]
     if modelopt_package.is_expected():
@@ -109,3 +117,13 @@ def features() -> dict[str, bool]:
     from torch_tensorrt._features import ENABLED_FEATURES
 
     return {name: bool(value) for name, value in ENABLED_FEATURES._asdict().items()}
+
+
+@functools.cache
+def source_says(file: str, text: str) -> bool:
+    """Whether a file of torch_tensorrt has a text; importing it would need a GPU."""
+    spec = importlib.util.find_spec("torch_tensorrt")
+    if spec is None or spec.origin is None:
+        return False
+    source = Path(spec.origin).parent / file
+    return source.is_file() and text in source.read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ LEAST_RISING = 5
 """Sessions from which on a rise is looked for: of fewer no order is rarer than RISING_P."""
 RISING_P = 0.01
 """One-sided."""
+EXACT_RISING = 40
+"""Sessions up to which all orders are counted: what that takes grows with the fourth power of how many there are."""
 
 
 def successive_spread(means: np.ndarray) -> tuple[Any, float]:
@@ -55,13 +57,18 @@ def ordered_spread(means: np.ndarray) -> tuple[Any, Any]:
 def rises(means: Sequence[float] | np.ndarray) -> bool:
     """Return whether later sessions are slower than earlier ones by more than chance explains, at RISING_P.
 
-    Kendall's test against a trend (Mann, "Nonparametric Tests Against Trend", Econometrica 13, 1945), exact and
-    one-sided; equal means count as not rising. Of independent sessions one case in a hundred is said to rise.
+    Kendall's test against a trend (Mann, "Nonparametric Tests Against Trend", Econometrica 13, 1945), one-sided, exact
+    up to EXACT_RISING sessions and by its normal limit beyond; equal means count as not rising. Of independent sessions
+    one case in a hundred is said to rise.
     """
-    count = len(means)
+    values = np.asarray(means)
+    count = len(values)
     if count < LEAST_RISING:
         return False
-    falls = sum(means[later] <= means[earlier] for later in range(count) for earlier in range(later))
+    falls = sum(int(np.count_nonzero(values[later] <= values[:later])) for later in range(count))
+    if count > EXACT_RISING:
+        mean, variance = count * (count - 1) / 4, count * (count - 1) * (2 * count + 5) / 72
+        return float(special.ndtr((falls + 0.5 - mean) / math.sqrt(variance))) <= RISING_P
     orders = _orders(count)
     return sum(orders[: falls + 1]) <= RISING_P * sum(orders)
 

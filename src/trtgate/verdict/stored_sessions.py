@@ -55,8 +55,7 @@ PRIORS = {
     ("cold_l2", True): Prior(0.02, 16),
     ("cold_l2", False): Prior(0.02, 16),
     # Taken to be as a build, which is seconds of the host's work too: not measured on a GPU.
-    ("cold_start", True): Prior(0.10, 16),
-    ("cold_start", False): Prior(0.10, 16),
+    **{(metric, own): Prior(0.10, 16) for metric in ("cold_start", "cold_start_cached") for own in (True, False)},
 }
 """(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
 

@@ -1,0 +1,78 @@
+"""What `trtgate export` does: read runs, write them for another tool. Needs neither a GPU nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..common import run_places
+from ..common.errors import TrtgateError
+from ..common.files import decoded, write_whole
+from ..common.run_places import Place
+from ..gate import baselines
+from ..report import export_csv, export_github_benchmark, export_parquet, export_rows, run_report
+from ..report.export_rows import ExportRow
+
+PARQUET = "parquet"
+TEXTS = {"csv": export_csv.render, "github-action-benchmark": export_github_benchmark.render}
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written, or, where no file was named, is to be printed."""
+
+    rows: int
+    text: str = ""
+    warnings: list[str] = []
+    """A line for each session that can't be used."""
+
+
+class _Kind(msgspec.Struct):
+    """What tells a report from a saved run."""
+
+    against: str | None = None
+    benchmarks: msgspec.Raw | None = None
+
+
+def export(names: Sequence[str], to: str, output: Path | None) -> Exported:
+    """Write runs to a file, or return the text; a name, a path or a URL, that is there twice counts once.
+
+    Raises TrtgateError for a file that is no run, for runs without a value, and when the file can't be written.
+    """
+    if to == PARQUET and output is None:
+        raise TrtgateError("Parquet is not text: name a file with --output FILE")
+    warnings: list[str] = []
+    rows = [row for name in dict.fromkeys(names) for row in _rows(run_places.one(name), warnings)]
+    if not rows:
+        raise TrtgateError(f"nothing to export: no case was measured in {', '.join(names)}")
+    content = _rendered(rows, to)
+    if output is None:
+        return Exported(rows=len(rows), text=content.decode(), warnings=warnings)
+    try:
+        write_whole(output, content)
+    except OSError as error:
+        raise TrtgateError(f"{output} can't be written: {error.strerror}") from error
+    return Exported(rows=len(rows), warnings=warnings)
+
+
+def _rows(path: Place, warnings: list[str]) -> list[ExportRow]:
+    if _is_report(path):
+        return export_rows.of_report(path, run_report.read(path))
+    run = baselines.read(path)
+    warnings += run.unused
+    return export_rows.of_run(run)
+
+
+def _is_report(path: Place) -> bool:
+    try:
+        kind = decoded(run_places.content_of(path), _Kind)
+    except (OSError, TrtgateError, msgspec.DecodeError):  # who reads it as a run says what is wrong
+        return False
+    return kind.against is not None and kind.benchmarks is None
+
+
+def _rendered(rows: Sequence[ExportRow], to: str) -> bytes:
+    if to == PARQUET:
+        return export_parquet.render(rows)
+    return TEXTS[to](rows).encode()

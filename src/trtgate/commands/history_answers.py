@@ -1,0 +1,191 @@
+"""What `trtgate history` and `trtgate runs compact` do with the saved runs of one machine or of many."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..common import accelerator, run_places
+from ..common.errors import TrtgateError
+from ..common.escaping import printable
+from ..common.files import write_json
+from ..common.run_folder import RUNS, known
+from ..common.run_places import Folder
+from ..common.run_store import RunStore
+from ..common.text_columns import first_few
+from ..gate import compacted_runs, history, history_events
+from ..gate.compacted_runs import Compacted, Wanted
+from ..gate.history import CaseHistory, SavedRun
+from ..gate.history_events import Changed, Event
+from ..suite.pytest_config import find_configuration, runs_folder
+
+ALL = "all"
+"""In the place of an accelerator's key: those of all."""
+LONGEST = 1000
+"""Characters of a list of names."""
+Answer = TypeVar("Answer")
+SINCE = re.compile(r"(\d{1,5})([dw])")
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for: the histories of each accelerator, what they have in common, and what could not be read."""
+
+    histories: dict[str, list[CaseHistory]]
+    events: list[Event]
+    drifting: list[Changed]
+    skipped: list[str]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs: `key` is an accelerator's (empty: this machine's), `since` an ISO date, empty is any."""
+
+    key: str = ""
+    since: str = ""
+    branch: str = ""
+
+
+def folder_of(option: str | None) -> Folder:
+    """Return where the saved runs are: as asked for, else where they are kept for good, else below the configuration.
+
+    Raises TrtgateError for a URL of no use.
+    """
+    if option is not None:
+        return run_places.at(option)
+    if (kept := runs_folder()) is not None:
+        return kept
+    found = find_configuration(Path.cwd())
+    root = Path.cwd() if found is None else found.path.parent
+    return Path(os.path.relpath(known(root / ".trtgate") / RUNS))
+
+
+def since(text: str, today: datetime.date | None = None) -> str:
+    """Return the ISO date that `90d`, `12w` or a date mean. Raises TrtgateError for anything else."""
+    if not text:
+        return ""
+    match = SINCE.fullmatch(text)
+    try:
+        if match is None:
+            return datetime.date.fromisoformat(text).isoformat()
+        days = int(match[1]) * (7 if match[2] == "w" else 1)
+        return ((today or datetime.datetime.now(datetime.UTC).date()) - datetime.timedelta(days=days)).isoformat()
+    except (ValueError, OverflowError) as error:
+        raise TrtgateError(f"--since {text}: days as 90d, weeks as 12w, or a date as 2026-08-31") from error
+
+
+def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
+    """Return the histories of cases, whose names may be patterns, on an accelerator, or on all of them.
+
+    Raises TrtgateError when there is no such run or case, or Apache Otava is needed and not installed.
+    """
+    key = asked.key or accelerator.detect().key
+    saved = _Saved(folder, names, "" if key == ALL else key)
+    if not saved.keys:
+        read = (
+            f"; {len(saved.skipped)} could not be read, the first: {printable(saved.skipped[0])}"
+            if saved.skipped
+            else ""
+        )
+        raise TrtgateError(f"there are no saved runs under {folder}: every run of the gate saves one there{read}")
+    if key not in (ALL, *saved.keys):
+        others = printable(", ".join(sorted(saved.keys)), LONGEST)
+        raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {others}")
+    histories = {}
+    for one in sorted(saved.keys) if key == ALL else [key]:
+        chosen = _chosen(names, saved.case_ids(one), folder, must=key != ALL)
+        runs = saved.runs(msgspec.structs.replace(asked, key=one), chosen)
+        histories[one] = [history.collect(runs, case_id) for case_id in chosen]
+    if not any(histories.values()):
+        _chosen(names, {case_id for one in saved.keys for case_id in saved.case_ids(one)}, folder, must=True)
+    return Found(
+        histories=histories, events=history_events.events(histories), drifting=history_events.drifting(histories),
+        skipped=saved.skipped,
+    )  # fmt: skip
+
+
+class _Saved:
+    """The saved runs of a folder, of one key or all: those that are compacted, and the others, read one by one."""
+
+    def __init__(self, folder: Folder, names: Sequence[str], key: str) -> None:
+        self._folder, self._store = folder, _filesystem(folder)
+        self._parts, self.skipped = self._answered(lambda: compacted_runs.parts(self._store))
+        compacted = frozenset[str]().union(*(part.runs for part in self._parts))
+        self._runs, skipped = history.read_runs(
+            folder, lambda case_id: any(_takes(name, case_id) for name in names), key, compacted
+        )
+        self.skipped += skipped
+        self.keys = {run.key for run in self._runs} | {key for part in self._parts for key in part.cases}
+
+    def case_ids(self, key: str) -> set[str]:
+        """Return the ids of all cases of an accelerator."""
+        found = {case_id for run in self._runs if run.key == key for case_id in run.case_ids}
+        return found.union(*(part.cases.get(key, ()) for part in self._parts))
+
+    def runs(self, asked: Asked, cases: Collection[str]) -> list[SavedRun]:
+        """Return the runs of an accelerator that have some of these cases, of a branch and since a date."""
+        wanted = Wanted(key=asked.key, since=asked.since, branch=asked.branch, most=history.MOST_RUNS)
+        compacted = self._answered(lambda: compacted_runs.read(self._store, self._parts, cases, wanted))
+        return [*(_within(run, asked) for run in self._runs if run.key == asked.key), *compacted]
+
+    def _answered(self, call: Callable[[], Answer]) -> Answer:
+        return self._folder.answer(call) if isinstance(self._folder, RunStore) else call()
+
+
+def _within(run: SavedRun, asked: Asked) -> SavedRun:
+    cases = {
+        case_id: saved
+        for case_id, saved in run.cases.items()
+        if saved.point.recorded >= asked.since and asked.branch in ("", saved.point.branch)
+    }
+    return msgspec.structs.replace(run, cases=cases)
+
+
+def _filesystem(folder: Folder) -> Any:
+    """Return what compacted runs are read from, and written to. Raises StoreError."""
+    if isinstance(folder, RunStore):
+        return folder.filesystem
+    import fsspec
+    from fsspec.implementations.dirfs import DirFileSystem
+
+    return DirFileSystem(str(folder.absolute()), fsspec.filesystem("file"))
+
+
+def _takes(name: str, case_id: str) -> bool:
+    return case_id == name or fnmatch.fnmatchcase(case_id, name)
+
+
+def _chosen(names: Sequence[str], cases: Iterable[str], folder: Folder, *, must: bool) -> list[str]:
+    known = sorted(cases)
+    chosen = set()
+    for name in names:
+        taken = [case_id for case_id in known if _takes(name, case_id)]
+        if not taken and must:
+            close = difflib.get_close_matches(name, known, n=1)
+            said = f"did you mean {close[0]!r}?" if close else f"there are: {printable(first_few(known, 5))}"
+            raise TrtgateError(f"no run under {folder} has a case {name!r}; {said}")
+        chosen.update(taken)
+    return sorted(chosen)
+
+
+def save(found: Found, path: Path) -> None:
+    """Write everything that was found. Raises TrtgateError when it can't be written."""
+    write_json(path, msgspec.to_builtins(found))
+
+
+def compact(folder: Folder) -> Compacted:
+    """Compact the saved runs of a folder that are not compacted yet. Raises TrtgateError."""
+
+    places = run_places.named_runs(folder, all_dates=True)
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        run = history.read_run(places[name])
+        return [] if run is None else compacted_runs.rows_of(run, name)
+
+    return compacted_runs.compact(_filesystem(folder), places, rows)

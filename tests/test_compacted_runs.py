@@ -1,0 +1,291 @@
+"""Compacted runs say what the runs themselves say; what is broken or hostile among them is left out, none is lost."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from trtgate.cli import app
+from trtgate.commands import history_answers, history_text
+from trtgate.commands.history_answers import Asked
+from trtgate.common import accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate import compacted_runs
+from trtgate.gate.baseline_record import CaseRecord
+
+from .test_history import CARD, CPU, NASTY, Runs, needs_otava, record
+
+duckdb = pytest.importorskip("duckdb", reason="needs DuckDB: pip install 'trtgate[history]'")
+pytestmark = needs_otava
+ODD = 'it\'s a "case"; DROP TABLE x; --'
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return Runs(tmp_path / "runs")
+
+
+@pytest.fixture
+def command(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setattr(accelerator, "detect", lambda: CARD)
+    return lambda *arguments: CliRunner().invoke(app, [*arguments, "--runs", str(runs.folder)])
+
+
+def on(card: str, us: float, case: str = "net") -> CaseRecord:
+    made = record(case, us)
+    return msgspec.structs.replace(made, sessions=[msgspec.structs.replace(made.sessions[0], uuid=card)])
+
+
+def stepped(runs: Runs, *cases: str, count: int = 12) -> None:
+    """Half of the runs are 5 % slower, in all cases."""
+    for number in range(count):
+        runs.add(*(record(case, 64.0 * (1.05 if number >= count // 2 else 1) + 0.01 * (number % 3)) for case in cases))
+
+
+def compacted(runs: Runs) -> list[Path]:
+    return sorted((runs.folder / compacted_runs.FOLDER).glob("*.parquet"))
+
+
+def test_what_is_said_is_the_same_before_and_after_and_runs_that_come_later_count(runs: Runs) -> None:
+    stepped(runs, "net", ODD)
+    runs.add(msgspec.structs.replace(record("net", 90.0), base="main"))
+    before = runs.say("net", ODD)
+    assert "+5.0" in before
+    done = history_answers.compact(runs.folder)
+    assert (done.runs, done.rows, done.problems) == (13, 25, [])
+    assert runs.say("net", ODD) == before
+    runs.add_all([67.2] * 2)
+    with_later = runs.say()
+    assert "14 runs" in with_later
+    for kept in sorted(runs.folder.glob("*.json"))[:5]:
+        kept.unlink()  # 50 are kept on a machine
+    assert runs.say() == with_later
+
+
+def test_runs_are_not_opened_again_and_small_files_become_one(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(runs, "net")
+    assert history_answers.compact(runs.folder).merged == 0
+    assert history_answers.compact(runs.folder).runs == 0
+    runs.add_all([67.2] * 8)
+    done = history_answers.compact(runs.folder)
+    assert (done.runs, done.rows, done.merged) == (8, 20, 1)
+    assert len(compacted(runs)) == 1
+    monkeypatch.setattr("trtgate.gate.history.read", lambda path: pytest.fail(f"{path} was read"))
+    assert "20 runs" in runs.say()
+
+
+def test_two_that_compact_at_once_count_no_run_twice(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(runs, "net")
+    said = runs.say()
+    history_answers.compact(runs.folder)
+    with monkeypatch.context() as other:
+        other.setattr(compacted_runs, "parts", lambda _store: ([], []))  # it looked before the first had written
+        history_answers.compact(runs.folder)
+    assert len(compacted(runs)) == 2
+    assert runs.say() == said
+    runs.add_all([67.2] * 9)
+    assert history_answers.compact(runs.folder).rows == 21
+
+
+def test_a_writer_that_was_killed_leaves_nothing_that_counts(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(runs, "net")
+    said = runs.say()
+    with monkeypatch.context() as killed:
+        killed.setattr("msgspec.json.encode", lambda _manifest: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            history_answers.compact(runs.folder)
+    assert len(compacted(runs)) == 1
+    assert runs.say() == said
+    assert history_answers.compact(runs.folder).rows == 12
+
+
+def of_others(path: Path, select: str) -> bytes:
+    duckdb.sql(f"COPY ({select}) TO '{path}' (FORMAT parquet)")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("broken", ["rows cut", "rows of others", "names cut", "names of others"])
+def test_a_file_that_is_broken_is_named_and_its_runs_are_read_one_by_one(
+    runs: Runs, tmp_path: Path, broken: str
+) -> None:
+    stepped(runs, "net")
+    said = runs.say()
+    history_answers.compact(runs.folder)
+    (rows,) = compacted(runs)
+    names = rows.with_suffix(".json")
+    if broken == "rows cut":
+        rows.write_bytes(rows.read_bytes()[:-100])
+    elif broken == "rows of others":
+        other = of_others(tmp_path / "x.parquet", "SELECT 1 AS case_id")
+        rows.write_bytes(other)
+        manifest = msgspec.json.decode(names.read_bytes())
+        names.write_bytes(msgspec.json.encode(manifest | {"bytes": len(other)}))
+    else:
+        names.write_bytes(names.read_bytes()[:-9] if broken == "names cut" else b'{"runs": {"a": ' + b"[" * 10**5)
+    again, _, skipped = runs.say().partition("\n\nskipped: ")
+    assert again == said
+    assert names.name in skipped
+    assert "trtgate runs compact" in skipped
+    assert history_answers.compact(runs.folder).runs == 12
+
+
+def test_rows_that_can_be_none_are_left_out_and_names_do_not_reach_the_terminal_raw(runs: Runs, tmp_path: Path) -> None:
+    runs.add(record("net", 64.0))
+    history_answers.compact(runs.folder)
+    (rows,) = compacted(runs)
+    columns = ", ".join("? AS commit_id" if name == "commit_id" else name for name in compacted_runs.COLUMNS)
+    worse = " UNION ALL ".join(
+        f"SELECT * REPLACE ({value} AS latency_us, 'r{number}' AS run) FROM made"
+        for number, value in enumerate(("'nan'::DOUBLE", "'inf'::DOUBLE", "-1.0", "0.0", "NULL"))
+    )
+    database = duckdb.connect()
+    database.execute(f"CREATE TABLE made AS SELECT {columns} FROM read_parquet('{rows}')", [NASTY])
+    database.execute(f"COPY (SELECT * FROM made UNION ALL {worse}) TO '{tmp_path}/x.parquet'")
+    rows.write_bytes((tmp_path / "x.parquet").read_bytes())
+    names = rows.with_suffix(".json")
+    manifest = msgspec.json.decode(names.read_bytes())
+    names.write_bytes(msgspec.json.encode(manifest | {"bytes": rows.stat().st_size}))
+    said = runs.say()
+    assert "1 run," in said
+    assert not set(said) & set("\x1b\u202e")
+
+
+def test_a_run_that_is_none_is_named_and_tried_again(runs: Runs) -> None:
+    stepped(runs, "net")
+    (runs.folder / "099.json").write_text("{")
+    for number in (12, 0):
+        done = history_answers.compact(runs.folder)
+        assert (done.runs, len(done.problems)) == (number, 1)
+        assert "099.json" in done.problems[0]
+
+
+def test_where_nothing_can_be_written_everything_stays(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(runs, "net")
+    said = runs.say()
+
+    def full(*_given: Any, **_more: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.put_file", full)
+    with pytest.raises(TrtgateError, match=r"can't be written: .*No space left on device"):
+        history_answers.compact(runs.folder)
+    assert runs.say() == said
+
+
+# Which runs
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_runs_of_a_branch_and_since_a_date(runs: Runs, compact: bool) -> None:
+    for number in range(6):
+        branch = "main" if number % 2 else NASTY
+        runs.add(record("net", 64.0 + number), commit={"id": "a" * 40, "branch": branch, "dirty": False})
+    if compact:
+        history_answers.compact(runs.folder)
+
+    def latencies(**asked: str) -> list[float]:
+        (case,) = history_answers.find(["net"], runs.folder, Asked(key=CARD.key, **asked)).histories[CARD.key]
+        return [round(point.latency_us) for series in case.series for point in series.points]
+
+    assert latencies() == [64, 65, 66, 67, 68, 69]
+    assert latencies(branch="main") == [65, 67, 69]
+    assert latencies(since="2026-01-06") == [68, 69]
+    assert latencies(branch="main", since="2026-01-06") == [69]
+    assert latencies(branch="other") == []
+
+
+def test_since_is_an_age_or_a_date() -> None:
+    today = datetime.date(2026, 11, 29)
+    assert history_answers.since("", today) == ""
+    assert history_answers.since("90d", today) == "2026-08-31"
+    assert history_answers.since("2w", today) == "2026-11-15"
+    assert history_answers.since("2026-01-31", today) == "2026-01-31"
+    for text in ("soon", "90", "-1d", "999999d", "2026-13-01", "90d "):
+        with pytest.raises(TrtgateError, match="days as 90d"):
+            history_answers.since(text, today)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_each_card_is_a_series_of_its_own(runs: Runs, compact: bool) -> None:
+    """One lies 2.5 % above the other, and they take turns: nothing changed."""
+    for number in range(16):
+        runs.add(on("GPU-a", 64.0) if number % 2 else on("GPU-b", 65.6))
+    runs.add(on("GPU-c", 70.0))
+    if compact:
+        history_answers.compact(runs.folder)
+    said = runs.say()
+    assert said.count("no change found") == 2
+    assert "card GPU-a, 8 runs" in said
+    assert "another card, and never compared with the above:" in said
+    assert "1 more card with fewer than 5 runs: too few to look for changes" in said
+
+
+def test_all_accelerators_at_once(runs: Runs, command: Callable[..., Any]) -> None:
+    runs.add(record("net", 64.0))
+    runs.add(record("other", 64.0), card=CPU)
+    said = command("history", "*", "--accelerator", "all").stdout
+    assert said.index(f"saved runs of {CPU.key}") < said.index("other")
+    assert f"saved runs of {CARD.key}" in said
+    assert "has a case 'none'" in command("history", "none", "--accelerator", "all").stderr
+
+
+# What is told of many
+
+
+def test_steps_of_many_cases_between_the_same_commits_are_one_event(runs: Runs, command: Callable[..., Any]) -> None:
+    stepped(runs, "a", "b", "c")
+    said = command("history", "*").stdout
+    (line,) = (line for line in said.splitlines() if line.startswith("one event"))
+    assert line.startswith(
+        "one event, 3 cases between 006.json (060606060 on main, 2026-01-07) and 007.json (070707070"
+    )
+    assert line.endswith("a, b, c")
+    assert "one event" not in command("history", "a").stdout
+
+
+def test_slow_drift_fails_where_that_is_asked_for(runs: Runs, command: Callable[..., Any]) -> None:
+    runs.add_all([64.0 * 1.004**number for number in range(20)], "slower")
+    for path in list(runs.folder.glob("*.json")):
+        path.rename(path.with_name(f"slower-{path.name}"))
+    runs.count = 0
+    runs.add_all([64.0 * 0.996**number for number in range(20)], "faster")
+    assert command("history", "*").exit_code == 0
+    assert command("history", "faster", "--fail-on-drift").exit_code == 0
+    failed = command("history", "*", "--fail-on-drift")
+    assert failed.exit_code == 1
+    assert failed.stdout.splitlines()[-1].startswith("1 series gets slower bit by bit: slower by +7.")
+
+
+def test_compacting_is_a_command(runs: Runs, command: Callable[..., Any]) -> None:
+    stepped(runs, "net")
+    assert command("runs", "compact").stdout.startswith("12 runs compacted: 12 rows, ")
+    assert command("runs", "compact").stdout == "no run that is not compacted\n"
+
+
+def test_without_duckdb_one_line_says_how_to_get_it_and_only_where_it_is_needed(
+    runs: Runs, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped(runs, "net")
+    command("runs", "compact")
+    monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
+    refused = command("history", "net")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert "pip install 'trtgate[history]'" in refused.stderr
+    for path in compacted(runs):
+        path.with_suffix(".json").unlink()
+    assert command("history", "net").exit_code == 0
+
+
+def test_what_is_said_of_many_cards_fits_a_terminal(runs: Runs) -> None:
+    for number in range(6):
+        runs.add(on(f"GPU-{number}", 64.0))
+    (case,) = history_answers.find(["net"], runs.folder, Asked(key=CARD.key)).histories[CARD.key]
+    said = history_text.about(case)
+    assert len(said) == 4
+    assert said[-1] == "5 more cards with fewer than 5 runs: too few to look for changes"
