@@ -153,12 +153,17 @@ def test_a_run_that_is_saved_and_kept_in_one_folder_is_one(tmp_path: Path) -> No
         put(str(tmp_path), name=name)
     assert [name[:13] for name in names(str(tmp_path), *STAGES)] == ["abcdef123456-"]
     assert [name[:13] for name in names(str(tmp_path), WHOLE)] == ["abcdef123456-"]
+    (tmp_path / "copied.json").write_bytes(RUN)  # may be a judged run, and nothing else
+    assert names(str(tmp_path), WHOLE, MERGED)[0] == "copied.json"
+    assert names(str(tmp_path), OPEN) == []
 
 
-def test_of_very_many_runs_the_newest_are_read(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_runs_the_newest_are_read_and_of_shards_all(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_places, "MOST_RUNS", 3)
     for day in range(1, 8):
         put(kept, name=f"2026010{day}T030405-0a1b2c3d-key.json")
+        put(kept, name=f"2026010{day}T030405-0a1b2c3d-shard-{day}-of-7-key.json")
+    assert len(run_places.several([kept], COMMIT)) == 7
     assert [name[13:21] for name in names(kept, WHOLE)] == ["20260105", "20260106", "20260107"]
 
 
@@ -311,7 +316,7 @@ def test_a_store_that_does_not_answer_is_left(flaky: Callable[..., str], monkeyp
 def test_a_store_that_can_not_create_is_asked_first_whether_the_name_is_free(flaky: Callable[..., str]) -> None:
     put(flaky(NotImplementedError("mode")))
     with pytest.raises(StoreError, match="another run has that name"):
-        put(flaky(OSError("501 NotImplemented: If-None-Match")), b"{}")
+        put(flaky(OSError(5, "A header you provided implies functionality that is not implemented")), b"{}")
     assert [bytes(file.getvalue()) for file in Flaky.store.values()] == [RUN]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -117,15 +118,17 @@ def named_runs(
     folder: Folder, kinds: Sequence[str] = JUDGED, *, key: str = "", commit: str = "", without: Collection[str] = (),
     all_dates: bool = False,
 ) -> dict[str, Place]:  # fmt: skip
-    """Return the runs in a folder, of these kinds as far as names tell, the oldest first; of dates the MOST_RUNS last.
+    """Return the runs in a folder, of these kinds as far as names tell, the oldest first.
 
     By their paths in the folder; what is in `without` does not count. `key`, `commit`: of this accelerator and this
-    commit alone, where a name says of which. What has no name of ours below a folder of an accelerator is passed over.
-    Raises OSError or StoreError for what can't be read.
+    commit alone, where a name says of which. Of runs by date all of stages and, without `all_dates`, the MOST_RUNS
+    newest others. What has no name of ours is passed over, but for judged runs directly in the folder. Raises OSError
+    or StoreError for what can't be read.
     """
+    most = sys.maxsize if all_dates or kinds == STAGES else MOST_RUNS
     direct, dated = dict[str, Place](), list[tuple[str, str, str]]()
     for name, is_folder, entry in _entries(folder):
-        if not is_folder and name.endswith(".json") and _wanted(name, kinds, commit, strictly=kinds == STAGES):
+        if not is_folder and name.endswith(".json") and _wanted(name, kinds, commit, strictly=kinds != JUDGED):
             direct[name] = _run_at(folder, entry)
         elif is_folder and _KEY.fullmatch(name) and key in ("", name):
             dated += [
@@ -134,7 +137,7 @@ def named_runs(
             ]  # fmt: skip
     found: list[tuple[str, str, Place]] = []
     for _, where, entry in sorted(dated, key=lambda one: one[0], reverse=True):
-        if all_dates or len(found) < MOST_RUNS:
+        if len(found) < most:
             found += [
                 (_stamp(name), f"{where}/{name}", _run_at(folder, below))
                 for name, is_folder, below in _entries(folder, entry)
@@ -145,7 +148,7 @@ def named_runs(
         _identity(place.name) for _, _, place in found
     }  # a run that was saved here may be kept below the same folder
     saved = {name: place for name, place in direct.items() if name not in without and _identity(name) not in kept}
-    return saved | {name: place for _, name, place in found[0 if all_dates else -MOST_RUNS :]}
+    return saved | {name: place for _, name, place in found[-most:]}
 
 
 def keys_in(folder: Folder) -> list[str]:

@@ -165,8 +165,8 @@ class RunStore:
         try:
             system.pipe_file(path, content, mode="create")
         except (OSError, TypeError, NotImplementedError) as error:
-            knows_none = not isinstance(error, OSError) or "NotImplemented" in str(error) or "501" in str(error)
-            if isinstance(error, FileExistsError) or not knows_none:
+            said = str(error).lower().replace(" ", "")  # S3's word, and the sentence that comes with it
+            if isinstance(error, FileExistsError) or (isinstance(error, OSError) and "notimplemented" not in said):
                 raise
             if system.exists(path):
                 raise FileExistsError(path) from None
