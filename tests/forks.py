@@ -3,8 +3,9 @@
 `forked()` replaces `subprocess.Popen`. A command of this Python (`-m pytest`, `-m trtgate.worker`, `-c ...`, a script
 beside the interpreter) becomes a fork of the server; every other command is started as usual. A fork is a process of
 its own, with its own modules, environment, signals and exit status: it saves the seconds in which an interpreter starts
-and imports. Where its path leads to another trtgate than the server's, it forgets that one. `subprocess.Popen` is replaced in a fork too, so workers of a forked
-pytest are forks; but not in one with a session of its own, since the server can't put a process into that.
+and imports. Where its path leads to another trtgate than the server's, it forgets that one. `subprocess.Popen` is
+replaced in a fork too, so workers of a forked pytest are forks; but not in one with a session of its own, since the
+server can't put a process into that.
 
 This is what asks for forks; `fork_server.py` is the server.
 """
