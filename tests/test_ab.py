@@ -162,7 +162,7 @@ def test_the_command_does_the_same_with_another_python(repository: Repository, t
         f"--base-python={python}",
     ]
     done = subprocess.run(
-        [*call, "-p", "no:cacheprovider", LIMIT],
+        [*call, "-p", "no:cacheprovider", "--trtgate-launches=1", LIMIT],
         cwd=repository.path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
     )  # fmt: skip
     assert done.returncode == OK, done.stdout + done.stderr

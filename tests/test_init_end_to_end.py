@@ -16,7 +16,8 @@ from .suites import UNDISTURBED
 TIMEOUT_S = 180
 TRTGATE = [sys.executable, "-c", "from trtgate.cli import main; main()"]
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-SHORT = ["--trtgate-launches", "1", "--trtgate-frontends", "eager"]
+ONE_LAUNCH = ["--trtgate-launches", "1"]
+SHORT = [*ONE_LAUNCH, "--trtgate-frontends", "eager"]
 CASE = "small_convnet-eager-fp32-b1"
 WIDE = "--trtgate-limit=host=9900%"
 """What other work on a shared machine never reaches: this is about the way to a verdict."""
@@ -66,7 +67,7 @@ def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
     with (terminal.path / "benchmarks/trtgate_suite.py").open("a") as suite:
         suite.write(UNDISTURBED)
 
-    said = terminal.run(*PYTEST, "benchmarks", "-rs")
+    said = terminal.run(*PYTEST, "benchmarks", "-rs", *ONE_LAUNCH)
     assert "4 passed, 8 skipped" in said  # eager fp32, and dynamo's coverage; eager fp16 and dynamo need a GPU
     assert "needs a GPU, and there is none (NVML)" in said
     (first,) = terminal.runs()

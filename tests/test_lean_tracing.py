@@ -124,3 +124,14 @@ def test_composite_operators_are_those_of_torch_and_listed_once(monkeypatch: pyt
     with lean_tracing.lean():
         assert exported_program._collect_all_valid_cia_ops() == usual
     assert len(looks) == 1
+
+
+def test_the_stack_of_a_node_is_as_ever() -> None:
+    def stacks() -> list[str]:
+        graph = torch.export.export(Sum(), (X,)).graph
+        return [node.stack_trace or "" for node in graph.nodes]
+
+    usual = stacks()
+    with lean_tracing.lean():
+        assert stacks() == usual
+    assert any("return x + 2" in stack for stack in usual)
