@@ -143,6 +143,18 @@ class Gate:
         record = self._record(case_id)
         return None if record is None else record.figures.get(figure)
 
+    def recorded_costs_s(self, cases: Iterable[Case], *, built: Collection[str]) -> dict[str, float | None]:
+        """Return what cases took to measure when they were recorded, and to build where they are not `built` yet.
+
+        None where that is not known.
+        """
+        found: dict[str, float | None] = {}
+        for case in cases:
+            figures = ("measure_s",) if case.id in built else ("measure_s", "ready_s")
+            known = [value for name in figures if (value := self.recorded(case.id, name)) is not None]
+            found[case.id] = sum(known) if known else None
+        return found
+
     def cards_of(self, case_id: str) -> list[str]:
         """Return the cards that a case has stored sessions of, those with most of them first."""
         record = self._record(case_id)

@@ -78,9 +78,8 @@ class GateRun:
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
         self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say, label=options.part_label)
-        self.started = time.monotonic()
-        self.measuring_since: float | None = None
-        """When what is built ahead was ready."""
+        self.started, self.ahead_s = time.monotonic(), 0.0
+        """When it began, and how long building ahead took."""
         self.notices: list[Notice] = []
         """What is worth saying at the end, beside the table of latencies."""
         self.coverage_notices: list[Notice] = []
@@ -265,8 +264,12 @@ class GateRun:
     @contextmanager
     def progress(self, case_id: str) -> Generator[OnStep]:
         """Show the steps of a case while it is worked on."""
-        with shown_steps(self.config, case_id, lambda: estimate(self)) as step:
+        with shown_steps(self.config, case_id, self._estimate) as step:
             yield step
+
+    def _estimate(self) -> str:
+        costs = self.gate.recorded_costs_s(self.cases_collected, built=self.prebuilt)
+        return estimate(costs, self.results, time.monotonic() - self.started - self.ahead_s)
 
     def save_case(self, benchmark: Any) -> None:
         """Store a case that was just measured: a run that is killed keeps it. Raises TrtgateError."""
@@ -282,8 +285,8 @@ class GateRun:
             self.gpu_queue.close()
         for workers in self.__dict__.get("workers", []):
             workers.close()
-        if self.__dict__.get("base") is not None:
-            self.__dict__["base"].close()
+        if base := self.__dict__.get("base"):
+            base.close()
         self.run_folder.close()
 
     @property

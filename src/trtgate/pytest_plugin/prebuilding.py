@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..common.errors import TrtgateError
 from ..common.notices import Notice
 from .case_items import case_id_of, is_coverage
+from .shown_steps import shown_steps
 
 if TYPE_CHECKING:
     import pytest
@@ -74,7 +75,6 @@ def build_ahead(
     on_cpu = run.accelerator.kind != "gpu"  # what can't be stored there each launch builds for itself
     if not case_ids or run.options.prebuild is None or (run.options.builds_in_turn and on_cpu):
         start_workers()
-        run.measuring_since = time.monotonic()
         return
     from ..common import machine
     from ..launches import prebuild
@@ -102,7 +102,7 @@ def build_ahead(
     )
     start = time.monotonic()
     ordered = prebuild.order(cases, lambda case_id: run.gate.recorded(case_id, "ready_s"))
-    with run.progress(f"building {len(case_ids)} cases ahead") as step:
+    with shown_steps(run.config, f"building {len(case_ids)} cases ahead", str) as step:
         step(f"{processes} processes start")
         for done, built in enumerate(work.run([*ordered, *dry_runs]), 1):
             if built.case_id in work.dry_runs:
@@ -114,10 +114,10 @@ def build_ahead(
             run.notices += map(Notice, built.notes)
             run.gate.remark(built.case_id, built.build)
             step(f"{done} done, the last {built.case_id}")
-    run.measuring_since = time.monotonic()
+    run.ahead_s = time.monotonic() - start
     cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
     run.say(
-        f"built ahead: {len(case_ids)} cases by {processes} processes in {time.monotonic() - start:.1f} s, {cached} of "
+        f"built ahead: {len(case_ids)} cases by {processes} processes in {run.ahead_s:.1f} s, {cached} of "
         "them from the cache"
     )
     _tell(run)

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from ..common.steps import OnStep
 from ..report.progress_line import ProgressLine, how_far
 
-if TYPE_CHECKING:
-    from .gate_run import GateRun
 
-
-def estimate(run: GateRun) -> str:
+def estimate(costs_s: Mapping[str, float | None], results: Iterable[str], elapsed_s: float) -> str:
     """Return how far a run is, and how long the cases that are left will take by what their baseline recorded.
 
-    While cases are built ahead nothing is said of that: how long they take side by side nobody recorded.
+    `costs_s` has that for all cases; `results` are those that are done, in `elapsed_s`.
     """
-    cases = [case.id for case in run.cases_collected]
-    if not cases:
-        return ""
-    costs = dict.fromkeys(cases) if run.measuring_since is None else {one: _recorded_s(run, one) for one in cases}
-    done = [costs.pop(case_id, None) for case_id in run.results]
-    return how_far(done, list(costs.values()), time.monotonic() - (run.measuring_since or run.started))
-
-
-def _recorded_s(run: GateRun, case_id: str) -> float | None:
-    """Return what a case took to measure when it was recorded, and to build where it is not built yet."""
-    figures = ["measure_s"] if case_id in run.prebuilt else ["measure_s", "ready_s"]
-    known = [found for name in figures if (found := run.gate.recorded(case_id, name)) is not None]
-    return sum(known) if known else None
+    left = dict(costs_s)
+    done = [left.pop(case_id, None) for case_id in results]
+    return how_far(done, list(left.values()), elapsed_s) if done or left else ""
 
 
 @contextmanager
