@@ -142,6 +142,20 @@ def test_an_instance_has_its_own_memory_and_the_clocks_power_and_capability_of_i
     assert (found.capability, found.max_sm_clock_mhz, found.power_limit_w) == ((9, 0), 1980, 700.0)
 
 
+def test_the_beginning_of_a_uuid_names_a_card_as_it_does_for_cuda(
+    nvml: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml({**H100, "nvmlDeviceGetUUID": "GPU-a1"}, {**L4, "nvmlDeviceGetUUID": "GPU-a2"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a2")
+    assert accelerator.detect().uuid == "GPU-a2"
+    nvml({**H100, "nvmlDeviceGetUUID": "GPU-a1"}, {**L4, "nvmlDeviceGetUUID": "GPU-b2"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
+    assert accelerator.detect().uuid == "GPU-b2"
+    for name in ("GPU-", "GPU-c", "MIG-a", "b"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+        refused("names no GPU that NVML knows", accelerator.detect)
+
+
 def test_a_number_that_names_no_card_is_one_line(nvml: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     nvml(H100)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")

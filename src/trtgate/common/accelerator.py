@@ -139,13 +139,33 @@ def _visible(nvml: Any) -> list[Any]:
         if name in ("", "-1"):
             break
         try:
-            handle_of = nvml.nvmlDeviceGetHandleByIndex if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID
-            found.append(handle_of(int(name) if name.isdigit() else name))
+            found.append(_named(nvml, name, count))
         except nvml.NVMLError as error:
             if found:
                 break
             raise TrtgateError(f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU that NVML knows: {error}") from error
     return found
+
+
+def _named(nvml: Any, name: str, count: int) -> Any:
+    """Return the handle of what CUDA takes for a name: a number, a UUID, or the beginning of one GPU's UUID.
+
+    Raises nvml.NVMLError for what is none, or not of one.
+    """
+    if name.isdigit():
+        return nvml.nvmlDeviceGetHandleByIndex(int(name))
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(name)
+    except nvml.NVMLError:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+        found = [handle for handle in handles if _text(nvml.nvmlDeviceGetUUID(handle)).startswith(name)]
+        if len(found) != 1 or not name.startswith("GPU-"):
+            raise
+        return found[0]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _describe(nvml: Any, handle: Any) -> Accelerator:
@@ -154,9 +174,6 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
             return getattr(nvml, function)(*args)
         except (nvml.NVMLError, AttributeError):
             return default
-
-    def text(value: Any) -> str:
-        return value.decode() if isinstance(value, bytes) else str(value)
 
     divided = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == nvml.NVML_DEVICE_MIG_ENABLE
     if divided and not ask("nvmlDeviceIsMigDeviceHandle", handle):
@@ -168,17 +185,17 @@ def _describe(nvml: Any, handle: Any) -> Accelerator:
         found = ask(function, handle, *args, default=default)
         return found if card is None or found != default else ask(function, card, *args, default=default)
 
-    name = text(ask("nvmlDeviceGetName", handle, default="unknown GPU"))
+    name = _text(ask("nvmlDeviceGetName", handle, default="unknown GPU"))
     mig = re.search(r"MIG (\S+)", name)
     cuda = ask("nvmlSystemGetCudaDriverVersion_v2")
     return Accelerator(
         kind="gpu",
         name=name.split(" MIG ")[0],
         memory_bytes=int(getattr(ask("nvmlDeviceGetMemoryInfo", handle), "total", 0)),
-        uuid=text(ask("nvmlDeviceGetUUID", handle, default="")),
+        uuid=_text(ask("nvmlDeviceGetUUID", handle, default="")),
         mig_profile=mig.group(1) if mig else "",
         capability=ask_card("nvmlDeviceGetCudaComputeCapability", default=None),
-        driver=text(ask("nvmlSystemGetDriverVersion", default="")),
+        driver=_text(ask("nvmlSystemGetDriverVersion", default="")),
         cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
         max_sm_clock_mhz=int(ask_card("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM)),
         power_limit_w=ask_card("nvmlDeviceGetEnforcedPowerLimit") / 1e3,
