@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -41,7 +42,9 @@ class Shards:
         return sorted(self.folder.path.glob(".trtgate/runs/*.json"))
 
     def merge(self, *files: Path, expected: int = 0) -> str:
-        status, said = command("merge", *map(str, files), "--output=merged.json", "--report=report.json")
+        status, said = command(
+            "merge", *map(str, files), "--output=merged.json", "--report=report.json", "--junit-xml=merged.xml"
+        )
         assert status == expected, said
         return said
 
@@ -72,11 +75,21 @@ def comparable(document: Any) -> Any:
     return found, sorted(set(document) - {KEY}), document["machine_info"]
 
 
+def junit_of(file: Path) -> dict[tuple[str, str], list[str]]:
+    """Return the tests of a JUnit XML file by class and name, with what became of each."""
+    return {
+        (test.get("classname", ""), test.get("name", "")): [
+            one.tag for one in test if one.tag in ("failure", "skipped")
+        ]
+        for test in ElementTree.parse(file).iter("testcase")
+    }
+
+
 def test_two_shards_merged_say_what_one_run_says(sharded: Shards) -> None:
     sharded.folder.baseline("alpha", "beta")
     sharded.folder.suite("alpha", "beta", "gamma", broken=BROKEN)
     slow = {"ALPHA_MS": 20}
-    whole = sharded.run(*COMPARE, "--trtgate-report=whole.json", expected=1, **slow)
+    whole = sharded.run(*COMPARE, "--trtgate-report=whole.json", "--junit-xml=whole.xml", expected=1, **slow)
     parts = [
         sharded.run(*COMPARE, f"--trtgate-shard={number}/2", expected=code, **slow) for number, code in ((1, 0), (2, 1))
     ]
@@ -105,6 +118,9 @@ def test_two_shards_merged_say_what_one_run_says(sharded: Shards) -> None:
     assert sorted(one["test"] for one in reports[0]["failures"]) == sorted(
         one["test"] for one in reports[1]["failures"]
     )
+    of_one, of_all = (junit_of(sharded.folder.path / f"{name}.xml") for name in ("whole", "merged"))
+    assert of_one == {name: found for name, found in of_all.items() if not name[1].startswith("run[")}
+    assert of_one["suite", f"test_latency[{ALPHA}]"] == ["failure"]
     status, said = command("baseline", "accept", "merged.json", BETA)
     assert (status, f"stored: {BETA}" in said) == (0, True)
     runs, skipped = history.read_runs(whole.parent, lambda _case: True)

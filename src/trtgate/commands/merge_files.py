@@ -71,7 +71,9 @@ def merge(
     lines += [line for one in written for line in _lines(one, verbose=verbose)]
     lines += _reports(written, report) if report is not None else []
     if junit_xml is not None:
-        content = junit.render([(one.report, one.run.gate.results) for one in written])
+        content = junit.render([
+            junit.JudgedRun(report=one.report, results=one.run.gate.results, tests=one.run.tests) for one in written
+        ])  # fmt: skip
         lines.append(_wrote(junit_xml, content))
     lines += _told_github(written)
     statuses = [one.report.exit_status for one in written]

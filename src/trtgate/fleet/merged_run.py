@@ -23,6 +23,7 @@ from ..gate.policy import Conclude, Situation, concluded_so_far, next_step
 from ..gate.run_options import Options
 from ..gate.sentences import advice
 from ..launches.base_revision import BaseRequest
+from ..report.junit import TestOutcome
 from ..suite.cases import Case
 from ..suite.selection import Selection
 from ..suite.suite_source import SuiteSource
@@ -69,6 +70,12 @@ class MergedRun:
         self.gate.adjust()
         self._tell_missing()
         self._tell_of_shards()
+
+    @property
+    def tests(self) -> list[TestOutcome]:
+        """All tests of its shards."""
+        found = [one for file in self.gathering.shards.values() for one in file.record.tests]
+        return sorted(found, key=lambda one: one.nodeid)
 
     # One case
 

@@ -24,6 +24,7 @@ from ..gate.baselines import SCHEMA
 from ..gate.known_programs import Known
 from ..gate.policy import Evidence
 from ..records.measurement import Build, CaseMeasurement, LoadLaunch, Turn
+from ..report.junit import TestOutcome
 from ..report.run_report import CoverageReport, Failure, LayersReport
 from .manifest import Manifest
 
@@ -84,6 +85,8 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     profiles: list[LayersReport] = []
     failures: list[Failure] = []
     notices: list[Notice] = []
+    tests: list[TestOutcome] = []
+    """All that pytest ran of it."""
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True):

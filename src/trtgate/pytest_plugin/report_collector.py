@@ -14,7 +14,7 @@ from ..common.notices import Notice, Severity
 from ..common.run_places import REPORT
 from . import coverage_tests, kept_runs, profile_tests
 from .gate_run import GateRun
-from .run_document import Collected, RunDocument, Seen
+from .run_document import Collected, RunDocument, Seen, SeenTest
 
 if TYPE_CHECKING:
     from ..report import run_report
@@ -43,11 +43,16 @@ class Reporting:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the outcome of a test: that of its call, or of what failed or was skipped before or after it."""
-        if report.when != "call" and report.passed:
-            return
         found = dict(report.user_properties)
         kind = next((kind for kind in self._seen if kind in report.keywords), None)
+        test = self.collected.tests.setdefault(report.nodeid, SeenTest())
+        test.seconds += report.duration
+        test.latency_of = str(found.get(CASE, "")) if kind == LATENCY_TESTS else ""
+        if report.when != "call" and report.passed:
+            return
         failure = "" if report.passed else _failure(report)
+        if not report.passed:
+            test.outcome, test.failure = "failed" if report.failed else "skipped", failure
         if kind is None or CASE not in found:
             if report.failed:
                 self.collected.others[report.nodeid] = failure

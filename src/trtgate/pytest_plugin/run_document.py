@@ -31,13 +31,23 @@ class Seen(msgspec.Struct):
     """What it found, as JSON; of a coverage or a profile test."""
 
 
+class SeenTest(msgspec.Struct):
+    """What became of one test, whatever it tests; `latency_of` is the case whose latency it is."""
+
+    outcome: str = "passed"
+    failure: str = ""
+    seconds: float = 0.0
+    latency_of: str = ""
+
+
 class Collected(msgspec.Struct):
-    """What is known of all tests so far: case id → its test; of others, what failed → why."""
+    """What is known of all tests so far: case id → its test; of others, what failed → why; node id → each test."""
 
     latency: dict[str, Seen] = {}
     coverage: dict[str, Seen] = {}
     profiles: dict[str, Seen] = {}
     others: dict[str, str] = {}
+    tests: dict[str, SeenTest] = {}
 
 
 class RunDocument:

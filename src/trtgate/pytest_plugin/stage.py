@@ -156,6 +156,7 @@ class Stage:
 
     def _record(self, evidence: Mapping[str, CaseEvidence]) -> StageRecord:
         from ..fleet.stage_record import CaseOutcome, StageRecord
+        from ..report.junit import TestOutcome
         from ..report.run_report import Failure
 
         run, collected, manifest = self._run, self._collected, self._found.manifest
@@ -178,6 +179,12 @@ class Stage:
             profiles=[layers_report(name, seen) for name, seen in collected.profiles.items()],
             failures=[Failure(test=test, sentence=said) for test, said in collected.others.items()],
             notices=[*run.notices, *run.coverage_notices],
+            tests=[
+                TestOutcome(
+                    nodeid=name, outcome=one.outcome, said=one.failure, seconds=one.seconds, case=one.latency_of
+                )
+                for name, one in collected.tests.items()
+            ],
         )
 
     def _gone(self) -> list[str]:

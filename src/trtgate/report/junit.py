@@ -6,11 +6,33 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree
 
+import msgspec
+
 from ..gate.case_result import CaseResult
 from .case_row import row_of
 from .run_report import FAILED, SKIPPED, RunReport
 
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class TestOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One of pytest's tests: what became of it, and why."""
+
+    __test__ = False  # it is no test itself
+    nodeid: str
+    outcome: str
+    said: str = ""
+    seconds: float = 0.0
+    case: str = ""
+    """Of which case it is the latency test; empty for any other."""
+
+
+class JudgedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One accelerator's run: its document, what came of its cases, and which tests there were."""
+
+    report: RunReport
+    results: Mapping[str, CaseResult]
+    tests: Sequence[TestOutcome] = ()
 
 
 def properties(result: CaseResult) -> list[tuple[str, object]]:
@@ -31,29 +53,55 @@ def properties(result: CaseResult) -> list[tuple[str, object]]:
     return found
 
 
-def render(reports: Sequence[tuple[RunReport, Mapping[str, CaseResult]]]) -> bytes:
-    """Return a JUnit XML file: a suite for each run, with a test for each case, lost test and failing notice."""
+def render(runs: Sequence[JudgedRun]) -> bytes:
+    """Return a JUnit XML file: a suite for each run, with pytest's tests, latency tests by the verdicts of their cases.
+
+    What no test says follows: cases whose test is not known, tests that were not collected, and failing notices.
+    """
     root = ElementTree.Element("testsuites", name="trtgate")
-    for report, results in reports:
-        key = report.accelerator.key
+    for run in runs:
+        report, key = run.report, run.report.accelerator.key
         suite = ElementTree.SubElement(root, "testsuite", name=key, timestamp=report.created, time=f"{report.seconds}")
-        for case in report.cases:
-            test = _test(suite, key, f"test_latency[{case.case_id}]", case.outcome, case.sentence)
-            if case.case_id in results:
-                _with_properties(test, properties(results[case.case_id]))
-        for kind, of_kind in (("coverage", report.coverage), ("profile", report.profiles)):
-            for one in of_kind:
-                _test(suite, key, f"test_{kind}[{one.case_id}]", one.outcome, one.sentence)
+        _add_tests(suite, run)
         for failure in report.failures:
-            _test(suite, key, failure.test, FAILED, failure.sentence)
+            if failure.test not in {one.nodeid for one in run.tests}:
+                _test(suite, _ours(key, failure.test), FAILED, failure.sentence)
         for notice in report.failing_notices:
-            _test(suite, key, f"run[{notice.text.partition(':')[0]}]", FAILED, notice.text)
+            _test(suite, _ours(key, f"run[{notice.text.partition(':')[0]}]"), FAILED, notice.text)
         _count(suite)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def _test(suite: ElementTree.Element, key: str, name: str, outcome: str, said: str) -> ElementTree.Element:
-    test = ElementTree.SubElement(suite, "testcase", classname=f"trtgate.{key}", name=_text(name), time="0")
+def _add_tests(suite: ElementTree.Element, run: JudgedRun) -> None:
+    key, cases = run.report.accelerator.key, {case.case_id: case for case in run.report.cases}
+    addresses = {one.case: address(one.nodeid) for one in run.tests if one.case in cases}
+    for one in run.tests:
+        if one.case not in cases:
+            _test(suite, address(one.nodeid), one.outcome, one.said, one.seconds)
+    for case_id, case in cases.items():
+        where = addresses.get(case_id, _ours(key, f"test_latency[{case_id}]"))
+        test = _test(suite, where, case.outcome, case.sentence)
+        if case_id in run.results:
+            _with_properties(test, properties(run.results[case_id]))
+
+
+def address(nodeid: str) -> tuple[str, str]:
+    """Return the class name and the name that pytest's own JUnit XML gives a test (`mangle_test_address`)."""
+    path, bracket, parameters = nodeid.partition("[")
+    file, *names = path.split("::")
+    names = [file.replace("/", ".").removesuffix(".py"), *names]
+    return ".".join(names[:-1]), f"{names[-1]}{bracket}{parameters}"
+
+
+def _ours(key: str, name: str) -> tuple[str, str]:
+    return f"trtgate.{key}", name
+
+
+def _test(
+    suite: ElementTree.Element, where: tuple[str, str], outcome: str, said: str, seconds: float = 0.0
+) -> ElementTree.Element:
+    class_name, name = map(_text, where)
+    test = ElementTree.SubElement(suite, "testcase", classname=class_name, name=name, time=f"{seconds:.3f}")
     if outcome in (FAILED, SKIPPED):
         tag = {FAILED: "failure", SKIPPED: "skipped"}[outcome]
         ElementTree.SubElement(test, tag, message=_text(said)).text = _text(said)
