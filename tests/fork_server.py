@@ -34,7 +34,8 @@ forks = importlib.import_module("forks")
 del sys.path[0]
 
 IMPORTED = (
-    "torch", "numpy", "scipy.stats", "msgspec", "rich.console", "rich.table", "typer", "iniconfig",
+    "torch", "torch._dynamo", "torch.export._trace", "torch._inductor.compile_fx",
+    "numpy", "scipy.stats", "msgspec", "rich.console", "rich.table", "typer", "iniconfig",
     "packaging.requirements", "pynvml", "psutil", "pytest", "_pytest.junitxml", "_pytest.pytester", "_pytest.unittest",
     "pdb", "pytest_benchmark.plugin", "pytest_benchmark.storage.file", "pytest_timeout", "execnet.gateway",
     "xdist.plugin", "xdist.looponfail", "xdist.newhooks", "xml.etree.ElementTree", "pytest_benchmark.hookspec",

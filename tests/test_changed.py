@@ -253,7 +253,7 @@ def test_a_turn_of_what_the_host_sees_makes_no_captures(monkeypatch: pytest.Monk
         def restore(self) -> None:
             restored.append(len(calls))
 
-    monkeypatch.setattr(turns, "gpu_canary", lambda _spin: {"sm_clock": 500.0})
+    monkeypatch.setattr(turns.canary, "gpu_canary", lambda _spin: {"sm_clock": 500.0})
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     plan = OTHERWISE(measuring_loop.HOST_ALONE, warmup_s=0.0, host_s=0.0)
     turn = turns.on_gpu(Inference(), None, None, plan, random.Random(0))  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from ..records.measurement import HOST_ALONE, Turn
-from .canary import cpu_canary, gpu_canary
+from . import canary, measuring_loop
 from .cpu_state import CpuMonitor
 from .host_clock import HostClock, host_latency
-from .measuring_loop import Plan, contended, measure
+from .measuring_loop import Plan
 
 if TYPE_CHECKING:
     from .device_latency import DeviceTimer
@@ -22,12 +22,12 @@ GROWS = 0.1
 
 def on_cpu(inference: Any, plan: Plan) -> Turn:
     """Measure on a CPU."""
-    canary = cpu_canary() if plan.canary else {}
-    clock, watch = HostClock(inference), contended(CpuMonitor().void_reason, plan.contended_retries)
-    found = measure(clock, plan, watch, lambda _capture: inference.restore(), clock.keep)
+    canary_us = canary.cpu_canary() if plan.canary else {}
+    clock, watch = HostClock(inference), measuring_loop.contended(CpuMonitor().void_reason, plan.contended_retries)
+    found = measuring_loop.measure(clock, plan, watch, lambda _capture: inference.restore(), clock.keep)
     return Turn(
         clock=clock.name, captures=found.captures, host_us=[], tail_us=clock.tail(plan.tail_calls), steady=found.steady,
-        canary_us=canary, note=_about_state(inference, clock.growth()),
+        canary_us=canary_us, note=_about_state(inference, clock.growth()),
     )  # fmt: skip
 
 
@@ -47,18 +47,18 @@ def on_gpu(inference: Any, timer: DeviceTimer, spin: Spin, plan: Plan, rng: rand
     """Measure on a GPU. Host latencies are of plain calls on the default stream, as a server makes them."""
     import torch
 
-    canary = gpu_canary(spin) if plan.canary else {}
+    canary_us = canary.gpu_canary(spin) if plan.canary else {}
     if not plan.captures:
         host_latency(inference, torch.cuda.synchronize, plan.warmup_s)  # as blocks warm up what follows them
         inference.restore()
         host_us, enqueue_us = host_latency(inference, torch.cuda.synchronize, plan.host_s)
-        return Turn(clock=HOST_ALONE, captures=[], host_us=host_us, enqueue_us=enqueue_us, canary_us=canary)
+        return Turn(clock=HOST_ALONE, captures=[], host_us=host_us, enqueue_us=enqueue_us, canary_us=canary_us)
     found, tail_us = timer.measure(rng, plan)
     inference.restore()
     host_us, enqueue_us = host_latency(inference, torch.cuda.synchronize, plan.host_s) if plan.host_s else ([], [])
     return Turn(
         clock=timer.name, captures=found.captures, host_us=host_us, enqueue_us=enqueue_us, tail_us=tail_us,
-        states=found.states, steady=found.steady, canary_us=canary, note=timer.note,
+        states=found.states, steady=found.steady, canary_us=canary_us, note=timer.note,
         probe_us=_median([one.probe_us for one in found.readings]),
         spin_mhz=_median([one.sm_mhz for one in found.readings]),
     )  # fmt: skip
