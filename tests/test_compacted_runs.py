@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,10 +17,11 @@ from trtgate.commands import history_answers, history_text
 from trtgate.commands.history_answers import Asked
 from trtgate.common import accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate import compacted_runs
+from trtgate.gate import compacted_runs, history_events
 from trtgate.gate.baseline_record import CaseRecord
+from trtgate.gate.history import CaseHistory
 
-from .test_history import CARD, CPU, NASTY, Runs, needs_otava, record
+from .test_history import CARD, CPU, NASTY, Runs, analysed, needs_otava, noise, record, with_clock
 
 duckdb = pytest.importorskip("duckdb", reason="needs DuckDB: pip install 'trtgate[history]'")
 pytestmark = needs_otava
@@ -247,6 +249,47 @@ def test_steps_of_many_cases_between_the_same_commits_are_one_event(runs: Runs, 
     )
     assert line.endswith("a, b, c")
     assert "one event" not in command("history", "a").stdout
+
+
+def test_changes_of_one_commit_at_different_times_or_of_two_dirty_trees_are_no_event(
+    runs: Runs, command: Callable[..., Any]
+) -> None:
+    """A machine that was updated on one day and on another, while a nightly job measured the same commit."""
+    levels = {"a": [64.0] * 6 + [70.0] * 18, "b": [64.0] * 18 + [60.0] * 6}
+    for dirty in (False, True):
+        for us_a, us_b in zip(levels["a"], levels["b"], strict=True):
+            commit = {"id": "a" * 40, "branch": "main", "dirty": dirty}
+            runs.add(record(f"a{dirty}", us_a), record(f"b{dirty}", us_b), commit=commit)
+    said = command("history", "*").stdout
+    assert (said.count("+9.38%"), said.count("-6.25%")) == (2, 2)
+    assert "one event" not in said
+
+
+def test_cases_that_change_in_the_same_run_of_one_commit_are_an_event(runs: Runs, command: Callable[..., Any]) -> None:
+    for us in [64.0] * 6 + [70.0] * 6:
+        runs.add(record("a", us), record("b", us), commit={"id": "a" * 40, "branch": "main", "dirty": True})
+    assert "one event, 2 cases between 006.json" in command("history", "*").stdout
+
+
+def test_a_drift_by_a_clock_that_is_used_no_more_fails_nobody(runs: Runs, command: Callable[..., Any]) -> None:
+    for number in range(20):
+        runs.add(with_clock(64.0 * 1.004**number, "events"))
+    assert command("history", "*", "--fail-on-drift").exit_code == 1
+    for _ in range(6):
+        runs.add(with_clock(50.0, "cuda_graph"))
+    assert command("history", "*", "--fail-on-drift").exit_code == 0
+
+
+def test_many_flat_series_fail_as_rarely_as_one(runs: Runs) -> None:
+    """The share of red nights is that of all cases together."""
+    flat = [analysed(noise(seed, 30, 0.002)) for seed in range(1500)]
+    histories = {
+        "gpu": [CaseHistory(case_id=f"{n}", series=[one], beside_base=0, disturbed=0) for n, one in enumerate(flat)]
+    }
+    assert history_events.drifting(histories) == []
+    slower = analysed(np.arange(30) * 0.002 + noise(1, 30, 0.002))
+    histories["gpu"].append(CaseHistory(case_id="slower", series=[slower], beside_base=0, disturbed=0))
+    assert [one.case_id for one in history_events.drifting(histories)] == ["slower"]
 
 
 def test_slow_drift_fails_where_that_is_asked_for(runs: Runs, command: Callable[..., Any]) -> None:

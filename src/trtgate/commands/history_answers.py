@@ -99,11 +99,11 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
         raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {others}")
     histories = {}
     for one in sorted(saved.keys) if key == ALL else [key]:
-        chosen = _chosen(names, saved.case_ids(one), folder, must=key != ALL)
+        chosen = _chosen(names, saved, one, folder, must=key != ALL)
         runs = saved.runs(msgspec.structs.replace(asked, key=one), chosen)
         histories[one] = [history.collect(runs, case_id) for case_id in chosen]
     if not any(histories.values()):
-        _chosen(names, {case_id for one in saved.keys for case_id in saved.case_ids(one)}, folder, must=True)
+        _chosen(names, saved, ALL, folder, must=True)
     return Found(
         histories=histories, events=history_events.events(histories), drifting=history_events.drifting(histories),
         skipped=saved.skipped,
@@ -124,7 +124,9 @@ class _Saved:
         self.keys = {run.key for run in self._runs} | {key for part in self._parts for key in part.cases}
 
     def case_ids(self, key: str) -> set[str]:
-        """Return the ids of all cases of an accelerator."""
+        """Return the ids of all cases of an accelerator, or of all of them."""
+        if key == ALL:
+            return set[str]().union(*map(self.case_ids, self.keys))
         found = {case_id for run in self._runs if run.key == key for case_id in run.case_ids}
         return found.union(*(part.cases.get(key, ()) for part in self._parts))
 
@@ -161,15 +163,20 @@ def _takes(name: str, case_id: str) -> bool:
     return case_id == name or fnmatch.fnmatchcase(case_id, name)
 
 
-def _chosen(names: Sequence[str], cases: Iterable[str], folder: Folder, *, must: bool) -> list[str]:
-    known = sorted(cases)
+def _chosen(names: Sequence[str], saved: _Saved, key: str, folder: Folder, *, must: bool) -> list[str]:
+    """Return the cases of an accelerator that names take. Raises TrtgateError for a name without one, if it must."""
+    known = sorted(saved.case_ids(key))
     chosen = set()
     for name in names:
         taken = [case_id for case_id in known if _takes(name, case_id)]
         if not taken and must:
             close = difflib.get_close_matches(name, known, n=1)
             said = f"did you mean {close[0]!r}?" if close else f"there are: {printable(first_few(known, 5))}"
-            raise TrtgateError(f"no run under {folder} has a case {name!r}; {said}")
+            others = sorted(one for one in saved.keys if any(_takes(name, case) for case in saved.case_ids(one)))
+            if others:
+                said = f"those of {printable(', '.join(others), LONGEST)} have: name one with --accelerator"
+            of_key = "" if key == ALL else f" of {key}"
+            raise TrtgateError(f"no run{of_key} under {folder} has a case {name!r}; {said}")
         chosen.update(taken)
     return sorted(chosen)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from ..common.errors import TrtgateError
@@ -24,6 +25,8 @@ LONGEST = 1000
 """Characters of a line; names of others may be longer."""
 LEAST_SPAN = 0.02
 """A sparkline's height is at least this share of the latency: noise is not to look like mountains."""
+MOST_BLOCKS = 60
+"""Of a sparkline."""
 MOST_NAMED = 5
 """Cases of an event that are named."""
 
@@ -52,10 +55,16 @@ def alarm(drifting: Sequence[Changed]) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return a block for each value; the lowest is the least of them."""
+    """Return a block for each value, or for so many that MOST_BLOCKS suffice, of which the slowest shows.
+
+    The lowest block is the least value.
+    """
     least = min(values)
     span = max(max(values) - least, least * LEAST_SPAN)
-    return "".join(BLOCKS[round((value - least) / span * (len(BLOCKS) - 1))] for value in values)
+    count = min(len(values), MOST_BLOCKS)
+    bounds = [len(values) * number // count for number in range(count + 1)]
+    shown = [max(values[start:end]) for start, end in pairwise(bounds)]
+    return "".join(BLOCKS[round((value - least) / span * (len(BLOCKS) - 1))] for value in shown)
 
 
 def about(case: CaseHistory) -> list[str]:

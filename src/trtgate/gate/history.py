@@ -7,7 +7,6 @@ wherever another one ran. `level_changes.py` has what is looked for in a series,
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -130,26 +129,25 @@ def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
 
 def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
     """Return a case's history in runs of one key. Raises TrtgateError when Apache Otava is needed and not installed."""
-    left_out: Counter[str] = Counter()
+    left_out: dict[str, set[tuple[Any, ...]]] = {"beside_base": set(), "disturbed": set()}
     found: dict[tuple[str, str, str], dict[tuple[str, float], HistoryPoint]] = {}
     for run in runs:
         saved = run.cases.get(case_id)
         if saved is None:
             continue
+        point, of_series = saved.point, (saved.metric, saved.clock, saved.card)
+        # The same run is in several files where it was merged again, or lies in two places.
+        once = (point.recorded, point.latency_us)
         if saved.beside_base or saved.disturbed:
-            left_out["beside_base" if saved.beside_base else "disturbed"] += 1
+            left_out["beside_base" if saved.beside_base else "disturbed"].add((*of_series, *once))
         else:
-            point, of_series = saved.point, (saved.metric, saved.clock, saved.card)
-            # In several files of a store that a run was merged into again.
-            found.setdefault(of_series, {})[point.recorded, point.latency_us] = point
+            found.setdefault(of_series, {})[once] = point
     series = [
         analysed(*of_series, sorted(points.values(), key=lambda point: (point.recorded, point.run))[-MOST_RUNS:])
         for of_series, points in found.items()
     ]
     series.sort(key=lambda one: one.points[-1].recorded, reverse=True)
-    return CaseHistory(
-        case_id=case_id, series=series, beside_base=left_out["beside_base"], disturbed=left_out["disturbed"]
-    )
+    return CaseHistory(case_id=case_id, series=series, **{why: len(some) for why, some in left_out.items()})
 
 
 def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
@@ -157,7 +155,7 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
     last = record.sessions[-1]
     point = HistoryPoint(
         recorded=last.recorded,
-        run=run.path.name,
+        run=run.path.name.encode(errors="backslashreplace").decode(),
         commit=commit.id,
         branch=commit.branch,
         dirty=commit.dirty,
