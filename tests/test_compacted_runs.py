@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from typer.testing import CliRunner
 from trtgate.cli import app
 from trtgate.commands import history_answers, history_text
 from trtgate.commands.history_answers import Asked
-from trtgate.common import accelerator
+from trtgate.common import accelerator, run_places
 from trtgate.common.errors import TrtgateError
-from trtgate.gate import compacted_runs, history_events
+from trtgate.gate import compacted_database, compacted_runs, history_events
 from trtgate.gate.baseline_record import CaseRecord
 from trtgate.gate.history import CaseHistory
 
@@ -70,6 +72,12 @@ def test_what_is_said_is_the_same_before_and_after_and_runs_that_come_later_coun
     assert runs.say() == with_later
 
 
+def aged(runs: Runs) -> None:
+    """All files of rows are of last year."""
+    for number, path in enumerate(sorted((runs.folder / compacted_runs.FOLDER).iterdir())):
+        path.rename(path.with_name(f"20250101T{100000 + number // 2}{path.name[15:]}"))
+
+
 def test_runs_are_not_opened_again_and_small_files_become_one(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     stepped(runs, "net")
     assert history_answers.compact(runs.folder).merged == 0
@@ -77,6 +85,10 @@ def test_runs_are_not_opened_again_and_small_files_become_one(runs: Runs, monkey
     runs.add_all([67.2] * 8)
     done = history_answers.compact(runs.folder)
     assert (done.runs, done.rows, done.merged) == (8, 20, 1)
+    assert "20 runs" in runs.say()
+    assert len(compacted(runs)) == 2  # who reads the small one at that moment reads on
+    aged(runs)
+    history_answers.compact(runs.folder)
     assert len(compacted(runs)) == 1
     monkeypatch.setattr("trtgate.gate.history.read", lambda path: pytest.fail(f"{path} was read"))
     assert "20 runs" in runs.say()
@@ -87,7 +99,7 @@ def test_two_that_compact_at_once_count_no_run_twice(runs: Runs, monkeypatch: py
     said = runs.say()
     history_answers.compact(runs.folder)
     with monkeypatch.context() as other:
-        other.setattr(compacted_runs, "parts", lambda _store: ([], []))  # it looked before the first had written
+        other.setattr(compacted_runs, "all_parts", lambda _store: ([], []))  # it looked before the first had written
         history_answers.compact(runs.folder)
     assert len(compacted(runs)) == 2
     assert runs.say() == said
@@ -105,6 +117,160 @@ def test_a_writer_that_was_killed_leaves_nothing_that_counts(runs: Runs, monkeyp
     assert len(compacted(runs)) == 1
     assert runs.say() == said
     assert history_answers.compact(runs.folder).rows == 12
+    assert len(compacted(runs)) == 2
+    aged(runs)
+    history_answers.compact(runs.folder)
+    assert len(compacted(runs)) == 1  # what was left is taken away
+    assert runs.say() == said
+
+
+def test_who_reads_while_small_files_become_one_misses_no_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names are listed, then they are gone."""
+    stepped(runs, "net")
+    history_answers.compact(runs.folder)
+    runs.add_all([67.2] * 8)
+    said, names_of = runs.say(), compacted_runs.names_of
+    for kept in runs.folder.glob("*.json"):
+        kept.rename(kept.with_suffix(".gone") if kept.name < "012" else kept)
+    listed = []
+
+    def then_compacted(store: Any, suffix: str) -> list[str]:
+        found = names_of(store, suffix)
+        if not listed:
+            listed.extend(found)
+            history_answers.compact(runs.folder)
+            for name in found:
+                (runs.folder / f"{name}.json").unlink()
+                (runs.folder / f"{name}.parquet").unlink()
+        return found
+
+    monkeypatch.setattr(compacted_runs, "names_of", then_compacted)
+    assert runs.say() == said
+
+
+def test_a_run_that_goes_on_is_compacted_once_it_ends_or_was_killed_a_day_ago(runs: Runs) -> None:
+    runs.add(record("net", 64.0))
+    going_on = runs.add(record("net", 66.0))
+    document = json.loads(going_on.read_text())
+    marked = {**document, "trtgate": {"unfinished": True, **document["trtgate"]}}
+    going_on.write_text(json.dumps(marked))
+    done = history_answers.compact(runs.folder)
+    assert (done.runs, len(done.problems)) == (1, 1)
+    assert "002.json may go on" in done.problems[0]
+    assert "2 runs" in runs.say()
+    os.utime(going_on, (0, 0))
+    assert history_answers.compact(runs.folder).runs == 1
+    assert "2 runs" in runs.say()
+
+
+def test_a_name_that_is_no_utf8_keeps_no_other_run_from_being_compacted(runs: Runs) -> None:
+    runs.add(record("net", 64.0))
+    os.rename(runs.add(record("net", 64.5)), os.path.join(os.fsencode(runs.folder), b"\xff.json"))
+    done = history_answers.compact(runs.folder)
+    assert (done.runs, len(done.problems)) == (1, 1)
+    assert "no UTF-8" in done.problems[0]
+    assert "2 runs" in runs.say()
+
+
+def test_a_run_that_is_saved_here_and_kept_below_is_one_after_compacting_too(runs: Runs) -> None:
+    here = "20260102T120000-00ab12cd-run.json"
+    runs.add(msgspec.structs.replace(record("net", 64.0), disturbed=True), name=here)
+    runs.count = 0
+    kept = f"{CARD.key}/2026-01-02/unknown-20260102T120000-00ab12cd-run.json"
+    runs.add(msgspec.structs.replace(record("net", 64.0), disturbed=True), name=kept)
+    said = runs.say()
+    assert "left out: 1 disturbed" in said
+    assert history_answers.compact(runs.folder).runs == 1
+    assert list(run_places.named_runs(runs.folder, without={kept})) == []
+    assert runs.say() == said
+
+
+# What others may have written
+
+
+def forged(runs: Runs, select: str, **named: Any) -> None:
+    """Put other rows in the place of those of the compacted file, with a JSON file that says so."""
+    (rows,) = compacted(runs)
+    made = runs.folder.parent / "forged.parquet"
+    database = duckdb.connect(config={"threads": 2})
+    database.execute(f"CREATE VIEW made AS FROM read_parquet('{rows}')")
+    database.execute(f"COPY ({select}) TO '{made}' (FORMAT parquet, COMPRESSION zstd)")
+    rows.write_bytes(made.read_bytes())
+    names = rows.with_suffix(".json")
+    stored = msgspec.json.decode(names.read_bytes())
+    names.write_bytes(msgspec.json.encode(stored | {"bytes": rows.stat().st_size} | named))
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_more_rows_than_runs_can_have_are_not_read(runs: Runs, told: bool) -> None:
+    """Two million rows take some kilobytes, and billions no more."""
+    stepped(runs, "net")
+    history_answers.compact(runs.folder)
+    said = runs.say()
+    forged(runs, "SELECT made.* FROM made, range(20000)", **({"rows": 240000} if told else {}))
+    again, _, skipped = runs.say().partition("\n\nskipped: ")
+    assert again == said
+    assert "it has other rows than its runs can have" in skipped
+
+
+def test_a_query_without_end_is_ended(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compacted_database, "LIMIT_S", 0.1)
+    store = history_answers._filesystem(runs.folder)
+    with pytest.raises(TrtgateError, match=r"no answer within 0\.1 s"):
+        compacted_database.asked(store, "SELECT count(*) FROM range(10_000_000_000_000) WHERE hash(range) = 1")
+
+
+def test_more_points_than_memory_holds_are_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(runs, "net", "other")
+    history_answers.compact(runs.folder)
+    monkeypatch.setattr(compacted_database, "MOST_ROWS", 12)
+    assert "12 runs" in runs.say()
+    with pytest.raises(TrtgateError, match="more than 12 points of compacted runs: ask for fewer cases"):
+        runs.say("net", "other")
+
+
+@pytest.mark.parametrize("change", [{"trtgate_compacted": 2}, {"rows": 10**18}])
+def test_a_file_of_another_version_or_that_lies_is_left_out(runs: Runs, change: dict[str, int]) -> None:
+    stepped(runs, "net")
+    history_answers.compact(runs.folder)
+    said = runs.say()
+    forged(runs, "FROM made", **change)
+    assert runs.say().startswith(said + "\n\nskipped: ")
+
+
+def test_a_name_with_a_pattern_reads_no_other_file(runs: Runs) -> None:
+    stepped(runs, "net")
+    history_answers.compact(runs.folder)
+    said = runs.say()
+    (rows,) = compacted(runs)
+    for path in (rows, rows.with_suffix(".json")):
+        path.with_name(f"*{path.suffix}").write_bytes(path.read_bytes())
+    assert runs.say() == said
+
+
+def test_nothing_is_left_in_the_temporary_folder(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB writes into a folder of this process alone."""
+    stepped(runs, "net")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    history_answers.compact(runs.folder)
+    with compacted_database.database(history_answers._filesystem(runs.folder)) as database:
+        ((place,),) = database.execute("SELECT current_setting('temp_directory')").fetchall()
+        assert Path(place).parent == tmp_path / "tmp"
+    runs.say()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_what_could_not_be_written_whole_is_taken_away(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(runs, "net")
+
+    def full(*_given: Any, **_more: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.pipe_file", full)
+    with pytest.raises(TrtgateError, match=r"can't be written: .*No space left on device"):
+        history_answers.compact(runs.folder)
+    assert compacted(runs) == []
 
 
 def of_others(path: Path, select: str) -> bytes:
@@ -152,7 +318,8 @@ def test_rows_that_can_be_none_are_left_out_and_names_do_not_reach_the_terminal_
     rows.write_bytes((tmp_path / "x.parquet").read_bytes())
     names = rows.with_suffix(".json")
     manifest = msgspec.json.decode(names.read_bytes())
-    names.write_bytes(msgspec.json.encode(manifest | {"bytes": rows.stat().st_size}))
+    told = {"bytes": rows.stat().st_size, "rows": 6, "runs": [*manifest["runs"], *"abcde"]}
+    names.write_bytes(msgspec.json.encode(manifest | told))
     said = runs.say()
     assert "1 run," in said
     assert not set(said) & set("\x1b\u202e")

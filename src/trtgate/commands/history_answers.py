@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +21,11 @@ from ..common.run_folder import RUNS, known
 from ..common.run_places import Folder
 from ..common.run_store import RunStore
 from ..common.text_columns import first_few
-from ..gate import compacted_runs, history, history_events
-from ..gate.compacted_runs import Compacted, Wanted
+from ..gate import compacted_runs, history, history_events, run_compacting
+from ..gate.compacted_runs import Wanted
 from ..gate.history import CaseHistory, SavedRun
 from ..gate.history_events import Changed, Event
+from ..gate.run_compacting import Compacted
 from ..suite.pytest_config import find_configuration, runs_folder
 
 ALL = "all"
@@ -192,7 +193,9 @@ def compact(folder: Folder) -> Compacted:
     places = run_places.named_runs(folder, all_dates=True)
 
     def rows(name: str) -> list[dict[str, Any]]:
+        if not name.isascii() and name != name.encode(errors="replace").decode():
+            raise TrtgateError(f"{printable(name)} is read one by one: its name is no UTF-8")
         run = history.read_run(places[name])
-        return [] if run is None else compacted_runs.rows_of(run, name)
+        return [] if run is None else run_compacting.rows_of(run, name)
 
-    return compacted_runs.compact(_filesystem(folder), places, rows)
+    return run_compacting.compact(_filesystem(folder), places, rows)

@@ -11,10 +11,10 @@ from ..common.escaping import encodable, printable
 from ..common.files import write_whole
 from ..common.metrics import METRICS
 from ..common.text_columns import first_few
-from ..gate.compacted_runs import Compacted
 from ..gate.history import CaseHistory, HistoryPoint, Series
 from ..gate.history_events import Changed, Event
 from ..gate.level_changes import LEAST_RUNS, Drift, LevelShift
+from ..gate.run_compacting import Compacted
 from ..gate.sentences import duration
 from ..report import fleet_page
 from ..verdict import rises

@@ -7,7 +7,9 @@ wherever another one ran. `level_changes.py` has what is looked for in a series,
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +24,10 @@ from .level_changes import Drift, LevelShift
 
 MOST_RUNS = 1000
 """Of a series: what is looked through, the newest ones."""
+
+
+LONGEST_CASE_S = 86400.0
+"""A run that is not finished, and got no case for so long, was killed."""
 
 
 class HistoryPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +122,13 @@ def read_runs(
 
 
 def read_run(path: Place) -> SavedRun | None:
-    """Return a saved run with all its cases; None for a shard. Raises TrtgateError for what is none."""
+    """Return a saved run with all its cases; None for a shard.
+
+    Raises TrtgateError for what is none, and for one that may go on: it would be known by a part of its cases.
+    """
     run = read(path)
+    if run.unfinished and isinstance(path, Path) and time.time() - path.stat().st_mtime < LONGEST_CASE_S:
+        raise TrtgateError(f"{path} may go on, and is read one by one")
     return None if run.stage else _saved(run, lambda _case_id: True)
 
 

@@ -8,7 +8,6 @@ import msgspec
 
 from .history import CaseHistory, HistoryPoint, Series
 
-
 ALARM_P = 0.01
 """How often a drift is reported where none is, in all series that were asked for together."""
 
