@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,8 @@ def test_what_is_said_is_the_same_before_and_after_and_runs_that_come_later_coun
 
 def aged(runs: Runs) -> None:
     """All files of rows are of last year."""
-    for number, path in enumerate(sorted((runs.folder / compacted_runs.FOLDER).iterdir())):
-        path.rename(path.with_name(f"20250101T{100000 + number // 2}{path.name[15:]}"))
+    for path in (runs.folder / compacted_runs.FOLDER).iterdir():
+        path.rename(path.with_name(f"2025{path.name[4:]}"))
 
 
 def test_runs_are_not_opened_again_and_small_files_become_one(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,3 +501,17 @@ def test_what_is_said_of_many_cards_fits_a_terminal(runs: Runs) -> None:
     said = history_text.about(case)
     assert len(said) == 4
     assert said[-1] == "5 more cards with fewer than 5 runs: too few to look for changes"
+
+
+def test_where_the_temporary_folder_is_full_that_is_said(runs: Runs) -> None:
+    stepped(runs, "net", count=40)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(TrtgateError, match=r"the runs can't be compacted in /.*: OSError: File too large"):
+            history_answers.compact(runs.folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert compacted(runs) == []

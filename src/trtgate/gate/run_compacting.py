@@ -50,21 +50,23 @@ def compact(
     known = [part for part in parts if part.name not in no_more]
     new = sorted(set(names) - {run for part in known for run in part.runs})
     with tempfile.TemporaryDirectory(prefix="trtgate-") as folder:
-        rows, done, count = Path(folder) / "rows.ndjson", list[str](), 0
-        with rows.open("w") as file:
-            for name in new:
-                try:
-                    found = rows_of(name)
-                except TrtgateError as error:
-                    problems.append(str(error))
-                    continue
-                done.append(name)
-                count += len(found)
-                file.writelines(f"{json.dumps(row)}\n" for row in found)
-        small = [part for part in known if part.rows < SMALL * count]
+        rows, done = Path(folder) / "rows.ndjson", dict[str, int]()
+        try:
+            with rows.open("w") as file:
+                for name in new:
+                    try:
+                        found = rows_of(name)
+                    except TrtgateError as error:
+                        problems.append(str(error))
+                        continue
+                    done[name] = len(found)
+                    file.writelines(f"{json.dumps(row)}\n" for row in found)
+        except OSError as error:
+            raise TrtgateError(f"the runs can't be compacted in {folder}: {one_line(error)}") from error
         if not done:
             return Compacted(runs=0, rows=0, bytes=0, merged=0, problems=problems)
-        total, size = _write(store, rows, small, done, Path(folder) / "rows.parquet")
+        small = [part for part in known if part.rows < SMALL * sum(done.values())]
+        total, size = _write(store, rows, small, list(done), Path(folder) / "rows.parquet")
     return Compacted(runs=len(done), rows=total, bytes=size, merged=len(small), problems=problems)
 
 
