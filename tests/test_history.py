@@ -268,6 +268,22 @@ def test_runs_are_in_the_order_they_were_recorded(runs: Runs) -> None:
     assert "first 64 µs, last 80 µs" in runs.say()
 
 
+@needs_otava
+def test_runs_are_in_the_order_they_were_recorded_in_whichever_zone(tmp_path: Path) -> None:
+    """23:59 on 1 January in Los Angeles is 2 January, UTC, and later than 05:00 that day there."""
+    folder = tmp_path / "runs"
+    for name, recorded, us in (
+        ("a", "2026-01-01T23:59:00-08:00", 80.0), ("b", "2026-01-02T05:00:00+00:00", 64.0),
+        ("c", "2026-01-02T09:00:00", 90.0), ("d", "2026-01-01T12:00:00+14:00", 1.0),
+    ):  # fmt: skip
+        made = record("net", us)
+        dated = msgspec.structs.replace(made, sessions=[msgspec.structs.replace(made.sessions[0], recorded=recorded)])
+        files.write_json(folder / f"{name}.json", {**document(dated), "commit_info": None})
+    found = history_answers.find(["net"], folder, Asked(key=CARD.key, since="2026-01-02"))
+    ((case,),) = found.histories.values()
+    assert [round(point.latency_us) for point in case.series[0].points] == [64, 80, 90]
+
+
 def test_the_host_latency_is_taken_where_there_is_no_device(runs: Runs) -> None:
     made = record("net", 64.0)
     session = msgspec.structs.replace(made.sessions[0], metrics={"host": [[128.0]]})

@@ -6,6 +6,7 @@ wherever another one ran. `level_changes.py` has what is looked for in a series,
 
 from __future__ import annotations
 
+import datetime
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -165,7 +166,7 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
     record = run.cases[case_id]
     last = record.sessions[-1]
     point = HistoryPoint(
-        recorded=last.recorded,
+        recorded=_in_order(last.recorded),
         run=run.path.name.encode(errors="backslashreplace").decode(),
         commit=commit.id,
         branch=commit.branch,
@@ -178,6 +179,20 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
         metric=metric, clock=clock, card=sys.intern(last.uuid), beside_base=bool(record.base),
         disturbed=record.disturbed, point=point,
     )  # fmt: skip
+
+
+def utc(recorded: str) -> datetime.datetime:
+    """Return when something was recorded, UTC; a time without a zone is one. Raises ValueError or OverflowError."""
+    found = datetime.datetime.fromisoformat(recorded)
+    return found.replace(tzinfo=found.tzinfo or datetime.UTC).astimezone(datetime.UTC)
+
+
+def _in_order(recorded: str) -> str:
+    """Return a time so that texts sort as times do; as it is where it is none."""
+    try:
+        return utc(recorded).isoformat()
+    except (ValueError, OverflowError):
+        return recorded
 
 
 def commit_of(stored: Any) -> Commit:
