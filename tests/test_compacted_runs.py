@@ -368,7 +368,9 @@ def test_runs_of_a_branch_and_since_a_date(runs: Runs, compact: bool) -> None:
     assert latencies(branch="main") == [65, 67, 69]
     assert latencies(since="2026-01-06") == [68, 69]
     assert latencies(branch="main", since="2026-01-06") == [69]
-    assert latencies(branch="other") == []
+    for nothing in ({"branch": "other"}, {"since": "2027-01-01"}):
+        with pytest.raises(TrtgateError, match=r"no run (of branch 'other'|since 2027-01-01) under .* has such a case"):
+            latencies(**nothing)
 
 
 def test_since_is_an_age_or_a_date() -> None:
@@ -478,6 +480,28 @@ def test_compacting_is_a_command(runs: Runs, command: Callable[..., Any]) -> Non
     stepped(runs, "net")
     assert command("runs", "compact").stdout.startswith("12 runs compacted: 12 rows, ")
     assert command("runs", "compact").stdout == "no run that is not compacted\n"
+
+
+def test_a_place_without_runs_is_no_success(runs: Runs, tmp_path: Path) -> None:
+    file = runs.add(record("net", 64.0))
+
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments])
+        assert result.exit_code == 4, result.output
+        return result.stderr
+
+    assert "there are no saved runs under" in said("runs", "compact", "--runs", str(tmp_path / "misspelt"))
+    assert "is a file, and --runs is the folder" in said("runs", "compact", "--runs", str(file))
+    assert "is a file, and --runs is the folder" in said("history", "net", "--runs", str(file))
+
+
+def test_the_alarm_names_the_card_that_drifts(runs: Runs, command: Callable[..., Any]) -> None:
+    for number in range(20):
+        runs.add(on("GPU-a", 64.0))
+        runs.add(on("GPU-b", 64.0 * 1.004**number))
+    failed = command("history", "*", "--fail-on-drift")
+    assert failed.exit_code == 1
+    assert failed.stdout.splitlines()[-1].endswith(f"on {CARD.key}, card GPU-b")
 
 
 def test_without_duckdb_one_line_says_how_to_get_it_and_only_where_it_is_needed(

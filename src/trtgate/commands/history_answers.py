@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -28,11 +28,11 @@ from ..gate.history_events import Changed, Event
 from ..gate.run_compacting import Compacted
 from ..suite.pytest_config import find_configuration, runs_folder
 
+NONE = "there are no saved runs under"
 ALL = "all"
 """In the place of an accelerator's key: those of all."""
 LONGEST = 1000
 """Characters of a list of names."""
-Answer = TypeVar("Answer")
 SINCE = re.compile(r"(\d{1,5})([dw])")
 
 
@@ -94,7 +94,7 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
             if saved.skipped
             else ""
         )
-        raise TrtgateError(f"there are no saved runs under {folder}: every run of the gate saves one there{read}")
+        raise TrtgateError(f"{NONE} {folder}: every run of the gate saves one there{read}")
     if key not in (ALL, *saved.keys):
         others = printable(", ".join(sorted(saved.keys)), LONGEST)
         raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {others}")
@@ -105,6 +105,9 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
         histories[one] = [history.collect(runs, case_id) for case_id in chosen]
     if not any(histories.values()):
         _chosen(names, saved, ALL, folder, must=True)
+    if not any(case.series or case.beside_base or case.disturbed for some in histories.values() for case in some):
+        of = f" of branch {asked.branch!r}" * bool(asked.branch) + f" since {asked.since}" * bool(asked.since)
+        raise TrtgateError(f"no run{of} under {folder} has such a case")
     return Found(
         histories=histories, events=history_events.events(histories), drifting=history_events.drifting(histories),
         skipped=saved.skipped,
@@ -116,6 +119,7 @@ class _Saved:
 
     def __init__(self, folder: Folder, names: Sequence[str], key: str) -> None:
         self._folder, self._store = folder, _filesystem(folder)
+        self._answered: Callable[[Callable[[], Any]], Any] = _answered_by(folder)
         self._parts, self.skipped = self._answered(lambda: compacted_runs.parts(self._store))
         compacted = frozenset[str]().union(*(part.runs for part in self._parts))
         self._runs, skipped = history.read_runs(
@@ -137,8 +141,10 @@ class _Saved:
         compacted = self._answered(lambda: compacted_runs.read(self._store, self._parts, cases, wanted))
         return [*(_within(run, asked) for run in self._runs if run.key == asked.key), *compacted]
 
-    def _answered(self, call: Callable[[], Answer]) -> Answer:
-        return self._folder.answer(call) if isinstance(self._folder, RunStore) else call()
+
+def _answered_by(folder: Folder) -> Callable[[Callable[[], Any]], Any]:
+    """Return what calls a store within its limits and says what it refuses; a folder is called at once."""
+    return folder.answer if isinstance(folder, RunStore) else lambda call: call()
 
 
 def _within(run: SavedRun, asked: Asked) -> SavedRun:
@@ -151,9 +157,11 @@ def _within(run: SavedRun, asked: Asked) -> SavedRun:
 
 
 def _filesystem(folder: Folder) -> Any:
-    """Return what compacted runs are read from, and written to. Raises StoreError."""
+    """Return what compacted runs are read from, and written to. Raises TrtgateError for a file, and StoreError."""
     if isinstance(folder, RunStore):
         return folder.filesystem
+    if folder.is_file():
+        raise TrtgateError(f"{folder} is a file, and --runs is the folder of saved runs: name the one that it lies in")
     import fsspec
     from fsspec.implementations.dirfs import DirFileSystem
 
@@ -190,7 +198,11 @@ def save(found: Found, path: Path) -> None:
 def compact(folder: Folder) -> Compacted:
     """Compact the saved runs of a folder that are not compacted yet. Raises TrtgateError."""
 
+    store = _filesystem(folder)
     places = run_places.named_runs(folder, all_dates=True)
+    known, problems = _answered_by(folder)(lambda: compacted_runs.all_parts(store))
+    if not (places or known or problems):
+        raise TrtgateError(f"{NONE} {folder}")
 
     def rows(name: str) -> list[dict[str, Any]]:
         if not name.isascii() and name != name.encode(errors="replace").decode():
@@ -198,4 +210,4 @@ def compact(folder: Folder) -> Compacted:
         run = history.read_run(places[name])
         return [] if run is None else run_compacting.rows_of(run, name)
 
-    return run_compacting.compact(_filesystem(folder), places, rows)
+    return run_compacting.compact(store, known, problems, places, rows)

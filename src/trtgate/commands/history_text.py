@@ -46,7 +46,10 @@ def lines(found: Found, encoding: str | None) -> list[str]:
 
 def alarm(drifting: Sequence[Changed]) -> str:
     """Return one line that names what gets slower bit by bit."""
-    named = [f"{one.case_id} by {one.change:+.2%}" for one in drifting]
+    named = [
+        f"{one.case_id} by {one.change:+.2%} on {one.accelerator}" + f", card {one.card}" * bool(one.card)
+        for one in drifting
+    ]
     return printable(
         f"{len(drifting)} {'series get' if len(drifting) > 1 else 'series gets'} slower bit by bit: "
         f"{first_few(named, MOST_NAMED)}",

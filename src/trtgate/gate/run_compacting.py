@@ -37,13 +37,16 @@ class Compacted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compact(
-    store: Any, names: Iterable[str], rows_of: Callable[[str], list[dict[str, Any]]]
+    store: Any, parts: Sequence[Part], problems: Sequence[str], names: Iterable[str],
+    rows_of: Callable[[str], list[dict[str, Any]]],
 ) -> Compacted:  # fmt: skip
     """Write the rows of those runs, by name, that no file has rows of yet. `rows_of` raises TrtgateError.
 
+    `parts` and `problems` are what `all_parts` returned.
+
     Raises TrtgateError when nothing can be written; what was there before is still there then.
     """
-    parts, problems = compacted_runs.all_parts(store)
+    problems = list(problems)
     pairs = compacted_runs.superseded(parts)
     _clear(store, pairs)
     no_more = {part.name for part, _ in pairs}
@@ -130,12 +133,14 @@ def _made(database: Any, everything: str, given: Sequence[Any], made: Path) -> t
 
 def _clear(store: Any, pairs: Iterable[tuple[Part, Part]]) -> None:
     """Take away files that count no more, and rows whose writer was killed, as far as the store lets us."""
-    without = set(names_of(store, ".parquet")) - set(names_of(store, ".json"))
-    gone = [f"{name}.parquet" for name in sorted(without) if _is_old(name)]
+    gone = list[str]()
+    with contextlib.suppress(Exception):  # each store has errors of its own
+        without = set(names_of(store, ".parquet")) - set(names_of(store, ".json"))
+        gone += [f"{name}.parquet" for name in sorted(without) if _is_old(name)]
     for part, other in pairs:
         gone += [f"{part.name}.json", f"{part.name}.parquet"] * _is_old(other.name)
     for path in gone:
-        with contextlib.suppress(Exception):  # each store has errors of its own
+        with contextlib.suppress(Exception):
             store.rm_file(path)
 
 
