@@ -215,6 +215,52 @@ def test_more_rows_than_runs_can_have_are_not_read(runs: Runs, told: bool) -> No
     assert "it has other rows than its runs can have" in skipped
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "5e-324 AS latency_us", "1.7e308 AS latency_us", "1e30::HUGEINT AS latency_us", "'zzzz' AS recorded",
+        "'x' AS dirty", "repeat('x', 20000) AS branch", "'\\xff'::BLOB AS case_id",
+    ],
+)  # fmt: skip
+def test_a_row_that_no_run_can_have_is_left_out(runs: Runs, change: str) -> None:
+    stepped(runs, "net")
+    history_answers.compact(runs.folder)
+    forged(runs, f"SELECT * REPLACE ({change}) FROM made")
+    runs.add_all([67.2] * 2)
+    assert "2 runs" in runs.say()
+
+
+@pytest.mark.parametrize("change", ["[latency_us] AS latency_us", "{'a': 1} AS dirty"])
+def test_columns_of_other_types_are_no_traceback(runs: Runs, change: str) -> None:
+    stepped(runs, "net")
+    history_answers.compact(runs.folder)
+    said = runs.say()
+    forged(runs, f"SELECT * REPLACE ({change}) FROM made")
+    runs.add_all([67.2] * 2)
+    assert "14 runs" in (again := runs.say()) or "2 runs" in again
+    assert said.splitlines()[0] == again.splitlines()[0]
+
+
+def test_a_run_with_names_longer_than_a_row_may_hold_is_read_one_by_one(runs: Runs) -> None:
+    runs.add(record("x" * 20000, 64.0))
+    runs.add(record("net", 64.0))
+    done = history_answers.compact(runs.folder)
+    assert (done.runs, len(done.problems)) == (1, 1)
+    assert "001.json is read one by one: no UTF-8, or too long" in done.problems[0]
+    assert runs.say("*").count("1 run,") == 2
+
+
+def test_a_time_that_is_none_is_named_before_and_after_compacting(runs: Runs) -> None:
+    runs.add(record("net", 64.0))
+    odd = runs.add(record("net", 64.0))
+    odd.write_text(odd.read_text().replace("2026-01-03T", "yesterday "))
+    said = runs.say()
+    assert "1 run," in said
+    assert "002.json was recorded at 'yesterday 12:00:00+00:00', which is no time" in said
+    history_answers.compact(runs.folder)
+    assert runs.say() == said
+
+
 def test_a_query_without_end_is_ended(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compacted_database, "LIMIT_S", 0.1)
     store = history_answers._filesystem(runs.folder)

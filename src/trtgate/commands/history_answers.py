@@ -205,8 +205,6 @@ def compact(folder: Folder) -> Compacted:
         raise TrtgateError(f"{NONE} {folder}")
 
     def rows(name: str) -> list[dict[str, Any]]:
-        if not name.isascii() and name != name.encode(errors="replace").decode():
-            raise TrtgateError(f"{printable(name)} is read one by one: its name is no UTF-8")
         run = history.read_run(places[name])
         return [] if run is None else run_compacting.rows_of(run, name)
 

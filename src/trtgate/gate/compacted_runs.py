@@ -24,6 +24,7 @@ from ..common.files import decoded
 from ..common.urls import told_without
 from . import compacted_database
 from .history import HistoryPoint, SavedCase, SavedRun
+from .plausibility import LONGEST_US, SHORTEST_US
 
 FOLDER = "_compacted"
 """In the folder of the runs; no accelerator's key begins so."""
@@ -35,6 +36,8 @@ COLUMNS = {
 VERSION = 1
 MOST_BYTES, MOST_VALUES = 256 << 20, 6_000_000
 """Of a JSON file: a million runs have 80 MB of names."""
+LONGEST_TEXT = 10_000
+"""Bytes of a name in a row: gigabytes of one letter take some kilobytes in a file."""
 _NAME = re.compile(rf"{FOLDER}/(\d{{8}}T\d{{6}})-[\w-]+", re.ASCII)
 
 
@@ -187,11 +190,13 @@ def _saved(row: dict[str, Any]) -> tuple[SavedCase, str, str]:
 
 
 def rows_from(part: Part) -> str:
-    """Return what to select from: the columns by their types, and only latencies that can be some."""
+    """Return what to select from: the columns by their types, and only rows that a run can have."""
     columns = ", ".join(f"TRY_CAST({name} AS {kind}) AS {name}" for name, kind in COLUMNS.items())
-    complete = " AND ".join(f"{name} IS NOT NULL" for name in COLUMNS)
-    real = "isfinite(latency_us) AND latency_us > 0"
-    return f"(SELECT {columns} FROM read_parquet('{_url(part)}') WHERE {complete} AND {real})"  # noqa: S608
+    typed = f"(SELECT {columns} FROM read_parquet('{_url(part)}'))"  # noqa: S608
+    complete = [f"{name} IS NOT NULL" for name in COLUMNS]
+    short = [f"strlen({name}) <= {LONGEST_TEXT}" for name, kind in COLUMNS.items() if kind == "VARCHAR"]
+    real = [f"latency_us BETWEEN {SHORTEST_US} AND {LONGEST_US}", "TRY_CAST(recorded AS TIMESTAMP) IS NOT NULL"]
+    return f"(SELECT * FROM {typed} WHERE {' AND '.join((*complete, *short, *real))})"  # noqa: S608
 
 
 def _url(part: Part) -> str:

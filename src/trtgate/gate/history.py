@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from ..common.errors import TrtgateError
+from ..common.escaping import printable
 from ..common.run_places import Folder, Place, runs_in
 from . import level_changes
 from .baseline_record import typical_us
@@ -166,7 +167,7 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
     record = run.cases[case_id]
     last = record.sessions[-1]
     point = HistoryPoint(
-        recorded=_in_order(last.recorded),
+        recorded=_in_order(run, last.recorded),
         run=run.path.name.encode(errors="backslashreplace").decode(),
         commit=commit.id,
         branch=commit.branch,
@@ -187,12 +188,12 @@ def utc(recorded: str) -> datetime.datetime:
     return found.replace(tzinfo=found.tzinfo or datetime.UTC).astimezone(datetime.UTC)
 
 
-def _in_order(recorded: str) -> str:
-    """Return a time so that texts sort as times do; as it is where it is none."""
+def _in_order(run: Run, recorded: str) -> str:
+    """Return a time so that texts sort as times do. Raises TrtgateError where it is none."""
     try:
         return utc(recorded).isoformat()
-    except (ValueError, OverflowError):
-        return recorded
+    except (ValueError, OverflowError) as error:
+        raise TrtgateError(f"{run.path} was recorded at {printable(recorded)!r}, which is no time") from error
 
 
 def commit_of(stored: Any) -> Commit:

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
+from ..common.escaping import printable
 from ..common.urls import told_without
 from . import compacted_database, compacted_runs
-from .compacted_runs import COLUMNS, FOLDER, VERSION, Manifest, Part, names_of, rows_from
+from .compacted_runs import COLUMNS, FOLDER, LONGEST_TEXT, VERSION, Manifest, Part, names_of, rows_from
 from .history import SavedRun
 
 SMALL = 4
@@ -74,8 +75,8 @@ def compact(
 
 
 def rows_of(run: SavedRun, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a run, whose name in the store they keep."""
-    return [
+    """Return the rows of a run, whose name in the store they keep. Raises TrtgateError for what no row may hold."""
+    rows: list[dict[str, Any]] = [
         {
             "accelerator": run.key, "card": saved.card, "case_id": case_id, "metric": saved.metric,
             "clock": saved.clock, "recorded": saved.point.recorded, "run": name, "commit_id": saved.point.commit,
@@ -84,6 +85,10 @@ def rows_of(run: SavedRun, name: str) -> list[dict[str, Any]]:
         }
         for case_id, saved in run.cases.items()
     ]  # fmt: skip
+    for text in (text for row in rows for text in row.values() if isinstance(text, str)):
+        if len(text.encode(errors="surrogatepass")) > LONGEST_TEXT or text != text.encode(errors="replace").decode():
+            raise TrtgateError(f"{printable(name)} is read one by one: no UTF-8, or too long: {printable(text, 100)}")
+    return rows
 
 
 def _write(store: Any, rows: Path, small: Sequence[Part], done: Sequence[str], made: Path) -> tuple[int, int]:
