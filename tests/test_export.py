@@ -17,7 +17,12 @@ import pytest
 from tests.in_process import InProcess, command
 from tests.scripted_measurer import HERE
 from tests.stage_files import SAME, SLOW, StagedRun, document, entry
+from tests.test_baselines import document as run_document
+from tests.test_baselines import record
 from tests.test_run_report import HOSTILE, case, made
+from trtgate.commands import export_files
+from trtgate.common import files
+from trtgate.common.errors import TrtgateError
 from trtgate.common.metrics import METRICS
 from trtgate.fleet.merged_document import UNCONFIRMED
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
@@ -331,8 +336,9 @@ def test_a_file_that_was_there_is_replaced_whole(tmp_path: Path) -> None:
 def test_what_a_run_saved_is_exported(here: InProcess) -> None:
     assert here.run("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines")[0] == 0
     assert here.run("suite.py", "--trtgate-launches=1", "--benchmark-compare", "--trtgate-report=report.json")[0] == 0
-    runs = sorted((here.path / ".trtgate" / "runs").glob("*.json"))
-    compared = {row["case"]: row for row in csv_rows(exported("csv", runs[-1])) if row["metric"] == "host"}
+    runs = (here.path / ".trtgate" / "runs").glob("*.json")
+    newest = max(runs, key=lambda path: path.stat().st_mtime_ns)  # both may be of one second, which is in their names
+    compared = {row["case"]: row for row in csv_rows(exported("csv", newest)) if row["metric"] == "host"}
     assert {name.partition("-")[0] for name in compared} == {"alpha", "beta"}
     assert all(float(row["value"]) == pytest.approx(101.5, abs=0.6) for row in compared.values())
     assert all(row["baseline"] and row["verdict"] and row["time"] for row in compared.values())
@@ -343,3 +349,22 @@ def test_what_a_run_saved_is_exported(here: InProcess) -> None:
         assert {column: row[column] for column in COLUMNS[4:13]} == {
             column: reported[name][column] for column in COLUMNS[4:13]
         }
+
+
+def test_a_file_that_is_named_twice_counts_once_and_is_never_overwritten(tmp_path: Path) -> None:
+    path, link = tmp_path / "run.json", tmp_path / "link.json"
+    files.write_json(path, {**run_document(record("net", 64.0)), "commit_info": None})
+    link.symlink_to(path)
+    before = path.read_bytes()
+    assert export_files.export([str(path), str(tmp_path / "." / "run.json"), str(link)], "csv", None).rows == 2
+    for output in (path, link):
+        with pytest.raises(TrtgateError, match="would be lost: name another file"):
+            export_files.export([str(path)], "csv", output)
+    assert path.read_bytes() == before
+
+
+def test_where_nothing_can_be_exported_the_reason_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    files.write_json(path, {**run_document(record("net", 1e300)), "commit_info": None})
+    with pytest.raises(TrtgateError, match=r"no case was measured in .*run\.json; .*the session of .* is not used"):
+        export_files.export([str(path)], "csv", None)

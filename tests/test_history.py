@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -210,6 +211,17 @@ def test_a_terminal_that_can_only_ascii_gets_ascii(runs: Runs) -> None:
     assert "64 us -> 70 us" in said
 
 
+@needs_otava
+def test_a_line_of_many_runs_is_as_wide_as_one_of_few_and_keeps_its_figures(runs: Runs) -> None:
+    runs.add_all([64.0] * 150 + [70.0] * 150)
+    (line,) = (line for line in runs.say().splitlines() if "first 64" in line)
+    assert line.strip().startswith("▁" * 30 + "█" * 30 + "  first 64 µs, last 70 µs (unchanged), min 64 µs, max 70 µs")
+
+
+def test_one_slow_run_among_many_is_seen() -> None:
+    assert "█" in history_text.sparkline([64.0] * 500 + [80.0] + [64.0] * 499)
+
+
 # What belongs into a series
 
 
@@ -254,6 +266,22 @@ def test_runs_are_in_the_order_they_were_recorded(runs: Runs) -> None:
     runs.add(record("net", 64.0), name="z.json")
     runs.add(record("net", 80.0), name="a.json")
     assert "first 64 µs, last 80 µs" in runs.say()
+
+
+@needs_otava
+def test_runs_are_in_the_order_they_were_recorded_in_whichever_zone(tmp_path: Path) -> None:
+    """23:59 on 1 January in Los Angeles is 2 January, UTC, and later than 05:00 that day there."""
+    folder = tmp_path / "runs"
+    for name, recorded, us in (
+        ("a", "2026-01-01T23:59:00-08:00", 80.0), ("b", "2026-01-02T05:00:00+00:00", 64.0),
+        ("c", "2026-01-02T09:00:00", 90.0), ("d", "2026-01-01T12:00:00+14:00", 1.0),
+    ):  # fmt: skip
+        made = record("net", us)
+        dated = msgspec.structs.replace(made, sessions=[msgspec.structs.replace(made.sessions[0], recorded=recorded)])
+        files.write_json(folder / f"{name}.json", {**document(dated), "commit_info": None})
+    found = history_answers.find(["net"], folder, Asked(key=CARD.key, since="2026-01-02"))
+    ((case,),) = found.histories.values()
+    assert [round(point.latency_us) for point in case.series[0].points] == [64, 80, 90]
 
 
 def test_the_host_latency_is_taken_where_there_is_no_device(runs: Runs) -> None:
@@ -321,6 +349,22 @@ def test_an_unknown_case_names_the_nearest(runs: Runs) -> None:
         runs.say("resnet81")
 
 
+def test_a_case_of_another_accelerator_alone_is_not_said_to_be_nowhere(runs: Runs) -> None:
+    runs.add(record("net", 64.0))
+    runs.add(record("mobile", 64.0), card=OTHER_CARD)
+    with pytest.raises(
+        TrtgateError, match=f"no run of {CARD.key} under .* has a case 'mobile'; those of {OTHER_CARD.key} have"
+    ):
+        runs.say("mobile")
+
+
+def test_a_run_is_counted_once_however_many_files_hold_it(runs: Runs) -> None:
+    for name in ("a.json", "b.json"):
+        runs.count = 0
+        runs.add(msgspec.structs.replace(record("net", 90.0), disturbed=True), name=name)
+    assert "left out: 1 disturbed" in runs.say()
+
+
 def test_another_accelerator_is_not_mixed_in(runs: Runs) -> None:
     runs.add(record("net", 64.0))
     runs.add(record("net", 90.0), card=OTHER_CARD)
@@ -348,6 +392,15 @@ def test_the_command_takes_this_machines_runs(runs: Runs, command: Callable[...,
     ((case, *_),) = json.loads(Path("out.json").read_text())["histories"].values()
     (point,) = case["series"][0]["points"]
     assert (point["run"], point["latency_us"]) == ("001.json", pytest.approx(64.0))
+
+
+def test_a_name_that_is_no_utf8_is_written_escaped(runs: Runs, command: Callable[..., Any]) -> None:
+    path = runs.add(record("net", 64.0))
+    os.rename(path, os.path.join(os.fsencode(runs.folder), b"\xff.json"))
+    result = command("net", "--runs", str(runs.folder), "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    ((case,),) = json.loads(Path("out.json").read_text())["histories"].values()
+    assert case["series"][0]["points"][0]["run"] == "\\udcff.json"
 
 
 def test_no_runs_at_all_is_a_usage_error(command: Callable[..., Any]) -> None:

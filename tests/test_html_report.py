@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -185,7 +186,7 @@ def test_a_case_is_found_sorted_and_opened(page: Any) -> None:
     assert page.locator("th[aria-sort=ascending]").inner_text().startswith("change %")
     assert overview(page)[0] == "fast"
     page.get_by_role("button", name="change %").click()
-    assert overview(page)[-1] == "fast"
+    assert overview(page)[-2:] == ["fast", "none"]  # no figure is no large one
     page.get_by_label("Find a case").fill("RESNET18")
     assert overview(page) == ["resnet18"]
     assert page.get_by_role("status").inner_text() == "1 cases"
@@ -291,3 +292,25 @@ def test_a_fleet_shows_what_got_slower_most_first_and_a_click_opens_its_history(
         assert page.evaluate("document.querySelectorAll('body script').length") == 3
         page.set_viewport_size({"width": 400, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.locator("thead button").nth(1).click()
+        assert overview(page) == ["<script>", "slow", "single"]
+        page.locator("thead button").nth(1).click()
+        assert overview(page) == ["slow", "<script>", "single"]  # no figure is no large one
+        page.locator("thead button").nth(2).click()
+        page.locator("thead button").nth(2).click()
+        assert overview(page) == ["<script>", "slow", "single"]
+
+
+def test_the_charts_of_a_large_fleet_have_room_in_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_page, "MOST_POINTS", 20)
+    found = CaseHistory(case_id="net", series=[series(), series()], beside_base=0, disturbed=0)
+    (_, data, _) = re.split(r'<script type="application/json" id="data">|</script>', fleet_page.render(
+        [fleet_page.Row(key="h100", case=found, lines=[])], []
+    ), maxsplit=2)  # fmt: skip
+    stored = json.loads(data)
+    first, second = stored["cases"][0]
+    assert first["us"][:5] == [100.02, 100.0, 100.01, 100.02, 105.0]
+    assert first["title"].endswith(", newest 10 of 12 runs")
+    assert [first["changes"], second["changes"]] == [[4], [4]]
+    assert [stored["runs"][number][:10] for number in first["runs"]] == [f"2026-01-{3 + n:02}" for n in range(10)]
+    assert len(stored["runs"]) == 10

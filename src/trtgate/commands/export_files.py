@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,16 +37,20 @@ class _Kind(msgspec.Struct):
 
 
 def export(names: Sequence[str], to: str, output: Path | None) -> Exported:
-    """Write runs to a file, or return the text; a name, a path or a URL, that is there twice counts once.
+    """Write runs to a file, or return the text; a file or a URL that is named twice counts once.
 
     Raises TrtgateError for a file that is no run, for runs without a value, and when the file can't be written.
     """
     if to == PARQUET and output is None:
         raise TrtgateError("Parquet is not text: name a file with --output FILE")
+    places = {_real(place): place for place in map(run_places.one, names)}
+    if output is not None and _real(output) in places:
+        raise TrtgateError(f"{output} is a run that is to be exported, and would be lost: name another file")
     warnings: list[str] = []
-    rows = [row for name in dict.fromkeys(names) for row in _rows(run_places.one(name), warnings)]
+    rows = [row for place in places.values() for row in _rows(place, warnings)]
     if not rows:
-        raise TrtgateError(f"nothing to export: no case was measured in {', '.join(names)}")
+        why = f"; {warnings[0]}" if warnings else ""
+        raise TrtgateError(f"nothing to export: no case was measured in {', '.join(names)}{why}")
     content = _rendered(rows, to)
     if output is None:
         return Exported(rows=len(rows), text=content.decode(), warnings=warnings)
@@ -54,6 +59,10 @@ def export(names: Sequence[str], to: str, output: Path | None) -> Exported:
     except OSError as error:
         raise TrtgateError(f"{output} can't be written: {error.strerror}") from error
     return Exported(rows=len(rows), warnings=warnings)
+
+
+def _real(place: Place) -> str:
+    return os.path.realpath(place) if isinstance(place, Path) else str(place)
 
 
 def _rows(path: Place, warnings: list[str]) -> list[ExportRow]:

@@ -7,9 +7,9 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -21,17 +21,18 @@ from ..common.run_folder import RUNS, known
 from ..common.run_places import Folder
 from ..common.run_store import RunStore
 from ..common.text_columns import first_few
-from ..gate import compacted_runs, history, history_events
-from ..gate.compacted_runs import Compacted, Wanted
+from ..gate import compacted_runs, history, history_events, run_compacting
+from ..gate.compacted_runs import Wanted
 from ..gate.history import CaseHistory, SavedRun
 from ..gate.history_events import Changed, Event
+from ..gate.run_compacting import Compacted
 from ..suite.pytest_config import find_configuration, runs_folder
 
+NONE = "there are no saved runs under"
 ALL = "all"
 """In the place of an accelerator's key: those of all."""
 LONGEST = 1000
 """Characters of a list of names."""
-Answer = TypeVar("Answer")
 SINCE = re.compile(r"(\d{1,5})([dw])")
 
 
@@ -93,17 +94,20 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
             if saved.skipped
             else ""
         )
-        raise TrtgateError(f"there are no saved runs under {folder}: every run of the gate saves one there{read}")
+        raise TrtgateError(f"{NONE} {folder}: every run of the gate saves one there{read}")
     if key not in (ALL, *saved.keys):
         others = printable(", ".join(sorted(saved.keys)), LONGEST)
         raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {others}")
     histories = {}
     for one in sorted(saved.keys) if key == ALL else [key]:
-        chosen = _chosen(names, saved.case_ids(one), folder, must=key != ALL)
+        chosen = _chosen(names, saved, one, folder, must=key != ALL)
         runs = saved.runs(msgspec.structs.replace(asked, key=one), chosen)
         histories[one] = [history.collect(runs, case_id) for case_id in chosen]
     if not any(histories.values()):
-        _chosen(names, {case_id for one in saved.keys for case_id in saved.case_ids(one)}, folder, must=True)
+        _chosen(names, saved, ALL, folder, must=True)
+    if not any(case.series or case.beside_base or case.disturbed for some in histories.values() for case in some):
+        of = f" of branch {asked.branch!r}" * bool(asked.branch) + f" since {asked.since}" * bool(asked.since)
+        raise TrtgateError(f"no run{of} under {folder} has such a case")
     return Found(
         histories=histories, events=history_events.events(histories), drifting=history_events.drifting(histories),
         skipped=saved.skipped,
@@ -115,6 +119,7 @@ class _Saved:
 
     def __init__(self, folder: Folder, names: Sequence[str], key: str) -> None:
         self._folder, self._store = folder, _filesystem(folder)
+        self._answered: Callable[[Callable[[], Any]], Any] = _answered_by(folder)
         self._parts, self.skipped = self._answered(lambda: compacted_runs.parts(self._store))
         compacted = frozenset[str]().union(*(part.runs for part in self._parts))
         self._runs, skipped = history.read_runs(
@@ -124,7 +129,9 @@ class _Saved:
         self.keys = {run.key for run in self._runs} | {key for part in self._parts for key in part.cases}
 
     def case_ids(self, key: str) -> set[str]:
-        """Return the ids of all cases of an accelerator."""
+        """Return the ids of all cases of an accelerator, or of all of them."""
+        if key == ALL:
+            return set[str]().union(*map(self.case_ids, self.keys))
         found = {case_id for run in self._runs if run.key == key for case_id in run.case_ids}
         return found.union(*(part.cases.get(key, ()) for part in self._parts))
 
@@ -134,8 +141,10 @@ class _Saved:
         compacted = self._answered(lambda: compacted_runs.read(self._store, self._parts, cases, wanted))
         return [*(_within(run, asked) for run in self._runs if run.key == asked.key), *compacted]
 
-    def _answered(self, call: Callable[[], Answer]) -> Answer:
-        return self._folder.answer(call) if isinstance(self._folder, RunStore) else call()
+
+def _answered_by(folder: Folder) -> Callable[[Callable[[], Any]], Any]:
+    """Return what calls a store within its limits and says what it refuses; a folder is called at once."""
+    return folder.answer if isinstance(folder, RunStore) else lambda call: call()
 
 
 def _within(run: SavedRun, asked: Asked) -> SavedRun:
@@ -148,9 +157,11 @@ def _within(run: SavedRun, asked: Asked) -> SavedRun:
 
 
 def _filesystem(folder: Folder) -> Any:
-    """Return what compacted runs are read from, and written to. Raises StoreError."""
+    """Return what compacted runs are read from, and written to. Raises TrtgateError for a file, and StoreError."""
     if isinstance(folder, RunStore):
         return folder.filesystem
+    if folder.is_file():
+        raise TrtgateError(f"{folder} is a file, and --runs is the folder of saved runs: name the one that it lies in")
     import fsspec
     from fsspec.implementations.dirfs import DirFileSystem
 
@@ -161,15 +172,20 @@ def _takes(name: str, case_id: str) -> bool:
     return case_id == name or fnmatch.fnmatchcase(case_id, name)
 
 
-def _chosen(names: Sequence[str], cases: Iterable[str], folder: Folder, *, must: bool) -> list[str]:
-    known = sorted(cases)
+def _chosen(names: Sequence[str], saved: _Saved, key: str, folder: Folder, *, must: bool) -> list[str]:
+    """Return the cases of an accelerator that names take. Raises TrtgateError for a name without one, if it must."""
+    known = sorted(saved.case_ids(key))
     chosen = set()
     for name in names:
         taken = [case_id for case_id in known if _takes(name, case_id)]
         if not taken and must:
             close = difflib.get_close_matches(name, known, n=1)
             said = f"did you mean {close[0]!r}?" if close else f"there are: {printable(first_few(known, 5))}"
-            raise TrtgateError(f"no run under {folder} has a case {name!r}; {said}")
+            others = sorted(one for one in saved.keys if any(_takes(name, case) for case in saved.case_ids(one)))
+            if others:
+                said = f"those of {printable(', '.join(others), LONGEST)} have: name one with --accelerator"
+            of_key = "" if key == ALL else f" of {key}"
+            raise TrtgateError(f"no run{of_key} under {folder} has a case {name!r}; {said}")
         chosen.update(taken)
     return sorted(chosen)
 
@@ -182,10 +198,14 @@ def save(found: Found, path: Path) -> None:
 def compact(folder: Folder) -> Compacted:
     """Compact the saved runs of a folder that are not compacted yet. Raises TrtgateError."""
 
+    store = _filesystem(folder)
     places = run_places.named_runs(folder, all_dates=True)
+    known, problems = _answered_by(folder)(lambda: compacted_runs.all_parts(store))
+    if not (places or known or problems):
+        raise TrtgateError(f"{NONE} {folder}")
 
     def rows(name: str) -> list[dict[str, Any]]:
         run = history.read_run(places[name])
-        return [] if run is None else compacted_runs.rows_of(run, name)
+        return [] if run is None else run_compacting.rows_of(run, name)
 
-    return compacted_runs.compact(_filesystem(folder), places, rows)
+    return run_compacting.compact(store, known, problems, places, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from ..common.errors import TrtgateError
@@ -10,10 +11,10 @@ from ..common.escaping import encodable, printable
 from ..common.files import write_whole
 from ..common.metrics import METRICS
 from ..common.text_columns import first_few
-from ..gate.compacted_runs import Compacted
 from ..gate.history import CaseHistory, HistoryPoint, Series
 from ..gate.history_events import Changed, Event
 from ..gate.level_changes import LEAST_RUNS, Drift, LevelShift
+from ..gate.run_compacting import Compacted
 from ..gate.sentences import duration
 from ..report import fleet_page
 from ..verdict import rises
@@ -24,6 +25,8 @@ LONGEST = 1000
 """Characters of a line; names of others may be longer."""
 LEAST_SPAN = 0.02
 """A sparkline's height is at least this share of the latency: noise is not to look like mountains."""
+MOST_BLOCKS = 60
+"""Of a sparkline."""
 MOST_NAMED = 5
 """Cases of an event that are named."""
 
@@ -43,7 +46,10 @@ def lines(found: Found, encoding: str | None) -> list[str]:
 
 def alarm(drifting: Sequence[Changed]) -> str:
     """Return one line that names what gets slower bit by bit."""
-    named = [f"{one.case_id} by {one.change:+.2%}" for one in drifting]
+    named = [
+        f"{one.case_id} by {one.change:+.2%} on {one.accelerator}" + f", card {one.card}" * bool(one.card)
+        for one in drifting
+    ]
     return printable(
         f"{len(drifting)} {'series get' if len(drifting) > 1 else 'series gets'} slower bit by bit: "
         f"{first_few(named, MOST_NAMED)}",
@@ -52,10 +58,16 @@ def alarm(drifting: Sequence[Changed]) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return a block for each value; the lowest is the least of them."""
+    """Return a block for each value, or for so many that MOST_BLOCKS suffice, of which the slowest shows.
+
+    The lowest block is the least value.
+    """
     least = min(values)
     span = max(max(values) - least, least * LEAST_SPAN)
-    return "".join(BLOCKS[round((value - least) / span * (len(BLOCKS) - 1))] for value in values)
+    count = min(len(values), MOST_BLOCKS)
+    bounds = [len(values) * number // count for number in range(count + 1)]
+    shown = [max(values[start:end]) for start, end in pairwise(bounds)]
+    return "".join(BLOCKS[round((value - least) / span * (len(BLOCKS) - 1))] for value in shown)
 
 
 def about(case: CaseHistory) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -144,9 +145,8 @@ def named_runs(
                 if not is_folder and _wanted(name, kinds, commit, strictly=True) and f"{where}/{name}" not in without
             ]
     found.sort(key=lambda run: run[0])
-    kept = {
-        _identity(place.name) for _, _, place in found
-    }  # a run that was saved here may be kept below the same folder
+    # A run that was saved here may be kept below the same folder.
+    kept = {_identity(posixpath.basename(name)) for name in [*without, *(name for _, name, _ in found)] if "/" in name}
     saved = {name: place for name, place in direct.items() if name not in without and _identity(name) not in kept}
     return saved | {name: place for _, name, place in found[-most:]}
 

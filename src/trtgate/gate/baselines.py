@@ -66,6 +66,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     unusable: dict[str, str] = {}
     """Case id → why none of its sessions can be used."""
     stage: str = ""  # which part of a run it is, such as `shard 2/8`
+    unfinished: bool = False
+    """Of a saved run: whether it goes on, or was killed."""
 
     def judged(self) -> Run:
         """Return it. Raises TrtgateError for a part of a run."""
@@ -116,6 +118,7 @@ def read(path: Place) -> Run:
         unused=tuple(f"{path}: case {case_id}: {line}" for case_id, some in lines.items() for line in some),
         unusable={case_id: lines[case_id][0] for case_id, record in used.items() if not record.sessions},
         stage=typed.trtgate.stage,
+        unfinished=bool(unfinished),
     )
 
 

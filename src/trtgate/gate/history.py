@@ -6,15 +6,18 @@ wherever another one ran. `level_changes.py` has what is looked for in a series,
 
 from __future__ import annotations
 
+import datetime
 import sys
-from collections import Counter
+import time
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..common.errors import TrtgateError
+from ..common.escaping import printable
 from ..common.run_places import Folder, Place, runs_in
 from . import level_changes
 from .baseline_record import typical_us
@@ -23,6 +26,10 @@ from .level_changes import Drift, LevelShift
 
 MOST_RUNS = 1000
 """Of a series: what is looked through, the newest ones."""
+
+
+LONGEST_CASE_S = 86400.0
+"""A run that is not finished, and got no case for so long, was killed."""
 
 
 class HistoryPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,8 +124,13 @@ def read_runs(
 
 
 def read_run(path: Place) -> SavedRun | None:
-    """Return a saved run with all its cases; None for a shard. Raises TrtgateError for what is none."""
+    """Return a saved run with all its cases; None for a shard.
+
+    Raises TrtgateError for what is none, and for one that may go on: it would be known by a part of its cases.
+    """
     run = read(path)
+    if run.unfinished and isinstance(path, Path) and time.time() - path.stat().st_mtime < LONGEST_CASE_S:
+        raise TrtgateError(f"{path} may go on, and is read one by one")
     return None if run.stage else _saved(run, lambda _case_id: True)
 
 
@@ -130,34 +142,33 @@ def _saved(run: Run, wanted: Callable[[str], bool]) -> SavedRun:
 
 def collect(runs: Iterable[SavedRun], case_id: str) -> CaseHistory:
     """Return a case's history in runs of one key. Raises TrtgateError when Apache Otava is needed and not installed."""
-    left_out: Counter[str] = Counter()
+    left_out: dict[str, set[tuple[Any, ...]]] = {"beside_base": set(), "disturbed": set()}
     found: dict[tuple[str, str, str], dict[tuple[str, float], HistoryPoint]] = {}
     for run in runs:
         saved = run.cases.get(case_id)
         if saved is None:
             continue
+        point, of_series = saved.point, (saved.metric, saved.clock, saved.card)
+        # The same run is in several files where it was merged again, or lies in two places.
+        once = (point.recorded, point.latency_us)
         if saved.beside_base or saved.disturbed:
-            left_out["beside_base" if saved.beside_base else "disturbed"] += 1
+            left_out["beside_base" if saved.beside_base else "disturbed"].add((*of_series, *once))
         else:
-            point, of_series = saved.point, (saved.metric, saved.clock, saved.card)
-            # In several files of a store that a run was merged into again.
-            found.setdefault(of_series, {})[point.recorded, point.latency_us] = point
+            found.setdefault(of_series, {})[once] = point
     series = [
         analysed(*of_series, sorted(points.values(), key=lambda point: (point.recorded, point.run))[-MOST_RUNS:])
         for of_series, points in found.items()
     ]
     series.sort(key=lambda one: one.points[-1].recorded, reverse=True)
-    return CaseHistory(
-        case_id=case_id, series=series, beside_base=left_out["beside_base"], disturbed=left_out["disturbed"]
-    )
+    return CaseHistory(case_id=case_id, series=series, **{why: len(some) for why, some in left_out.items()})
 
 
 def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
     record = run.cases[case_id]
     last = record.sessions[-1]
     point = HistoryPoint(
-        recorded=last.recorded,
-        run=run.path.name,
+        recorded=_in_order(run, last.recorded),
+        run=run.path.name.encode(errors="backslashreplace").decode(),
         commit=commit.id,
         branch=commit.branch,
         dirty=commit.dirty,
@@ -169,6 +180,20 @@ def _point(run: Run, case_id: str, commit: Commit) -> SavedCase:
         metric=metric, clock=clock, card=sys.intern(last.uuid), beside_base=bool(record.base),
         disturbed=record.disturbed, point=point,
     )  # fmt: skip
+
+
+def utc(recorded: str) -> datetime.datetime:
+    """Return when something was recorded, UTC; a time without a zone is one. Raises ValueError or OverflowError."""
+    found = datetime.datetime.fromisoformat(recorded)
+    return found.replace(tzinfo=found.tzinfo or datetime.UTC).astimezone(datetime.UTC)
+
+
+def _in_order(run: Run, recorded: str) -> str:
+    """Return a time so that texts sort as times do. Raises TrtgateError where it is none."""
+    try:
+        return utc(recorded).isoformat()
+    except (ValueError, OverflowError) as error:
+        raise TrtgateError(f"{run.path} was recorded at {printable(recorded)!r}, which is no time") from error
 
 
 def commit_of(stored: Any) -> Commit:

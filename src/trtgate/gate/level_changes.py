@@ -61,6 +61,8 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     change: float
     low: float
     high: float
+    p: float = 1.0
+    """Of the trend, times how many windows are looked at: how often a flat series has one as clear."""
 
 
 def found(logs: np.ndarray) -> tuple[list[LevelShift], Drift | None]:
@@ -104,19 +106,19 @@ def drift_of(logs: np.ndarray, changes: Sequence[int]) -> Drift | None:
     """Return the drift up to the newest run: over all runs, or the longest of TREND_WINDOWS that has one, or None."""
     for length in [len(logs), *(window for window in TREND_WINDOWS if window < len(logs))]:
         start = len(logs) - length
-        if length < min(TREND_WINDOWS) or not _has_trend(logs[start:]):
+        if length < min(TREND_WINDOWS) or (p := _trend_p(logs[start:])) > TREND_P:
             continue
         began, error = _best_bend(logs[start:])
         levels = [0, *(change - start for change in changes if change > start), length]
         if _bic(error, length, 3) < _bic(_step_error(logs[start:], levels), length, 2 * len(levels) - 3):
-            return _drift(logs, start + began)
+            return _drift(logs, start + began, min(1.0, p * (1 + len(TREND_WINDOWS))))
     return None
 
 
-def _has_trend(logs: np.ndarray) -> bool:
+def _trend_p(logs: np.ndarray) -> float:
     if np.ptp(logs) < RESOLUTION:
-        return False
-    return bool(stats.kendalltau(np.arange(len(logs)), logs).pvalue <= TREND_P)
+        return 1.0
+    return float(stats.kendalltau(np.arange(len(logs)), logs).pvalue)
 
 
 def _best_bend(logs: np.ndarray) -> tuple[int, float]:
@@ -144,8 +146,8 @@ def _bic(squared_error: float, runs: int, parameters: int) -> float:
     return runs * math.log(squared_error / runs + RESOLUTION**2) + parameters * math.log(runs)
 
 
-def _drift(logs: np.ndarray, first: int) -> Drift:
+def _drift(logs: np.ndarray, first: int, p: float) -> Drift:
     slope, _, low, high = stats.theilslopes(logs[first:], alpha=0.95)
     runs = len(logs) - first
     change, low, high = (math.expm1(float(value) * (runs - 1)) for value in (slope, low, high))
-    return Drift(first=first, runs=runs, change=change, low=low, high=high)
+    return Drift(first=first, runs=runs, change=change, low=low, high=high, p=p)

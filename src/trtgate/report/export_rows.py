@@ -161,7 +161,7 @@ def _compared(judgement: Judgement | None) -> dict[str, float]:
 
 def _utc(path: Place, case: _Measured) -> datetime.datetime:
     try:
-        return datetime.datetime.fromisoformat(case.time).astimezone(datetime.UTC)
+        return history.utc(case.time)
     except (ValueError, OverflowError) as error:
         raise TrtgateError(
             f"{path}: case {case.case_id} was measured at {case.time!r}, which is no time: restore the file"

@@ -13,6 +13,9 @@ from ..gate.history_events import total_change
 from ..gate.sentences import duration
 from . import html
 
+MOST_POINTS = 2_000_000
+"""Of all charts: a browser opens such a page of some 30 MB."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A case on one accelerator, and what there is to say of it."""
@@ -58,7 +61,7 @@ def render(rows: Sequence[Row], events: Sequence[str]) -> str:
         for case_id, of_key in by_case.items()
     ]
     shown.sort(key=lambda one: (-one.worst, one.case_id))
-    return html.page("fleet.html", [_charts(one) for one in shown], keys=keys, cases=shown, events=events)
+    return html.page("fleet.html", _data(shown), keys=keys, cases=shown, events=events)
 
 
 def _cell(case: CaseHistory) -> Cell:
@@ -68,11 +71,26 @@ def _cell(case: CaseHistory) -> Cell:
     )
 
 
-def _charts(shown: Shown) -> list[dict[str, Any]]:
-    return [
-        {"title": _title(row.key, series), **html.over_runs(series)} for row in shown.rows for series in row.case.series
+def _data(shown: Sequence[Shown]) -> dict[str, Any]:
+    """Return what charts are drawn from: runs by name, and for each case its series, which have numbers of runs.
+
+    If there are more than MOST_POINTS, each series has its newest ones alone.
+    """
+    numbers: dict[str, int] = {}
+    most = MOST_POINTS // max(1, sum(len(row.case.series) for one in shown for row in one.rows))
+    cases = [
+        [_chart(row.key, series, most, numbers) for row in one.rows for series in row.case.series] for one in shown
     ]
+    return {"runs": list(numbers), "cases": cases}
 
 
-def _title(key: str, series: Series) -> str:
-    return escaping.printable(f"{key}, card {series.card or '?'}, {series.metric}", 120)
+def _chart(key: str, series: Series, most: int, numbers: dict[str, int]) -> dict[str, Any]:
+    count, chart = len(series.points), html.over_runs(series)
+    first = max(0, count - max(1, most))
+    newest = f", newest {count - first} of {count} runs" * (first > 0)
+    return {
+        "title": escaping.printable(f"{key}, card {series.card or '?'}, {series.metric}", 120) + newest,
+        "us": [float(f"{us:.6g}") for us in chart["us"][first:]],
+        "runs": [numbers.setdefault(run, len(numbers)) for run in chart["runs"][first:]],
+        "changes": [change - first for change in chart["changes"] if change > first],
+    }

@@ -14,16 +14,16 @@ openNamed();
 const table = document.getElementById("overview");
 if (table) {
   const body = table.tBodies[0], find = document.getElementById("find");
-  table.querySelectorAll("th button").forEach((button, column) => button.addEventListener("click", () => {
-    const head = button.closest("th"), down = head.getAttribute("aria-sort") === "ascending";
+  table.querySelectorAll("th button").forEach(button => button.addEventListener("click", () => {
+    const head = button.closest("th"), column = head.cellIndex, down = head.getAttribute("aria-sort") === "ascending";
     table.querySelectorAll("th").forEach(one => one.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const keyed = [...body.rows].map(row => {
       const text = row.cells[column].textContent.trim(), value = Number(text.replaceAll(",", ""));
-      return {row, text, value: text === "" ? Infinity : value};
+      return {row, text, value, missing: text === ""};
     });
     const numeric = keyed.every(one => !Number.isNaN(one.value));
-    keyed.sort((a, b) => (numeric ? a.value - b.value : a.text.localeCompare(b.text)) * (down ? -1 : 1));
+    keyed.sort((a, b) => a.missing - b.missing || (numeric ? a.value - b.value : a.text.localeCompare(b.text)) * (down ? -1 : 1));
     body.append(...keyed.map(one => one.row));
   }));
   find.addEventListener("input", () => {
