@@ -190,7 +190,7 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
         accelerators=[CPU], accelerator=CPU, cases_at_once=2, gate=gate,
         run_folder=SimpleNamespace(private=None, logs=None),
         suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={}, notices=[], say=lambda _text: None,
-        judges=False, progress=lambda _text: contextlib.nullcontext(lambda _step: None),
+        judges=False, config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _name: None)),
     )  # fmt: skip
     prebuilding.build_ahead(run, {"a", "b"}, lambda: happened.append("workers"))
     assert happened == wanted

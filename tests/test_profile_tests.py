@@ -221,6 +221,7 @@ def test_one_case_that_cannot_be_built_keeps_no_other_from_being_profiled(
         raise TrtgateError(f"case {case.id}: dynamo could not build it: no memory")
 
     monkeypatch.setattr("trtgate.common.accelerator.detect", lambda: H100)
+    monkeypatch.setattr("trtgate.timing.used_gpu.check", lambda _seen: None)
     monkeypatch.setattr("trtgate.compiling.reference.checked", fails)
     wanted = profile_answers.cases(
         ["resnet18", "vit_b_16"], frontend="dynamo", precisions=["fp16"], batches=[1], min_block_sizes=[5],

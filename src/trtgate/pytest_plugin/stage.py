@@ -42,7 +42,7 @@ class Stage:
         self._found = found
         self._collected = collected
         self._attempt = uuid.uuid4().hex
-        self._started = now()
+        self._started = now("microseconds")  # the first attempt counts
         self._wanted: set[str] = set()
         self._ended: set[str] = set()
         self._complete: bool | None = None

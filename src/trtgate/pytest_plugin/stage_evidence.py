@@ -84,6 +84,6 @@ def _read_open(path: Place | None) -> Open | None:
     return stage_record.read_open(path)
 
 
-def now() -> str:
+def now(timespec: str = "seconds") -> str:
     """Return the time: UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=timespec)
