@@ -368,3 +368,11 @@ def test_where_nothing_can_be_exported_the_reason_is_said(tmp_path: Path) -> Non
     files.write_json(path, {**run_document(record("net", 1e300)), "commit_info": None})
     with pytest.raises(TrtgateError, match=r"no case was measured in .*run\.json; .*the session of .* is not used"):
         export_files.export([str(path)], "csv", None)
+
+
+def test_a_run_that_did_not_end_is_exported_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    stored = run_document(record("net", 64.0))
+    files.write_json(path, {**stored, "trtgate": {"unfinished": True, **stored["trtgate"]}, "commit_info": None})
+    done = export_files.export([str(path)], "csv", None)
+    assert (done.rows, done.warnings) == (2, [f"{path} goes on, or was killed: it may have a part of its cases alone"])

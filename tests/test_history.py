@@ -124,6 +124,18 @@ def test_getting_faster_bit_by_bit_is_drift_too() -> None:
 
 
 @needs_otava
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_drift_that_ended_is_none_and_its_rise_is_told_by_steps(seed: int, direction: int) -> None:
+    logs = direction * 0.004 * np.minimum(np.arange(32), 20)
+    going_on = analysed(logs[:21] + noise(seed, 21, 0.001))
+    assert going_on.drift is not None
+    ended = analysed(logs + noise(seed, 32, 0.001))
+    assert ended.drift is None
+    assert ended.steps
+
+
+@needs_otava
 def test_a_bend_is_where_least_squares_put_it() -> None:
     for seed in range(30):
         logs = noise(seed, 8 + seed, 0.002) + 5 + 0.001 * np.maximum(np.arange(8 + seed) - seed, 0)

@@ -26,7 +26,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     text: str = ""
     warnings: list[str] = []
-    """A line for each session that can't be used."""
+    """A line for each session that can't be used, and each run that did not end."""
 
 
 class _Kind(msgspec.Struct):
@@ -70,6 +70,8 @@ def _rows(path: Place, warnings: list[str]) -> list[ExportRow]:
         return export_rows.of_report(path, run_report.read(path))
     run = baselines.read(path)
     warnings += run.unused
+    if run.unfinished:
+        warnings.append(f"{path} goes on, or was killed: it may have a part of its cases alone")
     return export_rows.of_run(run)
 
 

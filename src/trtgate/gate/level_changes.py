@@ -9,6 +9,7 @@ Three things are looked for in the logarithms of a series' latencies, where nois
 * **A trend** up to the newest run by the Mann-Kendall test (Mann, Econometrica 13, 1945; scipy.stats.kendalltau of
   latency and order) over all runs and over the last of TREND_WINDOWS each, at TREND_P. A step is a trend too, so it is
   called drift only where a level that turns into a straight line fits better than Otava's steps (Schwarz's criterion).
+  A drift has ended, and is told by Otava's steps, where the slope of the last ten runs is below half of its own.
 * **How much it drifted** by the slope of Theil and Sen with its 95 % interval (scipy.stats.theilslopes), from the
   run where least squares let it begin.
 
@@ -111,8 +112,20 @@ def drift_of(logs: np.ndarray, changes: Sequence[int]) -> Drift | None:
         began, error = _best_bend(logs[start:])
         levels = [0, *(change - start for change in changes if change > start), length]
         if _bic(error, length, 3) < _bic(_step_error(logs[start:], levels), length, 2 * len(levels) - 3):
-            return _drift(logs, start + began, min(1.0, p * (1 + len(TREND_WINDOWS))))
+            drift = _drift(logs, start + began, min(1.0, p * (1 + len(TREND_WINDOWS))))
+            if not _ended(logs, drift):
+                return drift
     return None
+
+
+def _ended(logs: np.ndarray, drift: Drift) -> bool:
+    """Return whether the newest runs rise or fall by less than half of the drift's slope, by their slope's interval."""
+    newest = min(TREND_WINDOWS)
+    if drift.runs <= newest:
+        return False
+    half = math.log1p(drift.change) / (drift.runs - 1) / 2
+    _, _, low, high = stats.theilslopes(logs[-newest:], alpha=0.95)
+    return bool(high < half) if half > 0 else bool(low > half)
 
 
 def _trend_p(logs: np.ndarray) -> float:
