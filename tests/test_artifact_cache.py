@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -141,6 +143,22 @@ def test_what_does_not_match_is_removed_and_never_handed_out(
     assert list(folder.iterdir()) == []
     assert not entry(full).exists()
     assert full.take(KEY, place()) == (None, "")
+
+
+def test_an_entry_that_is_replaced_while_it_is_checked_was_taken(
+    full: ArtifactCache, place: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = full._locked
+
+    @contextmanager
+    def and_gone() -> Iterator[None]:
+        with locked():
+            yield
+        shutil.rmtree(entry(full), ignore_errors=True)  # another process puts a new one there
+
+    monkeypatch.setattr(full, "_locked", and_gone)
+    manifest, problem = full.take(KEY, place())
+    assert (manifest is not None, problem) == (True, "")
 
 
 def test_rebuilding_takes_nothing_and_replaces(full: ArtifactCache, tmp_path: Path, place: Callable[[], Path]) -> None:

@@ -317,6 +317,6 @@ def test_an_array_of_slurm_measures_two_shards_and_a_job_judges_them(
     assert done.returncode == 0, done.stdout + done.stderr
     (runs,) = (folder.path / "trtgate-runs").iterdir()
     names = [path.name for path in sorted(runs.glob("*.json"))]
-    assert [re.search(r"shard-(\d-of-\d)", name)[1] for name in names] == ["1-of-2", "2-of-2"]  # type: ignore[index]
+    assert sorted(re.search(r"shard-(\d-of-\d)", name)[1] for name in names) == ["1-of-2", "2-of-2"]  # type: ignore[index]
     assert (runs / "judged" / "merged.json").is_file()
     assert "2 cases: 2 unchanged" in done.stdout, done.stdout

@@ -135,7 +135,7 @@ class ArtifactCache:
                     _link(place / name, folder / name)
                 with contextlib.suppress(OSError):  # a cache that can only be read is used all the same
                     os.utime(place / MANIFEST)
-            sealed = sealed_folder.is_private(place) and sealed_folder.is_private(folder)
+                sealed = sealed_folder.is_private(place) and sealed_folder.is_private(folder)
             if sealed and sealed_folder.changed(folder, manifest.sha256) is None:
                 return manifest, ""
             problem = "is not what was stored"
