@@ -146,6 +146,13 @@ def test_runs_are_found_by_kind_accelerator_and_commit_the_oldest_first(kept: st
     assert run_places.keys_in(run_places.at(kept)) == ["key", "other"]
 
 
+def test_history_names_the_accelerators_that_there_are_runs_of(kept: str) -> None:
+    for key in ("h100", "l4"):
+        put(kept, name=f"20260101T030405-0a1b2c3d-{key}.json", key=key)
+    status, said = command("history", "net", f"--runs={kept}", "--accelerator=a100")
+    assert (status, "is of a100; name one with --accelerator: h100, l4" in said) == (4, True)
+
+
 def test_a_run_that_is_saved_and_kept_in_one_folder_is_one(tmp_path: Path) -> None:
     for part in ("", "shard-1-of-2-"):
         name = NAME.replace("key", f"{part}key")

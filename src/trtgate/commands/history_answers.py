@@ -88,16 +88,8 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
     """
     key = asked.key or accelerator.detect().key
     saved = _Saved(folder, names, "" if key == ALL else key)
-    if not saved.keys:
-        read = (
-            f"; {len(saved.skipped)} could not be read, the first: {printable(saved.skipped[0])}"
-            if saved.skipped
-            else ""
-        )
-        raise TrtgateError(f"{NONE} {folder}: every run of the gate saves one there{read}")
-    if key not in (ALL, *saved.keys):
-        others = printable(", ".join(sorted(saved.keys)), LONGEST)
-        raise TrtgateError(f"no run under {folder} is of {key}; name one with --accelerator: {others}")
+    if key not in saved.keys and (key != ALL or not saved.keys):
+        raise TrtgateError(_about_no_run(saved, key, folder))
     histories = {}
     for one in sorted(saved.keys) if key == ALL else [key]:
         chosen = _chosen(names, saved, one, folder, must=key != ALL)
@@ -112,6 +104,17 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
         histories=histories, events=history_events.events(histories), drifting=history_events.drifting(histories),
         skipped=saved.skipped,
     )  # fmt: skip
+
+
+def _about_no_run(saved: _Saved, key: str, folder: Folder) -> str:
+    """Say that no run is of an accelerator: only its own were read, so the folders say which others there are."""
+    others = (saved.keys | set(run_places.keys_in(folder))) - {key}
+    if others and key != ALL:
+        named = printable(", ".join(sorted(others)), LONGEST)
+        return f"no run under {folder} is of {key}; name one with --accelerator: {named}"
+    first = f", the first: {printable(saved.skipped[0])}" if saved.skipped else ""
+    read = f"; {len(saved.skipped)} could not be read{first}" * bool(first)
+    return f"{NONE} {folder}: every run of the gate saves one there{read}"
 
 
 class _Saved:
@@ -197,7 +200,6 @@ def save(found: Found, path: Path) -> None:
 
 def compact(folder: Folder) -> Compacted:
     """Compact the saved runs of a folder that are not compacted yet. Raises TrtgateError."""
-
     store = _filesystem(folder)
     places = run_places.named_runs(folder, all_dates=True)
     known, problems = _answered_by(folder)(lambda: compacted_runs.all_parts(store))

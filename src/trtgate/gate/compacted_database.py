@@ -10,6 +10,11 @@ from typing import Any
 
 from ..common.errors import TrtgateError, one_line
 
+Settings = dict[str, str | bool | int | float | list[str]]
+ALONE: Settings = {
+    "autoinstall_known_extensions": False, "autoload_known_extensions": False, "allow_community_extensions": False,
+}  # fmt: skip
+"""Of any DuckDB of ours: nothing is fetched, JSON and Parquet are built in."""
 MEMORY = "2GB"
 """What DuckDB may take; beyond, it writes to a temporary folder of its own."""
 LIMIT_S = 120.0
@@ -26,10 +31,7 @@ def database(store: Any) -> Iterator[Any]:
     except ImportError as error:
         raise TrtgateError("compacted runs need DuckDB: pip install 'trtgate[history]'") from error
     with tempfile.TemporaryDirectory(prefix="trtgate-") as folder:
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "autoinstall_known_extensions": False, "autoload_known_extensions": False,
-            "allow_community_extensions": False, "memory_limit": MEMORY, "temp_directory": folder,
-        }  # fmt: skip
+        settings: Settings = {**ALONE, "memory_limit": MEMORY, "temp_directory": folder}
         try:
             found = duckdb.connect(":memory:", config=settings)
             found.execute("SET enable_progress_bar = false")

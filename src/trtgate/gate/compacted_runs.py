@@ -38,7 +38,7 @@ MOST_BYTES, MOST_VALUES = 256 << 20, 6_000_000
 """Of a JSON file: a million runs have 80 MB of names."""
 LONGEST_TEXT = 10_000
 """Bytes of a name in a row: gigabytes of one letter take some kilobytes in a file."""
-_NAME = re.compile(rf"{FOLDER}/(\d{{8}}T\d{{6}})-[\w-]+", re.ASCII)
+_NAME = re.compile(rf"{FOLDER}/\d{{8}}T\d{{6}}-[\w-]+", re.ASCII)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import msgspec
 
 from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
+from ..common.run_folder import STAMP
 from ..common.urls import told_without
 from . import compacted_database, compacted_runs
 from .compacted_runs import COLUMNS, FOLDER, LONGEST_TEXT, VERSION, Manifest, Part, names_of, rows_from
@@ -108,7 +109,7 @@ def _write(store: Any, rows: Path, small: Sequence[Part], done: Sequence[str], m
             total, cases = _made(database, everything, given, made)
     except Exception as error:
         raise TrtgateError(f"the runs can't be compacted: {one_line(error)}") from error
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
     name, size = f"{FOLDER}/{stamp}-{secrets.token_hex(4)}", made.stat().st_size
     manifest = Manifest(trtgate_compacted=VERSION, rows=total, bytes=size, runs=sorted({*done, *seen}), cases=cases)
     try:
@@ -151,7 +152,7 @@ def _clear(store: Any, pairs: Iterable[tuple[Part, Part]]) -> None:
 
 def _is_old(name: str) -> bool:
     try:
-        made = datetime.datetime.strptime(name.removeprefix(f"{FOLDER}/")[:15], "%Y%m%dT%H%M%S")
+        made = datetime.datetime.strptime(name.removeprefix(f"{FOLDER}/").partition("-")[0], STAMP)
     except ValueError:
         return False
     return datetime.datetime.now(datetime.UTC) - made.replace(tzinfo=datetime.UTC) > LEFT_ALONE

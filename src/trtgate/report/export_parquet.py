@@ -9,18 +9,13 @@ from pathlib import Path
 import msgspec
 
 from ..common.errors import TrtgateError
+from ..gate.compacted_database import ALONE
 from .export_rows import ExportRow
 
 TYPES = {"time": "TIMESTAMPTZ", "versions": "MAP(VARCHAR, VARCHAR)"} | dict.fromkeys(
     ("value", "baseline", "change", "low", "high", "limit"), "DOUBLE"
 )
 COLUMNS = {name: TYPES.get(name, "VARCHAR") for name in ExportRow.__struct_fields__}
-
-ALONE: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
-"""Nothing is fetched: JSON and Parquet are built in."""
 
 
 def render(rows: Sequence[ExportRow]) -> bytes:

@@ -51,11 +51,12 @@ def page(template: str, data: Any, **given: Any) -> str:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise TrtgateError("an HTML report needs Jinja2 and Plotly: pip install 'trtgate[report]'") from error
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["printable"] = escaping.printable
     folder = resources.files(__package__) / "templates"
+    loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text())
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
+    environment.filters["printable"] = escaping.printable
     ours = {name: Markup((folder / file).read_text()) for name, file in OURS.items()}  # noqa: S704  - this package's
-    return environment.from_string((folder / template).read_text()).render(
+    return environment.get_template(template).render(
         **given,
         **ours,
         data=Markup(_script(data)),  # noqa: S704  - `_script` leaves no markup in it
