@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -108,6 +109,24 @@ def detect_all(wanted: str) -> list[Accelerator]:
     keys = list(dict.fromkeys(one.key for one in found))
     if len(keys) > 1:
         raise TrtgateError(f"GPUs of different kinds ({', '.join(keys)}) have baselines of their own: name one kind")
+    return found
+
+
+def processes_on(uuid: str) -> list[str]:
+    """Return the processes that compute on a GPU, as NVML sees them from here: "1234", or "1234 python"."""
+    found: list[str] = []
+    with contextlib.suppress(Exception):  # it is worth a line, and no more
+        import pynvml as nvml
+
+        nvml.nvmlInit()
+        try:
+            for one in nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid)):
+                name = ""
+                with contextlib.suppress(OSError):
+                    name = Path(f"/proc/{one.pid}/comm").read_text().strip()
+                found.append(f"{one.pid} {name}".strip())
+        finally:
+            nvml.nvmlShutdown()
     return found
 
 

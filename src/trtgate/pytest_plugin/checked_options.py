@@ -21,7 +21,7 @@ from ..suite.pytest_config import RUNS_KEY
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
-from . import changed_option, kept_runs, prebuilding, run_filters, stage_options
+from . import changed_option, kept_runs, prebuilding, ray_options, run_filters, stage_options
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
 KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require", RUNS_KEY)
@@ -136,6 +136,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         timing_off=timing_off,
         runs=kept_runs.folder(config),
         **stage_options.read(config),
+        **ray_options.read(config, beside_base=_beside_base(config), distributed=_distributed(config)),
     )
 
 

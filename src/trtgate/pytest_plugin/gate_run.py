@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from ..common import accelerator
 from ..common.accelerator import Accelerator
-from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.errors import PROBLEMS, sentence_of
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
@@ -23,6 +22,7 @@ from ..gate.run_options import Options
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
+from . import devices
 from .benchmark_json import PytestJson
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
@@ -30,6 +30,7 @@ from .shown_steps import estimate, shown_steps
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
+    from ..gate.device_workers import DeviceWorkers
     from ..gate.driver import Measurer
     from ..gate.gate import Gate
     from ..gate.gpu_queue import GpuQueue, Job
@@ -52,19 +53,6 @@ ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops
 RUN = pytest.StashKey["GateRun"]()
 
 
-def _accelerators(gpus: str) -> list[Accelerator]:
-    """Return the devices of a run, and let this process see the first of those that were asked for."""
-    if not gpus:
-        return [accelerator.detect()]
-    try:
-        found = accelerator.detect_all(gpus)
-    except TrtgateError as error:
-        raise TrtgateError(f"--trtgate-gpus={gpus}: {error}") from error
-    if found[0].kind == "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = found[0].uuid
-    return found
-
-
 class GateRun:
     """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
 
@@ -74,7 +62,8 @@ class GateRun:
         self.options = options
         """Their source has the suites that were collected, once one was."""
         self.suites = CollectedSuites(options.source)
-        self.accelerators = _accelerators(options.gpus)
+        self.devices = devices.of(options, config.rootpath)
+        self.accelerators = self.devices.accelerators
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
         self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say, label=options.part_label)
@@ -99,6 +88,8 @@ class GateRun:
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""
         self.coverage_of_builds: dict[str, Coverage] = {}
+        self.coverage_problems: dict[str, str] = {}
+        """Why others have none, where it was asked for ahead."""
         self.baseline_problem = self.suite_problem = ""
         self.new: list[str] = []
         self.undecided: list[Notice] = []
@@ -162,19 +153,22 @@ class GateRun:
         return BaseRevision(options.base, options.source, self.folder, timeout_s=options.timeout_s)
 
     @cached_property
-    def workers(self) -> list[Workers]:
+    def workers(self) -> Sequence[DeviceWorkers]:
         """Those who measure: the workers of each card."""
+        return self.devices.workers(self)
+
+    @property
+    def times_tensorrt(self) -> bool:
+        """Whether a case that will be timed needs torch_tensorrt."""
+        return any(case.settings.uses_tensorrt for case in self.cases_collected)
+
+    def workers_beside_base(self) -> Workers:
+        """Return those of the one card of this machine on which a base is measured."""
         from ..gate.measurers import Workers
 
-        tensorrt = any(case.settings.uses_tensorrt for case in self.cases_collected)
-        several = len(self.accelerators) > 1
-        return [
-            Workers(
-                self.options, card, self.run_folder, base=self.base, tensorrt=tensorrt,
-                cases_at_once=self.cases_at_once, logs=card.uuid if several else "",
-            )
-            for card in self.accelerators
-        ]  # fmt: skip
+        (found,) = self.workers
+        assert isinstance(found, Workers)
+        return found
 
     def start_workers(self) -> None:
         """Let all workers start. Raises TrtgateError when a base can't import its suite."""
@@ -190,7 +184,7 @@ class GateRun:
             accepted=case.id in self.accepted, pairable=pairable, base_cases=self.base_cases, build=build,
         )  # fmt: skip
 
-    def measure(self, workers: Workers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
+    def measure(self, workers: DeviceWorkers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
         """Measure a case that is built and judge it by what is stored; `after` may be loaded with it."""
         from ..gate.measurers import StoredMeasurer
 
@@ -202,7 +196,7 @@ class GateRun:
         from ..gate.measurers import BaseMeasurer
 
         situation = self._situation(case, self.accelerator)
-        with BaseMeasurer(self.workers[0], situation) as measurer:
+        with BaseMeasurer(self.workers_beside_base(), situation) as measurer:
             return self._drive(situation, lambda _: measurer, step)
 
     def _drive(self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep) -> CaseResult:
@@ -287,6 +281,7 @@ class GateRun:
             workers.close()
         if base := self.__dict__.get("base"):
             base.close()
+        self.devices.close()
         self.run_folder.close()
 
     @property

@@ -12,17 +12,8 @@ from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
-from ..timing import used_gpu
-from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins, suite_file
-from .case_items import (
-    case_id_of,
-    is_accuracy,
-    is_coverage,
-    is_latency,
-    is_placeholder,
-    is_profile,
-    needs_a_build,
-)  # fmt: skip
+from . import outcome_guard, report_collector, rerun_plugins, suite_file
+from .case_items import case_id_of, is_accuracy, is_coverage, is_latency, is_placeholder, is_profile
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
 from .markers import marker_limits
@@ -126,11 +117,8 @@ class Hooks:
 
     def _mark_unavailable(self, item: pytest.Item, case: Case) -> None:
         """Let a test of what this machine can't take skip; what it lacks fails later where a GPU is required."""
-        from ..compiling import availability
-
-        lacking = availability.lacking(case.settings, self._run.accelerator)
-        reason = lacking or availability.refused(case.settings, self._run.accelerator)
-        if not reason:
+        lacking, refused = self._run.devices.unavailable(self._run, case)
+        if not (reason := lacking or refused):
             return
         self._run.skip_reasons[case.id] = reason
         if lacking and self._requires_gpu(case.id):
@@ -139,13 +127,11 @@ class Hooks:
             item.add_marker(pytest.mark.skip(reason=reason))
 
     def _why_no_coverage(self, case_id: str) -> str:
-        from ..suite import precisions, zoo
-        from ..torch_trt import modelopt_package, releases
+        from ..suite import zoo
 
         case = self._run.catalogue.cases[case_id]
         reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
-        quantized = case.settings.precision in precisions.QUANTIZED
-        return reason or releases.unavailable() or (modelopt_package.unavailable() if quantized else "")
+        return reason or self._run.devices.no_coverage(case)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.
@@ -204,23 +190,8 @@ class Hooks:
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
         with refusals():
-            self._begin(session, ours)
-
-    def _begin(self, session: pytest.Session, ours: set[str | None]) -> None:
-        if not ours - self._run.skip_reasons.keys():
-            return
-        used_gpu.check(self._run.accelerator)
-        tests = [(item, case_id_of(item)) for item in session.items if is_latency(item)]
-        times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
-        if times:
-            loading_ahead.plan(self._run, tests)
-        needed = {case_id_of(item) for item in session.items if needs_a_build(item)} - self._run.skip_reasons.keys()
-        to_build = {case_id for case_id in needed if case_id is not None}
-        start_workers = self._run.start_workers if times else lambda: None
-        prebuilding.build_ahead(self._run, to_build, start_workers, prebuilding.to_ask(self._run, session.items))
-        if not self._run.options.timing_off:
-            runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
-            measuring_ahead.begin(self._run, runnable)
+            if ours - self._run.skip_reasons.keys() or not self._run.devices.here:
+                self._run.devices.begin(self._run, session.items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -275,7 +246,8 @@ class Hooks:
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
-        return f"trtgate: {self._run.times}{self._run.accelerator.name}, baselines of {self._run.accelerator.key}"
+        run = self._run
+        return f"trtgate: {run.times}{run.accelerator.name}, baselines of {run.accelerator.key}{run.devices.about}"
 
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""

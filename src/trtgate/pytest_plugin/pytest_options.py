@@ -222,6 +222,21 @@ def _add_building(option: Declare) -> None:
         help="Measure on several cards of one kind at once, one process at a time on each; all cases are built first.",
     )
     option(
+        "--trtgate-ray",
+        metavar="HOST:PORT",
+        nargs="?",
+        const="",
+        default=None,
+        help="Build and measure on the devices of a running Ray cluster; without an address that of RAY_ADDRESS.",
+    )
+    option(
+        "--trtgate-accelerators",
+        metavar="A,B",
+        type=listed,
+        default=(),
+        help="With --trtgate-ray: on these kinds of accelerators, by words of their names, such as h100,l4.",
+    )
+    option(
         "--trtgate-build-only",
         action="store_true",
         help="Build all cases into the artifact cache and time nothing; with -n N in N processes at once.",
