@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         benchmark_hooks,
         build_only,
         coverage_tests,
+        devices,
         fixtures,
         hooks,
         outcome_guard,
@@ -53,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from .pytest_plugin.refusals import refusals
 
     with refusals():
-        run = GateRun(config, checked_options.read(config, source))
+        options = checked_options.read(config, source)
+        run = GateRun(config, options, devices.of(options, config.rootpath))
         reporting = report_collector.Reporting(run)
         if run.options.shard or run.options.confirm is not None:
             run.stage = stage_evidence.StageEvidence(run.options)

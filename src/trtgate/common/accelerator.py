@@ -91,6 +91,14 @@ def detect() -> Accelerator:
     return found[0] if found else _cpu()
 
 
+def detect_each() -> list[Accelerator]:
+    """Return all devices of this machine, of whichever kinds: its GPUs, or the CPU when NVML sees none.
+
+    Raises TrtgateError as `detect`.
+    """
+    return _gpus() or [_cpu()]
+
+
 def detect_all(wanted: str) -> list[Accelerator]:
     """Return the GPUs that `wanted` names: "all", or numbers such as "0,1", as nvidia-smi counts those visible here.
 

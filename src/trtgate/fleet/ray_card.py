@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,7 +24,6 @@ from ..common.run_folder import RunFolder
 from ..common.time_limit import TimeLimit
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest, default_folder
-from ..gate.measurers import Workers
 from ..launches import messages
 from ..launches.comparison_side import Side
 from ..launches.worker_handle import WorkerHandle
@@ -33,6 +32,9 @@ from ..records.coverage_record import Coverage
 from ..torch_trt import modelopt_package, releases
 from . import ray_messages
 from .ray_messages import Facts, Open, Suite, answered
+
+if TYPE_CHECKING:
+    from ..gate.measurers import Workers
 
 SILENT_S = 45.0
 """An actor of which nobody wants to know anything any more ends: its run is gone, or can't be reached."""
@@ -51,7 +53,7 @@ class Card:
         _as_the_node_has_it()
         if kind == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._facts = facts(node)
+        self._facts = _facts(node, accelerator.detect)[0]
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -73,17 +75,18 @@ class Card:
         return answered(lambda: self._open(msgspec.json.decode(request, type=Open)))
 
     def _open(self, asked: Open) -> None:
+        from ..gate.measurers import Workers  # and with it SciPy
+
         with self._turn:
             found = asked.here(Path.cwd())
             _enter(found)
             options = msgspec.structs.replace(
                 asked, source=found.source, timeout_s=TimeLimit(asked.timeout_s, "--trtgate-timeout")
             )
-            name = self._facts.accelerator.lock_name
             self._folder = RunFolder(user_folders.state() / "ray")
             self._workers = Workers(
                 options, self._facts.accelerator, self._folder, tensorrt=asked.tensorrt,
-                logs=f"{name}-{os.getpid()}",
+                logs=self._folder.own_logs.name,
             )  # fmt: skip
             self._workers.start()
 
@@ -200,27 +203,36 @@ def _as_the_node_has_it() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
-def facts(node: str) -> Facts:
-    """Return what this process's node and device are."""
-    here, problem = Accelerator(kind="cpu", name="unknown"), ""
+def node_facts(node: str) -> bytes:
+    """Return the `Facts` of all devices of a node, as JSON; nothing of the node is held for that."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray's: of a task that has no GPU
+    _as_the_node_has_it()
+    return msgspec.json.encode(_facts(node, accelerator.detect_each))
+
+
+def _facts(node: str, detect: Callable[[], Accelerator | list[Accelerator]]) -> list[Facts]:
+    """Return what this process's node and devices are."""
     try:
-        here = accelerator.detect()
+        found, problem = detect(), ""
     except PROBLEMS as error:
-        problem = sentence_of(error)
-    return Facts(
-        host=socket.gethostname(),
-        node=node,
-        accelerator=here,
-        python=platform.python_version(),
-        ray=_version("ray"),
-        trtgate=_version("trtgate"),
-        release=releases.installed_release(),
-        no_tensorrt=releases.unavailable(),
-        no_modelopt=modelopt_package.unavailable(),
-        nice=os.getpriority(os.PRIO_PROCESS, 0),
-        processes=accelerator.processes_on(here.uuid),
-        problem=problem,
-    )
+        found, problem = Accelerator(kind="cpu", name="unknown"), sentence_of(error)
+    return [
+        Facts(
+            host=socket.gethostname(),
+            node=node,
+            accelerator=here,
+            python=platform.python_version(),
+            ray=_version("ray"),
+            trtgate=_version("trtgate"),
+            release=releases.installed_release(),
+            no_tensorrt=releases.unavailable(),
+            no_modelopt=modelopt_package.unavailable(),
+            nice=os.getpriority(os.PRIO_PROCESS, 0),
+            processes=accelerator.processes_on(here.uuid) if here.uuid else [],
+            problem=problem,
+        )
+        for here in (found if isinstance(found, list) else [found])
+    ]
 
 
 def _version(name: str) -> str:
@@ -248,8 +260,8 @@ class DryRuns:
             found = asked.here(Path.cwd())
             _enter(found)
             limit = TimeLimit(asked.timeout_s, "--trtgate-timeout")
-            logs = RunFolder(user_folders.state() / "ray").logs / f"dry-runs-{os.getpid()}"
-            self._pool = WorkerPool(accelerator.detect(), logs, timeout_s=limit)
+            self._folder = RunFolder(user_folders.state() / "ray")
+            self._pool = WorkerPool(accelerator.detect(), self._folder.own_logs, timeout_s=limit)
             self._side = Side(name="builder", source=found.source)
         if self._worker is None or self._worker.ended:
             if self._worker is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from ..suite.cases import Case
 from . import ray_messages
 from .ray_messages import Availability, Facts, Open, Reply
 
-POLL_S = 0.2
+POLL_S, CLOSE_S = 0.2, 5.0
 ANSWER_S = 30.0
 """A node that says nothing at all for so long is lost."""
 Given = TypeVar("Given")
@@ -36,6 +37,8 @@ class CardHandle:
     def __init__(self, ray: Any, actor: Any, facts: Facts) -> None:
         self.facts = facts
         self.text = ""
+        self.busy = False
+        """Whether the node is at work, as far as the run knows."""
         self._ray, self._actor = ray, actor
         self._asked: Any = None
         self._heard = time.monotonic()
@@ -90,7 +93,7 @@ class CardHandle:
 
     def answer(self, reference: Any, step: OnStep) -> msgspec.Raw:
         """Wait for an answer, and tell the node's steps meanwhile. Raises as the node did, or CardLostError."""
-        told = ""
+        told, self.busy = "", True
         while not self._ray.wait([reference], timeout=POLL_S)[0]:
             self.check()
             if self.text and self.text != told:
@@ -102,7 +105,15 @@ class CardHandle:
             self._lost = self._lost or why_lost(error)
             self.check()
             raise
+        self.busy = False
         return msgspec.json.decode(content, type=Reply).checked()
+
+    def close(self) -> None:
+        """Let the node clean up, if it is not at work, and end the actor."""
+        if self._actor is not None and not (self.busy or self._lost):
+            with contextlib.suppress(Exception):  # then it is ended all the same
+                self._ray.get(self._actor.close.remote(), timeout=CLOSE_S)
+        self.kill()
 
     def kill(self) -> None:
         """End the actor, and with it its workers."""
@@ -138,7 +149,6 @@ class RayWorkers:
         self._suite = opened
         self._opening: Any = None
         self._guard = threading.Lock()
-        self._ended = False
 
     @property
     def session(self) -> _Session:
@@ -198,12 +208,12 @@ class RayWorkers:
 
     def stop(self) -> None:
         """End the actor and its workers under another thread's hands: it sees them gone."""
-        self._ended = True
-        self.card.kill()
+        if self.card.busy:
+            self.card.kill()
 
     def close(self) -> None:
-        """End the actor and its workers."""
-        self.card.kill()
+        """Let the node end its workers and remove what was built, then end the actor."""
+        self.card.close()
 
 
 class _Session:

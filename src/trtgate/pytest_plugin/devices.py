@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,47 +20,8 @@ from .case_items import case_id_of, is_latency, needs_a_build
 if TYPE_CHECKING:
     from ..gate.device_workers import DeviceWorkers
     from ..gate.run_options import Options
+    from .device_protocol import Devices
     from .gate_run import GateRun
-
-
-class Devices(Protocol):
-    """Where a run builds and measures."""
-
-    accelerators: list[Accelerator]
-    """All of one kind."""
-
-    @property
-    def here(self) -> bool:
-        """Whether they are this machine's."""
-
-    @property
-    def about(self) -> str:
-        """What the header of the run says of where they are; empty for this machine."""
-
-    @property
-    def release(self) -> str:
-        """What stored coverage calls the release of torch_tensorrt there."""
-
-    def workers(self, run: GateRun) -> Sequence[DeviceWorkers]:
-        """Return the workers of each, not started yet."""
-
-    def workers_of(self, run: GateRun, case_id: str) -> DeviceWorkers:
-        """Return the workers that build, check and profile a case."""
-
-    def unavailable(self, run: GateRun, case: Case) -> tuple[str, str]:
-        """Return what the devices lack for a case, and why they refuse it; empty where they don't."""
-
-    def no_coverage(self, case: Case) -> str:
-        """Return why coverage can't be asked there; empty where it can."""
-
-    def begin(self, run: GateRun, items: Sequence[pytest.Item]) -> None:
-        """Build what tests need, and begin to measure, as far as that is done before the first test."""
-
-    def free(self, run: GateRun, case_id: str, artifact: Path) -> None:
-        """Give the disk that an artifact takes back."""
-
-    def close(self) -> None:
-        """Let go of them; workers have ended."""
 
 
 def of(options: Options, root: Path) -> Devices:

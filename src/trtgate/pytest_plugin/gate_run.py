@@ -22,7 +22,6 @@ from ..gate.run_options import Options
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
-from . import devices
 from .benchmark_json import PytestJson
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from ..records.measurement import Build
     from ..suite.expected_failures import ExpectedFailure
     from ..suite.quarantines import Quarantine
+    from .device_protocol import Devices
     from .stage_evidence import StageEvidence
 
 COLUMNS = ["median", "iqr", "rounds"]
@@ -56,13 +56,13 @@ RUN = pytest.StashKey["GateRun"]()
 class GateRun:
     """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
 
-    def __init__(self, config: pytest.Config, options: Options) -> None:
+    def __init__(self, config: pytest.Config, options: Options, devices: Devices) -> None:
         self.config = config
         config.stash[RUN] = self
         self.options = options
         """Their source has the suites that were collected, once one was."""
         self.suites = CollectedSuites(options.source)
-        self.devices = devices.of(options, config.rootpath)
+        self.devices = devices
         self.accelerators = self.devices.accelerators
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""

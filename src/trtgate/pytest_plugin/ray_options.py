@@ -26,7 +26,7 @@ def read(config: pytest.Config, *, beside_base: bool, distributed: bool) -> dict
         if get("trtgate_accelerators"):
             raise TrtgateError("--trtgate-accelerators chooses among a cluster's: name it with --trtgate-ray")
         return {}
-    from ..fleet.ray_cluster import address_of
+    from ..fleet.ray_join import address_of
 
     for option, why in WITHOUT.items():
         if get(option):
