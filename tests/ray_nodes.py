@@ -1,0 +1,82 @@
+"""A real Ray cluster of local nodes, for the tests of one file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STORE_BYTES = 80 << 20
+DEADLINE_S = 60.0
+
+
+class LocalCluster:
+    """Nodes of one CPU each on this machine, under an environment that shows no GPU."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.variables = {
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "CUDA_VISIBLE_DEVICES": "",
+            "XDG_STATE_HOME": str(folder / "state"), "TRTGATE_CACHE_DIR": str(folder / "cache"),
+            "TRTGATE_LOCK_DIR": str(folder), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        with environment(self.variables):
+            self._cluster = Cluster(initialize_head=True, head_node_args=_arguments(1))
+        self.add()
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self, *, cpus: int = 1, gpus: int = 0, **variables: str) -> Any:
+        """Start one more node, and return it."""
+        with environment(self.variables | variables):
+            return self._cluster.add_node(**_arguments(cpus), num_gpus=gpus)
+
+    def kill(self, node: Any) -> None:
+        """End a node as a power cut does."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+def _arguments(cpus: int) -> dict[str, Any]:
+    return {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Within: this process, and what it starts, has these variables too."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def actors() -> list[int]:
+    """Return the process ids of trtgate's actors on this machine."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                name = (path / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if name.startswith(b"ray::Card"):
+                found.append(int(path.name))
+    return found
+
+
+def wait_until(so: Any) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not so():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)

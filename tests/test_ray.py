@@ -1,0 +1,145 @@
+"""A run on a real Ray cluster of two local nodes: the verdicts of one machine, and what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtgate.common.errors import TrtgateError
+from trtgate.fleet import ray_cluster, ray_join
+
+from . import ray_nodes
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_nodes.LocalCluster]:
+    pytest.importorskip("ray")
+    made = ray_nodes.LocalCluster(tmp_path_factory.mktemp("nodes"))
+    yield made
+    made.close()
+
+
+SECRET = "assert 'A_SECRET' not in os.environ, 'the secret travelled'"
+
+
+def outcome_lines(run: pytest.RunResult) -> list[str]:
+    """Return the lines of the table of cases: id, latency, baseline, verdict."""
+    return sorted(line for line in run.outlines if "-eager-fp32-b1 " in line and "ms" in line and "test_" not in line)
+
+
+def test_two_nodes_give_the_verdicts_of_one_machine_and_get_no_secret(cluster: Any, folder: Any) -> None:
+    statements = {"alpha": "pause(0.06)", "beta": "pause(0.002)", "careful": SECRET}
+    statements["dies"] = "os._exit(7) if measuring() else None"
+    folder.suite(**statements)
+    folder.baseline("alpha", "beta")
+    options = ("--benchmark-compare",)
+    here = folder.gate(*options)
+    there = folder.gate(*options, f"--trtgate-ray={cluster.address}", A_SECRET="hush")
+    output = folder.output_of(there)
+    assert there.ret == here.ret == 1
+    assert there.parseoutcomes() == here.parseoutcomes()
+    assert outcome_lines(there) == outcome_lines(here) != []
+    assert f"on 2 nodes of the Ray cluster at {cluster.address}" in output
+    assert "alpha-eager-fp32-b1 is slower: host latency" in output
+    assert "dies-eager-fp32-b1: measuring: the worker ended with exit code 7" in output
+    assert "careful-eager-fp32-b1" in output
+    assert "the secret travelled" not in output
+    assert ray_nodes.actors() == []
+
+
+def test_cases_of_a_node_that_is_lost_go_elsewhere_and_each_has_one_result(cluster: Any, folder: Any) -> None:
+    lost = cluster.add()
+    go = folder.path / "go"
+    names = ("one", "two", "three", "four", "five")
+    hangs = {name: hanging(folder.path / f"at-{name}", go) for name in names}
+    folder.suite(**hangs)
+    run = folder.start(
+        f"--trtgate-ray={cluster.address}", "--trtgate-launches=1", "-m", "trtgate_latency", "-v",
+    )  # fmt: skip
+    ray_nodes.wait_until(lambda: len(list(folder.path.glob("at-*"))) >= 3)  # three nodes are at work
+    cluster.kill(lost)
+    go.touch()
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    assert "5 passed" in output
+    (file,) = folder.path.glob(".trtgate/runs/*.json")
+    with folder.edited(file) as document:
+        assert sorted(one["extra_info"]["trtgate"]["case"].split("-")[0] for one in document["benchmarks"]) == sorted(
+            names
+        )
+
+
+def hanging(file: Path, go: Path) -> str:
+    """Return a statement that says when a worker is at it, and waits until another file is there."""
+    waits = f"while not os.path.exists({str(go)!r}): time.sleep(0.05)"
+    return f"exec({f'open({str(file)!r}, chr(97)).close()' + chr(10) + waits!r}) if IN_WORKER else None"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "a head that dies"])
+def test_no_actor_is_left_behind(cluster: Any, folder: Any, sent: signal.Signals) -> None:
+    folder.suite(alpha=hanging(folder.path / "at-alpha", folder.path / "never"))
+    run = folder.start(f"--trtgate-ray={cluster.address}", "--trtgate-launches=1", "-m", "trtgate_latency")
+    ray_nodes.wait_until((folder.path / "at-alpha").exists)
+    assert ray_nodes.actors() != []
+    run.send_signal(sent)
+    output, _ = run.communicate(timeout=60)
+    ray_nodes.wait_until(lambda: ray_nodes.actors() == [])
+    assert run.returncode == (pytest.ExitCode.INTERRUPTED if sent is signal.SIGINT else -signal.SIGKILL), output
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--trtgate-ray",), ("names no cluster", "RAY_ADDRESS")),
+        (("--trtgate-ray=auto",), ("--trtgate-ray=auto", "no cluster is looked for")),
+        (("--trtgate-ray=ray://head:10001",), ("Ray's client is not used",)),
+        (("--trtgate-ray=127.0.0.1:1",), ("there is no Ray cluster at 127.0.0.1:1", "refused")),
+        (("--trtgate-ray=127.0.0.1:1", "-n2"), ("--trtgate-ray", "drop -n")),
+        (("--trtgate-ray=127.0.0.1:1", "--trtgate-gpus=all"), ("--trtgate-gpus", "drop one")),
+        (("--trtgate-ray=127.0.0.1:1", "--trtgate-base=HEAD"), ("--trtgate-ray", "a base", "drop one")),
+        (("--trtgate-accelerators=h100",), ("--trtgate-accelerators", "--trtgate-ray")),
+    ],
+)
+def test_what_can_not_be_is_refused(folder: Any, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    folder.suite("alpha")
+    folder.refused(folder.gate(*options), *words)
+
+
+def test_what_listens_and_is_no_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setattr(ray_join, "PROBE_S", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(TrtgateError, match=f"what listens at {address} is no Ray cluster"):
+            ray_join.joined(address, Path.cwd())
+
+
+def test_a_cluster_without_the_kind_says_what_it_has(cluster: Any, folder: Any) -> None:
+    folder.suite("alpha")
+    run = folder.gate(f"--trtgate-ray={cluster.address}", "--trtgate-accelerators=h100")
+    folder.refused(run, f"the Ray cluster at {cluster.address} has no h100: it has cpu-")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "found"),
+    [
+        ("h100", "nvidia-h100-80gb-hbm3-80gib", True),
+        ("H100 80GB", "nvidia-h100-80gb-hbm3-80gib", True),
+        ("h10", "nvidia-h100-80gb-hbm3-80gib", False),
+        ("l4", "nvidia-l40s-48gib", False),
+        ("", "nvidia-l4-24gib", False),
+        ("nvidia-l4-24gib", "nvidia-l4-24gib", True),
+    ],
+)
+def test_a_kind_is_named_by_whole_words_of_its_key(name: str, key: str, found: bool) -> None:
+    assert ray_cluster.is_kind(key, name) is found
