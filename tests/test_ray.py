@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from trtgate.common.errors import TrtgateError
-from trtgate.fleet import ray_cluster, ray_join
+from trtgate.fleet import ray_join
+from trtgate.fleet import ray_nodes as nodes
 
 from . import ray_nodes
 
@@ -142,4 +143,4 @@ def test_a_cluster_without_the_kind_says_what_it_has(cluster: Any, folder: Any) 
     ],
 )
 def test_a_kind_is_named_by_whole_words_of_its_key(name: str, key: str, found: bool) -> None:
-    assert ray_cluster.is_kind(key, name) is found
+    assert nodes.is_kind(key, name) is found

@@ -29,6 +29,7 @@ from ..launches.comparison_side import Side
 from ..launches.worker_handle import WorkerHandle
 from ..launches.worker_pool import WorkerPool
 from ..records.coverage_record import Coverage
+from ..suite.settings import FRONTENDS, Settings
 from ..torch_trt import modelopt_package, releases
 from . import ray_messages
 from .ray_messages import Facts, Open, Suite, answered
@@ -227,6 +228,7 @@ def _facts(node: str, detect: Callable[[], Accelerator | list[Accelerator]]) -> 
             release=releases.installed_release(),
             no_tensorrt=releases.unavailable(),
             no_modelopt=modelopt_package.unavailable(),
+            frontends={name: availability.unavailable(Settings(frontend=name), here) for name in FRONTENDS},
             nice=os.getpriority(os.PRIO_PROCESS, 0),
             processes=accelerator.processes_on(here.uuid) if here.uuid else [],
             problem=problem,

@@ -10,23 +10,17 @@ from typing import Any
 
 import msgspec
 
-from ..common.accelerator import slug
 from ..common.errors import TrtgateError
 from ..records.coverage_record import Coverage
 from . import ray_card
-from .ray_join import joined
 from .ray_messages import Facts, Open, Reply
+from .ray_nodes import ANSWER_S, CPU, GPU, START_S, Nodes, differences, kinds_of, name_of, slots
 from .ray_workers import CardHandle, why_lost
 
-ANSWER_S = 5.0
-"""How long what is there already may take to be handed over."""
-START_S = 120.0
-"""How long its nodes may take to unpack the code and start an actor."""
 PULSE_S = 1.0
-GPU, CPU = "gpu", "cpu"
 
 
-class Cluster:
+class Cluster(Nodes):
     """A cluster that this process has joined; `cards` are its devices.
 
     Parameters
@@ -44,14 +38,10 @@ class Cluster:
     """
 
     def __init__(self, address: str, root: Path, wanted: Sequence[str] = ()) -> None:
-        self.address = address
-        self._ray = joined(address, root)
-        self._end = threading.Event()
         self.cards: list[CardHandle] = []
-        self.problems: list[str] = []
-        """What is wrong with devices that are left out."""
+        self._end = threading.Event()
+        super().__init__(address, root)
         try:
-            self.nodes = [node for node in self._ray.nodes() if node["Alive"]]
             self._start_cards(wanted)
         except BaseException:
             self.close()
@@ -59,19 +49,18 @@ class Cluster:
         self._thread = threading.Thread(target=self._pulse, daemon=True)
         self._thread.start()
 
-    # Joining
-
     def _start_cards(self, wanted: Sequence[str]) -> None:
         """Put an actor on each device, and leave out what does not answer, or was not asked for."""
-        known = self.node_facts()
+        known = self.facts()
         kinds = {one.accelerator.key for one in known if not one.problem}
         key = _chosen(kinds, wanted, self.address) if kinds else ""
         has = {one.node for one in known if one.accelerator.key == key}
         kind = next((one.accelerator.kind for one in known if one.accelerator.key == key), CPU)
         made = []
-        for node in [one for one in self.nodes if one["NodeID"] in has for _ in range(_slots(one, kind))]:
-            actor = self._actor_on(node["NodeID"], kind)
-            made.append((actor, actor.facts.remote(), node, kind))
+        for node in [one for one in self.nodes if one["NodeID"] in has]:
+            for _ in range(self._free(node, kind)):
+                actor = self._actor_on(node["NodeID"], kind)
+                made.append((actor, actor.facts.remote(), node, kind))
         started = [one for actor, asked, node, kind in made for one in self._started(actor, asked, node, kind)]
         if not started:
             raise TrtgateError(
@@ -83,30 +72,6 @@ class Cluster:
                 one.kill()
         _check_alike([one.facts for one in self.cards])
 
-    def node_facts(self) -> list[Facts]:
-        """Return what all nodes say of their devices, and keep the problems of those that don't; nothing is held."""
-        ray = self._ray
-        task = ray.remote(ray_card.node_facts)
-        asked = {
-            task.options(num_cpus=0, max_retries=0, scheduling_strategy=self._on(node["NodeID"])).remote(
-                node["NodeID"]
-            ): node
-            for node in self.nodes
-        }
-        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=START_S)
-        found: list[Facts] = []
-        for reference in ready:
-            try:
-                found += msgspec.json.decode(ray.get(reference, timeout=ANSWER_S), type=list[Facts])
-            except Exception as error:
-                self.problems.append(f"{_name(asked[reference])}: {why_lost(error)}")
-        self.problems += [f"{_name(asked[one])}: it did not answer within {START_S:.0f} s" for one in late]
-        self.problems += [f"{one.name}: {one.problem}" for one in found if one.problem]
-        return found
-
-    def _on(self, node: str) -> Any:
-        return self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-
     def _actor_on(self, node: str, kind: str) -> Any:
         """Let Ray start an actor that holds a GPU of a node, or one of its CPUs."""
         ray = self._ray
@@ -116,14 +81,26 @@ class Cluster:
         )
         return made.remote(kind, node)
 
+    def _free(self, node: Any, kind: str) -> int:
+        """Return how many devices of a node no other job holds, and keep the problem where it is not all of them."""
+        count, free, deadline = slots(node, kind), 0, time.monotonic() + ANSWER_S
+        while count:  # what an earlier run held may be on its way back
+            left = self._ray._private.state.available_resources_per_node().get(node["NodeID"], {})
+            free = min(count, int(left.get(kind.upper(), 0)))
+            if free == count or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        if free < count:
+            what = f"{count - free} of {count} GPUs" if kind == GPU else "its CPUs"
+            self.problems.append(f"{name_of(node)}: another job of the cluster holds {what}")
+        return free
+
     def _started(self, actor: Any, asked: Any, node: Any, kind: str) -> Iterator[CardHandle]:
-        where = _name(node)
-        held = kind == GPU and not _free_gpus(self._ray, node["NodeID"])
-        ready, _ = self._ray.wait([asked], timeout=ANSWER_S if held else START_S)
+        where = name_of(node)
+        ready, _ = self._ray.wait([asked], timeout=START_S)
         if not ready:
             self._ray.kill(actor)
-            why = "another job of the cluster holds its GPU" if held else f"its actor did not start in {START_S:.0f} s"
-            self.problems.append(f"{where}: {why}")
+            self.problems.append(f"{where}: its actor did not start in {START_S:.0f} s")
             return
         try:
             facts = msgspec.json.decode(self._ray.get(asked, timeout=ANSWER_S), type=Facts)
@@ -178,8 +155,7 @@ class Cluster:
         for card in self.cards:
             card.kill()
         self.cards = []
-        if self._ray.is_initialized():
-            self._ray.shutdown()
+        super().close()
 
 
 def _coverage(ray: Any, reference: Any) -> Coverage | str:
@@ -191,29 +167,6 @@ def _coverage(ray: Any, reference: Any) -> Coverage | str:
         return str(error)
     except Exception as error:
         return why_lost(error)
-
-
-def _slots(node: Any, kind: str) -> int:
-    """Return how many devices Ray counts on a node: whole GPUs, or its CPUs as one."""
-    return int(node["Resources"].get("GPU", 0)) if kind == GPU else int(node["Resources"].get("CPU", 0) >= 1)
-
-
-def _name(node: Any) -> str:
-    return f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
-
-
-def _free_gpus(ray: Any, node: str) -> float:
-    """Return how many GPUs of a node no actor has, as far as Ray says."""
-    found = ray._private.state.available_resources_per_node().get(node, {})
-    return float(found.get("GPU", 0.0))
-
-
-def kinds_of(keys: Collection[str], wanted: Sequence[str]) -> list[str]:
-    """Return the keys that are wanted; of all, where nothing is, those of GPUs if there are any."""
-    if not wanted:
-        gpus = [key for key in keys if not key.startswith(f"{CPU}-")]
-        return sorted(gpus or keys)
-    return sorted(key for key in keys if any(is_kind(key, name) for name in wanted))
 
 
 def _chosen(keys: Collection[str], wanted: Sequence[str], address: str) -> str:
@@ -234,11 +187,6 @@ class LackingError(TrtgateError):
     """The cluster has no accelerator of a kind."""
 
 
-def is_kind(key: str, name: str) -> bool:
-    """Whether words of an accelerator's key are those of a name: "h100" of nvidia-h100-80gb-hbm3-80gib."""
-    return bool(slug(name)) and f"-{slug(name)}-" in f"-{key}-"
-
-
 def _check_alike(facts: Sequence[Facts]) -> None:
     """Raise TrtgateError where cards of a kind have other versions: what they measure can't be judged together."""
     first = facts[0]
@@ -249,11 +197,3 @@ def _check_alike(facts: Sequence[Facts]) -> None:
                 f"{first.name} and {other.name} differ ({', '.join(differing)}), so that their latencies can't be "
                 "judged together: trtgate doctor --ray says what all nodes have"
             )
-
-
-def differences(one: Facts, other: Facts) -> list[str]:
-    """Return what makes results of two devices of a kind incomparable, each as 'what this / that'."""
-    mine, theirs = one.accelerator.versions, other.accelerator.versions
-    pairs = [(name, mine.get(name, "none"), theirs.get(name, "none")) for name in sorted({*mine, *theirs})]
-    pairs.append(("Python", one.python, other.python))
-    return [f"{name} {this} / {that}" for name, this, that in pairs if this != that]

@@ -56,18 +56,16 @@ def address_of(asked: str) -> str:
     return address
 
 
-def joined(address: str, root: Path) -> Any:
-    """Join a cluster, and let it have the folder `root` and this package; returns the module ray.
+def joined(address: str, root: Path | None) -> Any:
+    """Join a cluster, and let it have the folder `root`, if there is one, and this package; returns the module ray.
 
     Of the environment go only variables that decide how something is compiled or computed. Raises TrtgateError for what
     is no cluster, or one of another Ray or Python.
     """
     ray = _imported()
     _probe(address)
-    runtime = {
-        "working_dir": str(root), "py_modules": [str(OURS)], "excludes": EXCLUDED,
-        "env_vars": process_flags.environment(),
-    }  # fmt: skip
+    sent = {} if root is None else {"working_dir": str(root), "excludes": EXCLUDED}
+    runtime = {"py_modules": [str(OURS)], "env_vars": process_flags.environment(), **sent}
     try:
         with _unnamed():
             ray.init(

@@ -71,6 +71,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     no_tensorrt: str = ""
     """Why it can't be used there at all."""
     no_modelopt: str = ""
+    frontends: dict[str, str] = {}
+    """Frontend → why it does not run there; empty where it does."""
     nice: int = 0
     """How much less than others its processes get of the CPU."""
     processes: list[str] = []
