@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from trtgate.cli import app
+from trtgate.commands import doctor_cluster
+from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.fleet import ray_join
 from trtgate.fleet import ray_nodes as nodes
+from trtgate.fleet.ray_messages import Facts
+from trtgate.pytest_plugin import kinds
 
 from . import ray_nodes
 
@@ -144,3 +152,74 @@ def test_a_cluster_without_the_kind_says_what_it_has(cluster: Any, folder: Any) 
 )
 def test_a_kind_is_named_by_whole_words_of_its_key(name: str, key: str, found: bool) -> None:
     assert nodes.is_kind(key, name) is found
+
+
+# Several kinds of accelerators, and what trtgate doctor says of them
+
+
+@pytest.fixture(scope="module")
+def other_kind(cluster: Any) -> Iterator[str]:
+    """A node more, of one CPU, where the others have all of this machine: another kind. Returns words of its key."""
+    here = os.sched_getaffinity(0)
+    if len(here) < 2:
+        pytest.skip("needs two CPUs")
+    os.sched_setaffinity(0, {min(here)})
+    try:
+        node = cluster.add()
+    finally:
+        os.sched_setaffinity(0, here)
+    yield "1 cpus"
+    cluster.kill(node)
+
+
+def test_several_kinds_have_a_table_each_and_what_is_lacking_is_red_where_it_is_required(
+    cluster: Any, other_kind: str, folder: Any
+) -> None:
+    folder.suite("alpha")
+    folder.baseline("alpha")
+    both = f"{other_kind.replace(' ', '-')},{len(os.sched_getaffinity(0))}-cpus"
+    run = folder.gate(
+        "--benchmark-compare", f"--trtgate-ray={cluster.address}", f"--trtgate-accelerators={both},h100",
+        "--trtgate-require=gpu", "--trtgate-report=report.json", "-m", "trtgate_latency",
+    )  # fmt: skip
+    output = folder.output_of(run)
+    assert run.ret == 1
+    assert output.count("===== cpu-") == 2
+    assert "1 case: 1 new" in output  # nothing is stored of the other kind
+    assert "has no h100, so that nothing was measured on it: it has cpu-" in output
+    assert len(list(folder.path.glob("report-cpu-*-cpus.json"))) == 2
+    assert len(list(folder.path.glob(".trtgate/runs/*-cpu-*.json"))) == 2
+    assert ray_nodes.actors() == []
+
+
+def test_doctor_names_nodes_devices_and_what_differs(cluster: Any, other_kind: str) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--ray", cluster.address])
+    assert done.exit_code == 0, done.output
+    assert f"Ray cluster at {cluster.address}" in done.output
+    assert done.output.count(" 1 CPUs ") == 1
+    assert "Nothing is broken, and devices of a kind are alike." in done.output
+
+
+def test_doctor_tells_apart_what_can_not_be_compared() -> None:
+    card = Accelerator(
+        kind="gpu", name="NVIDIA L4", memory_bytes=24 << 30, driver="580.1", libraries={"torch": "2.14.0"}
+    )
+    replace = msgspec.structs.replace
+    cards = [
+        replace(card, uuid="GPU-1"), replace(card, uuid="GPU-2"),
+        replace(card, uuid="GPU-3", driver="575.9", libraries={"torch": "2.13.0"}),
+    ]  # fmt: skip
+    found = [Facts(host=f"h{n}", node=f"node{n}", accelerator=one, python="3.12.1") for n, one in enumerate(cards)]
+    said = doctor_cluster.problems_of(found, {"node0": 1, "node1": 4, "node2": 1})
+    assert said == [
+        "nvidia-l4-24gib: h0 (GPU-1, node node0) and h2 (GPU-3, node node2) differ, and are not measured in one run: "
+        "driver 580.1 / 575.9, torch 2.14.0 / 2.13.0",
+        "h1 (node node1): Ray counts 4 GPUs, and NVML sees 1",
+    ]
+
+
+def test_each_run_of_a_kind_gets_files_of_its_own() -> None:
+    given = ["suite", "--trtgate-accelerators", "a,b", "--trtgate-report=out/r.json", "--junit-xml", "j.xml", "-v"]
+    assert kinds.of_kind(given, "key") == [
+        "--trtgate-accelerators=key", "suite", "--trtgate-report=out/r-key.json", "--junit-xml", "j-key.xml", "-v",
+    ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .pytest_plugin import checked_options, pytest_options
+from .pytest_plugin import checked_options, pytest_options, ray_options
 from .torch_trt import import_hook
 
 MARKERS = {
@@ -25,6 +25,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Let torch_tensorrt be imported without a GPU where there is a suite: conftest files import it as well."""
     import_hook.install(everywhere=bool(checked_options.suite_key(early_config)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Let a run on several kinds of accelerators be one run for each."""
+    if not ray_options.several_kinds(config):
+        return None
+    from .pytest_plugin import kinds
+    from .pytest_plugin.refusals import refusals
+
+    with refusals():
+        try:
+            return kinds.run(config)
+        except KeyboardInterrupt:
+            return int(pytest.ExitCode.INTERRUPTED)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options, which we point at our baseline

@@ -46,15 +46,14 @@ def examine(asked: str, step: OnStep) -> ClusterReport:
 
 def problems_of(found: Sequence[Facts], gpus_of_ray: dict[str, int]) -> list[str]:
     """Return what makes results of these devices incomparable, or keeps them from being used."""
-    said = []
+    said: list[str] = []
     for key, of_kind in groupby(found, key=lambda one: one.accelerator.key):
         first, *others = of_kind
-        for other in others:
-            if differing := differences(first, other):
-                said.append(
-                    f"{key}: {first.name} and {other.name} differ, and are not measured in one run: "
-                    f"{', '.join(differing)}"
-                )
+        said += [
+            f"{key}: {first.name} and {other.name} differ, and are not measured in one run: {', '.join(differing)}"
+            for other in others
+            if (differing := differences(first, other))
+        ]
     for node, counted in gpus_of_ray.items():
         mine = [one for one in found if one.node == node]
         seen = sum(one.accelerator.kind == GPU for one in mine)
@@ -102,7 +101,10 @@ def _what_runs(found: Sequence[Facts]) -> dict[str, str]:
     """Return which devices run what, those together that run the same."""
     of_what: dict[str, list[str]] = {}
     for one in found:
-        lacking = [f"{name} does not run: {why}" for name, why in one.frontends.items() if why]
-        runs = ", ".join(name for name, why in one.frontends.items() if not why)
-        of_what.setdefault("; ".join([runs or "nothing", *lacking]), []).append(one.node[:8])
+        lacking: dict[str, list[str]] = {}
+        for name, why in one.frontends.items():
+            lacking.setdefault(why, []).append(name)
+        runs = ", ".join(lacking.pop("", ["nothing"]))
+        others = [f"not {', '.join(names)}: {why}" for why, names in lacking.items()]
+        of_what.setdefault("; ".join([runs, *others]), []).append(one.node[:8])
     return {" ".join(dict.fromkeys(nodes)): runs for runs, nodes in of_what.items()}

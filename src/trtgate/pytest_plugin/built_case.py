@@ -84,7 +84,7 @@ class BuiltCase:
         run = self._run
         if run.devices.here or run.gpu_queue is None:
             return None
-        with run.progress(f"{len(run.workers)} devices") as step:
+        with run.devices.progress(run, self.case.id) as step:
             built = run.gpu_queue.built(self.case.id, step)
         self._tell(built)
         return built

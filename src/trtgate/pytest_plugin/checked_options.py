@@ -115,7 +115,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         compare_file=_compare_file(config),
         update=update,
         accepted=tuple(get("trtgate_accept")),
-        require=_require(config),
+        require=required(config),
         limits=limits.parse(config.getini("trtgate_limits"), "ini key trtgate_limits"),
         command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
@@ -156,7 +156,7 @@ def _check_contradictions(config: pytest.Config, *, comparing: bool, update: boo
     if get("trtgate_accept") and not update:
         raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
     stage_options.check(config, timing_off=timing_off)
-    if "verdict" in _require(config):
+    if "verdict" in required(config):
         _check_nothing_hides(config)
 
 
@@ -258,17 +258,15 @@ def _selection(config: pytest.Config) -> Selection:
     except ValueError:
         raise TrtgateError(f"--trtgate-batches takes integers, not {','.join(get('trtgate_batches'))!r}") from None
     selection = Selection(
-        models=get("trtgate_models"),
-        frontends=get("trtgate_frontends"),
-        precisions=get("trtgate_precisions"),
-        batches=batches,
-        shapes=get("trtgate_shapes"),
-    )
+        models=get("trtgate_models"), frontends=get("trtgate_frontends"), precisions=get("trtgate_precisions"),
+        batches=batches, shapes=get("trtgate_shapes"),
+    )  # fmt: skip
     selection.sizes()  # which says what is no shape
     return selection
 
 
-def _require(config: pytest.Config) -> frozenset[str]:
+def required(config: pytest.Config) -> frozenset[str]:
+    """Return what a run must have. Raises TrtgateError for what is none of REQUIRABLE."""
     asked = config.getoption("trtgate_require")
     wanted = listed(config.getini("trtgate_require")) if asked is None else asked
     where = "ini key trtgate_require" if asked is None else "--trtgate-require"

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ from ..fleet.ray_cluster import Cluster
 from ..fleet.ray_messages import Availability, Open
 from ..fleet.ray_workers import RayWorkers
 from ..records.coverage_record import Coverage
+from ..report.card_table import Progress
 from ..suite import precisions
 from ..suite.cases import Case
+from . import live_cards
 from .case_items import case_id_of, is_coverage, is_latency, needs_a_build
+from .live_cards import ProgressFile
 from .markers import held_to, marker_limits
 from .measuring_ahead import home_of
 from .shown_steps import shown_steps
@@ -52,6 +56,7 @@ class ClusterDevices:
             for one in self._facts if one.nice > 0
         ]  # fmt: skip
         self._available: dict[str, Availability] = {}
+        self._told: ProgressFile | None = None
 
     @property
     def about(self) -> str:
@@ -102,6 +107,22 @@ class ClusterDevices:
         run.start_workers()
         hosts = [one.node for one in self._facts]
         run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, lambda *given: _built(run, *given), hosts)
+        self._told = ProgressFile(lambda: self._progress(run))
+
+    def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002
+        """Show what all devices are at."""
+        return live_cards.shown(run.config, f"{len(self._facts)} devices", lambda: self._progress(run))
+
+    def _progress(self, run: GateRun) -> Progress:
+        if run.gpu_queue is None:
+            return Progress(self.about, [])
+        done, count = run.gpu_queue.progress
+        names = {
+            name: (f"{one.host} {one.node[:8]}", one.accelerator.uuid[:12] or f"{one.accelerator.cpus} CPUs")
+            for name, one in zip(run.gpu_queue.cards, self._facts, strict=True)
+        }
+        title = f"{run.accelerator.key}: {done} of {count} cases{self.about}"
+        return Progress(title, live_cards.rows_of(run.gpu_queue, names))
 
     def _ask_coverage(self, run: GateRun, items: Sequence[pytest.Item]) -> None:
         asked = [item for item in items if is_coverage(item) and item.get_closest_marker("skip") is None]
@@ -133,6 +154,8 @@ class ClusterDevices:
 
     def close(self) -> None:
         """Leave the cluster, and no actor in it."""
+        if self._told is not None:
+            self._told.close()
         self._cluster.close()
 
 

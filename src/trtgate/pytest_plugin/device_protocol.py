@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from ..common.accelerator import Accelerator
+from ..common.steps import OnStep
 from ..suite.cases import Case
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ class Devices(Protocol):
 
     def begin(self, run: Any, items: Sequence[pytest.Item]) -> None:
         """Build what tests need, and begin to measure, as far as that is done before the first test."""
+
+    def progress(self, run: Any, case_id: str) -> AbstractContextManager[OnStep]:
+        """Show, within, what is done while a test waits for a case."""
 
     def free(self, run: Any, case_id: str, artifact: Path) -> None:
         """Give the disk that an artifact takes back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.steps import OnStep
 from ..suite import precisions
 from ..suite.cases import Case
 from ..torch_trt import modelopt_package, releases
@@ -91,6 +93,11 @@ class LocalDevices:
         if not run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in run.skip_reasons]
             measuring_ahead.begin(run, runnable)
+
+    def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:
+        """Show the steps of a case, or of all cards where several share the cases."""
+        shared = run.gpu_queue is not None
+        return run.progress(f"{len(self.accelerators)} devices" if shared else case_id)
 
     def free(self, run: GateRun, case_id: str, artifact: Path) -> None:  # noqa: ARG002
         """Remove the artifact."""

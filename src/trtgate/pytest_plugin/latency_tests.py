@@ -94,7 +94,7 @@ class LatencyGate:
         run, name = self._run, self._item.nodeid
         job = Job(case=case, artifact=built.artifact, build=built.build)
         if run.gpu_queue is not None and name in run.gpu_queue:
-            with run.progress(f"{len(run.workers)} devices") as step:
+            with run.devices.progress(run, case.id) as step:
                 result = run.gpu_queue.result(name, step)
         else:
             with run.progress(case.id) as step:

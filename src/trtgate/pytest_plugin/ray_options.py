@@ -18,6 +18,18 @@ WITHOUT = {
 """Options that a run on a cluster does not take, and why."""
 
 
+def address(config: pytest.Config) -> str:
+    """Return the address of the cluster that is asked for. Raises TrtgateError where none is named."""
+    from ..fleet.ray_join import address_of
+
+    return address_of(config.getoption("trtgate_ray"))
+
+
+def several_kinds(config: pytest.Config) -> bool:
+    """Whether a run is asked for on more than one kind of accelerator."""
+    return config.getoption("trtgate_ray") is not None and len(config.getoption("trtgate_accelerators")) > 1
+
+
 def read(config: pytest.Config, *, beside_base: bool, distributed: bool) -> dict[str, Any]:
     """Return what `Options` has of them. Raises TrtgateError for no address, and for what contradicts it."""
     get = config.getoption
@@ -26,8 +38,6 @@ def read(config: pytest.Config, *, beside_base: bool, distributed: bool) -> dict
         if get("trtgate_accelerators"):
             raise TrtgateError("--trtgate-accelerators chooses among a cluster's: name it with --trtgate-ray")
         return {}
-    from ..fleet.ray_join import address_of
-
     for option, why in WITHOUT.items():
         if get(option):
             raise TrtgateError(f"--trtgate-ray with --{option.replace('_', '-')}: {why}: drop one of them")
@@ -35,4 +45,4 @@ def read(config: pytest.Config, *, beside_base: bool, distributed: bool) -> dict
         raise TrtgateError("--trtgate-ray is about stored baselines, a base is measured on one card: drop one of them")
     if distributed:
         raise TrtgateError("--trtgate-ray drives all nodes from one process: drop -n")
-    return {"ray": address_of(asked), "accelerators": get("trtgate_accelerators")}
+    return {"ray": address(config), "accelerators": get("trtgate_accelerators")}
