@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         outcome_guard,
         profile_tests,
         report_collector,
+        resuming,
         stage,
         stage_evidence,
         upstream_logs,
@@ -72,6 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         options = checked_options.read(config, source)
         run = GateRun(config, options, devices.of(options, config.rootpath))
         reporting = report_collector.Reporting(run)
+        if run.options.resume:
+            run.resuming = resuming.Resuming(run)
         if run.options.shard or run.options.confirm is not None:
             run.stage = stage_evidence.StageEvidence(run.options)
     if not hasattr(config, "workerinput"):

@@ -135,6 +135,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         lifecycle=get("trtgate_lifecycle"),
         timing_off=timing_off,
         runs=kept_runs.folder(config),
+        resume=kept_runs.resumes(config, beside_base=_beside_base(config)),
         **stage_options.read(config),
         **ray_options.read(config, beside_base=_beside_base(config), distributed=_distributed(config)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -22,7 +23,7 @@ from ..gate.run_options import Options
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
 from ..torch_trt import modelopt_package, releases
-from .benchmark_json import PytestJson
+from .benchmark_json import PytestJson, choose_columns
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
 from .shown_steps import estimate, shown_steps
@@ -44,11 +45,8 @@ if TYPE_CHECKING:
     from ..suite.expected_failures import ExpectedFailure
     from ..suite.quarantines import Quarantine
     from .device_protocol import Devices
+    from .resuming import Resuming
     from .stage_evidence import StageEvidence
-
-COLUMNS = ["median", "iqr", "rounds"]
-ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
-"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
 
 RUN = pytest.StashKey["GateRun"]()
 
@@ -103,13 +101,13 @@ class GateRun:
         self.where: dict[str, Where] = {}
         """In which layers regressed cases lost their time."""
         self.stage: StageEvidence | None = None  # of a run that is one of several
+        self.resuming: Resuming | None = None  # of one that may have been begun before
         self.json = PytestJson(config)
         self._point_pytest_benchmark_at_our_baseline()
 
     def _point_pytest_benchmark_at_our_baseline(self) -> None:
         option = self.config.option
-        if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
-            option.benchmark_columns = COLUMNS
+        choose_columns(option)
         if not self.options.compare:
             return
         from ..gate.baselines import BrokenFileError
@@ -189,7 +187,9 @@ class GateRun:
         from ..gate.measurers import StoredMeasurer
 
         situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
-        return self._drive(situation, lambda its: StoredMeasurer(workers, its, job.artifact, job.build, after), step)
+        program = None if job.build is None else job.build.program
+        made = functools.partial(StoredMeasurer, workers, artifact=job.artifact, build=job.build, after=after)
+        return self._drive(situation, made, step, program)
 
     def measure_beside_base(self, case: Case, step: OnStep) -> CaseResult:
         """Build a case on both sides, measure it beside its base and judge it."""
@@ -199,12 +199,16 @@ class GateRun:
         with BaseMeasurer(self.workers_beside_base(), situation) as measurer:
             return self._drive(situation, lambda _: measurer, step)
 
-    def _drive(self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep) -> CaseResult:
+    def _drive(
+        self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep, program: Any = None
+    ) -> CaseResult:
         """Measure a case and judge it; a stage of a larger run judges nothing."""
         from ..gate.driver import drive
 
         if self.stage is not None:
             return self.stage.drive(situation, made, step, self.gate.machine(situation.accelerator.uuid))
+        if self.resuming is not None:
+            return self.resuming.drive(situation, made, step, program)
         return drive(situation, made(situation), step)
 
     def say(self, text: str, severity: Severity = Severity.INFO) -> None:

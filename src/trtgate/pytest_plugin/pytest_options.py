@@ -52,6 +52,12 @@ def add(parser: pytest.Parser) -> None:
         help="Keep this run there too: a folder, or any URL that fsspec knows, such as s3://bucket/trtgate.",
     )
     option(
+        "--trtgate-resume",
+        action="store_true",
+        help="With --trtgate-runs: keep what is measured of each case there, and take what a run of the same commit, "
+        "suite, baseline, versions and options measured within a day before it was ended.",
+    )
+    option(
         "--trtgate-timeout",
         metavar="SECONDS",
         type=_positive(float),
