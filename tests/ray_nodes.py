@@ -34,7 +34,10 @@ class LocalCluster:
 
     def add(self, *, cpus: int = 1, gpus: int = 0, **variables: str) -> Any:
         """Start one more node, and return it."""
-        with environment(self.variables | variables):
+        given = {**self.variables, **variables}
+        if gpus:
+            given.pop("CUDA_VISIBLE_DEVICES")
+        with environment(given), _without("CUDA_VISIBLE_DEVICES" if gpus else ""):
             return self._cluster.add_node(**_arguments(cpus), num_gpus=gpus)
 
     def kill(self, node: Any) -> None:
@@ -59,6 +62,16 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
 
 
 def actors() -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from trtgate.cli import app
 from trtgate.commands import doctor_cluster
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.fleet import ray_join
+from trtgate.fleet import ray_cluster, ray_join
 from trtgate.fleet import ray_nodes as nodes
 from trtgate.fleet.ray_messages import Facts
 from trtgate.pytest_plugin import kinds
@@ -152,6 +154,73 @@ def test_a_cluster_without_the_kind_says_what_it_has(cluster: Any, folder: Any) 
 )
 def test_a_kind_is_named_by_whole_words_of_its_key(name: str, key: str, found: bool) -> None:
     assert nodes.is_kind(key, name) is found
+
+
+# GPUs that NVML describes and nobody can use: which actor has which
+
+FAKE_NVML = """
+import os
+
+class NVMLError(Exception): pass
+class NVMLError_LibraryNotFound(NVMLError): pass
+class NVMLError_DriverNotLoaded(NVMLError): pass
+
+NVML_DEVICE_MIG_ENABLE, NVML_CLOCK_SM = 1, 1
+
+def nvmlInit(): pass
+def nvmlShutdown(): pass
+def nvmlDeviceGetCount(): return 2
+def nvmlDeviceGetHandleByIndex(number): return number
+def nvmlDeviceGetHandleByUUID(name): return int(name[-1])
+def nvmlDeviceGetName(handle): return "NVIDIA H100 80GB HBM3"
+def nvmlDeviceGetUUID(handle): return f"GPU-{handle}"
+def nvmlSystemGetDriverVersion(): return "580.1"
+"""
+HOLDS_A_GPU = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+@ray.remote(num_gpus=1)
+class Holder:
+    def has(self): return True
+
+holder = Holder.remote()
+assert ray.get(holder.has.remote(), timeout=60)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def two_gpus(cluster: Any, tmp_path: Path) -> Iterator[Any]:
+    """A node whose NVML describes two GPUs of one kind."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "pynvml.py").write_text(FAKE_NVML)
+    node = cluster.add(gpus=2, PYTHONPATH=str(tmp_path / "fake"))
+    yield node
+    cluster.kill(node)
+
+
+def test_each_gpu_of_a_node_has_an_actor_and_one_that_another_job_holds_is_named(
+    cluster: Any, two_gpus: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "root").mkdir()
+    joined = ray_cluster.Cluster(cluster.address, tmp_path / "root", ["h100"])
+    found = [card.facts.accelerator for card in joined.cards]
+    joined.close()
+    assert sorted(one.uuid for one in found) == ["GPU-0", "GPU-1"]
+    assert {one.key for one in found} == {"nvidia-h100-80gb-hbm3-0gib"}
+    command = [sys.executable, "-c", HOLDS_A_GPU, cluster.address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert "held\n" in holder.stdout.readline()
+        joined = ray_cluster.Cluster(cluster.address, tmp_path / "root", ["h100"])
+        found = [card.facts.accelerator for card in joined.cards]
+        problems = joined.problems
+        joined.close()
+        holder.kill()
+    assert len(found) == 1
+    assert [said for said in problems if said.endswith("another job of the cluster holds 1 of 2 GPUs")]
 
 
 # Several kinds of accelerators, and what trtgate doctor says of them
