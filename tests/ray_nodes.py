@@ -16,7 +16,7 @@ DEADLINE_S = 60.0
 class LocalCluster:
     """Nodes of one CPU each on this machine, under an environment that shows no GPU."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nodes: int = 2) -> None:
         from ray.cluster_utils import Cluster
 
         self.variables = {
@@ -26,7 +26,8 @@ class LocalCluster:
         }  # fmt: skip
         with environment(self.variables):
             self._cluster = Cluster(initialize_head=True, head_node_args=_arguments(1))
-        self.add()
+        for _ in range(nodes - 1):
+            self.add()
 
     @property
     def address(self) -> str:

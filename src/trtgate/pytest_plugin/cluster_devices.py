@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +106,10 @@ class ClusterDevices:
 
         run.start_workers()
         hosts = [one.node for one in self._facts]
-        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, lambda *given: _built(run, *given), hosts)
+        at_once = Counter(hosts)
+        if run.judges and max(at_once.values()) > 1:
+            run.say("build times are not judged: all devices of a node build at once")
+        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, lambda *given: _built(run, at_once, *given), hosts)
         self._told = ProgressFile(lambda: self._progress(run))
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002
@@ -194,7 +197,9 @@ def _jobs(run: GateRun, items: Sequence[pytest.Item]) -> dict[str, Job]:
     return jobs | {case_id: job for case_id, job in others.items() if case_id not in timed}
 
 
-def _built(run: GateRun, workers: DeviceWorkers, job: Job, step: OnStep) -> Prebuilt:
+def _built(run: GateRun, at_once: Mapping[str, int], workers: DeviceWorkers, job: Job, step: OnStep) -> Prebuilt:
+    assert isinstance(workers, RayWorkers)
     return workers.build(
-        job.case, step, run.options.cache, profiled=job.case.id in run.profiled_cases, lifecycle=run.options.lifecycle
-    )
+        job.case, step, run.options.cache, builders=at_once[workers.card.facts.node],
+        profiled=job.case.id in run.profiled_cases, lifecycle=run.options.lifecycle,
+    )  # fmt: skip
