@@ -16,7 +16,7 @@ import heapq
 import random
 import resource
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 
     built_s: float
     done_s: float
-    spent_s: Counter[str]
+    spent_s: dict[str, float]
 
 
 def costs(cases: int, ray_s: float, rng: random.Random) -> list[Cost]:
@@ -67,7 +67,7 @@ def simulated(given: Sequence[Cost], hosts: int, cards: int) -> Outcome:
     heapq.heapify(at)
     mine: dict[tuple[int, int], list[Cost]] = {(host, card): [] for _, host, card in at}
     built_at: dict[tuple[int, int], float] = {}
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     while waiting:
         now, host, card = heapq.heappop(at)
         cost = waiting.pop()

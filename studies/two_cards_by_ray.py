@@ -77,13 +77,12 @@ def main() -> None:
             runs[name] = gate_runs.run(name, folder, folder / "caches", given)
     if len(runs) < len(RUNS):
         return
-    table = [("run", "whole run", "exit", "built ahead in", "its tests", "verdicts")]
+    table: list[tuple[str, ...]] = [("run", "exit", "whole run", "built ahead in", "its tests", "verdicts")]
     for name, one in runs.items():
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(Counter(one.verdicts.values()).items()))
         tests_s = sum(one.test_s.get(gate_runs.LATENCY, {}).values())
-        table.append(
-            (name, f"{one.seconds:.1f} s", str(one.exit_status), f"{one.ahead_s:.1f} s", f"{tests_s:.1f} s", said)
-        )
+        seconds = (one.seconds, one.ahead_s, tests_s)
+        table.append((name, str(one.exit_status), *(f"{value:.1f} s" for value in seconds), said))
     print("\n".join(aligned(table, left=(0, 5))))
     gpus, ray = runs["by-gpus"], runs["by-ray"]
     cases = sorted(gpus.medians_us.keys() & ray.medians_us.keys())
