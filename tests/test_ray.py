@@ -156,6 +156,54 @@ def test_a_kind_is_named_by_whole_words_of_its_key(name: str, key: str, found: b
     assert nodes.is_kind(key, name) is found
 
 
+CONVOLUTION = """
+
+@trtgate.model(frontends=("dynamo",), precisions=("fp32",))
+def conv(batch):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval(), torch.ones(batch, 3, 8, 8)
+"""
+
+
+def test_coverage_is_asked_by_tasks_and_then_the_devices_measure(cluster: Any, folder: Any) -> None:
+    folder.suite("alpha", more=CONVOLUTION)
+    run = folder.gate(f"--trtgate-ray={cluster.address}")
+    output = folder.output_of(run)
+    assert run.ret == 0, output
+    assert "coverage of 1 cases asked on 2 nodes" in output
+    run.assert_outcomes(passed=3, skipped=3)  # what of the other needs a GPU
+    run.stdout.re_match_lines([r"conv-dynamo-fp32-b1-mbs5 +0 of 2 +0 +new"])
+    assert folder.saved_cases() == {"alpha-eager-fp32-b1"}
+
+
+def test_a_node_without_what_the_suite_imports_fails_the_case_in_a_line(cluster: Any, folder: Any) -> None:
+    folder.suite("alpha")
+    suite = folder.path / "suite.py"
+    suite.write_text(f"import only_where_pytest_runs\n{suite.read_text()}")
+    elsewhere = folder.path.parent / f"{folder.path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "only_where_pytest_runs.py").touch()
+    run = folder.gate(f"--trtgate-ray={cluster.address}", "-m", "trtgate_latency", PYTHONPATH=elsewhere)
+    output = folder.output_of(run)
+    assert run.ret == 1
+    assert "can't be imported: ModuleNotFoundError: No module named 'only_where_pytest_runs'" in output
+    assert "Traceback" not in output
+
+
+def test_a_node_without_a_package_is_named_and_left_out(cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "msgspec.py").write_text("raise ModuleNotFoundError(\"No module named 'msgspec'\")")
+    node = cluster.add(PYTHONPATH=str(tmp_path))
+    joined = nodes.Nodes(cluster.address, None)
+    found, problems = joined.facts(), joined.problems
+    joined.close()
+    cluster.kill(node)
+    assert len(found) == 2
+    (said,) = problems
+    assert node.node_id[:8] in said
+    assert said.endswith("ModuleNotFoundError: No module named 'msgspec'")
+
+
 # GPUs that NVML describes and nobody can use: which actor has which
 
 FAKE_NVML = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from .ray_messages import Availability, Facts, Open, Reply
 POLL_S, CLOSE_S = 0.2, 5.0
 ANSWER_S = 30.0
 """A node that says nothing at all for so long is lost."""
+ERROR_LINE = re.compile(r"[A-Za-z_.]*(Error|Exception|Exit|Interrupt)\b: ")
+"""How the last line of a traceback begins, in which Ray tells what a node raised."""
+IMPORT_FAILED = ("ModuleNotFoundError", "ImportError")
 Given = TypeVar("Given")
 
 
@@ -127,7 +131,7 @@ class CardHandle:
 def why_lost(error: BaseException) -> str:
     """Return why Ray has no answer, in a line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if "Error" in line and ":" in line), "")
+    said = next((line[:300] for line in reversed(lines) if ERROR_LINE.match(line)), "")
     known = {
         "ActorDiedError": "its actor died, or its node",
         "ActorUnavailableError": "its node does not answer",
@@ -136,7 +140,9 @@ def why_lost(error: BaseException) -> str:
         "GetTimeoutError": "it did not answer in time",
     }
     name = type(error).__name__
-    return said if name == "RayTaskError" and said else known.get(name, one_line(error))
+    if name in known and not (name == "ActorDiedError" and said.startswith(IMPORT_FAILED)):
+        return known[name]
+    return said or one_line(error)
 
 
 class RayWorkers:
