@@ -274,7 +274,8 @@ class GpuQueue:
         def step(text: str) -> None:
             if self._ended.is_set():
                 raise TrtgateError(f"{case_id}: the run ended")
-            state.case_id, state.text, state.since = case_id, text, time.monotonic()
-            self._said.put(f"{case_id}: {text}")
+            if (case_id, text) != (state.case_id, state.text):  # a node's step is told again and again
+                state.case_id, state.text, state.since = case_id, text, time.monotonic()
+                self._said.put(f"{case_id}: {text}")
 
         return step

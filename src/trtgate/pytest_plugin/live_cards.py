@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -97,18 +98,22 @@ class ProgressFile:
             self._thread.start()
 
     def _write(self) -> None:
-        path = Path(str(self._path))
         while not self._end.wait(REFRESH_S):
-            content = msgspec.json.encode(self._progress())
-            part = path.with_suffix(".part")
-            part.write_bytes(content)
-            part.replace(path)
+            with contextlib.suppress(OSError):  # it is only shown
+                write(Path(str(self._path)), self._progress())
 
     def close(self) -> None:
         """Write no more."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join()
+
+
+def write(path: Path, progress: Progress) -> None:
+    """Write such a file, whole. Raises OSError."""
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(progress))
+    part.replace(path)
 
 
 def read(path: Path) -> Progress | None:
