@@ -62,7 +62,7 @@ def test_two_nodes_give_the_verdicts_of_one_machine_and_get_no_secret(cluster: A
     assert "dies-eager-fp32-b1: measuring: the worker ended with exit code 7" in output
     assert "careful-eager-fp32-b1" in output
     assert "the secret travelled" not in output
-    assert ray_nodes.actors() == []
+    ray_nodes.wait_until(lambda: ray_nodes.actors() == [])
 
 
 def test_cases_of_a_node_that_is_lost_go_elsewhere_and_each_has_one_result(cluster: Any, folder: Any) -> None:
@@ -133,6 +133,22 @@ def test_what_listens_and_is_no_ray_is_refused(monkeypatch: pytest.MonkeyPatch) 
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(TrtgateError, match=f"what listens at {address} is no Ray cluster"):
             ray_join.joined(address, Path.cwd())
+
+
+def test_a_cluster_of_another_ray_is_refused_in_a_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.__version__", "1.2.3")
+    with pytest.raises(TrtgateError, match=r"can't be joined: Version mismatch.*1\.2\.3") as raised:
+        ray_join.joined(cluster.address, None)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_is_too_large_is_refused_in_a_line(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.bin").write_bytes(os.urandom(6 << 20))
+    monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 4 << 20)
+    with pytest.raises(TrtgateError, match=r"can't be joined: .*maximum size.*let git ignore what of"):
+        ray_join.joined(cluster.address, tmp_path)
 
 
 def test_a_cluster_without_the_kind_says_what_it_has(cluster: Any, folder: Any) -> None:
@@ -306,7 +322,7 @@ def test_several_kinds_have_a_table_each_and_what_is_lacking_is_red_where_it_is_
     assert "has no h100, so that nothing was measured on it: it has cpu-" in output
     assert len(list(folder.path.glob("report-cpu-*-cpus.json"))) == 2
     assert len(list(folder.path.glob(".trtgate/runs/*-cpu-*.json"))) == 2
-    assert ray_nodes.actors() == []
+    ray_nodes.wait_until(lambda: ray_nodes.actors() == [])
 
 
 def test_doctor_names_nodes_devices_and_what_differs(cluster: Any, other_kind: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,14 @@ from .ray_nodes import ANSWER_S, CPU, GPU, START_S, Nodes, differences, kinds_of
 from .ray_workers import CardHandle, why_lost
 
 PULSE_S = 1.0
+
+
+class _Made(NamedTuple):
+    """An actor that was asked for, where, and of which kind its device is to be."""
+
+    actor: Any
+    where: str
+    kind: str
 
 
 class Cluster(Nodes):
@@ -56,12 +64,12 @@ class Cluster(Nodes):
         key = _chosen(kinds, wanted, self.address) if kinds else ""
         has = {one.node for one in known if one.accelerator.key == key}
         kind = next((one.accelerator.kind for one in known if one.accelerator.key == key), CPU)
-        made = []
+        made = {}
         for node in [one for one in self.nodes if one["NodeID"] in has]:
             for _ in range(self._free(node, kind)):
                 actor = self._actor_on(node["NodeID"], kind)
-                made.append((actor, actor.facts.remote(), node, kind))
-        started = [one for actor, asked, node, kind in made for one in self._started(actor, asked, node, kind)]
+                made[actor.facts.remote()] = _Made(actor, name_of(node), kind)
+        started = self._started(made)
         if not started:
             raise TrtgateError(
                 f"no device of the Ray cluster at {self.address} can be used: {'; '.join(self.problems)}"
@@ -95,23 +103,32 @@ class Cluster(Nodes):
             self.problems.append(f"{name_of(node)}: another job of the cluster holds {what}")
         return free
 
-    def _started(self, actor: Any, asked: Any, node: Any, kind: str) -> Iterator[CardHandle]:
-        where = name_of(node)
-        ready, _ = self._ray.wait([asked], timeout=START_S)
-        if not ready:
-            self._ray.kill(actor)
-            self.problems.append(f"{where}: its actor did not start in {START_S:.0f} s")
-            return
+    def _started(self, made: dict[Any, _Made]) -> list[CardHandle]:
+        """Wait for actors, by Ray's reference to their facts; returns those that can measure."""
+        left, found, deadline = dict(made), list[CardHandle](), time.monotonic() + START_S
+        while left and time.monotonic() < deadline:
+            ready, _ = self._ray.wait(list(left), timeout=PULSE_S)
+            for reference in ready:
+                found += self._usable(reference, left.pop(reference))
+            for card in found:
+                card.pulse()  # else it takes the run for gone
+        for one in left.values():
+            self._ray.kill(one.actor)
+            self.problems.append(f"{one.where}: its actor did not start within {START_S:.0f} s")
+        return found
+
+    def _usable(self, reference: Any, made: _Made) -> list[CardHandle]:
+        """Return the card of an actor that has answered, or keep what is wrong with it."""
         try:
-            facts = msgspec.json.decode(self._ray.get(asked, timeout=ANSWER_S), type=Facts)
+            facts = msgspec.json.decode(self._ray.get(reference, timeout=ANSWER_S), type=Facts)
         except Exception as error:
-            self.problems.append(f"{where}: {why_lost(error)}")
-            return
-        if facts.problem or (facts.accelerator.kind != kind):
-            self._ray.kill(actor)
-            self.problems.append(f"{where}: {facts.problem or 'Ray says it has a GPU, and NVML sees none'}")
-            return
-        yield CardHandle(self._ray, actor, facts)
+            self.problems.append(f"{made.where}: {why_lost(error)}")
+            return []
+        if not facts.problem and facts.accelerator.kind == made.kind:
+            return [CardHandle(self._ray, made.actor, facts)]
+        self._ray.kill(made.actor)
+        self.problems.append(f"{made.where}: {facts.problem or 'Ray says it has a GPU, and NVML sees none'}")
+        return []
 
     def _pulse(self) -> None:
         while not self._end.wait(PULSE_S):

@@ -25,6 +25,8 @@ EXCLUDED = [
     ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis",
 ]  # fmt: skip
 """What is not sent, beside what git ignores."""
+TOO_LARGE = "maximum size"
+"""Words of Ray's about a folder that it does not take."""
 PROBE = """
 import sys
 from ray._raylet import GcsClient
@@ -73,7 +75,12 @@ def joined(address: str, root: Path | None) -> Any:
                 configure_logging=False,
             )  # fmt: skip
     except Exception as error:
-        raise TrtgateError(f"the Ray cluster at {address} can't be joined: {_why(error)}") from error
+        if ray.is_initialized():
+            ray.shutdown()
+        hint = (
+            f"; let git ignore what of {root} no suite needs, or keep it elsewhere" if TOO_LARGE in str(error) else ""
+        )
+        raise TrtgateError(f"the Ray cluster at {address} can't be joined: {_why(error)}{hint}") from error
     return ray
 
 

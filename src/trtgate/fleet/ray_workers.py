@@ -27,8 +27,8 @@ from . import ray_messages
 from .ray_messages import Availability, Facts, Open, Reply
 
 POLL_S, CLOSE_S = 0.2, 5.0
-ANSWER_S = 30.0
-"""A node that says nothing at all for so long is lost."""
+ANSWER_S, WAKE_S = 60.0, 120.0
+"""A node that says nothing at all for so long is lost; one whose actor is about to start may take longer."""
 ERROR_LINE = re.compile(r"[A-Za-z_.]*(Error|Exception|Exit|Interrupt)\b: ")
 """How the last line of a traceback begins, in which Ray tells what a node raised."""
 IMPORT_FAILED = ("ModuleNotFoundError", "ImportError")
@@ -60,7 +60,7 @@ class CardHandle:
 
     def wake(self, actor: Any) -> None:
         """Have another actor on the same device."""
-        self._heard = time.monotonic()
+        self._heard = time.monotonic() + WAKE_S - ANSWER_S
         self._actor = actor
 
     def pulse(self) -> None:

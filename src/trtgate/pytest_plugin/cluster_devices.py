@@ -55,6 +55,10 @@ class ClusterDevices:
             Notice(f"{one.name}: its processes run at niceness {one.nice}: start Ray there with RAY_worker_niceness=0")
             for one in self._facts if one.nice > 0
         ]  # fmt: skip
+        self._notices += [
+            Notice(f"{one.name}: other processes compute on it: {', '.join(one.processes)}", Severity.WARNING)
+            for one in self._facts if one.processes
+        ]  # fmt: skip
         self._available: dict[str, Availability] = {}
         self._told: ProgressFile | None = None
 
