@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from ..common.accelerator import Accelerator
@@ -149,7 +150,10 @@ class ClusterDevices:
                 step(f"{len(case_ids) - left} of {len(case_ids)} done, the last {case_id}")
 
             step(f"0 of {len(case_ids)} done")
-            self._cluster.coverages(_opened(run), case_ids, done, run.options.timeout_s + BESIDE_S)
+            of_zoo = {run.zoo[name].model.name for name in case_ids if name not in run.suite.cases}
+            source = msgspec.structs.replace(run.options.source, zoo=tuple(sorted(of_zoo)), conditioned=False)
+            suite = msgspec.structs.replace(_opened(run), source=source)
+            self._cluster.coverages(suite, case_ids, done, run.options.timeout_s + BESIDE_S)
         seconds = time.monotonic() - start
         run.say(f"coverage of {len(case_ids)} cases asked on {len(self._cluster.nodes)} nodes in {seconds:.1f} s")
 

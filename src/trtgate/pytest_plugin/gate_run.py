@@ -22,7 +22,7 @@ from ..common.steps import OnStep
 from ..gate.run_options import Options
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
-from ..torch_trt import modelopt_package, releases
+from ..torch_trt import modelopt_package
 from .benchmark_json import PytestJson, choose_columns
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
@@ -256,7 +256,8 @@ class GateRun:
     def expected_failure_of(self, case_id: str) -> ExpectedFailure | None:
         """Return how the case is known to fail with what is installed here; None where nothing is known."""
         expected = self.catalogue.cases[case_id].settings.expected_failure
-        applies = expected is not None and expected.applies(releases.flavour(), releases.version())
+        flavour, _, version = self.devices.release.partition("-")
+        applies = expected is not None and expected.applies(flavour or None, version)
         return expected if applies else None
 
     @contextmanager
