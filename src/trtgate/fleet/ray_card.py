@@ -24,11 +24,6 @@ from ..common.run_folder import RunFolder
 from ..common.time_limit import TimeLimit
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest, default_folder
-from ..launches import messages
-from ..launches.comparison_side import Side
-from ..launches.worker_handle import WorkerHandle
-from ..launches.worker_pool import WorkerPool
-from ..records.coverage_record import Coverage
 from ..suite.settings import FRONTENDS, Settings
 from ..torch_trt import modelopt_package, releases
 from . import ray_messages
@@ -51,7 +46,7 @@ class Card:
         self._turn = threading.Lock()
         self._workers: Workers | None = None
         self._folder: RunFolder | None = None
-        _as_the_node_has_it()
+        as_the_node_has_it()
         if kind == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._facts = _facts(node, accelerator.detect)[0]
@@ -80,7 +75,7 @@ class Card:
 
         with self._turn:
             found = asked.here(Path.cwd())
-            _enter(found)
+            enter(found)
             options = msgspec.structs.replace(
                 asked, source=found.source, timeout_s=TimeLimit(asked.timeout_s, "--trtgate-timeout")
             )
@@ -92,10 +87,12 @@ class Card:
             self._workers.start()
 
     def call(self, request: bytes) -> bytes:
-        """Do what a `Request` asks for, one at a time."""
+        """Do what a `Request` asks for; what takes the device one at a time."""
         asked = msgspec.json.decode(request, type=ray_messages.Request)
 
         def work() -> Any:
+            if isinstance(asked, ray_messages.Free | ray_messages.AskAvailability):
+                return ANSWERS[type(asked)](self, asked)
             with self._turn:
                 try:
                     return ANSWERS[type(asked)](self, asked)
@@ -186,7 +183,7 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _enter(found: Suite) -> None:
+def enter(found: Suite) -> None:
     """Let this process, and with it its workers, find the suite's modules, and files by where pytest was started."""
     rays = [entry for entry in sys.path if RAYS_OWN in f"{entry}{os.sep}" and "site-packages" in entry]
     others = [entry for entry in sys.path if entry not in rays]
@@ -195,7 +192,7 @@ def _enter(found: Suite) -> None:
         os.chdir(found.folder)
 
 
-def _as_the_node_has_it() -> None:
+def as_the_node_has_it() -> None:
     """Undo what Ray changes of its processes: how many threads a CPU operator has, and how little CPU they get."""
     given = Path("/proc/self/environ").read_bytes().split(b"\0")
     if not any(one.startswith(b"OMP_NUM_THREADS=") for one in given):
@@ -207,7 +204,7 @@ def _as_the_node_has_it() -> None:
 def node_facts(node: str) -> bytes:
     """Return the `Facts` of all devices of a node, as JSON; nothing of the node is held for that."""
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray's: of a task that has no GPU
-    _as_the_node_has_it()
+    as_the_node_has_it()
     return msgspec.json.encode(_facts(node, accelerator.detect_each))
 
 
@@ -242,41 +239,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
-
-
-# Dry runs
-
-
-class DryRuns:
-    """The one worker that a process of Ray's has for dry runs; it ends with that process."""
-
-    def __init__(self) -> None:
-        self._worker: WorkerHandle | None = None
-        self._pool: WorkerPool | None = None
-
-    def ask(self, asked: Open, case_id: str) -> Coverage:
-        """Return the coverage of a case. Raises LaunchError."""
-        if self._pool is None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-            _as_the_node_has_it()
-            found = asked.here(Path.cwd())
-            _enter(found)
-            limit = TimeLimit(asked.timeout_s, "--trtgate-timeout")
-            self._folder = RunFolder(user_folders.state() / "ray")
-            self._pool = WorkerPool(accelerator.detect(), self._folder.own_logs, timeout_s=limit)
-            self._side = Side(name="builder", source=found.source)
-        if self._worker is None or self._worker.ended:
-            if self._worker is not None:
-                self._pool.end(self._worker)
-            self._worker = self._pool.start(self._side, "dry-run", tensorrt=True, only_builds=True)
-            self._worker.greet()
-        request = messages.DryRun(case_id=case_id)
-        return self._worker.ask(request, messages.DryRunReply, f"{case_id}: dry run").coverage
-
-
-_dry_runs = DryRuns()
-
-
-def dry_run(suite: bytes, case_id: str) -> bytes:
-    """Ask for the coverage of a case; takes the `Open` suite as JSON and returns a `Reply` with a `Coverage`."""
-    return answered(lambda: _dry_runs.ask(msgspec.json.decode(suite, type=Open), case_id))

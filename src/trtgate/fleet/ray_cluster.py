@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..common.errors import TrtgateError
+from ..launches.prebuild import HOST_BYTES_EACH
 from ..records.coverage_record import Coverage
-from . import ray_card
+from . import ray_card, ray_dry_runs
 from .ray_messages import Facts, Open, Reply
 from .ray_nodes import ANSWER_S, CPU, GPU, START_S, Nodes, differences, kinds_of, name_of, slots
 from .ray_workers import CardHandle, why_lost
 
 PULSE_S = 1.0
+AT_ONCE = 8
+"""Calls that an actor takes at once: its work, what waits for that, and the pulse."""
 
 
 class _Made(NamedTuple):
@@ -85,7 +88,7 @@ class Cluster(Nodes):
         ray = self._ray
         resources = {"num_gpus": 1, "num_cpus": 0} if kind == GPU else {"num_gpus": 0, "num_cpus": 1}
         made = ray.remote(ray_card.Card).options(
-            **resources, max_concurrency=3, max_restarts=0, max_task_retries=0, scheduling_strategy=self._on(node)
+            **resources, max_concurrency=AT_ONCE, max_restarts=0, max_task_retries=0, scheduling_strategy=self._on(node)
         )
         return made.remote(kind, node)
 
@@ -149,7 +152,8 @@ class Cluster(Nodes):
         for card in self.cards:
             if card.facts.accelerator.kind == CPU:
                 card.rest()  # its CPU may be the only one of its node
-        task = ray.remote(ray_card.dry_run).options(num_cpus=1, max_retries=1)
+        memory = min(HOST_BYTES_EACH, max(int(node["Resources"].get("memory", 0)) for node in self.nodes))
+        task = ray.remote(ray_dry_runs.dry_run).options(num_cpus=1, memory=memory, max_retries=1)
         left = {task.remote(content, case_id): case_id for case_id in case_ids}
         heard = time.monotonic()
         while left:

@@ -18,7 +18,7 @@ from ..compiling import process_flags
 from ..launches.relocated_imports import OURS
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
-JOIN_S, PROBE_S = 5.0, 20.0
+JOIN_S, PROBE_S = 5.0, 30.0
 """How long a cluster may take to be reached, and to say that it is one."""
 EXCLUDED = [
     ".git", ".venv", "venv", ".trtgate", ".env", ".env.*", "*.pem", ".netrc", "__pycache__", ".benchmarks",
