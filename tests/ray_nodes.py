@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 STORE_BYTES = 80 << 20
-DEADLINE_S = 60.0
+DEADLINE_S = 240.0
 
 
 class LocalCluster:
@@ -45,6 +45,18 @@ class LocalCluster:
         """End a node as a power cut does."""
         self._cluster.remove_node(node, allow_graceful=False)
 
+    def actors(self) -> list[int]:
+        """Return the process ids of trtgate's actors on these nodes."""
+        mine = f"TRTGATE_LOCK_DIR={self.variables['TRTGATE_LOCK_DIR']}".encode()
+        found = []
+        for path in Path("/proc").iterdir():
+            try:
+                if path.name.isdigit() and (path / "cmdline").read_bytes().startswith(b"ray::Card"):
+                    found += [int(path.name)] if mine in (path / "environ").read_bytes().split(b"\0") else []
+            except OSError:  # it has ended
+                continue
+        return found
+
     def close(self) -> None:
         self._cluster.shutdown()
 
@@ -73,20 +85,6 @@ def _without(name: str) -> Iterator[None]:
     finally:
         if before is not None:
             os.environ[name] = before
-
-
-def actors() -> list[int]:
-    """Return the process ids of trtgate's actors on this machine."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                name = (path / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if name.startswith(b"ray::Card"):
-                found.append(int(path.name))
-    return found
 
 
 def wait_until(so: Any) -> None:

@@ -63,7 +63,7 @@ def test_two_nodes_give_the_verdicts_of_one_machine_and_get_no_secret(cluster: A
     assert re.search(r"dies-eager-fp32-b1: (loading|measuring): the worker ended with exit code 7", output)
     assert "careful-eager-fp32-b1" in output
     assert "the secret travelled" not in output
-    ray_nodes.wait_until(lambda: ray_nodes.actors() == [])
+    ray_nodes.wait_until(lambda: cluster.actors() == [])
 
 
 def test_cases_of_a_node_that_is_lost_go_elsewhere_and_each_has_one_result(cluster: Any, folder: Any) -> None:
@@ -99,10 +99,10 @@ def test_no_actor_is_left_behind(cluster: Any, folder: Any, sent: signal.Signals
     folder.suite(alpha=hanging(folder.path / "at-alpha", folder.path / "never"))
     run = folder.start(f"--trtgate-ray={cluster.address}", "--trtgate-launches=1", "-m", "trtgate_latency")
     ray_nodes.wait_until((folder.path / "at-alpha").exists)
-    assert ray_nodes.actors() != []
+    assert cluster.actors() != []
     run.send_signal(sent)
     output, _ = run.communicate(timeout=60)
-    ray_nodes.wait_until(lambda: ray_nodes.actors() == [])
+    ray_nodes.wait_until(lambda: cluster.actors() == [])
     assert run.returncode == (pytest.ExitCode.INTERRUPTED if sent is signal.SIGINT else -signal.SIGKILL), output
 
 
@@ -323,7 +323,7 @@ def test_several_kinds_have_a_table_each_and_what_is_lacking_is_red_where_it_is_
     assert "has no h100, so that nothing was measured on it: it has cpu-" in output
     assert len(list(folder.path.glob("report-cpu-*-cpus.json"))) == 2
     assert len(list(folder.path.glob(".trtgate/runs/*-cpu-*.json"))) == 2
-    ray_nodes.wait_until(lambda: ray_nodes.actors() == [])
+    ray_nodes.wait_until(lambda: cluster.actors() == [])
 
 
 def test_doctor_names_nodes_devices_and_what_differs(cluster: Any, other_kind: str) -> None:
