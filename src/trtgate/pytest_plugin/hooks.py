@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ class Hooks:
                 if reason and "baseline" not in self._run.options.require:
                     item.add_marker(pytest.mark.skip(reason=reason))
                 continue
-            self._mark_unavailable(item, self._run.suite.cases[case_id])
+            self._keep_problem(partial(self._mark_unavailable, item, self._run.suite.cases[case_id]))
 
     def _keep_problem(self, check: Callable[[], object]) -> None:
         try:
