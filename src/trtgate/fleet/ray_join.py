@@ -134,4 +134,6 @@ def _why(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if "Version mismatch" in str(error):
         return " ".join(lines)[:300]
+    if type(error).__name__ == "RuntimeEnvSetupError" and len(lines) > 1:
+        return " ".join(lines[1:])[:300]
     return one_line(error)
