@@ -75,8 +75,7 @@ def joined(address: str, root: Path | None) -> Any:
                 configure_logging=False,
             )  # fmt: skip
     except Exception as error:
-        if ray.is_initialized():
-            ray.shutdown()
+        ray.shutdown()  # it may have joined in part
         hint = (
             f"; let git ignore what of {root} no suite needs, or keep it elsewhere" if TOO_LARGE in str(error) else ""
         )
