@@ -23,6 +23,7 @@ from ..common.metrics import (
     OF_A_CALL,
     OF_COLD_STARTS,
     OF_LOAD,
+    QUEUED,
     sampled,
 )
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
@@ -133,7 +134,7 @@ def _against_own(
         metric,
         verdict.log_launch_means(measurement.samples(metric)),
         _means(known, metric),
-        _prior(accelerator, metric, own=True),
+        prior(accelerator, metric, measurement.clock),
         limit=limit,
         tests=tests,
         others=[_means([others[number] for number in group], metric) for group in _alike(others)],
@@ -155,7 +156,7 @@ def _against_others(
         metric,
         verdict.log_launch_means(measurement.samples(metric)),
         [np.concatenate(sessions) for sessions in of_cards.values()],
-        _prior(accelerator, metric, own=False),
+        prior(accelerator, metric, measurement.clock, own=False),
         limit=limit,
         tests=tests,
         evidence=f"stored sessions of {len(of_cards)} {verdict.OTHER_CARD}{'s' * (len(of_cards) > 1)}",
@@ -231,9 +232,16 @@ def upgrade(record: CaseRecord, accelerator: Accelerator, *, since_anchor: bool)
     return f"recorded {'; '.join(found)}" if found else ""
 
 
-def _prior(accelerator: Accelerator, metric: str, *, own: bool) -> verdict.Prior:
-    of_cpu = accelerator.kind == "cpu" and metric not in OF_LOAD
-    return verdict.PRIORS["cpu" if of_cpu else metric, own]
+def prior(accelerator: Accelerator, metric: str, clock: str, *, own: bool = True) -> verdict.Prior:
+    """Return what is known of the spread of a metric between sessions, of this card (`own`) or of others.
+
+    `clock` is the one that device latency was timed with.
+    """
+    if accelerator.kind == "cpu" and metric not in OF_LOAD:
+        metric = "cpu"
+    elif metric == DEVICE and QUEUED in clock:
+        metric = "queued"
+    return verdict.PRIORS[metric, own]
 
 
 def _worse(recent: Judgement, total: Judgement | None) -> Judgement:

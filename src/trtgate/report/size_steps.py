@@ -11,6 +11,7 @@ import msgspec
 
 from .. import verdict
 from ..common.accelerator import Accelerator
+from ..gate import judging
 from ..launches.sweep import PointOutcome
 from ..records.measurement import CaseMeasurement
 from ..suite.dimensions import BATCH
@@ -83,12 +84,12 @@ def _split(sizes: dict[str, int]) -> dict[str, object]:
 def _step(pair: _Pair, accelerator: Accelerator, steps: int) -> SizeStep:
     before, after = (CaseMeasurement(case_id=one.case.id, launches=one.launches) for one in (pair.smaller, pair.larger))
     metric = after.primary if after.primary in before.metrics else before.primary
-    kind = "cpu" if accelerator.kind == "cpu" else metric
     smaller, larger = (one.case.settings.sizes[pair.dimension] for one in (pair.smaller, pair.larger))
     ratio = larger / smaller
     judged = verdict.judge_stored(  # of latency per size, which a rise in proportion leaves alone
         metric, verdict.log_launch_means(after.samples(metric)) - math.log(ratio),
-        [verdict.log_launch_means(before.samples(metric))], verdict.PRIORS[kind, True], limit=0.0, tests=steps,
+        [verdict.log_launch_means(before.samples(metric))], judging.prior(accelerator, metric, after.clock),
+        limit=0.0, tests=steps,
     )  # fmt: skip
     return SizeStep(
         case_id=after.case_id, dimension=pair.dimension, smaller=smaller, larger=larger,

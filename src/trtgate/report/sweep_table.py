@@ -15,7 +15,7 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import DEVICE, HOST
 from ..common.text_columns import aligned
-from ..gate import measurement_summary
+from ..gate import judging, measurement_summary
 from ..gate.sentences import duration
 from ..launches.sweep import PointOutcome
 from ..launches.sweep_axes import difference
@@ -129,10 +129,10 @@ def _changes(
     """Judge latencies as the gate does, with no limit: a difference is real where the gate would believe it."""
     found = {}
     for metric in (one for one in measured.metrics if one in base.metrics):
-        kind = "cpu" if accelerator.kind == "cpu" else metric
         judged = verdict.judge_stored(
             metric, verdict.log_launch_means(measured.samples(metric)),
-            [verdict.log_launch_means(base.samples(metric))], verdict.PRIORS[kind, True], limit=0.0, tests=tests,
+            [verdict.log_launch_means(base.samples(metric))],
+            judging.prior(accelerator, metric, measured.clock), limit=0.0, tests=tests,
         )  # fmt: skip
         real = {Verdict.REGRESSED: SLOWER, Verdict.IMPROVED: FASTER}.get(judged.verdict, SAME)
         found[metric] = LatencyChange(

@@ -35,6 +35,9 @@ PRIORS = {
     # host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine (docs/decisions.md).
     ("device", True): Prior(0.001, 16),
     ("device", False): Prior(0.006, 16),
+    # By queued events: 1.7 % between sessions of three launches, twelve of them on two H200s (docs/verdicts.md).
+    ("queued", True): Prior(0.018, 6),
+    ("queued", False): Prior(0.018, 6),
     ("host", True): Prior(0.15, 16),
     ("host", False): Prior(0.15, 16),
     ("enqueue", True): Prior(0.15, 16),
@@ -57,7 +60,8 @@ PRIORS = {
     # Taken to be as a build, which is seconds of the host's work too: not measured on a GPU.
     **{(metric, own): Prior(0.10, 16) for metric in ("cold_start", "cold_start_cached") for own in (True, False)},
 }
-"""(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU."""
+"""(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU, "queued"
+device latency that no CUDA graph was captured for."""
 
 
 def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
