@@ -53,11 +53,12 @@ def encoder():
     return torch.nn.Sequential(*(Layer(64) for _ in range(4))).eval()
 
 
-def images(batch, side):
+def images(batch, tiles):
+    side = 32 * tiles
     return torch.linspace(-1, 1, batch * 3 * side * side).reshape(batch, 3, side, side)
 
 
-@trtgate.model(inputs=images, dynamic={"side": (96, 224, 320)}, at=[{"side": 224}], **DYNAMIC)
+@trtgate.model(inputs=images, dynamic={"tiles": (3, 7, 10)}, at=[{"tiles": 7}], **DYNAMIC)
 def resnet18():
     torch.manual_seed(0)
     return torchvision.models.resnet18(weights=None).eval()

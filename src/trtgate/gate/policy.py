@@ -21,7 +21,7 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, OF_A_CALL, ON_HOST, SAMPLED
+from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, OF_A_CALL, ON_HOST, QUEUED, SAMPLED
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
@@ -673,6 +673,7 @@ def screened(
             limit=limit_of(metric),
             tests=tests,
             launch_sd=0.0 if metric == primary else LAUNCH_SDS[metric],
+            unseen_sd=LAUNCH_SDS["queued"] if metric == DEVICE and QUEUED in measured.clock else 0.0,
         )
         for metric in (primary, *(metric for metric in measured.metrics if metric != primary))
     ]
