@@ -15,10 +15,21 @@ sys.path.insert(0, str(Path(__file__).parent / "_sphinx"))
 project = "trtgate"
 author = "the developers of trtgate"
 version = release = VERSION
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_llm.txt", "generated_pages"]
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_llm.txt", "generated_pages",
+]  # fmt: skip
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_llm.txt",
+    "generated_pages",
+]
 exclude_patterns = ["_build", "_sphinx"]
 source_suffix = {".md": "markdown"}
 
+
+default_role = "literal"
 
 html_theme = "furo"
 html_title = "trtgate"
