@@ -16,8 +16,6 @@ project = "trtgate"
 author = "the developers of trtgate"
 version = release = VERSION
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_llm.txt", "generated_pages",
-]  # fmt: skip
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",

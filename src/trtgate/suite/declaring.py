@@ -179,8 +179,10 @@ def model(
         The decorated function, where the decorator is used without parentheses.
     name
         The model's name; by default the function's.
-    frontends, precisions, batches, min_block_size
-        As `grid` takes them; `batches` is (1,) for a factory that takes `batch`.
+    frontends, precisions, min_block_size
+        As `grid` takes them.
+    batches
+        As `grid` takes them; (1,) by default for a factory that takes `batch`.
     limits
         Metric to its largest tolerated change for the worse, a fraction or a text such as `"0.5%"`.
     samples
