@@ -79,10 +79,16 @@ def _level(
 
 
 def level_of(replies: Sequence[load_messages.LoadEnded], threads: int, seconds: float) -> LoadLevel:
-    """Return what processes got together. Raises LaunchError where not one call ended in the window."""
+    """Return what processes got together. Raises LaunchError where not one call ended in the window.
+
+    A call that the end of the window found at work is one of those of the percentiles, with what it had taken by then,
+    where that is longer than any that ended: what others keep waiting for all of the window never ends in it.
+    """
     latencies_us = [us for reply in replies for us in reply.latencies_us]
     if not latencies_us:
         raise LaunchError("not one call ended while it was under load")
+    longest_us = max(latencies_us)
+    latencies_us += [us for reply in replies for us in reply.in_flight_us if us > longest_us]
     cuts = statistics.quantiles([*latencies_us, *latencies_us[: len(latencies_us) == 1]], n=100, method="inclusive")
     return LoadLevel(
         threads=threads,

@@ -46,6 +46,7 @@ class LoadEnded(msgspec.Struct, tag=True, kw_only=True):
 
     latencies_us: list[float]
     inferences: float
+    in_flight_us: list[float] = []
 
 
 class ColdL2Reply(msgspec.Struct, tag=True):

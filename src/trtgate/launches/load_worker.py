@@ -28,7 +28,7 @@ def begin(worker: Worker, request: load_messages.BeginLoad) -> load_messages.Loa
     worker.drivers = Drivers(list(map(_as_a_server(worker), inferences)))
     try:
         return load_messages.LoadBegun(worker.drivers.begin())
-    except Exception as error:
+    except BaseException as error:  # in a thread: sys.exit there ends nothing but that
         many = f"called by {request.threads} threads at once, " * (request.threads > 1)
         raise TrtgateError(f"{many}it raised {one_line(error)}") from error
 
@@ -38,9 +38,11 @@ def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnd
     drivers, worker.drivers = worker.drivers, None
     try:
         driven = drivers.end(request.began_s, request.ended_s)
-    except Exception as error:
+    except BaseException as error:
         raise TrtgateError(f"a call under load raised {one_line(error)}") from error
-    return load_messages.LoadEnded(latencies_us=driven.latencies_us, inferences=driven.inferences)
+    return load_messages.LoadEnded(
+        latencies_us=driven.latencies_us, inferences=driven.inferences, in_flight_us=driven.in_flight_us
+    )
 
 
 def _for_threads(worker: Worker, case: Any, request: load_messages.BeginLoad) -> list[Inference]:
