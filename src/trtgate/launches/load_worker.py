@@ -20,16 +20,24 @@ if TYPE_CHECKING:
 
 
 def begin(worker: Worker, request: load_messages.BeginLoad) -> load_messages.LoadBegun:
-    """Start threads that call the loaded case. Raises TrtgateError where it can't be called so."""
+    """Compare what threads get with what a call alone gives, and start threads that call the loaded case.
+
+    Raises TrtgateError where it can't be called so, or gives another output.
+    """
+    from ..compiling import outputs_of_threads
     from ..timing.load_drivers import Drivers
 
     case = worker.case(request.case_id)
-    inferences = _for_threads(worker, case, request)
-    worker.drivers = Drivers(list(map(_as_a_server(worker), inferences)))
+    inferences, as_called = _for_threads(worker, case, request), _as_a_server(worker)
+    many = f"called by {request.threads} threads at once, " * (request.threads > 1)
     try:
+        if many:
+            outputs_of_threads.check(case, inferences, as_called)
+        worker.drivers = Drivers(list(map(as_called, inferences)))
         return load_messages.LoadBegun(worker.drivers.begin())
+    except outputs_of_threads.WrongOfThreadsError as error:
+        raise TrtgateError(f"{many}it gives another output than called alone: {error}") from error
     except BaseException as error:  # in a thread: sys.exit there ends nothing but that
-        many = f"called by {request.threads} threads at once, " * (request.threads > 1)
         raise TrtgateError(f"{many}it raised {one_line(error)}") from error
 
 
@@ -41,7 +49,7 @@ def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnd
     except BaseException as error:
         raise TrtgateError(f"a call under load raised {one_line(error)}") from error
     return load_messages.LoadEnded(
-        latencies_us=driven.latencies_us, inferences=driven.inferences, in_flight_us=driven.in_flight_us
+        latencies_us=driven.latencies_us, inferences=driven.inferences, in_flight_us=list(driven.in_flight_us)
     )
 
 
@@ -74,9 +82,8 @@ def _as_a_server(worker: Worker) -> Callable[[Inference], Callable[[], object]]:
         return lambda inference: inference
     import torch
 
-    torch.cuda.synchronize()  # what was made on the default stream is there
-
     def on_a_stream(inference: Inference) -> Callable[[], object]:
+        torch.cuda.synchronize()  # what was made on the default stream is there
         stream = torch.cuda.Stream()
 
         def call() -> object:

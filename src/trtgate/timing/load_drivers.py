@@ -23,7 +23,7 @@ class Driven(NamedTuple):
     """Of the calls that ended there: none of them ran while others had not begun, or had ended."""
     inferences: float
     """Shares of calls counted, for calls that reach beyond the window."""
-    in_flight_us: list[float] = []
+    in_flight_us: Sequence[float] = ()
     """How long those calls had lasted that the end of the window found at work: they take longer than that."""
 
 
@@ -55,19 +55,45 @@ class Drivers:
         return within([span for driver in self._drivers for span in driver.times], began_s, ended_s)
 
     def _wait_until(self, done: Callable[[_Driver], bool]) -> None:
-        while True:
-            self._raise_what_failed()
-            if all(map(done, self._drivers)):
-                return
-            self._said.get()
+        _wait_until(done, self._drivers, self._said, self._ended.set)
 
-    def _raise_what_failed(self) -> None:
-        failed = [driver.error for driver in self._drivers if driver.error is not None]
+
+def all_at_once(calls: Sequence[Call], *, times: int, seconds: float) -> None:
+    """Let a thread each make calls, until all have made so many, or for so long; each makes one in any case.
+
+    Raises what a call raised.
+    """
+    drivers: list[_Driver] = []
+    deadline_s = time.perf_counter() + seconds
+
+    def over() -> bool:
+        at_work = min(len(driver.times) for driver in drivers)
+        failed = any(driver.error is not None for driver in drivers)
+        return failed or at_work >= times or (at_work > 0 and time.perf_counter() > deadline_s)
+
+    said: queue.SimpleQueue[None] = queue.SimpleQueue()
+    drivers += [_Driver(call, over, said) for call in calls]
+    for driver in drivers:
+        driver.start()
+    _wait_until(lambda driver: driver.over, drivers, said)
+
+
+def _wait_until(
+    done: Callable[[_Driver], bool], drivers: Sequence[_Driver], said: queue.SimpleQueue[None],
+    end: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Wait for all of them. Raises what a call raised, after an end for the others, who may hang."""
+    while True:
+        arrived = all(map(done, drivers))
+        failed = [driver.error for driver in drivers if driver.error is not None]
         if failed:
-            self._ended.set()
-            for driver in self._drivers:
+            end()
+            for driver in drivers:
                 driver.join(GIVEN_UP_S)
             raise failed[0]
+        if arrived:
+            return
+        said.get()
 
 
 class _Driver(threading.Thread):
