@@ -24,10 +24,10 @@ class Made(torch.nn.Module):
         return self._forward[0](x)
 
 
-def checked(forward: Callable[[torch.Tensor], Any], inputs: torch.Tensor | None = None, threads: int = 2) -> None:
+def checked(forward: Callable[[torch.Tensor], Any], *, threads: int = 2, module: type[Made] = Made) -> None:
     """Let threads call an eager module; raises where one of them gets another output than a call alone."""
-    given = torch.arange(1.0, 5.0) if inputs is None else inputs
-    case = Case(Model("made", lambda: (Made(forward), given.clone()), ()), Settings(frontend="eager"))
+    model = Model("made", lambda: (module(forward), torch.arange(1.0, 5.0)), ())
+    case = Case(model, Settings(frontend="eager"))
     first, _ = reference.checked(case, "cpu", lambda _step: None)
     others = [building.Inference(first.compiled, first.inputs.cloned()) for _ in range(threads - 1)]
     outputs_of_threads.check(case, [first, *others], lambda inference: inference)
@@ -55,13 +55,23 @@ class Scratch:
 def test_inputs_that_a_module_mixes_up_are_seen_since_neighbours_have_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_drivers, "GIVEN_UP_S", 0.1)
     scratch = Scratch()
-    shared = {"scratch": scratch}.get  # state that nobody sees: no closure holds it
-
     try:
         with pytest.raises(WrongOfThreadsError, match=r"output is .* off \(relative L2\)"):
-            checked(lambda x: shared("scratch").doubled(x))
+            checked(scratch.doubled)
     finally:
         scratch.both.abort()
+
+
+def test_state_that_no_output_depends_on_is_no_reason_not_to_compare() -> None:
+    """What a call leaves in an attribute changes the module: two callers at once find each other's."""
+
+    class Leaving(Made):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.scratch = x * 2
+            return self.scratch + in_thread()
+
+    with pytest.raises(WrongOfThreadsError):
+        checked(lambda x: x, module=Leaving)
 
 
 def test_what_is_right_in_each_thread_passes() -> None:
@@ -97,7 +107,7 @@ def test_a_model_that_takes_no_other_values_is_asked_with_its_own() -> None:
         checked(forward)
 
 
-def test_random_numbers_and_state_that_calls_change_are_not_compared() -> None:
+def test_outputs_that_depend_on_random_numbers_or_on_calls_before_are_not_compared() -> None:
     checked(lambda x: x + torch.randint(2, ()) if in_thread() else x + 0 * torch.randint(2, ()))
     count = [0]
 

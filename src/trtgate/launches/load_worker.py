@@ -33,6 +33,7 @@ def begin(worker: Worker, request: load_messages.BeginLoad) -> load_messages.Loa
     try:
         if many:
             outputs_of_threads.check(case, inferences, as_called)
+            worker.inference.restore()
         worker.drivers = Drivers(list(map(as_called, inferences)))
         return load_messages.LoadBegun(worker.drivers.begin())
     except outputs_of_threads.WrongOfThreadsError as error:
