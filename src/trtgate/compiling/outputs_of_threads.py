@@ -47,8 +47,9 @@ def _alone(case: Case, first: Inference, as_called: AsCalled) -> list[tuple[Inpu
     Nothing where calls with both in turn do not repeat themselves.
     """
     found: list[tuple[Inputs, Walked]] = []
+    candidates = (first.inputs, *_of_other_values(case, first.inputs))
     before = run_state.random_numbers()
-    for inputs in (first.inputs, *_of_other_values(case, first.inputs)):
+    for inputs in candidates:
         with contextlib.suppress(Exception):  # a model need not take other values
             wanted = output_leaves.copied(as_called(Inference(first.compiled, inputs.cloned()))())
             if not found or _problem(case, output_check.compare_nodes(found[0][1], wanted)):
