@@ -12,7 +12,7 @@ from trtgate.common.metrics import COLD_L2, GPU_GROWTH, HOST_GROWTH, METRICS, OF
 from trtgate.common.notices import Severity
 from trtgate.gate import measurement_summary
 from trtgate.gate.baseline_record import CaseRecord
-from trtgate.records.measurement import Capture, CaseMeasurement, LoadLaunch, LoadLevel, MemoryReadings
+from trtgate.records.measurement import Capture, CaseMeasurement, ColdStart, LoadLaunch, LoadLevel, MemoryReadings
 from trtgate.verdict import LOOKS, Verdict
 
 PLACE = "+1,081 bytes a call, suite.py:11"
@@ -142,6 +142,39 @@ def test_a_leak_is_told_loudly_where_nothing_judges_it() -> None:
         assert notice.severity is Severity.WARNING
         assert "growth of host memory 0 bytes a call → 1,024 bytes a call" in notice.text
         assert PLACE in notice.text
+
+
+def test_growth_that_too_few_readings_say_nothing_of_is_told() -> None:
+    """A module that gets slower and slower, as one whose list of calls grows, is read too seldom."""
+    found = loaded(leak=10**6)
+    (first, *others) = found.load
+    assert first.readings is not None
+    readings = msgspec.structs.replace(first.readings, host_bytes=first.readings.host_bytes[:10])
+    few = msgspec.structs.replace(found, load=[msgspec.structs.replace(first, readings=readings), *others])
+    for given in ({}, {"record": None, "new": "NEW: nothing is stored"}):
+        (notice,) = [one for one in result_of(ScriptedMeasurer([few]), **given).notices if "readings" in one.text]
+        assert notice.severity is Severity.WARNING
+        assert notice.text.endswith("it is not known whether host memory grows: 10 readings, and 11 are needed")
+
+
+def test_a_cold_start_with_a_runtime_cache_and_a_cold_l2_that_are_gone_are_told() -> None:
+    """Else a module that lost its runtime cache, and starts as slowly as without, passes in silence."""
+    start = [ColdStart(seconds=1.0, host_bytes=1 << 30)] * 3
+    both = msgspec.structs.replace(loaded(), cold=start, cold_cached=start)
+    before = stored(both)
+    assert result_of(ScriptedMeasurer([both]), record=before).notices == ()
+    bare = [msgspec.structs.replace(one, cold_l2=[]) for one in both.load]
+    lost = msgspec.structs.replace(both, cold_cached=[], load=bare)
+    notices = result_of(ScriptedMeasurer([lost]), record=before).notices
+    assert [(one.severity, one.text.partition(": ")[2]) for one in notices] == [
+        (
+            Severity.WARNING,
+            f"{what} is in its baseline, and could not be measured now: nothing says that it is no worse",
+        )
+        for what in ("cold start with a runtime cache", "device latency with a cold L2")
+    ]
+    not_asked = msgspec.structs.replace(both, cold=[], cold_cached=[], load=[])
+    assert result_of(ScriptedMeasurer([not_asked]), record=before).notices == ()
 
 
 def test_a_leak_fails_beside_a_baseline_that_was_not_asked_and_not_beside_one_that_has_it() -> None:

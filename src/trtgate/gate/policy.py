@@ -21,7 +21,17 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
-from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, OF_A_CALL, ON_HOST, SAMPLED
+from ..common.metrics import (
+    COLD_L2,
+    COLD_START_CACHED,
+    DEVICE,
+    GPU_MEMORY,
+    HOST,
+    METRICS,
+    OF_A_CALL,
+    ON_HOST,
+    SAMPLED,
+)
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
@@ -549,7 +559,24 @@ def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
         numbers = " and ".join(map(str, sorted(stored)))
         said = f"a load of {most} is not compared with what is stored, of {numbers}: --trtgate-load {max(stored)} is"
         notices.append(Notice(f"{situation.case.id}: {said}"))
-    return notices
+    return notices + [Notice(f"{situation.case.id}: {said}", Severity.WARNING) for said in _unknown(situation, result)]
+
+
+def _unknown(situation: Situation, result: CaseResult) -> list[str]:
+    """Say what was asked for, or is stored, and is not known of this run: else it would pass in silence."""
+    measurement, record, accelerator = result.measurement, situation.record, situation.accelerator
+    readings = next((one.readings for one in measurement.load if one.readings is not None), None)
+    said = []
+    if readings is not None and len(readings.host_bytes) < verdict.LEAST_READINGS:
+        few = f"{len(readings.host_bytes)} readings, and {verdict.LEAST_READINGS} are needed"
+        said.append(f"it is not known whether host memory grows: {few}")
+    asked = [COLD_START_CACHED] * bool(measurement.cold) + [COLD_L2] * bool(measurement.load)
+    compared = [] if record is None else record.compared_with(accelerator.uuid, accelerator.versions)
+    return said + [
+        f"{METRICS[one].title} is in its baseline, and could not be measured now: nothing says that it is no worse"
+        for one in asked
+        if one not in measurement.metrics and any(session.metrics.get(one) for session in compared)
+    ]
 
 
 def _about_not_storing(result: CaseResult) -> Notice:

@@ -54,7 +54,9 @@ def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnd
     )
 
 
-def _for_threads(worker: Worker, case: Any, request: load_messages.BeginLoad) -> list[Inference]:
+def _for_threads(
+    worker: Worker, case: Any, request: load_messages.BeginLoad | load_messages.ReadMemory
+) -> list[Inference]:
     """Return what each thread calls: with inputs of its own, and, where it has engines, a module of its own.
 
     An engine that Torch-TensorRT runs has one execution context, which TensorRT allows on one stream at a time.
@@ -107,18 +109,19 @@ def measure_cold_l2(worker: Worker, request: load_messages.MeasureColdL2) -> loa
     return load_messages.ColdL2Reply(captures)
 
 
-def read_memory(worker: Worker, _request: load_messages.ReadMemory) -> load_messages.MemoryReply:
+def read_memory(worker: Worker, request: load_messages.ReadMemory) -> load_messages.MemoryReply:
     """Read memory while the case is called, and find the lines that keep some where that of the host grows."""
     from ..timing import memory_growth
+    from ..timing.load_drivers import Together
 
-    worker.inference.restore()
-    call = _as_a_server(worker)(worker.inference)
+    inferences = _for_threads(worker, worker.case(request.case_id), request)
+    call = Together(list(map(_as_a_server(worker), inferences)))
     try:
-        readings = memory_growth.read(call, gpu=worker.device == "cuda")
+        readings = memory_growth.read(call, gpu=worker.device == "cuda", at_once=request.threads)
         found = growth(readings.host_bytes, readings.calls, METRICS[HOST_GROWTH].resolution)
         if found is not None and found.low > 0:
-            readings = msgspec.structs.replace(readings, places=memory_growth.places(call))
-    except Exception as error:
+            readings = msgspec.structs.replace(readings, places=memory_growth.places(call, request.threads))
+    except BaseException as error:
         raise TrtgateError(f"called again and again, it raised {one_line(error)}") from error
     worker.inference.restore()
     return load_messages.MemoryReply(readings)

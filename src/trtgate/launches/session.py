@@ -238,7 +238,7 @@ class Session:
                 with fresh as workers, self._pool.device(step):
                     found.append(load_launch.measured(workers, case_id, path, step, gpu=gpu))
             with self._fresh("memory", tensorrt=self._tensorrt) as (worker,), self._pool.device(step):
-                readings = load_launch.memory_read(worker, case_id, path, step)
+                readings = load_launch.memory_read(worker, case_id, path, most, step)
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         return [msgspec.structs.replace(found[0], readings=readings), *found[1:]]

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from .clock import Call
@@ -94,6 +95,18 @@ def _wait_until(
         if arrived:
             return
         said.get()
+
+
+class Together:
+    """Calls that are made at once, each by a thread that stays its own; calling this makes each of them once."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._each = [(call, ThreadPoolExecutor(1)) for call in calls]
+
+    def __call__(self) -> None:
+        """Make the calls, and return when all are over. Raises what one of them raised."""
+        for made in [thread.submit(call) for call, thread in self._each]:
+            made.result()
 
 
 class _Driver(threading.Thread):

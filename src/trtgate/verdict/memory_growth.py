@@ -10,8 +10,8 @@ import numpy as np
 from .judgement import Judgement, Verdict
 
 STRETCHES = 10
-LEAST = STRETCHES + 1
-"""So few readings are too few."""
+LEAST_READINGS = STRETCHES + 1
+"""Fewer are too few."""
 LEFT_OUT = 1
 """So many stretches at either end may say otherwise than the interval."""
 THIRD = 3
@@ -33,18 +33,18 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
 def growth(readings: Sequence[float], calls: int, resolution: float = 0.0) -> Growth | None:
     """Return by how much memory grows a call, from readings `calls` calls apart; None where there are too few.
 
-    Medians of neighbouring readings are taken, LEAST in all; the differences of one to the next are STRETCHES slopes.
-    The estimate is their median, the interval reaches from the second lowest to the second highest: an interval of the
+    Medians of neighbouring readings are taken, LEAST_READINGS in all; the differences of one to the next are STRETCHES
+    slopes. The estimate is their median, the interval reaches from the second lowest to the second highest: an interval of the
     median by order statistics (sign test), 97.9 % where the stretches are independent. A least-squares or Theil-Sen
     slope over all readings would take steps and random walks, as allocators make them, for a trend: its interval
     assumes independent errors. Here memory must grow in nine stretches of ten. Nor must growth slow down towards the
     end: else the interval reaches to 0. `resolution` is how many bytes the difference of two readings can't tell: it
     widens the interval.
     """
-    of_each = len(readings) // LEAST
+    of_each = len(readings) // LEAST_READINGS
     if not of_each:
         return None
-    grouped = np.asarray(readings, dtype=float)[-LEAST * of_each :].reshape(LEAST, of_each)
+    grouped = np.asarray(readings, dtype=float)[-LEAST_READINGS * of_each :].reshape(LEAST_READINGS, of_each)
     in_time = np.diff(np.median(grouped, axis=1)) / (of_each * calls)
     slopes, later, before = np.sort(in_time), in_time[-THIRD:], in_time[-2 * THIRD : -THIRD]
     settling = np.median(later) < SLOWING * np.median(before)
