@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.scripted_measurer import ScriptedMeasurer, judged, measurement, pairs, record
-from trtgate.common.metrics import COLD_L2, GPU_GROWTH, HOST_GROWTH, METRICS, OF_LOAD, TORCH_GROWTH
+from trtgate.common.metrics import COLD_L2, COLD_START, GPU_GROWTH, HOST_GROWTH, METRICS, OF_LOAD, TORCH_GROWTH
 from trtgate.common.notices import Severity
 from trtgate.gate import measurement_summary
 from trtgate.gate.baseline_record import CaseRecord
@@ -52,7 +52,7 @@ def stored(found: CaseMeasurement) -> CaseRecord:
     metrics = {metric: measurement_summary.means(found, metric) for metric in found.metrics}
     with_load = msgspec.structs.replace(
         session, metrics=session.metrics | metrics, most_at_once=found.most_at_once,
-        figures=measurement_summary.figures(found),
+        runtime_cache=found.runtime_cache, figures=measurement_summary.figures(found),
     )  # fmt: skip
     return msgspec.structs.replace(record((100.0, 100.0, 100.0)), sessions=[with_load] * 8)
 
@@ -175,6 +175,26 @@ def test_a_cold_start_with_a_runtime_cache_and_a_cold_l2_that_are_gone_are_told(
     ]
     not_asked = msgspec.structs.replace(both, cold=[], cold_cached=[], load=[])
     assert result_of(ScriptedMeasurer([not_asked]), record=before).notices == ()
+
+
+def test_a_cold_start_from_before_runtime_caches_were_told_apart_is_not_compared_and_a_line_says_so() -> None:
+    """Engines took kernels then that earlier processes had left in a file: it was not the start that is timed now."""
+
+    def with_kernels(seconds: float, cache: str) -> CaseMeasurement:
+        launches = [
+            msgspec.structs.replace(one, loaded=msgspec.structs.replace(one.loaded, runtime_cache=cache))
+            for one in loaded().launches
+        ]
+        cold = [ColdStart(seconds=seconds, host_bytes=1 << 30)] * 3
+        return msgspec.structs.replace(measurement(100.0, 100.0, 100.0), launches=launches, cold=cold)
+
+    now, before = with_kernels(9.0, "artifact"), stored(with_kernels(2.0, ""))
+    result = result_of(ScriptedMeasurer([now]), record=before)
+    assert (result.verdict, {one.metric for one in result.judgements} & {COLD_START}) == (Verdict.UNCHANGED, set())
+    (notice,) = result.notices
+    assert notice.text.endswith("cold start is in its baseline from before runtime caches, and is not compared")
+    same = result_of(ScriptedMeasurer([now]), record=stored(with_kernels(9.0, "none")))
+    assert (same.notices, {one.metric for one in same.judgements} & {COLD_START}) == ((), {COLD_START})
 
 
 def test_a_leak_fails_beside_a_baseline_that_was_not_asked_and_not_beside_one_that_has_it() -> None:

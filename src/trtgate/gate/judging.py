@@ -13,6 +13,7 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import (
     BUILD,
+    COLD_START,
     DEVICE,
     ENQUEUE,
     EXACT,
@@ -96,7 +97,7 @@ def _sampled(
     totals = since_anchor(measurement, record, accelerator, limit_of, tests, metrics)
     judged = []
     for metric in metrics:
-        measured = with_metric(record, metric, measurement.most_at_once)
+        measured = with_metric(record, metric, measurement)
         if not measured.sessions:
             continue
         compared = measured.compared_with(accelerator.uuid, accelerator.versions)
@@ -109,14 +110,16 @@ def _sampled(
     return judged
 
 
-def with_metric(record: CaseRecord, metric: str, most_at_once: int) -> CaseRecord:
-    """Return a record with the sessions that have a metric; if it is one of load, of as many threads and processes."""
-    sessions = [session for session in record.sessions if _comparable(session, metric, most_at_once)]
+def with_metric(record: CaseRecord, metric: str, measurement: CaseMeasurement) -> CaseRecord:
+    """Return a record with the sessions that a metric is compared with: load of as many threads and processes."""
+    sessions = [session for session in record.sessions if _comparable(session, metric, measurement)]
     return msgspec.structs.replace(record, sessions=sessions)
 
 
-def _comparable(session: StoredSession, metric: str, most_at_once: int) -> bool:
-    return bool(session.metrics.get(metric)) and (metric not in OF_LOAD or session.most_at_once == most_at_once)
+def _comparable(session: StoredSession, metric: str, now: CaseMeasurement) -> bool:
+    if metric == COLD_START and bool(session.runtime_cache) != bool(now.runtime_cache):  # kernels lay there before
+        return False
+    return bool(session.metrics.get(metric)) and (metric not in OF_LOAD or session.most_at_once == now.most_at_once)
 
 
 def _against_own(
@@ -192,12 +195,12 @@ def since_anchor(
     anchor, known = record.anchor_of(uuid, versions), record.all_of_card(uuid)
     judged = {}
     for metric in metrics or measurement.metrics:
-        if not all(_comparable(one, metric, measurement.most_at_once) for one in known):
+        if not all(_comparable(one, metric, measurement) for one in known):
             continue
         found = _against_own(
-            metric, measurement, with_metric(record, metric, measurement.most_at_once), anchor, accelerator,
-            ANCHOR_LIMITS * limit_of(metric),
-            tests, known=known, evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
+            metric, measurement, with_metric(record, metric, measurement), anchor, accelerator,
+            ANCHOR_LIMITS * limit_of(metric), tests, known=known,
+            evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
         )  # fmt: skip
         judged[metric] = msgspec.structs.replace(found, since_anchor=True)
     return judged

@@ -23,6 +23,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.metrics import (
     COLD_L2,
+    COLD_START,
     COLD_START_CACHED,
     DEVICE,
     GPU_MEMORY,
@@ -572,6 +573,9 @@ def _unknown(situation: Situation, result: CaseResult) -> list[str]:
         said.append(f"it is not known whether host memory grows: {few}")
     asked = [COLD_START_CACHED] * bool(measurement.cold) + [COLD_L2] * bool(measurement.load)
     compared = [] if record is None else record.compared_with(accelerator.uuid, accelerator.versions)
+    with_cold = [bool(one.runtime_cache) for one in compared if one.metrics.get(COLD_START)]
+    if measurement.cold and with_cold and bool(measurement.runtime_cache) not in with_cold:
+        said.append(f"{METRICS[COLD_START].title} is in its baseline from before runtime caches, and is not compared")
     return said + [
         f"{METRICS[one].title} is in its baseline, and could not be measured now: nothing says that it is no worse"
         for one in asked

@@ -37,9 +37,9 @@ def growth(readings: Sequence[float], calls: int, resolution: float = 0.0) -> Gr
     slopes. The estimate is their median, the interval reaches from the second lowest to the second highest: an interval
     of the median by order statistics (sign test), 97.9 % where the stretches are independent. A least-squares or
     Theil-Sen slope over all readings would take steps and random walks, as allocators make them, for a trend: its
-    interval assumes independent errors. Here memory must grow in nine stretches of ten. Nor must growth slow down towards the
-    end: else the interval reaches to 0. `resolution` is how many bytes the difference of two readings can't tell: it
-    widens the interval.
+    interval assumes independent errors. Here memory must grow in nine stretches of ten. Nor must growth slow down
+    towards the end: else the interval reaches to 0. `resolution` is how many bytes the difference of two readings can't
+    tell: it widens the interval.
     """
     of_each = len(readings) // LEAST_READINGS
     if not of_each:
