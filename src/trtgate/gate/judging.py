@@ -110,10 +110,9 @@ def _sampled(
     return judged
 
 
-def with_metric(record: CaseRecord, metric: str, measurement: CaseMeasurement) -> CaseRecord:
+def with_metric(record: CaseRecord, metric: str, now: CaseMeasurement) -> CaseRecord:
     """Return a record with the sessions that a metric is compared with: load of as many threads and processes."""
-    sessions = [session for session in record.sessions if _comparable(session, metric, measurement)]
-    return msgspec.structs.replace(record, sessions=sessions)
+    return msgspec.structs.replace(record, sessions=[one for one in record.sessions if _comparable(one, metric, now)])
 
 
 def _comparable(session: StoredSession, metric: str, now: CaseMeasurement) -> bool:
