@@ -12,6 +12,7 @@ import pytest
 
 from trtgate.common.accelerator import Accelerator
 from trtgate.launches.session import Session
+from trtgate.launches.worker_pool import WorkerPool
 from trtgate.records.measurement import ColdStart
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing.device_memory import HostPeak
@@ -153,6 +154,7 @@ def test_many_are_started_a_few_at_a_time_and_take_turns(
 
     monkeypatch.setattr(Session, "_fresh", fresh)
     monkeypatch.setattr(Session, "_cold_start", start)
+    monkeypatch.setattr(WorkerPool, "device", lambda *_given, **_options: contextlib.nullcontext())
     cpu = Accelerator(kind="cpu", name="some CPU")
     session = Session(SuiteSource(root=str(tmp_path), suites=("suite.py",)), cpu, tmp_path, launches=1, timeout_s=60.0)
     found, cached = session.cold_starts("case", None, 50, lambda _step: None, kernels=kernels)

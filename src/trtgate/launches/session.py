@@ -217,7 +217,7 @@ class Session:
         return found[:: 1 + kernels], found[1::2] if kernels else []
 
     def _cold_start(self, worker: WorkerHandle, kernels: bool, case_id: str, artifact: Path | None) -> ColdStart:
-        request = messages.StartCold(case_id=case_id, artifact=artifact and str(artifact), kernels=kernels)
+        request = messages.StartCold(case_id=case_id, artifact=str(artifact) if artifact else None, kernels=kernels)
         found = worker.ask(request, messages.ColdReply, "starting cold").cold
         self._pool.end(worker)  # its memory is free for the next
         return found
