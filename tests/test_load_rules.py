@@ -12,7 +12,9 @@ from trtgate.common.metrics import COLD_L2, COLD_START, GPU_GROWTH, HOST_GROWTH,
 from trtgate.common.notices import Severity
 from trtgate.gate import measurement_summary
 from trtgate.gate.baseline_record import CaseRecord
-from trtgate.records.measurement import Capture, CaseMeasurement, ColdStart, LoadLaunch, LoadLevel, MemoryReadings
+from trtgate.gate.known_programs import Known
+from trtgate.records.measurement import Capture, CaseMeasurement, ColdStart, LoadLaunch, LoadLevel, MemoryReadings, Turn
+from trtgate.report import load_lines
 from trtgate.verdict import LOOKS, Verdict
 
 PLACE = "+1,081 bytes a call, suite.py:11"
@@ -195,6 +197,40 @@ def test_a_cold_start_from_before_runtime_caches_were_told_apart_is_not_compared
     assert notice.text.endswith("cold start is in its baseline from before runtime caches, and is not compared")
     same = result_of(ScriptedMeasurer([now]), record=stored(with_kernels(9.0, "none")))
     assert (same.notices, {one.metric for one in same.judgements} & {COLD_START}) == ((), {COLD_START})
+
+
+def test_what_load_and_cold_starts_measured_is_told_where_not_one_block_counts() -> None:
+    """Other processes of their own measured them: that the launches were disturbed is no reason to forget a leak."""
+    leak, start = loaded(leak=1024), [ColdStart(seconds=1.0, host_bytes=1 << 30)] * 3
+    void = Turn(clock="cuda_graph", host_us=[], captures=[Capture(blocks_us=[], replays=10, void=["throttled"])])
+    launches = [msgspec.structs.replace(one, turns=[void]) for one in leak.launches]
+    result = result_of(
+        ScriptedMeasurer([msgspec.structs.replace(leak, launches=launches, cold=start, cold_cached=start)])
+    )
+    assert result.verdict is Verdict.UNDERPOWERED
+    (notice,) = result.notices
+    assert notice.severity is Severity.WARNING
+    assert "growth of host memory 0 bytes a call → 1,024 bytes a call" in notice.text
+    said = list(load_lines.lines("small", result.measurement))
+    assert [line.partition(":")[0] for line in said] == [
+        "small", "small under load of threads", "small under load of processes", *["small"] * 4
+    ]  # fmt: skip
+    assert said[0] == "small: cold start 1 s, 1 s with a runtime cache"
+    assert said[-1] == "small: device latency with a cold L2: 130 µs"
+
+
+def test_what_is_not_compared_is_told_of_a_case_that_is_the_same_too() -> None:
+    """`--trtgate-changed` leaves out device latency: load and cold starts are asked for all the same."""
+    found, before = loaded(most=8), record((100.0, 100.0, 100.0))
+    sessions = [msgspec.structs.replace(before.sessions[0], most_at_once=4)]
+    known = Known(recorded="2026-01-01T00:00:00+00:00", clock="cuda_graph")
+    result = result_of(
+        ScriptedMeasurer(host=[found]), record=msgspec.structs.replace(before, sessions=sessions), known=known
+    )
+    assert result.verdict is Verdict.SAME
+    (notice,) = result.notices
+    assert notice.text.endswith("a load of 8 is not compared with what is stored, of 4: --trtgate-load 4 is")
+    assert result.measurement.load == found.load
 
 
 def test_a_leak_fails_beside_a_baseline_that_was_not_asked_and_not_beside_one_that_has_it() -> None:

@@ -231,11 +231,18 @@ def _without_device(situation: Situation) -> Step | None:
     )
     if any(one.suspicious or one.verdict is Verdict.REGRESSED for one in judged):
         return None
-    told = _told(
-        situation, CaseMeasurement(case_id=situation.case.id, launches=[], build=host.build), Verdict.SAME,
-        same(situation.case.id, known.recorded), stored=False,
+    beside = msgspec.structs.replace(_beside_launches(host), build=host.build)
+    said = same(situation.case.id, known.recorded)
+    told = msgspec.structs.replace(_told(situation, beside, Verdict.SAME, said, stored=False), judgements=judged)
+    return Conclude(_noting(told, *_about_load(situation, told)))
+
+
+def _beside_launches(measurement: CaseMeasurement) -> CaseMeasurement:
+    """Return what processes of their own measured: it is there whatever may be said of the launches."""
+    return CaseMeasurement(
+        case_id=measurement.case_id, launches=[], uuid=measurement.uuid, cold=measurement.cold,
+        cold_cached=measurement.cold_cached, load=measurement.load,
     )  # fmt: skip
-    return Conclude(msgspec.structs.replace(told, judgements=judged))
 
 
 def _moved(situation: Situation, result: CaseResult) -> str:
@@ -398,7 +405,7 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
         said = f"{case_id}: not one block counts: {void}"
         if not situation.compare or situation.update:
             raise TrtgateError(said)
-        return _told(situation, CaseMeasurement(case_id=case_id, launches=[]), Verdict.UNDERPOWERED, said, stored=False)
+        return _told(situation, _beside_launches(measurement), Verdict.UNDERPOWERED, said, stored=False)
     if not situation.compare:
         return CaseResult(case_id=case_id, measurement=measurement, stored=not situation.failing)
     if void:
@@ -574,7 +581,7 @@ def _unknown(situation: Situation, result: CaseResult) -> list[str]:
     asked = [COLD_START_CACHED] * bool(measurement.cold) + [COLD_L2] * bool(measurement.load)
     compared = [] if record is None else record.compared_with(accelerator.uuid, accelerator.versions)
     with_cold = [bool(one.runtime_cache) for one in compared if one.metrics.get(COLD_START)]
-    if measurement.cold and with_cold and bool(measurement.runtime_cache) not in with_cold:
+    if measurement.cold and measurement.launches and with_cold and bool(measurement.runtime_cache) not in with_cold:
         said.append(f"{METRICS[COLD_START].title} is in its baseline from before runtime caches, and is not compared")
     return said + [
         f"{METRICS[one].title} is in its baseline, and could not be measured now: nothing says that it is no worse"
