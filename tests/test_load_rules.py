@@ -146,6 +146,21 @@ def test_a_leak_is_told_loudly_where_nothing_judges_it() -> None:
         assert PLACE in notice.text
 
 
+def test_growth_that_is_too_unsteady_to_tell_is_said() -> None:
+    """Half of the stretches grow by far more than the limit: that is no proof of a leak, and none of the contrary."""
+    found = loaded()
+    (first, *others) = found.load
+    assert first.readings is not None
+    late = [10**9 + 180 * 10**4 * max(0, number - 25) for number in range(55)]
+    readings = msgspec.structs.replace(first.readings, host_bytes=late)
+    unsteady = msgspec.structs.replace(found, load=[msgspec.structs.replace(first, readings=readings), *others])
+    result = result_of(ScriptedMeasurer([unsteady]))
+    (notice,) = result.notices
+    assert result.verdict is Verdict.UNCHANGED
+    assert "growth of host memory 0 bytes a call → 7,000 bytes a call" in notice.text
+    assert notice.text.endswith(": not steady enough to tell whether it goes on")
+
+
 def test_growth_that_too_few_readings_say_nothing_of_is_told() -> None:
     """A module that gets slower and slower, as one whose list of calls grows, is read too seldom."""
     found = loaded(leak=10**6)

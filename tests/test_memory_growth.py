@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trtgate.common.errors import TrtgateError
 from trtgate.timing import memory_growth
 from trtgate.timing.load_drivers import Together
-from trtgate.verdict import Growth, Verdict, growth, judge_growth
+from trtgate.verdict import Growth, Verdict, grows_late, growth, judge_growth
 
 READINGS, CALLS = memory_growth.READINGS, memory_growth.MOST_CALLS // memory_growth.READINGS
 PAGE = 4096
@@ -147,6 +147,43 @@ def test_memory_is_read_between_equally_many_calls_after_a_warm_up(monkeypatch: 
     assert found.calls == 10
     assert found.host_bytes == list(accumulate([found.calls] * 55, initial=55))[1:]
     assert (found.torch_bytes, found.gpu_bytes, found.places) == ([], [], [])
+
+
+@given(st.integers(5, 47), st.floats(4096, 1e6))
+def test_a_leak_that_begins_late_is_worth_another_look_and_is_found_there(start: int, leak: float) -> None:
+    late = series(0, leak * CALLS * np.maximum(0, np.arange(READINGS) - start))
+    assert low(late) > LIMIT or grows_late(list(late), CALLS, RESOLUTION)
+    assert low(series(leak)) > LIMIT
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_noise_and_what_does_not_grow_in_the_end_are_worth_none(seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(0, 10_000, READINGS)
+    assert not grows_late(list(series(0, noise)), CALLS, RESOLUTION)
+    assert not grows_late(list(series(0, 1e8 * (np.arange(READINGS) > 20))), CALLS, RESOLUTION)
+    assert not grows_late([1.0] * 10, CALLS, RESOLUTION)
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_a_process_whose_memory_grows_late_is_read_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that keeps nothing of its first calls, as one whose cache is full after some thousands."""
+    monkeypatch.setattr(memory_growth, "MOST_CALLS", 1100)
+    called: list[int] = []
+
+    def read(begins: int) -> Growth | None:
+        called.clear()
+        found = memory_growth.settled(
+            lambda: called.append(1), gpu=False, host=lambda: 10**9 + 10**5 * max(0, len(called) - begins),
+            again=lambda readings: grows_late(readings.host_bytes, readings.calls, RESOLUTION),
+        )  # fmt: skip
+        return growth(found.host_bytes, found.calls, RESOLUTION)
+
+    late, never = read(600), read(10**9)
+    assert late is not None
+    assert late.low == pytest.approx(1e5, rel=0.1)
+    assert len(called) < 1500
+    assert never is not None
+    assert never.bytes_a_call == 0
 
 
 @pytest.mark.usefixtures("no_collection")

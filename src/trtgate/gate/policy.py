@@ -561,6 +561,12 @@ def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
         for one in growth_judging.grown(measurement, {}, situation.limit_of)
         if one.verdict is Verdict.REGRESSED and one.metric not in judged
     ]
+    told = {one.metric for one in result.judgements if one.verdict is not Verdict.UNDERPOWERED or one.suspicious}
+    notices += [
+        Notice(f"{grows(situation.case.id, one)}: not steady enough to tell whether it goes on")
+        for one in growth_judging.grown(measurement, {}, situation.limit_of)
+        if one.verdict is Verdict.UNDERPOWERED and one.now > one.limit and one.metric not in told
+    ]
     most = measurement.most_at_once
     stored = set() if record is None else {one.most_at_once for one in record.sessions if one.most_at_once}
     if most and stored - {most} and most not in stored:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
-from ..common.metrics import HOST_GROWTH, METRICS
-from ..verdict import growth
+from ..common.metrics import GPU_GROWTH, HOST_GROWTH, METRICS, TORCH_GROWTH
+from ..records.measurement import MemoryReadings
+from ..verdict import grows_late, growth
 from . import load_messages
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnd
     return load_messages.LoadEnded(
         latencies_us=driven.latencies_us, inferences=driven.inferences, in_flight_us=list(driven.in_flight_us)
     )
+
+
+def _begins_to_grow(readings: MemoryReadings) -> bool:
+    kinds = {HOST_GROWTH: readings.host_bytes, TORCH_GROWTH: readings.torch_bytes, GPU_GROWTH: readings.gpu_bytes}
+    return any(grows_late(values, readings.calls, METRICS[name].resolution) for name, values in kinds.items())
 
 
 def _for_threads(
@@ -117,7 +123,9 @@ def read_memory(worker: Worker, request: load_messages.ReadMemory) -> load_messa
     inferences = _for_threads(worker, worker.case(request.case_id), request)
     call = Together(list(map(_as_a_server(worker), inferences)))
     try:
-        readings = memory_growth.read(call, gpu=worker.device == "cuda", at_once=request.threads)
+        readings = memory_growth.settled(
+            call, gpu=worker.device == "cuda", at_once=request.threads, again=_begins_to_grow
+        )
         found = growth(readings.host_bytes, readings.calls, METRICS[HOST_GROWTH].resolution)
         if found is not None and found.low > 0:
             readings = msgspec.structs.replace(readings, places=memory_growth.places(call, request.threads))

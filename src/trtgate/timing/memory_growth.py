@@ -73,6 +73,15 @@ def read(call: Call, *, gpu: bool, host: Callable[[], int] = host_bytes, at_once
     )
 
 
+def settled(
+    call: Call, *, gpu: bool, again: Callable[[MemoryReadings], bool], host: Callable[[], int] = host_bytes,
+    at_once: int = 1,
+) -> MemoryReadings:  # fmt: skip
+    """Return what `read` does or, where `again` says so of it, what it does a second time, in the same process."""
+    first = read(call, gpu=gpu, host=host, at_once=at_once)
+    return read(call, gpu=gpu, host=host, at_once=at_once) if again(first) else first
+
+
 def _calls_between(call: Call, at_once: int) -> int:
     """Warm up; returns how often `call` is called between two readings."""
     began = start = time.perf_counter()

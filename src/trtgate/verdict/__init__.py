@@ -9,7 +9,7 @@ from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, adjusted, quantile
 from .exact_counts import judge_exact, more_of
 from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
-from .memory_growth import LEAST_READINGS, Growth, growth, judge_growth
+from .memory_growth import LEAST_READINGS, Growth, grows_late, growth, judge_growth
 from .paired_launches import (
     LAUNCH_SDS,
     LOOKS,
@@ -64,6 +64,7 @@ __all__ = [
     "confirm",
     "confirm_stored",
     "differences",
+    "grows_late",
     "growth",
     "judge_confirmed",
     "judge_exact",

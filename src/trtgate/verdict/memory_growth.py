@@ -18,6 +18,8 @@ THIRD = 3
 """So many stretches are compared with as many before, by their medians."""
 SLOWING = 0.5
 """Growth that gets this much slower from one third to the next ends some time: a cache that fills up."""
+LATE = 2
+"""In so many stretches at the end memory grows that is read again."""
 MORE = 0.1
 """Growth that the baseline has too must be so much more, as a share of it, to be worse."""
 
@@ -55,6 +57,19 @@ def growth(readings: Sequence[float], calls: int, resolution: float = 0.0) -> Gr
         low=(min(lowest, 0.0) if settling else lowest) - unknown,
         high=float(slopes[-1 - LEFT_OUT]) + unknown,
     )
+
+
+def grows_late(readings: Sequence[float], calls: int, resolution: float = 0.0) -> bool:
+    """Whether memory grows in the last LATE stretches, and `growth` can't tell since it did not before.
+
+    So looks a leak that begins late, and a step of an allocator: further calls tell one from the other.
+    """
+    found = growth(readings, calls, resolution)
+    if found is None or found.low > 0:
+        return False
+    of_each = len(readings) // LEAST_READINGS
+    last = np.median(np.asarray(readings, dtype=float)[-(LATE + 1) * of_each :].reshape(LATE + 1, of_each), axis=1)
+    return bool((np.diff(last) > resolution).all())
 
 
 def judge_growth(metric: str, now: Growth, baseline: float, *, limit: float, calls: int) -> Judgement:
