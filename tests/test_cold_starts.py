@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
 from trtgate.launches.session import Session
 from trtgate.launches.worker_pool import WorkerPool
 from trtgate.records.measurement import ColdStart
 from trtgate.suite.suite_source import SuiteSource
+from trtgate.timing import device_memory
 from trtgate.timing.device_memory import HostPeak
 
 MODEL = """
@@ -176,3 +178,19 @@ def test_the_rise_of_a_peak_is_told_after_the_memory_is_freed() -> None:
     held = bytearray(b"x") * (128 << 20)
     del held
     assert 100 << 20 < peak.rise_bytes() < 200 << 20
+
+
+def test_a_machine_that_keeps_no_peak_tells_the_rise_and_one_that_tells_nothing_is_no_start_without_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in sandboxes, which take `clear_refs` and have no VmHWM."""
+    status = tmp_path / "status"
+    monkeypatch.setattr(device_memory, "STATUS", status)
+    monkeypatch.setattr(device_memory, "FORGET", tmp_path / "clear_refs")
+    status.write_text("VmRSS:\t    1000 kB\n")
+    peak = HostPeak()
+    status.write_text("VmRSS:\t    3000 kB\n")
+    assert peak.rise_bytes() == 2000 << 10
+    status.write_text("Name:\tpython\n")
+    with pytest.raises(TrtgateError, match="does not say VmRSS"):
+        HostPeak()
