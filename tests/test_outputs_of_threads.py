@@ -12,6 +12,8 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.compiling import building, outputs_of_threads, reference
 from trtgate.compiling.outputs_of_threads import WrongOfThreadsError
+from trtgate.suite import samples
+from trtgate.suite.model_inputs import Inputs
 from trtgate.timing import load_drivers
 
 
@@ -105,6 +107,17 @@ def test_a_model_that_takes_no_other_values_is_asked_with_its_own() -> None:
 
     with pytest.raises(WrongOfThreadsError):
         checked(forward)
+
+
+def test_on_a_gpu_no_index_is_moved_that_the_user_did_not_give() -> None:
+    """Offsets in another order read beyond a tensor: an error on a CPU, and the end of the process on a GPU."""
+    example = Inputs(args=(torch.randn(4, 3), torch.tensor([0, 2, 4, 4])))
+    case = Case(Model("made", lambda: None, ()), Settings(frontend="eager"))
+    found = list(samples.others(case, example, seed=1))
+    kept = outputs_of_threads.of_other_floats(found, example)
+    assert 0 < len(kept) < len(found)
+    assert all(torch.equal(one.tensors[1], example.tensors[1]) for one in kept)
+    assert not any(torch.equal(one.tensors[0], example.tensors[0]) for one in kept)
 
 
 def test_outputs_that_depend_on_random_numbers_or_on_calls_before_are_not_compared() -> None:
