@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.scripted_measurer import ScriptedMeasurer, judged, measurement, pairs, record
+from trtgate.common.errors import TrtgateError
 from trtgate.common.metrics import COLD_L2, COLD_START, GPU_GROWTH, HOST_GROWTH, METRICS, OF_LOAD, TORCH_GROWTH
 from trtgate.common.notices import Severity
 from trtgate.gate import measurement_summary
@@ -232,6 +233,16 @@ def test_what_load_and_cold_starts_measured_is_told_where_not_one_block_counts()
     ]  # fmt: skip
     assert said[0] == "small: cold start 1 s, 1 s with a runtime cache"
     assert said[-1] == "small: device latency with a cold L2: 130 µs"
+
+
+def test_a_leak_is_told_where_not_one_block_counts_and_no_verdict_is_asked_for() -> None:
+    """Such a run fails, and has no table and no lines that could say it."""
+    leak = loaded(leak=1024)
+    void = Turn(clock="cuda_graph", host_us=[], captures=[Capture(blocks_us=[], replays=10, void=["throttled"])])
+    launches = [msgspec.structs.replace(one, turns=[void]) for one in leak.launches]
+    disturbed = msgspec.structs.replace(leak, launches=launches)
+    with pytest.raises(TrtgateError, match=r"not one block counts: .*; growth of host memory 0 .* → 1,024 "):
+        result_of(ScriptedMeasurer([disturbed]), compare=False, record=None)
 
 
 def test_what_is_not_compared_is_told_of_a_case_that_is_the_same_too() -> None:

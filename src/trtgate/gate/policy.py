@@ -404,7 +404,12 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
     if not measurement.blocks_us():
         said = f"{case_id}: not one block counts: {void}"
         if not situation.compare or situation.update:
-            raise TrtgateError(said)
+            leaks = [
+                grows(case_id, one).removeprefix(f"{case_id}: ")
+                for one in growth_judging.grown(measurement, {}, situation.limit_of)
+                if one.verdict is Verdict.REGRESSED
+            ]
+            raise TrtgateError("; ".join([said, *leaks]))
         return _told(situation, _beside_launches(measurement), Verdict.UNDERPOWERED, said, stored=False)
     if not situation.compare:
         return CaseResult(case_id=case_id, measurement=measurement, stored=not situation.failing)
