@@ -146,8 +146,8 @@ def _findings(
     outcomes, points, steps = sweep.outcomes(), [], []
     for name in wanted.settings:
         of_model = [one for one in outcomes if one.case.model.name == name]
-        points += sweep_table.points_of(of_model, device)
-        steps += size_steps.of(of_model, device)
+        points += sweep_table.points_of(of_model)
+        steps += size_steps.of(of_model)
     return sweep_table.SweepFindings(
         accelerator=device, flavour=releases.flavour() or "", release=releases.version(),
         launches=request.launches, points=points, steps=steps, left_out=list(dict.fromkeys(wanted.left_out)),
