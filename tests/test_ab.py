@@ -7,6 +7,7 @@ verdict shows whose copy of it was run.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -148,6 +149,54 @@ def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(re
     result.stdout.no_fnmatch_line("MISSING*")
 
 
+SIDE = """
+import os, sys
+import trtgate
+import place
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def alpha(batch):
+    import torch
+
+    seen = [os.environ.get(name, "-") for name in ("SIDE", "ONLY_BASE", "ONLY_CANDIDATE", "OF_BOTH")]
+    with open(os.environ["SEEN"], "a") as file:
+        print(place.NAME, *seen, "PYTEST_VERSION" in os.environ, file=file)
+    return torch.nn.Identity(), torch.ones(batch, 4)
+"""
+
+
+@pytest.mark.parametrize("command", ["ab", "pytest"])
+def test_each_side_has_its_own_conftest_files_and_path(
+    repository: Repository, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The suite is a module on pytest's path alone, so that `trtgate ab` itself asks pytest where it is."""
+    path = repository.path
+
+    def written(side: str, only: str) -> None:
+        (path / "pytest.ini").write_text(f"[pytest]\ntrtgate_suite = my_suite\npythonpath = {side}\n")
+        (path / "conftest.py").write_text(f"import os\nos.environ |= {{'SIDE': '{side}', '{only}': 'yes'}}\n")
+        (path / side).mkdir()
+        (path / side / "place.py").write_text(f"NAME = {side!r}\n")
+        (path / side / "my_suite.py").write_text(SIDE)
+
+    (path / "suite.py").unlink()
+    written("old", "ONLY_BASE")
+    repository.commit()
+    shutil.rmtree(path / "old")
+    written("new", "ONLY_CANDIDATE")
+    monkeypatch.setenv("SEEN", str(path / "seen"))
+    monkeypatch.setenv("OF_BOTH", "yes")
+    if command == "ab":
+        call = [sys.executable, "-m", "trtgate", "ab", "--base=HEAD", LIMIT]
+        done = subprocess.run(call, cwd=path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        assert done.returncode == OK, done.stdout + done.stderr
+    else:
+        assert repository.folder.pytest("new", "-m", "trtgate_latency", "--trtgate-base=HEAD", LIMIT).ret == OK
+    assert set((path / "seen").read_text().splitlines()) == {
+        "old old yes - yes True", "new new - yes yes True",
+    }  # fmt: skip
+
+
 @pytest.mark.end_to_end
 def test_the_command_does_the_same_with_another_python(repository: Repository, tmp_path: Path) -> None:
     """The base is both another revision and another interpreter; the suite is found without being named."""
@@ -287,7 +336,7 @@ def test_another_python_gets_this_trtgate_and_the_users_code_alone(
 
 
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
-    python = script(tmp_path / "python3.10", "echo 3 10")
+    python = script(tmp_path / "python3.10", "echo 3 10 1")
     with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):
         made_ready(repository, repository.path, python=str(python))
 

@@ -154,12 +154,9 @@ class GateRun:
     @cached_property
     def base(self) -> BaseRevision | None:
         """What `trtgate ab` compares with, made ready; None without. Raises TrtgateError."""
-        from ..launches.base_revision import BaseRevision
+        from .beside_base import made_ready
 
-        options = self.options
-        if options.base is None:
-            return None
-        return BaseRevision(options.base, options.source, self.folder, timeout_s=options.timeout_s)
+        return made_ready(self.options, self.config, self.folder)
 
     @cached_property
     def workers(self) -> list[Workers]:
