@@ -12,7 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.common.locks import ClaimedFolder
 from trtgate.launches.base_revision import BaseRequest, BaseRevision
 from trtgate.suite.suite_source import SuiteSource
+from trtgate.verdict import LOOKS
 
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120
@@ -116,15 +117,20 @@ def test_what_got_slower_fails_through_the_code_that_the_suite_imports(repositor
     assert repository.git("status", "--porcelain", "--untracked-files=no").split() == ["M", "helper.py"]
 
 
-def test_cases_that_one_side_lacks_or_fails_in(repository: Repository) -> None:
+AS_TESTS_NEED_IT, AHEAD = (), ("--trtgate-prebuild=2",)
+
+
+@pytest.mark.parametrize("ahead", [AS_TESTS_NEED_IT, AHEAD], ids=["", "ahead"])
+def test_cases_that_one_side_lacks_or_fails_in(repository: Repository, ahead: Sequence[str]) -> None:
     """The base lacks `added`, raises in `broken`, has `removed`; the candidate crashes in `crashes`; alpha is well."""
     folder = repository.folder
     raises = "raise ValueError('the base is broken')"
     folder.suite("removed", broken=raises, crashes="pass", alpha=HELPED)
     repository.commit()
     crashes = "os._exit(3) if IN_WORKER else None"
-    folder.suite("added", broken="sleep('broken')", crashes=crashes, alpha=HELPED)
-    result = repository.ab("--trtgate-require=baseline", "-rs")
+    added = "print('made', file=open('added', 'a')) if IN_WORKER else None"
+    folder.suite(added=added, broken="sleep('broken')", crashes=crashes, alpha=HELPED)
+    result = repository.ab("--trtgate-require=baseline", "-rs", *ahead)
     assert result.ret == FAILED
     result.assert_outcomes(passed=1, skipped=1, failed=2, deselected=4)
     for words in (
@@ -137,6 +143,49 @@ def test_cases_that_one_side_lacks_or_fails_in(repository: Repository) -> None:
         said = [line for line in folder.output_of(result).splitlines() if all(word in line for word in words)]
         assert said, words
     assert folder.saved_cases() == {ALPHA}
+    assert not (folder.path / "added").exists()  # nothing is measured of it, so it is not built
+    built_ahead = "built ahead: 3 cases, and 3 of the base, by 2 processes in"
+    assert (built_ahead in folder.output_of(result)) == bool(ahead)
+
+
+def test_what_was_built_ahead_is_judged_as_what_a_test_builds_and_serves_the_other_tests_of_a_case(
+    repository: Repository,
+) -> None:
+    """Accuracy and latency of one case: each side makes its model in its builder, and where it is loaded."""
+    note = "IN_WORKER and print(os.path.dirname(__file__), file=open(os.environ['SEEN'], 'a'))"
+    folder, seen = repository.folder, repository.path / "seen"
+    folder.suite(alpha=HELPED, more=NOTED.format(statement=note))
+    repository.commit()
+    repository.sleeps(20)
+    result = folder.pytest("suite.py", "--trtgate-base=HEAD", LIMIT, *AHEAD, SEEN=seen)
+    assert result.ret == FAILED
+    result.assert_outcomes(passed=3, failed=1)
+    assert f"{ALPHA} is slower: host latency" in folder.output_of(result)
+    made = [line == str(repository.path) for line in seen.read_text().splitlines()]
+    assert (made.count(True), made.count(False)) == (2, 2)  # a builder's and a resident worker's
+    assert not list(folder.path.glob(".trtgate/artifacts-*"))
+
+
+NOTED = """
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def noted(batch):
+    import torch
+
+    {statement}
+    return made(lambda x: x + 1, torch.ones(batch, 4))
+"""
+
+
+def test_suspects_of_a_run_are_confirmed_by_one_set_of_processes(repository: Repository) -> None:
+    folder = repository.folder
+    folder.suite(alpha=HELPED, beta=HELPED)
+    repository.commit()
+    repository.sleeps(20)
+    result = repository.ab()
+    result.assert_outcomes(failed=2, deselected=2)
+    pairs = list(folder.path.glob(".trtgate/logs/**/base-*.log"))
+    assert len(pairs) == 1 + LOOKS[0]  # the resident one, and those of the first look
 
 
 def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(repository: Repository) -> None:

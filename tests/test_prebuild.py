@@ -163,7 +163,7 @@ def test_shapes_of_one_module_do_not_wait_for_each_other_while_others_could_be_b
         (64, prebuilding.AUTO, None, ["workers"]),  # in turn: on a CPU that is no help
         (7, 2, None, ["builders begin", "workers", "builders imported"]),
         (8, 2, None, ["workers", "builders begin", "builders imported"]),
-        (7, 2, "HEAD", ["workers", "builders begin", "builders imported"]),
+        (7, 2, "HEAD", ["workers", "builders begin", "more pairs", "builders imported"]),
         (1, None, None, ["workers"]),
     ],
 )
@@ -190,11 +190,12 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
     gate = SimpleNamespace(recorded=lambda *_: None)
     source, cases = SuiteSource(root="."), {"a": case, "b": case}
     sides = {name: Side(name=name, source=source) for name in (BASE, CANDIDATE)}
+    pairs = SimpleNamespace(start_residents=lambda: happened.append("more pairs"))
     run: Any = SimpleNamespace(
         options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=source, cache=None, timeout_s=60.0,
                                 lifecycle=False, builds_in_turn=prebuild == prebuilding.AUTO),
         accelerators=[CPU], accelerator=CPU, cases_at_once=2, gate=gate,
-        run_folder=SimpleNamespace(private=None, logs=tmp_path), workers=[SimpleNamespace(sides=sides)],
+        run_folder=SimpleNamespace(private=None, logs=tmp_path), workers=[SimpleNamespace(sides=sides, pairs=pairs)],
         base_cases=list(cases), latency_cases=set(cases), suite=SimpleNamespace(cases=cases),
         prebuilt={}, prebuilt_of_base={}, notices=[], say=lambda _text: None,
         judges=False, config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _name: None)),

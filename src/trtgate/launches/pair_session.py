@@ -66,15 +66,20 @@ class PairSession:
         self.rng = random.Random()
 
     def resident(self) -> Pair:
-        """Return a pair that stays, with no case loaded for later; those that are missing are started.
+        """Return a pair that stays, with no case loaded for later; started now if there is none.
 
-        They import while the caller goes on.
+        It imports while the caller goes on.
         """
+        if not self._residents:
+            self._residents = self.start(1)
         return self._free()[0]
+
+    def start_residents(self) -> None:
+        """Start the pairs that stay, as far as they are missing."""
+        self._residents += self.start(self._cases_at_once - len(self._residents))
 
     def _free(self) -> list[Pair]:
         """Return the resident pairs that hold no case for later; where all do, none is held any more."""
-        self._residents += self.start(self._cases_at_once - len(self._residents))
         if len(self._ahead) == len(self._residents):
             self._ahead = {}
         return [pair for pair in self._residents if pair not in self._ahead.values()]
@@ -156,8 +161,7 @@ class PairSession:
         """Free a case on both sides, and note the memory that each gave back. Raises SideError; the pair is ended."""
         with self._ending(pair), self._pool.device():  # memory is the whole device's
             pair.unload(measure_memory=True)
-        taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
-        if taken:
+        if taken := max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values()):
             self._footprint_bytes[pair.holds] = taken
 
     @contextmanager
@@ -203,6 +207,7 @@ class PairSession:
         self.beside_others = bool(self._ahead)
         if known is not None:
             return known
+        self.start_residents()
         wanted = [NextPair(case_id, artifacts), *(one for one in after if one.case_id not in self._ahead)]
         loading = list(zip(self._free(), wanted, strict=False))
         self.beside_others = bool(self._ahead) or len(loading) > 1

@@ -74,7 +74,8 @@ def build_ahead(
     other processes build what is timed of it, into `run.prebuilt_of_base`; of cases that the base lacks those are left
     out that are `timed_alone`: nothing is measured of them.
     `start_workers` is called when whoever times the cases later is to start: at once, or, where there are fewer CPUs
-    than processes, when the builders have imported, so that these are not kept waiting. A base's answer first.
+    than processes, when the builders have imported, so that these are not kept waiting. Beside a base one pair of them
+    starts at once, and says which cases the base has.
     """
     on_cpu = run.accelerator.kind != "gpu"  # what can't be stored there each launch builds for itself
     if not case_ids or run.options.prebuild is None or (run.options.builds_in_turn and on_cpu):
@@ -126,13 +127,10 @@ def _of_both_sides(
     of_candidate = [case_id for case_id in case_ids if case_id in known or case_id not in timed_alone]
     dry_runs = sorted(set(to_ask) - set(of_candidate))
     half = max(1, builders(run) // 2)
-    return [
-        (
-            _prebuild(run, of_candidate, max(half, builders(run) - half), sides[CANDIDATE], dry_runs=dry_runs),
-            [*_ordered(run, of_candidate), *dry_runs],
-        ),
-        (_prebuild(run, of_base, half, sides[BASE]), _ordered(run, of_base)),
-    ]
+    more, imported = max(half, builders(run) - half), run.workers[0].pairs.start_residents
+    candidate = _prebuild(run, of_candidate, more, sides[CANDIDATE], dry_runs=dry_runs, imported=imported)
+    base = _prebuild(run, of_base, half, sides[BASE])
+    return [(candidate, [*_ordered(run, of_candidate), *dry_runs]), (base, _ordered(run, of_base))]
 
 
 def _prebuild(
