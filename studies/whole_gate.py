@@ -16,13 +16,13 @@ again    `warm` once more: what differs between these two is chance
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 ab-serial   beside the same code as another revision: each case built and loaded when its turn comes
-ab          the same, both sides built ahead one by one and loaded ahead, as a user gets it on a GPU; on a CPU, where that
-            must be asked for, by the builders
+ab          the same, both sides built ahead one by one and loaded ahead, as a user gets it on a GPU; on a CPU, where
+            that must be asked for, by the builders
 ab-auto     the same, built several at once
 
-With `--base-python` the base of these is that interpreter's environment instead of a revision. The revision is that of a
-repository that is made in FOLDER of the suite as it is here, so the machine needs git, and no checkout. Their table is
-the last, and their base of comparison is `ab-serial`.
+With `--base-python` the base of these is that interpreter's environment instead of a revision. The revision is that of
+a repository that is made in FOLDER of the suite as it is here, so the machine needs git, and no checkout. Their table
+is the last.
 
 What serial building takes is the sum of its accuracy tests: each builds its case and compares it with eager.
 Inductor's own cache, and CUDA's of what the driver compiled, are empty where ours is. Passes that FOLDER has are not
