@@ -25,6 +25,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.common.locks import ClaimedFolder
 from trtgate.launches.base_revision import BaseRequest, BaseRevision
+from trtgate.launches.comparison_side import Side
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import LOOKS
 
@@ -382,6 +383,14 @@ def test_another_python_gets_this_trtgate_and_the_users_code_alone(
         assert [path.name for path in Path(entry).iterdir()] == ["trtgate"]
         assert (Path(entry) / "trtgate" / "worker.py").exists()
     assert not Path(entry).exists()
+
+
+def test_another_pythons_path_has_what_lies_in_its_worktree_wherever_that_is(tmp_path: Path) -> None:
+    """A checkout that can't be written has its worktrees elsewhere."""
+    moved = str(tmp_path / "checkout"), str(tmp_path / "state" / "tree")
+    path = tuple(str(tmp_path / entry) for entry in ("checkout/src", "state/tree/src", "state/other", "lib"))
+    side = Side(name="base", source=SuiteSource(root=moved[1]), python="/another", moved=moved, path=path)
+    assert side.hello(Accelerator(kind="cpu", name="test", cpus=1)).sys_path == list(path[:2])
 
 
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ OFF, AUTO = -1, 0
 """What `--trtgate-prebuild` may say beside a number of processes: none, and as many as the machine takes."""
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 def asked(config: pytest.Config, *, distributed: bool) -> tuple[int | None, bool]:
     """Return how many processes build ahead, as `Options.prebuild` has it, and whether they build in turn.
 
@@ -113,7 +117,7 @@ def _of_candidate(
     if at_once:
         start_workers()
     side = Side(name=CANDIDATE, source=run.options.source)
-    imported = (lambda: None) if at_once else start_workers
+    imported = nothing if at_once else start_workers
     work = _prebuild(run, case_ids, processes, side, dry_runs=dry_runs, imported=imported)
     return work, [*_ordered(run, case_ids), *dry_runs]
 
@@ -127,7 +131,7 @@ def _of_both_sides(
     of_candidate = [case_id for case_id in case_ids if case_id in known or case_id not in timed_alone]
     dry_runs = sorted(set(to_ask) - set(of_candidate))
     half = max(1, builders(run) // 2)
-    more, imported = max(half, builders(run) - half), run.workers[0].pairs.start_residents
+    more, imported = max(half, builders(run) - half), run.workers[0].pairs.start_residents if of_base else nothing
     candidate = _prebuild(run, of_candidate, more, sides[CANDIDATE], dry_runs=dry_runs, imported=imported)
     base = _prebuild(run, of_base, half, sides[BASE])
     return [(candidate, [*_ordered(run, of_candidate), *dry_runs]), (base, _ordered(run, of_base))]
@@ -135,7 +139,7 @@ def _of_both_sides(
 
 def _prebuild(
     run: GateRun, case_ids: Collection[str], processes: int, side: Side, *, dry_runs: Iterable[str] = (),
-    imported: Callable[[], None] = lambda: None,
+    imported: Callable[[], None] = nothing,
 ) -> Prebuild:  # fmt: skip
     """Return who builds cases of a side; beside a base both sides are built, and neither is taken from a cache."""
     from ..launches import prebuild
