@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ..common import machine
@@ -159,8 +159,9 @@ class PairSession:
 
     def unload(self, pair: Pair) -> None:
         """Free a case on both sides, and note the memory that each gave back. Raises SideError; the pair is ended."""
-        with self._ending(pair), self._pool.device():  # memory is the whole device's
-            pair.unload(measure_memory=True)
+        memory = self._pool.device() if self._gpu else nullcontext()  # it is the whole device's
+        with self._ending(pair), memory:
+            pair.unload(measure_memory=self._gpu)
         if taken := max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values()):
             self._footprint_bytes[pair.holds] = taken
 
@@ -230,10 +231,9 @@ class PairSession:
     def _await_for_later(self, pair: Pair, case_id: str) -> None:
         try:
             pair.await_loaded()
+            self._ahead[case_id] = pair
         except SideError:
             self.end(pair)
-        else:
-            self._ahead[case_id] = pair
 
     def end_residents(self) -> None:
         """End all resident pairs: who is loaded next is alone."""
