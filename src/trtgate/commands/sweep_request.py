@@ -186,8 +186,8 @@ def weights_of(texts: Sequence[str]) -> dict[str, str]:
 
 def _source(request: Request) -> SuiteSource:
     """Return where the named models come from. Raises TrtgateError for an unknown one, naming the nearest."""
+    from ..launches.suite_here import factories_here, suite_here
     from . import model_names
-    from .suite_here import factories_here, suite_here
 
     here, mine = suite_here(), model_names.suite_models()
     from_zoo = [name for name in request.models if name not in mine and ":" not in name]
