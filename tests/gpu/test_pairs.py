@@ -13,7 +13,6 @@ import pytest
 from trtgate.common import git
 from trtgate.common.accelerator import detect
 from trtgate.common.metrics import METRICS
-from trtgate.common.metrics import METRICS
 from trtgate.compiling import build_or_load
 from trtgate.gate import measurement_summary
 from trtgate.gate.paired_gate import PairedGate, Suspicion
