@@ -89,13 +89,15 @@ class GpuProcess:
 
     With `one_stream` everything in this process, torch_tensorrt included, runs on one stream that is not the default
     one. `connections` is CUDA_DEVICE_MAX_CONNECTIONS, `switcher` and
-    `streams` what trtgate's clock sets the GPU's state with.
+    `streams` what trtgate's clock sets the GPU's state with, `suite` a file with the cases instead of the zoo.
     """
 
     def __init__(
-        self, *, one_stream: bool = False, connections: int | None = None, switcher: str = "", streams: str = "one"
-    ) -> None:
+        self, *, one_stream: bool = False, connections: int | None = None, switcher: str = "", streams: str = "one",
+        suite: str = "",
+    ) -> None:  # fmt: skip
         self._switcher, self._measured_streams = switcher, streams
+        self._source = case_source(suite)
         if connections is not None:
             os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = str(connections)
         import torch
@@ -341,7 +343,7 @@ class GpuProcess:
         from trtgate.compiling import build_or_load
 
         start = time.perf_counter()
-        case = case_source().load().cases[case_id]
+        case = self._source.load().cases[case_id]
         build_or_load.build_or_load(case, "cuda", Path(folder), None, lambda _step: None)
         return time.perf_counter() - start
 
@@ -354,7 +356,7 @@ class GpuProcess:
         if self._worker is None:
             uuid = detect().uuid
             hello = messages.Hello(
-                source=case_source(), device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher,
+                source=self._source, device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher,
                 streams=self._measured_streams,
             )  # fmt: skip
             self._worker = Worker(hello, lambda: None)
@@ -506,6 +508,37 @@ class GpuProcess:
             times.append((time.perf_counter() - start) * 1e6)
         return statistics.median(times)
 
+    def queued(self, seed: int, streams: str) -> dict[str, Any]:
+        """Time the loaded case by queued events, as a launch does where no graph can be captured.
+
+        `streams` is the state that is set before, and verified beside, every block: "one" with all on one stream,
+        "many", or empty, for none.
+        """
+        from trtgate.timing import measuring_loop
+        from trtgate.timing.cuda_event_clock import CudaEventsClock
+        from trtgate.timing.device_state import NO_STATE, ONE, DeviceState
+        from trtgate.timing.measuring_loop import ON_GPU
+        from trtgate.timing.stream_state import StreamState
+        from trtgate.verdict import launch_mean
+
+        worker, call = self._worker, self._worker.inference
+        began = time.perf_counter()
+        own = StreamState(worker.state.spin, streams, self._switcher)
+        state: DeviceState = own if streams else NO_STATE
+        with own.on_stream() if streams == ONE else contextlib.nullcontext():
+            clock = CudaEventsClock(call, worker.state.spin)
+            read = measuring_loop.measure(
+                clock, ON_GPU, worker.monitor.watch, lambda _capture: call.restore(), state=state,
+                rng=random.Random(seed),
+            )  # fmt: skip
+        captures = [statistics.median(one.blocks_us) for one in read.captures if one.blocks_us]
+        return {
+            "us": math.exp(launch_mean([math.log(us) for us in captures])) if captures else math.nan,
+            "captures_us": captures, "steady": read.steady, "problem": read.problem,
+            "void": [reason for one in read.captures for reason in one.void],
+            "seconds": time.perf_counter() - began,
+        }  # fmt: skip
+
     def today_pair(self, seed: int) -> float:
         """Return one turn of a quadruple as `trtgate ab` reads it; the first makes the captures."""
         from trtgate.launches import messages
@@ -526,7 +559,7 @@ class GpuProcess:
 
         def load() -> None:
             with self._torch.cuda.stream(self._streams[stream]):
-                self._aside = building.load(case_source().load().cases[case_id], Path(folder), "cuda")
+                self._aside = building.load(self._source.load().cases[case_id], Path(folder), "cuda")
             loading.clear()
 
         thread, began = threading.Thread(target=load), time.perf_counter()
@@ -596,11 +629,13 @@ class GpuProcess:
         }
 
 
-def case_source() -> Any:
-    """Return where the cases come from: the zoo, with what the study adds to it."""
+def case_source(suite: str = "") -> Any:
+    """Return where the cases come from: a suite's file, or the zoo with what the study adds to it."""
     from trtgate.suite.settings import Settings
     from trtgate.suite.suite_source import Added, SuiteSource
 
+    if suite:
+        return SuiteSource(root=str(Path(suite).parent), suites=(suite,))
     return SuiteSource(
         root=str(ROOT),
         zoo=("resnet18", "regnet_y_400mf", "mobilenet_v3_large", "vit_b_16"),

@@ -26,10 +26,10 @@ from unittest.mock import patch
 import pytest
 
 from trtgate.commands import history_answers
-from trtgate.commands.history_answers import Asked
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.gate import baselines, measurers
+from trtgate.gate.saved_runs import Asked
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.pytest_plugin.built_case import BuiltCase
 from trtgate.pytest_plugin.gate_run import GateRun

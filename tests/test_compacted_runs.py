@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from trtgate.cli import app
 from trtgate.commands import history_answers, history_text
-from trtgate.commands.history_answers import Asked
 from trtgate.common import accelerator, run_places
 from trtgate.common.errors import TrtgateError
-from trtgate.gate import compacted_database, compacted_runs, history_events
+from trtgate.gate import compacted_database, compacted_runs, history_events, saved_runs
 from trtgate.gate.baseline_record import CaseRecord
 from trtgate.gate.history import CaseHistory
+from trtgate.gate.saved_runs import Asked
 
 from .test_history import CARD, CPU, NASTY, Runs, analysed, needs_otava, noise, record, with_clock
 
@@ -263,7 +263,7 @@ def test_a_time_that_is_none_is_named_before_and_after_compacting(runs: Runs) ->
 
 def test_a_query_without_end_is_ended(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compacted_database, "LIMIT_S", 0.1)
-    store = history_answers._filesystem(runs.folder)
+    store = saved_runs.filesystem(runs.folder)
     with pytest.raises(TrtgateError, match=r"no answer within 0\.1 s"):
         compacted_database.asked(store, "SELECT count(*) FROM range(10_000_000_000_000) WHERE hash(range) = 1")
 
@@ -302,7 +302,7 @@ def test_nothing_is_left_in_the_temporary_folder(runs: Runs, tmp_path: Path, mon
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     history_answers.compact(runs.folder)
-    with compacted_database.database(history_answers._filesystem(runs.folder)) as database:
+    with compacted_database.database(saved_runs.filesystem(runs.folder)) as database:
         ((place,),) = database.execute("SELECT current_setting('temp_directory')").fetchall()
         assert Path(place).parent == tmp_path / "tmp"
     runs.say()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trtgate.timing import measuring_loop
 from trtgate.timing.cuda_event_clock import BATCH_CALLS, CudaEventsClock
 
 WORK_US = 70.0
@@ -86,6 +87,16 @@ def nothing() -> None: ...
 @pytest.mark.parametrize("queuing_us", [5.0, 400.0])
 def test_a_block_is_what_the_gpu_takes_however_slow_the_host(gpu: Gpu, queuing_us: float) -> None:
     assert armed(gpu, Module(gpu, queuing_us)).block(10, nothing) == pytest.approx(WORK_US)
+
+
+def test_a_block_lasts_no_longer_where_the_host_is_slow(gpu: Gpu) -> None:
+    clock = armed(gpu, Module(gpu, 400.0))
+    plan = measuring_loop.Plan(warmup_s=0.0, block_s=0.005)
+    calls, _ = measuring_loop.warm_up(clock, plan)
+    began_us = gpu.now_us
+    clock.block(calls, nothing)
+    assert 1 < calls < 10  # 71 calls are 5 ms of the GPU, and 50 ms of the host
+    assert gpu.now_us - began_us == pytest.approx(5000.0, rel=0.2)
 
 
 def test_a_first_call_that_compiles_makes_no_long_spins(gpu: Gpu) -> None:

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from trtgate.cli import app
 from trtgate.commands import history_answers, history_text
-from trtgate.commands.history_answers import Asked
 from trtgate.common import accelerator, files
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.gate import history, level_changes
 from trtgate.gate.baseline_record import CaseRecord
 from trtgate.gate.history import HistoryPoint, Series
+from trtgate.gate.saved_runs import Asked
 
 from .test_baselines import CARD, document, record
 

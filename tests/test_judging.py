@@ -27,11 +27,10 @@ HERE = Accelerator(kind="gpu", name="H100", uuid="HERE")
 TESTS = 100
 
 
-def measured(us: float) -> CaseMeasurement:
+def measured(us: float, clock: str = "cuda_graph") -> CaseMeasurement:
     captures = [Capture(blocks_us=[us, us], replays=10)] * 4
     launches = [
-        Launch(loaded=Loaded(seconds=1.0), turns=[Turn(clock="cuda_graph", captures=captures, host_us=[us])])
-        for _ in range(3)
+        Launch(loaded=Loaded(seconds=1.0), turns=[Turn(clock=clock, captures=captures, host_us=[us])]) for _ in range(3)
     ]
     return CaseMeasurement(case_id=CASE.id, launches=launches, uuid=HERE.uuid)
 
@@ -66,6 +65,18 @@ def test_a_card_with_sessions_is_held_against_these_alone() -> None:
     assert found.baseline == pytest.approx(100.05)
     assert found.evidence == "2 stored sessions of this card"
     assert judged(102.0, *others, ("HERE", 100.0)).verdict is Verdict.REGRESSED
+
+
+def test_queued_events_repeat_less_well_than_graphs_and_one_session_of_them_says_less() -> None:
+    def against_one(us: float, clock: str) -> Judgement:
+        limit_of = lambda _metric: 0.01  # noqa: E731
+        (found,) = judging.against_stored(CASE, measured(us, clock), stored(("HERE", 100.0)), HERE, limit_of, TESTS)
+        return found
+
+    assert against_one(103.4, "cuda_graph").verdict is Verdict.REGRESSED
+    assert against_one(103.4, "cuda_events").verdict is Verdict.UNDERPOWERED  # as an unchanged module was once
+    assert against_one(96.6, "cuda_events").verdict is Verdict.UNDERPOWERED
+    assert against_one(130.0, "cuda_events").verdict is Verdict.REGRESSED
 
 
 def test_where_only_this_card_has_sessions_they_are_called_just_that() -> None:

@@ -26,6 +26,7 @@ from trtgate.common.run_store import RunStore, StoreError
 from trtgate.common.urls import without_secrets
 from trtgate.fleet.merged_document import UNCONFIRMED
 from trtgate.gate import baselines, history
+from trtgate.gate.saved_runs import filesystem
 from trtgate.pytest_plugin import kept_runs
 
 ALPHA, BETA = (f"{name}-eager-fp32-b1" for name in ("alpha", "beta"))
@@ -442,6 +443,11 @@ def test_a_run_its_shards_and_their_merge_go_there_and_are_read_from_there(
     status, said = command("baseline", "accept", str(merged), BETA)
     assert (status, f"stored: {BETA}" in said) == (0, True)
     assert command("baseline", "show", str(merged))[0] == 0
+    for path in run_places.named_runs(store, all_dates=True):
+        filesystem(store).rm(path)  # what is compacted is all that is left
+    assert here.run(*COMPARE[:2], "--trtgate-report=after.json")[0] == 0
+    history_of = {one["case_id"]: one["history"] for one in json.loads((here.path / "after.json").read_text())["cases"]}
+    assert [point["verdict"] for point in history_of[ALPHA]["points"]] == ["new", "regressed", "measured"]
 
 
 def test_a_store_that_fails_is_a_loud_line_and_fails_no_gate(here: InProcess, flaky: Callable[..., str]) -> None:

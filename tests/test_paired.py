@@ -85,6 +85,17 @@ def test_a_judgement_says_what_it_rests_on_and_what_it_could_see() -> None:
     assert judgement.baseline == judgement.now == pytest.approx(100.0)
 
 
+def test_one_pair_proves_nothing_where_launches_are_known_to_lie_apart() -> None:
+    d = spread(0.0, 1e-3, LOOKS[-1])
+    judgement, more = verdict.judge_screened(
+        "device", d, 100.0, limit=0.01, tests=100, unseen_sd=verdict.LAUNCH_SDS["queued"]
+    )
+    assert (judgement.verdict, more) == (Verdict.UNDERPOWERED, False)
+    assert judgement.low < -0.05 < 0.05 < judgement.high
+    suspected = verdict.screen(spread(0.03, 1e-3, 6), 0.01, unseen_sd=verdict.LAUNCH_SDS["queued"])
+    assert suspected.flagged  # fresh pairs decide
+
+
 def test_faster_beyond_the_limit_is_improved() -> None:
     judgement, _ = verdict.judge_screened("device", spread(-0.05, 1e-3, 6), 100.0, limit=0.01, tests=100)
     assert judgement.verdict is Verdict.IMPROVED
@@ -171,7 +182,7 @@ class TestReachability:
     def test_stored_baselines_fail_what_is_a_hundred_times_slower(
         self, kind: str, same_card: bool, sessions: int
     ) -> None:
-        metric = "host" if kind == "cpu" else kind
+        metric = {"cpu": "host", "queued": "device"}.get(kind, kind)
         stored = [np.log([100.0, 101.0, 99.0]) + 0.01 * n / sessions for n in range(sessions)]
         found = verdict.judge_stored(
             metric, np.log([1e4, 1.01e4]), stored, verdict.PRIORS[kind, same_card],

@@ -35,6 +35,7 @@ class ScriptedClock:
 
     name = "scripted"
     steady_tolerance = 0.001
+    overhead_us = 0.0
 
     def __init__(self, latencies_us: list[float]) -> None:
         self.latencies_us = latencies_us

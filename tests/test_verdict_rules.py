@@ -304,11 +304,9 @@ def test_what_another_build_confirms_stands_though_fresh_launches_can_say_nothin
 
 def beside(change: float, *, memory: int = 0) -> Measured:
     quadruples = [one for pair in pairs(change, 2) for one in pair][:FEW]
-    from trtgate.gate import policy
-
     now = measurement(turn(100 * (1 + change)), memory=memory)
-    screened, _ = policy.screened(quadruples, now, lambda _metric: 0.03, 3)
-    return Measured(now, measurement(turn(100.0), memory=1000 if memory else 0), tuple(screened))
+    found, _ = screened(quadruples, now, lambda _metric: 0.03, 3)
+    return Measured(now, measurement(turn(100.0), memory=1000 if memory else 0), tuple(found))
 
 
 def test_beside_a_base_a_suspect_is_confirmed_by_fresh_pairs_and_nothing_is_stored() -> None:
@@ -318,6 +316,12 @@ def test_beside_a_base_a_suspect_is_confirmed_by_fresh_pairs_and_nothing_is_stor
     assert result.base is not None
     quick = ScriptedMeasurer([beside(0.0)])
     assert (judged(quick, beside_base=True).verdict, quick.asked) == (Verdict.UNCHANGED, ["measure"])
+
+
+def test_one_pair_timed_by_queued_events_proves_nothing() -> None:
+    now = measurement(turn(100.0, clock="cuda_events"))
+    found, _ = screened([one for pair in pairs(0.0, 16) for one in pair][:16], now, default_limit, 3)
+    assert found[0].verdict is Verdict.UNDERPOWERED
 
 
 def test_more_memory_is_loaded_again() -> None:

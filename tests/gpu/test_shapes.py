@@ -78,6 +78,42 @@ def test_dynamo_builds_once_and_is_right_and_timed_at_each_shape(tmp_path: Path)
     assert latencies[0] < latencies[2]
 
 
+class Upscaler(torch.nn.Module):
+    """An image, and one of twice its sides beside it: `2 * side` and, after a margin, `2 * side + 2`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = (torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+
+    def forward(self, image: torch.Tensor, large: torch.Tensor, framed: torch.Tensor) -> torch.Tensor:
+        doubled = torch.nn.functional.interpolate(self.small(image).relu(), scale_factor=2.0)
+        return self.large(doubled + large) + framed[..., 1:-1, 1:-1]
+
+
+def upscaler(batch: int, side: int) -> Any:
+    torch.manual_seed(0)
+    sides = (side, 2 * side, 2 * side + 2)
+    return Upscaler().eval(), tuple(torch.randn(batch, 8, one, one) for one in sides)
+
+
+def test_sizes_that_derive_from_a_dimension_are_of_one_build_and_right_at_each(tmp_path: Path) -> None:
+    built = []
+    for side in (8, 32, 64):
+        given = {"precision": "fp16", "batch": 1, "shape": {"side": side}, "dynamic": {"side": (8, 32, 64)}}
+        own = Settings(frontend="dynamo", min_block_size=1, **given)  # type: ignore[arg-type]
+        case, folder = Case(Model("upscaler", upscaler, [own]), own), tmp_path / str(side)
+        folder.mkdir(mode=0o700)
+        made = build_or_load(
+            case, "cuda", folder, None, lambda _step: None, shared=ArtifactCache(tmp_path / "shared")
+        )  # which compares with eager at this size
+        assert made.inference().shape == (1, 8, 2 * side, 2 * side)
+        assert made.build.engines >= 1
+        assert timed(made.inference).clock == clock_of(case)
+        built.append(made.build.cached)
+        building.end_case()
+    assert built == [False, True, True]
+
+
 @pytest.mark.xfail(
     releases.version().startswith("2.11"), reason="2.11 takes no dynamic axis of a nested input", raises=TrtgateError
 )

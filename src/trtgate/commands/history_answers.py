@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from ..common.escaping import printable
 from ..common.files import write_json
 from ..common.run_folder import RUNS, known
 from ..common.run_places import Folder
-from ..common.run_store import RunStore
 from ..common.text_columns import first_few
 from ..gate import compacted_runs, history, history_events, run_compacting
-from ..gate.compacted_runs import Wanted
-from ..gate.history import CaseHistory, SavedRun
+from ..gate.history import CaseHistory
 from ..gate.history_events import Changed, Event
 from ..gate.run_compacting import Compacted
+from ..gate.saved_runs import Asked, SavedRuns, answered_by, filesystem
 from ..suite.pytest_config import find_configuration, runs_folder
 
 NONE = "there are no saved runs under"
@@ -43,14 +42,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     events: list[Event]
     drifting: list[Changed]
     skipped: list[str]
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs: `key` is an accelerator's (empty: this machine's), `since` an ISO date, empty is any."""
-
-    key: str = ""
-    since: str = ""
-    branch: str = ""
 
 
 def folder_of(option: str | None) -> Folder:
@@ -87,7 +78,7 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
     Raises TrtgateError when there is no such run or case, or Apache Otava is needed and not installed.
     """
     key = asked.key or accelerator.detect().key
-    saved = _Saved(folder, names, "" if key == ALL else key)
+    saved = SavedRuns(folder, lambda case_id: any(_takes(name, case_id) for name in names), "" if key == ALL else key)
     if key not in saved.keys and (key != ALL or not saved.keys):
         raise TrtgateError(_about_no_run(saved, key, folder))
     histories = {}
@@ -106,7 +97,7 @@ def find(names: Sequence[str], folder: Folder, asked: Asked) -> Found:
     )  # fmt: skip
 
 
-def _about_no_run(saved: _Saved, key: str, folder: Folder) -> str:
+def _about_no_run(saved: SavedRuns, key: str, folder: Folder) -> str:
     """Say that no run is of an accelerator: only its own were read, so the folders say which others there are."""
     others = (saved.keys | set(run_places.keys_in(folder))) - {key}
     if others and key != ALL:
@@ -117,67 +108,13 @@ def _about_no_run(saved: _Saved, key: str, folder: Folder) -> str:
     return f"{NONE} {folder}: every run of the gate saves one there{read}"
 
 
-class _Saved:
-    """The saved runs of a folder, of one key or all: those that are compacted, and the others, read one by one."""
-
-    def __init__(self, folder: Folder, names: Sequence[str], key: str) -> None:
-        self._folder, self._store = folder, _filesystem(folder)
-        self._answered: Callable[[Callable[[], Any]], Any] = _answered_by(folder)
-        self._parts, self.skipped = self._answered(lambda: compacted_runs.parts(self._store))
-        compacted = frozenset[str]().union(*(part.runs for part in self._parts))
-        self._runs, skipped = history.read_runs(
-            folder, lambda case_id: any(_takes(name, case_id) for name in names), key, compacted
-        )
-        self.skipped += skipped
-        self.keys = {run.key for run in self._runs} | {key for part in self._parts for key in part.cases}
-
-    def case_ids(self, key: str) -> set[str]:
-        """Return the ids of all cases of an accelerator, or of all of them."""
-        if key == ALL:
-            return set[str]().union(*map(self.case_ids, self.keys))
-        found = {case_id for run in self._runs if run.key == key for case_id in run.case_ids}
-        return found.union(*(part.cases.get(key, ()) for part in self._parts))
-
-    def runs(self, asked: Asked, cases: Collection[str]) -> list[SavedRun]:
-        """Return the runs of an accelerator that have some of these cases, of a branch and since a date."""
-        wanted = Wanted(key=asked.key, since=asked.since, branch=asked.branch, most=history.MOST_RUNS)
-        compacted = self._answered(lambda: compacted_runs.read(self._store, self._parts, cases, wanted))
-        return [*(_within(run, asked) for run in self._runs if run.key == asked.key), *compacted]
-
-
-def _answered_by(folder: Folder) -> Callable[[Callable[[], Any]], Any]:
-    """Return what calls a store within its limits and says what it refuses; a folder is called at once."""
-    return folder.answer if isinstance(folder, RunStore) else lambda call: call()
-
-
-def _within(run: SavedRun, asked: Asked) -> SavedRun:
-    cases = {
-        case_id: saved
-        for case_id, saved in run.cases.items()
-        if saved.point.recorded >= asked.since and asked.branch in ("", saved.point.branch)
-    }
-    return msgspec.structs.replace(run, cases=cases)
-
-
-def _filesystem(folder: Folder) -> Any:
-    """Return what compacted runs are read from, and written to. Raises TrtgateError for a file, and StoreError."""
-    if isinstance(folder, RunStore):
-        return folder.filesystem
-    if folder.is_file():
-        raise TrtgateError(f"{folder} is a file, and --runs is the folder of saved runs: name the one that it lies in")
-    import fsspec
-    from fsspec.implementations.dirfs import DirFileSystem
-
-    return DirFileSystem(str(folder.absolute()), fsspec.filesystem("file"))
-
-
 def _takes(name: str, case_id: str) -> bool:
     return case_id == name or fnmatch.fnmatchcase(case_id, name)
 
 
-def _chosen(names: Sequence[str], saved: _Saved, key: str, folder: Folder, *, must: bool) -> list[str]:
+def _chosen(names: Sequence[str], saved: SavedRuns, key: str, folder: Folder, *, must: bool) -> list[str]:
     """Return the cases of an accelerator that names take. Raises TrtgateError for a name without one, if it must."""
-    known = sorted(saved.case_ids(key))
+    known = sorted(set[str]().union(*map(saved.case_ids, saved.keys if key == ALL else [key])))
     chosen = set()
     for name in names:
         taken = [case_id for case_id in known if _takes(name, case_id)]
@@ -200,9 +137,9 @@ def save(found: Found, path: Path) -> None:
 
 def compact(folder: Folder) -> Compacted:
     """Compact the saved runs of a folder that are not compacted yet. Raises TrtgateError."""
-    store = _filesystem(folder)
+    store = filesystem(folder)
     places = run_places.named_runs(folder, all_dates=True)
-    known, problems = _answered_by(folder)(lambda: compacted_runs.all_parts(store))
+    known, problems = answered_by(folder)(lambda: compacted_runs.all_parts(store))
     if not (places or known or problems):
         raise TrtgateError(f"{NONE} {folder}")
 

@@ -31,9 +31,10 @@ def history(
     ] = False,
 ) -> None:
     """Show cases over the saved runs: where their latency changed, and slow drift that no single run shows."""
+    from ..gate.saved_runs import Asked
     from . import history_answers, history_text
 
-    asked = history_answers.Asked(key=accelerator, since=history_answers.since(since), branch=branch)
+    asked = Asked(key=accelerator, since=history_answers.since(since), branch=branch)
     found = history_answers.find(cases, history_answers.folder_of(runs), asked)
     print_lines(history_text.lines(found, sys.stdout.encoding))
     for path, write in ((json, history_answers.save), (html, history_text.save_page)):

@@ -86,10 +86,11 @@ class LocalDevices:
         times = run.latency_cases - run.skip_reasons.keys() and not run.options.timing_off
         if times:
             loading_ahead.plan(run, tests)
-        needed = {case_id_of(item) for item in items if needs_a_build(item)} - run.skip_reasons.keys()
-        to_build = {case_id for case_id in needed if case_id is not None}
+        needed = {item: case_id_of(item) for item in items if needs_a_build(item)}
+        to_build = {case_id for case_id in needed.values() if case_id is not None} - run.skip_reasons.keys()
+        timed_alone = to_build - {case_id for item, case_id in needed.items() if not is_latency(item)}
         start_workers = run.start_workers if times else lambda: None
-        prebuilding.build_ahead(run, to_build, start_workers, prebuilding.to_ask(run, items))
+        prebuilding.build_ahead(run, to_build, start_workers, prebuilding.to_ask(run, items), timed_alone)
         if not run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in run.skip_reasons]
             measuring_ahead.begin(run, runnable)

@@ -105,14 +105,15 @@ class RunDocument:
     @cached_property
     def _saved_runs(self) -> list[SavedRun]:
         """The saved runs of this accelerator, this one among them."""
-        from ..gate import history
+        from ..gate.saved_runs import Asked, SavedRuns
 
-        wanted, kept = self._run.results.__contains__, self._run.options.runs
-        runs, _ = history.read_runs(self._run.folder / RUNS, wanted)
-        if kept is not None:
-            with contextlib.suppress(*PROBLEMS):  # who keeps the run there says what is wrong
-                runs += history.read_runs(kept, wanted, self._run.accelerator.key)[0]
-        return [run for run in runs if run.key == self._run.accelerator.key]
+        cases, kept, key = self._run.results, self._run.options.runs, self._run.accelerator.key
+        runs: list[SavedRun] = []
+        for folder in (self._run.folder / RUNS, kept):
+            if folder is not None:
+                with contextlib.suppress(*PROBLEMS):  # who keeps the run there says what is wrong
+                    runs += SavedRuns(folder, cases.__contains__, key).runs(Asked(key=key), cases)
+        return runs
 
     def _history(self, case_id: str) -> Series | None:
         from ..gate import history

@@ -16,6 +16,8 @@ class Clock(Protocol):
     """Stored with every measurement."""
     steady_tolerance: float
     """Relative move of the block medians below which warm-up counts as done."""
+    overhead_us: float
+    """What a call of a block takes beside its latency, in microseconds: a block's time is for both."""
 
     def arm(self, captures: int) -> int:
         """Prepare so many captures, each in a place in memory of its own, instead of those before.

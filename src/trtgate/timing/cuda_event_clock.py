@@ -34,7 +34,7 @@ class CudaEventsClock:
     def __init__(self, call: Call, spin: Spin) -> None:
         self._call = call
         self._spin = spin
-        self._queuing_us = 0.0
+        self._queuing_us = self.overhead_us = 0.0
         self._margins: tuple[float, ...] = MARGINS
         self.placed: list[object] = []
         """None for each that would be a capture."""
@@ -43,6 +43,7 @@ class CudaEventsClock:
         """Measure how long queuing a call takes, which is what the spin kernel must cover."""
         self._call()
         self._queuing_us = statistics.median(self._queued_alone_us() for _ in range(QUEUED_ALONE))
+        self.overhead_us = MARGINS[0] * self._queuing_us  # of the spin; the host queues meanwhile
         self._margins = MARGINS
         self.placed = [None] * captures
         return captures

@@ -31,6 +31,7 @@ class CudaGraphClock:
     """
 
     steady_tolerance = 0.0005
+    overhead_us = 0.0
 
     def __init__(
         self, call: Call, spin: Spin, rng: random.Random, place_inputs: Callable[[], object], name: str = "cuda_graph"

@@ -239,7 +239,7 @@ def warm_up(clock: Clock, plan: Plan, restore: Callable[[int], None] = lambda _c
     Where the plan asks for no warm-up a single call must do: the case was warmed up before.
     """
     restore(0)
-    calls = calls_per_block(max(clock.block(1, _nothing), 1e-3), plan)
+    calls = calls_per_block(max(clock.block(1, _nothing), 1e-3) + clock.overhead_us, plan)
     if not plan.warm:
         return calls, True
     blocks: list[float] = []
@@ -247,7 +247,7 @@ def warm_up(clock: Clock, plan: Plan, restore: Callable[[int], None] = lambda _c
     while True:
         restore(0)
         blocks.append(clock.block(calls, _nothing))
-        calls = calls_per_block(blocks[-1], plan)
+        calls = calls_per_block(blocks[-1] + clock.overhead_us, plan)
         elapsed = time.perf_counter() - start
         window = max(3, math.ceil(plan.window_s / elapsed * len(blocks)))
         if elapsed >= plan.warmup_s and stands_still(blocks, clock.steady_tolerance, window):

@@ -25,10 +25,11 @@ QUADRUPLES_A_PAIR, FEWEST_QUADRUPLES = 4, 2
 NEGLIGIBLE = 0.05
 """The standard error of a pair's mean that needs no further quadruple, as a share of the limit: how far fresh pairs lie
 apart is all that counts then."""
-LAUNCH_SDS = {"host": 0.15, "enqueue": 0.15}
+LAUNCH_SDS = {"host": 0.15, "enqueue": 0.15, "queued": 0.026}
 """Metric → how far the logs of two launches of the same module are known to lie apart on a GPU's host (standard
 deviation; 7-25 % over 16 launches). One pair can't see that spread, so screening reckons with it: else every other
-unchanged case would be suspected. What is not listed is taken as it is measured."""
+unchanged case would be suspected. What is not listed is taken as it is measured. "queued" is device latency by queued
+events, of which one pair proves nothing: 1.5 % between means of three launches (docs/verdicts.md)."""
 
 
 class Screening(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,22 +69,22 @@ def differences(base: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * np.sum(np.log(candidate) - np.log(base), axis=-1))
 
 
-def screen(d: np.ndarray, limit: float, launch_sd: float = 0.0) -> Screening:
+def screen(d: np.ndarray, limit: float, launch_sd: float = 0.0, unseen_sd: float = 0.0) -> Screening:
     """Look at quadruple differences `d` (..., n) of one pair of launches; n is one of LOOKS.
 
     One-sided t intervals (Student) for the mean of d, at SCREEN_ALPHA split evenly among the looks (Bonferroni over
     looks; sequential testing after e.g. Jennison and Turnbull, Group Sequential Methods, ch. 1). Flagged when the lower
     bound exceeds `limit`; cleared when the upper bound lies below it; else the next look decides, and at the last look
     what is estimated above the limit is flagged too. `launch_sd` widens the lower bound by the known spread between two
-    launches, ln. Assumes independent, roughly normal d; of the launches' own offset it can know nothing, which is why a
-    flag is a suspicion only.
+    launches, ln, and `unseen_sd` the upper one: a suspicion costs fresh pairs, a proof must hold. Assumes independent,
+    roughly normal d; of the launches' own offset it can know nothing, which is why a flag is a suspicion only.
     """
     n = d.shape[-1]
     mean, error = _mean_and_error(d)
     t = quantile(SCREEN_ALPHA / len(LOOKS), n - 1)
     log_limit = math.log1p(limit)
     low = mean - np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * launch_sd) ** 2)
-    high = mean + t * error
+    high = mean + np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * unseen_sd) ** 2)
     cleared = high < log_limit
     flagged = low > log_limit
     if n >= LOOKS[-1] and not launch_sd:
@@ -128,14 +129,22 @@ def _mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
 
 
 def judge_screened(
-    metric: str, d: np.ndarray, base: float, *, limit: float, tests: int, launch_sd: float = 0.0
+    metric: str,
+    d: np.ndarray,
+    base: float,
+    *,
+    limit: float,
+    tests: int,
+    launch_sd: float = 0.0,
+    unseen_sd: float = 0.0,
 ) -> tuple[Judgement, bool]:
     """Judge one metric of one case by its quadruples so far; returns (judgement, whether more would help).
 
-    `base` is the base's typical value in the metric's unit, `launch_sd` as in `screen`. `regressed` is a suspicion.
+    `base` is the base's typical value in the metric's unit, `launch_sd` and `unseen_sd` as in `screen`. `regressed` is
+    a suspicion.
     `improved` is said when the upper bound lies below what is as far below as the limit is above.
     """
-    found = screen(d, limit, launch_sd)
+    found = screen(d, limit, launch_sd, unseen_sd)
     open_ = len(d) < LOOKS[-1]
     verdict = Verdict.UNDERPOWERED
     if found.flagged:
@@ -144,7 +153,9 @@ def judge_screened(
         verdict, open_ = Verdict.IMPROVED if found.high < -math.log1p(limit) else Verdict.UNCHANGED, False
     mean = float(found.mean)
     half = float(quantile(PROOF_ALPHA, len(d) - 1) * np.std(d, ddof=1) / math.sqrt(len(d)))
-    pair_sd = math.hypot(float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), math.sqrt(2) * launch_sd)
+    half = math.hypot(half, math.sqrt(2) * quantile(PROOF_ALPHA, 1000) * unseen_sd)
+    of_launches = math.sqrt(2) * max(launch_sd, unseen_sd)
+    pair_sd = math.hypot(float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), of_launches)
     judgement = _judgement(
         metric, verdict, mean, half, base, limit=limit, sd=pair_sd, tests=tests,
         evidence=f"{len(d)} quadruples in one pair of launches",
