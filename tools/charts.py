@@ -1,8 +1,8 @@
 """Draw the charts of docs/measured/ from the tables of its pages: `make charts`. Nothing is measured here.
 
-A chart is an SVG of rows with marks (`chart.svg.jinja`). Its text is text. Each series has a shape beside its colour; colours
-are close to those that Okabe and Ito chose for colour-blind readers. The chart has a ground of its own, light or dark, so
-that it is readable on any page.
+A chart is an SVG of rows with marks (`chart.svg.jinja`). Its text is text. Each series has a shape beside its colour;
+colours are close to those that Okabe and Ito chose for colour-blind readers. The chart has a ground of its own, light
+or dark, so that it is readable on any page.
 """
 
 from __future__ import annotations
