@@ -94,7 +94,8 @@ def test_decisions_are_numbered_dated_and_listed_newest_first() -> None:
     listed = []
     for number, path in enumerate(DECISIONS, 1):
         record = re.match(
-            r"# (.+)\n\nDate: (\d{4}-\d\d-\d\d)\. Status: (in force|replaced by \[.+\]\((\d{4}-.+\.md)\))\.\n"
+            r"# (.+)\n\nDate: (\d{4}-\d\d-\d\d)\. Status: (in force|replaced by \[.+\]\((\d{4}-.+\.md)\))\. "
+            r"\[All decisions\]\(index\.md\)\n"
             r"\n## Context\n\n.+\n\n## Decision\n\n.+\n\n## Consequences\n\n.+\n(?:\n## Measured\n\n.+\n)?\Z",
             path.read_text(), re.DOTALL,
         )  # fmt: skip

@@ -108,9 +108,10 @@ def drawn(chart: Chart) -> str:
     )  # fmt: skip
 
 
-def _legend(series: Iterable[str]) -> tuple[list[tuple[str, float, float]], int]:
+def _legend(series: Iterable[str]) -> tuple[list[tuple[str, float, float]], float]:
     """Return where each name of a series stands, and where the rows begin below them."""
-    x, y, found = 22.0, TOP - 16, []
+    x, y = 22.0, TOP - 16.0
+    found: list[tuple[str, float, float]] = []
     for name in series:
         wide = 30 + 7.2 * len(name)
         if x + wide > WIDTH:
@@ -270,7 +271,7 @@ def cost_of_an_engine() -> Chart:
         marks = tuple(Mark(number, us) for number, us in enumerate(values) if us is not None)
         rows.append(Row(f"{row['model']}, {row['in PyTorch'].replace('`', '')}", marks))
     title = "What each cut of the graph costs, batch 8, H100; lower is better"
-    ticks = {tick: f"{tick:g} µs" for tick in (10, 20, 50, 100, 200, 300)}
+    ticks = {tick: f"{tick:g} µs" for tick in (10.0, 20.0, 50.0, 100.0, 200.0, 300.0)}
     return Chart(title, tuple(rows), ("device", "host"), ticks, log=True)
 
 
