@@ -51,7 +51,7 @@ compiled_elsewhere.torch = torch  # type: ignore[attr-defined] # it imports torc
 
 
 def setup(app: Any) -> None:
-    """Leave records of decisions out of the navigation: their index lists them; on every page they cost a third of a build."""
+    """Keep decisions out of the navigation of every page, where they cost a third of a build."""
 
     def is_read(app: Any, _doctree: Any) -> None:
         if app.env.docname.startswith("decisions/0"):
