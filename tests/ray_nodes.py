@@ -41,9 +41,11 @@ class LocalCluster:
         with environment(given), _without("CUDA_VISIBLE_DEVICES" if gpus else ""):
             return self._cluster.add_node(**_arguments(cpus), num_gpus=gpus)
 
-    def kill(self, node: Any) -> None:
-        """End a node as a power cut does."""
+    def kill(self, node: Any, *, known: bool = True) -> None:
+        """End a node as a power cut does, and wait until the cluster has `known` of it."""
         self._cluster.remove_node(node, allow_graceful=False)
+        if known:
+            self._cluster.wait_for_nodes(timeout=DEADLINE_S)
 
     def actors(self) -> list[int]:
         """Return the process ids of trtgate's actors on these nodes."""

@@ -76,7 +76,7 @@ def test_cases_of_a_node_that_is_lost_go_elsewhere_and_each_has_one_result(clust
         f"--trtgate-ray={cluster.address}", "--trtgate-launches=1", "-m", "trtgate_latency", "-v",
     )  # fmt: skip
     ray_nodes.wait_until(lambda: len(list(folder.path.glob("at-*"))) >= 3)  # three nodes are at work
-    cluster.kill(lost)
+    cluster.kill(lost, known=False)  # the run is to find out by itself
     go.touch()
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
