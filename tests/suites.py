@@ -71,6 +71,21 @@ if IN_WORKER:
 )
 """Follows a suite's head: what its workers measure is what the models say, so nothing else at work can disturb it."""
 
+CLOCK_OF_CALLS = (
+    """
+
+import os
+import sys
+"""
+    + SCRIPTED_TIME.replace("class ", "CALL_S = 1e-3\n\n\nclass ", 1)
+    + """
+    from torch.nn.modules.module import register_module_forward_hook
+
+    register_module_forward_hook(lambda *_: pause(CALL_S))
+"""
+)
+"""Ends a suite of any models: its workers' clock goes on by a millisecond with every call of a module, and not otherwise."""
+
 UNDISTURBED = """
 
 from trtgate.timing import cpu_state
