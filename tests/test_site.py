@@ -18,7 +18,7 @@ from tests.browsers import chromium
 pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'trtgate[docs]'")
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("How-to", "Reference", "Explanation")
+PARTS = ("Tutorial", "How-to", "Reference", "Explanation")
 MOST_BYTES = 600_000
 """Of all pictures."""
 
