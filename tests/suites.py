@@ -72,19 +72,15 @@ if IN_WORKER:
 """Follows a suite's head: what its workers measure is what the models say, so nothing else at work can disturb it."""
 
 CLOCK_OF_CALLS = (
-    """
-
-import os
-import sys
-"""
-    + SCRIPTED_TIME.replace("class ", "CALL_S = 1e-3\n\n\nclass ", 1)
+    "\n\nimport os\nimport sys\n"
+    + SCRIPTED_TIME
     + """
     from torch.nn.modules.module import register_module_forward_hook
 
-    register_module_forward_hook(lambda *_: pause(CALL_S))
+    register_module_forward_hook(lambda *_: pause(1e-3))
 """
 )
-"""Ends a suite of any models: its workers' clock goes on by a millisecond with every call of a module, and not otherwise."""
+"""Ends a suite of any models: the clock of its workers goes on by a millisecond with each call of a module."""
 
 UNDISTURBED = """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -54,7 +55,7 @@ def steps(page: str) -> Iterator[File | Command]:
 def words(line: str) -> str:
     """Return a line of output without its figures, units of time, rules and widths of columns."""
     line = re.sub(r"-{3,}|={3,}", "", line)
-    line = re.sub(r"[+-]?\d[\d.,]*(?:e[+-]\d+)?(?: ?(?:ns|µs|ms|s|%))?(?![\w-])", "N", line)
+    line = re.sub(r"(?<!\w)[+-]?\d[\d.,]*(?:e[+-]\d+)?(?: ?(?:ns|µs|ms|s|%))?(?!\w)", "N", line)
     return " ".join(line.split())
 
 
@@ -70,7 +71,7 @@ def missing(shown: Sequence[str], printed: str) -> list[str]:
 
 
 class Reader:
-    """Somebody who types what the page says, on a machine that shows no GPU and whose clock goes by calls of modules."""
+    """Somebody who types what the page says, on a machine without a GPU whose clock goes by calls of modules."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder, self.exit_code = folder, 0
@@ -94,9 +95,7 @@ class Reader:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, forked_with_tensorrt: None, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    import os
-
+def reader(tmp_path: Path, forked_with_tensorrt: None) -> Reader:
     places = {"TRTGATE_LOCK_DIR": str(tmp_path), "TMPDIR": str(tmp_path), "TRTGATE_CACHE_DIR": str(tmp_path / "cache")}
     terminal = {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment = {name: value for name, value in os.environ.items() if name not in FROM_OUTSIDE} | places | terminal
@@ -112,6 +111,47 @@ def test_every_command_of_the_tutorial_prints_what_the_page_shows(reader: Reader
             reader.write(step)
             continue
         printed = reader.run(step.line)
-        ran.append(step.line.split()[0])
+        ran.append(step.line)
         assert missing(step.shown, printed) == [], f"$ {step.line}\n{printed}"
-    assert {"trtgate", "pytest"} <= set(ran)
+    exit_codes = [line for line in ran if line == "echo $?"]
+    assert {"trtgate init", "pytest benchmarks --benchmark-compare"} < set(ran)
+    assert len(exit_codes) == 3
+
+
+PRINTED = """\
+==== trtgate ====
+case     latency  verdict
+net-b1  7.102 ms  unchanged
+1 case: 1 unchanged
+run saved: .trtgate/runs/x.json
+"""
+
+
+@pytest.mark.parametrize(
+    ("shown", "differs"),
+    [
+        ("case latency verdict\nnet-b1  193.1 µs  unchanged", False),  # figures, units and widths may differ
+        ("…\n3 case: 2 unchanged", False),
+        ("run saved: ….json", False),
+        ("net-b1  7.102 ms  regressed", True),
+        ("net-b8  7.102 ms  unchanged", True),  # another case
+        ("1 case: 1 unchanged\ncase     latency  verdict", True),  # another order
+        ("net-b1  7.102 ms", True),
+        ("run saved: ….xml", True),
+    ],
+)
+def test_figures_may_differ_and_words_may_not(shown: str, differs: bool) -> None:
+    assert bool(missing(shown.splitlines(), PRINTED)) == differs
+
+
+def test_files_and_commands_of_a_page_are_its_steps() -> None:
+    page = "text\n```python\n# a/b.py\nx = 1\n```\n\n```console\n$ pytest a\n1 passed\n$ echo $?\n0\n```\n"
+    assert list(steps(page)) == [
+        File("a/b.py", "# a/b.py\nx = 1\n"), Command("pytest a", ["1 passed"]), Command("echo $?", ["0"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("block", ["```python\nx = 1\n```\n", "```\npytest\n```\n", "```console\npytest\n```\n"])
+def test_a_block_that_could_not_be_executed_is_refused(block: str) -> None:
+    with pytest.raises(AssertionError):
+        list(steps(block))
