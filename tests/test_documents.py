@@ -73,3 +73,19 @@ def test_decisions_name_files_that_exist() -> None:
     named = re.findall(r"`((?:[a-z_]+/)+\w+\.(?:py|json|md))`", (ROOT / "docs" / "decisions.md").read_text())
     folders = (ROOT, ROOT / "src" / "trtgate")
     assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
+
+
+def test_readme_is_short_and_leads_to_headings_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 140
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert len(links) > 30
+    assert [link for link in links if not _leads_somewhere(link)] == []
+
+
+def _leads_somewhere(link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    if not (ROOT / path).is_file():
+        return False
+    headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), re.MULTILINE) if anchor else []
+    return not anchor or anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
