@@ -93,7 +93,7 @@ def _option(names: tuple[str, ...], attributes: dict[str, Any]) -> Iterator[str]
     yield f"### `{' '.join([', '.join(names), optional]).strip()}`"
     yield ""
     yield _cell(attributes.get("help") or "").replace("%%", "%")
-    if attributes.get("action") == "append":
+    if attributes.get("action") == "append" and "may be repeated" not in attributes.get("help", ""):
         yield "May be repeated."
     yield ""
 
