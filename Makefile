@@ -37,7 +37,7 @@ docs: setup ## build the documentation as a site, into .site/
 links: docs ## check that links of the documentation to other sites lead somewhere
 	.venv/bin/sphinx-build -b linkcheck -q -d .site/.doctrees docs .site/.links
 
-pictures: setup ## take the pictures of README.md anew; needs Chromium, takes 3 minutes
+pictures: setup ## take the pictures of the documentation anew; needs Chromium, takes 3 minutes
 	.venv/bin/python tools/pictures.py
 
 charts: setup ## draw the charts of docs/measured/ from its tables

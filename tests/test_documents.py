@@ -90,6 +90,10 @@ def test_decisions_name_files_that_exist() -> None:
     assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
 
 
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 140
+
+
 def test_decisions_are_numbered_dated_and_listed_newest_first() -> None:
     listed = []
     for number, path in enumerate(DECISIONS, 1):
