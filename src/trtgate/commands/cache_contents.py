@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from .. import frontends
 from ..common.errors import TrtgateError
 from ..common.escaping import printable
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..compiling import artifact_cache
 from ..compiling.artifact_cache import ArtifactCache, Entry
 from ..suite.settings import FRONTENDS
@@ -17,7 +17,7 @@ from ..suite.settings import FRONTENDS
 UNREADABLE = "(can't be read)"
 
 
-def info(cases: Sequence[str]) -> list[str]:
+def info(cases: Sequence[str]) -> list[Line]:
     """Return what is stored of cases, or of all. Raises TrtgateError for a folder that can't be used."""
     cache, entries = _found(cases)
     rows: list[tuple[str, ...]] = [("case", "MiB", "built in", "last used", "for")] if entries else []
@@ -25,9 +25,9 @@ def info(cases: Sequence[str]) -> list[str]:
     stores = [("frontend", "what it leaves for later"), *((name, frontends.get(name).stores) for name in FRONTENDS)]
     return [
         f"{cache.folder}: {_sum(entries)}",
-        *aligned(rows, left=(0, 4)),
+        TextTable(rows, left=(0, 4)),
         "",
-        *aligned(stores, left=(0, 1)),
+        TextTable(stores, left=(0, 1)),
     ]
 
 

@@ -14,7 +14,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
 from ..common.steps import OnStep
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..suite.cases import Case
 from ..suite.settings import OWN
 from .suite_here import suite_here
@@ -101,7 +101,7 @@ def _located(case: Case, device: str, tolerance: float | None, time_limit: float
     return locating_in_case.locate(case, reference, whole, judge, time_limit, step)
 
 
-def lines(case_id: str, found: Location, time_limit: float | None) -> list[str]:
+def lines(case_id: str, found: Location, time_limit: float | None) -> list[Line]:
     """Return what was found: the sentence, and the submodules on the way with their errors."""
     sentence = printable(found.sentence(), 1000)
     if found.kind == "right":
@@ -110,7 +110,7 @@ def lines(case_id: str, found: Location, time_limit: float | None) -> list[str]:
         lies = f": {sentence}" if found.wrong.path else ""
         sentence = f"not located within {time_limit:g} s{lies}: allow more with --time-limit"
     table = [("submodule", "class", "relative L2", ""), _row(found.whole), *_rows(found.checked)]
-    return [f"{case_id}: {sentence}", "", *aligned(table, left=(0, 1, 3))]
+    return [f"{case_id}: {sentence}", "", TextTable(table, left=(0, 1, 3))]
 
 
 def _rows(checked: Sequence[Checked]) -> list[tuple[str, ...]]:
