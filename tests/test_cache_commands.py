@@ -82,5 +82,4 @@ def test_a_date_that_no_calendar_has_is_shown(cache: ArtifactCache, monkeypatch:
     """As a broken clock writes it; not every file system stores such a one."""
     entries = [msgspec.structs.replace(entry, used=4e14) for entry in cache.entries()]
     monkeypatch.setattr(ArtifactCache, "entries", lambda _cache: entries)
-    said = [str(line) for line in cache_contents.info([])]
-    assert sum("(no date)" in line for line in said) == 2
+    assert "\n".join(map(str, cache_contents.info([]))).count("(no date)") == 2

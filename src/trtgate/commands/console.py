@@ -78,10 +78,10 @@ def print_lines(lines: Sequence[Line], *, err: bool = False) -> None:
             say(line, err=err)
 
 
-def _display(stream: TextIO) -> Display:
-    """Return what a stream shows: as much as it gets, without colour, unless it is a terminal."""
+def _display(stream: TextIO | None) -> Display:
+    """Return what a stream shows: as much as it gets, without colour, unless it is a terminal; None is a closed one."""
     encoding = getattr(stream, "encoding", None) or "ascii"
-    if not stream.isatty():
+    if stream is None or not stream.isatty():
         return Display(encoding=encoding)
     color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
     return Display(width=shutil.get_terminal_size().columns, color=color, encoding=encoding)
