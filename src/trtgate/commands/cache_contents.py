@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from .. import frontends
 from ..common.errors import TrtgateError
-from ..common.escaping import printable
 from ..common.text_columns import Line, TextTable
 from ..compiling import artifact_cache
 from ..compiling.artifact_cache import ArtifactCache, Entry
@@ -55,7 +54,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     made_from = entry.manifest.made_from
     names = ("device", "torch", "torch-tensorrt-rtx", "torch-tensorrt")
     what = ", ".join(f"{name} {made_from[name]}" for name in names if name in made_from)
-    return _case(entry), size, f"{entry.manifest.build.build_s:.1f} s", used, printable(what)
+    return _case(entry), size, f"{entry.manifest.build.build_s:.1f} s", used, what
 
 
 def _when(seconds: float) -> str:
@@ -66,7 +65,7 @@ def _when(seconds: float) -> str:
 
 
 def _case(entry: Entry) -> str:
-    return UNREADABLE if entry.manifest is None else printable(entry.manifest.case)
+    return UNREADABLE if entry.manifest is None else entry.manifest.case
 
 
 def _sum(entries: Sequence[Entry]) -> str:
