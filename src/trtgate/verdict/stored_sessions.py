@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..common.metrics import DEVICE, OF_LOAD, ON_HOST, QUEUED
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantiles
 from .judgement import Judgement, Verdict
 from .launch_groups import slower_group
@@ -32,7 +33,8 @@ class Prior(msgspec.Struct, frozen=True):
 
 PRIORS = {
     # Measured: device 0.01-0.08 % between launches of a card over 16 launches, 0.6 % between four cards of a key;
-    # host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine (docs/decisions.md).
+    # host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine
+    # (docs/decisions/0002-spread-between-sessions.md, 0035-own-cards-sessions.md).
     ("device", True): Prior(0.001, 16),
     ("device", False): Prior(0.006, 16),
     # By queued events: 1.5 % between sessions, in twelve pairs of them on four H200s; 1.8 % is the upper bound at
@@ -63,6 +65,18 @@ PRIORS = {
 }
 """(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU, "queued"
 device latency that no CUDA graph was captured for."""
+
+
+def prior(metric: str, clock: str, *, own: bool = True) -> Prior:
+    """Return what is known of the spread of a metric between sessions, of this card (`own`) or of others.
+
+    `clock` names what the sessions were timed with.
+    """
+    if clock.startswith(ON_HOST) and metric not in OF_LOAD:
+        metric = "cpu"
+    elif metric == DEVICE and QUEUED in clock:
+        metric = "queued"
+    return PRIORS[metric, own]
 
 
 def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:
