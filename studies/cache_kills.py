@@ -23,7 +23,7 @@ from typing import Any
 from trtgate.common import sealed_folder
 from trtgate.common.accelerator import detect
 from trtgate.common.locks import folder_locked
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.compiling import artifact_cache
 from trtgate.compiling.artifact_cache import ArtifactCache, key_of
 from trtgate.compiling.sealed_store import SealedManifest
@@ -125,7 +125,7 @@ def main() -> None:
         rows += [
             (said, str(sum(counter[said].value for counter in counters)), str(after[said])) for said in counters[0]
         ]
-        print("\n".join(aligned(rows)))
+        print(TextTable(rows))
         print(f"{options.kills + options.writers} kills of {options.writers} writers; the lock is free")
         print(f"folders that killed writers left: {left}, after the next entry: {len(list(folder.glob('new-*')))}")
         print(f"writers that ended by themselves: {ended_by_themselves}")

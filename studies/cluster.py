@@ -33,7 +33,7 @@ from tests.ray_nodes import LocalCluster  # noqa: E402
 from tests.suites import suite_text  # noqa: E402
 from trtgate.common import machine  # noqa: E402
 from trtgate.common.accelerator import detect  # noqa: E402
-from trtgate.common.text_columns import aligned  # noqa: E402
+from trtgate.common.text_columns import TextTable  # noqa: E402
 from trtgate.report.terminal_table import describe  # noqa: E402
 
 CASES, SLOW, FEW = 24, 4, 4
@@ -136,7 +136,7 @@ def verdicts() -> None:
     for name, (ran, its) in found.items():
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(Counter(its.values()).items()))
         rows.append((name, f"{ran.seconds:.1f} s", str(ran.status), said))
-    print("\n".join(aligned(rows, left=(0, 3))))
+    print(TextTable(rows, left=(0, 3)))
     one, two = (its for _, its in found.values())
     differing = sorted(case for case in one.keys() | two.keys() if one.get(case) != two.get(case))
     print(f"{len(one)} cases, {len(differing)} of other verdicts{': ' * bool(differing)}{', '.join(differing)}")
@@ -172,7 +172,7 @@ def overhead() -> None:
                 took[count] = must(checkout.run("-m", "trtgate_latency", "--trtgate-launches=1", *more)).seconds
             each[name] = (took[CASES] - took[FEW]) / (CASES - FEW)
             rows.append((name, f"{took[FEW]:.1f} s", f"{took[CASES]:.1f} s", f"{each[name]:.3f} s"))
-    print("\n".join(aligned(rows)))
+    print(TextTable(rows))
     print(f"Ray adds {each['one node'] - each['without Ray']:.3f} s a case")
 
 
@@ -191,7 +191,7 @@ def coverage(models: str) -> None:
     unlike = sum(one.get(case) != two.get(case) for case in one.keys() | two.keys())
     for name, (ran, cases) in found.items():
         rows.append((name, f"{ran.seconds:.1f} s", str(ran.status), str(len(cases)), str(unlike)))
-    print("\n".join(aligned(rows)))
+    print(TextTable(rows))
 
 
 def lost() -> None:

@@ -24,7 +24,7 @@ import msgspec
 
 from trtgate.common import machine
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
 from trtgate.report.terminal_table import describe
 
@@ -139,7 +139,7 @@ def main() -> None:
             (f"{hosts} x {asked.cards}", f"{one.built_s / 60:.0f} min", f"{one.done_s / 60:.0f} min", *shares,
              f"{alone_s / one.done_s:.1f} times as long")
         )  # fmt: skip
-    print("\n".join(aligned(rows)))
+    print(TextTable(rows))
     seconds, size, memory = head(asked.cases)
     print(
         f"\nthe head reads {size / 1e3:.0f} kB a case in {seconds * 1e3:.1f} ms, {asked.cases * seconds:.0f} s in all"

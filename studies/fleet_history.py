@@ -27,7 +27,7 @@ from typing import Any
 
 import duckdb
 
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.gate import compacted_runs
 
 PATTERN = Path(__file__).parent.parent / "baselines" / "nvidia-h100-80gb-hbm3-80gib" / "latency.json"
@@ -125,7 +125,7 @@ def main() -> None:
         ):
             took, most, _ = asked("history", *arguments, *of)
             table.append((f"{given.rows:,} rows: {what}", size_of(rows), took, most))
-    print("\n".join(aligned(table)))
+    print(TextTable(table))
     print(said)
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("duckdb", "apache-otava", "numpy"))
     print(f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}, {versions}")

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import signal, stats
 
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.gate.history import HistoryPoint, Series, analysed
 from trtgate.report.terminal_table import describe
 
@@ -141,9 +141,9 @@ def main() -> None:
     start = time.perf_counter()
     print(describe(detect()))
     print(f"apache-otava {metadata.version('apache-otava')}, seed {options.seed}, {options.runs} runs in a series\n")
-    print("\n".join(aligned(flat(options.series, options.runs, options.seed))), flush=True)
+    print(TextTable(flat(options.series, options.runs, options.seed)), flush=True)
     print()
-    print("\n".join(aligned(changed(options.changed, options.runs, options.seed))))
+    print(TextTable(changed(options.changed, options.runs, options.seed)))
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -27,7 +27,7 @@ import pytest
 
 from trtgate.commands import history_answers
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.gate import baselines, measurers
 from trtgate.gate.saved_runs import Asked
 from trtgate.launches.prebuild import Prebuilt
@@ -104,13 +104,13 @@ def recording(folder: Path, cases: int) -> None:
     if status:
         sys.exit(printed.getvalue()[-2000:])
     first, last = took[1:101], took[-100:]
-    print("\n".join(aligned([
+    print(TextTable([
         ("cases", str(len(took))),
         ("saving one, median of the first hundred", f"{statistics.median(first) * 1e3:.2f} ms"),
         ("saving one, median of the last hundred", f"{statistics.median(last) * 1e3:.2f} ms"),
         ("saving one, the longest but for the first", f"{max(took[1:]) * 1e3:.2f} ms"),
         ("the whole run", f"{seconds:.0f} s, {seconds / len(took) * 1e3:.0f} ms a case"),
-    ])))  # fmt: skip
+    ], titled=False))  # fmt: skip
 
 
 def history(folder: Path, runs: int, cases: int) -> None:
@@ -125,12 +125,12 @@ def history(folder: Path, runs: int, cases: int) -> None:
     before, start = peak_mib(), time.perf_counter()
     found = history_answers.find(["net7-*"], folder, Asked(key="cpu-study-2-cpus"))
     (case, *_) = found.histories["cpu-study-2-cpus"]
-    print("\n".join(aligned([
+    print(TextTable([
         ("runs, and cases of each", f"{len(case.series[0].points)}, {cases}"),
         ("all files", f"{sum(file.stat().st_size for file in folder.iterdir()) / 2**20:.0f} MiB"),
         ("read and analysed in", f"{time.perf_counter() - start:.1f} s"),
         ("most memory, before and after", f"{before:.0f} and {peak_mib():.0f} MiB"),
-    ])))  # fmt: skip
+    ], titled=False))  # fmt: skip
 
 
 def entry(case: str, recorded: str, us: float) -> dict[str, Any]:

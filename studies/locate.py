@@ -26,7 +26,7 @@ import torch
 import torchvision
 
 from trtgate import Case, Model, Settings
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.compiling import locating_in_case
 from trtgate.compiling.location import Location
 from trtgate.compiling.reference import Reference
@@ -214,7 +214,7 @@ def main() -> None:
     rows += [
         study(network, frontend, args.faults, args.device) for frontend in args.frontends for network in args.models
     ]
-    print("\n".join(aligned(rows, left=(0, 1))))
+    print(TextTable(rows, left=(0, 1)))
 
 
 if __name__ == "__main__":

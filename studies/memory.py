@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.report.terminal_table import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,7 +127,7 @@ def main() -> None:
     half = used[len(used) // 2 :]
     slopes = [np.polyfit(np.arange(len(half)), column, 1)[0] for column in half.T]
     table.append(("growth a case", *(f"{slope:+.3f}" for slope in slopes)))
-    print("\n".join(aligned(table)))
+    print(TextTable(table))
     weights = 4 * options.width**2 * (2 if options.precision == "fp16" else 4) / MIB
     print(f"a case's weights take {weights:.0f} MiB")
 

@@ -24,6 +24,8 @@ from pathlib import Path
 
 from replay import ROOT, worktree
 
+from trtgate.common.text_columns import TextTable
+
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 SUITE = """
 import torch
@@ -61,9 +63,11 @@ def main() -> None:
         seconds = timings(Path(folder), trees, given.runs)
     libraries = ", ".join(f"{name} {version(name)}" for name in ("pytest", "pytest-benchmark", "torch"))
     print(f"Python {platform.python_version()}, {libraries}; {os.cpu_count()} CPUs, {given.runs} runs each")
-    print(f"{'command':45}{'trtgate':>10}{'median s':>10}{'least s':>10}")
-    for (name, tree), values in seconds.items():
-        print(f"{name:45}{tree:>10}{statistics.median(values):10.3f}{min(values):10.3f}")
+    rows = [
+        (name, tree, f"{statistics.median(values):.3f}", f"{min(values):.3f}")
+        for (name, tree), values in seconds.items()
+    ]
+    print(TextTable([("command", "trtgate", "median s", "least s"), *rows]))
     for tree in trees:
         pairs = zip(seconds[WITHOUT, tree], seconds[WITH, tree], strict=True)
         print(f"the unused plugin ({tree}) adds {statistics.median(b - a for a, b in pairs):.3f} s (paired, median)")

@@ -31,7 +31,7 @@ from scipy import stats
 from trtgate import verdict
 from trtgate.commands.selfcheck_panel import log_mean
 from trtgate.common.errors import TrtgateError
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.gate import panel_file
 from trtgate.gate.panel_file import PanelRun
 
@@ -193,7 +193,7 @@ def lines(runs: Sequence[PanelRun]) -> list[str]:
         rows.append(("all", *(_percent(one.sd) for one in found)))
         rows.append(("upper 80 % bound", *(_percent(one.bound) for one in found)))
         rows.append(("degrees of freedom", *(str(one.dof) for one in found)))
-        said += [*aligned(rows), *priors(found), ""]
+        said += [*TextTable(rows).lines(), *priors(found), ""]
     return said[:-1]
 
 

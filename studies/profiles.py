@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.profiles import profile_files
 from trtgate.profiles.attribution import attribute
 from trtgate.profiles.differences import compare
@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     print(describe(detect()))
     if options.speed:
-        print("\n".join(aligned([("5,000 layers", ""), *speed()])))
+        print(TextTable([("5,000 layers", ""), *speed()]))
         return
     head = (
         "model", "device µs", "layers µs", "apart", "kernels µs", "copies µs", "between µs", "profiler µs", "layers",
@@ -158,7 +158,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         found = profiles_of(options.models, options.launches, options.out or Path(temporary))
     rows = [row(model, profiles) for model, profiles in found.items()]
-    print("\n".join(aligned([head, *rows])))
+    print(TextTable([head, *rows]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.gate.history import Commit, HistoryPoint, analysed
 from trtgate.profiles.profile_summary import LayerTime
 from trtgate.report import html, markdown
@@ -140,7 +140,7 @@ def main() -> None:
         path = (options.keep or Path(folder) / "report.html").absolute()
         path.write_text(content)
         rows += in_browser(path)
-    print("\n".join(aligned(rows)))
+    print(TextTable(rows))
 
 
 if __name__ == "__main__":

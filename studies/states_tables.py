@@ -12,6 +12,8 @@ import numpy as np
 from gpu_process import PROBE, PROBE_NODES
 from scipy import stats
 
+from trtgate.common.text_columns import TextTable
+
 Rows = list[dict[str, Any]]
 WITHIN = 0.0005
 """A replay is on its plateau when it stays within this share of it."""
@@ -58,10 +60,7 @@ def grouped(rows: Rows, *keys: str) -> Iterator[tuple[tuple[Any, ...], Rows]]:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield lines with aligned columns."""
-    lines = [list(heads), *(list(row) for row in rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    yield from TextTable([heads, *rows], left=range(len(heads))).lines()
 
 
 def streams(rows: Rows) -> Iterator[str]:

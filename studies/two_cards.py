@@ -19,7 +19,7 @@ import gate_runs
 
 from trtgate.common import machine
 from trtgate.common.accelerator import detect_all
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.report.terminal_table import describe
 
 LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3"]
@@ -57,7 +57,7 @@ def main() -> None:
         )  # fmt: skip
     cases = sorted(runs["compare-on-one"].medians_us)
     print(f"{len(cases)} cases: {', '.join(cases)}\n")
-    print("\n".join(aligned(table)))
+    print(TextTable(table))
     (baseline,) = (folder / "baselines").glob("*/latency.json")
     entries = json.loads(baseline.read_text())["benchmarks"]
     uuids = [entry["extra_info"]["trtgate"]["sessions"][-1]["uuid"] for entry in entries]

@@ -22,7 +22,7 @@ import gate_runs
 
 from trtgate.common import machine
 from trtgate.common.accelerator import detect_all
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.report.terminal_table import describe
 
 CASES = [
@@ -83,7 +83,7 @@ def main() -> None:
         tests_s = sum(one.test_s.get(gate_runs.LATENCY, {}).values())
         seconds = (one.seconds, one.ahead_s, tests_s)
         table.append((name, str(one.exit_status), *(f"{value:.1f} s" for value in seconds), said))
-    print("\n".join(aligned(table, left=(0, 5))))
+    print(TextTable(table, left=(0, 5)))
     gpus, ray = runs["by-gpus"], runs["by-ray"]
     cases = sorted(gpus.medians_us.keys() & ray.medians_us.keys())
     apart = sorted(abs(ray.medians_us[case] / gpus.medians_us[case] - 1) for case in cases)

@@ -26,7 +26,7 @@ import msgspec
 
 from trtgate.common import machine, sealed_folder
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.compiling import artifact_cache
 from trtgate.compiling.artifact_cache import ArtifactCache, key_of
 from trtgate.compiling.sealed_store import SealedManifest
@@ -96,7 +96,7 @@ def main() -> None:
             cells.append(f"{change:+.3%}")
         again, first, second = cells
         table.append((case_id, f"{us:.2f} us", again, first, second))
-    print("\n".join(aligned(table)))
+    print(TextTable(table))
     print(f"\nlargest change beside another: {max(moved, key=abs, default=float('nan')):+.3%} of {len(moved)}")
 
 

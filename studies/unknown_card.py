@@ -37,7 +37,7 @@ from pathlib import Path
 import numpy as np
 
 from trtgate.commands.selfcheck_panel import log_mean
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.gate import baselines, panel_file
 
 LEAST_CARDS = 3
@@ -273,7 +273,7 @@ def lines(name: str, observations: Sequence[Observation], draws: int, random: np
         label = f"all without {TWO_MODES} and {card[:12]}"
         left = [one for one in observations if one.card != card and not one.case.startswith(TWO_MODES)]
         rows.append(_row(label, left, 0, random))
-    said += [*aligned(rows), ""]
+    said += [*TextTable(rows).lines(), ""]
     return [*said, *_panel_lines(observations, draws, random), "", *_planned_lines(observations, draws, random)]
 
 
@@ -306,7 +306,7 @@ def _panel_lines(observations: Sequence[Observation], draws: int, random: np.ran
     rows: list[Sequence[str]] = [("unknown card", "off by", "with a panel of four", "not shrunk", "shrunk to")]
     rows += [(card, *(f"{one:.2%}" for one in errors[:3]), f"{errors[3]:.2f}") for card, errors in found.items()]
     all_cards = np.sqrt(np.mean(np.square(list(found.values())), axis=0))
-    return aligned([*rows, ("root mean square", *(f"{one:.2%}" for one in all_cards[:3]), "")])
+    return TextTable([*rows, ("root mean square", *(f"{one:.2%}" for one in all_cards[:3]), "")]).lines()
 
 
 def _planned_lines(observations: Sequence[Observation], draws: int, random: np.random.Generator) -> list[str]:
@@ -317,7 +317,7 @@ def _planned_lines(observations: Sequence[Observation], draws: int, random: np.r
         shares = [components(drawn(found, cards, cases, random)).share for _ in range(max(draws // 10, 1))]
         low, high = np.nanpercentile(shares, (2.5, 97.5))
         rows.append((str(cards), f"{low:.2f} to {high:.2f}"))
-    return aligned(rows)
+    return TextTable(rows).lines()
 
 
 def main() -> None:

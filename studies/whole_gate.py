@@ -49,7 +49,7 @@ import torch
 from trtgate import frontends
 from trtgate.common import git, machine
 from trtgate.common.accelerator import detect
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.compiling import building
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.report.terminal_table import describe
@@ -112,7 +112,7 @@ def show_beside_base(passes: dict[str, gate_runs.GateRun]) -> None:
         whole = f"{serial.seconds / one.seconds:.2f}" if serial else ""
         ready = f"{one.ahead_s:.1f} s" if one.ahead_s else "-"
         table.append((name, ready, f"{tests_s:.1f} s", f"{one.seconds:.1f} s", whole, verdicts_of(one)))
-    print("\n".join(aligned(table)))
+    print(TextTable(table))
 
 
 def verdicts_of(one: gate_runs.GateRun) -> str:
@@ -174,13 +174,13 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
         ready = f"{building_s['serial'] / building_s[name]:.2f}" if serial else ""
         whole = f"{serial.seconds / one.seconds:.2f}" if serial and name not in ("ahead", "record") else ""
         table.append((name, f"{building_s[name]:.1f} s", ready, f"{one.seconds:.1f} s", whole, verdicts_of(one)))
-    print("\n".join(aligned(table)), end="\n\n")
+    print(TextTable(table), end="\n\n")
     if loads:
         columns = [("stored module", "built in", "loaded in", "of it the engines", "times faster")]
         for name in (*loads, "all"):
             built, loaded, engines = map(sum, zip(*loads.values(), strict=True)) if name == "all" else loads[name]
             columns.append((name, f"{built:.2f} s", f"{loaded:.2f} s", f"{engines:.2f} s", f"{built / loaded:.2f}"))
-        print("\n".join(aligned(columns)))
+        print(TextTable(columns))
     for before, now in (("serial", "warm"), ("warm", "again")):
         if before in passes and now in passes:
             hold_together(passes[before], passes[now])

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 import torchvision
 
-from trtgate.common.text_columns import aligned
+from trtgate.common.text_columns import TextTable
 from trtgate.compiling import output_check
 from trtgate.compiling.fp32_arithmetic import allow_tf32, strict_fp32
 from trtgate.compiling.leaf_comparison import MEASURED, kind_of
@@ -298,14 +298,14 @@ class Tally:
         figures = ("relative_l2", "worst_slice", "largest")
         rows: list[tuple[str, ...]] = [("furthest right output", *precisions)]
         rows += [(name, *(f"{self.furthest[one, name][0]:.1e}" for one in precisions)) for name in figures]
-        print("\n".join(aligned(rows)))
+        print(TextTable(rows))
         for (precision, figure), (_, where) in self.furthest.items():
             print(f"    {precision} {figure}: {where}")
         rows = [("wrong outputs caught", *precisions)]
         for done in dict.fromkeys(done for done, _ in self.wrong):
             caught = [self.wrong[done, one] for one in precisions]
             rows.append((done, *(f"{sum(one)} of {len(one)}" for one in caught)))
-        print("\n".join(aligned(rows)))
+        print(TextTable(rows))
 
 
 def thinned(computed: Computed) -> Computed:

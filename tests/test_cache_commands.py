@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactCache:
 
 
 def test_info_shows_what_is_there_and_what_each_frontend_leaves(cache: ArtifactCache) -> None:
-    said = "\n".join(cache_contents.info([]))
+    said = "\n".join(map(str, cache_contents.info([])))
     assert f"{cache.folder}: 2 compiled modules, 2.0 MiB" in said
     assert "resnet18-dynamo-fp16" in said
     assert "12.5 s" in said
@@ -54,12 +54,12 @@ def test_clear_removes_what_is_named_or_all(cache: ArtifactCache) -> None:
         cache_contents.clear(["resnet18-*"])
     cache_contents.clear([])
     assert cache.entries() == []
-    assert "0 compiled modules" in cache_contents.info([])[0]
+    assert "0 compiled modules" in str(cache_contents.info([])[0])
 
 
 def test_an_unreadable_entry_is_shown_and_cleared(cache: ArtifactCache) -> None:
     (cache.folder / "entries" / cache.entries()[0].key / "entry.json").write_text("{")
-    assert cache_contents.UNREADABLE in "\n".join(cache_contents.info([]))
+    assert cache_contents.UNREADABLE in "\n".join(map(str, cache_contents.info([])))
     cache_contents.clear([])
     assert cache.entries() == []
 
@@ -82,5 +82,4 @@ def test_a_date_that_no_calendar_has_is_shown(cache: ArtifactCache, monkeypatch:
     """As a broken clock writes it; not every file system stores such a one."""
     entries = [msgspec.structs.replace(entry, used=4e14) for entry in cache.entries()]
     monkeypatch.setattr(ArtifactCache, "entries", lambda _cache: entries)
-    said = cache_contents.info([])
-    assert sum("(no date)" in line for line in said) == 2
+    assert "\n".join(map(str, cache_contents.info([]))).count("(no date)") == 2

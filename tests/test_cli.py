@@ -540,7 +540,7 @@ def test_what_doctor_prints(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> No
     assert "2.14.0+cu130, built for CUDA 13.0, uses NVIDIA Test, compute capability 9.0" in said
     assert "dynamo_frontend, no fx_frontend" in said
     assert f"{CARD.key} (this machine)" in said
-    assert "runtime cache stored with each compiled module" in said
+    assert "runtime cache  stored with each compiled module" in said
     assert "an NVIDIA driver of 580 or newer" in said
     assert said.endswith("Nothing is broken.\n")
 
@@ -555,7 +555,15 @@ def test_doctor_with_something_broken(shell: Shell, monkeypatch: pytest.MonkeyPa
 
 def test_doctor_says_that_an_older_release_has_no_runtime_cache(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_probes, "probe", lambda folder, step: facts(runtime_cache="none"))
-    assert "runtime cache none: only TensorRT-RTX with torch_tensorrt 2.13 or newer" in shell.run("doctor")
+    assert "runtime cache  none: only TensorRT-RTX with torch_tensorrt 2.13 or newer" in shell.run("doctor")
+
+
+def test_a_command_that_doctor_prints_can_be_copied(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands on a line of its own, not in the table, which a narrow terminal folds."""
+    monkeypatch.setattr(doctor_probes, "probe", lambda folder, step: facts(uncompiled=["/site/torch", "/a b/vision"]))
+    said = shell.run("doctor").splitlines()
+    assert f"{sys.executable} -m compileall -q /site/torch '/a b/vision'" in said
+    assert any(line.startswith("bytecode       none kept: ") and "the command below" in line for line in said)
 
 
 def torch(**fields: Any) -> doctor_facts.Torch:

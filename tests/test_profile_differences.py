@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trtgate.common.accelerator import Accelerator
-from trtgate.profiles import welch_intervals
+from trtgate.profiles import difference_text, welch_intervals
 from trtgate.profiles.alignment import longest_common_subsequence
-from trtgate.profiles.difference_text import lines, sentence
+from trtgate.profiles.difference_text import sentence
 from trtgate.profiles.differences import (
     ADDED,
     FELL_BACK,
@@ -75,6 +75,11 @@ def h100_resnet18(*, warm: int = 3) -> Profile:
 
 def tensors(described: Sequence[dict[str, Any]]) -> list[Tensor]:
     return [Tensor(name=t["Name"], shape=t["Dimensions"], format=t["Format/Datatype"]) for t in described]
+
+
+def lines(found: ProfileDifference, top: int = 10) -> list[str]:
+    """Return what a pipe gets."""
+    return [row for line in difference_text.lines(found, top) for row in str(line).splitlines()]
 
 
 def of_parts(*parts: Part) -> Profile:

@@ -231,7 +231,7 @@ def test_one_case_that_cannot_be_built_keeps_no_other_from_being_profiled(
     answers = profile_answers.record(wanted, tmp_path / "out", lambda _text: None)
     assert [answer.problem.partition(": ")[2] for answer in answers] == ["dynamo could not build it: no memory"] * 2
     said = profile_answers.lines([*answers, recorded(wanted[0])])
-    assert sum(line.startswith("ERROR: ") for line in said) == 2
+    assert sum(str(line).startswith("ERROR: ") for line in said) == 2
     assert "written: there" in said
     (tmp_path / "file").write_text("")
     with pytest.raises(TrtgateError, match="can't be made"):

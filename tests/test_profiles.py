@@ -392,7 +392,7 @@ def test_where_a_regressed_case_lost_its_time(tmp_path: Path) -> None:
 
 def test_the_summary_adds_up() -> None:
     profile = resnet18_profile()
-    said = profile_summary.lines(profile, top=3)
+    said = [str(line) for line in profile_summary.lines(profile, top=3)]
     assert said[0].startswith("resnet18-dynamo-fp16-b1-mbs5: engines: 1, segments in PyTorch: 0, layers: 36; 97.")
     assert "conv1, bn1, relu" in "\n".join(said)
     assert sum(profile_summary.module_times(profile).values()) == pytest.approx(profile.sum_us)
@@ -401,7 +401,7 @@ def test_the_summary_adds_up() -> None:
 def test_names_with_control_characters_are_escaped() -> None:
     profile = resnet18_profile()
     profile.parts[0].layers[1].name = "evil\n\x1b[31m"
-    said = "\n".join(profile_summary.lines(profile))
+    said = "\n".join(map(str, profile_summary.lines(profile)))
     assert "\x1b" not in said
     assert "evil\\n\\x1b[31m" in said
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trtgate import verdict
+from trtgate.common.text_columns import Display
 from trtgate.gate import sentences
 from trtgate.report import terminal_table
 from trtgate.report.case_row import CaseRow
@@ -60,8 +61,8 @@ def test_the_table_fits_the_terminal_and_puts_the_worst_first(width: int) -> Non
         row("slow-dynamo-fp16-b8-mbs5", 1.2),
         row("fast", 0.8),
     ]
-    text = terminal_table.table(rows, width=width, color=False)
-    lines = text.splitlines()
+    lines = terminal_table.table(rows).lines(Display(width=width))
+    text = "\n".join(lines)
     assert max(map(len, lines)) <= width
     assert [word in text for word in ("regressed", "improved", "unchanged")] == [True] * 3
     assert text.index("slow-dynamo") < text.index("fast") < text.index("a-model-of")
@@ -107,15 +108,17 @@ def test_the_live_line_says_how_long_the_run_will_take_by_what_was_recorded(
     ("width", "lost"), [(200, []), (95, ["host"]), (82, ["host", "baseline"]), (70, ["host", "baseline", "detects"])]
 )
 def test_a_narrow_terminal_loses_columns_before_it_folds_ids(width: int, lost: list[str]) -> None:
-    text = terminal_table.table([row("resnet18-dynamo-fp16-b1-mbs5", 1.2)], width=width, color=False)
+    lines = terminal_table.table([row("resnet18-dynamo-fp16-b1-mbs5", 1.2)]).lines(Display(width=width))
+    text = "\n".join(lines)
     assert "resnet18-dynamo-fp16-b1-mbs5 " in text
     assert "regressed" in text
-    assert max(map(len, text.splitlines())) <= width
+    assert max(map(len, lines)) <= width
     assert [name for name in ("host", "baseline", "detects") if name not in text] == lost
 
 
 def test_hostile_case_ids_are_text_in_the_table() -> None:
-    text = terminal_table.table([row("[red]a[/red]\x1b]0;title\x07\nb\u202e", 1.2)], width=200, color=True)
+    hostile = row("[red]a[/red]\x1b]0;title\x07\nb\u202e", 1.2)
+    text = "\n".join(terminal_table.table([hostile]).lines(Display(width=200, color=True)))
     assert "[red]a[/red] ]0;title  b" in text
     assert "\u202e" not in text
     assert "\x1b]" not in text

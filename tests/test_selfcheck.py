@@ -41,15 +41,12 @@ def test_a_rate_has_its_interval() -> None:
 
 
 def test_false_alarms_and_finds_are_counted_apart() -> None:
-    said = "\n".join(
-        selfcheck_rounds.lines(
-            check(
-                *(comparison(mean) for mean in (0.001, -0.001, 0.002)),
-                comparison(0.19, delay=0.2, regressed=True),
-                comparison(0.05, delay=0.2),
-            )
-        )
+    found = check(
+        *(comparison(mean) for mean in (0.001, -0.001, 0.002)),
+        comparison(0.19, delay=0.2, regressed=True),
+        comparison(0.05, delay=0.2),
     )
+    said = "\n".join(map(str, selfcheck_rounds.lines(found)))
     assert "false alarms: 0 of 3" in said
     assert "found when 20 % slower: 1 of 2" in said
 
@@ -69,7 +66,7 @@ def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() 
 
 def test_two_pairs_are_too_few_to_say() -> None:
     assert selfcheck_rounds.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
-    assert "limits that" not in "\n".join(selfcheck_rounds.lines(check(comparison(0.0))))
+    assert "limits that" not in "\n".join(map(str, selfcheck_rounds.lines(check(comparison(0.0)))))
 
 
 @pytest.mark.alone

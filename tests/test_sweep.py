@@ -208,7 +208,7 @@ def test_the_table_names_the_steps_that_jump() -> None:
         accelerator=GPU, flavour="rtx", release="2.14.0", launches=3, points=sweep_table.points_of(outcomes),
         steps=size_steps.of(outcomes), left_out=[],
     )  # fmt: skip
-    assert "\n  seq 16 to 128: latency is 13 times as high (± " in "\n".join(sweep_table.lines(findings))
+    assert "\n  seq 16 to 128: latency is 13 times as high (± " in "\n".join(map(str, sweep_table.lines(findings)))
 
 
 def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
@@ -218,7 +218,7 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     found = sweep_table.SweepFindings(
         accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"]
     )
-    text = "\n".join(sweep_table.lines(found))
+    text = "\n".join(map(str, sweep_table.lines(found)))
     assert "min_block_size=1  103 µs" in text
     assert "slower" in text
     assert "98.4%" in text

@@ -12,7 +12,7 @@ import msgspec
 from ..common import accelerator, run_places
 from ..common.errors import TrtgateError
 from ..common.files import is_there
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..common.urls import is_url
 from ..coverage import coverage_baselines
 from ..gate import baselines
@@ -87,7 +87,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 # Show
 
 
-def shown(run: Run) -> list[str]:
+def shown(run: Run) -> list[Line]:
     """Return a file as lines: where it is from, and a table of its cases."""
     of_clocks = [
         (case_id, clock, record.of_clock(clock)) for case_id, record in sorted(run.cases.items())
@@ -101,7 +101,7 @@ def shown(run: Run) -> list[str]:
         counts = str(len(record.sessions)), str(len(record.cards))
         total = ["" if change is None else f"{change:+.2%}"] * anchored
         rows.append((case_id, duration(typical_us(record.sessions)), *counts, _when(last), *total, clock))
-    return [str(run.path), terminal_table.describe(run.accelerator), *aligned(rows), *run.unused]
+    return [str(run.path), terminal_table.describe(run.accelerator), TextTable(rows), *run.unused]
 
 
 def _when(recorded: str) -> str:
@@ -160,7 +160,7 @@ def _slowest_first(change: CaseChange) -> tuple[bool, float, bool, str]:
     return change.change is None, -(change.change or 0.0), change.after_us is None, change.case_id
 
 
-def compared(before: Run, after: Run) -> list[str]:
+def compared(before: Run, after: Run) -> list[Line]:
     """Return the comparison of two files as lines."""
     changes = compare(before, after)
     rows = [("case", "old", "new", "change")]
@@ -168,7 +168,7 @@ def compared(before: Run, after: Run) -> list[str]:
         said = change.note if change.change is None else f"{change.change:+.2%} {change.note}".rstrip()
         old, new = ("" if us is None else duration(us) for us in (change.before_us, change.after_us))
         rows.append((change.case_id, old, new, said))
-    lines = [f"old: {before.path}", f"new: {after.path}", *aligned(rows)]
+    lines: list[Line] = [f"old: {before.path}", f"new: {after.path}", TextTable(rows)]
     software = accelerator.differences(before.accelerator, after.accelerator)
     if software:
         lines.append(f"between them: {', '.join(software)}")

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from .. import frontends
 from ..common.errors import TrtgateError
-from ..common.escaping import printable
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..compiling import artifact_cache
 from ..compiling.artifact_cache import ArtifactCache, Entry
 from ..suite.settings import FRONTENDS
@@ -17,7 +16,7 @@ from ..suite.settings import FRONTENDS
 UNREADABLE = "(can't be read)"
 
 
-def info(cases: Sequence[str]) -> list[str]:
+def info(cases: Sequence[str]) -> list[Line]:
     """Return what is stored of cases, or of all. Raises TrtgateError for a folder that can't be used."""
     cache, entries = _found(cases)
     rows: list[tuple[str, ...]] = [("case", "MiB", "built in", "last used", "for")] if entries else []
@@ -25,9 +24,9 @@ def info(cases: Sequence[str]) -> list[str]:
     stores = [("frontend", "what it leaves for later"), *((name, frontends.get(name).stores) for name in FRONTENDS)]
     return [
         f"{cache.folder}: {_sum(entries)}",
-        *aligned(rows, left=(0, 4)),
+        TextTable(rows, left=(0, 4)),
         "",
-        *aligned(stores, left=(0, 1)),
+        TextTable(stores, left=(0, 1)),
     ]
 
 
@@ -55,7 +54,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     made_from = entry.manifest.made_from
     names = ("device", "torch", "torch-tensorrt-rtx", "torch-tensorrt")
     what = ", ".join(f"{name} {made_from[name]}" for name in names if name in made_from)
-    return _case(entry), size, f"{entry.manifest.build.build_s:.1f} s", used, printable(what)
+    return _case(entry), size, f"{entry.manifest.build.build_s:.1f} s", used, what
 
 
 def _when(seconds: float) -> str:
@@ -66,7 +65,7 @@ def _when(seconds: float) -> str:
 
 
 def _case(entry: Entry) -> str:
-    return UNREADABLE if entry.manifest is None else printable(entry.manifest.case)
+    return UNREADABLE if entry.manifest is None else entry.manifest.case
 
 
 def _sum(entries: Sequence[Entry]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from ..common.errors import PROBLEMS, sentence_of
 from ..common.escaping import encodable, terminal
 from ..common.steps import OnStep
+from ..common.text_columns import Display, Line, TextTable
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
@@ -65,10 +68,23 @@ def _usage_errors() -> Iterator[None]:
         raise
 
 
-def print_lines(lines: list[str], *, err: bool = False) -> None:
-    """Print lines to stdout, or to stderr."""
+def print_lines(lines: Sequence[Line], *, err: bool = False) -> None:
+    """Print lines and tables to stdout, or to stderr."""
     for line in lines:
-        say(line, err=err)
+        if isinstance(line, TextTable):
+            for row in line.lines(_display(sys.stderr if err else sys.stdout)):
+                typer.echo(row, err=err)
+        else:
+            say(line, err=err)
+
+
+def _display(stream: TextIO | None) -> Display:
+    """Return what a stream shows: as much as it gets, without colour, unless it is a terminal; None is a closed one."""
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    if stream is None or not stream.isatty():
+        return Display(encoding=encoding)
+    color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Display(width=shutil.get_terminal_size().columns, color=color, encoding=encoding)
 
 
 def print_document(text: str) -> None:

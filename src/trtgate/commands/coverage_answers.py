@@ -11,7 +11,7 @@ import msgspec
 from ..common.errors import TrtgateError, one_line
 from ..common.files import write_json
 from ..common.steps import OnStep
-from ..common.text_columns import aligned, first_few
+from ..common.text_columns import Line, TextTable, first_few
 from ..coverage import coverage_baselines, unseen_operators
 from ..coverage.coverage_comparison import compare
 from ..records.coverage_record import Coverage, Left
@@ -119,13 +119,13 @@ def save(answers: Sequence[CoverageAnswer], release: str, path: Path) -> None:
 # Showing
 
 
-def shown(answers: Sequence[CoverageAnswer], release: str) -> list[str]:
+def shown(answers: Sequence[CoverageAnswer], release: str) -> list[Line]:
     """Return a table of all answers, and all that is known of a single one."""
     rows: list[tuple[str, ...]] = [("case", "in TensorRT", "", "engines", "average", "most", "breaks", "recommended")]
     rows += [_row(answer.case_id, answer.coverage) for answer in answers if answer.coverage is not None]
-    lines = [f"coverage by {release}, dry run"]
+    lines: list[Line] = [f"coverage by {release}, dry run"]
     if len(rows) > 1:
-        lines += aligned(rows)
+        lines.append(TextTable(rows))
     asked = [answer for answer in answers if answer.coverage is not None]
     for answer in asked:
         assert answer.coverage is not None
@@ -147,11 +147,11 @@ def _row(case_id: str, found: Coverage) -> tuple[str, ...]:
     )
 
 
-def _details(case_id: str, found: Coverage, *, alone: bool) -> list[str]:
-    lines = []
+def _details(case_id: str, found: Coverage, *, alone: bool) -> list[Line]:
+    lines: list[Line] = []
     if found.left:
         lines.append(f"{case_id}, left to PyTorch:")
-        lines += [f"  {row}" for row in _left_rows(found.left)]
+        lines += _left(found.left)
     if found.graph_breaks:
         lines.append(f"{case_id}, {found.graphs} graphs, broken by:")
         lines += [f"  {n}: {reason}" for reason, n in found.graph_breaks.items()]
@@ -163,21 +163,22 @@ def _details(case_id: str, found: Coverage, *, alone: bool) -> list[str]:
         lines += [f"  {line}" for line in _engine_rows(found)]
     if alone and found.block_sizes:
         lines.append("min_block_size:")
-        rows = [("  up to", "engines", "operators in TensorRT")]
-        rows += [(f"  {row.min_block_size}", str(row.engines), str(row.operators)) for row in found.block_sizes]
-        lines += aligned([*rows, ("  above", "0", "0")])
+        rows = [("up to", "engines", "operators in TensorRT")]
+        rows += [(str(row.min_block_size), str(row.engines), str(row.operators)) for row in found.block_sizes]
+        lines.append(TextTable([*rows, ("above", "0", "0")], indent=2))
     return lines
 
 
-def _left_rows(left: Sequence[Left]) -> list[str]:
+def _left(left: Sequence[Left]) -> list[Line]:
+    """Return the operators that PyTorch runs as a table: how many of each, why, and below that where they come from."""
     most_first = sorted(left, key=lambda entry: (-entry.count, entry.operator))
-    shown = most_first[:LEFT_SHOWN]
-    lines = []
-    for entry, name in zip(shown, aligned([(entry.operator, str(entry.count)) for entry in shown]), strict=True):
-        lines.append(f"{name}  {entry.reason}")
-        lines += [f"  {line}" for line in _source_rows(entry)]
+    rows: list[tuple[str, ...]] = []
+    for entry in most_first[:LEFT_SHOWN]:
+        rows.append((entry.operator, str(entry.count), entry.reason))
+        rows += [("", "", line) for line in _source_rows(entry)]
     hidden = len(most_first) - LEFT_SHOWN
-    return [*lines, f"… and {hidden} more kinds: --json has them all"] if hidden > 0 else lines
+    more = [f"  … and {hidden} more kinds: --json has them all"] if hidden > 0 else []
+    return [TextTable(rows, left=(0, 2), titled=False, indent=2), *more]
 
 
 def _source_rows(entry: Left) -> list[str]:

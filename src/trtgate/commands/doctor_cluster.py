@@ -9,7 +9,7 @@ import msgspec
 
 from ..common.accelerator import GIB
 from ..common.steps import OnStep
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..common.version import VERSION
 from ..fleet.ray_join import address_of
 from ..fleet.ray_messages import Facts
@@ -75,11 +75,11 @@ def _notes(found: Sequence[Facts]) -> Iterator[str]:
             yield f"{one.name}: trtgate {one.trtgate} is installed there, and not used: a run sends its own, {VERSION}"
 
 
-def lines(report: ClusterReport) -> list[str]:
+def lines(report: ClusterReport) -> list[Line]:
     """Return the report as text: a row a device, what differs, what each can run."""
     head = ("node", "host", "device", "driver", "torch", "torch_tensorrt", "Python", "key")
     rows = [head, *(_row(one) for one in report.devices)]
-    said = [f"Ray cluster at {report.address}", *aligned(rows, left=range(len(head))), ""]
+    said: list[Line] = [f"Ray cluster at {report.address}", TextTable(rows, left=range(len(head))), ""]
     for where, runs in _what_runs(report.devices).items():
         said.append(f"{where} runs {runs}")
     said += [f"note: {note}" for note in report.notes]

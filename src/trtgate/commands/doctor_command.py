@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.accelerator import GIB
+from ..common.text_columns import Line, TextTable
 from .console import BROKEN, BaselinesOption, print_lines, progress
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _of_cluster(address: str, *, json: bool) -> None:
         raise typer.Exit(BROKEN)
 
 
-def _report_lines(report: DoctorReport) -> list[str]:
+def _report_lines(report: DoctorReport) -> list[Line]:
     facts = report.facts
     rows = {
         "Python": facts.python,
@@ -80,10 +81,8 @@ def _report_lines(report: DoctorReport) -> list[str]:
         "baselines": _baselines(report),
         **{state.name: f"{'runs' if state.runs else 'does not run'}: {state.said}" for state in report.frontends},
     }
-    lines = [f"{name:<13} {text}" for name, text in rows.items()]
-    if not report.problems:
-        return [*lines, "", "Nothing is broken."]
-    return [*lines, "", *(f"BROKEN: {problem}" for problem in report.problems)]
+    said = [f"BROKEN: {problem}" for problem in report.problems] or ["Nothing is broken."]
+    return [TextTable(list(rows.items()), left=(0, 1), whole=(0,), titled=False), *_commands(facts), "", *said]
 
 
 def _gpu(facts: Facts) -> str:
@@ -111,8 +110,13 @@ def _torch(facts: Facts) -> str:
 def _bytecode(facts: Facts) -> str:
     if not facts.uncompiled:
         return "kept"
+    return "none kept: every process compiles what it imports, for seconds; the command below does so once for all"
+
+
+def _commands(facts: Facts) -> list[str]:
+    """Return what is to be copied, on lines of its own: a narrow terminal folds what stands in the table."""
     once = shlex.join([sys.executable, "-m", "compileall", "-q", *facts.uncompiled])
-    return f"none kept: every process compiles what it imports, for seconds; once is enough: {once}"
+    return ["", once] if facts.uncompiled else []
 
 
 def _features(facts: Facts) -> str:

@@ -23,4 +23,4 @@ def init(
     steps = init_plan.plan(root, suite, force)
     init_plan.carry_out(steps)
     print_lines([f"{os.path.relpath(step.path)}: {step.said}" for step in steps])
-    print_lines(["", f"Next: put your models into {suite}, then", *init_plan.next_commands(suite)])
+    print_lines(["", f"Next: put your models into {suite}, then", init_plan.next_commands(suite)])

@@ -15,6 +15,7 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.files import write_whole
+from ..common.text_columns import TextTable
 from ..suite.pytest_config import (
     BASELINES,
     BASELINES_KEY,
@@ -67,8 +68,8 @@ def what_to_run(suite: Path) -> str:
     return shlex.quote(suite.as_posix() if folder == "." else folder)
 
 
-def next_commands(suite: Path) -> list[str]:
-    """Return what to run next, and what it is for."""
+def next_commands(suite: Path) -> TextTable:
+    """Return what to run next, and what it is for; a command is not folded, so that it can be copied."""
     run = f"pytest {what_to_run(suite)}"
     commands = {
         f"{run} -m trtgate_coverage": "says which operators TensorRT takes; needs no GPU",
@@ -76,8 +77,7 @@ def next_commands(suite: Path) -> list[str]:
         f"{run} --trtgate-update-baselines": f"records them: commit the folder {BASELINES}",
         f"{run} --benchmark-compare": "judges them against what is recorded",
     }
-    width = max(map(len, commands))
-    return [f"  {command:<{width}}  {purpose}" for command, purpose in commands.items()]
+    return TextTable(list(commands.items()), left=(0, 1), whole=(0,), titled=False, indent=2)
 
 
 def git_top(folder: Path) -> Path | None:

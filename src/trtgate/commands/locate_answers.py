@@ -14,7 +14,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
 from ..common.steps import OnStep
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..launches.suite_here import suite_here
 from ..suite.cases import Case
 from ..suite.settings import OWN
@@ -101,7 +101,7 @@ def _located(case: Case, device: str, tolerance: float | None, time_limit: float
     return locating_in_case.locate(case, reference, whole, judge, time_limit, step)
 
 
-def lines(case_id: str, found: Location, time_limit: float | None) -> list[str]:
+def lines(case_id: str, found: Location, time_limit: float | None) -> list[Line]:
     """Return what was found: the sentence, and the submodules on the way with their errors."""
     sentence = printable(found.sentence(), 1000)
     if found.kind == "right":
@@ -110,7 +110,7 @@ def lines(case_id: str, found: Location, time_limit: float | None) -> list[str]:
         lies = f": {sentence}" if found.wrong.path else ""
         sentence = f"not located within {time_limit:g} s{lies}: allow more with --time-limit"
     table = [("submodule", "class", "relative L2", ""), _row(found.whole), *_rows(found.checked)]
-    return [f"{case_id}: {sentence}", "", *aligned(table, left=(0, 1, 3))]
+    return [f"{case_id}: {sentence}", "", TextTable(table, left=(0, 1, 3))]
 
 
 def _rows(checked: Sequence[Checked]) -> list[tuple[str, ...]]:
@@ -134,4 +134,4 @@ def _is_shown(other: Checked, one: Checked) -> bool:
 def _row(one: Checked) -> tuple[str, ...]:
     figure = "" if one.unable or math.isinf(one.relative_l2) else f"{one.relative_l2:.1e}"
     said = f"not checked: {printable(one.unable, 80)}" if one.unable else f"WRONG{one.when}" if one.problem else "right"
-    return f"{'  ' * one.depth}{printable(one.name, 80)}", printable(one.kind, 40), figure, said
+    return f"{'  ' * one.depth}{one.name}", one.kind, figure, said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ..common.files import locked, write_json, write_whole
 from ..common.notices import Notice
 from ..common.run_folder import RUNS, RunFolder
 from ..common.run_places import Folder, Place
+from ..common.text_columns import Line
 from ..fleet import gathering, merged_document, stage_record
 from ..fleet.merged_run import MergedRun
 from ..report import github_annotations, junit, load_lines, markdown, report_parts, run_report, terminal_table
@@ -26,7 +26,7 @@ from ..report.run_report import RunReport
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
     """What a merge has to say, what GitHub is told where it reads the output, and the exit code."""
 
-    lines: list[str]
+    lines: list[Line]
     annotations: list[str]
     status: int
 
@@ -55,7 +55,7 @@ def merge(
     for option, target in (("--output", output), ("--report", report), ("--junit-xml", junit_xml)):
         _check_target(option, target)
     files = [stage_record.read(path) for path in paths]
-    lines: list[str] = []
+    lines: list[Line] = []
     saved = RunFolder(root / ".trtgate", lines.append)
     judged = [MergedRun(one, folder, root, saved) for one in gathering.gathered(files)]
     documents = [merged_document.document(run) for run in judged]
@@ -132,14 +132,12 @@ def _each(path: Path, keys: Sequence[str]) -> list[Path]:
 # What is said
 
 
-def _lines(one: _Written, *, verbose: bool) -> list[str]:
+def _lines(one: _Written, *, verbose: bool) -> list[Line]:
     run, results = one.run, list(one.run.gate.results.values())
     rows = [row_of(result) for result in results]
-    lines = [terminal_table.describe(run.accelerator)]
+    lines: list[Line] = [terminal_table.describe(run.accelerator)]
     if rows:
-        width = shutil.get_terminal_size().columns
-        lines += terminal_table.table(rows, width=width, color=False).splitlines()
-        lines.append(terminal_table.counts(rows))
+        lines += [terminal_table.table(rows), terminal_table.counts(rows)]
     for result in results if verbose else []:
         lines += [*[result.sentence] * bool(result.sentence), *load_lines.lines(result.case_id, result.measurement)]
     failed = [case for case in one.report.cases if case.outcome == run_report.FAILED]

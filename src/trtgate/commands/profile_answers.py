@@ -11,6 +11,7 @@ from ..common import accelerator
 from ..common.accelerator import NEEDS_GPU, Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
+from ..common.text_columns import Line
 from ..profiles import difference_text, differences, profile_checks, profile_files, profile_summary
 from ..records.profile_record import Profile
 from ..suite.cases import Case
@@ -109,9 +110,9 @@ def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> Profi
     return ProfileAnswer(case_id=case.id, profile=recorded.profile, folder=str(place), problem="; ".join(problems))
 
 
-def lines(answers: Sequence[ProfileAnswer]) -> list[str]:
+def lines(answers: Sequence[ProfileAnswer]) -> list[Line]:
     """Return what was found, as text."""
-    said: list[str] = []
+    said: list[Line] = []
     for answer in answers:
         if answer.profile is not None:
             said += [*profile_summary.lines(answer.profile), f"written: {answer.folder}", ""]
@@ -120,14 +121,14 @@ def lines(answers: Sequence[ProfileAnswer]) -> list[str]:
     return said
 
 
-def show(paths: Sequence[str]) -> list[str]:
+def show(paths: Sequence[str]) -> list[Line]:
     """Return stored profiles as text. Raises TrtgateError for one that can't be read."""
     if not paths:
         raise TrtgateError("trtgate profile show takes profiles: files, or folders with a profile.json")
     return [line for path in paths for line in (*profile_summary.lines(_read(path)), "")]
 
 
-def difference(before: str, after: str) -> list[str]:
+def difference(before: str, after: str) -> list[Line]:
     """Return what changed between two stored profiles. Raises TrtgateError for one that can't be read."""
     found = (profile_files.read_to_compare(_path(name)) for name in (before, after))
     return difference_text.lines(differences.compare(*found))

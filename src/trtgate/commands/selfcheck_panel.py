@@ -16,7 +16,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..compiling import availability
 from ..gate import measurement_summary
 from ..gate.panel_file import PanelCase, PanelFile, PanelRun
@@ -199,7 +199,7 @@ def _sd(logs: np.ndarray) -> float:
     return float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0
 
 
-def lines(file: PanelFile) -> list[str]:
+def lines(file: PanelFile) -> list[Line]:
     """Return the newest run of a file as a table, beside what earlier runs say, and what of the file can't be read."""
     if not file.runs:
         return [f"{file.path}: no run of the panel", *_problems(file)]
@@ -209,7 +209,10 @@ def lines(file: PanelFile) -> list[str]:
     ]
     table += [_cells(row) for row in found]
     versions = ", ".join(f"{name} {version}" for name, version in newest.versions.items())
-    said = [f"{file.path}: the run of {newest.recorded} on {newest.uuid or newest.key}: {versions}", *aligned(table)]
+    said: list[Line] = [
+        f"{file.path}: the run of {newest.recorded} on {newest.uuid or newest.key}: {versions}",
+        TextTable(table),
+    ]
     left_out = max(row.other for row in found) if found else 0
     if left_out:
         said.append(

@@ -17,7 +17,7 @@ from ..common.errors import TrtgateError
 from ..common.metrics import SAMPLED
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..compiling import availability
 from ..gate import judging
 from ..gate.judging import LimitOf
@@ -244,7 +244,7 @@ def proposed_limit(found: Selfcheck, metric: str) -> float | None:
     return next(step for step in steps if step >= needed * (1 - 1e-9))
 
 
-def lines(found: Selfcheck) -> list[str]:
+def lines(found: Selfcheck) -> list[Line]:
     """Return what was found, as text: rates with intervals, what can be seen, and limits to copy."""
     unchanged = [c for c in found.comparisons if not c.delay]
     delayed = [c for c in found.comparisons if c.delay]
@@ -253,8 +253,8 @@ def lines(found: Selfcheck) -> list[str]:
     ]
     for case_id in dict.fromkeys(c.case_id for c in found.comparisons):
         rows += _rows(found, case_id)
-    said = [
-        *aligned(rows),
+    said: list[Line] = [
+        TextTable(rows),
         f"false alarms: {_rate(bool(c.regressed) for c in unchanged)}",
         f"suspected by the first stage alone: {_rate(bool(c.suspected) for c in unchanged)}",
     ]

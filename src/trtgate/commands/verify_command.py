@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.text_columns import TextTable
 from ..common.time_limit import TimeLimit
 from .console import BROKEN, INTERRUPTED, print_lines, progress
 
@@ -41,11 +42,11 @@ def verify(
         try:
             found = _found(folder, TimeLimit(timeout, "--timeout"), results, step)
         except KeyboardInterrupt:
-            print_lines([*_table(results), "interrupted"])
+            print_lines([_table(results), "interrupted"])
             raise typer.Exit(INTERRUPTED) from None
         finally:
             folder.close()
-    print_lines([*_table(results), _counts(results)])
+    print_lines([_table(results), _counts(results)])
     json = json or folder.path / "verify.json"
     write_json(json, msgspec.to_builtins(found))
     print_lines([f"written: {json}"])
@@ -72,11 +73,9 @@ def _found(folder: RunFolder, timeout_s: float, results: list[CheckResult], step
     return Verification(recorded=recorded, facts=facts, checks=results)
 
 
-def _table(results: list[CheckResult]) -> list[str]:
-    from ..common.text_columns import aligned
-
+def _table(results: list[CheckResult]) -> TextTable:
     rows = [(one.name, one.outcome, f"{one.seconds:.1f} s", one.said) for one in results]
-    return aligned([("check", "outcome", "took", ""), *rows], left=(0, 1, 3))
+    return TextTable([("check", "outcome", "took", ""), *rows], left=(0, 1, 3), whole=(0, 1))
 
 
 def _counts(results: list[CheckResult]) -> str:

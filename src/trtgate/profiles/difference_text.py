@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ..common.text_columns import aligned, first_few
+from ..common.text_columns import Line, TextTable, first_few
 from .differences import (
     FELL_BACK,
     MATCHED,
@@ -56,7 +56,7 @@ def sentence(difference: ProfileDifference) -> str:
     return f"{shown(difference.case_id)}: {total} µs in layers: {'; '.join(piece for piece in pieces if piece)}"
 
 
-def lines(difference: ProfileDifference, top: int = 10) -> list[str]:
+def lines(difference: ProfileDifference, top: int = 10) -> list[Line]:
     """Return the sentence, a table of the `top` largest changes, and what can't be seen; safe for a terminal."""
     listed = [change for change in difference.changes[:top] if change.explained.us or _is_notable(change)]
     return [
@@ -134,17 +134,17 @@ def _concentration(difference: ProfileDifference) -> str:
     return f"{share * 100:.0f} % explained by {layers} layer{'s' * (layers != 1)}" if layers else ""
 
 
-def _table(changes: Sequence[LayerGroupChange]) -> list[str]:
+def _table(changes: Sequence[LayerGroupChange]) -> list[TextTable]:
     if not changes:
         return []
-    head = ("", "µs", "95 % interval", "share", "layer", "modules")
-    return aligned([head, *(_row(change) for change in changes)], left=(4, 5))
+    head = ("µs", "95 % interval", "share", "layer", "modules")
+    return [TextTable([head, *(_row(change) for change in changes)], left=(3, 4), indent=2)]
 
 
 def _row(change: LayerGroupChange) -> tuple[str, ...]:
     share = "" if change.share is None else f"{change.share * 100:.0f} %"
     origin = modules([*change.before, *change.after])
-    return "", _number(change.explained.us), _interval(change.explained), share, _what(change), origin
+    return _number(change.explained.us), _interval(change.explained), share, _what(change), origin
 
 
 def _what(change: LayerGroupChange) -> str:

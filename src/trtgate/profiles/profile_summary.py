@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..records.profile_record import UNKNOWN, Layer, Profile
 from . import kernel_names
 from .attribution import MODULE
@@ -28,14 +28,14 @@ def longest(profile: Profile, top: int = TOP) -> list[LayerTime]:
     return [LayerTime(name=layer.name, modules=layer.modules, us=layer.median_us) for layer in _ranked(profile)[:top]]
 
 
-def lines(profile: Profile, top: int = TOP) -> list[str]:
+def lines(profile: Profile, top: int = TOP) -> list[Line]:
     """Return the summary of a profile for a terminal."""
     return [
         *_sums(profile),
         "",
-        *aligned(_layer_rows(profile, top), left=(3, 4)),
+        TextTable(_layer_rows(profile, top), left=(3, 4)),
         "",
-        *aligned(_module_rows(profile, top), left=(2,)),
+        TextTable(_module_rows(profile, top), left=(2,)),
         *(f"not profiled: {part.name}: {shown(part.problem)}" for part in profile.parts if part.problem),
         *profile.notes,
     ]

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from ..common.escaping import terminal
+from ..common.text_columns import TextTable
 from ..records.measurement import Build
+from .terminal_display import write_table
 
 PROPERTY = "trtgate_build"
 """The property of a test's report that carries its build to the process that reports."""
@@ -46,8 +48,6 @@ class BuildEnding:
         """Show the table and what it adds up to."""
         if not self._built:
             return
-        from ..common.text_columns import aligned
-
         terminalreporter.section("trtgate builds")
         rows = [("case", "build", "engines", "size", "leaf error", "compared", "left for later runs")]
         for built in sorted(self._built, key=lambda one: -one.build.build_s):
@@ -58,8 +58,7 @@ class BuildEnding:
             error = "" if build.leaf_error is None else f"{build.leaf_error:.1e}"
             compared = ", ".join(f"{count} {kind}" for kind, count in build.leaves.items())
             rows.append((built.case_id, took, engines, size, error, compared, built.left))
-        for line in aligned(rows, left=(0, 5, 6)):
-            terminalreporter.write_line(terminal(line))
+        write_table(terminalreporter, TextTable(rows, left=(0, 5, 6)))
         remarks = [f"{built.case_id}: {text}" for built in self._built for text in built.build.remarks]
         for note in [*(note for built in self._built for note in built.notes), *remarks]:
             terminalreporter.write_line(terminal(note))

@@ -11,14 +11,15 @@ import msgspec
 import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
-from ..common.escaping import terminal
 from ..common.notices import Notice, Severity
+from ..common.text_columns import TextTable
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from .case_items import is_coverage, is_placeholder
 from .gate_run import GateRun
+from .terminal_display import write_table
 
 PROPERTY = "trtgate_coverage"
 """The marker of coverage tests, and the property of a test's report that carries its result to who reports."""
@@ -120,11 +121,9 @@ class CoverageEnding:
         """Show the table and the lines."""
         if not (self._results or self._skipped or self._run.coverage_notices):
             return
-        from ..common.text_columns import aligned
-
         terminalreporter.section("trtgate coverage")
-        for line in aligned(coverage_gate.rows(self._results)) if self._results else ():
-            terminalreporter.write_line(terminal(line))
+        if self._results:
+            write_table(terminalreporter, TextTable(coverage_gate.rows(self._results)))
         notices = coverage_gate.notices(self._results, self._run.devices.release) if self._results else []
         skipped = [
             Notice(f"{count} coverage {'test' if count == 1 else 'tests'} skipped: {reason}")

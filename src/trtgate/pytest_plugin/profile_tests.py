@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from ..common.errors import TrtgateError, one_line
-from ..common.escaping import terminal
 from ..common.notices import Notice, Severity
+from ..common.text_columns import TextTable
 from ..gate.outcome import Kind, outcome
+from .terminal_display import write_table
 
 if TYPE_CHECKING:
     from ..launches.messages import ProfileReply
@@ -144,12 +145,10 @@ class ProfileEnding:
         results = self._results
         if not results:
             return
-        from ..common.text_columns import aligned
         from ..profiles import profile_gate
 
         terminalreporter.section("trtgate profiles")
-        for line in aligned(profile_gate.rows(results)):
-            terminalreporter.write_line(terminal(line))
+        write_table(terminalreporter, TextTable(profile_gate.rows(results)))
         for result in results:
             if result.verdict is profile_gate.LayersVerdict.CHANGED:
                 terminalreporter.write_line(str(Notice(result.sentence, Severity.NOTICE)), bold=True)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
-from ..common.escaping import encodable, terminal
+from ..common.escaping import terminal
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines
@@ -19,6 +19,7 @@ from ..report.case_row import row_of
 from . import kept_runs, report_collector, run_filters
 from .case_items import case_id_of, is_accuracy
 from .gate_run import GateRun
+from .terminal_display import write_table
 
 
 class Ending:
@@ -178,12 +179,7 @@ class Ending:
         if verbose >= 0:
             terminalreporter.write_line(self._run.times + terminal_table.describe(self._run.accelerator))
         if shown:
-            writer = terminalreporter._tw if hasattr(terminalreporter, "_tw") else None
-            width = getattr(writer, "fullwidth", 100)
-            encoding = getattr(getattr(writer, "_file", None), "encoding", None) or "ascii"
-            table = terminal_table.table(shown, width=width, color=terminalreporter.hasmarkup)
-            for line in table.splitlines():  # pytest escapes line ends too in a text that the terminal can't show
-                terminalreporter.write_line(encodable(line, encoding))
+            write_table(terminalreporter, terminal_table.table(shown))
         terminalreporter.write_line(terminal_table.counts(rows), bold=True)
         if verbose > 0:
             for result in results:

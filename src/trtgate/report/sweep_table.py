@@ -14,7 +14,7 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import DEVICE, HOST
-from ..common.text_columns import aligned
+from ..common.text_columns import Line, TextTable
 from ..gate import measurement_summary
 from ..gate.sentences import duration
 from ..launches.sweep import PointOutcome
@@ -165,9 +165,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def lines(found: SweepFindings) -> list[str]:
+def lines(found: SweepFindings) -> list[Line]:
     """Return the tables, one a model, and what they rest on."""
-    said = []
+    said: list[Line] = []
     for model in dict.fromkeys(point.model for point in found.points):
         points = [point for point in found.points if point.model == model]
         shown = [point for point in points if point.medians_us]
@@ -175,7 +175,7 @@ def lines(found: SweepFindings) -> list[str]:
         said += [f"{model}, against {default.case_id}"]
         on_gpu = any(DEVICE in point.medians_us for point in shown)
         rows = [("point", DEVICE if on_gpu else HOST, *COLUMNS[2:]), *(_row(point) for point in shown)]
-        said += [f"  {line}" for line in aligned(_without_empty_columns(rows))] if shown else []
+        said += [TextTable(_without_empty_columns(rows), indent=2)] if shown else []
         said += [f"  {point.differs}: unavailable: {point.unavailable}" for point in points if point.unavailable]
         said += [f"  {point.differs}: {point.problem}" for point in points if point.problem]
         ids = {point.case_id for point in points}

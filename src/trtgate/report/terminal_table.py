@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from ..common.accelerator import Accelerator
-from ..common.escaping import printable
 from ..common.metrics import ENQUEUE, HOST
 from ..common.notices import Notice
+from ..common.text_columns import TextTable
 from ..gate.sentences import duration
 from ..verdict import Verdict
 from .case_row import CaseRow
@@ -30,14 +25,9 @@ STYLES = {
 }
 ORDER = list(STYLES)
 UNDECIDED_SHOWN = 3
-COLUMNS = (
-    ("latency", "baseline", "change", "detects", HOST, ENQUEUE),
-    ("latency", "baseline", "change", "detects"),
-    ("latency", "change", "detects"),
-    ("latency", "change"),
-)
-"""What is shown between case and verdict; the first set that fits the terminal."""
-
+COLUMNS = ("case", "latency", "baseline", "change", "detects", HOST, ENQUEUE, "verdict")
+DROPPED = ((HOST, ENQUEUE), ("baseline",), ("detects",))
+"""What a narrow terminal goes without, the first of these groups first."""
 
 WORTH_A_LOOK = frozenset(STYLES) - {Verdict.IMPROVED, Verdict.UNCHANGED, Verdict.SAME, Verdict.NEW}
 """What is shown where little is to be shown."""
@@ -60,38 +50,25 @@ def counts(rows: Sequence[CaseRow]) -> str:
     return f"{number}: {', '.join(f'{count} {said}' for said, count in found.items())}"
 
 
-def table(rows: Sequence[CaseRow], *, width: int, color: bool) -> str:
-    """Return the cases, worst first, as text for a terminal of `width` columns.
-
-    The widest columns that fit beside whole case ids are shown; in the narrowest of all, ids are folded.
-    """
-    ranked = [(row, _cells(row)) for row in sorted(rows, key=_badness)]
-    host = any(HOST in row.others for row in rows)
-    for names in (*(COLUMNS[:1] if host else ()), *COLUMNS[1:]):
-        shown = ("case", *names, "verdict")
-        needed = (
-            sum(max(len(name), *(len(cells[name]) for _, cells in ranked)) + 2 for name in shown) - 2 if rows else 0
-        )
-        if needed <= width:
-            break
-    columns = Table(box=None, pad_edge=False, header_style="bold")
-    columns.add_column("case", overflow="fold")
-    for name in names:
-        columns.add_column(name, justify="right", no_wrap=True)
-    columns.add_column("verdict", no_wrap=True)
-    for row, cells in ranked:
-        style = STYLES[row.verdict] if row.verdict else ""
-        columns.add_row(*(Text(cells[name]) for name in ("case", *names)), Text(cells["verdict"], style=style))
-    console = Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
-    console.print(columns)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+def table(rows: Sequence[CaseRow]) -> TextTable:
+    """Return the cases, worst first. A narrow terminal goes without columns before it folds the ids of cases."""
+    ranked = sorted(rows, key=_badness)
+    beside = any(HOST in row.others for row in rows)
+    names = [name for name in COLUMNS if beside or name not in DROPPED[0]]
+    verdict = names.index("verdict")
+    return TextTable(
+        [names, *([cells[name] for name in names] for cells in map(_cells, ranked))],
+        left=(0, verdict),
+        whole=(verdict,),
+        dropped=[[names.index(name) for name in group if name in names] for group in DROPPED],
+        styles={(number, verdict): STYLES[row.verdict] for number, row in enumerate(ranked, start=1) if row.verdict},
+    )
 
 
 def _cells(row: CaseRow) -> dict[str, str]:
-    """Return what every column says of a case; names of others are shown without what a terminal would obey."""
-    found = dict.fromkeys(COLUMNS[0], "")
-    found |= {"case": printable(row.case_id), "verdict": str(row.verdict or "measured")}
+    """Return what every column says of a case."""
+    found = dict.fromkeys(COLUMNS, "")
+    found |= {"case": row.case_id, "verdict": str(row.verdict or "measured")}
     found["latency"] = "" if row.latency_us is None else duration(row.latency_us)
     found |= {metric: duration(row.others[metric]) for metric in (HOST, ENQUEUE) if metric in row.others}
     judged = row.judgement
