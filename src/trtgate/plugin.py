@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from .common.explanations import Explanation
 from .pytest_plugin import checked_options, pytest_options
+from .pytest_plugin.refusals import refusals
 from .torch_trt import import_hook
 
 MARKERS = {
@@ -32,7 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
     for name, description in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {description}")
-    source = checked_options.source_of(config)
+    with refusals(Explanation.SUITE_PROBLEM):
+        source = checked_options.source_of(config)
     import_hook.install(everywhere=source is not None)
     if source is None:
         return
@@ -50,9 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
         upstream_logs,
     )
     from .pytest_plugin.gate_run import GateRun
-    from .pytest_plugin.refusals import refusals
 
-    with refusals():
+    with refusals(Explanation.OPTION_CONFLICT):
         run = GateRun(config, checked_options.read(config, source))
         reporting = report_collector.Reporting(run)
         if run.options.shard or run.options.confirm is not None:

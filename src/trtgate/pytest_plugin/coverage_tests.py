@@ -12,6 +12,7 @@ import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.escaping import terminal
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
@@ -99,7 +100,10 @@ class CoverageEnding:
             gone = []
             self._run.coverage_notices.append(Notice(sentence_of(error), Severity.ERROR))
         self._run.coverage_notices += [
-            Notice(f"coverage of {case_id} is stored, and the suite has no such case", Severity.MISSING)
+            Notice(
+                explained(f"coverage of {case_id} is stored, and the suite has no such case", Explanation.MISSING_CASE),
+                Severity.MISSING,
+            )
             for case_id in gone
         ]
         if gone:
