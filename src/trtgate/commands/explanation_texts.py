@@ -1,4 +1,7 @@
-"""What `trtgate explain` prints."""
+"""What `trtgate explain` prints, and the page of the documentation that has the same texts.
+
+`python -m trtgate.commands.explanation_texts > docs/failures.md` writes that page.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,14 @@ import difflib
 from ..common.errors import TrtgateError
 from ..common.explanations import Explanation
 from ..common.text_columns import aligned
+
+INTRODUCTION = """\
+# Failures and what to do about them
+
+A sentence by which a test fails, a run ends red, or a case is skipped ends with a name, such as `(docs: underpowered)`.
+This page has a section for each name. `trtgate explain NAME` prints the same section without a network, and
+`trtgate explain` lists all names. The page is written by `python -m trtgate.commands.explanation_texts > docs/failures.md`.
+"""
 
 
 def listed() -> list[str]:
@@ -23,6 +34,17 @@ def text_of(name: str) -> str:
         found = Explanation(name)
     except ValueError:
         close = difflib.get_close_matches(name, list(Explanation), n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}? " * bool(close)
+        hint = f"did you mean {close[0]}? " if close else ""
         raise TrtgateError(f"no explanation is called {name!r}: {hint}`trtgate explain` lists all names") from None
     return found.text.replace("](", "](docs/")
+
+
+def page() -> str:
+    """Return `docs/failures.md`."""
+    sections = [f"#{one.text}".rstrip() for one in Explanation]
+    names = [f"* [{one}](#{one}): {one.summary}" for one in Explanation]
+    return "\n\n".join([INTRODUCTION.rstrip(), "\n".join(names), *sections]) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

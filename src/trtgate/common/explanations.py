@@ -1,7 +1,6 @@
 """Explanations of failures: the name that a sentence ends with, and the text behind each name.
 
-The texts are `explanations/NAME.md` in this package: `trtgate explain NAME` prints them, and `docs/failures.md` has all
-of them: `python -m trtgate.common.explanations > docs/failures.md`.
+The texts are `explanations/NAME.md` in this package. `trtgate explain NAME` prints them, and `docs/failures.md` has all.
 """
 
 from __future__ import annotations
@@ -11,13 +10,6 @@ import re
 
 PARTS = ("How it is decided.", "What to look at.", "What to do.")
 """How the paragraphs of a text begin, in bold and in this order, after its title and what the failure means."""
-INTRODUCTION = """\
-# Failures and what to do about them
-
-A sentence by which a test fails, a run ends red, or a case is skipped ends with a name, such as `(docs: underpowered)`.
-This page has a section for each name. `trtgate explain NAME` prints the same section without a network, and
-`trtgate explain` lists all names. The page is written by `python -m trtgate.common.explanations > docs/failures.md`.
-"""
 _LINK = re.compile(r" \(docs: [a-z-]+\)$")
 
 
@@ -117,14 +109,3 @@ def shortened(text: str, most: int) -> str:
     link = _LINK.search(text)
     end = "" if link is None else link[0]
     return f"{text[: most - len(end) - 1]}…{end}"
-
-
-def page() -> str:
-    """Return `docs/failures.md`."""
-    sections = [f"#{one.text}".rstrip() for one in Explanation]
-    names = [f"* [{one}](#{one}): {one.summary}" for one in Explanation]
-    return "\n\n".join([INTRODUCTION.rstrip(), "\n".join(names), *sections]) + "\n"
-
-
-if __name__ == "__main__":
-    print(page(), end="")
