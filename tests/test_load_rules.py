@@ -114,7 +114,7 @@ def test_a_leak_that_a_busy_machine_lets_nobody_confirm_stays_a_suspicion() -> N
     assert (result.verdict, result.suspected) == (Verdict.UNDERPOWERED, True)
     assert result.sentence.endswith(
         "neither confirmed nor refuted it: growth of host memory 0 bytes a call → 0 bytes a call (-2,621 to 2,621, 275 "
-        f"calls), limit 256; at first 1,024 ({PLACE})"
+        f"calls), limit 256; at first 1,024 ({PLACE}) (docs: suspected)"
     )
 
 

@@ -16,7 +16,7 @@ INTRODUCTION = """\
 
 A sentence by which a test fails, a run ends red, or a case is skipped ends with a name, such as `(docs: underpowered)`.
 This page has a section for each name. `trtgate explain NAME` prints the same section without a network, and
-`trtgate explain` lists all names. The page is written by `python -m trtgate.commands.explanation_texts > docs/failures.md`.
+`trtgate explain` lists all names. It is made by `python -m trtgate.commands.explanation_texts > docs/failures.md`.
 """
 
 

@@ -1,6 +1,6 @@
 """Explanations of failures: the name that a sentence ends with, and the text behind each name.
 
-The texts are `explanations/NAME.md` in this package. `trtgate explain NAME` prints them, and `docs/failures.md` has all.
+The texts are `explanations/NAME.md` in this package. `trtgate explain NAME` prints them; `docs/failures.md` has all.
 """
 
 from __future__ import annotations
