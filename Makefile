@@ -9,7 +9,7 @@ TORCH := torch==2.14.0 torch-tensorrt-rtx==2.14.0 torch-tensorrt==2.14.0 tensorr
 TENSORRT_PARTS := tensorrt-cu13 tensorrt-cu13-libs tensorrt-cu13-bindings
 
 SHELL := bash
-.PHONY: help setup bench test lint pictures constraints clean
+.PHONY: help setup bench test lint docs links pictures constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,13 @@ lint: setup ## check style, types and which package imports which
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo --no-cache
 
+docs: setup ## build the documentation as a site, into .site/
+	.venv/bin/sphinx-build -W --keep-going -q -d .site/.doctrees docs .site
+	@echo "open .site/index.html"
+
+links: docs ## check that links of the documentation to other sites lead somewhere
+	.venv/bin/sphinx-build -b linkcheck -q -d .site/.doctrees docs .site/.links
+
 pictures: setup ## take the pictures of README.md anew; needs Chromium, takes 3 minutes
 	.venv/bin/python tools/pictures.py
 
@@ -40,5 +47,5 @@ constraints: setup ## pin the newest versions in constraints.txt
 		--custom-compile-command 'make constraints' --output-file constraints.txt
 
 clean: ## remove .venv, caches and built packages; saved runs in .trtgate stay
-	rm -rf .venv .venv.lock .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv.lock .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .site dist
 	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +

@@ -30,7 +30,8 @@ from trtgate.gate import kept_artifacts
 from trtgate.profiles import profile_files, profile_gate
 from trtgate.records.coverage_record import Left
 from trtgate.records.measurement import Build
-from trtgate.suite.cases import Case, Model, grid
+from trtgate.suite.cases import Case, Model
+from trtgate.suite.declaring import grid
 from trtgate.timing.device_lock import device_lock
 
 FAMILY = "damaged files"

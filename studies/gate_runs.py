@@ -36,9 +36,9 @@ class GateRun(msgspec.Struct, kw_only=True):
 
 
 class Started:
-    """A run under way, its files in `folder` beginning with `name`, its caches in `caches`."""
+    """A run under way in `checkout`, its files in `folder` beginning with `name`, its caches in `caches`."""
 
-    def __init__(self, name: str, folder: Path, caches: Path, options: list[str]) -> None:
+    def __init__(self, name: str, folder: Path, caches: Path, options: list[str], checkout: Path = ROOT) -> None:
         self.name = name
         self._report, self._junit = folder / f"{name}-report.json", folder / f"{name}.xml"
         command = [
@@ -55,7 +55,7 @@ class Started:
         }
         self._start = time.perf_counter()
         with (folder / f"{name}.log").open("w") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
 
     def wait(self) -> GateRun:
         """Return what came of it. Raises subprocess.TimeoutExpired; its log is in the folder."""
@@ -82,12 +82,12 @@ class Started:
         )  # fmt: skip
 
 
-def run(name: str, folder: Path, caches: Path, options: list[str]) -> GateRun:
+def run(name: str, folder: Path, caches: Path, options: list[str], checkout: Path = ROOT) -> GateRun:
     """Run the gate, or return what is in the folder of a run of that name; says what it took."""
     kept = folder / f"{name}.json"
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=GateRun)
-    found = Started(name, folder, caches, options).wait()
+    found = Started(name, folder, caches, options, checkout).wait()
     kept.write_bytes(msgspec.json.encode(found))
     print(f"{name}: {found.seconds:.1f} s, exit status {found.exit_status}", flush=True)
     return found

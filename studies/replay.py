@@ -445,10 +445,11 @@ def judged_before(given: dict[str, Any], case: Any, options: Any, accelerator: A
 
 def judged_now(given: dict[str, Any], case: Any, options: Any, accelerator: Any, folder: Path) -> Any:
     from trtgate.common.run_folder import RunFolder
+    from trtgate.gate.base_measurer import BaseMeasurer
     from trtgate.gate.baseline_record import CaseRecord
     from trtgate.gate.driver import drive
     from trtgate.gate.gate import Gate
-    from trtgate.gate.measurers import BaseMeasurer, StoredMeasurer
+    from trtgate.gate.measurers import StoredMeasurer
     from trtgate.records.measurement import Build
 
     run_folder = RunFolder(folder / "run")

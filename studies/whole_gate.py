@@ -1,6 +1,7 @@
 """How long a whole gate takes: built case by case, built ahead by several processes, and with all builds cached.
 
     python studies/whole_gate.py FOLDER [--passes record,ahead,serial,warm,again,loads] [--builders 8] [PYTEST OPTIONS]
+    python studies/whole_gate.py FOLDER --passes ab-serial,ab,ab-auto [--base-python PATH] [PYTEST OPTIONS]
 
 Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.py` that pytest's options leave (such as
 `-k "dynamo or eager and b1"`) and this machine can run, each pass in processes of its own:
@@ -13,6 +14,15 @@ serial   nothing cached, no builders: accuracy and latency tests, compared; wher
 warm     with the caches of `ahead`: accuracy and latency tests against the same baseline
 again    `warm` once more: what differs between these two is chance
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
+
+ab-serial   beside the same code as another revision: each case built and loaded when its turn comes
+ab          the same, both sides built ahead one by one and loaded ahead, as a user gets it on a GPU; on a CPU, where
+            that must be asked for, by the builders
+ab-auto     the same, built several at once
+
+With `--base-python` the base of these is that interpreter's environment instead of a revision. The revision is that of
+a repository that is made in FOLDER of the suite as it is here, so the machine needs git, and no checkout. Their table
+is the last.
 
 What serial building takes is the sum of its accuracy tests: each builds its case and compares it with eager.
 Inductor's own cache, and CUDA's of what the driver compiled, are empty where ours is. Passes that FOLDER has are not
@@ -37,7 +47,7 @@ import gate_runs
 import torch
 
 from trtgate import frontends
-from trtgate.common import machine
+from trtgate.common import git, machine
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import aligned
 from trtgate.compiling import building
@@ -49,6 +59,7 @@ from trtgate.torch_trt.patching import replaced
 LAUNCHES = 3
 ALL, BUILDS, TIMED = "trtgate_accuracy or trtgate_latency", "trtgate_accuracy", "trtgate_latency"
 PASSES = ("record", "ahead", "serial", "warm", "again")
+BESIDE_BASE = ("ab-serial", "ab", "ab-auto")
 CACHES = {"record": "recorded", "serial": "first"}
 """Pass → the folder of its caches, where it is not that of `ahead`."""
 
@@ -65,6 +76,48 @@ def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
         "warm": warm,
         "again": warm,
     }[name]
+
+
+def options_beside_base(name: str, builders: int, python: str) -> list[str]:
+    """Return pytest's options of a pass beside a base: a revision, or another interpreter."""
+    on_cpu = f"--trtgate-prebuild={builders}"
+    ahead = {"ab-serial": "--trtgate-prebuild=0", "ab": "", "ab-auto": "--trtgate-prebuild=auto"}[name]
+    ahead = on_cpu if name == "ab" and not torch.cuda.is_available() else ahead
+    base = f"--trtgate-base-python={python}" if python else "--trtgate-base=HEAD"
+    return ["-m", TIMED, base, *([ahead] if ahead else [])]
+
+
+def repository(folder: Path) -> Path:
+    """Return a repository of the suite as it is here, made in a folder unless it is there."""
+    made = folder / "repository"
+    if not made.exists():
+        shutil.copytree(
+            gate_runs.ROOT / "benchmarks", made / "benchmarks", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for name in ("pytest.ini", "conftest.py"):
+            shutil.copy(gate_runs.ROOT / name, made)
+        (made / ".gitignore").write_text(".trtgate/\n__pycache__/\n")
+        person = ["-c", "user.name=study", "-c", "user.email=study@localhost"]
+        for words in (["init", "-q"], ["add", "."], [*person, "commit", "-qm", "base"]):
+            git.run(made, *words).check_returncode()
+    return made
+
+
+def show_beside_base(passes: dict[str, gate_runs.GateRun]) -> None:
+    """Print what comparisons with a base took."""
+    serial = passes.get("ab-serial")
+    table = [("pass", "all built after", "tests", "whole run", "times faster", "verdicts")]
+    for name, one in passes.items():
+        tests_s = sum(one.test_s.get(gate_runs.LATENCY, {}).values())
+        whole = f"{serial.seconds / one.seconds:.2f}" if serial else ""
+        ready = f"{one.ahead_s:.1f} s" if one.ahead_s else "-"
+        table.append((name, ready, f"{tests_s:.1f} s", f"{one.seconds:.1f} s", whole, verdicts_of(one)))
+    print("\n".join(aligned(table)))
+
+
+def verdicts_of(one: gate_runs.GateRun) -> str:
+    """Return how often each verdict was given."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in Counter(one.verdicts.values()).items()) or "none"
 
 
 def loaded_in(cache: ArtifactCache) -> dict[str, tuple[float, float, float]]:
@@ -120,8 +173,7 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
         serial = passes.get("serial")
         ready = f"{building_s['serial'] / building_s[name]:.2f}" if serial else ""
         whole = f"{serial.seconds / one.seconds:.2f}" if serial and name not in ("ahead", "record") else ""
-        said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(one.verdicts.values()).items()) or "none"
-        table.append((name, f"{building_s[name]:.1f} s", ready, f"{one.seconds:.1f} s", whole, said))
+        table.append((name, f"{building_s[name]:.1f} s", ready, f"{one.seconds:.1f} s", whole, verdicts_of(one)))
     print("\n".join(aligned(table)), end="\n\n")
     if loads:
         columns = [("stored module", "built in", "loaded in", "of it the engines", "times faster")]
@@ -150,6 +202,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--passes", default="ahead,serial,warm,loads")
     parser.add_argument("--builders", type=int, default=8)
+    parser.add_argument("--base-python", default="")
     options, more = parser.parse_known_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,9 +225,18 @@ def main() -> None:
     if "loads" in wanted and not kept.exists():
         built = next(place for name in ("first", "second") if (place := folder / name / "artifacts").exists())
         kept.write_text(json.dumps(loaded_in(ArtifactCache(built))))
-    cases = sorted({case_id for one in passes.values() for tests in one.test_s.values() for case_id in tests})
+    beside = {}
+    for name in BESIDE_BASE:
+        if name in wanted or (folder / f"{name}.json").exists():
+            given = options_beside_base(name, options.builders, options.base_python)
+            beside[name] = gate_runs.run(name, folder, folder / name, [*given, *more], repository(folder))
+    ran = {**passes, **beside}
+    cases = sorted({case_id for one in ran.values() for tests in one.test_s.values() for case_id in tests})
     print(f"{len(cases)} cases, {machine.cpus()} CPUs: {', '.join(cases)}\n")
-    show(passes, json.loads(kept.read_text()) if kept.exists() else {})
+    if passes:
+        show(passes, json.loads(kept.read_text()) if kept.exists() else {})
+    if beside:
+        show_beside_base(beside)
 
 
 if __name__ == "__main__":

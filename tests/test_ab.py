@@ -7,11 +7,12 @@ verdict shows whose copy of it was run.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.common.locks import ClaimedFolder
 from trtgate.launches.base_revision import BaseRequest, BaseRevision
+from trtgate.launches.comparison_side import Side
 from trtgate.suite.suite_source import SuiteSource
+from trtgate.verdict import LOOKS
 
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120
@@ -115,15 +118,20 @@ def test_what_got_slower_fails_through_the_code_that_the_suite_imports(repositor
     assert repository.git("status", "--porcelain", "--untracked-files=no").split() == ["M", "helper.py"]
 
 
-def test_cases_that_one_side_lacks_or_fails_in(repository: Repository) -> None:
+AS_TESTS_NEED_IT, AHEAD = (), ("--trtgate-prebuild=2",)
+
+
+@pytest.mark.parametrize("ahead", [AS_TESTS_NEED_IT, AHEAD], ids=["", "ahead"])
+def test_cases_that_one_side_lacks_or_fails_in(repository: Repository, ahead: Sequence[str]) -> None:
     """The base lacks `added`, raises in `broken`, has `removed`; the candidate crashes in `crashes`; alpha is well."""
     folder = repository.folder
     raises = "raise ValueError('the base is broken')"
     folder.suite("removed", broken=raises, crashes="pass", alpha=HELPED)
     repository.commit()
     crashes = "os._exit(3) if IN_WORKER else None"
-    folder.suite("added", broken="sleep('broken')", crashes=crashes, alpha=HELPED)
-    result = repository.ab("--trtgate-require=baseline", "-rs")
+    added = "print('made', file=open('added', 'a')) if IN_WORKER else None"
+    folder.suite(added=added, broken="sleep('broken')", crashes=crashes, alpha=HELPED)
+    result = repository.ab("--trtgate-require=baseline", "-rs", *ahead)
     assert result.ret == FAILED
     result.assert_outcomes(passed=1, skipped=1, failed=2, deselected=4)
     for words in (
@@ -136,6 +144,49 @@ def test_cases_that_one_side_lacks_or_fails_in(repository: Repository) -> None:
         said = [line for line in folder.output_of(result).splitlines() if all(word in line for word in words)]
         assert said, words
     assert folder.saved_cases() == {ALPHA}
+    assert not (folder.path / "added").exists()  # nothing is measured of it, so it is not built
+    built_ahead = "built ahead: 3 cases, and 3 of the base, by 2 processes in"
+    assert (built_ahead in folder.output_of(result)) == bool(ahead)
+
+
+def test_what_was_built_ahead_is_judged_as_what_a_test_builds_and_serves_the_other_tests_of_a_case(
+    repository: Repository,
+) -> None:
+    """Accuracy and latency of one case: each side makes its model in its builder, and where it is loaded."""
+    note = "IN_WORKER and print(os.path.dirname(__file__), file=open(os.environ['SEEN'], 'a'))"
+    folder, seen = repository.folder, repository.path / "seen"
+    folder.suite(alpha=HELPED, more=NOTED.format(statement=note))
+    repository.commit()
+    repository.sleeps(20)
+    result = folder.pytest("suite.py", "--trtgate-base=HEAD", LIMIT, *AHEAD, SEEN=seen)
+    assert result.ret == FAILED
+    result.assert_outcomes(passed=3, failed=1)
+    assert f"{ALPHA} is slower: host latency" in folder.output_of(result)
+    made = [line == str(repository.path) for line in seen.read_text().splitlines()]
+    assert (made.count(True), made.count(False)) == (2, 2)  # a builder's and a resident worker's
+    assert not list(folder.path.glob(".trtgate/artifacts-*"))
+
+
+NOTED = """
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def noted(batch):
+    import torch
+
+    {statement}
+    return made(lambda x: x + 1, torch.ones(batch, 4))
+"""
+
+
+def test_suspects_of_a_run_are_confirmed_by_one_set_of_processes(repository: Repository) -> None:
+    folder = repository.folder
+    folder.suite(alpha=HELPED, beta=HELPED)
+    repository.commit()
+    repository.sleeps(20)
+    result = repository.ab()
+    result.assert_outcomes(failed=2, deselected=2)
+    pairs = list(folder.path.glob(".trtgate/logs/**/base-*.log"))
+    assert len(pairs) == 1 + LOOKS[0]  # the resident one, and those of the first look
 
 
 def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(repository: Repository) -> None:
@@ -146,6 +197,54 @@ def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(re
     result.stdout.fnmatch_lines(["NEW: the base HEAD does not have added-eager-fp32-b1", "not run, as asked: 1 cases*"])
     result.stdout.no_fnmatch_line("*--trtgate-update-baselines*")
     result.stdout.no_fnmatch_line("MISSING*")
+
+
+SIDE = """
+import os, sys
+import trtgate
+import place
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def alpha(batch):
+    import torch
+
+    seen = [os.environ.get(name, "-") for name in ("SIDE", "ONLY_BASE", "ONLY_CANDIDATE", "OF_BOTH")]
+    with open(os.environ["SEEN"], "a") as file:
+        print(place.NAME, *seen, "PYTEST_VERSION" in os.environ, file=file)
+    return torch.nn.Identity(), torch.ones(batch, 4)
+"""
+
+
+@pytest.mark.parametrize("command", ["ab", "pytest"])
+def test_each_side_has_its_own_conftest_files_and_path(
+    repository: Repository, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The suite is a module on pytest's path alone, so that `trtgate ab` itself asks pytest where it is."""
+    path = repository.path
+
+    def written(side: str, only: str) -> None:
+        (path / "pytest.ini").write_text(f"[pytest]\ntrtgate_suite = my_suite\npythonpath = {side}\n")
+        (path / "conftest.py").write_text(f"import os\nos.environ |= {{'SIDE': '{side}', '{only}': 'yes'}}\n")
+        (path / side).mkdir()
+        (path / side / "place.py").write_text(f"NAME = {side!r}\n")
+        (path / side / "my_suite.py").write_text(SIDE)
+
+    (path / "suite.py").unlink()
+    written("old", "ONLY_BASE")
+    repository.commit()
+    shutil.rmtree(path / "old")
+    written("new", "ONLY_CANDIDATE")
+    monkeypatch.setenv("SEEN", str(path / "seen"))
+    monkeypatch.setenv("OF_BOTH", "yes")
+    if command == "ab":
+        call = [sys.executable, "-m", "trtgate", "ab", "--base=HEAD", LIMIT]
+        done = subprocess.run(call, cwd=path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        assert done.returncode == OK, done.stdout + done.stderr
+    else:
+        assert repository.folder.pytest("new", "-m", "trtgate_latency", "--trtgate-base=HEAD", LIMIT).ret == OK
+    assert set((path / "seen").read_text().splitlines()) == {
+        "old old yes - yes True", "new new - yes yes True",
+    }  # fmt: skip
 
 
 @pytest.mark.end_to_end
@@ -286,8 +385,16 @@ def test_another_python_gets_this_trtgate_and_the_users_code_alone(
     assert not Path(entry).exists()
 
 
+def test_another_pythons_path_has_what_lies_in_its_worktree_wherever_that_is(tmp_path: Path) -> None:
+    """A checkout that can't be written has its worktrees elsewhere."""
+    moved = str(tmp_path / "checkout"), str(tmp_path / "state" / "tree")
+    path = tuple(str(tmp_path / entry) for entry in ("checkout/src", "state/tree/src", "state/other", "lib"))
+    side = Side(name="base", source=SuiteSource(root=moved[1]), python="/another", moved=moved, path=path)
+    assert side.hello(Accelerator(kind="cpu", name="test", cpus=1)).sys_path == list(path[:2])
+
+
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
-    python = script(tmp_path / "python3.10", "echo 3 10")
+    python = script(tmp_path / "python3.10", "echo 3 10 1")
     with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):
         made_ready(repository, repository.path, python=str(python))
 

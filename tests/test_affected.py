@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate.commands.suite_here import suite_elsewhere
 from trtgate.common import files, git
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.time_limit import TimeLimit
 from trtgate.gate import baselines
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
+from trtgate.launches.base_pytest import suite_elsewhere
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.fingerprinting import Fingerprinting
 from trtgate.records.program_part import ProgramPart
@@ -301,4 +302,4 @@ def test_of_several_accelerators_one_is_named(checkout: Checkout) -> None:
 
 def test_a_base_whose_pytest_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(TrtgateError, match=r"its pytest did not answer within 0 s: raise --timeout"):
-        suite_elsewhere(tmp_path, tmp_path, tmp_path / "answer.json", dict(os.environ), 0.0)
+        suite_elsewhere(tmp_path, tmp_path, tmp_path / "answer.json", dict(os.environ), TimeLimit(0.0, "--timeout"))

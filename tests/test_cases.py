@@ -14,7 +14,8 @@ import pytest
 
 import trtgate
 from trtgate.common.errors import TrtgateError
-from trtgate.suite.cases import Model, Suite, grid
+from trtgate.suite.cases import Model, Suite
+from trtgate.suite.declaring import grid
 from trtgate.suite.selection import Selection
 from trtgate.suite.settings import Settings
 from trtgate.suite.suite_source import SuiteSource

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.launches.session import Session
+from trtgate.launches.worker_pool import WorkerPool
+from trtgate.records.measurement import ColdStart
+from trtgate.suite.suite_source import SuiteSource
+from trtgate.timing import device_memory
 from trtgate.timing.device_memory import HostPeak
 
 MODEL = """
@@ -129,6 +139,33 @@ def test_a_case_that_can_not_start_cold_says_so_in_a_line(folder: Any) -> None:
     assert "Traceback" not in broken.stdout.str()
 
 
+@pytest.mark.parametrize("kernels", [False, True])
+def test_many_are_started_a_few_at_a_time_and_take_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernels: bool
+) -> None:
+    """Each process that waits for its turn takes the memory of torch, and of a context on a GPU."""
+    at_once: list[int] = []
+
+    @contextlib.contextmanager
+    def fresh(_self: Session, _name: str, count: int, *, tensorrt: bool) -> Iterator[list[int]]:
+        at_once.append(count)
+        yield list(range(count))
+
+    def start(_self: Session, worker: int, kernels: bool, *_given: Any) -> ColdStart:
+        return ColdStart(seconds=1.0 + kernels, host_bytes=worker)
+
+    monkeypatch.setattr(Session, "_fresh", fresh)
+    monkeypatch.setattr(Session, "_cold_start", start)
+    monkeypatch.setattr(WorkerPool, "device", lambda *_given, **_options: contextlib.nullcontext())
+    cpu = Accelerator(kind="cpu", name="some CPU")
+    session = Session(SuiteSource(root=str(tmp_path), suites=("suite.py",)), cpu, tmp_path, launches=1, timeout_s=60.0)
+    found, cached = session.cold_starts("case", None, 50, lambda _step: None, kernels=kernels)
+    assert [one.seconds for one in found] == [1.0] * 50
+    assert [one.seconds for one in cached] == [2.0] * 50 * kernels
+    assert max(at_once) <= 8
+    assert sum(at_once) == 50 * (1 + kernels)
+
+
 def test_they_are_not_measured_beside_a_base(folder: Any) -> None:
     folder.suite("alpha")
     refused = folder.gate("--trtgate-base=HEAD", "--trtgate-cold-starts=2", *LATENCY)
@@ -141,3 +178,19 @@ def test_the_rise_of_a_peak_is_told_after_the_memory_is_freed() -> None:
     held = bytearray(b"x") * (128 << 20)
     del held
     assert 100 << 20 < peak.rise_bytes() < 200 << 20
+
+
+def test_a_machine_that_keeps_no_peak_tells_the_rise_and_one_that_tells_nothing_is_no_start_without_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in sandboxes, which take `clear_refs` and have no VmHWM."""
+    status = tmp_path / "status"
+    monkeypatch.setattr(device_memory, "STATUS", status)
+    monkeypatch.setattr(device_memory, "FORGET", tmp_path / "clear_refs")
+    status.write_text("VmRSS:\t    1000 kB\n")
+    peak = HostPeak()
+    status.write_text("VmRSS:\t    3000 kB\n")
+    assert peak.rise_bytes() == 2000 << 10
+    status.write_text("Name:\tpython\n")
+    with pytest.raises(TrtgateError, match="does not say VmRSS"):
+        HostPeak()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +23,9 @@ from trtgate.report import fleet_page, html, run_report
 from trtgate.report.run_report import CoverageReport, Failure, LayersReport, Matrix, RunReport
 from trtgate.verdict import Growth, judge_growth
 
+from .browsers import chromium
 from .test_run_report import HOSTILE, case, made
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LONG = "x" * 4000
 NAME = "resnet18-dynamo-fp16-b1-mbs5"
 
@@ -139,13 +138,7 @@ def test_an_html_report_is_made_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+    yield from chromium()
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import operator
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -135,3 +138,61 @@ def test_the_stack_of_a_node_is_as_ever() -> None:
     with lean_tracing.lean():
         assert stacks() == usual
     assert any("return x + 2" in stack for stack in usual)
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["within", "afterwards"])
+def test_within_itself_it_changes_nothing_more(within: bool) -> None:
+    with lean_tracing.lean():
+        with lean_tracing.lean():
+            module = doubling()
+        found = module(X) if within else None
+    assert torch.equal(found if within else module(X), DOUBLED)
+
+
+def patched() -> tuple[Any, ...]:
+    from torch._export import utils
+    from torch.export import exported_program
+    from torch.utils import _traceback
+
+    return (
+        fx.GraphModule.recompile, exported_program._collect_all_valid_cia_ops, utils._materialize_cpp_cia_ops,
+        _traceback._extract_symbolized_tb, gc.isenabled(),
+    )  # fmt: skip
+
+
+def test_all_is_put_back_however_threads_overlap_and_whatever_is_raised() -> None:
+    usual, entered, left = patched(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with lean_tracing.lean():
+            entered.set()
+            assert left.wait(60)
+
+    with ThreadPoolExecutor(1) as threads:
+        began = threads.submit(first)
+        assert entered.wait(60)
+        with lean_tracing.lean():
+            left.set()
+            began.result(60)
+            assert torch.equal(doubling()(X), DOUBLED)
+            assert fx.GraphModule.recompile is not usual[0], "one of them is still at it"
+    assert patched() == usual
+    with contextlib.suppress(ValueError), lean_tracing.lean(), lean_tracing.lean():
+        raise ValueError
+    assert patched() == usual
+
+
+def test_threads_that_call_a_graph_for_the_first_time_find_it_there() -> None:
+    at_once = threading.Barrier(4)
+    with lean_tracing.lean():
+        modules = [doubling() for _ in range(25)]
+
+    def call_all(_number: int) -> bool:
+        found = []
+        for module in modules:
+            at_once.wait(60)
+            found.append(torch.equal(module(X), DOUBLED))
+        return all(found)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(call_all, range(4)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trtgate.common.metrics import OF_LOAD
 from trtgate.launches import load_launch, load_messages
 from trtgate.launches.worker_handle import LaunchError
+from trtgate.timing import load_drivers
 from trtgate.timing.load_drivers import WARM_CALLS, Drivers, within
 
 SCRIPTED = """
@@ -81,6 +82,16 @@ if IN_WORKER:
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
 def net():
     return made(lambda x: x + 1, __import__("torch").ones(1, 4))
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def mixed_up():
+    def forward(x):
+        if threading.active_count() > 2:  # as if another had written over it meanwhile
+            return x + 2
+        return x + 1
+
+    return made(forward, __import__("torch").ones(1, 4))
 
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
@@ -163,6 +174,8 @@ def test_threads_call_at_once_and_a_module_that_can_not_be_called_so_is_told_in_
         [
             "net-eager-fp32 under load of threads: 1: */s, p50 *, p99 *; 2: */s, *",
             "*alone-eager-fp32: under load: called by 2 threads at once, it raised *only one at a time*",
+            "*mixed_up-eager-fp32: under load: called by 2 threads at once, it gives another output than called alone: "
+            "output is 0.* off (relative L2)",
         ]
     )
     assert "Traceback" not in run.stdout.str()
@@ -238,6 +251,36 @@ def test_what_a_call_raises_is_raised_and_no_thread_is_left() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("raised", [SystemExit(3), pytest.skip.Exception("not here"), GeneratorExit()])
+def test_what_is_no_exception_fails_too(raised: BaseException) -> None:
+    """A thread that is gone would leave the others to themselves, and a slower module might pass."""
+
+    def gone() -> None:
+        raise raised
+
+    with pytest.raises(type(raised)):
+        Drivers([lambda: None, gone]).begin()
+
+
+def test_what_a_thread_raises_is_told_though_another_waits_for_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_drivers, "GIVEN_UP_S", 0.01)
+    never, hanging = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hanging.set()
+        never.wait()
+
+    def fail() -> None:
+        assert hanging.wait(60)
+        raise ValueError("at last")
+
+    try:
+        with pytest.raises(ValueError, match="at last"):
+            Drivers([hang, fail]).begin()
+    finally:
+        never.set()
+
+
 @given(st.integers(1, 8), st.floats(0.01, 3.0), st.floats(0.5, 5.0), st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_throughput_is_that_of_the_window_however_calls_lie_in_it(
     threads: int, call_s: float, window_s: float, phases: list[float]
@@ -258,6 +301,18 @@ def test_calls_that_began_before_all_were_at_work_or_ended_after_count_by_their_
     driven = within([(0.0, 2.0), (2.0, 3.0), (3.0, 5.0), (5.0, 6.0)], 1.0, 4.0)
     assert driven.inferences == pytest.approx(0.5 + 1 + 0.5)
     assert driven.latencies_us == [2e6, 1e6]
+
+
+def test_a_call_that_others_keep_waiting_is_in_the_percentiles_though_it_does_not_end() -> None:
+    """A lock that is not fair lets one thread call all the time, and another wait for all of the window."""
+    quick = [(number / 10 - 0.05, number / 10 + 0.05) for number in range(20)]
+    driven = within([*quick, (0.05, 2.5)], 0.0, 1.0)
+    assert driven.in_flight_us == pytest.approx([5e4, 0.95e6], abs=1)
+    ended = [load_messages.LoadEnded(latencies_us=driven.latencies_us, in_flight_us=driven.in_flight_us, inferences=9)]
+    level = load_launch.level_of(ended, 2, 1.0)
+    assert level.calls == 11
+    assert level.p99_us > 0.8e6
+    assert level.p50_us == pytest.approx(1e5)
 
 
 def test_percentiles_are_of_the_calls_of_all_processes_together() -> None:

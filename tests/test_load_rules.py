@@ -8,11 +8,14 @@ import msgspec
 import pytest
 
 from tests.scripted_measurer import ScriptedMeasurer, judged, measurement, pairs, record
-from trtgate.common.metrics import COLD_L2, GPU_GROWTH, HOST_GROWTH, METRICS, OF_LOAD, TORCH_GROWTH
+from trtgate.common.errors import TrtgateError
+from trtgate.common.metrics import COLD_L2, COLD_START, GPU_GROWTH, HOST_GROWTH, METRICS, OF_LOAD, TORCH_GROWTH
 from trtgate.common.notices import Severity
 from trtgate.gate import measurement_summary
 from trtgate.gate.baseline_record import CaseRecord
-from trtgate.records.measurement import Capture, CaseMeasurement, LoadLaunch, LoadLevel, MemoryReadings
+from trtgate.gate.known_programs import Known
+from trtgate.records.measurement import Capture, CaseMeasurement, ColdStart, LoadLaunch, LoadLevel, MemoryReadings, Turn
+from trtgate.report import load_lines
 from trtgate.verdict import LOOKS, Verdict
 
 PLACE = "+1,081 bytes a call, suite.py:11"
@@ -52,7 +55,7 @@ def stored(found: CaseMeasurement) -> CaseRecord:
     metrics = {metric: measurement_summary.means(found, metric) for metric in found.metrics}
     with_load = msgspec.structs.replace(
         session, metrics=session.metrics | metrics, most_at_once=found.most_at_once,
-        figures=measurement_summary.figures(found),
+        runtime_cache=found.runtime_cache, figures=measurement_summary.figures(found),
     )  # fmt: skip
     return msgspec.structs.replace(record((100.0, 100.0, 100.0)), sessions=[with_load] * 8)
 
@@ -142,6 +145,118 @@ def test_a_leak_is_told_loudly_where_nothing_judges_it() -> None:
         assert notice.severity is Severity.WARNING
         assert "growth of host memory 0 bytes a call → 1,024 bytes a call" in notice.text
         assert PLACE in notice.text
+
+
+def test_growth_that_is_too_unsteady_to_tell_is_said() -> None:
+    """Half of the stretches grow by far more than the limit: that is no proof of a leak, and none of the contrary."""
+    found = loaded()
+    (first, *others) = found.load
+    assert first.readings is not None
+    late = [10**9 + 180 * 10**4 * max(0, number - 25) for number in range(55)]
+    readings = msgspec.structs.replace(first.readings, host_bytes=late)
+    unsteady = msgspec.structs.replace(found, load=[msgspec.structs.replace(first, readings=readings), *others])
+    result = result_of(ScriptedMeasurer([unsteady]))
+    (notice,) = result.notices
+    assert result.verdict is Verdict.UNCHANGED
+    assert "growth of host memory 0 bytes a call → 7,000 bytes a call" in notice.text
+    assert notice.text.endswith(": not steady enough to tell whether it goes on")
+
+
+def test_growth_that_too_few_readings_say_nothing_of_is_told() -> None:
+    """A module that gets slower and slower, as one whose list of calls grows, is read too seldom."""
+    found = loaded(leak=10**6)
+    (first, *others) = found.load
+    assert first.readings is not None
+    readings = msgspec.structs.replace(first.readings, host_bytes=first.readings.host_bytes[:10])
+    few = msgspec.structs.replace(found, load=[msgspec.structs.replace(first, readings=readings), *others])
+    for given in ({}, {"record": None, "new": "NEW: nothing is stored"}):
+        (notice,) = [one for one in result_of(ScriptedMeasurer([few]), **given).notices if "readings" in one.text]
+        assert notice.severity is Severity.WARNING
+        assert notice.text.endswith("it is not known whether host memory grows: 10 readings, and 11 are needed")
+
+
+def test_a_cold_start_with_a_runtime_cache_and_a_cold_l2_that_are_gone_are_told() -> None:
+    """Else a module that lost its runtime cache, and starts as slowly as without, passes in silence."""
+    start = [ColdStart(seconds=1.0, host_bytes=1 << 30)] * 3
+    both = msgspec.structs.replace(loaded(), cold=start, cold_cached=start)
+    before = stored(both)
+    assert result_of(ScriptedMeasurer([both]), record=before).notices == ()
+    bare = [msgspec.structs.replace(one, cold_l2=[]) for one in both.load]
+    lost = msgspec.structs.replace(both, cold_cached=[], load=bare)
+    notices = result_of(ScriptedMeasurer([lost]), record=before).notices
+    assert [(one.severity, one.text.partition(": ")[2]) for one in notices] == [
+        (
+            Severity.WARNING,
+            f"{what} is in its baseline, and could not be measured now: nothing says that it is no worse",
+        )
+        for what in ("cold start with a runtime cache", "device latency with a cold L2")
+    ]
+    not_asked = msgspec.structs.replace(both, cold=[], cold_cached=[], load=[])
+    assert result_of(ScriptedMeasurer([not_asked]), record=before).notices == ()
+
+
+def test_a_cold_start_from_before_runtime_caches_were_told_apart_is_not_compared_and_a_line_says_so() -> None:
+    """Engines took kernels then that earlier processes had left in a file: it was not the start that is timed now."""
+
+    def with_kernels(seconds: float, cache: str) -> CaseMeasurement:
+        launches = [
+            msgspec.structs.replace(one, loaded=msgspec.structs.replace(one.loaded, runtime_cache=cache))
+            for one in loaded().launches
+        ]
+        cold = [ColdStart(seconds=seconds, host_bytes=1 << 30)] * 3
+        return msgspec.structs.replace(measurement(100.0, 100.0, 100.0), launches=launches, cold=cold)
+
+    now, before = with_kernels(9.0, "artifact"), stored(with_kernels(2.0, ""))
+    result = result_of(ScriptedMeasurer([now]), record=before)
+    assert (result.verdict, {one.metric for one in result.judgements} & {COLD_START}) == (Verdict.UNCHANGED, set())
+    (notice,) = result.notices
+    assert notice.text.endswith("cold start is in its baseline from before runtime caches, and is not compared")
+    same = result_of(ScriptedMeasurer([now]), record=stored(with_kernels(9.0, "none")))
+    assert (same.notices, {one.metric for one in same.judgements} & {COLD_START}) == ((), {COLD_START})
+
+
+def test_what_load_and_cold_starts_measured_is_told_where_not_one_block_counts() -> None:
+    """Other processes of their own measured them: that the launches were disturbed is no reason to forget a leak."""
+    leak, start = loaded(leak=1024), [ColdStart(seconds=1.0, host_bytes=1 << 30)] * 3
+    void = Turn(clock="cuda_graph", host_us=[], captures=[Capture(blocks_us=[], replays=10, void=["throttled"])])
+    launches = [msgspec.structs.replace(one, turns=[void]) for one in leak.launches]
+    result = result_of(
+        ScriptedMeasurer([msgspec.structs.replace(leak, launches=launches, cold=start, cold_cached=start)])
+    )
+    assert result.verdict is Verdict.UNDERPOWERED
+    (notice,) = result.notices
+    assert notice.severity is Severity.WARNING
+    assert "growth of host memory 0 bytes a call → 1,024 bytes a call" in notice.text
+    said = list(load_lines.lines("small", result.measurement))
+    assert [line.partition(":")[0] for line in said] == [
+        "small", "small under load of threads", "small under load of processes", *["small"] * 4
+    ]  # fmt: skip
+    assert said[0] == "small: cold start 1 s, 1 s with a runtime cache"
+    assert said[-1] == "small: device latency with a cold L2: 130 µs"
+
+
+def test_a_leak_is_told_where_not_one_block_counts_and_no_verdict_is_asked_for() -> None:
+    """Such a run fails, and has no table and no lines that could say it."""
+    leak = loaded(leak=1024)
+    void = Turn(clock="cuda_graph", host_us=[], captures=[Capture(blocks_us=[], replays=10, void=["throttled"])])
+    launches = [msgspec.structs.replace(one, turns=[void]) for one in leak.launches]
+    disturbed = msgspec.structs.replace(leak, launches=launches)
+    with pytest.raises(TrtgateError, match=r"not one block counts: .*; growth of host memory 0 .* → 1,024 "):
+        result_of(ScriptedMeasurer([disturbed]), compare=False, record=None)
+
+
+def test_what_is_not_compared_is_told_of_a_case_that_is_the_same_too() -> None:
+    """`--trtgate-changed` leaves out device latency: load and cold starts are asked for all the same."""
+    found, before = loaded(most=8), record((100.0, 100.0, 100.0))
+    sessions = [msgspec.structs.replace(before.sessions[0], most_at_once=4)]
+    known = Known(recorded="2026-01-01T00:00:00+00:00", clock="cuda_graph")
+    result = result_of(
+        ScriptedMeasurer(host=[found]), record=msgspec.structs.replace(before, sessions=sessions), known=known
+    )
+    assert result.verdict is Verdict.SAME
+    (notice,) = result.notices
+    assert notice.text.endswith("a load of 8 is not compared with what is stored, of 4: --trtgate-load 4 is")
+    assert result.measurement.load == found.load
 
 
 def test_a_leak_fails_beside_a_baseline_that_was_not_asked_and_not_beside_one_that_has_it() -> None:

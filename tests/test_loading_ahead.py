@@ -11,6 +11,7 @@ import pytest
 
 from trtgate.common import machine
 from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.launches.pair import Artifacts, NextPair
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.pytest_plugin import loading_ahead
 from trtgate.records.measurement import Build
@@ -35,6 +36,7 @@ def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = No
             "eager": Prebuilt(case_id="eager", build=Build(build_s=0.0)),
             "broken": Prebuilt(case_id="broken", problem="it is broken"),
         },
+        prebuilt_of_base={},
     )  # fmt: skip
 
 
@@ -55,7 +57,11 @@ def run_of(*, prebuild: int | None = 8, launches: int = 3, base: str | None = No
         ({"prebuild": None}, 1),
         ({"prebuild": 8, "launches": 5}, 1),
         ({"prebuild": 10, "launches": 5}, 2),
-        ({"base": "HEAD"}, 1),
+        ({"base": "HEAD"}, 4),
+        ({"base": "HEAD", "launches": 5, "prebuild": 4}, 4),
+        ({"base": "HEAD", "prebuild": 3}, 1),
+        ({"base": "HEAD", "cpus": 6}, 3),
+        ({"base": "HEAD", "prebuild": None}, 1),
         ({"cards": (H100, H100)}, 1),
         ({"cards": (Accelerator(kind="cpu", name="cpu", cpus=64),)}, 1),
         ({"cards": (Accelerator(kind="gpu", name="L40S", memory_bytes=48 * GIB),)}, 2),
@@ -86,3 +92,17 @@ def test_the_cases_after_are_those_of_the_next_tests_that_were_built_and_will_ru
     built, eager = ("built", Path("artifact")), ("eager", None)
     assert found == [[built, eager], *[[eager, built]] * 5, [built], []]
     assert loading_ahead.after(run, Item()) == []  # type: ignore[arg-type]
+
+
+def test_beside_a_base_those_cases_come_after_that_both_sides_have_built() -> None:
+    run = run_of(base="HEAD")
+    run.prebuilt_of_base = {
+        "built": Prebuilt(case_id="built", build=Build(build_s=1.0), artifact=Path("of the base")),
+        "broken": Prebuilt(case_id="broken", build=Build(build_s=1.0)),
+    }
+    tests: Any = [(Item(), name) for name in ("eager", "broken", "built", "built")]
+    loading_ahead.plan(run, tests)
+    run.cases_at_once = 2
+    built = NextPair("built", Artifacts(base=Path("of the base"), candidate=Path("artifact")))
+    found = [loading_ahead.pairs_after(run, test) for test, _ in tests]
+    assert found == [[built], [built], [built], []]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trtgate.common.errors import TrtgateError
 from trtgate.timing import memory_growth
-from trtgate.verdict import Growth, Verdict, growth, judge_growth
+from trtgate.timing.load_drivers import Together
+from trtgate.verdict import Growth, Verdict, grows_late, growth, judge_growth
 
 READINGS, CALLS = memory_growth.READINGS, memory_growth.MOST_CALLS // memory_growth.READINGS
 PAGE = 4096
@@ -145,6 +149,64 @@ def test_memory_is_read_between_equally_many_calls_after_a_warm_up(monkeypatch: 
     assert (found.torch_bytes, found.gpu_bytes, found.places) == ([], [], [])
 
 
+@given(st.integers(5, 47), st.floats(4096, 1e6))
+def test_a_leak_that_begins_late_is_worth_another_look_and_is_found_there(start: int, leak: float) -> None:
+    late = series(0, leak * CALLS * np.maximum(0, np.arange(READINGS) - start))
+    assert low(late) > LIMIT or grows_late(list(late), CALLS, RESOLUTION)
+    assert low(series(leak)) > LIMIT
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_noise_and_what_does_not_grow_in_the_end_are_worth_none(seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(0, 10_000, READINGS)
+    assert not grows_late(list(series(0, noise)), CALLS, RESOLUTION)
+    assert not grows_late(list(series(0, 1e8 * (np.arange(READINGS) > 20))), CALLS, RESOLUTION)
+    assert not grows_late([1.0] * 10, CALLS, RESOLUTION)
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_a_process_whose_memory_grows_late_is_read_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that keeps nothing of its first calls, as one whose cache is full after some thousands."""
+    monkeypatch.setattr(memory_growth, "MOST_CALLS", 1100)
+    called: list[int] = []
+
+    def read(begins: int) -> Growth | None:
+        called.clear()
+        found = memory_growth.settled(
+            lambda: called.append(1), gpu=False, host=lambda: 10**9 + 10**5 * max(0, len(called) - begins),
+            again=lambda readings: grows_late(readings.host_bytes, readings.calls, RESOLUTION),
+        )  # fmt: skip
+        return growth(found.host_bytes, found.calls, RESOLUTION)
+
+    late, never = read(600), read(10**9)
+    assert late is not None
+    assert late.low == pytest.approx(1e5, rel=0.1)
+    assert len(called) < 1500
+    assert never is not None
+    assert never.bytes_a_call == 0
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_calls_of_several_threads_at_once_are_counted_each() -> None:
+    called: list[int] = []
+    together = Together([lambda: called.append(threading.get_ident())] * 2)
+    found = memory_growth.read(together, gpu=False, host=lambda: len(called), at_once=2)
+    assert found.calls == 180
+    assert found.host_bytes == list(accumulate([180] * 55, initial=1000))[1:]
+    assert len(set(called)) == 2
+
+
+def test_a_thread_of_its_own_that_keeps_what_it_makes_is_named_by_bytes_a_call() -> None:
+    kept: dict[int, list[object]] = {}
+
+    def call() -> None:
+        kept.setdefault(threading.get_ident(), []).append(bytearray(1000))
+
+    (place, *others) = memory_growth.places(Together([call, call]), 2)
+    assert 1000 < int(place.split()[0].replace(",", "")) < 1200
+    assert not others
+
+
 @pytest.mark.usefixtures("no_collection")
 def test_calls_that_something_held_up_while_it_warmed_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many calls there are is by their median: else one of 10 s leaves five hundred of a thousand times as many."""
@@ -201,6 +263,19 @@ def test_garbage_that_waits_for_its_collection_is_no_growth() -> None:
         assert memory_growth.places(call) == []
     finally:
         gc.enable()
+
+
+def test_a_machine_that_does_not_say_what_memory_a_process_holds_is_none_where_nothing_grows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in sandboxes: a file that is there and empty, or lacks the lines."""
+    monkeypatch.setattr(memory_growth, "SMAPS", tmp_path / "smaps_rollup")
+    (tmp_path / "smaps_rollup").write_text("")
+    assert memory_growth.host_bytes() > 1 << 20
+    monkeypatch.setattr(memory_growth, "STATUS", tmp_path / "status")
+    (tmp_path / "status").write_text("Name:\tpython\n")
+    with pytest.raises(TrtgateError, match="says how much memory the process holds"):
+        memory_growth.host_bytes()
 
 
 def test_host_memory_is_what_the_process_holds() -> None:

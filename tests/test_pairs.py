@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import psutil
@@ -12,13 +14,16 @@ import pytest
 
 from trtgate.common import machine
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import is_fault
 from trtgate.common.metrics import HOST
+from trtgate.gate.base_measurer import BaseMeasurer
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches import pair_session
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair, SideError
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, NextPair, Pair, SideError
 from trtgate.launches.pair_session import PairSession
-from trtgate.records.measurement import Capture, Turn
+from trtgate.launches.prebuild import Prebuilt
+from trtgate.records.measurement import Build, Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing.measuring_loop import PAIR_ON_CPU, Plan
 from trtgate.verdict import LOOKS, Verdict
@@ -397,3 +402,109 @@ def test_an_expected_pair_that_can_not_import_is_ended_and_another_asked_for(
             session.greet(other)
     finally:
         session.close()
+
+
+# Loaded ahead
+
+RAISES = "raises-eager-fp32"
+
+
+def loads_noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by every case that a pair is asked to load."""
+    noted: list[str] = []
+    begin = Pair.begin_load
+
+    def begin_load(pair: Pair, case_id: str, artifacts: Artifacts, *, pairs: int = 1) -> None:
+        noted.append(f"{case_id} of {pairs}")
+        begin(pair, case_id, artifacts, pairs=pairs)
+
+    monkeypatch.setattr(Pair, "begin_load", begin_load)
+    return noted
+
+
+def test_the_next_cases_are_loaded_with_one_and_measured_by_pairs_that_stay(
+    sides: dict[str, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = loads_noted(monkeypatch)
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, cases_at_once=2)
+    try:
+        first = session.load_resident(FINE, BUILT, [NextPair(SLOW, BUILT), NextPair(RAISES, BUILT)])
+        assert loads == [f"{FINE} of 2", f"{SLOW} of 2"]
+        session.measure(first, quadruples(1), no_step)
+        session.unload(first)
+        second = session.load_resident(SLOW, BUILT, [NextPair(RAISES, BUILT)])
+        assert len(loads) == 2  # it had been loaded
+        assert second is not first
+        session.measure(second, quadruples(1), no_step)
+        assert min(second.measurement(SLOW, CANDIDATE).blocks_us()) >= 20_000
+        session.unload(second)
+        third = session.load_resident(FINE, BUILT, [NextPair(RAISES, BUILT)])  # what fails for later does not harm it
+        session.measure(third, quadruples(1), no_step)
+        assert third in (first, second)
+        with pytest.raises(SideError, match="first line") as caught:
+            session.load_resident(RAISES, BUILT)
+        assert caught.value.side == CANDIDATE
+        assert loads[2:] == [f"{FINE} of 2", f"{RAISES} of 2", f"{RAISES} of 1"]
+    finally:
+        session.close()
+    assert session._pairs == []
+
+
+def test_a_case_that_can_not_be_loaded_ends_those_that_loaded_with_it(sides: dict[str, Side], tmp_path: Path) -> None:
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, cases_at_once=2)
+    try:
+        with pytest.raises(SideError, match="first line"):
+            session.load_resident(RAISES, BUILT, [NextPair(FINE, BUILT)])
+        assert session.beside_others
+        assert session._pairs == []
+        session.load_alone()
+        session.load_resident(FINE, BUILT, [NextPair(SLOW, BUILT)])
+        assert not session.beside_others
+        assert len(session._pairs) == 1
+    finally:
+        session.close()
+
+
+class Crowded:
+    """Stands in for pairs that have room for one case: one beside another fails, or `alone_too` any."""
+
+    def __init__(self, *, alone_too: bool) -> None:
+        self.beside_others = self.alone = False
+        self._alone_too = alone_too
+        self.asked: list[int] = []
+
+    def load_resident(self, _case_id: str, _artifacts: Artifacts, after: Sequence[NextPair]) -> Any:
+        self.beside_others = bool(after)
+        self.asked.append(len(after))
+        if after or self._alone_too:
+            raise SideError(CANDIDATE, "out of memory")
+        raise DisturbedError("it was loaded")
+
+    def end_residents(self) -> None: ...
+
+    def load_alone(self) -> None:
+        self.alone = True
+
+
+@pytest.mark.parametrize(("alone_too", "error"), [(True, SideError), (False, DisturbedError)])
+def test_what_fails_beside_other_cases_is_tried_once_more_alone(alone_too: bool, error: type[Exception]) -> None:
+    pairs = Crowded(alone_too=alone_too)
+    built = {name: Prebuilt(case_id=FINE, build=Build(build_s=1.0)) for name in (BASE, CANDIDATE)}
+    situation: Any = SimpleNamespace(case=SimpleNamespace(id=FINE), limit_of=tenth, tests=1)
+    workers: Any = SimpleNamespace(pairs=pairs, folder=None)
+    for after in ([NextPair(SLOW, BUILT)], []):
+        with pytest.raises(error), BaseMeasurer(workers, situation, built, after) as measurer:
+            measurer.measure(no_step)
+    assert pairs.asked == [1, 0, 0]
+
+
+@pytest.mark.parametrize("side", [BASE, CANDIDATE])
+def test_a_side_that_could_not_be_built_ahead_is_named(side: str) -> None:
+    built = {name: Prebuilt(case_id=FINE, build=Build(build_s=1.0)) for name in (BASE, CANDIDATE)}
+    built[side] = Prebuilt(case_id=FINE, problem=f"{FINE}: building: no answer", fault=True)
+    situation: Any = SimpleNamespace(case=SimpleNamespace(id=FINE))
+    workers: Any = SimpleNamespace(pairs=None, folder=None)
+    with BaseMeasurer(workers, situation, built) as measurer, pytest.raises(SideError) as caught:
+        measurer.measure(no_step)
+    assert (caught.value.side, str(caught.value)) == (side, "building: no answer")
+    assert is_fault(caught.value)

@@ -19,7 +19,8 @@ from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.launches import messages
 from trtgate.launches.comparison_side import Side
-from trtgate.launches.prebuild import Prebuild, builders_for, order
+from trtgate.launches.pair import BASE, CANDIDATE
+from trtgate.launches.prebuild import Prebuild, builders_for, order, run_sides
 from trtgate.launches.worker_handle import LaunchError, WorkerHandle
 from trtgate.launches.worker_pool import WorkerPool
 from trtgate.pytest_plugin import prebuilding
@@ -83,8 +84,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: None) -> Any:
 
     def make(builders: int, timeout_s: float = 60.0, imported: Callable[[], None] = lambda: None) -> Prebuild:
         return Prebuild(
-            source=SuiteSource(root=str(tmp_path), suites=("suite.py",)), accelerators=[CPU], builders=builders,
-            cache=None, folder_for=folder_for, logs=tmp_path / "logs", timeout_s=timeout_s, imported=imported,
+            side=Side(name="builder", source=SuiteSource(root=str(tmp_path), suites=("suite.py",))),
+            accelerators=[CPU], builders=builders, cache=None, folder_for=folder_for, logs=tmp_path / "logs",
+            timeout_s=timeout_s, imported=imported,
         )  # fmt: skip
 
     return make
@@ -161,35 +163,41 @@ def test_shapes_of_one_module_do_not_wait_for_each_other_while_others_could_be_b
         (64, prebuilding.AUTO, None, ["workers"]),  # in turn: on a CPU that is no help
         (7, 2, None, ["builders begin", "workers", "builders imported"]),
         (8, 2, None, ["workers", "builders begin", "builders imported"]),
-        (7, 2, "HEAD", ["workers", "builders begin", "builders imported"]),
+        (7, 2, "HEAD", ["workers", "builders begin", "more pairs", "builders imported"]),
         (1, None, None, ["workers"]),
     ],
 )
 def test_workers_import_after_the_builders_where_cpus_are_few(
-    cpus: int, prebuild: int | None, base: str | None, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+    cpus: int,
+    prebuild: int | None,
+    base: str | None,
+    wanted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     happened: list[str] = []
 
-    class Work:
-        def __init__(self, *, imported: Any, **_more: Any) -> None:
-            self._imported = imported
-
-        def run(self, _case_ids: list[str]) -> Iterator[Any]:
-            happened.append("builders begin")
-            self._imported()
-            happened.append("builders imported")
-            yield from ()
+    def run_sides(wanted: Any) -> Iterator[Any]:
+        happened.append("builders begin")
+        for side, _case_ids in wanted:
+            side.imported()
+        happened.append("builders imported")
+        yield from ()
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
-    monkeypatch.setattr("trtgate.launches.prebuild.Prebuild", Work)
+    monkeypatch.setattr("trtgate.launches.prebuild.run_sides", run_sides)
     case = Case(Model("a", lambda: None, ()), Settings(frontend="eager", precision="fp32"))
     gate = SimpleNamespace(recorded=lambda *_: None)
+    source, cases = SuiteSource(root="."), {"a": case, "b": case}
+    sides = {name: Side(name=name, source=source) for name in (BASE, CANDIDATE)}
+    pairs = SimpleNamespace(start_residents=lambda: happened.append("more pairs"))
     run: Any = SimpleNamespace(
-        options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=None, cache=None, timeout_s=60.0,
+        options=SimpleNamespace(prebuild=prebuild, base=base, launches=3, source=source, cache=None, timeout_s=60.0,
                                 lifecycle=False, builds_in_turn=prebuild == prebuilding.AUTO),
         accelerators=[CPU], accelerator=CPU, cases_at_once=2, gate=gate,
-        run_folder=SimpleNamespace(private=None, logs=None),
-        suite=SimpleNamespace(cases={"a": case, "b": case}), prebuilt={}, notices=[], say=lambda _text: None,
+        run_folder=SimpleNamespace(private=None, logs=tmp_path), workers=[SimpleNamespace(sides=sides, pairs=pairs)],
+        base_cases=list(cases), latency_cases=set(cases), suite=SimpleNamespace(cases=cases),
+        prebuilt={}, prebuilt_of_base={}, notices=[], say=lambda _text: None,
         judges=False, config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _name: None)),
     )  # fmt: skip
     prebuilding.build_ahead(run, {"a", "b"}, lambda: happened.append("workers"))
@@ -209,7 +217,6 @@ AHEAD, AS_TESTS_NEED_IT = (prebuilding.AUTO, True), (None, False)
         ({"trtgate_gpus": "all"}, (prebuilding.AUTO, False)),
         ({"trtgate_gpus": "all", "trtgate_prebuild": prebuilding.OFF}, AS_TESTS_NEED_IT),
         ({"trtgate_build_only": True}, AS_TESTS_NEED_IT),
-        ({"beside_base": True}, AS_TESTS_NEED_IT),
         ({"distributed": True}, AS_TESTS_NEED_IT),
         ({"distributed": True, "trtgate_prebuild": prebuilding.OFF}, AS_TESTS_NEED_IT),
     ],
@@ -218,8 +225,7 @@ def test_all_is_built_ahead_unless_something_forbids_it_and_one_by_one_unless_mo
     given: dict[str, Any], wanted: tuple[int | None, bool]
 ) -> None:
     config: Any = SimpleNamespace(getoption=given.get)
-    flags = {name: given.get(name, False) for name in ("beside_base", "distributed")}
-    assert prebuilding.asked(config, **flags) == wanted
+    assert prebuilding.asked(config, distributed=given.get("distributed", False)) == wanted
 
 
 @pytest.mark.parametrize(("cpus", "prebuild", "in_turn", "wanted"), [(16, 0, True, 8), (4, 0, True, 2), (1, 0, True, 1),
@@ -247,7 +253,7 @@ def test_who_builds_in_turn_exports_first_and_builds_while_it_has_the_turn(work:
 
     pool = WorkerPool(CPU, tmp_path / "logs", timeout_s=60.0)
     try:
-        worker = pool.start(Side(name="builder", source=prebuild.source), "builder", only_builds=True)
+        worker = pool.start(prebuild.side, "builder", only_builds=True)
         worker.greet()
         request = messages.BuildCase(case_id="good-eager-fp32-b1", folder=str(folder), builders=4, in_turn=True)
         reply = worker.build(request, turn(), "building")
@@ -277,6 +283,37 @@ def test_builders_share_one_turn(work: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert {one.build.builders for one in found if one.build is not None} == {1}
     assert len(turns) == 2
     assert turns[0] is turns[1]
+
+
+def test_sides_are_built_at_once_share_one_turn_and_a_failure_is_its_own_sides(
+    work: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    turns: list[Any] = []
+    build = WorkerHandle.build
+
+    def noted(self: WorkerHandle, request: Any, turn: Any, doing: str) -> Any:
+        turns.append((request.shared, turn))
+        return build(self, request, turn, doing)
+
+    monkeypatch.setattr(WorkerHandle, "build", noted)
+    good, raises = "good-eager-fp32-b1", "raises-eager-fp32-b1"
+    (tmp_path / "base").mkdir()
+    fails = SUITE.replace("return made(lambda x: x + 1)", "raise ValueError('the base is broken')")
+    (tmp_path / "base" / "suite.py").write_text(fails)
+    candidate = msgspec.structs.replace(work(1), in_turn=True)
+    of_base = Side(name=BASE, source=SuiteSource(root=str(tmp_path / "base"), suites=("suite.py",)))
+    base = msgspec.structs.replace(
+        candidate, side=of_base, shared="of the base", logs=tmp_path / "base",
+        folder_for=lambda case_id: tmp_path / "base" / case_id,
+    )  # fmt: skip
+    found = {(made.side.name, built.case_id): built for made, built in
+             run_sides([(candidate, [good, raises]), (base, [good])])}  # fmt: skip
+    assert set(found) == {("builder", good), ("builder", raises), (BASE, good)}
+    assert found["builder", good].build == msgspec.structs.replace(found["builder", good].build, builders=1)
+    assert "the base is broken" in found[BASE, good].problem
+    assert {name for name, _ in turns} == {messages.SHARED, "of the base"}
+    assert len({id(turn) for _, turn in turns}) == 1
+    assert builders_alive() == []
 
 
 def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
@@ -327,7 +364,6 @@ def test_threads_of_builders_sleep_while_they_wait_and_those_of_what_is_timed_do
     ("options", "words"),
     [
         (("--trtgate-prebuild=2", "-n2"), ("drop -n",)),
-        (("--trtgate-prebuild=auto", "--trtgate-base=HEAD"), ("--trtgate-prebuild", "drop one")),
     ],
 )
 def test_what_contradicts_building_ahead_is_refused(folder: Any, options: Any, words: Any) -> None:

@@ -257,6 +257,38 @@ def test_a_file_that_is_none_is_a_note(runtime: Runtime, tmp_path: Path, content
     assert found.note.startswith("its stored runtime cache can't be used (")
 
 
+def test_kernels_that_tensorrt_refuses_are_a_note_and_are_compiled(
+    got: Get, cache: ArtifactCache, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The file is whole and for this machine, and what TensorRT-RTX serialized can't be read by it."""
+
+    def refuse(*_given: Any) -> int:
+        raise RuntimeError("deserialize failed")
+
+    got()
+    runtime.taken()
+    with monkeypatch.context() as context:
+        context.setattr(Handle, "load_from_stream", refuse)
+        in_a_launch = reference.load_checked(case(), tmp_path / "place-0", "cpu")
+        said = "its stored runtime cache can't be used (RuntimeError: deserialize failed): kernels are compiled anew"
+        assert (runtime.taken(), in_use(in_a_launch)) == (["conv", "relu"], (NONE, said))
+        with pytest.raises(TrtgateError, match="with its runtime cache: its stored runtime cache can't be used"):
+            cold_start.measured(case(), str(tmp_path / "place-0"), "cpu", kernels=True)
+        again = got()
+    assert again.build.cached is True
+    assert in_use(got().inference) == (ARTIFACT, "")
+
+
+def test_a_cold_start_with_a_runtime_cache_that_is_gone_is_none_with_it(
+    got: Get, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Else seconds of compiling would be taken for those of a start that compiles nothing."""
+    got()
+    (tmp_path / "place-0" / FILE).unlink()
+    with pytest.raises(TrtgateError, match="could not start with its runtime cache: it has none"):
+        cold_start.measured(case(), str(tmp_path / "place-0"), "cpu", kernels=True)
+
+
 def test_a_machine_that_does_not_say_what_it_is_uses_none(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -744,3 +744,44 @@ def test_a_number_beside_an_empty_tensor_or_an_input_that_was_written_proves_som
     function: Callable[[torch.Tensor], Any],
 ) -> None:
     assert not Reference(case(lambda: Gives(function), torch.ones(2, 4)), "cpu", quiet).remarks
+
+
+class Expanded(torch.nn.Module):
+    """Holds a tensor, and before that a view that repeats it: nobody can write to the view as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        total = torch.zeros(2, 1)
+        self.register_buffer("repeated", total.expand(2, 3))
+        self.register_buffer("total", total)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total.add_(1.0)
+        return x + self.repeated
+
+
+class Replaced(torch.nn.Module):
+    """Its buffer's data becomes another tensor's, of another dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = x + self.kept
+        self.kept.data = (self.kept + 1).double()
+        return found
+
+
+@pytest.mark.parametrize("module", [Expanded, Replaced])
+def test_tensors_that_can_not_be_written_to_as_they_are_are_put_back(module: type[torch.nn.Module]) -> None:
+    made, x = module(), torch.zeros(2, 3)
+    state = RunState((made,), [x])
+    with torch.no_grad():
+        first = made(x).clone()
+        assert state.changed([x])
+        state.restore([x])
+        assert not state.changed([x])
+        second = made(x)
+    assert torch.equal(first, second)
+    assert first.dtype == second.dtype

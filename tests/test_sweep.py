@@ -138,7 +138,7 @@ def test_differences_are_told_from_noise_as_the_gate_does() -> None:
         outcome(100.0), outcome(100.1, min_block_size=1), outcome(103.0, precision="fp32"),
         outcome(97.0, options={"optimization_level": 5}),
     ]  # fmt: skip
-    found = sweep_table.points_of(outcomes, GPU)
+    found = sweep_table.points_of(outcomes)
     assert [point.changes["device"].real for point in found[1:]] == ["same", "slower", "faster"]
     assert found[2].changes["device"].change == pytest.approx(0.03, abs=1e-4)
     assert [point.differs for point in found] == [
@@ -154,18 +154,22 @@ def test_the_pareto_set_is_what_nothing_beats() -> None:
         outcome(100.0, 3.0, 1e-3), outcome(90.0, 9.0, 1e-3, options={"optimization_level": 5}),
         outcome(101.0, 4.0, 1e-3, min_block_size=1), outcome(150.0, 3.0, 0.0, precision="fp32"),
     ]  # fmt: skip
-    assert [point.pareto for point in sweep_table.points_of(outcomes, GPU)] == [True, True, False, True]
+    assert [point.pareto for point in sweep_table.points_of(outcomes)] == [True, True, False, True]
 
 
-def sized(us: float, seq: int, **settings: Any) -> PointOutcome:
+def sized(us: float, seq: int, clock: str = "cuda_graph", **settings: Any) -> PointOutcome:
     found = outcome(us, shape={"seq": seq}, **settings)
     model = Model("net", lambda seq: None, ())
-    return msgspec.structs.replace(found, case=Case(model, found.case.settings))
+    launches = [
+        msgspec.structs.replace(one, turns=[msgspec.structs.replace(turn, clock=clock) for turn in one.turns])
+        for one in found.launches
+    ]
+    return msgspec.structs.replace(found, case=Case(model, found.case.settings), launches=launches)
 
 
 def test_a_step_that_rises_by_more_than_the_size_does_jumps() -> None:
     outcomes = [sized(100.0, 16), sized(1300.0, 128), sized(150.0, 32), sized(5100.0, 512), sized(90.0, 16, batch=2)]
-    found = size_steps.of(outcomes, GPU)
+    found = size_steps.of(outcomes)
     assert [(one.smaller, one.larger, one.jumps) for one in found] == [
         (16, 32, False),
         (32, 128, True),
@@ -179,9 +183,9 @@ def test_a_step_that_rises_by_more_than_the_size_does_jumps() -> None:
 
 def test_a_rise_in_proportion_or_within_noise_is_no_jump() -> None:
     outcomes = [sized(100.0, 16), sized(200.0, 32), sized(400.1, 64)]
-    assert not any(step.jumps for step in size_steps.of(outcomes, GPU))
-    cpu = msgspec.structs.replace(GPU, kind="cpu")
-    assert not any(step.jumps for step in size_steps.of([sized(100.0, 16), sized(210.0, 32)], cpu))
+    assert not any(step.jumps for step in size_steps.of(outcomes))
+    on_a_cpu = [sized(us, seq, clock="host_mean") for us, seq in ((100.0, 16), (210.0, 32))]
+    assert not any(step.jumps for step in size_steps.of(on_a_cpu))
 
 
 def test_shapes_of_one_compiled_module_are_steps_too_and_other_settings_are_not() -> None:
@@ -190,7 +194,7 @@ def test_shapes_of_one_compiled_module_are_steps_too_and_other_settings_are_not(
         sized(10.0, 16, **dynamic), sized(11.0, 64, **dynamic), sized(900.0, 512, **dynamic), sized(99.0, 512),
         outcome(10.0, batch=1), outcome(90.0, batch=8),
     ]  # fmt: skip
-    found = size_steps.of(outcomes, GPU)
+    found = size_steps.of(outcomes)
     assert [(one.dimension, one.smaller, one.larger, one.jumps) for one in found] == [
         ("seq", 16, 64, False),
         ("seq", 64, 512, True),
@@ -201,8 +205,8 @@ def test_shapes_of_one_compiled_module_are_steps_too_and_other_settings_are_not(
 def test_the_table_names_the_steps_that_jump() -> None:
     outcomes = [sized(100.0, 16), sized(1300.0, 128)]
     findings = sweep_table.SweepFindings(
-        accelerator=GPU, flavour="rtx", release="2.14.0", launches=3, points=sweep_table.points_of(outcomes, GPU),
-        steps=size_steps.of(outcomes, GPU), left_out=[],
+        accelerator=GPU, flavour="rtx", release="2.14.0", launches=3, points=sweep_table.points_of(outcomes),
+        steps=size_steps.of(outcomes), left_out=[],
     )  # fmt: skip
     assert "\n  seq 16 to 128: latency is 13 times as high (± " in "\n".join(sweep_table.lines(findings))
 
@@ -210,7 +214,7 @@ def test_the_table_names_the_steps_that_jump() -> None:
 def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     broken = PointOutcome(case=outcome(1.0, precision="bf16").case, problem="net-…: NaN")
     refused = PointOutcome(case=outcome(1.0, precision="fp8").case, unavailable="needs 8.9")
-    points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), broken, refused], GPU)
+    points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), broken, refused])
     found = sweep_table.SweepFindings(
         accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"]
     )

@@ -91,7 +91,8 @@ def test_a_cpu_is_checked_as_far_as_it_goes(folder: PytestFolder, own_cache: Pat
 PLANTED = f"""
 import os
 import torch
-from trtgate.suite.cases import Model, grid
+from trtgate.suite.cases import Model
+from trtgate.suite.declaring import grid
 
 class Planted(torch.nn.Module):
     def forward(self, x):

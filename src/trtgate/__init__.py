@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from .common.errors import TrtgateError
 from .common.version import VERSION
-from .suite.cases import Case, Model, grid, model
+from .suite.cases import Case, Model
 from .suite.compiled_elsewhere import Compiled
+from .suite.declaring import grid, model
 from .suite.expected_failures import expected_failure
 from .suite.quarantines import quarantine
 from .suite.settings import Settings

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+
 import pytest
 
 from .common.explanations import Explanation
-from .pytest_plugin import checked_options, pytest_options
+from .pytest_plugin import beside_base, checked_options, pytest_options
 from .pytest_plugin.refusals import refusals
+from .suite.pytest_config import STARTED_WITH
 from .torch_trt import import_hook
 
 MARKERS = {
@@ -23,10 +27,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     pytest_options.add(parser)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Let torch_tensorrt be imported without a GPU where there is a suite: conftest files import it as well."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Let torch_tensorrt be imported without a GPU where there is a suite: conftest files import it as well.
+
+    The variables that they find are kept: a base has conftest files of its own.
+    """
+    started_with = early_config.pluginmanager.get_plugin(STARTED_WITH)
+    variables = dict(os.environ) if started_with is None else started_with.variables
+    early_config.stash[beside_base.VARIABLES] = variables
     import_hook.install(everywhere=bool(checked_options.suite_key(early_config)))
+    yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options, which we point at our baseline

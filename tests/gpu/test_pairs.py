@@ -60,13 +60,15 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairedGate]:
 def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedGate, artifact: Path) -> None:
     pair = gate.pairs.load_resident(CASE, Artifacts(base=artifact, candidate=artifact))
     screened = gate.screen(pair, CASE, default_limit, TESTS, quiet)
+    gate.pairs.unload(pair)
     found = {judgement.metric: judgement for judgement in screened.judgements}
     print(found)
     assert screened.candidate.clock == "cuda_graph_one_stream"
     assert found["device"].verdict is Verdict.UNCHANGED
     assert abs(found["device"].change) < 0.01
     assert found["host"].verdict is not Verdict.REGRESSED
-    memory = [measurement_summary.figures(side)["gpu_memory_bytes"] for side in (screened.base, screened.candidate)]
+    sides = [pair.measurement(CASE, name) for name in ("base", "candidate")]
+    memory = [measurement_summary.figures(side)["gpu_memory_bytes"] for side in sides]
     print(memory)
     assert memory[0] == pytest.approx(memory[1], rel=0.05)
     assert memory[0] > 40e6
@@ -118,3 +120,50 @@ def test_ab_against_a_revision_passes_unchanged_and_fails_what_got_slower(gate_r
     assert re.search(r"net-dynamo-fp16-b1-mbs5 (is slower|got worse): device latency", slower.stdout)
     assert "where: net-dynamo-fp16-b1-mbs5: " in slower.stdout
     assert not list((tmp_path / ".trtgate").glob("base-*"))
+
+
+TWO = """
+import trtgate
+from depth import DEPTH
+
+def net(depth, batch):
+    import torch
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 64, 3, padding=1)]
+    for _ in range(depth):
+        layers += [torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers).eval(), torch.randn(batch, 3, 64, 64)
+
+GRID = trtgate.grid(frontends=("dynamo",), precisions=("fp16",), batches=(1,))
+MODELS = [
+    trtgate.Model("same", lambda batch: net(12, batch), GRID),
+    trtgate.Model("slower", lambda batch: net(DEPTH, batch), GRID),
+]
+"""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_cases_that_are_built_and_loaded_ahead_get_the_verdicts_of_those_that_are_not(
+    gate_run: Run, tmp_path: Path
+) -> None:
+    """One case of two got slower; each run measures both beside the same base, and saves what it found."""
+    (tmp_path / "suite_of_mine.py").write_text(TWO)
+    (tmp_path / "depth.py").write_text("DEPTH = 12\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite_of_mine.py\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "base"]):
+        git.run(tmp_path, *words).check_returncode()
+    (tmp_path / "depth.py").write_text("DEPTH = 16\n")
+    ab = ("-m", "trtgate_latency", "suite_of_mine.py", "--trtgate-base=HEAD", "--trtgate-require=gpu,baseline")
+    found = {}
+    for name, options in (("ahead", ()), ("one by one", ("--trtgate-prebuild=0",))):
+        start = time.monotonic()
+        done = gate_run(*ab, *options)
+        said = re.findall(r"^(same|slower)-dynamo-fp16-b1-mbs5 .* (\w+)$", done.stdout, re.MULTILINE)
+        found[name] = dict(said)
+        print(f"{name}: {time.monotonic() - start:.1f} s, {found[name]}")
+        assert done.returncode == 1
+        assert ("built ahead: 2 cases, and 2 of the base, by" in done.stdout) == (name == "ahead")
+        assert "build times are not judged" not in done.stdout  # they were built one after the other
+    assert found["ahead"] == found["one by one"] == {"same": "unchanged", "slower": "regressed"}
+    assert not list((tmp_path / ".trtgate").glob("base-*"))
+    assert not list((tmp_path / ".trtgate").glob("artifacts-*"))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import TrtgateError
+from ..suite.pytest_config import STARTED_WITH
 
 
 def ab(
@@ -30,7 +31,17 @@ def ab(
         raise TrtgateError("trtgate ab needs --base REVISION or --base-python PATH")
     options = {"--trtgate-base": base, "--trtgate-base-python": base_python, "--trtgate-base-setup": base_setup}
     asked = [f"{name}={value}" for name, value in options.items() if value]
-    raise typer.Exit(int(pytest.main(arguments(Path.cwd(), context.args, asked))))
+    started_with = StartedWith(dict(os.environ))  # asking where the suites are may load conftest files
+    raise typer.Exit(int(pytest.main(arguments(Path.cwd(), context.args, asked), plugins=[started_with])))
+
+
+class StartedWith:
+    """A plugin that does nothing but know the variables that the command was started with."""
+
+    __name__ = STARTED_WITH
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self.variables = variables
 
 
 def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[str]:
@@ -41,7 +52,7 @@ def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[
     named = [text for text in given if not text.startswith("-") and Path(text.partition("::")[0]).exists()]
     where: list[str] = []
     if not named:
-        from .suite_here import configured_suite
+        from ..launches.suite_here import configured_suite
 
         source, _, _ = configured_suite(folder)
         files = source.suite_files().values()

@@ -22,11 +22,11 @@ from ..launches.base_revision import BaseRequest, BaseRevision
 from ..launches.comparison_side import Side
 from ..launches.fingerprinting import Fingerprinting, groups_of
 from ..launches.pair import BASE, CANDIDATE
+from ..launches.suite_here import configured_suite
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
 from ..suite.pytest_config import baselines_folder
 from ..suite.selection import Selection
-from .suite_here import configured_suite, suite_elsewhere
 
 if TYPE_CHECKING:
     from ..gate.baseline_record import CaseRecord
@@ -83,12 +83,10 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
     with ExitStack() as stack:
         sides = [Side(name=CANDIDATE, source=source)]
         if stored is None:
-            step(f"checking out {wanted.base}")
+            step(f"checking out {wanted.base}, and asking its pytest")
             request = BaseRequest(revision=wanted.base, setup=wanted.setup)
-            base = BaseRevision(request, source, run_folder.path, timeout_s=timeout_s)
-            side = stack.enter_context(contextlib.closing(base)).side
-            step("asking its pytest")
-            sides.append(_as_in_its_pytest(side, base.folder, variables, timeout_s))
+            base = BaseRevision(request, source, run_folder.path, timeout_s=timeout_s, before=variables)
+            sides.append(_of_its_suites(stack.enter_context(contextlib.closing(base))))
         workers = max(1, machine.processes(BYTES_EACH) // len(sides))
         asking = stack.enter_context(
             Fingerprinting(sides, run_folder.own_logs, workers=workers, timeout_s=timeout_s)
@@ -105,26 +103,13 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
     return _compared(wanted, before, {name: now[name] for name in cases}, random)
 
 
-def _as_in_its_pytest(side: Side, folder: Path, variables: Mapping[str, str], timeout_s: float) -> Side:
-    """Return the base's side with what its own conftest files and configuration say: suites, path and variables.
-
-    `variables` are those of this process before its own conftest files changed them. Raises TrtgateError where the base
-    configures no suite.
-    """
-    assert side.moved is not None
-    root, top = Path(side.source.root), Path(side.moved[1])
-    try:
-        environment = side.environment(dict(variables))
-        found = suite_elsewhere(root, top, folder / "pytest.json", environment, timeout_s)
-    except TrtgateError as error:
-        raise TrtgateError(f"base: {error}") from error
-    if found.source is None:
+def _of_its_suites(base: BaseRevision) -> Side:
+    """Return a base's side with all suites that its configuration names. Raises TrtgateError where it names none."""
+    if base.configured is None:
         raise TrtgateError(
             "the base configures no suite (the ini key trtgate_suite), so all is new: nothing to compare with"
         )
-    own = dict(variables) | {name: None for name in os.environ if name not in variables}
-    given = {name: value for name, value in own.items() if value != os.environ.get(name)}
-    return msgspec.structs.replace(side, source=found.source, path=found.path, variables=given | found.variables)
+    return msgspec.structs.replace(base.side, source=base.configured)
 
 
 def _beside_revision(

@@ -15,9 +15,9 @@ from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
 from ..common.steps import OnStep
 from ..common.text_columns import aligned
+from ..launches.suite_here import suite_here
 from ..suite.cases import Case
 from ..suite.settings import OWN
-from .suite_here import suite_here
 
 if TYPE_CHECKING:
     from ..compiling.location import Checked, Location

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 
 from ..common.errors import TrtgateError
+from ..launches.suite_here import factories_here, suite_here
 from ..suite import zoo
 from ..suite.cases import Model
-from .suite_here import factories_here, suite_here
 
 
 def find(name: str) -> Model:

@@ -55,8 +55,8 @@ def selfcheck(
     from ..common import accelerator
     from ..common.files import write_json
     from ..common.run_folder import usable
+    from ..launches.suite_here import configured_suite
     from . import selfcheck_rounds
-    from .suite_here import configured_suite
 
     source, folder, ini_limits = configured_suite(Path.cwd(), as_in_pytest=True)
     device = accelerator.detect()

@@ -153,7 +153,7 @@ def _round(
     """Number of a comparison → what it suspects."""
     for case_id, both in artifacts.items():
         step(f"{case_id}: loading")
-        pair = pairs.load_resident(case_id, both, measure_memory=False)
+        pair = pairs.load_resident(case_id, both)
         try:
             for delay in dict.fromkeys((0.0, found.wanted_delay)):
                 step(f"{case_id}: {f'{percent(delay)} slower' if delay else 'unchanged'}")

@@ -146,8 +146,8 @@ def _findings(
     outcomes, points, steps = sweep.outcomes(), [], []
     for name in wanted.settings:
         of_model = [one for one in outcomes if one.case.model.name == name]
-        points += sweep_table.points_of(of_model, device)
-        steps += size_steps.of(of_model, device)
+        points += sweep_table.points_of(of_model)
+        steps += size_steps.of(of_model)
     return sweep_table.SweepFindings(
         accelerator=device, flavour=releases.flavour() or "", release=releases.version(),
         launches=request.launches, points=points, steps=steps, left_out=list(dict.fromkeys(wanted.left_out)),
@@ -186,8 +186,8 @@ def weights_of(texts: Sequence[str]) -> dict[str, str]:
 
 def _source(request: Request) -> SuiteSource:
     """Return where the named models come from. Raises TrtgateError for an unknown one, naming the nearest."""
+    from ..launches.suite_here import factories_here, suite_here
     from . import model_names
-    from .suite_here import factories_here, suite_here
 
     here, mine = suite_here(), model_names.suite_models()
     from_zoo = [name for name in request.models if name not in mine and ":" not in name]

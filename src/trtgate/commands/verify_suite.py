@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from ..suite.cases import Model, grid
+from ..suite.cases import Model
+from ..suite.declaring import grid
 from ..suite.settings import FRONTENDS, OWN, RUNTIMES
 
 CONVOLUTIONS, BLOCK = "convolutions", "block"

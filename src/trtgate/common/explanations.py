@@ -44,6 +44,7 @@ class Explanation(enum.StrEnum):
     NOT_STORED = "not-stored"
     STORED_UNPROVEN = "stored-unproven"
     WIDE_LIMIT = "wide-limit"
+    METRIC_UNKNOWN = "metric-unknown"
     QUARANTINE_ENDED = "quarantine-ended"
     FAILURE_GONE = "failure-gone"
     # A case that can't be judged

@@ -20,7 +20,7 @@ def measured(case: Case, artifact: str | None, device: str, *, kernels: bool = F
 
     With `kernels` its engines take theirs from the runtime cache that is stored with it; else they are compiled.
     A callable that the suite compiled is built by its factory, which is timed then. Nothing is compared: the builder
-    did that, and the launches do. Raises TrtgateError where it can't be loaded, built or run.
+    did that, and the launches do. Raises TrtgateError where it can't be loaded, built or run, or has no such kernels.
     """
     gpu = device == "cuda"
     made = None if artifact is not None or case.settings.frontend == OWN else building.make(case, device)
@@ -30,6 +30,10 @@ def measured(case: Case, artifact: str | None, device: str, *, kernels: bool = F
         inference = building.load(case, Path(artifact), device, kernels=kernels)
     else:
         inference = building.build(case, *(made or building.make(case, device)), lambda _step: None)
+    cache = inference.compiled.runtime_cache
+    if kernels and cache is not None and cache.handle is not None and not cache.kept:
+        why = cache.note or "it has none"
+        raise TrtgateError(f"case {case.id}: could not start with its runtime cache: {why}")
     try:
         inference()
     except Exception as error:

@@ -13,6 +13,7 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import (
     BUILD,
+    COLD_START,
     DEVICE,
     ENQUEUE,
     EXACT,
@@ -23,7 +24,6 @@ from ..common.metrics import (
     OF_A_CALL,
     OF_COLD_STARTS,
     OF_LOAD,
-    QUEUED,
     sampled,
 )
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
@@ -97,7 +97,7 @@ def _sampled(
     totals = since_anchor(measurement, record, accelerator, limit_of, tests, metrics)
     judged = []
     for metric in metrics:
-        measured = with_metric(record, metric, measurement.most_at_once)
+        measured = with_metric(record, metric, measurement)
         if not measured.sessions:
             continue
         compared = measured.compared_with(accelerator.uuid, accelerator.versions)
@@ -105,19 +105,20 @@ def _sampled(
         if accelerator.uuid in measured.cards:
             recent = _against_own(metric, measurement, measured, compared, accelerator, limit, tests)
         else:
-            recent = _against_others(metric, measurement, compared, accelerator, limit, tests)
+            recent = _against_others(metric, measurement, compared, limit, tests)
         judged.append(_worse(recent, totals.get(metric)))
     return judged
 
 
-def with_metric(record: CaseRecord, metric: str, most_at_once: int) -> CaseRecord:
-    """Return a record with the sessions that have a metric; if it is one of load, of as many threads and processes."""
-    sessions = [session for session in record.sessions if _comparable(session, metric, most_at_once)]
-    return msgspec.structs.replace(record, sessions=sessions)
+def with_metric(record: CaseRecord, metric: str, now: CaseMeasurement) -> CaseRecord:
+    """Return a record with the sessions that a metric is compared with: load of as many threads and processes."""
+    return msgspec.structs.replace(record, sessions=[one for one in record.sessions if _comparable(one, metric, now)])
 
 
-def _comparable(session: StoredSession, metric: str, most_at_once: int) -> bool:
-    return bool(session.metrics.get(metric)) and (metric not in OF_LOAD or session.most_at_once == most_at_once)
+def _comparable(session: StoredSession, metric: str, now: CaseMeasurement) -> bool:
+    if metric == COLD_START and bool(session.runtime_cache) != bool(now.runtime_cache):  # kernels lay there before
+        return False
+    return bool(session.metrics.get(metric)) and (metric not in OF_LOAD or session.most_at_once == now.most_at_once)
 
 
 def _against_own(
@@ -134,7 +135,7 @@ def _against_own(
         metric,
         verdict.log_launch_means(measurement.samples(metric)),
         _means(known, metric),
-        prior(accelerator, metric, measurement.clock),
+        verdict.prior(metric, measurement.clock),
         limit=limit,
         tests=tests,
         others=[_means([others[number] for number in group], metric) for group in _alike(others)],
@@ -145,9 +146,8 @@ def _against_own(
 
 
 def _against_others(
-    metric: str, measurement: CaseMeasurement, compared: Sequence[StoredSession], accelerator: Accelerator,
-    limit: float, tests: int,
-) -> Judgement:  # fmt: skip
+    metric: str, measurement: CaseMeasurement, compared: Sequence[StoredSession], limit: float, tests: int
+) -> Judgement:
     """Compare with other cards, each counting once."""
     of_cards: dict[str, list[np.ndarray]] = {}
     for session, means in zip(compared, _means(compared, metric), strict=True):
@@ -156,7 +156,7 @@ def _against_others(
         metric,
         verdict.log_launch_means(measurement.samples(metric)),
         [np.concatenate(sessions) for sessions in of_cards.values()],
-        prior(accelerator, metric, measurement.clock, own=False),
+        verdict.prior(metric, measurement.clock, own=False),
         limit=limit,
         tests=tests,
         evidence=f"stored sessions of {len(of_cards)} {verdict.OTHER_CARD}{'s' * (len(of_cards) > 1)}",
@@ -193,12 +193,12 @@ def since_anchor(
     anchor, known = record.anchor_of(uuid, versions), record.all_of_card(uuid)
     judged = {}
     for metric in metrics or measurement.metrics:
-        if not all(_comparable(one, metric, measurement.most_at_once) for one in known):
+        if not all(_comparable(one, metric, measurement) for one in known):
             continue
         found = _against_own(
-            metric, measurement, with_metric(record, metric, measurement.most_at_once), anchor, accelerator,
-            ANCHOR_LIMITS * limit_of(metric),
-            tests, known=known, evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
+            metric, measurement, with_metric(record, metric, measurement), anchor, accelerator,
+            ANCHOR_LIMITS * limit_of(metric), tests, known=known,
+            evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
         )  # fmt: skip
         judged[metric] = msgspec.structs.replace(found, since_anchor=True)
     return judged
@@ -230,18 +230,6 @@ def upgrade(record: CaseRecord, accelerator: Accelerator, *, since_anchor: bool)
         if was and list(was) != [now.get(name, "none")]:
             found.append(f"with {name} {' and '.join(was)}, now {now.get(name, 'none')}")
     return f"recorded {'; '.join(found)}" if found else ""
-
-
-def prior(accelerator: Accelerator, metric: str, clock: str, *, own: bool = True) -> verdict.Prior:
-    """Return what is known of the spread of a metric between sessions, of this card (`own`) or of others.
-
-    `clock` is the one that device latency was timed with.
-    """
-    if accelerator.kind == "cpu" and metric not in OF_LOAD:
-        metric = "cpu"
-    elif metric == DEVICE and QUEUED in clock:
-        metric = "queued"
-    return verdict.PRIORS[metric, own]
 
 
 def _worse(recent: Judgement, total: Judgement | None) -> Judgement:

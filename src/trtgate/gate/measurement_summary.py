@@ -50,7 +50,8 @@ def figures_beside(measurement: CaseMeasurement) -> dict[str, float]:
     build, found = measurement.build, dict[str, float]()
     if build is not None:
         found |= build_figures(build)
-    found["load_s"] = statistics.median(launch.loaded.seconds for launch in measurement.launches)
+    if measurement.launches:
+        found["load_s"] = statistics.median(launch.loaded.seconds for launch in measurement.launches)
     memory = [launch.loaded.gpu_memory_bytes for launch in measurement.launches]
     if any(memory):
         found["gpu_memory_bytes"] = max(value or 0 for value in memory)

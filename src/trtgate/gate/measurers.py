@@ -1,9 +1,8 @@
-"""Measurers made of workers: resident launches on one device, judged by a baseline, or pairs, beside a base."""
+"""All workers of a run on one device, and the measurer of resident launches that are judged by a baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -28,7 +27,7 @@ from ..suite.cases import Case
 from ..torch_trt.runtime_cache import ARTIFACT
 from . import kept_artifacts
 from .driver import NoneKeptError
-from .paired_gate import PairedGate, Suspicion
+from .paired_gate import in_fresh_pairs
 from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation
 from .policy import Pair as PairStep
 from .run_options import Options
@@ -48,10 +47,13 @@ class Workers:
         self.folder = folder
         candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams)
         other = msgspec.structs.replace(base.side if base else candidate, name=BASE, streams=options.streams)
+        self.sides = {BASE: other, CANDIDATE: candidate}
         self._base = options.base
         self.cold_starts, self.load, self.launches = options.cold_starts, options.load, options.launches
         timeout_s, self._logs = options.timeout_s, folder.logs / logs
-        self.pairs = PairSession(other, candidate, accelerator, self._logs, timeout_s=timeout_s, reuse=True)
+        self.pairs = PairSession(
+            other, candidate, accelerator, self._logs, timeout_s=timeout_s, reuse=True, cases_at_once=cases_at_once
+        )
         self.session = Session(
             options.source, accelerator, self._logs, launches=options.launches, timeout_s=timeout_s,
             tensorrt=tensorrt, cases_at_once=cases_at_once, streams=options.streams,
@@ -172,7 +174,7 @@ class StoredMeasurer:
         if kept is None:
             raise NoneKeptError(reason)
         artifacts = Artifacts(base=kept, candidate=self._artifact)
-        return _in_fresh_pairs(self._workers.pairs, self._situation, artifacts, wanted, step)
+        return in_fresh_pairs(self._workers.pairs, self._situation, artifacts, wanted, step)
 
     def _find_kept(self) -> tuple[Path | None, str]:
         if self._kept is None:
@@ -182,89 +184,3 @@ class StoredMeasurer:
             compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
             self._kept = kept_artifacts.find(workers.folder.path, case_id, compared[-1].recorded, accelerator)
         return self._kept
-
-
-class BaseMeasurer:
-    """Builds a case on both sides and measures it beside its base; a context that ends with what was built."""
-
-    def __init__(self, workers: Workers, situation: Situation) -> None:
-        self._pairs = workers.pairs
-        self._folder = workers.folder
-        self._situation = situation
-        self._case_id = situation.case.id
-        self._ending = ExitStack()
-        self._artifacts: Artifacts | None = None
-
-    def __enter__(self) -> BaseMeasurer:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._ending.close()
-
-    def measure(self, step: OnStep) -> Measured:
-        """Build both, load both in the resident pair, and measure quadruples until a planned look decides."""
-        pairs = self._pairs
-        artifacts, built = self._build(step)
-        step("loading base and candidate")
-        pair = pairs.load_resident(self._case_id, artifacts)
-        found = PairedGate(pairs).screen(pair, self._case_id, self._situation.limit_of, self._situation.tests, step)
-        pairs.unload(pair)
-        replace = msgspec.structs.replace
-        return Measured(
-            replace(found.candidate, build=built[CANDIDATE].build),
-            replace(found.base, build=built[BASE].build),
-            tuple(found.judgements),
-        )
-
-    def _build(self, step: OnStep) -> tuple[Artifacts, dict[str, messages.BuiltReply]]:
-        """Build both in the resident pair; returns what is stored of them, and what building gave."""
-        pairs, pair = self._pairs, self._pairs.resident()
-        pairs.greet(pair)
-        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
-        step("building base and candidate")
-        built = pairs.build(pair, self._case_id, folders, shared=True)
-        stored = {name: folders[name] if built[name].stored else None for name in folders}
-        self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
-        return self._artifacts, built
-
-    def _made(self, step: OnStep) -> Artifacts:
-        """Return what was built; what was measured in another run is built now."""
-        return self._artifacts or self._build(step)[0]
-
-    def measure_fresh(self, step: OnStep) -> CaseMeasurement:
-        """Never asked for: fresh pairs confirm."""
-        raise NotImplementedError
-
-    def measure_host(self, step: OnStep) -> CaseMeasurement:
-        """Never asked for: beside a base everything is measured."""
-        raise NotImplementedError
-
-    def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
-        """Build both in a pair of its own; those that come next have imported by then."""
-        if wanted.pairs_next:
-            self._pairs.expect(self._case_id)
-        step("suspected: building base and candidate again in fresh processes")
-        with self._folder.temporary(BASE, CANDIDATE) as folders, self._pairs.fresh() as pair:
-            self._pairs.greet(pair)
-            self._pairs.imported()
-            built = self._pairs.build(pair, self._case_id, folders)
-        return Rebuilt(built[CANDIDATE].build, built[BASE].build)
-
-    def reload(self, step: OnStep) -> Reloaded:
-        """Load both in a pair of its own."""
-        artifacts = self._made(step)
-        step("suspected: loading base and candidate again in fresh processes")
-        loaded = self._pairs.load_fresh(self._case_id, artifacts)
-        now, before = (float(loaded[name].gpu_memory_bytes or 0) for name in (CANDIDATE, BASE))
-        return Reloaded(now, before)
-
-    def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
-        """Measure beside the base."""
-        return _in_fresh_pairs(self._pairs, self._situation, self._made(step), wanted, step)
-
-
-def _in_fresh_pairs(
-    pairs: PairSession, situation: Situation, artifacts: Artifacts, wanted: PairStep, step: OnStep
-) -> list[list[Quadruple]]:
-    suspicion = Suspicion(case_id=situation.case.id, artifacts=artifacts, metrics=wanted.metrics)
-    return PairedGate(pairs).measure([suspicion], wanted.count, situation.limit_of, step)[0]

@@ -125,6 +125,14 @@ class PairedGate:
                 pair.unload()
 
 
+def in_fresh_pairs(
+    pairs: PairSession, situation: policy.Situation, artifacts: Artifacts, wanted: policy.Pair, step: OnStep
+) -> list[list[Quadruple]]:
+    """Measure what the policy asks for in fresh pairs; returns the quadruples of each. Raises as `PairedGate`."""
+    suspicion = Suspicion(case_id=situation.case.id, artifacts=artifacts, metrics=wanted.metrics)
+    return PairedGate(pairs).measure([suspicion], wanted.count, situation.limit_of, step)[0]
+
+
 def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
     """Return consecutive parts of at most `size` (itertools.batched is Python 3.12's)."""
     for start in range(0, len(pairs), size):

@@ -22,7 +22,19 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, bare, continued, explained
-from ..common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS, OF_A_CALL, ON_HOST, QUEUED, SAMPLED
+from ..common.metrics import (
+    COLD_L2,
+    COLD_START,
+    COLD_START_CACHED,
+    DEVICE,
+    GPU_MEMORY,
+    HOST,
+    METRICS,
+    OF_A_CALL,
+    ON_HOST,
+    QUEUED,
+    SAMPLED,
+)
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
@@ -222,11 +234,18 @@ def _without_device(situation: Situation) -> Step | None:
     )
     if any(one.suspicious or one.verdict is Verdict.REGRESSED for one in judged):
         return None
-    told = _told(
-        situation, CaseMeasurement(case_id=situation.case.id, launches=[], build=host.build), Verdict.SAME,
-        same(situation.case.id, known.recorded), stored=False,
+    beside = msgspec.structs.replace(_beside_launches(host), build=host.build)
+    said = same(situation.case.id, known.recorded)
+    told = msgspec.structs.replace(_told(situation, beside, Verdict.SAME, said, stored=False), judgements=judged)
+    return Conclude(_noting(told, *_about_load(situation, told)))
+
+
+def _beside_launches(measurement: CaseMeasurement) -> CaseMeasurement:
+    """Return what processes of their own measured: it is there whatever may be said of the launches."""
+    return CaseMeasurement(
+        case_id=measurement.case_id, launches=[], uuid=measurement.uuid, cold=measurement.cold,
+        cold_cached=measurement.cold_cached, load=measurement.load,
     )  # fmt: skip
-    return Conclude(msgspec.structs.replace(told, judgements=judged))
 
 
 def _moved(situation: Situation, result: CaseResult) -> str:
@@ -388,8 +407,13 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
     if not measurement.blocks_us():
         said = explained(f"{case_id}: not one block counts: {void}", Explanation.VOID_BLOCKS)
         if not situation.compare or situation.update:
-            raise TrtgateError(said)
-        return _told(situation, CaseMeasurement(case_id=case_id, launches=[]), Verdict.UNDERPOWERED, said, stored=False)
+            leaks = [
+                bare(grows(case_id, one)).removeprefix(f"{case_id}: ")
+                for one in growth_judging.grown(measurement, {}, situation.limit_of)
+                if one.verdict is Verdict.REGRESSED
+            ]
+            raise TrtgateError(continued(said, "".join(f"; {leak}" for leak in leaks)))
+        return _told(situation, _beside_launches(measurement), Verdict.UNDERPOWERED, said, stored=False)
     if not situation.compare:
         return CaseResult(case_id=case_id, measurement=measurement, stored=not situation.failing)
     if void:
@@ -545,13 +569,42 @@ def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
         for one in growth_judging.grown(measurement, {}, situation.limit_of)
         if one.verdict is Verdict.REGRESSED and one.metric not in judged
     ]
+    told = {one.metric for one in result.judgements if one.verdict is not Verdict.UNDERPOWERED or one.suspicious}
+    notices += [
+        Notice(continued(grows(situation.case.id, one), ": not steady enough to tell whether it goes on"))
+        for one in growth_judging.grown(measurement, {}, situation.limit_of)
+        if one.verdict is Verdict.UNDERPOWERED and one.now > one.limit and one.metric not in told
+    ]
     most = measurement.most_at_once
     stored = set() if record is None else {one.most_at_once for one in record.sessions if one.most_at_once}
     if most and stored - {most} and most not in stored:
         numbers = " and ".join(map(str, sorted(stored)))
         said = f"a load of {most} is not compared with what is stored, of {numbers}: --trtgate-load {max(stored)} is"
         notices.append(Notice(f"{situation.case.id}: {said}"))
-    return notices
+    return notices + [
+        Notice(explained(f"{situation.case.id}: {said}", Explanation.METRIC_UNKNOWN), Severity.WARNING)
+        for said in _unknown(situation, result)
+    ]
+
+
+def _unknown(situation: Situation, result: CaseResult) -> list[str]:
+    """Say what was asked for, or is stored, and is not known of this run: else it would pass in silence."""
+    measurement, record, accelerator = result.measurement, situation.record, situation.accelerator
+    readings = next((one.readings for one in measurement.load if one.readings is not None), None)
+    said = []
+    if readings is not None and len(readings.host_bytes) < verdict.LEAST_READINGS:
+        few = f"{len(readings.host_bytes)} readings, and {verdict.LEAST_READINGS} are needed"
+        said.append(f"it is not known whether host memory grows: {few}")
+    asked = [COLD_START_CACHED] * bool(measurement.cold) + [COLD_L2] * bool(measurement.load)
+    compared = [] if record is None else record.compared_with(accelerator.uuid, accelerator.versions)
+    with_cold = [bool(one.runtime_cache) for one in compared if one.metrics.get(COLD_START)]
+    if measurement.cold and measurement.launches and with_cold and bool(measurement.runtime_cache) not in with_cold:
+        said.append(f"{METRICS[COLD_START].title} is in its baseline from before runtime caches, and is not compared")
+    return said + [
+        f"{METRICS[one].title} is in its baseline, and could not be measured now: nothing says that it is no worse"
+        for one in asked
+        if one not in measurement.metrics and any(session.metrics.get(one) for session in compared)
+    ]
 
 
 def _about_not_storing(result: CaseResult) -> Notice:

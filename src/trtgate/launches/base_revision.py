@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,11 +18,15 @@ from ..common.errors import TrtgateError
 from ..common.locks import ClaimedFolder, remove_abandoned
 from ..suite.suite_import import is_path
 from ..suite.suite_source import SuiteSource
+from . import base_pytest
 from .comparison_side import Side
 from .relocated_imports import OURS
 
 PYTHON_TIMEOUT_S = 120.0
 OLDEST_PYTHON = (3, 11)
+ASKED_OF_PYTHON = (
+    "import sys, importlib.util; print(*sys.version_info[:2], int(importlib.util.find_spec('pytest') is not None))"
+)
 
 
 class BaseRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +43,32 @@ class BaseRequest(msgspec.Struct, frozen=True, kw_only=True):
 class BaseRevision:
     """A base that was made ready; `close` removes what was made.
 
-    Raises TrtgateError on construction, with nothing left behind, for a revision or Python that isn't there, and for
-    a setup that fails.
+    Raises TrtgateError on construction, with nothing left behind, for a revision or Python that isn't there, for a
+    setup that fails, and for a revision whose own pytest can't be asked.
+
+    Parameters
+    ----------
+    before
+        The variables of this process before its own conftest files changed them: a revision runs as in its own pytest.
+        None: it runs with the path and the variables of this process.
+    given
+        What that pytest is given on its command line: options, and files of suites by their paths from the root, but
+        for those that the base lacks. No files: those of all suites that are configured there.
+
     """
 
-    def __init__(self, request: BaseRequest, source: SuiteSource, folder: Path, *, timeout_s: float) -> None:
+    configured: SuiteSource | None = None
+    """The suites that a revision's own configuration names."""
+
+    def __init__(
+        self, request: BaseRequest, source: SuiteSource, folder: Path, *, timeout_s: float,
+        before: Mapping[str, str] | None = None, given: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._root = Path(source.root).resolve()
         self._toplevel: Path | None = None
         self._made: ClaimedFolder | None = None
         try:
-            python = _checked_python(request.python) if request.python else sys.executable
+            python, has_pytest = _checked_python(request.python) if request.python else (sys.executable, True)
             folder.mkdir(parents=True, exist_ok=True)
             for gone in remove_abandoned(folder, "base"):
                 self._forget(gone)
@@ -62,6 +83,8 @@ class BaseRevision:
                 moved=moved,
                 package_folder=self._package_folder(),
             )
+            if moved is not None and before is not None and has_pytest:
+                self._ask_its_pytest(request, before, given, timeout_s)
         except BaseException:
             self.close()
             raise
@@ -98,6 +121,21 @@ class BaseRevision:
         root = Path(tree) / self._root.relative_to(self._toplevel)
         known = tuple(name for name in source.suites if not is_path(name) or (root / name).is_file())
         return msgspec.structs.replace(source, root=str(root), suites=known or source.suites)
+
+    def _ask_its_pytest(
+        self, request: BaseRequest, before: Mapping[str, str], given: Sequence[str], timeout_s: float
+    ) -> None:
+        """Let its workers have the path and variables of its own pytest, and its suites where it has none of these."""
+        root, answer = Path(self.side.source.root), self.folder / "pytest.json"
+        given = [one for one in given if one.startswith("-") or (root / one).is_file()]
+        try:
+            self.side, self.configured = base_pytest.in_its_pytest(self.side, answer, before, timeout_s, given)
+        except TrtgateError as error:
+            raise TrtgateError(f"base {request.revision!r}: {error}") from error
+        source = self.side.source
+        if self.configured is not None and source.suites and not _any_there(source):
+            source = msgspec.structs.replace(source, suites=self.configured.suites)
+            self.side = msgspec.structs.replace(self.side, source=source)
 
     def _set_up(self, command: str, timeout_s: float) -> None:
         where = self._tree if self._tree.is_dir() else self._root
@@ -143,23 +181,29 @@ class BaseRevision:
             git.run(self._root, "worktree", "prune")
 
 
-def _checked_python(path: str) -> str:
+def _any_there(source: SuiteSource) -> bool:
+    """Whether one of the suites may be found: a module is looked for in another process."""
+    return any(not is_path(name) or (Path(source.root) / name).is_file() for name in source.suites)
+
+
+def _checked_python(path: str) -> tuple[str, bool]:
+    """Return an interpreter's absolute path, and whether it has pytest. Raises TrtgateError for what is none."""
     found = shutil.which(path)
     if found is None:
         raise TrtgateError(f"--base-python {path!r}: no such program")
     try:
         said = subprocess.run(
-            [found, "-c", "import sys; print(*sys.version_info[:2])"],
+            [found, "-c", ASKED_OF_PYTHON],
             capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=True,
         ).stdout  # fmt: skip
-        version = tuple(int(part) for part in said.split())
+        *version, has_pytest = (int(part) for part in said.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         raise TrtgateError(f"--base-python {path!r} is no Python interpreter") from None
-    if version < OLDEST_PYTHON:
+    if tuple(version) < OLDEST_PYTHON:
         raise TrtgateError(
-            f"--base-python {path!r} is Python {said.strip().replace(' ', '.')}; 3.11 is the oldest that works"
+            f"--base-python {path!r} is Python {'.'.join(map(str, version))}; 3.11 is the oldest that works"
         )
-    return str(Path(found).absolute())
+    return str(Path(found).absolute()), bool(has_pytest)
 
 
 def _git(folder: Path, *arguments: str) -> str:

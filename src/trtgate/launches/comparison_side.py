@@ -58,8 +58,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         """Return the first message to a worker of this side; with `tensorrt` it imports torch_tensorrt at once."""
         entries = list(dict.fromkeys(_absolute(self.path or sys.path)))
         if self.other_python:  # its site-packages are its own; only the user's code is shared
-            root = Path(self.moved[0] if self.moved else self.source.root)
-            entries = [entry for entry in entries if Path(os.path.realpath(entry)).is_relative_to(root)]
+            roots = self.moved or (self.source.root,)
+            entries = [entry for entry in entries if any(map(Path(os.path.realpath(entry)).is_relative_to, roots))]
             entries = [entry for entry in entries if "site-packages" not in entry and not entry.startswith(sys.prefix)]
         return messages.Hello(
             source=self.source,

@@ -15,6 +15,8 @@ from .worker_handle import LaunchError, WorkerHandle
 SETTLING_S = 0.1
 """Between the moment when all are at work, and the beginning of the window that counts; at least a call."""
 SHORTEST_S, LONGEST_S = 0.5, 5.0
+MEMORY_THREADS = 2
+"""What leaks where several threads call leaks where two do."""
 CALLS = 100
 """So many calls of each thread are in a window, if they fit into LONGEST_S; two in any case."""
 
@@ -53,11 +55,15 @@ def measured(
     return LoadLaunch(most=len(workers), levels=levels, cold_l2=captures)
 
 
-def memory_read(worker: WorkerHandle, case_id: str, artifact: str | None, step: OnStep) -> MemoryReadings:
-    """Let a fresh process load the case and read its memory while it calls it. Raises LaunchError."""
+def memory_read(worker: WorkerHandle, case_id: str, artifact: str | None, most: int, step: OnStep) -> MemoryReadings:
+    """Let a fresh process load the case and read its memory while two threads call it, or one where `most` is 1.
+
+    Raises LaunchError.
+    """
     step("reading memory")
     worker.ask(messages.Load(case_id=case_id, artifact=artifact), messages.LoadedReply, "loading")
-    return worker.ask(load_messages.ReadMemory(), load_messages.MemoryReply, "reading memory").readings
+    request = load_messages.ReadMemory(case_id=case_id, threads=min(most, MEMORY_THREADS), artifact=artifact)
+    return worker.ask(request, load_messages.MemoryReply, "reading memory").readings
 
 
 def _level(
@@ -79,10 +85,16 @@ def _level(
 
 
 def level_of(replies: Sequence[load_messages.LoadEnded], threads: int, seconds: float) -> LoadLevel:
-    """Return what processes got together. Raises LaunchError where not one call ended in the window."""
+    """Return what processes got together. Raises LaunchError where not one call ended in the window.
+
+    A call that the end of the window found at work is one of those of the percentiles, with what it had taken by then,
+    where that is longer than any that ended: what others keep waiting for all of the window never ends in it.
+    """
     latencies_us = [us for reply in replies for us in reply.latencies_us]
     if not latencies_us:
         raise LaunchError("not one call ended while it was under load")
+    longest_us = max(latencies_us)
+    latencies_us += [us for reply in replies for us in reply.in_flight_us if us > longest_us]
     cuts = statistics.quantiles([*latencies_us, *latencies_us[: len(latencies_us) == 1]], n=100, method="inclusive")
     return LoadLevel(
         threads=threads,

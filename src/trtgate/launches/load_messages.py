@@ -32,7 +32,11 @@ class MeasureColdL2(msgspec.Struct, tag=True, kw_only=True):
 
 
 class ReadMemory(msgspec.Struct, tag=True, kw_only=True):
-    """Read memory while the loaded case is called again and again."""
+    """Read memory while so many threads call the loaded case again and again; `artifact` is as in BeginLoad."""
+
+    case_id: str
+    threads: int
+    artifact: str | None
 
 
 class LoadBegun(msgspec.Struct, tag=True):
@@ -46,6 +50,7 @@ class LoadEnded(msgspec.Struct, tag=True, kw_only=True):
 
     latencies_us: list[float]
     inferences: float
+    in_flight_us: list[float] = []
 
 
 class ColdL2Reply(msgspec.Struct, tag=True):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
-from ..common.metrics import HOST_GROWTH, METRICS
-from ..verdict import growth
+from ..common.explanations import Explanation, explained
+from ..common.metrics import GPU_GROWTH, HOST_GROWTH, METRICS, TORCH_GROWTH
+from ..records.measurement import MemoryReadings
+from ..verdict import grows_late, growth
 from . import load_messages
 
 if TYPE_CHECKING:
@@ -20,16 +22,26 @@ if TYPE_CHECKING:
 
 
 def begin(worker: Worker, request: load_messages.BeginLoad) -> load_messages.LoadBegun:
-    """Start threads that call the loaded case. Raises TrtgateError where it can't be called so."""
+    """Compare what threads get with what a call alone gives, and start threads that call the loaded case.
+
+    Raises TrtgateError where it can't be called so, or gives another output.
+    """
+    from ..compiling import outputs_of_threads
     from ..timing.load_drivers import Drivers
 
     case = worker.case(request.case_id)
-    inferences = _for_threads(worker, case, request)
-    worker.drivers = Drivers(list(map(_as_a_server(worker), inferences)))
+    inferences, as_called = _for_threads(worker, case, request), _as_a_server(worker)
+    many = f"called by {request.threads} threads at once, " * (request.threads > 1)
     try:
+        if many:
+            outputs_of_threads.check(case, inferences, as_called)
+            worker.inference.restore()
+        worker.drivers = Drivers(list(map(as_called, inferences)))
         return load_messages.LoadBegun(worker.drivers.begin())
-    except Exception as error:
-        many = f"called by {request.threads} threads at once, " * (request.threads > 1)
+    except outputs_of_threads.WrongOfThreadsError as error:
+        said = f"{many}it gives another output than called alone: {error}"
+        raise TrtgateError(explained(said, Explanation.WRONG_OUTPUT)) from error
+    except BaseException as error:  # in a thread: sys.exit there ends nothing but that
         raise TrtgateError(f"{many}it raised {one_line(error)}") from error
 
 
@@ -38,12 +50,21 @@ def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnd
     drivers, worker.drivers = worker.drivers, None
     try:
         driven = drivers.end(request.began_s, request.ended_s)
-    except Exception as error:
+    except BaseException as error:
         raise TrtgateError(f"a call under load raised {one_line(error)}") from error
-    return load_messages.LoadEnded(latencies_us=driven.latencies_us, inferences=driven.inferences)
+    return load_messages.LoadEnded(
+        latencies_us=driven.latencies_us, inferences=driven.inferences, in_flight_us=list(driven.in_flight_us)
+    )
 
 
-def _for_threads(worker: Worker, case: Any, request: load_messages.BeginLoad) -> list[Inference]:
+def _begins_to_grow(readings: MemoryReadings) -> bool:
+    kinds = {HOST_GROWTH: readings.host_bytes, TORCH_GROWTH: readings.torch_bytes, GPU_GROWTH: readings.gpu_bytes}
+    return any(grows_late(values, readings.calls, METRICS[name].resolution) for name, values in kinds.items())
+
+
+def _for_threads(
+    worker: Worker, case: Any, request: load_messages.BeginLoad | load_messages.ReadMemory
+) -> list[Inference]:
     """Return what each thread calls: with inputs of its own, and, where it has engines, a module of its own.
 
     An engine that Torch-TensorRT runs has one execution context, which TensorRT allows on one stream at a time.
@@ -72,9 +93,8 @@ def _as_a_server(worker: Worker) -> Callable[[Inference], Callable[[], object]]:
         return lambda inference: inference
     import torch
 
-    torch.cuda.synchronize()  # what was made on the default stream is there
-
     def on_a_stream(inference: Inference) -> Callable[[], object]:
+        torch.cuda.synchronize()  # what was made on the default stream is there
         stream = torch.cuda.Stream()
 
         def call() -> object:
@@ -97,18 +117,21 @@ def measure_cold_l2(worker: Worker, request: load_messages.MeasureColdL2) -> loa
     return load_messages.ColdL2Reply(captures)
 
 
-def read_memory(worker: Worker, _request: load_messages.ReadMemory) -> load_messages.MemoryReply:
+def read_memory(worker: Worker, request: load_messages.ReadMemory) -> load_messages.MemoryReply:
     """Read memory while the case is called, and find the lines that keep some where that of the host grows."""
     from ..timing import memory_growth
+    from ..timing.load_drivers import Together
 
-    worker.inference.restore()
-    call = _as_a_server(worker)(worker.inference)
+    inferences = _for_threads(worker, worker.case(request.case_id), request)
+    call = Together(list(map(_as_a_server(worker), inferences)))
     try:
-        readings = memory_growth.read(call, gpu=worker.device == "cuda")
+        readings = memory_growth.settled(
+            call, gpu=worker.device == "cuda", at_once=request.threads, again=_begins_to_grow
+        )
         found = growth(readings.host_bytes, readings.calls, METRICS[HOST_GROWTH].resolution)
         if found is not None and found.low > 0:
-            readings = msgspec.structs.replace(readings, places=memory_growth.places(call))
-    except Exception as error:
+            readings = msgspec.structs.replace(readings, places=memory_growth.places(call, request.threads))
+    except BaseException as error:
         raise TrtgateError(f"called again and again, it raised {one_line(error)}") from error
     worker.inference.restore()
     return load_messages.MemoryReply(readings)

@@ -65,16 +65,12 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
 
 
 class Load(msgspec.Struct, tag=True, kw_only=True):
-    """Load a case from `artifact`, or build it when that is None, and compare its output with eager's.
-
-    `measure_memory` asks for the GPU memory that it takes; nobody else may take or free any meanwhile.
-    """
+    """Load a case from `artifact`, or build it when that is None, and compare its output with eager's."""
 
     case_id: str
     artifact: str | None
     at_once: int = 1
     """How many processes load at once, this one counted."""
-    measure_memory: bool = False
     lifecycle: bool = False
     """As `BuildCase` has it."""
 
@@ -128,7 +124,10 @@ class FingerprintCase(msgspec.Struct, tag=True, kw_only=True):
 
 
 class Unload(msgspec.Struct, tag=True, kw_only=True):
-    """Free the loaded case; `measure_memory` as `Load` has it, of what is freed."""
+    """Free the loaded case.
+
+    `measure_memory` asks for the GPU memory that this gives back; nobody else may take or free any meanwhile.
+    """
 
     measure_memory: bool = False
 

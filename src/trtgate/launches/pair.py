@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,13 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Path | None
 
 
+class NextPair(NamedTuple):
+    """A case that is measured later, and what either side of it loads."""
+
+    case_id: str
+    artifacts: Artifacts
+
+
 class Pair:
     """Two workers. Use `PairSession`."""
 
@@ -48,6 +56,8 @@ class Pair:
         self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
         self.cases: set[str] = set()
         """Those that it has loaded so far: of each case a pair is evidence once."""
+        self.holds = ""
+        """The case that it was asked to load last."""
         self.loaded: dict[str, Loaded] = {}
         self.warm: dict[str, Turn] = {}
         self.quadruples: list[Quadruple] = []
@@ -84,39 +94,21 @@ class Pair:
                 found[name] = worker.ask(request, messages.ProfileReply, "profiling").profile
         return found
 
-    def load(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = False) -> None:
-        """Load a case on both sides: at once, or one after the other where the memory that each takes is asked for."""
+    def begin_load(self, case_id: str, artifacts: Artifacts, *, pairs: int = 1) -> None:
+        """Ask both sides to load, and return at once; `await_loaded` before anything else. `pairs` load at once."""
         self.greet()
         self.loaded, self.warm, self.quadruples = {}, {}, []
-        for names in ((BASE,), (CANDIDATE,)) if measure_memory else ((BASE, CANDIDATE),):
-            self._ask_to_load(case_id, artifacts, names, measure_memory=measure_memory)
-            self.await_loaded(names)
-
-    def begin_load(self, case_id: str, artifacts: Artifacts) -> None:
-        """Ask both sides to load, and return at once; `await_loaded` before anything else."""
-        self.greet()
-        self.loaded, self.warm, self.quadruples = {}, {}, []
-        self._ask_to_load(case_id, artifacts, (BASE, CANDIDATE), measure_memory=False)
-
-    def _ask_to_load(self, case_id: str, artifacts: Artifacts, names: Sequence[str], *, measure_memory: bool) -> None:
+        self.holds = case_id
         self.cases.add(case_id)
-        for name in names:
-            artifact = artifacts.base if name == BASE else artifacts.candidate
-            self.workers[name].send(
-                messages.Load(
-                    case_id=case_id,
-                    artifact=None if artifact is None else str(artifact),
-                    at_once=len(names),
-                    measure_memory=measure_memory,
-                )
-            )
+        for name, artifact in ((BASE, artifacts.base), (CANDIDATE, artifacts.candidate)):
+            path = None if artifact is None else str(artifact)
+            self.workers[name].send(messages.Load(case_id=case_id, artifact=path, at_once=len(self.workers) * pairs))
 
-    def await_loaded(self, names: Sequence[str] = (BASE, CANDIDATE)) -> None:
-        """Wait until the sides have loaded what they were asked to."""
-        for name in names:
+    def await_loaded(self) -> None:
+        """Wait until both sides have loaded what they were asked to."""
+        for name, worker in self.workers.items():
             with _blaming(name):
-                reply = self.workers[name].receive(messages.LoadedReply, "loading")
-                self.loaded[name] = reply.loaded
+                self.loaded[name] = worker.receive(messages.LoadedReply, "loading").loaded
 
     def delay(self, share: float) -> float:
         """Make the candidate slower by a share of its latency from here on; returns the share that came of it.
@@ -127,11 +119,17 @@ class Pair:
             request = messages.Delay(share=share)
             return self.workers[CANDIDATE].ask(request, messages.DelayedReply, "delaying").share
 
-    def unload(self) -> None:
-        """Free the case on both sides."""
+    def unload(self, *, measure_memory: bool = False) -> None:
+        """Free the case on both sides, one after the other.
+
+        With `measure_memory`, only while the device's lock is held, `loaded` has the GPU memory that each gave back.
+        """
+        request = messages.Unload(measure_memory=measure_memory)
         for name, worker in self.workers.items():
             with _blaming(name):
-                worker.ask(messages.Unload(), messages.UnloadedReply, "unloading")
+                freed = worker.ask(request, messages.UnloadedReply, "unloading").gpu_memory_bytes
+            if measure_memory:
+                self.loaded[name] = msgspec.structs.replace(self.loaded[name], gpu_memory_bytes=freed)
 
     def warm_up(self, rng: random.Random) -> None:
         """Warm either side up; call it, and `quadruple`, only while the device's lock is held."""

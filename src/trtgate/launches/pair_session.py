@@ -1,10 +1,10 @@
-"""Drives pairs of workers: the resident one, and others where a suspicion asks for them."""
+"""Drives pairs of workers: resident ones, and others where a suspicion asks for them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ..common import machine
@@ -15,7 +15,7 @@ from ..records.profile_record import Profile
 from ..verdict import LOOKS
 from . import messages
 from .comparison_side import Side
-from .pair import BASE, CANDIDATE, Artifacts, Pair, SideError
+from .pair import BASE, CANDIDATE, Artifacts, NextPair, Pair, SideError
 from .worker_handle import WorkerHandle
 from .worker_pool import WorkerPool
 
@@ -29,7 +29,7 @@ IMPORTED_BYTES = 1 << 29
 
 
 class PairSession:
-    """A resident pair for all cases, and fresh pairs where a suspicion asks for them.
+    """A resident pair for all cases, or some of them, and fresh pairs where a suspicion asks for them.
 
     Parameters
     ----------
@@ -39,12 +39,15 @@ class PairSession:
         The longest that a single step of a worker may take.
     reuse
         Whether a pair that confirmed one suspicion may be asked of another case: its processes have imported by then.
+    cases_at_once
+        How many cases are loaded together, each by a resident pair of its own, and then measured one after the other:
+        nobody loads while something is timed.
 
     """
 
     def __init__(
         self, base: Side, candidate: Side, accelerator: Accelerator, folder: Path, *, timeout_s: float,
-        reuse: bool = False,
+        reuse: bool = False, cases_at_once: int = 1,
     ) -> None:  # fmt: skip
         self._sides = {BASE: base, CANDIDATE: candidate}
         self._pool = WorkerPool(accelerator, folder, timeout_s=timeout_s)
@@ -53,22 +56,40 @@ class PairSession:
         self._reuse = reuse
         self._pairs: list[Pair] = []
         self._idle: list[Pair] = []
-        self._resident: Pair | None = None
+        self._cases_at_once = cases_at_once
+        self._residents: list[Pair] = []
+        self._ahead: dict[str, Pair] = {}
+        """Case → the resident pair that has loaded it for later."""
+        self.beside_others = False
+        """Whether others were loaded for later when a resident pair loaded its case, or had to."""
         self._footprint_bytes: dict[str, int] = {}
         self.rng = random.Random()
 
     def resident(self) -> Pair:
-        """Return the pair that stays, started now if there is none: it imports while the caller goes on."""
-        if self._resident is None:
-            self._resident = self.start(1)[0]
-        return self._resident
+        """Return a pair that stays, with no case loaded for later; started now if there is none.
 
-    def start(self, count: int) -> list[Pair]:
+        It imports while the caller goes on.
+        """
+        if not self._residents:
+            self._residents = self.start(1)
+        return self._free()[0]
+
+    def start_residents(self) -> None:
+        """Start the pairs that stay, as far as they are missing."""
+        self._residents += self.start(self._cases_at_once - len(self._residents))
+
+    def _free(self) -> list[Pair]:
+        """Return the resident pairs that hold no case for later; where all do, none is held any more."""
+        if len(self._ahead) == len(self._residents):
+            self._ahead = {}
+        return [pair for pair in self._residents if pair not in self._ahead.values()]
+
+    def start(self, count: int, *, only_builds: bool = False) -> list[Pair]:
         """Start fresh pairs, all at once; they import side by side, and sleep until they are asked."""
         made = []
         for _ in range(count):
             self._started += 1
-            workers = {name: self._worker(side) for name, side in self._sides.items()}
+            workers = {name: self._worker(side, only_builds=only_builds) for name, side in self._sides.items()}
             made.append(Pair(workers[BASE], workers[CANDIDATE], gpu=self._gpu))
         self._pairs += made
         return made
@@ -110,16 +131,17 @@ class PairSession:
             return 2 * pairs * CONTEXT_BYTES <= IDLE_SHARE * self._pool.accelerator.memory_bytes
         return 2 * pairs * IMPORTED_BYTES <= machine.memory_bytes()
 
-    def _worker(self, side: Side) -> WorkerHandle:
-        return self._pool.start(side, f"{side.name}-{self._started}", number=self._started)
+    def _worker(self, side: Side, *, only_builds: bool) -> WorkerHandle:
+        name = f"{side.name}-{self._started}"
+        return self._pool.start(side, name, number=self._started, only_builds=only_builds)
 
     def end(self, pair: Pair) -> None:
         """End a pair."""
         self._pool.end(*pair.workers.values())
         self._pairs = [other for other in self._pairs if other is not pair]
         self._idle = [other for other in self._idle if other is not pair]
-        if pair is self._resident:
-            self._resident = None
+        self._residents = [other for other in self._residents if other is not pair]
+        self._ahead = {case_id: other for case_id, other in self._ahead.items() if other is not pair}
 
     def stop(self) -> None:
         """End the processes under another thread's hands: it sees them gone, and is to call `close`."""
@@ -136,9 +158,12 @@ class PairSession:
             return pair.greet()
 
     def unload(self, pair: Pair) -> None:
-        """Free a case on both sides. Raises SideError; the pair is ended then."""
-        with self._ending(pair):
-            pair.unload()
+        """Free a case on both sides, and note the memory that each gave back. Raises SideError; the pair is ended."""
+        memory = self._pool.device() if self._gpu else nullcontext()  # it is the whole device's
+        with self._ending(pair), memory:
+            pair.unload(measure_memory=self._gpu)
+        if taken := max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values()):
+            self._footprint_bytes[pair.holds] = taken
 
     @contextmanager
     def _ending(self, pair: Pair) -> Iterator[None]:
@@ -160,9 +185,9 @@ class PairSession:
             return pair.build(case_id, folders, shared=shared)
 
     @contextmanager
-    def fresh(self) -> Iterator[Pair]:
-        """Within: a pair of its own, which ends with it."""
-        (pair,) = self.start(1)
+    def fresh(self, *, only_builds: bool = False) -> Iterator[Pair]:
+        """Within: a pair of its own, which ends with it; one that `only_builds` is as those who build ahead."""
+        (pair,) = self.start(1, only_builds=only_builds)
         try:
             yield pair
         finally:
@@ -174,32 +199,71 @@ class PairSession:
             step("profiling base and candidate")
             return pair.profile(case_id)
 
-    def load_resident(self, case_id: str, artifacts: Artifacts, *, measure_memory: bool = True) -> Pair:
-        """Load a case in the resident pair, measuring the memory that it takes. Raises SideError; the pair is ended."""
-        pair = self.resident()
-        with self._ending(pair), self._pool.device(shared=not measure_memory):  # memory is the whole device's
-            pair.load(case_id, artifacts, measure_memory=measure_memory)
-        taken = max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values())
-        if taken:
-            self._footprint_bytes[case_id] = taken
+    def load_resident(self, case_id: str, artifacts: Artifacts, after: Sequence[NextPair] = ()) -> Pair:
+        """Return the resident pair that has loaded a case; `after`, in this order, may be loaded with it.
+
+        What fails of those is loaded again when it is asked for. Raises SideError; who was loading is ended then.
+        """
+        known = self._ahead.pop(case_id, None)
+        self.beside_others = bool(self._ahead)
+        if known is not None:
+            return known
+        self.start_residents()
+        wanted = [NextPair(case_id, artifacts), *(one for one in after if one.case_id not in self._ahead)]
+        loading = list(zip(self._free(), wanted, strict=False))
+        self.beside_others = bool(self._ahead) or len(loading) > 1
+        (pair, _), *others = loading
+        try:
+            for resident in self._residents:
+                resident.greet()  # nobody imports while something is timed
+            with self._pool.device(shared=True):
+                for one, case in loading:
+                    one.begin_load(case.case_id, case.artifacts, pairs=len(loading))
+                pair.await_loaded()
+                for one, case in others:
+                    self._await_for_later(one, case.case_id)
+        except BaseException:
+            for one, _ in loading:
+                self.end(one)
+            raise
         return pair
+
+    def _await_for_later(self, pair: Pair, case_id: str) -> None:
+        try:
+            pair.await_loaded()
+            self._ahead[case_id] = pair
+        except SideError:
+            self.end(pair)
+
+    def end_residents(self) -> None:
+        """End all resident pairs: who is loaded next is alone."""
+        for pair in list(self._residents):
+            self.end(pair)
+
+    def load_alone(self) -> None:
+        """Load nothing for later from now on: a case failed beside another one, and alone it did not."""
+        self._cases_at_once = 1
 
     def replace_resident(self, pair: Pair) -> None:
         """End the resident pair, and let one that was started before take its place."""
-        self.end(self.resident())
-        self._resident = pair
+        self.end_residents()
+        self._residents = [pair]
 
     def at_once(self, case_id: str) -> int:
         """Return in how many pairs the case may be loaded at the same time: three fifths of the device's memory."""
         if not self._gpu:
             return LOOKS[0]
-        a_pair = 2 * (self._footprint_bytes.get(case_id, UNKNOWN_FOOTPRINT_BYTES) + CONTEXT_BYTES)
-        return max(1, int(0.6 * self._pool.accelerator.memory_bytes / a_pair))
+        taken = [self._footprint_bytes.get(name, UNKNOWN_FOOTPRINT_BYTES) for name in (case_id, *self._ahead)]
+        a_pair, *later = (2 * (footprint + CONTEXT_BYTES) for footprint in taken)
+        return max(1, int((0.6 * self._pool.accelerator.memory_bytes - sum(later)) / a_pair))
 
     def load_fresh(self, case_id: str, artifacts: Artifacts) -> dict[str, Loaded]:
-        """Load a case in a pair of its own, measuring the memory. Raises SideError."""
-        with self.fresh() as pair, self._pool.device():
-            pair.load(case_id, artifacts, measure_memory=True)
+        """Load a case in a pair of its own, and free it after as much use as `unload` finds. Raises SideError."""
+        with self.fresh() as pair:
+            self.load([pair], case_id, artifacts)
+            with self._pool.device():
+                pair.warm_up(self.rng)  # what a clock needs of memory is part of the resident pair's, too
+                pair.unload(measure_memory=True)
             return pair.loaded
 
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
@@ -207,7 +271,7 @@ class PairSession:
         try:
             with self._pool.device(shared=True):
                 for pair in pairs:
-                    pair.begin_load(case_id, artifacts)
+                    pair.begin_load(case_id, artifacts, pairs=len(pairs))
                 for pair in pairs:
                     pair.await_loaded()
         except BaseException:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,6 @@ from ..records.agreement_record import Agreement
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..suite.cases import Case
-from ..suite.suite_source import SuiteSource
 from . import messages
 from .comparison_side import Side
 from .worker_handle import WorkerHandle
@@ -66,6 +66,8 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
 
     Parameters
     ----------
+    side
+        Whose code is built.
     accelerators
         The devices; builders are spread over them.
     folder_for
@@ -87,10 +89,12 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
         exporting, loading and comparing go on side by side.
     dry_runs
         Ids of cases whose coverage is asked; nothing of them is built.
+    shared
+        The name of the cache in which the shapes of a case find what one of them built, as `BuildCase` has it.
 
     """
 
-    source: SuiteSource
+    side: Side
     accelerators: Sequence[Accelerator]
     builders: int
     cache: CacheRequest | None
@@ -103,40 +107,62 @@ class Prebuild(msgspec.Struct, frozen=True, kw_only=True):
     imported: Callable[[], None] = lambda: None
     in_turn: bool = False
     dry_runs: frozenset[str] = frozenset()
+    shared: str = messages.SHARED
 
     def run(self, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
         """Build cases, begun in this order; yields each when it is ready, and ends all processes however it ends."""
+        with contextlib.closing(run_sides([(self, case_ids)])) as running:
+            for _, built in running:
+                yield built
+
+
+Wanted = Sequence[tuple[Prebuild, Sequence[str]]]
+"""Who builds, and what, begun in this order."""
+
+
+def run_sides(wanted: Wanted) -> Generator[tuple[Prebuild, Prebuilt]]:
+    """Build the cases of all sides at once; yields each, and whose it is, as `Prebuild.run`.
+
+    Where they build in turn the sides have one turn: of all that is built at the same time, one case of one side is.
+    """
+    done: _Done = queue.SimpleQueue()
+    counts = [min(work.builders, len(case_ids)) for work, case_ids in wanted]
+    turn, pools, made = threading.Lock(), list[WorkerPool](), list[_Builder]()
+    for (work, case_ids), count in zip(wanted, counts, strict=True):
         pending: queue.SimpleQueue[str] = queue.SimpleQueue()
         for case_id in case_ids:
             pending.put(case_id)
-        done: _Done = queue.SimpleQueue()
-        count = min(self.builders, len(case_ids))
-        pools = [WorkerPool(one, self.logs, timeout_s=self.timeout_s) for one in self.accelerators]
-        turn = threading.Lock()
-        made = [
-            _Builder(self, pools[number % len(pools)], number, count, pending, done, turn) for number in range(count)
+        own = [WorkerPool(one, work.logs, timeout_s=work.timeout_s) for one in work.accelerators]
+        made += [
+            _Builder(work, own[number % len(own)], number, sum(counts), pending, done, turn) for number in range(count)
         ]
-        try:
-            for builder in made:
-                builder.start()
-            starting, left = count, len(case_ids)
-            while left:
-                built = done.get()
-                if built is None:
-                    starting -= 1
-                    if not starting:
-                        self.imported()
-                    continue
-                left -= 1
-                yield built
-        finally:
-            for pool in pools:
-                pool.stop()  # the threads notice, and reap
-            for builder in made:
-                builder.join()
+        pools += own
+    try:
+        for builder in made:
+            builder.start()
+        yield from _results(wanted, counts, done)
+    finally:
+        for pool in pools:
+            pool.stop()  # the threads notice, and reap
+        for builder in made:
+            builder.join()
 
 
-_Done = queue.SimpleQueue[Prebuilt | None]
+def _results(wanted: Wanted, counts: Sequence[int], done: _Done) -> Iterator[tuple[Prebuild, Prebuilt]]:
+    starting = {id(work): count for (work, _), count in zip(wanted, counts, strict=True)}
+    left = sum(len(case_ids) for _, case_ids in wanted)
+    while left:
+        work, built = done.get()
+        if built is not None:
+            left -= 1
+            yield work, built
+            continue
+        starting[id(work)] -= 1
+        if not starting[id(work)]:
+            work.imported()
+
+
+_Done = queue.SimpleQueue[tuple[Prebuild, Prebuilt | None]]
 """What came of each case, and, once for each builder, None when it has imported, or will not."""
 
 
@@ -179,20 +205,20 @@ class _Builder(threading.Thread):
             except Exception as error:
                 built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}", fault=is_fault(error))
                 self._kill()
-            self._done.put(built)
+            self._done.put((self._work, built))
         self._say_imported()
         self._kill()
 
     def _say_imported(self) -> None:
         if self._imports:
             self._imports = False
-            self._done.put(None)
+            self._done.put((self._work, None))
 
     def _built(self, case_id: str) -> Prebuilt:
         work = self._work
         if self._worker is None:
             self._worker = self._pool.start(
-                Side(name="builder", source=work.source), f"builder-{self._number}", number=self._number,
+                work.side, f"builder-{self._number}", number=self._number,
                 tensorrt=case_id in work.tensorrt, only_builds=True,
             )  # fmt: skip
         self._worker.greet()
@@ -205,7 +231,7 @@ class _Builder(threading.Thread):
         folder = work.folder_for(case_id)
         request = messages.BuildCase(
             case_id=case_id, folder=str(folder), cache=work.cache, builders=self._count,
-            agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle, shared=messages.SHARED,
+            agreement_inputs=work.agreement_inputs, lifecycle=work.lifecycle, shared=work.shared,
             in_turn=work.in_turn,
         )  # fmt: skip
         with self._pool.device(shared=True):

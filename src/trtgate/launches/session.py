@@ -24,6 +24,8 @@ from .worker_group import WorkerGroup
 from .worker_handle import LaunchError, WorkerHandle
 from .worker_pool import WorkerPool
 
+COLD_AT_ONCE = 8  # so many import side by side, and start cold one after the other
+
 
 class NextCase(NamedTuple):
     """A case that is measured later, and its artifact, if its frontend stores one."""
@@ -203,20 +205,19 @@ class Session:
         With `kernels` in as many more, in turn with the others, which take kernels from the artifact's runtime cache;
         they are the second list.
         """
-        ways = [False, True] * count if kernels else [False] * count
-        step(f"starting {len(ways)} fresh processes")
+        ways, found = ([False, True] if kernels else [False]) * count, list[ColdStart]()
         try:
-            with self._fresh("cold", len(ways), tensorrt=self._tensorrt) as workers, self._pool.device(step):
-                step("starting cold")
-                turns = zip(workers, ways, strict=True)
-                found = [self._cold_start(worker, case_id, artifact, kernels=way) for worker, way in turns]
+            for few in (ways[at : at + COLD_AT_ONCE] for at in range(0, len(ways), COLD_AT_ONCE)):
+                step(f"starting {len(few)} fresh processes")
+                with self._fresh("cold", len(few), tensorrt=self._tensorrt) as workers, self._pool.device(step):
+                    step("starting cold")
+                    found += [self._cold_start(*one, case_id, artifact) for one in zip(workers, few, strict=True)]
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         return found[:: 1 + kernels], found[1::2] if kernels else []
 
-    def _cold_start(self, worker: WorkerHandle, case_id: str, artifact: Path | None, *, kernels: bool) -> ColdStart:
-        path = None if artifact is None else str(artifact)
-        request = messages.StartCold(case_id=case_id, artifact=path, kernels=kernels)
+    def _cold_start(self, worker: WorkerHandle, kernels: bool, case_id: str, artifact: Path | None) -> ColdStart:
+        request = messages.StartCold(case_id=case_id, artifact=str(artifact) if artifact else None, kernels=kernels)
         found = worker.ask(request, messages.ColdReply, "starting cold").cold
         self._pool.end(worker)  # its memory is free for the next
         return found
@@ -238,7 +239,7 @@ class Session:
                 with fresh as workers, self._pool.device(step):
                     found.append(load_launch.measured(workers, case_id, path, step, gpu=gpu))
             with self._fresh("memory", tensorrt=self._tensorrt) as (worker,), self._pool.device(step):
-                readings = load_launch.memory_read(worker, case_id, path, step)
+                readings = load_launch.memory_read(worker, case_id, path, most, step)
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error
         return [msgspec.structs.replace(found[0], readings=readings), *found[1:]]

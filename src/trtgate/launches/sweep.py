@@ -144,7 +144,8 @@ class Sweep:
         if not wanted:
             return {}
         work = Prebuild(
-            source=self._source, accelerators=[self._accelerator], builders=self._builders, cache=self._cache,
+            side=Side(name="builder", source=self._source), accelerators=[self._accelerator],
+            builders=self._builders, cache=self._cache,
             folder_for=lambda _case_id: self._folder.private("point"), logs=self._folder.logs,
             timeout_s=self._timeout_s, agreement_inputs=self._inputs,
         )  # fmt: skip

@@ -49,7 +49,6 @@ class Worker:
         self.monitor: Any = None
         self.state: Any = None  # of the GPU, once it is needed
         self._timer: Any = None  # of the loaded case, once it was measured on a GPU
-        self._settled = not self._gpu
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
         import_hook.install(everywhere=True, shared_cache=False)
@@ -190,24 +189,17 @@ class Worker:
         """Load or build a case and run it once. Raises TrtgateError when its output is not eager's."""
         from ..compiling import lifecycle
 
-        if request.artifact is None and self._built == request.case_id and not request.measure_memory:
+        if request.artifact is None and self._built == request.case_id:
             return self._loaded(self.case(request.case_id), self.inference.compiled.build_s)
         self.unload()
         self._start_gpu()
         case = self.case(request.case_id)
         self._import_libraries(case)
-        if request.measure_memory and not self._settled:
-            self._load(case, request)  # what the libraries take once for all is not this case's
-            self.unload()
-            self._settled = True
         checked = request.lifecycle and request.artifact is not None
         ways = lifecycle.check_stored(case, Path(request.artifact or ""), self.device) if checked else {}
-        before = self._used_bytes()
         start = time.perf_counter()
         self._load(case, request)
-        seconds = time.perf_counter() - start
-        used = self._used_bytes() - before if self._gpu and request.measure_memory else None
-        return self._loaded(case, seconds, gpu_memory_bytes=used, ways=ways)
+        return self._loaded(case, time.perf_counter() - start, ways=ways)
 
     def _loaded(self, case: Any, seconds: float, **fields: Any) -> Loaded:
         cache, note = runtime_cache.in_use(self.inference.compiled, engines=self._gpu and case.settings.uses_tensorrt)

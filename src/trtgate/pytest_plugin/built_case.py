@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import frontends
 from ..common.errors import TrtgateError
+from ..launches.pair import BASE, CANDIDATE
 from ..suite.cases import Case
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ class BuiltCase:
             if self._built.coverage is not None:
                 self._run.coverage_of_builds[self.case.id] = self._built.coverage
         return self._built.checked()
+
+    def ahead_beside_base(self) -> dict[str, Prebuilt]:
+        """Return side → what came of building it ahead of its test, if both were."""
+        ahead, of_base = self._run.prebuilt.get(self.case.id), self._run.prebuilt_of_base.get(self.case.id)
+        if ahead is None or of_base is None:
+            return {}
+        self._built = ahead
+        return {BASE: of_base, CANDIDATE: ahead}
 
     def check_accuracy(self) -> None:
         """Check, and with `--trtgate-lifecycle` in a fresh process and from the cache too. Raises TrtgateError.

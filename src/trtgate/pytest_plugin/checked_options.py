@@ -103,9 +103,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
     update = get("trtgate_update_baselines")
     timing_off = _timing_off(config)
     _check_contradictions(config, comparing=comparing, update=update, timing_off=timing_off)
-    prebuild, builds_in_turn = prebuilding.asked(
-        config, beside_base=_beside_base(config), distributed=_distributed(config)
-    )
+    prebuild, builds_in_turn = prebuilding.asked(config, distributed=_distributed(config))
     return Options(
         source=source,
         selection=_selection(config),

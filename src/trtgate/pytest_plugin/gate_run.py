@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..gate.measurers import Workers
     from ..gate.policy import Situation
     from ..launches.base_revision import BaseRevision
+    from ..launches.pair import NextPair
     from ..launches.prebuild import Prebuilt
     from ..launches.session import NextCase
     from ..profiles.profile_gate import Where
@@ -85,6 +86,7 @@ class GateRun:
         self.coverage_notices: list[Notice] = []
         self.environment: list[str] = []
         self.prebuilt: dict[str, Prebuilt] = {}
+        self.prebuilt_of_base: dict[str, Prebuilt] = {}
         self.gpu_queue: GpuQueue | None = None
         """Who measures, where several cards share the cases."""
         self.benchmarks: dict[str, Any] = {}
@@ -154,12 +156,9 @@ class GateRun:
     @cached_property
     def base(self) -> BaseRevision | None:
         """What `trtgate ab` compares with, made ready; None without. Raises TrtgateError."""
-        from ..launches.base_revision import BaseRevision
+        from .beside_base import made_ready
 
-        options = self.options
-        if options.base is None:
-            return None
-        return BaseRevision(options.base, options.source, self.folder, timeout_s=options.timeout_s)
+        return made_ready(self.options, self.config, self.folder)
 
     @cached_property
     def workers(self) -> list[Workers]:
@@ -167,11 +166,10 @@ class GateRun:
         from ..gate.measurers import Workers
 
         tensorrt = any(case.settings.uses_tensorrt for case in self.cases_collected)
-        several = len(self.accelerators) > 1
         return [
             Workers(
                 self.options, card, self.run_folder, base=self.base, tensorrt=tensorrt,
-                cases_at_once=self.cases_at_once, logs=card.uuid if several else "",
+                cases_at_once=self.cases_at_once, logs=card.uuid * (len(self.accelerators) > 1),
             )
             for card in self.accelerators
         ]  # fmt: skip
@@ -197,12 +195,14 @@ class GateRun:
         situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
         return self._drive(situation, lambda its: StoredMeasurer(workers, its, job.artifact, job.build, after), step)
 
-    def measure_beside_base(self, case: Case, step: OnStep) -> CaseResult:
-        """Build a case on both sides, measure it beside its base and judge it."""
-        from ..gate.measurers import BaseMeasurer
+    def measure_beside_base(
+        self, case: Case, step: OnStep, ahead: Mapping[str, Prebuilt], after: Sequence[NextPair]
+    ) -> CaseResult:
+        """Measure a case beside its base and judge it; what was not built `ahead` of its sides is built."""
+        from ..gate.base_measurer import BaseMeasurer
 
         situation = self._situation(case, self.accelerator)
-        with BaseMeasurer(self.workers[0], situation) as measurer:
+        with BaseMeasurer(self.workers[0], situation, ahead, after) as measurer:
             return self._drive(situation, lambda _: measurer, step)
 
     def _drive(self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep) -> CaseResult:
@@ -292,7 +292,7 @@ class GateRun:
     @property
     def times(self) -> str:
         """How many devices there are, to be put before their name; empty for one."""
-        return f"{len(self.accelerators)} x " if len(self.accelerators) > 1 else ""
+        return f"{len(self.accelerators)} x " * (len(self.accelerators) > 1)
 
     @property
     def judges(self) -> bool:

@@ -215,10 +215,12 @@ class Hooks:
         times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
         if times:
             loading_ahead.plan(self._run, tests)
-        needed = {case_id_of(item) for item in session.items if needs_a_build(item)} - self._run.skip_reasons.keys()
-        to_build = {case_id for case_id in needed if case_id is not None}
+        needed = {item: case_id_of(item) for item in session.items if needs_a_build(item)}
+        to_build = {case_id for case_id in needed.values() if case_id is not None} - self._run.skip_reasons.keys()
+        timed_alone = to_build - {case_id for item, case_id in needed.items() if not is_latency(item)}
         start_workers = self._run.start_workers if times else lambda: None
-        prebuilding.build_ahead(self._run, to_build, start_workers, prebuilding.to_ask(self._run, session.items))
+        to_ask = prebuilding.to_ask(self._run, session.items)
+        prebuilding.build_ahead(self._run, to_build, start_workers, to_ask, timed_alone)
         if not self._run.options.timing_off:
             runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
             measuring_ahead.begin(self._run, runnable)

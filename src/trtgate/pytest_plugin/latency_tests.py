@@ -62,7 +62,7 @@ class LatencyGate:
             pytest.skip(explained(f"not timed: {options.timing_off}", Explanation.NOTHING_COMPARED))
         self._run.failed.add(case.id)  # until it is known to be otherwise
         try:
-            result = self._measured_beside_base(case) if options.base else self._measured(case, built)
+            result = (self._measured_beside_base if options.base else self._measured)(case, built)
             self._run.gate.add(result)
             if result.measurement.launches:
                 self._hand_over(benchmark, case, result)
@@ -103,9 +103,10 @@ class LatencyGate:
             run.gate.keep(case, job.artifact)
         return result
 
-    def _measured_beside_base(self, case: Case) -> CaseResult:
-        with self._run.progress(case.id) as step:
-            return self._run.measure_beside_base(case, step)
+    def _measured_beside_base(self, case: Case, built: BuiltCase) -> CaseResult:
+        run, after = self._run, loading_ahead.pairs_after(self._run, self._item)
+        with run.progress(case.id) as step:
+            return run.measure_beside_base(case, step, built.ahead_beside_base(), after)
 
     def _hand_over(self, benchmark: Any, case: Case, result: CaseResult) -> None:
         seconds = [us * 1e-6 for us in result.measurement.blocks_us()]

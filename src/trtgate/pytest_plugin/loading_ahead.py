@@ -1,8 +1,8 @@
-"""With `--trtgate-prebuild` on a GPU, the next tests' cases are loaded together with the one that is measured now."""
+"""On a GPU the next tests' cases, which were built ahead, are loaded together with the one that is measured now."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,11 +10,15 @@ import pytest
 from . import prebuilding
 
 if TYPE_CHECKING:
+    from ..launches.pair import NextPair
+    from ..launches.prebuild import Prebuilt
     from ..launches.session import NextCase
     from .gate_run import GateRun
 
 AT_ONCE = 4
 """How many cases are loaded together at most: with three launches, by twelve processes."""
+SIDES = 2
+"""The processes that load a case beside a base."""
 
 
 def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
@@ -27,17 +31,17 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     from ..launches import prebuild
 
     options = run.options
+    of_a_case = options.launches if options.base is None else SIDES
     if (
         options.prebuild is None
-        or options.base is not None
         or len(run.accelerators) > 1
         or run.accelerator.kind != "gpu"
-        or prebuilding.builders(run) < 2 * options.launches
+        or prebuilding.builders(run) < 2 * of_a_case
     ):
         return
-    workers = AT_ONCE * options.launches
-    room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH), most=workers)
-    run.cases_at_once = max(2, room // options.launches)
+    most = AT_ONCE * of_a_case
+    room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH), most=most)
+    run.cases_at_once = max(2, room // of_a_case)
     run.latency_tests = list(tests)
 
 
@@ -45,13 +49,28 @@ def after(run: GateRun, test: pytest.Item) -> list[NextCase]:
     """Return the cases of the tests after this one, as many as are loaded with it, without those that can't be."""
     from ..launches.session import NextCase
 
+    built = _ready_after(run, test, run.prebuilt)
+    return [NextCase(one.case_id, one.artifact) for one in built][: run.cases_at_once - 1]
+
+
+def pairs_after(run: GateRun, test: pytest.Item) -> list[NextPair]:
+    """Return those cases beside a base that are loaded with the one of a test: on both sides, as `after`."""
+    from ..launches.pair import Artifacts, NextPair
+
+    of_base = {one.case_id: one.artifact for one in _ready_after(run, test, run.prebuilt_of_base)}
+    built = [one for one in _ready_after(run, test, run.prebuilt) if one.case_id in of_base]
+    ready = [NextPair(one.case_id, Artifacts(base=of_base[one.case_id], candidate=one.artifact)) for one in built]
+    return ready[: run.cases_at_once - 1]
+
+
+def _ready_after(run: GateRun, test: pytest.Item, prebuilt: Mapping[str, Prebuilt]) -> list[Prebuilt]:
+    """Return what was built ahead for the tests after this one, in their order, without what could not be."""
     number = next((number for number, (item, _) in enumerate(run.latency_tests, 1) if item is test), None)
     if number is None:
         return []
-    built = [
-        run.prebuilt[case_id]
+    later = [
+        prebuilt.get(case_id)
         for item, case_id in run.latency_tests[number:]
-        if case_id in run.prebuilt and not item.get_closest_marker("skip")
+        if case_id is not None and not item.get_closest_marker("skip")
     ]
-    can_be = [NextCase(one.case_id, one.artifact) for one in built if one.build is not None]
-    return can_be[: run.cases_at_once - 1]
+    return [one for one in later if one is not None and one.build is not None]

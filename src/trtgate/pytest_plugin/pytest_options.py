@@ -211,9 +211,9 @@ def _add_building(option: Declare) -> None:
         metavar="N|auto",
         type=_builders,
         default=None,
-        help="Build all cases before the first test, in N processes at once; build times are not judged then. Without "
-        "it, on a GPU, all are exported and loaded by as many processes as the machine takes, and built one by one; 0: "
-        "each is built when its first test needs it.",
+        help="Build all cases before the first test, in N processes at once (beside a base N for both sides); build "
+        "times are not judged then. Without it, on a GPU, all are exported and loaded by as many processes as the "
+        "machine takes, and built one by one; 0: each is built when its first test needs it.",
     )
     option(
         "--trtgate-gpus",

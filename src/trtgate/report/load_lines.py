@@ -29,7 +29,7 @@ def lines(case_id: str, measurement: CaseMeasurement) -> Iterator[str]:
         interval = f"{grown.bytes_a_call:+,.0f} bytes a call ({grown.low:+,.0f} to {grown.high:+,.0f})"
         yield f"{case_id}: {METRICS[name].title} over {calls:,} calls: {interval}"
     if COLD_L2 in measurement.metrics:
-        cold_us = measurement_summary.figures(measurement)["cold_l2_us"]
+        cold_us = measurement_summary.figures_beside(measurement)["cold_l2_us"]
         yield f"{case_id}: {METRICS[COLD_L2].title}: {duration(cold_us)}"
 
 

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import msgspec
 
 from .. import verdict
-from ..common.accelerator import Accelerator
-from ..gate import judging
 from ..launches.sweep import PointOutcome
 from ..records.measurement import CaseMeasurement
 from ..suite.dimensions import BATCH
@@ -47,7 +45,7 @@ class _Pair(NamedTuple):
     larger: PointOutcome
 
 
-def of(outcomes: Sequence[PointOutcome], accelerator: Accelerator) -> list[SizeStep]:
+def of(outcomes: Sequence[PointOutcome]) -> list[SizeStep]:
     """Return the steps of one model's points, in order of size.
 
     A step jumps where the sweep believes, as it does of any difference between points, that latency rises by more than
@@ -55,7 +53,7 @@ def of(outcomes: Sequence[PointOutcome], accelerator: Accelerator) -> list[SizeS
     among all steps.
     """
     pairs = [pair for dimension in _dimensions(outcomes) for pair in _pairs(outcomes, dimension)]
-    return [_step(pair, accelerator, len(pairs)) for pair in pairs]
+    return [_step(pair, len(pairs)) for pair in pairs]
 
 
 def _dimensions(outcomes: Sequence[PointOutcome]) -> list[str]:
@@ -81,14 +79,14 @@ def _split(sizes: dict[str, int]) -> dict[str, object]:
     return {"batch": sizes.get(BATCH), "shape": {name: size for name, size in sizes.items() if name != BATCH}}
 
 
-def _step(pair: _Pair, accelerator: Accelerator, steps: int) -> SizeStep:
+def _step(pair: _Pair, steps: int) -> SizeStep:
     before, after = (CaseMeasurement(case_id=one.case.id, launches=one.launches) for one in (pair.smaller, pair.larger))
     metric = after.primary if after.primary in before.metrics else before.primary
     smaller, larger = (one.case.settings.sizes[pair.dimension] for one in (pair.smaller, pair.larger))
     ratio = larger / smaller
     judged = verdict.judge_stored(  # of latency per size, which a rise in proportion leaves alone
         metric, verdict.log_launch_means(after.samples(metric)) - math.log(ratio),
-        [verdict.log_launch_means(before.samples(metric))], judging.prior(accelerator, metric, after.clock),
+        [verdict.log_launch_means(before.samples(metric))], verdict.prior(metric, after.clock),
         limit=0.0, tests=steps,
     )  # fmt: skip
     return SizeStep(

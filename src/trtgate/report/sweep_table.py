@@ -15,7 +15,7 @@ from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.metrics import DEVICE, HOST
 from ..common.text_columns import aligned
-from ..gate import judging, measurement_summary
+from ..gate import measurement_summary
 from ..gate.sentences import duration
 from ..launches.sweep import PointOutcome
 from ..launches.sweep_axes import difference
@@ -87,7 +87,7 @@ class SweepFindings(msgspec.Struct, kw_only=True):
         return [*self.problems, *(point.case_id for point in self.points if point.problem)]
 
 
-def points_of(outcomes: Sequence[PointOutcome], accelerator: Accelerator) -> list[SweepPoint]:
+def points_of(outcomes: Sequence[PointOutcome]) -> list[SweepPoint]:
     """Return the points of one model, whose first is the default, with their changes and the Pareto set marked."""
     default = outcomes[0]
     base = _measurement(default)
@@ -109,7 +109,7 @@ def points_of(outcomes: Sequence[PointOutcome], accelerator: Accelerator) -> lis
                 for metric in measured.metrics
             }
             if base is not None and outcome is not default:
-                point.changes = _changes(measured, base, accelerator, tests)
+                point.changes = _changes(measured, base, tests)
         elif not point.problem and not point.unavailable:
             point.problem = f"{point.case_id}: not measured"
         found.append(point)
@@ -123,16 +123,14 @@ def _measurement(outcome: PointOutcome) -> CaseMeasurement | None:
     return CaseMeasurement(case_id=outcome.case.id, launches=outcome.launches, build=outcome.build)
 
 
-def _changes(
-    measured: CaseMeasurement, base: CaseMeasurement, accelerator: Accelerator, tests: int
-) -> dict[str, LatencyChange]:
+def _changes(measured: CaseMeasurement, base: CaseMeasurement, tests: int) -> dict[str, LatencyChange]:
     """Judge latencies as the gate does, with no limit: a difference is real where the gate would believe it."""
     found = {}
     for metric in (one for one in measured.metrics if one in base.metrics):
         judged = verdict.judge_stored(
             metric, verdict.log_launch_means(measured.samples(metric)),
             [verdict.log_launch_means(base.samples(metric))],
-            judging.prior(accelerator, metric, measured.clock), limit=0.0, tests=tests,
+            verdict.prior(metric, measured.clock), limit=0.0, tests=tests,
         )  # fmt: skip
         real = {Verdict.REGRESSED: SLOWER, Verdict.IMPROVED: FASTER}.get(judged.verdict, SAME)
         found[metric] = LatencyChange(

@@ -23,6 +23,8 @@ SUITE_KEY, BASELINES_KEY, RUNS_KEY = "trtgate_suite", "trtgate_baselines", "trtg
 RUNS_VARIABLE = "TRTGATE_RUNS"
 """The environment variable that wins over the key."""
 BASELINES = "baselines"
+STARTED_WITH = "trtgate-started-with"
+"""The name of a plugin by which a command says with which `variables` it was started, before it asked pytest."""
 
 CONFIGURATIONS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 """Files that pytest looks for in a folder, in its order (`_pytest.config.findpaths`)."""

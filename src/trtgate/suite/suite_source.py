@@ -14,7 +14,8 @@ import msgspec
 
 from ..common.errors import TrtgateError, one_line
 from . import dimensions, pinned_files
-from .cases import Model, Suite, decorated, model
+from .cases import Model, Suite
+from .declaring import decorated, model
 from .settings import Settings
 from .suite_import import IMPORTLIB, ImportRule, file_of, import_file, import_name, is_path
 

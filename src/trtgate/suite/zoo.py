@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from . import zoo_models
-from .cases import Model, grid
+from .cases import Model
+from .declaring import grid
 
 CLASSIFICATION = """
 alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 densenet169 densenet201

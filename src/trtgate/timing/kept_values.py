@@ -121,13 +121,22 @@ class KeptValues:
             if same(before, value):
                 continue
             if isinstance(value, torch.Tensor):
-                if value.shape != before.shape:
-                    value.resize_(before.shape)
-                value.copy_(before)
+                _put_back(value, before)
             else:
                 value[...] = before
         for generator, state in self._generators.values():
             _set_state(generator, state)
+
+
+def _put_back(tensor: torch.Tensor, before: torch.Tensor) -> None:
+    """Let a tensor hold what it held, at the address where it lies if it can."""
+    if (tensor.dtype, tensor.device) != (before.dtype, before.device):  # its `data` is another's
+        tensor.data = before.clone()
+        return
+    if tensor.shape != before.shape:
+        tensor.resize_(before.shape)
+    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())
+    tensor[once].copy_(before[once])  # of an expanded one each value, which lies there once
 
 
 def same(before: Any, now: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import statistics
@@ -10,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+from ..common.errors import TrtgateError
 from ..records.measurement import MemoryReadings
 from . import device_memory
 from .clock import Call
@@ -31,12 +33,17 @@ def host_bytes() -> int:
     """Return the memory of this process that is resident, or swapped out.
 
     Of smaps_rollup, which counts pages; VmRSS of /proc/self/status is off by up to some MiB on machines of many CPUs
-    (proc(5)) and stands in where a sandbox has no smaps_rollup.
+    (proc(5)) and stands in where a sandbox has no smaps_rollup, or an empty one. Raises TrtgateError where neither says
+    it: nothing would grow then.
     """
-    try:
-        return _sum_of(SMAPS, "Rss", "Swap")
-    except OSError:
-        return _sum_of(STATUS, "VmRSS", "VmSwap")
+    with contextlib.suppress(OSError):
+        found = _sum_of(SMAPS, "Rss", "Swap")
+        if found:
+            return found
+    found = _sum_of(STATUS, "VmRSS", "VmSwap")
+    if not found:
+        raise TrtgateError(f"neither {SMAPS} nor {STATUS} says how much memory the process holds")
+    return found
 
 
 def _sum_of(file: Path, *names: str) -> int:
@@ -44,13 +51,13 @@ def _sum_of(file: Path, *names: str) -> int:
     return sum(map(int, found)) << 10
 
 
-def read(call: Call, *, gpu: bool, host: Callable[[], int] = host_bytes) -> MemoryReadings:
+def read(call: Call, *, gpu: bool, host: Callable[[], int] = host_bytes, at_once: int = 1) -> MemoryReadings:
     """Call a module up to MOST_CALLS times, and read memory READINGS times meanwhile, always after a collection.
 
-    Its state is not put back between calls: what it keeps is what is looked for. There are fewer readings where calls
-    get slower and slower.
+    `call` makes `at_once` calls. Its state is not put back between calls: what it keeps is what is looked for. There
+    are fewer readings where calls get slower and slower.
     """
-    calls = _calls_between(call)
+    calls = _calls_between(call, at_once)
     began = time.perf_counter()
     readings: list[tuple[int, int, int]] = []
     for _ in range(READINGS):
@@ -62,21 +69,30 @@ def read(call: Call, *, gpu: bool, host: Callable[[], int] = host_bytes) -> Memo
             break
     of_host, of_torch, of_gpu = (list(column) for column in zip(*readings, strict=True))
     return MemoryReadings(
-        calls=calls, host_bytes=of_host, torch_bytes=of_torch if gpu else [], gpu_bytes=of_gpu if gpu else []
+        calls=calls * at_once, host_bytes=of_host, torch_bytes=of_torch if gpu else [], gpu_bytes=of_gpu if gpu else []
     )
 
 
-def _calls_between(call: Call) -> int:
-    """Warm up; returns how many calls lie between two readings."""
+def settled(
+    call: Call, *, gpu: bool, again: Callable[[MemoryReadings], bool], host: Callable[[], int] = host_bytes,
+    at_once: int = 1,
+) -> MemoryReadings:  # fmt: skip
+    """Return what `read` does or, where `again` says so of it, what it does a second time, in the same process."""
+    first = read(call, gpu=gpu, host=host, at_once=at_once)
+    return read(call, gpu=gpu, host=host, at_once=at_once) if again(first) else first
+
+
+def _calls_between(call: Call, at_once: int) -> int:
+    """Warm up; returns how often `call` is called between two readings."""
     began = start = time.perf_counter()
     took_s: list[float] = []
-    while len(took_s) < WARM_SHARE * MOST_CALLS and (not took_s or start - began < WARM_SHARE * SECONDS):
+    while len(took_s) * at_once < WARM_SHARE * MOST_CALLS and (not took_s or start - began < WARM_SHARE * SECONDS):
         call()
         ended = time.perf_counter()
         took_s.append(ended - start)
         start = ended
     typical_s = max(statistics.median(took_s), 1e-9)  # whatever else the machine did to some of them
-    return max(1, min(MOST_CALLS // READINGS, int(SECONDS / READINGS / typical_s)))
+    return max(1, min(MOST_CALLS // READINGS // at_once, int(SECONDS / READINGS / typical_s)))
 
 
 def _of_gpu() -> tuple[int, int]:
@@ -86,8 +102,10 @@ def _of_gpu() -> tuple[int, int]:
     return int(torch.cuda.memory_allocated()), device_memory.used_bytes()
 
 
-def places(call: Call) -> list[str]:
+def places(call: Call, at_once: int = 1) -> list[str]:
     """Return where Python allocates what stays after calls, as `+1024 bytes a call, file.py:12`.
+
+    `call` makes `at_once` calls.
 
     By tracemalloc, which makes calls several times slower, and sees what Python allocates: of a tensor its object, and
     not its memory.
@@ -99,7 +117,7 @@ def places(call: Call) -> list[str]:
         began, made = time.perf_counter(), 0
         while made < TRACED_CALLS and (not made or time.perf_counter() - began < TRACED_S):
             call()
-            made += 1
+            made += at_once
         grown = [one for one in _traced().compare_to(before, "lineno") if _stays(one, made)]
     finally:
         tracemalloc.stop()

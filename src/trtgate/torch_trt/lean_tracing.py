@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,17 +28,53 @@ def lean() -> Iterator[None]:
     A graph's Python code is generated when it is first read or called: every pass asks for it anew. The registry of
     converters is validated once, not at each look at it, and the operators of C++ are listed once for all namespaces.
     Of each node's stack those lines are read that are kept. Garbage is collected afterwards.
+
+    Threads may overlap, and it may be within itself: the last to leave puts all back.
     """
+    with garbage.later():
+        _shared.enter()
+        try:
+            yield
+        finally:
+            _shared.leave()
+
+
+class _Shared:
+    """What is replaced in torch and torch_tensorrt, once for all who are within."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._within = 0
+        self._replaced = contextlib.ExitStack()
+
+    def enter(self) -> None:
+        with self._guard:
+            if not self._within:
+                with contextlib.ExitStack() as stack:
+                    _replace(stack)
+                    self._replaced = stack.pop_all()
+            self._within += 1
+
+    def leave(self) -> None:
+        with self._guard:
+            self._within -= 1
+            if not self._within:
+                self._replaced.close()
+
+
+_shared = _Shared()
+_one_at_a_time = threading.RLock()
+"""Held while code is generated, or operators are listed: what both change is shared by threads."""
+
+
+def _replace(stack: contextlib.ExitStack) -> None:
     from torch.fx import GraphModule
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(garbage.later())
-        stack.enter_context(replaced(GraphModule, "recompile", _recompiling_later(GraphModule.recompile)))
-        stack.enter_context(_operators_listed_once())
-        stack.enter_context(_lines_read_when_asked_for())
-        if REGISTRY in sys.modules:
-            stack.enter_context(_registry_validated_once(sys.modules[REGISTRY].ConverterRegistry))
-        yield
+    stack.enter_context(replaced(GraphModule, "recompile", _recompiling_later(GraphModule.recompile)))
+    stack.enter_context(_operators_listed_once())
+    stack.enter_context(_lines_read_when_asked_for())
+    if REGISTRY in sys.modules:
+        stack.enter_context(_registry_validated_once(sys.modules[REGISTRY].ConverterRegistry))
 
 
 class _Later:
@@ -51,10 +89,12 @@ class _Later:
         module = self._module() if instance is None else instance
         if module is None:
             raise AttributeError(f"{owner.__name__} has no {self._name}: its graph module is gone")
-        self._recompile(module)
-        for name in READ:
-            if isinstance(vars(type(module)).get(name), _Later):
-                delattr(type(module), name)
+        with _one_at_a_time:
+            if inspect.getattr_static(type(module), self._name, None) is self:  # else another thread was first
+                self._recompile(module)
+                for name in READ:
+                    if isinstance(vars(type(module)).get(name), _Later):
+                        delattr(type(module), name)
         return getattr(owner if instance is None else instance, self._name)
 
 
@@ -111,9 +151,10 @@ def _operators_listed_once() -> Iterator[None]:
     original, list_them = getattr(exported_program, collect), getattr(utils, listed)
 
     def collected() -> Any:
-        list_them()
-        with replaced(utils, listed, lambda: None):
-            return original()
+        with _one_at_a_time:
+            list_them()
+            with replaced(utils, listed, lambda: None):
+                return original()
 
     with replaced(exported_program, collect, collected):
         yield

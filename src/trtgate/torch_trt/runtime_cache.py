@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..common import accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, one_line
 from ..common.files import is_there, read_bytes, write_whole
 from . import engine_sizes, engines, releases, shared_cache_file
 from .patching import replaced
@@ -154,7 +154,10 @@ def load(folder: Path) -> RuntimeCache:
     if differing:
         cache.note = _unused(f"is {differing}")
         return cache
-    cache.kept_bytes = cache.handle.load_from_stream(io.BytesIO(kernels.content))
+    try:
+        cache.kept_bytes = cache.handle.load_from_stream(io.BytesIO(kernels.content))
+    except Exception as error:  # of torch_tensorrt, or of C++
+        return RuntimeCache(_new_handle(), note=_unused(f"can't be used ({one_line(error)})"))
     cache.kept = cache.kept_bytes > 0
     return cache
 

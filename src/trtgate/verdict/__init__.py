@@ -9,7 +9,7 @@ from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, adjusted, quantile
 from .exact_counts import judge_exact, more_of
 from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
-from .memory_growth import Growth, growth, judge_growth
+from .memory_growth import LEAST_READINGS, Growth, grows_late, growth, judge_growth
 from .paired_launches import (
     LAUNCH_SDS,
     LOOKS,
@@ -35,12 +35,14 @@ from .stored_sessions import (
     judge_stored,
     launch_mean,
     log_launch_means,
+    prior,
 )
 
 __all__ = [
     "ENOUGH_SESSIONS",
     "FAMILY_ALPHA",
     "LAUNCH_SDS",
+    "LEAST_READINGS",
     "LEAST_RISING",
     "LOOKS",
     "OTHER_CARD",
@@ -63,6 +65,7 @@ __all__ = [
     "confirm",
     "confirm_stored",
     "differences",
+    "grows_late",
     "growth",
     "judge_confirmed",
     "judge_exact",
@@ -74,6 +77,7 @@ __all__ = [
     "more_of",
     "ordered_spread",
     "pair_tells",
+    "prior",
     "quantile",
     "rises",
     "screen",

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..common.metrics import DEVICE, OF_LOAD, ON_HOST, QUEUED
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantiles
 from .judgement import Judgement, Verdict
 from .launch_groups import slower_group
@@ -63,6 +64,18 @@ PRIORS = {
 }
 """(what, whether the sessions are of this very card) → prior; "cpu" is host latency where there is no GPU, "queued"
 device latency that no CUDA graph was captured for."""
+
+
+def prior(metric: str, clock: str, *, own: bool = True) -> Prior:
+    """Return what is known of the spread of a metric between sessions, of this card (`own`) or of others.
+
+    `clock` names what the sessions were timed with.
+    """
+    if clock.startswith(ON_HOST) and metric not in OF_LOAD:
+        metric = "cpu"
+    elif metric == DEVICE and QUEUED in clock:
+        metric = "queued"
+    return PRIORS[metric, own]
 
 
 def launch_mean(log_captures: Sequence[float] | np.ndarray) -> float:

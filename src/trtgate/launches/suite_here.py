@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -30,14 +28,14 @@ def suite_here() -> SuiteSource | None:
     Raises TrtgateError where pytest can't read its configuration.
     """
     found = find_configuration(Path.cwd())
-    source = None if found is None else _named_in(found)
-    return None if source is None else _as_in_pytest(source, found, source.suite_files().values())
+    source = None if found is None else named_in(found)
+    return None if source is None else on_pytests_path(source, found, source.suite_files().values())
 
 
 def factories_here(*names: str) -> SuiteSource:
     """Return a source of factories that are importable from this folder as they are in pytest. Raises TrtgateError."""
     source = SuiteSource(root=str(Path.cwd()), factories=names)
-    return _as_in_pytest(source, find_configuration(Path.cwd()), [Path.cwd()])
+    return on_pytests_path(source, find_configuration(Path.cwd()), [Path.cwd()])
 
 
 def configured_suite(folder: Path, *, as_in_pytest: bool = False) -> tuple[SuiteSource, Path, list[str]]:
@@ -47,85 +45,32 @@ def configured_suite(folder: Path, *, as_in_pytest: bool = False) -> tuple[Suite
     TrtgateError when no suite is configured, or one is not there.
     """
     found = find_configuration(folder)
-    source = None if found is None else _named_in(found)
+    source = None if found is None else named_in(found)
     if found is None or source is None:
         raise TrtgateError(f"no suite is configured for {folder}: run trtgate init, or set the ini key trtgate_suite")
     if as_in_pytest or len(source.suite_files()) < len(source.suites):  # a module that is on pytest's path alone
-        source = _as_in_pytest(source, found, source.suite_files().values())
+        source = on_pytests_path(source, found, source.suite_files().values())
     for name in source.suites:
         if name not in source.suite_files():
             raise TrtgateError(f"{found.path}: trtgate_suite names {name!r}, and there is no such file or module")
     return source, Path(source.root) / ".trtgate", found.values.get("trtgate_limits", "").split()
 
 
-class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
-    """What pytest has in another folder: where the suites are, Python's path, and variables that it changed."""
-
-    source: SuiteSource | None
-    path: tuple[str, ...] = ()
-    variables: dict[str, str | None] = {}
-    problem: str = ""
-
-
-def suite_elsewhere(folder: Path, top: Path, answer: Path, variables: Mapping[str, str], timeout_s: float) -> Elsewhere:
-    """Return what pytest has in `folder`: asked in a process of its own, which writes to `answer`.
-
-    `variables` is the environment that it starts with. No configuration above `top` counts: a copy may lie in what it
-    is a copy of. No source: nothing is configured there. Raises TrtgateError where pytest can't read its configuration
-    there, where it does not answer within `timeout_s`, or a conftest file ends the process.
-    """
-    if not folder.is_dir():
-        return Elsewhere(source=None)
-    command = [sys.executable, "-P", "-m", __name__, str(top), str(answer)]
-    with subprocess.Popen(
-        command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            said = process.communicate(timeout=timeout_s)[1]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise TrtgateError(f"its pytest did not answer within {timeout_s:.0f} s: raise --timeout") from None
-        except BaseException:
-            process.kill()
-            raise
-    try:
-        found = msgspec.json.decode(answer.read_bytes(), type=Elsewhere)
-    except (OSError, msgspec.MsgspecError):
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        raise TrtgateError(f"its pytest can't be asked: {last[:300]}") from None
-    if found.problem:
-        raise TrtgateError(found.problem)
-    return found
-
-
-def _answer(top: Path) -> Elsewhere:
-    before = dict(os.environ)
-    found = find_configuration(Path.cwd(), top)
-    source = None if found is None else _named_in(found)
-    if source is None:
-        return Elsewhere(source=None)
-    try:
-        source = _as_in_pytest(source, found, source.suite_files().values())
-    except TrtgateError as error:
-        return Elsewhere(source=None, problem=str(error))
-    names = dict.fromkeys([*before, *os.environ])
-    return Elsewhere(
-        source=source, path=tuple(map(os.fspath, sys.path)),
-        variables={name: os.environ.get(name) for name in names if before.get(name) != os.environ.get(name)},
-    )  # fmt: skip
-
-
-def _named_in(found: Configuration) -> SuiteSource | None:
+def named_in(found: Configuration) -> SuiteSource | None:
+    """Return the suites that a configuration names; None where it names none."""
     root = found.path.parent
     names = suites_named(found.values.get("trtgate_suite", ""), root)
     return SuiteSource(root=str(root), suites=names) if names else None
 
 
-def _as_in_pytest(source: SuiteSource, found: Configuration | None, places: Iterable[Path]) -> SuiteSource:
+def on_pytests_path(source: SuiteSource, found: Configuration | None, given: Iterable[str | Path]) -> SuiteSource:
+    """Let Python's path become the one that pytest has for what it is given; returns the source with its import rule.
+
+    Raises TrtgateError where pytest can't read its configuration.
+    """
     import_hook.install(everywhere=True, shared_cache=False)
     configuration = None if found is None else str(found.path)
-    rule = _asked(configuration, tuple(map(str, places)) or (str(Path.cwd()),))
+    rule = _asked(configuration, tuple(map(str, given)) or (str(Path.cwd()),))
     return msgspec.structs.replace(source, rule=rule)
 
 
@@ -190,7 +135,3 @@ def _reason(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     raised = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
     return ": ".join([line.rstrip(":.") for line in lines[:1]] + raised[-1:]) or "it said nothing"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(msgspec.json.encode(_answer(Path(sys.argv[1]).resolve())))

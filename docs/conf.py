@@ -1,0 +1,52 @@
+"""How Sphinx builds the documentation: `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from trtgate.common.version import VERSION
+from trtgate.suite import compiled_elsewhere
+
+sys.path.insert(0, str(Path(__file__).parent / "_sphinx"))
+
+project = "trtgate"
+author = "the developers of trtgate"
+version = release = VERSION
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_llm.txt",
+    "generated_pages",
+]
+exclude_patterns = ["_build", "_sphinx"]
+source_suffix = {".md": "markdown"}
+
+
+default_role = "literal"
+
+html_theme = "furo"
+html_title = "trtgate"
+html_static_path = ["_static"]
+html_css_files = ["trtgate.css"]
+html_show_sourcelink = False
+html_copy_source = False
+
+llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
+llms_txt_description = (
+    "A performance gate for PyTorch models that are compiled with Torch-TensorRT: a pytest plugin and a command line."
+)
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+compiled_elsewhere.torch = torch  # type: ignore[attr-defined] # it imports torch for types alone, and autodoc asks
+
+linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1).*"]
+linkcheck_timeout = 20

@@ -1,0 +1,141 @@
+"""The measurer of pairs of workers: a case beside its base."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from ..common.errors import TrtgateError
+from ..common.steps import OnStep
+from ..launches.pair import BASE, CANDIDATE, Artifacts, NextPair, SideError
+from ..launches.prebuild import Prebuilt
+from ..records.measurement import Build, CaseMeasurement, Quadruple
+from ..verdict import Judgement
+from .measurers import Workers
+from .paired_gate import PairedGate, in_fresh_pairs
+from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation
+from .policy import Pair as PairStep
+
+NONE_AHEAD: Mapping[str, Prebuilt] = MappingProxyType({})
+
+
+class BaseMeasurer:
+    """Measures a case beside its base; a context that ends with what was built of the base, or in it of both.
+
+    `ahead` is side → what came of building it before, empty where that is left to this; `after` may be loaded with it.
+    """
+
+    def __init__(
+        self, workers: Workers, situation: Situation, ahead: Mapping[str, Prebuilt] = NONE_AHEAD,
+        after: Sequence[NextPair] = (),
+    ) -> None:  # fmt: skip
+        self._pairs = workers.pairs
+        self._folder = workers.folder
+        self._situation = situation
+        self._ahead, self._after = ahead, after
+        self._case_id = situation.case.id
+        self._ending = ExitStack()
+        self._artifacts: Artifacts | None = None
+
+    def __enter__(self) -> BaseMeasurer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ending.close()
+        if BASE in self._ahead and (artifact := self._ahead[BASE].artifact) is not None:
+            shutil.rmtree(artifact, ignore_errors=True)  # the candidate's is its other tests', too
+
+    def measure(self, step: OnStep) -> Measured:
+        """Build both, load both in a resident pair, and measure quadruples until a planned look decides.
+
+        What fails beside other cases, for want of memory perhaps, is tried once more alone; if that helps, nothing is
+        loaded ahead from then on.
+        """
+        pairs = self._pairs
+        artifacts, built = self._build(step)
+        try:
+            judged, sides = self._screened(artifacts, self._after, step)
+        except SideError:
+            if not pairs.beside_others:
+                raise
+            pairs.end_residents()
+            judged, sides = self._screened(artifacts, (), step)
+            pairs.load_alone()
+        now, before = (msgspec.structs.replace(sides[name], build=built[name]) for name in (CANDIDATE, BASE))
+        return Measured(now, before, tuple(judged))
+
+    def _screened(
+        self, artifacts: Artifacts, after: Sequence[NextPair], step: OnStep
+    ) -> tuple[list[Judgement], dict[str, CaseMeasurement]]:
+        """Return what planned looks say, and what was measured of each side."""
+        pairs, case_id = self._pairs, self._case_id
+        step("loading base and candidate")
+        pair = pairs.load_resident(case_id, artifacts, after)
+        found = PairedGate(pairs).screen(pair, case_id, self._situation.limit_of, self._situation.tests, step)
+        pairs.unload(pair)  # which tells their memory
+        return found.judgements, {name: pair.measurement(case_id, name) for name in (BASE, CANDIDATE)}
+
+    def _build(self, step: OnStep) -> tuple[Artifacts, dict[str, Build]]:
+        """Build both in the resident pair unless they were ahead; returns what is stored of them, and their builds."""
+        if self._ahead:
+            ready = {name: _ready(name, self._ahead[name]) for name in (CANDIDATE, BASE)}
+            self._artifacts = Artifacts(base=ready[BASE][0], candidate=ready[CANDIDATE][0])
+            return self._artifacts, {name: build for name, (_, build) in ready.items()}
+        pairs, pair = self._pairs, self._pairs.resident()
+        pairs.greet(pair)
+        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
+        step("building base and candidate")
+        built = pairs.build(pair, self._case_id, folders, shared=True)
+        stored = {name: folders[name] if built[name].stored else None for name in folders}
+        self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
+        return self._artifacts, {name: reply.build for name, reply in built.items()}
+
+    def _made(self, step: OnStep) -> Artifacts:
+        """Return what was built; what was measured in another run is built now."""
+        return self._artifacts or self._build(step)[0]
+
+    def measure_fresh(self, step: OnStep) -> CaseMeasurement:
+        """Never asked for: fresh pairs confirm."""
+        raise NotImplementedError
+
+    def measure_host(self, step: OnStep) -> CaseMeasurement:
+        """Never asked for: beside a base everything is measured."""
+        raise NotImplementedError
+
+    def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
+        """Build both in a pair of its own; those that come next have imported by then."""
+        if wanted.pairs_next:
+            self._pairs.expect(self._case_id)
+        step("suspected: building base and candidate again in fresh processes")
+        with self._folder.temporary(BASE, CANDIDATE) as folders, self._pairs.fresh(only_builds=True) as pair:
+            self._pairs.greet(pair)
+            self._pairs.imported()
+            built = self._pairs.build(pair, self._case_id, folders)
+        return Rebuilt(built[CANDIDATE].build, built[BASE].build)
+
+    def reload(self, step: OnStep) -> Reloaded:
+        """Load both in a pair of its own."""
+        artifacts = self._made(step)
+        step("suspected: loading base and candidate again in fresh processes")
+        loaded = self._pairs.load_fresh(self._case_id, artifacts)
+        now, before = (float(loaded[name].gpu_memory_bytes or 0) for name in (CANDIDATE, BASE))
+        return Reloaded(now, before)
+
+    def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
+        """Measure beside the base."""
+        return in_fresh_pairs(self._pairs, self._situation, self._made(step), wanted, step)
+
+
+def _ready(side: str, built: Prebuilt) -> tuple[Path | None, Build]:
+    """Return what building a side ahead stored, and its figures. Raises SideError where it could not be built."""
+    try:
+        build = built.checked().build
+    except TrtgateError as error:
+        raise SideError(side, str(error).removeprefix(f"{built.case_id}: ")) from error
+    assert build is not None
+    return built.artifact, build

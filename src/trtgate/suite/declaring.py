@@ -1,0 +1,237 @@
+"""How a suite declares its models: a decorator for factories, and a grid of settings.
+
+Nothing here imports torch, so that collecting stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from typing import Any
+
+from ..common.limits import checked as checked_limits
+from . import declared_values, dimensions
+from .cases import Model
+from .dimensions import BATCH
+from .expected_failures import ExpectedFailure
+from .precisions import QUANTIZED
+from .quarantines import Quarantine
+from .settings import (
+    DEFAULT_MIN_BLOCK_SIZE,
+    INDUCTOR_MODES,
+    QUANTIZABLE_FRONTENDS,
+    RUNTIMES,
+    SPECIALIZATIONS,
+    VERBOSITIES,
+    OptionValue,
+    Settings,
+    fitting,
+)
+
+DEFAULT_FRONTENDS = ("eager", "inductor", "dynamo")
+
+
+def grid(
+    frontends: Iterable[str] = DEFAULT_FRONTENDS,
+    precisions: Iterable[str] = ("fp32",),
+    batches: Iterable[int | None] = (None,),
+    *,
+    min_block_sizes: Iterable[int] = (DEFAULT_MIN_BLOCK_SIZE,),
+    modes: Iterable[str] = INDUCTOR_MODES[:1],
+    runtimes: Iterable[str] = RUNTIMES[:1],
+    cudagraphs: Iterable[bool] = (False,),
+    shapes: Iterable[Mapping[str, Any]] = ({},),
+    dynamic: Mapping[str, Any] | None = None,
+    at: Iterable[Mapping[str, Any]] | None = None,
+    dynamic_batch: tuple[int, int, int] | None = None,
+    specialization: str = SPECIALIZATIONS[0],
+    torch_executed_ops: Iterable[str] = (),
+    options: Mapping[str, OptionValue] | None = None,
+    profiling_verbosity: str = VERBOSITIES[-1],
+    needs_gpu: bool = False,
+    limits: Mapping[str, float | str] | None = None,
+    tolerances: Mapping[str, float] | None = None,
+    quarantine: Quarantine | None = None,
+    expected_failure: ExpectedFailure | None = None,
+) -> tuple[Settings, ...]:
+    """Return every combination of the given values; what a frontend does not take is left out for it.
+
+    Block sizes, excluded operators and options are for frontends that lead to TensorRT, `modes` for Inductor,
+    `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`. If a quantized precision is given, frontends that take
+    it get it, and the others do not. The frontend `own` is as its factory made it, whatever precisions are given.
+
+    Parameters
+    ----------
+    frontends
+        Names of frontends: `eager`, `inductor`, `aot_eager`, `dynamo`, `torch_compile`, `ts_trace`, `ts_script`, `fx`,
+        `own`.
+    precisions
+        Names of precisions: `fp32`, `tf32`, `fp16`, `bf16`, quantized ones such as `int8` and `fp8`, or `as_is`, which
+        casts nothing.
+    batches
+        Values of the factory's parameter `batch`; None for a factory that has none.
+    min_block_sizes
+        Least numbers of operators of an engine; a smaller group stays in PyTorch.
+    modes
+        `torch.compile(mode=…)` of Inductor: `default`, `reduce-overhead`, `max-autotune`.
+    runtimes
+        Runtimes of Torch-TensorRT: `cpp`, `python`, or empty for the one that the installed release takes by itself.
+    cudagraphs
+        Whether Torch-TensorRT's own CUDA-graph mode is on.
+    shapes
+        Sizes of other dimensions, such as `[{"seq": 128}, {"seq": 512}]`; each is compiled for itself. A shape may hold
+        `"limits"` of its own.
+    dynamic
+        Dimensions that vary in one compiled module: name to (minimum, optimum, maximum), such as
+        `{"seq": (16, 128, 512)}`, or to a list of them, an optimization profile each.
+    at
+        Shapes at which a dynamic module is measured; by default the optimum. A frontend that takes no dynamic shapes
+        compiles for each of them.
+    dynamic_batch
+        Another spelling of `dynamic={"batch": …}`.
+    specialization
+        When TensorRT-RTX compiles kernels for a dynamic shape: `eager`, `lazy`, `none`.
+    torch_executed_ops
+        Operators that stay in PyTorch, such as `aten.relu` (all overloads) or `aten.relu.default`.
+    options
+        Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name, such as `{"optimization_level": 3}`.
+    profiling_verbosity
+        What engines remember of their layers: `none`, `layer_names_only`, `detailed`.
+    needs_gpu
+        Whether the cases are measured on a GPU only.
+    limits
+        Metric to its largest tolerated change for the worse, a fraction or a text such as `"0.5%"`.
+    tolerances
+        Path of an output tensor (`output[1]`, `scores`) to how far it may be from eager's: the relative L2 error; of
+        integers and booleans the share that may differ.
+    quarantine, expected_failure
+        What `trtgate.quarantine` and `trtgate.expected_failure` return.
+
+    Returns
+    -------
+    tuple of Settings
+        In the order of the arguments, the last one varying fastest; each combination once.
+
+    Raises
+    ------
+    TrtgateError
+        For an unknown frontend, precision or metric, a value that is no limit, and bounds that contradict each other.
+
+    """
+    ranges, several = dimensions.checked_ranges(dynamic or {}), declared_values.several
+    frontends, precisions = several("frontends", frontends), several("precisions", precisions)
+    batches, torch_executed_ops = (
+        several("batches", batches),
+        several("torch_executed_ops", torch_executed_ops, least=0),
+    )
+    fixed = {
+        "dynamic_batch": dynamic_batch, "specialization": specialization, "torch_executed_ops": torch_executed_ops,
+        "options": declared_values.named("options", options),
+        "profiling_verbosity": profiling_verbosity, "needs_gpu": needs_gpu, "quarantine": quarantine,
+        "expected_failure": expected_failure, "dynamic": ranges,
+        "tolerances": {} if tolerances is None else tolerances,
+    }  # fmt: skip
+    quantizable = QUANTIZABLE_FRONTENDS & set(frontends)
+    common = checked_limits(limits or {}, "limits of a grid")
+    measured = dimensions.points(batches, shapes, dimensions.with_batch(ranges, dynamic_batch), at)
+    found: dict[str, Settings] = {}
+    for frontend, precision, point, block_size, mode, runtime, graphs in product(
+        frontends, precisions, measured, min_block_sizes, modes, runtimes, cudagraphs
+    ):
+        if precision in QUANTIZED and quantizable and frontend not in quantizable:
+            continue
+        settings = fitting(
+            frontend, precision=precision, shape=point.sizes, min_block_size=block_size,
+            mode=mode, runtime=runtime, cudagraphs=graphs,
+            limits={**common, **checked_limits(point.limits, "limits of a shape")}, **fixed,
+        )  # fmt: skip
+        found.setdefault(settings.suffix, settings)
+    return tuple(found.values())
+
+
+def model(
+    factory: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    frontends: Iterable[str] = DEFAULT_FRONTENDS,
+    precisions: Iterable[str] = ("fp32", "fp16"),
+    batches: Iterable[int] | None = None,
+    min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
+    limits: Mapping[str, float | str] | None = None,
+    samples: Callable[..., Any] | None = None,
+    weights_said: str = "random weights",
+    inputs: Callable[..., Any] | None = None,
+    dynamic_shapes: Any = None,
+    save: Callable[..., Any] | None = None,
+    load: Callable[..., Any] | None = None,
+    parts: Iterable[str] = (),
+    **more: Any,
+) -> Any:
+    """Make a `Model` of a factory: `@trtgate.model`, or `@trtgate.model(batches=(1, 8))`.
+
+    The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`; a mapping as inputs is
+    keyword arguments. Its parameters are the model's dimensions: `batch` has each of `batches`, others have the sizes
+    of `shapes`, or of `dynamic` and `at`. Seed what is random, because every process that measures calls the factory.
+
+    Parameters
+    ----------
+    factory
+        The decorated function, where the decorator is used without parentheses.
+    name
+        The model's name; by default the function's.
+    frontends, precisions, min_block_size
+        As `grid` takes them.
+    batches
+        As `grid` takes them; (1,) by default for a factory that takes `batch`.
+    limits
+        Metric to its largest tolerated change for the worse, a fraction or a text such as `"0.5%"`.
+    samples
+        `samples(count, seed)` yields so many different inputs of the kind that the model is meant for, each shaped as
+        the factory's at batch 1. Quantization is calibrated on them, and accuracy is asked of them. By default they are
+        drawn from the normal distribution.
+    weights_said
+        What the weights are, in a few words: it is shown wherever accuracy is.
+    inputs
+        A function of the dimensions that returns example inputs; the factory then returns the module alone.
+    dynamic_shapes
+        What `torch.export.export(dynamic_shapes=…)` takes, or a function that returns it. By default it is found from
+        the inputs at several sizes.
+    save, load
+        Of the frontend `own`: `save(run, folder)` writes what the factory compiled, `load(folder)` reads it in another
+        process. Without them each process calls the factory.
+    parts
+        Names such as `("prefill", "decode")`: the factory returns a mapping of each to what a factory returns, and each
+        is a model of its own, `name.prefill`.
+    more
+        Further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
+
+    Returns
+    -------
+    Model
+        Called without a factory, a decorator that returns it.
+
+    Raises
+    ------
+    TrtgateError
+        For an unknown keyword, and whatever `grid` and `Model` refuse.
+
+    """
+
+    def wrap(function: Callable[..., Any]) -> Model:
+        declared_values.check_callable("trtgate.model: the factory", function)
+        one = BATCH in dimensions.of(inputs or function).names and BATCH not in (more.get("dynamic") or {})
+        declared_values.check_keywords("trtgate.model", more, grid, dynamic_shapes)
+        wanted: Iterable[int | None] = ((1,) if one else (None,)) if batches is None else batches
+        settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
+        made = Model(
+            declared_values.name_of(function, name), function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes,
+            limits=limits, samples=samples, weights_said=weights_said, save=save, load=load, parts=parts,
+        )  # fmt: skip
+        decorated.append(made)
+        return made
+
+    return wrap if factory is None else wrap(factory)
+
+
+decorated: list[Model] = []
+"""What `model` made, in order."""

@@ -1,0 +1,115 @@
+"""The documentation as a site: it builds without a warning, and is read on a desk and on a phone, by day and night."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.browsers import chromium
+
+pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'trtgate[docs]'")
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("How-to", "Reference", "Explanation")
+MOST_BYTES = 600_000
+"""Of all pictures."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("site")
+    options = ["-W", "--keep-going", "-q", "-d", f"{built}/.doctrees"]
+    command = [sys.executable, "-m", "sphinx", *options, "docs", str(built)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
+    return built
+
+
+class Links(HTMLParser):
+    """Collects where a page leads, and what can be led to in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.to: set[str] = set()
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, _tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name in ("href", "src") and value:
+                self.to.add(value)
+            if name == "id" and value:
+                self.ids.add(value)
+
+
+def test_no_link_within_the_site_leads_nowhere(site: Path) -> None:
+    pages = {path: Links(path.read_text()) for path in site.rglob("*.html") if "_modules" not in path.parts}
+    broken = []
+    for page, links in pages.items():
+        for link in links.to:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc or link == "#":
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            if not target.exists() or (parts.fragment and target in pages and parts.fragment not in pages[target].ids):
+                broken.append((page.name, link))
+    assert broken == []
+
+
+def test_all_parts_are_in_the_contents_of_each_page(site: Path) -> None:
+    text = (site / "verdicts.html").read_text()
+    assert [part for part in PARTS if f'<span class="caption-text">{part}</span>' not in text] == []
+
+
+def test_every_option_key_and_variable_has_a_place_in_the_reference(site: Path) -> None:
+    pages = ("generated/cli", "generated/options", "environment")
+    text = re.sub(r"<[^>]+>", "", "".join((site / "reference" / f"{name}.html").read_text() for name in pages))
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    patterns = (r'option\(\s*"(--trtgate-[a-z-]+)"', r'addini\(\s*"(trtgate_\w+)"', r"\b(TRTGATE_[A-Z_]+)\b")
+    for pattern in patterns:
+        names = set(re.findall(pattern, source))
+        assert names
+        assert sorted(name for name in names if name not in text) == []
+
+
+def test_agents_read_the_same_pages_in_markdown(site: Path) -> None:
+    listed = re.findall(r"\]\(([^)]+\.md)\)", (site / "llms.txt").read_text())
+    assert {"verdicts", "reference/api"} <= {name.removesuffix(".md").removesuffix(".html") for name in listed}
+    assert all((site / name).is_file() for name in listed if "://" not in name)
+    assert "trtgate.assert_supported" in (site / "reference" / "api.md").read_text()
+
+
+def test_pictures_are_small() -> None:
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".svg", ".png", ".webp", ".gif")]
+    assert sum(path.stat().st_size for path in pictures) < MOST_BYTES
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    yield from chromium()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_pages_fit_a_desk_and_a_phone_by_day_and_by_night(site: Path, browser: Any, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for name in ("index", "verdicts", "reference/generated/options", "reference/generated/metrics", "reference/api"):
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        colours = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert (sum(map(int, colours[:3])) < 200) == (scheme == "dark")
+        contents = page.locator(".sidebar-tree").first.bounding_box()
+        assert (contents["x"] >= 0) == (width > 1000)  # on a phone a button brings it in
+    context.close()
+    assert said == []
