@@ -282,7 +282,9 @@ def test_a_misspelt_ini_key_is_refused(folder):
     (folder.path / "test_own.py").write_text("def test_own():\n    pass\n")
     result = folder.pytest("test_own.py")
     assert result.ret == USAGE
-    result.stderr.fnmatch_lines(["*unknown ini key 'trtgate_suites'; did you mean trtgate_suite?"])
+    result.stderr.fnmatch_lines(
+        ["*unknown ini key 'trtgate_suites'; did you mean trtgate_suite? (docs: suite-problem)"]
+    )
 
 
 @pytest.mark.parametrize("option", ["--trtgate-require=verdict", "--trtgate-update-baselines"])
