@@ -189,7 +189,8 @@ def test_a_cold_start_with_a_runtime_cache_and_a_cold_l2_that_are_gone_are_told(
     assert [(one.severity, one.text.partition(": ")[2]) for one in notices] == [
         (
             Severity.WARNING,
-            f"{what} is in its baseline, and could not be measured now: nothing says that it is no worse",
+            f"{what} is in its baseline, and could not be measured now: nothing says that it is no worse "
+            "(docs: metric-unknown)",
         )
         for what in ("cold start with a runtime cache", "device latency with a cold L2")
     ]

@@ -153,7 +153,7 @@ def test_very_many_shards_are_missing_in_few_lines_and_at_once(run: StagedRun) -
     divided = run.manifest([[name] for name in run.cases] + [[] for _ in range(shards.MOST - 3)])
     said = failing(run.merged([run.shard(divided, 1)]))
     assert [text.partition(" of h100")[0] for text in said] == ["shard 2/10000", "shard 3/10000", "shards"]
-    assert said[2].endswith("that have no case: 4/10000, 5/10000, 6/10000 and 9994 more")
+    assert said[2].endswith("that have no case: 4/10000, 5/10000, 6/10000 and 9994 more (docs: shard-missing)")
     with pytest.raises(TrtgateError, match="its manifest has 10001 shards, and a run has 10000 at most"):
         run.merged([run.shard(msgspec.structs.replace(divided, shards=[*divided.shards, []]), 1)])
 
