@@ -316,7 +316,7 @@ def test_a_disk_that_a_build_finds_full_or_locked_is_no_failure_that_is_expected
     result = folder.gate(*options)
     assert result.ret == FAILED
     result.assert_outcomes(passed=2, failed=2)
-    result.stdout.fnmatch_lines([f"*alpha-eager-fp32-b1*{said}"])
+    result.stdout.fnmatch_lines([f"*alpha-eager-fp32-b1*{said} (docs: file-fault)"])
 
 
 @pytest.mark.parametrize(("how", "outcome"), [("expected", "xfailed"), ("quarantined", "skipped")])

@@ -65,7 +65,9 @@ def test_sessions_accumulate_and_a_slow_one_must_be_accepted(folder: Any) -> Non
     before = file.read_text()
     slow = folder.gate("--trtgate-update-baselines", "--trtgate-launches=1", ALPHA_MS=40)
     assert slow.ret == 1
-    not_stored = "WARNING: beta-*: not stored, since it is underpowered; *--trtgate-accept 'beta-eager-fp32-b1' (docs: not-stored)"
+    not_stored = (
+        "WARNING: beta-*: not stored, since it is underpowered; *-accept 'beta-eager-fp32-b1' (docs: not-stored)"
+    )
     slow.stdout.fnmatch_lines(["*alpha-eager-fp32-b1 is slower: host latency*", not_stored])
     assert sessions(file) == {"alpha": 1, "beta": 1}
     named = folder.gate("--trtgate-update-baselines", "--trtgate-launches=1", "--trtgate-accept=beta*", "-k", "beta")

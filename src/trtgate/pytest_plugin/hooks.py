@@ -10,7 +10,7 @@ import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
-from ..common.explanations import Explanation, explained
+from ..common.explanations import Explanation, bare, explained
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from ..timing import used_gpu
@@ -257,8 +257,8 @@ class Hooks:
             problem = sentence_of(error)
             if isinstance(error, OSError) or is_fault(error):  # no failure that is expected, or in quarantine
                 pyfuncitem.user_properties.append((outcome_guard.PROPERTY, problem[:200]))
-                said = explained(problem if case_id in problem else f"{case_id}: {problem}", Explanation.FILE_FAULT)
-                pytest.fail(terminal(said), pytrace=False)
+                said = bare(problem) if case_id in problem else f"{case_id}: {bare(problem)}"
+                pytest.fail(terminal(explained(said, Explanation.FILE_FAULT)), pytrace=False)
             verdict = PROBLEM
         except (Exception, pytest.fail.Exception) as error:
             if case_id is not None:
