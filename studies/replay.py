@@ -6,9 +6,9 @@ Evidence is that of the committed baselines (each case's newest session against 
 twice) and of seeded random measurements over devices, metrics, options and failures. A process that runs the commit
 before, from a git worktree of its own, and one that runs this tree answer; judgements, verdict, sentence, whether it is
 stored and the outcome of latency, coverage, layers, accuracy and build tests are compared. Rules that changed on
-purpose since then (docs/decisions.md) are named in CHANGED: differences are counted by rule and by verdict, and only
-one that no rule explains is printed and exits with 1. Nothing is timed: workers, and what lies on disk, are stood in
-for.
+purpose since then (docs/decisions/0055-outcomes-that-changed.md) are named in CHANGED: differences are counted by rule
+and by verdict, and only one that no rule explains is printed and exits with 1. Nothing is timed: workers, and what lies
+on disk, are stood in for.
 """
 
 from __future__ import annotations

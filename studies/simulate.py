@@ -87,7 +87,8 @@ FURTHER_APART = tuple(
 
 
 BETWEEN_CARDS = 0.006
-"""Standard deviation between cards of a key: four H100s, the suite's 24 cases (docs/decisions.md)."""
+"""Standard deviation between cards of a key: four H100s, the suite's 24 cases
+(docs/decisions/0035-own-cards-sessions.md)."""
 OTHER_CARDS = ((1, 1), (1, 8), (2, 4), (4, 4), (8, 1), (8, 2))
 """(how many cards, sessions of each) in a baseline that has none of the card that is judged."""
 

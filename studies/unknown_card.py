@@ -44,7 +44,7 @@ LEAST_CARDS = 3
 PANEL = 4
 """Cases of a panel, as `trtgate selfcheck --panel` has them."""
 TWO_MODES = "vit_b_16-dynamo-fp32"
-"""Its processes have two modes 3 % apart, on every card (docs/answers.md)."""
+"""Its processes have two modes 3 % apart, on every card (docs/measured/cards.md)."""
 SUBSETS: dict[str, Callable[[str], bool]] = {
     "all cases": lambda case: True,
     f"without {TWO_MODES}": lambda case: not case.startswith(TWO_MODES),

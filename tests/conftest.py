@@ -46,10 +46,10 @@ TOGETHER = {
     ),
     **dict.fromkeys(
         ("test_affected", "test_coverage_gate", "test_import_paths", "test_own_converters", "test_quantization",
-         "test_shapes_gate", "test_verify"),
+         "test_shapes_gate", "test_tutorial", "test_verify"),
         "forks with torch_tensorrt",
     ),
-    "test_kept_runs": "S3", "test_pairs": "pairs", "test_session": "session",
+    "test_kept_runs": "S3", "test_pairs": "pairs", "test_ray": "Ray", "test_session": "session",
 }  # fmt: skip
 """Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""
 

@@ -71,6 +71,17 @@ if IN_WORKER:
 )
 """Follows a suite's head: what its workers measure is what the models say, so nothing else at work can disturb it."""
 
+CLOCK_OF_CALLS = (
+    "\n\nimport os\nimport sys\n"
+    + SCRIPTED_TIME
+    + """
+    from torch.nn.modules.module import register_module_forward_hook
+
+    register_module_forward_hook(lambda *_: pause(1e-3))
+"""
+)
+"""Ends a suite of any models: the clock of its workers goes on by a millisecond with each call of a module."""
+
 UNDISTURBED = """
 
 from trtgate.timing import cpu_state

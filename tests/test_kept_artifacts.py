@@ -171,7 +171,9 @@ def test_a_second_stage_asks_for_the_kept_module_of_the_clock_that_the_first_one
         pairable=True, evidence=Evidence(first=Measured(first)),
     )  # fmt: skip
     assert next_step(situation) == Pair(LOOKS[0], ("device",))
-    workers: Any = SimpleNamespace(accelerator=HERE, folder=SimpleNamespace(path=tmp_path), pairs=None)
+    workers: Any = SimpleNamespace(
+        accelerator=HERE, kept=lambda case_id, recorded: kept_artifacts.find(tmp_path, case_id, recorded, HERE)
+    )
     measurer = StoredMeasurer(workers, situation, tmp_path, None)
     with pytest.raises(NoneKeptError, match="none is kept on this machine"):
         measurer.pairs(Pair(LOOKS[0], ("device",)), lambda _text: None)

@@ -195,9 +195,10 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: profile ")
     bench.options.base = "main"
     bench.run.progress = lambda _case_id: contextlib.nullcontext(lambda _text: None)
-    bench.run.workers = [SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))]
+    beside_base = SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))
+    bench.run.workers_beside_base = lambda: beside_base
     assert "tactics changed" in bench.run.profiles.where(bench.built).sentence
-    bench.run.workers = None  # whatever goes wrong, the regression must be told
+    bench.run.workers_beside_base = None  # whatever goes wrong, the regression must be told
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: ")
     bench.run.accelerator = SimpleNamespace(kind="cpu")
     assert bench.run.profiles.where(bench.built).sentence == ""

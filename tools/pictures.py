@@ -1,4 +1,4 @@
-"""Make the README's two pictures from a real run on this machine's CPU, in about three minutes.
+"""Make the documentation's two pictures from a real run on this machine's CPU, in about three minutes.
 
     make pictures
 

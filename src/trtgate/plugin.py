@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from .common.explanations import Explanation
-from .pytest_plugin import beside_base, checked_options, pytest_options
+from .pytest_plugin import beside_base, checked_options, pytest_options, ray_options
 from .pytest_plugin.refusals import refusals
 from .suite.pytest_config import STARTED_WITH
 from .torch_trt import import_hook
@@ -40,6 +40,20 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     yield
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Let a run on several kinds of accelerators be one run for each."""
+    if not ray_options.several_kinds(config):
+        return None
+    from .pytest_plugin import kinds
+
+    with refusals(Explanation.OPTION_CONFLICT):
+        try:
+            return kinds.run(config)
+        except KeyboardInterrupt:
+            return int(pytest.ExitCode.INTERRUPTED)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options, which we point at our baseline
 def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
@@ -54,11 +68,13 @@ def pytest_configure(config: pytest.Config) -> None:
         benchmark_hooks,
         build_only,
         coverage_tests,
+        devices,
         fixtures,
         hooks,
         outcome_guard,
         profile_tests,
         report_collector,
+        resuming,
         stage,
         stage_evidence,
         upstream_logs,
@@ -66,8 +82,11 @@ def pytest_configure(config: pytest.Config) -> None:
     from .pytest_plugin.gate_run import GateRun
 
     with refusals(Explanation.OPTION_CONFLICT):
-        run = GateRun(config, checked_options.read(config, source))
+        options = checked_options.read(config, source)
+        run = GateRun(config, options, devices.of(options, config.rootpath))
         reporting = report_collector.Reporting(run)
+        if run.options.resume:
+            run.resuming = resuming.Resuming(run)
         if run.options.shard or run.options.confirm is not None:
             run.stage = stage_evidence.StageEvidence(run.options)
     if not hasattr(config, "workerinput"):

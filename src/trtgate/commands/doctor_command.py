@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
     baselines: BaselinesOption = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="HOST:PORT", help="Say it of all nodes of a Ray cluster instead.")
+    ] = None,
 ) -> None:
     """Say what this machine can measure, and what is broken on it (exit code 1)."""
     from json import dumps
+
+    if ray is not None:
+        _of_cluster(ray, json=json)
+        return
 
     import msgspec
 
@@ -34,6 +41,23 @@ def doctor(
         typer.echo(dumps(msgspec.to_builtins(report), indent=2))  # in ASCII, which every terminal can show
     else:
         print_lines(_report_lines(report))
+    if report.problems:
+        raise typer.Exit(BROKEN)
+
+
+def _of_cluster(address: str, *, json: bool) -> None:
+    from json import dumps
+
+    import msgspec
+
+    from . import doctor_cluster
+
+    with progress() as step:
+        report = doctor_cluster.examine(address, step)
+    if json:
+        typer.echo(dumps(msgspec.to_builtins(report), indent=2))
+    else:
+        print_lines(doctor_cluster.lines(report))
     if report.problems:
         raise typer.Exit(BROKEN)
 

@@ -18,8 +18,8 @@ from .verify_suite import IN_PYTORCH
 LAUNCHES = 2
 GPU_APART, CPU_APART = 0.03, 0.25
 """How far the means of two launches of one module may lie apart. On an H100 one load of an engine in twenty lies 1 to
-3 % off (docs/gpu-states.md). On a CPU it is a hint, as others may be at work: 7 to 25 % were seen (docs/decisions.md).
-"""
+3 % off (docs/gpu-states.md). On a CPU it is a hint, as others may be at work: a host's latency moved by 7 to 25 %
+between launches (docs/decisions/0051-tenth-of-a-second.md)."""
 
 
 def layers_named(profile: Profile) -> str:

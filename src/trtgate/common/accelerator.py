@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -93,6 +94,15 @@ def detect() -> Accelerator:
 
 
 @explaining(Explanation.GPU_MISMATCH)
+def detect_each() -> list[Accelerator]:
+    """Return all devices of this machine, of whichever kinds: its GPUs, or the CPU when NVML sees none.
+
+    Raises TrtgateError as `detect`.
+    """
+    return _gpus() or [_cpu()]
+
+
+@explaining(Explanation.GPU_MISMATCH)
 def detect_all(wanted: str) -> list[Accelerator]:
     """Return the GPUs that `wanted` names: "all", or numbers such as "0,1", as nvidia-smi counts those visible here.
 
@@ -111,6 +121,24 @@ def detect_all(wanted: str) -> list[Accelerator]:
     keys = list(dict.fromkeys(one.key for one in found))
     if len(keys) > 1:
         raise TrtgateError(f"GPUs of different kinds ({', '.join(keys)}) have baselines of their own: name one kind")
+    return found
+
+
+def processes_on(uuid: str) -> list[str]:
+    """Return the processes that compute on a GPU, as NVML sees them from here: "1234", or "1234 python"."""
+    found: list[str] = []
+    with contextlib.suppress(Exception):  # it is worth a line, and no more
+        import pynvml as nvml
+
+        nvml.nvmlInit()
+        try:
+            for one in nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid)):
+                name = ""
+                with contextlib.suppress(OSError):
+                    name = Path(f"/proc/{one.pid}/comm").read_text().strip()
+                found.append(f"{one.pid} {name}".strip())
+        finally:
+            nvml.nvmlShutdown()
     return found
 
 

@@ -123,6 +123,11 @@ class RunFolder:
             _remove_oldest(self._run_file.parent, now)
         return self._run_file
 
+    def named(self, key: str) -> str:
+        """Return the name of this run's file, which it gets now if it has none yet. Raises TrtgateError."""
+        with self._guard:
+            return self._run_path(key).name
+
     @property
     def run_name(self) -> str:
         """The name of this run's file; empty before there is one."""

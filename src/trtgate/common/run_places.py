@@ -36,10 +36,11 @@ MOST_VALUES = 12_000_000
 MOST_RUNS = 500
 """Runs of a store that are read at once: the newest."""
 SHARD, CONFIRMATION, MERGED, OPEN, REPORT, WHOLE = "shard", "confirmation", "merged", "open", "report", "run"
+EVIDENCE = "evidence"
 STAGES, JUDGED = (SHARD, CONFIRMATION), (WHOLE, MERGED)
 _NAME = re.compile(
     r"(?:(?P<commit>[0-9a-f]{7,40}|unknown)-)?(?P<stamp>\d{8}T\d{6})-(?P<run>[0-9a-f]+)-"
-    r"(?P<part>(?P<kind>shard|confirmation|merged|open|report|run)(?:-\d+-of-\d+)?)?.*\.json",
+    r"(?P<part>(?P<kind>shard|confirmation|merged|open|report|evidence|run)(?:-\d+-of-\d+)?)?.*\.json",
     re.ASCII,
 )
 _KEY = re.compile(r"[A-Za-z0-9][\w.+-]{0,199}", re.ASCII)

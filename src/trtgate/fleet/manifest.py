@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from ..common.limits import checked as checked_limits
 from ..common.metrics import METRICS
 from ..common.text_columns import first_few
 from ..gate.run_options import ChangedOnly
+from ..launches.relocated_imports import OURS
 from ..suite.cases import Case, Model
 from ..suite.settings import Settings
 from .shards import MOST
@@ -158,3 +161,11 @@ def _which(mine: Any, theirs: Any) -> str:
 
 def _not_made() -> Any:
     raise TrtgateError("a case of a manifest can be judged, not made")
+
+
+def digest_of_suite(root: str, files: Mapping[str, str]) -> str:
+    """Return what tells the files that a suite was imported from from others, wherever the checkout lies."""
+    own = os.path.join(OURS, "")
+    real = os.path.realpath(root)
+    found = sorted((os.path.relpath(path, real), digest) for path, digest in files.items() if not path.startswith(own))
+    return hashlib.sha256(msgspec.json.encode(found)).hexdigest()

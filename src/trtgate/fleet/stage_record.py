@@ -204,19 +204,23 @@ def _check_evidence(manifest: Manifest, evidence: Mapping[str, CaseEvidence]) ->
     for case_id, found in evidence.items():
         if case_id not in timed:
             raise TrtgateError(f"case {case_id!r} is not one that is timed")
-        beside_base = bool(manifest.base)
-        first = found.evidence.first
-        if first is not None and (first.base is not None) != beside_base:
-            raise TrtgateError(f"case {case_id!r} was measured {'without' if beside_base else 'beside'} a base")
-        if first is None and not beside_base:
-            _check_same(case_id, found)
-        for measurement in _measurements(found.evidence):
-            _check_measurement(case_id, measurement)
-        for turn in _turns_of_pairs(found.evidence):
-            _check_turn(case_id, turn)
-        for build in _builds(found.evidence):
-            if not _are_numbers([build.build_s, build.ready_s, build.leaf_error or 0.0], least=0.0):
-                raise TrtgateError(f"case {case_id!r}: its build has a figure that can't be one")
+        check_case(case_id, found, beside_base=bool(manifest.base))
+
+
+def check_case(case_id: str, found: CaseEvidence, *, beside_base: bool) -> None:
+    """Raise TrtgateError for what no run measures of a case."""
+    first = found.evidence.first
+    if first is not None and (first.base is not None) != beside_base:
+        raise TrtgateError(f"case {case_id!r} was measured {'without' if beside_base else 'beside'} a base")
+    if first is None and not beside_base:
+        _check_same(case_id, found)
+    for measurement in _measurements(found.evidence):
+        _check_measurement(case_id, measurement)
+    for turn in _turns_of_pairs(found.evidence):
+        _check_turn(case_id, turn)
+    for build in _builds(found.evidence):
+        if not _are_numbers([build.build_s, build.ready_s, build.leaf_error or 0.0], least=0.0):
+            raise TrtgateError(f"case {case_id!r}: its build has a figure that can't be one")
 
 
 def _check_same(case_id: str, found: CaseEvidence) -> None:

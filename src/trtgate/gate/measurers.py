@@ -26,21 +26,21 @@ from ..records.profile_record import Profile
 from ..suite.cases import Case
 from ..torch_trt.runtime_cache import ARTIFACT
 from . import kept_artifacts
+from .device_workers import DeviceWorkers, WorkerOptions
 from .driver import NoneKeptError
 from .paired_gate import in_fresh_pairs
 from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation
 from .policy import Pair as PairStep
-from .run_options import Options
 
 
 class Workers:
-    """All workers of a run on one device, started when they are first needed.
+    """All workers of a run on one device of this host, started when they are first needed.
 
     `tensorrt` says that there will be cases that need torch_tensorrt, `cases_at_once` how many are loaded together.
     """
 
     def __init__(
-        self, options: Options, accelerator: Accelerator, folder: RunFolder, *, base: BaseRevision | None = None,
+        self, options: WorkerOptions, accelerator: Accelerator, folder: RunFolder, *, base: BaseRevision | None = None,
         tensorrt: bool = False, cases_at_once: int = 1, logs: str = "",
     ) -> None:  # fmt: skip
         self.accelerator = accelerator
@@ -96,6 +96,23 @@ class Workers:
             return Prebuilt(case_id=case.id, problem=str(error), fault=is_fault(error))
         return Prebuilt.of(case.id, reply, folder)
 
+    def build_again(self, case_id: str, *, pairs_next: bool) -> Build:
+        """Build a case in a fresh process; where pairs come next they have imported by then."""
+        if pairs_next:
+            self.pairs.expect(case_id)
+        with self.folder.temporary(CANDIDATE) as folders:
+            return self.session.build_fresh(case_id, folders[CANDIDATE], self.pairs.imported)
+
+    def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
+        """Return the compiled module that this machine keeps of a session, or None and why there is none."""
+        return kept_artifacts.find(self.folder.path, case_id, recorded, self.accelerator)
+
+    def pairs_beside_kept(
+        self, situation: Situation, artifacts: Artifacts, wanted: PairStep, step: OnStep
+    ) -> list[list[Quadruple]]:
+        """Measure beside such a module in fresh pairs; returns the quadruples of each."""
+        return in_fresh_pairs(self.pairs, situation, artifacts, wanted, step)
+
     def profiles_beside_base(self, case_id: str, step: OnStep) -> tuple[Profile, Profile]:
         """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""
         found = self.pairs.profile(case_id, step)
@@ -116,7 +133,7 @@ class StoredMeasurer:
     """Measures a case that is built, to be judged by a baseline; `after` may be loaded with it."""
 
     def __init__(
-        self, workers: Workers, situation: Situation, artifact: Path | None, build: Build | None,
+        self, workers: DeviceWorkers, situation: Situation, artifact: Path | None, build: Build | None,
         after: Sequence[NextCase] = (),
     ) -> None:  # fmt: skip
         self._workers = workers
@@ -157,12 +174,9 @@ class StoredMeasurer:
 
     def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
         """Build in a fresh process; where pairs come next they have imported by then, and it is built after that."""
-        case_id, workers = self._situation.case.id, self._workers
-        if wanted.pairs_next and self._find_kept()[0] is not None:
-            workers.pairs.expect(case_id)
+        pairs_next = wanted.pairs_next and self._find_kept()[0] is not None
         step("building again in a fresh process")
-        with workers.folder.temporary(CANDIDATE) as folders:
-            return Rebuilt(workers.session.build_fresh(case_id, folders[CANDIDATE], workers.pairs.imported))
+        return Rebuilt(self._workers.build_again(self._situation.case.id, pairs_next=pairs_next))
 
     def reload(self, step: OnStep) -> Reloaded:
         """Never asked for: fresh launches say what memory a case takes."""
@@ -174,7 +188,7 @@ class StoredMeasurer:
         if kept is None:
             raise NoneKeptError(reason)
         artifacts = Artifacts(base=kept, candidate=self._artifact)
-        return in_fresh_pairs(self._workers.pairs, self._situation, artifacts, wanted, step)
+        return self._workers.pairs_beside_kept(self._situation, artifacts, wanted, step)
 
     def _find_kept(self) -> tuple[Path | None, str]:
         if self._kept is None:
@@ -182,5 +196,5 @@ class StoredMeasurer:
             assert record is not None
             accelerator = workers.accelerator
             compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
-            self._kept = kept_artifacts.find(workers.folder.path, case_id, compared[-1].recorded, accelerator)
+            self._kept = workers.kept(case_id, compared[-1].recorded)
         return self._kept

@@ -90,6 +90,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What stays together in a shard."""
     confirm: Place | None = None
     """What `trtgate merge` left to be confirmed."""
+    resume: bool = False
+    """Whether what such a run measured before it was ended is taken from where runs are kept."""
+    ray: str = ""
+    """The address of the Ray cluster whose devices measure; empty for this machine's."""
+    accelerators: tuple[str, ...] = ()
+    """Which kinds of these; empty for whichever there are."""
     runs: Folder | None = None
     """Where runs are kept that outlive this machine."""
 

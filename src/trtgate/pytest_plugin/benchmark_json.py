@@ -9,6 +9,16 @@ import pytest
 
 from ..common import git
 
+COLUMNS = ["median", "iqr", "rounds"]
+ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
+"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
+
+
+def choose_columns(option: Any) -> None:
+    """Let pytest-benchmark show few columns, where the user chose none."""
+    if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
+        option.benchmark_columns = COLUMNS
+
 
 class PytestJson:
     """Makes the document; machine and commit are asked for once, which takes a second."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ class BuiltCase:
     def check(self) -> Prebuilt:
         """Return what building gave. Raises TrtgateError when the case can't be built, or its output is wrong."""
         if self._built is None:
-            self._built = self._run.prebuilt.get(self.case.id) or self._build()
+            self._built = self._run.prebuilt.get(self.case.id) or self._awaited() or self._build()
             if self._built.coverage is not None:
                 self._run.coverage_of_builds[self.case.id] = self._built.coverage
         return self._built.checked()
@@ -68,14 +67,15 @@ class BuiltCase:
             ways |= {LOADED: nothing, CACHED: nothing}
         else:
             with run.progress(self.case.id) as step:
-                fresh = run.workers[0].session.check_fresh(self.case.id, made.artifact, step)
+                fresh = run.devices.workers_of(run, self.case.id).session.check_fresh(self.case.id, made.artifact, step)
             less = {f"{LOADED}, {how}": why for how, why in fresh.items() if why and not ways.get(how)}
             ways |= {LOADED: "", **less, CACHED: self._cached()}
         run.say(said(self.case.id, ways))
 
     def _cached(self) -> str:
         """Take it from the cache, which checks it; returns why that can't be done, empty where it was."""
-        if self._run.options.cache is None:
+        run = self._run
+        if run.options.cache is None:
             return "there is none"
         if self.build.cached:  # then it was taken from there in the first place
             return ""
@@ -85,20 +85,33 @@ class BuiltCase:
         except TrtgateError as error:
             raise TrtgateError(f"{CACHED}: {error}") from error
         if again.artifact is not None:
-            shutil.rmtree(again.artifact, ignore_errors=True)
+            run.devices.free(run, self.case.id, again.artifact)
         return "" if again.build is not None and again.build.cached else "it is not there"
+
+    def _awaited(self) -> Prebuilt | None:
+        """Wait until a cluster's device has built it; None where it is built by this machine."""
+        run = self._run
+        if run.devices.here or run.gpu_queue is None:
+            return None
+        with run.devices.progress(run, self.case.id) as step:
+            built = run.gpu_queue.built(self.case.id, step)
+        self._tell(built)
+        return built
+
+    def _tell(self, built: Prebuilt) -> None:
+        for note in built.notes:
+            self._run.say(note)
+        self._run.gate.remark(self.case.id, built.build)
 
     def _build(self) -> Prebuilt:
         run, case = self._run, self.case
         profiled = case.id in run.profiled_cases
         with run.progress(case.id) as step:
-            built = run.workers[0].build(
+            built = run.devices.workers_of(run, case.id).build(
                 case, step, run.options.cache, builders=_builders(), profiled=profiled, lifecycle=run.options.lifecycle
             )
         if not run.options.build_only:  # then they go with what the test says, from process to process
-            for note in built.notes:
-                run.say(note)
-            run.gate.remark(case.id, built.build)
+            self._tell(built)
         return built
 
     @property
@@ -116,7 +129,7 @@ class BuiltCase:
     def free(self) -> None:
         """Give the disk back."""
         if self._built is not None and self._built.artifact is not None:
-            shutil.rmtree(self._built.artifact, ignore_errors=True)
+            self._run.devices.free(self._run, self.case.id, self._built.artifact)
 
 
 def _builders() -> int:

@@ -21,7 +21,7 @@ from ..suite.pytest_config import RUNS_KEY
 from ..suite.selection import Selection
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
-from . import changed_option, kept_runs, prebuilding, run_filters, stage_options
+from . import changed_option, kept_runs, prebuilding, ray_options, run_filters, stage_options
 from .pytest_options import LAUNCHES, RECORDING_LAUNCHES, REQUIRABLE, listed
 
 KNOWN_KEYS = ("trtgate_suite", "trtgate_baselines", "trtgate_limits", "trtgate_cache_size", "trtgate_require", RUNS_KEY)
@@ -113,7 +113,7 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         compare_file=_compare_file(config),
         update=update,
         accepted=tuple(get("trtgate_accept")),
-        require=_require(config),
+        require=required(config),
         limits=limits.parse(config.getini("trtgate_limits"), "ini key trtgate_limits"),
         command_limits=limits.parse(get("trtgate_limit"), "--trtgate-limit"),
         launches=get("trtgate_launches") or (RECORDING_LAUNCHES if update else LAUNCHES),
@@ -133,7 +133,9 @@ def read(config: pytest.Config, source: SuiteSource) -> Options:
         lifecycle=get("trtgate_lifecycle"),
         timing_off=timing_off,
         runs=kept_runs.folder(config),
+        resume=kept_runs.resumes(config, beside_base=_beside_base(config)),
         **stage_options.read(config),
+        **ray_options.read(config, beside_base=_beside_base(config), distributed=_distributed(config)),
     )
 
 
@@ -153,7 +155,7 @@ def _check_contradictions(config: pytest.Config, *, comparing: bool, update: boo
     if get("trtgate_accept") and not update:
         raise TrtgateError("--trtgate-accept says what --trtgate-update-baselines may store: add that option")
     stage_options.check(config, timing_off=timing_off)
-    if "verdict" in _require(config):
+    if "verdict" in required(config):
         _check_nothing_hides(config)
 
 
@@ -255,17 +257,15 @@ def _selection(config: pytest.Config) -> Selection:
     except ValueError:
         raise TrtgateError(f"--trtgate-batches takes integers, not {','.join(get('trtgate_batches'))!r}") from None
     selection = Selection(
-        models=get("trtgate_models"),
-        frontends=get("trtgate_frontends"),
-        precisions=get("trtgate_precisions"),
-        batches=batches,
-        shapes=get("trtgate_shapes"),
-    )
+        models=get("trtgate_models"), frontends=get("trtgate_frontends"), precisions=get("trtgate_precisions"),
+        batches=batches, shapes=get("trtgate_shapes"),
+    )  # fmt: skip
     selection.sizes()  # which says what is no shape
     return selection
 
 
-def _require(config: pytest.Config) -> frozenset[str]:
+def required(config: pytest.Config) -> frozenset[str]:
+    """Return what a run must have. Raises TrtgateError for what is none of REQUIRABLE."""
     asked = config.getoption("trtgate_require")
     wanted = listed(config.getini("trtgate_require")) if asked is None else asked
     where = "ini key trtgate_require" if asked is None else "--trtgate-require"

@@ -18,7 +18,6 @@ from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
-from ..torch_trt import releases
 from .case_items import is_coverage, is_placeholder
 from .gate_run import GateRun
 
@@ -37,12 +36,16 @@ class CoverageGate:
         """Fail or pass the calling test. Raises TrtgateError when the case can't be asked, has none, or lost some."""
         options = self._run.options
         found = self._run.coverage_of_builds.get(case.id)  # a build in this process has told already
+        if found is None and not self._run.devices.here:
+            raise TrtgateError(
+                self._run.coverage_problems.get(case.id) or f"coverage of {case.id}: it was not asked for"
+            )
         if found is None:
             from ..coverage import dry_run
 
             with self._run.progress(case.id) as step:
                 found = dry_run.ask(case, step)
-        release = releases.installed_release()
+        release = self._run.devices.release
         result = coverage_gate.judge(case, found, options.baselines, release)
         accepted = any(fnmatch.fnmatch(case.id, pattern) for pattern in options.accepted)
         differs = result.verdict is not CoverageVerdict.UNCHANGED or result.release != release
@@ -95,7 +98,7 @@ class CoverageEnding:
         if nothing or hasattr(session.config, "workerinput") or self._run.suites.uncollected():
             return
         try:
-            gone = coverage_gate.orphans(self._run.options.baselines, releases.installed_release(), self._known_cases())
+            gone = coverage_gate.orphans(self._run.options.baselines, self._run.devices.release, self._known_cases())
         except PROBLEMS as error:
             gone = []
             self._run.coverage_notices.append(Notice(sentence_of(error), Severity.ERROR))
@@ -126,7 +129,7 @@ class CoverageEnding:
         terminalreporter.section("trtgate coverage")
         for line in aligned(coverage_gate.rows(self._results)) if self._results else ():
             terminalreporter.write_line(terminal(line))
-        notices = coverage_gate.notices(self._results, releases.installed_release()) if self._results else []
+        notices = coverage_gate.notices(self._results, self._run.devices.release) if self._results else []
         skipped = [
             Notice(f"{count} coverage {'test' if count == 1 else 'tests'} skipped: {reason}")
             for reason, count in sorted(self._skipped.items())

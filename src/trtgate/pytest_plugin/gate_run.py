@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
 
-from ..common import accelerator
 from ..common.accelerator import Accelerator
-from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.errors import PROBLEMS, sentence_of
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..gate.run_options import Options
 from ..suite import quarantines
 from ..suite.cases import Case, Suite
-from ..torch_trt import modelopt_package, releases
-from .benchmark_json import PytestJson
+from ..torch_trt import modelopt_package
+from .benchmark_json import PytestJson, choose_columns
 from .case_items import TestsOfKind
 from .collected_suites import CollectedSuites
 from .shown_steps import estimate, shown_steps
 
 if TYPE_CHECKING:
     from ..gate.case_result import CaseResult
+    from ..gate.device_workers import DeviceWorkers
     from ..gate.driver import Measurer
     from ..gate.gate import Gate
     from ..gate.gpu_queue import GpuQueue, Job
@@ -44,38 +45,24 @@ if TYPE_CHECKING:
     from ..records.measurement import Build
     from ..suite.expected_failures import ExpectedFailure
     from ..suite.quarantines import Quarantine
+    from .device_protocol import Devices
+    from .resuming import Resuming
     from .stage_evidence import StageEvidence
 
-COLUMNS = ["median", "iqr", "rounds"]
-ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
-"""pytest-benchmark's default up to 5.2; later ones say None where the user named none."""
-
 RUN = pytest.StashKey["GateRun"]()
-
-
-def _accelerators(gpus: str) -> list[Accelerator]:
-    """Return the devices of a run, and let this process see the first of those that were asked for."""
-    if not gpus:
-        return [accelerator.detect()]
-    try:
-        found = accelerator.detect_all(gpus)
-    except TrtgateError as error:
-        raise TrtgateError(f"--trtgate-gpus={gpus}: {error}") from error
-    if found[0].kind == "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = found[0].uuid
-    return found
 
 
 class GateRun:
     """What a run with a suite knows and remembers; hooks, fixtures and the ending share it."""
 
-    def __init__(self, config: pytest.Config, options: Options) -> None:
+    def __init__(self, config: pytest.Config, options: Options, devices: Devices) -> None:
         self.config = config
         config.stash[RUN] = self
         self.options = options
         """Their source has the suites that were collected, once one was."""
         self.suites = CollectedSuites(options.source)
-        self.accelerators = _accelerators(options.gpus)
+        self.devices = devices
+        self.accelerators = self.devices.accelerators
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
         self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say, label=options.part_label)
@@ -101,6 +88,8 @@ class GateRun:
         self.required: set[str] = set()
         """Those of them that fail, since what they lack was required."""
         self.coverage_of_builds: dict[str, Coverage] = {}
+        self.coverage_problems: dict[str, str] = {}
+        """Why others have none, where it was asked for ahead."""
         self.baseline_problem = self.suite_problem = ""
         self.new: list[str] = []
         self.undecided: list[Notice] = []
@@ -114,13 +103,13 @@ class GateRun:
         self.where: dict[str, Where] = {}
         """In which layers regressed cases lost their time."""
         self.stage: StageEvidence | None = None  # of a run that is one of several
+        self.resuming: Resuming | None = None  # of one that may have been begun before
         self.json = PytestJson(config)
         self._point_pytest_benchmark_at_our_baseline()
 
     def _point_pytest_benchmark_at_our_baseline(self) -> None:
         option = self.config.option
-        if option.benchmark_columns is None or list(option.benchmark_columns) == ALL_COLUMNS:
-            option.benchmark_columns = COLUMNS
+        choose_columns(option)
         if not self.options.compare:
             return
         from ..gate.baselines import BrokenFileError
@@ -161,18 +150,18 @@ class GateRun:
         return made_ready(self.options, self.config, self.folder)
 
     @cached_property
-    def workers(self) -> list[Workers]:
+    def workers(self) -> Sequence[DeviceWorkers]:
         """Those who measure: the workers of each card."""
-        from ..gate.measurers import Workers
+        return self.devices.workers(self)
 
-        tensorrt = any(case.settings.uses_tensorrt for case in self.cases_collected)
-        return [
-            Workers(
-                self.options, card, self.run_folder, base=self.base, tensorrt=tensorrt,
-                cases_at_once=self.cases_at_once, logs=card.uuid * (len(self.accelerators) > 1),
-            )
-            for card in self.accelerators
-        ]  # fmt: skip
+    @property
+    def times_tensorrt(self) -> bool:
+        """Whether a case that will be timed needs torch_tensorrt."""
+        return any(case.settings.uses_tensorrt for case in self.cases_collected)
+
+    def workers_beside_base(self) -> Workers:
+        """Return those of the one card of this machine on which a base is measured."""
+        return cast("Workers", self.workers[0])  # --trtgate-ray and --trtgate-gpus refuse a base
 
     def start_workers(self) -> None:
         """Let all workers start. Raises TrtgateError when a base can't import its suite."""
@@ -188,12 +177,14 @@ class GateRun:
             accepted=case.id in self.accepted, pairable=pairable, base_cases=self.base_cases, build=build,
         )  # fmt: skip
 
-    def measure(self, workers: Workers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
+    def measure(self, workers: DeviceWorkers, job: Job, step: OnStep, after: Sequence[NextCase] = ()) -> CaseResult:
         """Measure a case that is built and judge it by what is stored; `after` may be loaded with it."""
         from ..gate.measurers import StoredMeasurer
 
         situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
-        return self._drive(situation, lambda its: StoredMeasurer(workers, its, job.artifact, job.build, after), step)
+        program = None if job.build is None else job.build.program
+        made = functools.partial(StoredMeasurer, workers, artifact=job.artifact, build=job.build, after=after)
+        return self._drive(situation, made, step, program)
 
     def measure_beside_base(
         self, case: Case, step: OnStep, ahead: Mapping[str, Prebuilt], after: Sequence[NextPair]
@@ -202,15 +193,19 @@ class GateRun:
         from ..gate.base_measurer import BaseMeasurer
 
         situation = self._situation(case, self.accelerator)
-        with BaseMeasurer(self.workers[0], situation, ahead, after) as measurer:
+        with BaseMeasurer(self.workers_beside_base(), situation, ahead, after) as measurer:
             return self._drive(situation, lambda _: measurer, step)
 
-    def _drive(self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep) -> CaseResult:
+    def _drive(
+        self, situation: Situation, made: Callable[[Situation], Measurer], step: OnStep, program: Any = None
+    ) -> CaseResult:
         """Measure a case and judge it; a stage of a larger run judges nothing."""
         from ..gate.driver import drive
 
         if self.stage is not None:
             return self.stage.drive(situation, made, step, self.gate.machine(situation.accelerator.uuid))
+        if self.resuming is not None:
+            return self.resuming.drive(situation, made, step, program)
         return drive(situation, made(situation), step)
 
     def say(self, text: str, severity: Severity = Severity.INFO) -> None:
@@ -258,7 +253,8 @@ class GateRun:
     def expected_failure_of(self, case_id: str) -> ExpectedFailure | None:
         """Return how the case is known to fail with what is installed here; None where nothing is known."""
         expected = self.catalogue.cases[case_id].settings.expected_failure
-        applies = expected is not None and expected.applies(releases.flavour(), releases.version())
+        flavour, _, version = self.devices.release.partition("-")
+        applies = expected is not None and expected.applies(flavour or None, version)
         return expected if applies else None
 
     @contextmanager
@@ -287,6 +283,7 @@ class GateRun:
             workers.close()
         if base := self.__dict__.get("base"):
             base.close()
+        self.devices.close()
         self.run_folder.close()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,8 @@ from ..common.escaping import terminal
 from ..common.explanations import Explanation, bare, explained
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
-from ..timing import used_gpu
-from . import loading_ahead, measuring_ahead, outcome_guard, prebuilding, report_collector, rerun_plugins, suite_file
-from .case_items import (
-    case_id_of,
-    is_accuracy,
-    is_coverage,
-    is_latency,
-    is_placeholder,
-    is_profile,
-    needs_a_build,
-)  # fmt: skip
+from . import outcome_guard, report_collector, rerun_plugins, suite_file
+from .case_items import case_id_of, is_accuracy, is_coverage, is_latency, is_placeholder, is_profile
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
 from .markers import marker_limits
@@ -104,7 +96,7 @@ class Hooks:
                 if reason and "baseline" not in self._run.options.require:
                     item.add_marker(pytest.mark.skip(reason=reason))
                 continue
-            self._mark_unavailable(item, self._run.suite.cases[case_id])
+            self._keep_problem(partial(self._mark_unavailable, item, self._run.suite.cases[case_id]))
 
     def _keep_problem(self, check: Callable[[], object]) -> None:
         try:
@@ -127,11 +119,8 @@ class Hooks:
 
     def _mark_unavailable(self, item: pytest.Item, case: Case) -> None:
         """Let a test of what this machine can't take skip; what it lacks fails later where a GPU is required."""
-        from ..compiling import availability
-
-        lacking = availability.lacking(case.settings, self._run.accelerator)
-        reason = lacking or availability.refused(case.settings, self._run.accelerator)
-        if not reason:
+        lacking, refused = self._run.devices.unavailable(self._run, case)
+        if not (reason := lacking or refused):
             return
         self._run.skip_reasons[case.id] = reason
         if lacking and self._requires_gpu(case.id):
@@ -140,13 +129,11 @@ class Hooks:
             item.add_marker(pytest.mark.skip(reason=explained(reason, Explanation.UNAVAILABLE)))
 
     def _why_no_coverage(self, case_id: str) -> str:
-        from ..suite import precisions, zoo
-        from ..torch_trt import modelopt_package, releases
+        from ..suite import zoo
 
         case = self._run.catalogue.cases[case_id]
         reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
-        quantized = case.settings.precision in precisions.QUANTIZED
-        reason = reason or releases.unavailable() or (modelopt_package.unavailable() if quantized else "")
+        reason = reason or self._run.devices.no_coverage(case)
         return explained(reason, Explanation.UNAVAILABLE) if reason else ""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -205,25 +192,8 @@ class Hooks:
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
         with refusals(Explanation.BUILD_FAILED):
-            self._begin(session, ours)
-
-    def _begin(self, session: pytest.Session, ours: set[str | None]) -> None:
-        if not ours - self._run.skip_reasons.keys():
-            return
-        used_gpu.check(self._run.accelerator)
-        tests = [(item, case_id_of(item)) for item in session.items if is_latency(item)]
-        times = self._run.latency_cases - self._run.skip_reasons.keys() and not self._run.options.timing_off
-        if times:
-            loading_ahead.plan(self._run, tests)
-        needed = {item: case_id_of(item) for item in session.items if needs_a_build(item)}
-        to_build = {case_id for case_id in needed.values() if case_id is not None} - self._run.skip_reasons.keys()
-        timed_alone = to_build - {case_id for item, case_id in needed.items() if not is_latency(item)}
-        start_workers = self._run.start_workers if times else lambda: None
-        to_ask = prebuilding.to_ask(self._run, session.items)
-        prebuilding.build_ahead(self._run, to_build, start_workers, to_ask, timed_alone)
-        if not self._run.options.timing_off:
-            runnable = [(item, name) for item, name in tests if name and name not in self._run.skip_reasons]
-            measuring_ahead.begin(self._run, runnable)
+            if ours - self._run.skip_reasons.keys() or not self._run.devices.here:
+                self._run.devices.begin(self._run, session.items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -280,7 +250,8 @@ class Hooks:
 
     def pytest_report_header(self) -> str:
         """Name the device and the key of its baselines."""
-        return f"trtgate: {self._run.times}{self._run.accelerator.name}, baselines of {self._run.accelerator.key}"
+        run = self._run
+        return f"trtgate: {run.times}{run.accelerator.name}, baselines of {run.accelerator.key}{run.devices.about}"
 
     def pytest_unconfigure(self) -> None:
         """End the workers, however the run ended."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..common import accelerator, git, run_places
+from ..common.errors import TrtgateError
 from ..common.notices import Notice
 from ..common.run_places import Folder, Place
 from ..suite.pytest_config import RUNS_KEY, RUNS_VARIABLE
@@ -37,6 +38,21 @@ def to_confirm(config: pytest.Config) -> Place | None:
         return None
     key, commit = accelerator.detect().key, git.head(config.rootpath)
     return run_places.to_confirm(asked, config.invocation_params.dir, key=key, commit=commit)
+
+
+def resumes(config: pytest.Config, *, beside_base: bool) -> bool:
+    """Return whether a run resumes. Raises TrtgateError where it can't."""
+    get = config.getoption
+    if not get("trtgate_resume"):
+        return False
+    if folder(config) is None:
+        raise TrtgateError("--trtgate-resume takes what an earlier run kept: say where with --trtgate-runs")
+    if beside_base:
+        raise TrtgateError("--trtgate-resume is about stored baselines, a base is measured anew: drop one of them")
+    for option in ("trtgate_shard", "trtgate_confirm", "trtgate_changed", "trtgate_update_baselines"):
+        if get(option):
+            raise TrtgateError(f"--trtgate-resume does not go with --{option.replace('_', '-')}: drop one of them")
+    return True
 
 
 def keep(run: GateRun, path: Path, kind: str = "") -> Notice | None:

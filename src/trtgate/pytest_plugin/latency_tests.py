@@ -94,12 +94,12 @@ class LatencyGate:
         run, name = self._run, self._item.nodeid
         job = Job(case=case, artifact=built.artifact, build=built.build)
         if run.gpu_queue is not None and name in run.gpu_queue:
-            with run.progress(f"{len(run.workers)} GPUs") as step:
+            with run.devices.progress(run, case.id) as step:
                 result = run.gpu_queue.result(name, step)
         else:
             with run.progress(case.id) as step:
                 result = run.measure(run.workers[0], job, step, loading_ahead.after(run, self._item))
-        if run.options.update and result.stored and job.artifact is not None:
+        if run.options.update and result.stored and job.artifact is not None and run.devices.here:
             run.gate.keep(case, job.artifact)
         return result
 

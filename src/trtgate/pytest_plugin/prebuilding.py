@@ -126,12 +126,13 @@ def _of_both_sides(
     run: GateRun, case_ids: Collection[str], to_ask: Collection[str], timed_alone: Collection[str]
 ) -> list[tuple[Prebuild, list[str]]]:
     """Return who builds each side beside a base, and what: half of the processes are each side's, at least one."""
-    sides, known = run.workers[0].sides, set(run.base_cases)
+    workers = run.workers_beside_base()
+    sides, known = workers.sides, set(run.base_cases)
     of_base = sorted(known & run.latency_cases & set(case_ids))
     of_candidate = [case_id for case_id in case_ids if case_id in known or case_id not in timed_alone]
     dry_runs = sorted(set(to_ask) - set(of_candidate))
     half = max(1, builders(run) // 2)
-    more, imported = max(half, builders(run) - half), run.workers[0].pairs.start_residents if of_base else nothing
+    more, imported = max(half, builders(run) - half), workers.pairs.start_residents if of_base else nothing
     candidate = _prebuild(run, of_candidate, more, sides[CANDIDATE], dry_runs=dry_runs, imported=imported)
     base = _prebuild(run, of_base, half, sides[BASE])
     return [(candidate, [*_ordered(run, of_candidate), *dry_runs]), (base, _ordered(run, of_base))]

@@ -40,7 +40,9 @@ class Profiles:
         if case_id not in self._recorded:
             built.check()
             with self._run.progress(case_id) as step:
-                self._recorded[case_id] = self._run.workers[0].session.profile(case_id, step)
+                self._recorded[case_id] = self._run.devices.workers_of(self._run, case_id).session.profile(
+                    case_id, step
+                )
         return self._recorded[case_id]
 
     def where(self, built: BuiltCase) -> Where:
@@ -70,7 +72,7 @@ class Profiles:
         from ..profiles import profile_files, profile_gate
 
         with self._run.progress(case.id) as step:
-            base, candidate = self._run.workers[0].profiles_beside_base(case.id, step)
+            base, candidate = self._run.workers_beside_base().profiles_beside_base(case.id, step)
         folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case.id)
         for name, profile in (("base", base), ("candidate", candidate)):
             profile_files.write(folder / f"{name}.json", profile)

@@ -52,6 +52,12 @@ def add(parser: pytest.Parser) -> None:
         help="Keep this run there too: a folder, or any URL that fsspec knows, such as s3://bucket/trtgate.",
     )
     option(
+        "--trtgate-resume",
+        action="store_true",
+        help="With --trtgate-runs: keep what is measured of each case there, and take what a run of the same commit, "
+        "suite, baseline, versions and options measured within a day before it was ended.",
+    )
+    option(
         "--trtgate-timeout",
         metavar="SECONDS",
         type=_positive(float),
@@ -220,6 +226,21 @@ def _add_building(option: Declare) -> None:
         metavar="all|0,1",
         default="",
         help="Measure on several cards of one kind at once, one process at a time on each; all cases are built first.",
+    )
+    option(
+        "--trtgate-ray",
+        metavar="HOST:PORT",
+        nargs="?",
+        const="",
+        default=None,
+        help="Build and measure on the devices of a running Ray cluster; without an address that of RAY_ADDRESS.",
+    )
+    option(
+        "--trtgate-accelerators",
+        metavar="A,B",
+        type=listed,
+        default=(),
+        help="With --trtgate-ray: on these kinds of accelerators, by words of their names, such as h100,l4.",
     )
     option(
         "--trtgate-build-only",

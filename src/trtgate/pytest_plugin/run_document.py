@@ -62,7 +62,7 @@ class RunDocument:
         from ..gate import history
         from ..report import report_parts, run_report
 
-        collected = self._collected
+        collected, release = self._collected, self._run.devices.release
         return run_report.RunReport(
             outcome=run_report.FAILED if exit_status else run_report.PASSED,
             exit_status=exit_status,
@@ -73,7 +73,7 @@ class RunDocument:
             command=["pytest", *(without_secrets(str(one)) for one in self._run.config.invocation_params.args)],
             commit=history.commit_of(self._run.json.commit_info),
             cases=[self._case(case_id, seen) for case_id, seen in collected.latency.items()],
-            coverage=[coverage_report(case_id, seen) for case_id, seen in collected.coverage.items()],
+            coverage=[coverage_report(case_id, seen, release) for case_id, seen in collected.coverage.items()],
             profiles=[layers_report(case_id, seen) for case_id, seen in collected.profiles.items()],
             matrix=report_parts.matrix(self._run.options.baselines)
             if self._run.options.report
@@ -145,11 +145,10 @@ class RunDocument:
         )
 
 
-def coverage_report(case_id: str, seen: Seen) -> run_report.CoverageReport:
+def coverage_report(case_id: str, seen: Seen, release: str) -> run_report.CoverageReport:
     """Return what came of one case's coverage test."""
     from ..coverage import coverage_gate
     from ..report import run_report
-    from ..torch_trt import releases
 
     if not seen.result:
         return run_report.CoverageReport(
@@ -159,7 +158,7 @@ def coverage_report(case_id: str, seen: Seen) -> run_report.CoverageReport:
     return run_report.CoverageReport(
         case_id=case_id, outcome=seen.outcome, said=str(result.verdict), sentence=result.sentence,
         in_tensorrt=result.in_tensorrt, total=result.total, engines=result.engines,
-        release=releases.installed_release(),
+        release=release,
     )  # fmt: skip
 
 

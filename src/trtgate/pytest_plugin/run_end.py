@@ -203,6 +203,7 @@ class Ending:
         notices = [Notice(line, Severity.NEW) for line in self._about_new()] + run.notices
         if verbose <= 0:
             notices += terminal_table.few_undecided(run.undecided, "-rs")
+        notices += run.resuming.said() if run.resuming is not None else []
         notices += run.gate.notices if run.results else run.gate.remarks
         if run.environment:
             notices.append(Notice(f"since the baseline was last recorded: {', '.join(run.environment)}"))

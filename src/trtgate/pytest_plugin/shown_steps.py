@@ -22,20 +22,22 @@ def estimate(costs_s: Mapping[str, float | None], results: Iterable[str], elapse
     return how_far(done, list(left.values()), elapsed_s) if done or left else ""
 
 
+def uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """Within: what is written reaches the terminal."""
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    return nullcontext() if capture is None else capture.global_and_fixture_disabled()
+
+
 @contextmanager
 def shown_steps(config: pytest.Config, case_id: str, how_far: Callable[[], str]) -> Generator[OnStep]:
     """Within: the steps of a case are shown; `how_far` says how far the run is."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
     if reporter is None or config.option.verbose < 0:
         yield lambda _text: None
         return
 
-    def uncaptured() -> AbstractContextManager[None]:
-        return nullcontext() if capture is None else capture.global_and_fixture_disabled()
-
     def write_line(text: str) -> None:
-        with uncaptured():
+        with uncaptured(config):
             reporter.write_line(text)
 
     live = False
@@ -44,7 +46,7 @@ def shown_steps(config: pytest.Config, case_id: str, how_far: Callable[[], str])
         nonlocal live
         if not text and not live:
             return  # there is nothing of ours to be cleared
-        with uncaptured():
+        with uncaptured(config):
             if not live:
                 reporter.ensure_newline()  # what pytest wrote on its line stays
             reporter.write(f"\r\x1b[K{text}", flush=True)

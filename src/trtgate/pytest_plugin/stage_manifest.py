@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +27,7 @@ def make(
     run: GateRun, session: pytest.Session, items: list[pytest.Item], case_ids: list[str], *, count: int, by: str
 ) -> Manifest:
     """Return the manifest of a run of `case_ids`, divided into `count` shards."""
-    from ..fleet.manifest import Manifest
+    from ..fleet.manifest import Manifest, digest_of_suite
     from ..fleet.merged_run import digest_of
     from ..gate import history
 
@@ -44,7 +41,7 @@ def make(
     commit = history.commit_of(run.json.commit_info)
     made = Manifest(
         key=here.key, kind=here.kind, versions=here.versions, trtgate=VERSION, commit=commit.id, dirty=commit.dirty,
-        suite=_digest_of_suite(options.source.root, options.source.sha256),
+        suite=digest_of_suite(options.source.root, options.source.sha256),
         baseline=digest_of(run.gate.baseline_path) if run.gate.baseline else "",
         compare=options.compare, base=str(options.base or ""), base_commit=_base_commit(run),
         require=tuple(sorted(options.require)), launches=options.launches, streams=options.streams,
@@ -82,14 +79,6 @@ def _of_test(run: GateRun, case_id: str, item: pytest.Item) -> ManifestCase:
     case = held_to(marker_limits(item), run.suite.cases[case_id])
     limits = {metric: run.options.limit(metric, case, {}) for metric in METRICS}
     return ManifestCase(id=case.id, model=case.model.name, settings=msgspec.to_builtins(case.settings), limits=limits)
-
-
-def _digest_of_suite(root: str, files: Mapping[str, str]) -> str:
-    """Return what tells the files that a suite was imported from from others, wherever the checkout lies."""
-    own = os.path.join(os.path.realpath(Path(__file__).parent.parent), "")
-    real = os.path.realpath(root)
-    found = sorted((os.path.relpath(path, real), digest) for path, digest in files.items() if not path.startswith(own))
-    return hashlib.sha256(msgspec.json.encode(found)).hexdigest()
 
 
 def _base_commit(run: GateRun) -> str:

@@ -38,6 +38,8 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
     suites: tuple[str, ...] = ()
     factories: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
+    conditioned: bool = True
+    """Whether the zoo's weights compute something; for a dry run they need not."""
     added: tuple[Added, ...] = ()
     weights: dict[str, str] = {}
     rule: ImportRule = ImportRule()
@@ -77,7 +79,7 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         if self.zoo:
             from . import zoo
 
-            models["zoo"] = [model for model in zoo.models(conditioned=True) if model.name in self.zoo]
+            models["zoo"] = [model for model in zoo.models(conditioned=self.conditioned) if model.name in self.zoo]
         completed = {
             name: Suite(self._completed(part) for model in given for part in model.each)
             for name, given in models.items()

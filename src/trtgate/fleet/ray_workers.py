@@ -1,0 +1,286 @@
+"""The workers on a device of a Ray cluster, as a run has them: `gate.device_workers.DeviceWorkers`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..common.errors import one_line
+from ..common.steps import OnStep
+from ..compiling.artifact_cache import CacheRequest
+from ..gate.gpu_queue import CardLostError
+from ..gate.policy import Pair, Situation
+from ..launches import messages
+from ..launches.pair import Artifacts
+from ..launches.prebuild import Prebuilt
+from ..launches.session import NextCase
+from ..records.measurement import Build, CaseMeasurement, ColdStart, LoadLaunch, Quadruple
+from ..suite.cases import Case
+from . import ray_messages
+from .ray_messages import Availability, Facts, Open, Reply
+
+POLL_S, CLOSE_S = 0.2, 5.0
+ANSWER_S, WAKE_S = 60.0, 120.0
+"""A node that says nothing at all for so long is lost; one whose actor is about to start may take longer."""
+ERROR_LINE = re.compile(r"[A-Za-z_.]*(Error|Exception|Exit|Interrupt)\b: ")
+"""How the last line of a traceback begins, in which Ray tells what a node raised."""
+IMPORT_FAILED = ("ModuleNotFoundError", "ImportError")
+Given = TypeVar("Given")
+
+
+class CardHandle:
+    """An actor that has a device, seen from the run; `pulse` asks it what it is at."""
+
+    def __init__(self, ray: Any, actor: Any, facts: Facts) -> None:
+        self.facts = facts
+        self.text = ""
+        self.busy = False
+        """Whether the node is at work, as far as the run knows."""
+        self._ray, self._actor = ray, actor
+        self._asked: Any = None
+        self._heard = time.monotonic()
+        self._lost = ""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it has no actor for now."""
+        return self._actor is None
+
+    def rest(self) -> None:
+        """End the actor for now: what it holds of its node is free for others."""
+        self.kill()
+        self._actor = self._asked = None
+
+    def wake(self, actor: Any) -> None:
+        """Have another actor on the same device."""
+        self._heard = time.monotonic() + WAKE_S - ANSWER_S
+        self._actor = actor
+
+    def pulse(self) -> None:
+        """Take the answer to the last question, if there is one, and ask again; waits for nothing."""
+        if self._actor is None:
+            return
+        if self._asked is not None:
+            ready, _ = self._ray.wait([self._asked], timeout=0)
+            if not ready:
+                return
+            try:
+                self.text = self._ray.get(self._asked, timeout=ANSWER_S)
+                self._heard = time.monotonic()
+            except Exception as error:
+                self._lost = self._lost or why_lost(error)
+                return
+        self._asked = self._actor.pulse.remote()
+
+    def check(self) -> None:
+        """Raise CardLostError where the node is gone, or says nothing any more."""
+        silent_s = time.monotonic() - self._heard
+        if not self._lost and silent_s > ANSWER_S:
+            self._lost = f"no answer for {silent_s:.0f} s"
+        if self._lost:
+            self.kill()
+            raise CardLostError(f"{self.facts.name} is lost: {self._lost}")
+
+    def ask(self, method: str, *given: bytes) -> Any:
+        """Ask the actor, and return Ray's reference to what it will answer."""
+        try:
+            return getattr(self._actor, method).remote(*given)
+        except Exception as error:
+            raise CardLostError(f"{self.facts.name} is lost: {why_lost(error)}") from error
+
+    def answer(self, reference: Any, step: OnStep) -> msgspec.Raw:
+        """Wait for an answer, and tell the node's steps meanwhile. Raises as the node did, or CardLostError."""
+        told, self.busy = "", True
+        while not self._ray.wait([reference], timeout=POLL_S)[0]:
+            self.check()
+            if self.text and self.text != told:
+                told = self.text
+            step(told or "waiting for the node")
+        try:
+            content = self._ray.get(reference, timeout=ANSWER_S)
+        except Exception as error:
+            self._lost = self._lost or why_lost(error)
+            self.check()
+            raise
+        self.busy = False
+        return msgspec.json.decode(content, type=Reply).checked()
+
+    def close(self) -> None:
+        """Let the node clean up, if it is not at work, and end the actor."""
+        if self._actor is not None and not (self.busy or self._lost):
+            with contextlib.suppress(Exception):  # then it is ended all the same
+                self._ray.get(self._actor.close.remote(), timeout=CLOSE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the actor, and with it its workers."""
+        try:
+            if self._actor is not None:
+                self._ray.kill(self._actor, no_restart=True)
+        except Exception:  # it is gone, or the cluster is
+            return
+
+
+def why_lost(error: BaseException) -> str:
+    """Return why Ray has no answer, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line[:300] for line in reversed(lines) if ERROR_LINE.match(line)), "")
+    known = {
+        "ActorDiedError": "its actor died, or its node",
+        "ActorUnavailableError": "its node does not answer",
+        "NodeDiedError": "its node died",
+        "OutOfMemoryError": "its node ran out of memory",
+        "GetTimeoutError": "it did not answer in time",
+    }
+    name = type(error).__name__
+    if name in known and not (name == "ActorDiedError" and said.startswith(IMPORT_FAILED)):
+        return known[name]
+    return said or one_line(error)
+
+
+class RayWorkers:
+    """All workers of a run on one device of a cluster; their session too. Artifacts are paths of the node."""
+
+    def __init__(self, card: CardHandle, opened: Open) -> None:
+        self.accelerator = card.facts.accelerator
+        self.cold_starts, self.load, self.launches = opened.cold_starts, opened.load, opened.launches
+        self.card = card
+        self._suite = opened
+        self._opening: Any = None
+        self._guard = threading.Lock()
+
+    @property
+    def session(self) -> _Session:
+        """Those that measure."""
+        return _Session(self)
+
+    def start(self) -> list[str]:
+        """Let the node start its workers; what is wrong with that the first case is told."""
+        self._opening = self.card.ask("open", msgspec.json.encode(self._suite))
+        return []
+
+    def asked(self, request: ray_messages.Request, kind: type[Given], step: OnStep) -> Given:
+        """Return what the node answers. Raises as it did, CardLostError where it is gone."""
+        with self._guard:
+            if self._opening is not None:
+                self.card.answer(self._opening, lambda _text: step("starting workers"))
+                self._opening = None
+        reply = self.card.answer(self.card.ask("call", msgspec.json.encode(request)), step)
+        return msgspec.json.decode(reply, type=kind)
+
+    def build(
+        self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,
+        lifecycle: bool = False,
+    ) -> Prebuilt:  # fmt: skip
+        """Build a case on the node, with the node's cache; what went wrong is in the result."""
+        request = ray_messages.BuildCase(
+            case=ray_messages.case_of(case), cache=cache is not None, builders=builders, profiled=profiled,
+            limit_bytes=cache.limit_bytes if cache else 0, rebuild=cache is not None and cache.rebuild,
+            lifecycle=lifecycle,
+        )  # fmt: skip
+        return self.asked(request, ray_messages.BuiltCase, step).made
+
+    def build_again(self, case_id: str, *, pairs_next: bool) -> Build:
+        """Build a case in a fresh process of the node; no pairs come next."""
+        assert not pairs_next
+        return self.asked(ray_messages.BuildAgain(case_id=case_id), Build, _silent)
+
+    def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
+        """Return that there is none: what is kept of a baseline lies on the machine that recorded it."""
+        return None, f"a cluster keeps no compiled module of {case_id} ({recorded})"
+
+    def pairs_beside_kept(
+        self, situation: Situation, artifacts: Artifacts, wanted: Pair, step: OnStep
+    ) -> list[list[Quadruple]]:
+        """Never asked for: there is none."""
+        raise NotImplementedError
+
+    def free(self, artifact: Path) -> None:
+        """Give the node's disk back; nobody waits for it."""
+        self.card.ask("call", msgspec.json.encode(ray_messages.Free(artifact=str(artifact))))
+
+    def availability(self, cases: Sequence[Case]) -> dict[str, Availability]:
+        """Return case → why the device does not take it."""
+        request = ray_messages.AskAvailability(cases=[ray_messages.case_of(case) for case in cases])
+        reply = self.card.answer(self.card.ask("call", msgspec.json.encode(request)), _silent)
+        return msgspec.json.decode(reply, type=dict[str, Availability])
+
+    def stop(self) -> None:
+        """End the actor and its workers under another thread's hands: it sees them gone."""
+        if self.card.busy:
+            self.card.kill()
+
+    def close(self) -> None:
+        """Let the node end its workers and remove what was built, then end the actor."""
+        self.card.close()
+
+
+class _Session:
+    """What `launches.session.Session` does, by the session on the node."""
+
+    def __init__(self, workers: RayWorkers) -> None:
+        self._workers = workers
+
+    def measure(
+        self,
+        case_id: str,
+        artifact: Path | None,
+        step: OnStep,
+        after: Sequence[NextCase] = (),  # noqa: ARG002
+    ) -> CaseMeasurement:
+        """Measure a case; nothing is loaded ahead."""
+        request = ray_messages.MeasureCase(case_id=case_id, artifact=_text(artifact))
+        return self._workers.asked(request, CaseMeasurement, step)
+
+    def measure_host(
+        self,
+        case_id: str,
+        artifact: Path | None,
+        step: OnStep,
+        after: Sequence[NextCase] = (),  # noqa: ARG002
+    ) -> CaseMeasurement:
+        """Measure what the host sees of a case."""
+        request = ray_messages.MeasureCase(case_id=case_id, artifact=_text(artifact), device=False)
+        return self._workers.asked(request, CaseMeasurement, step)
+
+    def renew(self) -> None:
+        """Replace the launches by fresh ones."""
+        self._workers.asked(ray_messages.Renew(), type(None), _silent)
+
+    def cold_starts(
+        self, case_id: str, artifact: Path | None, count: int, step: OnStep, *, kernels: bool = False
+    ) -> tuple[list[ColdStart], list[ColdStart]]:
+        """Load and run a case in fresh processes."""
+        request = ray_messages.StartCold(case_id=case_id, artifact=_text(artifact), count=count, kernels=kernels)
+        return self._workers.asked(request, tuple[list[ColdStart], list[ColdStart]], step)
+
+    def under_load(
+        self, case_id: str, artifact: Path | None, most: int, step: OnStep, *, launches: int
+    ) -> list[LoadLaunch]:
+        """Let many threads and processes call a case."""
+        request = ray_messages.CallUnderLoad(case_id=case_id, artifact=_text(artifact), most=most, launches=launches)
+        return self._workers.asked(request, list[LoadLaunch], step)
+
+    def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
+        """Profile a case."""
+        return self._workers.asked(ray_messages.ProfileCase(case_id=case_id), messages.ProfileReply, step)
+
+    def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:
+        """Compare a case with eager in a process of its own."""
+        request = ray_messages.CheckFresh(case_id=case_id, artifact=str(artifact))
+        return self._workers.asked(request, dict[str, str], step)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _silent(_text: str) -> None:
+    pass

@@ -1,0 +1,178 @@
+"""Cases on the cards of several hosts: who builds and times when, and what a lost card means; nobody measures."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from trtgate import Case, Model, Settings
+from trtgate.common.accelerator import Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.gate.device_workers import DeviceWorkers
+from trtgate.gate.gpu_queue import CardLostError, GpuQueue, Job
+from trtgate.launches.prebuild import Prebuilt
+from trtgate.records.measurement import Build
+
+LONG_S = 30.0
+
+
+class Host:
+    """Hosts with cards: notes who built and measured what, and fails an assertion where a host does both at once."""
+
+    def __init__(self, **at: Callable[[str, str], None]) -> None:
+        self.built: list[tuple[str, str]] = []
+        self.measured: list[tuple[str, str]] = []
+        self.overlaps: list[str] = []
+        self._at = at
+        self._now: Counter[tuple[str, str]] = Counter()
+        self._guard = threading.Lock()
+
+    def build(self, card: Any, job: Job, _step: Any) -> Prebuilt:
+        self._does("building", card, job, self.built)
+        return Prebuilt(case_id=job.case.id, build=Build(build_s=1.0))
+
+    def measure(self, card: Any, job: Job, _step: Any) -> Any:
+        self._does("timing", card, job, self.measured)
+        return f"{job.case.model.name} on {card.accelerator.uuid}"
+
+    def _does(self, what: str, card: Any, job: Job, done: list[tuple[str, str]]) -> None:
+        other = {"building": "timing", "timing": "building"}[what]
+        with self._guard:
+            self._now[card.host, what] += 1
+            if self._now[card.host, other]:
+                self.overlaps.append(f"{card.host}: {what} {job.case.id}")
+        try:
+            self._at.get(what, lambda _card, _case: None)(card.accelerator.uuid, job.case.model.name)
+        finally:
+            with self._guard:
+                self._now[card.host, what] -= 1
+        done.append((job.case.model.name, card.accelerator.uuid))
+
+
+class Card:
+    def __init__(self, name: str, host: str) -> None:
+        self.accelerator = Accelerator(kind="gpu", name="test", uuid=name)
+        self.host = host
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def close(self) -> None:
+        self.stopped.set()
+
+
+def job(name: str, home: str = "", *, timed: bool = True) -> Job:
+    return Job(case=Case(Model(name, lambda: None, ()), Settings(frontend="eager")), home=home, timed=timed)
+
+
+def queue_of(host: Host, cards: list[Card], *jobs: Job) -> GpuQueue:
+    workers = cast("list[DeviceWorkers]", cards)
+    named = {one.case.model.name: one for one in jobs}
+    return GpuQueue(workers, named, host.measure, host.build, [card.host for card in cards])
+
+
+def silent(_text: str) -> None:
+    pass
+
+
+def dies(*cards: str) -> Callable[[str, str], None]:
+    def at(card: str, _case: str) -> None:
+        if card in cards:
+            raise CardLostError(f"{card} is lost: a power cut")
+
+    return at
+
+
+def test_each_case_is_measured_on_the_card_that_built_it() -> None:
+    host, cards = Host(), [Card("A", "one"), Card("B", "two")]
+    shared = queue_of(host, cards, *(job(f"case{n}") for n in range(8)))
+    results = [shared.result(f"case{n}", silent) for n in range(8)]
+    shared.close()
+    assert sorted(host.built) == sorted(host.measured)
+    assert sorted(map(str, results)) == sorted(f"{case} on {card}" for case, card in host.built)
+
+
+def test_nobody_builds_on_a_host_while_a_card_of_it_is_timed() -> None:
+    host = Host()
+    cards = [Card("A", "one"), Card("B", "one"), Card("C", "two")]
+    shared = queue_of(host, cards, *(job(f"case{n}") for n in range(30)))
+    for n in range(30):
+        shared.result(f"case{n}", silent)
+    shared.close()
+    assert host.overlaps == []
+    assert len(host.measured) == 30
+
+
+def test_the_cases_of_a_lost_card_go_to_others_and_are_built_there_again() -> None:
+    alone = threading.Event()
+
+    def at(card: str, case: str) -> None:
+        if card == "A":
+            alone.set()
+            raise CardLostError("A is lost: a power cut")
+        assert alone.wait(LONG_S)  # so that A is lost with a case of its own
+
+    host, cards = Host(timing=at), [Card("A", "one"), Card("B", "two")]
+    shared = queue_of(host, cards, job("home", "A"), job("other", "B"))
+    assert [str(shared.result(name, silent)) for name in ("home", "other")] == ["home on B", "other on B"]
+    shared.close()
+    assert ("home", "A") in host.built
+    assert ("home", "B") in host.built
+    assert sorted(host.measured) == [("home", "B"), ("other", "B")]
+    assert shared.cards["A"].lost == "A is lost: a power cut"
+
+
+def test_a_case_whose_second_card_is_lost_too_fails_with_both_reasons() -> None:
+    cards = [Card("A", "one"), Card("B", "two"), Card("C", "three")]
+    host = Host(building=dies("A", "B"))
+    first, second = job("first", "A"), job("second", "B")
+    shared = queue_of(host, cards, first, second, job("third", "C"))
+    assert str(shared.result("third", silent)) == "third on C"
+    results = []
+    for name in ("first", "second"):
+        try:
+            results.append(str(shared.result(name, silent)))
+        except TrtgateError as error:
+            results.append(str(error))
+    shared.close()
+    for name, said in zip(("first", "second"), results, strict=True):  # each was lost once, or twice
+        assert said == f"{name} on C" or said.count("is lost: a power cut") == 2
+
+
+def test_where_no_card_is_left_every_case_fails_with_the_reason() -> None:
+    host, cards = Host(building=dies("A")), [Card("A", "one")]
+    shared = queue_of(host, cards, *(job(f"case{n}") for n in range(3)))
+    for n in range(3):
+        with pytest.raises(TrtgateError, match=f"case{n}-eager-fp32: A is lost: a power cut; no card is left"):
+            shared.result(f"case{n}", silent)
+    shared.close()
+    assert shared.progress == (3, 3)
+
+
+def test_what_is_only_to_be_built_is_not_measured_and_tells_what_building_gave() -> None:
+    host, cards = Host(), [Card("A", "one")]
+    shared = queue_of(host, cards, job("built", timed=False))
+    assert shared.built("built-eager-fp32", silent).build == Build(build_s=1.0)
+    assert shared.card_of("built-eager-fp32") is cards[0]
+    shared.close()
+    assert host.measured == []
+
+
+def test_a_case_that_can_not_be_built_fails_and_the_next_one_is_done() -> None:
+    class Wrong(Host):
+        def build(self, card: Any, job: Job, step: Any) -> Prebuilt:
+            made = super().build(card, job, step)
+            return Prebuilt(case_id=made.case_id, problem="bad: no") if job.case.model.name == "bad" else made
+
+    host, cards = Wrong(), [Card("A", "one")]
+    shared = queue_of(host, cards, job("bad"), job("good"))
+    with pytest.raises(TrtgateError, match="bad: no"):
+        shared.result("bad", silent)
+    assert shared.built("bad-eager-fp32", silent).problem == "bad: no"
+    assert str(shared.result("good", silent)) == "good on A"
+    shared.close()
