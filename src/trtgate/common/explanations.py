@@ -67,6 +67,8 @@ class Explanation(enum.StrEnum):
     BASELINE_BROKEN = "baseline-broken"
     FILE_FAULT = "file-fault"
     CODE_CHANGED = "code-changed"
+    CLUSTER_PROBLEM = "cluster-problem"
+    NOT_RESUMED = "not-resumed"
     SHARD_MISSING = "shard-missing"
     SHARD_REJECTED = "shard-rejected"
     OPTION_CONFLICT = "option-conflict"
