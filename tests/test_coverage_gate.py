@@ -157,7 +157,9 @@ def test_a_renamed_model_turns_the_run_red_until_it_is_removed(suite: Folder) ->
     (suite.path / "suite.py").write_text(SUITE.replace('"net"', '"renamed"'))
     run = suite.pytest(*COVERAGE)
     assert run.ret == 1
-    run.stdout.fnmatch_lines([f"MISSING: coverage of {CASE} is stored, and the suite has no such case"])
+    run.stdout.fnmatch_lines(
+        [f"MISSING: coverage of {CASE} is stored, and the suite has no such case (docs: missing-case)"]
+    )
     command = "import sys; from trtgate.cli import main; sys.argv[0] = 'trtgate'; main()"
     suite.pytester.run(sys.executable, "-c", command, "baseline", "remove", CASE).stdout.fnmatch_lines(
         ["removed from *net.json"]
@@ -168,7 +170,7 @@ def test_a_renamed_model_turns_the_run_red_until_it_is_removed(suite: Folder) ->
 def test_nothing_stored_fails_where_a_baseline_is_required(suite: Folder) -> None:
     run = suite.pytest(*COVERAGE, "--trtgate-require=baseline")
     assert run.ret == 1
-    run.stdout.fnmatch_lines([f"{CASE} has no stored coverage*(--trtgate-require=baseline)*"])
+    run.stdout.fnmatch_lines([f"{CASE} has no stored coverage*(--trtgate-require=baseline)* (docs: new-case)"])
 
 
 def test_lost_coverage_of_a_quarantined_case_passes_with_a_line(suite: Folder) -> None:
@@ -257,7 +259,9 @@ def test_stored_coverage_of_a_suite_that_asks_for_none_any_more_is_missing(suite
     )
     run = suite.pytest("suite.py", "--benchmark-disable")
     assert run.ret == 1
-    run.stdout.fnmatch_lines([f"MISSING: coverage of {CASE} is stored, and the suite has no such case"])
+    run.stdout.fnmatch_lines(
+        [f"MISSING: coverage of {CASE} is stored, and the suite has no such case (docs: missing-case)"]
+    )
     assert suite.pytest("suite.py", "--benchmark-disable", "-k", "latency").ret == 0
 
 
@@ -268,7 +272,7 @@ def test_a_baseline_that_is_required_and_cannot_be_asked_fails(suite: Folder) ->
     )
     run = suite.pytest(*COVERAGE, "--trtgate-require=baseline")
     assert run.ret == 1
-    run.stdout.fnmatch_lines([f"coverage of {CASE}: not here"])
+    run.stdout.fnmatch_lines([f"coverage of {CASE}: not here (docs: unavailable)"])
 
 
 def test_without_torch_tensorrt_coverage_is_skipped_with_the_reason(suite: Folder) -> None:
@@ -306,7 +310,7 @@ def test_the_end_of_a_run_says_in_a_line_which_library_of_the_zoo_is_absent(suit
     run.assert_outcomes(passed=2, skipped=4)
     run.stdout.fnmatch_lines(
         ["*squeezenet1_1-dynamo-fp16-b1-mbs5*",
-         "4 coverage tests skipped: absent_library is not installed: pip install absent_library"]
+         "4 coverage tests skipped: absent_library is not installed: pip install absent_library (docs: unavailable)"]
     )  # fmt: skip
     recorded = suite.pytest("suite.py", "--trtgate-zoo", "--trtgate-models=squeezenet1_1", "--trtgate-update-baselines")
     assert recorded.ret == 0, suite.output_of(recorded)

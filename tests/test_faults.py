@@ -316,7 +316,7 @@ def test_a_disk_that_a_build_finds_full_or_locked_is_no_failure_that_is_expected
     result = folder.gate(*options)
     assert result.ret == FAILED
     result.assert_outcomes(passed=2, failed=2)
-    result.stdout.fnmatch_lines([f"*alpha-eager-fp32-b1*{said}"])
+    result.stdout.fnmatch_lines([f"*alpha-eager-fp32-b1*{said} (docs: file-fault)"])
 
 
 @pytest.mark.parametrize(("how", "outcome"), [("expected", "xfailed"), ("quarantined", "skipped")])
@@ -333,7 +333,9 @@ def test_a_worker_that_finds_no_space_to_measure_is_no_failure_that_is_expected(
     suite_that(folder, "expected", f"if measuring(): {FULL}")
     result = folder.gate("-m", "trtgate_latency")
     assert result.ret == FAILED
-    result.stdout.fnmatch_lines(["*alpha-eager-fp32-b1*/some/file: No space left on device: free some space there"])
+    result.stdout.fnmatch_lines(
+        ["*alpha-eager-fp32-b1*/some/file: No space left on device: free some space there (docs: file-fault)"]
+    )
 
 
 def test_torch_that_can_not_write_a_file_says_so_without_an_errno(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_sessions_accumulate_and_a_slow_one_must_be_accepted(folder: Any) -> Non
     before = file.read_text()
     slow = folder.gate("--trtgate-update-baselines", "--trtgate-launches=1", ALPHA_MS=40)
     assert slow.ret == 1
-    not_stored = "WARNING: beta-*: not stored, since it is underpowered; *--trtgate-accept 'beta-eager-fp32-b1'"
+    not_stored = (
+        "WARNING: beta-*: not stored, since it is underpowered; *-accept 'beta-eager-fp32-b1' (docs: not-stored)"
+    )
     slow.stdout.fnmatch_lines(["*alpha-eager-fp32-b1 is slower: host latency*", not_stored])
     assert sessions(file) == {"alpha": 1, "beta": 1}
     named = folder.gate("--trtgate-update-baselines", "--trtgate-launches=1", "--trtgate-accept=beta*", "-k", "beta")
@@ -168,7 +170,10 @@ def test_a_machine_too_busy_to_time_on_gives_no_verdict_and_records_nothing(fold
     assert compared.ret == 0
     compared.assert_outcomes(skipped=1)
     compared.stdout.fnmatch_lines(
-        ["*1 case: 1 underpowered", "underpowered: alpha-*: not one block counts: *other processes took the CPU"]
+        [
+            "*1 case: 1 underpowered",
+            "underpowered: alpha-*: not one block counts: *other processes took the CPU (docs: void-blocks)",
+        ]
     )
     required = folder.gate("--benchmark-compare", "-m", "trtgate_latency", "--trtgate-require=verdict")
     assert required.ret == 1

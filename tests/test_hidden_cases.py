@@ -173,7 +173,7 @@ def test_a_slow_case_that_a_wide_limit_lets_pass_is_named(folder):
     slow = folder.gate("--benchmark-compare", "--trtgate-limit=host=5000%", ALPHA_MS=4)
     assert slow.ret == 0
     slow.stdout.fnmatch_lines(
-        [f"WARNING: slower than the default limit allows*: {ALPHA} (host latency +9*%, limit 5e+03 %)"]
+        [f"WARNING: slower than the default*: {ALPHA} (host latency +9*%, limit 5e+03 %) (docs: wide-limit)"]
     )
     slow.stdout.no_fnmatch_line(f"WARNING*{BETA}*")
 
@@ -282,7 +282,9 @@ def test_a_misspelt_ini_key_is_refused(folder):
     (folder.path / "test_own.py").write_text("def test_own():\n    pass\n")
     result = folder.pytest("test_own.py")
     assert result.ret == USAGE
-    result.stderr.fnmatch_lines(["*unknown ini key 'trtgate_suites'; did you mean trtgate_suite?"])
+    result.stderr.fnmatch_lines(
+        ["*unknown ini key 'trtgate_suites'; did you mean trtgate_suite? (docs: suite-problem)"]
+    )
 
 
 @pytest.mark.parametrize("option", ["--trtgate-require=verdict", "--trtgate-update-baselines"])

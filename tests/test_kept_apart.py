@@ -67,7 +67,7 @@ def test_where_none_is_left_the_case_is_new_and_says_what_is_there_and_what_reco
     assert result.sentence == (
         f"NEW: timed with the clock {ONE}, of which nothing is stored: {CASE.id}; there are 2 sessions of {MANY} and "
         f"1 session of cuda_graph, which {ONE} is not compared with; add --trtgate-update-baselines to record it "
-        "beside them"
+        "beside them (docs: new-case)"
     )
     assert outcome("new", CASE.id, result.sentence, require={"baseline"}).kind is Kind.FAILED
 
@@ -84,12 +84,13 @@ def test_a_case_that_can_not_be_captured_any_more_fails_until_that_is_accepted(b
     assert (lost.verdict, lost.stored, lost.judgements) == (Verdict.REGRESSED, False, [])
     assert lost.sentence == (
         f"{CASE.id} can't be captured into a CUDA graph any more: no CUDA graph (it synchronises); timed with queued "
-        "events; latency is not compared with its graph's"
+        "events; latency is not compared with its graph's (docs: capture-lost)"
     )
     accepted = judged(ScriptedMeasurer([uncapturable(50.0)]), record=there, update=True, accepted=True)
     assert (accepted.verdict, accepted.stored) == (Verdict.REGRESSED, True)
     known = of(levels(100.0, clock=before), levels(50.0, clock="cuda_events"))
-    assert judged(ScriptedMeasurer([uncapturable(50.0)]), record=known).verdict is Verdict.UNCHANGED
+    again = judged(ScriptedMeasurer([uncapturable(50.0)]), record=known)
+    assert (again.verdict, "50 µs → 50 µs" in again.sentence) == (Verdict.UNDERPOWERED, True)  # of one session
 
 
 def calls(**places: dict[str, int]) -> CallCounts:
@@ -99,7 +100,8 @@ def calls(**places: dict[str, int]) -> CallCounts:
 LAUNCHES = {"conv in suite.py: forward": 8}
 WAITING = calls(waits={"cudaDeviceSynchronize in suite.py: forward": 1}, kernel_launches=LAUNCHES)
 NOT_WAITING = calls(waits={}, kernel_launches=LAUNCHES)
-SAID = "; waits for the device a call 0 → 1, limit 3 % (+1 cudaDeviceSynchronize in suite.py: forward)"
+MORE = "; waits for the device a call 0 → 1, limit 3 % (+1 cudaDeviceSynchronize in suite.py: forward)"
+SAID = f"{MORE} (docs: capture-lost)"
 
 
 def test_what_keeps_a_case_from_being_captured_is_named_where_a_call_does_more() -> None:
@@ -216,7 +218,7 @@ def test_an_upgrade_is_judged_by_the_newest_versions_and_says_what_differs() -> 
     made = of(oldest, levels(100.0, 100.0, versions=OLD))
     slower = judged(ScriptedMeasurer([at(110.0)], [at(110.0)]), record=made, accelerator=UPGRADED)
     assert slower.verdict is Verdict.REGRESSED
-    assert slower.sentence.endswith("; recorded with torch 2.11.0, now 2.14.0")
+    assert slower.sentence.endswith("; recorded with torch 2.11.0, now 2.14.0 (docs: regressed-device)")
     assert slower.judgements[0].evidence == "2 stored sessions of the newest versions"
     two = replace(UPGRADED, driver="590")
     same = judged(ScriptedMeasurer([at(100.0)]), record=of(levels(100.0, 100.0, versions=OLD)), accelerator=two)
@@ -236,7 +238,7 @@ def test_a_suspicion_of_an_upgrade_that_can_not_be_checked_names_the_versions_to
     hot = measurement(*[turn(110.0, canary_us=600)] * 3)
     made = of(levels(100.0, versions=OLD))
     result = judged(ScriptedMeasurer([at(110.0)], [hot, hot]), record=made, accelerator=UPGRADED)
-    assert result.sentence.endswith("recorded with torch 2.11.0, now 2.14.0")
+    assert result.sentence.endswith("recorded with torch 2.11.0, now 2.14.0 (docs: suspected)")
 
 
 def test_other_cards_count_by_their_sessions_of_the_running_versions() -> None:

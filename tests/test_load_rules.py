@@ -117,7 +117,7 @@ def test_a_leak_that_a_busy_machine_lets_nobody_confirm_stays_a_suspicion() -> N
     assert (result.verdict, result.suspected) == (Verdict.UNDERPOWERED, True)
     assert result.sentence.endswith(
         "neither confirmed nor refuted it: growth of host memory 0 bytes a call → 0 bytes a call (-2,621 to 2,621, 275 "
-        f"calls), limit 256; at first 1,024 ({PLACE})"
+        f"calls), limit 256; at first 1,024 ({PLACE}) (docs: suspected)"
     )
 
 
@@ -159,7 +159,7 @@ def test_growth_that_is_too_unsteady_to_tell_is_said() -> None:
     (notice,) = result.notices
     assert result.verdict is Verdict.UNCHANGED
     assert "growth of host memory 0 bytes a call → 7,000 bytes a call" in notice.text
-    assert notice.text.endswith(": not steady enough to tell whether it goes on")
+    assert notice.text.endswith(": not steady enough to tell whether it goes on (docs: memory-growth)")
 
 
 def test_growth_that_too_few_readings_say_nothing_of_is_told() -> None:
@@ -172,7 +172,9 @@ def test_growth_that_too_few_readings_say_nothing_of_is_told() -> None:
     for given in ({}, {"record": None, "new": "NEW: nothing is stored"}):
         (notice,) = [one for one in result_of(ScriptedMeasurer([few]), **given).notices if "readings" in one.text]
         assert notice.severity is Severity.WARNING
-        assert notice.text.endswith("it is not known whether host memory grows: 10 readings, and 11 are needed")
+        assert notice.text.endswith(
+            "it is not known whether host memory grows: 10 readings, and 11 are needed (docs: metric-unknown)"
+        )
 
 
 def test_a_cold_start_with_a_runtime_cache_and_a_cold_l2_that_are_gone_are_told() -> None:
@@ -187,7 +189,8 @@ def test_a_cold_start_with_a_runtime_cache_and_a_cold_l2_that_are_gone_are_told(
     assert [(one.severity, one.text.partition(": ")[2]) for one in notices] == [
         (
             Severity.WARNING,
-            f"{what} is in its baseline, and could not be measured now: nothing says that it is no worse",
+            f"{what} is in its baseline, and could not be measured now: nothing says that it is no worse "
+            "(docs: metric-unknown)",
         )
         for what in ("cold start with a runtime cache", "device latency with a cold L2")
     ]
@@ -210,7 +213,9 @@ def test_a_cold_start_from_before_runtime_caches_were_told_apart_is_not_compared
     result = result_of(ScriptedMeasurer([now]), record=before)
     assert (result.verdict, {one.metric for one in result.judgements} & {COLD_START}) == (Verdict.UNCHANGED, set())
     (notice,) = result.notices
-    assert notice.text.endswith("cold start is in its baseline from before runtime caches, and is not compared")
+    assert notice.text.endswith(
+        "cold start is in its baseline from before runtime caches, and is not compared (docs: metric-unknown)"
+    )
     same = result_of(ScriptedMeasurer([now]), record=stored(with_kernels(9.0, "none")))
     assert (same.notices, {one.metric for one in same.judgements} & {COLD_START}) == ((), {COLD_START})
 

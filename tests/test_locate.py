@@ -641,13 +641,15 @@ def test_a_search_that_fails_leaves_the_message_as_it_is(tmp_path: Path, monkeyp
     monkeypatch.setattr(locating_in_case, "Locator", fails)
     message = failure(case_of(lambda: Mlp(Wrong())), tmp_path)
     assert "output differs from eager" in message
-    assert message.endswith("; not located (RuntimeError: no more): trtgate locate planted-aot_eager-fp32")
+    assert message.endswith(
+        "; not located (RuntimeError: no more): trtgate locate planted-aot_eager-fp32 (docs: wrong-output)"
+    )
 
 
 def test_of_a_module_without_submodules_nothing_is_added(tmp_path: Path) -> None:
-    assert failure(case_of(Wrong), tmp_path).endswith("nothing was timed or stored")
+    assert failure(case_of(Wrong), tmp_path).endswith("nothing was timed or stored (docs: wrong-output)")
 
 
 def test_a_case_that_is_known_to_fail_is_not_searched(tmp_path: Path) -> None:
     case = case_of(lambda: Mlp(Wrong()), expected_failure=expected_failure("is a tenth too large"))
-    assert failure(case, tmp_path).endswith("nothing was timed or stored")
+    assert failure(case, tmp_path).endswith("nothing was timed or stored (docs: wrong-output)")

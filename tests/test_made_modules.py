@@ -179,7 +179,7 @@ def test_what_can_not_take_a_scripted_module_says_so_and_what_to_do(frontend: st
         checked(SCRIPTED[0].values[0], frontend)  # type: ignore[arg-type]
     assert str(found.value) == (
         f"model 'm': its factory returns a RecursiveScriptModule, which {frontend} can't compile: return the module "
-        "that it was made from, or take the frontend eager, ts_trace or ts_script"
+        "that it was made from, or take the frontend eager, ts_trace or ts_script (docs: model-unusable)"
     )
 
 

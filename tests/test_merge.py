@@ -153,7 +153,7 @@ def test_very_many_shards_are_missing_in_few_lines_and_at_once(run: StagedRun) -
     divided = run.manifest([[name] for name in run.cases] + [[] for _ in range(shards.MOST - 3)])
     said = failing(run.merged([run.shard(divided, 1)]))
     assert [text.partition(" of h100")[0] for text in said] == ["shard 2/10000", "shard 3/10000", "shards"]
-    assert said[2].endswith("that have no case: 4/10000, 5/10000, 6/10000 and 9994 more")
+    assert said[2].endswith("that have no case: 4/10000, 5/10000, 6/10000 and 9994 more (docs: shard-missing)")
     with pytest.raises(TrtgateError, match="its manifest has 10001 shards, and a run has 10000 at most"):
         run.merged([run.shard(msgspec.structs.replace(divided, shards=[*divided.shards, []]), 1)])
 
@@ -182,7 +182,8 @@ def test_an_interrupted_attempt_does_not_count_and_is_no_second_one(run: StagedR
     whole = [run.shard(divided, 1), run.shard(divided, 2)]
     assert exit_status(run.merged([cut, *whole])) == 0
     lone = run.merged([cut, whole[1]])
-    assert failing(lone)[0] == f"shard 1/2 of {HERE.key} ({cut}) was not run to its end, and does not count"
+    said = f"shard 1/2 of {HERE.key} ({cut}) was not run to its end, and does not count (docs: shard-rejected)"
+    assert failing(lone)[0] == said
     assert exit_status(lone) == 1
     nothing = run.merged([cut])
     assert (exit_status(nothing), nothing.gate.results) == (1, {})
@@ -230,7 +231,7 @@ def test_a_case_that_failed_is_red_though_it_was_quarantined_nowhere(run: Staged
 
 def test_a_shard_that_failed_for_another_reason_turns_the_run_red(run: StagedRun) -> None:
     merged = run.merged([run.shard(run.whole, 1, exit_status=1)])
-    assert failing(merged)[0].endswith("ended with exit code 1")
+    assert failing(merged)[0].endswith("ended with exit code 1 (docs: shard-rejected)")
 
 
 def test_a_case_of_the_baseline_that_nobody_ran_is_missing(run: StagedRun) -> None:
@@ -238,7 +239,9 @@ def test_a_case_of_the_baseline_that_nobody_ran_is_missing(run: StagedRun) -> No
     manifest = less.manifest([list(less.cases)], baseline=run.whole.baseline)
     StagedRun(run.folder, [SAME, FAST, SAME])  # puts the baseline back
     merged = run.merged([less.shard(manifest, 1)])
-    assert failing(merged) == ["m2-eager-fp32 is in the baseline and was not measured: not in the suite or not run"]
+    assert failing(merged) == [
+        "m2-eager-fp32 is in the baseline and was not measured: not in the suite or not run (docs: missing-case)"
+    ]
     assert merged.notices[-1].text == "what is gone for good: trtgate baseline remove CASE"  # as a run says it
     asked = msgspec.structs.replace(manifest, left_out=["m2-eager-fp32"])
     assert exit_status(run.merged([less.shard(asked, 1)])) == 0

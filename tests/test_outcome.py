@@ -61,6 +61,8 @@ def test_no_verdict_skips_and_fails_where_one_is_required(verdict: str) -> None:
     found = of(verdict, require={"verdict"})
     assert (found.kind, found.text) == (Kind.FAILED, "net is so (--trtgate-require=verdict)")
     assert of(verdict, require={"verdict"}, quarantine=HELD).kind is Kind.SKIPPED
+    named = outcome(verdict, "net", "net is so (docs: underpowered)", require={"verdict"})
+    assert named.text == "net is so (--trtgate-require=verdict) (docs: underpowered)"
 
 
 @pytest.mark.parametrize("verdict", ["underpowered", "incomparable"])
@@ -84,14 +86,20 @@ def test_a_quarantine_that_is_over_fails_whatever_was_measured(verdict: str) -> 
     found = of(verdict, quarantine=ENDED, where="where: layer4")
     assert found.kind is Kind.FAILED
     assert "net: its quarantine (issue 7) ended on 2000-01-01" in found.text
+    assert found.text.endswith(" (docs: quarantine-ended)")
     assert found.text.startswith("net is so\n") is (verdict == "regressed")
     assert not of(verdict, quarantine=ENDED, accepted=True).text.startswith("net is so")
 
 
 def test_a_problem_fails_is_expected_or_quarantined() -> None:
-    assert of(PROBLEM) == Outcome(kind=Kind.FAILED, text="net is so")
+    assert of(PROBLEM) == Outcome(kind=Kind.FAILED, text="net is so (docs: build-failed)")
+    known_why = outcome(PROBLEM, "net", "net is wrong (docs: wrong-output)")
+    assert known_why.text == "net is wrong (docs: wrong-output)"
     known = of(PROBLEM, expected_failure=KNOWN, quarantine=HELD)
-    assert (known.kind, known.text) == (Kind.EXPECTED_FAILURE, "known to fail (returns NaN): net is so")
+    assert (known.kind, known.text) == (
+        Kind.EXPECTED_FAILURE,
+        "known to fail (returns NaN): net is so (docs: build-failed)",
+    )
     held = of(PROBLEM, quarantine=HELD)
     assert (held.kind, held.notices) == (Kind.SKIPPED, (Notice(held.text),))
     assert of(PROBLEM, quarantine=ENDED).kind is Kind.FAILED
@@ -100,7 +108,8 @@ def test_a_problem_fails_is_expected_or_quarantined() -> None:
 def test_what_is_known_to_fail_and_passes_fails() -> None:
     found = of("", expected_failure=KNOWN)
     assert found.kind is Kind.FAILED
-    assert found.text == "net passed, and is known to fail (returns NaN): take that out of the suite"
+    said = "net passed, and is known to fail (returns NaN): take that out of the suite (docs: failure-gone)"
+    assert found.text == said
 
 
 def test_severity_is_a_field_and_not_how_a_text_begins() -> None:

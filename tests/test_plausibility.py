@@ -138,9 +138,10 @@ def test_an_absurd_block_in_a_stored_session_hides_no_slow_case(folder: Any, us:
     slow = folder.gate("--benchmark-compare", ALPHA_MS=40)
     assert slow.ret == pytest.ExitCode.TESTS_FAILED
     line = (
-        f"WARNING: *latency.json: case {ALPHA}: the session of 2026-01-02 is not used: no host latency is {us:.3g} µs"
+        f"WARNING: *latency.json: case {ALPHA}: the session of 2026-01-02 is not used: no host latency is {us:.3g} µs "
+        "(docs: baseline-broken)"
     )
-    slow.stdout.fnmatch_lines([f"*{ALPHA} is slower: host latency*", line])
+    slow.stdout.fnmatch_lines([f"*{ALPHA} is slower: host latency*(docs: regressed-host)", line])
     assert file.read_bytes() == before
 
 

@@ -63,7 +63,8 @@ def test_void_blocks_are_no_recording(here: InProcess, monkeypatch: pytest.Monke
     assert status == FAILED
     (line,) = lines(said, "ERROR", ALPHA, "not stored")
     assert line.endswith(
-        "4 of 5 blocks do not count: other processes took the CPU; record it again when nothing else runs"
+        "4 of 5 blocks do not count: other processes took the CPU; record it again when nothing else runs "
+        "(docs: not-stored)"
     )
     assert stored(here) == ({ALPHA: 1, BETA: 2} if before else {BETA: 1})
 
@@ -75,7 +76,7 @@ def test_what_can_not_be_compared_is_red_until_it_is_accepted(here: InProcess) -
     assert status == FAILED
     (line,) = lines(said, "ERROR", ALPHA, "not stored")
     assert "this machine is in another state than when its baseline was recorded" in line
-    assert line.endswith(f"to store it: --trtgate-update-baselines --trtgate-accept '{ALPHA}'")
+    assert line.endswith(f"to store it: --trtgate-update-baselines --trtgate-accept '{ALPHA}' (docs: not-stored)")
     status, said = here.run(*RECORD, f"--trtgate-accept={ALPHA}")
     assert status == OK
     assert lines(said, "WARNING", ALPHA, "stored although it is incomparable")
@@ -140,7 +141,7 @@ def test_what_is_missing_is_said_once(here: InProcess) -> None:
     status, said = here.run(*RECORD)
     assert status == FAILED
     assert lines(said, ALPHA) == [
-        f"MISSING: {ALPHA} is in the baseline and was not measured: not in the suite or not run"
+        f"MISSING: {ALPHA} is in the baseline and was not measured: not in the suite or not run (docs: missing-case)"
     ]
 
 
@@ -176,7 +177,8 @@ def test_what_another_run_started_anew_meanwhile_is_named(here: InProcess) -> No
     status, said = here.run(*RECORD, "--trtgate-limit=host=5000%")
     assert status == FAILED
     (line,) = lines(said, "ERROR", "not stored")
-    assert line == f"ERROR: not stored: {ALPHA}: another run has started it anew meanwhile: record it again"
+    refused = f"{ALPHA}: another run has started it anew meanwhile: record it again"
+    assert line == f"ERROR: not stored: {refused} (docs: not-stored)"
     assert stored(here) == {ALPHA: 1, BETA: 2}
 
 

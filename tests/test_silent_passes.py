@@ -325,7 +325,7 @@ def test_a_regression_is_a_failed_test(folder):
     (suite,) = junit_suites(folder, "gate.xml")
     assert suite.get("failures") == "1"
     (said,) = [failure.get("message") or "" for failure in suite.iter("failure")]
-    figures = r"host latency [\d.]+ ms → [\d.]+ ms, \+[\d,.]+%.* limit 10 %"
+    figures = r"host latency [\d.]+ ms → [\d.]+ ms, \+[\d,.]+%.* limit 10 % \(docs: regressed-host\)"
     what_to_do = f"if that is intended: --trtgate-update-baselines --trtgate-accept '{ALPHA}'"
     assert re.fullmatch(rf"(Failed: )?{ALPHA} is slower: {figures}\n{re.escape(what_to_do)}", said)
 

@@ -334,7 +334,7 @@ def test_more_memory_is_loaded_again() -> None:
 @pytest.mark.parametrize(
     ("error", "verdict", "said"),
     [
-        (SideError(BASE, "no luck"), Verdict.INCOMPARABLE, "the base failed: no luck"),
+        (SideError(BASE, "no luck (docs: wrong-output)"), Verdict.INCOMPARABLE, "the base failed: no luck"),
         (DisturbedError("hot"), Verdict.UNDERPOWERED, "hot"),
     ],
 )
@@ -345,7 +345,8 @@ def test_a_base_that_fails_is_told_apart_from_a_candidate(
     script = ScriptedMeasurer([beside(0.1)] if late else [error], paired=[error, error])
     result = judged(script, beside_base=True)
     suspicion = "suspected, not checked: device latency 100 µs → 109.93 µs, +9.93% (+9.85% to +10.00%), limit 3 %; "
-    assert (result.verdict, result.sentence) == (verdict, f"{CASE.id}: {suspicion * late}{said}")
+    name = "suspected" if late else "base-failed" if verdict is Verdict.INCOMPARABLE else "void-blocks"
+    assert (result.verdict, result.sentence) == (verdict, f"{CASE.id}: {suspicion * late}{said} (docs: {name})")
     assert (bool(result.measurement.launches), result.suspected) == (late, late)
     with pytest.raises(LaunchError, match=f"{CASE.id}: crashed"):
         judged(ScriptedMeasurer([SideError(CANDIDATE, "crashed")]), beside_base=True)
@@ -450,8 +451,8 @@ def test_what_can_not_be_told_is_stored_where_it_is_accepted_and_that_is_said(up
     said = [str(notice) for notice in result.notices if notice.loud]
     how = f"to store it: --trtgate-update-baselines --trtgate-accept '{CASE.id}'"
     wanted = {
-        False: f"WARNING: {CASE.id}: not stored, since it is underpowered; {how}",
-        True: f"WARNING: {CASE.id}: stored although it is underpowered, since it is accepted",
+        False: f"WARNING: {CASE.id}: not stored, since it is underpowered; {how} (docs: not-stored)",
+        True: f"WARNING: {CASE.id}: stored although it is underpowered, since it is accepted (docs: stored-unproven)",
     }
     assert said == ([wanted[accepted]] if update else [])
 

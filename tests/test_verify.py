@@ -148,10 +148,13 @@ def test_what_is_wrong_hangs_or_raises_is_a_line_and_the_others_go_on(
     (logs,) = (planted.path / ".trtgate" / "logs").glob("run-*")
     where = f"the workers' logs are in {logs}"
     assert "case convolutions-aot_eager-fp32-b1: output differs from eager" in said["frontend aot_eager"]
-    assert said["frontend aot_eager"].endswith(f"{where}/frontend-aot-eager")
+    assert said["frontend aot_eager"].endswith(f"{where}/frontend-aot-eager (docs: wrong-output)")
     assert "output differs" in (logs / "frontend-aot-eager" / "worker-0.log").read_text()
     hung = "dry run: no answer within 0 s; raise --timeout if it needs longer"
-    assert said["coverage, dry run"] == f"block-dynamo-fp16-b32-mbs5: {hung}; {where}/coverage-dry-run"
+    assert (
+        said["coverage, dry run"]
+        == f"block-dynamo-fp16-b32-mbs5: {hung}; {where}/coverage-dry-run (docs: worker-failed)"
+    )
     assert re.fullmatch(
         r"unexpected: KeyError: 'nobody thought of it' \(test_verify.py, line \d+\): please report it", said["clock"]
     )

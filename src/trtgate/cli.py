@@ -11,6 +11,7 @@ from .commands.cache_command import clear, info
 from .commands.console import Commands
 from .commands.coverage_command import coverage, coverage_diff
 from .commands.doctor_command import doctor
+from .commands.explain_command import explain
 from .commands.export_command import export
 from .commands.history_command import compact, history
 from .commands.init_command import init
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(doctor)
+app.command()(explain)
 app.command()(verify)
 app.command()(init)
 app.command()(coverage)

@@ -7,7 +7,9 @@ from collections.abc import Generator
 
 import pytest
 
+from .common.explanations import Explanation
 from .pytest_plugin import beside_base, checked_options, pytest_options, ray_options
+from .pytest_plugin.refusals import refusals
 from .suite.pytest_config import STARTED_WITH
 from .torch_trt import import_hook
 
@@ -44,9 +46,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if not ray_options.several_kinds(config):
         return None
     from .pytest_plugin import kinds
-    from .pytest_plugin.refusals import refusals
 
-    with refusals():
+    with refusals(Explanation.OPTION_CONFLICT):
         try:
             return kinds.run(config)
         except KeyboardInterrupt:
@@ -58,7 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the real plugin, if a suite is named; otherwise change nothing in the run."""
     for name, description in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {description}")
-    source = checked_options.source_of(config)
+    with refusals(Explanation.SUITE_PROBLEM):
+        source = checked_options.source_of(config)
     import_hook.install(everywhere=source is not None)
     if source is None:
         return
@@ -78,9 +80,8 @@ def pytest_configure(config: pytest.Config) -> None:
         upstream_logs,
     )
     from .pytest_plugin.gate_run import GateRun
-    from .pytest_plugin.refusals import refusals
 
-    with refusals():
+    with refusals(Explanation.OPTION_CONFLICT):
         options = checked_options.read(config, source)
         run = GateRun(config, options, devices.of(options, config.rootpath))
         reporting = report_collector.Reporting(run)

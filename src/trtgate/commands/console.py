@@ -92,6 +92,20 @@ def print_document(text: str) -> None:
     typer.echo(encodable(text, sys.stdout.encoding or "ascii"), nl=False)
 
 
+def print_markdown(text: str) -> None:
+    """Print Markdown of ours: rendered on a terminal, else as it is."""
+    if not sys.stdout.isatty():
+        print_document(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(Markdown(text, hyperlinks=False))
+    print_document(captured.get())
+
+
 def print_commands(commands: list[str]) -> None:
     """Print commands for GitHub's runner, whose parts are escaped: nothing but these may look like one."""
     for command in commands:

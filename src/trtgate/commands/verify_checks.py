@@ -16,6 +16,7 @@ from .. import frontends
 from ..common import sealed_folder
 from ..common.accelerator import slug
 from ..common.errors import PROBLEMS, TrtgateError, one_line, sentence_of
+from ..common.explanations import continued
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..compiling import artifact_cache, availability
@@ -58,7 +59,7 @@ def result_of(check: Check, keep_logs: Callable[[str], Path]) -> CheckResult:
     except NotHereError as reason:
         outcome, said = NOT_HERE, str(reason)
     except LaunchError as error:
-        outcome, said = FAILED, f"{error}; the workers' logs are in {keep_logs(check.name)}"
+        outcome, said = FAILED, continued(str(error), f"; the workers' logs are in {keep_logs(check.name)}")
     except PROBLEMS as error:
         outcome, said = FAILED, sentence_of(error)
     except Exception as error:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from . import machine
-from .errors import TrtgateError
+from .errors import TrtgateError, explaining
+from .explanations import Explanation
 
 GIB = 1 << 30
 NEEDS_GPU = "needs a GPU, and there is none (NVML)"
@@ -81,6 +82,7 @@ def installed(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
     return found
 
 
+@explaining(Explanation.GPU_MISMATCH)
 def detect() -> Accelerator:
     """Return the GPU that CUDA would number 0 for this process, or the CPU when NVML sees none.
 
@@ -91,6 +93,7 @@ def detect() -> Accelerator:
     return found[0] if found else _cpu()
 
 
+@explaining(Explanation.GPU_MISMATCH)
 def detect_each() -> list[Accelerator]:
     """Return all devices of this machine, of whichever kinds: its GPUs, or the CPU when NVML sees none.
 
@@ -99,6 +102,7 @@ def detect_each() -> list[Accelerator]:
     return _gpus() or [_cpu()]
 
 
+@explaining(Explanation.GPU_MISMATCH)
 def detect_all(wanted: str) -> list[Accelerator]:
     """Return the GPUs that `wanted` names: "all", or numbers such as "0,1", as nvidia-smi counts those visible here.
 
@@ -246,6 +250,7 @@ def _cpu_model() -> str:
     return os.uname().machine
 
 
+@explaining(Explanation.WRONG_ACCELERATOR)
 def check_kind(path: Path, recorded: Accelerator, here: Accelerator, whose: str) -> None:
     """Check that what a file says it was recorded on is of the kind of a device; `whose` names that.
 

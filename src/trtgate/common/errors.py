@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .explanations import Explanation, continued, explained
 
 
 class TrtgateError(Exception):
@@ -32,8 +36,20 @@ TORCH_CAN_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos")
 
 def sentence_of(error: TrtgateError | OSError) -> str:
     """Return what was wrong in one line; of an OSError: the path, what the system says, and what to do."""
-    if isinstance(error, TrtgateError):
-        return str(error)
+    return str(error) if isinstance(error, TrtgateError) else explained(_of_system(error), Explanation.FILE_FAULT)
+
+
+@contextmanager
+def explaining(explanation: Explanation) -> Iterator[None]:
+    """Within: the sentence of a TrtgateError ends with the name of an explanation, unless it does so already."""
+    try:
+        yield
+    except TrtgateError as error:
+        error.args = (explained(str(error), explanation), *error.args[1:])
+        raise
+
+
+def _of_system(error: OSError) -> str:
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     where = " → ".join(names) or ("the current folder" if _current_folder_is_gone() else type(error).__name__)
     advice = ADVICE.get(error.errno or 0, "see that it is there and can be read and written")
@@ -57,7 +73,7 @@ def one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     name = type(error).__name__
     if isinstance(error, OSError) and error.errno in ADVICE:
-        return sentence_of(error)
+        return _of_system(error)
     kind = "out of GPU memory" if name == "OutOfMemoryError" else name  # torch's
     return f"{kind}: {lines[0][:300] if lines else ''}".rstrip(": ")
 
@@ -85,4 +101,4 @@ def told_with_fault(text: str, error: BaseException) -> str:
     """Return what is said of an error, and the fault of the machine that it comes of, if the text does not say that."""
     fault = fault_in(error)
     why = "" if fault is None else one_line(fault)
-    return text if why in text else f"{text} ({why})"
+    return text if why in text else continued(text, f" ({why})")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .explanations import shortened
+
 MOST_CHARACTERS, MOST_LINE = 300, 4000
 _COMMAND = re.compile(r"##(\[|vso\[)", re.IGNORECASE)
 ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)) | {"→": "->", "µ": "u", "…": "...", "±": "+-"})
@@ -14,9 +16,9 @@ _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)|\.(?=$| )")
 
 
 def printable(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return a text on one line without control characters or ones that turn its direction; cut if very long."""
+    """Return a text on one line without control characters or ones that turn its direction; shortened if very long."""
     one_line = "".join(char if char.isprintable() else " " for char in text)
-    return one_line if len(one_line) <= most else f"{one_line[: most - 1]}…"
+    return shortened(one_line, most)
 
 
 def terminal(text: str, most: int = MOST_LINE) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from .errors import TrtgateError
+from .explanations import Explanation, explained
 from .locks import folder_locked, try_lock
 
 LOCK_TIMEOUT_S = 60.0
@@ -158,12 +159,12 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     try:
         write_whole(path, (pretty(document) + "\n").encode())
     except RecursionError:
-        raise TrtgateError(f"{path} could not be written: what it would hold is nested too deeply") from None
+        said = f"{path} could not be written: what it would hold is nested too deeply"
+        raise TrtgateError(explained(said, Explanation.FILE_FAULT)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise TrtgateError(
-            f"{path} could not be written ({reason}); what was stored there before is unchanged"
-        ) from error
+        said = f"{path} could not be written ({reason}); what was stored there before is unchanged"
+        raise TrtgateError(explained(said, Explanation.FILE_FAULT)) from error
 
 
 @contextlib.contextmanager
@@ -179,7 +180,8 @@ def locked(path: Path) -> Iterator[None]:
             real.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folder_locked(real.parent, LOCK_TIMEOUT_S))
         except OSError as error:
-            raise TrtgateError(f"{path} could not be written ({error.strerror}); nothing was changed") from error
+            said = f"{path} could not be written ({error.strerror}); nothing was changed"
+            raise TrtgateError(explained(said, Explanation.FILE_FAULT)) from error
         for left in real.parent.glob(".*.json-????????"):  # whoever writes here holds the lock
             with contextlib.suppress(OSError):
                 left.unlink()

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import TrtgateError
+from .explanations import Explanation, explained
 
 POLL_S = 0.05
 LOCK_FILE = ".trtgate-lock"
@@ -88,7 +89,8 @@ def folder_locked(folder: Path, timeout_s: float) -> Iterator[None]:
     real = Path(os.path.realpath(folder))  # resolve() raises RuntimeError for a link to itself
     while (descriptor := _try_lock_folder(real)) is None:
         if time.monotonic() >= deadline:
-            raise TrtgateError(f"another process has been writing in {folder} for {timeout_s:.0f} s; try again")
+            said = f"another process has been writing in {folder} for {timeout_s:.0f} s; try again"
+            raise TrtgateError(explained(said, Explanation.DEVICE_BUSY))
         time.sleep(POLL_S)
     try:
         yield

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import files, user_folders
 from .errors import PROBLEMS, TrtgateError, sentence_of
+from .explanations import Explanation, explained
 from .locks import ClaimedFolder, remove_abandoned
 from .run_file import GrowingRun
 from .steps import OnStep
@@ -184,10 +185,9 @@ def _own_folder(wanted: Path) -> Path:
         try:
             folder = Path(tempfile.mkdtemp(prefix="trtgate-"))
         except OSError as error:
-            raise TrtgateError(
-                f"neither {wanted} nor any folder of this user's can be written ({error.strerror}): set "
-                "XDG_STATE_HOME to one that can"
-            ) from error
+            said = f"neither {wanted} nor any folder of this user's can be written ({error.strerror})"
+            said = f"{said}: set XDG_STATE_HOME to one that can"
+            raise TrtgateError(explained(said, Explanation.FILE_FAULT)) from error
     return folder
 
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from . import run_file
 from .errors import PROBLEMS, TrtgateError, sentence_of
 from .escaping import printable
+from .explanations import Explanation, bare, explained
 from .files import is_there, listed, locked, open_file, read_bytes, write_whole
 from .notices import Notice, Severity
 from .run_store import RunStore, StoredObject, StoreError
@@ -239,5 +240,6 @@ def keep(
     try:
         where = put(folder, local_name, content, key=key, commit=commit, kind=kind)
     except PROBLEMS as error:
-        return "", Notice(f"the {what} was not kept: {sentence_of(error)}; {here} alone has it", Severity.WARNING)
+        said = f"the {what} was not kept: {bare(sentence_of(error))}; {here} alone has it"
+        return "", Notice(explained(said, Explanation.FILE_FAULT), Severity.WARNING)
     return where, Notice(f"{what} kept: {where}")

@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..records.agreement_record import Agreement
 from ..suite import precisions, samples
 from ..suite.cases import Case
@@ -43,7 +44,8 @@ def ask(case: Case, inference: Inference, device: str, count: int = INPUTS) -> A
         got.append(_measured_tensors(inference()))
     inference.inputs = example
     if [[one.shape for one in outputs] for outputs in wanted] != [[one.shape for one in outputs] for outputs in got]:
-        raise TrtgateError(f"case {case.id}: its outputs have other shapes than eager's")
+        said = f"case {case.id}: its outputs have other shapes than eager's"
+        raise TrtgateError(explained(said, Explanation.WRONG_OUTPUT))
     return _compared(case, batch * batches, wanted, got)
 
 
@@ -60,7 +62,8 @@ def _compared(case: Case, count: int, wanted: list[list[torch.Tensor]], got: lis
             for each in (wanted, got))  # fmt: skip
     tensors = [leaf_comparison.compare("output", "", *both) for both in zip(a, b, strict=True)]
     if any(one.difference for one in tensors) or any(bool(torch.isnan(one).any()) for one in a):
-        raise TrtgateError(f"case {case.id}: of {count} inputs some give NaN or infinite values")
+        said = f"case {case.id}: of {count} inputs some give NaN or infinite values"
+        raise TrtgateError(explained(said, Explanation.WRONG_OUTPUT))
     top1, top5 = _agreeing(wanted, got)
     return Agreement(
         inputs=count,

@@ -22,6 +22,7 @@ import msgspec
 
 from ..common import sealed_folder, user_folders
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.explanations import bare
 from ..common.files import is_there
 from ..common.locks import ClaimedFolder, folder_locked, remove_abandoned
 from . import sealed_store
@@ -150,10 +151,8 @@ class ArtifactCache:
         try:
             self.remove(key)
         except PROBLEMS as error:
-            return (
-                None,
-                f"the cached module {place} {problem}, and can't be removed ({sentence_of(error)}): it is built again",
-            )
+            why = bare(sentence_of(error))
+            return None, f"the cached module {place} {problem}, and can't be removed ({why}): it is built again"
         return None, f"the cached module {place} {problem}: it was removed, and is built again"
 
     def put(self, key: str, folder: Path, manifest: SealedManifest) -> str:

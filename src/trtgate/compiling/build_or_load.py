@@ -16,6 +16,7 @@ import torch
 from .. import frontends
 from ..common import sealed_folder
 from ..common.errors import TrtgateError, is_fault, one_line
+from ..common.explanations import bare, continued
 from ..common.steps import OnStep
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
@@ -146,7 +147,7 @@ def _right(case: Case, reference: Reference, inference: Inference, step: OnStep,
         where = locating_in_case.clause(case, reference, known, inference.compiled.build_s, step)
         if not where:
             raise
-        raise TrtgateError(f"{error}; {where}") from error
+        raise TrtgateError(continued(str(error), f"; {where}")) from error
 
 
 def _problem_with_storing(
@@ -204,7 +205,8 @@ def _taken(
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
-        notes.append(f"case {case.id}: the cached module is no good ({error}): it was removed, and is built again")
+        why = bare(str(error))
+        notes.append(f"case {case.id}: the cached module is no good ({why}): it was removed, and is built again")
         cache.remove(key)
         sealed_folder.empty(folder)
         return None

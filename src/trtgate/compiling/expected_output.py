@@ -11,6 +11,7 @@ import msgspec
 import torch
 
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..suite.cases import Case
 from ..timing import run_state
 from . import building, output_check, output_leaves, stored_inputs
@@ -38,6 +39,11 @@ class WrongOutputError(TrtgateError):
         self.problem = problem
 
 
+def wrong(text: str) -> str:
+    """Return the sentence of a wrong output."""
+    return explained(f"{text}; nothing was timed or stored", Explanation.WRONG_OUTPUT)
+
+
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What eager gives under a fixed seed, and what a call changes."""
 
@@ -59,7 +65,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         """Compare a compiled module with eager. Raises WrongOutputError where it is wrong."""
         compared, problem = self.compared(case, inference)
         if problem:
-            raise WrongOutputError(f"case {case.id}: {problem}; nothing was timed or stored", compared, problem)
+            raise WrongOutputError(wrong(f"case {case.id}: {problem}"), compared, problem)
         return compared
 
     def compared(self, case: Case, inference: Inference, *, twice: bool = True) -> tuple[Comparison, str]:

@@ -18,7 +18,7 @@ from ..suite.model_inputs import Inputs
 from ..torch_trt import refitting
 from . import building, made_modules
 from .building import Inference
-from .expected_output import Walked
+from .expected_output import Walked, wrong
 from .fp32_arithmetic import arithmetic_of
 from .output_check import Comparison
 from .reference import Reference
@@ -54,7 +54,7 @@ def check(reference: Reference, inference: Inference) -> Comparison:
     problems = [f"{way.how}, {way.problem}" for way in ways if way.problem]
     if problems:
         said = f"case {reference.case.id}: {'; '.join(problems)}"
-        raise TrtgateError(f"{said}; nothing was timed or stored")
+        raise TrtgateError(wrong(said))
     return msgspec.structs.replace(compared, ways={way.how: way.left_out for way in ways})
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import TrtgateError, explaining, one_line
+from ..common.explanations import Explanation, continued
 from ..common.steps import OnStep
 from ..records.measurement import Build
 from ..suite import precisions
@@ -23,7 +24,7 @@ from ..torch_trt import exporting
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import building, casting, made_elsewhere, output_check, output_leaves
 from .building import Inference
-from .expected_output import Expected, Walked, WrongOutputError, in_both
+from .expected_output import Expected, Walked, WrongOutputError, in_both, wrong
 from .fp32_arithmetic import arithmetic, strict_fp32
 from .made_elsewhere import OwnModule
 from .output_check import Comparison
@@ -46,7 +47,7 @@ def load_checked(case: Case, folder: Path, device: str) -> Inference:
         inference = inference.with_state(inference.inputs, state, expected.changes)
     problem = expected.compared(case, inference, twice=bool(expected.changes))[1]
     if problem:
-        raise TrtgateError(f"case {case.id}: loaded in a fresh process, {problem}; nothing was timed or stored")
+        raise TrtgateError(wrong(f"case {case.id}: loaded in a fresh process, {problem}"))
     return inference
 
 
@@ -64,7 +65,7 @@ class Reference:
         self.remarks: list[str] = []
         """What changes how figures are to be read, of how the model was made and what eager gives."""
         self._threads = max(1, torch.get_num_threads() // processes)
-        with threads(self._threads):
+        with threads(self._threads), explaining(Explanation.MODEL_UNUSABLE):
             self._make_and_run(case, device)
 
     def _make_and_run(self, case: Case, device: str) -> None:
@@ -261,7 +262,7 @@ class Reference:
                 return self.expected.check(self.case, inference)
         except WrongOutputError as error:
             more = made_elsewhere.state_of_its_own(self.module, inference.inputs) if not self.expected.changes else ""
-            raise WrongOutputError(f"{error}{more}", error.compared, error.problem) from error
+            raise WrongOutputError(continued(str(error), more), error.compared, error.problem) from error
 
     def unseen_state(self, inference: Inference) -> str:
         """Return a sentence where nobody can tell whether a compiled module keeps the state that eager keeps.

@@ -14,6 +14,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..compiling import made_modules
 from ..records.coverage_record import Coverage
 from ..suite import declared_values, dimensions, model_inputs, precisions
@@ -85,7 +86,8 @@ def assert_supported(
             problem = coverage_complaint.complaint(found, engines=engines, left=left)
             if problem:
                 at = f" at {settings.suffix}" if settings.shape else ""
-                raise AssertionError(f"{name if part is model else part.name}{at}: {problem}")
+                said = f"{name if part is model else part.name}{at}: {problem}"
+                raise AssertionError(explained(said, Explanation.OPERATORS_LEFT))
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 from packaging.version import InvalidVersion, Version
 
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, explaining
+from ..common.explanations import Explanation
 from ..common.files import decoded, is_there, key_twice, listed, locked, read_bytes, write_json
 from ..records.coverage_record import Coverage
 
@@ -54,6 +55,7 @@ def path_of(root: Path, release: str, model: str) -> Path:
     return root / FOLDER / release / f"{model}.json"
 
 
+@explaining(Explanation.BASELINE_BROKEN)
 def read(path: Path) -> ModelFile:
     """Read a model's file. Raises TrtgateError, naming it, when it is broken or of another schema."""
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..records.coverage_record import Coverage
@@ -34,6 +35,13 @@ class CoverageVerdict(enum.StrEnum):
     UNCHANGED = "unchanged"
 
 
+_EXPLANATIONS = {
+    CoverageVerdict.REGRESSED: Explanation.COVERAGE_LOST,
+    CoverageVerdict.INCOMPLETE: Explanation.COVERAGE_INCOMPLETE,
+    CoverageVerdict.NEW: Explanation.NEW_CASE,
+}
+
+
 class CoverageResult(msgspec.Struct, frozen=True, kw_only=True):
     """One case's coverage in short; it travels as JSON from an xdist worker to the run that reports."""
 
@@ -52,7 +60,8 @@ class CoverageResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sentence(self) -> str:
         """The case, and what happened to it."""
-        return f"{self.case_id} {self.said}"
+        explanation, said = _EXPLANATIONS.get(self.verdict), f"{self.case_id} {self.said}"
+        return said if explanation is None else explained(said, explanation)
 
 
 def judge(case: Case, found: Coverage, root: Path, release: str) -> CoverageResult:
@@ -149,7 +158,8 @@ def notices(results: Sequence[CoverageResult], release: str) -> list[Notice]:
         said.append(f"to store what is better or another graph: {RECORD_COMMAND}")
     new = [result.case_id for result in results if result.verdict is CoverageVerdict.NEW and not result.stored]
     if new:
-        news = Notice(f"no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does", Severity.NEW)
+        said_of_new = f"no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does"
+        news = Notice(explained(said_of_new, Explanation.NEW_CASE), Severity.NEW)
     stored = sum(result.stored for result in results)
     storing = [Notice(f"stored: coverage of {stored} cases as {release}")] if stored else []
     return [*map(Notice, said), *([news] if new else []), *storing]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..compiling import building, process_state
 from ..records import coverage_record
@@ -46,7 +47,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     """Return the coverage of a case. Raises TrtgateError when it can't be made or exported, or a name is unknown."""
     reason = releases.unavailable()
     if reason:
-        raise TrtgateError(f"coverage of {case.id}: {reason}")
+        raise TrtgateError(explained(f"coverage of {case.id}: {reason}", Explanation.UNAVAILABLE))
     modelopt_package.expect([case.settings.precision])
     compile_options.check_options(case.id, case.settings)
     step("making the model")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from .manifest import Manifest, differences
@@ -124,7 +125,7 @@ def _about_missing(manifest: Manifest, parts: Sequence[str]) -> list[Notice]:
             said.append(f"shard {part} {where}: {many} not measured: {first_few(cases, MOST_NAMED)}")
     if empty := [part for part in parts if not manifest.shard_of(part)]:
         said.append(f"shards {where} that have no case: {first_few(empty, MOST_NAMED)}")
-    return [Notice(text, Severity.MISSING) for text in said]
+    return [Notice(explained(text, Explanation.SHARD_MISSING), Severity.MISSING) for text in said]
 
 
 def _short(manifest: Manifest) -> str:
@@ -132,4 +133,4 @@ def _short(manifest: Manifest) -> str:
 
 
 def _error(text: str) -> Notice:
-    return Notice(text, Severity.ERROR)
+    return Notice(explained(text, Explanation.SHARD_REJECTED), Severity.ERROR)

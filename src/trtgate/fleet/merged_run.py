@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, explaining
+from ..common.explanations import Explanation, bare, explained
 from ..common.files import is_there, read_bytes
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
@@ -85,15 +86,16 @@ class MergedRun:
             return
         found, seen = file.record.evidence.get(case.id), file.record.latency.get(case.id)
         if found is None:
-            self.outcomes[case.id] = seen or CaseOutcome(FAILED, f"{case.id}: no test of it was run")
+            self.outcomes[case.id] = seen or CaseOutcome(FAILED, _outside(f"{case.id}: no test of it was run"))
             if seen is not None and seen.outcome == PASSED and case.id not in self.manifest.skipped:
-                self.outcomes[case.id] = CaseOutcome(FAILED, f"{case.id}: its test passed, and measured nothing")
+                said = _outside(f"{case.id}: its test passed, and measured nothing")
+                self.outcomes[case.id] = CaseOutcome(FAILED, said)
             return
         confirmed = self._confirmation_of(case.id, found)
         if confirmed is not None:
             file, seen = confirmed, confirmed.record.latency.get(case.id)
             found = confirmed.record.evidence.get(case.id, found)
-        seen = seen or CaseOutcome(FAILED, f"{case.id}: its test came to no end")
+        seen = seen or CaseOutcome(FAILED, _outside(f"{case.id}: its test came to no end"))
         failed = seen.outcome == FAILED  # measured, and a fixture or a hook failed its test
         self.outcomes[case.id] = seen
         if failed and file.entry(case.id) is None:
@@ -102,7 +104,7 @@ class MergedRun:
         try:
             result = self._concluded(case, found, limits, file.record.accelerator)
         except TrtgateError as error:
-            self.outcomes[case.id] = CaseOutcome(FAILED, str(error))
+            self.outcomes[case.id] = CaseOutcome(FAILED, explained(str(error), Explanation.SHARD_REJECTED))
             return
         except (ArithmeticError, LookupError, ValueError, TypeError, AssertionError, StopIteration) as error:
             raise TrtgateError(
@@ -148,10 +150,10 @@ class MergedRun:
                 continue
             if more is not None and not _goes_on(more, found):
                 said = f"{file.name} goes on with another measurement of {case_id}, and does not count"
-                self.notices.append(Notice(said, Severity.ERROR))
+                self.notices.append(Notice(explained(said, Explanation.SHARD_REJECTED), Severity.ERROR))
             elif known is not None:
                 said = f"{file.name} is doubled: {case_id} was confirmed by {known.path} first, which counts"
-                self.notices.append(Notice(said, Severity.ERROR))
+                self.notices.append(Notice(explained(said, Explanation.SHARD_REJECTED), Severity.ERROR))
             else:
                 known = file
         return known
@@ -193,8 +195,8 @@ class MergedRun:
         for case_id in (*missing, *gone):
             seen = self.outcomes.get(case_id)
             reason = manifest.skipped.get(case_id) or (seen.said if seen else "") or "not in the suite or not run"
-            said = f"{case_id} is in the {where} and was not measured: {reason}"
-            self.notices.append(Notice(said, Severity.MISSING))
+            said = f"{case_id} is in the {where} and was not measured: {bare(reason)}"
+            self.notices.append(Notice(explained(said, Explanation.MISSING_CASE), Severity.MISSING))
         if missing:
             self.notices.append(Notice("what is gone for good: trtgate baseline remove CASE"))
 
@@ -203,7 +205,8 @@ class MergedRun:
         self.notices.append(Notice(f"not run, as asked: {count} cases of the {where}"))
         if "verdict" in self.manifest.require and not self.manifest.filters_typed:
             said = "a filter that is not on the command line (addopts, PYTEST_ADDOPTS, a conftest) left them out"
-            self.notices.append(Notice(f"{said} (--trtgate-require=verdict)", Severity.ERROR))
+            said = explained(f"{said} (--trtgate-require=verdict)", Explanation.FILTER_HIDES)
+            self.notices.append(Notice(said, Severity.ERROR))
 
     def _tell_of_shards(self) -> None:
         """Let shards that failed turn the run red, though nothing that they say of themselves is a failure."""
@@ -214,13 +217,13 @@ class MergedRun:
             told = any(one.outcome == FAILED for kind in tests for one in kind) or record.failures
             if record.exit_status and not told and not any(notice.failed for notice in record.notices):
                 said = f"{file.name} ended with exit code {record.exit_status}"
-                self.notices.append(Notice(said, Severity.ERROR))
+                self.notices.append(Notice(explained(said, Explanation.SHARD_REJECTED), Severity.ERROR))
 
     @property
     def about_new(self) -> list[Notice]:
         """Say for which cases nothing is stored, or what the base lacks."""
         new, base = self._new, self.manifest.base
-        lacking = [f"the base {base} does not have {first_few(new, 2)}"]
+        lacking = [explained(f"the base {base} does not have {first_few(new, 2)}", Explanation.NEW_CASE)]
         said = [] if not new else lacking if base else self.gate.about_all_new(new)
         return [Notice(line, Severity.NEW) for line in said]
 
@@ -233,6 +236,10 @@ class MergedRun:
             or any(one.outcome == FAILED for one in self.outcomes.values())
             or any(file.record.exit_status for file in files)
         )
+
+
+def _outside(text: str) -> str:
+    return explained(text, Explanation.OUTSIDE_INTERFERENCE)
 
 
 _TESTS = {Kind.PASSED: PASSED, Kind.FAILED: FAILED, Kind.SKIPPED: SKIPPED, Kind.EXPECTED_FAILURE: SKIPPED}
@@ -255,6 +262,7 @@ def digest_of(baseline: Path) -> str:
     return hashlib.sha256(read_bytes(baseline)).hexdigest() if is_there(baseline) else ""
 
 
+@explaining(Explanation.SHARD_REJECTED)
 def _check_version(manifest: Manifest) -> None:
     """Raise TrtgateError unless this trtgate is the one whose rules said what shards had to measure."""
     if manifest.trtgate != VERSION:
@@ -264,6 +272,7 @@ def _check_version(manifest: Manifest) -> None:
         )
 
 
+@explaining(Explanation.SHARD_REJECTED)
 def _check_baseline(manifest: Manifest, path: Path) -> None:
     """Raise TrtgateError unless the baseline is the one by which the shards decided what to measure."""
     found = digest_of(path) if manifest.compare else ""

@@ -15,8 +15,9 @@ import msgspec
 
 from ..common import run_places
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import TrtgateError, explaining, one_line
 from ..common.escaping import printable
+from ..common.explanations import Explanation
 from ..common.files import STAGE, decoded
 from ..common.notices import Notice
 from ..common.run_places import Place
@@ -116,6 +117,7 @@ class StageFile(msgspec.Struct, frozen=True, kw_only=True):
         return found[-1] if found else None
 
 
+@explaining(Explanation.SHARD_REJECTED)
 def read(path: Place) -> StageFile:
     """Read and check what a stage left. Raises TrtgateError, naming the file, for anything else."""
     document, given = _parsed(path)
@@ -141,6 +143,7 @@ def _checked(manifest: bytes) -> Manifest:
     return found
 
 
+@explaining(Explanation.SHARD_REJECTED)
 def read_open(path: Place) -> Open:
     """Read what a merge left to be confirmed. Raises TrtgateError, naming the file, for anything else."""
     _, given = _parsed(path)

@@ -12,7 +12,8 @@ import msgspec
 
 from ..common import run_file, run_places
 from ..common.accelerator import Accelerator, check_kind
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, explaining
+from ..common.explanations import Explanation
 from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, write_json
 from ..common.run_places import Place
 from . import session_merging
@@ -90,6 +91,7 @@ def keys(folder: Path) -> list[str]:
     return [place.name for place in listed(folder) if place.is_dir() and is_there(place / FILE_NAME)]
 
 
+@explaining(Explanation.BASELINE_BROKEN)
 def read(path: Place) -> Run:
     """Read and check a baseline or a saved run, which may lie in a store.
 
@@ -150,6 +152,7 @@ def _parsed(path: Place) -> tuple[dict[str, Any], _Document]:
     return document, typed
 
 
+@explaining(Explanation.BASELINE_BROKEN)
 def read_baseline(path: Path) -> Run:
     """Read what is compared with. Raises TrtgateError as `read`, and for a case that has no session to compare with."""
     found = read(path).judged()

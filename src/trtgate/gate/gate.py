@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..common.accelerator import Accelerator, check_kind
+from ..common.explanations import Explanation, explained
 from ..common.files import is_there
 from ..common.metrics import sampled
 from ..common.notices import Notice, Severity
@@ -79,7 +80,7 @@ class Gate:
         if base is None and record is None:
             new = f"NEW: {self.about_new([case.id])}"
         elif base is not None and case.id not in base_cases:
-            new = f"{case.id}: the base has no such case"
+            new = explained(f"{case.id}: the base has no such case", Explanation.NEW_CASE)
         expired = case.settings.quarantine is not None and quarantines.in_force(case.settings.quarantine) is None
         return Situation(
             case=case,
@@ -200,7 +201,10 @@ class Gate:
     def notices(self) -> list[Notice]:
         """What is worth saying at the end, beside the verdicts."""
         results = self._results.values()
-        unused = [Notice(line, Severity.WARNING) for line in (self.baseline.unused if self.baseline else ())]
+        unused = [
+            Notice(explained(line, Explanation.BASELINE_BROKEN), Severity.WARNING)
+            for line in (self.baseline.unused if self.baseline else ())
+        ]
         wide = [Notice(line, Severity.WARNING) for line in about_wide_limits(results)]
         return (
             unused

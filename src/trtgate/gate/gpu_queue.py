@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..launches.prebuild import Prebuilt
 from ..records.measurement import Build
@@ -261,7 +262,8 @@ class GpuQueue:
         if not others or (began and job.lost):
             before = f"; before that {job.lost}" if job.lost else ""
             rest = "" if others else "; no card is left"
-            job.fail(TrtgateError(f"{job.case.id}: {reason}{before}{rest}"))
+            said = f"{job.case.id}: {reason}{before}{rest}"
+            job.fail(TrtgateError(explained(said, Explanation.CLUSTER_PROBLEM)))
             self._left -= 1
             return
         job.home, job.artifact, job.build = "", None, None

@@ -10,6 +10,7 @@ import msgspec
 from .. import frontends
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, is_fault
+from ..common.explanations import Explanation, bare, explained
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
@@ -72,7 +73,8 @@ class Workers:
             self.pairs.close()
             lacks = "'trtgate." in str(error)  # as Python names a module that another can't be imported from
             hint = ": both sides are measured by this trtgate, so the base's suite can import only what it has" * lacks
-            raise TrtgateError(f"the {error.side} {self._base} can't be used: {error}{hint}") from error
+            said = f"the {error.side} {self._base} can't be used: {bare(str(error))}{hint}"
+            raise TrtgateError(explained(said, Explanation.BASE_FAILED)) from error
 
     def build(
         self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import msgspec
 
 from ..common.escaping import terminal_lines
+from ..common.explanations import Explanation, continued, explained
 from ..common.notices import Notice, Severity
 from ..suite import quarantines
 from ..suite.expected_failures import ExpectedFailure
@@ -83,14 +84,16 @@ def _outcome(
         return _of_problem(sentence, expected_failure, in_force)
     if expected_failure is not None:
         said = f"{case_id} passed, and is {expected_failure}: take that out of the suite"
-        return Outcome(kind=Kind.FAILED, text=said)
+        return Outcome(kind=Kind.FAILED, text=explained(said, Explanation.FAILURE_GONE))
     worse = verdict in ("regressed", "incomplete") or (verdict == "changed" and strict)
     if quarantine is not None and in_force is None:
-        ended = (
+        ended = explained(
             f"{case_id}: its quarantine ({quarantine.reason}) ended on {quarantine.until}: take it out of the suite, "
+            "or give it another date",
+            Explanation.QUARANTINE_ENDED,
         )
         before = f"{sentence}\n" * (worse and not accepted)
-        return Outcome(kind=Kind.FAILED, text=f"{before}{ended}or give it another date")
+        return Outcome(kind=Kind.FAILED, text=f"{before}{ended}")
     if worse:
         return _of_worse(sentence, in_force, where, advice, accepted=accepted)
     required = () if in_force else require
@@ -98,17 +101,18 @@ def _outcome(
         return Outcome(notices=(Notice(f"accepted: {sentence}"),))
     if verdict in ("underpowered", "incomparable"):
         if "verdict" in required:
-            return Outcome(kind=Kind.FAILED, text=f"{sentence} (--trtgate-require=verdict)")
+            return Outcome(kind=Kind.FAILED, text=continued(sentence, " (--trtgate-require=verdict)"))
         severity = Severity.WARNING if suspected else Severity.INFO
         return Outcome(kind=Kind.SKIPPED, text=sentence, notices=(Notice(f"{verdict}: {sentence}", severity),))
     if verdict == "new" and not updating and "baseline" in required:
-        return Outcome(kind=Kind.FAILED, text=f"{sentence} (--trtgate-require=baseline){advice}")
+        return Outcome(kind=Kind.FAILED, text=continued(sentence, f" (--trtgate-require=baseline){advice}"))
     if verdict == "unconfirmed":
         return Outcome(notices=(Notice(f"unconfirmed: {sentence}"),))
     return Outcome()
 
 
 def _of_problem(problem: str, expected: ExpectedFailure | None, quarantine: Quarantine | None) -> Outcome:
+    problem = explained(problem, Explanation.BUILD_FAILED)
     if expected is not None:
         return Outcome(kind=Kind.EXPECTED_FAILURE, text=f"{expected}: {problem}")
     if quarantine is None:
@@ -123,5 +127,5 @@ def _of_worse(sentence: str, in_force: Quarantine | None, where: str, advice: st
     if in_force is not None:
         return Outcome(notices=tuple(Notice(line) for line in (f"{in_force}: {sentence}", where) if line))
     goes_on = advice.startswith((".", " "))
-    said = [f"{sentence}{advice}"] if goes_on else [sentence, where, advice]
+    said = [continued(sentence, advice)] if goes_on else [sentence, where, advice]
     return Outcome(kind=Kind.FAILED, text="\n".join(line for line in said if line))

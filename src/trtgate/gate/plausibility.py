@@ -10,6 +10,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator, slug
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..common.metrics import METRICS
 from ..common.run_places import Place
 from .baseline_record import CaseRecord, StoredSession
@@ -55,10 +56,8 @@ def check(path: Place, record: CaseRecord, claimed: Accelerator, what_to_do: str
                 raise TrtgateError(f"{path}: case {record.case}: {metric} must be positive numbers for every launch")
         card = other_card(session, claimed)
         if card:
-            raise TrtgateError(
-                f"{path} claims to be of {claimed.name}, and case {record.case} has a session of {session.recorded} on "
-                f"{card}: {what_to_do}"
-            )
+            said = f"{path} claims to be of {claimed.name}, and case {record.case} has a session of {session.recorded}"
+            raise TrtgateError(explained(f"{said} on {card}: {what_to_do}", Explanation.WRONG_ACCELERATOR))
 
 
 def other_card(session: StoredSession, claimed: Accelerator) -> str:

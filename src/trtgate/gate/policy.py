@@ -21,6 +21,7 @@ import numpy as np
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, bare, continued, explained
 from ..common.metrics import (
     COLD_L2,
     COLD_START,
@@ -46,6 +47,7 @@ from .known_programs import Known
 from .sentences import (
     about_other_clock,
     capture_lost,
+    explanation_of,
     going_on,
     grows,
     moved,
@@ -403,33 +405,33 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
     case_id, record = situation.case.id, situation.record
     void = measurement_summary.void_problem(measurement)
     if not measurement.blocks_us():
-        said = f"{case_id}: not one block counts: {void}"
+        said = explained(f"{case_id}: not one block counts: {void}", Explanation.VOID_BLOCKS)
         if not situation.compare or situation.update:
             leaks = [
-                grows(case_id, one).removeprefix(f"{case_id}: ")
+                bare(grows(case_id, one)).removeprefix(f"{case_id}: ")
                 for one in growth_judging.grown(measurement, {}, situation.limit_of)
                 if one.verdict is Verdict.REGRESSED
             ]
-            raise TrtgateError("; ".join([said, *leaks]))
+            raise TrtgateError(continued(said, "".join(f"; {leak}" for leak in leaks)))
         return _told(situation, _beside_launches(measurement), Verdict.UNDERPOWERED, said, stored=False)
     if not situation.compare:
         return CaseResult(case_id=case_id, measurement=measurement, stored=not situation.failing)
     if void:
-        return _told(situation, measurement, Verdict.UNDERPOWERED, f"{case_id}: {void}", stored=False)
+        said = explained(f"{case_id}: {void}", Explanation.VOID_BLOCKS)
+        return _told(situation, measurement, Verdict.UNDERPOWERED, said, stored=False)
     if record is None:
         return _told(situation, measurement, Verdict.NEW, situation.new, stored=True)
     problem = _incomparable(situation, record, measurement)
     if problem:
-        said = f"{case_id}: {problem}"
+        said = explained(f"{case_id}: {problem}", Explanation.INCOMPARABLE)
         return _told(situation, measurement, Verdict.INCOMPARABLE, said, stored=situation.accepted)
     judged = judging.against_stored(
         situation.case, measurement, record, situation.accelerator, situation.limit_of, situation.tests
     )
     if measurement.primary not in {judgement.metric for judgement in judged}:
-        raise TrtgateError(
-            f"{situation.baseline}: case {case_id} has no {measurement.primary} latency: trtgate baseline remove "
-            f"{case_id}, and record it anew"
-        )
+        said = f"{situation.baseline}: case {case_id} has no {measurement.primary} latency"
+        said = f"{said}: trtgate baseline remove {case_id}, and record it anew"
+        raise TrtgateError(explained(said, Explanation.BASELINE_BROKEN))
     return _concluded(situation, measurement, judged)
 
 
@@ -473,7 +475,7 @@ def _confirmed(situation: Situation, first: CaseResult, again: Judged, sampled: 
     """Conclude from a suspicion and what was done again: `sampled` is what fresh launches are to say."""
     fresh, problem, notices = situation.evidence.fresh, situation.evidence.problem, first.notices
     if problem is not None:
-        why = f"{'it failed: ' * problem.failed}{problem.reason}"
+        why = f"{'it failed: ' * problem.failed}{bare(problem.reason)}"
         said = f"{situation.case.id}: not measured beside the baseline's compiled module: {why}"
         notices = (*notices, Notice(said))
     measurement = first.measurement
@@ -535,7 +537,7 @@ def _not_checked(
     concluded = _concluded(situation, first.measurement, judged)
     if concluded.verdict is Verdict.REGRESSED:
         return concluded
-    told = not_checked(situation.case.id, list(open_.values()), why) + _upgrade(situation, said, judged)
+    told = continued(not_checked(situation.case.id, list(open_.values()), why), _upgrade(situation, said, judged))
     return msgspec.structs.replace(concluded, verdict=said, sentence=told)
 
 
@@ -569,7 +571,7 @@ def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
     ]
     told = {one.metric for one in result.judgements if one.verdict is not Verdict.UNDERPOWERED or one.suspicious}
     notices += [
-        Notice(f"{grows(situation.case.id, one)}: not steady enough to tell whether it goes on")
+        Notice(continued(grows(situation.case.id, one), ": not steady enough to tell whether it goes on"))
         for one in growth_judging.grown(measurement, {}, situation.limit_of)
         if one.verdict is Verdict.UNDERPOWERED and one.now > one.limit and one.metric not in told
     ]
@@ -579,7 +581,10 @@ def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
         numbers = " and ".join(map(str, sorted(stored)))
         said = f"a load of {most} is not compared with what is stored, of {numbers}: --trtgate-load {max(stored)} is"
         notices.append(Notice(f"{situation.case.id}: {said}"))
-    return notices + [Notice(f"{situation.case.id}: {said}", Severity.WARNING) for said in _unknown(situation, result)]
+    return notices + [
+        Notice(explained(f"{situation.case.id}: {said}", Explanation.METRIC_UNKNOWN), Severity.WARNING)
+        for said in _unknown(situation, result)
+    ]
 
 
 def _unknown(situation: Situation, result: CaseResult) -> list[str]:
@@ -607,7 +612,7 @@ def _about_not_storing(result: CaseResult) -> Notice:
     case_id, said = result.case_id, str(result.verdict)
     if result.judgements:
         return Notice(not_stored(case_id, said), Severity.WARNING)
-    why = result.sentence.removeprefix(f"{case_id}: ")
+    why = bare(result.sentence).removeprefix(f"{case_id}: ")
     return Notice(not_stored(case_id, said, why, void=result.verdict is Verdict.UNDERPOWERED), Severity.ERROR)
 
 
@@ -630,7 +635,9 @@ def _beside_base(situation: Situation) -> Step:
         return Conclude(_beside(situation, Verdict.NEW, situation.new))
     if problem is not None and evidence.first is None:
         failed = Verdict.INCOMPARABLE if problem.failed else Verdict.UNDERPOWERED
-        return Conclude(_beside(situation, failed, f"{case_id}: {_why(problem)}"))
+        explanation = Explanation.BASE_FAILED if problem.failed else Explanation.VOID_BLOCKS
+        said = explained(f"{case_id}: {_why(problem)}", explanation)
+        return Conclude(_beside(situation, failed, said))
     if evidence.first is None:
         return Measure()
     now, before = evidence.first.candidate, evidence.first.base
@@ -641,7 +648,8 @@ def _beside_base(situation: Situation) -> Step:
         if lost := capture_lost(case_id, [before.clock], now):
             told = _beside(situation, Verdict.REGRESSED, lost)
             return Conclude(_going_on_with_counts(situation, told, figures, of_base))
-        return Conclude(_beside(situation, Verdict.INCOMPARABLE, f"{case_id}: {said}"))
+        said = explained(f"{case_id}: {said}", Explanation.INCOMPARABLE)
+        return Conclude(_beside(situation, Verdict.INCOMPARABLE, said))
     counted = _counted(situation, figures, of_base)
     judged = [*evidence.first.screened, *counted.values()]
     suspects = _suspects(judged, now.primary)
@@ -658,7 +666,7 @@ def _beside_base(situation: Situation) -> Step:
 
 
 def _why(problem: Problem) -> str:
-    return f"{'the base failed: ' * problem.failed}{problem.reason}"
+    return f"{'the base failed: ' * problem.failed}{bare(problem.reason)}"
 
 
 def _again_beside_base(
@@ -855,6 +863,8 @@ def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: l
     judgements = [_with_places(situation, measurement, one) for one in judgements]
     said = verdict.case_verdict(judgements, measurement.primary)
     why = sentence(situation.case.id, said, judgements, measurement.primary) + _upgrade(situation, said, judgements)
+    explanation = explanation_of(said, judgements)
+    why = why if explanation is None else explained(why, explanation)
     stored = _may_be_stored(situation, said, judgements)
     return msgspec.structs.replace(_told(situation, measurement, said, why, stored=stored), judgements=judgements)
 

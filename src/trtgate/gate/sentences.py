@@ -5,7 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..common.metrics import A_CALL, EACH, EXACT, GRAPHS, METRICS, QUEUED
+from ..common.explanations import Explanation, continued, explained
+from ..common.metrics import (
+    A_CALL,
+    BUILD,
+    COLD_GPU_MEMORY,
+    COLD_HOST_MEMORY,
+    COLD_L2,
+    COLD_START,
+    COLD_START_CACHED,
+    DEVICE,
+    EACH,
+    ENGINE_BYTES,
+    ENGINES,
+    ENQUEUE,
+    EXACT,
+    GPU_MEMORY,
+    GRAPHS,
+    HOST,
+    LEAF_ERROR,
+    METRICS,
+    OF_A_CALL,
+    OF_GROWTH,
+    OF_LOAD,
+    PYTORCH_OPERATORS,
+    QUEUED,
+)
 from ..common.text_columns import first_few
 from ..verdict import OTHER_CARD, Judgement, Verdict
 
@@ -24,6 +49,38 @@ _SAYS_OF_COUNTS = {
     Verdict.REGRESSED: "got worse",
     Verdict.UNCONFIRMED: "looked worse, and doing it again did not confirm it",
 }
+
+_REGRESSED = {
+    Explanation.REGRESSED_DEVICE: (DEVICE,),
+    Explanation.REGRESSED_HOST: (HOST, ENQUEUE),
+    Explanation.REGRESSED_BUILD: (BUILD,),
+    Explanation.REGRESSED_SIZE: (ENGINE_BYTES, GPU_MEMORY),
+    Explanation.REGRESSED_COLD_START: (COLD_START, COLD_START_CACHED, COLD_HOST_MEMORY, COLD_GPU_MEMORY),
+    Explanation.REGRESSED_LOAD: (*OF_LOAD, COLD_L2),
+    Explanation.REGRESSED_CALLS: OF_A_CALL,
+    Explanation.REGRESSED_PARTITION: (ENGINES, PYTORCH_OPERATORS),
+    Explanation.REGRESSED_ACCURACY: (LEAF_ERROR,),
+    Explanation.MEMORY_GROWTH: OF_GROWTH,
+}
+EXPLANATIONS = {metric: explanation for explanation, metrics in _REGRESSED.items() for metric in metrics}
+"""Metric → what explains that it got worse."""
+_UNDECIDED = {
+    Verdict.UNCONFIRMED: Explanation.UNCONFIRMED,
+    Verdict.UNDERPOWERED: Explanation.UNDERPOWERED,
+}
+
+
+def explanation_of(verdict: Verdict, judgements: Sequence[Judgement]) -> Explanation | None:
+    """Return what explains a verdict on judged metrics: of several that got worse the first; None if it asks nothing.
+
+    A suspicion that is neither confirmed nor refuted is explained as one, whatever the verdict on other metrics is.
+    """
+    worse = [one.metric for one in judgements if one.verdict is Verdict.REGRESSED]
+    if verdict is Verdict.REGRESSED and worse:
+        return EXPLANATIONS[worse[0]]
+    if any(one.suspected is not None and one.verdict is verdict for one in judgements):
+        return Explanation.SUSPECTED
+    return _UNDECIDED.get(verdict)
 
 
 def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], primary: str) -> str:
@@ -53,37 +110,41 @@ def same(case_id: str, recorded: str) -> str:
 
 def moved(case_id: str, recorded: str, change: float) -> str:
     """Say that what was left out would have been worth measuring."""
-    return (
+    return explained(
         f"{case_id} was measured at random although it is the same as in the session of {recorded}, and its device "
         f"latency moved by {change:+.2%}: something decides it that trtgate does not see, so no case of this run that "
-        "is called the same is proven; run it without --trtgate-changed"
+        "is called the same is proven; run it without --trtgate-changed",
+        Explanation.SAME_MOVED,
     )
 
 
 def going_on(said: str, judgements: Sequence[Judgement]) -> str:
     """Let a sentence go on with what some metrics read."""
-    return "; ".join([said, *map(_figures, judgements)])
+    return continued(said, "".join(f"; {_figures(one)}" for one in judgements))
 
 
 def grows(case_id: str, judgement: Judgement) -> str:
     """Say that memory grows with every call, where that is judged by nothing."""
-    return f"{case_id}: {_figures(judgement)}"
+    return explained(f"{case_id}: {_figures(judgement)}", Explanation.MEMORY_GROWTH)
 
 
 def not_checked(case_id: str, suspects: Sequence[Judgement], why: str) -> str:
     """Say what a case was suspected of, and why nothing could be said of it a second time."""
-    return f"{case_id}: suspected, not checked: {'; '.join(_figures(judgement) for judgement in suspects)}; {why}"
+    said = f"{case_id}: suspected, not checked: {'; '.join(_figures(judgement) for judgement in suspects)}; {why}"
+    return explained(said, Explanation.SUSPECTED)
 
 
 def not_stored(case_id: str, verdict: str, why: str = "", *, void: bool = False) -> str:
     """Say that a session was not added to the baseline, why, and how it would be; one whose blocks are `void` can't."""
     what_to_do = "record it again when nothing else runs" if void else f"to store it: {_accept(case_id)}"
-    return f"{case_id}: not stored, since it is {verdict}{': ' * bool(why)}{why}; {what_to_do}"
+    said = f"{case_id}: not stored, since it is {verdict}{': ' * bool(why)}{why}; {what_to_do}"
+    return explained(said, Explanation.NOT_STORED)
 
 
 def stored_as_accepted(case_id: str, verdict: str) -> str:
     """Say that a session is added to the baseline without proof."""
-    return f"{case_id}: stored although it is {verdict}, since it is accepted"
+    said = f"{case_id}: stored although it is {verdict}, since it is accepted"
+    return explained(said, Explanation.STORED_UNPROVEN)
 
 
 def about_new(
@@ -98,7 +159,8 @@ def about_new(
     there += [f"there is {elsewhere}: is the ini key trtgate_baselines right?"] * bool(elsewhere)
     others = f" ({'; '.join(there)})" if there else ""
     named = first_few(case_ids, 2)
-    return f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+    said = f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+    return explained(said, Explanation.NEW_CASE)
 
 
 def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, int]) -> str:
@@ -107,9 +169,10 @@ def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, 
     `stored` maps other clocks to how many sessions they have.
     """
     there = " and ".join(f"{count} session{'s' * (count > 1)} of {other}" for other, count in stored.items())
-    return (
+    return explained(
         f"timed with the clock {clock}, of which nothing is stored: {first_few(case_ids, 2)}; there {_are(stored)} "
-        f"{there}, which {clock} is not compared with; add --trtgate-update-baselines to record it beside them"
+        f"{there}, which {clock} is not compared with; add --trtgate-update-baselines to record it beside them",
+        Explanation.NEW_CASE,
     )
 
 
@@ -118,7 +181,8 @@ def capture_lost(case_id: str, before: Iterable[str], now: CaseMeasurement) -> s
     if now.clock != QUEUED or not any(clock.startswith(GRAPHS) for clock in before):
         return ""
     why = next((f": {turn.note}" for turn in now.turns if turn.note), "")
-    return f"{case_id} can't be captured into a CUDA graph any more{why}; latency is not compared with its graph's"
+    said = f"{case_id} can't be captured into a CUDA graph any more{why}; latency is not compared with its graph's"
+    return explained(said, Explanation.CAPTURE_LOST)
 
 
 def _are(stored: Mapping[str, int]) -> str:
@@ -134,7 +198,8 @@ def about_wide_limits(results: Iterable[CaseResult]) -> list[str]:
         for one in result.judgements
         if one.verdict is Verdict.UNCHANGED and METRICS[one.metric].limit < one.change <= one.limit
     ]
-    return [f"slower than the default limit allows, and within one that was set: {first_few(passed, 3)}"] * bool(passed)
+    said = f"slower than the default limit allows, and within one that was set: {first_few(passed, 3)}"
+    return [explained(said, Explanation.WIDE_LIMIT)] * bool(passed)
 
 
 def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:

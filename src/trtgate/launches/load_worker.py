@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..common.metrics import GPU_GROWTH, HOST_GROWTH, METRICS, TORCH_GROWTH
 from ..records.measurement import MemoryReadings
 from ..verdict import grows_late, growth
@@ -38,7 +39,8 @@ def begin(worker: Worker, request: load_messages.BeginLoad) -> load_messages.Loa
         worker.drivers = Drivers(list(map(as_called, inferences)))
         return load_messages.LoadBegun(worker.drivers.begin())
     except outputs_of_threads.WrongOfThreadsError as error:
-        raise TrtgateError(f"{many}it gives another output than called alone: {error}") from error
+        said = f"{many}it gives another output than called alone: {error}"
+        raise TrtgateError(explained(said, Explanation.WRONG_OUTPUT)) from error
     except BaseException as error:  # in a thread: sys.exit there ends nothing but that
         raise TrtgateError(f"{many}it raised {one_line(error)}") from error
 

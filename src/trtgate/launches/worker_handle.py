@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from ..common import files
 from ..common.errors import FaultError, TrtgateError
+from ..common.explanations import Explanation, explained
 from ..common.time_limit import option_of
 from . import messages
 from .comparison_side import Side
@@ -47,6 +48,10 @@ def environment_of(
 
 class LaunchError(TrtgateError):
     """A worker crashed, hung, ran out of memory or refused; the message says which, and it has been replaced."""
+
+
+def _failed(text: str) -> LaunchError:
+    return LaunchError(explained(text, Explanation.WORKER_FAILED))
 
 
 class WorkerHandle:
@@ -130,7 +135,7 @@ class WorkerHandle:
             raise LaunchError(said) from (FaultError(reply.reason) if reply.fault else None)
         self.ended = not isinstance(reply, kinds)
         if self.ended:
-            raise LaunchError(f"{doing}: the worker answered with {type(reply).__name__}")
+            raise _failed(f"{doing}: the worker answered with {type(reply).__name__}")
         return reply
 
     def _read_line(self, doing: str) -> bytes:
@@ -144,14 +149,14 @@ class WorkerHandle:
             if left <= 0:
                 option = option_of(self._timeout_s)
                 advice = f"; raise {option} if it needs longer" if option else ""
-                raise LaunchError(f"{doing}: no answer within {self._timeout_s:.0f} s{advice}")
+                raise _failed(f"{doing}: no answer within {self._timeout_s:.0f} s{advice}")
             if poller.poll(min(left, 1.0) * 1000):
                 chunk = os.read(descriptor, 1 << 16)
                 if not chunk:
-                    raise LaunchError(f"{doing}: {self._epitaph()}")
+                    raise _failed(f"{doing}: {self._epitaph()}")
                 self._unread += chunk
             elif self._process.poll() is not None:  # a child that it forked keeps the pipe open
-                raise LaunchError(f"{doing}: {self._epitaph()}")
+                raise _failed(f"{doing}: {self._epitaph()}")
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import TrtgateError, explaining, one_line
+from ..common.explanations import Explanation
 from ..common.files import decoded, is_there, listed, locked, read_bytes, write_json
 from ..records.profile_record import SCHEMA, TENSORRT, Layer, Operator, Part, Profile, Tensor
 from ..suite.settings import VERBOSITIES
@@ -24,6 +25,7 @@ BASELINE_BLOCKS = 6
 """Fewest blocks from which a 95 % interval of the median follows."""
 
 
+@explaining(Explanation.BASELINE_BROKEN)
 def read(path: Path) -> Profile:
     """Read a profile. Raises TrtgateError, naming the file, when it is broken, or of another schema."""
     try:
@@ -67,6 +69,7 @@ def read_baseline(root: Path, key: str, case_id: str) -> Profile | None:
     return read_to_compare(path) if is_there(path) else None
 
 
+@explaining(Explanation.BASELINE_BROKEN)
 def read_to_compare(path: Path) -> Profile:
     """Read a profile that has layers. Raises TrtgateError for one that has none, or is broken."""
     found = read(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..common.explanations import Explanation, explained
 from ..common.text_columns import first_few
 from ..records.profile_record import Profile
 from . import profile_checks, profile_files, profile_summary
@@ -64,9 +65,12 @@ class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """Say in a line what changed."""
         if self.verdict is LayersVerdict.NEW:
-            return f"{self.case_id}: no profile of it is stored for this accelerator"
-        said = [f"{WHAT[name]}: {first_few(entries, SHOWN)}" for name, entries in self.changes.items()]
-        return f"{self.case_id}: its layers changed: {'; '.join(said)}" if said else f"{self.case_id}: the same layers"
+            said = f"{self.case_id}: no profile of it is stored for this accelerator"
+            return explained(said, Explanation.NEW_CASE)
+        changes = [f"{WHAT[name]}: {first_few(entries, SHOWN)}" for name, entries in self.changes.items()]
+        if not changes:
+            return f"{self.case_id}: the same layers"
+        return explained(f"{self.case_id}: its layers changed: {'; '.join(changes)}", Explanation.LAYERS_CHANGED)
 
 
 def judge(profile: Profile, root: Path, key: str) -> ProfileResult:
@@ -109,7 +113,8 @@ def where(before: Profile, after: Profile) -> Where:
 def complaint(profile: Profile) -> str:
     """Return what makes a profile unbelievable, as one line; empty when nothing does."""
     found = profile_checks.problems(profile)
-    return f"profile of {profile.case_id}: {'; '.join(found)}" if found else ""
+    said = f"profile of {profile.case_id}: {'; '.join(found)}"
+    return explained(said, Explanation.PROFILE_UNBELIEVABLE) if found else ""
 
 
 def rows(results: Iterable[ProfileResult]) -> list[Sequence[str]]:

@@ -33,7 +33,7 @@ NEEDS_A_SUITE = (
 
 
 def source_of(config: pytest.Config) -> SuiteSource | None:
-    """Return where the suite is, or None when nothing asks for the plugin: it then changes nothing."""
+    """Return where the suite is, None where nothing asks for the plugin. Raises TrtgateError where something does."""
     suites = suites_named(suite_key(config), config.rootpath)
     factories = tuple(config.getoption("trtgate_model"))
     _refuse_unread_suites(config)
@@ -55,7 +55,7 @@ def suite_key(config: pytest.Config) -> str | list[str]:
 
 
 def _refuse_unread_suites(config: pytest.Config) -> None:
-    """Raise UsageError for a folder of the command line whose suite another ini file names: pytest reads only one."""
+    """Raise TrtgateError for a folder of the command line whose suite another ini file names: pytest reads one."""
     folders = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
     if len(folders) < 2:
         return
@@ -68,15 +68,15 @@ def _refuse_unread_suites(config: pytest.Config) -> None:
             continue
         files = SuiteSource(root=str(own.path.parent), suites=suites_named(key, own.path.parent)).suite_files()
         if any(file.is_relative_to(folder.resolve()) for file in files.values()):
-            raise pytest.UsageError(
-                f"trtgate: the suite in {folder} is named in {own.path}, and pytest has read "
+            raise TrtgateError(
+                f"the suite in {folder} is named in {own.path}, and pytest has read "
                 f"{config.inipath or 'no configuration'} for this run: run pytest for {folder} alone, or name all "
                 "suites in one configuration"
             )
 
 
 def _refuse_to_be_left_out(config: pytest.Config) -> None:
-    """Raise UsageError where something is asked of this plugin, and no suite is named: nothing would be judged."""
+    """Raise TrtgateError where something is asked of this plugin, and no suite is named: nothing would be judged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pytest 9 has no other way to the keys that it does not know
         written = list(config.inicfg)
@@ -85,10 +85,10 @@ def _refuse_to_be_left_out(config: pytest.Config) -> None:
     if unknown:
         close = difflib.get_close_matches(unknown[0], KNOWN_KEYS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN_KEYS)}"
-        raise pytest.UsageError(f"trtgate: unknown ini key {unknown[0]!r}; {hint}")
+        raise TrtgateError(f"unknown ini key {unknown[0]!r}; {hint}")
     if asked:
-        raise pytest.UsageError(
-            f"trtgate: {asked[0]} needs a suite, and none is named: set the ini key trtgate_suite, or --trtgate-model; "
+        raise TrtgateError(
+            f"{asked[0]} needs a suite, and none is named: set the ini key trtgate_suite, or --trtgate-model; "
             f"the configuration read is {config.inipath or 'none'}"
         )
 

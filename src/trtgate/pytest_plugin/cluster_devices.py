@@ -15,6 +15,7 @@ import pytest
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.steps import OnStep
 from ..fleet.ray_cluster import Cluster
@@ -51,15 +52,25 @@ class ClusterDevices:
         self._cluster = Cluster(options.ray, root, options.accelerators)
         self._facts = [card.facts for card in self._cluster.cards]
         self.accelerators: list[Accelerator] = [one.accelerator for one in self._facts]
-        self._notices = [Notice(f"not used: {said}", Severity.WARNING) for said in self._cluster.problems]
+        self._notices = [
+            Notice(explained(f"not used: {said}", Explanation.CLUSTER_PROBLEM), Severity.WARNING)
+            for said in self._cluster.problems
+        ]
         self._notices += [
             Notice(f"{one.name}: its processes run at niceness {one.nice}: start Ray there with RAY_worker_niceness=0")
             for one in self._facts if one.nice > 0
         ]  # fmt: skip
         self._notices += [
-            Notice(f"{one.name}: other processes compute on it: {', '.join(one.processes)}", Severity.WARNING)
-            for one in self._facts if one.processes
-        ]  # fmt: skip
+            Notice(
+                explained(
+                    f"{one.name}: other processes compute on it: {', '.join(one.processes)}",
+                    Explanation.CLUSTER_PROBLEM,
+                ),
+                Severity.WARNING,
+            )
+            for one in self._facts
+            if one.processes
+        ]
         self._available: dict[str, Availability] = {}
         self._told: ProgressFile | None = None
 
@@ -83,7 +94,8 @@ class ClusterDevices:
         """Return the workers of the device that built a case. Raises TrtgateError where none has."""
         found = run.gpu_queue.card_of(case_id) if run.gpu_queue is not None else None
         if found is None:
-            raise TrtgateError(f"{case_id}: no device of the cluster has built it")
+            said = f"{case_id}: no device of the cluster has built it"
+            raise TrtgateError(explained(said, Explanation.CLUSTER_PROBLEM))
         return found
 
     def unavailable(self, run: GateRun, case: Case) -> tuple[str, str]:

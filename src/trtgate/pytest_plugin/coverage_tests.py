@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.text_columns import TextTable
 from ..coverage import coverage_baselines, coverage_gate
@@ -103,7 +104,10 @@ class CoverageEnding:
             gone = []
             self._run.coverage_notices.append(Notice(sentence_of(error), Severity.ERROR))
         self._run.coverage_notices += [
-            Notice(f"coverage of {case_id} is stored, and the suite has no such case", Severity.MISSING)
+            Notice(
+                explained(f"coverage of {case_id} is stored, and the suite has no such case", Explanation.MISSING_CASE),
+                Severity.MISSING,
+            )
             for case_id in gone
         ]
         if gone:

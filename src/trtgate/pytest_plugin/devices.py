@@ -12,7 +12,8 @@ import pytest
 
 from ..common import accelerator
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, explaining
+from ..common.explanations import Explanation
 from ..common.steps import OnStep
 from ..suite import precisions
 from ..suite.cases import Case
@@ -31,7 +32,8 @@ def of(options: Options, root: Path) -> Devices:
     if options.ray:
         from .cluster_devices import ClusterDevices
 
-        return ClusterDevices(options, root)
+        with explaining(Explanation.CLUSTER_PROBLEM):
+            return ClusterDevices(options, root)
     return LocalDevices(options.gpus)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
+from ..common.explanations import Explanation, bare, explained
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import outcome_guard, report_collector, rerun_plugins, suite_file
@@ -125,14 +126,15 @@ class Hooks:
         if lacking and self._requires_gpu(case.id):
             self._run.required.add(case.id)
         else:
-            item.add_marker(pytest.mark.skip(reason=reason))
+            item.add_marker(pytest.mark.skip(reason=explained(reason, Explanation.UNAVAILABLE)))
 
     def _why_no_coverage(self, case_id: str) -> str:
         from ..suite import zoo
 
         case = self._run.catalogue.cases[case_id]
         reason = "" if case_id in self._run.suite.cases else zoo.unavailable(case.model.name)
-        return reason or self._run.devices.no_coverage(case)
+        reason = reason or self._run.devices.no_coverage(case)
+        return explained(reason, Explanation.UNAVAILABLE) if reason else ""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse what was found to be wrong, and count what will be judged: the error rate is shared among it.
@@ -140,10 +142,10 @@ class Hooks:
         pytest calls this even when a hook before it raised, so all is raised here.
         """
         if self._run.suite_problem:
-            raise refusal(self._run.suite_problem)
+            raise refusal(self._run.suite_problem, Explanation.SUITE_PROBLEM)
         self._run.notices += self._run.suites.notices()
         latency = [item for item in session.items if is_latency(item)]
-        with refusals():
+        with refusals(Explanation.SUITE_PROBLEM):
             for item in latency:
                 marker_limits(item)
         if session.config.option.collectonly:
@@ -151,26 +153,25 @@ class Hooks:
         self._run.profiled_cases = {str(case_id_of(item)) for item in session.items if is_profile(item)}
         self._run.latency_cases = {case_id for case_id in map(case_id_of, latency) if case_id is not None}
         if self._run.latency_cases and self._run.baseline_problem:
-            raise refusal(self._run.baseline_problem)
+            raise refusal(self._run.baseline_problem, Explanation.BASELINE_BROKEN)
         if self._compares_nothing(session):
-            raise pytest.UsageError(
-                "trtgate: a comparison was asked for, and no latency test was collected: name the folder of the "
-                "suite, or the saved run that your own benchmarks are to be compared with"
+            raise refusal(
+                "a comparison was asked for, and no latency test was collected: name the folder of the suite, or the "
+                "saved run that your own benchmarks are to be compared with",
+                Explanation.NOTHING_COMPARED,
             )
         runnable = self._run.latency_cases - self._run.skip_reasons.keys()
         if self._run.judges:
-            with refusals():
+            with refusals(Explanation.OPTION_CONFLICT):
                 rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
         unjudged = not (self._run.judges or self._run.options.update or self._run.options.timing_off)
         asked = {"baseline", "verdict"} & set(session.config.getoption("trtgate_require") or ())
         if runnable and unjudged and asked:
-            raise pytest.UsageError(
-                f"trtgate: --trtgate-require={','.join(sorted(asked))} asks for verdicts, and nothing is compared: add "
-                "--benchmark-compare"
-            )
+            said = f"--trtgate-require={','.join(sorted(asked))} asks for verdicts, and nothing is compared"
+            raise refusal(f"{said}: add --benchmark-compare", Explanation.NOTHING_COMPARED)
         if runnable and not self._run.options.timing_off:
             self._run.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
-            with refusals():
+            with refusals(Explanation.BASE_FAILED):
                 _ = self._run.gate, self._run.base  # what is wrong with the baseline or the base is refused now
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
@@ -190,7 +191,7 @@ class Hooks:
             from .run_end import Ending  # and with it NumPy, SciPy and rich
 
             self._run.config.pluginmanager.register(Ending(self._run), "trtgate-ending")
-        with refusals():
+        with refusals(Explanation.BUILD_FAILED):
             if ours - self._run.skip_reasons.keys() or not self._run.devices.here:
                 self._run.devices.begin(self._run, session.items)
 
@@ -201,7 +202,8 @@ class Hooks:
         if case_id is None or is_coverage(item):
             return
         if case_id in self._run.required:
-            pytest.fail(f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)", pytrace=False)
+            said = f"{case_id}: {self._run.skip_reasons[case_id]} (--trtgate-require=gpu)"
+            pytest.fail(explained(said, Explanation.UNAVAILABLE), pytrace=False)
         if is_latency(item):
             timer = item.stash[TIMER] = ReplayTimer()
             theirs = item.get_closest_marker("benchmark")
@@ -225,7 +227,8 @@ class Hooks:
             problem = sentence_of(error)
             if isinstance(error, OSError) or is_fault(error):  # no failure that is expected, or in quarantine
                 pyfuncitem.user_properties.append((outcome_guard.PROPERTY, problem[:200]))
-                pytest.fail(terminal(problem if case_id in problem else f"{case_id}: {problem}"), pytrace=False)
+                said = bare(problem) if case_id in problem else f"{case_id}: {bare(problem)}"
+                pytest.fail(terminal(explained(said, Explanation.FILE_FAULT)), pytrace=False)
             verdict = PROBLEM
         except (Exception, pytest.fail.Exception) as error:
             if case_id is not None:

@@ -19,6 +19,7 @@ import pytest
 
 from ..common.errors import TrtgateError
 from ..common.escaping import encodable, terminal
+from ..common.explanations import Explanation, explained
 from . import live_cards, ray_options
 from .checked_options import required
 
@@ -96,7 +97,8 @@ def run(config: pytest.Config) -> int:
     lacking = [name for name in wanted if not kinds_of(has, [name])]
     there = ", ".join(sorted(has)) or "nothing that can be used"
     if not keys:
-        raise TrtgateError(f"the Ray cluster at {address} has no {' or '.join(lacking)}: it has {there}")
+        said = f"the Ray cluster at {address} has no {' or '.join(lacking)}: it has {there}"
+        raise TrtgateError(explained(said, Explanation.CLUSTER_PROBLEM))
     statuses = _run_all(config, keys)
     red = "gpu" in required(config)
     for name in lacking:

@@ -10,6 +10,7 @@ import pytest
 
 from .. import frontends
 from ..common.errors import PROBLEMS, TrtgateError
+from ..common.explanations import Explanation, explained
 from ..suite import quarantines
 from ..suite.cases import Case
 from . import build_only, loading_ahead
@@ -33,10 +34,9 @@ class ReplayTimer:
         """Return 0 at the start of a round and its duration at the end. Raises TrtgateError after the last."""
         self._calls += 1
         if self._calls > 2 * len(self.durations):
-            raise TrtgateError(
-                "this test's benchmark was asked to time more than trtgate measured: a conftest or plugin calls it, or "
-                "replaces the fixture latency_gate"
-            )
+            said = "this test's benchmark was asked to time more than trtgate measured: a conftest or plugin calls it"
+            said = f"{said}, or replaces the fixture latency_gate"
+            raise TrtgateError(explained(said, Explanation.OUTSIDE_INTERFERENCE))
         return 0.0 if self._calls % 2 else self.durations[self._calls // 2 - 1]
 
 
@@ -59,7 +59,7 @@ class LatencyGate:
             self._build(built)
             return
         if options.timing_off:
-            pytest.skip(f"not timed: {options.timing_off}")
+            pytest.skip(explained(f"not timed: {options.timing_off}", Explanation.NOTHING_COMPARED))
         self._run.failed.add(case.id)  # until it is known to be otherwise
         try:
             result = (self._measured_beside_base if options.base else self._measured)(case, built)
@@ -113,10 +113,9 @@ class LatencyGate:
         self._timer.durations = seconds
         benchmark.pedantic(_nothing, rounds=len(seconds))
         if benchmark.stats is None or benchmark.stats.stats.data != seconds:
-            raise TrtgateError(
-                f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin "
-                "replaces its timer or its `benchmark` fixture for this test"
-            )
+            said = f"{case.id}: pytest-benchmark stored other samples than were measured: a conftest or plugin replaces"
+            said = f"{said} its timer or its `benchmark` fixture for this test"
+            raise TrtgateError(explained(said, Explanation.OUTSIDE_INTERFERENCE))
         benchmark.extra_info["trtgate"] = msgspec.to_builtins(self._run.gate.record_of(case, result))
 
     def _conclude(self, benchmark: Any, case: Case, result: CaseResult, built: BuiltCase) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ..common.escaping import terminal
+from ..common.explanations import Explanation, explained
 
 PROPERTY = "trtgate_failed"
 """The property of a test's report that says why it failed, whatever became of it."""
@@ -35,6 +36,5 @@ class OutcomeGuard:
         """Say which tests failed and were reported otherwise."""
         for nodeid in self._changed:
             said = f"ERROR: {nodeid} failed, and a marker or a hook from outside trtgate reported it otherwise"
-            terminalreporter.write_line(
-                terminal(f"{said}: quarantine it in the suite, or say how it is known to fail"), red=True
-            )
+            said = f"{said}: quarantine it in the suite, or say how it is known to fail"
+            terminalreporter.write_line(terminal(explained(said, Explanation.OUTSIDE_INTERFERENCE)), red=True)

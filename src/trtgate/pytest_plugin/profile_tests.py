@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.text_columns import TextTable
 from ..gate.outcome import Kind, outcome
@@ -154,11 +155,13 @@ class ProfileEnding:
                 terminalreporter.write_line(str(Notice(result.sentence, Severity.NOTICE)), bold=True)
         for case_id in self._gone():
             said = f"a profile of {case_id} is stored, and the suite has no such case; what is gone for good: "
-            gone = Notice(f"{said}trtgate baseline remove {case_id}", Severity.NOTICE)
+            said = explained(f"{said}trtgate baseline remove {case_id}", Explanation.MISSING_CASE)
+            gone = Notice(said, Severity.NOTICE)
             terminalreporter.write_line(str(gone))
         new = [result for result in results if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored]
         if new:
             news = f"no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}"
+            news = explained(news, Explanation.NEW_CASE)
             terminalreporter.write_line(str(Notice(news, Severity.NEW)), bold=True)
         stored = sum(result.stored for result in results)
         if stored:

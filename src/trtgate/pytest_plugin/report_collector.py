@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..common.errors import PROBLEMS, sentence_of
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.run_places import REPORT
 from . import coverage_tests, kept_runs, profile_tests
@@ -84,7 +85,8 @@ class Reporting:
                 self._said.append(Notice(f"report: {os.path.relpath(asked, Path.cwd())}"))
                 self._said += [said] if (said := kept_runs.keep(self._run, asked, REPORT)) else []
         except PROBLEMS as error:
-            self._said.append(Notice(f"no report: {sentence_of(error)}", Severity.ERROR))
+            why = explained(f"no report: {sentence_of(error)}", Explanation.FILE_FAULT)
+            self._said.append(Notice(why, Severity.ERROR))
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _tell_github(self, report: run_report.RunReport, summary: str, *, annotated: bool) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from ..common import run_places
 from ..common.errors import PROBLEMS, sentence_of
+from ..common.explanations import Explanation, explained
 from ..common.metrics import METRICS
 from ..common.notices import Notice, Severity
 from ..common.run_places import EVIDENCE
@@ -68,7 +69,8 @@ class Resuming:
         commit = history.commit_of(run.json.commit_info)
         if not commit.id or commit.dirty:
             why = "has changes that no commit has" if commit.id else "is in no git repository"
-            run.say(f"nothing is resumed or kept for that: the code {why} (--trtgate-resume)", Severity.WARNING)
+            said = f"nothing is resumed or kept for that: the code {why} (--trtgate-resume)"
+            run.say(explained(said, Explanation.NOT_RESUMED), Severity.WARNING)
             return None
         return RunIdentity(
             trtgate=VERSION, key=run.accelerator.key, versions=run.accelerator.versions, commit=commit.id,
@@ -89,7 +91,7 @@ class Resuming:
             found, broken = kept_evidence.read(folder, identity)
         except PROBLEMS as error:
             found, broken = {}, [f"nothing is resumed: {sentence_of(error)}"]
-        self._run.notices += [Notice(said, Severity.WARNING) for said in broken]
+        self._run.notices += [Notice(explained(said, Explanation.NOT_RESUMED), Severity.WARNING) for said in broken]
         return found
 
     def _kept_of(self, situation: Situation, program: ProgramPart | None) -> KeptEvidence | None:
@@ -123,7 +125,8 @@ class Resuming:
             run_places.put(folder, name, content, key=identity.key, commit=identity.commit, kind=EVIDENCE)
         except PROBLEMS as error:
             self._failed = True
-            run.say(f"what is measured is not kept for a run that resumes: {sentence_of(error)}", Severity.WARNING)
+            said = f"what is measured is not kept for a run that resumes: {sentence_of(error)}"
+            run.say(explained(said, Explanation.NOT_RESUMED), Severity.WARNING)
 
     def said(self) -> list[Notice]:
         """Return what the end of the run says of it."""

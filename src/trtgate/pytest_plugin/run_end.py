@@ -11,6 +11,7 @@ import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.escaping import terminal
+from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.text_columns import first_few
 from ..gate import baselines
@@ -36,10 +37,8 @@ class Ending:
         try:
             changed = self._run.options.source.changed()
             if changed and self._run.benchmarks:
-                raise TrtgateError(
-                    f"{changed[0]} changed while the run went on: nothing can be said of code that moves, and nothing "
-                    "was stored"
-                )
+                said = f"{changed[0]} changed while the run went on, so the run has no one code that was measured"
+                raise TrtgateError(explained(f"{said}: nothing was stored; run it again", Explanation.CODE_CHANGED))
             refused = self._store()
             if exitstatus != pytest.ExitCode.INTERRUPTED and self._run.judges:
                 red = [self._run.stage is None and self._report_missing(session), self._report_unchecked(session)]
@@ -77,8 +76,11 @@ class Ending:
         if run.options.update:
             for change in run.gate.update_baseline(baselines.read(path)):
                 stored[change.case_id] = not change.refused
-                severity = Severity.ERROR if change.refused else Severity.INFO
-                run.say(f"{'not ' * bool(change.refused)}stored: {baselines.describe(change)}", severity)
+                done = f"stored: {baselines.describe(change)}"
+                if change.refused:
+                    run.say(explained(f"not {done}", Explanation.NOT_STORED), Severity.ERROR)
+                else:
+                    run.say(done)
         return stored
 
     def _report_missing(self, session: pytest.Session) -> bool:
@@ -97,7 +99,8 @@ class Ending:
         gone = [case_id for case_id in missing if case_id not in left_out]
         for case_id in gone:
             reason = run.skip_reasons.get(case_id, "not in the suite or not run")
-            run.say(f"{case_id} is in the {where} and was not measured: {reason}", Severity.MISSING)
+            said = f"{case_id} is in the {where} and was not measured: {reason}"
+            run.say(explained(said, Explanation.MISSING_CASE), Severity.MISSING)
         if gone and base is None:
             run.say("what is gone for good: trtgate baseline remove CASE")
         return hidden or bool(gone)
@@ -121,7 +124,7 @@ class Ending:
         gone = [case_id for case_id in unchecked if case_id not in left_out]
         for case_id in gone:
             why = "something outside trtgate skips or drops its test"
-            run.say(f"{case_id} is in the baseline and its accuracy was not checked: {why}", Severity.MISSING)
+            run.say(_outside(f"{case_id} is in the baseline and its accuracy was not checked: {why}"), Severity.MISSING)
         return hidden or bool(gone)
 
     def _report_unrecorded(self, session: pytest.Session, stored: Mapping[str, bool]) -> bool:
@@ -145,9 +148,9 @@ class Ending:
                 continue
             red = True
             if result is None and case_id not in known:
-                run.say(f"{case_id}: {outside} skips or drops its test", Severity.ERROR)
+                run.say(_outside(f"{case_id}: {outside} skips or drops its test"), Severity.ERROR)
             elif result is not None and result.stored and case_id not in stored:
-                run.say(f"{case_id}: {outside} took its samples", Severity.ERROR)
+                run.say(_outside(f"{case_id}: {outside} took its samples"), Severity.ERROR)
         return red
 
     def _hides(self, session: pytest.Session, said: str, what: str) -> bool:
@@ -155,7 +158,8 @@ class Ending:
         if "verdict" not in self._run.options.require or run_filters.on_command_line(session.config):
             return False
         where = "a filter that is not on the command line (addopts, PYTEST_ADDOPTS, a conftest)"
-        self._run.say(f"{said}, and {where} leaves {what} out (--trtgate-require=verdict)", Severity.ERROR)
+        said = f"{said}, and {where} leaves {what} out (--trtgate-require=verdict)"
+        self._run.say(explained(said, Explanation.FILTER_HIDES), Severity.ERROR)
         return True
 
     @pytest.hookimpl(trylast=True)
@@ -204,5 +208,10 @@ class Ending:
     def _about_new(self) -> list[str]:
         base, new = self._run.options.base, self._run.new
         if base is not None:
-            return [f"the base {base} does not have {first_few(new, 2)}"] * bool(new)
+            lacking = f"the base {base} does not have {first_few(new, 2)}"
+            return [explained(lacking, Explanation.NEW_CASE)] * bool(new)
         return self._run.gate.about_all_new(new) if new else []
+
+
+def _outside(text: str) -> str:
+    return explained(text, Explanation.OUTSIDE_INTERFERENCE)

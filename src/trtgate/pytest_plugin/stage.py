@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.explanations import Explanation, explained
 from ..common.notices import Severity
 from ..common.urls import without_secrets
 from ..fleet import shards
@@ -97,7 +98,8 @@ class Stage:
 
         said = differences(here, wanted)
         if said:
-            raise TrtgateError(f"--trtgate-confirm {self._run.options.confirm}: this run is not the one of it: {said}")
+            said = f"--trtgate-confirm {self._run.options.confirm}: this run is not the one of it: {said}"
+            raise TrtgateError(explained(said, Explanation.SHARD_REJECTED))
 
     # What it leaves
 

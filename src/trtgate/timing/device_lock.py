@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..common.locks import open_shared, try_lock
 from ..common.steps import OnStep
 from ..common.time_limit import option_of
@@ -62,10 +63,9 @@ def device_lock(
         now = time.monotonic()
         waited = now - start
         if waited >= timeout_s:
-            raise TrtgateError(
-                f"other trtgate processes have been timing or building on {device} for {waited:.0f} s (lock {path}): "
-                f"wait for them to end{f', or raise {option}' if (option := option_of(timeout_s)) else ''}"
-            )
+            more = f", or raise {option}" if (option := option_of(timeout_s)) else ""
+            text = f"other trtgate processes have been timing or building on {device} for {waited:.0f} s (lock {path})"
+            raise TrtgateError(explained(f"{text}: wait for them to end{more}", Explanation.DEVICE_BUSY))
         if now - said >= SAY_S:
             said = now
             waiting(waited)
@@ -75,10 +75,9 @@ def device_lock(
             with _held(path.with_suffix(".queue"), blocked):
                 stack.enter_context(_held(path, blocked, shared=shared))
         except OSError as error:
-            raise TrtgateError(
-                f"lock {error.filename or path} can't be used ({error.strerror}): let its owner remove it, or set "
-                "TRTGATE_LOCK_DIR to a folder that all users of this device can write to"
-            ) from error
+            text = f"lock {error.filename or path} can't be used ({error.strerror}): let its owner remove it, or set"
+            text = f"{text} TRTGATE_LOCK_DIR to a folder that all users of this device can write to"
+            raise TrtgateError(explained(text, Explanation.DEVICE_BUSY)) from error
         yield
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, explaining
+from ..common.explanations import Explanation
 
 OF_A_CARD = "GPU-"
 """How UUIDs of undivided GPUs begin; CUDA does not always give those of instances."""
 
 
+@explaining(Explanation.GPU_MISMATCH)
 def check(seen: Accelerator) -> None:
     """Check the device of this process against what NVML, or the lack of it, said.
 

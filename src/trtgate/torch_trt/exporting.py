@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, explaining
+from ..common.explanations import Explanation
 from ..suite import precisions, pytree_classes
 from ..suite.model_inputs import CONSTANTS, Inputs
 from ..suite.settings import Settings
@@ -24,6 +25,7 @@ UNKNOWN = r"Found <class '(.*?)'> in output, which is not a known type"
 """What torch.export says of an output that it can't take apart."""
 
 
+@explaining(Explanation.EXPORT_REFUSED)
 def export(
     module: torch.nn.Module, inputs: Inputs, settings: Settings, dynamic: DynamicInputs | None = None
 ) -> torch.export.ExportedProgram:
