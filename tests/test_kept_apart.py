@@ -124,9 +124,9 @@ def test_a_case_that_was_captured_again_since_and_can_not_be_any_more_fails_once
         return judged(ScriptedMeasurer([uncapturable(50.0)]), record=record, accelerator=accelerator).verdict
 
     assert said(of(graph, events, graph)) is Verdict.REGRESSED
-    assert said(of(graph, events, graph, events)) is Verdict.UNCHANGED
+    assert said(of(graph, events, graph, events)) is Verdict.UNDERPOWERED
     of_versions = of(levels(50.0, clock="cuda_events", versions=NEW), levels(100.0, versions=OLD))
-    assert said(of_versions, here) is Verdict.UNCHANGED  # it never could with these versions
+    assert said(of_versions, here) is Verdict.UNDERPOWERED  # it never could with these versions
     assert said(of_versions, before) is Verdict.REGRESSED
 
 
