@@ -9,7 +9,7 @@ TORCH := torch==2.14.0 torch-tensorrt-rtx==2.14.0 torch-tensorrt==2.14.0 tensorr
 TENSORRT_PARTS := tensorrt-cu13 tensorrt-cu13-libs tensorrt-cu13-bindings
 
 SHELL := bash
-.PHONY: help setup bench test lint docs links pictures charts constraints clean
+.PHONY: help setup bench test cluster lint docs links pictures charts constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -23,6 +23,9 @@ bench: setup ## run the suite against the stored baselines
 test: setup ## run the tests of trtgate itself, two at a time but for those that time something
 	.venv/bin/python -m pytest tests -m 'not alone' -n 2
 	.venv/bin/python -m pytest tests -m alone
+
+cluster: setup ## run the tests of Ray clusters that `make test` leaves out; takes 3 minutes
+	.venv/bin/python -m pytest tests/test_ray.py -m whole_cluster
 
 lint: setup ## check style, types and which package imports which
 	.venv/bin/ruff check .

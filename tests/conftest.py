@@ -81,14 +81,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.parent.name == "gpu" or item in plain:
             item.add_marker("alone")
-    if plain and _leaves_out_plain_benchmark(config):
-        items[:] = [item for item in items if item not in plain]
-        config.hook.pytest_deselected(items=plain)
+    left_out = plain if _leaves_out_plain_benchmark(config) else []
+    if not _asked(config, "whole_cluster"):
+        left_out += [item for item in items if item.get_closest_marker("whole_cluster")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _asked(config: pytest.Config, marker: str) -> bool:
+    return marker in config.option.markexpr or any("::" in argument for argument in config.args)
 
 
 def _leaves_out_plain_benchmark(config: pytest.Config) -> bool:
-    asked = "plain_benchmark" in config.option.markexpr or any("::" in argument for argument in config.args)
-    return version("pytest-benchmark") == PLAIN_BENCHMARK and not asked
+    return version("pytest-benchmark") == PLAIN_BENCHMARK and not _asked(config, "plain_benchmark")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

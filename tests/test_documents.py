@@ -14,6 +14,8 @@ from trtgate.cli import app
 from trtgate.pytest_plugin import pytest_options
 
 ROOT = Path(__file__).parent.parent
+GENERATED = ROOT / "docs" / "reference" / "generated"
+"""There once the site is built, which finds links that lead nowhere in it."""
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -119,7 +121,9 @@ def test_links_lead_to_what_exists(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("code", path.read_text())):
         file, _, anchor = target.partition("#")
         there = path if not file else path.parent / file
-        if "://" not in target and (not there.exists() or (anchor and anchor not in headings(there))):
+        if "://" in target or GENERATED in there.resolve().parents:
+            continue
+        if not there.exists() or (anchor and anchor not in headings(there)):
             wrong.append(target)
     assert wrong == []
 

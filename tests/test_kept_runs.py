@@ -497,7 +497,10 @@ def test_a_folder_of_shards_is_merged_by_its_name(here: InProcess) -> None:
     status, said = command("merge", ".trtgate/runs")
     assert (status, "2 cases: 2 measured" in said) == (0, True)
     status, said = command("merge", "baselines")
-    assert (status, said) == (4, "trtgate: error: baselines can't be read: No such file or directory\n")
+    assert (status, said) == (
+        4,
+        "trtgate: error: baselines can't be read: No such file or directory (docs: shard-rejected)\n",
+    )
     (here.path / "empty").mkdir()
     status, said = command("merge", "empty")
     assert (status, said) == (4, "trtgate: error: empty has no run of a shard or a confirmation\n")

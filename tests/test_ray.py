@@ -183,6 +183,7 @@ def conv(batch):
 """
 
 
+@pytest.mark.whole_cluster
 def test_coverage_is_asked_by_tasks_and_then_the_devices_measure(cluster: Any, folder: Any) -> None:
     folder.suite("alpha", more=CONVOLUTION)
     run = folder.gate(f"--trtgate-ray={cluster.address}")
@@ -208,6 +209,7 @@ def test_a_node_without_what_the_suite_imports_fails_the_case_in_a_line(cluster:
     assert "Traceback" not in output
 
 
+@pytest.mark.whole_cluster
 def test_a_node_without_a_package_is_named_and_left_out(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "msgspec.py").write_text("raise ModuleNotFoundError(\"No module named 'msgspec'\")")
     node = cluster.add(PYTHONPATH=str(tmp_path))
@@ -266,6 +268,7 @@ def two_gpus(cluster: Any, tmp_path: Path) -> Iterator[Any]:
     cluster.kill(node)
 
 
+@pytest.mark.whole_cluster
 def test_each_gpu_of_a_node_has_an_actor_and_one_that_another_job_holds_is_named(
     cluster: Any, two_gpus: Any, tmp_path: Path
 ) -> None:
@@ -306,6 +309,7 @@ def other_kind(cluster: Any) -> Iterator[str]:
     cluster.kill(node)
 
 
+@pytest.mark.whole_cluster
 def test_several_kinds_have_a_table_each_and_what_is_lacking_is_red_where_it_is_required(
     cluster: Any, other_kind: str, folder: Any
 ) -> None:

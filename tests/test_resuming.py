@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from trtgate.common import git
 
 COMMIT = ("-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "x")
 
@@ -16,7 +17,7 @@ COMMIT = ("-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "x")
 def commit(folder: Any) -> None:
     (folder.path / ".gitignore").write_text("*\n!suite.py\n!pytest.ini\n!.gitignore\n")
     for command in (("init", "-q"), ("add", "-A"), COMMIT):
-        subprocess.run(["git", *command], cwd=folder.path, check=True)
+        git.run(folder.path, *command).check_returncode()
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(folder: Any, tmp_path: Path) -> None:

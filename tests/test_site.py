@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 
 from tests.browsers import chromium
 
@@ -22,13 +23,21 @@ PARTS = ("Tutorial", "How-to", "Reference", "Explanation")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = tmp_path_factory.mktemp("site")
-    options = ["-W", "--keep-going", "-q", "-d", f"{built}/.doctrees"]
-    command = [sys.executable, "-m", "sphinx", *options, "docs", str(built)]
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Built once, however many processes run these tests."""
+    if worker_id == "master":
+        return made(tmp_path_factory.mktemp("site"))
+    folder = tmp_path_factory.getbasetemp().parent / "site"
+    with FileLock(folder.with_suffix(".lock")):
+        return folder if (folder / "index.html").exists() else made(folder)
+
+
+def made(folder: Path) -> Path:
+    options = ["-W", "--keep-going", "-q", "-d", f"{folder}.doctrees"]
+    command = [sys.executable, "-m", "sphinx", *options, "docs", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
-    return built
+    return folder
 
 
 class Links(HTMLParser):

@@ -33,7 +33,7 @@ def test_who_waits_for_the_device_is_told_the_option_of_its_command(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
-    assert told(TimeLimit(0.0, option)).endswith(f"wait for them to end, or raise {option}")
+    assert told(TimeLimit(0.0, option)).endswith(f"wait for them to end, or raise {option} (docs: device-busy)")
 
 
 @pytest.mark.parametrize("option", ["--trtgate-timeout", "--timeout"])
@@ -49,7 +49,7 @@ def test_a_worker_that_does_not_answer_is_told_so_too(option: str) -> None:
 
 def test_where_no_option_raises_the_limit_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRTGATE_LOCK_DIR", str(tmp_path))
-    assert told(0.0).endswith("wait for them to end")
+    assert told(0.0).endswith("wait for them to end (docs: device-busy)")
 
 
 def test_a_limit_is_its_seconds() -> None:
