@@ -37,7 +37,7 @@ PRIORS = {
     # (docs/decisions/0002-spread-between-sessions.md, 0035-own-cards-sessions.md).
     ("device", True): Prior(0.001, 16),
     ("device", False): Prior(0.006, 16),
-    # By queued events: 1.5 % between sessions, in twelve pairs of them on four H200s; 1.8 % is the upper bound at
+    # By queued events: 1.5 % between sessions, in twelve pairs of them on three H200s; 1.8 % is the upper bound at
     # 80 % (docs/verdicts.md).
     ("queued", True): Prior(0.018, 6),
     ("queued", False): Prior(0.018, 6),
