@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -80,6 +82,29 @@ class Started:
             medians_us={case.case_id: case.medians_us[case.primary] for case in found.cases if case.medians_us},
             lines=lines,
         )  # fmt: skip
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a study of several runs was asked for: its folder, which runs are to be done or are there, and options."""
+
+    folder: Path
+    runs: list[str]
+    more: list[str]
+
+
+def asked(description: str | None, names: Iterable[str]) -> Asked:
+    """Read the command line of a study whose runs have these names, and make its folder."""
+    names = list(names)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", default=",".join(names))
+    options, more = parser.parse_known_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = options.runs.split(",")
+    return Asked(
+        folder=folder, runs=[one for one in names if one in wanted or (folder / f"{one}.json").exists()], more=more
+    )
 
 
 def run(name: str, folder: Path, caches: Path, options: list[str], checkout: Path = ROOT) -> GateRun:

@@ -10,10 +10,8 @@ Prints the machine, the versions, the cases and the table.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
-from pathlib import Path
 
 import gate_runs
 
@@ -32,18 +30,13 @@ RUNS = {
 
 def main() -> None:
     """Run the gate three times, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--runs", default=",".join(RUNS))
-    options, more = parser.parse_known_args()
-    folder = options.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    asked = gate_runs.asked(__doc__, RUNS)
+    folder = asked.folder
     cards = detect_all("0,1")
     print(f"2 x {describe(cards[0])}, {machine.cpus()} CPUs", flush=True)
-    runs = {}
-    for name, arguments in RUNS.items():
-        if name in options.runs.split(",") or (folder / f"{name}.json").exists():
-            runs[name] = gate_runs.run(name, folder, folder / "caches", [*arguments, *more])
+    runs = {
+        name: gate_runs.run(name, folder, folder / "caches", [*RUNS[name], *asked.more]) for name in asked.runs
+    }  # fmt: skip
     if len(runs) < len(RUNS):
         return
     tests_s = {name: sum(one.test_s[gate_runs.LATENCY].values()) for name, one in runs.items()}

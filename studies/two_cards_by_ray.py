@@ -10,7 +10,6 @@ FOLDER has are not done again. Prints the machine, the versions, the table, and 
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -57,19 +56,13 @@ def cluster(cards: int, caches: Path) -> Iterator[str]:
 
 def main() -> None:
     """Run the gate three times, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--runs", default=",".join(RUNS))
-    options, more = parser.parse_known_args()
-    folder = options.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    asked = gate_runs.asked(__doc__, RUNS)
+    folder = asked.folder
     cards = detect_all("0,1")
     print(f"2 x {describe(cards[0])}, ray {version('ray')}, {machine.cpus()} CPUs", flush=True)
     runs: dict[str, gate_runs.GateRun] = {}
-    for name, arguments in RUNS.items():
-        if name not in options.runs.split(",") and not (folder / f"{name}.json").exists():
-            continue
-        given = [*arguments, *(more or CASES)]
+    for name in asked.runs:
+        given = [*RUNS[name], *(asked.more or CASES)]
         if name == "by-ray" and not (folder / f"{name}.json").exists():
             with cluster(len(cards), folder / "caches") as address:
                 runs[name] = gate_runs.run(name, folder, folder / "caches", [*given, f"--trtgate-ray={address}"])

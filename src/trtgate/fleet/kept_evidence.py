@@ -86,10 +86,6 @@ def _is_recent(recorded: str, now: datetime.datetime) -> bool:
     return datetime.timedelta() <= age <= OLDEST
 
 
-def refusal(one: KeptEvidence, limits: dict[str, float], program: ProgramPart | None) -> str:
-    """Return why what was kept of a case is not taken; empty where it is."""
-    if one.limits != limits:
-        return "its limits are others"
-    if one.program != program:
-        return "its program is another"
-    return ""
+def fits(one: KeptEvidence, limits: dict[str, float], program: ProgramPart | None) -> bool:
+    """Whether what was kept of a case may be taken: its limits and its program are the same."""
+    return one.limits == limits and one.program == program

@@ -49,7 +49,7 @@ class Card:
         as_the_node_has_it()
         if kind == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._facts = _facts(node, accelerator.detect)[0]
+        (self._facts,) = _facts(node, lambda: [accelerator.detect()])
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -208,12 +208,12 @@ def node_facts(node: str) -> bytes:
     return msgspec.json.encode(_facts(node, accelerator.detect_each))
 
 
-def _facts(node: str, detect: Callable[[], Accelerator | list[Accelerator]]) -> list[Facts]:
+def _facts(node: str, detect: Callable[[], list[Accelerator]]) -> list[Facts]:
     """Return what this process's node and devices are."""
     try:
         found, problem = detect(), ""
     except PROBLEMS as error:
-        found, problem = Accelerator(kind="cpu", name="unknown"), sentence_of(error)
+        found, problem = [Accelerator(kind="cpu", name="unknown")], sentence_of(error)
     return [
         Facts(
             host=socket.gethostname(),
@@ -230,7 +230,7 @@ def _facts(node: str, detect: Callable[[], Accelerator | list[Accelerator]]) -> 
             processes=accelerator.processes_on(here.uuid) if here.uuid else [],
             problem=problem,
         )
-        for here in (found if isinstance(found, list) else [found])
+        for here in found
     ]
 
 

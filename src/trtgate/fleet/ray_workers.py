@@ -236,8 +236,7 @@ class _Session:
         after: Sequence[NextCase] = (),  # noqa: ARG002
     ) -> CaseMeasurement:
         """Measure a case; nothing is loaded ahead."""
-        request = ray_messages.MeasureCase(case_id=case_id, artifact=_text(artifact))
-        return self._workers.asked(request, CaseMeasurement, step)
+        return self._measured(case_id, artifact, step, device=True)
 
     def measure_host(
         self,
@@ -247,7 +246,10 @@ class _Session:
         after: Sequence[NextCase] = (),  # noqa: ARG002
     ) -> CaseMeasurement:
         """Measure what the host sees of a case."""
-        request = ray_messages.MeasureCase(case_id=case_id, artifact=_text(artifact), device=False)
+        return self._measured(case_id, artifact, step, device=False)
+
+    def _measured(self, case_id: str, artifact: Path | None, step: OnStep, *, device: bool) -> CaseMeasurement:
+        request = ray_messages.MeasureCase(case_id=case_id, artifact=_text(artifact), device=device)
         return self._workers.asked(request, CaseMeasurement, step)
 
     def renew(self) -> None:

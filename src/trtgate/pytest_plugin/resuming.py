@@ -99,8 +99,7 @@ class Resuming:
 
         with self._guard:
             found = self._store.get(situation.case.id)
-        refused = found and kept_evidence.refusal(found, _limits(situation), program)
-        return None if refused else found
+        return found if found and kept_evidence.fits(found, _limits(situation), program) else None
 
     def _keep(self, situation: Situation, program: ProgramPart | None) -> None:
         """Put what was measured of a case where runs are kept; where that fails, a line says so once."""
