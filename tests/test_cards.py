@@ -14,7 +14,8 @@ from trtgate import Case, Model, Settings
 from trtgate.common import accelerator
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate.gpu_queue import GpuQueue, Job
+from trtgate.gate.card_jobs import Job
+from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.gate.measurers import Workers
 from trtgate.pytest_plugin import measuring_ahead
 from trtgate.records.measurement import Build
@@ -29,6 +30,7 @@ accelerator.detect_all = lambda wanted: CARDS if wanted == "all" else [CARDS[int
 """A conftest that gives a machine without a GPU two cards: their workers time on the CPU, under a lock for each."""
 SAYS_WHEN_IT_WAITS = """
 from pathlib import Path
+
 from trtgate.gate.gpu_queue import GpuQueue as Cards
 
 result = Cards.result

@@ -12,8 +12,9 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.gate.card_jobs import CardLostError, Job
 from trtgate.gate.device_workers import DeviceWorkers
-from trtgate.gate.gpu_queue import CardLostError, GpuQueue, Job
+from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.records.measurement import Build
 
@@ -70,10 +71,11 @@ def job(name: str, home: str = "", *, timed: bool = True) -> Job:
     return Job(case=Case(Model(name, lambda: None, ()), Settings(frontend="eager")), home=home, timed=timed)
 
 
-def queue_of(host: Host, cards: list[Card], *jobs: Job) -> GpuQueue:
+def queue_of(host: Host, cards: list[Card], *jobs: Job, builders: int = 1) -> GpuQueue:
     workers = cast("list[DeviceWorkers]", cards)
     named = {one.case.model.name: one for one in jobs}
-    return GpuQueue(workers, named, host.measure, host.build, [card.host for card in cards])
+    hosts, counts = [card.host for card in cards], [builders] * len(cards)
+    return GpuQueue(workers, named, host.measure, host.build, hosts, counts)
 
 
 def silent(_text: str) -> None:
@@ -97,15 +99,74 @@ def test_each_case_is_measured_on_the_card_that_built_it() -> None:
     assert sorted(map(str, results)) == sorted(f"{case} on {card}" for case, card in host.built)
 
 
-def test_nobody_builds_on_a_host_while_a_card_of_it_is_timed() -> None:
+@pytest.mark.parametrize("builders", [1, 3])
+def test_nobody_builds_on_a_host_while_a_card_of_it_is_timed(builders: int) -> None:
     host = Host()
     cards = [Card("A", "one"), Card("B", "one"), Card("C", "two")]
-    shared = queue_of(host, cards, *(job(f"case{n}") for n in range(30)))
+    shared = queue_of(host, cards, *(job(f"case{n}") for n in range(30)), builders=builders)
     for n in range(30):
         shared.result(f"case{n}", silent)
     shared.close()
     assert host.overlaps == []
     assert len(host.measured) == 30
+
+
+def test_a_card_builds_as_many_cases_at_once_as_its_host_has_room_for_and_times_one() -> None:
+    at_once, timed = threading.Barrier(3), threading.Lock()
+
+    def builds(_card: str, _case: str) -> None:
+        at_once.wait(LONG_S)  # breaks unless three are built at once
+
+    def times(_card: str, _case: str) -> None:
+        assert timed.acquire(blocking=False)
+        timed.release()
+
+    host, cards = Host(building=builds, timing=times), [Card("A", "one")]
+    shared = queue_of(host, cards, *(job(f"case{n}") for n in range(6)), builders=3)
+    assert [str(shared.result(f"case{n}", silent)) for n in range(6)] == [f"case{n} on A" for n in range(6)]
+    shared.close()
+
+
+def test_cards_with_many_builders_get_as_much_to_measure_each() -> None:
+    """Else the card whose threads come first would build, and then measure, all of a small suite."""
+    host, cards = Host(), [Card("A", "one"), Card("B", "two")]
+    home = Job(case=job("home").case, home="A", cost_s=3.0)
+    others = [Job(case=job(f"case{n}").case, cost_s=1.0) for n in range(9)]
+    shared = queue_of(host, cards, home, *others, builders=8)
+    for one in (home, *others):
+        shared.result(one.case.model.name, silent)
+    shared.close()
+    assert Counter(card for _, card in host.measured) == {"A": 4, "B": 6}
+
+
+def test_what_a_card_has_built_when_it_is_lost_goes_elsewhere_too() -> None:
+    """Of two cases that are built at once the one that is ready after the card was lost is measured by another card."""
+    began, lost, at_work = threading.Event(), threading.Event(), threading.Barrier(2)
+
+    def builds(card: str, case: str) -> None:
+        if card != "A":
+            assert lost.wait(LONG_S)
+            return
+        at_work.wait(LONG_S)
+        assert began.wait(LONG_S)
+        if case == "dies":
+            raise CardLostError("A is lost: a power cut")
+        assert wait_for(lambda: shared.cards["A"].lost)
+        lost.set()
+
+    host, cards = Host(building=builds), [Card("A", "one"), Card("B", "two")]
+    shared = queue_of(host, cards, job("dies", "A"), job("late", "A"), job("other", "B"), builders=2)
+    began.set()
+    assert [str(shared.result(name, silent)) for name in ("dies", "late", "other")] == [
+        "dies on B", "late on B", "other on B",
+    ]  # fmt: skip
+    shared.close()
+
+
+def wait_for(so: Callable[[], object]) -> bool:
+    """Wait until something is so; returns whether it is."""
+    waiting = threading.Event()
+    return any(so() or waiting.wait(0.01) for _ in range(int(LONG_S / 0.01)))
 
 
 def test_the_cases_of_a_lost_card_go_to_others_and_are_built_there_again() -> None:

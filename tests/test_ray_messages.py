@@ -14,7 +14,7 @@ from trtgate.common.errors import FaultError, TrtgateError, is_fault
 from trtgate.fleet import ray_messages
 from trtgate.fleet.ray_messages import Reply, Suite, answered
 from trtgate.fleet.ray_workers import CardHandle, RayWorkers
-from trtgate.gate.gpu_queue import CardLostError
+from trtgate.gate.card_jobs import CardLostError
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.launches.worker_handle import LaunchError
 from trtgate.records.measurement import Build, ColdStart

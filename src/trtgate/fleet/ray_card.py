@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..common import accelerator, user_folders
+from ..common import accelerator, machine, user_folders
 from ..common.accelerator import Accelerator
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.run_folder import RunFolder
+from ..common.steps import OnStep
 from ..common.time_limit import TimeLimit
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest, default_folder
+from ..launches.prebuild import HOST_BYTES_EACH
 from ..suite.settings import FRONTENDS, Settings
 from ..torch_trt import modelopt_package, releases
 from . import ray_messages
@@ -39,17 +41,19 @@ RAYS_OWN = f"{os.sep}ray{os.sep}"
 
 
 class Card:
-    """One device of a node. Its methods take and return JSON, and raise nothing."""
+    """One device of a node, of `devices`, where Ray counts so many CPUs. Its methods take and return JSON."""
 
-    def __init__(self, kind: str, node: str) -> None:
-        self._heard, self._text = time.monotonic(), ""
+    def __init__(self, kind: str, node: str, cpus: int, devices: int) -> None:
+        self._heard = time.monotonic()
+        self._steps: dict[str, str] = {}
         self._turn = threading.Lock()
         self._workers: Workers | None = None
         self._folder: RunFolder | None = None
         as_the_node_has_it()
         if kind == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        (self._facts,) = _facts(node, lambda: [accelerator.detect()])
+        (facts,) = _facts(node, lambda: [accelerator.detect()])
+        self._facts = msgspec.structs.replace(facts, room=room(cpus, devices))
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -61,10 +65,10 @@ class Card:
         """Return the `Facts`."""
         return msgspec.json.encode(self._facts)
 
-    def pulse(self) -> str:
-        """Return the step that is under way; who asks is alive."""
+    def pulse(self) -> bytes:
+        """Return case → the step that it is at; who asks is alive."""
         self._heard = time.monotonic()
-        return self._text
+        return msgspec.json.encode(self._steps.copy())
 
     def open(self, request: bytes) -> bytes:
         """Start the workers of an `Open` suite."""
@@ -82,22 +86,24 @@ class Card:
             self._folder = RunFolder(user_folders.state() / "ray")
             self._workers = Workers(
                 options, self._facts.accelerator, self._folder, tensorrt=asked.tensorrt,
-                logs=self._folder.own_logs.name,
+                logs=self._folder.own_logs.name, builders=asked.builders,
             )  # fmt: skip
             self._workers.start()
 
     def call(self, request: bytes) -> bytes:
-        """Do what a `Request` asks for; what takes the device one at a time."""
+        """Do what a `Request` asks for; several may be built at once, all else takes the device one at a time."""
         asked = msgspec.json.decode(request, type=ray_messages.Request)
+        case_id = ray_messages.case_id_of(asked)
+
+        def step(text: str) -> None:
+            self._steps[case_id] = text
 
         def work() -> Any:
-            if isinstance(asked, ray_messages.Free | ray_messages.AskAvailability):
-                return ANSWERS[type(asked)](self, asked)
-            with self._turn:
+            with contextlib.nullcontext() if isinstance(asked, BESIDE_OTHERS) else self._turn:
                 try:
-                    return ANSWERS[type(asked)](self, asked)
+                    return ANSWERS[type(asked)](self, asked, step)
                 finally:
-                    self._text = ""
+                    self._steps.pop(case_id, None)
 
         return answered(work)
 
@@ -123,29 +129,25 @@ class Card:
             raise TrtgateError("this card was given no suite")
         return self._workers
 
-    def step(self, text: str) -> None:
-        """Begin a step."""
-        self._text = text
-
-    def build(self, asked: ray_messages.BuildCase) -> ray_messages.BuiltCase:
+    def build(self, asked: ray_messages.BuildCase, step: OnStep) -> ray_messages.BuiltCase:
         """Build a case."""
         folder = CacheRequest(
             folder=str(default_folder()), limit_bytes=asked.limit_bytes, rebuild=asked.rebuild
         )  # fmt: skip
         return ray_messages.BuiltCase.of(
             self.workers.build(
-                asked.case.case, self.step, folder if asked.cache else None, builders=asked.builders,
-                profiled=asked.profiled, lifecycle=asked.lifecycle,
+                asked.case.case, step, folder if asked.cache else None, builders=asked.builders,
+                profiled=asked.profiled, lifecycle=asked.lifecycle, in_turn=asked.in_turn,
             )
         )  # fmt: skip
 
 
-def _measure(card: Card, asked: ray_messages.MeasureCase) -> Any:
+def _measure(card: Card, asked: ray_messages.MeasureCase, step: OnStep) -> Any:
     session = card.workers.session
-    return (session.measure if asked.device else session.measure_host)(asked.case_id, _path(asked.artifact), card.step)
+    return (session.measure if asked.device else session.measure_host)(asked.case_id, _path(asked.artifact), step)
 
 
-def _available(card: Card, asked: ray_messages.AskAvailability) -> dict[str, ray_messages.Availability]:
+def _available(card: Card, asked: ray_messages.AskAvailability, _step: OnStep) -> dict[str, ray_messages.Availability]:
     settings = {one.id: one.case.settings for one in asked.cases}
     return {
         name: ray_messages.Availability(
@@ -155,32 +157,40 @@ def _available(card: Card, asked: ray_messages.AskAvailability) -> dict[str, ray
     }
 
 
-def _free(_card: Card, asked: ray_messages.Free) -> None:
+def _free(_card: Card, asked: ray_messages.Free, _step: OnStep) -> None:
     shutil.rmtree(asked.artifact, ignore_errors=True)
 
 
-ANSWERS: dict[type, Callable[[Card, Any], Any]] = {
-    ray_messages.BuildCase: lambda card, asked: card.build(asked),
-    ray_messages.BuildAgain: lambda card, asked: card.workers.build_again(asked.case_id, pairs_next=False),
+ANSWERS: dict[type, Callable[[Card, Any, OnStep], Any]] = {
+    ray_messages.BuildCase: lambda card, asked, step: card.build(asked, step),
+    ray_messages.BuildAgain: lambda card, asked, _: card.workers.build_again(asked.case_id, pairs_next=False),
     ray_messages.MeasureCase: _measure,
-    ray_messages.Renew: lambda card, _: card.workers.session.renew(),
-    ray_messages.StartCold: lambda card, asked: card.workers.session.cold_starts(
-        asked.case_id, _path(asked.artifact), asked.count, card.step, kernels=asked.kernels
+    ray_messages.Renew: lambda card, _asked, _: card.workers.session.renew(),
+    ray_messages.StartCold: lambda card, asked, step: card.workers.session.cold_starts(
+        asked.case_id, _path(asked.artifact), asked.count, step, kernels=asked.kernels
     ),
-    ray_messages.CallUnderLoad: lambda card, asked: card.workers.session.under_load(
-        asked.case_id, _path(asked.artifact), asked.most, card.step, launches=asked.launches
+    ray_messages.CallUnderLoad: lambda card, asked, step: card.workers.session.under_load(
+        asked.case_id, _path(asked.artifact), asked.most, step, launches=asked.launches
     ),
-    ray_messages.ProfileCase: lambda card, asked: card.workers.session.profile(asked.case_id, card.step),
-    ray_messages.CheckFresh: lambda card, asked: card.workers.session.check_fresh(
-        asked.case_id, Path(asked.artifact), card.step
+    ray_messages.ProfileCase: lambda card, asked, step: card.workers.session.profile(asked.case_id, step),
+    ray_messages.CheckFresh: lambda card, asked, step: card.workers.session.check_fresh(
+        asked.case_id, Path(asked.artifact), step
     ),
     ray_messages.Free: _free,
     ray_messages.AskAvailability: _available,
 }
+BESIDE_OTHERS = (ray_messages.BuildCase, ray_messages.Free, ray_messages.AskAvailability)
+"""What takes nothing from others; the run asks for no build while a card of the node is timed."""
 
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
+
+
+def room(cpus: int, devices: int) -> int:
+    """Return how many processes there is room for by one of the devices of this node, where Ray counts so many CPUs."""
+    share = min(machine.cpus(), cpus) // devices
+    return max(1, min(share, machine.memory_bytes() // devices // HOST_BYTES_EACH))
 
 
 def enter(found: Suite) -> None:

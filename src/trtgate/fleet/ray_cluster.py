@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..common.errors import TrtgateError
-from ..launches.prebuild import HOST_BYTES_EACH
+from ..launches.prebuild import HOST_BYTES_EACH, MOST
 from ..records.coverage_record import Coverage
 from . import ray_card, ray_dry_runs
 from .ray_messages import Facts, Open, Reply
@@ -20,7 +20,7 @@ from .ray_workers import CardHandle, why_lost
 
 PULSE_S = 1.0
 AT_ONCE = 8
-"""Calls that an actor takes at once: its work, what waits for that, and the pulse."""
+"""Calls that an actor takes at once beside building: its work, what waits for that, and the pulse."""
 
 
 class _Made(NamedTuple):
@@ -40,6 +40,8 @@ class Cluster(Nodes):
         HOST:PORT.
     root
         The folder that is sent to the nodes.
+    builders
+        How many cases a device is asked to build at once, at most.
     wanted
         Kinds of accelerators, by words of their keys, such as "h100"; empty for whichever there are: GPUs, and CPUs
         where there is none.
@@ -48,8 +50,9 @@ class Cluster(Nodes):
 
     """
 
-    def __init__(self, address: str, root: Path, wanted: Sequence[str] = ()) -> None:
+    def __init__(self, address: str, root: Path, wanted: Sequence[str] = (), builders: int = MOST) -> None:
         self.cards: list[CardHandle] = []
+        self._builders = builders
         self._end = threading.Event()
         super().__init__(address, root)
         try:
@@ -70,7 +73,7 @@ class Cluster(Nodes):
         made = {}
         for node in [one for one in self.nodes if one["NodeID"] in has]:
             for _ in range(self._free(node, kind)):
-                actor = self._actor_on(node["NodeID"], kind)
+                actor = self._actor_on(node, kind)
                 made[actor.facts.remote()] = _Made(actor, name_of(node), kind)
         started = self._started(made)
         if not started:
@@ -83,14 +86,15 @@ class Cluster(Nodes):
                 one.kill()
         _check_alike([one.facts for one in self.cards])
 
-    def _actor_on(self, node: str, kind: str) -> Any:
+    def _actor_on(self, node: Any, kind: str) -> Any:
         """Let Ray start an actor that holds a GPU of a node, or one of its CPUs."""
-        ray = self._ray
+        ray, cpus = self._ray, int(node["Resources"].get("CPU", 0))
         resources = {"num_gpus": 1, "num_cpus": 0} if kind == GPU else {"num_gpus": 0, "num_cpus": 1}
         made = ray.remote(ray_card.Card).options(
-            **resources, max_concurrency=AT_ONCE, max_restarts=0, max_task_retries=0, scheduling_strategy=self._on(node)
-        )
-        return made.remote(kind, node)
+            **resources, max_concurrency=AT_ONCE + self._builders, max_restarts=0, max_task_retries=0,
+            scheduling_strategy=self._on(node["NodeID"]),
+        )  # fmt: skip
+        return made.remote(kind, node["NodeID"], cpus, slots(node, kind))
 
     def _free(self, node: Any, kind: str) -> int:
         """Return how many devices of a node no other job holds, and keep the problem where it is not all of them."""
@@ -166,9 +170,10 @@ class Cluster(Nodes):
                     ray.cancel(reference, force=True)
                     done(case_id, f"no node of the cluster answered within {silent_s:.0f} s")
                 break
+        by_id = {node["NodeID"]: node for node in self.nodes}
         for card in self.cards:
             if card.rests:
-                card.wake(self._actor_on(card.facts.node, card.facts.accelerator.kind))
+                card.wake(self._actor_on(by_id[card.facts.node], card.facts.accelerator.kind))
 
     def close(self) -> None:
         """End all actors, and leave the cluster."""

@@ -73,6 +73,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     no_modelopt: str = ""
     frontends: dict[str, str] = {}
     """Frontend → why it does not run there; empty where it does."""
+    room: int = 1
+    """How many processes the device's share of the node's CPUs and memory takes at once."""
     nice: int = 0
     """How much less than others its processes get of the CPU."""
     processes: list[str] = []
@@ -96,6 +98,8 @@ class Open(Suite, frozen=True, kw_only=True):
     launches: int
     timeout_s: float
     tensorrt: bool
+    builders: int = 1
+    """How many cases the device may build at once."""
     base: BaseRequest | None = None
 
 
@@ -108,8 +112,11 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     limit_bytes: int
     rebuild: bool
     builders: int = 1
+    """How many cases are built on the node at once."""
     profiled: bool = False
     lifecycle: bool = False
+    in_turn: bool = False
+    """Whether nothing else is built on the device while this is; exporting, loading and comparing go on."""
 
 
 class BuildAgain(msgspec.Struct, tag=True, kw_only=True):
@@ -185,6 +192,11 @@ Request = (
     | Free
     | AskAvailability
 )
+
+
+def case_id_of(request: Request) -> str:
+    """Return the case that a request is about; empty where it is about none, or many."""
+    return request.case.id if isinstance(request, BuildCase) else str(getattr(request, "case_id", ""))
 
 
 class Availability(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 from ..common.errors import one_line
 from ..common.steps import OnStep
 from ..compiling.artifact_cache import CacheRequest
-from ..gate.gpu_queue import CardLostError
+from ..gate.card_jobs import CardLostError
 from ..gate.policy import Pair, Situation
 from ..launches import messages
 from ..launches.pair import Artifacts
@@ -40,13 +40,19 @@ class CardHandle:
 
     def __init__(self, ray: Any, actor: Any, facts: Facts) -> None:
         self.facts = facts
-        self.text = ""
-        self.busy = False
-        """Whether the node is at work, as far as the run knows."""
+        self.steps: dict[str, str] = {}
+        """Case → the step that the node is at, as far as the run knows."""
+        self._under_way: set[Any] = set()
+        """Ray's references to what was not answered yet."""
         self._ray, self._actor = ray, actor
         self._asked: Any = None
         self._heard = time.monotonic()
         self._lost = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the node is at work, as far as the run knows."""
+        return bool(self._under_way)
 
     @property
     def rests(self) -> bool:
@@ -72,7 +78,8 @@ class CardHandle:
             if not ready:
                 return
             try:
-                self.text = self._ray.get(self._asked, timeout=ANSWER_S)
+                content = self._ray.get(self._asked, timeout=ANSWER_S)
+                self.steps = msgspec.json.decode(content, type=dict[str, str])
                 self._heard = time.monotonic()
             except Exception as error:
                 self._lost = self._lost or why_lost(error)
@@ -95,13 +102,13 @@ class CardHandle:
         except Exception as error:
             raise CardLostError(f"{self.facts.name} is lost: {why_lost(error)}") from error
 
-    def answer(self, reference: Any, step: OnStep) -> msgspec.Raw:
-        """Wait for an answer, and tell the node's steps meanwhile. Raises as the node did, or CardLostError."""
-        told, self.busy = "", True
+    def answer(self, reference: Any, step: OnStep, case_id: str = "") -> msgspec.Raw:
+        """Wait for an answer, and tell a case's steps meanwhile. Raises as the node did, or CardLostError."""
+        told = ""
+        self._under_way.add(reference)
         while not self._ray.wait([reference], timeout=POLL_S)[0]:
             self.check()
-            if self.text and self.text != told:
-                told = self.text
+            told = self.steps.get(case_id, "") or told
             step(told or "waiting for the node")
         try:
             content = self._ray.get(reference, timeout=ANSWER_S)
@@ -109,7 +116,7 @@ class CardHandle:
             self._lost = self._lost or why_lost(error)
             self.check()
             raise
-        self.busy = False
+        self._under_way.discard(reference)
         return msgspec.json.decode(content, type=Reply).checked()
 
     def close(self) -> None:
@@ -153,6 +160,7 @@ class RayWorkers:
         self.cold_starts, self.load, self.launches = opened.cold_starts, opened.load, opened.launches
         self.card = card
         self._suite = opened
+        self.builders = opened.builders
         self._opening: Any = None
         self._guard = threading.Lock()
 
@@ -172,18 +180,18 @@ class RayWorkers:
             if self._opening is not None:
                 self.card.answer(self._opening, lambda _text: step("starting workers"))
                 self._opening = None
-        reply = self.card.answer(self.card.ask("call", msgspec.json.encode(request)), step)
-        return msgspec.json.decode(reply, type=kind)
+        asked = self.card.ask("call", msgspec.json.encode(request))
+        return msgspec.json.decode(self.card.answer(asked, step, ray_messages.case_id_of(request)), type=kind)
 
     def build(
         self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,
-        lifecycle: bool = False,
+        lifecycle: bool = False, in_turn: bool = False,
     ) -> Prebuilt:  # fmt: skip
         """Build a case on the node, with the node's cache; what went wrong is in the result."""
         request = ray_messages.BuildCase(
             case=ray_messages.case_of(case), cache=cache is not None, builders=builders, profiled=profiled,
             limit_bytes=cache.limit_bytes if cache else 0, rebuild=cache is not None and cache.rebuild,
-            lifecycle=lifecycle,
+            lifecycle=lifecycle, in_turn=in_turn,
         )  # fmt: skip
         return self.asked(request, ray_messages.BuiltCase, step).made
 

@@ -105,7 +105,7 @@ class DeviceWorkers(Protocol):
 
     def build(
         self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,
-        lifecycle: bool = False,
+        lifecycle: bool = False, in_turn: bool = False,
     ) -> Prebuilt:  # fmt: skip
         """Build a case; what went wrong is in the result."""
 

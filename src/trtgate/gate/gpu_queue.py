@@ -5,8 +5,10 @@ What a stored latency is worth depends on the card that it was recorded on (anot
 whichever card is free, those that took longest first (longest processing time first, Graham 1969: within a third of the
 optimum).
 
-Cards may be of other hosts. Then each builds its cases itself, and nobody builds on a host while a card of it is timed.
-The cases of a card that is lost go to others, once.
+Cards may be of other hosts. Then each builds its cases itself, several at once where its host has room, and nobody
+builds on a host while a card of it is timed. What a card builds it also measures, so of the cards that could build now
+the one that was given the least to measure takes the next case (list scheduling, Graham 1969). The cases of a card that
+is lost go to others, once.
 """
 
 from __future__ import annotations
@@ -18,51 +20,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..launches.prebuild import Prebuilt
-from ..records.measurement import Build
-from ..suite.cases import Case
+from .card_jobs import CardLostError, CardState, Job
 from .case_result import CaseResult
 from .device_workers import DeviceWorkers
 
 POLL_S = 0.2
 Given = TypeVar("Given")
-
-
-class CardLostError(TrtgateError):
-    """A card, or its host, is gone: what it was at may be done elsewhere."""
-
-
-@dataclass
-class Job:
-    """A case that is to be measured; `artifact` holds what was built of it if its frontend stores one."""
-
-    case: Case
-    artifact: Path | None = None
-    build: Build | None = None
-    """What building gave; None where the card that measures it is to build it first."""
-    cost_s: float | None = None
-    """What measuring it took before; None where that is not known."""
-    home: str = ""
-    """The card that it is to be measured on; empty where any will do."""
-    timed: bool = True
-    """Whether it is measured at all, once it is built."""
-    lost: str = ""
-    """Why the card that had it first is gone."""
-    built: Future[Prebuilt] = field(default_factory=Future)
-    result: Future[CaseResult] = field(default_factory=Future)
-
-    def fail(self, error: BaseException) -> None:
-        """Let whoever waits for it have the error."""
-        for future in (self.built, self.result):
-            if not future.done():
-                future.set_exception(error)
 
 
 Measure = Callable[[DeviceWorkers, Job, OnStep], CaseResult]
@@ -71,28 +40,17 @@ BuildJob = Callable[[DeviceWorkers, Job, OnStep], Prebuilt]
 """How it is built there."""
 
 
-@dataclass
-class CardState:
-    """What a card is at: the case, its step, since when (`time.monotonic`), and how many cases it has done."""
-
-    host: str
-    case_id: str = ""
-    text: str = ""
-    since: float = 0.0
-    done: int = 0
-    lost: str = ""
-
-
 class GpuQueue:
     """Begins to measure jobs, by any names, at once; `result` waits for one of them.
 
     Each of `workers` has a card of its own; `hosts` says of which host it is, where they are of several. Jobs that are
-    not built yet are built by `build`. `close` ends what is under way, however far it is.
+    not built yet are built by `build`, so many at once on a card as `builders` says of it (one where it is left out).
+    `close` ends what is under way, however far it is.
     """
 
     def __init__(
         self, workers: Sequence[DeviceWorkers], jobs: Mapping[str, Job], measure: Measure,
-        build: BuildJob | None = None, hosts: Sequence[str] = (),
+        build: BuildJob | None = None, hosts: Sequence[str] = (), builders: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self._workers = list(workers)
         self._measure = measure
@@ -103,10 +61,13 @@ class GpuQueue:
         self._changed = threading.Condition()
         of_hosts = hosts or [""] * len(self._workers)
         names = [one.accelerator.uuid or f"device {number}" for number, one in enumerate(self._workers)]
-        self.cards = {name: CardState(host) for name, host in zip(names, of_hosts, strict=True)}
+        at_once = builders or [1] * len(names)
+        self.cards = {
+            name: CardState(host, builders=count) for name, host, count in zip(names, of_hosts, at_once, strict=True)
+        }
         """What each card is at: by its UUID, or, of CPUs, by its number."""
         self._building, self._timing = Counter[str](), Counter[str]()
-        """Host → how many of its cards do so now."""
+        """Host → how many cases are on its cards now."""
         self._at_home = {uuid: deque[Job]() for uuid in self.cards}
         self._anywhere: deque[Job] = deque()
         self._ready = {uuid: deque[Job]() for uuid in self.cards}
@@ -114,9 +75,12 @@ class GpuQueue:
         self._left = len(self._jobs)
         for job in sorted(self._jobs.values(), key=lambda job: -float("inf") if job.cost_s is None else -job.cost_s):
             self._at_home.get(job.home, self._anywhere).append(job)
+            if job.home in self.cards:
+                self.cards[job.home].given += job.cost_s or 1.0
         self._threads = [
-            threading.Thread(target=self._work, args=given, daemon=True)
-            for given in zip(names, self._workers, strict=True)
+            threading.Thread(target=self._work, args=(name, one, number == 0), daemon=True)
+            for name, one in zip(names, self._workers, strict=True)
+            for number in range(self.cards[name].builders)
         ]
         for thread in self._threads:
             thread.start()
@@ -177,10 +141,10 @@ class GpuQueue:
             job.built.cancel()
             job.result.cancel()
 
-    # A card's thread
+    # The threads of a card: one that builds and measures, and others that build
 
-    def _work(self, name: str, workers: DeviceWorkers) -> None:
-        while (taken := self._next(name)) is not None:
+    def _work(self, name: str, workers: DeviceWorkers, measures: bool) -> None:
+        while (taken := self._next(name, measures=measures)) is not None:
             job, builds = taken
             state = self.cards[name]
             try:
@@ -193,16 +157,22 @@ class GpuQueue:
             finally:
                 with self._changed:
                     (self._building if builds else self._timing)[state.host] -= 1
-                    state.case_id = state.text = ""
+                    state.steps.pop(job.case.id, None)
                     self._changed.notify_all()
+            self._put_away(name, job)
+
+    def _put_away(self, name: str, job: Job) -> None:
+        """Count a job that is done; keep one that is built for its card, or, if that was lost meanwhile, for others."""
+        state = self.cards[name]
+        with self._changed:
             if job.result.done() or not job.timed:
-                with self._changed:
-                    state.done += 1
-                    self._left -= 1
-                    self._changed.notify_all()
+                state.done += 1
+                self._left -= 1
+            elif state.lost:
+                self._lose(name, job, state.lost)
             else:
-                with self._changed:
-                    self._ready[name].append(job)
+                self._ready[name].append(job)
+            self._changed.notify_all()
 
     def _do(self, name: str, workers: DeviceWorkers, job: Job, *, builds: bool) -> None:
         step = self._step_of(name, job.case.id)
@@ -217,24 +187,44 @@ class GpuQueue:
         if job.timed:
             made.checked()
 
-    def _next(self, name: str) -> tuple[Job, bool] | None:
+    def _next(self, name: str, *, measures: bool) -> tuple[Job, bool] | None:
         """Wait for something to do: return a job, and whether it is to be built first; None when all is done."""
-        host = self.cards[name].host
         with self._changed:
-            while not (self._ended.is_set() or not self._left):
-                waiting = self._at_home[name] or self._anywhere
-                if waiting and self._builds(waiting[0]):
-                    if not self._timing[host]:
-                        self._building[host] += 1
-                        return waiting.popleft(), True
-                elif mine := waiting or self._ready[name]:
-                    if not self._building[host]:
-                        self._timing[host] += 1
-                        return mine.popleft(), False
-                elif not self._may_get_more():
+            while not (self._ended.is_set() or not self._left or self.cards[name].lost):
+                taken = self._taken(name, measures=measures)
+                if taken is not None:
+                    self._changed.notify_all()  # another card may be the next now
+                    return taken
+                if not self._may_get_more():
                     return None
                 self._changed.wait()
         return None
+
+    def _taken(self, name: str, *, measures: bool) -> tuple[Job, bool] | None:
+        """Take what a card may do now; None where it has to wait."""
+        state, own = self.cards[name], self._at_home[name]
+        host, waiting = state.host, own or self._anywhere
+        if waiting and self._builds(waiting[0]):
+            if self._timing[host] or not (own or self._is_next(state)):
+                return None
+            self._building[host] += 1
+            state.given += 0.0 if own else waiting[0].cost_s or 1.0
+            job = waiting.popleft()
+            state.steps[job.case.id] = ("", time.monotonic())
+            return job, True
+        mine = waiting or self._ready[name]
+        if not measures or not mine or self._building[host]:
+            return None
+        self._timing[host] += 1
+        return mine.popleft(), False
+
+    def _is_next(self, state: CardState) -> bool:
+        """Whether no other card that could build now was given less."""
+        return all(
+            other.given >= state.given
+            for other in self.cards.values()
+            if not other.lost and not self._timing[other.host] and len(other.steps) < other.builders
+        )
 
     def _builds(self, job: Job) -> bool:
         return self._build is not None and job.build is None
@@ -246,7 +236,7 @@ class GpuQueue:
     def _lose(self, name: str, under_way: Job, reason: str) -> None:
         """Give the cases of a card that is gone to others: each once."""
         with self._changed:
-            self.cards[name].lost = reason
+            self.cards[name].lost = self.cards[name].lost or reason
             gone = [*self._ready[name], *self._at_home[name]]
             self._ready[name].clear()
             self._at_home[name].clear()
@@ -276,8 +266,8 @@ class GpuQueue:
         def step(text: str) -> None:
             if self._ended.is_set():
                 raise TrtgateError(f"{case_id}: the run ended")
-            if (case_id, text) != (state.case_id, state.text):  # a node's step is told again and again
-                state.case_id, state.text, state.since = case_id, text, time.monotonic()
+            if text != state.steps.get(case_id, ("", 0.0))[0]:  # a node's step is told again and again
+                state.steps[case_id] = (text, time.monotonic())
                 self._said.put(f"{case_id}: {text}")
 
         return step

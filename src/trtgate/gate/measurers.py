@@ -36,12 +36,13 @@ from .policy import Pair as PairStep
 class Workers:
     """All workers of a run on one device of this host, started when they are first needed.
 
-    `tensorrt` says that there will be cases that need torch_tensorrt, `cases_at_once` how many are loaded together.
+    `tensorrt` says that there will be cases that need torch_tensorrt, `cases_at_once` how many are loaded together,
+    `builders` how many threads may ask for a build at once.
     """
 
     def __init__(
         self, options: WorkerOptions, accelerator: Accelerator, folder: RunFolder, *, base: BaseRevision | None = None,
-        tensorrt: bool = False, cases_at_once: int = 1, logs: str = "",
+        tensorrt: bool = False, cases_at_once: int = 1, logs: str = "", builders: int = 1,
     ) -> None:  # fmt: skip
         self.accelerator = accelerator
         self.folder = folder
@@ -56,7 +57,7 @@ class Workers:
         )
         self.session = Session(
             options.source, accelerator, self._logs, launches=options.launches, timeout_s=timeout_s,
-            tensorrt=tensorrt, cases_at_once=cases_at_once, streams=options.streams,
+            tensorrt=tensorrt, cases_at_once=cases_at_once, streams=options.streams, builders=builders,
         )  # fmt: skip
 
     def start(self) -> list[str]:
@@ -78,17 +79,18 @@ class Workers:
 
     def build(
         self, case: Case, step: OnStep, cache: CacheRequest | None, *, builders: int = 1, profiled: bool = False,
-        lifecycle: bool = False,
+        lifecycle: bool = False, in_turn: bool = False,
     ) -> Prebuilt:  # fmt: skip
         """Build a case in a worker; what went wrong is in the result. `profiled` says that it will be, soon.
 
+        With `in_turn` only one thread's case is built at a time, and others export, load or compare meanwhile.
         The worker keeps what is profiled, and, on a CPU, what it is to measure and nobody can store.
         """
         folder = self.folder.private(case.model.name)
         keep = profiled or (self.accelerator.kind != "gpu" and not frontends.stores(case))
         request = messages.BuildCase(
             case_id=case.id, folder=str(folder), builders=builders, keep=keep, lifecycle=lifecycle,
-            cache=cache if case.settings.uses_tensorrt else None, shared=messages.SHARED,
+            cache=cache if case.settings.uses_tensorrt else None, shared=messages.SHARED, in_turn=in_turn,
         )  # fmt: skip
         try:
             reply = self.session.build(request, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from ..records.measurement import Build, CaseMeasurement, ColdStart, Launch, Loa
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from . import load_launch, messages
+from .builders import Builders
 from .comparison_side import Side
 from .worker_group import WorkerGroup
 from .worker_handle import LaunchError, WorkerHandle
@@ -50,20 +52,24 @@ class Session:
         they take little longer than one of them, and nobody loads while something is timed.
     streams
         The state of the GPU that device latency is measured in.
+    builders
+        How many cases may be built at once, by threads of the caller.
 
     """
 
     def __init__(
         self, source: SuiteSource, accelerator: Accelerator, folder: Path, *, launches: int, timeout_s: float,
-        tensorrt: bool = False, cases_at_once: int = 1, streams: str = ONE,
+        tensorrt: bool = False, cases_at_once: int = 1, streams: str = ONE, builders: int = 1,
     ) -> None:  # fmt: skip
         self._pool = WorkerPool(accelerator, folder, timeout_s=timeout_s)
         self._rng = random.Random()
         self._side = Side(name="candidate", source=source, streams=streams)
         self._tensorrt = tensorrt
         starts = range(0, cases_at_once * launches, launches)
-        self._builder: WorkerHandle | None = None
         self._groups = [WorkerGroup(range(start, start + launches), self._pool, self._worker) for start in starts]
+        own = accelerator.kind == "gpu"  # building leaves traces in a process that is to measure there
+        self._builders = Builders(self._pool, self._builder, None if own else self._groups[0], builders)
+        self._turn = threading.Lock()
 
     def __enter__(self) -> Session:
         return self
@@ -75,6 +81,9 @@ class Session:
 
     def _worker(self, number: int) -> WorkerHandle:
         return self._pool.start(self._side, f"worker-{number}", number=number, tensorrt=self._tensorrt)
+
+    def _builder(self, name: str) -> WorkerHandle:
+        return self._pool.start(self._side, name, number=-1, tensorrt=self._tensorrt, only_builds=True)
 
     def start(self) -> None:
         """Start the workers that are missing; they import while the caller goes on."""
@@ -90,7 +99,7 @@ class Session:
         """End all workers."""
         self._end_launches()
         self._pool.close()
-        self._builder = None
+        self._builders.forget()
 
     def _end_launches(self) -> None:
         for group in self._groups:
@@ -125,6 +134,7 @@ class Session:
         self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase], *, device: bool
     ) -> CaseMeasurement:
         start = time.monotonic()
+        self._builders.end_spare()
         try:
             launches = self._measured_alone_if_need_be(case_id, artifact, step, after, device=device)
         except LaunchError as error:
@@ -176,14 +186,14 @@ class Session:
         return self._groups[0]
 
     def build(self, request: messages.BuildCase, step: OnStep) -> messages.BuiltReply:
-        """Build a case where the last one was built. Raises LaunchError."""
-        with self._builder_at_work(step) as builder, self._pool.device(step, shared=True):
+        """Build a case where one was built before, or, if all are at work that may be, wait. Raises LaunchError."""
+        with self._builders.at_work(request.case_id, step) as builder, self._pool.device(step, shared=True):
             step("building")
-            return builder.ask(request, messages.BuiltReply, f"{request.case_id}: building")
+            return builder.build(request, self._turn, f"{request.case_id}: building")
 
     def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
         """Profile a case where it was built: there it may be kept. Raises LaunchError."""
-        with self._builder_at_work(step) as builder, self._pool.device(step):
+        with self._builders.at_work(case_id, step) as builder, self._pool.device(step):
             step("profiling")
             return builder.ask(messages.RecordProfile(case_id=case_id), messages.ProfileReply, f"{case_id}: profiling")
 
@@ -249,31 +259,6 @@ class Session:
         with self._fresh("dry-run") as (worker,), self._pool.device(step, shared=True):
             step("a dry run")
             return worker.ask(messages.DryRun(case_id=case_id), messages.DryRunReply, f"{case_id}: dry run").coverage
-
-    @contextmanager
-    def _builder_at_work(self, step: OnStep) -> Iterator[WorkerHandle]:
-        """Within: who builds. On a GPU that is a worker that never measures: building leaves traces in a process.
-
-        On a CPU it is the first launch: what is not stored there each launch builds for itself anyway.
-        """
-        if self._pool.accelerator.kind != "gpu":
-            builder = self._groups[0].first()
-        else:
-            if self._builder is None:
-                self._builder = self._pool.start(
-                    self._side, "builder", number=-1, tensorrt=self._tensorrt, only_builds=True
-                )
-            builder = self._builder
-        try:
-            if builder.cases is None:
-                step("starting a builder")
-                builder.greet()
-            yield builder
-        finally:
-            if builder.ended:
-                self._pool.end(builder)
-                self._groups[0].forget(builder)
-                self._builder = None
 
     def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None] = lambda: None) -> Build:
         """Build a case in a process of its own, once `imported` returns: others import first. Raises LaunchError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections import Counter, defaultdict
@@ -21,11 +22,12 @@ from ..common.steps import OnStep
 from ..fleet.ray_cluster import Cluster
 from ..fleet.ray_messages import Availability, Open
 from ..fleet.ray_workers import RayWorkers
+from ..launches.prebuild import MOST
 from ..records.coverage_record import Coverage
 from ..report.card_table import Progress
 from ..suite import precisions
 from ..suite.cases import Case
-from . import live_cards
+from . import live_cards, prebuilding
 from .case_items import case_id_of, is_coverage, is_latency, needs_a_build
 from .live_cards import ProgressFile
 from .markers import held_to, marker_limits
@@ -33,8 +35,8 @@ from .measuring_ahead import home_of
 from .shown_steps import shown_steps
 
 if TYPE_CHECKING:
+    from ..gate.card_jobs import Job
     from ..gate.device_workers import DeviceWorkers
-    from ..gate.gpu_queue import Job
     from ..gate.run_options import Options
     from ..launches.prebuild import Prebuilt
     from .gate_run import GateRun
@@ -49,8 +51,12 @@ class ClusterDevices:
     here = False
 
     def __init__(self, options: Options, root: Path) -> None:
-        self._cluster = Cluster(options.ray, root, options.accelerators)
+        self._cluster = Cluster(options.ray, root, options.accelerators, options.prebuild or MOST)
         self._facts = [card.facts for card in self._cluster.cards]
+        devices = Counter(one.node for one in self._facts)
+        self._builders = [
+            prebuilding.on_a_node(options, one.accelerator, one.room, devices[one.node]) for one in self._facts
+        ]
         self.accelerators: list[Accelerator] = [one.accelerator for one in self._facts]
         self._notices = [
             Notice(explained(f"not used: {said}", Explanation.CLUSTER_PROBLEM), Severity.WARNING)
@@ -88,7 +94,10 @@ class ClusterDevices:
     def workers(self, run: GateRun) -> Sequence[DeviceWorkers]:
         """Return the workers of each device."""
         opened = _opened(run)
-        return [RayWorkers(card, opened) for card in self._cluster.cards]
+        return [
+            RayWorkers(card, msgspec.structs.replace(opened, builders=count))
+            for card, (count, _) in zip(self._cluster.cards, self._builders, strict=True)
+        ]
 
     def workers_of(self, run: GateRun, case_id: str) -> DeviceWorkers:
         """Return the workers of the device that built a case. Raises TrtgateError where none has."""
@@ -122,11 +131,15 @@ class ClusterDevices:
         from ..gate.gpu_queue import GpuQueue
 
         run.start_workers()
-        hosts = [one.node for one in self._facts]
-        at_once = Counter(hosts)
-        if run.judges and max(at_once.values()) > 1:
-            run.say("build times are not judged: all devices of a node build at once")
-        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, lambda *given: _built(run, at_once, *given), hosts)
+        hosts, counts = [one.node for one in self._facts], [count for count, _ in self._builders]
+        on_node = Counter[str]()
+        for node, count in zip(hosts, counts, strict=True):
+            on_node[node] += count
+        in_turn = all(turn for _, turn in self._builders)
+        if run.judges and max(on_node.values()) > 1 and not in_turn:
+            run.say("build times are not judged: several cases are built on a node at once")
+        build = functools.partial(_built, run, on_node, in_turn)
+        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, hosts, counts)
         self._told = ProgressFile(lambda: self._progress(run))
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002
@@ -193,7 +206,7 @@ def _opened(run: GateRun) -> Open:
 
 def _jobs(run: GateRun, items: Sequence[pytest.Item]) -> dict[str, Job]:
     """Return what the devices are to do: a job a latency test, and one for each other case that a test needs built."""
-    from ..gate.gpu_queue import Job
+    from ..gate.card_jobs import Job
 
     here = [one.uuid for one in run.accelerators]
     busy_s: dict[str, float] = defaultdict(float)
@@ -217,9 +230,11 @@ def _jobs(run: GateRun, items: Sequence[pytest.Item]) -> dict[str, Job]:
     return jobs | {case_id: job for case_id, job in others.items() if case_id not in timed}
 
 
-def _built(run: GateRun, at_once: Mapping[str, int], workers: DeviceWorkers, job: Job, step: OnStep) -> Prebuilt:
+def _built(
+    run: GateRun, on_node: Mapping[str, int], in_turn: bool, workers: DeviceWorkers, job: Job, step: OnStep
+) -> Prebuilt:
     assert isinstance(workers, RayWorkers)
     return workers.build(
-        job.case, step, run.options.cache, builders=at_once[workers.card.facts.node],
-        profiled=job.case.id in run.profiled_cases, lifecycle=run.options.lifecycle,
+        job.case, step, run.options.cache, builders=on_node[workers.card.facts.node],
+        profiled=job.case.id in run.profiled_cases, lifecycle=run.options.lifecycle, in_turn=in_turn,
     )  # fmt: skip

@@ -29,11 +29,12 @@ from .collected_suites import CollectedSuites
 from .shown_steps import estimate, shown_steps
 
 if TYPE_CHECKING:
+    from ..gate.card_jobs import Job
     from ..gate.case_result import CaseResult
     from ..gate.device_workers import DeviceWorkers
     from ..gate.driver import Measurer
     from ..gate.gate import Gate
-    from ..gate.gpu_queue import GpuQueue, Job
+    from ..gate.gpu_queue import GpuQueue
     from ..gate.measurers import Workers
     from ..gate.policy import Situation
     from ..launches.base_revision import BaseRevision

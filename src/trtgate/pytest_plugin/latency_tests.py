@@ -89,7 +89,7 @@ class LatencyGate:
         self._item.user_properties.append(build_only.property_of(found))
 
     def _measured(self, case: Case, built: BuiltCase) -> CaseResult:
-        from ..gate.gpu_queue import Job
+        from ..gate.card_jobs import Job
 
         run, name = self._run, self._item.nodeid
         job = Job(case=case, artifact=built.artifact, build=built.build)

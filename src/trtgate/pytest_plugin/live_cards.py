@@ -21,6 +21,7 @@ from ..report.card_table import CardRow, Progress
 from .shown_steps import shown_steps, uncaptured
 
 if TYPE_CHECKING:
+    from ..gate.card_jobs import CardState
     from ..gate.gpu_queue import GpuQueue
 
 PROGRESS_VARIABLE = "TRTGATE_CLUSTER_PROGRESS"
@@ -31,13 +32,20 @@ REFRESH_S = 1.0
 def rows_of(queue: GpuQueue, names: Mapping[str, tuple[str, str]]) -> list[CardRow]:
     """Return what each card of a queue is at; `names` are its host and device."""
     now = time.monotonic()
-    return [
-        CardRow(
-            host=names[name][0], device=names[name][1], case_id=state.case_id, text=state.text,
-            seconds=now - state.since if state.text else 0.0, done=state.done, lost=state.lost,
-        )
-        for name, state in list(queue.cards.items())
-    ]  # fmt: skip
+    return [_row(*names[name], state, now) for name, state in list(queue.cards.items())]
+
+
+def _row(host: str, device: str, state: CardState, now: float) -> CardRow:
+    """Return the row of a card, with that of its cases that has been at its step longest."""
+    steps = sorted(state.steps.copy().items(), key=lambda one: one[1][1])
+    if not steps:
+        return CardRow(host=host, device=device, done=state.done, lost=state.lost)
+    case_id, (text, since) = steps[0]
+    more = f" and {len(steps) - 1} more" if len(steps) > 1 else ""
+    return CardRow(
+        host=host, device=device, case_id=f"{case_id}{more}", text=text, seconds=now - since, done=state.done,
+        lost=state.lost,
+    )  # fmt: skip
 
 
 @contextmanager

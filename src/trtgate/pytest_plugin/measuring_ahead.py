@@ -15,7 +15,8 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
     """Begin to measure what was built ahead, where there are cards to share it; `tests` are items and their cases."""
     if len(run.accelerators) == 1:
         return
-    from ..gate.gpu_queue import GpuQueue, Job
+    from ..gate.card_jobs import Job
+    from ..gate.gpu_queue import GpuQueue
 
     here = [accelerator.uuid for accelerator in run.accelerators]
     busy_s: dict[str, float] = defaultdict(float)

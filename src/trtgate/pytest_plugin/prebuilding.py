@@ -17,6 +17,8 @@ from .shown_steps import shown_steps
 if TYPE_CHECKING:
     import pytest
 
+    from ..common.accelerator import Accelerator
+    from ..gate.run_options import Options
     from ..launches.prebuild import Prebuild, Prebuilt
     from .gate_run import GateRun
 
@@ -58,6 +60,23 @@ def builders(run: GateRun) -> int:
         return run.options.prebuild
     room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH))
     return max(1, min(room, machine.cpus() // 2)) if run.options.builds_in_turn else room
+
+
+def on_a_node(options: Options, device: Accelerator, room: int, devices: int) -> tuple[int, bool]:
+    """Return how many cases one of a node's devices builds at once, and whether they build in turn.
+
+    As on one host: so many as was asked for; else, where several devices of a node build at once anyway, as many as the
+    device's share of the node, `room`, takes; else half of that, and in turn, so that build times are judged.
+    """
+    from ..launches import prebuild
+
+    if options.prebuild is None:
+        return 1, False
+    if options.prebuild:
+        return options.prebuild, False
+    if not options.builds_in_turn or devices > 1:
+        return prebuild.builders_for([device], room), False
+    return (prebuild.builders_for([device], room // 2), True) if device.kind == "gpu" else (1, False)
 
 
 def to_ask(run: GateRun, items: Iterable[pytest.Item]) -> set[str]:

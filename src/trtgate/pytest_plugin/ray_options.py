@@ -13,7 +13,6 @@ WITHOUT = {
     "trtgate_shard": "a cluster takes the place of shards",
     "trtgate_confirm": "confirm on a machine with such an accelerator",
     "trtgate_build_only": "each node has an artifact cache of its own: run it there",
-    "trtgate_prebuild": "nodes build their own cases",
 }
 """Options that a run on a cluster does not take, and why."""
 
