@@ -15,10 +15,9 @@ from ..launches.prebuild import HOST_BYTES_EACH, MOST
 from ..records.coverage_record import Coverage
 from . import ray_card, ray_dry_runs
 from .ray_messages import Facts, Open, Reply
-from .ray_nodes import ANSWER_S, CPU, GPU, START_S, Nodes, differences, kinds_of, name_of, slots
+from .ray_nodes import ANSWER_S, CPU, GPU, PULSE_S, START_S, Nodes, differences, kinds_of, name_of, slots
 from .ray_workers import CardHandle, why_lost
 
-PULSE_S = 1.0
 AT_ONCE = 8
 """Calls that an actor takes at once beside building: its work, what waits for that, and the pulse."""
 
@@ -114,6 +113,7 @@ class Cluster(Nodes):
         """Wait for actors, by Ray's reference to their facts; returns those that can measure."""
         left, found, deadline = dict(made), list[CardHandle](), time.monotonic() + START_S
         while left and time.monotonic() < deadline:
+            self._head.check()
             ready, _ = self._ray.wait(list(left), timeout=PULSE_S)
             for reference in ready:
                 found += self._usable(reference, left.pop(reference))
@@ -140,6 +140,8 @@ class Cluster(Nodes):
     def _pulse(self) -> None:
         while not self._end.wait(PULSE_S):
             for card in self.cards:
+                if self._head.gone:
+                    card.lose(self._head.gone)
                 card.pulse()
 
     # What it does
@@ -165,10 +167,12 @@ class Cluster(Nodes):
             for reference in ready:
                 heard = time.monotonic()
                 done(left.pop(reference), _coverage(ray, reference))
-            if time.monotonic() - heard > silent_s:
+            silent = time.monotonic() - heard > silent_s
+            if silent or self._head.gone:
                 for reference, case_id in left.items():
-                    ray.cancel(reference, force=True)
-                    done(case_id, f"no node of the cluster answered within {silent_s:.0f} s")
+                    if silent:
+                        ray.cancel(reference, force=True)
+                    done(case_id, self._head.gone or f"no node of the cluster answered within {silent_s:.0f} s")
                 break
         by_id = {node["NodeID"]: node for node in self.nodes}
         for card in self.cards:

@@ -20,6 +20,15 @@ from ..launches.relocated_imports import OURS
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 JOIN_S, PROBE_S = 5.0, 30.0
 """How long a cluster may take to be reached, and to say that it is one."""
+OF_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
+}
+"""Ray's own variables: it sends nothing home, starts no cluster by itself, and outlives a head that is gone.
+
+Without the last one it ends this process after a minute, and says nothing; `ray_head` says it.
+"""
 EXCLUDED = [
     ".git", ".venv", "venv", ".trtgate", ".env", ".env.*", "*.pem", ".netrc", "__pycache__", ".benchmarks",
     ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis",
@@ -86,9 +95,12 @@ def joined(address: str, root: Path | None) -> Any:
 def _imported() -> Any:
     if importlib.util.find_spec("ray") is None:
         raise TrtgateError("--trtgate-ray needs Ray: pip install 'trtgate[ray]'")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in OF_RAY.items():
+        os.environ.setdefault(name, value)
     import ray
     import ray.util.scheduling_strategies
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # advice about its own options, on standard error
 
     if ray.is_initialized():
         raise TrtgateError(

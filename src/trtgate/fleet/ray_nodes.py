@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import msgspec
 
 from ..common.accelerator import slug
 from . import ray_card
+from .ray_head import HeadWatch
 from .ray_join import joined
 from .ray_messages import Facts
 from .ray_workers import why_lost
 
 ANSWER_S = 5.0
 """How long what is there already may take to be handed over."""
+PULSE_S = 1.0
 START_S = 120.0
 """How long a node may take to unpack the code and start a process."""
 GPU, CPU = "gpu", "cpu"
@@ -30,12 +33,16 @@ class Nodes:
     def __init__(self, address: str, root: Path | None) -> None:
         self.address = address
         self._ray = joined(address, root)
+        self._head = HeadWatch(address)
         self.nodes = [node for node in self._ray.nodes() if node["Alive"]]
         self.problems: list[str] = []
         """What is wrong with nodes or devices."""
 
     def facts(self) -> list[Facts]:
-        """Return what all nodes say of their devices, and keep the problems of those that don't; nothing is held."""
+        """Return what all nodes say of their devices, and keep the problems of those that don't; nothing is held.
+
+        Raises TrtgateError where the head is lost.
+        """
         ray = self._ray
         task = ray.remote(ray_card.node_facts)
         asked = {
@@ -44,7 +51,11 @@ class Nodes:
             ): node
             for node in self.nodes
         }
-        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=START_S)
+        late, ready, deadline = list(asked), [], time.monotonic() + START_S
+        while late and time.monotonic() < deadline:
+            self._head.check()
+            answers, late = ray.wait(late, num_returns=len(late), timeout=PULSE_S)
+            ready += answers
         found: list[Facts] = []
         for reference in ready:
             try:
@@ -60,6 +71,7 @@ class Nodes:
 
     def close(self) -> None:
         """Leave the cluster."""
+        self._head.close()
         if self._ray.is_initialized():
             self._ray.shutdown()
 

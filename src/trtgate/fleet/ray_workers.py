@@ -69,9 +69,13 @@ class CardHandle:
         self._heard = time.monotonic() + WAKE_S - ANSWER_S
         self._actor = actor
 
+    def lose(self, reason: str) -> None:
+        """Have it lost, unless it is already."""
+        self._lost = self._lost or reason
+
     def pulse(self) -> None:
         """Take the answer to the last question, if there is one, and ask again; waits for nothing."""
-        if self._actor is None:
+        if self._actor is None or self._lost:
             return
         if self._asked is not None:
             ready, _ = self._ray.wait([self._asked], timeout=0)
@@ -82,7 +86,7 @@ class CardHandle:
                 self.steps = msgspec.json.decode(content, type=dict[str, str])
                 self._heard = time.monotonic()
             except Exception as error:
-                self._lost = self._lost or why_lost(error)
+                self.lose(why_lost(error))
                 return
         self._asked = self._actor.pulse.remote()
 
@@ -90,7 +94,7 @@ class CardHandle:
         """Raise CardLostError where the node is gone, or says nothing any more."""
         silent_s = time.monotonic() - self._heard
         if not self._lost and silent_s > ANSWER_S:
-            self._lost = f"no answer for {silent_s:.0f} s"
+            self.lose(f"no answer for {silent_s:.0f} s")
         if self._lost:
             self.kill()
             raise CardLostError(f"{self.facts.name} is lost: {self._lost}")
@@ -113,7 +117,7 @@ class CardHandle:
         try:
             content = self._ray.get(reference, timeout=ANSWER_S)
         except Exception as error:
-            self._lost = self._lost or why_lost(error)
+            self.lose(why_lost(error))
             self.check()
             raise
         self._under_way.discard(reference)

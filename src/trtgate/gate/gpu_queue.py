@@ -45,14 +45,16 @@ class GpuQueue:
 
     Each of `workers` has a card of its own; `hosts` says of which host it is, where they are of several. Jobs that are
     not built yet are built by `build`, so many at once on a card as `builders` says of it (one where it is left out).
-    `close` ends what is under way, however far it is.
+    `lost` is told once of each card that is lost why. `close` ends what is under way, however far it is.
     """
 
     def __init__(
         self, workers: Sequence[DeviceWorkers], jobs: Mapping[str, Job], measure: Measure,
         build: BuildJob | None = None, hosts: Sequence[str] = (), builders: Sequence[int] = (),
+        lost: Callable[[str], None] = lambda _reason: None,
     ) -> None:  # fmt: skip
         self._workers = list(workers)
+        self._tell_lost = lost
         self._measure = measure
         self._build = build
         self._jobs = dict(jobs)
@@ -236,7 +238,9 @@ class GpuQueue:
     def _lose(self, name: str, under_way: Job, reason: str) -> None:
         """Give the cases of a card that is gone to others: each once."""
         with self._changed:
-            self.cards[name].lost = self.cards[name].lost or reason
+            if not self.cards[name].lost:
+                self.cards[name].lost = reason
+                self._tell_lost(reason)
             gone = [*self._ready[name], *self._at_home[name]]
             self._ready[name].clear()
             self._at_home[name].clear()

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from ..launches.prebuild import Prebuilt
     from .gate_run import GateRun
 
+MOST_NAMED = 3
+"""Of more devices that are lost the first ones are named."""
 BESIDE_S = 120.0
 """How much longer than a worker's longest step a node may take to answer."""
 
@@ -139,7 +141,8 @@ class ClusterDevices:
         if run.judges and max(on_node.values()) > 1 and not in_turn:
             run.say("build times are not judged: several cases are built on a node at once")
         build = functools.partial(_built, run, on_node, in_turn)
-        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, hosts, counts)
+        lost = functools.partial(_tell_lost, run, [])
+        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, hosts, counts, lost)
         self._told = ProgressFile(lambda: self._progress(run))
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002
@@ -228,6 +231,19 @@ def _jobs(run: GateRun, items: Sequence[pytest.Item]) -> dict[str, Job]:
     timed = {job.case.id for job in jobs.values()}
     others = {case_id: Job(case=run.suite.cases[case_id], timed=False) for case_id in wanted.values()}
     return jobs | {case_id: job for case_id, job in others.items() if case_id not in timed}
+
+
+def _tell_lost(run: GateRun, before: list[str], reason: str) -> None:
+    """Let the end of the run say which devices were lost, in one line."""
+    run.notices[:] = [one for one in run.notices if one.text != _lost(before)]
+    before.append(reason)
+    run.say(_lost(before), Severity.WARNING)
+
+
+def _lost(reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
+    said = f"{'; '.join(reasons[:MOST_NAMED])}{more}: cases of a lost device went to others, if any was left"
+    return explained(said, Explanation.CLUSTER_PROBLEM)
 
 
 def _built(
