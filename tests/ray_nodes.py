@@ -47,6 +47,10 @@ class LocalCluster:
         if known:
             self._cluster.wait_for_nodes(timeout=DEADLINE_S)
 
+    def kill_head(self) -> None:
+        """End the process that knows the cluster, as a power cut of its machine does."""
+        self._cluster.head_node.kill_gcs_server(check_alive=False)
+
     def actors(self) -> list[int]:
         """Return the process ids of trtgate's actors on these nodes."""
         mine = f"TRTGATE_LOCK_DIR={self.variables['TRTGATE_LOCK_DIR']}".encode()
@@ -59,8 +63,12 @@ class LocalCluster:
                 continue
         return found
 
+    def nodes(self) -> list[Any]:
+        return list(self._cluster.list_all_nodes())
+
     def close(self) -> None:
-        self._cluster.shutdown()
+        for node in self.nodes():
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def _arguments(cpus: int) -> dict[str, Any]:

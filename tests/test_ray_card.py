@@ -127,6 +127,19 @@ def test_a_device_builds_two_cases_at_once_where_it_is_asked_to(node: Path, driv
     assert {name: built.checked().build.builders for name, built in made.items()} == {"one": 2, "two": 2}
 
 
+def test_a_run_that_ends_while_a_device_is_at_work_ends_its_actor_at_once(
+    node: Path, driven: Callable[..., Run]
+) -> None:
+    run, begun = driven(), threading.Event()
+    never, under_way = run.ray.pool.submit(begun.wait), threading.Event()
+    waiting = threading.Thread(target=lambda: run.handle.answer(never, lambda _text: under_way.set()), daemon=True)
+    waiting.start()
+    assert under_way.wait(TIMEOUT_S)
+    run.workers.stop()
+    assert len(run.ray.killed) == 1
+    begun.set()
+
+
 def test_a_node_without_what_the_suite_imports_says_so_for_each_case(node: Path, driven: Callable[..., Run]) -> None:
     (node / "suite.py").write_text("import only_where_pytest_runs\n")
     run = driven()

@@ -66,7 +66,7 @@ class Cluster(Nodes):
         """Put an actor on each device, and leave out what does not answer, or was not asked for."""
         known = self.facts()
         kinds = {one.accelerator.key for one in known if not one.problem}
-        key = _chosen(kinds, wanted, self.address) if kinds else ""
+        key = chosen(kinds, wanted, self.address) if kinds else ""
         has = {one.node for one in known if one.accelerator.key == key}
         kind = next((one.accelerator.kind for one in known if one.accelerator.key == key), CPU)
         made = {}
@@ -83,7 +83,7 @@ class Cluster(Nodes):
         for one in started:
             if one not in self.cards:
                 one.kill()
-        _check_alike([one.facts for one in self.cards])
+        check_alike([one.facts for one in self.cards])
 
     def _actor_on(self, node: Any, kind: str) -> Any:
         """Let Ray start an actor that holds a GPU of a node, or one of its CPUs."""
@@ -199,7 +199,7 @@ def _coverage(ray: Any, reference: Any) -> Coverage | str:
         return why_lost(error)
 
 
-def _chosen(keys: Collection[str], wanted: Sequence[str], address: str) -> str:
+def chosen(keys: Collection[str], wanted: Sequence[str], address: str) -> str:
     """Return the one kind to be measured. Raises TrtgateError where there is none, or where there are several."""
     found = kinds_of(keys, wanted)
     if not found:
@@ -217,7 +217,7 @@ class LackingError(TrtgateError):
     """The cluster has no accelerator of a kind."""
 
 
-def _check_alike(facts: Sequence[Facts]) -> None:
+def check_alike(facts: Sequence[Facts]) -> None:
     """Raise TrtgateError where cards of a kind have other versions: what they measure can't be judged together."""
     first = facts[0]
     for other in facts[1:]:
