@@ -71,11 +71,13 @@ def job(name: str, home: str = "", *, timed: bool = True) -> Job:
     return Job(case=Case(Model(name, lambda: None, ()), Settings(frontend="eager")), home=home, timed=timed)
 
 
-def queue_of(host: Host, cards: list[Card], *jobs: Job, builders: int = 1) -> GpuQueue:
+def queue_of(
+    host: Host, cards: list[Card], *jobs: Job, builders: int = 1, lost: Callable[[str], None] = lambda _reason: None
+) -> GpuQueue:
     workers = cast("list[DeviceWorkers]", cards)
     named = {one.case.model.name: one for one in jobs}
     hosts, counts = [card.host for card in cards], [builders] * len(cards)
-    return GpuQueue(workers, named, host.measure, host.build, hosts, counts)
+    return GpuQueue(workers, named, host.measure, host.build, hosts, counts, lost)
 
 
 def silent(_text: str) -> None:
@@ -155,12 +157,15 @@ def test_what_a_card_has_built_when_it_is_lost_goes_elsewhere_too() -> None:
         lost.set()
 
     host, cards = Host(building=builds), [Card("A", "one"), Card("B", "two")]
-    shared = queue_of(host, cards, job("dies", "A"), job("late", "A"), job("other", "B"), builders=2)
+    told: list[str] = []
+    jobs = (job("dies", "A"), job("late", "A"), job("other", "B"))
+    shared = queue_of(host, cards, *jobs, builders=2, lost=told.append)
     began.set()
     assert [str(shared.result(name, silent)) for name in ("dies", "late", "other")] == [
         "dies on B", "late on B", "other on B",
     ]  # fmt: skip
     shared.close()
+    assert told == ["A is lost: a power cut"]
 
 
 def wait_for(so: Callable[[], object]) -> bool:

@@ -131,13 +131,14 @@ def test_a_run_that_ends_while_a_device_is_at_work_ends_its_actor_at_once(
     node: Path, driven: Callable[..., Run]
 ) -> None:
     run, begun = driven(), threading.Event()
-    never, under_way = run.ray.pool.submit(begun.wait), threading.Event()
+    never, under_way = run.ray.pool.submit(lambda: (begun.wait(TIMEOUT_S), b"{}")[1]), threading.Event()
     waiting = threading.Thread(target=lambda: run.handle.answer(never, lambda _text: under_way.set()), daemon=True)
     waiting.start()
     assert under_way.wait(TIMEOUT_S)
     run.workers.stop()
     assert len(run.ray.killed) == 1
     begun.set()
+    waiting.join(TIMEOUT_S)
 
 
 def test_a_node_without_what_the_suite_imports_says_so_for_each_case(node: Path, driven: Callable[..., Run]) -> None:

@@ -26,7 +26,7 @@ from ..suite.cases import Case
 from . import ray_messages
 from .ray_messages import Availability, Facts, Open, Reply
 
-POLL_S, CLOSE_S = 0.2, 5.0
+POLL_S, CLOSE_S = 0.5, 5.0
 ANSWER_S, WAKE_S = 60.0, 120.0
 """A node that says nothing at all for so long is lost; one whose actor is about to start may take longer."""
 ERROR_LINE = re.compile(r"[A-Za-z_.]*(Error|Exception|Exit|Interrupt)\b: ")
