@@ -17,6 +17,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.gate.card_jobs import Job
 from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.gate.measurers import Workers
+from trtgate.launches.session import NextCase
 from trtgate.pytest_plugin import measuring_ahead
 from trtgate.records.measurement import Build
 
@@ -50,6 +51,8 @@ class FakeGate:
     def __init__(self, uuid: str, *, together: threading.Barrier | None = None, wrong: frozenset[str] = frozenset()):
         self.accelerator = Accelerator(kind="gpu", name="test", uuid=uuid)
         self.measured: list[str] = []
+        self.loaded: list[list[str]] = []
+        """Of each case that was measured: itself, and what was to be loaded with it."""
         self.stopped = threading.Event()
         self._together = together
         self._wrong = wrong
@@ -78,11 +81,13 @@ def job(name: str, cost_s: float | None = None, home: str = "") -> Job:
     return Job(case=case, artifact=None, build=Build(build_s=1.0), cost_s=cost_s, home=home)
 
 
-def cards(gates: list[FakeGate], *jobs: Job) -> GpuQueue:
-    def measure(gate: Any, job: Job, step: Any) -> Any:
+def cards(gates: list[FakeGate], *jobs: Job, loaded_together: int = 1) -> GpuQueue:
+    def measure(gate: Any, job: Job, step: Any, after: Any) -> Any:
+        gate.loaded.append([one.case_id.split("-")[0] for one in (NextCase(job.case.id, None), *after)])
         return gate.run(job.case, job.artifact, job.build, step)
 
-    return GpuQueue(cast("list[Workers]", gates), {one.case.model.name: one for one in jobs}, measure)
+    named = {one.case.model.name: one for one in jobs}
+    return GpuQueue(cast("list[Workers]", gates), named, measure, loaded_together=[loaded_together] * len(gates))
 
 
 def silent(_text: str) -> None:
@@ -106,6 +111,29 @@ def test_two_cards_measure_at_the_same_time() -> None:
     shared.close()
     assert [len(gate.measured) for gate in gates] == [2, 2]
     assert shared.idle() == []
+
+
+def test_a_card_loads_with_its_case_those_that_it_measures_next() -> None:
+    (gate,) = gates = [FakeGate("A")]
+    shared = cards(gates, *(job(f"case{number}", 9.0 - number) for number in range(5)), loaded_together=3)
+    for number in range(5):
+        shared.result(f"case{number}", silent)
+    shared.close()
+    assert gate.loaded == [
+        ["case0", "case1", "case2"], ["case1", "case2"], ["case2"], ["case3", "case4"], ["case4"]
+    ]  # fmt: skip
+
+
+def test_a_card_takes_no_more_of_the_last_cases_than_its_share() -> None:
+    """Of six cases one of two cards loads three, the other two, though each could load five; then one is left."""
+    barrier = threading.Barrier(2)
+    gates = [FakeGate(name, together=barrier) for name in ("A", "B")]
+    shared = cards(gates, *(job(f"case{number}", 1.0) for number in range(6)), loaded_together=5)
+    for number in range(6):
+        shared.result(f"case{number}", silent)
+    shared.close()
+    assert sorted(max(map(len, gate.loaded)) for gate in gates) == [2, 3]
+    assert sorted(gates[0].measured + gates[1].measured) == [f"case{number}" for number in range(6)]
 
 
 def test_a_case_whose_sessions_are_of_one_card_is_measured_there() -> None:

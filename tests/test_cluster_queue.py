@@ -16,6 +16,7 @@ from trtgate.gate.card_jobs import CardLostError, Job
 from trtgate.gate.device_workers import DeviceWorkers
 from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.launches.prebuild import Prebuilt
+from trtgate.launches.session import NextCase
 from trtgate.records.measurement import Build
 
 LONG_S = 30.0
@@ -28,6 +29,8 @@ class Host:
         self.built: list[tuple[str, str]] = []
         self.measured: list[tuple[str, str]] = []
         self.overlaps: list[str] = []
+        self.loaded: list[list[str]] = []
+        """Of each case that was measured: itself, and what was to be loaded with it."""
         self._at = at
         self._now: Counter[tuple[str, str]] = Counter()
         self._guard = threading.Lock()
@@ -36,7 +39,8 @@ class Host:
         self._does("building", card, job, self.built)
         return Prebuilt(case_id=job.case.id, build=Build(build_s=1.0))
 
-    def measure(self, card: Any, job: Job, _step: Any) -> Any:
+    def measure(self, card: Any, job: Job, _step: Any, after: Any) -> Any:
+        self.loaded.append([one.case_id.split("-")[0] for one in (NextCase(job.case.id, None), *after)])
         self._does("timing", card, job, self.measured)
         return f"{job.case.model.name} on {card.accelerator.uuid}"
 
@@ -72,12 +76,13 @@ def job(name: str, home: str = "", *, timed: bool = True) -> Job:
 
 
 def queue_of(
-    host: Host, cards: list[Card], *jobs: Job, builders: int = 1, lost: Callable[[str], None] = lambda _reason: None
-) -> GpuQueue:
+    host: Host, cards: list[Card], *jobs: Job, builders: int = 1, lost: Callable[[str], None] = lambda _reason: None,
+    loaded_together: int = 1,
+) -> GpuQueue:  # fmt: skip
     workers = cast("list[DeviceWorkers]", cards)
     named = {one.case.model.name: one for one in jobs}
-    hosts, counts = [card.host for card in cards], [builders] * len(cards)
-    return GpuQueue(workers, named, host.measure, host.build, hosts, counts, lost)
+    hosts, counts, together = [card.host for card in cards], [builders] * len(cards), [loaded_together] * len(cards)
+    return GpuQueue(workers, named, host.measure, host.build, hosts, counts, lost, together)
 
 
 def silent(_text: str) -> None:
@@ -191,6 +196,17 @@ def test_the_cases_of_a_lost_card_go_to_others_and_are_built_there_again() -> No
     assert ("home", "B") in host.built
     assert sorted(host.measured) == [("home", "B"), ("other", "B")]
     assert shared.cards["A"].lost == "A is lost: a power cut"
+
+
+def test_what_a_card_was_to_load_with_its_case_goes_elsewhere_when_it_is_lost() -> None:
+    host, cards = Host(timing=dies("A")), [Card("A", "one"), Card("B", "two")]
+    jobs = (*(job(f"case{number}", "A") for number in range(4)), job("other", "B"))
+    shared = queue_of(host, cards, *jobs, loaded_together=4)
+    found = {one.case.model.name: str(shared.result(one.case.model.name, silent)) for one in jobs}
+    shared.close()
+    assert found == {name: f"{name} on B" for name in found}
+    assert ["case0", "case1", "case2", "case3"] in host.loaded  # on A
+    assert shared.progress == (5, 5)
 
 
 def test_a_case_whose_second_card_is_lost_too_fails_with_both_reasons() -> None:

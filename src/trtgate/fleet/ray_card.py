@@ -26,6 +26,7 @@ from ..common.time_limit import TimeLimit
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest, default_folder
 from ..launches.prebuild import HOST_BYTES_EACH
+from ..launches.session import NextCase
 from ..suite.settings import FRONTENDS, Settings
 from ..torch_trt import modelopt_package, releases
 from . import ray_messages
@@ -86,7 +87,7 @@ class Card:
             self._folder = RunFolder(user_folders.state() / "ray")
             self._workers = Workers(
                 options, self._facts.accelerator, self._folder, tensorrt=asked.tensorrt,
-                logs=self._folder.own_logs.name, builders=asked.builders,
+                logs=self._folder.own_logs.name, builders=asked.builders, cases_at_once=asked.cases_at_once,
             )  # fmt: skip
             self._workers.start()
 
@@ -144,7 +145,9 @@ class Card:
 
 def _measure(card: Card, asked: ray_messages.MeasureCase, step: OnStep) -> Any:
     session = card.workers.session
-    return (session.measure if asked.device else session.measure_host)(asked.case_id, _path(asked.artifact), step)
+    measure = session.measure if asked.device else session.measure_host
+    after = [NextCase(case_id, _path(artifact)) for case_id, artifact in asked.after]
+    return measure(asked.case_id, _path(asked.artifact), step, after)
 
 
 def _available(card: Card, asked: ray_messages.AskAvailability, _step: OnStep) -> dict[str, ray_messages.Availability]:

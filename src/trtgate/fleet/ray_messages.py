@@ -100,6 +100,8 @@ class Open(Suite, frozen=True, kw_only=True):
     tensorrt: bool
     builders: int = 1
     """How many cases the device may build at once."""
+    cases_at_once: int = 1
+    """How many are loaded together."""
     base: BaseRequest | None = None
 
 
@@ -131,6 +133,8 @@ class MeasureCase(msgspec.Struct, tag=True, kw_only=True):
     case_id: str
     artifact: str | None
     device: bool = True
+    after: list[tuple[str, str | None]] = []
+    """Cases that may be loaded with it, and their artifacts: they are measured next."""
 
 
 class Renew(msgspec.Struct, tag=True):

@@ -241,27 +241,24 @@ class _Session:
         self._workers = workers
 
     def measure(
-        self,
-        case_id: str,
-        artifact: Path | None,
-        step: OnStep,
-        after: Sequence[NextCase] = (),  # noqa: ARG002
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
     ) -> CaseMeasurement:
-        """Measure a case; nothing is loaded ahead."""
-        return self._measured(case_id, artifact, step, device=True)
+        """Measure a case; `after` may be loaded with it."""
+        return self._measured(case_id, artifact, step, after, device=True)
 
     def measure_host(
-        self,
-        case_id: str,
-        artifact: Path | None,
-        step: OnStep,
-        after: Sequence[NextCase] = (),  # noqa: ARG002
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase] = ()
     ) -> CaseMeasurement:
-        """Measure what the host sees of a case."""
-        return self._measured(case_id, artifact, step, device=False)
+        """Measure what the host sees of a case, as `measure`."""
+        return self._measured(case_id, artifact, step, after, device=False)
 
-    def _measured(self, case_id: str, artifact: Path | None, step: OnStep, *, device: bool) -> CaseMeasurement:
-        request = ray_messages.MeasureCase(case_id=case_id, artifact=_text(artifact), device=device)
+    def _measured(
+        self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase], *, device: bool
+    ) -> CaseMeasurement:
+        request = ray_messages.MeasureCase(
+            case_id=case_id, artifact=_text(artifact), device=device,
+            after=[(one.case_id, _text(one.artifact)) for one in after],
+        )  # fmt: skip
         return self._workers.asked(request, CaseMeasurement, step)
 
     def renew(self) -> None:

@@ -3,7 +3,8 @@
 What a stored latency is worth depends on the card that it was recorded on (another of the same key differs by up to
 2.5 %), so a case that has sessions of some cards here, and not of all, is measured on one of them. The others go to
 whichever card is free, those that took longest first (longest processing time first, Graham 1969: within a third of the
-optimum).
+optimum). A card that may load several cases together takes as many at once, but no more of those that others could take
+than its share of them (guided self-scheduling, Polychronopoulos and Kuck 1987).
 
 Cards may be of other hosts. Then each builds its cases itself, several at once where its host has room, and nobody
 builds on a host while a card of it is timed. What a card builds it also measures, so of the cards that could build now
@@ -26,6 +27,7 @@ from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..launches.prebuild import Prebuilt
+from ..launches.session import NextCase
 from .card_jobs import CardLostError, CardState, Job
 from .case_result import CaseResult
 from .device_workers import DeviceWorkers
@@ -34,8 +36,8 @@ POLL_S = 0.2
 Given = TypeVar("Given")
 
 
-Measure = Callable[[DeviceWorkers, Job, OnStep], CaseResult]
-"""How a job is done by the workers of a card."""
+Measure = Callable[[DeviceWorkers, Job, OnStep, Sequence[NextCase]], CaseResult]
+"""How a job is done by the workers of a card, and which cases may be loaded with it: they are measured there next."""
 BuildJob = Callable[[DeviceWorkers, Job, OnStep], Prebuilt]
 """How it is built there."""
 
@@ -44,14 +46,15 @@ class GpuQueue:
     """Begins to measure jobs, by any names, at once; `result` waits for one of them.
 
     Each of `workers` has a card of its own; `hosts` says of which host it is, where they are of several. Jobs that are
-    not built yet are built by `build`, so many at once on a card as `builders` says of it (one where it is left out).
+    not built yet are built by `build`, so many at once on a card as `builders` says of it (one where it is left out),
+    and so many are loaded together as `loaded_together` says.
     `lost` is told once of each card that is lost why. `close` ends what is under way, however far it is.
     """
 
     def __init__(
         self, workers: Sequence[DeviceWorkers], jobs: Mapping[str, Job], measure: Measure,
         build: BuildJob | None = None, hosts: Sequence[str] = (), builders: Sequence[int] = (),
-        lost: Callable[[str], None] = lambda _reason: None,
+        lost: Callable[[str], None] = lambda _reason: None, loaded_together: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self._workers = list(workers)
         self._tell_lost = lost
@@ -74,6 +77,9 @@ class GpuQueue:
         self._anywhere: deque[Job] = deque()
         self._ready = {uuid: deque[Job]() for uuid in self.cards}
         """What was built on a card, and is to be measured there."""
+        self._held = {uuid: deque[Job]() for uuid in self.cards}
+        """What a card was given to load with the case that it measures, and measures next."""
+        self._together = dict(zip(self.cards, loaded_together or [1] * len(names), strict=True))
         self._left = len(self._jobs)
         for job in sorted(self._jobs.values(), key=lambda job: -float("inf") if job.cost_s is None else -job.cost_s):
             self._at_home.get(job.home, self._anywhere).append(job)
@@ -179,7 +185,9 @@ class GpuQueue:
     def _do(self, name: str, workers: DeviceWorkers, job: Job, *, builds: bool) -> None:
         step = self._step_of(name, job.case.id)
         if not builds:
-            job.result.set_result(self._measure(workers, job, step))
+            with self._changed:
+                after = [NextCase(one.case.id, one.artifact) for one in self._held[name]]
+            job.result.set_result(self._measure(workers, job, step, after))
             return
         assert self._build is not None
         made = self._build(workers, job, step)
@@ -214,11 +222,23 @@ class GpuQueue:
             job = waiting.popleft()
             state.steps[job.case.id] = ("", time.monotonic())
             return job, True
-        mine = waiting or self._ready[name]
+        mine = self._held[name] or waiting or self._ready[name]
         if not measures or not mine or self._building[host]:
             return None
         self._timing[host] += 1
-        return mine.popleft(), False
+        job = mine.popleft()
+        if mine is not self._held[name]:
+            self._hold(name, mine)
+        return job, False
+
+    def _hold(self, name: str, jobs: deque[Job]) -> None:
+        """Give a card that took one of these jobs those that it loads with it."""
+        left = sum(not state.lost for state in self.cards.values())
+        share = -(-(len(jobs) + 1) // left) - 1 if jobs is self._anywhere else len(jobs)
+        for _ in range(min(share, self._together[name] - 1)):
+            if self._builds(jobs[0]):
+                return
+            self._held[name].append(jobs.popleft())
 
     def _is_next(self, state: CardState) -> bool:
         """Whether no other card that could build now was given less."""
@@ -241,7 +261,8 @@ class GpuQueue:
             if not self.cards[name].lost:
                 self.cards[name].lost = reason
                 self._tell_lost(reason)
-            gone = [*self._ready[name], *self._at_home[name]]
+            gone = [*self._held[name], *self._ready[name], *self._at_home[name]]
+            self._held[name].clear()
             self._ready[name].clear()
             self._at_home[name].clear()
             others = [state for state in self.cards.values() if not state.lost]

@@ -27,7 +27,7 @@ from ..records.coverage_record import Coverage
 from ..report.card_table import Progress
 from ..suite import precisions
 from ..suite.cases import Case
-from . import live_cards, prebuilding
+from . import live_cards, loading_ahead, prebuilding
 from .case_items import case_id_of, is_coverage, is_latency, needs_a_build
 from .live_cards import ProgressFile
 from .markers import held_to, marker_limits
@@ -58,6 +58,10 @@ class ClusterDevices:
         devices = Counter(one.node for one in self._facts)
         self._builders = [
             prebuilding.on_a_node(options, one.accelerator, one.room, devices[one.node]) for one in self._facts
+        ]
+        self._together = [
+            loading_ahead.together(one.accelerator, count, one.room, options.launches)
+            for one, (count, _) in zip(self._facts, self._builders, strict=True)
         ]
         self.accelerators: list[Accelerator] = [one.accelerator for one in self._facts]
         self._notices = [
@@ -97,8 +101,8 @@ class ClusterDevices:
         """Return the workers of each device."""
         opened = _opened(run)
         return [
-            RayWorkers(card, msgspec.structs.replace(opened, builders=count))
-            for card, (count, _) in zip(self._cluster.cards, self._builders, strict=True)
+            RayWorkers(card, msgspec.structs.replace(opened, builders=count, cases_at_once=together))
+            for card, (count, _), together in zip(self._cluster.cards, self._builders, self._together, strict=True)
         ]
 
     def workers_of(self, run: GateRun, case_id: str) -> DeviceWorkers:
@@ -142,7 +146,7 @@ class ClusterDevices:
             run.say("build times are not judged: several cases are built on a node at once")
         build = functools.partial(_built, run, on_node, in_turn)
         lost = functools.partial(_tell_lost, run, [])
-        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, hosts, counts, lost)
+        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, hosts, counts, lost, self._together)
         self._told = ProgressFile(lambda: self._progress(run))
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002

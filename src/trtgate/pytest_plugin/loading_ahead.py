@@ -1,4 +1,4 @@
-"""On a GPU the next tests' cases, which were built ahead, are loaded together with the one that is measured now."""
+"""On a GPU the next cases, which were built ahead, are loaded together with the one that is measured now."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from . import prebuilding
 
 if TYPE_CHECKING:
+    from ..common.accelerator import Accelerator
     from ..launches.pair import NextPair
     from ..launches.prebuild import Prebuilt
     from ..launches.session import NextCase
@@ -25,24 +26,31 @@ def plan(run: GateRun, tests: Sequence[tuple[pytest.Item, str | None]]) -> None:
     """Remember the order of the latency tests and their cases, if those are built ahead and there is room for workers.
 
     Each case at once takes workers of its own: no fewer builders must be allowed than two cases take, and the machine
-    must have room for all. Cards that share the cases don't know who measures what next.
+    must have room for all. Cards that share the cases have a queue, which says who measures what next.
     """
     from ..common import machine
     from ..launches import prebuild
 
-    options = run.options
-    of_a_case = options.launches if options.base is None else SIDES
-    if (
-        options.prebuild is None
-        or len(run.accelerators) > 1
-        or run.accelerator.kind != "gpu"
-        or prebuilding.builders(run) < 2 * of_a_case
-    ):
+    options, cards = run.options, len(run.accelerators)
+    if options.prebuild is None:
         return
-    most = AT_ONCE * of_a_case
-    room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH), most=most)
-    run.cases_at_once = max(2, room // of_a_case)
-    run.latency_tests = list(tests)
+    of_a_case = options.launches if options.base is None else SIDES
+    room = machine.processes(prebuild.HOST_BYTES_EACH) // cards
+    run.cases_at_once = together(run.accelerator, prebuilding.builders(run) // cards, room, of_a_case)
+    if run.cases_at_once > 1 and cards == 1:
+        run.latency_tests = list(tests)
+
+
+def together(device: Accelerator, builders: int, room: int, of_a_case: int) -> int:
+    """Return how many cases are loaded together on a device, each by so many processes; 1 where each is by itself.
+
+    `builders` is how many may build there at once, `room` how many processes the host has room for by its side.
+    """
+    from ..launches import prebuild
+
+    if device.kind != "gpu" or builders < 2 * of_a_case:
+        return 1
+    return max(2, prebuild.builders_for([device], room, most=AT_ONCE * of_a_case) // of_a_case)
 
 
 def after(run: GateRun, test: pytest.Item) -> list[NextCase]:

@@ -35,7 +35,8 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             cost_s=cost_s,
             home=home,
         )
-    run.gpu_queue = GpuQueue(run.workers, jobs, run.measure)
+    together = [run.cases_at_once] * len(run.accelerators)
+    run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, loaded_together=together)
     for uuid in run.gpu_queue.idle() if jobs else []:
         run.say(
             f"{uuid} had nothing to do: all baselines were recorded on other cards, and a latency is compared with its "
