@@ -18,6 +18,7 @@ from trtgate.fleet import ray_card
 from trtgate.fleet.ray_card import Card, room
 from trtgate.fleet.ray_messages import Open
 from trtgate.fleet.ray_workers import CardHandle, RayWorkers
+from trtgate.launches.session import NextCase
 from trtgate.suite.suite_source import SuiteSource
 
 from .loopback_ray import Actor, LoopbackRay
@@ -52,12 +53,13 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forked: None) -> Path:
 class Run:
     """A run that drives one device."""
 
-    def __init__(self, root: Path, builders: int = 1) -> None:
+    def __init__(self, root: Path, builders: int = 1, cases_at_once: int = 1) -> None:
         card, self.ray = Card("cpu", "0123456789", 1, 1), LoopbackRay()
         self.handle = CardHandle(self.ray, Actor(card, self.ray.pool), card._facts)
         opened = Open(
             source=SuiteSource(root=str(root), suites=("suite.py",)), folder=str(root), path=[], streams="one",
             cold_starts=0, load=0, launches=1, timeout_s=TIMEOUT_S, tensorrt=False, builders=builders,
+            cases_at_once=cases_at_once,
         )  # fmt: skip
         self.workers = RayWorkers(self.handle, opened)
         self.workers.start()
@@ -176,3 +178,16 @@ def test_a_device_has_its_share_of_the_cpus_and_memory_of_its_node(monkeypatch: 
     assert room(cpus=0, devices=1) == 1
     monkeypatch.setattr("trtgate.common.machine.memory_bytes", lambda: 64 << 30)
     assert room(cpus=64, devices=8) == 2
+
+
+def test_a_case_is_loaded_with_the_one_that_is_measured_next(node: Path, driven: Callable[..., Run]) -> None:
+    """Each waits until the other is being loaded, too: one by one neither would ever be."""
+    factories = {"alpha": together(node, "alpha", "beta"), "beta": together(node, "beta", "alpha")}
+    (node / "suite.py").write_text(suite_text((), factories))
+    session = driven(cases_at_once=2).workers.session
+    after = [NextCase("beta-eager-fp32-b1", None)]
+    found = [
+        session.measure("alpha-eager-fp32-b1", None, lambda _text: None, after),
+        session.measure_host("beta-eager-fp32-b1", None, lambda _text: None),
+    ]
+    assert all(one.launches for one in found)
