@@ -10,7 +10,8 @@ import pytest
 
 import trtgate
 from trtgate.common.accelerator import detect
-from trtgate.compiling import reference
+from trtgate.compiling import build_or_load, reference
+from trtgate.compiling.building import Inference
 from trtgate.profiles import profile_checks, profile_files, profile_recording
 from trtgate.profiles.layer_names import normalised
 from trtgate.profiles.profile_recording import ProfilePlan, RecordedProfile
@@ -48,9 +49,20 @@ def record(factory: object, *, own: bool = False, **settings: object) -> Recorde
     wanted = Settings(frontend="dynamo", precision="fp16", batch=1, **settings)  # type: ignore[arg-type]
     case = Case(trtgate.Model(factory.__name__, factory, [wanted]), wanted)  # type: ignore[attr-defined,arg-type]
     inference, _ = reference.checked(case, "cuda", lambda _step: None)
+    return of(case, inference, ProfilePlan(own_runtime=own))
+
+
+def of(case: Case, inference: Inference, plan: ProfilePlan | None = None) -> RecordedProfile:
     with stream_state.alone(detect().uuid) as state:
-        plan = ProfilePlan(own_runtime=own)
         return profile_recording.record(case.id, inference, detect(), lambda _step: None, state, plan)
+
+
+def stored(factory: object, folder: Path, **settings: object) -> Case:
+    wanted = Settings(frontend="dynamo", precision="fp16", batch=1, **settings)  # type: ignore[arg-type]
+    case = Case(trtgate.Model(factory.__name__, factory, [wanted]), wanted)  # type: ignore[attr-defined,arg-type]
+    folder.mkdir(mode=0o700)
+    assert build_or_load.build_or_load(case, "cuda", folder, None, lambda _step: None).stored
+    return case
 
 
 def names_of(profile: Profile) -> list[str]:
@@ -60,6 +72,23 @@ def names_of(profile: Profile) -> list[str]:
 
 def by_name(profile: Profile) -> dict[str, float]:
     return {layer.name: layer.median_us for _, layer in profile.layers()}
+
+
+def test_a_stored_module_is_profiled_without_being_built(tmp_path: Path) -> None:
+    case = stored(resnet18, tmp_path / "artifact")
+    inference = profile_recording.loaded(case, tmp_path / "artifact", "cuda")
+    assert inference is not None
+    found, built = of(case, inference).profile, record(resnet18).profile
+    assert profile_checks.problems(found) == []
+    assert sorted(names_of(found)) == sorted(names_of(built))
+    assert (found.parts[0].engine_bytes, found.runtime) == (pytest.approx(built.parts[0].engine_bytes, rel=0.01), "cpp")
+    assert found.attributed == pytest.approx(built.attributed, abs=0.02)
+    assert found.sum_us == pytest.approx(built.sum_us, rel=0.1)
+
+
+def test_a_stored_module_with_parts_in_pytorch_is_built_to_be_profiled(tmp_path: Path) -> None:
+    case = stored(split, tmp_path / "artifact", min_block_size=1, torch_executed_ops=("aten.sigmoid",))
+    assert profile_recording.loaded(case, tmp_path / "artifact", "cuda") is None
 
 
 def test_resnet18_is_attributed_and_adds_up(tmp_path: Path) -> None:

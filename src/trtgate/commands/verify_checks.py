@@ -243,7 +243,7 @@ class Checks:
     def _profile(self) -> str:
         self._available(self._block)
         self._built = self._build(self._block, cached=False, keep=True)[0].coverage
-        return verify_judging.layers_named(self._session.profile(self._block.id, self._step).profile)
+        return verify_judging.layers_named(self._session.profile(self._block.id, None, self._step).profile)
 
     def _dry_run(self) -> str:
         reason = releases.unavailable() or (self._facts.features.error and "torch_tensorrt can't be imported")

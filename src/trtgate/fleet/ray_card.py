@@ -175,7 +175,9 @@ ANSWERS: dict[type, Callable[[Card, Any, OnStep], Any]] = {
     ray_messages.CallUnderLoad: lambda card, asked, step: card.workers.session.under_load(
         asked.case_id, _path(asked.artifact), asked.most, step, launches=asked.launches
     ),
-    ray_messages.ProfileCase: lambda card, asked, step: card.workers.session.profile(asked.case_id, step),
+    ray_messages.ProfileCase: lambda card, asked, step: card.workers.session.profile(
+        asked.case_id, _path(asked.artifact), step
+    ),
     ray_messages.CheckFresh: lambda card, asked, step: card.workers.session.check_fresh(
         asked.case_id, Path(asked.artifact), step
     ),

@@ -163,6 +163,7 @@ class ProfileCase(msgspec.Struct, tag=True, kw_only=True):
     """Profile a case."""
 
     case_id: str
+    artifact: str | None
 
 
 class CheckFresh(msgspec.Struct, tag=True, kw_only=True):

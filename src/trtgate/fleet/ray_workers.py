@@ -279,9 +279,10 @@ class _Session:
         request = ray_messages.CallUnderLoad(case_id=case_id, artifact=_text(artifact), most=most, launches=launches)
         return self._workers.asked(request, list[LoadLaunch], step)
 
-    def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
+    def profile(self, case_id: str, artifact: Path | None, step: OnStep) -> messages.ProfileReply:
         """Profile a case."""
-        return self._workers.asked(ray_messages.ProfileCase(case_id=case_id), messages.ProfileReply, step)
+        request = ray_messages.ProfileCase(case_id=case_id, artifact=_text(artifact))
+        return self._workers.asked(request, messages.ProfileReply, step)
 
     def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:
         """Compare a case with eager in a process of its own."""

@@ -6,7 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..common.steps import OnStep
+from ..records.profile_record import Part
 from ..suite.settings import Settings
 from ..timing import run_state
 from ..torch_trt import (
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from ..torch_trt.dynamic_inputs import DynamicInputs
 
 FILE = "compiled.pt2"
+PARTS = "parts.json"
+"""What the module was partitioned into, so that a loaded one can be profiled."""
 
 
 class Dynamo(OfTensorRT):
@@ -69,14 +74,22 @@ class Dynamo(OfTensorRT):
         )
 
     def save(self, compiled: CompiledModule, inputs: Inputs, folder: Path) -> None:  # noqa: ARG002
-        """Write the compiled module with its engines."""
+        """Write the compiled module with its engines, and what is known of its parts."""
         stored_modules.save(compiled.run, folder / FILE)
+        (folder / PARTS).write_bytes(msgspec.json.encode(compiled.parts))
 
     def load(self, folder: Path) -> CompiledModule:
         """Load the compiled module."""
         start = time.perf_counter()
         module = stored_modules.load(folder / FILE)
-        return CompiledModule(module, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return CompiledModule(module, seconds, parts=stored_parts(folder))
+
+
+def stored_parts(folder: Path) -> tuple[tuple[Part, ...], ...]:
+    """Return what a stored module was partitioned into; nothing of what other frontends or earlier versions stored."""
+    file = folder / PARTS
+    return msgspec.json.decode(file.read_bytes(), type=tuple[tuple[Part, ...], ...]) if file.exists() else ()
 
 
 FRONTEND: Frontend = Dynamo()

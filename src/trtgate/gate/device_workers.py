@@ -78,7 +78,7 @@ class DeviceSession(Protocol):
     ) -> list[LoadLaunch]:
         """Let many threads and processes call a case."""
 
-    def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
+    def profile(self, case_id: str, artifact: Path | None, step: OnStep) -> messages.ProfileReply:
         """Profile a case."""
 
     def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:

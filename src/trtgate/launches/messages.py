@@ -89,9 +89,13 @@ class Delay(msgspec.Struct, tag=True, kw_only=True):
 
 
 class RecordProfile(msgspec.Struct, tag=True, kw_only=True):
-    """Profile a case layer by layer, and let go of it; it is built where the last request did not keep it."""
+    """Profile a case layer by layer, and let go of it.
+
+    It is what the last request kept; else what `artifact` holds, if layers can be seen in it; else it is built.
+    """
 
     case_id: str
+    artifact: str | None = None
 
 
 class StartCold(msgspec.Struct, tag=True, kw_only=True):

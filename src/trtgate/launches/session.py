@@ -191,11 +191,12 @@ class Session:
             step("building")
             return builder.build(request, self._turn, f"{request.case_id}: building")
 
-    def profile(self, case_id: str, step: OnStep) -> messages.ProfileReply:
+    def profile(self, case_id: str, artifact: Path | None, step: OnStep) -> messages.ProfileReply:
         """Profile a case where it was built: there it may be kept. Raises LaunchError."""
         with self._builders.at_work(case_id, step) as builder, self._pool.device(step):
             step("profiling")
-            return builder.ask(messages.RecordProfile(case_id=case_id), messages.ProfileReply, f"{case_id}: profiling")
+            request = messages.RecordProfile(case_id=case_id, artifact=str(artifact) if artifact else None)
+            return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
 
     def check_fresh(self, case_id: str, artifact: Path, step: OnStep) -> dict[str, str]:
         """Load a case in a process of its own, and compare it with eager in all ways; returns them as `Build.ways`.

@@ -152,7 +152,7 @@ class Worker:
             raise TrtgateError(f"case {case.id}: a further call raised {one_line(error)}") from error
 
     def profile(self, request: messages.RecordProfile) -> messages.ProfileReply:
-        """Profile a case, built now unless it is kept. Raises TrtgateError where it can't be built, or has no parts."""
+        """Profile a case, as the request says. Raises TrtgateError where it can't be built, or has no parts."""
         from ..common import accelerator
         from ..profiles import profile_recording
 
@@ -160,7 +160,10 @@ class Worker:
         if self._built != case.id:
             self.unload()
             self._start_gpu()
-            self.inference, _ = self._reference.checked(case, self.device, lambda _step: None)
+            self._import_libraries(case)
+            artifact = Path(request.artifact) if request.artifact else None
+            found = profile_recording.loaded(case, artifact, self.device) if artifact else None
+            self.inference = found or self._reference.checked(case, self.device, lambda _step: None)[0]
             self._check_origin()
         self._building.release()  # layers are those of the engines, without Torch-TensorRT's CUDA graphs
         recorded = profile_recording.record(

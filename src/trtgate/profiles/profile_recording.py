@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import random
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,13 +16,16 @@ from torch.utils import _pytree as pytree
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
+from ..compiling import reference
 from ..compiling.building import Inference
+from ..frontends import dynamo
 from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
+from ..suite.cases import Case
 from ..suite.settings import VERBOSITIES
 from ..timing import measuring_loop
 from ..timing.device_latency import DeviceTimer
 from ..timing.stream_state import StreamState
-from ..torch_trt import engine_sizes, layer_profiler
+from ..torch_trt import engine_sizes, layer_profiler, loaded_engines
 from ..torch_trt import engines as trt_engines
 from ..torch_trt.own_runtime import OwnRuntime
 from . import pytorch_segments
@@ -91,6 +96,36 @@ def record(
     step("kernels without TensorRT's profiler")
     _break_down(recorded.profile, inference, plan)
     return recorded
+
+
+def loaded(case: Case, artifact: Path, device: str) -> Inference | None:
+    """Load a stored module to be profiled; returns None where it has to be built for that.
+
+    It has where it has parts in PyTorch: what they were is not seen in a loaded program any more. Raises as
+    `reference.load_checked`.
+    """
+    if not is_all_engines(dynamo.stored_parts(artifact)):
+        return None
+    inference = reference.load_checked(case, artifact, device)
+    return inference if see_parts(inference) else None
+
+
+def is_all_engines(parts: Sequence[Sequence[Part]]) -> bool:
+    """Return whether a module is one graph, and that is engines alone; not where nothing is known."""
+    return len(parts) == 1 and all(part.kind == TENSORRT and part.name for part in parts[0]) and bool(parts[0])
+
+
+def see_parts(inference: Inference) -> bool:
+    """Make the engines of a module that was loaded submodules again; returns whether that could be done."""
+    compiled = inference.compiled
+    if not is_all_engines(compiled.parts):
+        return False
+    try:
+        loaded_engines.make_submodules(compiled.run, [part.name for part in compiled.parts[0]])
+    except TrtgateError:
+        return False
+    compiled.modules = (compiled.run,)
+    return True
 
 
 def _without_layers(

@@ -41,9 +41,8 @@ class Profiles:
         if case_id not in self._recorded:
             built.check()
             with self._run.progress(case_id) as step:
-                self._recorded[case_id] = self._run.devices.workers_of(self._run, case_id).session.profile(
-                    case_id, step
-                )
+                session = self._run.devices.workers_of(self._run, case_id).session
+                self._recorded[case_id] = session.profile(case_id, built.artifact, step)
         return self._recorded[case_id]
 
     def where(self, built: BuiltCase) -> Where:

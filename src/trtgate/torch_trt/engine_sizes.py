@@ -50,9 +50,13 @@ def _of_script(module: Any) -> Iterator[int]:
             yield _of_object(getattr(module, node.s("name")))
 
 
+def serialized(engine: Any) -> bytes:
+    """Return an engine of the C++ runtime in its serialized form: it is the longest text of its state."""
+    return max(map(_decoded, _texts(engine.__getstate__())), key=len)
+
+
 def _of_object(engine: Any) -> int:
-    """Return the size of an engine of the C++ runtime: the longest text of its state is the serialized engine."""
-    return max(map(_decoded_bytes, _texts(engine.__getstate__())))
+    return len(serialized(engine))
 
 
 def _texts(state: Any) -> Iterator[str | bytes]:
@@ -63,11 +67,11 @@ def _texts(state: Any) -> Iterator[str | bytes]:
             yield from _texts(part)
 
 
-def _decoded_bytes(text: str | bytes) -> int:
+def _decoded(text: str | bytes) -> bytes:
     try:
-        return len(base64.b64decode(text, validate=True))
+        return base64.b64decode(text, validate=True)
     except ValueError:
-        return len(text)
+        return text.encode(errors="surrogateescape") if isinstance(text, str) else text
 
 
 def _held_by(function: Any) -> list[Any]:
