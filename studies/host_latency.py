@@ -18,17 +18,19 @@ Prints tables with versions and machine; intervals are chi-squared. Needs a mach
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import math
 import os
 import platform
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +61,8 @@ class Condition(NamedTuple):
     pinned: bool = False
     no_gc: bool = False
     warm_s: float = 0.2
+    beside: bool = False
+    """Whether another process exports a model on the CPU meanwhile, as a gate could that builds while it times."""
 
 
 HASHES = ("PYTHONHASHSEED=0",)
@@ -71,14 +75,58 @@ CONDITIONS = {
     "the same addresses": Condition(fixed_addresses=True),
     "huge pages": Condition(environment=PAGES),
     "a warm allocator": Condition(warm_s=2.0),
+    "beside an export": Condition(beside=True),
     "all of it": Condition(HASHES + PAGES, fixed_addresses=True, pinned=True, no_gc=True, warm_s=2.0),
 }
 
 
-class Process:
-    """A process that calls the module when it is asked to."""
+class Exporter:
+    """A process that exports a model on the CPU, again and again, while it is let."""
 
-    def __init__(self, condition: Condition, device: str) -> None:
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--export"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # it has imported, and exported once
+        self._process.send_signal(signal.SIGSTOP)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within: it exports."""
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def export() -> None:
+    """Export a model without end, and say so after the first time."""
+    import torch
+    import torchvision
+
+    module = torchvision.models.resnet50(weights=None).eval()
+    given, first = (torch.zeros(1, 3, 224, 224),), True
+    while True:
+        torch.export.export(module, given)
+        if first:
+            print("ready", flush=True)
+        first = False
+
+
+class Process:
+    """A process that calls the module when it is asked to, beside an exporter if there is one."""
+
+    def __init__(self, condition: Condition, device: str, exporter: Exporter | None = None) -> None:
+        self._exporter = exporter
         options = {"device": device, "no_gc": condition.no_gc, "pinned": condition.pinned, "warm_s": condition.warm_s}
         before = _fixed_addresses if condition.fixed_addresses else None
         environment = {**os.environ, **dict(one.split("=", 1) for one in condition.environment)}
@@ -91,8 +139,9 @@ class Process:
         """Call the module for so long; returns what `WAYS` read of it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(seconds, file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
+        with self._exporter.at_work() if self._exporter else contextlib.nullcontext():
+            print(seconds, file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("a process ended; what it said is above")
         found: dict[str, Any] = json.loads(line)
@@ -179,7 +228,10 @@ def main() -> None:
     parser.add_argument("--quadruples", type=int, default=40, help="of a pair and a length of window")
     parser.add_argument("--json", type=Path, help="also write all readings to this file")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.export:
+        export()
     if options.serve:
         serve(json.loads(options.serve))
         return
@@ -197,7 +249,11 @@ def main() -> None:
 
 def measured(options: argparse.Namespace, names: Iterable[str]) -> dict[str, list[list[dict[str, Any]]]]:
     """Return the readings of each condition, (processes, rounds)."""
-    processes = [(name, Process(CONDITIONS[name], options.device)) for name in names for _ in range(options.processes)]
+    exporter = Exporter() if any(CONDITIONS[name].beside for name in names) else None
+    processes = [
+        (name, Process(CONDITIONS[name], options.device, exporter if CONDITIONS[name].beside else None))
+        for name in names for _ in range(options.processes)
+    ]  # fmt: skip
     read: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(processes))}
     try:
         for _, process in processes:
@@ -210,6 +266,8 @@ def measured(options: argparse.Namespace, names: Iterable[str]) -> dict[str, lis
     finally:
         for _, process in processes:
             process.close()
+        if exporter is not None:
+            exporter.close()
     return {name: [read[number] for number, (of, _) in enumerate(processes) if of == name] for name in names}
 
 
