@@ -193,9 +193,16 @@ def test_what_listens_and_is_no_ray_is_refused(monkeypatch: pytest.MonkeyPatch) 
             ray_join.joined(address, Path.cwd())
 
 
-def test_a_cluster_of_another_ray_is_refused_in_a_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.__version__", "1.2.3")
-    with pytest.raises(TrtgateError, match=r"can't be joined: Version mismatch.*1\.2\.3") as raised:
+@pytest.mark.parametrize(
+    ("here", "words"), [(("1.2.3", "3.11.7"), r"Ray: 1\.2\.3"), ((None, "3.99.1"), r"Python: 3\.99\.1")]
+)
+def test_a_cluster_of_another_ray_or_python_is_refused_in_a_line(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, here: tuple[str | None, str], words: str
+) -> None:
+    import ray
+
+    monkeypatch.setattr("ray._private.utils.compute_version_info", lambda: (here[0] or ray.__version__, here[1]))
+    with pytest.raises(TrtgateError, match=f"can't be joined: Version mismatch.*{words}") as raised:
         ray_join.joined(cluster.address, None)
     assert "\n" not in str(raised.value)
 

@@ -164,7 +164,6 @@ class RayWorkers:
         self.cold_starts, self.load, self.launches = opened.cold_starts, opened.load, opened.launches
         self.card = card
         self._suite = opened
-        self.builders = opened.builders
         self._opening: Any = None
         self._guard = threading.Lock()
 
