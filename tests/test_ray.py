@@ -145,21 +145,26 @@ def test_no_actor_is_left_behind(cluster: Any, folder: Any, sent: signal.Signals
     assert run.returncode == (pytest.ExitCode.INTERRUPTED if sent is signal.SIGINT else -signal.SIGKILL), output
 
 
+@pytest.fixture
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_nodes.LocalCluster]:
+    """A cluster of one node for one test, made before that test has a folder for temporary files."""
+    made = ray_nodes.LocalCluster(tmp_path_factory.mktemp("own"), nodes=1)
+    yield made
+    made.close()
+
+
 @pytest.mark.whole_cluster
-def test_a_run_whose_head_is_gone_says_so_and_ends(folder: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_whose_head_is_gone_says_so_and_ends(own_cluster: Any, folder: Any) -> None:
     """Ray itself would end the pytest process after a minute, without a word."""
-    own = ray_nodes.LocalCluster(tmp_path_factory.mktemp("own"), nodes=1)
-    try:
-        folder.suite(alpha=hanging(folder.path / "at-alpha", folder.path / "never"))
-        run = folder.start(f"--trtgate-ray={own.address}", "--trtgate-launches=1", "-m", "trtgate_latency")
-        ray_nodes.wait_until((folder.path / "at-alpha").exists)
-        own.kill_head()
-        output, _ = run.communicate(timeout=120)
-        ray_nodes.wait_until(lambda: own.actors() == [])
-    finally:
-        own.close()
+    folder.suite(alpha=hanging(folder.path / "at-alpha", folder.path / "never"))
+    address = own_cluster.address
+    run = folder.start(f"--trtgate-ray={address}", "--trtgate-launches=1", "-m", "trtgate_latency")
+    ray_nodes.wait_until((folder.path / "at-alpha").exists)
+    own_cluster.kill_head()
+    output, _ = run.communicate(timeout=120)
+    ray_nodes.wait_until(lambda: own_cluster.actors() == [])
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, output
-    assert f"is lost: the head of the Ray cluster at {own.address} is gone; no card is left" in output
+    assert f"is lost: the head of the Ray cluster at {address} is gone; no card is left" in output
     assert "Traceback" not in output
 
 
