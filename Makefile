@@ -24,7 +24,7 @@ test: setup ## run the tests of trtgate itself, two at a time but for those that
 	.venv/bin/python -m pytest tests -m 'not alone' -n 2
 	.venv/bin/python -m pytest tests -m alone
 
-cluster: setup ## run the tests of Ray clusters that `make test` leaves out; takes 3 minutes
+cluster: setup ## run the tests of Ray clusters that `make test` leaves out; takes 5 minutes
 	.venv/bin/python -m pytest tests/test_ray.py -m whole_cluster
 
 lint: setup ## check style, types and which package imports which

@@ -72,7 +72,9 @@ class LocalCluster:
 
 
 def _arguments(cpus: int) -> dict[str, Any]:
-    return {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    return {
+        "num_cpus": cpus, "include_dashboard": False, "include_log_monitor": False, "object_store_memory": STORE_BYTES,
+    }  # fmt: skip
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import types
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,11 +13,13 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.notices import Notice
 from trtgate.gate.card_jobs import CardLostError, Job
 from trtgate.gate.device_workers import DeviceWorkers
 from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.launches.session import NextCase
+from trtgate.pytest_plugin import cluster_devices
 from trtgate.records.measurement import Build
 
 LONG_S = 30.0
@@ -234,6 +237,18 @@ def test_where_no_card_is_left_every_case_fails_with_the_reason() -> None:
             shared.result(f"case{n}", silent)
     shared.close()
     assert shared.progress == (3, 3)
+
+
+def test_the_end_of_a_run_names_the_first_devices_that_were_lost_in_one_line() -> None:
+    run, before = types.SimpleNamespace(notices=[]), list[str]()
+    for number in range(5):
+        cluster_devices._tell_lost(cast("Any", run), before, f"card {number} is lost: x")
+        run.notices.append(Notice(f"another {number}"))
+    first, *others = run.notices
+    assert str(first.text).startswith(
+        "card 0 is lost: x; card 1 is lost: x; card 2 is lost: x; and 2 more: cases of a lost device went to others"
+    )
+    assert [one.text for one in others] == [f"another {number}" for number in range(5)]
 
 
 def test_what_is_only_to_be_built_is_not_measured_and_tells_what_building_gave() -> None:

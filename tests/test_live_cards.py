@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import time
+import types
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 
+from trtgate.gate.card_jobs import CardState
+from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.pytest_plugin import live_cards
 from trtgate.report import card_table
 from trtgate.report.card_table import CardRow, Progress
@@ -65,3 +70,14 @@ def test_a_run_of_one_kind_tells_the_run_that_started_it_how_far_it_is(tmp_path:
     assert live_cards.read(path) == progress
     path.write_text("{")
     assert live_cards.read(path) is None
+
+
+def test_a_device_that_builds_several_cases_shows_the_one_that_has_been_at_its_step_longest() -> None:
+    now = time.monotonic()
+    state = CardState("a", builders=2, steps={"net": ("building", now - 5), "wide": ("building", now - 9)}, done=4)
+    idle = CardState("b", lost="a power cut")
+    queue = cast("GpuQueue", types.SimpleNamespace(cards={"GPU-1": state, "GPU-2": idle}))
+    one, other = live_cards.rows_of(queue, {"GPU-1": ("a", "GPU-1"), "GPU-2": ("b", "GPU-2")})
+    assert (one.host, one.case_id, one.text, one.done) == ("a", "wide and 1 more", "building", 4)
+    assert one.seconds >= 9
+    assert (other.case_id, other.text, other.lost) == ("", "", "a power cut")

@@ -145,21 +145,26 @@ def test_no_actor_is_left_behind(cluster: Any, folder: Any, sent: signal.Signals
     assert run.returncode == (pytest.ExitCode.INTERRUPTED if sent is signal.SIGINT else -signal.SIGKILL), output
 
 
+@pytest.fixture
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_nodes.LocalCluster]:
+    """A cluster of one node for one test, made before that test has a folder for temporary files."""
+    made = ray_nodes.LocalCluster(tmp_path_factory.mktemp("own"), nodes=1)
+    yield made
+    made.close()
+
+
 @pytest.mark.whole_cluster
-def test_a_run_whose_head_is_gone_says_so_and_ends(folder: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_whose_head_is_gone_says_so_and_ends(own_cluster: Any, folder: Any) -> None:
     """Ray itself would end the pytest process after a minute, without a word."""
-    own = ray_nodes.LocalCluster(tmp_path_factory.mktemp("own"), nodes=1)
-    try:
-        folder.suite(alpha=hanging(folder.path / "at-alpha", folder.path / "never"))
-        run = folder.start(f"--trtgate-ray={own.address}", "--trtgate-launches=1", "-m", "trtgate_latency")
-        ray_nodes.wait_until((folder.path / "at-alpha").exists)
-        own.kill_head()
-        output, _ = run.communicate(timeout=120)
-        ray_nodes.wait_until(lambda: own.actors() == [])
-    finally:
-        own.close()
+    folder.suite(alpha=hanging(folder.path / "at-alpha", folder.path / "never"))
+    address = own_cluster.address
+    run = folder.start(f"--trtgate-ray={address}", "--trtgate-launches=1", "-m", "trtgate_latency")
+    ray_nodes.wait_until((folder.path / "at-alpha").exists)
+    own_cluster.kill_head()
+    output, _ = run.communicate(timeout=120)
+    ray_nodes.wait_until(lambda: own_cluster.actors() == [])
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, output
-    assert f"is lost: the head of the Ray cluster at {own.address} is gone; no card is left" in output
+    assert f"is lost: the head of the Ray cluster at {address} is gone; no card is left" in output
     assert "Traceback" not in output
 
 
@@ -193,9 +198,16 @@ def test_what_listens_and_is_no_ray_is_refused(monkeypatch: pytest.MonkeyPatch) 
             ray_join.joined(address, Path.cwd())
 
 
-def test_a_cluster_of_another_ray_is_refused_in_a_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.__version__", "1.2.3")
-    with pytest.raises(TrtgateError, match=r"can't be joined: Version mismatch.*1\.2\.3") as raised:
+@pytest.mark.parametrize(
+    ("here", "words"), [(("1.2.3", "3.11.7"), r"Ray: 1\.2\.3"), ((None, "3.99.1"), r"Python: 3\.99\.1")]
+)
+def test_a_cluster_of_another_ray_or_python_is_refused_in_a_line(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, here: tuple[str | None, str], words: str
+) -> None:
+    import ray
+
+    monkeypatch.setattr("ray._private.utils.compute_version_info", lambda: (here[0] or ray.__version__, here[1]))
+    with pytest.raises(TrtgateError, match=f"can't be joined: Version mismatch.*{words}") as raised:
         ray_join.joined(cluster.address, None)
     assert "\n" not in str(raised.value)
 

@@ -15,9 +15,10 @@ from trtgate import Case, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling.artifact_cache import CacheRequest
 from trtgate.fleet import ray_card
+from trtgate.fleet.card_handle import CardHandle
 from trtgate.fleet.ray_card import Card, room
 from trtgate.fleet.ray_messages import Open
-from trtgate.fleet.ray_workers import CardHandle, RayWorkers
+from trtgate.fleet.ray_workers import RayWorkers
 from trtgate.launches.session import NextCase
 from trtgate.suite.suite_source import SuiteSource
 

@@ -12,8 +12,9 @@ import pytest
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import FaultError, TrtgateError, is_fault
 from trtgate.fleet import ray_messages
+from trtgate.fleet.card_handle import CardHandle
 from trtgate.fleet.ray_messages import Reply, Suite, answered
-from trtgate.fleet.ray_workers import CardHandle, RayWorkers
+from trtgate.fleet.ray_workers import RayWorkers
 from trtgate.gate.card_jobs import CardLostError
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.launches.worker_handle import LaunchError
@@ -121,19 +122,49 @@ def test_a_node_that_is_gone_is_a_lost_card_and_its_actor_is_ended() -> None:
 
 
 def test_a_node_that_says_nothing_is_lost_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trtgate.fleet import ray_workers
+    from trtgate.fleet import card_handle
 
     card = handle(FakeRay())
-    monkeypatch.setattr(ray_workers, "ANSWER_S", -1.0)
+    monkeypatch.setattr(card_handle, "ANSWER_S", -1.0)
     with pytest.raises(CardLostError, match="no answer for 0 s"):
         card.answer(NEVER, lambda _text: None)
 
 
-def test_a_cluster_keeps_no_module_of_a_baseline() -> None:
-    opened = ray_messages.Open(
+class Closing:
+    """An actor that counts how often it is asked to clean up."""
+
+    asked = 0
+
+    @property
+    def close(self) -> Any:
+        return self
+
+    def remote(self) -> str:
+        self.asked += 1
+        return "closed"
+
+
+def test_devices_at_rest_begin_to_clean_up_together_and_each_once() -> None:
+    ray, actors = FakeRay(), [Closing(), Closing()]
+    facts = ray_messages.Facts(host="h", node="0", accelerator=ray_messages.Accelerator(kind="cpu", name="test"))
+    cards = [CardHandle(ray, actor, facts) for actor in actors]
+    workers = [RayWorkers(card, opened()) for card in cards]
+    for one in workers:
+        one.stop()
+    assert ([actor.asked for actor in actors], ray.killed) == ([1, 1], [])
+    for one in workers:
+        one.close()
+    assert ([actor.asked for actor in actors], ray.killed) == ([1, 1], actors)
+
+
+def opened() -> ray_messages.Open:
+    return ray_messages.Open(
         source=SuiteSource(root="/"), folder="/", path=[], streams="one", cold_starts=0, load=0, launches=3,
         timeout_s=1.0, tensorrt=False,
     )  # fmt: skip
-    kept, why = RayWorkers(handle(FakeRay()), opened).kept("net", "2026-01-01")
+
+
+def test_a_cluster_keeps_no_module_of_a_baseline() -> None:
+    kept, why = RayWorkers(handle(FakeRay()), opened()).kept("net", "2026-01-01")
     assert kept is None
     assert "a cluster keeps no compiled module" in why

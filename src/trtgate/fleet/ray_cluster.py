@@ -14,9 +14,9 @@ from ..common.errors import TrtgateError
 from ..launches.prebuild import HOST_BYTES_EACH, MOST
 from ..records.coverage_record import Coverage
 from . import ray_card, ray_dry_runs
+from .card_handle import CardHandle, why_lost
 from .ray_messages import Facts, Open, Reply
 from .ray_nodes import ANSWER_S, CPU, GPU, PULSE_S, START_S, Nodes, differences, kinds_of, name_of, slots
-from .ray_workers import CardHandle, why_lost
 
 AT_ONCE = 8
 """Calls that an actor takes at once beside building: its work, what waits for that, and the pulse."""
@@ -69,9 +69,9 @@ class Cluster(Nodes):
         key = chosen(kinds, wanted, self.address) if kinds else ""
         has = {one.node for one in known if one.accelerator.key == key}
         kind = next((one.accelerator.kind for one in known if one.accelerator.key == key), CPU)
-        made = {}
+        made, deadline = {}, time.monotonic() + ANSWER_S
         for node in [one for one in self.nodes if one["NodeID"] in has]:
-            for _ in range(self._free(node, kind)):
+            for _ in range(self._free(node, kind, deadline)):
                 actor = self._actor_on(node, kind)
                 made[actor.facts.remote()] = _Made(actor, name_of(node), kind)
         started = self._started(made)
@@ -95,9 +95,9 @@ class Cluster(Nodes):
         )  # fmt: skip
         return made.remote(kind, node["NodeID"], cpus, slots(node, kind))
 
-    def _free(self, node: Any, kind: str) -> int:
+    def _free(self, node: Any, kind: str, deadline: float) -> int:
         """Return how many devices of a node no other job holds, and keep the problem where it is not all of them."""
-        count, free, deadline = slots(node, kind), 0, time.monotonic() + ANSWER_S
+        count, free = slots(node, kind), 0
         while count:  # what an earlier run held may be on its way back
             left = self._ray._private.state.available_resources_per_node().get(node["NodeID"], {})
             free = min(count, int(left.get(kind.upper(), 0)))

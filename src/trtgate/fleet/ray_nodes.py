@@ -11,10 +11,10 @@ import msgspec
 
 from ..common.accelerator import slug
 from . import ray_card
+from .card_handle import why_lost
 from .ray_head import HeadWatch
 from .ray_join import joined
 from .ray_messages import Facts
-from .ray_workers import why_lost
 
 ANSWER_S = 5.0
 """How long what is there already may take to be handed over."""

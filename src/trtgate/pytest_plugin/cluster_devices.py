@@ -238,16 +238,20 @@ def _jobs(run: GateRun, items: Sequence[pytest.Item]) -> dict[str, Job]:
 
 
 def _tell_lost(run: GateRun, before: list[str], reason: str) -> None:
-    """Let the end of the run say which devices were lost, in one line."""
-    run.notices[:] = [one for one in run.notices if one.text != _lost(before)]
+    """Let the end of the run say which devices were lost, in one notice, which other threads only append to."""
+    said = _lost([*before, reason])
+    if before:
+        at = run.notices.index(_lost(before))
+        run.notices[at] = said
+    else:
+        run.notices.append(said)
     before.append(reason)
-    run.say(_lost(before), Severity.WARNING)
 
 
-def _lost(reasons: Sequence[str]) -> str:
+def _lost(reasons: Sequence[str]) -> Notice:
     more = f"; and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
     said = f"{'; '.join(reasons[:MOST_NAMED])}{more}: cases of a lost device went to others, if any was left"
-    return explained(said, Explanation.CLUSTER_PROBLEM)
+    return Notice(explained(said, Explanation.CLUSTER_PROBLEM), Severity.WARNING)
 
 
 def _built(
