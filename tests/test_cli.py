@@ -20,7 +20,7 @@ from trtgate.cli import app
 from trtgate.commands import doctor_facts, doctor_findings, doctor_probes, doctor_subprocess
 from trtgate.common import files
 from trtgate.common.accelerator import Accelerator
-from trtgate.common.explanations import Explanation, bare, explanation_in
+from trtgate.common.explanations import Explanation, bare, explained, explanation_in
 from trtgate.gate import baselines
 from trtgate.gate.baseline_record import CaseRecord
 
@@ -105,7 +105,8 @@ def test_the_installed_command_ends_with_one_line_and_exit_code_4(tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-c", CALL, "baseline", "show", "absent"], cwd=tmp_path, capture_output=True, text=True
     )
-    said = "trtgate: error: 'absent' is no file, and no accelerator key under baselines; there are: none (docs: command-refused)\n"
+    said = "trtgate: error: 'absent' is no file, and no accelerator key under baselines; there are: none"
+    said = f"{explained(said, Explanation.COMMAND_REFUSED)}\n"
     assert (done.returncode, done.stderr, done.stdout) == (ERROR, said, "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -31,6 +32,12 @@ PYTEST_OPTIONS = {
 """Those of pytest and pytest-benchmark that texts name."""
 
 
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return the source of trtgate: file → its statements."""
+    return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
+
+
 # Names and texts
 
 
@@ -41,9 +48,9 @@ def test_every_name_has_a_text_and_every_text_a_name() -> None:
 def test_every_name_is_used() -> None:
     used = {
         node.attr
-        for path in SOURCE.rglob("*.py")
-        if path != SOURCE / "common" / "explanations.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for name, tree in trees().items()
+        if name != "common/explanations.py"
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Explanation"
     }
     assert used == set(Explanation.__members__)
@@ -98,8 +105,8 @@ class Sentences:
     KEEP = ("terminal", "terminal_lines", "continued", "one_line", "str")
     """Functions that leave the name where it is."""
 
-    def __init__(self, files: dict[str, str]) -> None:
-        self.trees = {name: ast.parse(text) for name, text in files.items()}
+    def __init__(self, trees: dict[str, ast.Module]) -> None:
+        self.trees = trees
         self._functions: dict[str, list[ast.FunctionDef]] = {}
         for tree in self.trees.values():
             for node in ast.walk(tree):
@@ -179,7 +186,7 @@ def _failing(call: ast.Call) -> ast.expr | None:
 
 def test_every_way_to_fail_ends_with_a_name() -> None:
     """A new one that lacks it is named here: let its sentence be `explained`."""
-    source = Sentences({str(path.relative_to(SOURCE)): path.read_text() for path in SOURCE.rglob("*.py")})
+    source = Sentences(trees())
     ways = [call for tree in source.trees.values() for call in ast.walk(tree) if isinstance(call, ast.Call)]
     assert len([call for call in ways if _failing(call) is not None]) > 25
     assert source.lacking() == []
@@ -202,7 +209,7 @@ def test_every_way_to_fail_ends_with_a_name() -> None:
 )
 def test_a_way_to_fail_without_a_name_is_found(statement: str) -> None:
     body = statement.replace("; ", "\n    ")
-    assert Sentences({"new.py": f"def new(case, run, error):\n    {body}\n"}).lacking() != []
+    assert Sentences({"new.py": ast.parse(f"def new(case, run, error):\n    {body}\n")}).lacking() != []
 
 
 @pytest.mark.parametrize(
@@ -217,7 +224,7 @@ def test_a_way_to_fail_without_a_name_is_found(statement: str) -> None:
 def test_a_way_to_fail_with_a_name_is_not(statement: str) -> None:
     body = statement.replace("; ", "\n    ")
     text = f"def outside(text):\n    return explained(text, NAME)\n\n\ndef new(case, run):\n    {body}\n"
-    assert Sentences({"new.py": text}).lacking() == []
+    assert Sentences({"new.py": ast.parse(text)}).lacking() == []
 
 
 COMPARE = ("suite.py", "--trtgate-launches=1", "--benchmark-compare")
