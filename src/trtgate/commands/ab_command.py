@@ -12,7 +12,6 @@ import typer
 from ..common.errors import TrtgateError
 from ..suite.pytest_config import STARTED_WITH
 
-
 QUIET = ("-W", "ignore:Module already imported so cannot be rewritten; trtgate:pytest.PytestAssertRewriteWarning")
 """What pytest warns of where trtgate is imported before its plugin is found, as here."""
 
