@@ -375,6 +375,37 @@ def _problems(text: str) -> list[str]:
     return found
 
 
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_a_page_exist(page: Path) -> None:
+    assert _problems_of_page(page.read_text()) == []
+
+
+def test_a_wrong_option_of_a_page_is_found() -> None:
+    page = (
+        "Ask `trtgate coverage resnet18 [--presicion fp16]`:\n```console\n$ trtgate merge RUN --reprot x  # all\n```\n"
+    )
+    assert _problems_of_page(page) == ["trtgate coverage --presicion", "trtgate merge --reprot"]
+
+
+def _problems_of_page(text: str) -> list[str]:
+    """Return the options of `trtgate` and pytest that a page names in code and that do not exist."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    code = [*re.findall(r"`([^`\n]+)`", text), *(line for block in blocks for line in block.splitlines())]
+    options = Options()
+    pytest_options.add(options)  # type: ignore[arg-type]
+    known, found = options.names | PYTEST_OPTIONS, []
+    for line in code:
+        words = re.sub(r"[\[\]]|^(\$|- run:) |\s#.*", "", line).split()
+        if words[:1] == ["trtgate"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+            found += _problems_of(words[1:], known)
+        elif words[:1] == ["pytest"]:
+            found += [word for word in _options_in(words) if word not in known]
+    return found
+
+
 def _lines(block: str) -> list[str]:
     lines = [line for line in block.splitlines() if line]
     assert all(re.match(r"(\w+=\S* )?(pytest|trtgate|git) ", line) for line in lines), lines
