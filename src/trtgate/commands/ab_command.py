@@ -12,6 +12,9 @@ import typer
 from ..common.errors import TrtgateError
 from ..suite.pytest_config import STARTED_WITH
 
+QUIET = ("-W", "ignore:Module already imported so cannot be rewritten; trtgate:pytest.PytestAssertRewriteWarning")
+"""What pytest warns of where trtgate is imported before its plugin is found, as here."""
+
 
 def ab(
     context: typer.Context,
@@ -32,7 +35,8 @@ def ab(
     options = {"--trtgate-base": base, "--trtgate-base-python": base_python, "--trtgate-base-setup": base_setup}
     asked = [f"{name}={value}" for name, value in options.items() if value]
     started_with = StartedWith(dict(os.environ))  # asking where the suites are may load conftest files
-    raise typer.Exit(int(pytest.main(arguments(Path.cwd(), context.args, asked), plugins=[started_with])))
+    given = [*arguments(Path.cwd(), context.args, asked), *QUIET]
+    raise typer.Exit(int(pytest.main(given, plugins=[started_with])))
 
 
 class StartedWith:

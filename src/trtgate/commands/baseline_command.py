@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.explanations import Explanation, explained
 from ..suite.pytest_config import baselines_folder
 from .console import BROKEN, BaselinesOption, print_lines
 
@@ -53,7 +54,8 @@ def accept(
     done = baseline_files.accept(read(one(run)), baselines_folder(baselines), cases or [])
     refused = [change for change in done.updates if change.refused]
     print_lines([f"stored: {describe(change)}" for change in done.updates if not change.refused])
-    print_lines([f"not stored: {line}" for line in (*done.unused, *map(describe, refused))])
+    not_stored = [f"not stored: {line}" for line in (*done.unused, *map(describe, refused))]
+    print_lines([explained(line, Explanation.NOT_STORED) for line in not_stored])
     print_lines([f"is stored already: {case_id}" for case_id in done.known])
     print_lines(
         [f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()]

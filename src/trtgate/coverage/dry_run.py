@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..common.errors import TrtgateError, one_line
+from ..common.errors import TrtgateError, explaining, one_line
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..compiling import building, process_state
@@ -56,7 +56,8 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
         stack.callback(process_state.put_back)
         stack.enter_context(import_hook.installed())  # by a factory
         with _weights_of(case.settings):
-            module, inputs = building.make(case, "cpu", copied=False)
+            with explaining(Explanation.MODEL_UNUSABLE):
+                module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:
                 step(f"calibrating to {case.settings.precision}")
                 module = building.quantized(case, module, inputs, batches=1)

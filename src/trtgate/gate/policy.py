@@ -302,7 +302,7 @@ def _of_its_clock(situation: Situation) -> Situation:
     held = record.of_clock(clock)
     if held.sessions:
         return msgspec.structs.replace(situation, record=held)
-    new = f"NEW: {about_other_clock([situation.case.id], clock, record.clocks)}"
+    new = f"NEW: {about_other_clock([situation.case.id], clock, record.clocks, recording=situation.update)}"
     return msgspec.structs.replace(situation, record=None, new=new)
 
 
