@@ -102,6 +102,14 @@ def test_the_fields_that_the_page_names_are_there() -> None:
     assert f"`schema` is {run_report.SCHEMA}." in PAGE
 
 
+def test_the_command_prints_the_document_itself_and_writes_files_beside_it(folder: Path) -> None:
+    command = [sys.executable, "-m", "trtgate", "report", "--json", "report.json", "--markdown", "summary.md"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == (folder / "report.json").read_text()
+    assert done.stderr == "written: summary.md\n"
+    assert (folder / "summary.md").exists()
+
+
 def test_each_part_of_a_report_has_the_name_that_its_sentence_ends_with(folder: Path) -> None:
     read = run_report.read(folder / "report.json")
     assert [one.explanation for one in read.cases] == ["regressed-device", ""]
