@@ -8,7 +8,7 @@ which is slow to load. Every run is a process of its own and begins as a user be
 record    `pytest benchmarks --trtgate-update-baselines`, nothing cached
 plain     `pytest benchmarks --benchmark-compare`, all builds cached
 again     the same once more: what differs between these two is chance
-changed   `pytest benchmarks --benchmark-compare --trtgate-changed` after an edit of one model, whose build is not cached
+changed   `pytest benchmarks --benchmark-compare --trtgate-changed` after an edit of one model, which must be built
 
 Runs that FOLDER has are not done again. On a CPU the models run in eager PyTorch, which tries the study and tells
 nothing about engines. Prints the machine, the versions and a table. Needs a GPU that nothing else uses.
