@@ -11,7 +11,8 @@ import torch
 from trtgate.common.version import VERSION
 from trtgate.suite import compiled_elsewhere
 
-sys.path.insert(0, str(Path(__file__).parent / "_sphinx"))
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS / "_sphinx"), str(DOCS.parent / "tools")]
 
 project = "trtgate"
 author = "the developers of trtgate"
@@ -24,7 +25,7 @@ extensions = [
     "sphinx_llm.txt",
     "generated_pages",
 ]
-exclude_patterns = ["_build", "_sphinx"]
+exclude_patterns = ["_build", "_sphinx", "_examples"]
 source_suffix = {".md": "markdown"}
 
 
@@ -33,6 +34,7 @@ default_role = "literal"
 html_theme = "furo"
 html_title = "trtgate"
 html_static_path = ["_static"]
+html_extra_path = ["_examples"]
 html_css_files = ["trtgate.css"]
 html_show_sourcelink = False
 html_copy_source = False
@@ -51,7 +53,10 @@ compiled_elsewhere.torch = torch  # type: ignore[attr-defined] # it imports torc
 
 
 def setup(app: Any) -> None:
-    """Keep decisions out of the navigation of every page, where they cost a third of a build."""
+    """Make the example reports, and keep decisions out of every page's navigation: they cost a third of a build."""
+    import examples
+
+    examples.make(DOCS / "_examples" / "examples")
 
     def is_read(app: Any, _doctree: Any) -> None:
         if app.env.docname.startswith("decisions/0"):

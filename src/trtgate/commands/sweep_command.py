@@ -38,6 +38,7 @@ def sweep(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier sweep here measured.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line a point.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts.")] = None,
 ) -> None:
     """Build, check and measure a model under many settings, interleaved, and say which differences are real.
 
@@ -56,7 +57,7 @@ def sweep(
         cache=None if no_cache else CacheRequest(folder=str(default_folder())),
     ))  # fmt: skip
     print_lines([describe(found.accelerator), "", *lines(found)])
-    sweep_request.save(found, json, csv)
+    sweep_request.save(found, json, csv, html)
     _end(found)
 
 
