@@ -313,9 +313,8 @@ def main() -> None:
     for name, draw in state_pictures.DRAWN.items():
         (PICTURES / f"{name}.svg").write_text(draw(), encoding="utf-8")
     size = sum(file.stat().st_size for file in PICTURES.iterdir())
-    print(
-        f"docs/pictures: {len(CHARTS) + len(state_pictures.DRAWN)} charts drawn; {size / 1000:.0f} kB in all, at most {MOST_BYTES / 1000:.0f} kB"
-    )
+    count, most = len(CHARTS) + len(state_pictures.DRAWN), MOST_BYTES / 1000
+    print(f"docs/pictures: {count} charts drawn; {size / 1000:.0f} kB in all, at most {most:.0f} kB")
 
 
 if __name__ == "__main__":
