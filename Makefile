@@ -34,7 +34,7 @@ lint: setup ## check style, types and which package imports which
 	.venv/bin/lint-imports --no-logo --no-cache
 
 docs: setup ## build the documentation as a site, into .site/
-	.venv/bin/sphinx-build -W --keep-going -q -d .site/.doctrees docs .site
+	.venv/bin/sphinx-build -W --keep-going -q -j 2 -d .site/.doctrees docs .site
 	@echo "open .site/index.html"
 
 examples: setup ## make the example reports of the documentation from measured records, and their pictures
@@ -47,7 +47,7 @@ links: docs ## check that links of the documentation to other sites lead somewhe
 pictures: setup ## take the pictures of the documentation anew; needs Chromium, takes 3 minutes
 	.venv/bin/python tools/pictures.py
 
-charts: setup ## draw the charts of docs/measured/ from its tables
+charts: setup ## draw the charts of docs/measured/ from its tables, and the states of the GPU from recorded data
 	.venv/bin/python tools/charts.py
 
 constraints: setup ## pin the newest versions in constraints.txt

@@ -40,6 +40,7 @@ html_show_sourcelink = False
 html_copy_source = False
 
 llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
+llms_txt_nested_enabled = False  # an index for each folder too takes a fifth of a build
 llms_txt_description = (
     "A performance gate for PyTorch models that are compiled with Torch-TensorRT: a pytest plugin and a command line."
 )
