@@ -55,14 +55,20 @@ compiled_elsewhere.torch = torch  # type: ignore[attr-defined] # it imports torc
 
 def setup(app: Any) -> None:
     """Make the example reports, and keep decisions out of every page's navigation: they cost a third of a build."""
-    import examples
+    reports = DOCS / "_examples" / "examples"
+    reports.mkdir(parents=True, exist_ok=True)
 
-    examples.make(DOCS / "_examples" / "examples")
+    def make_reports(app: Any) -> None:
+        if app.builder.name == "html":  # the Markdown of the pages is built by a process of its own
+            import examples
+
+            examples.make(reports)
 
     def is_read(app: Any, _doctree: Any) -> None:
         if app.env.docname.startswith("decisions/0"):
             app.env.metadata[app.env.docname]["orphan"] = "True"
 
+    app.connect("builder-inited", make_reports)
     app.connect("doctree-read", is_read)
 
 

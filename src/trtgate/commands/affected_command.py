@@ -33,9 +33,9 @@ def affected(
 ) -> None:
     """List the cases that a change touches, and their differences; needs no GPU, and builds nothing.
 
-    Cases whose graph, weights, inputs, settings, flags and libraries are the base's would be measured for nothing: a CI
-    can skip its GPU job. What can't be fingerprinted (other frontends than dynamo, factories that are random) counts as
-    touched. Exit code 0: nothing is touched. 1: something is, as git diff --exit-code says. 4: nobody could tell.
+    A case with the base's graph, weights, inputs, settings, flags and libraries need not be measured: CI can skip its
+    GPU job. A case that can't be fingerprinted (frontends other than dynamo, random factories) counts as touched.
+    Exit code 0: nothing is touched. 1: something is, as with git diff --exit-code. 4: no answer.
     """
     from . import affected_answers
 

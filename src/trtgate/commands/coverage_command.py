@@ -29,7 +29,7 @@ def coverage(
 ) -> None:
     """Show which operators Torch-TensorRT takes, in which engines, and why it leaves the others; needs no GPU.
 
-    `trtgate coverage diff A B` compares what is stored.
+    `trtgate coverage diff A B` compares stored releases.
     """
     from ..suite import zoo
     from . import coverage_answers

@@ -36,8 +36,8 @@ def merge(
 ) -> None:
     """Judge all shards of a run at once: table, reports and exit code as of one run, on a machine without a GPU.
 
-    Exit code 1: something got slower, is wrong or missing. 6: nothing but the confirmation of a suspicion is lacking,
-    and the command that measures it is printed.
+    Exit code 1: a case got slower, is wrong or missing. 6: only the confirmation of a suspicion is missing; the
+    command that measures it is printed.
     """
     from ..common import run_places
     from . import merge_files

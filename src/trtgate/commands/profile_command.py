@@ -37,7 +37,7 @@ def profile(
 ) -> None:
     """Show the time of a model by layer and by module; writes profile, trace and TREx's files.
 
-    `trtgate profile show FILE...` and `trtgate profile diff A B` take profiles that were recorded, and need no GPU.
+    `trtgate profile show FILE...` and `trtgate profile diff A B` take recorded profiles, and need no GPU.
     """
     from . import profile_answers
 

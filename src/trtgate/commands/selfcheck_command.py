@@ -44,8 +44,8 @@ def selfcheck(
     """Measure the gate on this machine: its false alarms, its power, and the limits that its noise allows.
 
     Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
-    ends it early, with the rounds that are complete. With --panel the same four cases everywhere say how far
-    launches, sessions and cards lie apart.
+    ends it early, with the complete rounds. With --panel four fixed cases show how far launches, sessions and
+    cards lie apart.
     """
     if panel:
         given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}
