@@ -256,7 +256,7 @@ def test_the_page_of_a_sweep_has_its_points_and_escapes_what_others_wrote(tmp_pa
     assert [row[7] for row in cells] == ["3", "3", "3 ?"]
     assert "<img" not in page.split('id="plotly"')[0]
     with pytest.raises(TrtgateError, match="could not be written"):
-        sweep_request.save(found, None, None, tmp_path / "none" / "sweep.html")
+        sweep_request.save(found, None, None, tmp_path / "sweep.html" / "sweep.html")
 
 
 # For real
