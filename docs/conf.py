@@ -41,6 +41,7 @@ html_copy_source = False
 
 llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
 llms_txt_nested_enabled = False  # an index for each folder too takes a fifth of a build
+llms_txt_exclude = ["decisions/0*"]  # they are in decisions/index.md, and keep their Markdown
 llms_txt_description = (
     "A performance gate for PyTorch models that are compiled with Torch-TensorRT: a pytest plugin and a command line."
 )
