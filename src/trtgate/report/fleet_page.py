@@ -90,7 +90,7 @@ def _chart(key: str, series: Series, most: int, numbers: dict[str, int]) -> dict
     first = max(0, count - max(1, most))
     newest = f", newest {count - first} of {count} runs" * (first > 0)
     return {
-        "title": escaping.printable(f"{key}, card {series.card or '?'}, {series.metric}", 120) + newest,
+        "title": escaping.printable(f"{key}, card {series.card[:12] or '?'}, {series.metric}", 120) + newest,
         "us": [float(f"{us:.6g}") for us in chart["us"][first:]],
         "runs": [numbers.setdefault(run, len(numbers)) for run in chart["runs"][first:]],
         "changes": [change - first for change in chart["changes"] if change > first],
