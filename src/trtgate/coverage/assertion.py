@@ -65,13 +65,13 @@ def assert_supported(
         Dimensions that vary in one compiled module, such as `{"seq": (16, 128, 512)}`: minimum, optimum and maximum.
         Example inputs have one shape, so only `batch` can vary there: it is their leading dimension.
     engines
-        The most engines that may come of it; any number by default.
+        Largest number of engines; any number by default.
     left
         Operators that may stay in PyTorch, such as `aten.nonzero.default`.
 
-    Returns the coverage, of several shapes or parts that of the last. Raises AssertionError, which says what stays in
-    PyTorch, from which line, why, and what to do, or why nothing reaches TensorRT; TrtgateError when the model can't be
-    made or exported, or a name is unknown.
+    Returns the coverage; for several shapes or parts that of the last. Raises AssertionError, which names the operators
+    that stay in PyTorch, with source line, reason and advice, or the reason why nothing reaches TensorRT. Raises
+    TrtgateError if the model can't be made or exported, or a name is unknown.
     """
     __tracebackhide__ = True
     name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__
