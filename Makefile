@@ -34,7 +34,7 @@ lint: setup ## check style, types and which package imports which
 	.venv/bin/lint-imports --no-logo --no-cache
 
 docs: setup ## build the documentation as a site, into .site/
-	.venv/bin/sphinx-build -W --keep-going -q -j 2 -d .site/.doctrees docs .site
+	.venv/bin/sphinx-build -W --keep-going -q -d .site/.doctrees docs .site
 	@echo "open .site/index.html"
 
 examples: setup ## make the example reports of the documentation from measured records, and their pictures
