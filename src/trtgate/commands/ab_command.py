@@ -20,13 +20,15 @@ def ab(
     context: typer.Context,
     base: Annotated[str, typer.Option(metavar="REVISION", help="A git revision, checked out beside this one.")] = "",
     base_python: Annotated[
-        str, typer.Option(metavar="PATH", help="Another Python, with its own torch or Torch-TensorRT.")
+        str, typer.Option(metavar="PATH", help="Path of another Python, with its own torch or Torch-TensorRT.")
     ] = "",
-    base_setup: Annotated[str, typer.Option(metavar="COMMAND", help="Run in the base's worktree first.")] = "",
+    base_setup: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")
+    ] = "",
 ) -> None:
-    """Measure a base and this code side by side, and fail (exit code 1) what got slower; no baseline is needed.
+    """Measure a base and this code side by side, and fail (exit code 1) slower cases; no baseline is needed.
 
-    What follows goes to pytest: a folder (the suite's by default), -k, --trtgate-models, --trtgate-limit, and so on.
+    Further arguments go to pytest: a folder (the suite's by default), -k, --trtgate-models, --trtgate-limit, and so on.
     """
     import pytest
 

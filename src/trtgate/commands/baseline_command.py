@@ -12,7 +12,9 @@ from .console import BROKEN, BaselinesOption, print_lines
 
 
 def show(
-    name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[KEY|FILE]", help="An accelerator key or a file; all keys by default.")
+    ] = None,
     baselines: BaselinesOption = None,
 ) -> None:
     """List the cases of baselines or of a saved run."""
@@ -29,7 +31,7 @@ def diff(
     new: Annotated[str, typer.Argument(metavar="NEW", help="A file or a key, such as a saved run.")],
     baselines: BaselinesOption = None,
 ) -> None:
-    """Show what differs between two baselines or saved runs."""
+    """Show the differences between two baselines or saved runs."""
     from . import baseline_files
 
     folder = baselines_folder(baselines)
@@ -42,11 +44,13 @@ def accept(
     ],
     cases: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CASE]...", help="Store these, regressed or not; all that did not regress by default."),
+        typer.Argument(
+            metavar="[CASE]...", help="Cases to store, even if regressed; by default all that did not regress."
+        ),
     ] = None,
     baselines: BaselinesOption = None,
 ) -> None:
-    """Store a saved run as its accelerator's baseline; other cases stay as they are."""
+    """Store a saved run as its accelerator's baseline; other cases do not change."""
     from ..common.run_places import one
     from ..gate.baselines import describe, read
     from . import baseline_files
@@ -67,7 +71,7 @@ def accept(
 
 
 def remove(
-    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Cases that are gone for good; or patterns.")],
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Cases to remove for good, or patterns.")],
     baselines: BaselinesOption = None,
 ) -> None:
     """Remove cases from the baselines of all accelerators."""
