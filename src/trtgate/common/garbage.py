@@ -23,7 +23,7 @@ def not_collected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def later() -> Iterator[None]:
-    """Within: no garbage is collected."""
+    """Within: no garbage is collected. Importing torch and torch_tensorrt so takes 5 s of CPU time instead of 6 s."""
     enabled = gc.isenabled()
     gc.disable()
     try:

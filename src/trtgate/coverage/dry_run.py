@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..common import garbage
 from ..common.errors import TrtgateError, one_line
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
@@ -55,7 +56,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(process_state.put_back)
         stack.enter_context(import_hook.installed())  # by a factory
-        with _weights_of(case.settings):
+        with garbage.later(), _weights_of(case.settings):  # a factory imports libraries
             module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:
                 step(f"calibrating to {case.settings.precision}")

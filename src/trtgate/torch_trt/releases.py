@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..common import accelerator
+from ..common import accelerator, garbage
 from . import modelopt_package, shared_cache_file
 
 SUPPORTED = "2.11 to 2.14"
@@ -67,7 +67,8 @@ def imported() -> Any:
     It takes that one's operators only if it finds it at its own import, which costs 10 s more. Engines that are made
     from then on do not use the runtime cache that a user's processes share.
     """
-    found = _imported()
+    with garbage.later():  # collecting passes over all that was imported, again and again
+        found = _imported()
     shared_cache_file.forget()
     return found
 
