@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
@@ -17,19 +18,23 @@ INSTALLED = ("site-packages", "dist-packages")
 def digests(root: str) -> dict[str, str]:
     """Return path → SHA-256 of the modules under `root` that this process has imported; installed ones left out."""
     within, follow = os.path.join(os.path.realpath(root), ""), module_files.followed()
-    modules = [sys.modules.get(name) for name in list(sys.modules) if not _is_of_installed_package(name, follow)]
+    installed = functools.cache(functools.partial(_is_installed, follow))
+    modules = [sys.modules.get(name) for name in list(sys.modules) if "." not in name or not installed(_top(name))]
     files = {file for module in modules if (file := getattr(module, "__file__", None)) and file.endswith(".py")}
     ours = sorted({Path(path) for path in map(follow, files) if path.startswith(within)})
     return {str(path): _digest(path) for path in ours if not set(INSTALLED) & set(path.parts) and path.is_file()}
 
 
-def _is_of_installed_package(name: str, follow: Callable[[str], str]) -> bool:
-    """Whether a module is one of a package's, and that one is installed: torch alone has 2000 of them.
+def _top(name: str) -> str:
+    return name[: name.index(".")]
+
+
+def _is_installed(follow: Callable[[str], str], package: str) -> bool:
+    """Whether a package's modules are installed with it: torch alone has 2000 of them, none of which is looked at then.
 
     A package without a file may lie in several folders, and one that is installed as a link lies where that leads.
     """
-    top, _, below = name.partition(".")
-    file = getattr(sys.modules.get(top), "__file__", None) if below else None
+    file = getattr(sys.modules.get(package), "__file__", None)
     return file is not None and not set(INSTALLED).isdisjoint(follow(file).split(os.sep))
 
 
