@@ -81,7 +81,7 @@ def ask(wanted: Sequence[Case], step: OnStep) -> list[CoverageAnswer]:
     if reason:
         raise TrtgateError(reason)
     step("importing torch")
-    with garbage.later():
+    with garbage.importing():
         from ..coverage import dry_run
 
     compile_options.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)

@@ -55,8 +55,9 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     who, case = case.id, Case(case.model, case.settings.at_optimum)  # whichever shape of it is measured
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(process_state.put_back)
+        stack.enter_context(garbage.later())  # a factory imports libraries
         stack.enter_context(import_hook.installed())  # by a factory
-        with garbage.later(), _weights_of(case.settings):  # a factory imports libraries
+        with _weights_of(case.settings):
             module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:
                 step(f"calibrating to {case.settings.precision}")

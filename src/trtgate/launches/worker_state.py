@@ -91,8 +91,8 @@ class Worker:
         if case.settings.frontend not in self._imported:
             with garbage.later():
                 self._building.import_libraries(case)
+                garbage.freeze()
             self._imported.add(case.settings.frontend)
-            garbage.freeze()
 
     def _check_origin(self) -> None:
         if self._moved is not None:

@@ -67,8 +67,7 @@ def imported() -> Any:
     It takes that one's operators only if it finds it at its own import, which costs 10 s more. Engines that are made
     from then on do not use the runtime cache that a user's processes share.
     """
-    with garbage.later():  # collecting passes over all that was imported, again and again
-        found = _imported()
+    found = _imported()
     shared_cache_file.forget()
     return found
 
@@ -77,9 +76,10 @@ def _imported() -> Any:
     if "torch_tensorrt" in sys.modules:
         return sys.modules["torch_tensorrt"]
     if modelopt_package.is_expected():
-        modelopt_package.import_modelopt()
-        return importlib.import_module("torch_tensorrt")
-    with without_modelopt():
+        with garbage.importing():
+            modelopt_package.import_modelopt()
+            return importlib.import_module("torch_tensorrt")
+    with garbage.importing(), without_modelopt():
         return importlib.import_module("torch_tensorrt")
 
 
