@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ..common import garbage
 from ..common.errors import TrtgateError, one_line
 from ..common.explanations import Explanation, explained
 from ..common.files import write_json
@@ -81,7 +82,8 @@ def ask(wanted: Sequence[Case], step: OnStep) -> list[CoverageAnswer]:
     if reason:
         raise TrtgateError(reason)
     step("importing torch")
-    from ..coverage import dry_run
+    with garbage.importing():
+        from ..coverage import dry_run
 
     compile_options.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)
     answers = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..common import garbage
 from ..common.errors import TrtgateError, explaining, one_line
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
@@ -54,6 +55,7 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     who, case = case.id, Case(case.model, case.settings.at_optimum)  # whichever shape of it is measured
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(process_state.put_back)
+        stack.enter_context(garbage.later())  # a factory imports libraries
         stack.enter_context(import_hook.installed())  # by a factory
         with _weights_of(case.settings):
             with explaining(Explanation.MODEL_UNUSABLE):
