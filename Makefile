@@ -9,7 +9,7 @@ TORCH := torch==2.14.0 torch-tensorrt-rtx==2.14.0 torch-tensorrt==2.14.0 tensorr
 TENSORRT_PARTS := tensorrt-cu13 tensorrt-cu13-libs tensorrt-cu13-bindings
 
 SHELL := bash
-.PHONY: help setup bench test cluster lint docs links pictures charts constraints clean
+.PHONY: help setup bench test cluster lint docs examples links pictures charts constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -37,13 +37,17 @@ docs: setup ## build the documentation as a site, into .site/
 	.venv/bin/sphinx-build -W --keep-going -q -d .site/.doctrees docs .site
 	@echo "open .site/index.html"
 
+examples: setup ## make the example reports of the documentation from measured records, and their pictures
+	.venv/bin/python tools/examples.py docs/_examples/examples
+	.venv/bin/python tools/examples.py --pictures
+
 links: docs ## check that links of the documentation to other sites lead somewhere
 	.venv/bin/sphinx-build -b linkcheck -q -d .site/.doctrees docs .site/.links
 
 pictures: setup ## take the pictures of the documentation anew; needs Chromium, takes 3 minutes
 	.venv/bin/python tools/pictures.py
 
-charts: setup ## draw the charts of docs/measured/ from its tables
+charts: setup ## draw the charts of docs/measured/ from its tables, and the states of the GPU from recorded data
 	.venv/bin/python tools/charts.py
 
 constraints: setup ## pin the newest versions in constraints.txt

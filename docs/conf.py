@@ -11,7 +11,8 @@ import torch
 from trtgate.common.version import VERSION
 from trtgate.suite import compiled_elsewhere
 
-sys.path.insert(0, str(Path(__file__).parent / "_sphinx"))
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS / "_sphinx"), str(DOCS.parent / "tools")]
 
 project = "trtgate"
 author = "the developers of trtgate"
@@ -24,7 +25,7 @@ extensions = [
     "sphinx_llm.txt",
     "generated_pages",
 ]
-exclude_patterns = ["_build", "_sphinx"]
+exclude_patterns = ["_build", "_sphinx", "_examples"]
 source_suffix = {".md": "markdown"}
 
 
@@ -33,11 +34,14 @@ default_role = "literal"
 html_theme = "furo"
 html_title = "trtgate"
 html_static_path = ["_static"]
+html_extra_path = ["_examples"]
 html_css_files = ["trtgate.css"]
 html_show_sourcelink = False
 html_copy_source = False
 
 llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
+llms_txt_nested_enabled = False  # an index for each folder too takes a fifth of a build
+llms_txt_exclude = ["decisions/0*"]  # they are in decisions/index.md, and keep their Markdown
 llms_txt_description = (
     "A performance gate for PyTorch models that are compiled with Torch-TensorRT: a pytest plugin and a command line."
 )
@@ -51,12 +55,21 @@ compiled_elsewhere.torch = torch  # type: ignore[attr-defined] # it imports torc
 
 
 def setup(app: Any) -> None:
-    """Keep decisions out of the navigation of every page, where they cost a third of a build."""
+    """Make the example reports, and keep decisions out of every page's navigation: they cost a third of a build."""
+    reports = DOCS / "_examples" / "examples"
+    reports.mkdir(parents=True, exist_ok=True)
+
+    def make_reports(app: Any) -> None:
+        if app.builder.name == "html":  # the Markdown of the pages is built by a process of its own
+            import examples
+
+            examples.make(reports)
 
     def is_read(app: Any, _doctree: Any) -> None:
         if app.env.docname.startswith("decisions/0"):
             app.env.metadata[app.env.docname]["orphan"] = "True"
 
+    app.connect("builder-inited", make_reports)
     app.connect("doctree-read", is_read)
 
 

@@ -133,6 +133,10 @@ def report(document: dict[str, Any]) -> None:
         print("|---|---|---|---|---|---|---|")
         for way in WAYS:
             pairs = [[math.log(one["us"]) for one in row[way]] for row in rows]
+            pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]  # a launch without a block told nothing
+            if not pairs:
+                print(f"| {way} | no block held | | | | | |")
+                continue
             means = [statistics.fmean(pair) for pair in pairs]
             apart = math.sqrt(statistics.fmean((one - other) ** 2 / 2 for one, other in pairs))
             every = [one for row in rows for one in row[way]]

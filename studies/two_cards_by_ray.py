@@ -1,10 +1,10 @@
 """Do two cards of one host give by Ray what they give by `--trtgate-gpus`, and what does Ray cost?
 
-    python studies/two_cards_by_ray.py FOLDER [--runs record,by-gpus,by-ray] [PYTEST OPTIONS]
+    python studies/two_cards_by_ray.py FOLDER [--runs record,by-one,by-gpus,by-ray] [PYTEST OPTIONS]
 
-Runs the latency tests of 24 cases of `pytest benchmarks` three times: recording on two cards, comparing with
-`--trtgate-gpus=0,1`, comparing with `--trtgate-ray` on a cluster of this machine alone, which is started for that and
-ended again. Both comparisons build nothing that the artifact cache has. Needs `pip install 'trtgate[ray]'`. Runs that
+Runs the latency tests of 24 cases of `pytest benchmarks` four times: recording on two cards, comparing on one,
+with `--trtgate-gpus=0,1`, and with `--trtgate-ray` on a cluster of this machine alone, which is started for that and
+ended again. Comparisons build nothing that the artifact cache has. Needs `pip install 'trtgate[ray]'`. Runs that
 FOLDER has are not done again. Prints the machine, the versions, the table, and which cases have another verdict.
 """
 
@@ -32,6 +32,7 @@ CASES = [
 LATENCY = ["-m", "trtgate_latency", "--trtgate-launches=3"]
 RUNS = {
     "record": [*LATENCY, "--trtgate-gpus=0,1", "--trtgate-update-baselines"],
+    "by-one": [*LATENCY, "--trtgate-gpus=0", "--benchmark-compare"],
     "by-gpus": [*LATENCY, "--trtgate-gpus=0,1", "--benchmark-compare"],
     "by-ray": [*LATENCY, "--benchmark-compare"],
 }
@@ -55,7 +56,7 @@ def cluster(cards: int, caches: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Run the gate three times, and print the table."""
+    """Run the gate four times, and print the table."""
     asked = gate_runs.asked(__doc__, RUNS)
     folder = asked.folder
     cards = detect_all("0,1")
@@ -78,6 +79,8 @@ def main() -> None:
         table.append((name, str(one.exit_status), *(f"{value:.1f} s" for value in seconds), said))
     print(TextTable(table, left=(0, 5)))
     gpus, ray = runs["by-gpus"], runs["by-ray"]
+    for name in ("by-gpus", "by-ray"):
+        print(f"{name}: {runs[name].seconds / runs['by-one'].seconds:.2f} of one card's time")
     cases = sorted(gpus.medians_us.keys() & ray.medians_us.keys())
     apart = sorted(abs(ray.medians_us[case] / gpus.medians_us[case] - 1) for case in cases)
     print(f"{len(cases)} cases; Ray adds {(ray.seconds - gpus.seconds) / len(cases):+.2f} s a case, set-up included")

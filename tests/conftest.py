@@ -11,7 +11,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,8 @@ hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process would wait for those of the others
-sys.dont_write_bytecode = False  # as for the processes of tests (FROM_OUTSIDE): rewriting all asserts takes 4 s
+sys.dont_write_bytecode = False  # rewriting all asserts takes 4 s, and compiling trtgate as long in each process
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each of which imports torch
 
 TOGETHER = {
@@ -66,10 +67,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return Scheduling(config, log)
 
 
-def pytest_collection_finish() -> None:
-    """Let no garbage collection pass over torch, which the files of tests have imported: it would take 0.25 s."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let no garbage collection pass over torch, which the files of tests import: each would take 0.25 s."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 PLAIN_BENCHMARK = "5.3.1"
@@ -109,9 +116,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 FROM_OUTSIDE = (
     "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID",
-    "PYTHONDONTWRITEBYTECODE",
 )  # fmt: skip
-"""Variables that a test's processes do not get: the last one would have each of them compile trtgate."""
+"""Variables that a test's processes do not get."""
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -242,6 +242,7 @@ def test_each_side_has_its_own_conftest_files_and_path(
         call = [sys.executable, "-m", "trtgate", "ab", "--base=HEAD", LIMIT]
         done = subprocess.run(call, cwd=path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         assert done.returncode == OK, done.stdout + done.stderr
+        assert "PytestAssertRewriteWarning" not in done.stdout
     else:
         assert repository.folder.pytest("new", "-m", "trtgate_latency", "--trtgate-base=HEAD", LIMIT).ret == OK
     assert set((path / "seen").read_text().splitlines()) == {

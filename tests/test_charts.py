@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import chart_figures  # noqa: E402
 import charts  # noqa: E402
+import state_pictures  # noqa: E402
 
 MEASURED = sorted((ROOT / "docs" / "measured").glob("*.md"))
 ANSWERS = [page for page in MEASURED if page.name != "index.md"]
@@ -31,15 +33,18 @@ net, against net-dynamo-fp16-b8-mbs5
 """
 
 
-@pytest.mark.parametrize("name", charts.CHARTS)
+DRAWN = {name: lambda make=make: charts.drawn(make()) for name, make in charts.CHARTS.items()} | state_pictures.DRAWN
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_charts_are_current(name: str) -> None:
-    made = charts.drawn(charts.CHARTS[name]())
+    made = DRAWN[name]()
     assert (charts.PICTURES / f"{name}.svg").read_text() == made, "make charts"
 
 
 def test_pictures_are_those_that_are_drawn_or_taken_and_not_too_large() -> None:
     pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".svg", ".png", ".jpg", ".gif", ".webp")]
-    assert {path.stem for path in pictures if path.suffix == ".svg"} == set(charts.CHARTS)
+    assert {path.stem for path in pictures if path.suffix == ".svg"} == set(DRAWN)
     assert sum(path.stat().st_size for path in pictures) < charts.MOST_BYTES
 
 
@@ -53,6 +58,38 @@ def test_text_of_a_chart_is_text_and_it_needs_nothing_from_elsewhere(name: str) 
     assert tree.findtext(f"{space}title") == chart.title
     assert "prefers-color-scheme: dark" in (tree.findtext(f"{space}style") or "")
     assert not [value for element in tree.iter() for key, value in element.attrib.items() if "href" in key]
+
+
+def marks_of(picture: str) -> list[tuple[float, float]]:
+    """Where a picture of points has them, in pixels."""
+    return [(float(x), float(y)) for x, y in re.findall(r"M(\S+) (\S+)h\.01", picture)]
+
+
+def test_the_states_are_drawn_from_what_was_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    points = marks_of(state_pictures.two_states())
+    assert len(points) == 2 * 3 * 24
+    below = [x for x, y in points if y > 250]
+    assert len(below) >= 10
+    assert len({round(x / 60) for x in below}) == 2  # the first capture of either turn is in the other state
+    recorded = json.loads(state_pictures.BLOCKS.read_text())
+    recorded["launches"][0][0][2] *= 1.004
+    monkeypatch.setattr(state_pictures, "BLOCKS", tmp_path / "blocks.json")
+    state_pictures.BLOCKS.write_text(json.dumps(recorded))
+    assert state_pictures.plateaus() != (charts.PICTURES / "states-plateaus.svg").read_text()
+    recorded["launches"][0][0][2] *= 2
+    state_pictures.BLOCKS.write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match="lies off the axis"):
+        state_pictures.plateaus()
+
+
+def test_the_pictures_of_the_states_fit_their_width_and_need_nothing_from_elsewhere() -> None:
+    for name in state_pictures.DRAWN:
+        tree = ElementTree.fromstring((charts.PICTURES / f"{name}.svg").read_text())
+        assert not [value for element in tree.iter() for key, value in element.attrib.items() if "href" in key]
+        for element in tree.iter("{http://www.w3.org/2000/svg}text"):
+            share = {"m": 0.5, "e": 0.0}.get(element.get("class", ""), 1.0)  # of a text, to the right of its place
+            end = float(element.get("x", 0)) + share * 6.4 * len(element.text or "")
+            assert end <= state_pictures.WIDTH, element.text
 
 
 def test_a_figure_that_changes_moves_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:

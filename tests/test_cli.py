@@ -20,6 +20,7 @@ from trtgate.cli import app
 from trtgate.commands import doctor_facts, doctor_findings, doctor_probes, doctor_subprocess
 from trtgate.common import files
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.explanations import Explanation, bare, explained, explanation_in
 from trtgate.gate import baselines
 from trtgate.gate.baseline_record import CaseRecord
 
@@ -43,11 +44,12 @@ class Shell:
         return result.stdout
 
     def refused(self, *arguments: str) -> str:
-        """Run a command that must end with one readable line, which is returned."""
+        """Run a command that must end with one readable, explained line; returns it without the explanation's name."""
         result = CliRunner().invoke(app, arguments)
         (line,) = result.stderr.splitlines()
         assert (result.exit_code, result.stdout) == (ERROR, "")
-        return line.removeprefix("trtgate: error: ")
+        assert explanation_in(line) in set(Explanation)
+        return bare(line.removeprefix("trtgate: error: "))
 
     def write(self, name: str, text: str) -> Path:
         file = self.path / name
@@ -103,7 +105,8 @@ def test_the_installed_command_ends_with_one_line_and_exit_code_4(tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-c", CALL, "baseline", "show", "absent"], cwd=tmp_path, capture_output=True, text=True
     )
-    said = "trtgate: error: 'absent' is no file, and no accelerator key under baselines; there are: none\n"
+    said = "trtgate: error: 'absent' is no file, and no accelerator key under baselines; there are: none"
+    said = f"{explained(said, Explanation.COMMAND_REFUSED)}\n"
     assert (done.returncode, done.stderr, done.stdout) == (ERROR, said, "")
 
 

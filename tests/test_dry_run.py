@@ -396,3 +396,12 @@ def split() -> tuple[nn.Module, Any]:
     """Two engines around a sigmoid, where that stays in PyTorch."""
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Sigmoid(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*layers).eval(), torch.randn(1, 3, 16, 16)
+
+
+def without_weights() -> tuple[nn.Module, Any]:
+    raise KeyError("weights")
+
+
+def test_a_factory_that_raises_is_an_unusable_model_here_too() -> None:
+    with pytest.raises(TrtgateError, match=r"its factory raised KeyError: .*\(docs: model-unusable\)$"):
+        dry_run.ask(case(without_weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from trtgate.cli import app
 from trtgate.commands import explanation_texts
 from trtgate.common.errors import TrtgateError, explaining, sentence_of
 from trtgate.common.escaping import markdown, printable, terminal
-from trtgate.common.explanations import PARTS, Explanation, bare, continued, explained, shortened
+from trtgate.common.explanations import PARTS, Explanation, bare, continued, explained, explanation_in, shortened
 from trtgate.common.metrics import METRICS
 from trtgate.gate.sentences import EXPLANATIONS
 
-from .in_process import command
+from .in_process import RECORD, InProcess, ScriptedSession, command
+from .suites import suite_text
 from .test_documents import Options, pytest_options
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +30,12 @@ PYTEST_OPTIONS = {
     "--benchmark-compare", "--benchmark-disable", "--collect-only", "--fixtures-per-test", "--help", "--trace-config",
 }  # fmt: skip
 """Those of pytest and pytest-benchmark that texts name."""
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return the source of trtgate: file → its statements."""
+    return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
 
 
 # Names and texts
@@ -40,9 +48,9 @@ def test_every_name_has_a_text_and_every_text_a_name() -> None:
 def test_every_name_is_used() -> None:
     used = {
         node.attr
-        for path in SOURCE.rglob("*.py")
-        if path != SOURCE / "common" / "explanations.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for name, tree in trees().items()
+        if name != "common/explanations.py"
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Explanation"
     }
     assert used == set(Explanation.__members__)
@@ -80,6 +88,249 @@ def _anchors(text: str) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# Ways to fail
+
+
+FAILING = {"fail", "skip", "xfail", "exit", "UsageError", "Notice", "say", "write_line"}
+"""What is called to fail or skip a test, or to turn a run red; other things have these names too."""
+
+
+class Sentences:
+    """What of the source of trtgate ends with the name of an explanation, as far as that can be read from it."""
+
+    ENDS = ("explained", "not_checked")
+    """Functions whose sentences end with a name, whatever they are given."""
+    KEEP = ("terminal", "terminal_lines", "continued", "one_line", "str")
+    """Functions that leave the name where it is."""
+
+    def __init__(self, trees: dict[str, ast.Module]) -> None:
+        self.trees = trees
+        self._functions: dict[str, list[ast.FunctionDef]] = {}
+        for tree in self.trees.values():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef):
+                    self._functions.setdefault(node.name, []).append(node)
+
+    def lacking(self) -> list[str]:
+        """Return where a test fails or is skipped, or a run ends red, by a sentence without a name."""
+        found = []
+        for name, tree in self.trees.items():
+            for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+                for call in [node for node in ast.walk(function) if isinstance(node, ast.Call)]:
+                    said = _failing(call)
+                    if said is not None and not self.ends(said, function):
+                        found.append(f"{name}:{call.lineno}: {ast.unparse(call)[:90]}")
+        return sorted(set(found))
+
+    def ends(self, said: ast.expr, within: ast.FunctionDef) -> bool:
+        """Whether an expression in a function is a sentence that ends with a name, or empty."""
+        if isinstance(said, ast.IfExp):
+            return self.ends(said.body, within) and self.ends(said.orelse, within)
+        if isinstance(said, ast.JoinedStr):
+            last = said.values[-1]
+            return isinstance(last, ast.FormattedValue) and self.ends(last.value, within)
+        if isinstance(said, ast.Constant):
+            return said.value == ""
+        if isinstance(said, ast.Name):
+            before = _assigned(said, within)
+            return bool(before) and self.ends(before[-1], within)
+        if isinstance(said, ast.Attribute):
+            return said.attr == "text" and self._is_outcome(said.value, within)
+        if not isinstance(said, ast.Call):
+            return False
+        name = said.func.attr if isinstance(said.func, ast.Attribute) else getattr(said.func, "id", "")
+        if name in self.KEEP:
+            return self.ends(said.args[0], within)
+        if name in self.ENDS:
+            return True
+        made = [
+            (node.value, function)
+            for function in self._functions.get(name, [])
+            if function is not within
+            for node in ast.walk(function)
+            if isinstance(node, ast.Return) and node.value is not None
+        ]
+        return bool(made) and all(self.ends(value, function) for value, function in made)
+
+    def _is_outcome(self, value: ast.expr, within: ast.FunctionDef) -> bool:
+        """Whether it is what `outcome` returned, which test_outcome.py and the runs below look at."""
+        made = _assigned(value, within)[-1:] if isinstance(value, ast.Name) else [value]
+        return any(isinstance(one, ast.Call) and ast.unparse(one.func) == "outcome" for one in made)
+
+
+def _assigned(name: ast.Name, within: ast.FunctionDef) -> list[ast.expr]:
+    """Return what a function assigns to a name above the line in which it is read."""
+    return [
+        node.value
+        for node in ast.walk(within)
+        if isinstance(node, ast.Assign) and node.lineno < name.lineno
+        if any(isinstance(target, ast.Name) and target.id == name.id for target in node.targets)
+    ]
+
+
+def _failing(call: ast.Call) -> ast.expr | None:
+    """Return the sentence of a call that fails or skips a test, or turns a run red; None of any other call."""
+    if (call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")) not in FAILING:
+        return None
+    called, named = ast.unparse(call.func), {one.arg: one.value for one in call.keywords}
+    text = call.args[0] if call.args else named.get("text", named.get("reason", named.get("msg")))
+    severe = any(ast.unparse(one) in ("Severity.ERROR", "Severity.MISSING") for one in (*call.args, *named.values()))
+    told = called in ("pytest.fail", "pytest.skip", "pytest.xfail", "pytest.exit", "pytest.UsageError", "UsageError")
+    red = called.endswith("write_line") and ast.unparse(named.get("red", ast.Constant(False))) == "True"
+    if told or red or (severe and called.rpartition(".")[2] in ("Notice", "say")):
+        return text
+    return named.get("reason") if called.endswith("mark.skip") else None
+
+
+def test_every_way_to_fail_ends_with_a_name() -> None:
+    """A new one that lacks it is named here: let its sentence be `explained`."""
+    source = Sentences(trees())
+    ways = [call for tree in source.trees.values() for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    assert len([call for call in ways if _failing(call) is not None]) > 25
+    assert source.lacking() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "pytest.fail('it is slow')",
+        "pytest.skip(reason=f'{case}: too noisy')",
+        "pytest.xfail(sentence_of(error))",
+        "raise pytest.UsageError(str(error))",
+        "run.say(sentence_of(error), Severity.ERROR)",
+        "return [Notice('gone', severity=Severity.MISSING)]",
+        "said = explained('a', NAME); said = 'b'; pytest.fail(said)",
+        "pytest.fail(bare(explained('a', NAME)))",
+        "item.add_marker(pytest.mark.skip(reason='no GPU'))",
+        "reporter.write_line('ERROR: gone', red=True)",
+    ],
+)
+def test_a_way_to_fail_without_a_name_is_found(statement: str) -> None:
+    body = statement.replace("; ", "\n    ")
+    assert Sentences({"new.py": ast.parse(f"def new(case, run, error):\n    {body}\n")}).lacking() != []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "pytest.fail(explained('it is slow', NAME), pytrace=False)",
+        "said = 'slow'; said = f'ERROR: {explained(said, NAME)}'; run.say(terminal(said), Severity.ERROR)",
+        "return Notice(outside('gone'), Severity.MISSING)",
+        "run.say('stored')",
+    ],
+)
+def test_a_way_to_fail_with_a_name_is_not(statement: str) -> None:
+    body = statement.replace("; ", "\n    ")
+    text = f"def outside(text):\n    return explained(text, NAME)\n\n\ndef new(case, run):\n    {body}\n"
+    assert Sentences({"new.py": ast.parse(text)}).lacking() == []
+
+
+COMPARE = ("suite.py", "--trtgate-launches=1", "--benchmark-compare")
+MODEL = """
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",), {settings})
+def gamma(batch):
+    import torch
+
+    def forward(x):
+        return x + 1
+
+    return made(forward, torch.ones(batch, 4))
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "arguments", "name"),
+    [
+        ("", ("--trtgate-require=baseline",), "new-case"),
+        ("", ("--trtgate-require=gpu",), ""),  # eager runs on a CPU
+        ("", ("--trtgate-accept=delta",), "option-conflict"),
+        ("", ("--trtgate-update-baselines", "--trtgate-accept=delta"), "suite-problem"),
+        ("", ("--trtgate-models=delta",), "suite-problem"),
+        ("", ("--trtgate-limit=devise=1%",), "option-conflict"),
+        ("", ("-k", "nothing"), ""),
+        ("raise OSError(28, 'No space left on device', 'x')\n", (), "suite-problem"),
+        ("raise KeyError('x')\n", (), "suite-problem"),
+        (MODEL.format(settings="batch=1"), (), "suite-problem"),
+        (MODEL.format(settings="batches=(1,), limits={'device': '-1%'}"), (), "suite-problem"),
+        (MODEL.format(settings="batches=(1,)").replace("x + 1", "x[9]"), (), "model-unusable"),
+        (MODEL.format(settings="batches=(1,)").replace("x + 1", "x / 0 * 0"), (), "model-unusable"),
+        (MODEL.format(settings="batches=(1,)").replace("x + 1", "open('/no/x')"), (), "model-unusable"),
+        (MODEL.format(settings="quarantine=trtgate.quarantine('a', until='2020-01-01')"), (), "quarantine-ended"),
+        (MODEL.format(settings="expected_failure=trtgate.expected_failure('a')"), (), "failure-gone"),
+    ],
+)  # fmt: skip
+def test_what_fails_in_a_run_ends_with_a_name(
+    here: InProcess, more: str, arguments: tuple[str, ...], name: str
+) -> None:
+    (here.path / "suite.py").write_text(suite_text(("alpha",), {}) + more)
+    status, said = here.run(*COMPARE, "-rs", *arguments)
+    assert unexplained(said) == []
+    if name:
+        assert status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR)
+        assert f"(docs: {name})" in said
+
+
+def test_what_fails_against_a_baseline_ends_with_a_name(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert here.run(*RECORD)[0] == 0
+    (baseline,) = here.path.glob("baselines/*/latency.json")
+    (here.path / "suite.py").write_text(suite_text(("alpha",), {}))
+    monkeypatch.setattr(ScriptedSession, "latency_us", 1e6)
+    ended = {}
+    for arguments in (COMPARE, (*COMPARE, "--trtgate-require=verdict"), RECORD):
+        status, said = here.run(*arguments, "-rs")
+        assert status == pytest.ExitCode.TESTS_FAILED
+        assert unexplained(said) == []
+        ended |= dict.fromkeys(re.findall(r"\(docs: ([a-z-]+)\)", said))
+    assert {"regressed-host", "missing-case"} <= set(ended)
+    baseline.write_text("{")
+    status, said = here.run(*COMPARE)
+    assert (status, unexplained(said)) == (pytest.ExitCode.USAGE_ERROR, [])
+    assert "(docs: baseline-broken)" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("merge", "absent.json"), ("report", "absent.json"), ("history", "absent"), ("baseline", "show", "absent"),
+        ("baseline", "accept", "absent.json"), ("baseline", "remove", "absent"), ("coverage", "absent"),
+        ("coverage", "diff", "a", "b"), ("locate", "absent"), ("profile", "absent"), ("profile", "show", "absent"),
+        ("export", "--to", "csv", "absent"), ("explain", "absent"), ("affected", "--base", "absent"),
+        ("cache", "clear", "absent"), ("sweep", "absent"), ("selfcheck", "absent"), ("ab",),
+        ("init", "--path", "../x.py"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)  # fmt: skip
+def test_what_a_command_refuses_ends_with_a_name(here: InProcess, arguments: tuple[str, ...]) -> None:
+    status, said = command(*arguments)
+    assert status == 4
+    (line,) = [line for line in said.splitlines() if line.startswith("trtgate: error: ")]
+    assert explanation_in(line) in set(Explanation)
+
+
+def unexplained(said: str) -> list[str]:
+    """Return what a run printed of failed tests, skips and errors that ends with no name that there is."""
+    told = re.findall(r"^(?:ERROR|MISSING): .*|^SKIPPED \[.*", said, re.MULTILINE)
+    failures = re.search(r"^=+ FAILURES =+$(.*?)^={3,}", said, re.MULTILINE | re.DOTALL)
+    if failures is not None:
+        told += re.split(r"^_{3,} .* _{3,}$", failures[1], flags=re.MULTILINE)[1:]
+    return [text for text in told if explanation_in(text) not in set(Explanation)]
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [
+        ("ERROR: gone\n", 1),
+        ("ERROR: gone (docs: missing-case)\n", 0),
+        ("ERROR: gone (docs: missing-cases)\n", 1),
+        ("SKIPPED [1] suite.py: noisy\nMISSING: gone\n", 2),
+        ("== FAILURES ==\n___ a ___\nslow (docs: regressed-host)\nif so: do\n___ b ___\nslow\n=== trtgate ===\n", 1),
+    ],
+)
+def test_what_a_run_prints_without_a_name_is_found(said: str, lacking: int) -> None:
+    assert len(unexplained(said)) == lacking
 
 
 # What a reader types
@@ -120,6 +371,37 @@ def _problems(text: str) -> list[str]:
         if "trtgate" in words:
             found += _problems_of(words[words.index("trtgate") + 1 :], known)
         elif "pytest" in words:
+            found += [word for word in _options_in(words) if word not in known]
+    return found
+
+
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_a_page_exist(page: Path) -> None:
+    assert _problems_of_page(page.read_text()) == []
+
+
+def test_a_wrong_option_of_a_page_is_found() -> None:
+    page = (
+        "Ask `trtgate coverage resnet18 [--presicion fp16]`:\n```console\n$ trtgate merge RUN --reprot x  # all\n```\n"
+    )
+    assert _problems_of_page(page) == ["trtgate coverage --presicion", "trtgate merge --reprot"]
+
+
+def _problems_of_page(text: str) -> list[str]:
+    """Return the options of `trtgate` and pytest that a page names in code and that do not exist."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    code = [*re.findall(r"`([^`\n]+)`", text), *(line for block in blocks for line in block.splitlines())]
+    options = Options()
+    pytest_options.add(options)  # type: ignore[arg-type]
+    known, found = options.names | PYTEST_OPTIONS, []
+    for line in code:
+        words = re.sub(r"[\[\]]|^(\$|- run:) |\s#.*", "", line).split()
+        if words[:1] == ["trtgate"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+            found += _problems_of(words[1:], known)
+        elif words[:1] == ["pytest"]:
             found += [word for word in _options_in(words) if word not in known]
     return found
 

@@ -43,6 +43,7 @@ def of(command: list[str], folder: Path) -> Any:
         ["-c", "import os; os.abort()"],
         ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"],
         ["-c", "import atexit; atexit.register(print, 'at the end')"],
+        ["-c", "import weakref; kept = type('Kept', (), {})(); weakref.finalize(kept, print, 'of an object')"],
         ["-c", "import threading; threading.Timer(0.01, print, ('of a thread',)).start()"],
     ],
 )

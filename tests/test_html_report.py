@@ -294,6 +294,19 @@ def test_a_fleet_shows_what_got_slower_most_first_and_a_click_opens_its_history(
         assert overview(page) == ["<script>", "slow", "single"]
 
 
+def test_a_card_with_too_few_runs_has_no_change_instead_of_none_at_all() -> None:
+    few = msgspec.structs.replace(series(), points=series().points[:4], steps=[])
+    cases = [
+        CaseHistory(case_id=name, series=[one], beside_base=0, disturbed=0)
+        for name, one in (("young", few), ("old", msgspec.structs.replace(series(), steps=[])))
+    ]
+    page = fleet_page.render([fleet_page.Row(key="h100", case=case, lines=[]) for case in cases], [])
+    young, old = (
+        re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r'<tr><td class="name">.*</tr>', page)[::-1]
+    )
+    assert (young[0], old[0]) == ("", "+0.00")
+
+
 def test_the_charts_of_a_large_fleet_have_room_in_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_page, "MOST_POINTS", 20)
     found = CaseHistory(case_id="net", series=[series(), series()], beside_base=0, disturbed=0)

@@ -503,7 +503,10 @@ def test_a_folder_of_shards_is_merged_by_its_name(here: InProcess) -> None:
     )
     (here.path / "empty").mkdir()
     status, said = command("merge", "empty")
-    assert (status, said) == (4, "trtgate: error: empty has no run of a shard or a confirmation\n")
+    assert (status, said) == (
+        4,
+        "trtgate: error: empty has no run of a shard or a confirmation (docs: command-refused)\n",
+    )
 
 
 @pytest.mark.parametrize("kept", ["memory", "s3"], indirect=True)

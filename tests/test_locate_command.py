@@ -78,7 +78,8 @@ def test_a_wrong_case_is_located_and_its_submodules_are_listed() -> None:
     done = locate("wrong-aot_eager-fp32-b1")
     assert done.exit_code == 1
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    assert lines[0] == ("wrong-aot_eager-fp32-b1: first wrong: 6.1 (relative L2 0.5); everything before is within 0")
+    said = "wrong-aot_eager-fp32-b1: first wrong: 6.1 (relative L2 0.5); everything before is within 0"
+    assert lines[0] == f"{said} (docs: wrong-output)"
     assert [line.split() for line in lines[1:]] == [
         ["submodule", "class", "relative", "L2"],
         ["the", "model", "Sequential", "5.0e-01", "WRONG"],

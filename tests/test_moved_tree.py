@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +84,16 @@ def test_a_module_that_a_link_hides_is_refused(trees: Trees, tmp_path: Path, mon
     imported(monkeypatch, tmp_path / "link.py")
     with pytest.raises(TrtgateError, match="module mine"):
         relocated_imports.check_origin(*trees.pair)
+
+
+def test_modules_that_were_looked_at_are_not_looked_at_again(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each case asks for all modules, which are thousands."""
+    relocated_imports.check_origin(*trees.pair)
+    looked_at: list[str] = []
+    monkeypatch.setattr(os.path, "isfile", lambda file: bool(looked_at.append(file)))
+    imported(monkeypatch, trees.new / "mine.py")
+    relocated_imports.check_origin(*trees.pair)
+    assert looked_at == [str(trees.new / "mine.py")]
 
 
 @pytest.mark.parametrize("file", [None, "frozen", "{new}/mine.py", "{old}/gone.py", "{old}/.venv/site-packages/a.py"])

@@ -454,7 +454,9 @@ def test_an_aotinductor_package_is_loaded(tmp_path: Path) -> None:
         pytest.skip("needs a C++ compiler")
     module, x = net()
     file = tmp_path / "net.pt2"
-    torch._inductor.aoti_compile_and_package(torch.export.export(module, (x,)), package_path=str(file))
+    quickly = {"aot_inductor.precompile_headers": False, "aot_inductor.compile_wrapper_opt_level": "O0"}
+    program = torch.export.export(module, (x,))
+    torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=quickly)
     case = case_of(lambda: (Compiled(trtgate.load(file), reference=module), x))
     (tmp_path / "built").mkdir()
     assert built(case, tmp_path / "built").build.leaf_error < 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -51,3 +52,26 @@ def test_the_files_of_the_checkout_are_pinned(
     if pinned:
         (checkout / "mine.py").write_text("another")
         assert pinned_files.changed(found) == list(found)
+
+
+@pytest.mark.parametrize(("installed_as", "pinned"), [("a link", True), ("a copy", False), ("several folders", True)])
+def test_of_a_package_that_is_installed_its_own_place_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed_as: str, pinned: bool
+) -> None:
+    """As a link, which leads to the checkout, as a copy, or as a namespace, part of which lies in the checkout."""
+    checkout, site = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "site-packages"
+    (checkout / "shop").mkdir(parents=True)
+    site.mkdir(parents=True)
+    for name in ("__init__.py", "net.py"):
+        (checkout / "shop" / name).write_text(name)
+    if installed_as == "a link":
+        (site / "shop").symlink_to(checkout / "shop")
+    elif installed_as == "a copy":
+        shutil.copytree(checkout / "shop", site / "shop")
+    folder = checkout if installed_as == "several folders" else site
+    package, module = ModuleType("shop"), ModuleType("shop.net")
+    package.__file__ = None if installed_as == "several folders" else str(folder / "shop" / "__init__.py")
+    module.__file__ = str(folder / "shop" / "net.py")
+    monkeypatch.setitem(sys.modules, "shop", package)
+    monkeypatch.setitem(sys.modules, "shop.net", module)
+    assert (str(checkout / "shop" / "net.py") in pinned_files.digests(str(checkout))) is pinned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,3 +177,17 @@ def test_a_models_own_samples_are_put_together_to_batches() -> None:
 def test_samples_that_are_none_are_named(given: Any, problem: str) -> None:
     with pytest.raises(TrtgateError, match=problem):
         list(samples.of(case_of("fp16", samples=given), Inputs((torch.zeros(2, 2),)), 2, seed=1))
+
+
+def test_the_stored_weights_of_the_digits_classify_images_that_they_were_not_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    digits = importlib.import_module("digits")
+    module, images = digits.digits(8)
+    assert (digits.accuracy(module) > 0.98, images.shape) == (True, (8, 1, 8, 8))
+    with torch.no_grad():
+        for value in module.parameters():
+            value.zero_()
+    assert digits.accuracy(digits.digits(8)[0]) > 0.98  # each call has weights of its own

@@ -226,3 +226,10 @@ def test_a_broken_baseline_can_be_recorded_anew_as_its_line_says(here: InProcess
         file.unlink()
         assert here.run(*RECORD)[0] == OK
         assert set(stored(here)) == {ALPHA, BETA}
+
+
+def test_a_recording_does_not_advise_what_it_does(here: InProcess) -> None:
+    status, said = here.run(*RECORD, "-v")
+    assert status == OK
+    assert len(lines(said, "nothing is stored for", "; this run records them")) == 2
+    assert lines(said, "add --trtgate-update-baselines") == []

@@ -87,6 +87,14 @@ def test_every_option_key_and_variable_has_a_place_in_the_reference(site: Path) 
         assert sorted(name for name in names if name not in text) == []
 
 
+def test_the_list_of_commands_has_whole_sentences(site: Path) -> None:
+    text = (site / "reference" / "generated" / "cli.html").read_text()
+    (listed,) = re.findall(r"Commands</strong>:</p>\s*<ul.*?</ul>", text, re.DOTALL)[:1]
+    said = re.findall(r"</span></code>: (.*?)</p>", listed)
+    assert len(said) > 15
+    assert [one for one in said if not one.endswith(".") or "…" in one] == []
+
+
 def test_agents_read_the_same_pages_in_markdown(site: Path) -> None:
     listed = re.findall(r"\]\(([^)]+\.md)\)", (site / "llms.txt").read_text())
     assert {"verdicts", "reference/api"} <= {name.removesuffix(".md").removesuffix(".html") for name in listed}
@@ -99,20 +107,27 @@ def browser() -> Iterator[Any]:
     yield from chromium()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
-def test_pages_fit_a_desk_and_a_phone_by_day_and_by_night(site: Path, browser: Any, width: int, scheme: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
+OWN = (
+    "index", "tutorial", "examples", "gpu-states", "verdicts", "how-to/profile", "reference/verdicts",
+    "reference/files", "reference/api", "reference/generated/options", "reference/generated/metrics",
+)  # fmt: skip
+
+
+def test_pages_fit_a_desk_and_a_phone_by_day_and_by_night(site: Path, browser: Any) -> None:
+    """Each page is loaded once, and then seen in all four ways."""
+    page = browser.new_page()
     said: list[str] = []
     page.on("pageerror", lambda error: said.append(str(error)))
-    own = ("index", "tutorial", "verdicts", "how-to/profile", "reference/verdicts", "reference/files", "reference/api")
-    for name in (*own, "reference/generated/options", "reference/generated/metrics"):
+    for name in (*OWN, "examples/regression", "examples/sweep", "examples/fleet"):
         page.goto((site / f"{name}.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        colours = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert (sum(map(int, colours[:3])) < 200) == (scheme == "dark")
-        contents = page.locator(".sidebar-tree").first.bounding_box()
-        assert (contents["x"] >= 0) == (width > 1000)  # on a phone a button brings it in
-    context.close()
+        for width, scheme in ((1280, "light"), (1280, "dark"), (400, "dark"), (400, "light")):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            colours = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            assert (sum(map(int, colours[:3])) < 200) == (scheme == "dark"), name
+            if name in OWN and scheme == "light":
+                contents = page.locator(".sidebar-tree").first.bounding_box()
+                assert (contents["x"] >= 0) == (width > 1000), name  # on a phone a button brings it in
+    page.close()
     assert said == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from trtgate.commands import sweep_request
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.launches.sweep import PointOutcome, Sweep
@@ -232,6 +234,31 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     assert msgspec.json.decode(msgspec.json.encode(found), type=sweep_table.SweepFindings) == found
 
 
+def test_the_page_of_a_sweep_has_its_points_and_escapes_what_others_wrote(tmp_path: Path) -> None:
+    pytest.importorskip("plotly", reason="Plotly is not installed")
+    hostile = "</script><img src=x onerror=alert(1)>"
+    broken = PointOutcome(case=outcome(1.0, precision="bf16").case, problem=hostile)
+    queued = msgspec.structs.replace(outcome(90.0, min_block_size=3), build=msgspec.structs.replace(BUILD, builders=2))
+    points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), queued, broken])
+    found = sweep_table.SweepFindings(
+        accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=[hostile]
+    )
+    sweep_request.save(found, None, None, tmp_path / "sweep.html")
+    page = (tmp_path / "sweep.html").read_text()
+    (body,) = re.findall(r"<tbody>(.*?)</tbody>", page, re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(?:<a[^>]*>)?([^<]*)", row) for row in body.split("<tr")[1:]]
+    assert [[row[1], round(float(row[2])), row[3]] for row in cells] == [
+        ["default", 100, ""],
+        ["min_block_size=1", 103, "+3.00"],
+        ["min_block_size=3", 90, "-10.00"],
+    ]
+    assert [row[5] for row in cells] == ["", "slower", "faster"]
+    assert [row[7] for row in cells] == ["3", "3", "3 ?"]
+    assert "<img" not in page.split('id="plotly"')[0]
+    with pytest.raises(TrtgateError, match="could not be written"):
+        sweep_request.save(found, None, None, tmp_path / "sweep.html" / "sweep.html")
+
+
 # For real
 
 SUITE = """
@@ -345,7 +372,7 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
     assert "SIGKILL" not in shown
     assert "Traceback" not in errors
 
-    done = sweep(here, *points, "--json", "out.json", "--csv", "out.csv")
+    done = sweep(here, *points, "--json", "out.json", "--csv", "out.csv", "--html", "out.html")
     assert done.returncode == 0, done.stderr
     assert "going on with" in done.stderr
     found = json.loads((here / "out.json").read_text())
@@ -353,6 +380,7 @@ def test_a_sweep_measures_every_point_and_goes_on_where_ctrl_c_ended_it(here: Pa
     assert all(point["medians_us"]["host"] > 0 for point in found["points"])
     assert found["points"][0]["agreement"]["relative_l2"] == 0.0
     assert len((here / "out.csv").read_text().splitlines()) == 4
+    assert (here / "out.html").read_text().count('<td class="name">') == 3
 
     again = sweep(here, *points)
     assert again.returncode == 0

@@ -153,3 +153,38 @@ def test_columns_are_dropped_group_by_group_before_a_name_folds() -> None:
 def test_a_table_of_nothing_has_no_line() -> None:
     assert TextTable([]).lines() == []
     assert TextTable([("case", "latency")]).lines() == ["case  latency"]
+
+
+# Markdown of ours
+
+
+def markdown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool = True, width: int = 40, **environment: str) -> str:
+    for name, value in ({"TERM": "xterm", "COLUMNS": str(width)} | environment).items():
+        monkeypatch.setenv(name, value)
+    stream = Stream(terminal=terminal, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    console.print_markdown(MARKDOWN)
+    return stream.text()
+
+
+COMMAND = "pytest benchmarks --trtgate-update-baselines --trtgate-accept 'CASE'    # stores it"
+MARKDOWN = f"# name\n\n**What to do.** Store [what] is `intended`, and nothing that is not:\n\n```\n{COMMAND}\n```\n"
+
+
+@pytest.mark.parametrize("width", [20, 40, 200])
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_an_explanation_fits_a_terminal_and_breaks_no_command(
+    monkeypatch: pytest.MonkeyPatch, width: int, environment: dict[str, str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = markdown(monkeypatch, width=width, **environment).splitlines()
+    assert any("\x1b[" in line for line in lines) == (not environment)
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert f"  {COMMAND}" in plain
+    assert max(len(line) for line in plain if COMMAND not in line) <= width
+    assert "What to do. Store [what] is intended, and nothing that is not:" in " ".join(" ".join(plain).split())
+    assert [line for line in lines if line.endswith(" ")] == []
+
+
+def test_a_pipe_gets_markdown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert markdown(monkeypatch, terminal=False) == MARKDOWN

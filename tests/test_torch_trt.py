@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import importlib.metadata
 import sys
 from typing import Any
 
 import pytest
 
+from trtgate.common import garbage
 from trtgate.common.errors import TrtgateError
 from trtgate.suite.settings import Settings
 from trtgate.torch_trt import compile_options as trt_options
-from trtgate.torch_trt import engine_sizes, partitioner, patching, releases
+from trtgate.torch_trt import engine_sizes, partitioner, patching, releases, shared_cache_file
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 
@@ -117,3 +121,18 @@ def test_what_a_backend_of_torch_compile_raises_is_told_by_its_own_words() -> No
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as failed:
         torch.compile(torch.nn.ReLU(), backend=backend)(torch.ones(2))
     assert one_line(failed.value) == "AttributeError: 'GetItemSource' object has no attribute 'local_name'"
+
+
+@pytest.mark.parametrize("collects", [True, False], ids=["collecting", "not collecting"])
+def test_no_garbage_is_collected_while_torch_tensorrt_is_imported(
+    monkeypatch: pytest.MonkeyPatch, collects: bool
+) -> None:
+    """What was set before is set again, and later collections pass over what was imported."""
+    within: list[bool] = []
+    monkeypatch.delitem(sys.modules, "torch_tensorrt", raising=False)
+    monkeypatch.setattr(importlib, "import_module", lambda _name: within.append(gc.isenabled()))
+    monkeypatch.setattr(shared_cache_file, "forget", lambda: None)
+    with contextlib.nullcontext() if collects else garbage.later():
+        releases.imported()
+        assert (within, gc.isenabled()) == ([False], collects)
+        assert not any(one is within for one in gc.get_objects())

@@ -84,6 +84,17 @@ def test_void_blocks_give_no_verdict_and_none_at_all_no_measurement() -> None:
             judged(ScriptedMeasurer([nothing]), record=STORED, **given)
 
 
+@pytest.mark.parametrize("us", [(VOID, 100.0, 100.0), (VOID, VOID, VOID)], ids=["some", "none"])
+def test_void_blocks_do_not_hide_that_nothing_is_stored(us: tuple[float, ...]) -> None:
+    measured = ScriptedMeasurer([measurement(*us)])
+    found = judged(measured, new="NEW: nothing is stored (docs: new-case)")
+    assert (found.verdict, found.stored) == (Verdict.NEW, False)
+    assert found.sentence.startswith("NEW: nothing is stored; ")
+    assert found.sentence.endswith(" (docs: new-case)")
+    again = judged(ScriptedMeasurer([measurement(VOID, 100.0, 100.0)]), new="NEW: nothing is stored", update=True)
+    assert (again.verdict, again.stored) == (Verdict.UNDERPOWERED, False)
+
+
 def test_another_state_is_incomparable_and_stored_where_accepted() -> None:
     measured = measurement(*[turn(100.0, canary_us=600)] * 3)
     result = judged(ScriptedMeasurer([measured]), record=STORED)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chart_figures import Sweep, microseconds, sweeps, table
@@ -71,9 +71,10 @@ class Chart:
     """Where a line marks what the others are compared with."""
 
 
-TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(
-    (Path(__file__).parent / "chart.svg.jinja").read_text(encoding="utf-8")
-)
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    keep_trailing_newline=True,
+)  # fmt: skip
 
 
 def drawn(chart: Chart) -> str:
@@ -101,7 +102,7 @@ def drawn(chart: Chart) -> str:
             marks.append((mark.series, across(mark.value), round(lane, 1), low, high))
         rows.append((row, round(middle, 1), marks))
         y += lanes * LANE + PADDING + 5
-    return TEMPLATE.render(
+    return TEMPLATES.get_template("chart.svg.jinja").render(
         chart=chart, width=WIDTH, height=round(y + 26), left=LEFT, top=top, bottom=round(y), legend=legend, rows=rows,
         ticks=[(across(value), said) for value, said in chart.ticks.items()], shapes=SHAPES,
         base=None if chart.base is None else across(chart.base),
@@ -304,11 +305,16 @@ CHARTS: dict[str, Callable[[], Chart]] = {
 
 
 def main() -> None:
-    """Draw all of them."""
+    """Draw all of them, and the pictures of the GPU's states."""
+    import state_pictures
+
     for name, make in CHARTS.items():
         (PICTURES / f"{name}.svg").write_text(drawn(make()), encoding="utf-8")
+    for name, draw in state_pictures.DRAWN.items():
+        (PICTURES / f"{name}.svg").write_text(draw(), encoding="utf-8")
     size = sum(file.stat().st_size for file in PICTURES.iterdir())
-    print(f"docs/pictures: {len(CHARTS)} charts drawn; {size / 1000:.0f} kB in all, at most {MOST_BYTES / 1000:.0f} kB")
+    count, most = len(CHARTS) + len(state_pictures.DRAWN), MOST_BYTES / 1000
+    print(f"docs/pictures: {count} charts drawn; {size / 1000:.0f} kB in all, at most {most:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ They lie in docs/reference/generated, which git ignores.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -56,9 +58,18 @@ def pages() -> Mapping[str, str]:
 def cli_page() -> str:
     """Return the page of the command line, as typer writes it."""
     from typer.cli import app as typers
+    from typer.core import TyperCommand, TyperGroup
+
+    def first_sentence(command: TyperCommand | TyperGroup, limit: int = 0) -> str:  # noqa: ARG001  - typer cuts it at 45 characters
+        return re.split(r"\.?\n\n", inspect.cleandoc(command.help or ""))[0].replace("\n", " ").rstrip(".") + "."
 
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.suppress(SystemExit),
+        mock.patch.object(TyperCommand, "get_short_help_str", first_sentence),
+        mock.patch.object(TyperGroup, "get_short_help_str", first_sentence),
+    ):
         typers(["trtgate.cli", "utils", "docs", "--name", "trtgate", "--title", "Command line"], prog_name="typer")
     if "## `trtgate" not in said.getvalue():
         raise RuntimeError(f"typer wrote no page of the command line: {said.getvalue()[:200]}")

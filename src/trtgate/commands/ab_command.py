@@ -12,18 +12,23 @@ import typer
 from ..common.errors import TrtgateError
 from ..suite.pytest_config import STARTED_WITH
 
+QUIET = ("-W", "ignore:Module already imported so cannot be rewritten; trtgate:pytest.PytestAssertRewriteWarning")
+"""What pytest warns of where trtgate is imported before its plugin is found, as here."""
+
 
 def ab(
     context: typer.Context,
     base: Annotated[str, typer.Option(metavar="REVISION", help="A git revision, checked out beside this one.")] = "",
     base_python: Annotated[
-        str, typer.Option(metavar="PATH", help="Another Python, with its own torch or Torch-TensorRT.")
+        str, typer.Option(metavar="PATH", help="Path of another Python, with its own torch or Torch-TensorRT.")
     ] = "",
-    base_setup: Annotated[str, typer.Option(metavar="COMMAND", help="Run in the base's worktree first.")] = "",
+    base_setup: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")
+    ] = "",
 ) -> None:
-    """Measure a base and this code side by side, and fail (exit code 1) what got slower; no baseline is needed.
+    """Measure a base and this code side by side, and fail (exit code 1) slower cases; no baseline is needed.
 
-    What follows goes to pytest: a folder (the suite's by default), -k, --trtgate-models, --trtgate-limit, and so on.
+    Further arguments go to pytest: a folder (the suite's by default), -k, --trtgate-models, --trtgate-limit, and so on.
     """
     import pytest
 
@@ -32,7 +37,8 @@ def ab(
     options = {"--trtgate-base": base, "--trtgate-base-python": base_python, "--trtgate-base-setup": base_setup}
     asked = [f"{name}={value}" for name, value in options.items() if value]
     started_with = StartedWith(dict(os.environ))  # asking where the suites are may load conftest files
-    raise typer.Exit(int(pytest.main(arguments(Path.cwd(), context.args, asked), plugins=[started_with])))
+    given = [*arguments(Path.cwd(), context.args, asked), *QUIET]
+    raise typer.Exit(int(pytest.main(given, plugins=[started_with])))
 
 
 class StartedWith:

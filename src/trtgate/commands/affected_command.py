@@ -11,24 +11,31 @@ from .console import BROKEN, INTERRUPTED, BaselinesOption, print_lines, progress
 
 def affected(
     base: Annotated[
-        str, typer.Option(metavar="REVISION|baseline", help="A git revision, or what the stored baseline measured.")
+        str,
+        typer.Option(
+            metavar="REVISION|baseline", help="A git revision, or the code that the stored baseline measured."
+        ),
     ],
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL...", help="Of the suite; all by default.")
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Models of the suite; all by default.")
     ] = None,
-    frontend: Annotated[list[str] | None, typer.Option(help="Only cases of this one; may be repeated.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="Only cases of this one; may be repeated.")] = None,
-    accelerator: Annotated[str, typer.Option(metavar="KEY", help="Whose baseline, where there are several.")] = "",
-    base_setup: Annotated[str, typer.Option(metavar="COMMAND", help="Run in the base's worktree first.")] = "",
+    frontend: Annotated[list[str] | None, typer.Option(help="Only cases of this frontend; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Only cases of this precision; may be repeated.")] = None,
+    accelerator: Annotated[
+        str, typer.Option(metavar="KEY", help="Accelerator of the baseline, if there are several.")
+    ] = "",
+    base_setup: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")
+    ] = "",
     baselines: BaselinesOption = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 900.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Say which cases a change touches, and what changed in them; needs no GPU, and builds nothing.
+    """List the cases that a change touches, and their differences; needs no GPU, and builds nothing.
 
-    Cases whose graph, weights, inputs, settings, flags and libraries are the base's would be measured for nothing: a CI
-    can skip its GPU job. What can't be fingerprinted (other frontends than dynamo, factories that are random) counts as
-    touched. Exit code 0: nothing is touched. 1: something is, as git diff --exit-code says. 4: nobody could tell.
+    A case with the base's graph, weights, inputs, settings, flags and libraries need not be measured: CI can skip its
+    GPU job. A case that can't be fingerprinted (frontends other than dynamo, random factories) counts as touched.
+    Exit code 0: nothing is touched. 1: something is, as with git diff --exit-code. 4: no answer.
     """
     from . import affected_answers
 

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from ..common.explanations import Explanation, explained
 from ..suite.pytest_config import baselines_folder
 from .console import BROKEN, BaselinesOption, print_lines
 
 
 def show(
-    name: Annotated[str | None, typer.Argument(metavar="[KEY|FILE]", help="All keys when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[KEY|FILE]", help="An accelerator key or a file; all keys by default.")
+    ] = None,
     baselines: BaselinesOption = None,
 ) -> None:
     """List the cases of baselines or of a saved run."""
@@ -28,7 +31,7 @@ def diff(
     new: Annotated[str, typer.Argument(metavar="NEW", help="A file or a key, such as a saved run.")],
     baselines: BaselinesOption = None,
 ) -> None:
-    """Show what differs between two baselines or saved runs."""
+    """Show the differences between two baselines or saved runs."""
     from . import baseline_files
 
     folder = baselines_folder(baselines)
@@ -41,11 +44,13 @@ def accept(
     ],
     cases: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CASE]...", help="Store these, regressed or not; all that did not regress by default."),
+        typer.Argument(
+            metavar="[CASE]...", help="Cases to store, even if regressed; by default all that did not regress."
+        ),
     ] = None,
     baselines: BaselinesOption = None,
 ) -> None:
-    """Store a saved run as its accelerator's baseline; other cases stay as they are."""
+    """Store a saved run as its accelerator's baseline; other cases do not change."""
     from ..common.run_places import one
     from ..gate.baselines import describe, read
     from . import baseline_files
@@ -53,7 +58,8 @@ def accept(
     done = baseline_files.accept(read(one(run)), baselines_folder(baselines), cases or [])
     refused = [change for change in done.updates if change.refused]
     print_lines([f"stored: {describe(change)}" for change in done.updates if not change.refused])
-    print_lines([f"not stored: {line}" for line in (*done.unused, *map(describe, refused))])
+    not_stored = [f"not stored: {line}" for line in (*done.unused, *map(describe, refused))]
+    print_lines([explained(line, Explanation.NOT_STORED) for line in not_stored])
     print_lines([f"is stored already: {case_id}" for case_id in done.known])
     print_lines(
         [f"left out: {case_id} is {verdict}; name it to store it" for case_id, verdict in done.left_out.items()]
@@ -65,7 +71,7 @@ def accept(
 
 
 def remove(
-    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Cases that are gone for good; or patterns.")],
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Cases to remove for good, or patterns.")],
     baselines: BaselinesOption = None,
 ) -> None:
     """Remove cases from the baselines of all accelerators."""

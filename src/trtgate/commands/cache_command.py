@@ -9,12 +9,12 @@ import typer
 from .console import print_lines
 
 CasesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="CASE...", help="Only these; or patterns such as '*resnet18*'.")
+    list[str] | None, typer.Argument(metavar="CASE...", help="Only these cases, or patterns such as '*resnet18*'.")
 ]
 
 
 def info(cases: CasesArgument = None) -> None:
-    """Show the compiled modules that are stored, and what each frontend leaves for later."""
+    """Show the stored compiled modules, and the caches that each frontend leaves."""
     from . import cache_contents
 
     print_lines(cache_contents.info(cases or []))

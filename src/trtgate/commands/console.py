@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ import typer
 
 from ..common.errors import PROBLEMS, sentence_of
 from ..common.escaping import encodable, terminal
+from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..common.text_columns import Display, Line, TextTable
 
@@ -31,6 +34,8 @@ BaselinesOption = Annotated[
 
 class Commands(typer.core.TyperGroup):
     """Commands whose TrtgateError or OSError is one line, and whose usage errors are told from an interruption.
+
+    The line ends with the name of an explanation; a sentence that has one keeps its own.
 
     `coverage diff` is one of two words, and goes before `coverage`.
     """
@@ -54,7 +59,8 @@ class Commands(typer.core.TyperGroup):
         except BrokenPipeError:
             raise
         except PROBLEMS as error:
-            say(f"trtgate: error: {sentence_of(error)}", err=True)
+            said = explained(sentence_of(error), Explanation.COMMAND_REFUSED)
+            say(f"trtgate: error: {said}", err=True)
             raise typer.Exit(USAGE_ERROR) from error
 
 
@@ -93,17 +99,28 @@ def print_document(text: str) -> None:
 
 
 def print_markdown(text: str) -> None:
-    """Print Markdown of ours: rendered on a terminal, else as it is."""
-    if not sys.stdout.isatty():
+    """Print Markdown of ours: rendered on a terminal, else as it is. Commands in it are never broken into lines."""
+    display = _display(sys.stdout)
+    if display.width is None:
         print_document(text)
         return
+    for number, part in enumerate(re.split(r"^```.*\n", text, flags=re.MULTILINE)):
+        shown = ["", *(f"  {line}" for line in part.splitlines())] if number % 2 else _prose(part, display)
+        print_document("".join(f"{line}\n" for line in shown))
+
+
+def _prose(text: str, display: Display) -> list[str]:
+    """Return Markdown without fences as lines for a terminal; nothing of the environment decides how they look."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    console = Console()
-    with console.capture() as captured:
-        console.print(Markdown(text, hyperlinks=False))
-    print_document(captured.get())
+    shown = io.StringIO()
+    console = Console(
+        file=shown, width=display.width, height=1, force_terminal=display.color, force_jupyter=False,
+        color_system="standard" if display.color else None, no_color=not display.color, legacy_windows=False,
+    )  # fmt: skip
+    console.print(Markdown(text, hyperlinks=False))
+    return [line.rstrip() for line in shown.getvalue().splitlines()]
 
 
 def print_commands(commands: list[str]) -> None:

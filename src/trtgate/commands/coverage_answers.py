@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from ..common import garbage
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..common.files import write_json
 from ..common.steps import OnStep
 from ..common.text_columns import Line, TextTable, first_few
@@ -80,7 +82,8 @@ def ask(wanted: Sequence[Case], step: OnStep) -> list[CoverageAnswer]:
     if reason:
         raise TrtgateError(reason)
     step("importing torch")
-    from ..coverage import dry_run
+    with garbage.importing():
+        from ..coverage import dry_run
 
     compile_options.executed_operators(name for case in wanted for name in case.settings.torch_executed_ops)
     answers = []
@@ -92,12 +95,9 @@ def ask(wanted: Sequence[Case], step: OnStep) -> list[CoverageAnswer]:
 
         try:
             found = dry_run.ask(case, said)
-            problem = unseen_operators.problem(found)
-            answers.append(
-                CoverageAnswer(
-                    case_id=case.id, coverage=found, problem=f"coverage of {case.id}: {problem}" * bool(problem)
-                )
-            )
+            unseen = unseen_operators.problem(found)
+            problem = explained(f"coverage of {case.id}: {unseen}", Explanation.COVERAGE_INCOMPLETE) if unseen else ""
+            answers.append(CoverageAnswer(case_id=case.id, coverage=found, problem=problem))
         except TrtgateError as error:
             answers.append(CoverageAnswer(case_id=case.id, problem=str(error)))
         except Exception as error:
@@ -130,7 +130,9 @@ def shown(answers: Sequence[CoverageAnswer], release: str) -> list[Line]:
     for answer in asked:
         assert answer.coverage is not None
         lines += _details(answer.case_id, answer.coverage, alone=len(asked) == 1)
-    return lines + [f"FAILED: {answer.problem}" for answer in answers if answer.problem]
+    return lines + [
+        explained(f"FAILED: {answer.problem}", Explanation.BUILD_FAILED) for answer in answers if answer.problem
+    ]
 
 
 def _row(case_id: str, found: Coverage) -> tuple[str, ...]:

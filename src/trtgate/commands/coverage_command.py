@@ -15,21 +15,21 @@ from .shape_options import ShapeOption
 def coverage(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL...", help="Of the suite or the zoo, or package.module:factory."),
+        typer.Argument(metavar="MODEL...", help="Model of the suite or the zoo, or package.module:factory."),
     ] = None,
-    whole_zoo: Annotated[bool, typer.Option("--zoo", help="Some 110 well-known models.")] = False,
-    min_block_size: Annotated[int, typer.Option(min=1, help="Least operators of an engine.")] = 5,
-    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default), or any other; may be repeated.")] = None,
+    whole_zoo: Annotated[bool, typer.Option("--zoo", help="Check some 110 well-known models.")] = False,
+    min_block_size: Annotated[int, typer.Option(min=1, help="Smallest number of operators in an engine.")] = 5,
+    precision: Annotated[list[str] | None, typer.Option(help="Precision, fp16 by default; may be repeated.")] = None,
     torch_executed_op: Annotated[
-        list[str] | None, typer.Option(help="An operator that stays in PyTorch, such as aten.relu; may be repeated.")
+        list[str] | None, typer.Option(help="Operator that stays in PyTorch, such as aten.relu; may be repeated.")
     ] = None,
     frontend: Annotated[str, typer.Option(help="dynamo or torch_compile.")] = "dynamo",
     shape: ShapeOption = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
 ) -> None:
-    """Say which operators Torch-TensorRT takes, in which engines, and why not the rest; needs no GPU.
+    """Show which operators Torch-TensorRT takes, in which engines, and why it leaves the others; needs no GPU.
 
-    `trtgate coverage diff A B` compares what is stored.
+    `trtgate coverage diff A B` compares stored releases.
     """
     from ..suite import zoo
     from . import coverage_answers
@@ -60,10 +60,10 @@ def coverage(
 
 def coverage_diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="A stored release, such as 2.11.0, or a folder.")] = "",
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")] = "",
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another release or folder.")] = "",
     baselines: BaselinesOption = None,
 ) -> None:
-    """Show which cases lost or gained coverage between two stored releases, such as an upgrade's."""
+    """Show the cases that lost or gained coverage between two stored releases."""
     from . import coverage_answers
 
     if not old or not new:

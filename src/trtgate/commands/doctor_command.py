@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     baselines: BaselinesOption = None,
     ray: Annotated[
-        str | None, typer.Option("--ray", metavar="HOST:PORT", help="Say it of all nodes of a Ray cluster instead.")
+        str | None, typer.Option("--ray", metavar="HOST:PORT", help="Check all nodes of a Ray cluster instead.")
     ] = None,
 ) -> None:
-    """Say what this machine can measure, and what is broken on it (exit code 1)."""
+    """Show what this machine can measure, and what is broken on it (exit code 1)."""
     from json import dumps
 
     if ray is not None:

@@ -12,10 +12,12 @@ from .console import print_lines, print_markdown
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="What a sentence ends with, (docs: NAME); all are listed by default."),
+        typer.Argument(
+            metavar="NAME", help="The name at the end of a sentence, (docs: NAME); lists all names by default."
+        ),
     ] = None,
 ) -> None:
-    """Say what a failure means, how it is decided, what to look at and what to do; needs no network."""
+    """Explain a failure: its meaning, how it is decided, what to look at and what to do; needs no network."""
     from . import explanation_texts
 
     if name is None:

@@ -24,10 +24,10 @@ def export(
         list[str],
         typer.Argument(metavar="RUN...", help="Saved runs or reports of --trtgate-report: files or URLs."),
     ],
-    to: Annotated[Format, typer.Option(help="For which tool.")],
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there, not here.")] = None,
+    to: Annotated[Format, typer.Option(help="Format of the other tool.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")] = None,
 ) -> None:
-    """Write runs for other tools: one row a case and metric, with what it was compared with, verdict and versions."""
+    """Write runs for other tools: one row for each case and metric, with baseline, verdict and versions."""
     from . import export_files
 
     done = export_files.export(runs, to, output)

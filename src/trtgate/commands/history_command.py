@@ -12,25 +12,29 @@ from .console import print_lines
 
 RunsOption = Annotated[
     str | None,
-    typer.Option("--runs", metavar="DIR|URL", help="Saved runs (the ini key trtgate_runs, else .trtgate/runs)."),
+    typer.Option(
+        "--runs", metavar="DIR|URL", help="Place of the saved runs (the ini key trtgate_runs, else .trtgate/runs)."
+    ),
 ]
 
 
 def history(
-    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Or patterns such as '*resnet18*'.")],
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Case ids, or patterns such as '*resnet18*'.")],
     runs: RunsOption = None,
-    accelerator: Annotated[str, typer.Option(metavar="KEY", help="Of another machine than this; all: of each.")] = "",
-    since: Annotated[str, typer.Option(metavar="AGE", help="Runs of the last 90d, 12w, or since a date.")] = "",
-    branch: Annotated[str, typer.Option(metavar="NAME", help="Runs of this branch alone.")] = "",
+    accelerator: Annotated[
+        str, typer.Option(metavar="KEY", help="Runs of another accelerator than this machine's; all: of every one.")
+    ] = "",
+    since: Annotated[str, typer.Option(metavar="AGE", help="Only runs of the last 90d or 12w, or since a date.")] = "",
+    branch: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this branch.")] = "",
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page: cases by accelerators.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with all cases by accelerator.")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
     fail_on_drift: Annotated[
-        bool, typer.Option("--fail-on-drift", help="Exit with 1 where a case gets slower bit by bit.")
+        bool, typer.Option("--fail-on-drift", help="Exit with 1 if a case gets slower bit by bit.")
     ] = False,
 ) -> None:
-    """Show cases over the saved runs: where their latency changed, and slow drift that no single run shows."""
+    """Show cases over the saved runs: changes of latency, and slow drift that no single run shows."""
     from ..gate.saved_runs import Asked
     from . import history_answers, history_text
 
@@ -47,7 +51,7 @@ def history(
 
 
 def compact(runs: RunsOption = None) -> None:
-    """Write what history needs of the saved runs into few files, so that thousands of them are read in seconds."""
+    """Compact the saved runs into few files, so that `trtgate history` reads thousands of runs in seconds."""
     from . import history_answers, history_text
 
     print_lines(history_text.about_compacted(history_answers.compact(history_answers.folder_of(runs))))

@@ -12,7 +12,7 @@ from .console import print_lines
 
 
 def init(
-    path: Annotated[Path, typer.Option(help="The suite's file.")] = Path("benchmarks/trtgate_suite.py"),
+    path: Annotated[Path, typer.Option(help="File of the suite.")] = Path("benchmarks/trtgate_suite.py"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the suite and the workflow.")] = False,
 ) -> None:
     """Write a suite, its pytest configuration and a CI workflow into the current folder."""

@@ -13,6 +13,7 @@ from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
+from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..common.text_columns import Line, TextTable
 from ..launches.suite_here import suite_here
@@ -110,7 +111,7 @@ def lines(case_id: str, found: Location, time_limit: float | None) -> list[Line]
         lies = f": {sentence}" if found.wrong.path else ""
         sentence = f"not located within {time_limit:g} s{lies}: allow more with --time-limit"
     table = [("submodule", "class", "relative L2", ""), _row(found.whole), *_rows(found.checked)]
-    return [f"{case_id}: {sentence}", "", TextTable(table, left=(0, 1, 3))]
+    return [explained(f"{case_id}: {sentence}", Explanation.WRONG_OUTPUT), "", TextTable(table, left=(0, 1, 3))]
 
 
 def _rows(checked: Sequence[Checked]) -> list[tuple[str, ...]]:

@@ -10,16 +10,17 @@ from .console import BROKEN, print_lines, progress
 
 
 def locate(
-    case: Annotated[str, typer.Argument(metavar="CASE", help="The id of a case of this folder's suite.")],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="Id of a case of this folder's suite.")],
     tolerance: Annotated[
         float | None,
         typer.Option(metavar="RELATIVE_L2", help="Largest error of a submodule; by default that of the precision."),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="No submodule is compiled after it; none by default.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Compile no further submodule after this time; no limit by default."),
     ] = None,
 ) -> None:
-    """Say which submodule of a case is the first that is wrong when compiled.
+    """Find the first submodule of a case that is wrong after compilation.
 
     Exit code 0: the output is right. 1: it is wrong. 4: the case can't be compared.
     """

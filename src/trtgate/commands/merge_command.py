@@ -19,21 +19,25 @@ def merge(
         list[str],
         typer.Argument(
             metavar="RUN.json...",
-            help="Saved by pytest --trtgate-shard: files, URLs, or a folder or URL with those of this commit.",
+            help="Runs of pytest --trtgate-shard: files, URLs, or a folder or URL with the runs of this commit.",
         ),
     ],
     baselines: BaselinesOption = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="As pytest's --trtgate-report.")] = None,
-    junit_xml: Annotated[Path | None, typer.Option("--junit-xml", metavar="FILE", help="As pytest's.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the judged run is saved (in .trtgate/runs).")
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report, as --trtgate-report does.")
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what every verdict rests on.")] = False,
+    junit_xml: Annotated[
+        Path | None, typer.Option("--junit-xml", metavar="FILE", help="Write JUnit XML, as pytest does.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File of the judged run (default: in .trtgate/runs).")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of every verdict.")] = False,
 ) -> None:
     """Judge all shards of a run at once: table, reports and exit code as of one run, on a machine without a GPU.
 
-    Exit code 1: something got slower, is wrong or missing. 6: nothing but the confirmation of a suspicion is lacking,
-    and the command that measures it is printed.
+    Exit code 1: a case got slower, is wrong or missing. 6: only the confirmation of a suspicion is missing; the
+    command that measures it is printed.
     """
     from ..common import run_places
     from . import merge_files

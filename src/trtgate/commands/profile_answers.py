@@ -10,6 +10,7 @@ import msgspec
 from ..common import accelerator
 from ..common.accelerator import NEEDS_GPU, Accelerator
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..common.text_columns import Line
 from ..profiles import difference_text, differences, profile_checks, profile_files, profile_summary
@@ -106,8 +107,9 @@ def _record(case: Case, found: Accelerator, folder: Path, step: OnStep) -> Profi
         return ProfileAnswer(case_id=case.id, problem=str(error))
     except Exception as error:
         return ProfileAnswer(case_id=case.id, problem=one_line(error))
-    problems = profile_checks.problems(recorded.profile)
-    return ProfileAnswer(case_id=case.id, profile=recorded.profile, folder=str(place), problem="; ".join(problems))
+    problem = "; ".join(profile_checks.problems(recorded.profile))
+    problem = explained(problem, Explanation.PROFILE_UNBELIEVABLE) if problem else ""
+    return ProfileAnswer(case_id=case.id, profile=recorded.profile, folder=str(place), problem=problem)
 
 
 def lines(answers: Sequence[ProfileAnswer]) -> list[Line]:
@@ -117,7 +119,7 @@ def lines(answers: Sequence[ProfileAnswer]) -> list[Line]:
         if answer.profile is not None:
             said += [*profile_summary.lines(answer.profile), f"written: {answer.folder}", ""]
         if answer.problem:
-            said.append(f"ERROR: {answer.case_id}: {answer.problem}")
+            said.append(explained(f"ERROR: {answer.case_id}: {answer.problem}", Explanation.BUILD_FAILED))
     return said
 
 

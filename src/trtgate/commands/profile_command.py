@@ -17,26 +17,27 @@ def profile(
         list[str] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="Of the suite or the zoo, or package.module:factory.",
+            help="Model of the suite or the zoo, or package.module:factory.",
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go, a folder a case.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Output folder, with a folder for each case.")
     ] = Path("profiles"),
-    precision: Annotated[list[str] | None, typer.Option(help="fp16 (default), or any other; may be repeated.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="1 by default; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Precision, fp16 by default; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch size, 1 by default; may be repeated.")] = None,
     min_block_size: Annotated[
-        list[int] | None, typer.Option(min=1, help="Least operators of an engine, 5 by default; may be repeated.")
+        list[int] | None,
+        typer.Option(min=1, help="Smallest number of operators in an engine, 5 by default; may be repeated."),
     ] = None,
     verbosity: Annotated[
-        str, typer.Option(help="What engines remember: none, layer_names_only, detailed.")
+        str, typer.Option(help="Details of layers in engines: none, layer_names_only, detailed.")
     ] = "detailed",
     frontend: Annotated[str, typer.Option(help="dynamo or torch_compile.")] = "dynamo",
     shape: ShapeOption = None,
 ) -> None:
-    """Say where the time of a model goes, layer by layer and module by module; writes profile, trace and TREx's files.
+    """Show the time of a model by layer and by module; writes profile, trace and TREx's files.
 
-    `trtgate profile show FILE...` and `trtgate profile diff A B` take profiles that were recorded, and need no GPU.
+    `trtgate profile show FILE...` and `trtgate profile diff A B` take recorded profiles, and need no GPU.
     """
     from . import profile_answers
 
@@ -61,7 +62,7 @@ def profile_show(
         list[str] | None, typer.Argument(metavar="FILE...", help="Profiles, or folders with a profile.json.")
     ] = None,
 ) -> None:
-    """Show profiles that were recorded: what their time adds up to, layer by layer and module by module."""
+    """Show recorded profiles: their time by layer and by module."""
     from . import profile_answers
 
     print_lines(profile_answers.show(profiles or []))
@@ -69,9 +70,9 @@ def profile_show(
 
 def profile_diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="A profile, or a folder with a profile.json.")] = "",
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")] = "",
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another profile.")] = "",
 ) -> None:
-    """Show where the time between two profiles went: every layer's change, largest first, and its cause."""
+    """Compare two profiles: every layer's change, largest first, and its cause."""
     from . import profile_answers
 
     if not old or not new:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from ..common.errors import TrtgateError
-from ..common.files import write_whole
+from ..common.files import pretty, write_whole
 from ..common.run_places import Place
 from ..report import html, markdown, run_report
 
@@ -22,6 +24,14 @@ def make(path: Place, *, to_markdown: Path | None, to_html: Path | None = None) 
         _written(target, render(report)) for target, render in ((to_markdown, markdown.render), (to_html, html.render))
         if target is not None
     ]  # fmt: skip
+
+
+def as_json(path: Place) -> str:
+    """Return a report as `--trtgate-report` writes it: of one that an earlier version wrote with today's fields.
+
+    Raises TrtgateError when it can't be read.
+    """
+    return pretty(msgspec.to_builtins(run_report.read(path))) + "\n"
 
 
 def _written(target: Path, content: str) -> str:

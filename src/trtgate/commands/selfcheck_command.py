@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
 def selfcheck(
     cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASE]...", help="All that run here by default.")
+        list[str] | None, typer.Argument(metavar="[CASE]...", help="Case ids; by default all that run here.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of processes that compare each case.")] = 6,
-    delay: Annotated[str, typer.Option(metavar="PERCENT", help="The slowdown that must be found.")] = "",
-    unchanged_only: Annotated[bool, typer.Option("--unchanged-only", help="No slowdown: false alarms alone.")] = False,
+    delay: Annotated[str, typer.Option(metavar="PERCENT", help="Injected slowdown that the gate must find.")] = "",
+    unchanged_only: Annotated[
+        bool, typer.Option("--unchanged-only", help="Only false alarms, without a slowdown.")
+    ] = False,
     limit: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=PERCENT", help="Such as device=0.25%; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="METRIC=PERCENT", help="Limit of a metric, such as device=0.25%; may be repeated."),
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 900.0,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
     streams: Annotated[
-        Literal["one", "many"], typer.Option(help="State of the GPU: a process that uses one stream, or several.")
+        Literal["one", "many"], typer.Option(help="State of the GPU: that of a process that uses one stream, or many.")
     ] = "one",
     panel: Annotated[
         bool, typer.Option("--panel", help="Instead: four fixed cases, appended to this card's kind's panel.jsonl.")
@@ -38,11 +41,11 @@ def selfcheck(
         Path | None, typer.Option(metavar="FILE", help="With --panel: the file, in place of its own.")
     ] = None,
 ) -> None:
-    """Measure what the gate is worth on this machine: false alarms, what it finds, and limits that its noise allows.
+    """Measure the gate on this machine: its false alarms, its power, and the limits that its noise allows.
 
     Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
-    ends it early, with the rounds that are complete. With --panel the same four cases everywhere say how far
-    launches, sessions and cards lie apart.
+    ends it early, with the complete rounds. With --panel four fixed cases show how far launches, sessions and
+    cards lie apart.
     """
     if panel:
         given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}

@@ -15,7 +15,9 @@ from ..suite.settings import OWN, Settings
 
 ShapeOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=SIZE", help="Such as seq=128, or dynamic: seq=16:128:512; may be repeated."),
+    typer.Option(
+        metavar="NAME=SIZE", help="Size of a dimension, such as seq=128, or dynamic: seq=16:128:512; may be repeated."
+    ),
 ]
 
 

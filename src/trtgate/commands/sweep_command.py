@@ -17,29 +17,40 @@ if TYPE_CHECKING:
 
 def sweep(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Of the suite or the zoo, or package.module:factory.")
+        list[str], typer.Argument(metavar="MODEL...", help="Model of the suite or the zoo, or package.module:factory.")
     ],
     vary: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=A,B", help="min_block_size=1,5,recommended, optimization_level=0..5, seq=16,128"),
+        typer.Option(
+            metavar="NAME=A,B",
+            help="Setting to vary: min_block_size=1,5,recommended, optimization_level=0..5, seq=16,128.",
+        ),
     ] = None,
     default: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Of the default: frontend=dynamo precision=fp16 batch=1."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Setting of the default point: frontend=dynamo, precision=fp16, batch=1.",
+        ),
     ] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(metavar="MODEL=FILE", help="A state dict, as safetensors; else the factory's.")
+        list[str] | None,
+        typer.Option(metavar="MODEL=FILE", help="State dict as safetensors; by default the factory's weights."),
     ] = None,
-    launches: Annotated[int, typer.Option(min=1, help="Processes that measure every point.")] = 3,
-    builders: Annotated[int, typer.Option(min=1, help="Builds at once; above 1, build seconds say little.")] = 1,
-    inputs: Annotated[int, typer.Option(min=0, help="Over how many accuracy is asked; 0: not at all.")] = 64,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 900.0,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither take from the artifact cache nor add.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier sweep here measured.")] = False,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line a point.")] = None,
+    launches: Annotated[int, typer.Option(min=1, help="Number of processes that measure every point.")] = 3,
+    builders: Annotated[
+        int, typer.Option(min=1, help="Number of builds at once; above 1, build seconds are longer.")
+    ] = 1,
+    inputs: Annotated[int, typer.Option(min=0, help="Number of inputs for accuracy; 0: none.")] = 64,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 900.0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not use the artifact cache.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the measurements of an earlier sweep here.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line for each point.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts.")] = None,
 ) -> None:
-    """Build, check and measure a model under many settings, interleaved, and say which differences are real.
+    """Build, check and measure a model under many settings, interleaved, and show which differences are real.
 
     The first point is the default (--set), the others are all combinations of --vary. An interrupted sweep goes on
     where it was when the same is asked again.
@@ -56,7 +67,7 @@ def sweep(
         cache=None if no_cache else CacheRequest(folder=str(default_folder())),
     ))  # fmt: skip
     print_lines([describe(found.accelerator), "", *lines(found)])
-    sweep_request.save(found, json, csv)
+    sweep_request.save(found, json, csv, html)
     _end(found)
 
 

@@ -207,14 +207,16 @@ def _recommended(step: OnStep, model: Model, settings: Settings) -> list[int]:
     return dry_run.ask(case, lambda text: step(f"{case.id}: asking for recommended block sizes: {text}")).recommended
 
 
-def save(found: SweepFindings, json: Path | None, csv: Path | None) -> None:
+def save(found: SweepFindings, json: Path | None, csv: Path | None, html: Path | None) -> None:
     """Write the files that were asked for. Raises TrtgateError."""
-    from ..report import sweep_table
+    from ..report import sweep_page, sweep_table
 
     if json is not None:
         write_json(json, msgspec.to_builtins(found))
-    if csv is not None:
+    for path, render in ((csv, sweep_table.as_csv), (html, sweep_page.render)):
+        if path is None:
+            continue
         try:
-            write_whole(csv, sweep_table.as_csv(found).encode())
+            write_whole(path, render(found).encode())
         except OSError as error:
-            raise TrtgateError(f"{csv} could not be written ({error.strerror})") from error
+            raise TrtgateError(f"{path} could not be written ({error.strerror})") from error

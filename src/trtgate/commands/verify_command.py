@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def verify(
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest step of a worker.")] = 180.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 180.0,
     json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="What was found; .trtgate/verify.json by default.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="File of the results; .trtgate/verify.json by default."),
     ] = None,
 ) -> None:
     """Check that this installation works: build, compare, store, load, profile, count and time small models.

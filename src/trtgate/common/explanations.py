@@ -10,7 +10,7 @@ import re
 
 PARTS = ("How it is decided.", "What to look at.", "What to do.")
 """How the paragraphs of a text begin, in bold and in this order, after its title and what the failure means."""
-_LINK = re.compile(r" \(docs: [a-z-]+\)$")
+_LINK = re.compile(r" \(docs: ([a-z-]+)\)$")
 
 
 class Explanation(enum.StrEnum):
@@ -74,6 +74,7 @@ class Explanation(enum.StrEnum):
     OPTION_CONFLICT = "option-conflict"
     SUITE_PROBLEM = "suite-problem"
     NOTHING_COMPARED = "nothing-compared"
+    COMMAND_REFUSED = "command-refused"
 
     @property
     def text(self) -> str:
@@ -103,6 +104,11 @@ def continued(text: str, more: str) -> str:
 def bare(text: str) -> str:
     """Return a sentence without the name of its explanation: another sentence quotes it."""
     return _LINK.sub("", text)
+
+
+def explanation_in(text: str) -> str:
+    """Return the name that a line of a text ends with, of several the first; empty where there is none."""
+    return next((link[1] for line in text.splitlines() if (link := _LINK.search(line))), "")
 
 
 def shortened(text: str, most: int) -> str:

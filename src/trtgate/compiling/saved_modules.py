@@ -20,12 +20,12 @@ LARGEST_READ = 1 << 26
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Load what another program saved, whatever of these it is.
+    """Load a program that another process saved.
 
     Returns an `ExportedProgram` for files of `torch.export.save` and `torch_tensorrt.save`, which a factory may return
-    in a module's place; a callable for an AOTInductor package; a `ScriptModule` for TorchScript. torch_tensorrt is
-    imported first where there are engines in it. Loading runs code that is in the file: load only what you trust.
-    Raises TrtgateError for a file that is not there or is none of these, or that this release can't load.
+    in place of a module; a callable for an AOTInductor package; a `ScriptModule` for TorchScript. torch_tensorrt is
+    imported first if the file has engines. Loading runs code from the file: load only files that you trust.
+    Raises TrtgateError for a missing file, a file of another kind, or one that this release can't load.
     """
     file = Path(path)
     kind, has_engines = _kind_of(file)

@@ -48,30 +48,30 @@ def assert_supported(
     module, inputs, kwargs
         A module and its example inputs: a tensor, a tuple or list of positional arguments, or a mapping of keyword
         arguments, nested as `forward` takes them; with `kwargs`, `inputs` is the positional ones. Or a factory that
-        returns all of it, such as a `trtgate.model`, of which each part is asked. `inputs` may be a function of
-        dimensions too, such as `lambda seq: torch.ones(1, seq)`. The module is copied, and stays as it is; one
-        that can't be copied is asked itself, if its weights have the precision already.
+        returns all of it, such as a `trtgate.model`, whose parts are all checked. `inputs` may be a function of
+        dimensions too, such as `lambda seq: torch.ones(1, seq)`. The module is copied and does not change; a module
+        that can't be copied is checked itself, if its weights have the precision already.
     precision
         Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
     frontend
-        "dynamo" (exported program) or "torch_compile", which must not break the graph then.
+        "dynamo" (exported program) or "torch_compile"; with the latter a graph break is a failure.
     options
         Further fields of `torch_tensorrt.dynamo.CompilationSettings`, by name.
     batch
-        What a factory that takes `batch` is called with, 1 by default; of a module its inputs' leading dimension.
+        Argument `batch` of the factory, 1 by default; for a module the leading dimension of its inputs.
     shapes
-        Sizes of the dimensions of a factory or of `inputs`, such as `[{"seq": 128}, {"seq": 512}]`: asked one by one.
+        Sizes of the dimensions of a factory or of `inputs`, such as `[{"seq": 128}, {"seq": 512}]`: checked one by one.
     dynamic
         Dimensions that vary in one compiled module, such as `{"seq": (16, 128, 512)}`: minimum, optimum and maximum.
-        Of example inputs, which have one shape, `batch` alone can: it is their leading dimension.
+        Example inputs have one shape, so only `batch` can vary there: it is their leading dimension.
     engines
-        The most engines that may come of it; any number by default.
+        Largest number of engines; any number by default.
     left
         Operators that may stay in PyTorch, such as `aten.nonzero.default`.
 
-    Returns the coverage, of several shapes or parts that of the last. Raises AssertionError, which says what stays in
-    PyTorch, from which line, why, and what to do, or why nothing reaches TensorRT; TrtgateError when the model can't be
-    made or exported, or a name is unknown.
+    Returns the coverage; for several shapes or parts that of the last. Raises AssertionError, which names the operators
+    that stay in PyTorch, with source line, reason and advice, or the reason why nothing reaches TensorRT. Raises
+    TrtgateError if the model can't be made or exported, or a name is unknown.
     """
     __tracebackhide__ = True
     name = getattr(module, "name", None) or getattr(module, "__name__", None) or type(module).__name__

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..common.errors import TrtgateError, one_line
+from ..common import garbage
+from ..common.errors import TrtgateError, explaining, one_line
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..compiling import building, process_state
@@ -54,9 +55,11 @@ def ask(case: Case, step: OnStep = lambda _text: None) -> coverage_record.Covera
     who, case = case.id, Case(case.model, case.settings.at_optimum)  # whichever shape of it is measured
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(process_state.put_back)
+        stack.enter_context(garbage.later())  # a factory imports libraries
         stack.enter_context(import_hook.installed())  # by a factory
         with _weights_of(case.settings):
-            module, inputs = building.make(case, "cpu", copied=False)
+            with explaining(Explanation.MODEL_UNUSABLE):
+                module, inputs = building.make(case, "cpu", copied=False)
             if case.settings.precision in precisions.QUANTIZED:
                 step(f"calibrating to {case.settings.precision}")
                 module = building.quantized(case, module, inputs, batches=1)

@@ -183,12 +183,13 @@ class Gate:
     def about_new(self, case_ids: Sequence[str]) -> str:
         """Say that nothing is stored for some cases: where it was looked for, and where else there is something."""
         path, root = self.baseline_path, Path(self._options.source.root)
+        key, recording = self._accelerator.key, self._options.update
         if path.exists():
-            return about_new(case_ids, self._accelerator.key, self.other_keys())
+            return about_new(case_ids, key, self.other_keys(), recording=recording)
         names = (f"*/{path.parent.name}/{path.name}", f"*/*/{path.parent.name}/{path.name}")
         found = sorted(other for name in names for other in root.glob(name) if other != path)
         shown = [str(one.relative_to(root)) if one.is_relative_to(root) else str(one) for one in (path, *found)]
-        return about_new(case_ids, self._accelerator.key, self.other_keys(), shown[0], *shown[1:2])
+        return about_new(case_ids, key, self.other_keys(), shown[0], *shown[1:2], recording=recording)
 
     # What came of them
 

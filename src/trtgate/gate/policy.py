@@ -302,7 +302,7 @@ def _of_its_clock(situation: Situation) -> Situation:
     held = record.of_clock(clock)
     if held.sessions:
         return msgspec.structs.replace(situation, record=held)
-    new = f"NEW: {about_other_clock([situation.case.id], clock, record.clocks)}"
+    new = f"NEW: {about_other_clock([situation.case.id], clock, record.clocks, recording=situation.update)}"
     return msgspec.structs.replace(situation, record=None, new=new)
 
 
@@ -413,12 +413,11 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
                 if one.verdict is Verdict.REGRESSED
             ]
             raise TrtgateError(continued(said, "".join(f"; {leak}" for leak in leaks)))
-        return _told(situation, _beside_launches(measurement), Verdict.UNDERPOWERED, said, stored=False)
+        return _undecided(situation, _beside_launches(measurement), said)
     if not situation.compare:
         return CaseResult(case_id=case_id, measurement=measurement, stored=not situation.failing)
     if void:
-        said = explained(f"{case_id}: {void}", Explanation.VOID_BLOCKS)
-        return _told(situation, measurement, Verdict.UNDERPOWERED, said, stored=False)
+        return _undecided(situation, measurement, explained(f"{case_id}: {void}", Explanation.VOID_BLOCKS))
     if record is None:
         return _told(situation, measurement, Verdict.NEW, situation.new, stored=True)
     problem = _incomparable(situation, record, measurement)
@@ -433,6 +432,14 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
         said = f"{said}: trtgate baseline remove {case_id}, and record it anew"
         raise TrtgateError(explained(said, Explanation.BASELINE_BROKEN))
     return _concluded(situation, measurement, judged)
+
+
+def _undecided(situation: Situation, measurement: CaseMeasurement, why: str) -> CaseResult:
+    """Conclude of a measurement whose blocks are void: where nothing is stored, that is what must be known first."""
+    if situation.record is None and not situation.update:
+        said = continued(situation.new, f"; {bare(why).removeprefix(f'{situation.case.id}: ')}")
+        return _told(situation, measurement, Verdict.NEW, said, stored=False)
+    return _told(situation, measurement, Verdict.UNDERPOWERED, why, stored=False)
 
 
 def _further_might_tell(situation: Situation, result: CaseResult) -> bool:

@@ -148,9 +148,10 @@ def stored_as_accepted(case_id: str, verdict: str) -> str:
 
 
 def about_new(
-    case_ids: Sequence[str], key: str, other_keys: Sequence[str], looked_for: str = "", elsewhere: str = ""
-) -> str:
-    """Say that nothing is stored for some cases, what there is, and how to record them.
+    case_ids: Sequence[str], key: str, other_keys: Sequence[str], looked_for: str = "", elsewhere: str = "", *,
+    recording: bool = False,
+) -> str:  # fmt: skip
+    """Say that nothing is stored for some cases, what there is, and how to record them unless this run is `recording`.
 
     `looked_for` is the file that is not there, `elsewhere` one of this accelerator in another folder.
     """
@@ -159,11 +160,13 @@ def about_new(
     there += [f"there is {elsewhere}: is the ini key trtgate_baselines right?"] * bool(elsewhere)
     others = f" ({'; '.join(there)})" if there else ""
     named = first_few(case_ids, 2)
-    said = f"nothing is stored for {key}{others}: {named}; add --trtgate-update-baselines to record them"
+    said = f"nothing is stored for {key}{others}: {named}; {_records(recording=recording)} them"
     return explained(said, Explanation.NEW_CASE)
 
 
-def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, int]) -> str:
+def about_other_clock(
+    case_ids: Sequence[str], clock: str, stored: Mapping[str, int], *, recording: bool = False
+) -> str:
     """Say that nothing is stored of the clock with which some cases were timed, what there is, and how to record them.
 
     `stored` maps other clocks to how many sessions they have.
@@ -171,9 +174,13 @@ def about_other_clock(case_ids: Sequence[str], clock: str, stored: Mapping[str, 
     there = " and ".join(f"{count} session{'s' * (count > 1)} of {other}" for other, count in stored.items())
     return explained(
         f"timed with the clock {clock}, of which nothing is stored: {first_few(case_ids, 2)}; there {_are(stored)} "
-        f"{there}, which {clock} is not compared with; add --trtgate-update-baselines to record it beside them",
+        f"{there}, which {clock} is not compared with; {_records(recording=recording)} it beside them",
         Explanation.NEW_CASE,
     )
+
+
+def _records(*, recording: bool) -> str:
+    return "this run records" if recording else "add --trtgate-update-baselines to record"
 
 
 def capture_lost(case_id: str, before: Iterable[str], now: CaseMeasurement) -> str:

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ..common import module_files
 from ..common.errors import TrtgateError
 
 OURS = Path(__file__).resolve().parents[1]
@@ -49,26 +50,38 @@ def check_origin(old: str, new: str) -> None:
     So is what was installed from `old` as a copy, which both sides would share. Trtgate itself is exempt: both
     sides are measured by the same code. Raises TrtgateError, naming the module.
     """
-    copy = Path(new).resolve()
-    installed = _installed_from(old, str(copy))
+    copy = str(Path(new).resolve())
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not file or not Path(file).is_file() or not Path(file).is_absolute():
-            continue
-        path = Path(file).resolve()
-        foreign = not path.is_relative_to(old) or path.is_relative_to(copy) or path.is_relative_to(OURS)
-        if (foreign or "site-packages" in path.parts) and (path not in installed or path.is_relative_to(OURS)):
-            continue
-        raise TrtgateError(
-            f"the base would run the candidate's code: module {name} comes from {path}, not from the base's copy: "
-            "make it importable from a folder of the repository, or compare two environments (--base-python)"
-        )
+        if file and _is_of_candidate(file, old, copy):
+            raise TrtgateError(
+                f"the base would run the candidate's code: module {name} comes from {_followed(file)}, not from the "
+                "base's copy: make it importable from a folder of the repository, or compare two environments "
+                "(--base-python)"
+            )
+
+
+_followed = module_files.followed()
 
 
 @functools.cache
-def _installed_from(old: str, copy: str) -> frozenset[Path]:
+def _is_of_candidate(file: str, old: str, copy: str) -> bool:
+    """Whether a module's file is the candidate's: asked for each case of all modules, and looked at once."""
+    if not os.path.isabs(file) or not os.path.isfile(file):
+        return False
+    path = _followed(file)
+    installed = path in _installed_from(old, copy)
+    if not installed and not path.startswith(os.path.join(old, "")):
+        return False
+    if Path(path).is_relative_to(OURS):
+        return False
+    return installed or not (Path(path).is_relative_to(copy) or "site-packages" in Path(path).parts)
+
+
+@functools.cache
+def _installed_from(old: str, copy: str) -> frozenset[str]:
     """Return the files of distributions that were installed from a folder, or a file in it, but not from `copy`."""
-    found: set[Path] = set()
+    found: set[str] = set()
     for distribution in metadata.distributions():
         text = distribution.read_text("direct_url.json")
         try:
@@ -77,5 +90,5 @@ def _installed_from(old: str, copy: str) -> frozenset[Path]:
             continue
         place = Path(unquote(url.path))
         if url.scheme == "file" and place.is_relative_to(old) and not place.is_relative_to(copy):
-            found |= {Path(str(distribution.locate_file(file))).resolve() for file in distribution.files or ()}
+            found |= {os.path.realpath(str(distribution.locate_file(file))) for file in distribution.files or ()}
     return frozenset(found)

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import Explanation, explained
 from ..suite.pytest_config import Configuration, find_configuration
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
@@ -113,7 +114,7 @@ class _Question:
                 function()
             self.rule, self.path = ImportRule.of(config), list(sys.path)
         except Exception as error:
-            raise pytest.UsageError(one_line(error)) from error
+            raise pytest.UsageError(explained(one_line(error), Explanation.SUITE_PROBLEM)) from error
         finally:
             for function in _own_hooks(config.hook.pytest_unconfigure, config):
                 with contextlib.suppress(Exception):

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import IO, Any
 
+from ..common import garbage
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, one_line, sentence_of, told_with_fault
 from . import load_messages, load_worker, messages
 from .worker_state import Worker
@@ -67,7 +68,8 @@ def _answer(worker: Worker | None, line: bytes, turn: Callable[[], None]) -> mes
     try:
         request = messages.decode_request(line)
         if isinstance(request, messages.Hello):
-            return Worker(request, turn)
+            with garbage.later():  # what it imports is none
+                return Worker(request, turn)
         if worker is None:
             raise TrtgateError("a worker's first message must be Hello")
         return ANSWERS[type(request)](worker, request)

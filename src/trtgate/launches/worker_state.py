@@ -89,9 +89,10 @@ class Worker:
     def _import_libraries(self, case: Any) -> None:
         """Import what a case's frontend needs, while nothing is loaded; what is there then stays."""
         if case.settings.frontend not in self._imported:
-            self._building.import_libraries(case)
+            with garbage.later():
+                self._building.import_libraries(case)
+                garbage.freeze()
             self._imported.add(case.settings.frontend)
-            garbage.freeze()
 
     def _check_origin(self) -> None:
         if self._moved is not None:

@@ -102,7 +102,9 @@ class CoverageEnding:
             gone = coverage_gate.orphans(self._run.options.baselines, self._run.devices.release, self._known_cases())
         except PROBLEMS as error:
             gone = []
-            self._run.coverage_notices.append(Notice(sentence_of(error), Severity.ERROR))
+            self._run.coverage_notices.append(
+                Notice(explained(sentence_of(error), Explanation.BASELINE_BROKEN), Severity.ERROR)
+            )
         self._run.coverage_notices += [
             Notice(
                 explained(f"coverage of {case_id} is stored, and the suite has no such case", Explanation.MISSING_CASE),

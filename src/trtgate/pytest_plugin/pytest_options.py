@@ -32,37 +32,37 @@ def add(parser: pytest.Parser) -> None:
     option(
         "--trtgate-strict-layers",
         action="store_true",
-        help="Fail profile tests whose layers, fusions, tactics or precisions are not those of the stored profile.",
+        help="Fail a profile test if layers, fusions, tactics or precisions differ from the stored profile.",
     )
     option(
         "--trtgate-zoo",
         action="store_true",
-        help="Coverage tests of some 110 well-known models too.",
+        help="Also test the coverage of some 110 well-known models.",
     )
     _add_building(option)
     option(
         "--trtgate-report",
         metavar="FILE",
-        help="Write the run as JSON, from which `trtgate report` makes Markdown.",
+        help="Write the run as JSON. `trtgate report` makes Markdown and HTML from it.",
     )
     option(
         "--trtgate-runs",
         metavar="DIR|URL",
         default=None,
-        help="Keep this run there too: a folder, or any URL that fsspec knows, such as s3://bucket/trtgate.",
+        help="Also store this run there: a folder, or any URL that fsspec knows, such as s3://bucket/trtgate.",
     )
     option(
         "--trtgate-resume",
         action="store_true",
-        help="With --trtgate-runs: keep what is measured of each case there, and take what a run of the same commit, "
-        "suite, baseline, versions and options measured within a day before it was ended.",
+        help="With --trtgate-runs: store the measurement of each case there, and reuse those of an interrupted run "
+        "with the same commit, suite, baseline, versions and options that are at most a day old.",
     )
     option(
         "--trtgate-timeout",
         metavar="SECONDS",
         type=_positive(float),
         default=TIMEOUT_S,
-        help=f"Longest step of a worker ({TIMEOUT_S:.0f}).",
+        help=f"Time limit of one step of a worker ({TIMEOUT_S:.0f}).",
     )
 
 
@@ -72,9 +72,9 @@ def _add_ini_keys(parser: pytest.Parser) -> None:
     )
     parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
     parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
-    parser.addini("trtgate_cache_size", "Most that the artifact cache takes", default="20GiB")
-    parser.addini("trtgate_runs", "Folder or URL where runs are kept that outlive this machine", default="")
-    parser.addini("trtgate_require", f"What a run must have: any of {', '.join(REQUIRABLE)}", default="")
+    parser.addini("trtgate_cache_size", "Largest size of the artifact cache", default="20GiB")
+    parser.addini("trtgate_runs", "Folder or URL that stores runs beyond the life of this machine", default="")
+    parser.addini("trtgate_require", f"Requirements of a run: any of {', '.join(REQUIRABLE)}", default="")
 
 
 def _add_selection(option: Declare) -> None:
@@ -101,7 +101,7 @@ def _add_judging(option: Declare) -> None:
         metavar="METRIC=PERCENT",
         action="append",
         default=[],
-        help="Such as device=0.5%%; wins over the suite and the ini file.",
+        help="Limit of a metric, such as device=0.5%%; overrides the suite and the ini file.",
     )
     option(
         "--trtgate-launches",
@@ -113,40 +113,40 @@ def _add_judging(option: Declare) -> None:
         "--trtgate-streams",
         choices=STREAMS,
         default=ONE,
-        help="State of the GPU in which device latency is measured: a process that uses one stream, or several.",
+        help="Measure device latency in the state of the GPU of a process that uses one stream, or many.",
     )
     option(
         "--trtgate-cold-starts",
         metavar="N",
         type=_positive(int),
         default=0,
-        help="Load each case and run it once in N further processes: seconds and memory of a cold start.",
+        help="Load each case and run it once in N further processes: measures seconds and memory of a cold start.",
     )
     option(
         "--trtgate-changed",
         action="store_true",
-        help="Leave out the device latency of dynamo cases whose program and machine are those of a proven session.",
+        help="Skip the device latency of a dynamo case if its program and machine are those of a proven session.",
     )
     option(
         "--trtgate-changed-days",
         metavar="DAYS",
         type=float,
         default=CHANGED_DAYS,
-        help=f"With --trtgate-changed: how old that session may be ({CHANGED_DAYS:g}).",
+        help=f"With --trtgate-changed: largest age of that session ({CHANGED_DAYS:g}).",
     )
     option(
         "--trtgate-changed-seed",
         metavar="N",
         type=int,
-        help="With --trtgate-changed: which 5%% of the cases that are the same are measured all the same.",
+        help="With --trtgate-changed: seed that selects the 5%% of such cases that are measured nevertheless.",
     )
     option(
         "--trtgate-load",
         metavar="N",
         type=_at_once,
         default=0,
-        help="Let up to N threads, and up to N processes, call each case at once: throughput and latencies under load, "
-        "growth of memory over 10,000 calls, and, on a GPU, device latency with a cold L2 (0: none of it).",
+        help="Call each case from up to N threads, and up to N processes, at once: measures throughput and latencies "
+        "under load, growth of memory over 10,000 calls, and, on a GPU, device latency with a cold L2 (0: off).",
     )
     option(
         "--trtgate-update-baselines",
@@ -158,14 +158,14 @@ def _add_judging(option: Declare) -> None:
         metavar="CASE",
         action="append",
         default=[],
-        help="With --trtgate-update-baselines: store this case although it regressed.",
+        help="With --trtgate-update-baselines: store this case even if it regressed; may be a pattern.",
     )
     option(
         "--trtgate-require",
         metavar="A,B",
         type=listed,
         default=None,
-        help=f"Fail when one is lacking: {', '.join(REQUIRABLE)}.",
+        help=f"Fail if one is missing: {', '.join(REQUIRABLE)}.",
     )
 
 
@@ -174,19 +174,19 @@ def _add_base(option: Declare) -> None:
         "--trtgate-base",
         metavar="REVISION",
         default="",
-        help="Measure beside a git revision, in a worktree of its own, instead of comparing with stored baselines.",
+        help="Measure beside a git revision, in its own worktree, instead of comparing with stored baselines.",
     )
     option(
         "--trtgate-base-python",
         metavar="PATH",
         default="",
-        help="Measure beside another Python's environment; the code is that of --trtgate-base, or this one.",
+        help="Measure beside another Python's environment, with the code of --trtgate-base, or this code.",
     )
     option(
         "--trtgate-base-setup",
         metavar="COMMAND",
         default="",
-        help="Run in the base's worktree first, such as what builds an extension.",
+        help="Run this first in the base's worktree, for instance to build an extension.",
     )
 
 
@@ -201,13 +201,13 @@ def _add_stages(option: Declare) -> None:
         "--trtgate-shard-by",
         choices=shards.BY,
         default=None,
-        help="What stays together in a shard: nothing but a case, or all cases of a model.",
+        help="Unit that stays together in a shard: a case, or all cases of a model.",
     )
     option(
         "--trtgate-confirm",
         metavar="RUN.json",
         default=None,
-        help="Measure again what `trtgate merge` suspects and wrote into its run, as far as a run would have done.",
+        help="Measure again the cases that `trtgate merge` suspects, by the next steps of an undivided run.",
     )
 
 
@@ -218,14 +218,14 @@ def _add_building(option: Declare) -> None:
         type=_builders,
         default=None,
         help="Build all cases before the first test, in N processes at once (beside a base N for both sides); build "
-        "times are not judged then. Without it, on a GPU, all are exported and loaded by as many processes as the "
-        "machine takes, and built one by one; 0: each is built when its first test needs it.",
+        "times are not judged then. Default on a GPU: as many processes as the machine can run export and load all "
+        "cases, and build one at a time. 0: build each case when its first test needs it.",
     )
     option(
         "--trtgate-gpus",
         metavar="all|0,1",
         default="",
-        help="Measure on several cards of one kind at once, one process at a time on each; all cases are built first.",
+        help="Measure on several cards of one kind at once, one process at a time on each. All cases are built first.",
     )
     option(
         "--trtgate-ray",
@@ -233,35 +233,35 @@ def _add_building(option: Declare) -> None:
         nargs="?",
         const="",
         default=None,
-        help="Build and measure on the devices of a running Ray cluster; without an address that of RAY_ADDRESS.",
+        help="Build and measure on the devices of a running Ray cluster; RAY_ADDRESS is the default address.",
     )
     option(
         "--trtgate-accelerators",
         metavar="A,B",
         type=listed,
         default=(),
-        help="With --trtgate-ray: on these kinds of accelerators, by words of their names, such as h100,l4.",
+        help="With --trtgate-ray: use these kinds of accelerators, by words of their names, such as h100,l4.",
     )
     option(
         "--trtgate-build-only",
         action="store_true",
-        help="Build all cases into the artifact cache and time nothing; with -n N in N processes at once.",
+        help="Build all cases into the artifact cache and measure nothing; with -n N in N processes at once.",
     )
     option(
         "--trtgate-lifecycle",
         action="store_true",
-        help="Compare with eager also from a second thread, with other inputs, as a replayed CUDA graph, refitted, "
-        "loaded in a fresh process, and taken from the artifact cache.",
+        help="Also compare outputs with eager from a second thread, with other inputs, as a replayed CUDA graph, after "
+        "a refit, after loading in a fresh process, and from the artifact cache.",
     )
     option(
         "--trtgate-no-cache",
         action="store_true",
-        help="Neither take compiled modules from the artifact cache nor put any there.",
+        help="Do not use the artifact cache.",
     )
     option(
         "--trtgate-rebuild",
         action="store_true",
-        help="Build what the artifact cache has, too, and put it there.",
+        help="Build all cases, also those in the artifact cache, and store them there.",
     )
 
 

@@ -47,7 +47,7 @@ class Ending:
                 if any(red):
                     session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         except PROBLEMS as error:
-            self._run.say(sentence_of(error), Severity.ERROR)
+            self._run.say(explained(sentence_of(error), Explanation.BASELINE_BROKEN), Severity.ERROR)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_runtest_call(self, item: pytest.Item) -> None:

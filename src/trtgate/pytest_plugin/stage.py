@@ -140,7 +140,7 @@ class Stage:
             run.notices += [said] if (said := kept_runs.keep(run, path)) else []
             run.say(self._said(), Severity.NOTICE)
         except PROBLEMS as error:
-            run.say(sentence_of(error), Severity.ERROR)
+            run.say(explained(sentence_of(error), Explanation.FILE_FAULT), Severity.ERROR)
             session.exitstatus = session.exitstatus or EXITS.TESTS_FAILED
 
     _status = int(EXITS.INTERRUPTED)

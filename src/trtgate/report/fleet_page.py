@@ -10,6 +10,7 @@ import msgspec
 from ..common import escaping
 from ..gate.history import CaseHistory, Series
 from ..gate.history_events import total_change
+from ..gate.level_changes import LEAST_RUNS
 from ..gate.sentences import duration
 from . import html
 
@@ -26,10 +27,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """What a case came to on an accelerator: the newest latency, and the change of the card that changed most."""
+    """What a case came to on an accelerator."""
 
     latency: str
-    change: float
+    """The newest."""
+    change: float | None
+    """Of the card that changed most, a fraction; None where each has too few runs to look for changes."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +44,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worst(self) -> float:
-        """The largest change of any accelerator."""
-        return max(cell.change for cell in self.cells if cell is not None)
+        """The largest change of any accelerator; 0 where none is known."""
+        return max((cell.change for cell in self.cells if cell is not None and cell.change is not None), default=0.0)
 
 
 def render(rows: Sequence[Row], events: Sequence[str]) -> str:
@@ -61,14 +64,12 @@ def render(rows: Sequence[Row], events: Sequence[str]) -> str:
         for case_id, of_key in by_case.items()
     ]
     shown.sort(key=lambda one: (-one.worst, one.case_id))
-    return html.page("fleet.html", _data(shown), keys=keys, cases=shown, events=events)
+    return html.page("fleet.html", _data(shown), keys=keys, cases=shown, events=events, least=LEAST_RUNS)
 
 
 def _cell(case: CaseHistory) -> Cell:
-    newest = case.series[0]
-    return Cell(
-        latency=duration(newest.points[-1].latency_us), change=max(total_change(series) for series in case.series)
-    )
+    changes = [total_change(series) for series in case.series if len(series.points) >= LEAST_RUNS]
+    return Cell(latency=duration(case.series[0].points[-1].latency_us), change=max(changes, default=None))
 
 
 def _data(shown: Sequence[Shown]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _chart(key: str, series: Series, most: int, numbers: dict[str, int]) -> dict
     first = max(0, count - max(1, most))
     newest = f", newest {count - first} of {count} runs" * (first > 0)
     return {
-        "title": escaping.printable(f"{key}, card {series.card or '?'}, {series.metric}", 120) + newest,
+        "title": escaping.printable(f"{key}, card {series.card[:12] or '?'}, {series.metric}", 120) + newest,
         "us": [float(f"{us:.6g}") for us in chart["us"][first:]],
         "runs": [numbers.setdefault(run, len(numbers)) for run in chart["runs"][first:]],
         "changes": [change - first for change in chart["changes"] if change > first],

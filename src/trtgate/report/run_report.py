@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
+from ..common.explanations import explanation_in
 from ..common.files import decoded, write_json
 from ..common.notices import Notice, Severity
 from ..common.run_places import Place, content_of
@@ -42,6 +43,8 @@ class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """One of SEVERITY: the gate's verdict, "failed" where there is none because the test failed otherwise."""
     sentence: str = ""
     """Why, in one sentence."""
+    explanation: str = ""
+    """The name that the sentence ends with, which `trtgate explain` takes; empty where nothing needs to be done."""
     where: str = ""
     """Of a case that got slower: in which layers; empty where that is not known."""
     layer_changes: list[LayerChange] = []
@@ -79,6 +82,7 @@ class CoverageReport(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     said: str
     sentence: str
+    explanation: str = ""
     in_tensorrt: int = 0
     total: int = 0
     engines: int = 0
@@ -93,6 +97,7 @@ class LayersReport(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     said: str
     sentence: str
+    explanation: str = ""
     device_us: float | None = None
     sum_us: float = 0.0
     attributed: float = 0.0
@@ -117,6 +122,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     test: str
     sentence: str
+    explanation: str = ""
+
+
+Part = TypeVar("Part", CaseReport, CoverageReport, LayersReport, Failure)
 
 
 class RunReport(msgspec.Struct, kw_only=True):
@@ -148,6 +157,8 @@ class RunReport(msgspec.Struct, kw_only=True):
         for case in self.cases:
             if case.said not in SEVERITY:
                 raise ValueError(f"says {case.said!r} of case {case.case_id!r}")
+        self.cases, self.coverage = _explained(self.cases), _explained(self.coverage)
+        self.profiles, self.failures = _explained(self.profiles), _explained(self.failures)
         self.cases.sort(key=lambda case: (SEVERITY.index(case.said), -change_of(case), case.case_id))
 
     @property
@@ -176,6 +187,11 @@ class RunReport(msgspec.Struct, kw_only=True):
         found += [f"{count} {what}" for count, what in others if count]
         quiet = f"{len(self.coverage)} cases' coverage asked" if self.coverage else "nothing was measured"
         return ", ".join(found) or quiet
+
+
+def _explained(parts: list[Part]) -> list[Part]:
+    """Return parts of a report with the names that their sentences end with."""
+    return [msgspec.structs.replace(part, explanation=explanation_in(part.sentence)) for part in parts]
 
 
 def change_of(case: CaseReport) -> float:

@@ -153,10 +153,11 @@ def _cost(point: SweepPoint) -> tuple[float, float, float] | None:
     if not point.medians_us or point.problem:
         return None
     latency = point.medians_us.get(DEVICE, point.medians_us.get(HOST, math.inf))
-    return latency, point.figures.get("build_s", math.inf), _error(point)
+    return latency, point.figures.get("build_s", math.inf), error_of(point)
 
 
-def _error(point: SweepPoint) -> float:
+def error_of(point: SweepPoint) -> float:
+    """Return how far the output lies from eager's, as a relative L2 distance; infinite where it is not known."""
     return point.agreement.relative_l2 if point.agreement else point.figures.get("leaf_error", math.inf)
 
 
@@ -181,11 +182,16 @@ def lines(found: SweepFindings) -> list[Line]:
         ids = {point.case_id for point in points}
         said += [f"  {step}" for step in found.steps if step.jumps and step.case_id in ids]
         said.append("")
-    return said + _notes(found)
+    return said + notes(found)
+
+
+def primary_of(point: SweepPoint) -> str:
+    """Return the metric that a point is compared by: device latency, on a CPU host latency."""
+    return DEVICE if DEVICE in point.medians_us else HOST
 
 
 def _row(point: SweepPoint) -> tuple[str, ...]:
-    primary = DEVICE if DEVICE in point.medians_us else HOST
+    primary = primary_of(point)
     change, host = point.changes.get(primary), point.changes.get(HOST)
     figures = point.figures
     engines = figures.get("engines", 0)
@@ -204,7 +210,7 @@ def _row(point: SweepPoint) -> tuple[str, ...]:
         f"{figures['engine_bytes'] / 1e6:.1f} MB" if engines else "",
         f"{figures['gpu_memory_bytes'] / 1e6:.0f} MB" if "gpu_memory_bytes" in figures else "",
         f"{figures['pytorch_operators']:.0f}" if "pytorch_operators" in figures else "",
-        f"{_error(point):.1e}" if math.isfinite(_error(point)) else "",
+        f"{error_of(point):.1e}" if math.isfinite(error_of(point)) else "",
         "" if top1 is None else f"{top1:.1%}",
         "pareto" if point.pareto else "",
     )
@@ -215,26 +221,27 @@ def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[row[n] for n in kept] for row in rows]
 
 
-def _notes(found: SweepFindings) -> list[str]:
+def notes(found: SweepFindings) -> list[str]:
+    """Return what the tables rest on, a line each."""
     if found.earlier:
         begun = f"{found.earlier} measurements are of an earlier run, begun at {found.begun}; --fresh measures anew"
     agreements = [point.agreement for point in found.points if point.agreement]
-    notes = found.notes + [f"not run: {reason}" for reason in found.problems]
-    notes += [f"left out: {reason}" for reason in found.left_out]
-    notes += [begun] if found.earlier else []
-    notes.append(
+    said = found.notes + [f"not run: {reason}" for reason in found.problems]
+    said += [f"left out: {reason}" for reason in found.left_out]
+    said += [begun] if found.earlier else []
+    said.append(
         f"{found.launches} launches a point, in random order; faster and slower: beyond noise at 1 % for all points "
         "together; ±: of each change by itself; pareto: nothing is better in latency, build time and error"
     )
     if agreements:
         one = agreements[0]
         weights = ", ".join(dict.fromkeys(agreement.weights for agreement in agreements))
-        notes.append(f"error, top-1: against eager in fp32 over {one.inputs} inputs ({one.source}), {weights}")
+        said.append(f"error, top-1: against eager in fp32 over {one.inputs} inputs ({one.source}), {weights}")
     if any("events" in point.clock for point in found.points):
-        notes.append("* could not be captured in a CUDA graph: timed as queued calls, launch gaps included")
+        said.append("* could not be captured in a CUDA graph: timed as queued calls, launch gaps included")
     if any(not point.built_alone for point in found.points):
-        notes.append("? was built beside others, which takes longer")
-    return notes
+        said.append("? was built beside others, which takes longer")
+    return said
 
 
 FLAT = ("case_id", "model", "differs", "clock", "pareto", "built_alone", "problem", "unavailable")

@@ -31,7 +31,7 @@ class Model:
     factory
         Returns a module in eval mode and its example inputs; its parameters are the model's dimensions.
     settings
-        What `trtgate.grid` returns.
+        The result of `trtgate.grid`.
     inputs, dynamic_shapes, save, load, parts, weights_said
         As `trtgate.model` takes them; with `parts` the factory returns a mapping, and so does `inputs`.
     limits
@@ -45,7 +45,7 @@ class Model:
     Raises
     ------
     TrtgateError
-        For a name, a limit or a function that can't be one, and for dimensions that the factory does not take.
+        For an invalid name, limit or function, and for dimensions that the factory does not take.
 
     """
 

@@ -23,9 +23,9 @@ def is_all_of(model: Model) -> bool:
 
 
 class Compiled(msgspec.Struct, frozen=True, eq=False):
-    """What a factory of the frontend `own` compiled, and the module that its output is compared with.
+    """A callable that a factory of the frontend `own` compiled, and the module whose output is the reference.
 
-    Without `reference` it is compared with itself: whether it repeats itself, and is the same in every process.
+    Without `reference` it is compared with itself: it must repeat itself, and give the same in every process.
     """
 
     run: Callable[..., Any]

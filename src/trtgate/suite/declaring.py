@@ -54,11 +54,11 @@ def grid(
     quarantine: Quarantine | None = None,
     expected_failure: ExpectedFailure | None = None,
 ) -> tuple[Settings, ...]:
-    """Return every combination of the given values; what a frontend does not take is left out for it.
+    """Return every combination of the given values, for each frontend without the settings that it does not take.
 
     Block sizes, excluded operators and options are for frontends that lead to TensorRT, `modes` for Inductor,
-    `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`. If a quantized precision is given, frontends that take
-    it get it, and the others do not. The frontend `own` is as its factory made it, whatever precisions are given.
+    `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`. A quantized precision applies only to the
+    frontends that take it. The frontend `own` ignores precisions: its factory decides them.
 
     Parameters
     ----------
@@ -71,16 +71,16 @@ def grid(
     batches
         Values of the factory's parameter `batch`; None for a factory that has none.
     min_block_sizes
-        Least numbers of operators of an engine; a smaller group stays in PyTorch.
+        Smallest numbers of operators in an engine; a smaller group stays in PyTorch.
     modes
         `torch.compile(mode=…)` of Inductor: `default`, `reduce-overhead`, `max-autotune`.
     runtimes
-        Runtimes of Torch-TensorRT: `cpp`, `python`, or empty for the one that the installed release takes by itself.
+        Runtimes of Torch-TensorRT: `cpp`, `python`, or empty for the default of the installed release.
     cudagraphs
         Whether Torch-TensorRT's own CUDA-graph mode is on.
     shapes
-        Sizes of other dimensions, such as `[{"seq": 128}, {"seq": 512}]`; each is compiled for itself. A shape may hold
-        `"limits"` of its own.
+        Sizes of other dimensions, such as `[{"seq": 128}, {"seq": 512}]`; each is compiled separately. A shape may have
+        its own `"limits"`.
     dynamic
         Dimensions that vary in one compiled module: name to (minimum, optimum, maximum), such as
         `{"seq": (16, 128, 512)}`, or to a list of them, an optimization profile each.
@@ -96,16 +96,16 @@ def grid(
     options
         Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name, such as `{"optimization_level": 3}`.
     profiling_verbosity
-        What engines remember of their layers: `none`, `layer_names_only`, `detailed`.
+        Details of layers in engines: `none`, `layer_names_only`, `detailed`.
     needs_gpu
-        Whether the cases are measured on a GPU only.
+        Whether the cases need a GPU.
     limits
         Metric to its largest tolerated change for the worse, a fraction or a text such as `"0.5%"`.
     tolerances
-        Path of an output tensor (`output[1]`, `scores`) to how far it may be from eager's: the relative L2 error; of
-        integers and booleans the share that may differ.
+        Path of an output tensor (`output[1]`, `scores`) to its largest difference from eager: the relative L2 error;
+        for integers and booleans the share of values.
     quarantine, expected_failure
-        What `trtgate.quarantine` and `trtgate.expected_failure` return.
+        Results of `trtgate.quarantine` and `trtgate.expected_failure`.
 
     Returns
     -------
@@ -171,12 +171,12 @@ def model(
 
     The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`; a mapping as inputs is
     keyword arguments. Its parameters are the model's dimensions: `batch` has each of `batches`, others have the sizes
-    of `shapes`, or of `dynamic` and `at`. Seed what is random, because every process that measures calls the factory.
+    of `shapes`, or of `dynamic` and `at`. Seed random numbers: every process that measures calls the factory.
 
     Parameters
     ----------
     factory
-        The decorated function, where the decorator is used without parentheses.
+        The decorated function, if the decorator is used without parentheses.
     name
         The model's name; by default the function's.
     frontends, precisions, min_block_size
@@ -186,22 +186,21 @@ def model(
     limits
         Metric to its largest tolerated change for the worse, a fraction or a text such as `"0.5%"`.
     samples
-        `samples(count, seed)` yields so many different inputs of the kind that the model is meant for, each shaped as
-        the factory's at batch 1. Quantization is calibrated on them, and accuracy is asked of them. By default they are
-        drawn from the normal distribution.
+        `samples(count, seed)` yields `count` different realistic inputs, with the shapes of the factory's at batch 1.
+        They calibrate quantization and measure accuracy. By default they are drawn from the normal distribution.
     weights_said
-        What the weights are, in a few words: it is shown wherever accuracy is.
+        A short description of the weights, shown beside accuracy.
     inputs
         A function of the dimensions that returns example inputs; the factory then returns the module alone.
     dynamic_shapes
-        What `torch.export.export(dynamic_shapes=…)` takes, or a function that returns it. By default it is found from
-        the inputs at several sizes.
+        The argument of `torch.export.export(dynamic_shapes=…)`, or a function that returns it. By default trtgate
+        derives it from the inputs at several sizes.
     save, load
-        Of the frontend `own`: `save(run, folder)` writes what the factory compiled, `load(folder)` reads it in another
+        For the frontend `own`: `save(run, folder)` writes the factory's callable, `load(folder)` reads it in another
         process. Without them each process calls the factory.
     parts
-        Names such as `("prefill", "decode")`: the factory returns a mapping of each to what a factory returns, and each
-        is a model of its own, `name.prefill`.
+        Names such as `("prefill", "decode")`: the factory returns a mapping from each part to a usual result, and each
+        part is a separate model, `name.prefill`.
     more
         Further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
 
@@ -213,7 +212,7 @@ def model(
     Raises
     ------
     TrtgateError
-        For an unknown keyword, and whatever `grid` and `Model` refuse.
+        For an unknown keyword, and for values that `grid` and `Model` refuse.
 
     """
 

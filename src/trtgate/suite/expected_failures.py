@@ -33,8 +33,8 @@ class ExpectedFailure(msgspec.Struct, frozen=True):
 def expected_failure(reason: str, *, flavour: str = "", versions: str | Iterable[str] = ()) -> ExpectedFailure:
     """Make one: `expected_failure=trtgate.expected_failure("returns NaN", flavour="rtx", versions="2.11")`.
 
-    Where it applies, a test of the case that fails is an xfail, and one that passes fails, so that the list stays true.
-    Raises TrtgateError for an empty reason, an unknown flavour, or what is no version.
+    With this flavour and version a failing test of the case is an xfail, and a passing test fails, so that the list
+    stays true. Raises TrtgateError for an empty reason, an unknown flavour, or an invalid version.
     """
     said = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not said:

@@ -9,25 +9,33 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..common import module_files
+
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of packages that a checkout does not change."""
 
 
 def digests(root: str) -> dict[str, str]:
     """Return path → SHA-256 of the modules under `root` that this process has imported; installed ones left out."""
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    within = os.path.join(os.path.realpath(root), "")
-    real = functools.cache(os.path.realpath)  # a process that imported torch has 2000 modules, in 300 folders
-    found = (_resolved(file, real) for file in files if file and file.endswith(".py"))
-    ours = sorted({Path(path) for path in found if path.startswith(within)})
+    within, follow = os.path.join(os.path.realpath(root), ""), module_files.followed()
+    installed = functools.cache(functools.partial(_is_installed, follow))
+    modules = [sys.modules.get(name) for name in list(sys.modules) if "." not in name or not installed(_top(name))]
+    files = {file for module in modules if (file := getattr(module, "__file__", None)) and file.endswith(".py")}
+    ours = sorted({Path(path) for path in map(follow, files) if path.startswith(within)})
     return {str(path): _digest(path) for path in ours if not set(INSTALLED) & set(path.parts) and path.is_file()}
 
 
-def _resolved(file: str, real: Callable[[str], str]) -> str:
-    """Return a file's path without links; `real` says so of the folder that it lies in."""
-    folder, name = os.path.split(file)
-    path = os.path.join(real(folder), name)
-    return os.path.realpath(path) if os.path.islink(path) else path
+def _top(name: str) -> str:
+    return name[: name.index(".")]
+
+
+def _is_installed(follow: Callable[[str], str], package: str) -> bool:
+    """Whether a package's modules are installed with it: torch alone has 2000 of them, none of which is looked at then.
+
+    A package without a file may lie in several folders, and one that is installed as a link lies where that leads.
+    """
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is not None and not set(INSTALLED).isdisjoint(follow(file).split(os.sep))
 
 
 def changed(pinned: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from ..common.errors import TrtgateError
 
 
 class Quarantine(msgspec.Struct, frozen=True):
-    """Why a case fails nothing, and the last day on which it doesn't."""
+    """The reason why a case fails nothing, and the last day of that."""
 
     reason: str
     until: datetime.date
@@ -26,8 +26,8 @@ class Quarantine(msgspec.Struct, frozen=True):
 def quarantine(reason: str, *, until: str | datetime.date) -> Quarantine:
     """Make a quarantine: `quarantine=trtgate.quarantine("issue 12", until="2026-12-31")` in a suite.
 
-    Its cases are measured and shown and fail nothing; from the day after `until` on, their latency tests fail.
-    Raises TrtgateError for an empty reason or what is no ISO date.
+    Its cases are measured and shown, but fail nothing. From the day after `until` on their latency tests fail.
+    Raises TrtgateError for an empty reason, or an `until` that is no ISO date.
     """
     said = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not said:

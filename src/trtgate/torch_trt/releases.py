@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..common import accelerator
+from ..common import accelerator, garbage
 from . import modelopt_package, shared_cache_file
 
 SUPPORTED = "2.11 to 2.14"
@@ -76,9 +76,10 @@ def _imported() -> Any:
     if "torch_tensorrt" in sys.modules:
         return sys.modules["torch_tensorrt"]
     if modelopt_package.is_expected():
-        modelopt_package.import_modelopt()
-        return importlib.import_module("torch_tensorrt")
-    with without_modelopt():
+        with garbage.importing():
+            modelopt_package.import_modelopt()
+            return importlib.import_module("torch_tensorrt")
+    with garbage.importing(), without_modelopt():
         return importlib.import_module("torch_tensorrt")
 
 

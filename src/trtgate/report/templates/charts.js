@@ -28,7 +28,8 @@ function charts(place, wanted) {
 function overRuns(series, title) {
   const shapes = series.changes.map(x => (
     {type: "line", x0: x - .5, x1: x - .5, yref: "paper", y0: 0, y1: 1, line: {color: color("--bad"), dash: "dot"}}));
+  const xaxis = {gridcolor: color("--line"), zeroline: false, title: {text: "run"}, dtick: Math.ceil(series.us.length / 8)};
   const points = {type: "scatter", mode: "lines+markers", x: series.us.map((_, n) => n), y: series.us,
     text: series.runs, hoverinfo: "y+text", line: {color: color("--news")}};
-  return {label: "Latency in stored runs", traces: [points], described: layout(title, {shapes})};
+  return {label: "Latency in stored runs", traces: [points], described: layout(title, {shapes, xaxis})};
 }

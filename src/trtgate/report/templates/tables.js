@@ -19,7 +19,7 @@ if (table) {
     table.querySelectorAll("th").forEach(one => one.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const keyed = [...body.rows].map(row => {
-      const text = row.cells[column].textContent.trim(), value = Number(text.replaceAll(",", ""));
+      const text = row.cells[column].textContent.trim(), value = Number(text.replace(/[, ?*]/g, ""));
       return {row, text, value, missing: text === ""};
     });
     const numeric = keyed.every(one => !Number.isNaN(one.value));

@@ -1,0 +1,83 @@
+"""The example reports of the documentation say what the records of this repository say, and nothing else."""
+
+from __future__ import annotations
+
+import html as markup
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("jinja2", reason="Jinja2 is not installed")
+pytest.importorskip("plotly", reason="Plotly is not installed")
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import examples  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("examples")
+    examples.make(folder)
+    return {name: (folder / f"{name}.html").read_text() for name in examples.PAGES}
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """Cells of the overview's rows, by their first."""
+    (body,) = re.findall(r'<table id="overview">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in body.split("<tr")[1:]]
+    plain = [[markup.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
+    return {" ".join(row[:1] if row[1:2] and row[1] in VERDICTS else row[:2]): row for row in plain}
+
+
+VERDICTS = ("regressed", "unchanged", "underpowered", "improved", "unconfirmed")
+
+
+def stored(case_id: str, card: str) -> list[float]:
+    """The mean of all captures in each session of a card, µs."""
+    document: Any = json.loads((ROOT / "baselines" / examples.H100 / "latency.json").read_text())
+    (entry,) = [one["extra_info"]["trtgate"] for one in document["benchmarks"] if one["param"] == case_id]
+    sessions = [one["metrics"]["device"] for one in entry["sessions"] if one["uuid"].startswith(card)]
+    return [sum(map(sum, one)) / sum(map(len, one)) for one in sessions]
+
+
+def test_one_case_is_slower_and_has_the_figures_of_the_changed_setting(pages: dict[str, str]) -> None:
+    found = rows(pages["regression"])
+    assert [name for name, row in found.items() if row[1] == "regressed"] == [examples.CHANGED[0]]
+    row = found[examples.CHANGED[0]]
+    assert float(row[2]) == pytest.approx(stored(examples.CHANGED[1], examples.CARD)[1], rel=1e-3)
+    assert float(row[3]) == pytest.approx(stored(examples.CHANGED[0], examples.CARD)[0], rel=3e-3)
+    others = {row[1] for name, row in found.items() if name != examples.CHANGED[0]}
+    assert others <= {"unchanged", "underpowered"}
+
+
+def test_no_figure_that_was_not_recorded_is_in_the_regression(pages: dict[str, str]) -> None:
+    assert not re.search(r"load_s|throughput_per_s|_p99_us", pages["regression"].split("plotly")[0])
+    assert "layer4.1.conv2" in pages["regression"]
+
+
+def test_points_of_the_sweep_are_the_newest_session(pages: dict[str, str]) -> None:
+    found = rows(pages["sweep"])
+    assert len(found) == 4 * len(examples.MODELS)
+    for name, case_id in (("default", "resnet50-dynamo-fp16-b1-mbs5"), ("frontend=eager", "resnet50-eager-fp16-b1")):
+        device = float(found[f"resnet50 {name}"][2].replace(",", ""))
+        assert device == pytest.approx(stored(case_id, "GPU-8c3b")[0], rel=1e-3)
+
+
+def test_a_fleet_of_few_runs_claims_no_change(pages: dict[str, str]) -> None:
+    text = pages["fleet"]
+    assert "24 cases on 2 accelerators" in text
+    assert not re.search(r'<td class="number[^"]*">[+-]\d', text)
+    assert len(re.findall(r"nvidia-h200-140gib, card GPU-", text)) >= 16
+
+
+def test_the_page_of_examples_has_its_figures_from_the_reports(pages: dict[str, str]) -> None:
+    said = (ROOT / "docs" / "examples.md").read_text()
+    row = rows(pages["regression"])[examples.CHANGED[0]]
+    assert f"from {row[3]} to {row[2]} µs" in said
+    assert {f"examples/{name}.html" for name in examples.PAGES} == set(re.findall(r'href="([^"]+)"', said))
