@@ -48,7 +48,7 @@ def make_submodules(program: Any, names: Sequence[str]) -> None:
     """
     graph = getattr(program, "graph", None)
     calls = [node for node in graph.nodes if _calls_an_engine(node)] if graph is not None else []
-    engines = [getattr(program, node.args[1].target) for node in calls]
+    engines = [vars(program).get(node.args[1].target) for node in calls]
     if len(calls) != len(names) or not all(isinstance(engine, torch.ScriptObject) for engine in engines):
         raise TrtgateError(f"{len(names)} engines were built, and the loaded program calls {len(calls)}")
     fetched = {node.args[1] for node in calls}
