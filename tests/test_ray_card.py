@@ -46,7 +46,7 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forked: None) -> Path:
         "XDG_STATE_HOME": str(tmp_path / "state"), "TRTGATE_CACHE_DIR": str(tmp_path / "cache"),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(ray_card, "SILENT_S", float("inf"))  # it would end this process
+    monkeypatch.setattr(Card, "_watch", lambda _card: None)  # its thread would end this process, later than the test
     monkeypatch.setattr(ray_card, "as_the_node_has_it", lambda: None)
     return tmp_path / "root"
 
