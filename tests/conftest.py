@@ -50,7 +50,7 @@ TOGETHER = {
          "test_shapes_gate", "test_tutorial", "test_verify"),
         "forks with torch_tensorrt",
     ),
-    "test_kept_runs": "S3", "test_pairs": "pairs", "test_ray": "Ray", "test_session": "session",
+    "test_kept_runs": "S3", "test_pairs": "pairs", "test_ray": "Ray", "test_session": "session", "test_site": "site",
 }  # fmt: skip
 """Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""
 

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 
 def sessions(file: Path) -> dict[str, int]:
     """Return the stored sessions of each case's model."""
@@ -18,15 +16,9 @@ def sessions(file: Path) -> dict[str, int]:
     return {record["case"].partition("-")[0]: len(record["sessions"]) for record in records}
 
 
-ONE_LAUNCH = "--trtgate-launches=1"
-"""Each launch of a test in real time imports torch; how many there are decides nothing of what is saved."""
-
-
-@pytest.mark.alone
-@pytest.mark.end_to_end
 def test_what_pytest_benchmark_offers_works_on_our_results(folder: Any) -> None:
     folder.suite("alpha")
-    saved = folder.gate("--benchmark-json=out.json", "--benchmark-save=mine", ONE_LAUNCH, ALPHA_MS=5)
+    saved = folder.gate("--benchmark-json=out.json", "--benchmark-save=mine", ALPHA_MS=5)
     assert saved.ret == 0
     saved.stdout.re_match_lines([r".*benchmark 'alpha-eager-fp32-b1': 1 tests", r"Name .*Median +IQR +Rounds$"])
     (entry,) = json.loads((folder.path / "out.json").read_text())["benchmarks"]
@@ -34,7 +26,7 @@ def test_what_pytest_benchmark_offers_works_on_our_results(folder: Any) -> None:
     assert 0.005 <= entry["stats"]["median"] < 0.05  # the module's own 5 ms, not the time of an empty function
     assert entry["extra_info"]["trtgate"]["case"] == entry["group"] == "alpha-eager-fp32-b1"
 
-    again = folder.gate("--benchmark-save=mine", ONE_LAUNCH)
+    again = folder.gate("--benchmark-save=mine")
     assert again.ret == 0
     first, second = folder.plain_runs()
     compared = subprocess.run(
@@ -48,7 +40,7 @@ def test_what_pytest_benchmark_offers_works_on_our_results(folder: Any) -> None:
     assert compared.stdout.count("test_latency[alpha-eager-fp32-b1]") == 2
     assert (folder.path / "out.csv").exists()
 
-    against_saved = folder.gate(f"--benchmark-compare={first.name[:4]}", ONE_LAUNCH)
+    against_saved = folder.gate(f"--benchmark-compare={first.name[:4]}")
     assert against_saved.ret == 0
     against_saved.stdout.fnmatch_lines(["*test_latency*NOW*"])
 

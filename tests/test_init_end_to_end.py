@@ -53,14 +53,12 @@ class Terminal:
         return [baselines.read(file) for file in sorted(self.path.glob(".trtgate/runs/*.json"))]
 
 
-pytestmark = pytest.mark.end_to_end
-
-
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path / "repository", tmp_path)
 
 
+@pytest.mark.end_to_end
 def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
     terminal.run("git", "init", "--quiet")
     terminal.run(*TRTGATE, "init")
@@ -100,6 +98,7 @@ def tiny(batch):
 """
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_model_without_any_configuration(terminal: Terminal) -> None:
     (terminal.path / "nets").mkdir()
     (terminal.path / "nets/__init__.py").write_text(UNDISTURBED)

@@ -314,7 +314,6 @@ def test_plain_regression_is_an_error_at_the_end_and_no_failed_test(folder):
     assert [suite.get("failures") for suite in junit_suites(folder, "plain.xml")] == ["0"]
 
 
-@pytest.mark.end_to_end
 def test_a_regression_is_a_failed_test(folder):
     folder.baseline("alpha")
     folder.suite("alpha")

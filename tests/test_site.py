@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from filelock import FileLock
 
 from tests.browsers import chromium
 
@@ -23,13 +22,9 @@ PARTS = ("Tutorial", "How-to", "Reference", "Explanation")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Built once, however many processes run these tests."""
-    if worker_id == "master":
-        return made(tmp_path_factory.mktemp("site"))
-    folder = tmp_path_factory.getbasetemp().parent / "site"
-    with FileLock(folder.with_suffix(".lock")):
-        return folder if (folder / "index.html").exists() else made(folder)
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built once: of several processes of -n one runs all of these tests."""
+    return made(tmp_path_factory.mktemp("site"))
 
 
 def made(folder: Path) -> Path:
