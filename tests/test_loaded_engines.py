@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from trtgate.common.errors import TrtgateError
+from trtgate.compiling import reference
 from trtgate.frontends import CompiledModule, dynamo
 from trtgate.profiles import profile_recording
 from trtgate.records.profile_record import PYTORCH, TENSORRT, Part
@@ -145,3 +146,30 @@ def test_what_a_module_was_partitioned_into_is_stored_with_it(tmp_path: Path, mo
     (tmp_path / dynamo.PARTS).write_bytes(b'[[{"name": 1}]]')
     with pytest.raises(msgspec.ValidationError):
         dynamo.FRONTEND.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("known", "dynamic", "wanted"),
+    [
+        (parts("_run_on_acc_0"), None, True),
+        (parts("_run_on_acc_0"), {"seq": (1, 2, 4)}, False),  # all shapes share what is stored
+        (parts("_run_on_gpu_0", kind=PYTORCH), None, False),
+        (None, None, False),
+    ],
+    ids=["engines alone", "dynamic shapes", "a part in PyTorch", "of an earlier version"],
+)
+def test_which_stored_modules_are_profiled_as_they_are(
+    known: Any, dynamic: Any, wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, asked = program(1), list[Path]()
+
+    def load_checked(_case: Any, folder: Path, _device: str) -> Any:
+        asked.append(folder)
+        return loaded(made, known)
+
+    monkeypatch.setattr(reference, "load_checked", load_checked)
+    if known is not None:
+        (tmp_path / dynamo.PARTS).write_bytes(msgspec.json.encode(known))
+    case: Any = SimpleNamespace(settings=SimpleNamespace(dynamic=dynamic))
+    found = profile_recording.loaded(case, tmp_path, "cuda")
+    assert (found is not None, asked) == (wanted, [tmp_path] * wanted)  # what is built is not loaded first

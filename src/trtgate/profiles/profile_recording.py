@@ -101,10 +101,10 @@ def record(
 def loaded(case: Case, artifact: Path, device: str) -> Inference | None:
     """Load a stored module to be profiled; returns None where it has to be built for that.
 
-    It has where it has parts in PyTorch: what they were is not seen in a loaded program any more. Raises as
-    `reference.load_checked`.
+    It has where it has parts in PyTorch, which are not seen in a loaded program any more, and where its shapes are
+    dynamic, so that all of them share what is stored. Raises as `reference.load_checked`.
     """
-    if not is_all_engines(dynamo.stored_parts(artifact)):
+    if case.settings.dynamic or not is_all_engines(dynamo.stored_parts(artifact)):
         return None
     inference = reference.load_checked(case, artifact, device)
     return inference if see_parts(inference) else None
