@@ -197,6 +197,8 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
     """Runs of pytest in this process, in a checkout with a suite of alpha and beta, their workers scripted."""
     from . import in_process  # and with it torch
 
+    gc.collect()
+    gc.freeze()  # what tests before have imported: each run of pytest collects twice, and would pass over it
     return in_process.prepared(monkeypatch, capfd, tmp_path)
 
 
