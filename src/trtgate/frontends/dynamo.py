@@ -82,8 +82,7 @@ class Dynamo(OfTensorRT):
         """Load the compiled module."""
         start = time.perf_counter()
         module = stored_modules.load(folder / FILE)
-        seconds = time.perf_counter() - start
-        return CompiledModule(module, seconds, parts=stored_parts(folder))
+        return CompiledModule(module, time.perf_counter() - start)
 
 
 def stored_parts(folder: Path) -> tuple[tuple[Part, ...], ...]:

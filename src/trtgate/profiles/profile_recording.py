@@ -104,28 +104,22 @@ def loaded(case: Case, artifact: Path, device: str) -> Inference | None:
     It has where it has parts in PyTorch, which are not seen in a loaded program any more, and where its shapes are
     dynamic, so that all of them share what is stored. Raises as `reference.load_checked`.
     """
-    if case.settings.dynamic or not is_all_engines(dynamo.stored_parts(artifact)):
+    parts = dynamo.stored_parts(artifact)
+    if case.settings.dynamic or not _is_all_engines(parts):
         return None
     inference = reference.load_checked(case, artifact, device)
-    return inference if see_parts(inference) else None
+    compiled = inference.compiled
+    try:
+        loaded_engines.make_submodules(compiled.run, [part.name for part in parts[0]])
+    except TrtgateError:
+        return None
+    compiled.parts, compiled.modules = parts, (compiled.run,)
+    return inference
 
 
-def is_all_engines(parts: Sequence[Sequence[Part]]) -> bool:
+def _is_all_engines(parts: Sequence[Sequence[Part]]) -> bool:
     """Return whether a module is one graph, and that is engines alone; not where nothing is known."""
     return len(parts) == 1 and all(part.kind == TENSORRT and part.name for part in parts[0]) and bool(parts[0])
-
-
-def see_parts(inference: Inference) -> bool:
-    """Make the engines of a module that was loaded submodules again; returns whether that could be done."""
-    compiled = inference.compiled
-    if not is_all_engines(compiled.parts):
-        return False
-    try:
-        loaded_engines.make_submodules(compiled.run, [part.name for part in compiled.parts[0]])
-    except TrtgateError:
-        return False
-    compiled.modules = (compiled.run,)
-    return True
 
 
 def _without_layers(
