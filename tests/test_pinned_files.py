@@ -54,11 +54,14 @@ def test_the_files_of_the_checkout_are_pinned(
         assert pinned_files.changed(found) == list(found)
 
 
-@pytest.mark.parametrize(("installed_as", "pinned"), [("a link", True), ("a copy", False), ("several folders", True)])
+@pytest.mark.parametrize(
+    ("installed_as", "pinned"),
+    [("a link", True), ("a copy", False), ("several folders", True), ("a copy and the checkout", True)],
+)
 def test_of_a_package_that_is_installed_its_own_place_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed_as: str, pinned: bool
 ) -> None:
-    """As a link, which leads to the checkout, as a copy, or as a namespace, part of which lies in the checkout."""
+    """As a link to the checkout, as a copy, as a namespace, or as a copy whose path the checkout extends."""
     checkout, site = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "site-packages"
     (checkout / "shop").mkdir(parents=True)
     site.mkdir(parents=True)
@@ -66,11 +69,13 @@ def test_of_a_package_that_is_installed_its_own_place_counts(
         (checkout / "shop" / name).write_text(name)
     if installed_as == "a link":
         (site / "shop").symlink_to(checkout / "shop")
-    elif installed_as == "a copy":
+    elif installed_as.startswith("a copy"):
         shutil.copytree(checkout / "shop", site / "shop")
-    folder = checkout if installed_as == "several folders" else site
+    folder = checkout if installed_as in ("several folders", "a copy and the checkout") else site
     package, module = ModuleType("shop"), ModuleType("shop.net")
-    package.__file__ = None if installed_as == "several folders" else str(folder / "shop" / "__init__.py")
+    package.__file__ = None if installed_as == "several folders" else str(site / "shop" / "__init__.py")
+    if installed_as == "a copy and the checkout":  # pkgutil.extend_path
+        package.__path__ = [str(site / "shop"), str(checkout / "shop")]
     module.__file__ = str(folder / "shop" / "net.py")
     monkeypatch.setitem(sys.modules, "shop", package)
     monkeypatch.setitem(sys.modules, "shop.net", module)

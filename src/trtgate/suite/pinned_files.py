@@ -32,10 +32,13 @@ def _top(name: str) -> str:
 def _is_installed(follow: Callable[[str], str], package: str) -> bool:
     """Whether a package's modules are installed with it: torch alone has 2000 of them, none of which is looked at then.
 
-    A package without a file may lie in several folders, and one that is installed as a link lies where that leads.
+    A package without a file may lie in several folders, one with a file may have a checkout's folder beside its own,
+    and one that is installed as a link lies where that leads.
     """
-    file = getattr(sys.modules.get(package), "__file__", None)
-    return file is not None and not set(INSTALLED).isdisjoint(follow(file).split(os.sep))
+    known = getattr(sys.modules.get(package), "__dict__", {})  # some modules make up what they do not have
+    file = known.get("__file__")
+    places = [file, *(known.get("__path__") or ())]
+    return file is not None and all(not set(INSTALLED).isdisjoint(follow(place).split(os.sep)) for place in places)
 
 
 def changed(pinned: Mapping[str, str]) -> list[str]:
