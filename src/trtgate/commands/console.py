@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from ..common.errors import PROBLEMS, sentence_of
 from ..common.escaping import encodable, terminal
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
-from ..common.text_columns import Display, Line, TextTable
+from ..common.text_columns import Display, Line, TextTable, rendered
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
@@ -110,17 +109,10 @@ def print_markdown(text: str) -> None:
 
 
 def _prose(text: str, display: Display) -> list[str]:
-    """Return Markdown without fences as lines for a terminal; nothing of the environment decides how they look."""
-    from rich.console import Console
+    """Return Markdown without fences as lines for a terminal."""
     from rich.markdown import Markdown
 
-    shown = io.StringIO()
-    console = Console(
-        file=shown, width=display.width, height=1, force_terminal=display.color, force_jupyter=False,
-        color_system="standard" if display.color else None, no_color=not display.color, legacy_windows=False,
-    )  # fmt: skip
-    console.print(Markdown(text, hyperlinks=False))
-    return [line.rstrip() for line in shown.getvalue().splitlines()]
+    return rendered(Markdown(text, hyperlinks=False), display.width, color=display.color)
 
 
 def print_commands(commands: list[str]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from .escaping import encodable, terminal
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.padding import Padding
 
 LEAST_FOLDED = 12
@@ -65,7 +66,8 @@ class TextTable(msgspec.Struct, frozen=True):
         folded = self._folded(shown) if self._exceeds(widths, shown, display) else []
         least = {at: min(widths[at], LEAST_FOLDED) if at in folded else widths[at] for at in shown}
         width = max(display.width or 0, self._total(least if folded else widths, shown))
-        return [_safe(line.rstrip()) for line in _rendered(self._made(cells, widths, shown, folded), width, display)]
+        made = self._made(cells, widths, shown, folded)
+        return [_safe(line) for line in rendered(made, width, color=display.color)]
 
     def _total(self, widths: Mapping[int, int], shown: Sequence[int]) -> int:
         return self.indent + sum(widths[at] for at in shown) + _GAP * (len(shown) - 1)
@@ -122,17 +124,17 @@ def _widths(cells: Sequence[Sequence[str]]) -> dict[int, int]:
     return {at: max(1, *(cell_len(cell) for cell in column)) for at, column in columns}
 
 
-def _rendered(made: Padding, width: int, display: Display) -> list[str]:
-    """Return the lines of rich's table; nothing of the environment decides how they look."""
+def rendered(made: RenderableType, width: int | None, *, color: bool) -> list[str]:
+    """Return the lines of something of rich's; nothing of the environment decides how they look."""
     from rich.console import Console
 
     text = io.StringIO()
     console = Console(
-        file=text, width=width, height=1, force_terminal=display.color, force_jupyter=False,
-        color_system="standard" if display.color else None, no_color=not display.color, legacy_windows=False,
+        file=text, width=width, height=1, force_terminal=color, force_jupyter=False,
+        color_system="standard" if color else None, no_color=not color, legacy_windows=False,
     )  # fmt: skip
     console.print(made)
-    return text.getvalue().splitlines()
+    return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
 def _safe(line: str) -> str:
