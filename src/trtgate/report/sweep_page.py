@@ -11,7 +11,15 @@ import msgspec
 from ..common import escaping
 from ..common.metrics import DEVICE, HOST
 from . import html
-from .sweep_table import SweepFindings, SweepPoint, error_of, notes, primary_of
+from .sweep_table import (
+    SweepFindings,
+    SweepPoint,
+    beside_the_table,
+    error_of,
+    notes,
+    primary_of,
+    without_empty_columns,
+)
 from .terminal_table import describe
 
 HEADINGS = (
@@ -27,13 +35,13 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     default: str
     points: list[SweepPoint]
     lines: list[str]
-    """What is not in the table: points without a figure, and sizes at which latency jumps."""
+    """What is not in the table."""
 
 
 def render(found: SweepFindings) -> str:
     """Return the page. Raises TrtgateError when Jinja2 or Plotly is not installed."""
     shown = [point for point in found.points if point.medians_us]
-    headings, cells = _table(shown)
+    headings, *cells = without_empty_columns([HEADINGS, *map(_cells, shown)])
     swept = [_of_model(found, model) for model in dict.fromkeys(point.model for point in found.points)]
     return html.page(
         "sweep.html",
@@ -50,18 +58,7 @@ def render(found: SweepFindings) -> str:
 
 def _of_model(found: SweepFindings, model: str) -> Swept:
     points = [point for point in found.points if point.model == model]
-    ids = {point.case_id for point in points}
-    lines = [f"{point.differs}: unavailable: {point.unavailable}" for point in points if point.unavailable]
-    lines += [f"{point.differs}: {point.problem}" for point in points if point.problem]
-    lines += [str(step) for step in found.steps if step.jumps and step.case_id in ids]
-    return Swept(model=model, default=points[0].case_id, points=points, lines=lines)
-
-
-def _table(points: Sequence[SweepPoint]) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the cells of points that were measured, without columns that say nothing."""
-    rows = [_cells(point) for point in points]
-    kept = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows)]
-    return [HEADINGS[number] for number in kept], [[row[number] for number in kept] for row in rows]
+    return Swept(model=model, default=points[0].case_id, points=points, lines=beside_the_table(found, points))
 
 
 def _cells(point: SweepPoint) -> list[str]:

@@ -176,13 +176,20 @@ def lines(found: SweepFindings) -> list[Line]:
         said += [f"{model}, against {default.case_id}"]
         on_gpu = any(DEVICE in point.medians_us for point in shown)
         rows = [("point", DEVICE if on_gpu else HOST, *COLUMNS[2:]), *(_row(point) for point in shown)]
-        said += [TextTable(_without_empty_columns(rows), indent=2)] if shown else []
-        said += [f"  {point.differs}: unavailable: {point.unavailable}" for point in points if point.unavailable]
-        said += [f"  {point.differs}: {point.problem}" for point in points if point.problem]
-        ids = {point.case_id for point in points}
-        said += [f"  {step}" for step in found.steps if step.jumps and step.case_id in ids]
+        said += [TextTable(without_empty_columns(rows), indent=2)] if shown else []
+        said += [f"  {line}" for line in beside_the_table(found, points)]
         said.append("")
     return said + notes(found)
+
+
+def beside_the_table(found: SweepFindings, points: Sequence[SweepPoint]) -> list[str]:
+    """Return what a model's table does not hold: points without a figure, and sizes at which latency jumps."""
+    ids = {point.case_id for point in points}
+    return [
+        *(f"{point.differs}: unavailable: {point.unavailable}" for point in points if point.unavailable),
+        *(f"{point.differs}: {point.problem}" for point in points if point.problem),
+        *(str(step) for step in found.steps if step.jumps and step.case_id in ids),
+    ]
 
 
 def primary_of(point: SweepPoint) -> str:
@@ -216,7 +223,8 @@ def _row(point: SweepPoint) -> tuple[str, ...]:
     )
 
 
-def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+def without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return rows, the first of them titles, without the columns that have nothing but a title."""
     kept = [n for n in range(len(rows[0])) if any(row[n] for row in rows[1:])]
     return [[row[n] for n in kept] for row in rows]
 

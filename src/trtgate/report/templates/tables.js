@@ -1,3 +1,7 @@
+function draw(details) {  // a page's chartsOf says what of a case is drawn
+  const place = details.querySelector(":scope > .charts");
+  if (place && !place.childElementCount) charts(place, chartsOf(details.dataset.case));
+}
 document.querySelectorAll("details[data-case]").forEach(one => {
   one.addEventListener("toggle", () => { if (one.open) draw(one); });
   if (one.open) requestAnimationFrame(() => setTimeout(() => draw(one)));  // the tables are shown first
