@@ -28,6 +28,7 @@ from trtgate.gate.policy import Measured, Situation
 from trtgate.gate.saved_runs import Asked
 from trtgate.launches.sweep import PointOutcome
 from trtgate.profiles import profile_files, profile_gate
+from trtgate.pytest_plugin import run_document
 from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
 from trtgate.records.profile_record import Profile
 from trtgate.report import html, report_parts, run_report, sweep_page, sweep_table
@@ -136,11 +137,8 @@ def layers() -> list[run_report.LayersReport]:
         profile_files.store_baseline(Path(folder), H100, profile("resnet18_profile_0"))
         for name in ("resnet18_profile_1", "vit_b_16_profile_0"):
             result = profile_gate.judge(profile(name), Path(folder), H100)
-            found.append(run_report.LayersReport(
-                case_id=result.case_id, outcome=run_report.PASSED, said=str(result.verdict), sentence=result.sentence,
-                device_us=result.device_us, sum_us=result.sum_us, attributed=result.attributed, layers=result.longest,
-                modules=result.modules, changes=result.slower,
-            ))  # fmt: skip
+            seen = run_document.Seen(outcome=run_report.PASSED, result=msgspec.json.encode(result).decode())
+            found.append(run_document.layers_report(result.case_id, seen))
     return found
 
 

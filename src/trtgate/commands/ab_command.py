@@ -11,6 +11,7 @@ import typer
 
 from ..common.errors import TrtgateError
 from ..suite.pytest_config import STARTED_WITH
+from .console import BaseSetupOption
 
 QUIET = ("-W", "ignore:Module already imported so cannot be rewritten; trtgate:pytest.PytestAssertRewriteWarning")
 """What pytest warns of where trtgate is imported before its plugin is found, as here."""
@@ -22,9 +23,7 @@ def ab(
     base_python: Annotated[
         str, typer.Option(metavar="PATH", help="Path of another Python, with its own torch or Torch-TensorRT.")
     ] = "",
-    base_setup: Annotated[
-        str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")
-    ] = "",
+    base_setup: BaseSetupOption = "",
 ) -> None:
     """Measure a base and this code side by side, and fail (exit code 1) slower cases; no baseline is needed.
 

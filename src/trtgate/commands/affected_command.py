@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import BROKEN, INTERRUPTED, BaselinesOption, print_lines, progress, say
+from .console import BROKEN, INTERRUPTED, BaselinesOption, BaseSetupOption, TimeoutOption, print_lines, progress, say
 
 
 def affected(
@@ -24,11 +24,9 @@ def affected(
     accelerator: Annotated[
         str, typer.Option(metavar="KEY", help="Accelerator of the baseline, if there are several.")
     ] = "",
-    base_setup: Annotated[
-        str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")
-    ] = "",
+    base_setup: BaseSetupOption = "",
     baselines: BaselinesOption = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 900.0,
+    timeout: TimeoutOption = 900.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """List the cases that a change touches, and their differences; needs no GPU, and builds nothing.

@@ -29,6 +29,8 @@ BaselinesOption = Annotated[
     Path | None,
     typer.Option("--baselines", metavar="DIR", help="Folder of the baselines (the ini key trtgate_baselines)."),
 ]
+BaseSetupOption = Annotated[str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")]
+TimeoutOption = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")]
 
 
 class Commands(typer.core.TyperGroup):

@@ -9,7 +9,7 @@ import typer
 
 from ..common.errors import TrtgateError
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, print_lines, progress
+from .console import BROKEN, TimeoutOption, print_lines, progress
 
 if TYPE_CHECKING:
     from ..common.accelerator import Accelerator
@@ -28,7 +28,7 @@ def selfcheck(
         list[str] | None,
         typer.Option(metavar="METRIC=PERCENT", help="Limit of a metric, such as device=0.25%; may be repeated."),
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 900.0,
+    timeout: TimeoutOption = 900.0,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
     streams: Annotated[
         Literal["one", "many"], typer.Option(help="State of the GPU: that of a process that uses one stream, or many.")

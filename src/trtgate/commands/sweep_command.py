@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, INTERRUPTED, print_lines, progress, say
+from .console import BROKEN, INTERRUPTED, TimeoutOption, print_lines, progress, say
 
 if TYPE_CHECKING:
     from ..report.sweep_table import SweepFindings
@@ -43,7 +43,7 @@ def sweep(
         int, typer.Option(min=1, help="Number of builds at once; above 1, build seconds are longer.")
     ] = 1,
     inputs: Annotated[int, typer.Option(min=0, help="Number of inputs for accuracy; 0: none.")] = 64,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 900.0,
+    timeout: TimeoutOption = 900.0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not use the artifact cache.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard the measurements of an earlier sweep here.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,

@@ -9,7 +9,7 @@ import typer
 
 from ..common.text_columns import TextTable
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, INTERRUPTED, print_lines, progress
+from .console import BROKEN, INTERRUPTED, TimeoutOption, print_lines, progress
 
 if TYPE_CHECKING:
     from ..common.run_folder import RunFolder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")] = 180.0,
+    timeout: TimeoutOption = 180.0,
     json: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="File of the results; .trtgate/verify.json by default."),
