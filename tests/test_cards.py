@@ -14,7 +14,7 @@ from trtgate import Case, Model, Settings
 from trtgate.common import accelerator
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.gate.card_jobs import Job
+from trtgate.gate.card_jobs import CardState, Job
 from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.gate.measurers import Workers
 from trtgate.launches.session import NextCase
@@ -87,7 +87,8 @@ def cards(gates: list[FakeGate], *jobs: Job, loaded_together: int = 1) -> GpuQue
         return gate.run(job.case, job.artifact, job.build, step)
 
     named = {one.case.model.name: one for one in jobs}
-    return GpuQueue(cast("list[Workers]", gates), named, measure, loaded_together=[loaded_together] * len(gates))
+    states = [CardState(together=loaded_together) for _ in gates]
+    return GpuQueue(cast("list[Workers]", gates), named, measure, cards=states)
 
 
 def silent(_text: str) -> None:

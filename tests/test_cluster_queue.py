@@ -14,7 +14,7 @@ from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.common.notices import Notice
-from trtgate.gate.card_jobs import CardLostError, Job
+from trtgate.gate.card_jobs import CardLostError, CardState, Job
 from trtgate.gate.device_workers import DeviceWorkers
 from trtgate.gate.gpu_queue import GpuQueue
 from trtgate.launches.prebuild import Prebuilt
@@ -84,8 +84,8 @@ def queue_of(
 ) -> GpuQueue:  # fmt: skip
     workers = cast("list[DeviceWorkers]", cards)
     named = {one.case.model.name: one for one in jobs}
-    hosts, counts, together = [card.host for card in cards], [builders] * len(cards), [loaded_together] * len(cards)
-    return GpuQueue(workers, named, host.measure, host.build, hosts, counts, lost, together)
+    states = [CardState(card.host, builders=builders, together=loaded_together) for card in cards]
+    return GpuQueue(workers, named, host.measure, host.build, states, lost)
 
 
 def silent(_text: str) -> None:

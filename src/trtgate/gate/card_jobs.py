@@ -45,11 +45,13 @@ class Job:
 
 @dataclass
 class CardState:
-    """What a card is at, how many cases it has done, and why it is gone."""
+    """What a card may do at once, what it is at, how many cases it has done, and why it is gone."""
 
-    host: str
+    host: str = ""
     builders: int = 1
     """How many cases it may build at once."""
+    together: int = 1
+    """How many cases it may load together."""
     steps: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Case that is under way → its step, and since when (`time.monotonic`)."""
     given: float = 0.0

@@ -45,16 +45,15 @@ BuildJob = Callable[[DeviceWorkers, Job, OnStep], Prebuilt]
 class GpuQueue:
     """Begins to measure jobs, by any names, at once; `result` waits for one of them.
 
-    Each of `workers` has a card of its own; `hosts` says of which host it is, where they are of several. Jobs that are
-    not built yet are built by `build`, so many at once on a card as `builders` says of it (one where it is left out),
-    and so many are loaded together as `loaded_together` says.
-    `lost` is told once of each card that is lost why. `close` ends what is under way, however far it is.
+    Each of `workers` has a card of its own; `cards` says of which host each is, and what it may do at once; by default
+    all are of one host, and do one thing. Jobs that are not built yet are built by `build`. `lost` is told once of each
+    card that is lost why. `close` ends what is under way, however far it is.
     """
 
     def __init__(
         self, workers: Sequence[DeviceWorkers], jobs: Mapping[str, Job], measure: Measure,
-        build: BuildJob | None = None, hosts: Sequence[str] = (), builders: Sequence[int] = (),
-        lost: Callable[[str], None] = lambda _reason: None, loaded_together: Sequence[int] = (),
+        build: BuildJob | None = None, cards: Sequence[CardState] = (),
+        lost: Callable[[str], None] = lambda _reason: None,
     ) -> None:  # fmt: skip
         self._workers = list(workers)
         self._tell_lost = lost
@@ -64,12 +63,8 @@ class GpuQueue:
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._changed = threading.Condition()
-        of_hosts = hosts or [""] * len(self._workers)
         names = [one.accelerator.uuid or f"device {number}" for number, one in enumerate(self._workers)]
-        at_once = builders or [1] * len(names)
-        self.cards = {
-            name: CardState(host, builders=count) for name, host, count in zip(names, of_hosts, at_once, strict=True)
-        }
+        self.cards = dict(zip(names, cards or [CardState() for _ in names], strict=True))
         """What each card is at: by its UUID, or, of CPUs, by its number."""
         self._building, self._timing = Counter[str](), Counter[str]()
         """Host → how many cases are on its cards now."""
@@ -79,7 +74,6 @@ class GpuQueue:
         """What was built on a card, and is to be measured there."""
         self._held = {uuid: deque[Job]() for uuid in self.cards}
         """What a card was given to load with the case that it measures, and measures next."""
-        self._together = dict(zip(self.cards, loaded_together or [1] * len(names), strict=True))
         self._left = len(self._jobs)
         for job in sorted(self._jobs.values(), key=lambda job: -float("inf") if job.cost_s is None else -job.cost_s):
             self._at_home.get(job.home, self._anywhere).append(job)
@@ -235,7 +229,7 @@ class GpuQueue:
         """Give a card that took one of these jobs those that it loads with it."""
         left = sum(not state.lost for state in self.cards.values())
         share = -(-(len(jobs) + 1) // left) - 1 if jobs is self._anywhere else len(jobs)
-        for _ in range(min(share, self._together[name] - 1)):
+        for _ in range(min(share, self.cards[name].together - 1)):
             if self._builds(jobs[0]):
                 return
             self._held[name].append(jobs.popleft())

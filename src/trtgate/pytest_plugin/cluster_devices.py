@@ -134,19 +134,23 @@ class ClusterDevices:
         jobs = _jobs(run, items)
         if not jobs:
             return
+        from ..gate.card_jobs import CardState
         from ..gate.gpu_queue import GpuQueue
 
         run.start_workers()
-        hosts, counts = [one.node for one in self._facts], [count for count, _ in self._builders]
+        cards = [
+            CardState(one.node, builders=count, together=together)
+            for one, (count, _), together in zip(self._facts, self._builders, self._together, strict=True)
+        ]
         on_node = Counter[str]()
-        for node, count in zip(hosts, counts, strict=True):
-            on_node[node] += count
+        for card in cards:
+            on_node[card.host] += card.builders
         in_turn = all(turn for _, turn in self._builders)
         if run.judges and max(on_node.values()) > 1 and not in_turn:
             run.say("build times are not judged: several cases are built on a node at once")
         build = functools.partial(_built, run, on_node, in_turn)
         lost = functools.partial(_tell_lost, run, [])
-        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, hosts, counts, lost, self._together)
+        run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, build, cards, lost)
         self._told = ProgressFile(lambda: self._progress(run))
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002

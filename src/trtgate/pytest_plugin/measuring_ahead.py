@@ -15,7 +15,7 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
     """Begin to measure what was built ahead, where there are cards to share it; `tests` are items and their cases."""
     if len(run.accelerators) == 1:
         return
-    from ..gate.card_jobs import Job
+    from ..gate.card_jobs import CardState, Job
     from ..gate.gpu_queue import GpuQueue
 
     here = [accelerator.uuid for accelerator in run.accelerators]
@@ -35,8 +35,8 @@ def begin(run: GateRun, tests: Iterable[tuple[pytest.Item, str]]) -> None:
             cost_s=cost_s,
             home=home,
         )
-    together = [run.cases_at_once] * len(run.accelerators)
-    run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, loaded_together=together)
+    cards = [CardState(together=run.cases_at_once) for _ in run.accelerators]
+    run.gpu_queue = GpuQueue(run.workers, jobs, run.measure, cards=cards)
     for uuid in run.gpu_queue.idle() if jobs else []:
         run.say(
             f"{uuid} had nothing to do: all baselines were recorded on other cards, and a latency is compared with its "
