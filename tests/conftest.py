@@ -198,7 +198,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
     from . import in_process  # and with it torch
 
     gc.collect()
-    gc.freeze()  # what tests before have imported: each run of pytest collects twice, and would pass over it
+    gc.freeze()  # torch, and what tests before have imported: each run of pytest collects twice, and would pass over it
     return in_process.prepared(monkeypatch, capfd, tmp_path)
 
 

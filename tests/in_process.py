@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -26,8 +25,6 @@ from trtgate.timing.host_clock import HostClock
 from .pytest_folder import LEAN
 from .suites import suite_text
 
-gc.collect()
-gc.freeze()  # pytest asks for a collection at its end, which would take 0.25 s a run if it passed over torch
 RECORD = ("suite.py", "--trtgate-launches=1", "--trtgate-update-baselines", "-p", "no:randomly")
 
 
