@@ -99,8 +99,8 @@ def test_the_verbosity_an_engine_was_built_with(information: Any, verbosity: str
 
 def test_the_cpp_profile_is_read_whatever_is_in_its_names() -> None:
     first, second = layer_profiler.parse_cpp_profile(CPP_PROFILE)
-    assert first == ('conv "quoted"\n and broken', pytest.approx(19.008))
-    assert second == ("relu", pytest.approx(44.0907))
+    assert first == ('conv "quoted"\n and broken', pytest.approx(57.024))
+    assert second == ("relu", pytest.approx(132.272))
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.integers(1, 4))
@@ -146,11 +146,12 @@ class FakeEngine(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.folder: Path | None = None
-        self.calls = self.total_ms = 0
+        self.calls = self.total_ms = self.enabled = 0
 
     def enable_profiling(self, folder: str, style: str) -> None:
         assert style == "trex"
         self.folder, self.calls, self.total_ms = Path(folder), 0, 0
+        self.enabled += 1
 
     def disable_profiling(self) -> None:
         self.folder = None
@@ -164,15 +165,18 @@ class FakeEngine(torch.nn.Module):
         (self.folder / "engine_execution_profile.trace").write_text(json.dumps([record], indent=2))
 
 
-def test_the_cpp_runtime_is_enabled_anew_for_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_of_the_cpp_runtime_is_what_its_sums_grew_by_since_it_was_enabled_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
     module = FakeEngine()
     engine: Any = SimpleNamespace(runtime=trt_engines.CPP, _module=module)
     with layer_profiler.profiling({"part": engine}, layer_profiler.HeadStart(FakeSpin())) as profiled:  # type: ignore[arg-type]
         for _ in range(2):
             profiled.call(module, 3)
-    assert profiled.times["part"].calls == [[("a", 2000.0)], [("a", 2000.0)]]
-    assert module.folder is None
+            module()
+    assert profiled.times["part"].calls == [[("a", 2000.0)], [("a", 6000.0)]]
+    assert (module.enabled, module.folder) == (1, None)
 
 
 class FakeSpin:
@@ -185,7 +189,7 @@ class FakeSpin:
 
 def test_the_gpu_waits_before_every_engine_until_the_host_has_queued_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
-    clock = iter([1.0, 1.002])
+    clock = iter([time for us in (900, 1000, 950, 900, 900) for time in (0.0, us * 1e-6)])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     spin, modules = FakeSpin(), [FakeEngine(), FakeEngine()]
     engines: Any = {str(n): SimpleNamespace(runtime=trt_engines.CPP, _module=one) for n, one in enumerate(modules)}
