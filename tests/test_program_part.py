@@ -231,7 +231,7 @@ def test_of_many_modules_those_that_hold_them_are_stored() -> None:
 
 
 def test_a_program_on_another_device_has_the_same_graph() -> None:
-    """As where there is a GPU; another device than the program's own stays another."""
+    """As where there is a GPU, which may lay out what it computes otherwise; another device stays another."""
 
     class Makes(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -243,8 +243,9 @@ def test_a_program_on_another_device_has_the_same_graph() -> None:
         if "device" in node.kwargs:
             node.kwargs = {**node.kwargs, "device": torch.device("cuda", 0)}
         if isinstance(value := node.meta.get("val"), torch.Tensor):
+            strides = value.stride() if node.op == "placeholder" else [one + 1 for one in value.stride()]
             with FakeTensorMode():  # needs no GPU
-                node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda")
+                node.meta["val"] = torch.empty_strided(value.shape, strides, dtype=value.dtype, device="cuda")
     assert program_fingerprint.of_program(program, "cuda").graph == here
     assert program_fingerprint.of_program(program, "cpu").graph != here
 

@@ -164,6 +164,8 @@ def test_cases_that_are_built_and_loaded_ahead_get_the_verdicts_of_those_that_ar
         assert done.returncode == 1
         assert ("built ahead: 2 cases, and 2 of the base, by" in done.stdout) == (name == "ahead")
         assert "build times are not judged" not in done.stdout  # they were built one after the other
-    assert found["ahead"] == found["one by one"] == {"same": "unchanged", "slower": "regressed"}
+    assert found["ahead"]["slower"] == found["one by one"]["slower"] == "regressed"
+    for one in found.values():  # a build of a second may take half as long again: suspected then, and not confirmed
+        assert one["same"] in ("unchanged", "unconfirmed")
     assert not list((tmp_path / ".trtgate").glob("base-*"))
     assert not list((tmp_path / ".trtgate").glob("artifacts-*"))

@@ -170,19 +170,25 @@ class _Graph:
         """Placeholder of a tensor → what it is called here, in the order of first use."""
         self.modules: dict[str, Digest] = {}
 
-    def of(self, module: torch.fx.GraphModule) -> str:
-        """Return a graph as a text."""
+    def of(self, module: torch.fx.GraphModule, *, within: bool = False) -> str:
+        """Return a graph as a text; `within` says that it belongs to another one.
+
+        Strides are those of inputs. They decide those of all that is computed, on one kind of device: fused attention
+        lays its output out otherwise on a CPU than on a GPU.
+        """
         lines = []
         for node in module.graph.nodes:
             if node.op == "placeholder" and node.name in self._lifted:
                 continue
             if node.op == "get_attr":
                 value = _attribute(module, str(node.target))
-                self._nodes[node] = f"graph({self.of(value)})" if _is_graph(value) else f"tensor({_of_tensor(value)})"
+                self._nodes[node] = (
+                    f"graph({self.of(value, within=True)})" if _is_graph(value) else f"tensor({_of_tensor(value)})"
+                )
                 continue
             keywords = sorted(custom_operators.arguments(node).items())
             line = f"{node.op} {self._target(node)} {self._text(node.args)} {self._text(keywords)}"
-            shape = self._value(node.meta.get("val"))
+            shape = self._value(node.meta.get("val"), strides=node.op == "placeholder" and not within)
             self._nodes[node] = f"%{len(self._nodes)}"
             lines.append(f"{line} -> {shape}")
             if node.op not in ("placeholder", "output"):
@@ -234,13 +240,13 @@ class _Graph:
             return self.symbols(str(value))
         return f"{type(value).__name__} {value!r}"
 
-    def _value(self, value: Any) -> str:
+    def _value(self, value: Any, *, strides: bool) -> str:
         """Return what a tensor is without what is in it; of anything else its text."""
         if isinstance(value, list | tuple):
-            return f"[{', '.join(map(self._value, value))}]"
+            return f"[{', '.join(self._value(one, strides=strides) for one in value)}]"
         if not isinstance(value, torch.Tensor):
             return self._text(value)
-        layout = f"{value.dtype} {tuple(value.shape)} {value.stride()} {value.requires_grad}"
+        layout = f"{value.dtype} {tuple(value.shape)} {value.stride() if strides else ''} {value.requires_grad}"
         return f"{self._text(value.device)} {self.symbols(layout)}"
 
 
