@@ -204,7 +204,7 @@ def test_the_gpu_waits_before_every_engine_until_the_host_has_queued_it(monkeypa
         assert spin.queued == []
         head_start.cover(call)
         profiled.call(call, 3)
-    assert spin.queued == [pytest.approx(2000.0)] * 6
+    assert spin.queued == [pytest.approx(4000.0)] * 6
     call()
     assert len(spin.queued) == 6
 

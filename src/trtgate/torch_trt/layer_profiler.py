@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 RECORD = re.compile(r'"name":\s*"(.*?)",\s*"timeMs":\s*([-+0-9.e]+),\s*"averageMs":', re.DOTALL)
 """One layer of the C++ runtime's `trex` profile, whose names are not escaped."""
 
-COVERED_CALLS = 5
-"""Of so many the longest says how long the host may take to queue an engine's layers."""
+COVERED_CALLS, COVERED_TIMES = 5, 4.0
+"""The longest of so many calls, so many times, is how long the host may take to queue an engine's layers."""
 Times = list[tuple[str, float]]
 """Layer name and microseconds, in the order in which they ran."""
 
@@ -69,7 +69,10 @@ class HeadStart:
         self.us = 0.0
 
     def cover(self, call: Callable[[], Any]) -> None:
-        """Learn how long that takes at most: twice the longest of some warm calls without a head start."""
+        """Learn how long that takes at most: several times the longest of some warm calls without a head start.
+
+        A profiler of layers makes queueing longer; what the C++ runtime writes after a call needs no cover.
+        """
         import torch
 
         self.us = 0.0
@@ -80,7 +83,7 @@ class HeadStart:
             call()
             torch.cuda.synchronize()
             longest_s = max(longest_s, time.perf_counter() - start)
-        self.us = 2.0 * longest_s * 1e6
+        self.us = COVERED_TIMES * longest_s * 1e6
 
     def __call__(self, *_: Any) -> None:
         """Queue it."""
