@@ -121,7 +121,7 @@ class Profile(msgspec.Struct, kw_only=True):
     runtime: str
     """Who ran the engines: cpp, python, own; empty where there is none."""
     calls: int
-    """Warm calls that were measured."""
+    """Warm calls in which engines were measured."""
     parts: list[Part]
     device_us: float | None = None
     """Device latency in the same launch without any profiler."""
