@@ -48,7 +48,9 @@ def cluster(cards: int, caches: Path) -> Iterator[str]:
     }  # fmt: skip
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": machine.cpus(), "num_gpus": cards, "include_dashboard": False})
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": machine.cpus(), "num_gpus": cards, "include_dashboard": False}
+    )
     try:
         yield str(made.address)
     finally:
