@@ -78,6 +78,13 @@ def test_one_builder_builds_case_after_case() -> None:
     assert pool.started == ["builder"]
 
 
+def test_the_first_may_import_before_it_is_needed() -> None:
+    made, pool = builders(2)
+    made.start_first()
+    assert used(made, "a") == "builder"
+    assert pool.started == ["builder"]
+
+
 def test_as_many_as_are_allowed_are_at_work_and_what_comes_more_waits() -> None:
     made, pool = builders(2)
     both, most, now = threading.Barrier(2), [0], [0]

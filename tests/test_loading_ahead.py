@@ -13,7 +13,7 @@ from trtgate.common import machine
 from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.launches.pair import Artifacts, NextPair
 from trtgate.launches.prebuild import Prebuilt
-from trtgate.pytest_plugin import loading_ahead
+from trtgate.pytest_plugin import devices, loading_ahead
 from trtgate.records.measurement import Build
 
 H100 = Accelerator(kind="gpu", name="H100", memory_bytes=80 * GIB)
@@ -109,3 +109,20 @@ def test_beside_a_base_those_cases_come_after_that_both_sides_have_built() -> No
     built = NextPair("built", Artifacts(base=Path("of the base"), candidate=Path("artifact")))
     found = [loading_ahead.pairs_after(run, test) for test, _ in tests]
     assert found == [[built], [built], [built], []]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixture", "skipped", "wanted"),
+    [
+        ("gpu", "profile_gate", "", True),
+        ("gpu", "latency_gate", "", False),
+        ("gpu", "profile_gate", "a", False),
+        ("cpu", "profile_gate", "", False),
+    ],
+)
+def test_who_profiles_starts_with_the_others_where_a_test_will_ask_for_it(
+    kind: str, fixture: str, skipped: str, wanted: bool
+) -> None:
+    item: Any = SimpleNamespace(fixturenames=[fixture], callspec=SimpleNamespace(params={"trtgate_case": "a"}))
+    run: Any = SimpleNamespace(accelerator=SimpleNamespace(kind=kind), skip_reasons={skipped: "it lacks something"})
+    assert devices.profiles(run, [item]) is wanted

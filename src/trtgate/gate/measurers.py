@@ -37,14 +37,15 @@ class Workers:
     """All workers of a run on one device of this host, started when they are first needed.
 
     `tensorrt` says that there will be cases that need torch_tensorrt, `cases_at_once` how many are loaded together,
-    `builders` how many threads may ask for a build at once.
+    `builders` how many threads may ask for a build at once, `profiles` that stored modules will be profiled.
     """
 
     def __init__(
         self, options: WorkerOptions, accelerator: Accelerator, folder: RunFolder, *, base: BaseRevision | None = None,
-        tensorrt: bool = False, cases_at_once: int = 1, logs: str = "", builders: int = 1,
+        tensorrt: bool = False, cases_at_once: int = 1, logs: str = "", builders: int = 1, profiles: bool = False,
     ) -> None:  # fmt: skip
         self.accelerator = accelerator
+        self._profiles = profiles
         self.folder = folder
         candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams)
         other = msgspec.structs.replace(base.side if base else candidate, name=BASE, streams=options.streams)
@@ -66,7 +67,7 @@ class Workers:
         Raises TrtgateError when the base can't import its suite.
         """
         if self._base is None:
-            self.session.start()
+            self.session.start(builder=self._profiles)
             return []
         try:
             return self.pairs.greet(self.pairs.resident())[BASE]

@@ -54,6 +54,11 @@ class Builders:
                 self._idle.append(number)
                 self._changed.notify()
 
+    def start_first(self) -> None:
+        """Start the first, who imports until it is needed."""
+        with self._changed:
+            self._builder(0)
+
     def end_spare(self) -> None:
         """End those beside the first that are idle: what is timed now has the device and its memory for itself."""
         with self._changed:

@@ -85,10 +85,15 @@ class Session:
     def _builder(self, name: str) -> WorkerHandle:
         return self._pool.start(self._side, name, number=-1, tensorrt=self._tensorrt, only_builds=True)
 
-    def start(self) -> None:
-        """Start the workers that are missing; they import while the caller goes on."""
+    def start(self, *, builder: bool = False) -> None:
+        """Start the workers that are missing, and with `builder` one that builds or profiles.
+
+        They import while the caller goes on.
+        """
         for group in self._groups:
             group.start()
+        if builder:
+            self._builders.start_first()
 
     def renew(self) -> None:
         """Replace workers: a case that none has loaded is measured by fresh launches; what others have loaded stays."""

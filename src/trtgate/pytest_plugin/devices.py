@@ -18,7 +18,7 @@ from ..common.steps import OnStep
 from ..suite import precisions
 from ..suite.cases import Case
 from ..torch_trt import modelopt_package, releases
-from .case_items import case_id_of, is_latency, needs_a_build
+from .case_items import case_id_of, is_latency, is_profile, needs_a_build
 
 if TYPE_CHECKING:
     from ..gate.device_workers import DeviceWorkers
@@ -58,6 +58,7 @@ class LocalDevices:
             Workers(
                 run.options, card, run.run_folder, base=run.base, tensorrt=run.times_tensorrt,
                 cases_at_once=run.cases_at_once, logs=card.uuid if several else "",
+                profiles=run.profiles and card is self.accelerators[0],
             )
             for card in self.accelerators
         ]  # fmt: skip
@@ -88,6 +89,7 @@ class LocalDevices:
         times = run.latency_cases - run.skip_reasons.keys() and not run.options.timing_off
         if times:
             loading_ahead.plan(run, tests)
+        run.profiles = profiles(run, items)
         needed = {item: case_id_of(item) for item in items if needs_a_build(item)}
         to_build = {case_id for case_id in needed.values() if case_id is not None} - run.skip_reasons.keys()
         timed_alone = to_build - {case_id for item, case_id in needed.items() if not is_latency(item)}
@@ -110,6 +112,12 @@ class LocalDevices:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def profiles(run: GateRun, items: Sequence[pytest.Item]) -> bool:
+    """Return whether tests profile cases on this machine."""
+    names = [case_id_of(item) for item in items if is_profile(item)] if run.accelerator.kind == "gpu" else []
+    return any(name is not None and name not in run.skip_reasons for name in names)
 
 
 def _accelerators(gpus: str) -> list[Accelerator]:

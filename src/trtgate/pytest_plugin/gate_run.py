@@ -100,6 +100,8 @@ class GateRun:
         """Ids of cases that may be stored although they got worse."""
         self.cases_at_once = 1
         """How many cases workers load together."""
+        self.profiles = False
+        """Whether tests profile what is built ahead of them."""
         self.base_cases: list[str] = []
         self.where: dict[str, Where] = {}
         """In which layers regressed cases lost their time."""
