@@ -300,6 +300,33 @@ def test_two_factories_of_one_name_are_refused(folder):
     folder.refused(folder.gate("--benchmark-compare"), "two factories are named 'alpha'")
 
 
+def test_factories_of_one_function_name_and_other_names_are_models_in_their_order(folder):
+    more = """
+
+for name in ("first", "second"):
+
+    @trtgate.model(name=name, frontends=("eager",), precisions=("fp32",))
+    def factory(batch):
+        import torch
+
+        return made(lambda x: x + 1, torch.ones(batch, 4))
+
+
+@trtgate.model(name="third", frontends=("eager",), precisions=("fp32",))
+def factory(batch):
+    import torch
+
+    return made(lambda x: x + 1, torch.ones(batch, 4))
+"""
+    folder.suite("alpha", more=more)
+    result = folder.pytest("suite.py", "-m", "trtgate_accuracy", "-v")
+    result.assert_outcomes(passed=4, deselected=4)
+    names = ("alpha", "first", "second", "third")
+    result.stdout.fnmatch_lines([f"*[[]{name}-eager-fp32-b1[]] PASSED*" for name in names])
+    folder.suite("alpha", more=more.replace('name="third"', 'name="second"'))
+    folder.refused(folder.gate("--benchmark-compare"), "two factories are named 'second'", "name=")
+
+
 def test_one_factory_may_make_several_models(folder):
     more = """
 

@@ -152,22 +152,25 @@ def _models_in(module: ModuleType) -> list[Model]:
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, Model) and not any(item is known for known in found):
                 found.append(item)
-    for name in _made_twice(vars(module), found):
-        raise TrtgateError(f"{module.__file__}: two factories are named {name!r}: the first would be lost")
+    for one in reversed(_replaced(vars(module), found)):
+        if any(one.name == other.name for other in found):
+            raise TrtgateError(f"{module.__file__}: two factories are named {one.name!r}: rename one, or give it name=")
+        names = [getattr(other.factory, "__qualname__", "") for other in found]
+        name = one.factory.__qualname__
+        found.insert(names.index(name) if name in names else len(found), one)
     return found
 
 
-def _made_twice(namespace: Mapping[str, Any], kept: Iterable[Model]) -> list[str]:
-    """Return the names of factories that a module decorated several times at its top, and of which it lost a model.
+def _replaced(namespace: Mapping[str, Any], kept: Iterable[Model]) -> list[Model]:
+    """Return the models of factories at a module's top that a later factory of the same function name replaced.
 
-    A second factory of a name replaces the first; `kept` are the models that the module still has.
+    `kept` are the models that the module still has.
     """
     there = set(map(id, kept))
     ours = [one for one in decorated if getattr(one.factory, "__globals__", None) is namespace]
     at_top = [one for one in ours if "<locals>" not in one.factory.__qualname__]
     names = Counter(one.factory.__qualname__ for one in at_top)
-    lost = {one.factory.__qualname__ for one in at_top if id(one) not in there}
-    return sorted(name for name in lost if names[name] > 1)
+    return [one for one in at_top if id(one) not in there and names[one.factory.__qualname__] > 1]
 
 
 def merged(parts: Mapping[str, Suite]) -> Suite:
