@@ -24,6 +24,8 @@ from trtgate.common.errors import TrtgateError
 from trtgate.common.run_places import CONFIRMATION, MERGED, OPEN, REPORT, SHARD, STAGES, WHOLE
 from trtgate.common.run_store import RunStore, StoreError
 from trtgate.common.urls import without_secrets
+from trtgate.fleet import kept_evidence
+from trtgate.fleet.kept_evidence import RunIdentity
 from trtgate.fleet.merged_document import UNCONFIRMED
 from trtgate.gate import baselines, history
 from trtgate.gate.saved_runs import filesystem
@@ -99,6 +101,14 @@ def test_a_run_is_an_object_by_accelerator_date_and_commit(kept: str) -> None:
     assert baselines.read(place).cases.keys() == {"net"}
     assert str(place).endswith(where.lstrip("./"))
     assert run_places.content_of(run_places.one(str(place))) == RUN
+
+
+def test_the_first_run_that_resumes_finds_nothing_in_a_new_store_and_nothing_broken(kept: str) -> None:
+    identity = RunIdentity(
+        trtgate="1", key="key", versions={}, commit=COMMIT, suite="", baseline="", launches=3, streams="one",
+        cold_starts=0, load=0, tests=1,
+    )  # fmt: skip
+    assert kept_evidence.read(run_places.at(kept), identity) == ({}, [])
 
 
 def test_an_object_is_never_changed_and_putting_the_same_again_is_fine(kept: str) -> None:

@@ -39,6 +39,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(folder: Any, tmp_path: Path) 
     again = folder.gate(*options)
     output = folder.output_of(again)
     assert again.ret == 0, output
+    assert "not-resumed" not in output
     assert "resumed: 1 cases were measured by a run that was ended: alpha-eager-fp32-b1" in output
     assert counts.read_text().split().count("alpha") == 1  # not measured again
     assert len(list((tmp_path / "store").rglob("*-evidence-*.json"))) == 2

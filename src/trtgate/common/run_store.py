@@ -31,6 +31,10 @@ class StoreError(TrtgateError):
     """What a store refused or did not answer, without what is secret in its URL."""
 
 
+class MissingError(StoreError):
+    """What was asked for does not exist: an object, a folder, or the whole store."""
+
+
 class RunStore:
     """A folder of a store. Nothing is asked of the store before a method is called.
 
@@ -91,7 +95,7 @@ class RunStore:
     def entries(self, below: str = "") -> list[tuple[str, bool, str]]:
         """Return what lies in a folder below the URL: (name, whether it is a folder, path in the store); sorted.
 
-        Raises StoreError, also where there is no such folder.
+        Raises StoreError, or MissingError where there is no such folder.
         """
 
         def ask() -> list[dict[str, Any]]:
@@ -185,7 +189,8 @@ class RunStore:
             except Exception as error:
                 self._silent = isinstance(error, _SilentError)
                 if pause is None or _is_final(error) or time.monotonic() + pause >= deadline:
-                    raise StoreError(f"{shown or self}: {self._why(error)}") from None
+                    refused = MissingError if isinstance(error, FileNotFoundError) else StoreError
+                    raise refused(f"{shown or self}: {self._why(error)}") from None
                 time.sleep(pause)
         raise AssertionError
 

@@ -10,6 +10,7 @@ from ..common import run_places
 from ..common.errors import PROBLEMS, TrtgateError, one_line
 from ..common.files import decoded
 from ..common.run_places import EVIDENCE, Folder
+from ..common.run_store import MissingError
 from ..records.program_part import ProgramPart
 from .stage_record import CaseEvidence, check_case
 
@@ -57,7 +58,10 @@ def read(folder: Folder, wanted: RunIdentity) -> tuple[dict[str, KeptEvidence], 
     found: dict[str, KeptEvidence] = {}
     broken: list[str] = []
     now = datetime.datetime.now(datetime.UTC)
-    places = run_places.named_runs(folder, (EVIDENCE,), key=wanted.key, commit=wanted.commit, all_dates=True)
+    try:
+        places = run_places.named_runs(folder, (EVIDENCE,), key=wanted.key, commit=wanted.commit, all_dates=True)
+    except MissingError:  # a new store: its first object makes its folder, or says that the store does not exist
+        return found, broken
     for place in places.values():
         try:
             one = _decoded(run_places.content_of(place))
