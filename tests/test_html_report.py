@@ -127,13 +127,14 @@ def test_load_and_growth_are_tables_too_in_their_units() -> None:
 
 def test_an_html_report_is_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_report.write(tmp_path / "run.json", report())
-    assert report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html") == [
+    read = run_report.read(tmp_path / "run.json")
+    assert report_files.make(read, to_markdown=tmp_path / "run.md", to_html=tmp_path / "run.html") == [
         f"written: {tmp_path}/run.md",
         f"written: {tmp_path}/run.html",
     ]
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(TrtgateError, match=r"pip install 'trtgate\[report\]'"):
-        report_files.make(tmp_path / "run.json", to_markdown=None, to_html=tmp_path / "run.html")
+        report_files.make(read, to_markdown=None, to_html=tmp_path / "run.html")
 
 
 @pytest.fixture(scope="module")

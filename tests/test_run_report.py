@@ -12,7 +12,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from trtgate.cli import app
 from trtgate.commands import report_files
 from trtgate.common import escaping
 from trtgate.common.accelerator import Accelerator
@@ -186,11 +188,24 @@ def test_github_gets_ten_annotations_and_the_number_of_the_others() -> None:
 def test_a_report_is_made_elsewhere(tmp_path: Path) -> None:
     report = made(case("slow", "regressed", 0.02))
     run_report.write(tmp_path / "run.json", report)
-    assert report_files.make(tmp_path / "run.json", to_markdown=None) == [markdown.render(report).rstrip()]
-    report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "summary.md")
+    read = run_report.read(tmp_path / "run.json")
+    assert report_files.make(read, to_markdown=None) == [markdown.render(report).rstrip()]
+    report_files.make(read, to_markdown=tmp_path / "summary.md")
     assert (tmp_path / "summary.md").read_text() == markdown.render(report)
     with pytest.raises(TrtgateError, match="can't be written"):
-        report_files.make(tmp_path / "run.json", to_markdown=tmp_path / "run.json" / "summary.md")
+        report_files.make(read, to_markdown=tmp_path / "run.json" / "summary.md")
+
+
+def test_a_report_is_read_once_whatever_is_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_report.write(tmp_path / "run.json", made(case("slow", "regressed", 0.02)))
+    read, places = run_report.read, []
+    monkeypatch.setattr(run_report, "read", lambda place: (places.append(place), read(place))[1])
+    arguments = ["report", str(tmp_path / "run.json"), "--json", "--markdown", str(tmp_path / "run.md")]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout == (tmp_path / "run.json").read_text()
+    assert "slow" in (tmp_path / "run.md").read_text()
+    assert places == [tmp_path / "run.json"]
 
 
 # A run

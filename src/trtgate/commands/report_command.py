@@ -22,10 +22,11 @@ def report(
 ) -> None:
     """Make a report of a run, on any machine: Markdown for a pull request or a job summary, HTML for details."""
     from ..common import run_places
+    from ..report import run_report
     from . import report_files
 
-    place = run_places.one(run)
+    found = run_report.read(run_places.one(run))
     if json:
-        print_document(report_files.as_json(place))
+        print_document(report_files.as_json(found))
     if markdown or html or not json:
-        print_lines(report_files.make(place, to_markdown=markdown, to_html=html), err=json)
+        print_lines(report_files.make(found, to_markdown=markdown, to_html=html), err=json)

@@ -8,16 +8,15 @@ import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.files import pretty, write_whole
-from ..common.run_places import Place
-from ..report import html, markdown, run_report
+from ..report import html, markdown
+from ..report.run_report import RunReport
 
 
-def make(path: Place, *, to_markdown: Path | None, to_html: Path | None = None) -> list[str]:
+def make(report: RunReport, *, to_markdown: Path | None, to_html: Path | None = None) -> list[str]:
     """Make what is asked for of a report; returns what to say, or the Markdown where no file is named.
 
-    Raises TrtgateError when the report can't be read, or something can't be written.
+    Raises TrtgateError when something can't be written.
     """
-    report = run_report.read(path)
     if to_markdown is None and to_html is None:
         return [markdown.render(report).rstrip()]
     return [
@@ -26,12 +25,9 @@ def make(path: Place, *, to_markdown: Path | None, to_html: Path | None = None) 
     ]  # fmt: skip
 
 
-def as_json(path: Place) -> str:
-    """Return a report as `--trtgate-report` writes it: of one that an earlier version wrote with today's fields.
-
-    Raises TrtgateError when it can't be read.
-    """
-    return pretty(msgspec.to_builtins(run_report.read(path))) + "\n"
+def as_json(report: RunReport) -> str:
+    """Return a report as `--trtgate-report` writes it: of one that an earlier version wrote with today's fields."""
+    return pretty(msgspec.to_builtins(report)) + "\n"
 
 
 def _written(target: Path, content: str) -> str:
