@@ -218,8 +218,9 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     refused = PointOutcome(case=outcome(1.0, precision="fp8").case, unavailable="needs 8.9")
     points = sweep_table.points_of([outcome(100.0), outcome(103.0, min_block_size=1), broken, refused])
     found = sweep_table.SweepFindings(
-        accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"]
-    )
+        accelerator=GPU, flavour="rtx", release="2.11.0", launches=3, points=points, left_out=["eager takes no int8"],
+        problems=["net: no block size"],
+    )  # fmt: skip
     text = "\n".join(map(str, sweep_table.lines(found)))
     assert "min_block_size=1  103 µs" in text
     assert "slower" in text
@@ -228,7 +229,8 @@ def test_the_table_says_what_it_rests_on_and_what_did_not_run() -> None:
     assert "precision=fp8: unavailable: needs 8.9" in text
     assert "left out: eager takes no int8" in text
     assert "over 64 inputs (seeded normal noise), random weights" in text
-    assert found.failed == [broken.case.id]
+    assert "not run: net: no block size (docs: build-failed)" in text
+    assert found.failed == ["net: no block size", broken.case.id]
     assert sweep_table.as_csv(found).splitlines()[0].startswith("case_id,model,differs,clock,pareto")
     assert len(sweep_table.as_csv(found).splitlines()) == 5
     assert msgspec.json.decode(msgspec.json.encode(found), type=sweep_table.SweepFindings) == found
@@ -439,7 +441,8 @@ def test_launches_load_at_the_same_time(here: Path) -> None:
 def test_what_does_not_run_is_a_line_of_its_own_and_exit_1(here: Path) -> None:
     done = sweep(here, "net", "broken", "--vary", "frontend=eager,dynamo", "--builders", "2", *SET)
     assert done.returncode == 1
-    assert "  default: model 'broken': its factory raised" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if "  default: model 'broken': its factory raised" in line)
+    assert re.search(r" \(docs: (model-unusable|build-failed)\)$", line)
     assert "frontend=dynamo: unavailable: needs a GPU" in done.stdout
     assert "net, against net-eager-fp32-b1" in done.stdout
 

@@ -14,6 +14,7 @@ from scipy import stats
 from .. import verdict
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, bare, explained
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..common.text_columns import Line, TextTable
@@ -79,11 +80,12 @@ def run(
                 try:
                     measured[case_id] = _measured(session, cases[case_id], accelerator, run_folder, say)
                 except (LaunchError, _LeftOutError) as error:
-                    left_out.append(f"{case_id}: {str(error).removeprefix(f'{case_id}: ')}")
+                    said = f"{case_id}: {str(error).removeprefix(f'{case_id}: ')}"
+                    left_out.append(explained(said, Explanation.BUILD_FAILED))
     finally:
         run_folder.close()
     if not measured:
-        raise TrtgateError(f"nothing of the panel could be measured: {'; '.join(left_out)}")
+        raise TrtgateError(f"nothing of the panel could be measured: {'; '.join(map(bare, left_out))}")
     return run_of(measured, accelerator), left_out
 
 
@@ -96,13 +98,13 @@ def _measured(
 ) -> CaseMeasurement:
     reason = availability.unavailable(case.settings, accelerator)
     if reason:
-        raise _LeftOutError(reason)
+        raise _LeftOutError(explained(reason, Explanation.UNAVAILABLE))
     place = folder.private(case.model.name)
     built = session.build(messages.BuildCase(case_id=case.id, folder=str(place)), step)
     found = session.measure(case.id, place if built.stored else None, step)
     void = measurement_summary.void_problem(found)
     if void:
-        raise _LeftOutError(void)
+        raise _LeftOutError(explained(void, Explanation.VOID_BLOCKS))
     return found
 
 

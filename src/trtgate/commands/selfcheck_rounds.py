@@ -14,6 +14,7 @@ from scipy import stats
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError
+from ..common.explanations import Explanation, explained
 from ..common.metrics import SAMPLED
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
@@ -167,7 +168,7 @@ def _round(
                     suspicions[len(comparisons) - 1] = suspicion
             pairs.unload(pair)
         except DisturbedError as error:
-            found.problems.append(f"{case_id}: {error}")
+            found.problems.append(explained(f"{case_id}: {error}", Explanation.VOID_BLOCKS))
     if suspicions:
         confirmed = gate.confirm(list(suspicions.values()), limit_of, found.tests, step, fresh)
         for number, judgements in zip(suspicions, confirmed, strict=True):

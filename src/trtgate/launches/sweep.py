@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..common.accelerator import Accelerator
+from ..common.explanations import Explanation, explained
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..compiling import availability
@@ -155,7 +156,7 @@ class Sweep:
             step(f"built {done} of {len(wanted)}: {built.case_id}")
             self._notes[built.case_id] = _notes_of(built)
             if built.problem:
-                self._problems[built.case_id] = built.problem
+                self._problems[built.case_id] = explained(built.problem, Explanation.BUILD_FAILED)
             if built.problem or built.build is None:
                 continue
             artifacts[built.case_id] = built.artifact
@@ -229,12 +230,13 @@ class Sweep:
         unload = messages.Unload(measure_memory=True)
         reply = worker.ask(unload, messages.UnloadedReply, "unloading")
         if not any(capture.blocks_us for turn in turns for capture in turn.captures):
-            raise LaunchError("not one block counts: the device was disturbed all the time")
+            said = "not one block counts: the device was disturbed all the time"
+            raise LaunchError(explained(said, Explanation.VOID_BLOCKS))
         loaded = msgspec.structs.replace(loaded, gpu_memory_bytes=reply.gpu_memory_bytes)
         return Launch(loaded=loaded, turns=turns)
 
     def _failed(self, number: int, case_id: str, error: LaunchError) -> None:
-        self._problems[case_id] = f"{case_id}: {error}"
+        self._problems[case_id] = explained(f"{case_id}: {error}", Explanation.BUILD_FAILED)
         self._pool.end(self._workers.pop(number))
 
 

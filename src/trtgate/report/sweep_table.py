@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import verdict
 from ..common.accelerator import Accelerator
+from ..common.explanations import Explanation, explained
 from ..common.metrics import DEVICE, HOST
 from ..common.text_columns import Line, TextTable
 from ..gate import measurement_summary
@@ -234,7 +235,7 @@ def notes(found: SweepFindings) -> list[str]:
     if found.earlier:
         begun = f"{found.earlier} measurements are of an earlier run, begun at {found.begun}; --fresh measures anew"
     agreements = [point.agreement for point in found.points if point.agreement]
-    said = found.notes + [f"not run: {reason}" for reason in found.problems]
+    said = found.notes + [explained(f"not run: {reason}", Explanation.BUILD_FAILED) for reason in found.problems]
     said += [f"left out: {reason}" for reason in found.left_out]
     said += [begun] if found.earlier else []
     said.append(
