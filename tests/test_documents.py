@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import trtgate
 from trtgate.cli import app
 from trtgate.pytest_plugin import pytest_options
 
@@ -57,8 +61,76 @@ def test_options_and_commands_exist(path: Path) -> None:
     assert typed <= commands
 
 
+@functools.cache
+def options_of_commands() -> dict[str, set[str]]:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {
+        name: {"--help", *(one for param in command.params for one in param.opts)} for name, command in commands.items()
+    }
+
+
+TYPED = re.compile(r"(?:^\s*(?:- (?:run: )?|\$ )?|`|&& |\|\| |; )trtgate ([^\n`&;#]*)", re.MULTILINE)
+QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_option_of_a_command_is_one_that_this_command_takes(path: Path) -> None:
+    if GENERATED in path.parents:
+        return
+    unknown = []
+    for line in TYPED.findall(path.read_text().replace("\\\n", " ")):
+        words, known = QUOTED.sub("x", line).partition("|")[0].split(), options_of_commands()
+        name = next((one for one in (" ".join(words[:2]), words[0]) if one in known), "")
+        wanted = {found[0] for word in words if (found := re.match(r"--?[a-z][a-z-]*", word.lstrip("[")))}
+        if name == "ab":  # it hands what it does not know to pytest
+            wanted -= {"-k", "-m", *options_and_commands()[0]}
+        unknown += [f"{name} {one}" for one in sorted(wanted - known.get(name, set()))]
+    assert unknown == []
+
+
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_code_of_a_page_is_python_and_names_what_trtgate_has(path: Path) -> None:
+    wrong = []
+    for block in PYTHON.findall(path.read_text()):
+        whole = re.sub(r"(^@.+\))\n*\Z", r"\1\ndef factory(): ...", block, flags=re.MULTILINE)
+        for node in ast.walk(ast.parse(whole)):
+            named = node.func if isinstance(node, ast.Call) else node
+            if not (isinstance(named, ast.Attribute) and ast.unparse(named.value) == "trtgate"):
+                continue
+            if not hasattr(trtgate, named.attr):
+                wrong.append(named.attr)
+            elif isinstance(node, ast.Call):
+                called = getattr(trtgate, named.attr)
+                known = set(getattr(called, "__struct_fields__", ()) or inspect.signature(called).parameters)
+                known |= set(inspect.signature(trtgate.grid).parameters) if "more" in known else set()
+                wrong += [f"{named.attr}({one.arg}=)" for one in node.keywords if one.arg not in known]
+    assert wrong == []
+
+
+STORED_COVERAGE = ROOT / "baselines" / "coverage" / "rtx-2.14.0"
+COUNTED = re.compile(r"^(\S+?)-(dynamo\S*) +(\d+) of (\d+) +(?:[\d.]+% +)?(\d+)\b", re.MULTILINE)
+
+
+def test_coverage_that_pages_show_is_what_is_stored() -> None:
+    compared = 0
+    for path in DOCUMENTS:
+        for model, settings, taken, _total, engines in COUNTED.findall(path.read_text()):
+            stored = STORED_COVERAGE / f"{model}.json"
+            cases = json.loads(stored.read_text())["cases"] if stored.exists() else {}
+            if settings in cases:
+                compared += 1
+                sizes = [sum(one["operators"].values()) for one in cases[settings]["engines"]]
+                assert (int(taken), int(engines)) == (sum(sizes), len(sizes)), (path.name, model)
+    assert compared >= 4
+
+
 def test_workflow_files_are_yaml_with_the_two_gates() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    for file in (ROOT / "docs" / "ci").glob("*.yml"):
+        assert all(isinstance(one, dict) for one in yaml.safe_load_all(file.read_text())), file.name
     for name in ("github-actions.yml", "gitlab-ci.yml"):
         text = (ROOT / "docs" / "ci" / name).read_text()
         found = yaml.safe_load(text)
