@@ -14,12 +14,13 @@ from ..common.text_columns import TextTable
 INTRODUCTION = """\
 # Failures and what to do about them
 
-A sentence by which a test fails, a run ends red, or a case is skipped ends with a name, such as `(docs: underpowered)`.
-This page has a section for each name. `trtgate explain NAME` prints the same section without a network, and
-`trtgate explain` lists all names. It is made by `python -m trtgate.commands.explanation_texts > docs/failures.md`.
+If a test fails, a case is skipped or a run ends red, the sentence that says so ends with a name, such as
+`(docs: underpowered)`. This page has a section for each name. `trtgate explain NAME` prints the same section without a
+network, and `trtgate explain` lists all names. The page is made by
+`python -m trtgate.commands.explanation_texts > docs/failures.md`.
 
-In the commands CASE is the id of a case, as the sentence names it: `resnet18-dynamo-fp16-b1-mbs5`, say. MODEL is its
-model, `resnet18`. OLD, NEW and RUN.json are files.
+In the commands CASE is the id of a case, such as `resnet18-dynamo-fp16-b1-mbs5`, and MODEL is its model, `resnet18`.
+OLD, NEW and RUN.json are files.
 """
 
 

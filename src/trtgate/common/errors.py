@@ -11,7 +11,7 @@ from .explanations import Explanation, continued, explained
 
 
 class TrtgateError(Exception):
-    """What was wrong, where (file, case, value), and what to do next, in one or two lines."""
+    """An error in one or two lines: what was wrong, where (file, case, value), and what to do next."""
 
 
 class FaultError(TrtgateError):

@@ -23,9 +23,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     """Load a program that another process saved.
 
     Returns an `ExportedProgram` for files of `torch.export.save` and `torch_tensorrt.save`, which a factory may return
-    in place of a module; a callable for an AOTInductor package; a `ScriptModule` for TorchScript. torch_tensorrt is
-    imported first if the file has engines. Loading runs code from the file: load only files that you trust.
-    Raises TrtgateError for a missing file, a file of another kind, or one that this release can't load.
+    in place of a module; a callable for an AOTInductor package; a `ScriptModule` for TorchScript. If the file has
+    engines, torch_tensorrt is imported first. Loading runs code from the file: load only files that you trust.
+    Raises TrtgateError if the file is missing, is of another kind, or can't be loaded by this release.
     """
     file = Path(path)
     kind, has_engines = _kind_of(file)

@@ -47,14 +47,14 @@ def assert_supported(
     ----------
     module, inputs, kwargs
         A module and its example inputs: a tensor, a tuple or list of positional arguments, or a mapping of keyword
-        arguments, nested as `forward` takes them; with `kwargs`, `inputs` is the positional ones. Or a factory that
-        returns all of it, such as a `trtgate.model`, whose parts are all checked. `inputs` may be a function of
-        dimensions too, such as `lambda seq: torch.ones(1, seq)`. The module is copied and does not change; a module
-        that can't be copied is checked itself, if its weights have the precision already.
+        arguments, nested as `forward` takes them; with `kwargs`, `inputs` is the positional arguments. `module` may
+        also be a factory that returns all of them, such as a `trtgate.model`, whose parts are all checked. `inputs`
+        may be a function of dimensions, such as `lambda seq: torch.ones(1, seq)`. The module is copied and does not
+        change; a module that can't be copied is checked itself, if its weights have the precision already.
     precision
-        Weights and floating-point inputs are cast to it, or quantized: one of `trtgate.suite.settings.PRECISIONS`.
+        Name as `trtgate.grid` takes it; weights and floating-point inputs are cast to it, or quantized.
     frontend
-        "dynamo" (exported program) or "torch_compile"; with the latter a graph break is a failure.
+        "dynamo" (exported program) or "torch_compile"; with "torch_compile" a graph break fails.
     options
         Further fields of `torch_tensorrt.dynamo.CompilationSettings`, by name.
     batch
@@ -69,8 +69,8 @@ def assert_supported(
     left
         Operators that may stay in PyTorch, such as `aten.nonzero.default`.
 
-    Returns the coverage; for several shapes or parts that of the last. Raises AssertionError, which names the operators
-    that stay in PyTorch, with source line, reason and advice, or the reason why nothing reaches TensorRT. Raises
+    Returns the coverage; for several shapes or parts, the coverage of the last. Raises AssertionError if operators stay
+    in PyTorch, and names them with source line, reason and advice, or says why nothing reaches TensorRT. Raises
     TrtgateError if the model can't be made or exported, or a name is unknown.
     """
     __tracebackhide__ = True

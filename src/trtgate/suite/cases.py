@@ -20,9 +20,10 @@ from .settings import OWN, Settings
 
 
 class Model:
-    """A named factory of a module in eval mode and its example inputs, and the settings it is measured under.
+    """A named factory of a module in eval mode and its example inputs, and the settings under which it is measured.
 
-    Calling it calls the factory. `trtgate.model` makes one of a decorated function, and describes what both take.
+    A call of a model calls its factory. `trtgate.model` makes a model of a decorated function, and describes the
+    parameters that both have.
 
     Parameters
     ----------
@@ -33,19 +34,19 @@ class Model:
     settings
         The result of `trtgate.grid`.
     inputs, dynamic_shapes, save, load, parts, weights_said
-        As `trtgate.model` takes them; with `parts` the factory returns a mapping, and so does `inputs`.
+        As `trtgate.model` takes them; with `parts` the factory and `inputs` return mappings.
     limits
-        Largest tolerated changes, by metric; those of the settings win.
+        Metric to its largest tolerated change for the worse; limits of the settings override it.
     samples
-        `samples(count, seed)` yields other inputs for another seed. It gets the sizes of dimensions other than the
-        batch if it has parameters of their names.
+        `samples(count, seed)` yields `count` inputs, others for another seed. It gets the sizes of dimensions other
+        than the batch if it has parameters of their names.
     weights
-        A safetensors file with the state dict that the module gets; by default it keeps what its factory gave it.
+        A safetensors file with the module's state dict; by default the module keeps the weights of its factory.
 
     Raises
     ------
     TrtgateError
-        For an invalid name, limit or function, and for dimensions that the factory does not take.
+        If a name, a limit or a function is invalid, or the factory does not take a dimension.
 
     """
 
@@ -127,7 +128,7 @@ class Model:
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A model under settings; `id` is the pytest parameter id and the key in every stored file."""
+    """A model under settings. Its `id` is the parameter id in pytest and the key in every stored file."""
 
     model: Model
     settings: Settings
@@ -139,7 +140,7 @@ class Case(msgspec.Struct, frozen=True):
 
     @property
     def built_as(self) -> str:
-        """The id of the case that is built for this one: the same for all shapes of one compiled module."""
+        """The id of the case that is built for this one; all shapes of one compiled module share it."""
         return f"{self.model.name}-{self.settings.at_optimum.suffix}"
 
     def __repr__(self) -> str:

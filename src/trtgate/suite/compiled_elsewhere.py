@@ -23,9 +23,9 @@ def is_all_of(model: Model) -> bool:
 
 
 class Compiled(msgspec.Struct, frozen=True, eq=False):
-    """A callable that a factory of the frontend `own` compiled, and the module whose output is the reference.
+    """A callable that a factory of the frontend `own` compiled, and the module whose output is its reference.
 
-    Without `reference` it is compared with itself: it must repeat itself, and give the same in every process.
+    Without `reference` the callable is compared with itself: it must return the same output in every call and process.
     """
 
     run: Callable[..., Any]

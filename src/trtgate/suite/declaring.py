@@ -54,11 +54,11 @@ def grid(
     quarantine: Quarantine | None = None,
     expected_failure: ExpectedFailure | None = None,
 ) -> tuple[Settings, ...]:
-    """Return every combination of the given values, for each frontend without the settings that it does not take.
+    """Return the settings of every combination of the given values; a frontend ignores values that it does not take.
 
-    Block sizes, excluded operators and options are for frontends that lead to TensorRT, `modes` for Inductor,
-    `runtimes` and `cudagraphs` for `dynamo` and `torch_compile`. A quantized precision applies only to the
-    frontends that take it. The frontend `own` ignores precisions: its factory decides them.
+    Block sizes, excluded operators and options are for frontends that use TensorRT, `modes` for Inductor, `runtimes`
+    and `cudagraphs` for `dynamo` and `torch_compile`. A quantized precision applies only to the frontends that take
+    it. The frontend `own` ignores precisions: its factory decides them.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def grid(
         Shapes at which a dynamic module is measured; by default the optimum. A frontend that takes no dynamic shapes
         compiles for each of them.
     dynamic_batch
-        Another spelling of `dynamic={"batch": …}`.
+        A shorthand for `dynamic={"batch": …}`.
     specialization
         When TensorRT-RTX compiles kernels for a dynamic shape: `eager`, `lazy`, `none`.
     torch_executed_ops
@@ -110,12 +110,12 @@ def grid(
     Returns
     -------
     tuple of Settings
-        In the order of the arguments, the last one varying fastest; each combination once.
+        Each combination once, in the order of the arguments; the last argument varies fastest.
 
     Raises
     ------
     TrtgateError
-        For an unknown frontend, precision or metric, a value that is no limit, and bounds that contradict each other.
+        If a frontend, a precision or a metric is unknown, a value is no limit, or bounds contradict each other.
 
     """
     ranges, several = dimensions.checked_ranges(dynamic or {}), declared_values.several
@@ -167,11 +167,12 @@ def model(
     parts: Iterable[str] = (),
     **more: Any,
 ) -> Any:
-    """Make a `Model` of a factory: `@trtgate.model`, or `@trtgate.model(batches=(1, 8))`.
+    """Declare a model: decorate its factory with `@trtgate.model`, or with `@trtgate.model(batches=(1, 8))`.
 
-    The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`; a mapping as inputs is
-    keyword arguments. Its parameters are the model's dimensions: `batch` has each of `batches`, others have the sizes
-    of `shapes`, or of `dynamic` and `at`. Seed random numbers: every process that measures calls the factory.
+    The factory returns `(module in eval mode, example inputs)` or `(module, args, kwargs)`. If the inputs are a
+    mapping, they are keyword arguments. The factory's parameters are the model's dimensions: `batch` takes each value
+    of `batches`, other parameters take the sizes of `shapes`, or of `dynamic` and `at`. Seed random numbers, because
+    every process that measures calls the factory.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def model(
     frontends, precisions, min_block_size
         As `grid` takes them.
     batches
-        As `grid` takes them; (1,) by default for a factory that takes `batch`.
+        As `grid` takes them; `(1,)` by default if the factory takes `batch`.
     limits
         Metric to its largest tolerated change for the worse, a fraction or a text such as `"0.5%"`.
     samples
@@ -193,26 +194,26 @@ def model(
     inputs
         A function of the dimensions that returns example inputs; the factory then returns the module alone.
     dynamic_shapes
-        The argument of `torch.export.export(dynamic_shapes=…)`, or a function that returns it. By default trtgate
+        The argument `dynamic_shapes` of `torch.export.export`, or a function that returns it. By default trtgate
         derives it from the inputs at several sizes.
     save, load
         For the frontend `own`: `save(run, folder)` writes the factory's callable, `load(folder)` reads it in another
         process. Without them each process calls the factory.
     parts
-        Names such as `("prefill", "decode")`: the factory returns a mapping from each part to a usual result, and each
-        part is a separate model, `name.prefill`.
+        Names such as `("prefill", "decode")`: the factory returns a mapping from each name to what a factory returns,
+        and each part is a separate model, `name.prefill`.
     more
         Further keywords of `grid`, such as `tolerances={"scores": 1e-2}`.
 
     Returns
     -------
     Model
-        Called without a factory, a decorator that returns it.
+        The model; without `factory`, a decorator that returns it.
 
     Raises
     ------
     TrtgateError
-        For an unknown keyword, and for values that `grid` and `Model` refuse.
+        If a keyword is unknown, or `grid` or `Model` refuses a value.
 
     """
 

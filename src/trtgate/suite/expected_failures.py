@@ -31,10 +31,11 @@ class ExpectedFailure(msgspec.Struct, frozen=True):
 
 
 def expected_failure(reason: str, *, flavour: str = "", versions: str | Iterable[str] = ()) -> ExpectedFailure:
-    """Make one: `expected_failure=trtgate.expected_failure("returns NaN", flavour="rtx", versions="2.11")`.
+    """Declare a known failure: `trtgate.expected_failure("returns NaN", flavour="rtx", versions="2.11")`.
 
-    With this flavour and version a failing test of the case is an xfail, and a passing test fails, so that the list
-    stays true. Raises TrtgateError for an empty reason, an unknown flavour, or an invalid version.
+    With this flavour and version a failing test of the case is an xfail, and a passing test fails, so that the
+    declaration is removed when it is no longer true. Raises TrtgateError if the reason is empty, the flavour is
+    unknown, or a version is invalid.
     """
     said = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not said:

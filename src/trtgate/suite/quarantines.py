@@ -24,10 +24,10 @@ class Quarantine(msgspec.Struct, frozen=True):
 
 
 def quarantine(reason: str, *, until: str | datetime.date) -> Quarantine:
-    """Make a quarantine: `quarantine=trtgate.quarantine("issue 12", until="2026-12-31")` in a suite.
+    """Declare a quarantine: `quarantine=trtgate.quarantine("issue 12", until="2026-12-31")` in a suite.
 
-    Its cases are measured and shown, but fail nothing. From the day after `until` on their latency tests fail.
-    Raises TrtgateError for an empty reason, or an `until` that is no ISO date.
+    Quarantined cases are measured and shown, but their tests do not fail. From the day after `until` on, their
+    latency tests fail. Raises TrtgateError if the reason is empty, or `until` is no ISO date.
     """
     said = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not said:

@@ -56,47 +56,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Parameters
     ----------
     frontend, precision
-        One of `FRONTENDS`, one of `PRECISIONS`; with `as_is` nothing of the module and its inputs is cast.
+        Names as `trtgate.grid` takes them; the precision `as_is` casts nothing.
     batch
         Leading dimension of the inputs; None for a factory that takes no `batch`.
     shape
-        Sizes of the other dimensions, by name, such as `{"seq": 128}`: what the factory is called with.
+        Sizes of the other dimensions by name, such as `{"seq": 128}`; the factory is called with them.
     dynamic
-        Dimensions that vary in one compiled module, by name: (minimum, optimum, maximum), or a list of them, an
-        optimization profile each. It is compiled at the optimum; `batch` and `shape`, which lie between, are what is
-        measured. None of it: compiled for that one shape.
+        Dimensions that vary in one compiled module, by name: (minimum, optimum, maximum), or a list of such ranges,
+        one for each optimization profile. The module is compiled at the optimum and measured at `batch` and `shape`,
+        which lie between minimum and maximum. Empty: the module is compiled for `batch` and `shape` alone.
     dynamic_batch
-        Another spelling of `dynamic={"batch": …}`, and None once the settings are made.
+        A shorthand for `dynamic={"batch": …}`; None once the settings are made.
     specialization
-        When TensorRT-RTX compiles kernels for a dynamic shape, one of `SPECIALIZATIONS`.
+        When TensorRT-RTX compiles kernels for a dynamic shape: `eager`, `lazy`, `none`.
     min_block_size
-        Least operators of an engine; only for frontends that lead to TensorRT.
+        Smallest number of operators in an engine; for frontends that use TensorRT only.
     torch_executed_ops
         Operators that stay in PyTorch, such as `aten.relu` (all overloads) or `aten.relu.default`.
     options
-        Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name, of `torch_tensorrt.ts.compile` for
-        TorchScript; checked against the installed version before anything is compiled.
+        Further fields of `torch_tensorrt.dynamo.CompilationSettings` by name, or arguments of
+        `torch_tensorrt.ts.compile` for TorchScript; checked against the installed version before the build.
     mode
-        Inductor's, one of `INDUCTOR_MODES`.
+        Mode of Inductor: `default`, `reduce-overhead`, `max-autotune`.
     runtime
-        Torch-TensorRT's, one of `RUNTIMES`.
+        Runtime of Torch-TensorRT: `cpp`, `python`, or empty for the default of the installed release.
     cudagraphs
         Whether Torch-TensorRT's own CUDA-graph mode is on.
     profiling_verbosity
-        What its engines remember of their layers, one of `VERBOSITIES`; detailed by default, which changes names and
-        nothing else. Only another one is part of the id.
+        Details of layers in engines: `none`, `layer_names_only`, `detailed`. The default, `detailed`, changes names
+        only, and is not part of the id.
     needs_gpu
-        Measured on a GPU only. Part of where a case runs, not of what it is, so not of its id.
+        Whether the case is measured on a GPU only. Not part of the id.
     limits
-        Largest tolerated changes per metric, as fractions or as texts such as `0.5%`. Not part of the id.
+        Largest tolerated change for the worse by metric, a fraction or a text such as `0.5%`. Not part of the id.
     tolerances
-        How far single tensors of the output may be from eager's, by path (`output[1]`, `output.logits`) or last name
-        (`scores`): the largest relative L2 error, or, of integers and booleans, the largest share that may differ.
-        Others keep the tolerance of their precision. Not part of the id.
-    quarantine
-        Why the case fails nothing for now; what `trtgate.quarantine` makes. Not part of the id.
-    expected_failure
-        How the case is known to fail; what `trtgate.expected_failure` makes. Not part of the id.
+        Largest difference of single output tensors from eager, by path (`output[1]`, `output.logits`) or last name
+        (`scores`): the relative L2 error; for integers and booleans the share of values. Other tensors keep the
+        tolerance of the precision. Not part of the id.
+    quarantine, expected_failure
+        Results of `trtgate.quarantine` and `trtgate.expected_failure`. Not part of the id.
 
     """
 
