@@ -105,7 +105,7 @@ def reader(tmp_path: Path, forked_with_tensorrt: None) -> Reader:
 
 
 def test_every_command_of_the_tutorial_prints_what_the_page_shows(reader: Reader) -> None:
-    ran = []
+    ran, last = [], ""
     for step in steps(PAGE.read_text()):
         if isinstance(step, File):
             reader.write(step)
