@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_coverage_that_pages_show_is_what_is_stored() -> None:
                 sizes = [sum(one["operators"].values()) for one in cases[settings]["engines"]]
                 assert (int(taken), int(engines)) == (sum(sizes), len(sizes)), (path.name, model)
     assert compared >= 4
+
+
+def test_extras_that_documents_install_exist() -> None:
+    known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = {one for path in DOCUMENTS for one in re.findall(r"trtgate\[([\w,]+)\]", path.read_text())}
+    assert len(named) > 4
+    assert {extra for one in named for extra in one.split(",")} <= known
 
 
 def test_workflow_files_are_yaml_with_the_two_gates() -> None:
