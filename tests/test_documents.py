@@ -128,6 +128,17 @@ def test_coverage_that_pages_show_is_what_is_stored() -> None:
     assert compared >= 4
 
 
+def test_what_is_uploaded_from_a_hidden_folder_is_uploaded() -> None:
+    """Since its release 4.4 GitHub's action leaves hidden files out unless it is told otherwise."""
+    uploads = [
+        (path.name, step) for path in DOCUMENTS
+        for step in re.findall(r"uses: actions/upload-artifact@.*?(?=\n *- |\n```|\Z)", path.read_text(), re.DOTALL)
+        if re.search(r"path: (\.|\$runs)", step)
+    ]  # fmt: skip
+    assert len(uploads) >= 4
+    assert [one for one in uploads if "include-hidden-files: true" not in one[1]] == []
+
+
 def test_extras_that_documents_install_exist() -> None:
     known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     named = {one for path in DOCUMENTS for one in re.findall(r"trtgate\[([\w,]+)\]", path.read_text())}
