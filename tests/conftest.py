@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -39,6 +40,7 @@ sys.dont_write_bytecode = False  # rewriting all asserts takes 4 s, and compilin
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each of which imports torch
 
+GPU = Path(__file__).parent / "gpu"
 TOGETHER = {
     **dict.fromkeys(
         ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_runtime_cache",
@@ -79,6 +81,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file all of whose tests -m leaves out, as `make test` does: that takes seconds."""
+    if config.option.markexpr == "not alone":
+        return collection_path == GPU or None
+    if config.option.markexpr == "alone" and collection_path.name.startswith("test_"):
+        return not _may_have_alone(collection_path) or None
+    return None
+
+
+def _may_have_alone(file: Path) -> bool:
+    """Whether a file of tests can have one that is marked `alone`."""
+    return file.parent == GPU or re.search(r"mark\.(alone|plain_benchmark)\b", file.read_text()) is not None
+
+
 PLAIN_BENCHMARK = "5.3.1"
 """The pytest-benchmark with which the tests of it alone passed last: they run when another one is installed."""
 
@@ -86,8 +102,10 @@ PLAIN_BENCHMARK = "5.3.1"
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     plain = [item for item in items if item.get_closest_marker("plain_benchmark")]
     for item in items:
-        if item.path.parent.name == "gpu" or item in plain:
+        if item.path.parent == GPU or item in plain:
             item.add_marker("alone")
+        if item.get_closest_marker("alone") and not _may_have_alone(item.path):
+            raise pytest.UsageError(f"{item.nodeid} is `alone`, and its file does not say mark.alone: -m alone skips it")
     left_out = plain if _leaves_out_plain_benchmark(config) else []
     if not _asked(config, "whole_cluster"):
         left_out += [item for item in items if item.get_closest_marker("whole_cluster")]
