@@ -97,21 +97,13 @@ class PytestFolder:
                 context.setenv(name, str(value))
             return self.pytester.runpytest_subprocess(*LEAN, *arguments, timeout=TIMEOUT_S)
 
-    def start(self, *arguments: str, before: Callable[[], None] = lambda: None) -> subprocess.Popen[str]:
-        """Start a run of the suite and return at once; `before` is called in the new process."""
-
-        def prepare() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would this
-            before()
-
+    def start(self, *arguments: str, forked: bool = False) -> subprocess.Popen[str]:
+        """Start a run of the suite and return at once: in real processes, or as a fork whose workers are forks."""
+        made = {} if forked else {"preexec_fn": _takes_ctrl_c}
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *LEAN, "suite.py", *arguments],
-            cwd=self.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=prepare,
-        )
+            cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **made,  # type: ignore[call-overload]
+        )  # fmt: skip
 
     # What is asserted often
 
@@ -146,6 +138,17 @@ class PytestFolder:
             return b"trtgate.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for one that is dead
         except OSError:
             return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that nobody has waited for
+    except OSError:
+        return False
+
+
+def _takes_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would this
 
 
 @contextmanager
