@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.parent == GPU or item in plain:
             item.add_marker("alone")
         if item.get_closest_marker("alone") and not _may_have_alone(item.path):
-            raise pytest.UsageError(f"{item.nodeid} is `alone`, and its file does not say mark.alone: -m alone skips it")
+            raise pytest.UsageError(f"{item.nodeid} is `alone`: its file must say mark.alone, else -m alone skips it")
     left_out = plain if _leaves_out_plain_benchmark(config) else []
     if not _asked(config, "whole_cluster"):
         left_out += [item for item in items if item.get_closest_marker("whole_cluster")]

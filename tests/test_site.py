@@ -110,7 +110,7 @@ OWN = (
 
 
 def test_pages_fit_a_desk_and_a_phone_by_day_and_by_night(site: Path, browser: Any) -> None:
-    """Each page is loaded once, and then seen in all four ways: first in that in which the page before was seen last."""
+    """Each page is loaded once, and then seen in all four ways, first in that of the page before it."""
     page = browser.new_page()
     ways = [(1280, "light"), (1280, "dark"), (400, "dark"), (400, "light")]
     said: list[str] = []
