@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -128,9 +129,13 @@ class PytestFolder:
             time.sleep(0.05)
 
     def workers_of(self, run: subprocess.Popen[str]) -> list[int]:
-        """Return the process ids of the workers that a run started."""
+        """Return the process ids of the workers that a run started; of a fork, those of its folder."""
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        return [pid for pid in pids if self.is_worker(pid) and _parent(pid) == run.pid]
+        server = _parent(run.pid)
+        if server == os.getpid():
+            return [pid for pid in pids if self.is_worker(pid) and _parent(pid) == run.pid]
+        forks = [pid for pid in pids if pid != run.pid and _parent(pid) == server]
+        return [pid for pid in forks if _folder_of(pid) == self.path.resolve()]
 
     def is_worker(self, pid: int) -> bool:
         """Whether a process is a worker, and alive."""
@@ -145,6 +150,13 @@ def is_alive(pid: int) -> bool:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that nobody has waited for
     except OSError:
         return False
+
+
+def _folder_of(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None
 
 
 def _takes_ctrl_c() -> None:
