@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .in_process import InProcess
     from .storing_frontend import Storing
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on speed
+hypothesis.settings.register_profile("untimed", deadline=None, max_examples=50)  # no test depends on speed
 hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -54,6 +54,7 @@ TOGETHER = {
          "test_shapes_gate", "test_tutorial", "test_verify"),
         "forks with torch_tensorrt",
     ),
+    "test_html_report": "browser",
     "test_kept_runs": "S3", "test_pairs": "pairs", "test_ray": "Ray", "test_session": "session", "test_site": "site",
 }  # fmt: skip
 """Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""
