@@ -7,10 +7,13 @@ commands that a user runs, and the clock is the machine's.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from .in_process import InProcess
     from .storing_frontend import Storing
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on speed
+hypothesis.settings.register_profile("untimed", deadline=None, max_examples=50)  # no test depends on speed
 hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -39,6 +42,7 @@ sys.dont_write_bytecode = False  # rewriting all asserts takes 4 s, and compilin
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each of which imports torch
 
+GPU = Path(__file__).parent / "gpu"
 TOGETHER = {
     **dict.fromkeys(
         ("test_coverage_of_nothing", "test_dry_run", "test_model_inputs", "test_recording", "test_runtime_cache",
@@ -50,6 +54,7 @@ TOGETHER = {
          "test_shapes_gate", "test_tutorial", "test_verify"),
         "forks with torch_tensorrt",
     ),
+    "test_html_report": "browser",
     "test_kept_runs": "S3", "test_pairs": "pairs", "test_ray": "Ray", "test_session": "session", "test_site": "site",
 }  # fmt: skip
 """Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""
@@ -79,6 +84,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file all of whose tests -m leaves out, as `make test` does: that takes seconds."""
+    if config.option.markexpr == "not alone":
+        return collection_path == GPU or None
+    if config.option.markexpr == "alone" and collection_path.name.startswith("test_"):
+        return not _may_have_alone(collection_path) or None
+    return None
+
+
+def _may_have_alone(file: Path) -> bool:
+    """Whether a file of tests can have one that is marked `alone`."""
+    return file.parent == GPU or re.search(r"mark\.(alone|plain_benchmark)\b", file.read_text()) is not None
+
+
 PLAIN_BENCHMARK = "5.3.1"
 """The pytest-benchmark with which the tests of it alone passed last: they run when another one is installed."""
 
@@ -86,8 +105,10 @@ PLAIN_BENCHMARK = "5.3.1"
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     plain = [item for item in items if item.get_closest_marker("plain_benchmark")]
     for item in items:
-        if item.path.parent.name == "gpu" or item in plain:
+        if item.path.parent == GPU or item in plain:
             item.add_marker("alone")
+        if item.get_closest_marker("alone") and not _may_have_alone(item.path):
+            raise pytest.UsageError(f"{item.nodeid} is `alone`: its file must say mark.alone, else -m alone skips it")
     left_out = plain if _leaves_out_plain_benchmark(config) else []
     if not _asked(config, "whole_cluster"):
         left_out += [item for item in items if item.get_closest_marker("whole_cluster")]
@@ -124,17 +145,37 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"TRTGATE_LOCK_DIR": str(folder), "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "160"}
 
 
+ENDS_WITH_THE_RUN = contextlib.ExitStack()
+SHARED: list[str] = []
+"""The socket of the server of forks that all processes of -n share, once there is one."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    if not SHARED:
+        folder = Path(ENDS_WITH_THE_RUN.enter_context(tempfile.TemporaryDirectory()))
+        SHARED.append(ENDS_WITH_THE_RUN.enter_context(forks.served(folder, forks.TORCH)))
+    node.workerinput["fork_server"] = SHARED[0]
+
+
+def pytest_unconfigure() -> None:
+    ENDS_WITH_THE_RUN.close()
+
+
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of forks that has imported torch and trtgate."""
-    with forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH) as socket:
-        yield socket
+    shared = getattr(request.config, "workerinput", {}).get("fork_server")
+    with contextlib.ExitStack() as ending:
+        yield shared or ending.enter_context(forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH))
 
 
 @pytest.fixture(scope="session")
-def tensorrt_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of forks that has imported torch_tensorrt too, which takes it 7 s."""
-    with forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH_TENSORRT) as socket:
+def tensorrt_fork_server(fork_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of forks that has imported torch_tensorrt too, which takes it 5 s: a fork of the other."""
+    with contextlib.ExitStack() as ending:
+        with forks.forked({forks.TORCH: fork_server}):
+            socket = ending.enter_context(forks.served(tmp_path_factory.mktemp("forks"), forks.TORCH_TENSORRT))
         yield socket
 
 

@@ -1,6 +1,6 @@
-"""The server of `forks.py`: imports what is slow, forks for every request, and says when the fork has ended.
+"""The server of `forks.py`: imports what is slow when first asked, forks for every request, and says when that ended.
 
-`python -P fork_server.py SOCKET torch|torch_tensorrt`
+`fork_server.py SOCKET torch|torch_tensorrt`
 """
 
 from __future__ import annotations
@@ -54,6 +54,24 @@ def serve(path: str, imported: str) -> NoReturn:
     """Fork for every request; who asked is told the process id, and the status when the fork has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(path)
+    listening.listen(64)
+    sys.stdout.write(forks.READY)
+    sys.stdout.flush()
+    selector = selectors.DefaultSelector()
+    selector.register(listening, selectors.EVENT_READ)
+    selector.select()
+    _import_what_is_slow(imported)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is listening:
+                _fork(listening, selector)
+            else:
+                _tell_the_end(key, selector)
+
+
+def _import_what_is_slow(imported: str) -> None:
     gc.disable()  # what is imported is no garbage
     for name in IMPORTED:
         importlib.import_module(name)
@@ -67,19 +85,6 @@ def serve(path: str, imported: str) -> NoReturn:
     gc.collect()
     gc.freeze()  # for good: a collection that passed over all of torch would take a fork 0.2 s, and pytest asks for two
     gc.enable()
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listening.bind(path)
-    listening.listen(64)
-    selector = selectors.DefaultSelector()
-    selector.register(listening, selectors.EVENT_READ)
-    sys.stdout.write(forks.READY)
-    sys.stdout.flush()
-    while True:
-        for key, _ in selector.select():
-            if key.fileobj is listening:
-                _fork(listening, selector)
-            else:
-                _tell_the_end(key, selector)
 
 
 def _tell_the_end(key: selectors.SelectorKey, selector: selectors.BaseSelector) -> None:
@@ -206,7 +211,7 @@ def _run(command: list[str]) -> None:
     elif what == "-c":
         code, *arguments = arguments
         sys.argv = ["-c", *arguments]
-        sys.path.insert(0, "")
+        sys.path[:0] = [] if safe_path else [""]
         _forget_trtgate_of_elsewhere()
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(code, "<string>", "exec"), main.__dict__)

@@ -27,6 +27,7 @@ from typing import Any
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """For the server: a process with threads is not to be forked."""
 SERVER = Path(__file__).with_name("fork_server.py")
+SERVES = "import runpy, sys; sys.argv[:] = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 TORCH, TORCH_TENSORRT = "torch", "torch_tensorrt"
 LONGEST_MESSAGE = 1 << 17
 READY = "ready\n"
@@ -61,7 +62,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         }
         inherited = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
         self._connection = _asked(message, inherited)
-        self.pid = int(_received(self._connection))
+        if not (pid := _received(self._connection)):
+            raise RuntimeError("the server of forks is gone: what it printed says why")
+        self.pid = int(pid)
         self._child_created = True
         started.append(self.pid)
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
@@ -134,14 +137,17 @@ def _readable(connection: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def served(folder: Path, imported: str) -> Iterator[str]:
-    """Within: a server is at work that has imported torch, or torch_tensorrt too; returns its socket's path."""
+    """Within: a server imports torch, or torch_tensorrt too, at the first request; returns its socket's path.
+
+    It is a fork itself within `forked()`: a server of torch_tensorrt then has torch at once.
+    """
     path = folder / f"{imported}.socket"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment |= ONE_THREAD | {"CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every fork imports trtgate, which is compiled once
-    process = real_popen(
-        [sys.executable, "-P", str(SERVER), str(path), imported],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", SERVES, str(SERVER), str(path), imported],
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         assert process.stdout is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -97,21 +98,13 @@ class PytestFolder:
                 context.setenv(name, str(value))
             return self.pytester.runpytest_subprocess(*LEAN, *arguments, timeout=TIMEOUT_S)
 
-    def start(self, *arguments: str, before: Callable[[], None] = lambda: None) -> subprocess.Popen[str]:
-        """Start a run of the suite and return at once; `before` is called in the new process."""
-
-        def prepare() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would this
-            before()
-
+    def start(self, *arguments: str, forked: bool = False) -> subprocess.Popen[str]:
+        """Start a run of the suite and return at once: in real processes, or as a fork whose workers are forks."""
+        made = {} if forked else {"preexec_fn": _takes_ctrl_c}
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *LEAN, "suite.py", *arguments],
-            cwd=self.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=prepare,
-        )
+            cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **made,  # type: ignore[call-overload]
+        )  # fmt: skip
 
     # What is asserted often
 
@@ -136,9 +129,13 @@ class PytestFolder:
             time.sleep(0.05)
 
     def workers_of(self, run: subprocess.Popen[str]) -> list[int]:
-        """Return the process ids of the workers that a run started."""
+        """Return the process ids of the workers that a run started; of a fork, those of its folder."""
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        return [pid for pid in pids if self.is_worker(pid) and _parent(pid) == run.pid]
+        server = _parent(run.pid)
+        if server == os.getpid():
+            return [pid for pid in pids if self.is_worker(pid) and _parent(pid) == run.pid]
+        forks = [pid for pid in pids if pid != run.pid and _parent(pid) == server]
+        return [pid for pid in forks if _folder_of(pid) == self.path.resolve()]
 
     def is_worker(self, pid: int) -> bool:
         """Whether a process is a worker, and alive."""
@@ -146,6 +143,24 @@ class PytestFolder:
             return b"trtgate.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for one that is dead
         except OSError:
             return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that nobody has waited for
+    except OSError:
+        return False
+
+
+def _folder_of(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None
+
+
+def _takes_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would this
 
 
 @contextmanager

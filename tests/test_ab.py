@@ -29,6 +29,8 @@ from trtgate.launches.comparison_side import Side
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.verdict import LOOKS
 
+from .pytest_folder import is_alive
+
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120
 ALPHA = "alpha-eager-fp32-b1"
@@ -315,13 +317,6 @@ def test_what_a_setup_started_ends_with_it(repository: Repository) -> None:
     repository.folder.wait_until(lambda: not is_alive(pid))
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that nobody has waited for
-    except OSError:
-        return False
-
-
 def test_a_base_whose_suite_is_broken_or_not_there(repository: Repository) -> None:
     folder = repository.folder
     suite = (repository.path / "suite.py").read_text()
@@ -432,21 +427,20 @@ def test_a_pre_commit_hook_that_makes_a_base_ready_commits_what_the_user_staged(
 
 def test_ctrl_c_leaves_nothing(repository: Repository) -> None:
     folder = repository.folder
-    folder.suite(alpha="if measuring(): open('measuring', 'w').close(), time.sleep(600)")
-    run = folder.start("--trtgate-base=HEAD", "-m", "trtgate_latency")
-    workers: list[int] = []
+    says = "open(f'worker-{os.getpid()}', 'w').close() if IN_WORKER else None"
+    folder.suite(alpha=f"{says}; (open('measuring', 'w').close(), time.sleep(600)) if measuring() else None")
+    repository.commit()
+    run = folder.start("--trtgate-base=HEAD", "-m", "trtgate_latency", forked=True)
     try:
-        folder.wait_until(lambda: (repository.path / "measuring").exists() or run.poll() is not None)
-        workers = folder.workers_of(run)
-        assert len(workers) == 2
+        folder.wait_until(lambda: list(repository.path.rglob("measuring")) or run.poll() is not None)
+        workers = [int(file.name.partition("-")[2]) for file in repository.path.rglob("worker-*")]
+        assert len([pid for pid in workers if is_alive(pid)]) == 2
         assert not repository.is_clean()
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=TIMEOUT_S)
-        folder.wait_until(lambda: not any(folder.is_worker(pid) for pid in workers))
+        folder.wait_until(lambda: not any(is_alive(pid) for pid in workers))
     finally:
         run.kill()
-        for pid in filter(folder.is_worker, workers):
-            os.kill(pid, signal.SIGKILL)
     assert run.returncode == INTERRUPTED
 
 

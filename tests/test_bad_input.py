@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 from importlib.util import find_spec
 from typing import Any
@@ -284,6 +283,13 @@ def test_no_worker_outlives_its_run(folder, how):
         assert "KeyboardInterrupt" in output
 
 
+FILES_OF_16_KIB = """
+import resource
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, 16 << 10))
+"""
+
+
 def test_no_space_left(folder):
     """A stored baseline of 20 cases that would grow by one, where a file may have 16 KiB: enough for the saved run."""
     stored = folder.baseline("beta")
@@ -293,12 +299,10 @@ def test_no_space_left(folder):
     before = stored.read_bytes()
     assert len(before) > 16 << 10
     folder.suite("alpha", "gamma")
-    run = folder.start(
-        "--trtgate-update-baselines", "--trtgate-launches=1", "-k", "alpha",
-        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, 16 << 10)),
-    )  # fmt: skip
-    output, _ = run.communicate(timeout=TIMEOUT_S)
-    assert run.returncode == FAILED
+    (folder.path / "conftest.py").write_text(FILES_OF_16_KIB)
+    run = folder.gate("--trtgate-update-baselines", "-k", "alpha")
+    output = folder.output_of(run)
+    assert run.ret == FAILED
     assert re.search(r"latency\.json could not be written", output)
     assert "Traceback" not in output
     assert stored.read_bytes() == before

@@ -21,6 +21,8 @@ from trtgate.launches.session import NextCase
 from trtgate.pytest_plugin import measuring_ahead
 from trtgate.records.measurement import Build
 
+from .pytest_folder import is_alive
+
 TWO_CARDS = """
 from trtgate.common import accelerator
 from trtgate.common.accelerator import Accelerator
@@ -241,16 +243,18 @@ def test_a_slow_case_fails_as_on_one_card_and_a_crash_is_its_own(folder: Any) ->
 
 
 def test_ctrl_c_ends_the_workers_of_all_cards(folder: Any) -> None:
-    hang = "(open({name!r}, 'w').close(), time.sleep(600)) if measuring() else None"
+    hang = "(open({name!r}, 'w').write(str(os.getpid())), time.sleep(600)) if measuring() else None"
     folder.suite(**{name: hang.format(name=name) for name in ("alpha", "beta")})
     (folder.path / "conftest.py").write_text(TWO_CARDS + SAYS_WHEN_IT_WAITS)
-    run = folder.start("--trtgate-gpus=all", "--trtgate-launches=1", "-m", "trtgate_latency")
-    folder.wait_until(lambda: all((folder.path / name).exists() for name in ("alpha", "beta", "waits")))  # at once
-    workers = folder.workers_of(run)
+    run = folder.start("--trtgate-gpus=all", "--trtgate-launches=1", "-m", "trtgate_latency", forked=True)
+    measuring = [folder.path / name for name in ("alpha", "beta")]
+    folder.wait_until(lambda: all(file.exists() for file in (*measuring, folder.path / "waits")))  # at once
+    workers = [int(file.read_text()) for file in measuring]
+    assert [is_alive(pid) for pid in {run.pid, *workers}] == [True] * 3
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert run.returncode == pytest.ExitCode.INTERRUPTED, output
-    assert [pid for pid in workers if folder.is_worker(pid)] == []
+    assert [pid for pid in workers if is_alive(pid)] == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import datetime
 import functools
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,17 +221,27 @@ def test_collecting_imports_neither_torch_nor_scipy() -> None:
     assert "150 tests collected" in done.stdout
 
 
-def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_coverage_none_of_it_and_clocks_no_pytest() -> None:
-    for module, forbidden in (
-        ("trtgate.verdict", "torch"),
-        ("trtgate.gate.baselines", "torch"),
-        ("trtgate.gate.gate", "scipy.stats"),
-        ("trtgate.pytest_plugin.run_end", "scipy.stats"),
-        ("trtgate.commands.coverage_answers", "scipy"),
-        ("trtgate.timing.cuda_graph_clock", "pytest"),
-    ):
-        script = f"import sys, {module}; sys.exit({forbidden!r} in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0, module
+CLOCK = (("trtgate.timing.cuda_graph_clock", "pytest"),)
+REST = (
+    ("trtgate.commands.coverage_answers", "scipy"),
+    ("trtgate.gate.gate", "scipy.stats"),
+    ("trtgate.pytest_plugin.run_end", "scipy.stats"),
+    ("trtgate.gate.baselines", "torch"),
+    ("trtgate.verdict", "torch"),
+)
+
+
+@pytest.mark.parametrize("imports", [CLOCK, REST], ids=["clock", "rest"])
+def test_verdicts_import_no_torch_the_gate_not_all_of_scipy_coverage_none_of_it_and_clocks_no_pytest(
+    imports: Sequence[tuple[str, str]],
+) -> None:
+    """One after the other: what the first import, the next have too."""
+    script = "import importlib, sys\n" + "".join(
+        f"importlib.import_module({module!r})\nassert {forbidden!r} not in sys.modules, {module!r}\n"
+        for module, forbidden in imports
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 class TestSources:

@@ -517,8 +517,8 @@ def test_accept_needs_no_torch(shell: Shell) -> None:
 # doctor
 
 
-def test_doctor_here_without_a_gpu(shell: Shell) -> None:
-    """The real thing: imports torch in a process of its own."""
+def test_doctor_here_without_a_gpu(shell: Shell, forked: None) -> None:
+    """The real thing: asks torch in a process of its own."""
     shell.baseline(record("a", 100.0))
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output

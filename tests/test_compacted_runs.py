@@ -499,7 +499,7 @@ def test_a_drift_by_a_clock_that_is_used_no_more_fails_nobody(runs: Runs, comman
 
 def test_many_flat_series_fail_as_rarely_as_one(runs: Runs) -> None:
     """The share of red nights is that of all cases together."""
-    flat = [analysed(noise(seed, 30, 0.002)) for seed in range(1500)]
+    flat = [analysed(noise(seed, 30, 0.002)) for seed in range(600)]
     histories = {
         "gpu": [CaseHistory(case_id=f"{n}", series=[one], beside_base=0, disturbed=0) for n, one in enumerate(flat)]
     }

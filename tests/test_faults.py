@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -378,16 +377,10 @@ def test_a_killed_run_keeps_what_it_measured_and_that_can_be_accepted(folder: Py
     (folder.path / "test_after.py").write_text(
         "import time\n\ndef test_after():\n    open('measured', 'w').close()\n    time.sleep(600)\n"
     )
-    run = folder.start("test_after.py", "--trtgate-launches=1")
-    workers: list[int] = []
-    try:
-        folder.wait_until(lambda: (folder.path / "measured").exists() or run.poll() is not None)
-        workers = folder.workers_of(run)
-    finally:
-        run.kill()
-        run.communicate()
-        for pid in filter(folder.is_worker, workers):
-            os.kill(pid, signal.SIGKILL)
+    run = folder.start("test_after.py", "--trtgate-launches=1", forked=True)
+    folder.wait_until(lambda: (folder.path / "measured").exists() or run.poll() is not None)
+    run.kill()
+    run.communicate()
     assert folder.saved_cases() == {"alpha-eager-fp32-b1"}
     (saved,) = folder.path.glob(".trtgate/runs/*.json")
     status, said = command("baseline", "accept", str(saved), "--baselines", str(folder.path / "baselines"))

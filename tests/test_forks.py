@@ -34,6 +34,7 @@ def of(command: list[str], folder: Path) -> Any:
     "command",
     [
         ["-c", SAYS, "a", "-b"],
+        ["-P", "-c", SAYS, "a"],
         ["-P", "-m", "named", "a", "-b"],
         ["-mnamed"],
         ["-c", "raise SystemExit(3)"],

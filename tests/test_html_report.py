@@ -221,14 +221,13 @@ def test_hostile_names_are_text_in_the_browser(page: Any) -> None:
     assert page.get_by_text("<script>alert(1)</script>").count() > 5
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_the_window(page: Any, width: int, scheme: str) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    shades = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
-    assert shades[0] != shades[1]
+def test_nothing_is_wider_than_the_window(page: Any) -> None:
+    for width, scheme in ((1280, "light"), (1280, "dark"), (400, "dark"), (400, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, scheme
+        shades = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        assert len(set(page.evaluate(shades))) == 2, (width, scheme)
 
 
 def test_the_table_is_used_by_keyboard(page: Any) -> None:

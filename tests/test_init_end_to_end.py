@@ -59,7 +59,8 @@ def terminal(tmp_path: Path) -> Terminal:
 
 
 @pytest.mark.end_to_end
-def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
+def test_from_an_empty_repository_to_a_comparison(terminal: Terminal, request: pytest.FixtureRequest) -> None:
+    """The first run is of real processes; those after it, which start and measure in the same way, are forks."""
     terminal.run("git", "init", "--quiet")
     terminal.run(*TRTGATE, "init")
     with (terminal.path / "benchmarks/trtgate_suite.py").open("a") as suite:
@@ -73,6 +74,7 @@ def test_from_an_empty_repository_to_a_comparison(terminal: Terminal) -> None:
     assert not (terminal.path / "baselines").exists()
     assert ".trtgate/" not in terminal.run("git", "status", "--porcelain", "--untracked-files=all")
 
+    request.getfixturevalue("forked")
     said = terminal.run(*PYTEST, "benchmarks", "--trtgate-update-baselines", *SHORT)
     key = first.accelerator.key
     assert f"stored: {CASE}: " in said

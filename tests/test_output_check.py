@@ -590,7 +590,7 @@ nested_outputs = st.recursive(
 
 
 @given(nested_outputs)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_any_output_is_right_beside_its_copy(output: Any) -> None:
     found = compare(output, copy.deepcopy(output))
     assert (found.problem("fp32"), found.leaf_error) == ("", 0.0)
@@ -599,7 +599,7 @@ def test_any_output_is_right_beside_its_copy(output: Any) -> None:
 
 
 @given(nested_outputs, nested_outputs)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_two_outputs_are_equal_or_a_leaf_is_named(eager: Any, output: Any) -> None:
     found = compare(eager, output).problem("fp32", {})
     assert found == "" or found.startswith("output")

@@ -27,6 +27,7 @@ from trtgate.pytest_plugin import prebuilding
 from trtgate.suite.suite_source import SuiteSource
 
 from . import forks
+from .pytest_folder import is_alive
 
 SUITE = """
 import os
@@ -374,10 +375,10 @@ def test_what_contradicts_building_ahead_is_refused(folder: Any, options: Any, w
 
 def test_ctrl_c_while_building_leaves_no_process(folder: Any) -> None:
     folder.suite(alpha="time.sleep(600)")
-    run = folder.start("--trtgate-prebuild=1", "--trtgate-launches=1")
+    run = folder.start("--trtgate-prebuild=1", "--trtgate-launches=1", forked=True)
     folder.wait_until(lambda: len(folder.workers_of(run)) == 2)  # one that will measure, one that builds
     workers = folder.workers_of(run)
     run.send_signal(signal.SIGINT)
     run.communicate(timeout=60)
     assert run.returncode == pytest.ExitCode.INTERRUPTED
-    assert [pid for pid in workers if folder.is_worker(pid)] == []
+    assert [pid for pid in workers if is_alive(pid)] == []

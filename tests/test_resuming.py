@@ -30,7 +30,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(folder: Any, tmp_path: Path) 
     options = ("--benchmark-compare", "--trtgate-launches=1", "-m", "trtgate_latency", "-p", "no:randomly",
                "--trtgate-resume", f"--trtgate-runs={tmp_path / 'store'}")  # fmt: skip
     hang.touch()
-    run = folder.start(*options)
+    run = folder.start(*options, forked=True)
     folder.wait_until(lambda: len(list((tmp_path / "store").rglob("*-evidence-*.json"))) == 1)
     run.send_signal(signal.SIGKILL)
     run.communicate()
