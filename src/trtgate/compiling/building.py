@@ -44,6 +44,8 @@ class Inference:
         self._state = state
         self.changes = tuple(changes)
         """Names of what a call changes beside its output."""
+        self._given: Inputs | None = None
+        self._rewrites = any(name in inputs.containers for name in changes)
         self.not_capturable = ""
         """Why a CUDA graph of it would not be what it runs later; empty where it would."""
 
@@ -53,9 +55,14 @@ class Inference:
         found.not_capturable = self.not_capturable
         return found
 
+    def with_inputs(self, inputs: Inputs) -> Inference:
+        """Return the same module, called with other inputs of the same structure; nothing is put back."""
+        return Inference(self.compiled, inputs, changes=self.changes)
+
     def state_after(self) -> dict[str, Any]:
         """Return what calls change as it is now, by name, as far as it can be seen here."""
-        return {} if self._state is None else self._state.values(self.changes, self.inputs)
+        containers = {} if self._given is None else self._given.containers
+        return {} if self._state is None else self._state.values(self.changes, self.inputs, containers)
 
     def place_inputs(self) -> Inputs:
         """Copy the inputs to newly allocated memory; returns them there. Those of before stay as they are."""
@@ -74,7 +81,10 @@ class Inference:
     def __call__(self) -> Any:
         """Run once."""
         with torch.no_grad():
-            return self.inputs.call(self.compiled.run)
+            if not self._rewrites:  # else each call gets them anew, which takes time
+                return self.inputs.given_to(self.compiled.run)
+            self._given = self.inputs.fresh()
+            return self._given.given_to(self.compiled.run)
 
 
 def make(

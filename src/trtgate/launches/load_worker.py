@@ -78,7 +78,7 @@ def _for_threads(
     found = [first]
     while len(found) < request.threads:
         if not of_own:
-            found.append(building.Inference(first.compiled, first.inputs.cloned()))
+            found.append(first.with_inputs(first.inputs.cloned()))
         elif request.artifact is not None:
             found.append(building.load(case, Path(request.artifact), worker.device))
         else:
