@@ -130,7 +130,9 @@ LAYOUTS = {
     "a module name": Layout(
         SOURCES, suite="src/shop/suite.py", named="shop.suite", ini=["pythonpath = src"], arguments=["src"]
     ),
-    "a dot in the suite's name": Layout({"bench/net.py": NET}, suite="bench/suite.v2.py", imports="from net import Net"),
+    "a dot in the suite's name": Layout(
+        {"bench/net.py": NET}, suite="bench/suite.v2.py", imports="from net import Net"
+    ),
     "a suite named as a module of the standard library": Layout({**SHOP, "conftest.py": ""}, suite="bench/colorsys.py"),
 }  # fmt: skip
 

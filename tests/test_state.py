@@ -900,6 +900,11 @@ def test_an_input_has_its_shape_again(forward: Any) -> None:
     assert inference.inputs.tensors[0].is_contiguous()
 
 
+def test_an_input_that_has_no_strides_is_one_like_any_other() -> None:
+    made = of(lambda a, x, table: table @ a(x), ROW, torch.eye(4).to_sparse_csr())
+    assert reference.checked(made, "cpu", quiet)[1].leaf_error < 1e-5
+
+
 class Untouched(torch.nn.Module):
     """Writes to nothing but, where it is compiled, to what `write` says."""
 

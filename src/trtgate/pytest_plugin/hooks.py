@@ -32,16 +32,12 @@ class Hooks:
     def __init__(self, run: GateRun) -> None:
         self._run = run
         self._deselected = False
-        self._collected: dict[Path, Path] = {}
 
     # Collecting
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        """Collect the suite's file, or the files of the models named on the command line, as tests; once each."""
-        if not self._is_suite(file_path):
-            return None
-        collected_as = self._collected.setdefault(file_path.resolve(), file_path)  # a link may lead there as well
-        return SuiteFile.from_parent(parent, path=file_path) if file_path == collected_as else None
+        """Collect the suite's file, or the files of the models named on the command line, as tests."""
+        return SuiteFile.from_parent(parent, path=file_path) if self._is_suite(file_path) else None
 
     def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Keep pytest from importing the suite's file as a test module too, when it is named on the command line."""

@@ -145,7 +145,7 @@ class RunState:
                 own.update({name: value for name, value in attributes.items() if own.get(name) is not value})
             self._kept.restore()
             for saved, leaf in zip(self._inputs, pytree.tree_leaves(inputs), strict=True):
-                if isinstance(leaf, torch.Tensor) and not _is_expanded(leaf):
+                if isinstance(leaf, torch.Tensor) and is_plain(leaf) and not _is_expanded(leaf):
                     _put_back(leaf, saved)
 
 
@@ -187,7 +187,7 @@ def _copied(value: Any) -> Any:
 
 def _put_back(leaf: torch.Tensor, saved: torch.Tensor) -> None:
     """Let an input be what it was, at the address where it lies: a call may have squeezed or resized it in place."""
-    if is_plain(leaf) and (leaf.shape, leaf.stride()) != (saved.shape, saved.stride()):
+    if (leaf.shape, leaf.stride()) != (saved.shape, saved.stride()):
         leaf.resize_(saved.shape).as_strided_(saved.shape, saved.stride())
     leaf.copy_(saved)
 
