@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, reference
+from trtgate.compiling import building, made_modules, reference
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import exporting
 
@@ -243,3 +244,32 @@ def test_a_module_whose_forward_was_replaced_by_a_closure_over_it_computes_with_
 
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     assert checked(wrapped, precision=precision)().dtype is wanted
+
+
+class Child(torch.nn.Module):
+    """Asks the module that holds it for a weight, as adapters do."""
+
+    def __init__(self, parent: torch.nn.Module) -> None:
+        super().__init__()
+        self.parent = weakref.ref(parent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.parent().weight.t()
+
+
+class Parent(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 4, bias=False)
+        self.child = Child(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.child(x)
+
+
+def test_a_part_that_refers_weakly_to_its_module_refers_to_the_copy() -> None:
+    made = Parent()
+    copied = made_modules.copied(made)
+    assert copied.child.parent() is copied
+    assert made.child.parent() is made
+    torch.nn.init.zeros_(made.weight)
+    assert copied(torch.ones(1, 4)).abs().sum() > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from itertools import chain
 from types import CellType, FunctionType, MethodType
@@ -29,12 +30,17 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
         for name, value in vars(one).items():
             if isinstance(value, FunctionType) and _calls(value, own):
                 raise TypeError(f"{f'{path}.' * bool(path)}{name} is a function that holds the module itself")
-    without_shape = {
+    copies: dict[int, Any] = {
         id(value): UninitializedBuffer(value.requires_grad, value.device, value.dtype)
         for value in module.buffers()
         if isinstance(value, UninitializedBuffer)
     }  # torch copies a parameter without a shape, and no such buffer
-    return copy.deepcopy(module, without_shape)
+    made = copy.deepcopy(module, copies)
+    for one in made.modules():
+        for name, value in vars(one).items():
+            if isinstance(value, weakref.ref) and id(value()) in own:  # deepcopy leaves these as they are
+                vars(one)[name] = weakref.ref(copies[id(value())])
+    return made
 
 
 def _calls(function: FunctionType, modules: set[int]) -> bool:

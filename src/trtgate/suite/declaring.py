@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
 
+from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
 from . import declared_values, dimensions
 from .cases import Model
