@@ -273,3 +273,19 @@ def test_a_part_that_refers_weakly_to_its_module_refers_to_the_copy() -> None:
     assert made.child.parent() is made
     torch.nn.init.zeros_(made.weight)
     assert copied(torch.ones(1, 4)).abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)), "in training mode (1), and eval mode is"),
+        (torch.nn.Sequential(torch.nn.Linear(4, 4).eval(), torch.nn.Dropout(0.5)), "in training mode (1), and eval"),
+        (torch.nn.Dropout(0.5), "in training mode (itself), and eval mode is measured"),
+        (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.0), torch.nn.LayerNorm(4)), ""),
+        (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)).eval(), ""),
+    ],
+)
+def test_parts_that_were_left_in_training_mode_are_told(module: torch.nn.Module, said: str) -> None:
+    remarks: list[str] = []
+    building.make(Case(Model("m", lambda: (module, ROW), ()), Settings(frontend="eager")), "cpu", remarks=remarks)
+    assert [said in one for one in remarks] == [True] * bool(said)

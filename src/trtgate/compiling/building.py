@@ -120,11 +120,11 @@ def make(
     made_modules.make_ordinary(module)
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
-    made_modules.freeze(module)
+    mode = made_modules.freeze(module)
     casting.check_values(module, inputs, name)
-    inputs, note = casting.cast(module, inputs, case.settings.precision, device)
-    if note and remarks is not None:
-        remarks.append(note)
+    inputs, lost = casting.cast(module, inputs, case.settings.precision, device)
+    if remarks is not None:
+        remarks += filter(None, (mode, lost))
     return module, inputs
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
@@ -171,11 +173,13 @@ def initialised(module: torch.nn.Module, inputs: Inputs, name: str) -> torch.nn.
     return module
 
 
-def freeze(module: torch.nn.Module) -> None:
+def freeze(module: torch.nn.Module) -> str:
     """Let a module be in eval mode, and its parameters have no gradients.
 
+    Returns a sentence on parts that compute otherwise than as the factory left them; empty where there are none.
     Modules of exported programs refuse to be asked for a mode, which changes nothing of their graphs.
     """
+    other = [path or "itself" for path, one in module.named_modules() if _is_other_by_mode(one) and one.training]
     for one in module.modules():
         for name in ("eval", "train"):
             if getattr(vars(one).get(name), "__module__", "") == torch.export.exported_program.__name__:
@@ -184,3 +188,13 @@ def freeze(module: torch.nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.is_leaf:  # a script module inside another has its parameters anew each time
             parameter.requires_grad_(False)
+    if not other:
+        return ""
+    left = first_few(other, MOST_NAMED)
+    return f"its factory leaves dropout or normalization in training mode ({left}), and eval mode is measured"
+
+
+def _is_other_by_mode(module: torch.nn.Module) -> bool:
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    return isinstance(module, _NormBase) and module.track_running_stats
