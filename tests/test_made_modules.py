@@ -13,6 +13,7 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, made_modules, reference
+from trtgate.compiling.inference import Inference
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import exporting
 
@@ -37,7 +38,7 @@ class Counter(torch.nn.Module):
 
 def checked(
     module: Callable[[], torch.nn.Module], frontend: str = "eager", precision: str = "fp32", x: torch.Tensor = ROW
-) -> building.Inference:
+) -> Inference:
     def factory() -> Any:
         torch.manual_seed(0)
         return module(), x

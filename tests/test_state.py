@@ -20,7 +20,7 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import output_leaves, reference
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.compiling.output_leaves import Leaf
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
@@ -903,6 +903,33 @@ def test_an_input_has_its_shape_again(forward: Any) -> None:
 def test_an_input_that_has_no_strides_is_one_like_any_other() -> None:
     made = of(lambda a, x, table: table @ a(x), ROW, torch.eye(4).to_sparse_csr())
     assert reference.checked(made, "cpu", quiet)[1].leaf_error < 1e-5
+
+
+def put_too_much(a: Any, x: torch.Tensor, hidden: dict[str, Any]) -> Any:
+    hidden["h"] = a(x)
+    if torch.compiler.is_compiling():
+        hidden["more"] = x
+    return hidden["h"]
+
+
+def put_though_eager_does_not(a: Any, x: torch.Tensor, past: list[torch.Tensor]) -> Any:
+    if torch.compiler.is_compiling():
+        past.append(x)
+    return a(x)
+
+
+@pytest.mark.parametrize(
+    ("forward", "container", "named"),
+    [
+        pytest.param(put_too_much, {"h": ROW}, r'input args\[1\]\["more"\]', id="another-key"),
+        pytest.param(put_though_eager_does_not, [ROW], r"input args\[1\]\[1\]", id="untouched-list"),
+    ],
+)
+def test_a_compiled_module_may_put_into_containers_only_what_eager_puts_there(
+    forward: Any, container: Any, named: str
+) -> None:
+    with pytest.raises(TrtgateError, match=f"after the call {named} differs from eager: eager's output has none"):
+        reference.checked(of(forward, ROW, container), "cpu", quiet)
 
 
 class Untouched(torch.nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 import torch
@@ -10,7 +11,7 @@ import torch
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from . import output_leaves
-from .building import Inference
+from .inference import Inference
 from .output_leaves import Container, Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
@@ -21,42 +22,49 @@ Walked = list[Leaf | Container]
 
 def taken_apart(name: str, value: object) -> Walked:
     """Return what a call left under a name, with tensors of their own. Raises TrtgateError as `output_leaves`."""
-    return output_leaves.copied(value, f"after the call {name}")
+    return output_leaves.copied(value, _root(name))
 
 
-def tensors(case: Case, inference: Inference) -> dict[str, torch.Tensor]:
-    """Return what a call could write to, by name: its inputs, and buffers where they are the factory's module's."""
+def _root(name: str) -> str:
+    return f"after the call {name}"
+
+
+def reachable(case: Case, inference: Inference) -> dict[str, Any]:
+    """Return what a call could change, by name: its inputs, their containers, and buffers of the factory's module."""
     leaves = inference.inputs.leaves
-    found = {f"input {number}": leaf for number, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)}
+    found: dict[str, Any] = {f"input {at}": leaf for at, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)}
     run = inference.compiled.run
     if case.settings.frontend in RUN_THE_MODULE and isinstance(run, torch.nn.Module):
         found |= {name.removeprefix("_orig_mod."): buffer for name, buffer in run.named_buffers()}
-    return found
+    return found | inference.given.containers
 
 
 def untouched(case: Case, inference: Inference, changes: Iterable[str]) -> dict[str, Walked]:
-    """Return copies of what a call may not write to: all that is not among the changes of eager's."""
-    there = tensors(case, inference)
+    """Return copies of what a call may not change: all that is not among the changes of eager's."""
+    there = reachable(case, inference)
     return {name: taken_apart(name, there[name]) for name in there.keys() - set(changes)}
 
 
-def as_left(name: str, wanted: Walked, value: object) -> Walked:
+def as_left(name: str, wanted: Walked, value: object, inputs: Inputs) -> Walked:
     """Return what a call left under a name, to be compared with what eager's left there.
 
-    What eager took out of a mapping may still be in it: nobody looks for it there.
+    What eager took out of a mapping of the inputs may still be in it: nobody looks for it there.
     """
-    now, mappings = output_leaves.walk(value, f"after the call {name}"), {
-        node.path: node.keys for node in wanted if isinstance(node, Container) and node.ordered
-    }  # fmt: skip
+    root = _root(name)
+    now = output_leaves.walk(value, root)
+    if name not in inputs.containers:
+        return now
+    at_first = {node.path for node in output_leaves.walk(inputs.containers[name], root)}
+    kept = {node.path: node.keys for node in wanted if isinstance(node, Container) and node.ordered}
     found: Walked = []
-    more: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     for node in now:
-        if more and node.path.startswith(more):
+        if left and node.path.startswith(left):
             continue
-        if isinstance(node, Container) and node.path in mappings:
-            kept = tuple(key for key in node.keys if key in mappings[node.path])
-            more += tuple(node.path + key for key in node.keys if key not in kept)
-            node = msgspec.structs.replace(node, keys=kept)
+        if isinstance(node, Container) and node.path in kept:
+            gone = [key for key in node.keys if key not in kept[node.path] and node.path + key in at_first]
+            left += tuple(node.path + key for key in gone)
+            node = msgspec.structs.replace(node, keys=tuple(key for key in node.keys if key not in gone))
         found.append(node)
     return found
 

@@ -15,8 +15,8 @@ from ..common.explanations import Explanation, explained
 from ..suite.cases import Case
 from ..timing import run_state
 from . import building, call_effects, output_check, output_leaves, stored_inputs
-from .building import Inference
 from .fp32_arithmetic import arithmetic
+from .inference import Inference
 from .location import CALLED_AGAIN
 from .output_check import Comparison
 from .output_leaves import Container, Leaf
@@ -124,10 +124,11 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         self, case: Case, inference: Inference, untouched: Mapping[str, Walked]
     ) -> tuple[Comparison, str] | None:
         """Return in what the state after the first call is not eager's: a cache that was not written shows later."""
-        there = call_effects.tensors(case, inference) | inference.state_after()
+        there = call_effects.reachable(case, inference) | inference.state_after()
         for name, wanted in ({**self.after, **untouched}).items():
             if name in there:
-                compared = output_check.compare_nodes(wanted, call_effects.as_left(name, wanted, there[name]))
+                left = call_effects.as_left(name, wanted, there[name], inference.inputs)
+                compared = output_check.compare_nodes(wanted, left)
                 problem = compared.problem(arithmetic(case, self.coarsest))
                 if problem:
                     return compared, problem + call_effects.hint(name, inference.inputs, untouched)

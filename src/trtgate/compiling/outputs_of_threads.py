@@ -15,9 +15,9 @@ from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from ..timing.load_drivers import all_at_once
 from . import output_check, output_leaves
-from .building import Inference
 from .expected_output import Walked
 from .fp32_arithmetic import arithmetic
+from .inference import Inference
 from .output_check import Comparison
 
 CALLS, SECONDS = 20, 2.0

@@ -23,9 +23,9 @@ from ..timing.run_state import RunState
 from ..torch_trt import exporting
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import building, call_effects, casting, made_elsewhere, output_check, output_leaves
-from .building import Inference
 from .expected_output import Expected, Walked, WrongOutputError, in_both, wrong
 from .fp32_arithmetic import arithmetic, strict_fp32
+from .inference import Inference
 from .made_elsewhere import OwnModule
 from .output_check import Comparison
 from .output_leaves import Leaf
@@ -236,10 +236,9 @@ class Reference:
     def build(self, prepared: Any, prepare_s: float, step: OnStep) -> Inference:
         """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
         step(f"building with {self.case.settings.frontend}")
+        dynamic = self.dynamic_inputs()
         with run_state.unchanged((), self.inputs):  # a compiled module may write where eager does not
-            inference = building.build_prepared(
-                self.case, prepared, prepare_s, self.inputs, step, self.dynamic_inputs()
-            )
+            inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step, dynamic)
         self._restore()
         return self._with_state(inference)
 

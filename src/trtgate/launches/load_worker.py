@@ -17,7 +17,7 @@ from ..verdict import grows_late, growth
 from . import load_messages
 
 if TYPE_CHECKING:
-    from ..compiling.building import Inference
+    from ..compiling.inference import Inference
     from .worker_state import Worker
 
 
