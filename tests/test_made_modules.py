@@ -290,3 +290,28 @@ def test_parts_that_were_left_in_training_mode_are_told(module: torch.nn.Module,
     remarks: list[str] = []
     building.make(Case(Model("m", lambda: (module, ROW), ()), Settings(frontend="eager")), "cpu", remarks=remarks)
     assert [said in one for one in remarks] == [True] * bool(said)
+
+
+class Scaled(torch.nn.Linear):
+    """Keeps a tensor that was computed from its weights."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.norm = self.weight.norm()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / self.norm
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("module", [Scaled, lambda: torch.nn.utils.weight_norm(torch.nn.Linear(4, 4))])
+def test_a_tensor_computed_from_weights_can_be_copied(module: Callable[[], torch.nn.Module]) -> None:
+    made = module()
+    wanted = made(ROW)
+    copied = made_modules.copied(made)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(1.0)
+    torch.testing.assert_close(copied(ROW), wanted)
+    for precision in ("fp32", "as_is"):  # one module for both
+        checked(lambda: made, precision=precision)

@@ -37,6 +37,9 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
         for value in module.buffers()
         if isinstance(value, UninitializedBuffer)
     }  # torch copies a parameter without a shape, and no such buffer
+    for one in module.modules():  # nor what was computed from parameters, as the weight of `weight_norm`
+        computed = [value for value in vars(one).values() if isinstance(value, torch.Tensor) and not value.is_leaf]
+        copies |= {id(value): value.detach().clone() for value in computed}
     made = copy.deepcopy(module, copies)
     for one in made.modules():
         for name, value in vars(one).items():
