@@ -91,7 +91,9 @@ def ask_module(
         cause = getattr(
             error, "inner_exception", error
         )  # of torch's BackendCompilerFailed, which says no more than that
-        raise TrtgateError(f"coverage of {who}: {one_line(cause)}") from error
+        casting = "dtype" in str(cause) and settings.precision != precisions.AS_IS
+        hint = f'; precision "{precisions.AS_IS}" casts nothing' * casting
+        raise TrtgateError(f"coverage of {who}: {one_line(cause)}{hint}") from error
 
 
 def _observed(

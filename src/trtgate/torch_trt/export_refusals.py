@@ -96,12 +96,10 @@ def check_dtypes(program: torch.export.ExportedProgram) -> None:
         if node.op == "call_function" and _name(node.target) in OF_ONE_DTYPE:
             dtypes = _floating_dtypes(node)
             if len(dtypes) > 1:
-                line = source_lines.source_line(node)
+                both, line = " and ".join(sorted(dtypes)), source_lines.source_line(node)
                 raise TrtgateError(
-                    f"its forward gives {' and '.join(sorted(dtypes))} to aten.{_name(node.target)}, which PyTorch "
-                    'refuses: cast one of them, or take the precision "as_is", which casts nothing'
-                    + f" ({line})"
-                    * bool(line)
+                    f"its forward gives {both} to aten.{_name(node.target)}, which PyTorch refuses: cast one of them, "
+                    f'or take the precision "as_is", which casts nothing; at {line or "a line that is not known"}'
                 )
 
 
