@@ -952,6 +952,7 @@ class Untouched(torch.nn.Module):
     [
         pytest.param(lambda _module, x: x.mul_(0.5), "input 0", id="input"),
         pytest.param(lambda module, _x: module.table.add_(1.0), "table", id="buffer"),
+        pytest.param(lambda module, x: module.table.copy_(x[0]), "table", id="buffer-with-the-same-each-time"),
     ],
 )
 def test_a_compiled_module_may_write_only_where_eager_does(write: Any, named: str) -> None:

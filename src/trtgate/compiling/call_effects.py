@@ -29,6 +29,11 @@ def _root(name: str) -> str:
     return f"after the call {name}"
 
 
+def tensors(module: object, inputs: Inputs) -> tuple[Inputs, dict[str, torch.Tensor]]:
+    """Return the inputs and the buffers of a module: a compiled module may write there where eager does not."""
+    return inputs, dict(module.named_buffers()) if isinstance(module, torch.nn.Module) else {}
+
+
 def reachable(case: Case, inference: Inference) -> dict[str, Any]:
     """Return what a call could change, by name: its inputs, their containers, and buffers of the factory's module."""
     leaves = inference.inputs.leaves

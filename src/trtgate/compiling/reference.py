@@ -237,7 +237,7 @@ class Reference:
         """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
         step(f"building with {self.case.settings.frontend}")
         dynamic = self.dynamic_inputs()
-        with run_state.unchanged((), self.inputs):  # a compiled module may write where eager does not
+        with run_state.unchanged((), call_effects.tensors(self.module, self.inputs)):
             inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step, dynamic)
         self._restore()
         return self._with_state(inference)
