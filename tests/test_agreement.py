@@ -12,7 +12,7 @@ from torch import nn
 
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import agreement_over_inputs, building
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.frontends import CompiledModule
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings

@@ -17,6 +17,7 @@ from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.compiling.fingerprinting import Fingerprinter
+from trtgate.compiling.inference import Inference
 from trtgate.frontends import CompiledModule
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite.random_weights import threads
@@ -273,8 +274,8 @@ def test_a_worker_runs_a_module_once_where_calls_change_nothing(
 ) -> None:
     build_or_load(case(2.0), "cpu", tmp_path, None, lambda _step: None)
     calls: list[int] = []
-    call = building.Inference.__call__
-    monkeypatch.setattr(building.Inference, "__call__", lambda self: calls.append(1) or call(self))
+    call = Inference.__call__
+    monkeypatch.setattr(Inference, "__call__", lambda self: calls.append(1) or call(self))
     reference.load_checked(case(2.0), tmp_path, "cpu")
     assert len(calls) == 1
 

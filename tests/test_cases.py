@@ -176,6 +176,13 @@ def test_the_decorator_makes_a_model_that_can_still_be_called() -> None:
     assert made(batch=3) == (None, 3)
 
 
+def test_a_model_takes_one_smallest_block_or_several() -> None:
+    several = trtgate.model(lambda: None, name="m", frontends=("dynamo",), precisions=("fp32",), min_block_sizes=(1, 5))
+    assert [settings.min_block_size for settings in several.settings] == [1, 5]
+    with pytest.raises(TrtgateError, match="min_block_size and min_block_sizes are both given"):
+        trtgate.model(lambda: None, name="m", min_block_size=3, min_block_sizes=(1, 5))
+
+
 def test_a_factory_without_batch_has_none_in_its_ids() -> None:
     made = trtgate.model(bare)
     assert "bare-eager-fp32" in Suite([made]).cases

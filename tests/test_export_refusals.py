@@ -13,7 +13,7 @@ import trtgate
 from trtgate.common.errors import TrtgateError
 from trtgate.suite.model_inputs import Inputs
 from trtgate.suite.settings import Settings
-from trtgate.torch_trt import exporting, releases
+from trtgate.torch_trt import export_refusals, exporting, releases
 
 needs_torch_tensorrt = pytest.mark.skipif(bool(releases.unavailable()), reason=releases.unavailable() or "installed")
 ROW = torch.ones(4)
@@ -134,3 +134,48 @@ def test_an_input_that_is_not_dense_is_named_with_its_model(value: torch.Tensor,
         trtgate.assert_supported(nn.Identity(), {"input": value}, min_block_size=1, frontend=frontend)
     said = f"coverage of Identity-{frontend}-fp32-mbs1: input input is a {kind} tensor, which TensorRT does not take: "
     assert str(failed.value).startswith(said)
+
+
+def table_of_float32(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return linear(x + torch.linspace(0, 1, 4, dtype=torch.float32))
+
+
+def multiplied(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return linear(x).float() @ x[:, None]
+
+
+def convolved(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.conv1d(linear(x)[None, None].float(), x[None, None, :2])
+
+
+def autocast(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return linear(x.float())
+
+
+def half(function: Callable[..., Any]) -> torch.export.ExportedProgram:
+    module = Calls(function).eval().half()
+    return exporting.export(module, Inputs((ROW.half(),)), Settings(frontend="dynamo", precision="fp16"))
+
+
+@pytest.mark.parametrize(
+    ("function", "operator"), [(table_of_float32, "linear"), (multiplied, "matmul"), (convolved, "conv1d")]
+)
+def test_dtypes_that_pytorch_refuses_to_mix_are_named_though_export_takes_them(function: Any, operator: str) -> None:
+    with torch.no_grad():
+        program = half(function)
+        with pytest.raises(TrtgateError, match=rf"float16 and float32 to aten\.{operator}, .*export_refusals"):
+            export_refusals.check_dtypes(program)
+
+
+def test_autocast_may_mix_dtypes() -> None:
+    with torch.no_grad():
+        export_refusals.check_dtypes(half(autocast))
+
+
+@needs_torch_tensorrt
+def test_a_model_that_can_not_run_in_its_precision_has_no_coverage() -> None:
+    with pytest.raises(TrtgateError, match=r'the same dtype.*; precision "as_is" casts nothing'):
+        trtgate.assert_supported(Calls(table_of_float32).eval(), ROW[None], precision="fp16", frontend="torch_compile")
+    with pytest.raises(TrtgateError, match=r"its forward gives float16 and float32 to aten\.linear"):
+        trtgate.assert_supported(Calls(table_of_float32).eval(), ROW, precision="fp16", min_block_size=1)

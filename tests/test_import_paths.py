@@ -130,6 +130,9 @@ LAYOUTS = {
     "a module name": Layout(
         SOURCES, suite="src/shop/suite.py", named="shop.suite", ini=["pythonpath = src"], arguments=["src"]
     ),
+    "a dot in the suite's name": Layout(
+        {"bench/net.py": NET}, suite="bench/suite.v2.py", imports="from net import Net"
+    ),
     "a suite named as a module of the standard library": Layout({**SHOP, "conftest.py": ""}, suite="bench/colorsys.py"),
 }  # fmt: skip
 
@@ -210,6 +213,17 @@ def test_a_checkout_behind_a_link(folder: Any) -> None:
     (folder.path / "link").symlink_to(folder.path / "real")
     done = run([str(PROGRAMS / PYTEST), "link/bench", "-k", "tiny-eager", *ONE_LAUNCH], folder.path, {})
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("named", ["link/suite.py", "real/suite.py", "linked.py"])
+def test_a_suite_that_a_link_leads_to_as_well_is_collected_once(folder: Any, named: str) -> None:
+    Layout({"real/net.py": NET}, suite="real/suite.py", imports="from net import Net", named=named).write(folder.path)
+    (folder.path / "link").symlink_to("real")
+    (folder.path / "linked.py").symlink_to("real/suite.py")
+    collected = folder.pytest("--collect-only", "-q", "-m", "trtgate_latency", "-k", "eager").outlines
+    assert len([line for line in collected if "tiny-eager-fp32" in line]) == 1
+    given = folder.pytest("real/suite.py", "--collect-only", "-q", "-m", "trtgate_latency", "-k", "eager").outlines
+    assert "real/suite.py::test_latency[tiny-eager-fp32]" in given
 
 
 @pytest.mark.parametrize("name", ["bench is a package at the root", "src and pythonpath", "relative imports"])

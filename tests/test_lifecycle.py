@@ -13,7 +13,7 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import building, lifecycle
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
 from trtgate.timing.run_state import RunState

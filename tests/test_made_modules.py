@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, reference
+from trtgate.compiling import building, made_modules, reference
+from trtgate.compiling.inference import Inference
 from trtgate.suite.model_inputs import Inputs
 from trtgate.torch_trt import exporting
 
@@ -36,7 +38,7 @@ class Counter(torch.nn.Module):
 
 def checked(
     module: Callable[[], torch.nn.Module], frontend: str = "eager", precision: str = "fp32", x: torch.Tensor = ROW
-) -> building.Inference:
+) -> Inference:
     def factory() -> Any:
         torch.manual_seed(0)
         return module(), x
@@ -243,3 +245,73 @@ def test_a_module_whose_forward_was_replaced_by_a_closure_over_it_computes_with_
 
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     assert checked(wrapped, precision=precision)().dtype is wanted
+
+
+class Child(torch.nn.Module):
+    """Asks the module that holds it for a weight, as adapters do."""
+
+    def __init__(self, parent: torch.nn.Module) -> None:
+        super().__init__()
+        self.parent = weakref.ref(parent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.parent().weight.t()
+
+
+class Parent(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 4, bias=False)
+        self.child = Child(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.child(x)
+
+
+def test_a_part_that_refers_weakly_to_its_module_refers_to_the_copy() -> None:
+    made = Parent()
+    copied = made_modules.copied(made)
+    assert copied.child.parent() is copied
+    assert made.child.parent() is made
+    torch.nn.init.zeros_(made.weight)
+    assert copied(torch.ones(1, 4)).abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)), "in training mode (1), and eval mode is"),
+        (torch.nn.Sequential(torch.nn.Linear(4, 4).eval(), torch.nn.Dropout(0.5)), "in training mode (1), and eval"),
+        (torch.nn.Dropout(0.5), "in training mode (itself), and eval mode is measured"),
+        (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.0), torch.nn.LayerNorm(4)), ""),
+        (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)).eval(), ""),
+    ],
+)
+def test_parts_that_were_left_in_training_mode_are_told(module: torch.nn.Module, said: str) -> None:
+    remarks: list[str] = []
+    building.make(Case(Model("m", lambda: (module, ROW), ()), Settings(frontend="eager")), "cpu", remarks=remarks)
+    assert [said in one for one in remarks] == [True] * bool(said)
+
+
+class Scaled(torch.nn.Linear):
+    """Keeps a tensor that was computed from its weights."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.norm = self.weight.norm()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / self.norm
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("module", [Scaled, lambda: torch.nn.utils.weight_norm(torch.nn.Linear(4, 4))])
+def test_a_tensor_computed_from_weights_can_be_copied(module: Callable[[], torch.nn.Module]) -> None:
+    made = module()
+    wanted = made(ROW)
+    copied = made_modules.copied(made)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(1.0)
+    torch.testing.assert_close(copied(ROW), wanted)
+    for precision in ("fp32", "as_is"):  # one module for both
+        checked(lambda: made, precision=precision)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from trtgate import Case, Model, Settings
-from trtgate.compiling import building, outputs_of_threads, reference
+from trtgate.compiling import outputs_of_threads, reference
+from trtgate.compiling.inference import Inference
 from trtgate.compiling.outputs_of_threads import WrongOfThreadsError
 from trtgate.suite import samples
 from trtgate.suite.model_inputs import Inputs
@@ -31,7 +32,7 @@ def checked(forward: Callable[[torch.Tensor], Any], *, threads: int = 2, module:
     model = Model("made", lambda: (module(forward), torch.arange(1.0, 5.0)), ())
     case = Case(model, Settings(frontend="eager"))
     first, _ = reference.checked(case, "cpu", lambda _step: None)
-    others = [building.Inference(first.compiled, first.inputs.cloned()) for _ in range(threads - 1)]
+    others = [Inference(first.compiled, first.inputs.cloned()) for _ in range(threads - 1)]
     outputs_of_threads.check(case, [first, *others], lambda inference: inference)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.frontends import CompiledModule
 from trtgate.profiles import profile_checks, profile_recording
 from trtgate.profiles.pytorch_segments import busy_us, copies_us, profile_segment

@@ -18,9 +18,10 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common import sealed_folder
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, cold_start, reference
+from trtgate.compiling import cold_start, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
+from trtgate.compiling.inference import Inference
 from trtgate.frontends import CompiledModule
 from trtgate.torch_trt import dynamic_engines, gpu_stand_in, releases, runtime_cache, shared_cache_file, stored_modules
 from trtgate.torch_trt.runtime_cache import ARTIFACT, FILE, NONE, OWN, Kernels, RuntimeCache
@@ -82,7 +83,7 @@ def stored(folder: Path) -> Kernels:
     return msgspec.msgpack.decode((folder / FILE).read_bytes(), type=Kernels)
 
 
-def in_use(inference: building.Inference) -> tuple[str, str]:
+def in_use(inference: Inference) -> tuple[str, str]:
     return runtime_cache.in_use(inference.compiled, engines=True)
 
 

@@ -20,7 +20,7 @@ import torch
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import output_leaves, reference
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.compiling.output_leaves import Leaf
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
@@ -787,3 +787,174 @@ def test_tensors_that_can_not_be_written_to_as_they_are_are_put_back(module: typ
         second = made(x)
     assert torch.equal(first, second)
     assert first.dtype == second.dtype
+
+
+@dataclasses.dataclass
+class Hidden:
+    h: torch.Tensor
+    step: int = 0
+
+
+def of(forward: Callable[..., Any], *args: Any, frontend: str = "aot_eager", **kwargs: Any) -> Case:
+    """A case of a forward that gets a linear layer before its arguments."""
+
+    class Made(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Linear(16, 16)
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return forward(self.a, *args, **kwargs)
+
+    def factory() -> Any:
+        torch.manual_seed(0)
+        return Made().eval(), args, kwargs
+
+    return Case(Model("m", factory, ()), Settings(frontend=frontend))
+
+
+def appended(a: Any, x: torch.Tensor, past: list[torch.Tensor]) -> torch.Tensor:
+    past.append(a(x))
+    return torch.stack(past).sum(0)
+
+
+def grown(a: Any, x: torch.Tensor, past: list[torch.Tensor]) -> torch.Tensor:
+    past[0] = torch.cat([past[0], a(x)])
+    return past[0].mean(0)
+
+
+def bound(a: Any, x: torch.Tensor, hidden: dict[str, Any]) -> Any:
+    before = hidden["h"]
+    hidden["h"] = torch.tanh(a(x) if before is None else a(x) + before)
+    return hidden["h"] * 2
+
+
+def popped(a: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    mask = batch.pop("mask")
+    return a(batch["x"]) * mask
+
+
+def filled(a: Any, batch: dict[str, torch.Tensor]) -> Any:
+    batch["logits"] = a(batch["x"])
+    return batch
+
+
+def stepped(a: Any, x: torch.Tensor, hidden: Hidden) -> torch.Tensor:
+    hidden.h = torch.tanh(a(x) + hidden.h)
+    hidden.step += 1
+    return hidden.h * hidden.step
+
+
+CONTAINERS_WRITTEN = [
+    pytest.param(appended, (ROW, [ROW * 2]), {}, "input args[1]", id="list-appended"),
+    pytest.param(grown, (ROW, [ROW * 2]), {}, "input args[1]", id="item-grown"),
+    pytest.param(bound, (ROW, {"h": ROW * 2}), {}, "input args[1]", id="key-bound-anew"),
+    pytest.param(bound, (ROW,), {"hidden": {"h": None}}, "input hidden", id="none-filled"),
+    pytest.param(popped, ({"x": ROW, "mask": ROW > 0},), {}, "input args[0]", id="key-popped"),
+    pytest.param(filled, ({"x": ROW},), {}, "input args[0]", id="key-added"),
+    pytest.param(stepped, (ROW, Hidden(ROW * 2)), {}, "input args[1]", id="dataclass"),
+]
+
+
+@pytest.mark.parametrize("frontend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(("forward", "args", "kwargs", "changes"), CONTAINERS_WRITTEN)
+def test_each_call_gets_the_containers_that_the_factory_made(
+    forward: Any, args: Any, kwargs: Any, changes: str, frontend: str
+) -> None:
+    inference, build = reference.checked(of(forward, *args, frontend=frontend, **kwargs), "cpu", quiet)
+    assert inference.changes == (changes,)
+    assert build.leaf_error < 1e-5
+    first, second = inference(), inference()
+    torch.testing.assert_close(first, second, equal_nan=True)
+
+
+def compiled_by(run: Callable[..., Any], made: Reference) -> Inference:
+    return made._with_state(Inference(CompiledModule(run, 0.0), made.inputs))
+
+
+def test_a_compiled_module_that_puts_nothing_into_the_callers_containers_is_wrong() -> None:
+    made = Reference(of(bound, ROW, {"h": ROW * 2}), "cpu", quiet)
+    with pytest.raises(TrtgateError, match=r'call input args\[1\]\["h"\] differs from eager: .* let forward return'):
+        made.check(compiled_by(lambda x, hidden: made.module(x, dict(hidden)), made))
+
+
+def test_what_eager_takes_out_of_a_mapping_may_stay_there() -> None:
+    made = Reference(of(popped, {"x": ROW, "mask": ROW > 0}), "cpu", quiet)
+    made.check(compiled_by(lambda batch: made.module(dict(batch)), made))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda a, x: a(x.squeeze_(1)),
+        lambda a, x: a(x.resize_(2, 16).fill_(1.0)),
+        lambda a, x: a(x.view(4, 16).t_().t_() + x.transpose_(0, 1)[0]),
+    ],
+    ids=["squeezed", "resized", "transposed"],
+)
+def test_an_input_has_its_shape_again(forward: Any) -> None:
+    inference, _ = reference.checked(of(forward, ROW.view(4, 1, 16).clone(), frontend="eager"), "cpu", quiet)
+    assert inference.changes == ("input 0",)
+    inference.restore()
+    assert torch.equal(inference.inputs.tensors[0], ROW.view(4, 1, 16))
+    assert inference.inputs.tensors[0].is_contiguous()
+
+
+def test_an_input_that_has_no_strides_is_one_like_any_other() -> None:
+    made = of(lambda a, x, table: table @ a(x), ROW, torch.eye(4).to_sparse_csr())
+    assert reference.checked(made, "cpu", quiet)[1].leaf_error < 1e-5
+
+
+def put_too_much(a: Any, x: torch.Tensor, hidden: dict[str, Any]) -> Any:
+    hidden["h"] = a(x)
+    if torch.compiler.is_compiling():
+        hidden["more"] = x
+    return hidden["h"]
+
+
+def put_though_eager_does_not(a: Any, x: torch.Tensor, past: list[torch.Tensor]) -> Any:
+    if torch.compiler.is_compiling():
+        past.append(x)
+    return a(x)
+
+
+@pytest.mark.parametrize(
+    ("forward", "container", "named"),
+    [
+        pytest.param(put_too_much, {"h": ROW}, r'input args\[1\]\["more"\]', id="another-key"),
+        pytest.param(put_though_eager_does_not, [ROW], r"input args\[1\]\[1\]", id="untouched-list"),
+    ],
+)
+def test_a_compiled_module_may_put_into_containers_only_what_eager_puts_there(
+    forward: Any, container: Any, named: str
+) -> None:
+    with pytest.raises(TrtgateError, match=f"after the call {named} differs from eager: eager's output has none"):
+        reference.checked(of(forward, ROW, container), "cpu", quiet)
+
+
+class Untouched(torch.nn.Module):
+    """Writes to nothing but, where it is compiled, to what `write` says."""
+
+    def __init__(self, write: Callable[[Any, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.linspace(1, 2, 16))
+        self.write = write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2 + 0 * self.table
+        if torch.compiler.is_compiling():
+            self.write(self, x)
+        return y
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        pytest.param(lambda _module, x: x.mul_(0.5), "input 0", id="input"),
+        pytest.param(lambda module, _x: module.table.add_(1.0), "table", id="buffer"),
+        pytest.param(lambda module, x: module.table.copy_(x[0]), "table", id="buffer-with-the-same-each-time"),
+    ],
+)
+def test_a_compiled_module_may_write_only_where_eager_does(write: Any, named: str) -> None:
+    with pytest.raises(TrtgateError, match=f"after the call {named} differs from eager: .*eager leaves it as it is"):
+        reference.checked(case(lambda: Untouched(write), ROW, "aot_eager"), "cpu", quiet)

@@ -12,7 +12,7 @@ from studies import locate
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import lifecycle, output_check
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
 from trtgate.timing.cuda_graph_clock import CudaGraphClock

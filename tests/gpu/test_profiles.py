@@ -11,7 +11,7 @@ import pytest
 import trtgate
 from trtgate.common.accelerator import detect
 from trtgate.compiling import build_or_load, reference
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.profiles import profile_checks, profile_files, profile_recording
 from trtgate.profiles.layer_names import normalised
 from trtgate.profiles.profile_recording import ProfilePlan, RecordedProfile

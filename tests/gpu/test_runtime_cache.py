@@ -16,6 +16,7 @@ from trtgate import Case, Model, Settings
 from trtgate.compiling import building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
+from trtgate.compiling.inference import Inference
 from trtgate.torch_trt import releases, runtime_cache, shared_cache_file
 from trtgate.torch_trt.runtime_cache import ARTIFACT, FILE, NONE, Kernels
 
@@ -43,7 +44,7 @@ def case_of(factory: Callable[..., Any]) -> Case:
     return Case(Model(factory.__name__, factory, ()), settings)
 
 
-def loaded(case: Case, folder: Path, *, kernels: bool) -> tuple[building.Inference, float]:
+def loaded(case: Case, folder: Path, *, kernels: bool) -> tuple[Inference, float]:
     """Load a case and run it once; returns the seconds that it took."""
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -53,7 +54,7 @@ def loaded(case: Case, folder: Path, *, kernels: bool) -> tuple[building.Inferen
     return inference, time.perf_counter() - start
 
 
-def kernels_of(inference: building.Inference) -> list[str]:
+def kernels_of(inference: Inference) -> list[str]:
     """Return the names of the kernels of a warm call, in order."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -103,7 +104,7 @@ def test_the_same_kernels_run_as_fast_and_are_loaded_in_less_time(
     folder = tmp_path / "built"
     assert (FILE in made.sha256) == (folder / FILE).exists() == runtime_cache.is_supported()
     del made
-    found: dict[bool, list[tuple[building.Inference, float]]] = {False: [], True: []}
+    found: dict[bool, list[tuple[Inference, float]]] = {False: [], True: []}
     for kernels in (False, True, True, False):
         found[kernels].append(loaded(case, folder, kernels=kernels))
     seconds = {kernels: min(one[1] for one in some) for kernels, some in found.items()}

@@ -16,6 +16,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.compiling import availability, building, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import build_or_load
+from trtgate.compiling.inference import Inference
 from trtgate.torch_trt import dynamic_engines, releases
 
 from .conftest import Run
@@ -148,7 +149,7 @@ def test_static_shapes_are_cases_with_engines_of_their_own() -> None:
     assert all(size > 0 for size in sizes)
 
 
-def strategies_of(inference: building.Inference) -> set[str]:
+def strategies_of(inference: Inference) -> set[str]:
     found = set()
     for part in inference.compiled.run.modules():  # type: ignore[attr-defined]
         if hasattr(part, "runtime_settings"):

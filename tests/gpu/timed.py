@@ -7,7 +7,7 @@ import random
 from typing import NamedTuple
 
 from trtgate.common.accelerator import detect
-from trtgate.compiling.building import Inference
+from trtgate.compiling.inference import Inference
 from trtgate.timing import measuring_loop, stream_state
 from trtgate.timing.device_latency import DeviceTimer
 from trtgate.timing.device_state import ONE

@@ -16,7 +16,7 @@ from ..suite.cases import Case
 from . import building, fp32_arithmetic, leaf_comparison, output_check
 
 if TYPE_CHECKING:
-    from .building import Inference
+    from .inference import Inference
 
 INPUTS = 64
 TOP = 5

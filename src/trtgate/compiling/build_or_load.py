@@ -25,8 +25,8 @@ from ..suite.cases import Case
 from ..torch_trt import runtime_cache
 from . import artifact_cache, building, locating_in_case, program_part, stored_inputs
 from .artifact_cache import ArtifactCache
-from .building import Inference
 from .expected_output import NOT_COMPILED, WrongOutputError
+from .inference import Inference
 from .output_check import Comparison
 from .program_part import Identified
 from .reference import Reference

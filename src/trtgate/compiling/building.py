@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,66 +15,17 @@ import torch
 from .. import frontends
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
-from ..frontends import CompiledModule
 from ..records.measurement import Build
 from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN, Settings
-from ..timing.run_state import RunState
 from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package, runtime_cache
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs, unused_dimensions
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
+from .inference import Inference
 from .output_check import Comparison
-
-
-class Inference:
-    """A compiled module together with its inputs; calling it is one inference."""
-
-    def __init__(
-        self,
-        compiled: CompiledModule,
-        inputs: Inputs,
-        state: RunState | None = None,
-        changes: Sequence[str] = (),
-    ) -> None:
-        self.compiled = compiled
-        self.inputs = inputs
-        self._state = state
-        self.changes = tuple(changes)
-        """Names of what a call changes beside its output."""
-        self.not_capturable = ""
-        """Why a CUDA graph of it would not be what it runs later; empty where it would."""
-
-    def with_state(self, inputs: Inputs, state: RunState, changes: Sequence[str]) -> Inference:
-        """Return the same module, called with inputs, and what its calls change put back."""
-        found = Inference(self.compiled, inputs, state, changes)
-        found.not_capturable = self.not_capturable
-        return found
-
-    def state_after(self) -> dict[str, Any]:
-        """Return what calls change as it is now, by name, as far as it can be seen here."""
-        return {} if self._state is None else self._state.values(self.changes, self.inputs)
-
-    def place_inputs(self) -> Inputs:
-        """Copy the inputs to newly allocated memory; returns them there. Those of before stay as they are."""
-        self.restore()
-        self.inputs = self.inputs.cloned()
-        return self.inputs
-
-    def restore(self, placed: Inputs | None = None) -> None:
-        """Put back what calls changed: buffers, attributes and inputs are as they were when it was built or loaded.
-
-        `placed` are the inputs in another place, where a capture reads them.
-        """
-        if self._state is not None:
-            self._state.restore(self.inputs if placed is None else placed)
-
-    def __call__(self) -> Any:
-        """Run once."""
-        with torch.no_grad():
-            return self.inputs.call(self.compiled.run)
 
 
 def make(
@@ -110,11 +61,11 @@ def make(
     made_modules.make_ordinary(module)
     if case.model.weights is not None:
         weights.load_into(module, case.model.weights, name)
-    made_modules.freeze(module)
+    mode = made_modules.freeze(module)
     casting.check_values(module, inputs, name)
-    inputs, note = casting.cast(module, inputs, case.settings.precision, device)
-    if note and remarks is not None:
-        remarks.append(note)
+    inputs, lost = casting.cast(module, inputs, case.settings.precision, device)
+    if remarks is not None:
+        remarks += filter(None, (mode, lost))
     return module, inputs
 
 

@@ -14,9 +14,9 @@ from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, explained
 from ..suite.cases import Case
 from ..timing import run_state
-from . import building, output_check, output_leaves, stored_inputs
-from .building import Inference
+from . import building, call_effects, output_check, output_leaves, stored_inputs
 from .fp32_arithmetic import arithmetic
+from .inference import Inference
 from .location import CALLED_AGAIN
 from .output_check import Comparison
 from .output_leaves import Container, Leaf
@@ -85,9 +85,11 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         That is the output, or, where only that is wrong, what the first call changed. As `compared`.
         """
         inference.restore()
+        untouched = call_effects.untouched(case, inference, self.changes)
         try:
             first = self._one(case, self.first, inference)
-            yield first if first[1] else self._changed_wrongly(case, inference) or first
+            yield first if first[1] else self._changed_wrongly(case, inference, untouched) or first
+            untouched.clear()
             compared, problem = self._one(case, self.second or self.first, inference)
             yield msgspec.structs.replace(compared, call=2), problem and f"{CALLED_AGAIN}, {problem}"
         finally:
@@ -118,15 +120,18 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             f"other random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
         )
 
-    def _changed_wrongly(self, case: Case, inference: Inference) -> tuple[Comparison, str] | None:
+    def _changed_wrongly(
+        self, case: Case, inference: Inference, untouched: Mapping[str, Walked]
+    ) -> tuple[Comparison, str] | None:
         """Return in what the state after the first call is not eager's: a cache that was not written shows later."""
-        for name, value in inference.state_after().items():
-            if name in self.after:
-                now = output_leaves.walk(value, f"after the call {name}")
-                compared = output_check.compare_nodes(self.after[name], now)
+        there = call_effects.reachable(case, inference) | inference.state_after()
+        for name, wanted in ({**self.after, **untouched}).items():
+            if name in there:
+                left = call_effects.as_left(name, wanted, there[name], inference.inputs)
+                compared = output_check.compare_nodes(wanted, left)
                 problem = compared.problem(arithmetic(case, self.coarsest))
                 if problem:
-                    return compared, problem
+                    return compared, problem + call_effects.hint(name, inference.inputs, untouched)
         return None
 
     def differs(self, case: Case, call: Callable[[], Any], wanted: Walked) -> str:

@@ -17,9 +17,9 @@ from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..torch_trt import refitting
 from . import building, made_modules
-from .building import Inference
 from .expected_output import Walked, wrong
 from .fp32_arithmetic import arithmetic_of
+from .inference import Inference
 from .output_check import Comparison
 from .reference import Reference
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from itertools import chain
 from types import CellType, FunctionType, MethodType
@@ -10,6 +11,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
@@ -29,12 +32,20 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
         for name, value in vars(one).items():
             if isinstance(value, FunctionType) and _calls(value, own):
                 raise TypeError(f"{f'{path}.' * bool(path)}{name} is a function that holds the module itself")
-    without_shape = {
+    copies: dict[int, Any] = {
         id(value): UninitializedBuffer(value.requires_grad, value.device, value.dtype)
         for value in module.buffers()
         if isinstance(value, UninitializedBuffer)
     }  # torch copies a parameter without a shape, and no such buffer
-    return copy.deepcopy(module, without_shape)
+    for one in module.modules():  # nor what was computed from parameters, as the weight of `weight_norm`
+        computed = [value for value in vars(one).values() if isinstance(value, torch.Tensor) and not value.is_leaf]
+        copies |= {id(value): value.detach().clone() for value in computed}
+    made = copy.deepcopy(module, copies)
+    for one in made.modules():
+        for name, value in vars(one).items():
+            if isinstance(value, weakref.ref) and id(value()) in own:  # deepcopy leaves these as they are
+                vars(one)[name] = weakref.ref(copies[id(value())])
+    return made
 
 
 def _calls(function: FunctionType, modules: set[int]) -> bool:
@@ -165,11 +176,13 @@ def initialised(module: torch.nn.Module, inputs: Inputs, name: str) -> torch.nn.
     return module
 
 
-def freeze(module: torch.nn.Module) -> None:
+def freeze(module: torch.nn.Module) -> str:
     """Let a module be in eval mode, and its parameters have no gradients.
 
+    Returns a sentence on parts that compute otherwise than as the factory left them; empty where there are none.
     Modules of exported programs refuse to be asked for a mode, which changes nothing of their graphs.
     """
+    other = [path or "itself" for path, one in module.named_modules() if _is_other_by_mode(one) and one.training]
     for one in module.modules():
         for name in ("eval", "train"):
             if getattr(vars(one).get(name), "__module__", "") == torch.export.exported_program.__name__:
@@ -178,3 +191,13 @@ def freeze(module: torch.nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.is_leaf:  # a script module inside another has its parameters anew each time
             parameter.requires_grad_(False)
+    if not other:
+        return ""
+    left = first_few(other, MOST_NAMED)
+    return f"its factory leaves dropout or normalization in training mode ({left}), and eval mode is measured"
+
+
+def _is_other_by_mode(module: torch.nn.Module) -> bool:
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    return isinstance(module, _NormBase) and module.track_running_stats

@@ -15,9 +15,9 @@ from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from ..timing.load_drivers import all_at_once
 from . import output_check, output_leaves
-from .building import Inference
 from .expected_output import Walked
 from .fp32_arithmetic import arithmetic
+from .inference import Inference
 from .output_check import Comparison
 
 CALLS, SECONDS = 20, 2.0
@@ -51,7 +51,7 @@ def _alone(case: Case, first: Inference, as_called: AsCalled) -> list[tuple[Inpu
     before = run_state.random_numbers()
     for inputs in candidates:
         with contextlib.suppress(Exception):  # a model need not take other values
-            wanted = output_leaves.copied(as_called(Inference(first.compiled, inputs.cloned()))())
+            wanted = output_leaves.copied(as_called(first.with_inputs(inputs.cloned()))())
             if not found or _problem(case, output_check.compare_nodes(found[0][1], wanted)):
                 found.append((inputs, wanted))
         if len(found) == KINDS:
@@ -88,7 +88,7 @@ def of_other_floats(found: Sequence[Inputs], example: Inputs) -> list[Inputs]:
 def _compared(
     case: Case, inference: Inference, inputs: Inputs, wanted: Walked, as_called: AsCalled
 ) -> Callable[[], None]:  # fmt: skip
-    call = as_called(Inference(inference.compiled, inputs.cloned()))
+    call = as_called(inference.with_inputs(inputs.cloned()))
 
     def compared() -> None:
         problem = _problem(case, output_check.compare_walked(wanted, call()))

@@ -22,16 +22,13 @@ from ..timing import run_state
 from ..timing.run_state import RunState
 from ..torch_trt import exporting
 from ..torch_trt.dynamic_inputs import DynamicInputs
-from . import building, casting, made_elsewhere, output_check, output_leaves
-from .building import Inference
+from . import building, call_effects, casting, made_elsewhere, output_check, output_leaves
 from .expected_output import Expected, Walked, WrongOutputError, in_both, wrong
 from .fp32_arithmetic import arithmetic, strict_fp32
+from .inference import Inference
 from .made_elsewhere import OwnModule
 from .output_check import Comparison
 from .output_leaves import Leaf
-
-RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
-"""Frontends whose compiled module keeps its state in the module that it was made of; others have copies."""
 
 
 def load_checked(case: Case, folder: Path, device: str) -> Inference:
@@ -80,7 +77,7 @@ class Reference:
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
         with building.named(self.case):
-            changes = self._state.changed(self.inputs)
+            changes = self._state.changed(self.inputs) + self.inputs.rewritten(self._given)
         nothing = "" if changes else output_check.holds_nothing(first)
         self.remarks += [nothing] if nothing else []
         after = {} if own else self._after(changes)
@@ -166,16 +163,17 @@ class Reference:
         with run_state.seeded(seed):
             before = run_state.random_numbers()
             with torch.no_grad(), strict_fp32():
-                output = self.inputs.call(self.module)
+                self._given = self.inputs.fresh()
+                output = self._given.given_to(self.module)
             return output, run_state.drawn(before, run_state.random_numbers())
 
     def _after(self, changes: list[str]) -> dict[str, Walked]:
         """Return what a call changed as it is now; what can't be taken apart is left out."""
         assert self._state is not None
         found: dict[str, Walked] = {}
-        for name, value in self._state.values(changes, self.inputs).items():
+        for name, value in self._state.values(changes, self.inputs, self._given.containers).items():
             with contextlib.suppress(TrtgateError):
-                found[name] = output_leaves.copied(value, f"after the call {name}")
+                found[name] = call_effects.taken_apart(name, value)
         return found
 
     def _apart(
@@ -238,7 +236,9 @@ class Reference:
     def build(self, prepared: Any, prepare_s: float, step: OnStep) -> Inference:
         """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
         step(f"building with {self.case.settings.frontend}")
-        inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step, self.dynamic_inputs())
+        dynamic = self.dynamic_inputs()
+        with run_state.unchanged((), call_effects.tensors(self.module, self.inputs)):
+            inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step, dynamic)
         self._restore()
         return self._with_state(inference)
 
@@ -251,7 +251,7 @@ class Reference:
     def _with_state(self, inference: Inference) -> Inference:
         if self._state is None:
             return inference
-        compiled, own = inference.compiled, self.case.settings.frontend in RUN_THE_MODULE
+        compiled, own = inference.compiled, self.case.settings.frontend in call_effects.RUN_THE_MODULE
         state = RunState((self.module,) * own + (compiled.run, *compiled.modules), self.inputs)
         return inference.with_state(self.inputs, state, self.expected.changes)
 

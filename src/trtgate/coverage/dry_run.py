@@ -91,7 +91,9 @@ def ask_module(
         cause = getattr(
             error, "inner_exception", error
         )  # of torch's BackendCompilerFailed, which says no more than that
-        raise TrtgateError(f"coverage of {who}: {one_line(cause)}") from error
+        casting = "dtype" in str(cause) and settings.precision != precisions.AS_IS
+        hint = f'; precision "{precisions.AS_IS}" casts nothing' * casting
+        raise TrtgateError(f"coverage of {who}: {one_line(cause)}{hint}") from error
 
 
 def _observed(
@@ -122,6 +124,7 @@ def _ask(
         return gpu_stand_in.torch_compile(module, inputs, settings, dynamic)
     step("torch.export")
     program = exporting.export(module, inputs, settings, dynamic)
+    export_refusals.check_dtypes(program)
     step("lowering and partitioning")
     with building.quantized_weights(settings):
         compile_calls.compile_exported(program, inputs, settings, dynamic, dryrun=True)

@@ -17,7 +17,7 @@ from ..verdict import grows_late, growth
 from . import load_messages
 
 if TYPE_CHECKING:
-    from ..compiling.building import Inference
+    from ..compiling.inference import Inference
     from .worker_state import Worker
 
 
@@ -78,7 +78,7 @@ def _for_threads(
     found = [first]
     while len(found) < request.threads:
         if not of_own:
-            found.append(building.Inference(first.compiled, first.inputs.cloned()))
+            found.append(first.with_inputs(first.inputs.cloned()))
         elif request.artifact is not None:
             found.append(building.load(case, Path(request.artifact), worker.device))
         else:

@@ -17,7 +17,7 @@ from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..compiling import reference
-from ..compiling.building import Inference
+from ..compiling.inference import Inference
 from ..frontends import dynamo
 from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
 from ..suite.cases import Case

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +16,20 @@ if TYPE_CHECKING:
     from .gate_run import GateRun
 
 
+COLLECTED = pytest.StashKey[dict[Path, Path]]()
+"""File, links resolved → the path by which a session collected it."""
+
+
 class SuiteFile(pytest.Module):
-    """A suite's file as a collector: its tests are those of `suite_tests`, for every case."""
+    """A suite's file as a collector: its tests are those of `suite_tests`, for every case.
+
+    A file that a link leads to as well is collected once, by the path that comes first.
+    """
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Return the tests; nothing where they were collected by another path."""
+        collected = self.session.stash.setdefault(COLLECTED, {})
+        return super().collect() if collected.setdefault(self.path.resolve(), self.path) == self.path else []
 
     def _getobj(self) -> Any:
         return suite_tests

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
 
+from ..common.errors import TrtgateError
 from ..common.limits import checked as checked_limits
 from . import declared_values, dimensions
 from .cases import Model
@@ -222,7 +223,9 @@ def model(
         one = BATCH in dimensions.of(inputs or function).names and BATCH not in (more.get("dynamic") or {})
         declared_values.check_keywords("trtgate.model", more, grid, dynamic_shapes)
         wanted: Iterable[int | None] = ((1,) if one else (None,)) if batches is None else batches
-        settings = grid(frontends, precisions, wanted, min_block_sizes=(min_block_size,), **more)
+        if min_block_size != DEFAULT_MIN_BLOCK_SIZE and "min_block_sizes" in more:
+            raise TrtgateError("trtgate.model: min_block_size and min_block_sizes are both given: leave one out")
+        settings = grid(frontends, precisions, wanted, **({"min_block_sizes": (min_block_size,)} | more))
         made = Model(
             declared_values.name_of(function, name), function, settings, inputs=inputs, dynamic_shapes=dynamic_shapes,
             limits=limits, samples=samples, weights_said=weights_said, save=save, load=load, parts=parts,

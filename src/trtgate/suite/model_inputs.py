@@ -32,7 +32,12 @@ class Inputs(msgspec.Struct, frozen=True, eq=False):
     @property
     def tensors(self) -> list[torch.Tensor]:
         """The tensor leaves, in order."""
-        return [leaf for leaf in pytree.tree_leaves(self) if isinstance(leaf, torch.Tensor)]
+        return [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The tensors and constants, in order."""
+        return pytree.tree_leaves(self)
 
     @property
     def shapes(self) -> str:
@@ -88,9 +93,38 @@ class Inputs(msgspec.Struct, frozen=True, eq=False):
         """Return these with tensors of their own."""
         return self.mapped(lambda value: value.detach().clone())
 
+    @property
+    def containers(self) -> dict[str, Any]:
+        """The arguments that hold other values, by name: `input args[1]`, or `input cache` for a keyword argument."""
+        named = {f"args[{number}]": one for number, one in enumerate(self.args)} | self.kwargs
+        return {f"input {name}": one for name, one in named.items() if not pytree.tree_is_leaf(one)}
+
+    def fresh(self) -> Inputs:
+        """Return the same leaves in containers of their own: a call may put others into those that it is given."""
+        return self.mapped(lambda value: value) if self.containers else self
+
+    def rewritten(self, given: Inputs) -> list[str]:
+        """Return the names of the containers that a call changed, which was `given` these as `fresh` returns them."""
+        now = given.containers
+        return [name for name, one in self.containers.items() if not _same_leaves(one, now[name])]
+
     def call(self, function: Callable[..., Any]) -> Any:
+        """Return what a function makes of these arguments; their containers stay as they are."""
+        return self.fresh().given_to(function)
+
+    def given_to(self, function: Callable[..., Any]) -> Any:
         """Return `function(*args, **kwargs)`."""
         return function(*self.args, **self.kwargs)
+
+
+def _same_leaves(before: Any, now: Any) -> bool:
+    """Whether two containers have one structure, the same tensors, and equal constants."""
+    leaves, structure = pytree.tree_flatten(before)
+    others, other_structure = pytree.tree_flatten(now)
+    return bool(structure == other_structure) and all(
+        one is other or (type(one) in CONSTANTS and type(one) is type(other) and one == other)
+        for one, other in zip(leaves, others, strict=True)
+    )
 
 
 def _flattened(inputs: Inputs) -> tuple[list[Any], None]:

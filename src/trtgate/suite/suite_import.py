@@ -87,7 +87,7 @@ def import_file(file: Path, root: Path, rule: ImportRule) -> ModuleType:
 
 def _place(file: Path, rule: ImportRule) -> tuple[Path, str]:
     """Return the folder that is to be on Python's path, and the module's dotted name there."""
-    folder, names = file.parent, [] if file.stem == "__init__" else [file.stem]
+    folder, names = file.parent, [] if file.stem == "__init__" else [file.stem.replace(".", "_")]
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
         names.insert(0, folder.name)
         folder = folder.parent

@@ -121,9 +121,9 @@ class RunState:
             return f"does it keep state in {first_few(suspects, MOST_NAMED)}, which can't be put back, or {outside}"
         return f"does it keep state {outside}"
 
-    def values(self, names: Iterable[str], inputs: object) -> Values:
-        """Return what `changed` named, as it is now; names that nothing has are left out."""
-        leaves = {f"input {number}": leaf for number, leaf in enumerate(pytree.tree_leaves(inputs))}
+    def values(self, names: Iterable[str], inputs: object, containers: Values) -> Values:
+        """Return what `changed` named, as it is now, and the containers that were named; others are left out."""
+        leaves = containers | {f"input {number}": leaf for number, leaf in enumerate(pytree.tree_leaves(inputs))}
         leaves |= {name: now for name, _, now in self._in_callables()}
         for name, module in reversed(self._modules.values()):
             leaves |= {
@@ -145,8 +145,8 @@ class RunState:
                 own.update({name: value for name, value in attributes.items() if own.get(name) is not value})
             self._kept.restore()
             for saved, leaf in zip(self._inputs, pytree.tree_leaves(inputs), strict=True):
-                if isinstance(leaf, torch.Tensor) and not _is_expanded(leaf):
-                    leaf.copy_(saved)
+                if isinstance(leaf, torch.Tensor) and is_plain(leaf) and not _is_expanded(leaf):
+                    _put_back(leaf, saved)
 
 
 @contextlib.contextmanager
@@ -183,6 +183,13 @@ def _attributes(module: torch.nn.Module) -> Values:
 
 def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) and is_plain(value) else value
+
+
+def _put_back(leaf: torch.Tensor, saved: torch.Tensor) -> None:
+    """Let an input be what it was, at the address where it lies: a call may have squeezed or resized it in place."""
+    if (leaf.shape, leaf.stride()) != (saved.shape, saved.stride()):
+        leaf.resize_(saved.shape).as_strided_(saved.shape, saved.stride())
+    leaf.copy_(saved)
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import is_fake
 from ..common.errors import TrtgateError, one_line
 from ..suite.model_inputs import Inputs
 from ..timing import run_state
+from . import source_lines
 from .patching import replaced
 
 PACKAGE = Path(__file__).parents[1]
@@ -23,6 +24,11 @@ LIBRARIES = (str(Path(torch.__file__).parent), str(PACKAGE), sysconfig.get_paths
 """Folders whose lines are not the user's."""
 NOT_TAKEN = (torch.int16, torch.uint16, torch.uint32, torch.uint64)
 """Dtypes of inputs that Torch-TensorRT can't name."""
+OF_ONE_DTYPE = (
+    "linear", "matmul", "mm", "addmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "layer_norm", "grid_sampler", "cdist",
+)  # fmt: skip
+"""Operators of aten whose floating-point tensors are to be of one dtype, which tracing does not ask."""
 DERIVATIVES = (
     "its forward computes derivatives (torch.autograd or torch.func), which torch.export does not follow: write the "
     "derivative out, or take the frontend torch_compile, which leaves that part in PyTorch"
@@ -78,6 +84,33 @@ def check_program(program: torch.export.ExportedProgram) -> None:
             is_fake(value) or torch._C._functorch.is_functorch_wrapped_tensor(value)
         ):
             raise TrtgateError(f"torch.export can't export it: {DERIVATIVES}")
+
+
+def check_dtypes(program: torch.export.ExportedProgram) -> None:
+    """Raise TrtgateError, naming operator and line, for operands of several dtypes that PyTorch refuses when it runs.
+
+    torch.export traces without values, and asks about dtypes in some operators alone. Regions of autocast are graphs of
+    their own, which are not asked: they may mix.
+    """
+    for node in program.graph.nodes:
+        if node.op == "call_function" and _name(node.target) in OF_ONE_DTYPE:
+            dtypes = _floating_dtypes(node)
+            if len(dtypes) > 1:
+                both, line = " and ".join(sorted(dtypes)), source_lines.source_line(node)
+                raise TrtgateError(
+                    f"its forward gives {both} to aten.{_name(node.target)}, which PyTorch refuses: cast one of them, "
+                    f'or take the precision "as_is", which casts nothing; at {line or "a line that is not known"}'
+                )
+
+
+def _name(target: Any) -> str:
+    return str(getattr(target, "_opname", ""))
+
+
+def _floating_dtypes(node: torch.fx.Node) -> set[str]:
+    values = (one.meta.get("val") for one in node.all_input_nodes)
+    tensors = (value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point())
+    return {str(value.dtype).removeprefix("torch.") for value in tensors}
 
 
 def explained(error: Exception, module: torch.nn.Module, inputs: Inputs) -> str:
