@@ -165,12 +165,17 @@ def test_dtypes_that_pytorch_refuses_to_mix_are_named_though_export_takes_them(f
     with torch.no_grad():
         program = half(function)
         with pytest.raises(TrtgateError, match=rf"float16 and float32 to aten\.{operator}, .*export_refusals"):
-            export_refusals.check_dtypes(program)
+            export_refusals.check_dtypes(program, "fp16")
+
+
+def test_where_nothing_is_cast_nobody_is_sent_there() -> None:
+    with torch.no_grad(), pytest.raises(TrtgateError, match="refuses: cast one of them; at "):
+        export_refusals.check_dtypes(half(multiplied), "as_is")
 
 
 def test_autocast_may_mix_dtypes() -> None:
     with torch.no_grad():
-        export_refusals.check_dtypes(half(autocast))
+        export_refusals.check_dtypes(half(autocast), "fp16")
 
 
 @needs_torch_tensorrt

@@ -124,7 +124,7 @@ def _ask(
         return gpu_stand_in.torch_compile(module, inputs, settings, dynamic)
     step("torch.export")
     program = exporting.export(module, inputs, settings, dynamic)
-    export_refusals.check_dtypes(program)
+    export_refusals.check_dtypes(program, settings.precision)
     step("lowering and partitioning")
     with building.quantized_weights(settings):
         compile_calls.compile_exported(program, inputs, settings, dynamic, dryrun=True)

@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import is_fake
 
 from ..common.errors import TrtgateError, one_line
+from ..suite import precisions
 from ..suite.model_inputs import Inputs
 from ..timing import run_state
 from . import source_lines
@@ -86,20 +87,22 @@ def check_program(program: torch.export.ExportedProgram) -> None:
             raise TrtgateError(f"torch.export can't export it: {DERIVATIVES}")
 
 
-def check_dtypes(program: torch.export.ExportedProgram) -> None:
+def check_dtypes(program: torch.export.ExportedProgram, precision: str) -> None:
     """Raise TrtgateError, naming operator and line, for operands of several dtypes that PyTorch refuses when it runs.
 
     torch.export traces without values, and asks about dtypes in some operators alone. Regions of autocast are graphs of
     their own, which are not asked: they may mix.
     """
+    casts = precision != precisions.AS_IS
+    other = f', or take the precision "{precisions.AS_IS}", which casts nothing' * casts
     for node in program.graph.nodes:
         if node.op == "call_function" and _name(node.target) in OF_ONE_DTYPE:
             dtypes = _floating_dtypes(node)
             if len(dtypes) > 1:
                 both, line = " and ".join(sorted(dtypes)), source_lines.source_line(node)
                 raise TrtgateError(
-                    f"its forward gives {both} to aten.{_name(node.target)}, which PyTorch refuses: cast one of them, "
-                    f'or take the precision "as_is", which casts nothing; at {line or "a line that is not known"}'
+                    f"its forward gives {both} to aten.{_name(node.target)}, which PyTorch refuses: "
+                    f"cast one of them{other}; at {line or 'a line that is not known'}"
                 )
 
 
