@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .in_process import InProcess
     from .storing_frontend import Storing
 
-hypothesis.settings.register_profile("untimed", deadline=None, max_examples=50)  # no test depends on speed
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on speed
 hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["pytester"]
 if "PYTEST_XDIST_WORKER" in os.environ:
