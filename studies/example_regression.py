@@ -10,10 +10,7 @@ versions, and what the second run found. Needs a GPU that nothing else uses.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gate_runs
-import torch
 
 from trtgate.common import machine
 from trtgate.common.accelerator import detect
@@ -51,22 +48,13 @@ MODELS = [trtgate.Model(name, partial(classifier, name), GRID) for name in ("res
 '''
 
 
-def write_suite(repository: Path, *, weighed: bool) -> None:
-    """Write the suite and the settings of pytest into a folder."""
-    (repository / "benchmarks").mkdir(parents=True, exist_ok=True)
-    frontend, precision = ("dynamo", "fp16") if torch.cuda.is_available() else ("eager", "fp32")
-    text = SUITE.format(weighed=weighed, frontend=frontend, precision=precision)
-    (repository / "benchmarks" / "suite.py").write_text(text)
-    (repository / "pytest.ini").write_text("[pytest]\ntrtgate_suite = benchmarks/suite.py\n")
-
-
 def main() -> None:
     """Record, edit, compare, and print what the comparison said."""
     asked = gate_runs.asked(__doc__, RUNS)
     repository = asked.folder / "repository"
     print(f"{describe(detect())}, {machine.cpus()} CPUs", flush=True)
     for name in asked.runs:
-        write_suite(repository, weighed=name == "slower")
+        gate_runs.write_suite(repository, SUITE, weighed=name == "slower")
         one = gate_runs.run(name, asked.folder, asked.folder / "caches", [*RUNS[name], *asked.more], repository)
         print(*[f"{case}: {verdict}" for case, verdict in one.verdicts.items()], *one.lines, sep="\n")
 

@@ -17,10 +17,8 @@ nothing about engines. Prints the machine, the versions and a table. Needs a GPU
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import gate_runs
-import torch
 
 from trtgate.common import machine
 from trtgate.common.accelerator import detect
@@ -63,15 +61,6 @@ MODELS = [trtgate.Model(name, partial(classifier, name), GRID) for name in NAMES
 '''
 
 
-def write_suite(repository: Path, *, changed: bool) -> None:
-    """Write the suite and the settings of pytest into a folder."""
-    (repository / "benchmarks").mkdir(parents=True, exist_ok=True)
-    frontend, precision = ("dynamo", "fp16") if torch.cuda.is_available() else ("eager", "fp32")
-    text = SUITE.format(changed=changed, frontend=frontend, precision=precision)
-    (repository / "benchmarks" / "suite.py").write_text(text)
-    (repository / "pytest.ini").write_text("[pytest]\ntrtgate_suite = benchmarks/suite.py\n")
-
-
 def main() -> None:
     """Run the gate as often as asked, and print the table."""
     asked = gate_runs.asked(__doc__, RUNS)
@@ -79,7 +68,7 @@ def main() -> None:
     print(f"{describe(detect())}, {machine.cpus()} CPUs", flush=True)
     table: list[tuple[str, ...]] = [("run", "exit", "whole run", "built ahead in", "its latency tests", "verdicts")]
     for name in asked.runs:
-        write_suite(repository, changed=name == "changed")
+        gate_runs.write_suite(repository, SUITE, changed=name == "changed")
         one = gate_runs.run(name, folder, folder / "caches", [*RUNS[name], *asked.more], repository)
         tests_s = sum(one.test_s.get(gate_runs.LATENCY, {}).values())
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(Counter(one.verdicts.values()).items()))

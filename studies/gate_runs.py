@@ -107,6 +107,20 @@ def asked(description: str | None, names: Iterable[str]) -> Asked:
     )
 
 
+def write_suite(repository: Path, text: str, **values: bool) -> None:
+    """Write a suite and the settings of pytest into a folder.
+
+    `text` has places for the values, a frontend and a precision: on a CPU models run in eager PyTorch.
+    """
+    import torch  # here: other studies need none
+
+    (repository / "benchmarks").mkdir(parents=True, exist_ok=True)
+    frontend, precision = ("dynamo", "fp16") if torch.cuda.is_available() else ("eager", "fp32")
+    written = text.format(frontend=frontend, precision=precision, **values)
+    (repository / "benchmarks" / "suite.py").write_text(written)
+    (repository / "pytest.ini").write_text("[pytest]\ntrtgate_suite = benchmarks/suite.py\n")
+
+
 def run(name: str, folder: Path, caches: Path, options: list[str], checkout: Path = ROOT) -> GateRun:
     """Run the gate, or return what is in the folder of a run of that name; says what it took."""
     kept = folder / f"{name}.json"

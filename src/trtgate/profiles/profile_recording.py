@@ -76,15 +76,13 @@ def record(
     step("latency without a profiler")
     head_start = layer_profiler.HeadStart(state.spin)
     latency = _device_latency(inference, state)
-    recorded = _without_layers(case_id, accelerator, parts, latency)
     submodules = {name: module for name, (_, module) in modules.items()}
     inputs = _inputs_of(submodules, inference)
     engines = _engines(parts, submodules, plan)
-    recorded.profile.runtime = "+".join(sorted({engine.runtime for engine in engines.values()}))
-    of_engines = plan
-    if any(engine.runtime == trt_engines.CPP for engine in engines.values()):
+    runtimes, of_engines = {engine.runtime for engine in engines.values()}, plan
+    if trt_engines.CPP in runtimes:
         of_engines = msgspec.structs.replace(plan, warm_up=plan.cpp_warm_up, calls=1)
-    recorded.profile.calls = of_engines.blocks * of_engines.calls
+    recorded = _without_layers(case_id, accelerator, parts, of_engines, latency, "+".join(sorted(runtimes)))
     times = _time_engines(engines, inference, of_engines, head_start, step)
     for part in parts:
         step(f"profile of {part.name or 'the graph'}")
@@ -132,12 +130,13 @@ def _is_all_engines(parts: Sequence[Sequence[Part]]) -> bool:
 
 
 def _without_layers(
-    case_id: str, accelerator: Accelerator, parts: list[Part], latency: tuple[float | None, str]
-) -> RecordedProfile:
+    case_id: str, accelerator: Accelerator, parts: list[Part], plan: ProfilePlan, latency: tuple[float | None, str],
+    runtime: str,
+) -> RecordedProfile:  # fmt: skip
     recorded = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     profile = Profile(
-        case_id=case_id, accelerator=accelerator, recorded=recorded, runtime="", calls=0,
-        parts=parts, device_us=latency[0], clock=latency[1],
+        case_id=case_id, accelerator=accelerator, recorded=recorded, runtime=runtime,
+        calls=plan.blocks * plan.calls, parts=parts, device_us=latency[0], clock=latency[1],
     )  # fmt: skip
     return RecordedProfile(profile=profile, information={})
 
