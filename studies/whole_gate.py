@@ -1,7 +1,7 @@
 """How long a whole gate takes: built case by case, built ahead by several processes, and with all builds cached.
 
-    python studies/whole_gate.py FOLDER [--passes record,ahead,serial,warm,again,loads] [--builders 8] [PYTEST OPTIONS]
-    python studies/whole_gate.py FOLDER --passes ab-serial,ab,ab-auto [--base-python PATH] [PYTEST OPTIONS]
+    python studies/whole_gate.py FOLDER [--passes record,ahead,serial,warm,again,third,changed,loads] [PYTEST OPTIONS]
+    python studies/whole_gate.py FOLDER --passes ab-serial,ab,ab-auto,ab-built,ab-slower [--base-python PATH] [OPTIONS]
 
 Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.py` that pytest's options leave (such as
 `-k "dynamo or eager and b1"`) and this machine can run, each pass in processes of its own:
@@ -11,14 +11,18 @@ record   nothing cached, `--trtgate-prebuild`: latency tests, which record this 
 ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; with a baseline that
          knows what each case took, the longest begin first
 serial   nothing cached, no builders: accuracy and latency tests, compared; where there is no baseline, recording one
-warm     with the caches of `ahead`: accuracy and latency tests against the same baseline
+warm     with the caches of `ahead`, or else of `record`: accuracy and latency tests against the same baseline
 again    `warm` once more: what differs between these two is chance
+third    the same a third time
+changed  latency tests with `--trtgate-changed`, after the weights of resnet18 were edited
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 ab-serial   beside the same code as another revision: each case built and loaded when its turn comes
 ab          the same, both sides built ahead one by one and loaded ahead, as a user gets it on a GPU; on a CPU, where
             that must be asked for, by the builders
 ab-auto     the same, built several at once
+ab-built    `ab` with what it built, or else with what `record` built
+ab-slower   the same after an edit that makes resnet18 slower: what confirming costs
 
 With `--base-python` the base of these is that interpreter's environment instead of a revision. The revision is that of
 a repository that is made in FOLDER of the suite as it is here, so the machine needs git, and no checkout. Their table
@@ -58,13 +62,28 @@ from trtgate.torch_trt.patching import replaced
 
 LAUNCHES = 3
 ALL, BUILDS, TIMED = "trtgate_accuracy or trtgate_latency", "trtgate_accuracy", "trtgate_latency"
-PASSES = ("record", "ahead", "serial", "warm", "again")
-BESIDE_BASE = ("ab-serial", "ab", "ab-auto")
+PASSES = ("record", "ahead", "serial", "warm", "again", "third", "changed")
+BESIDE_BASE = ("ab-serial", "ab", "ab-auto", "ab-built", "ab-slower")
 CACHES = {"record": "recorded", "serial": "first"}
 """Pass → the folder of its caches, where it is not that of `ahead`."""
+RETURNED = "return module.eval(), "
+EDITS = {
+    "changed": "module.fc.bias.data.add_(0.01)",
+    "ab-slower": "module = torch.nn.Sequential(module, *[torch.nn.Softmax(-1) for _ in range(8)])",
+}
+"""Pass → what is done to resnet18 before it is returned."""
 
 
-def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
+def caches_of(name: str, folder: Path) -> Path:
+    """Return the folder of a pass's caches."""
+    if name in BESIDE_BASE:
+        built = "ab" if (folder / "ab").exists() else "recorded"
+        return folder / (built if name in ("ab-built", "ab-slower") else name)
+    second = folder / "second"
+    return folder / CACHES.get(name, "recorded" if name != "ahead" and not second.exists() else "second")
+
+
+def options_of(name: str, builders: str, *, recorded: bool) -> list[str]:
     """Return pytest's options of a pass, where a baseline was recorded before or not."""
     ahead, launches = f"--trtgate-prebuild={builders}", f"--trtgate-launches={LAUNCHES}"
     against = "--benchmark-compare" if recorded else "--trtgate-update-baselines"
@@ -75,20 +94,22 @@ def options_of(name: str, builders: int, *, recorded: bool) -> list[str]:
         "serial": ["-m", ALL, against, launches],
         "warm": warm,
         "again": warm,
+        "third": warm,
+        "changed": ["-m", TIMED, "--benchmark-compare", "--trtgate-changed", launches, ahead],
     }[name]
 
 
-def options_beside_base(name: str, builders: int, python: str) -> list[str]:
+def options_beside_base(name: str, builders: str, python: str) -> list[str]:
     """Return pytest's options of a pass beside a base: a revision, or another interpreter."""
     on_cpu = f"--trtgate-prebuild={builders}"
-    ahead = {"ab-serial": "--trtgate-prebuild=0", "ab": "", "ab-auto": "--trtgate-prebuild=auto"}[name]
-    ahead = on_cpu if name == "ab" and not torch.cuda.is_available() else ahead
+    ahead = {"ab-serial": "--trtgate-prebuild=0", "ab-auto": "--trtgate-prebuild=auto"}.get(name, "")
+    ahead = on_cpu if not ahead and not torch.cuda.is_available() else ahead
     base = f"--trtgate-base-python={python}" if python else "--trtgate-base=HEAD"
     return ["-m", TIMED, base, *([ahead] if ahead else [])]
 
 
-def repository(folder: Path) -> Path:
-    """Return a repository of the suite as it is here, made in a folder unless it is there."""
+def repository(folder: Path, name: str) -> Path:
+    """Return a repository of the suite as it is here, made in a folder unless it is there, with the edit of a pass."""
     made = folder / "repository"
     if not made.exists():
         shutil.copytree(
@@ -100,6 +121,11 @@ def repository(folder: Path) -> Path:
         person = ["-c", "user.name=study", "-c", "user.email=study@localhost"]
         for words in (["init", "-q"], ["add", "."], [*person, "commit", "-qm", "base"]):
             git.run(made, *words).check_returncode()
+    text = (gate_runs.ROOT / "benchmarks" / "suite.py").read_text()
+    if name in EDITS:
+        assert RETURNED in text
+        text = text.replace(RETURNED, f'if name == "resnet18":\n        {EDITS[name]}\n    {RETURNED}')
+    (made / "benchmarks" / "suite.py").write_text(text)
     return made
 
 
@@ -172,7 +198,7 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
     for name, one in passes.items():
         serial = passes.get("serial")
         ready = f"{building_s['serial'] / building_s[name]:.2f}" if serial else ""
-        whole = f"{serial.seconds / one.seconds:.2f}" if serial and name not in ("ahead", "record") else ""
+        whole = f"{serial.seconds / one.seconds:.2f}" if serial and name in ("serial", "warm", "again", "third") else ""
         table.append((name, f"{building_s[name]:.1f} s", ready, f"{one.seconds:.1f} s", whole, verdicts_of(one)))
     print(TextTable(table), end="\n\n")
     if loads:
@@ -181,7 +207,7 @@ def show(passes: dict[str, gate_runs.GateRun], loads: dict[str, tuple[float, flo
             built, loaded, engines = map(sum, zip(*loads.values(), strict=True)) if name == "all" else loads[name]
             columns.append((name, f"{built:.2f} s", f"{loaded:.2f} s", f"{engines:.2f} s", f"{built / loaded:.2f}"))
         print(TextTable(columns))
-    for before, now in (("serial", "warm"), ("warm", "again")):
+    for before, now in (("serial", "warm"), ("warm", "again"), ("again", "third")):
         if before in passes and now in passes:
             hold_together(passes[before], passes[now])
 
@@ -201,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--passes", default="ahead,serial,warm,loads")
-    parser.add_argument("--builders", type=int, default=8)
+    parser.add_argument("--builders", default="auto", help="--trtgate-prebuild of all passes that build ahead")
     parser.add_argument("--base-python", default="")
     options, more = parser.parse_known_args()
     folder = options.folder.resolve()
@@ -218,18 +244,21 @@ def main() -> None:
         if name == "record" and name in wanted and not done:
             shutil.rmtree(ours, ignore_errors=True)
         if name in wanted or done:
-            caches = folder / CACHES.get(name, "second")
-            given = options_of(name, options.builders, recorded=ours.exists())
-            passes[name] = gate_runs.run(name, folder, caches, [*given, *more])
+            given = [*options_of(name, options.builders, recorded=ours.exists()), *more]
+            checkout = repository(folder, name) if name in EDITS else gate_runs.ROOT
+            passes[name] = gate_runs.run(name, folder, caches_of(name, folder), given, checkout)
     kept = folder / "loads.json"
     if "loads" in wanted and not kept.exists():
-        built = next(place for name in ("first", "second") if (place := folder / name / "artifacts").exists())
+        built = next(
+            place for name in ("first", "second", "recorded") if (place := folder / name / "artifacts").exists()
+        )
         kept.write_text(json.dumps(loaded_in(ArtifactCache(built))))
     beside = {}
     for name in BESIDE_BASE:
         if name in wanted or (folder / f"{name}.json").exists():
             given = options_beside_base(name, options.builders, options.base_python)
-            beside[name] = gate_runs.run(name, folder, folder / name, [*given, *more], repository(folder))
+            checkout = repository(folder, name)
+            beside[name] = gate_runs.run(name, folder, caches_of(name, folder), [*given, *more], checkout)
     ran = {**passes, **beside}
     cases = sorted({case_id for one in ran.values() for tests in one.test_s.values() for case_id in tests})
     print(f"{len(cases)} cases, {machine.cpus()} CPUs: {', '.join(cases)}\n")
