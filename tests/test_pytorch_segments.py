@@ -78,7 +78,7 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Record without the two steps that need a GPU; returns the function that records."""
     state: Any = SimpleNamespace(spin=None)
     monkeypatch.setattr(profile_recording, "_device_latency", lambda *_: (10.0, "cuda_graph"))
-    monkeypatch.setattr(profile_recording, "_break_down", lambda *_: None)
+    monkeypatch.setattr(profile_recording, "_kernels", lambda *_: [])
     cpu = Accelerator(kind="cpu", name="test")
     plan = profile_recording.ProfilePlan(warm_up=1, blocks=6, calls=1)
     return lambda case: profile_recording.record("case", case, cpu, lambda _step: None, state, plan).profile

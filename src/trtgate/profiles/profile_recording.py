@@ -67,8 +67,9 @@ def record(
 ) -> RecordedProfile:  # fmt: skip
     """Profile a compiled module that is in this process. Hold the device's lock; `state` is the GPU's.
 
-    A part that can't be profiled says why in `problem`; the others go on. Raises TrtgateError when the module has no
-    parts that are known, or has other engines than were seen being built.
+    Its engines report their layers from then on, so the module is good for nothing else afterwards. A part that can't
+    be profiled says why in `problem`; the others go on. Raises TrtgateError when the module has no parts that are
+    known, or has other engines than were seen being built.
     """
     plan = plan or ProfilePlan()
     modules = _modules(case_id, inference)
@@ -83,6 +84,8 @@ def record(
     if trt_engines.CPP in runtimes:
         of_engines = msgspec.structs.replace(plan, warm_up=plan.cpp_warm_up, calls=1)
     recorded = _without_layers(case_id, accelerator, parts, of_engines, latency, "+".join(sorted(runtimes)))
+    step("kernels without TensorRT's profiler")
+    kernels = _kernels(inference, plan)
     times = _time_engines(engines, inference, of_engines, head_start, step)
     for part in parts:
         step(f"profile of {part.name or 'the graph'}")
@@ -100,8 +103,7 @@ def record(
             part.problem = str(error)
         except Exception as error:  # of TensorRT, CUDA, torch: this part's alone
             part.problem = one_line(error)
-    step("kernels without TensorRT's profiler")
-    _break_down(recorded.profile, inference, plan)
+    _break_down(recorded.profile, kernels, plan)
     return recorded
 
 
@@ -250,25 +252,29 @@ def _profile_engine(
     return information
 
 
-def _break_down(profile: Profile, inference: Inference, plan: ProfilePlan) -> None:
-    """Measure what lies between the sum of layers and the latency without a profiler."""
+def _kernels(inference: Inference, plan: ProfilePlan) -> list[pytorch_segments.Kernel] | str:
+    """Return the kernels of `plan.calls` calls, or why they are not known."""
+    try:
+        return pytorch_segments.kernels(inference, warm_up=plan.warm_up, calls=plan.calls)
+    except RuntimeError as error:
+        return f"kernels could not be traced: {one_line(error)}"
+
+
+def _break_down(profile: Profile, kernels: list[pytorch_segments.Kernel] | str, plan: ProfilePlan) -> None:
+    """Say what lies between the sum of layers and the latency without a profiler."""
     if any(part.problem for part in profile.parts):
         profile.notes.append("what lies between layers and latency is not said, as not all parts were profiled")
-        return
-    try:
-        spans = pytorch_segments.kernels(inference, warm_up=plan.warm_up, calls=plan.calls)
-    except RuntimeError as error:
-        profile.notes.append(f"kernels could not be traced: {one_line(error)}")
-        return
-    if not spans or profile.device_us is None:
+    elif isinstance(kernels, str):
+        profile.notes.append(kernels)
+    elif not kernels or profile.device_us is None:
         profile.notes.append("torch.profiler saw no kernel: is CUPTI allowed to trace on this machine?")
-        return
-    if len(spans) % plan.calls:
-        profile.notes.append(f"{len(spans)} kernels were seen in {plan.calls} calls: some are missing")
-    kernels_us = sum(duration for _, _, duration in spans) / plan.calls
-    profile.breakdown = Breakdown(
-        kernels_us=kernels_us,
-        copies_us=pytorch_segments.copies_us(spans) / plan.calls,
-        between_us=profile.device_us - pytorch_segments.busy_us(spans) / plan.calls,
-        profiler_us=profile.sum_us - kernels_us,
-    )
+    else:
+        if len(kernels) % plan.calls:
+            profile.notes.append(f"{len(kernels)} kernels were seen in {plan.calls} calls: some are missing")
+        kernels_us = sum(duration for _, _, duration in kernels) / plan.calls
+        profile.breakdown = Breakdown(
+            kernels_us=kernels_us,
+            copies_us=pytorch_segments.copies_us(kernels) / plan.calls,
+            between_us=profile.device_us - pytorch_segments.busy_us(kernels) / plan.calls,
+            profiler_us=profile.sum_us - kernels_us,
+        )

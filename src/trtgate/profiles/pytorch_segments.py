@@ -21,6 +21,8 @@ MEASURED = f"{MARK}measured"
 MOST_RANGES = 20_000
 """Of one trace; each takes some µs to read."""
 COPIES = ("Memcpy", "Memset")
+Kernel = tuple[str, float, float]
+"""Name, start and duration in µs."""
 
 
 class _Marked(torch.fx.Interpreter):
@@ -67,8 +69,8 @@ def profile_segment(
     timed(part, [columns[node] for node in busy])
 
 
-def kernels(run: Callable[[], Any], *, warm_up: int, calls: int) -> list[tuple[str, float, float]]:
-    """Return name, start and duration in µs of all kernels and copies of `calls` warm calls on a GPU, by their start.
+def kernels(run: Callable[[], Any], *, warm_up: int, calls: int) -> list[Kernel]:
+    """Return all kernels and copies of `calls` warm calls on a GPU, by their start.
 
     Without any profiler of TensorRT's: CUPTI times kernels as they run.
     """
@@ -97,7 +99,7 @@ def kernels(run: Callable[[], Any], *, warm_up: int, calls: int) -> list[tuple[s
     return sorted(found, key=lambda kernel: kernel[1])
 
 
-def busy_us(spans: Sequence[tuple[str, float, float]]) -> float:
+def busy_us(spans: Sequence[Kernel]) -> float:
     """Return for how long at least one of the kernels ran, in µs; they are in order of start, and may overlap."""
     total, reached = 0.0, float("-inf")
     for _, start, duration in spans:
@@ -107,7 +109,7 @@ def busy_us(spans: Sequence[tuple[str, float, float]]) -> float:
     return total
 
 
-def copies_us(spans: Sequence[tuple[str, float, float]]) -> float:
+def copies_us(spans: Sequence[Kernel]) -> float:
     """Return the time of copies and fills among kernels, in µs."""
     return sum(duration for name, _, duration in spans if name.startswith(COPIES))
 

@@ -111,21 +111,24 @@ class Profiled:
 
 @contextlib.contextmanager
 def profiling(engines: Mapping[str, BuiltEngine], head_start: HeadStart) -> Iterator[Profiled]:
-    """Within: engines that Torch-TensorRT's own runtimes run report their layers; those of `OWN` do not take part."""
+    """Within: engines that Torch-TensorRT's own runtimes run report their layers; those of `OWN` do not take part.
+
+    They report afterwards too, to nobody, so the module is good for nothing else: to end profiling a runtime makes a
+    new execution context, for which TensorRT-RTX compiles all kernels anew.
+    """
     found = Profiled()
     with contextlib.ExitStack() as stack:
         for name, engine in engines.items():
             if engine.runtime != OWN:
                 stack.callback(engine._module.register_forward_pre_hook(head_start).remove)
             if engine.runtime == PYTHON:
-                found.times[name] = stack.enter_context(_python_runtime(engine, found))
+                found.times[name] = _python_runtime(engine, found)
             elif engine.runtime == CPP:
                 found.times[name] = stack.enter_context(_cpp_runtime(engine, found))
         yield found
 
 
-@contextlib.contextmanager
-def _python_runtime(engine: BuiltEngine, found: Profiled) -> Iterator[LayerTimes]:
+def _python_runtime(engine: BuiltEngine, found: Profiled) -> LayerTimes:
     times, profiler = LayerTimes(), new_profiler()
     engine._module.enable_profiling(profiler)
     found._begin.append(profiler.times.clear)
@@ -140,10 +143,7 @@ def _python_runtime(engine: BuiltEngine, found: Profiled) -> Iterator[LayerTimes
             times.problem = str(error)
 
     found._end.append(end)
-    try:
-        yield times
-    finally:
-        engine._module.disable_profiling()
+    return times
 
 
 @contextlib.contextmanager
@@ -175,10 +175,7 @@ def _cpp_runtime(engine: BuiltEngine, found: Profiled) -> Iterator[LayerTimes]:
 
         found._begin.append(begin)
         found._end.append(end)
-        try:
-            yield times
-        finally:
-            engine._module.disable_profiling()
+        yield times
 
 
 def parse_cpp_profile(text: str) -> Times:

@@ -32,10 +32,6 @@ class LoadedEngine(torch.nn.Module):
         self.engine.enable_profiling()
         self.engine.set_profile_format(profile_format)
 
-    def disable_profiling(self) -> None:
-        """Let calls write nothing."""
-        self.engine.disable_profiling()
-
     def get_layer_info(self) -> str:
         """Return what TensorRT's inspector says."""
         return str(self.engine.get_engine_layer_info())
