@@ -232,6 +232,7 @@ CLOCK = (("trtgate.timing.cuda_graph_clock", "pytest"),)
 REST = (
     ("trtgate.commands.coverage_answers", "scipy"),
     ("trtgate.gate.gate", "scipy.stats"),
+    ("trtgate.profiles.layer_times", "scipy.stats"),
     ("trtgate.pytest_plugin.run_end", "scipy.stats"),
     ("trtgate.gate.baselines", "torch"),
     ("trtgate.verdict", "torch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,19 @@ def test_what_changes_how_figures_are_read_is_said_once_with_its_cases(tmp_path:
         "NOTICE: a, c and 1 more: its output holds no value",
         f"NOTICE: {CASE.id}: later calls take 32 %",
     ]
+
+
+def test_a_module_that_is_kept_stays_for_the_profile_of_its_run(tmp_path: Path) -> None:
+    runs = RunFolder(tmp_path / "runs")
+    gate, artifact = Gate(options_in(tmp_path), HERE, runs), runs.private("net") / "artifact"
+    artifact.mkdir()
+    (artifact / "compiled.pt2").write_bytes(b"compiled")
+    gate.keep(CASE, artifact)
+    assert (artifact / "compiled.pt2").read_bytes() == b"compiled"
+    shutil.rmtree(artifact)
+    (kept,) = (tmp_path / "runs").rglob("compiled.pt2")
+    assert kept.read_bytes() == b"compiled"
+    runs.close()
 
 
 def test_the_change_since_the_anchor_is_one_more_judgement_that_shares_the_error_rate(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,17 @@ def empty(folder: Path) -> None:
     """Remove all files of a folder."""
     for file in folder.iterdir():
         file.unlink()
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or, on another file system, a copy; whoever removes one leaves the other."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target, follow_symlinks=False)
+        target.chmod(0o600)
 
 
 def make_private(folder: Path) -> None:

@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -133,7 +132,7 @@ class ArtifactCache:
             with self._locked():
                 manifest = _read(place)
                 for name in manifest.sha256:
-                    _link(place / name, folder / name)
+                    sealed_folder.link(place / name, folder / name)
                 with contextlib.suppress(OSError):  # a cache that can only be read is used all the same
                     os.utime(place / MANIFEST)
                 sealed = sealed_folder.is_private(place) and sealed_folder.is_private(folder)
@@ -164,7 +163,7 @@ class ArtifactCache:
                 made = claimed.path / "entry"
                 made.mkdir(mode=0o700)
                 for name in manifest.sha256:
-                    _link(folder / name, made / name)
+                    sealed_folder.link(folder / name, made / name)
                 sealed_store.seal(made, manifest)
                 with self._locked():
                     sealed_store.put_in_place(self._place(key), made, self.folder)
@@ -249,14 +248,3 @@ def _read(place: Path) -> SealedManifest:
     if manifest.build is None:
         raise ValueError("no build")
     return manifest
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or, on another file system, a copy; whoever removes one leaves the other."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, target, follow_symlinks=False)
-        target.chmod(0o600)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ..common import sealed_folder
 from ..common.accelerator import Accelerator, check_kind
 from ..common.explanations import Explanation, explained
 from ..common.files import is_there
@@ -254,9 +255,13 @@ class Gate:
         self._results = adjusted(self._results)
 
     def keep(self, case: Case, artifact: Path) -> None:
-        """Keep a case's compiled module, to be measured beside later ones if its baseline is stored."""
-        kept = self._folder.private("kept") / "artifact"
-        artifact.rename(kept)
+        """Keep a case's compiled module, to be measured beside later ones if its baseline is stored.
+
+        It stays where it is too, for what else this run does with it.
+        """
+        kept = self._folder.private("kept")
+        for file in artifact.iterdir():
+            sealed_folder.link(file, kept / file.name)
         self._kept[case.id] = kept
 
     def missing(self, base_cases: Collection[str], excused: Collection[str]) -> list[str]:

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from scipy import special  # scipy.stats takes two seconds to import on a GPU's host
+
 from ..records.profile_record import Part
 
 CONFIDENCE = 0.95
@@ -31,6 +33,5 @@ def timed(part: Part, blocks_us: Iterable[Sequence[float]]) -> None:
 @lru_cache
 def _rank(blocks: int) -> int:
     """Return how many of the ordered values lie outside the interval on either side."""
-    from scipy import stats  # which takes a second to import
-
-    return max(0, int(stats.binom.ppf((1 - CONFIDENCE) / 2, blocks, 0.5)) - 1) if blocks else 0
+    least = (1 - CONFIDENCE) / 2
+    return max(0, next(k for k in range(blocks + 1) if special.bdtr(k, blocks, 0.5) >= least) - 1)
