@@ -18,7 +18,7 @@ changed  latency tests with `--trtgate-changed`, after the weights of resnet18 w
 loads    every module that `serial` stored, built alone, loaded in one process; without `serial`, those of `ahead`
 
 ab-serial   beside the same code as another revision: each case built and loaded when its turn comes
-ab          the same, both sides built ahead one by one and loaded ahead, as a user gets it on a GPU; on a CPU, where
+ab          the same, both sides built ahead in turn and loaded ahead, as a user gets it on a GPU; on a CPU, where
             that must be asked for, by the builders
 ab-auto     the same, built several at once
 ab-built    `ab` with what it built, or else with what `record` built

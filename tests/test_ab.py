@@ -27,6 +27,7 @@ from trtgate.common.locks import ClaimedFolder
 from trtgate.launches.base_revision import BaseRequest, BaseRevision
 from trtgate.launches.comparison_side import Side
 from trtgate.suite.suite_source import SuiteSource
+from trtgate.torch_trt import releases
 from trtgate.verdict import LOOKS
 
 from .pytest_folder import is_alive
@@ -365,6 +366,13 @@ def test_a_suite_below_the_top_of_its_repository(repository: Repository) -> None
     assert not Path(tree).exists()
 
 
+def test_another_python_is_asked_which_tensorrt_it_has(repository: Repository, tmp_path: Path) -> None:
+    without = script(tmp_path / "without", f'exec "{sys.executable}" -I -S "$@"')  # no site-packages
+    for python, rtx in ((Path(sys.executable), releases.flavour() == "rtx"), (without, False)):
+        with closing(made_ready(repository, repository.path, python=str(python))) as base:
+            assert base.side.rtx == rtx
+
+
 def test_another_python_gets_this_trtgate_and_the_users_code_alone(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,7 +400,7 @@ def test_another_pythons_path_has_what_lies_in_its_worktree_wherever_that_is(tmp
 
 
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
-    python = script(tmp_path / "python3.10", "echo 3 10 1")
+    python = script(tmp_path / "python3.10", "echo 3 10 1 0")
     with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):
         made_ready(repository, repository.path, python=str(python))
 

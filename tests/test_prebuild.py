@@ -287,8 +287,9 @@ def test_builders_share_one_turn(work: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert turns[0] is turns[1]
 
 
-def test_sides_are_built_at_once_share_one_turn_and_a_failure_is_its_own_sides(
-    work: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("rtx", "turns_there_are"), [((False, False), 1), ((True, False), 1), ((True, True), 2)])
+def test_sides_are_built_at_once_have_a_turn_each_with_rtx_and_a_failure_is_its_own_sides(
+    rtx: tuple[bool, bool], turns_there_are: int, work: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     turns: list[Any] = []
     build = WorkerHandle.build
@@ -302,8 +303,9 @@ def test_sides_are_built_at_once_share_one_turn_and_a_failure_is_its_own_sides(
     (tmp_path / "base").mkdir()
     fails = SUITE.replace("return made(lambda x: x + 1)", "raise ValueError('the base is broken')")
     (tmp_path / "base" / "suite.py").write_text(fails)
-    candidate = msgspec.structs.replace(work(1), in_turn=True)
-    of_base = Side(name=BASE, source=SuiteSource(root=str(tmp_path / "base"), suites=("suite.py",)))
+    made = work(1)
+    candidate = msgspec.structs.replace(made, in_turn=True, side=msgspec.structs.replace(made.side, rtx=rtx[0]))
+    of_base = Side(name=BASE, source=SuiteSource(root=str(tmp_path / "base"), suites=("suite.py",)), rtx=rtx[1])
     base = msgspec.structs.replace(
         candidate, side=of_base, shared="of the base", logs=tmp_path / "base",
         folder_for=lambda case_id: tmp_path / "base" / case_id,
@@ -314,7 +316,7 @@ def test_sides_are_built_at_once_share_one_turn_and_a_failure_is_its_own_sides(
     assert found["builder", good].build == msgspec.structs.replace(found["builder", good].build, builders=1)
     assert "the base is broken" in found[BASE, good].problem
     assert {name for name, _ in turns} == {messages.SHARED, "of the base"}
-    assert len({id(turn) for _, turn in turns}) == 1
+    assert len({id(turn) for _, turn in turns}) == turns_there_are
     assert builders_alive() == []
 
 

@@ -24,6 +24,7 @@ from ..launches.session import NextCase, Session
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..records.profile_record import Profile
 from ..suite.cases import Case
+from ..torch_trt import releases
 from ..torch_trt.runtime_cache import ARTIFACT
 from . import kept_artifacts
 from .device_workers import DeviceWorkers, WorkerOptions
@@ -47,7 +48,8 @@ class Workers:
         self.accelerator = accelerator
         self._profiles = profiles
         self.folder = folder
-        candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams)
+        rtx = releases.flavour() == "rtx"
+        candidate = Side(name=CANDIDATE, source=options.source, streams=options.streams, rtx=rtx)
         other = msgspec.structs.replace(base.side if base else candidate, name=BASE, streams=options.streams)
         self.sides = {BASE: other, CANDIDATE: candidate}
         self._base = options.base

@@ -18,6 +18,7 @@ from ..common.errors import TrtgateError
 from ..common.locks import ClaimedFolder, remove_abandoned
 from ..suite.suite_import import is_path
 from ..suite.suite_source import SuiteSource
+from ..torch_trt import releases
 from . import base_pytest
 from .comparison_side import Side
 from .relocated_imports import OURS
@@ -25,7 +26,8 @@ from .relocated_imports import OURS
 PYTHON_TIMEOUT_S = 120.0
 OLDEST_PYTHON = (3, 11)
 ASKED_OF_PYTHON = (
-    "import sys, importlib.util; print(*sys.version_info[:2], int(importlib.util.find_spec('pytest') is not None))"
+    "import sys, importlib.util as util, importlib.metadata as metadata; print(*sys.version_info[:2], "
+    "int(util.find_spec('pytest') is not None), int(any(metadata.distributions(name='torch-tensorrt-rtx'))))"
 )
 
 
@@ -68,7 +70,9 @@ class BaseRevision:
         self._toplevel: Path | None = None
         self._made: ClaimedFolder | None = None
         try:
-            python, has_pytest = _checked_python(request.python) if request.python else (sys.executable, True)
+            python, has_pytest, rtx = sys.executable, True, releases.flavour() == "rtx"
+            if request.python:
+                python, has_pytest, rtx = _checked_python(request.python)
             folder.mkdir(parents=True, exist_ok=True)
             for gone in remove_abandoned(folder, "base"):
                 self._forget(gone)
@@ -82,6 +86,7 @@ class BaseRevision:
                 python=python,
                 moved=moved,
                 package_folder=self._package_folder(),
+                rtx=rtx,
             )
             if moved is not None and before is not None and has_pytest:
                 self._ask_its_pytest(request, before, given, timeout_s)
@@ -186,8 +191,11 @@ def _any_there(source: SuiteSource) -> bool:
     return any(not is_path(name) or (Path(source.root) / name).is_file() for name in source.suites)
 
 
-def _checked_python(path: str) -> tuple[str, bool]:
-    """Return an interpreter's absolute path, and whether it has pytest. Raises TrtgateError for what is none."""
+def _checked_python(path: str) -> tuple[str, bool, bool]:
+    """Return an interpreter's absolute path, and whether it has pytest, and TensorRT-RTX.
+
+    Raises TrtgateError for what is none.
+    """
     found = shutil.which(path)
     if found is None:
         raise TrtgateError(f"--base-python {path!r}: no such program")
@@ -196,14 +204,14 @@ def _checked_python(path: str) -> tuple[str, bool]:
             [found, "-c", ASKED_OF_PYTHON],
             capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=True,
         ).stdout  # fmt: skip
-        *version, has_pytest = (int(part) for part in said.split())
+        *version, has_pytest, rtx = (int(part) for part in said.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         raise TrtgateError(f"--base-python {path!r} is no Python interpreter") from None
     if tuple(version) < OLDEST_PYTHON:
         raise TrtgateError(
             f"--base-python {path!r} is Python {'.'.join(map(str, version))}; 3.11 is the oldest that works"
         )
-    return str(Path(found).absolute()), bool(has_pytest)
+    return str(Path(found).absolute()), bool(has_pytest), bool(rtx)
 
 
 def _git(folder: Path, *arguments: str) -> str:

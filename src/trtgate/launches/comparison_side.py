@@ -37,6 +37,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         Python's path, where it is not this process's: what pytest has in the copy.
     variables
         Environment variables that are others than this process's; None for one that is not set.
+    rtx
+        Whether TensorRT is TensorRT-RTX, which builds engines without timing anything on the GPU.
 
     """
 
@@ -48,6 +50,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     streams: str = ONE
     path: tuple[str, ...] = ()
     variables: dict[str, str | None] = {}
+    rtx: bool = False
 
     @property
     def other_python(self) -> bool:

@@ -123,12 +123,15 @@ Wanted = Sequence[tuple[Prebuild, Sequence[str]]]
 def run_sides(wanted: Wanted) -> Generator[tuple[Prebuild, Prebuilt]]:
     """Build the cases of all sides at once; yields each, and whose it is, as `Prebuild.run`.
 
-    Where they build in turn the sides have one turn: of all that is built at the same time, one case of one side is.
+    Where they build in turn, one case of each side is built at a time: each beside one of the other. TensorRT times its
+    tactics on the GPU, which TensorRT-RTX does not: unless all sides have that, they share one turn.
     """
     done: _Done = queue.SimpleQueue()
     counts = [min(work.builders, len(case_ids)) for work, case_ids in wanted]
+    apart = all(work.side.rtx for work, _ in wanted)
     turn, pools, made = threading.Lock(), list[WorkerPool](), list[_Builder]()
     for (work, case_ids), count in zip(wanted, counts, strict=True):
+        turn = threading.Lock() if apart else turn
         pending: queue.SimpleQueue[str] = queue.SimpleQueue()
         for case_id in case_ids:
             pending.put(case_id)
