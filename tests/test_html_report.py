@@ -257,6 +257,8 @@ def test_captions_are_whole_and_headings_of_layers_in_one_line_in_a_narrow_windo
     right = "one.getBoundingClientRect().right"
     cut = f"all => all.filter(one => {right} > one.closest('.scroll').getBoundingClientRect().right + 1)"
     assert page.locator("caption").evaluate_all(f"{cut}.map(one => one.innerText)") == []
+    modules = page.locator("td", has_text=re.compile("^layer4$")).first
+    assert modules.evaluate(f"one => {right}") < 400, "whose layers changed is seen without scrolling"
     heads = page.locator("th", has_text="faster | slower")
     assert heads.evaluate_all("all => all.every(one => one.querySelector('span').getClientRects().length == 1)")
 
