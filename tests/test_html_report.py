@@ -114,7 +114,8 @@ def test_tables_need_no_javascript() -> None:
 
 def test_figures_are_whole_numbers_where_they_are_large_and_settings_stand_as_a_user_writes_them() -> None:
     settings = {"frontend": "dynamo", "batch": 1, "cudagraphs": False, "shape": {}, "runtime": "", "quarantine": None}
-    shown = html.render(made(case("net", figures={"engine_bytes": 24_427_500.0, "build_s": 3.81333}, settings=settings)))
+    figures = {"engine_bytes": 24_427_500.0, "build_s": 3.81333}
+    shown = html.render(made(case("net", figures=figures, settings=settings)))
     assert ">24,427,500<" in shown
     assert ">3.8133<" in shown
     assert ">frontend=dynamo, batch=1, cudagraphs=False<" in shown

@@ -107,7 +107,7 @@ def _figures(case: CaseReport) -> list[tuple[str, float | None, float | None]]:
 
 def _settings(case: CaseReport) -> str:
     """Return those that say something, as `name=value`."""
-    return ", ".join(f"{name}={setting}" for name, setting in case.settings.items() if setting not in (None, "", [], {}))
+    return ", ".join(f"{name}={found}" for name, found in case.settings.items() if found not in (None, "", [], {}))
 
 
 def _number(found: float | None, of: float = 1) -> str:
