@@ -204,6 +204,15 @@ def test_of_a_trace_what_the_marked_call_asked_the_device_for_is_counted_with_it
     }  # fmt: skip
 
 
+def test_what_a_generated_graph_module_calls_has_the_place_that_calls_the_module() -> None:
+    """torch names it by its class, GraphModule, which is nobody's own code."""
+    whole = event("python_function", "nn.Module: GraphModule_0", 12.5, 60.0)
+    found = call_counts.of_trace([*TRACE, whole], gpu=True)
+    assert found[KERNEL_LAUNCHES] == call_counts.of_trace(TRACE, gpu=True)[KERNEL_LAUNCHES]
+    own = event("python_function", "nn.Module: Attention_0", 12.5, 60.0)
+    assert set(call_counts.of_trace([*TRACE, own], gpu=True)[DISPATCHER_OPS]) == {"aten::add in nn.Module: Attention_0"}
+
+
 def test_a_trace_without_the_call_is_no_count_of_nothing() -> None:
     with pytest.raises(RuntimeError, match="not in its trace"):
         call_counts.of_trace([event("cpu_op", "aten::add", 1.0)], gpu=False)

@@ -303,6 +303,16 @@ def test_what_is_said_at_the_end_names_news_other_releases_and_the_command(tmp_p
     assert coverage_gate.RECORD_COMMAND in said
 
 
+def test_another_graph_says_that_nothing_was_lost_and_what_became_of_it(tmp_path: Path) -> None:
+    other = coverage_counting.count([graph()])
+    other.engines = [msgspec.structs.replace(part, inputs=["float16[8,3]"]) for part in other.engines]
+    store(tmp_path, coverage_counting.count([graph()]))
+    changed = coverage_gate.judge(case(), other, tmp_path, RELEASE)
+    assert changed.sentence.startswith(f"net-dynamo-fp16-b1-mbs5 keeps its coverage of {RELEASE} in a changed graph: ")
+    said = list(map(str, coverage_gate.notices([changed], RELEASE)))
+    assert said[-1] == f"to store the improved and changed ones: {coverage_gate.RECORD_COMMAND}"
+
+
 def test_a_long_table_shows_what_is_not_simply_unchanged() -> None:
     usual = coverage_gate.CoverageResult(
         case_id="a",

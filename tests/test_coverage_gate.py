@@ -78,7 +78,7 @@ def test_recorded_unchanged_lost_and_accepted(suite: Folder) -> None:
 
     gained = suite.pytest(*COVERAGE)
     assert gained.ret == 0
-    gained.stdout.fnmatch_lines([f"improved: {CASE} gained coverage*", "to store what is better*"])
+    gained.stdout.fnmatch_lines([f"improved: {CASE} gained coverage*", "to store the improved and changed ones: *"])
 
 
 def test_workers_of_xdist_record_and_compare_and_the_run_reports(suite: Folder) -> None:

@@ -112,6 +112,28 @@ def test_tables_need_no_javascript() -> None:
     assert shown.count("<table") == shown.count("<caption>") + shown.count("Figures and settings")
 
 
+def test_figures_are_whole_numbers_where_they_are_large_and_settings_stand_as_a_user_writes_them() -> None:
+    settings = {"frontend": "dynamo", "batch": 1, "cudagraphs": False, "shape": {}, "runtime": "", "quarantine": None}
+    figures = {"engine_bytes": 24_427_500.0, "build_s": 3.81333}
+    shown = html.render(made(case("net", figures=figures, settings=settings)))
+    assert ">24,427,500<" in shown
+    assert ">3.8133<" in shown
+    assert ">frontend=dynamo, batch=1, cudagraphs=False<" in shown
+
+
+def test_layers_of_a_slower_case_are_shown_once_with_its_latency_and_what_is_known_of_them() -> None:
+    slower = case(NAME, "regressed", 0.02, layer_changes=CHANGES)
+    of_profile = LayersReport(
+        case_id=NAME, outcome="passed", said="changed", sentence="its layers changed", device_us=193.5, sum_us=338.1,
+        attributed=0.98, layers=[LayerTime(name="__myl_Move", modules=[], us=2.0)], modules={"?": 2.0}, changes=CHANGES,
+    )  # fmt: skip
+    shown = html.render(made(slower, profiles=[of_profile]))
+    assert shown.count("layers that changed most") == 1
+    assert html.render(made(case(NAME), profiles=[of_profile])).count("layers that changed most") == 1
+    assert "latency 193.5 µs; layers, each timed by itself, 338.1 µs, 98 % of it attributed to modules" in shown
+    assert shown.count("(unknown)") == 2
+
+
 def test_load_and_growth_are_tables_too_in_their_units() -> None:
     shown = re.sub(r"<script.*?</script>", "", html.render(report()), flags=re.DOTALL)
     for wanted in (
@@ -230,6 +252,18 @@ def test_nothing_is_wider_than_the_window(page: Any) -> None:
         assert len(set(page.evaluate(shades))) == 2, (width, scheme)
 
 
+def test_captions_are_whole_and_headings_of_layers_in_one_line_in_a_narrow_window(page: Any) -> None:
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    right = "one.getBoundingClientRect().right"
+    cut = f"all => all.filter(one => {right} > one.closest('.scroll').getBoundingClientRect().right + 1)"
+    assert page.locator("caption").evaluate_all(f"{cut}.map(one => one.innerText)") == []
+    modules = page.locator("td", has_text=re.compile("^layer4$")).first
+    assert modules.evaluate(f"one => {right}") < 400, "whose layers changed is seen without scrolling"
+    heads = page.locator("th", has_text="faster | slower")
+    assert set(heads.evaluate_all("all => all.map(one => one.querySelector('span').getClientRects().length)")) == {1}
+
+
 def test_the_table_is_used_by_keyboard(page: Any) -> None:
     page.get_by_role("button", name="verdict", exact=True).focus()
     page.keyboard.press("Enter")
@@ -277,8 +311,8 @@ def test_a_fleet_shows_what_got_slower_most_first_and_a_click_opens_its_history(
         assert page.locator(".scatterlayer").count() == 0
         page.locator("#overview a", has_text="slow").click()
         opened = page.locator("details[open]")
+        opened.locator(".scatterlayer .point").first.wait_for()  # drawn by the event that follows opening
         assert opened.get_by_text("said of slow").count() == 2
-        opened.locator(".scatterlayer .point").first.wait_for()
         assert opened.locator(".scatterlayer .point").count() == 24
         assert opened.locator(".shapelayer path").count() == 1  # it changed on one of them
         assert page.locator("img[src]").count() == 0

@@ -141,7 +141,7 @@ def test_it_is_stored_and_what_scales_worse_or_leaks_fails(folder: Any) -> None:
     assert worse.ret == 1
     worse.stdout.fnmatch_lines(
         [
-            "net-eager-fp32 got worse: throughput of threads at once 2,000/s * 25/s, +7900.00% time an inference (*), "
+            "net-eager-fp32 is slower: throughput of threads at once 2,000/s * 25/s, +7900.00% time an inference (*), "
             "limit 10 %; median latency with threads at once 2 ms * 40 ms, *; p99 latency with processes at once 2 * "
             "40 ms, *; growth of host memory 0 bytes a call * bytes a call (*, 440 calls), limit 256 "
             "(+10,* bytes a call, suite.py:*)"

@@ -172,7 +172,8 @@ def test_a_profile_compared_with_itself_has_no_differences() -> None:
     assert all(change.explained.us == 0 for change in found.changes)
     assert not structural(profile, profile)
     assert lines(found) == [
-        "resnet18-dynamo-fp16-b1-mbs5: +0.00 µs in layers: same layers, none is slower beyond noise"
+        "resnet18-dynamo-fp16-b1-mbs5: +0.00 µs in layers, each timed by itself: same layers, none is slower beyond "
+        "noise"
     ]
 
 
@@ -376,6 +377,16 @@ def test_two_layers_fused_into_one_are_one_change_by_position() -> None:
     assert structural(before, after).fusions == ["__myl_MulAddAddReluMean + __myl_FcAdd → __myl_MulAddAddReluMeanFcAdd"]
 
 
+def test_a_layer_that_is_named_by_its_module_is_called_by_its_type_and_the_module() -> None:
+    name = "[CONVOLUTION]-[aten_ops.convolution.default]-[layer4.1.conv2/convolution_19]"
+    named = [layer(name, modules=modules) for modules in (["layer4.1.conv2"], [])]
+    empty = of_parts(engine())
+    assert [structural(empty, of_parts(engine(one))).added for one in named] == [
+        ["[CONVOLUTION] (layer4.1.conv2)"],
+        [name.replace("_19", "")],
+    ]
+
+
 def test_baselines_without_names_of_tensors_are_enough() -> None:
     before = h100_resnet18()
     for old in before.parts[0].layers:
@@ -404,7 +415,7 @@ def test_one_layer_split_into_three_is_one_change_by_operators() -> None:
     assert len(group.after) == 3
     assert group.explained.us == pytest.approx(3.0, abs=0.01)
     assert sentence(found) == (
-        "resnet18-dynamo-fp16-b1-mbs5: +3.0 µs in layers: fusions changed; "
+        "resnet18-dynamo-fp16-b1-mbs5: +3.0 µs in layers, each timed by itself: fusions changed; "
         "layer2.0, layer2.1, layer2.2 +3.0 µs (+2.0 to +4.0); 100 % explained by 3 layers"
     )
 
@@ -452,7 +463,8 @@ def test_operators_that_fell_back_to_pytorch_are_told_first() -> None:
     ]
     assert found.engines_added == ["_run_on_acc_2"]
     assert sentence(found).startswith(
-        "resnet18-dynamo-fp16-b1-mbs5: +39.0 µs in layers: fell back to PyTorch (1 aten.relu.default); layer1.0"
+        "resnet18-dynamo-fp16-b1-mbs5: +39.0 µs in layers, each timed by itself: fell back to PyTorch "
+        "(1 aten.relu.default); layer1.0"
     )
     assert "; engines 1 → 2;" in sentence(found)
     assert structural(before, after).fell_back == ["1 aten.relu.default (layer1.2)"]

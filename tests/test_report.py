@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -31,6 +32,28 @@ def test_a_regression_is_one_sentence_with_all_that_matters() -> None:
     for part in ("net-dynamo-fp16-b1-mbs5", "device latency", "100 µs", "105 µs", "+5.00%", "limit 1 %"):
         assert part in said
     assert "\n" not in said
+
+
+def counted(metric: str, places: str) -> Judgement:
+    return msgspec.structs.replace(verdict.judge_exact(metric, 41, 34, limit=0.05), groups=places)
+
+
+def test_a_case_that_is_slower_and_calls_more_is_slower_and_each_place_is_said_once() -> None:
+    more = [counted("cuda_calls", "+7 cuLaunchKernel"), counted("kernel_launches", "+7 cuLaunchKernel")]
+    said = sentences.sentence("net", Verdict.REGRESSED, [judgement(1.05), *more], "device")
+    assert said.startswith("net is slower: device latency ")
+    assert said.count("+7 cuLaunchKernel") == 1
+    assert said.endswith("; kernel launches a call 34 → 41 (+20.59%), limit 5 % (+7 cuLaunchKernel)")
+    apart = [counted("cuda_calls", "+7 cuLaunchKernel"), counted("memory_operations", "+1 cudaMemcpyAsync")]
+    assert sentences.sentence("net", Verdict.REGRESSED, apart, "device").count(" (+") == 4
+    assert sentences.sentence("net", Verdict.REGRESSED, apart, "device").startswith("net got worse: CUDA calls a call ")
+
+
+def test_a_case_that_is_unchanged_is_so_in_a_sentence_about_its_latency() -> None:
+    counts = [msgspec.structs.replace(counted("engines", ""), verdict=Verdict.UNCHANGED)]
+    said = sentences.sentence("net", Verdict.UNCHANGED, [*counts, judgement(1.0)], "device")
+    assert said.startswith("net is unchanged: device latency 100 µs → 100 µs")
+    assert "engines" not in said
 
 
 def test_underpowered_says_what_would_have_been_seen() -> None:

@@ -3,8 +3,8 @@
     python tools/examples.py FOLDER          the three reports; no GPU is used, nothing is measured
     python tools/examples.py --pictures      their pictures, docs/pictures/example-*.png; needs Chromium
 
-The records are the sessions of `baselines/` and the profiles of `tests/data/`. Policy, statistics and pages are
-those that users get. docs/examples.md says what each record is.
+The records are the sessions of `baselines/` and the document of a run in `tests/data/`. Pages are made by the code
+that makes those of users. docs/examples.md says what each record is.
 """
 
 from __future__ import annotations
@@ -15,39 +15,28 @@ import sys
 import tempfile
 from pathlib import Path
 
-import msgspec
-
-from trtgate.commands import history_answers, history_text
+from trtgate.commands import history_answers, history_text, report_files
 from trtgate.common.accelerator import Accelerator
-from trtgate.common.metrics import METRICS
-from trtgate.gate import baselines, history
+from trtgate.gate import baselines
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
-from trtgate.gate.driver import NoneKeptError, drive
-from trtgate.gate.outcome import outcome
-from trtgate.gate.policy import Measured, Situation
 from trtgate.gate.saved_runs import Asked
 from trtgate.launches.sweep import PointOutcome
-from trtgate.profiles import profile_files, profile_gate
-from trtgate.pytest_plugin import run_document
 from trtgate.records.measurement import Capture, CaseMeasurement, Launch, Loaded, Turn
-from trtgate.records.profile_record import Profile
-from trtgate.report import html, report_parts, run_report, sweep_page, sweep_table
+from trtgate.report import run_report, sweep_page, sweep_table
 from trtgate.suite.cases import Case, Model
 from trtgate.suite.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("regression", "sweep", "fleet")
+RUN = ROOT / "tests" / "data" / "h200_slower_report.json.gz"
+"""What --trtgate-report wrote in the second run of studies/example_regression.py."""
 H100 = "nvidia-h100-80gb-hbm3-80gib"
-CARD = "GPU-52f05657"
-"""It has two sessions of one day: the first is stored, the second is the run that is judged."""
-CHANGED = ("resnet18-dynamo-fp16-b1-mbs5", "resnet18-dynamo-fp32-b1-mbs5")
-"""The case that got slower, and the case whose sessions are what it got."""
 MODELS = ("mobilenet_v3_large", "resnet18", "resnet50", "vit_b_16")
 FIGURES = ("engines", "engine_bytes", "gpu_memory_bytes", "pytorch_operators")
 """What is stored of the newest session, and was read off once."""
 REPLAYS = 30
-WIDTH, HEIGHT = 1200, 520
-"""Of a picture, in pixels of the page."""
+WIDTH = 1200
+HEIGHTS = {"regression": 915, "sweep": 520, "fleet": 520}
+"""Of a picture, in pixels of the page; the first ends within the layers of the slower case."""
 
 
 def records(key: str = H100) -> tuple[Accelerator, dict[str, CaseRecord]]:
@@ -79,74 +68,12 @@ def measured(case_id: str, session: StoredSession) -> CaseMeasurement:
 # A regression
 
 
-class Recorded:
-    """A measurer that has two sessions: one is what it measures first, the other what fresh launches give."""
-
-    def __init__(self, first: CaseMeasurement, again: CaseMeasurement) -> None:
-        self._first, self._again = first, again
-
-    def measure(self, _step: object) -> Measured:
-        """Return the first session."""
-        return Measured(self._first)
-
-    def measure_fresh(self, _step: object) -> CaseMeasurement:
-        """Return the other one."""
-        return self._again
-
-    def __getattr__(self, what: str) -> object:
-        raise NoneKeptError(f"nothing was recorded for {what}")
-
-
-def regression() -> str:
-    """Return the report of a run in which a case's tensors are fp32 where they were fp16."""
-    accelerator, stored = records()
-    now = {case_id: [one for one in record.sessions if one.uuid.startswith(CARD)] for case_id, record in stored.items()}
-    ended = max(sessions[-1].recorded for sessions in now.values())
-    began = min(sessions[-1].recorded for sessions in now.values())
-    accelerator = msgspec.structs.replace(accelerator, uuid=next(iter(now.values()))[0].uuid)
-    cases = []
-    for case_id, record in stored.items():
-        first, second = now[CHANGED[1] if case_id == CHANGED[0] else case_id]
-        own = now[case_id][0]
-        held = msgspec.structs.replace(
-            record, sessions=[one for one in record.sessions if one.recorded <= own.recorded]
-        )
-        situation = Situation(
-            case=case_of(record), accelerator=accelerator, limit_of=lambda metric: METRICS[metric].limit,
-            tests=3 * len(stored), record=held,
-        )  # fmt: skip
-        measurer = Recorded(measured(case_id, second), measured(case_id, first))
-        result = drive(situation, measurer, lambda _text: None)
-        found = outcome(str(result.verdict or ""), case_id, result.sentence)
-        kind = {"passed": run_report.PASSED, "skipped": run_report.SKIPPED}.get(found.kind, run_report.FAILED)
-        said = report_parts.case_report(situation.case, result, accelerator, outcome=kind, stored=held)
-        cases.append(msgspec.structs.replace(said, figures={}, base_figures={}))  # stored of the newest session alone
-    failed = any(case.outcome == run_report.FAILED for case in cases)
-    return html.render(run_report.RunReport(
-        outcome=run_report.FAILED if failed else run_report.PASSED, exit_status=int(failed), created=ended,
-        seconds=(history.utc(ended) - history.utc(began)).total_seconds(), accelerator=accelerator,
-        against=f"baseline baselines/{H100}/latency.json", command=["make", "examples"], commit=history.Commit(),
-        cases=cases, profiles=layers(),
-    ))  # fmt: skip
-
-
-def layers() -> list[run_report.LayersReport]:
-    """Return what the profile tests of two launches' profiles say: resnet18's is compared with another launch's."""
-    found = []
+def regression(target: Path) -> None:
+    """Write the report of a recorded run, as `trtgate report` does. Raises TrtgateError when it can't be read."""
     with tempfile.TemporaryDirectory() as folder:
-        profile_files.store_baseline(Path(folder), H100, profile("resnet18_profile_0"))
-        for name in ("resnet18_profile_1", "vit_b_16_profile_0"):
-            result = profile_gate.judge(profile(name), Path(folder), H100)
-            seen = run_document.Seen(outcome=run_report.PASSED, result=msgspec.json.encode(result).decode())
-            found.append(run_document.layers_report(result.case_id, seen))
-    return found
-
-
-def profile(name: str) -> Profile:
-    """Return a recorded profile."""
-    return msgspec.json.decode(
-        gzip.decompress((ROOT / "tests/data" / f"h100_{name}.json.gz").read_bytes()), type=Profile
-    )
+        document = Path(folder) / "run.json"
+        document.write_bytes(gzip.decompress(RUN.read_bytes()))
+        report_files.make(run_report.read(document), to_markdown=None, to_html=target)
 
 
 # A sweep
@@ -212,7 +139,7 @@ def write_runs(key: str, folder: Path) -> None:
 def make(folder: Path) -> None:
     """Write the three pages. Raises TrtgateError where a record can't be read."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "regression.html").write_text(regression(), encoding="utf-8")
+    regression(folder / "regression.html")
     (folder / "sweep.html").write_text(sweep(), encoding="utf-8")
     fleet(folder / "fleet.html")
 
@@ -222,10 +149,10 @@ def take_pictures(folder: Path) -> None:
     import pictures
 
     with pictures.chromium() as browser:
-        for name in PAGES:
+        for name, height in HEIGHTS.items():
             page = pictures.opened(browser, folder / f"{name}.html", WIDTH)
-            clip = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}
-            pictures.save(f"example-{name}.png", page.screenshot(clip=clip))
+            clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
+            pictures.save(f"example-{name}.png", page.screenshot(clip=clip, full_page=True))
 
 
 def main(arguments: list[str]) -> None:
@@ -236,7 +163,7 @@ def main(arguments: list[str]) -> None:
             take_pictures(Path(folder))
     elif len(arguments) == 1 and not arguments[0].startswith("-"):
         make(Path(arguments[0]))
-        print(f"{arguments[0]}: {', '.join(f'{name}.html' for name in PAGES)}")
+        print(f"{arguments[0]}: {', '.join(f'{name}.html' for name in HEIGHTS)}")
     else:
         raise SystemExit("name one folder, or --pictures")
 

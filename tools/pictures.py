@@ -206,9 +206,9 @@ def read_all(descriptor: int) -> Iterator[bytes]:
         yield part
 
 
-def check(path: Path) -> None:
+def check(report: run_report.RunReport) -> None:
     """End unless the run found the slower model, called no other slower, and proved most of the others unchanged."""
-    said = {case.case_id: case.said for case in run_report.read(path).cases}
+    said = {case.case_id: case.said for case in report.cases}
     verdicts = list(said.values())
     clear = verdicts.count(Verdict.REGRESSED) == 1 and verdicts.count(Verdict.UNCHANGED) >= LEAST_UNCHANGED
     if said[SLOWER] != Verdict.REGRESSED or not clear:
@@ -286,9 +286,10 @@ def main() -> None:
         print("comparing", flush=True)
         written = in_terminal([sys.executable, "-m", *COMMAND], folder, environment(SLOWER="1"))
         print(written)
-        check(folder / "run.json")
+        report = run_report.read(folder / "run.json")
+        check(report)
         (folder / "terminal.html").write_text(terminal_page(written))
-        report_files.make(folder / "run.json", to_markdown=None, to_html=folder / "report.html")
+        report_files.make(report, to_markdown=None, to_html=folder / "report.html")
         size = save("terminal.png", of_terminal(browser, folder / "terminal.html"))
         size += save("report.png", of_report(browser, folder / "report.html"))
     if size >= MOST_BYTES:

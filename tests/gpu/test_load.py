@@ -97,7 +97,7 @@ def test_a_lock_around_calls_and_a_leak_are_found_and_named(gate_run: Run, tmp_p
     worse = gate_run(*LATENCY, "--benchmark-compare", "--trtgate-load=4", LOCKED="1", LEAK="1")
     assert worse.returncode == 1
     line = PLANTED.splitlines().index("            KEPT.append(bytearray(2048))") + 1
-    sentence = worse.stdout.partition("net-eager-fp32 got worse")[2].partition("\n")[0]
+    sentence = worse.stdout.partition("net-eager-fp32 is slower")[2].partition("\n")[0]
     for said in (
         "throughput of threads at once", "growth of host memory", "growth of memory that PyTorch allocated on the GPU",
         f"suite_of_mine.py:{line}",

@@ -119,7 +119,7 @@ def _compared(before: Coverage, after: Coverage, release: str) -> tuple[Coverage
     if difference.other:
         return (
             CoverageVerdict.CHANGED,
-            f"lost nothing since {release}, but it is another graph: {'; '.join(difference.other)}",
+            f"keeps its coverage of {release} in a changed graph: {'; '.join(difference.other)}",
         )
     return CoverageVerdict.UNCHANGED, f"is unchanged since {release}"
 
@@ -155,7 +155,7 @@ def notices(results: Sequence[CoverageResult], release: str) -> list[Notice]:
     if counts[CoverageVerdict.IMPROVED] + counts[CoverageVerdict.CHANGED] and not all(
         result.stored for result in results
     ):
-        said.append(f"to store what is better or another graph: {RECORD_COMMAND}")
+        said.append(f"to store the improved and changed ones: {RECORD_COMMAND}")
     new = [result.case_id for result in results if result.verdict is CoverageVerdict.NEW and not result.stored]
     if new:
         said_of_new = f"no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does"

@@ -86,13 +86,13 @@ def explanation_of(verdict: Verdict, judgements: Sequence[Judgement]) -> Explana
 def sentence(case_id: str, verdict: Verdict, judgements: Sequence[Judgement], primary: str) -> str:
     """Say what a verdict rests on: case, metric, baseline, now, change with interval, limit."""
     shown = [judgement for judgement in judgements if judgement.verdict is verdict]
-    shown = shown or [judgement for judgement in judgements if judgement.metric == primary]
-    timed = all(METRICS[judgement.metric].unit in ("us", EACH, "s") for judgement in shown)
-    says = _SAYS[verdict] if timed else _SAYS_OF_COUNTS.get(verdict, _SAYS[verdict])
+    if verdict is Verdict.UNCHANGED or not shown:
+        shown = [judgement for judgement in judgements if judgement.metric == primary] or shown
+    says = (_SAYS if METRICS[shown[0].metric].unit in ("us", EACH, "s") else _SAYS | _SAYS_OF_COUNTS)[verdict]
     open_ = [judgement for judgement in shown if judgement.suspected is not None]
     if open_:
         shown, says = open_, "looked worse, and measuring again neither confirmed nor refuted it"
-    said = f"{case_id} {says}: " + "; ".join(_figures(judgement) for judgement in shown)
+    said = f"{case_id} {says}: {_listed(shown)}"
     seen = shown[0]
     if verdict is Verdict.UNDERPOWERED and METRICS[seen.metric].unit != A_CALL:
         more = "record one on this card, or " if OTHER_CARD in seen.evidence else "record more sessions, or "
@@ -120,7 +120,7 @@ def moved(case_id: str, recorded: str, change: float) -> str:
 
 def going_on(said: str, judgements: Sequence[Judgement]) -> str:
     """Let a sentence go on with what some metrics read."""
-    return continued(said, "".join(f"; {_figures(one)}" for one in judgements))
+    return continued(said, f"; {_listed(judgements)}" * bool(judgements))
 
 
 def grows(case_id: str, judgement: Judgement) -> str:
@@ -130,8 +130,7 @@ def grows(case_id: str, judgement: Judgement) -> str:
 
 def not_checked(case_id: str, suspects: Sequence[Judgement], why: str) -> str:
     """Say what a case was suspected of, and why nothing could be said of it a second time."""
-    said = f"{case_id}: suspected, not checked: {'; '.join(_figures(judgement) for judgement in suspects)}; {why}"
-    return explained(said, Explanation.SUSPECTED)
+    return explained(f"{case_id}: suspected, not checked: {_listed(suspects)}; {why}", Explanation.SUSPECTED)
 
 
 def not_stored(case_id: str, verdict: str, why: str = "", *, void: bool = False) -> str:
@@ -143,8 +142,7 @@ def not_stored(case_id: str, verdict: str, why: str = "", *, void: bool = False)
 
 def stored_as_accepted(case_id: str, verdict: str) -> str:
     """Say that a session is added to the baseline without proof."""
-    said = f"{case_id}: stored although it is {verdict}, since it is accepted"
-    return explained(said, Explanation.STORED_UNPROVEN)
+    return explained(f"{case_id}: stored although it is {verdict}, since it is accepted", Explanation.STORED_UNPROVEN)
 
 
 def about_new(
@@ -221,6 +219,13 @@ def advice(verdict: str, case_id: str, *, beside_base: bool) -> str:
 
 def _accept(case_id: str) -> str:
     return f"--trtgate-update-baselines --trtgate-accept '{case_id}'"
+
+
+def _listed(judgements: Sequence[Judgement]) -> str:
+    """Return the figures of each; places that the next one has too, since launches are CUDA calls, are said there."""
+    later = [*(one.groups for one in judgements[1:]), ""]
+    listed = zip(judgements, later, strict=True)
+    return "; ".join(_figures(one).removesuffix(f" ({one.groups})" * (one.groups == places)) for one, places in listed)
 
 
 def _figures(judgement: Judgement) -> str:

@@ -39,7 +39,9 @@ ASKING = ("Query", "Get", "Peek", "IsCapturing", "Occupancy")
 """In names of CUDA calls that only ask, some of them until the device has done something: how often says nothing."""
 MOST_PLACES = 100
 """That are kept of a metric: those with the largest counts."""
-LIBRARIES = ("torch/", "torch_tensorrt/", "trtgate/", "contextlib.py", "<")
+MODULES = ("GraphModule_", "TorchTensorRTModule_", "CudaGraphsTorchTensorRTModule_")
+"""Classes, as torch.profiler numbers them, of modules that are compiled."""
+LIBRARIES = ("torch/", "torch_tensorrt/", "trtgate/", "contextlib.py", "<", *(f"nn.Module: {name}" for name in MODULES))
 """Where a place begins that is nobody's own code."""
 
 MOST_LINES = 50_000

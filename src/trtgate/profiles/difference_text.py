@@ -53,7 +53,8 @@ def sentence(difference: ProfileDifference) -> str:
     largest = [f"{_subject(change)} {_with_interval(change.explained)}" for change in notable[:NAMED]]
     pieces = [_causes(difference), ", ".join(largest), _engines(difference), _concentration(difference)]
     total = _number(difference.total.us)
-    return f"{shown(difference.case_id)}: {total} µs in layers: {'; '.join(piece for piece in pieces if piece)}"
+    said = "; ".join(piece for piece in pieces if piece)
+    return f"{shown(difference.case_id)}: {total} µs in layers, each timed by itself: {said}"
 
 
 def lines(difference: ProfileDifference, top: int = 10) -> list[Line]:

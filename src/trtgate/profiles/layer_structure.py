@@ -14,6 +14,8 @@ from .layer_row import LayerRow
 from .matching import Computed, match
 
 GENERATED = re.compile(r"_0x[0-9a-f]{16,}$")
+NAMED_BY_MODULE = re.compile(r"^(\[\w+\])-\[.*\]$")
+"""As `[CONVOLUTION]-[aten_ops.convolution.default]-[layer4.1.conv2/convolution]`; its type alone is kept."""
 UNNAMED = frozenset(("", "__myelin_CASK_STUB"))
 """What TensorRT gives for a tactic that it does not name."""
 
@@ -107,7 +109,7 @@ def _phrase(rows: Sequence[LayerRow]) -> str:
 
 def _name(row: LayerRow) -> str:
     of = modules([row.layer])
-    return shown(row.name) + f" ({of})" * bool(of)
+    return shown(NAMED_BY_MODULE.sub(r"\1", row.name)) + f" ({of})" if of else shown(row.name)
 
 
 def _counted(computed: Computed) -> list[str]:

@@ -116,7 +116,7 @@ def build_ahead(
     start = time.monotonic()
     processes = sum(min(work.builders, len(ids)) for work, ids in wanted)
     with shown_steps(run.config, f"building {sum(len(ids) for _, ids in wanted)} cases ahead", str) as step:
-        step(f"{processes} processes start")
+        step(f"{processes} processes are starting")
         for done, (work, built) in enumerate(prebuild.run_sides(wanted), 1):
             step(f"{done} done, the last {_keep(run, work, built)}")
     run.ahead_s = time.monotonic() - start

@@ -30,6 +30,7 @@ def render(report: RunReport) -> str:
         described=escaping.printable(describe(report.accelerator), 1000),
         primary=primary_judgement,
         figures_of=_figures,
+        settings_of=_settings,
         title_of=lambda metric: METRICS[metric].title if metric in METRICS else metric,
         value_of=lambda metric, number: value(number, METRICS[metric].unit if metric in METRICS else ""),
         limit_of=limit_text,
@@ -104,8 +105,15 @@ def _figures(case: CaseReport) -> list[tuple[str, float | None, float | None]]:
     return [(name, case.figures.get(name), case.base_figures.get(name)) for name in names]
 
 
+def _settings(case: CaseReport) -> str:
+    """Return those that say something, as `name=value`."""
+    return ", ".join(f"{name}={found}" for name, found in case.settings.items() if found not in (None, "", [], {}))
+
+
 def _number(found: float | None, of: float = 1) -> str:
-    return "" if found is None else f"{found / of:,.5g}"
+    if found is None:
+        return ""
+    return f"{found / of:,.0f}" if abs(found / of) >= 1e5 else f"{found / of:,.5g}"
 
 
 def _heat(share: float) -> str:

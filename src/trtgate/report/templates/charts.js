@@ -31,5 +31,5 @@ function overRuns(series, title) {
   const xaxis = {gridcolor: color("--line"), zeroline: false, title: {text: "run"}, dtick: Math.ceil(series.us.length / 8)};
   const points = {type: "scatter", mode: "lines+markers", x: series.us.map((_, n) => n), y: series.us,
     text: series.runs, hoverinfo: "y+text", line: {color: color("--news")}};
-  return {label: "Latency in stored runs", traces: [points], described: layout(title, {shapes, xaxis})};
+  return {label: "Latency in saved runs", traces: [points], described: layout(title, {shapes, xaxis})};
 }
