@@ -95,6 +95,26 @@ def test_other_weights_are_built_and_other_inputs_are_not(got: Any, storing: Sto
     torch.testing.assert_close(other.inference(), torch.full((4,), 10.0))
 
 
+def test_what_is_built_anew_says_in_what_it_differs_and_is_not_told_so_again(got: Any, cache: ArtifactCache) -> None:
+    assert got().build.remarks == ()
+    assert got(case(factor=3.0)).build.remarks == (
+        "built anew: weights of it differ from what the artifact cache has",
+    )  # fmt: skip
+    assert got(case(factor=3.0)).build.remarks == got().build.remarks == ()
+    again = ArtifactCache(cache.folder, rebuild=True)
+    assert got(case(factor=4.0), cache=again).build.remarks == ()
+
+
+def test_a_cache_that_can_not_be_listed_keeps_nobody_from_building(
+    got: Any, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied() -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache, "entries", denied)
+    assert got().build.cached is False
+
+
 def test_what_is_built_and_what_is_loaded_say_what_they_are_made_of(got: Any, cache: ArtifactCache) -> None:
     """As `trtgate affected` finds it, which neither runs nor builds; the inputs are the case's own."""
 

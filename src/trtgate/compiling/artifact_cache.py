@@ -175,6 +175,17 @@ class ArtifactCache:
             return f"the compiled module of {manifest.case} could not be cached: {reason}"
         return ""
 
+    def differing(self, case_id: str, made_from: Mapping[str, str]) -> list[str]:
+        """Return in what a case differs from the newest entry of it; nothing where there is none."""
+        created: dict[str, dict[str, str]] = {}
+        with contextlib.suppress(OSError):
+            manifests = (entry.manifest for entry in self.entries() if entry.manifest is not None)
+            created = {manifest.created: manifest.made_from for manifest in manifests if manifest.case == case_id}
+        if not created or self._rebuild:
+            return []
+        before = created[max(created)]
+        return [name for name in dict.fromkeys((*made_from, *before)) if made_from.get(name) != before.get(name)]
+
     @contextlib.contextmanager
     def building(self, key: str) -> Iterator[None]:
         """Within: no other process builds this; who waited takes what was built. No lock is no reason not to build."""

@@ -18,6 +18,7 @@ from ..common import sealed_folder
 from ..common.errors import TrtgateError, is_fault, one_line
 from ..common.explanations import bare, continued
 from ..common.steps import OnStep
+from ..common.text_columns import first_few
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..records.program_part import Fingerprint
@@ -32,6 +33,7 @@ from .program_part import Identified
 from .reference import Reference
 from .sealed_store import SealedManifest
 
+MOST_NAMED = 4
 Checks = Callable[[Reference, Inference], Comparison]
 """Compares a module with eager. Raises TrtgateError where it is wrong."""
 
@@ -79,6 +81,7 @@ def build_or_load(
             found = _taken(case, key, one, folder, reference, notes, step, checks)
             if found is not None:
                 return _as_identified(found, identified)
+        differing = cache.differing(case.id, made_from) if cache is not None and made_from else []
         if turn is not None:
             asked = time.perf_counter()
             turn()
@@ -96,6 +99,9 @@ def build_or_load(
                 coverage=built.coverage, sha256=built.sha256,
             )  # fmt: skip
             notes += [note for one in caches if (note := one.put(key, folder, manifest))]
+        if differing:  # said of this run alone, so it is in no manifest
+            said = f"built anew: {first_few(differing, MOST_NAMED)} of it differ from what the artifact cache has"
+            built.build = msgspec.structs.replace(built.build, remarks=(*built.build.remarks, said))
     return _as_identified(built, identified)
 
 

@@ -155,9 +155,12 @@ def _made_from(
         options = compile_options.options_of(settings)
     except TrtgateError:
         return {}  # building says what is wrong
-    program = (digests.graph, digests.weights, digests.constants, digests.calibrated, digests.names)
     found = {
-        "program": Digest(*program).text(),
+        "graph": digests.graph,
+        "weights": digests.weights,
+        "constants": digests.constants,
+        "calibration": digests.calibrated,
+        "names of modules": digests.names,
         "frontend": settings.frontend,
         "precision": settings.precision,
         "dynamic": repr(settings.dynamic),
