@@ -111,7 +111,7 @@ def test_a_run_that_is_red_for_what_was_not_run_says_so_last(folder):
     result = folder.gate("--benchmark-compare", "-q")
     assert result.ret == FAILED
     why, counts = [line for line in result.outlines if line][-2:]
-    assert re.fullmatch(rf"!+ red, though no test failed: MISSING: {ALPHA} is in the .*; and 1 more above !+", why)
+    assert re.fullmatch("!+ red, though no test failed: 2 lines above say why: missing-case !+", why)
     assert "2 passed" in counts
     folder.suite("gamma", broken="raise ValueError('planted')")
     failed = folder.gate("--benchmark-compare")
