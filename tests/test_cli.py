@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import py_compile
 import subprocess
 import sys
@@ -561,12 +562,14 @@ def test_doctor_says_that_an_older_release_has_no_runtime_cache(shell: Shell, mo
     assert "runtime cache  none: only TensorRT-RTX with torch_tensorrt 2.13 or newer" in shell.run("doctor")
 
 
-def test_a_command_that_doctor_prints_can_be_copied(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stands on a line of its own, not in the table, which a narrow terminal folds."""
-    monkeypatch.setattr(doctor_probes, "probe", lambda folder, step: facts(uncompiled=["/site/torch", "/a b/vision"]))
+def test_doctor_notes_packages_without_bytecode_and_breaks_nothing(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_probes, "probe", lambda folder, step: facts(bytecode=[bytecode()]))
     said = shell.run("doctor").splitlines()
-    assert f"{sys.executable} -m compileall -q /site/torch '/a b/vision'" in said
-    assert any(line.startswith("bytecode       none kept: ") and "the command below" in line for line in said)
+    (note,) = doctor_findings.notes(facts(bytecode=[bytecode()]))
+    assert said[-3:] == [f"note: {note}", "", "Nothing is broken."]
+    assert msgspec.json.decode(shell.run("doctor", "--json"))["notes"] == [note]
 
 
 def torch(**fields: Any) -> doctor_facts.Torch:
@@ -594,7 +597,7 @@ def facts(**fields: Any) -> doctor_facts.Facts:
         "features": doctor_facts.Features(enabled={"dynamo_frontend": True, "fx_frontend": False}),
         "runtime_cache": "artifact",
         "compiler": "/usr/bin/g++",
-        "uncompiled": [],
+        "bytecode": [bytecode(compiled=2352)],
         "free_disk_bytes": 1 << 40,
         "baselines_folder": "baselines",
         "baselines": [],
@@ -602,16 +605,66 @@ def facts(**fields: Any) -> doctor_facts.Facts:
     return doctor_facts.Facts(**usual | fields)
 
 
-def test_doctor_names_packages_that_every_process_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("kept", "bare"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").touch()
-    py_compile.compile(str(tmp_path / "kept" / "__init__.py"))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    assert doctor_probes.uncompiled(["kept", "bare", "absent"]) == [str(tmp_path / "bare")]
+def bytecode(**fields: Any) -> doctor_facts.Bytecode:
+    """Return what is found of torch where nothing is compiled, and imports compile nothing."""
+    usual = {"folder": "/site/torch", "files": 2352, "compiled": 0, "unwritten": "it is switched off"}
+    return doctor_facts.Bytecode(**usual | fields)
+
+
+def test_a_note_says_once_what_every_process_compiles_and_how_to_end_that() -> None:
+    vision = bytecode(folder="/a b/torchvision", files=185, compiled=7, unwritten="/a b is not writable")
+    (note,) = doctor_findings.notes(facts(bytecode=[bytecode(), vision, bytecode(folder="/site/torch_tensorrt")]))
+    assert "(it is switched off; /a b is not writable)" in note
+    assert "torch (0 of 2352 files), torchvision (7 of 185 files), torch_tensorrt (0 of 2352 files)" in note
+    assert "`uv pip install --compile-bytecode`" in note
+    assert note.endswith(f": {sys.executable} -m compileall -q -j 0 /site '/a b'")
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        pytest.param({"unwritten": ""}, id="the first process that imports it compiles it for all"),
+        pytest.param({"compiled": 2351}, id="a file has syntax of a newer Python"),
+        pytest.param({"files": 0}, id="installed as bytecode alone"),
+    ],
+)
+def test_no_note_where_processes_compile_nothing_anew(fine: dict[str, Any]) -> None:
+    assert doctor_findings.notes(facts(bytecode=[bytecode(**fine)])) == []
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of two files; nothing is compiled."""
+    folder = tmp_path / "site" / "half_compiled"
+    folder.joinpath("sub").mkdir(parents=True)
+    for name in ("__init__.py", "sub/part.py"):
+        (folder / name).touch()
+    monkeypatch.syspath_prepend(folder.parent)
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    assert doctor_probes.uncompiled(["kept", "bare", "absent"]) == []
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    return folder
+
+
+def test_doctor_counts_the_bytecode_of_packages(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    py_compile.compile(str(package / "sub" / "part.py"))
+    counted = doctor_facts.Bytecode(folder=str(package), files=2, compiled=1)
+    assert doctor_probes.bytecode([package.name, "absent"]) == [counted]
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (found,) = doctor_probes.bytecode([package.name])
+    assert found.unwritten == "PYTHONDONTWRITEBYTECODE is set, or -B"
+
+
+def test_bytecode_of_another_place_counts_there(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYTHONPYCACHEPREFIX: neither what lies beside the sources nor whether that can be written says anything."""
+    writable = {tmp_path / "cache"}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) in writable)  # root may write everywhere
+    py_compile.compile(str(package / "__init__.py"))
+    (found,) = doctor_probes.bytecode([package.name])
+    assert (found.compiled, found.unwritten) == (1, f"{package / '__pycache__'} is not writable")
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "cache"))
+    (found,) = doctor_probes.bytecode([package.name])
+    assert (found.compiled, found.unwritten) == (0, "")
 
 
 CPU = Accelerator(kind="cpu", name="Test CPU", cpus=2)

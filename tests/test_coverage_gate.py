@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -160,6 +161,9 @@ def test_a_renamed_model_turns_the_run_red_until_it_is_removed(suite: Folder) ->
     run.stdout.fnmatch_lines(
         [f"MISSING: coverage of {CASE} is stored, and the suite has no such case (docs: missing-case)"]
     )
+    why, counts = [line for line in run.outlines if line][-2:]
+    assert re.fullmatch("!+ red, though no test failed: a line above says why: missing-case !+", why)
+    assert "1 passed" in counts
     command = "import sys; from trtgate.cli import main; sys.argv[0] = 'trtgate'; main()"
     suite.pytester.run(sys.executable, "-c", command, "baseline", "remove", CASE).stdout.fnmatch_lines(
         ["removed from *net.json"]

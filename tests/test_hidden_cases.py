@@ -105,6 +105,20 @@ def test_a_conftest_that_skips_or_drops_accuracy_hides_nothing(folder, conftest)
     assert folder.output_of(result).count("MISSING") == 1
 
 
+def test_a_run_that_is_red_for_what_was_not_run_says_so_last(folder):
+    folder.suite("gamma")
+    folder.baseline("alpha", "beta")
+    result = folder.gate("--benchmark-compare", "-q")
+    assert result.ret == FAILED
+    why, counts = [line for line in result.outlines if line][-2:]
+    assert re.fullmatch("!+ red, though no test failed: 2 lines above say why: missing-case !+", why)
+    assert "2 passed" in counts
+    folder.suite("gamma", broken="raise ValueError('planted')")
+    failed = folder.gate("--benchmark-compare")
+    assert failed.ret == FAILED
+    assert "though no test failed" not in folder.output_of(failed)  # the short summary names those that did
+
+
 def test_accuracy_that_a_conftest_deselects_is_missed_by_who_requires_verdicts(folder):
     folder.suite("alpha", "beta")
     folder.baseline("alpha", "beta")

@@ -247,6 +247,21 @@ def test_a_case_of_the_baseline_that_nobody_ran_is_missing(run: StagedRun) -> No
     assert exit_status(run.merged([less.shard(asked, 1)])) == 0
 
 
+def test_accuracy_that_a_filter_hides_from_shards_is_red_where_verdicts_are_required(
+    run: StagedRun, divided: Manifest
+) -> None:
+    left_out = [[name] for name in run.cases]
+    for manifest, expected in (
+        (divided, 0),
+        (msgspec.structs.replace(divided, require=("verdict",)), 0),
+        (msgspec.structs.replace(divided, require=("verdict",), filters_typed=False), 1),
+    ):
+        merged = run.merged([run.shard(manifest, number, unchecked=left_out[number - 1]) for number in (1, 2)])
+        said = [notice.text for notice in merged.notices]
+        assert said.count("accuracy not checked, as asked: 2 cases of the baseline") == 1
+        assert (exit_status(merged), len(failing(merged))) == (expected, expected)
+
+
 def test_kinds_of_accelerators_that_are_of_different_commits_are_red(run: StagedRun) -> None:
     other = StagedRun(run.folder, [SAME], msgspec.structs.replace(HERE, name="A100"))
     stale = other.manifest([list(other.cases)], commit="d" * 40)

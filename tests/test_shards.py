@@ -127,6 +127,14 @@ def test_two_shards_merged_say_what_one_run_says(sharded: Shards) -> None:
     assert (len(runs), skipped) == (1, [])  # a shard counts once, as part of what was merged
 
 
+def test_accuracy_that_all_shards_leave_out_is_told_once(sharded: Shards) -> None:
+    sharded.folder.baseline("alpha", "beta")
+    sharded.folder.suite("alpha", "beta")
+    parts = [sharded.run(*COMPARE, "-m", "trtgate_latency", f"--trtgate-shard={number}/2") for number in (1, 2)]
+    told = [line for line in sharded.merge(*parts).splitlines() if "accuracy" in line]
+    assert told == ["accuracy not checked, as asked: 2 cases of the baseline"]
+
+
 def test_what_is_missing_doubled_foreign_or_cut_short_is_named(sharded: Shards) -> None:
     sharded.folder.baseline("alpha", "beta")
     sharded.folder.suite("alpha", "beta")

@@ -73,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         hooks,
         outcome_guard,
         profile_tests,
+        red_end,
         report_collector,
         resuming,
         stage,
@@ -91,6 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
             run.stage = stage_evidence.StageEvidence(run.options)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(reporting, "trtgate-reporting")
+        config.pluginmanager.register(red_end.RedEnd(run), "trtgate-red-end")
     if run.stage is not None:
         config.pluginmanager.register(stage.Stage(run, run.stage, reporting.collected), "trtgate-stage")
     config.pluginmanager.register(hooks.Hooks(run), "trtgate-hooks")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,7 +72,6 @@ def _report_lines(report: DoctorReport) -> list[Line]:
         "features": _features(facts),
         "runtime cache": _runtime_cache(facts),
         "C++ compiler": facts.compiler or "none (inductor needs one)",
-        "bytecode": _bytecode(facts),
         "free disk": f"{facts.free_disk_bytes / GIB:.1f} GiB",
         "GPU needs": report.needs or "unknown",
         "key": report.key or "unknown",
@@ -82,7 +79,8 @@ def _report_lines(report: DoctorReport) -> list[Line]:
         **{state.name: f"{'runs' if state.runs else 'does not run'}: {state.said}" for state in report.frontends},
     }
     said = [f"BROKEN: {problem}" for problem in report.problems] or ["Nothing is broken."]
-    return [TextTable(list(rows.items()), left=(0, 1), whole=(0,), titled=False), *_commands(facts), "", *said]
+    notes = [f"note: {note}" for note in report.notes]
+    return [TextTable(list(rows.items()), left=(0, 1), whole=(0,), titled=False), *notes, "", *said]
 
 
 def _gpu(facts: Facts) -> str:
@@ -105,18 +103,6 @@ def _torch(facts: Facts) -> str:
     if torch.device and not torch.device_error:
         return f"{built}, uses {torch.device}, compute capability {torch.capability}"
     return f"{built}, uses no GPU ({torch.device_error})"
-
-
-def _bytecode(facts: Facts) -> str:
-    if not facts.uncompiled:
-        return "kept"
-    return "none kept: every process compiles what it imports, for seconds; the command below does so once for all"
-
-
-def _commands(facts: Facts) -> list[str]:
-    """Return what is to be copied, on lines of its own: a narrow terminal folds what stands in the table."""
-    once = shlex.join([sys.executable, "-m", "compileall", "-q", *facts.uncompiled])
-    return ["", once] if facts.uncompiled else []
 
 
 def _features(facts: Facts) -> str:

@@ -49,6 +49,15 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class Bytecode(msgspec.Struct, frozen=True, kw_only=True):
+    """Source files of a package, and how many are compiled for this Python; `unwritten` is why imports compile none."""
+
+    folder: str
+    files: int
+    compiled: int
+    unwritten: str = ""
+
+
 class StoredBaseline(msgspec.Struct, frozen=True, kw_only=True):
     """A baseline in the repository."""
 
@@ -74,8 +83,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     runtime_cache: str
     """Where TensorRT-RTX has kernels from that a process need not compile, as `Loaded.runtime_cache` has it."""
     compiler: str
-    uncompiled: list[str]
-    """Packages that every process compiles from source, since their bytecode is not kept."""
+    bytecode: list[Bytecode]
     free_disk_bytes: int
     baselines_folder: str
     baselines: list[StoredBaseline]

@@ -1,10 +1,12 @@
-"""What follows from the facts of a machine: what can run here, and what is broken.
+"""What follows from the facts of a machine: what can run here, what is broken, and what is slow.
 
 All but `examine`, which probes first, are functions of facts.
 """
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import msgspec
@@ -39,6 +41,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     needs: str
     frontends: list[FrontendState]
     problems: list[str]
+    notes: list[str]
 
 
 def examine(folder: Path, step: OnStep) -> DoctorReport:
@@ -50,6 +53,7 @@ def examine(folder: Path, step: OnStep) -> DoctorReport:
         needs=needs(facts),
         frontends=[frontend_state(name, facts) for name in FRONTENDS],
         problems=problems(facts),
+        notes=notes(facts),
     )
 
 
@@ -96,6 +100,24 @@ def problems(facts: Facts) -> list[str]:
     if on_gpu(facts) and facts.features.error:
         found.append(f"torch_tensorrt is installed and can't be imported: {facts.features.error}")
     return found + [stored.error for stored in facts.baselines if stored.error]
+
+
+def notes(facts: Facts) -> list[str]:
+    """Return what is slow here and breaks nothing, each with what to do.
+
+    A package is noted if most of it is not compiled: a file of newer syntax than this Python's never is.
+    """
+    anew = [one for one in facts.bytecode if one.unwritten and one.compiled < one.files / 2]
+    if not anew:
+        return []
+    packages = ", ".join(f"{Path(one.folder).name} ({one.compiled} of {one.files} files)" for one in anew)
+    why = "; ".join(dict.fromkeys(one.unwritten for one in anew))
+    sites = dict.fromkeys(str(Path(one.folder).parent) for one in anew)
+    once = shlex.join([sys.executable, "-m", "compileall", "-q", "-j", "0", *sites])
+    return [
+        f"no bytecode is written ({why}), and packages lack it: {packages}. Each process of a run compiles them anew, "
+        f"for seconds: install with `uv pip install --compile-bytecode`, or compile once where they are: {once}"
+    ]
 
 
 def _package_problems(facts: Facts) -> list[str]:

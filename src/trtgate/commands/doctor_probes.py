@@ -15,7 +15,7 @@ from ..common import accelerator, machine
 from ..common.errors import TrtgateError, one_line
 from ..common.steps import OnStep
 from ..torch_trt import releases, runtime_cache
-from .doctor_facts import Card, Facts, Features, Nvml, StoredBaseline, Torch
+from .doctor_facts import Bytecode, Card, Facts, Features, Nvml, StoredBaseline, Torch
 from .doctor_subprocess import ask
 
 PACKAGES = (*accelerator.LIBRARIES, "torchvision", "pytest")
@@ -49,7 +49,7 @@ def probe(folder: Path | None, step: OnStep) -> Facts:
         features=features,
         runtime_cache=runtime_cache.by_default(),
         compiler=machine.cpp_compiler(),
-        uncompiled=uncompiled(),
+        bytecode=bytecode(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         baselines_folder=os.path.relpath(folder) if folder else "",
         baselines=_stored(folder) if folder else [],
@@ -115,8 +115,8 @@ def guessed_features() -> Features:
     )
 
 
-def uncompiled(packages: Sequence[str] = ("torch", "torchvision", "torch_tensorrt")) -> list[str]:
-    """Return the folders of packages that have no bytecode, where Python may not or can't keep any."""
+def bytecode(packages: Sequence[str] = ("torch", "torchvision", "torch_tensorrt")) -> list[Bytecode]:
+    """Return how much of installed packages is compiled, without importing any: their files are counted."""
     import importlib.util
 
     found = []
@@ -125,10 +125,19 @@ def uncompiled(packages: Sequence[str] = ("torch", "torchvision", "torch_tensorr
         if spec is None or not spec.origin:
             continue
         folder = Path(spec.origin).parent
-        there = Path(importlib.util.cache_from_source(spec.origin)).exists()
-        if not there and (sys.dont_write_bytecode or not os.access(folder, os.W_OK)):
-            found.append(str(folder))
+        caches = [Path(importlib.util.cache_from_source(str(file))) for file in folder.rglob("*.py")]
+        compiled = sum(cache.exists() for cache in caches)
+        unwritten = _unwritten(Path(importlib.util.cache_from_source(spec.origin)).parent)
+        found.append(Bytecode(folder=str(folder), files=len(caches), compiled=compiled, unwritten=unwritten))
     return found
+
+
+def _unwritten(cache: Path) -> str:
+    """Return why imports write no bytecode to a folder, which need not exist; empty where they do."""
+    if sys.dont_write_bytecode:
+        return "PYTHONDONTWRITEBYTECODE is set, or -B"
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return "" if os.access(there, os.W_OK) else f"{there} is not writable"
 
 
 def unmet(name: str) -> list[str]:

@@ -80,7 +80,7 @@ def without_casting(case: Case, device: str) -> str:
             inputs.call(module)
     except Exception:
         return ""
-    return f'; as its factory made it, it runs: precision "{precisions.AS_IS}" casts nothing'
+    return f"; as its factory made it, it runs: {precisions.CASTS_NOTHING}"
 
 
 def dynamic_inputs(case: Case, device: str) -> DynamicInputs | None:

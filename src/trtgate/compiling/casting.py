@@ -34,7 +34,7 @@ def cast(module: torch.nn.Module, inputs: Inputs, precision: str, device: str) -
     if not lost:
         return inputs.mapped(moved), ""
     count = "1 float64 tensor" if len(lost) == 1 else f"{len(lost)} float64 tensors"
-    said = f'{count} cast to {name} ({first_few(lost, MOST_NAMED)}): precision "as_is" casts nothing'
+    said = f"{count} cast to {name} ({first_few(lost, MOST_NAMED)}): {precisions.CASTS_NOTHING}"
     return inputs.mapped(moved), said
 
 

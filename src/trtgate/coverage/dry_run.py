@@ -92,7 +92,7 @@ def ask_module(
             error, "inner_exception", error
         )  # of torch's BackendCompilerFailed, which says no more than that
         casting = "dtype" in str(cause) and settings.precision != precisions.AS_IS
-        hint = f'; precision "{precisions.AS_IS}" casts nothing' * casting
+        hint = f"; {precisions.CASTS_NOTHING}" * casting
         raise TrtgateError(f"coverage of {who}: {one_line(cause)}{hint}") from error
 
 

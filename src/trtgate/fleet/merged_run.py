@@ -190,8 +190,7 @@ class MergedRun:
         excused |= {case for case, seen in self.outcomes.items() if seen.outcome == FAILED}
         gone = dict.fromkeys(case for file in shards for case in file.record.gone)
         missing = [] if manifest.base else self.gate.missing((), excused)
-        if manifest.left_out:
-            self._tell_left_out(where)
+        self._tell_left_out(where)
         for case_id in (*missing, *gone):
             seen = self.outcomes.get(case_id)
             reason = manifest.skipped.get(case_id) or (seen.said if seen else "") or "not in the suite or not run"
@@ -201,9 +200,11 @@ class MergedRun:
             self.notices.append(Notice("what is gone for good: trtgate baseline remove CASE"))
 
     def _tell_left_out(self, where: str) -> None:
-        count = len(self.manifest.left_out)
-        self.notices.append(Notice(f"not run, as asked: {count} cases of the {where}"))
-        if "verdict" in self.manifest.require and not self.manifest.filters_typed:
+        unchecked = sum(len(file.record.unchecked) for file in self.gathering.shards.values())
+        left_out = {"not run": len(self.manifest.left_out), "accuracy not checked": unchecked}
+        told = [Notice(f"{what}, as asked: {count} cases of the {where}") for what, count in left_out.items() if count]
+        self.notices += told
+        if told and "verdict" in self.manifest.require and not self.manifest.filters_typed:
             said = "a filter that is not on the command line (addopts, PYTEST_ADDOPTS, a conftest) left them out"
             said = explained(f"{said} (--trtgate-require=verdict)", Explanation.FILTER_HIDES)
             self.notices.append(Notice(said, Severity.ERROR))

@@ -82,6 +82,8 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Cases that could not be built or measured, or are wrong: their tests say so."""
     gone: list[str] = []
     """Cases of the base that the suite does not have any more."""
+    unchecked: list[str] = []
+    """Cases of the baseline whose accuracy a filter left out."""
     coverage: list[CoverageReport] = []
     profiles: list[LayersReport] = []
     failures: list[Failure] = []

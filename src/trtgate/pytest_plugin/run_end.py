@@ -117,7 +117,9 @@ class Ending:
         ]
         left_out = run_filters.left_out(session, run, unchecked, tests.deselected)
         hidden = False
-        if left_out:
+        if run.stage is not None:
+            run.stage.unchecked = left_out  # a merge tells of all shards
+        elif left_out:
             run.say(f"accuracy not checked, as asked: {len(left_out)} cases of the baseline")
             cases = f"{len(left_out)} case{'s' * (len(left_out) > 1)}"
             hidden = self._hides(session, f"the accuracy of {cases} of the baseline was not checked", "it")

@@ -177,6 +177,7 @@ class Stage:
             evidence=dict(evidence),
             failed=sorted(run.failed),
             gone=self._gone(),
+            unchecked=self._found.unchecked,
             coverage=[coverage_report(name, seen, run.devices.release) for name, seen in collected.coverage.items()],
             profiles=[layers_report(name, seen) for name, seen in collected.profiles.items()],
             failures=[Failure(test=test, sentence=said) for test, said in collected.others.items()],

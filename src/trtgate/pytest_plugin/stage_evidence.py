@@ -30,6 +30,8 @@ class StageEvidence:
         self.manifest: Manifest | None = None
         """Known once the cases are collected."""
         self.of_cases: dict[str, CaseEvidence] = {}
+        self.unchecked: list[str] = []
+        """Cases of the baseline whose accuracy a filter left out."""
 
     @property
     def part(self) -> str:

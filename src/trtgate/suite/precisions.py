@@ -19,6 +19,8 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 AS_IS = "as_is"
 """Casts nothing: the module is measured with the dtypes that its factory gave it."""
+CASTS_NOTHING = f'precision "{AS_IS}" casts nothing'
+"""What to do about a cast, in the words of every sentence that advises it."""
 
 ALL = {
     precision.name: precision

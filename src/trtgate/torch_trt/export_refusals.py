@@ -94,7 +94,7 @@ def check_dtypes(program: torch.export.ExportedProgram, precision: str) -> None:
     their own, which are not asked: they may mix.
     """
     casts = precision != precisions.AS_IS
-    other = f', or take the precision "{precisions.AS_IS}", which casts nothing' * casts
+    other = f"; {precisions.CASTS_NOTHING}" * casts
     for node in program.graph.nodes:
         if node.op == "call_function" and _name(node.target) in OF_ONE_DTYPE:
             dtypes = _floating_dtypes(node)
