@@ -51,7 +51,7 @@ TOGETHER = {
     ),
     **dict.fromkeys(
         ("test_affected", "test_coverage_gate", "test_import_paths", "test_own_converters", "test_quantization",
-         "test_shapes_gate", "test_tutorial", "test_verify"),
+         "test_shapes_gate", "test_tutorial", "test_verify", "test_xdist"),
         "forks with torch_tensorrt",
     ),
     "test_html_report": "browser",

@@ -79,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         stage,
         stage_evidence,
         upstream_logs,
+        xdist_processes,
     )
     from .pytest_plugin.gate_run import GateRun
 
@@ -90,7 +91,10 @@ def pytest_configure(config: pytest.Config) -> None:
             run.resuming = resuming.Resuming(run)
         if run.options.shard or run.options.confirm is not None:
             run.stage = stage_evidence.StageEvidence(run.options)
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(xdist_processes.Teller(run), "trtgate-xdist")
+    else:
+        config.pluginmanager.register(xdist_processes.Listener(run), "trtgate-xdist")
         config.pluginmanager.register(reporting, "trtgate-reporting")
         config.pluginmanager.register(red_end.RedEnd(run), "trtgate-red-end")
     if run.stage is not None:

@@ -56,6 +56,8 @@ class CoverageResult(msgspec.Struct, frozen=True, kw_only=True):
     unseen: str = ""
     """Why no operator could be counted, empty when one could."""
     stored: bool = False
+    quarantine: str = ""
+    """The case's while it is in force."""
 
     @property
     def sentence(self) -> str:

@@ -11,6 +11,15 @@ from ..suite.cases import Suite
 from ..suite.suite_source import SuiteSource, merged
 
 
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """What the processes of pytest-xdist collected, where the one that reports collects nothing."""
+
+    suites: list[str] = []
+    known_cases: list[str] = []
+    """Of these suites, and of the zoo."""
+    no_case_left: bool = False
+
+
 class CollectedSuites:
     """What is configured, and what of it was imported so far."""
 
@@ -21,6 +30,9 @@ class CollectedSuites:
         self.parts: dict[Path | None, Suite] = {}
         """File → its cases; None → all that is configured."""
         self.whole = Suite(())
+        self.no_case_left = False
+        """Whether a whole run has no case whose coverage could be asked."""
+        self.elsewhere: Elsewhere | None = None
 
     def files(self) -> set[Path]:
         """Return the files that are to be collected: of the suites, or of factories where there is no suite."""
@@ -30,7 +42,8 @@ class CollectedSuites:
 
     def uncollected(self) -> list[str]:
         """Return the suites that this run has not collected."""
-        return [name for name in self._configured.suites if name not in self.source.suites]
+        collected = self.source.suites if self.elsewhere is None else self.elsewhere.suites
+        return [name for name in self._configured.suites if name not in collected]
 
     def notices(self) -> list[Notice]:
         """Return a line for each suite that this run has not collected, where it has another."""

@@ -53,10 +53,12 @@ class CoverageGate:
         if options.update and differs and coverage_gate.may_be_stored(result, accepted=accepted):
             coverage_baselines.store(options.baselines, release, case.model.name, case.settings.suffix, found)
             result = msgspec.structs.replace(result, stored=True)
+        quarantine = self._run.quarantine_of(case.id)
+        result = msgspec.structs.replace(result, quarantine=str(quarantine or ""))
         self._item.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
         said = outcome(
             result.verdict, case.id, result.sentence, require=options.require,
-            accepted=accepted and not result.unseen, quarantine=self._run.quarantine_of(case.id),
+            accepted=accepted and not result.unseen, quarantine=quarantine,
             updating=result.stored, advice=coverage_gate.advice(result),
         )  # fmt: skip
         expected = self._run.expected_failure_of(case.id)
@@ -73,13 +75,12 @@ class CoverageEnding:
         self._run = run
         self._results: list[CoverageResult] = []
         self._skipped: Counter[str] = Counter()
-        self._no_case_left = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
         """Note whether a whole run has no case whose coverage could be asked; its tests are taken out of it."""
         whole = not (config.option.markexpr or config.option.keyword or self._run.options.selection)
-        self._no_case_left = whole and any(is_coverage(item) and is_placeholder(item) for item in items)
+        self._run.suites.no_case_left = whole and any(is_coverage(item) and is_placeholder(item) for item in items)
         yield
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -95,8 +96,10 @@ class CoverageEnding:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Turn a run red whose stored coverage has cases that the suite no longer has."""
-        nothing = self._run.suite_problem or not (self._results or self._no_case_left)
-        if nothing or hasattr(session.config, "workerinput") or self._run.suites.uncollected():
+        suites = self._run.suites
+        no_case_left = suites.no_case_left if suites.elsewhere is None else suites.elsewhere.no_case_left
+        nothing = self._run.suite_problem or not (self._results or no_case_left)
+        if nothing or hasattr(session.config, "workerinput") or suites.uncollected():
             return
         try:
             gone = coverage_gate.orphans(self._run.options.baselines, self._run.devices.release, self._known_cases())
@@ -119,6 +122,9 @@ class CoverageEnding:
 
     def _known_cases(self) -> Iterator[str]:
         """Yield the cases of the suite and of the zoo, which is made only where coverage is stored."""
+        if self._run.suites.elsewhere is not None:
+            yield from self._run.suites.elsewhere.known_cases
+            return
         yield from self._run.suite.cases
         yield from self._run.zoo
 
@@ -140,8 +146,8 @@ class CoverageEnding:
 
     def _quarantined(self) -> list[Notice]:
         return [
-            Notice(f"{quarantine}: {result.sentence}")
+            Notice(f"{result.quarantine}: {result.sentence}")
             for result in self._results
             if result.verdict in (CoverageVerdict.REGRESSED, CoverageVerdict.INCOMPLETE) and not result.stored
-            if (quarantine := self._run.quarantine_of(result.case_id))
+            if result.quarantine
         ]
