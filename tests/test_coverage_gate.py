@@ -12,6 +12,7 @@ import pytest
 from trtgate.suite import zoo
 from trtgate.torch_trt import releases
 
+from .in_process import command
 from .pytest_folder import PytestFolder as Folder
 
 pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
@@ -319,3 +320,21 @@ def test_the_end_of_a_run_says_in_a_line_which_library_of_the_zoo_is_absent(suit
     recorded = suite.pytest("suite.py", "--trtgate-zoo", "--trtgate-models=squeezenet1_1", "--trtgate-update-baselines")
     assert recorded.ret == 0, suite.output_of(recorded)
     assert len(list(suite.path.glob("baselines/coverage/*/squeezenet1_1.json"))) == 1
+
+
+def test_stored_coverage_that_all_shards_miss_is_told_once_by_their_merge(
+    suite: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ("suite.py", "-m", "trtgate_coverage")
+    suite.pytest(*both, "--trtgate-update-baselines")
+    (suite.path / "suite.py").write_text(SUITE.replace('"net"', '"renamed"'))
+    for number in (1, 2):
+        run = suite.pytest(*both, f"--trtgate-shard={number}/2")
+        assert run.ret == 1
+        run.assert_outcomes(passed=1, deselected=11)
+    monkeypatch.chdir(suite.path)
+    status, said = command("merge", *map(str, suite.path.glob(".trtgate/runs/*.json")))
+    told = [line for line in said.splitlines() if line.startswith("MISSING")]
+    gone = [f"MISSING: coverage of {case} is stored, and the suite has no such case" for case in (FP16, CASE)]
+    assert (status, told) == (1, [f"{line} (docs: missing-case)" for line in gone])
+    assert said.count("what is gone for good") == 1

@@ -213,7 +213,7 @@ class MergedRun:
         """Let shards that failed turn the run red, though nothing that they say of themselves is a failure."""
         for file in (*self.gathering.shards.values(), *self.gathering.confirmations):
             record = file.record
-            self.notices += record.notices
+            self.notices += [one for one in record.notices if one not in self.notices]  # of coverage all shards say it
             tests = (record.latency.values(), record.coverage, record.profiles)
             told = any(one.outcome == FAILED for kind in tests for one in kind) or record.failures
             if record.exit_status and not told and not any(notice.failed for notice in record.notices):
