@@ -233,6 +233,13 @@ def test_timing_switched_off(folder, option):
     folder.refused(folder.gate(option, "--benchmark-compare"), "--benchmark-compare", option)
 
 
+@pytest.mark.parametrize("options", [("-n", "2"), ("--benchmark-disable",), ("--benchmark-skip",)])
+def test_a_required_verdict_that_is_not_timed(folder, options):
+    folder.suite("alpha")
+    folder.refused(folder.gate(*options, "--trtgate-require=verdict"), "--trtgate-require=verdict", options[0])
+    assert folder.gate(*options, "--trtgate-require=verdict", "-m", "trtgate_accuracy").ret == OK
+
+
 # No number
 
 

@@ -164,15 +164,24 @@ class Hooks:
         if self._run.judges:
             with refusals(Explanation.OPTION_CONFLICT):
                 rerun_plugins.refuse(item for item in latency if case_id_of(item) in runnable)
-        unjudged = not (self._run.judges or self._run.options.update or self._run.options.timing_off)
         asked = {"baseline", "verdict"} & set(session.config.getoption("trtgate_require") or ())
-        if runnable and unjudged and asked:
-            said = f"--trtgate-require={','.join(sorted(asked))} asks for verdicts, and nothing is compared"
-            raise refusal(f"{said}: add --benchmark-compare", Explanation.NOTHING_COMPARED)
+        if runnable:
+            self._refuse_unjudged(asked)
         if runnable and not self._run.options.timing_off:
             self._run.cases_collected = [self._run.suite.cases[case_id] for case_id in sorted(runnable)]
             with refusals(Explanation.BASE_FAILED):
                 _ = self._run.gate, self._run.base  # what is wrong with the baseline or the base is refused now
+
+    def _refuse_unjudged(self, asked: set[str]) -> None:
+        """Raise pytest.UsageError where verdicts are asked for and this run of latency tests gives none."""
+        options, why = self._run.options, ""
+        if not (self._run.judges or options.update or options.timing_off):
+            why = "nothing is compared: add --benchmark-compare"
+        elif options.timing_off and not options.build_only:  # coverage and profiles have baselines too
+            asked, why = asked & {"verdict"}, f"{options.timing_off}: leave latency tests out, or drop one of the two"
+        if asked and why:
+            said = f"--trtgate-require={','.join(sorted(asked))} asks for verdicts, and {why}"
+            raise refusal(said, Explanation.NOTHING_COMPARED)
 
     def _compares_nothing(self, session: pytest.Session) -> bool:
         options, excused = self._run.options, self._run.latency_cases or self._deselected
