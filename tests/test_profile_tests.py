@@ -16,8 +16,11 @@ from trtgate.commands import baseline_files, profile_answers
 from trtgate.common.errors import TrtgateError
 from trtgate.profiles import profile_files
 from trtgate.profiles.profile_gate import ProfileResult
-from trtgate.pytest_plugin.profile_tests import PROPERTY, ProfileGate, profiles_of
+from trtgate.pytest_plugin import profile_tests
+from trtgate.pytest_plugin.collected_suites import CollectedSuites, Elsewhere
+from trtgate.pytest_plugin.profile_tests import PROPERTY, ProfileEnding, ProfileGate, profiles_of
 from trtgate.records.profile_record import PYTORCH, Part, Profile
+from trtgate.suite.suite_source import SuiteSource
 from trtgate.torch_trt import engines, own_runtime
 
 from .profile_data import H100, resnet18_information, resnet18_profile
@@ -202,6 +205,34 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: ")
     bench.run.accelerator = SimpleNamespace(kind="cpu")
     assert bench.run.profiles.where(bench.built).sentence == ""
+
+
+@pytest.mark.parametrize(
+    ("collected", "elsewhere", "gone"),
+    [
+        (["one", "two"], None, True),
+        (["one"], None, False),
+        ([], Elsewhere(suites=["one", "two"], known_cases=["other"]), True),
+        ([], Elsewhere(suites=["one", "two"], known_cases=[resnet18_profile().case_id]), False),
+        ([], Elsewhere(suites=["one"], known_cases=["other"]), False),
+    ],
+    ids=["all suites", "one of two", "gone from all of -n", "in one of -n", "one of two of -n"],
+)
+def test_a_stored_profile_is_called_gone_once_all_suites_were_collected(
+    bench: Bench, collected: list[str], elsewhere: Elsewhere | None, gone: bool
+) -> None:
+    bench.test(update=True)
+    suites = CollectedSuites(SuiteSource(root="", suites=("one", "two")))
+    suites.source = SuiteSource(root="", suites=tuple(collected))
+    suites.elsewhere = elsewhere
+    bench.run.suites, bench.run.suite = suites, SimpleNamespace(cases={} if elsewhere is None else None)
+    ending, lines = ProfileEnding(bench.run), list[str]()
+    ending.pytest_runtest_logreport(SimpleNamespace(user_properties=bench.item.user_properties, when="call"))  # type: ignore[arg-type]
+    told = SimpleNamespace(write_line=lambda line, **_: lines.append(line), section=lines.append)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(profile_tests, "write_table", lambda *_: None)
+        ending.pytest_terminal_summary(told)
+    assert any("the suite has no such case" in line for line in lines) == gone
 
 
 def test_a_profile_of_a_case_that_is_gone_is_removed_by_hand(bench: Bench) -> None:

@@ -170,7 +170,11 @@ class ProfileEnding:
     def _gone(self) -> list[str]:
         from ..profiles import profile_files
 
+        run, suites = self._run, self._run.suites
+        if suites.uncollected():
+            return []
         with contextlib.suppress(OSError):  # what can't be read failed the tests
-            stored = profile_files.stored_baselines(self._run.options.baselines, self._run.accelerator.key).values()
-            return sorted(set(stored) - self._run.suite.cases.keys())
+            stored = profile_files.stored_baselines(run.options.baselines, run.accelerator.key).values()
+            known = run.suite.cases if suites.elsewhere is None else suites.elsewhere.known_cases
+            return sorted({*stored} - {*known})
         return []
