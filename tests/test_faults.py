@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -193,7 +194,9 @@ def test_a_baseline_that_can_not_be_read_is_not_taken_for_none(
         assert "Permission denied" in line
 
 
-@pytest.mark.parametrize("what", ["a pipe", "a folder", "a link to nothing", "below a file"])
+@pytest.mark.parametrize(
+    "what", ["a pipe", "a folder", "a link to nothing", "below a file", "below a link", "below two"]
+)
 def test_a_baseline_that_is_no_file(here: InProcess, what: str) -> None:
     assert here.run(*RECORD)[0] == OK
     (baseline,) = here.path.glob("baselines/*/latency.json")
@@ -206,11 +209,18 @@ def test_a_baseline_that_is_no_file(here: InProcess, what: str) -> None:
         baseline.symlink_to(here.path / "nothing")
     else:
         baseline.parent.rmdir()
+    if what == "below a file":
         baseline.parent.write_text("")
+    elif what == "below a link":
+        baseline.parent.symlink_to(here.path / "nothing")
+    elif what == "below two":
+        shutil.rmtree(here.path / "baselines")
+        (here.path / "baselines").symlink_to(here.path / "nothing")
     status, said = here.run("suite.py", "--benchmark-compare")
     assert status == REFUSED
     (line,) = [line for line in said.splitlines() if line.startswith("ERROR: ")]
-    assert str(baseline.relative_to(here.path)) in line
+    named = {"below a link": baseline.parent, "below two": here.path / "baselines"}.get(what, baseline)
+    assert str(named.relative_to(here.path)) in line
 
 
 def test_any_problem_with_a_file_is_one_line_of_a_command(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

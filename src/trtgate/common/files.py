@@ -84,8 +84,16 @@ def is_there(path: Path) -> bool:
     try:
         path.lstat()
     except FileNotFoundError:
+        _refuse_below_link_to_nothing(path)
         return False
     return True
+
+
+def _refuse_below_link_to_nothing(path: Path) -> None:
+    """Raise FileNotFoundError for what a folder would hold that is a link to nothing, as of a disk not mounted."""
+    nearest = next((place for place in path.parents if os.path.lexists(place)), None)
+    if nearest is not None and not nearest.exists():
+        raise FileNotFoundError(errno.ENOENT, "a link to nothing", str(nearest))
 
 
 def listed(folder: Path, pattern: str = "*") -> list[Path]:
@@ -95,6 +103,7 @@ def listed(folder: Path, pattern: str = "*") -> list[Path]:
     except FileNotFoundError:
         if folder.is_symlink():
             raise
+        _refuse_below_link_to_nothing(folder)
         return []
     return [folder / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
 
