@@ -133,6 +133,17 @@ def test_accuracy_that_a_conftest_deselects_is_missed_by_who_requires_verdicts(f
     hidden.stdout.fnmatch_lines(["ERROR: the accuracy of 1 case of the baseline was not checked, and a filter*"])
 
 
+def test_a_run_that_stops_at_its_first_failure_blames_no_filter(folder):
+    folder.suite("alpha", "beta")
+    folder.baseline("alpha", "beta")
+    stopped = folder.gate(
+        "--benchmark-compare", "--trtgate-require=verdict", "-x", "--trtgate-limit=host=100%", ALPHA_MS=50
+    )
+    assert stopped.ret == FAILED
+    stopped.stdout.fnmatch_lines(["not run, as asked: 1 cases of the baseline"])
+    assert "a filter" not in folder.output_of(stopped)
+
+
 @pytest.mark.parametrize("options", [("-k", "latency"), ("-m", "trtgate_latency"), ("-k", "beta"), ("-x",)])
 def test_accuracy_that_the_user_left_out_is_not_missed(folder, options):
     folder.suite("alpha", "beta")

@@ -159,6 +159,8 @@ class Ending:
         """Return whether a filter that nobody typed left out what a verdict is required of, and say so."""
         if "verdict" not in self._run.options.require or run_filters.on_command_line(session.config):
             return False
+        if session.shouldstop or session.shouldfail:  # as -x does: the run is red already
+            return False
         where = "a filter that is not on the command line (addopts, PYTEST_ADDOPTS, a conftest)"
         said = f"{said}, and {where} leaves {what} out (--trtgate-require=verdict)"
         self._run.say(explained(said, Explanation.FILTER_HIDES), Severity.ERROR)
