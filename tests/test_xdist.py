@@ -124,6 +124,14 @@ def test_an_update_by_several_processes_names_what_is_gone_once(suite: Folder, p
     assert len(list(suite.path.glob("baselines/coverage/*/renamed.json"))) == 1
 
 
+@PROCESSES
+def test_baselines_that_are_a_link_to_nothing_are_a_fault(suite: Folder, processes: tuple[str, ...]) -> None:
+    (suite.path / "baselines").symlink_to(suite.path / "not mounted")
+    run = suite.pytest(*COVERAGE, *processes)
+    assert run.ret == 1
+    assert len(lines_of(suite, run, rf"{CASE}: {suite.path}/baselines: a link to nothing")) == 1
+
+
 # What only the process that collected knows
 
 
@@ -140,6 +148,19 @@ def test_a_suite_that_one_process_of_several_cannot_import_ends_the_run(suite: F
     broken = "import os\nif os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':\n    raise ValueError('not here')\n"
     (suite.path / "suite.py").write_text(broken + SUITE)
     suite.refused(suite.pytest(*COVERAGE, "-n", "2"), "not here")
+
+
+@pytest.mark.parametrize("restarts", ["0", "1"])
+def test_a_run_whose_processes_all_end_untimely_is_red(suite: Folder, restarts: str) -> None:
+    """pytest-xdist counts only those that crash within a test."""
+    (suite.path / "conftest.py").write_text(
+        "import os\ndef pytest_sessionfinish():\n    if 'PYTEST_XDIST_WORKER' in os.environ:\n        os._exit(0)\n"
+    )
+    run = suite.pytest(*COVERAGE, "-n", "2", f"--max-worker-restart={restarts}")
+    run.assert_outcomes(passed=1)
+    assert run.ret == 1
+    assert len(lines_of(suite, run, "ERROR: no process of -n came to its end")) == 1
+    run.stdout.fnmatch_lines(["!* red, though no test failed: a line above says why: outside-interference !*"])
 
 
 @PROCESSES

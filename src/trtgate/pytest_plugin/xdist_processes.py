@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ..common.notices import Notice
+from ..common.explanations import Explanation, explained
+from ..common.notices import Notice, Severity
 from .collected_suites import Elsewhere
 from .gate_run import GateRun
 
@@ -81,13 +82,25 @@ class Listener:
             raise pytest.UsageError(told.refused)
         run.suites.elsewhere = told.collected
         run.notices += [notice for notice in told.notices if notice not in run.notices]
-        if run.notices and not run.config.pluginmanager.has_plugin("trtgate-ending"):
+        self._show()
+
+    def _show(self) -> None:
+        plugins = self._run.config.pluginmanager
+        if self._run.notices and not plugins.has_plugin("trtgate-ending"):
             from .run_end import Ending  # and with it NumPy, SciPy and rich
 
-            run.config.pluginmanager.register(Ending(run), "trtgate-ending")
+            plugins.register(Ending(self._run), "trtgate-ending")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Turn the run red where a process noticed a failure that is no test's."""
-        if self._run.suites.elsewhere is not None and any(notice.failed for notice in self._run.notices):
+        """Turn the run red where a process noticed a failure that is no test's, or none told anything."""
+        run = self._run
+        if not run.config.pluginmanager.has_plugin("dsession"):
+            return
+        if run.suites.elsewhere is None and session.exitstatus == pytest.ExitCode.OK:
+            said = "no process of -n came to its end, so nobody knows what they collected and which cases are gone"
+            said = explained(f"{said}: something ends them, see what they print", Explanation.OUTSIDE_INTERFERENCE)
+            run.say(said, Severity.ERROR)
+            self._show()
+        if any(notice.failed for notice in run.notices):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
