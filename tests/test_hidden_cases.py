@@ -133,6 +133,20 @@ def test_accuracy_that_a_conftest_deselects_is_missed_by_who_requires_verdicts(f
     hidden.stdout.fnmatch_lines(["ERROR: the accuracy of 1 case of the baseline was not checked, and a filter*"])
 
 
+EXITS = "import pytest\ndef {}:\n    pytest.exit('enough', returncode=0)\n"
+
+
+@pytest.mark.parametrize("hook", ["pytest_collection_modifyitems()", "pytest_runtest_setup()"])
+def test_a_run_that_a_conftest_ends_as_passed_is_red_where_something_is_asked(folder, hook):
+    folder.suite("alpha")
+    (folder.path / "conftest.py").write_text(EXITS.format(hook))
+    for options in (("--benchmark-compare",), ("-m", "trtgate_accuracy", "--trtgate-require=gpu")):
+        ended = folder.gate(*options)
+        assert ended.ret == FAILED
+        ended.stdout.fnmatch_lines(["ERROR: pytest.exit ended the run as if it had passed*: enough (docs: outside-*"])
+    assert folder.gate().ret == 0  # as a conftest's own --list does
+
+
 def test_a_run_that_stops_at_its_first_failure_blames_no_filter(folder):
     folder.suite("alpha", "beta")
     folder.baseline("alpha", "beta")

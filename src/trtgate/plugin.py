@@ -104,6 +104,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(coverage_tests.CoverageEnding(run), "trtgate-coverage-ending")
     config.pluginmanager.register(profile_tests.ProfileEnding(run), "trtgate-profile-ending")
     config.pluginmanager.register(build_only.BuildEnding(), "trtgate-build-ending")
-    config.pluginmanager.register(outcome_guard.OutcomeGuard(), "trtgate-outcome-guard")
+    config.pluginmanager.register(outcome_guard.OutcomeGuard(run), "trtgate-outcome-guard")
     config.pluginmanager.register(upstream_logs.UpstreamLogs(), "trtgate-upstream-logs")
     config.pluginmanager.register(fixtures, "trtgate-fixtures")
