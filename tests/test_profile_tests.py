@@ -185,6 +185,14 @@ def test_a_broken_stored_profile_is_named_and_stays(bench: Bench) -> None:
     assert bench.stored.read_text() == "{"
 
 
+def test_a_stored_profile_below_a_link_to_nothing_is_not_new(bench: Bench) -> None:
+    bench.stored.parents[1].parent.mkdir()
+    bench.stored.parents[1].symlink_to("not mounted")
+    with pytest.raises(OSError, match="a link to nothing"):
+        bench.test()
+    assert bench.results == []
+
+
 def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     assert "no profile is stored" in bench.run.profiles.where(bench.built).sentence
     bench.test(update=True)
