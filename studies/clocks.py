@@ -60,23 +60,32 @@ def with_launches(options: argparse.Namespace, folders: dict[str, str], document
     from trtgate.timing.context_switch import ContextSwitcher
 
     switcher = ContextSwitcher(detect().uuid)
-    remotes = [Remote(switcher=switcher.name, streams=options.streams) for _ in range(options.launches)]
+    try:
+        for case_id, folder in folders.items():
+            document["launches"][case_id] = launched(options, case_id, folder, switcher.name, document)
+            print(f"# {case_id}: {options.launches} launches", flush=True)
+    finally:
+        switcher.close()
+
+
+def launched(
+    options: argparse.Namespace, case_id: str, folder: str, switcher: str, document: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Measure a case in processes of its own, since nvbench runs once in a process; returns what each measured."""
+    remotes = [Remote(switcher=switcher, streams=options.streams) for _ in range(options.launches)]
     try:
         document["versions"] = remotes[0].ask("versions")
-        for case_id, folder in folders.items():
-            for remote in remotes:
-                remote.send("load", case_id=case_id, folder=folder)
-            for remote in remotes:
-                remote.receive()
-            rows = document["launches"].setdefault(case_id, [])
-            for number in random.sample(range(len(remotes)), len(remotes)):
-                seed = random.getrandbits(30)
-                rows.append(remotes[number].ask("clocks", seed=seed, others=not options.only_trtgate))
-            print(f"# {case_id}: {len(rows)} launches", flush=True)
+        for remote in remotes:
+            remote.send("load", case_id=case_id, folder=folder)
+        for remote in remotes:
+            remote.receive()
+        return [
+            remote.ask("clocks", seed=random.getrandbits(30), others=not options.only_trtgate)
+            for remote in random.sample(remotes, len(remotes))
+        ]
     finally:
         for remote in remotes:
             remote.close()
-        switcher.close()
 
 
 def against_itself(folders: dict[str, str], pairs: int) -> dict[str, dict[str, list[float]]]:

@@ -116,7 +116,6 @@ class GpuProcess:
         self._spun, self._start, self._end = (cuda.Event(enable_timing=True) for _ in range(3))
         self._mhz = 0.0
         self._graphs: dict[str, Any] = {}
-        self._registered = False
         self._us: dict[str, float] = {}
         self._tiny, self._small = torch.zeros(32, device="cuda"), torch.zeros(32, device="cuda")
         self._pinned = torch.zeros(32, pin_memory=True)
@@ -477,10 +476,20 @@ class GpuProcess:
             from cuda import bench
         except ImportError:
             return math.nan
+        torch = self._torch
         self.capture_loaded([0])
-        if not self._registered:  # it takes no more benchmarks once one was run
-            bench.register(self._graph_replay)
-            self._registered = True
+        replay = self._graphs["capture 0"][0].replay
+
+        def graph_replay(state: Any) -> None:
+            stream = torch.cuda.ExternalStream(state.get_stream().addressof())
+
+            def run(_launch: Any) -> None:
+                with torch.cuda.stream(stream):
+                    replay()
+
+            state.exec(run, batched=True)
+
+        bench.register(graph_replay)
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             bench.run_all_benchmarks(["clocks", "--json", file.name, "--quiet"])
             document = json.loads(Path(file.name).read_text())
@@ -488,17 +497,6 @@ class GpuProcess:
         summary = next(s for s in state["summaries"] if s["tag"] == "nv/batch/time/gpu/mean")
         self.drop("capture")
         return float(next(item["value"] for item in summary["data"] if item["name"] == "value")) * 1e6
-
-    def _graph_replay(self, state: Any) -> None:
-        """Be nvbench's benchmark: replay the capture that there is now."""
-        torch, replay = self._torch, self._graphs["capture 0"][0].replay
-        stream = torch.cuda.ExternalStream(state.get_stream().addressof())
-
-        def run(_launch: Any) -> None:
-            with torch.cuda.stream(stream):
-                replay()
-
-        state.exec(run, batched=True)
 
     def _host_clock(self, call: Callable[[], object]) -> float:
         """Return the median of call + synchronize on the host's clock, as a test of pytest-benchmark has it."""

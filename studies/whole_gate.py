@@ -6,9 +6,9 @@
 Runs `pytest benchmarks` as a user does, with those cases of `benchmarks/suite.py` that pytest's options leave (such as
 `-k "dynamo or eager and b1"`) and this machine can run, each pass in processes of its own:
 
-record   nothing cached, `--trtgate-prebuild`: latency tests, which record this very card's baseline in FOLDER; without
+record   nothing cached, built ahead: latency tests, which record this very card's baseline in FOLDER; without
          this pass the others are held against a copy of this repository's baseline of the accelerator
-ahead    nothing cached, `--trtgate-prebuild`: accuracy tests, so that building is all there is; with a baseline that
+ahead    nothing cached, built ahead: accuracy tests, so that building is all there is; with a baseline that
          knows what each case took, the longest begin first
 serial   nothing cached, no builders: accuracy and latency tests, compared; where there is no baseline, recording one
 warm     with the caches of `ahead`, or else of `record`: accuracy and latency tests against the same baseline
@@ -83,29 +83,32 @@ def caches_of(name: str, folder: Path) -> Path:
     return folder / CACHES.get(name, "recorded" if name != "ahead" and not second.exists() else "second")
 
 
+def builders_option(builders: str) -> list[str]:
+    """Return pytest's option of how many build ahead, none for what a user gets by default."""
+    return [f"--trtgate-prebuild={builders}"] if builders else []
+
+
 def options_of(name: str, builders: str, *, recorded: bool) -> list[str]:
     """Return pytest's options of a pass, where a baseline was recorded before or not."""
-    ahead, launches = f"--trtgate-prebuild={builders}", f"--trtgate-launches={LAUNCHES}"
+    ahead, launches = builders_option(builders), f"--trtgate-launches={LAUNCHES}"
     against = "--benchmark-compare" if recorded else "--trtgate-update-baselines"
-    warm = ["-m", ALL, "--benchmark-compare", launches, ahead]
+    warm = ["-m", ALL, "--benchmark-compare", launches, *ahead]
     return {
-        "record": ["-m", TIMED, "--trtgate-update-baselines", ahead],
-        "ahead": ["-m", BUILDS, ahead, *([against] if recorded else [])],
-        "serial": ["-m", ALL, against, launches],
+        "record": ["-m", TIMED, "--trtgate-update-baselines", *ahead],
+        "ahead": ["-m", BUILDS, *ahead, *([against] if recorded else [])],
+        "serial": ["-m", ALL, against, launches, "--trtgate-prebuild=0"],
         "warm": warm,
         "again": warm,
         "third": warm,
-        "changed": ["-m", TIMED, "--benchmark-compare", "--trtgate-changed", launches, ahead],
+        "changed": ["-m", TIMED, "--benchmark-compare", "--trtgate-changed", launches, *ahead],
     }[name]
 
 
 def options_beside_base(name: str, builders: str, python: str) -> list[str]:
     """Return pytest's options of a pass beside a base: a revision, or another interpreter."""
-    on_cpu = f"--trtgate-prebuild={builders}"
-    ahead = {"ab-serial": "--trtgate-prebuild=0", "ab-auto": "--trtgate-prebuild=auto"}.get(name, "")
-    ahead = on_cpu if not ahead and not torch.cuda.is_available() else ahead
+    asked = {"ab-serial": "0", "ab-auto": "auto"}.get(name, "" if torch.cuda.is_available() else builders or "auto")
     base = f"--trtgate-base-python={python}" if python else "--trtgate-base=HEAD"
-    return ["-m", TIMED, base, *([ahead] if ahead else [])]
+    return ["-m", TIMED, base, *builders_option(asked)]
 
 
 def repository(folder: Path, name: str) -> Path:
@@ -115,8 +118,8 @@ def repository(folder: Path, name: str) -> Path:
         shutil.copytree(
             gate_runs.ROOT / "benchmarks", made / "benchmarks", ignore=shutil.ignore_patterns("__pycache__")
         )
-        for name in ("pytest.ini", "conftest.py"):
-            shutil.copy(gate_runs.ROOT / name, made)
+        for file in ("pytest.ini", "conftest.py"):
+            shutil.copy(gate_runs.ROOT / file, made)
         (made / ".gitignore").write_text(".trtgate/\n__pycache__/\n")
         person = ["-c", "user.name=study", "-c", "user.email=study@localhost"]
         for words in (["init", "-q"], ["add", "."], [*person, "commit", "-qm", "base"]):
@@ -227,7 +230,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--passes", default="ahead,serial,warm,loads")
-    parser.add_argument("--builders", default="auto", help="--trtgate-prebuild of all passes that build ahead")
+    parser.add_argument(
+        "--builders", default="", help="--trtgate-prebuild of passes that build ahead; else as by default"
+    )
     parser.add_argument("--base-python", default="")
     options, more = parser.parse_known_args()
     folder = options.folder.resolve()

@@ -170,6 +170,29 @@ def test_what_was_built_ahead_is_judged_as_what_a_test_builds_and_serves_the_oth
     assert not list(folder.path.glob(".trtgate/artifacts-*"))
 
 
+def test_sides_that_are_the_same_program_share_one_module_and_an_edit_is_built_alone(
+    repository: Repository, forked_with_tensorrt: None, tmp_path: Path
+) -> None:
+    """Its processes export: those that have imported torch_tensorrt have imported torch.export with it."""
+    folder, builds = repository.folder, tmp_path / "builds"
+    suite = STORING + SCALED.format(name="first", factor=2.0)
+    folder.suite(more=suite + SCALED.format(name="second", factor=2.0))
+    repository.commit()
+    options = ("suite.py", "-m", "trtgate_latency", "-k", "first or second", "--trtgate-base=HEAD", LIMIT, *AHEAD)
+    places = {"BUILDS": builds, "TRTGATE_CACHE_DIR": tmp_path / "cache"}
+    same = folder.pytest(*options, **places)
+    assert same.ret == OK
+    assert len(builds.read_text().split()) == 2
+    assert "built ahead: 2 cases, and 2 of the base, by 2 processes" in folder.output_of(same)
+    assert " s, 2 of them from the cache" in folder.output_of(same)
+
+    folder.suite(more=suite + SCALED.format(name="second", factor=3.0))
+    edited = folder.pytest(*options, **places)
+    assert edited.ret == OK
+    assert len(builds.read_text().split()) == 3
+    assert " s, 3 of them from the cache" in folder.output_of(edited)
+
+
 NOTED = """
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
@@ -178,6 +201,63 @@ def noted(batch):
 
     {statement}
     return made(lambda x: x + 1, torch.ones(batch, 4))
+"""
+
+
+STORING = """
+class Storing:
+    stores_artifact = True
+    stores = "an exported program"
+
+    def unavailable(self):
+        return ""
+
+    def import_libraries(self):
+        pass
+
+    def prepare(self, module, inputs, settings, step, dynamic=None):
+        from trtgate.torch_trt import exporting
+
+        return exporting.export(module, inputs, settings, dynamic)
+
+    def build(self, prepared, inputs, settings, step, dynamic=None):
+        from trtgate.frontends import CompiledModule
+
+        print("built", file=open(os.environ["BUILDS"], "a"))
+        self.program = prepared
+        return CompiledModule(prepared.module(), 1.0)
+
+    def save(self, compiled, inputs, folder):
+        import torch
+
+        torch.export.save(self.program, folder / "compiled.pt2")
+
+    def load(self, folder):
+        import torch
+        from trtgate.frontends import CompiledModule
+
+        return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
+
+
+import trtgate.frontends.aot_eager
+
+trtgate.frontends.aot_eager.FRONTEND = Storing()
+"""
+SCALED = """
+
+@trtgate.model(frontends=("aot_eager",), precisions=("fp32",))
+def {name}(batch):
+    import torch
+
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("factor", torch.full((4,), {factor}))
+
+        def forward(self, x):
+            return x * self.factor
+
+    return Scaled(), torch.ones(batch, 4)
 """
 
 

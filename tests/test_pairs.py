@@ -174,9 +174,28 @@ def test_both_orders_occur(session: PairSession, monkeypatch: pytest.MonkeyPatch
 
 def test_a_case_without_engines_is_not_profiled_and_the_next_pair_is_fresh(session: PairSession) -> None:
     with pytest.raises(SideError, match="only TensorRT's frontends are profiled") as caught:
-        session.profile(FINE, no_step)
+        session.profile(FINE, BUILT, no_step)
     assert caught.value.side == BASE
     session.load_resident(FINE, BUILT).unload()
+
+
+def test_each_side_profiles_what_is_stored_of_it() -> None:
+    asked: dict[str, Any] = {}
+
+    class Worker:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def greet(self) -> None: ...
+
+        def ask(self, request: Any, *_: Any) -> Any:
+            asked[self.name] = request.artifact
+            return SimpleNamespace(profile=f"profile of the {self.name}")
+
+    pair = Pair(Worker(BASE), Worker(CANDIDATE), gpu=True)  # type: ignore[arg-type]
+    found = pair.profile(FINE, Artifacts(base=Path("/stored"), candidate=None))
+    assert found == {BASE: "profile of the base", CANDIDATE: "profile of the candidate"}
+    assert asked == {BASE: "/stored", CANDIDATE: None}
 
 
 def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -> None:

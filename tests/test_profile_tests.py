@@ -14,6 +14,7 @@ import pytest
 
 from trtgate.commands import baseline_files, profile_answers
 from trtgate.common.errors import TrtgateError
+from trtgate.launches.pair import BASE, CANDIDATE, Artifacts
 from trtgate.profiles import profile_files
 from trtgate.profiles.profile_gate import ProfileResult
 from trtgate.pytest_plugin import profile_tests
@@ -206,9 +207,20 @@ def test_a_regression_says_where_or_why_it_can_not(bench: Bench) -> None:
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: profile ")
     bench.options.base = "main"
     bench.run.progress = lambda _case_id: contextlib.nullcontext(lambda _text: None)
-    beside_base = SimpleNamespace(profiles_beside_base=lambda *_: (resnet18_profile(), other_tactic()))
-    bench.run.workers_beside_base = lambda: beside_base
-    assert "tactics changed" in bench.run.profiles.where(bench.built).sentence
+    profiled: list[Artifacts] = []
+
+    def profiles(_case_id: str, artifacts: Artifacts, _step: Any) -> tuple[Profile, Profile]:
+        profiled.append(artifacts)
+        return resnet18_profile(), other_tactic()
+
+    bench.run.workers_beside_base = lambda: SimpleNamespace(profiles_beside_base=profiles)
+    ahead = {name: SimpleNamespace(artifact=Path(name)) for name in (BASE, CANDIDATE)}
+    for built_ahead in (ahead, {}):
+        bench.built.ahead_beside_base = lambda built_ahead=built_ahead: built_ahead
+        assert "tactics changed" in bench.run.profiles.where(bench.built).sentence
+    assert profiled == [
+        Artifacts(base=Path(BASE), candidate=Path(CANDIDATE)), Artifacts(base=None, candidate=None),
+    ]  # fmt: skip
     bench.run.workers_beside_base = None  # whatever goes wrong, the regression must be told
     assert bench.run.profiles.where(bench.built).sentence.startswith("where: ")
     bench.run.accelerator = SimpleNamespace(kind="cpu")

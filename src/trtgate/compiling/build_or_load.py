@@ -74,13 +74,18 @@ def build_or_load(
     if caches and identified.unread:
         notes.append(f"case {case.id}: not cached: {identified.fingerprint.problem}")
     key = artifact_cache.key_of(made_from)
+
+    def taken() -> CheckedModule | None:
+        found = (_taken(case, key, one, folder, reference, notes, step, checks) for one in caches if made_from)
+        return next((one for one in found if one is not None), None)
+
     with contextlib.ExitStack() as stack:
-        if made_from and case.settings.dynamic:  # cases of other shapes may be at it
-            stack.enter_context(caches[0].building(key))
-        for one in caches if made_from else ():
-            found = _taken(case, key, one, folder, reference, notes, step, checks)
-            if found is not None:
-                return _as_identified(found, identified)
+        found = taken()
+        if found is None and made_from:  # another shape, the other side of a comparison or another run may be at it
+            stack.enter_context(caches[-1].building(key))
+            found = taken()
+        if found is not None:
+            return _as_identified(found, identified)
         differing = cache.differing(case.id, made_from) if cache is not None and made_from else []
         if turn is not None:
             asked = time.perf_counter()

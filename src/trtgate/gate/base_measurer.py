@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +24,7 @@ NONE_AHEAD: Mapping[str, Prebuilt] = MappingProxyType({})
 
 
 class BaseMeasurer:
-    """Measures a case beside its base; a context that ends with what was built of the base, or in it of both.
+    """Measures a case beside its base; a context that ends with what was built in it of both.
 
     `ahead` is side → what came of building it before, empty where that is left to this; `after` may be loaded with it.
     """
@@ -47,8 +46,6 @@ class BaseMeasurer:
 
     def __exit__(self, *_error: object) -> None:
         self._ending.close()
-        if BASE in self._ahead and (artifact := self._ahead[BASE].artifact) is not None:
-            shutil.rmtree(artifact, ignore_errors=True)  # the candidate's is its other tests', too
 
     def measure(self, step: OnStep) -> Measured:
         """Build both, load both in a resident pair, and measure quadruples until a planned look decides.

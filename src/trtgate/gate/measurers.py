@@ -118,9 +118,9 @@ class Workers:
         """Measure beside such a module in fresh pairs; returns the quadruples of each."""
         return in_fresh_pairs(self.pairs, situation, artifacts, wanted, step)
 
-    def profiles_beside_base(self, case_id: str, step: OnStep) -> tuple[Profile, Profile]:
+    def profiles_beside_base(self, case_id: str, artifacts: Artifacts, step: OnStep) -> tuple[Profile, Profile]:
         """Profile a case on both sides; returns the base's and the candidate's. Raises SideError."""
-        found = self.pairs.profile(case_id, step)
+        found = self.pairs.profile(case_id, artifacts, step)
         return found[BASE], found[CANDIDATE]
 
     def stop(self) -> None:

@@ -84,13 +84,14 @@ class Pair:
                 built[name] = self.workers[name].ask(request, messages.BuiltReply, "building")
         return built
 
-    def profile(self, case_id: str) -> dict[str, Profile]:
-        """Profile a case on either side, which builds it; only while the device's lock is held."""
+    def profile(self, case_id: str, artifacts: Artifacts) -> dict[str, Profile]:
+        """Profile a case on either side, which builds what is not stored; only while the device's lock is held."""
         self.greet()
         found = {}
-        for name, worker in self.workers.items():
+        for name, artifact in ((BASE, artifacts.base), (CANDIDATE, artifacts.candidate)):
+            worker = self.workers[name]
             with _blaming(name):
-                request = messages.RecordProfile(case_id=case_id)
+                request = messages.RecordProfile(case_id=case_id, artifact=None if artifact is None else str(artifact))
                 found[name] = worker.ask(request, messages.ProfileReply, "profiling").profile
         return found
 

@@ -193,11 +193,11 @@ class PairSession:
         finally:
             self.end(pair)
 
-    def profile(self, case_id: str, step: OnStep) -> dict[str, Profile]:
+    def profile(self, case_id: str, artifacts: Artifacts, step: OnStep) -> dict[str, Profile]:
         """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
         with self.fresh() as pair, self._pool.device(step):
             step("profiling base and candidate")
-            return pair.profile(case_id)
+            return pair.profile(case_id, artifacts)
 
     def load_resident(self, case_id: str, artifacts: Artifacts, after: Sequence[NextPair] = ()) -> Pair:
         """Return the resident pair that has loaded a case; `after`, in this order, may be loaded with it.

@@ -128,8 +128,9 @@ class BuiltCase:
 
     def free(self) -> None:
         """Give the disk back."""
-        if self._built is not None and self._built.artifact is not None:
-            self._run.devices.free(self._run, self.case.id, self._built.artifact)
+        for built in (self._built, self._run.prebuilt_of_base.get(self.case.id)):
+            if built is not None and built.artifact is not None:
+                self._run.devices.free(self._run, self.case.id, built.artifact)
 
 
 def _builders() -> int:

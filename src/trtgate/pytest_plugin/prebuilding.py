@@ -144,7 +144,10 @@ def _of_candidate(
 def _of_both_sides(
     run: GateRun, case_ids: Collection[str], to_ask: Collection[str], timed_alone: Collection[str]
 ) -> list[tuple[Prebuild, list[str]]]:
-    """Return who builds each side beside a base, and what: half of the processes are each side's, at least one."""
+    """Return who builds each side beside a base, and what: half of the processes are each side's, at least one.
+
+    They begin at opposite ends: what is the same program on both sides is built by whoever comes first.
+    """
     workers = run.workers_beside_base()
     sides, known = workers.sides, set(run.base_cases)
     of_base = sorted(known & run.latency_cases & set(case_ids))
@@ -154,14 +157,14 @@ def _of_both_sides(
     more, imported = max(half, builders(run) - half), workers.pairs.start_residents if of_base else nothing
     candidate = _prebuild(run, of_candidate, more, sides[CANDIDATE], dry_runs=dry_runs, imported=imported)
     base = _prebuild(run, of_base, half, sides[BASE])
-    return [(candidate, [*_ordered(run, of_candidate), *dry_runs]), (base, _ordered(run, of_base))]
+    return [(candidate, [*_ordered(run, of_candidate), *dry_runs]), (base, _ordered(run, of_base)[::-1])]
 
 
 def _prebuild(
     run: GateRun, case_ids: Collection[str], processes: int, side: Side, *, dry_runs: Iterable[str] = (),
     imported: Callable[[], None] = nothing,
 ) -> Prebuild:  # fmt: skip
-    """Return who builds cases of a side; beside a base both sides are built, and neither is taken from a cache."""
+    """Return who builds cases of a side; where both sides are the same program the cache gives both one module."""
     from ..launches import prebuild
 
     cases, options, is_base = run.suite.cases, run.options, side.name == BASE
@@ -169,7 +172,7 @@ def _prebuild(
         side=side,
         accelerators=run.accelerators,
         builders=processes,
-        cache=options.cache if options.base is None else None,
+        cache=options.cache,
         folder_for=lambda case_id: run.run_folder.private(cases[case_id].model.name),
         logs=run.run_folder.logs / BASE if is_base else run.run_folder.logs,
         timeout_s=options.timeout_s,
@@ -206,11 +209,11 @@ def _keep(run: GateRun, work: Prebuild, built: Prebuilt) -> str:
 
 
 def _tell(run: GateRun, processes: int) -> None:
-    cached = sum(built.build is not None and built.build.cached for built in run.prebuilt.values())
-    beside = run.options.base is not None
-    cases = f"{len(run.prebuilt)} cases" + f", and {len(run.prebuilt_of_base)} of the base," * beside
-    taken = "" if beside else f", {cached} of them from the cache"
-    run.say(f"built ahead: {cases} by {processes} processes in {run.ahead_s:.1f} s{taken}")
+    ahead = [*run.prebuilt.values(), *run.prebuilt_of_base.values()]
+    cached = sum(built.build is not None and built.build.cached for built in ahead)
+    of_base = f", and {len(run.prebuilt_of_base)} of the base," * (run.options.base is not None)
+    said = f"{len(run.prebuilt)} cases{of_base} by {processes} processes in {run.ahead_s:.1f} s"
+    run.say(f"built ahead: {said}, {cached} of them from the cache")
     if run.judges and any(_is_unjudged(run, built) for built in run.prebuilt.values()):
         run.say("build times are not judged: several processes built at once (--trtgate-prebuild)")
 

@@ -20,7 +20,6 @@ from .terminal_display import write_table
 if TYPE_CHECKING:
     from ..launches.messages import ProfileReply
     from ..profiles.profile_gate import ProfileResult, Where
-    from ..suite.cases import Case
     from .built_case import BuiltCase
     from .gate_run import GateRun
 
@@ -53,7 +52,7 @@ class Profiles:
             return Where()
         try:
             beside_base = self._run.options.base is not None
-            return self._beside_base(built.case) if beside_base else self._against_stored(built)
+            return self._beside_base(built) if beside_base else self._against_stored(built)
         except TrtgateError as error:
             return Where(sentence=f"where: {error}")
         except Exception as error:  # whatever it is, the regression is what must be told
@@ -67,13 +66,17 @@ class Profiles:
             raise TrtgateError(f"no profile is stored to compare with: {profile_gate.RECORD_COMMAND}")
         return profile_gate.where(stored, self.of(built).profile)
 
-    def _beside_base(self, case: Case) -> Where:
+    def _beside_base(self, built: BuiltCase) -> Where:
         """Profile both sides, keep the profiles for `trtgate profile diff`, and say what differs."""
+        from ..launches.pair import BASE, CANDIDATE, Artifacts
         from ..profiles import profile_files, profile_gate
 
-        with self._run.progress(case.id) as step:
-            base, candidate = self._run.workers_beside_base().profiles_beside_base(case.id, step)
-        folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case.id)
+        case_id, ahead = built.case.id, built.ahead_beside_base()
+        stored = {name: one.artifact for name, one in ahead.items()}
+        artifacts = Artifacts(base=stored.get(BASE), candidate=stored.get(CANDIDATE))
+        with self._run.progress(case_id) as step:
+            base, candidate = self._run.workers_beside_base().profiles_beside_base(case_id, artifacts, step)
+        folder = profile_files.folder_of(self._run.folder / profile_files.FOLDER, case_id)
         for name, profile in (("base", base), ("candidate", candidate)):
             profile_files.write(folder / f"{name}.json", profile)
         return profile_gate.where(base, candidate)
