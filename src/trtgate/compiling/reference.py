@@ -289,8 +289,11 @@ class Reference:
         self.expected.save(folder)
 
 
-def checked(case: Case, device: str, step: OnStep, *, processes: int = 1) -> tuple[Inference, Build]:
-    """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
+def checked(
+    case: Case, device: str, step: OnStep, *, processes: int = 1, turn: Callable[[], None] = lambda: None
+) -> tuple[Inference, Build]:
+    """Make, build and, after `turn`, compare with eager. Raises TrtgateError for what can't be built, or is wrong."""
     reference = Reference(case, device, step, processes=processes)
     inference = reference.build(*reference.prepare(step), step)
+    turn()
     return inference, building.figures(inference, reference.check(inference))
