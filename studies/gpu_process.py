@@ -359,7 +359,7 @@ class GpuProcess:
                 source=self._source, device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher,
                 streams=self._measured_streams,
             )  # fmt: skip
-            self._worker = Worker(hello, lambda: None)
+            self._worker = Worker(hello, lambda: 0.0)
             gc.freeze()
         start = time.perf_counter()
         self.drop("capture")

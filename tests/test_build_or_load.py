@@ -300,7 +300,7 @@ def test_a_worker_runs_a_module_once_where_calls_change_nothing(
     assert len(calls) == 1
 
 
-def test_processes_that_make_a_case_at_once_share_the_cpu_and_what_is_compiled_sees_all_of_it() -> None:
+def test_processes_that_make_a_case_at_once_share_the_cpu() -> None:
     counted: list[int] = []
 
     class Counting(torch.nn.Module):
@@ -313,11 +313,19 @@ def test_processes_that_make_a_case_at_once_share_the_cpu_and_what_is_compiled_s
 
     one = Case(Model("counting", counting, [Settings(frontend="eager")]), Settings(frontend="eager"))
     with threads(6):
-        made = reference.Reference(one, "cpu", lambda _step: None, processes=3)
+        inference, _ = reference.checked(one, "cpu", lambda _step: None, processes=3)
         assert set(counted) == {2}
         counted.clear()
-        inference = made.build(*made.prepare(lambda _step: None), lambda _step: None)
-        assert set(counted) == {6}
-        counted.clear()
-        made.check(inference)
-        assert set(counted) == {2}
+        inference()
+    assert counted == [6]  # whoever times it is alone
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_what_is_compared_with_eager_is_the_module_that_is_timed(processes: int) -> None:
+    """Dynamo compiles again for another number of threads: processes that shared the CPU compared another module."""
+    compiled = Case(case().model, Settings(frontend="aot_eager"))
+    torch._dynamo.utils.counters.clear()
+    with threads(6):
+        inference, _ = reference.checked(compiled, "cpu", lambda _step: None, processes=processes)
+        inference()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import psutil
 import pytest
+import torch
 
+from trtgate import Model, grid
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
+from trtgate.compiling import reference
+from trtgate.launches import messages
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.session import NextCase, Session
-from trtgate.launches.worker_handle import LaunchError, environment_of
+from trtgate.launches.worker_handle import LaunchError, WorkerHandle, environment_of
+from trtgate.launches.worker_state import Worker
+from trtgate.suite.cases import Suite
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing import measuring_loop
 
@@ -134,6 +142,42 @@ def test_a_launch_that_hangs_is_killed(source: SuiteSource, tmp_path: Path, monk
         with pytest.raises(LaunchError, match="no answer within 1 s"):
             measure(session, "hangs")
         assert not psutil.pid_exists(pid)
+
+
+def test_launches_that_build_a_case_compare_it_one_by_one_when_all_have_built_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of several that call it at once would spin, and take each other's CPUs."""
+    seen: list[tuple[str, int]] = []
+    send, receive = WorkerHandle.send, WorkerHandle._receive
+
+    def sending(self: WorkerHandle, request: messages.Request) -> None:
+        seen.append((type(request).__name__, self.number))
+        send(self, request)
+
+    def receiving(self: WorkerHandle, kinds: tuple[type, ...], doing: str) -> messages.Reply:
+        reply = receive(self, kinds, doing)
+        seen.append((type(reply).__name__, self.number))
+        return reply
+
+    monkeypatch.setattr(WorkerHandle, "send", sending)
+    monkeypatch.setattr(WorkerHandle, "_receive", receiving)
+    measure(session, "fine")
+    loading = [one for one in seen if one[0] in ("Prepared", "GoOn", "LoadedReply")]
+    in_turn = [(name, number) for number in (0, 1) for name in ("GoOn", "LoadedReply")]
+    assert loading == [("Prepared", 0), ("Prepared", 1), *in_turn]
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_a_launch_knows_how_long_it_waited_for_its_turn_which_is_no_part_of_loading(in_turn: bool) -> None:
+    model = Model("fine", lambda: (torch.nn.Identity(), torch.ones(4)), grid(["eager"]))
+    (case,) = Suite([model]).cases.values()
+    worker: Any = SimpleNamespace(
+        device="cpu", _gpu=False, _reference=reference, _wait_for_turn=lambda: 7.0,
+        _synchronize=lambda: None, _check_origin=lambda: None,
+    )  # fmt: skip
+    request = messages.Load(case_id=case.id, artifact=None, in_turn=in_turn)
+    assert Worker._load(worker, case, request) == (7.0 if in_turn else 0.0)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

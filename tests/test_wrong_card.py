@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _number: properties)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _number: name)
         monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(used_gpu, "DRIVER", "libc.so.6")
 
     return play
 
@@ -193,6 +195,15 @@ def test_a_gpu_that_nvml_does_not_see_is_no_reason_to_measure_on_the_cpu(cuda: C
     used_gpu.check(here)
     cuda()
     refused("torch sees NVIDIA H100, and NVML sees no GPU", lambda: used_gpu.check(here))
+
+
+def test_without_a_driver_torch_is_not_imported_to_see_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(used_gpu, "DRIVER", "libcuda-of-nobody.so")
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises
+    used_gpu.check(Accelerator(kind="cpu", name="CPU"))
+    monkeypatch.setattr(used_gpu, "DRIVER", "libc.so.6")
+    with pytest.raises(ImportError):
+        used_gpu.check(Accelerator(kind="cpu", name="CPU"))
 
 
 def test_a_run_on_another_gpu_than_nvml_says_ends_before_its_first_test(

@@ -55,13 +55,13 @@ class CheckedModule:
 
 def build_or_load(
     case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1,
-    checks: Checks = Reference.check, shared: ArtifactCache | None = None, turn: Callable[[], None] | None = None,
+    checks: Checks = Reference.check, shared: ArtifactCache | None = None, turn: Callable[[], float] | None = None,
 ) -> CheckedModule:  # fmt: skip
     """Load a case from a cache or build it, and put into `folder`, private and empty, what workers load.
 
     `cache` is the user's, `shared` this run's, in which the shapes of one compiled module find each other's build.
     `builders` processes are at work at once, this one counted; `checks` says how it is compared with eager. `turn` is
-    called when nothing is left to do but to build, and returns when nobody else does.
+    called when nothing is left to do but to build, and returns when nobody else does; it gives the seconds it waited.
     Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with a cache is a note.
     """
     start = time.perf_counter()
@@ -88,9 +88,7 @@ def build_or_load(
             return _as_identified(found, identified)
         differing = cache.differing(case.id, made_from) if cache is not None and made_from else []
         if turn is not None:
-            asked = time.perf_counter()
-            turn()
-            start += time.perf_counter() - asked
+            start += turn()
         at_once = builders if turn is None else 1
         built = _built(case, reference, prepared, prepare_s, folder, notes, step, checks, at_once)
         built.build = msgspec.structs.replace(built.build, ready_s=time.perf_counter() - start)

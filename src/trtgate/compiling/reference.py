@@ -52,7 +52,7 @@ class Reference:
     """A case's module with its inputs, and what eager makes of them: it runs twice, to see whether it agrees.
 
     `processes` do so at once, this one counted, and share the CPU: with threads for all of it each would take twice as
-    long. What is compiled is to see all threads.
+    long. What is compiled sees all threads, also when it is compared: for another number Dynamo would compile it again.
     """
 
     def __init__(self, case: Case, device: str, step: OnStep, *, processes: int = 1) -> None:
@@ -61,8 +61,9 @@ class Reference:
         step("making the model")
         self.remarks: list[str] = []
         """What changes how figures are to be read, of how the model was made and what eager gives."""
-        self._threads = max(1, torch.get_num_threads() // processes)
-        with threads(self._threads), explaining(Explanation.MODEL_UNUSABLE):
+        shared = max(1, torch.get_num_threads() // processes)
+        self._threads = shared if case.settings.frontend == "eager" else torch.get_num_threads()
+        with threads(shared), explaining(Explanation.MODEL_UNUSABLE):
             self._make_and_run(case, device)
 
     def _make_and_run(self, case: Case, device: str) -> None:
@@ -86,14 +87,9 @@ class Reference:
             changes, second = [], []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
         self.expected = Expected(
-            first=first,
-            coarsest=coarsest,
-            second=second,
-            after=in_both(after, repeated),
-            changes=tuple(changes),
-            apart=apart,
-            draws=draws,
-        )
+            first=first, coarsest=coarsest, second=second, after=in_both(after, repeated), changes=tuple(changes),
+            apart=apart, draws=draws,
+        )  # fmt: skip
         self._restore()
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
@@ -237,7 +233,7 @@ class Reference:
         """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
         step(f"building with {self.case.settings.frontend}")
         dynamic = self.dynamic_inputs()
-        with run_state.unchanged((), call_effects.tensors(self.module, self.inputs)):
+        with threads(self._threads), run_state.unchanged((), call_effects.tensors(self.module, self.inputs)):
             inference = building.build_prepared(self.case, prepared, prepare_s, self.inputs, step, dynamic)
         self._restore()
         return self._with_state(inference)
@@ -293,8 +289,11 @@ class Reference:
         self.expected.save(folder)
 
 
-def checked(case: Case, device: str, step: OnStep, *, processes: int = 1) -> tuple[Inference, Build]:
-    """Make, build and compare with eager. Raises TrtgateError for what can't be built, or whose output is wrong."""
+def checked(
+    case: Case, device: str, step: OnStep, *, processes: int = 1, turn: Callable[[], None] = lambda: None
+) -> tuple[Inference, Build]:
+    """Make, build and, after `turn`, compare with eager. Raises TrtgateError for what can't be built, or is wrong."""
     reference = Reference(case, device, step, processes=processes)
     inference = reference.build(*reference.prepare(step), step)
+    turn()
     return inference, building.figures(inference, reference.check(inference))

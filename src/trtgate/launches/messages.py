@@ -71,6 +71,9 @@ class Load(msgspec.Struct, tag=True, kw_only=True):
     artifact: str | None
     at_once: int = 1
     """How many processes load at once, this one counted."""
+    in_turn: bool = False
+    """Whether it answers `Prepared` when it has built the case, and compares when it is told to go on: nobody else of
+    those that load at once computes then."""
     lifecycle: bool = False
     """As `BuildCase` has it."""
 
@@ -137,7 +140,7 @@ class Unload(msgspec.Struct, tag=True, kw_only=True):
 
 
 class GoOn(msgspec.Struct, tag=True):
-    """Build what is prepared."""
+    """Build what is prepared, or compare what is built."""
 
 
 Request = (
@@ -166,7 +169,7 @@ class Greeting(msgspec.Struct, tag=True):
 
 
 class Prepared(msgspec.Struct, tag=True):
-    """The case is exported and must be built: it is in no cache."""
+    """The case is exported and must be built, as it is in no cache; or it is built, and must be compared with eager."""
 
 
 class BuiltReply(msgspec.Struct, tag=True):

@@ -62,15 +62,18 @@ class WorkerGroup:
     def begin_to_load(self, case_id: str, artifact: Path | None, at_once: int) -> None:
         """Let all of them load or build a case, beside others: `at_once` in all; `loaded` waits for it."""
         self.holds = case_id
-        request = messages.Load(case_id=case_id, artifact=None if artifact is None else str(artifact), at_once=at_once)
+        path = None if artifact is None else str(artifact)
+        request = messages.Load(case_id=case_id, artifact=path, at_once=at_once, in_turn=path is None)
         for worker in self.workers.values():
             worker.send(request)
 
     def loaded(self) -> None:
-        """Wait until all have loaded."""
-        self._loaded = {
-            worker.number: worker.receive(messages.LoadedReply, "loading").loaded for worker in self.workers.values()
-        }
+        """Wait until all have loaded. Those that built the case compare one by one: threads of several would spin."""
+        replies = [worker.receive_or_prepared(messages.LoadedReply, "loading") for worker in self.workers.values()]
+        for worker, reply in zip(self.workers.values(), replies, strict=True):
+            if isinstance(reply, messages.Prepared):
+                reply = worker.ask(messages.GoOn(), messages.LoadedReply, "loading")
+            self._loaded[worker.number] = reply.loaded
 
     def measure(self, rng: random.Random, step: OnStep, *, device: bool = True) -> list[Launch]:
         """Measure in turns, unload, and return the launches; without `device` what the host sees of a GPU alone."""

@@ -109,6 +109,12 @@ class WorkerHandle:
         assert isinstance(reply, kind)
         return reply
 
+    def receive_or_prepared(self, kind: type[Answer], doing: str) -> Answer | messages.Prepared:
+        """Return the next reply, which may be that it waits for its turn. Raises LaunchError as `receive`."""
+        reply = self._receive((kind, messages.Prepared), doing)
+        assert isinstance(reply, (kind, messages.Prepared))
+        return reply
+
     def ask(self, request: messages.Request, kind: type[Answer], doing: str) -> Answer:
         """Send a request and return its reply. Raises LaunchError."""
         self.send(request)
@@ -119,8 +125,8 @@ class WorkerHandle:
     ) -> messages.BuiltReply:
         """Let it build a case; where it is to build in turn, within `turn`. Raises LaunchError."""
         self.send(request)
-        reply = self._receive((messages.BuiltReply, messages.Prepared), doing)
-        if isinstance(reply, messages.BuiltReply):
+        reply = self.receive_or_prepared(messages.BuiltReply, doing)
+        if not isinstance(reply, messages.Prepared):
             return reply
         with turn:
             return self.ask(messages.GoOn(), messages.BuiltReply, doing)

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -49,9 +50,11 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         replies.write(messages.encode(reply))
         replies.flush()
 
-    def turn() -> None:
+    def turn() -> float:
+        asked = time.perf_counter()
         say(messages.Prepared())
         assert isinstance(messages.decode_request(requests.readline()), messages.GoOn)
+        return time.perf_counter() - asked
 
     worker: Worker | None = None
     for line in requests:
@@ -63,7 +66,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             return
 
 
-def _answer(worker: Worker | None, line: bytes, turn: Callable[[], None]) -> messages.Reply | Worker:
+def _answer(worker: Worker | None, line: bytes, turn: Callable[[], float]) -> messages.Reply | Worker:
     request: messages.Request | None = None
     try:
         request = messages.decode_request(line)

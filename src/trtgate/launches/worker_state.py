@@ -27,7 +27,7 @@ from . import messages, relocated_imports
 class Worker:
     """Holds one loaded case at a time and measures it on request."""
 
-    def __init__(self, hello: messages.Hello, wait_for_turn: Callable[[], None]) -> None:
+    def __init__(self, hello: messages.Hello, wait_for_turn: Callable[[], float]) -> None:
         self._wait_for_turn = wait_for_turn
         sys.path[:] = dict.fromkeys([*hello.sys_path, *sys.path])
         if hello.moved is not None:
@@ -202,8 +202,8 @@ class Worker:
         checked = request.lifecycle and request.artifact is not None
         ways = lifecycle.check_stored(case, Path(request.artifact or ""), self.device) if checked else {}
         start = time.perf_counter()
-        self._load(case, request)
-        return self._loaded(case, time.perf_counter() - start, ways=ways)
+        waited_s = self._load(case, request)
+        return self._loaded(case, time.perf_counter() - start - waited_s, ways=ways)
 
     def _loaded(self, case: Any, seconds: float, **fields: Any) -> Loaded:
         cache, note = runtime_cache.in_use(self.inference.compiled, engines=self._gpu and case.settings.uses_tensorrt)
@@ -235,18 +235,22 @@ class Worker:
             self._timer.close()
             self._timer = None
 
-    def _load(self, case: Any, request: messages.Load) -> None:
+    def _load(self, case: Any, request: messages.Load) -> float:
+        """Load or build a case; returns the seconds that it waited for its turn."""
+        waited_s: list[float] = []
         if request.artifact is not None:
             self.inference = self._reference.load_checked(case, Path(request.artifact), self.device)
         else:
             self.inference, _ = self._reference.checked(
-                case, self.device, lambda _step: None, processes=request.at_once
-            )
+                case, self.device, lambda _step: None, processes=request.at_once,
+                turn=lambda: waited_s.append(self._wait_for_turn()) if request.in_turn else None,
+            )  # fmt: skip
         self._synchronize()
         self._check_origin()
         if self._gpu:
             gc.collect()
             self._torch.cuda.empty_cache()  # what eager took is not the case's
+        return sum(waited_s)
 
     def unload(self) -> None:
         """Free the loaded case and its memory."""

@@ -5,12 +5,15 @@ CUDA counts the fastest GPU first and NVML by PCI bus, and what is imported may 
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, explaining
 from ..common.explanations import Explanation
 
+DRIVER = "libcuda.so.1"
+"""The driver's library, through which torch finds GPUs."""
 OF_A_CARD = "GPU-"
 """How UUIDs of undivided GPUs begin; CUDA does not always give those of instances."""
 
@@ -21,6 +24,8 @@ def check(seen: Accelerator) -> None:
 
     Raises TrtgateError where torch can't use the GPU, uses another one, or uses one that NVML does not see.
     """
+    if seen.kind != "gpu" and not _has_driver():  # then torch sees none, and importing it takes a second
+        return
     import torch
 
     if seen.kind != "gpu":
@@ -40,6 +45,14 @@ def check(seen: Accelerator) -> None:
     check_uuid(seen.uuid, used)
     if not seen.uuid.startswith(OF_A_CARD):
         _check_kind(seen, used)
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def check_uuid(uuid: str, used: Any) -> None:
