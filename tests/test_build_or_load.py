@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from trtgate import Case, Model, Settings, frontends
+from trtgate.common import library_files
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, reference
+from trtgate.compiling import building, program_part, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.compiling.fingerprinting import Fingerprinter
@@ -148,6 +149,36 @@ def test_a_release_that_keeps_its_converters_elsewhere_is_built_with_and_not_cac
             "(AttributeError: module has no attribute 'DYNAMO_CONVERTERS')"
         ]
     assert storing.builds == 2
+
+
+def test_what_is_made_of_code_that_nobody_finds_is_neither_cached_nor_shared(
+    got: Any, storing: Storing, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library in a folder of sources, as an editable install is, or an operator of `torch.library.impl`.
+
+    The shapes of one case share it: a run has one copy of the code.
+    """
+
+    def unlisted(_precision: str) -> Any:
+        raise library_files.Unlisted("torch_tensorrt is imported from a folder, and no installed package lists that")
+
+    def unknown(_program: object) -> Any:
+        raise TrtgateError("the code of its operator my::twice is not to be found")
+
+    for owner, name, raises in (
+        (program_part, "_libraries", unlisted),
+        (program_part.custom_operators, "fingerprint", unknown),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, raises)
+            before = storing.builds
+            first, again = got(), got()
+            assert (first.build.cached, again.build.cached, storing.builds) == (False, False, before + 2)
+            assert again.build.program is None
+            assert "case scaled-dynamo-fp32-mbs5: not cached: " in again.notes[0]
+            of_run = ArtifactCache(cache.folder.parent / name)
+            assert [got(shared=of_run).build.cached for _ in range(2)] == [False, True]
+    assert cache.entries() == []
 
 
 def test_without_a_cache_every_one_is_built(got: Any, storing: Storing, cache: ArtifactCache) -> None:

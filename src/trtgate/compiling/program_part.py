@@ -42,9 +42,9 @@ class Identified(NamedTuple):
 
     fingerprint: Fingerprint
     made_from: dict[str, str]
-    """What decides the compiled module; empty where that can't be said."""
+    """What decides the compiled module, beside code that can't be found; empty where that can't be said."""
     unread: bool = False
-    """Whether that is so since a tensor can't be read."""
+    """Whether that is so since a tensor can't be read, or code can't be found."""
 
 
 def of_program(
@@ -85,7 +85,7 @@ def of_program(
     )  # fmt: skip
     problem = "; ".join(problems)
     fingerprint = Fingerprint(program=None if problem else part, detail=detail, problem=problem)
-    return Identified(fingerprint, _made_from(settings, part, digests, dynamic))
+    return Identified(fingerprint, _made_from(settings, part, digests, dynamic), unread=bool(problem))
 
 
 def few(modules: Mapping[str, str], most: int = MOST_MODULES) -> dict[str, str]:
