@@ -246,6 +246,104 @@ def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_
     assert key(converters=False, patched=True)
 
 
+REPLACING = """
+import contextlib
+import functools
+import sys
+from unittest import mock
+
+from trtgate.torch_trt import import_hook, own_conversions
+
+import_hook.install(everywhere=True)
+import torch
+import torch_tensorrt
+from torch_tensorrt.dynamo import _compiler, _defaults
+from torch_tensorrt.dynamo.conversion import _ConverterRegistry as registry, impl
+from torch_tensorrt.dynamo.lowering import _decompositions as decompositions
+from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass as passes
+import replacing
+
+activation, relu = impl.activation, impl.activation.relu
+table, last = decompositions.TORCH_TRT_DECOMPOSITIONS, passes.ATEN_POST_LOWERING_PASSES
+like_upstream = functools.wraps(relu)(replacing.plain)
+
+@contextlib.contextmanager
+def without(table, key):
+    value = table.pop(key)
+    yield
+    table[key] = value
+
+@contextlib.contextmanager
+def other_code(function):
+    before, function.__code__ = function.__code__, replacing.plain.__code__
+    yield
+    function.__code__ = before
+
+CHANGES = {
+    "a function": mock.patch.object(activation, "relu", replacing.plain),
+    "a function that is called like upstream's": mock.patch.object(activation, "relu", like_upstream),
+    "a function that remembers": mock.patch.object(activation, "relu", functools.lru_cache(replacing.plain)),
+    "an object": mock.patch.object(activation, "relu", replacing.Called()),
+    "a method": mock.patch.object(activation, "relu", replacing.Called().method),
+    "another function of upstream's": mock.patch.object(activation, "relu", activation.sigmoid),
+    "upstream's function with an argument": mock.patch.object(activation, "relu", functools.partial(relu, name="own")),
+    "a class": mock.patch.object(_compiler, "CompilationSettings", replacing.Settings),
+    "a property of a class": mock.patch.object(_compiler.CompilationSettings, "__eq__", property(replacing.plain)),
+    "a method of an object": mock.patch.object(registry.DYNAMO_CONVERTERS, "get", replacing.plain, create=True),
+    "code": other_code(relu),
+    "a default": mock.patch.dict(_compiler.compile.__kwdefaults__, min_block_size=1),
+    "a constant": mock.patch.object(_defaults, "MIN_BLOCK_SIZE", 1),
+    "a converter less": without(registry.DYNAMO_ATEN_CONVERTERS, torch.ops.aten.gelu.default),
+    "a decomposition less": without(table, next(iter(table))),
+    "a pass less": mock.patch.object(last, "passes", last.passes[1:]),
+    "a function of torch's partitioner": mock.patch.object(
+        torch.fx.passes.splitter_base._SplitterBase, "put_nodes_into_subgraphs", replacing.plain
+    ),
+}
+for name, change in CHANGES.items():
+    with change:
+        print(f"{name}: {own_conversions.fingerprint()}")
+    assert own_conversions.fingerprint() == "", name
+"""
+REPLACING_MODULE = """
+from torch_tensorrt.dynamo import _compiler
+
+def plain(*args, **kwargs):
+    return 1
+
+class Called:
+    def __call__(self, *args, **kwargs):
+        return 1
+
+    def method(self, *args, **kwargs):
+        return 1
+
+class Settings(_compiler.CompilationSettings):
+    pass
+"""
+
+
+def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folder: Folder) -> None:
+    """In either way a suite or conftest file of one side alone makes another engine of the same program."""
+
+    def keys(text: str) -> dict[str, str]:
+        (folder.path / "replacing.py").write_text(text)
+        command = [sys.executable, "-c", REPLACING]
+        done = subprocess.run(command, cwd=folder.path, text=True, capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return dict(line.split(": ") for line in done.stdout.splitlines())
+
+    first = keys(REPLACING_MODULE)
+    assert all(first.values()), [name for name, key in first.items() if not key]
+    assert keys(f"# a comment\n{REPLACING_MODULE}") == first
+    edited = keys(REPLACING_MODULE.replace("return 1", "return 2"))
+    same = {name for name, key in edited.items() if key == first[name]}
+    assert same == {
+        "another function of upstream's", "upstream's function with an argument", "a default", "a constant",
+        "a converter less", "a decomposition less", "a pass less",
+    }  # fmt: skip
+
+
 # What is imported: a package that asks for a GPU as upstream's does
 
 ASKS = "import torch\nCAPABILITY = torch.cuda.get_device_capability(torch.cuda.current_device())\n"

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from .imported_files import INSTALLED, Imports
+from .imported_files import INSTALLED, Imports, is_users
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
-FUNCTIONS = (FunctionType, MethodType, functools.partial)
+LRU = type(functools.lru_cache(len))
+FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmethod, property, LRU)
 DEPTH = 8
 """So deep containers and functions within functions are looked into."""
 NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -37,7 +38,7 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     """
     functions = list(functions)
     given = [one for function in functions for one in within(function) if is_own(one)]
-    names = {module_of(one) for one in given}
+    names = {name for name in map(module_of, given) if name.partition(".")[0] not in UPSTREAM}
     found = {*filter(None, map(_file_of, given)), *filter(None, map(_file_of_module, names)), *files}
     closed = _closure(found, {name.partition(".")[0] for name in names} - {""})
     code = {hashlib.sha256(_told(file)).digest() for file in closed}
@@ -51,6 +52,13 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
 def module_of(function: Any) -> str:
     """Return the name of the module that defines a function; empty where it does not say."""
     return str(getattr(function, "__module__", None) or "")
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a function or class, of a partial one's function, or of an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return f"{module_of(function)}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def within(function: Any, depth: int = DEPTH) -> list[Any]:
@@ -67,8 +75,12 @@ def _parts(function: Any) -> Iterator[Any]:
     """Yield what a function holds beside its code; of an object that can be called what it holds."""
     if isinstance(function, functools.partial):
         yield from (function.func, *function.args, *function.keywords.values())
-    elif isinstance(function, MethodType):
+    elif isinstance(function, MethodType | classmethod | staticmethod):
         yield function.__func__
+    elif isinstance(function, property):
+        yield from (function.fget, function.fset)
+    elif isinstance(function, LRU):
+        yield function.__wrapped__
     elif isinstance(function, FunctionType):
         if "__wrapped__" in vars(function):
             yield function.__wrapped__  # type: ignore[attr-defined]
@@ -83,7 +95,10 @@ def _parts(function: Any) -> Iterator[Any]:
 
 
 def is_own(function: Any) -> bool:
-    """Whether a function is no upstream package's."""
+    """Whether a function is no upstream package's: `functools.wraps` gives it the name of one that is."""
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType) and is_users(code.co_filename):
+        return True
     return (module_of(function) or UPSTREAM[0]).partition(".")[0] not in UPSTREAM
 
 

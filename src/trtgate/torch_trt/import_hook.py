@@ -46,7 +46,7 @@ class _StandingIn(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        from . import shared_cache_file
+        from . import shared_cache_file, upstream_state
         from .gpu_stand_in import answering
         from .patching import quiet_stderr
 
@@ -61,6 +61,7 @@ class _StandingIn(Loader):
                 self._loader.exec_module(module)
         if not _finder.shared_cache:
             shared_cache_file.forget()
+        upstream_state.remember()
 
 
 _finder = _Finder()

@@ -17,6 +17,12 @@ import torch
 _PLACES = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
 INSTALLED = tuple(dict.fromkeys(f"{place}{os.sep}" for one in _PLACES for place in (one, os.path.realpath(one))))
 """Folders of what is installed, also by their other names: an environment may lie behind a link."""
+OURS = f"{Path(__file__).parents[1]}{os.sep}"
+
+
+def is_users(file: str) -> bool:
+    """Whether code is the user's: of a file that is neither installed nor trtgate's."""
+    return not file.startswith((*INSTALLED, OURS, "<"))
 
 
 class Imports:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
-from types import FunctionType
 from typing import Any
 
-from . import custom_operators, function_code
-from .imported_files import INSTALLED
+from . import custom_operators, function_code, upstream_state
+from .imported_files import is_users
 
 CONVERTER = "converter of "
-PATCHED = ("torch_tensorrt", "tensorrt", "tensorrt_rtx")
-"""Packages in which a function of the user's own stands for one of theirs."""
+OF_TORCH = re.compile(
+    r"torch\.(fx|export|_export|_decomp|_functorch|_higher_order_ops|_subclasses|_ops|utils\._pytree)\b"
+)
+"""Modules of torch that make of a program what an engine is built of: others are traced, so programs show them."""
 
 
 def fingerprint(*, of_custom: bool = True) -> str:
@@ -34,13 +36,14 @@ def fingerprint(*, of_custom: bool = True) -> str:
         for where, function in (*_registered(), *_patched())
         if any(map(function_code.is_own, function_code.within(function)))
     ]
+    own += [(f"{one.where} {one.text}", one.value) for one in upstream_state.changes()]
     if not of_custom and all(where.startswith(CONVERTER) for where, _ in own):
         own = [(where, function) for where, function in own if _is_upstream(where)]
     if not own:
         return ""
     found = hashlib.sha256()
     for where, function in own:
-        found.update(f"{where} {_name(function)}\n".encode())
+        found.update(f"{where} {function_code.name_of(function)}\n".encode())
     found.update(function_code.digest(function for _, function in own).encode())
     return found.hexdigest()
 
@@ -74,34 +77,33 @@ def _registered() -> Iterator[tuple[str, Any]]:
 
 
 def _patched() -> Iterator[tuple[str, Any]]:
-    """Yield the functions of the user's own that were put in place of upstream's: in modules, and in their classes."""
+    """Yield what is of the user's own in place of something of upstream's: in modules, and in their classes."""
     for name, module in sorted(sys.modules.items()):
-        if name.partition(".")[0] not in PATCHED:
+        if not (_is_of(upstream_state.PACKAGES, name) or OF_TORCH.match(name)):
             continue
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, type) and value.__module__ == name:
+            members = [(attribute, value)]
+            if issubclass(type(value), type) and value.__module__ == name:
                 members = [(f"{attribute}.{one}", held) for one, held in list(vars(value).items())]
-            else:
-                members = [(attribute, value)]
-            for path, held in members:
-                function = held.__func__ if isinstance(held, classmethod | staticmethod) else held
-                if _is_function(function) and not _is_installed(function):
-                    yield f"{name}.{path}", function
+            elif _is_of(upstream_state.PACKAGES, type(value).__module__):  # such as the registry of converters
+                members += [(f"{attribute}.{one}", held) for one, held in list(getattr(value, "__dict__", {}).items())]
+            yield from ((f"{name}.{path}", held) for path, held in members if _is_users(held))
 
 
-def _is_function(value: Any) -> bool:
-    return isinstance(value, FunctionType | functools.partial)
+def _is_of(packages: tuple[str, ...], module: object) -> bool:
+    return str(module).partition(".")[0] in packages
 
 
-def _is_installed(function: Any) -> bool:
-    """Whether all of a function lies in installed files, or in none: upstream imports and makes functions, too."""
-    codes = (getattr(one, "__code__", None) for one in function_code.within(function))
-    files = [code.co_filename for code in codes if code is not None]
-    return all(file.startswith((*INSTALLED, "<")) for file in files)
+def _is_users(value: Any) -> bool:
+    """Whether a function, a class or the class of an object lies in a file of the user's own."""
+    if issubclass(type(value), function_code.FUNCTIONS):
+        codes = (getattr(one, "__code__", None) for one in function_code.within(value))
+        return any(is_users(code.co_filename) for code in codes if code is not None)
+    kind = value if issubclass(type(value), type) else type(value)
+    return _is_users_module(kind.__module__)
 
 
-def _name(function: Any) -> str:
-    """Return the name of a function, or of what a partial one calls: no place in memory."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return f"{function_code.module_of(function)}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+@functools.lru_cache(maxsize=4096)
+def _is_users_module(name: object) -> bool:
+    file = getattr(sys.modules.get(str(name)), "__file__", None)
+    return isinstance(file, str) and is_users(file)

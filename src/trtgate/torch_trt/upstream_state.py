@@ -1,0 +1,119 @@
+"""What Torch-TensorRT is when its import ends. What a user's code changes of it afterwards decides engines too.
+
+Own functions that are registered are in `own_conversions.py`. This finds the rest: a class or a constant that is
+replaced, arguments with another default, and converters, passes and decompositions of upstream's that are taken away.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from . import function_code
+
+PACKAGES = ("torch_tensorrt", "tensorrt", "tensorrt_rtx")
+CONVERTERS = "torch_tensorrt.dynamo.conversion._ConverterRegistry"
+DECOMPOSITIONS = "torch_tensorrt.dynamo.lowering._decompositions"
+PASSES = "torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass"
+TABLES = ("torch_enabled_decompositions", "torch_disabled_decompositions", "TORCH_TRT_DECOMPOSITIONS")
+CONSTANTS = (*function_code.PLAIN, tuple, list, set, frozenset)
+OURS = __name__.partition(".")[0]
+
+
+class Change(NamedTuple):
+    """Something of upstream's that is another now."""
+
+    where: str
+    text: str
+    """What it is now."""
+    value: Any
+    """The function or class that stands there; None for what is neither."""
+
+
+class _Held(NamedTuple):
+    """What a place holds: an object, which is itself alone, or a text of it."""
+
+    value: Any
+    text: str
+
+
+_before: dict[str, _Held] = {}
+
+
+def remember() -> None:
+    """Take what upstream is now as what it is by itself: its import ends."""
+    _before.clear()
+    _before.update(_state())
+
+
+def changes() -> list[Change]:
+    """Return what a user's code changed of upstream since its import; nothing where nobody saw that import."""
+    now = dict(_state()) if _before else {}
+    gone = _Held(None, "gone")
+    return [
+        Change(where, held.text, held.value)
+        for where, was in _before.items()
+        if not _same(was, held := now.get(where, gone)) and not _is_ours(held.value)
+    ]
+
+
+def _same(one: _Held, other: _Held) -> bool:
+    return one.value is other.value and (one.value is not None or one.text == other.text)
+
+
+def _is_ours(value: Any) -> bool:
+    return function_code.module_of(value).partition(".")[0] == OURS
+
+
+def _state() -> Iterator[tuple[str, _Held]]:
+    yield from _members()
+    for table, names in _registered():
+        yield table, _Held(None, names)
+
+
+def _members() -> Iterator[tuple[str, _Held]]:
+    """Yield functions, classes and constants of all modules, members of their classes, and defaults of arguments."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in PACKAGES:
+            for attribute, value in list(getattr(module, "__dict__", {}).items()):
+                yield from _one(f"{name}.{attribute}", attribute, value)
+                if isinstance(value, type) and value.__module__ == name:
+                    for member, held in list(vars(value).items()):
+                        yield from _one(f"{name}.{attribute}.{member}", member, held)
+
+
+def _one(where: str, name: str, value: Any) -> Iterator[tuple[str, _Held]]:
+    if callable(value) or isinstance(value, property | classmethod | staticmethod):
+        yield where, _Held(value, function_code.name_of(value))
+    elif name.isupper() and name[0] != "_" and isinstance(value, CONSTANTS) and (text := function_code.plain(value)):
+        yield where, _Held(None, text)
+    if isinstance(value, FunctionType):
+        yield f"code of {where}", _Held(value.__code__, value.__code__.co_name)
+        yield f"defaults of {where}", _Held(None, function_code.plain([value.__defaults__, value.__kwdefaults__]))
+
+
+def _registered() -> Iterator[tuple[str, str]]:
+    """Yield upstream's converters, passes and decompositions, in their order: a user's own are left out."""
+    if PASSES in sys.modules:
+        passes = sys.modules[PASSES]
+        for name in ("ATEN_PRE_LOWERING_PASSES", "ATEN_POST_LOWERING_PASSES"):
+            yield f"passes {name}", _names(getattr(passes, name).passes)
+    if DECOMPOSITIONS in sys.modules:
+        for name in TABLES:
+            for target in list(getattr(sys.modules[DECOMPOSITIONS], name, ())):
+                yield f"{name} {target}", "there"
+    if CONVERTERS in sys.modules:
+        for number, registry in enumerate(sys.modules[CONVERTERS].DYNAMO_CONVERTERS.registries):
+            for target, entries in list(registry.items()):
+                if isinstance(entries, list | tuple):
+                    yield f"converters {number} {target}", _names(one.converter_implementation for one in entries)
+
+
+def _names(functions: Any) -> str:
+    return " ".join(function_code.name_of(one) for one in functions if not _is_users(one))
+
+
+def _is_users(function: Any) -> bool:
+    return any(map(function_code.is_own, function_code.within(function)))
