@@ -174,12 +174,14 @@ from trtgate.torch_trt import import_hook, own_conversions
 import_hook.install(everywhere=True)
 import torch_tensorrt
 import unseen
+import outside
 
 print(own_conversions.fingerprint())
 """
 UNSEEN_MODULE = """
 import functools
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -187,10 +189,19 @@ import torch_tensorrt
 from numbers_of_mine import FACTOR
 
 SCALE = json.loads(Path("scale.json").read_text())["scale"]
+TABLE = torch.tensor(json.loads(Path("table.json").read_text()))
+ARRAY = TABLE.numpy() * SCALE
+KIND = getattr(torch, Path("kind.txt").read_text())
+LEVEL = 1
+CALLS = 0
+_found = None
 
 def convert(ctx, target, args, kwargs, name, *, times):
+    global CALLS, _found
+    CALLS, _found = CALLS + 1, 1
+    CALLS += 1
     from within_a_function import helper
-    return helper(args[0], FACTOR, SCALE)
+    return helper(args[0], FACTOR, SCALE, TABLE, ARRAY, KIND, LEVEL, os.environ.get("OWN_CONVERTER_LEVEL"))
 
 def made(factor):
     def convert(ctx, target, args, kwargs, name):
@@ -209,13 +220,14 @@ if {patched}:
 
 
 def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_functions(
-    folder: Folder, forked_with_tensorrt: None
+    folder: Folder, forked_with_tensorrt: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Constants of helpers, imports within functions, files that were read, arguments given in advance, patches."""
+    monkeypatch.delenv("OWN_CONVERTER_LEVEL", raising=False)
     files = {
         "numbers_of_mine.py": "FACTOR = 2\n", "within_a_function.py": "from deeper import helper\n",
         "deeper.py": "def helper(*values):\n    return 1\n", "scale.json": '{"scale": 2}', "closed.json": "[1]",
-        "times.json": "1",
+        "times.json": "1", "table.json": "[1, 2]", "kind.txt": "float16", "outside.py": "",
     }  # fmt: skip
 
     def key(converters: bool = True, patched: bool = False, **changed: str) -> str:
@@ -234,13 +246,20 @@ def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_
     first = key()
     assert first == key(deeper__py='"""A text."""\n\ndef helper(*values):\n    "Another."\n    return 1  # one\n')
     assert first == key()
+    assert first == key(outside__py="import unseen\nunseen.CALLS, unseen._found = 3, 4\n")  # they say who ran
+    monkeypatch.setenv("OTHER_CONVERTER_LEVEL", "3")
+    assert first == key()
     others = {
         "a constant of a helper": key(numbers_of_mine__py="FACTOR = 3\n"),
         "what is imported within a function": key(within_a_function__py="from deeper import helper\nMORE = 1\n"),
         "what that imports": key(deeper__py="def helper(*values):\n    return 2\n"),
         "what a module read": key(scale__json='{"scale": 3}'), "what a function closes over": key(closed__json="[2]"),
         "what a function was given": key(times__json="2"), "what replaces a function": key(patched=True),
+        "numbers in bulk": key(table__json="[1, 3]"), "a dtype": key(kind__txt="float32"),
+        "what a conftest file sets": key(outside__py="import unseen\nunseen.LEVEL = 3\n"),
     }  # fmt: skip
+    monkeypatch.setenv("OWN_CONVERTER_LEVEL", "3")
+    others["a variable that is read when it runs"] = key()
     assert len(set(others.values()) - {first}) == len(others), [one for one, key in others.items() if key == first]
     assert key(converters=False) == ""
     assert key(converters=False, patched=True)

@@ -1,7 +1,7 @@
 """The code of functions of a user's own: the files that define them, and those that these import, without comments.
 
-What is no code is in it as far as it is plain: numbers that a module read from a file or a variable when it was
-imported, and what functions close over or were given in advance.
+What is no code is in it as far as `code_values` tells it: what a module read from a file or a variable, and what
+functions close over or were given in advance.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from . import code_values
 from .imported_files import INSTALLED, Imports, is_users
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
 LRU = type(functools.lru_cache(len))
 FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmethod, property, LRU)
 DEPTH = 8
-"""So deep containers and functions within functions are looked into."""
-NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-EMPTY = ("set", "dict", "list")
+"""So deep functions within functions are looked into."""
 UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
 """Packages whose functions change with an installed version only, which a program part has anyway."""
 
@@ -106,19 +104,7 @@ def _held(function: Any) -> list[str]:
     if not (is_own(function) or isinstance(function, functools.partial)):
         return []
     name = getattr(function, "__qualname__", type(function).__name__)
-    return [f"{name} {text}" for one in _parts(function) if (text := plain(one))]
-
-
-def plain(value: Any, depth: int = DEPTH) -> str:
-    """Return the text of a plain value, or of a container of such; empty for others, and for paths."""
-    if isinstance(value, PLAIN):
-        return "" if isinstance(value, str | bytes) and ("/" in repr(value)) else repr(value)
-    if not depth or not isinstance(value, list | tuple | set | frozenset | Mapping):
-        return ""
-    if isinstance(value, Mapping):
-        value = [list(item) for item in value.items()]
-    texts = [plain(one, depth - 1) for one in value]
-    return f"[{', '.join(sorted(texts) if isinstance(value, set | frozenset) else texts)}]"
+    return [f"{name} {text}" for one in _parts(function) if (text := code_values.plain(one))]
 
 
 def _file_of(function: Any) -> Path | None:
@@ -185,32 +171,12 @@ def _imports(file: Path) -> Imports | None:
 
 
 def _told(file: Path) -> bytes:
-    """Return what a file says: its code without comments, and plain values that it computed when it was imported."""
+    """Return what a file says: its code without comments, and values of its module that the code does not show."""
     tree = _parsed(file)
     if tree is None:
         return file.read_bytes()
     known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)
-    values = {} if known is None else {name: plain(vars(known).get(name)) for name in sorted(_computed(tree.body))}
-    told = [f"{name}={text}" for name, text in values.items() if text]
-    return ast.dump(tree).encode() + "\n".join(told).encode()
-
-
-def _computed(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the names that statements at the top of a file give a value that the code does not show."""
-    for node in body:
-        if isinstance(node, NO_VALUES):
-            continue
-        value = getattr(node, "value", None)
-        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and value is not None and not _shown(value):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name))
-        yield from _computed(one for one in ast.iter_child_nodes(node) if isinstance(one, ast.stmt | ast.excepthandler))
-
-
-def _shown(value: ast.expr) -> bool:
-    if isinstance(value, ast.Call) and not value.args and not value.keywords:
-        return isinstance(value.func, ast.Name) and value.func.id in EMPTY  # it is filled later, by whoever runs
-    return not any(isinstance(one, ast.Name | ast.Call | ast.Attribute | ast.Subscript) for one in ast.walk(value))
+    return ast.dump(tree).encode() + "\n".join(code_values.told(tree, known)).encode()
 
 
 def _versions(file: Path) -> Iterator[str]:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from . import function_code
+from . import code_values, function_code
 
 PACKAGES = ("torch_tensorrt", "tensorrt", "tensorrt_rtx")
 CONVERTERS = "torch_tensorrt.dynamo.conversion._ConverterRegistry"
 DECOMPOSITIONS = "torch_tensorrt.dynamo.lowering._decompositions"
 PASSES = "torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass"
 TABLES = ("torch_enabled_decompositions", "torch_disabled_decompositions", "TORCH_TRT_DECOMPOSITIONS")
-CONSTANTS = (*function_code.PLAIN, tuple, list, set, frozenset)
+CONSTANTS = (*code_values.PLAIN, tuple, list, set, frozenset)
 OURS = __name__.partition(".")[0]
 
 
@@ -87,11 +87,11 @@ def _members() -> Iterator[tuple[str, _Held]]:
 def _one(where: str, name: str, value: Any) -> Iterator[tuple[str, _Held]]:
     if callable(value) or isinstance(value, property | classmethod | staticmethod):
         yield where, _Held(value, function_code.name_of(value))
-    elif name.isupper() and name[0] != "_" and isinstance(value, CONSTANTS) and (text := function_code.plain(value)):
+    elif name.isupper() and name[0] != "_" and isinstance(value, CONSTANTS) and (text := code_values.plain(value)):
         yield where, _Held(None, text)
     if isinstance(value, FunctionType):
         yield f"code of {where}", _Held(value.__code__, value.__code__.co_name)
-        yield f"defaults of {where}", _Held(None, function_code.plain([value.__defaults__, value.__kwdefaults__]))
+        yield f"defaults of {where}", _Held(None, code_values.plain([value.__defaults__, value.__kwdefaults__]))
 
 
 def _registered() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,104 @@
+"""What code of a user's own computes with that the code does not show: as far as it is plain, or numbers in bulk.
+
+Values that a module read when it was imported, or was given since, and variables of the environment that it names.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+NAMED = (torch.dtype, torch.device, torch.memory_format, torch.layout)
+DEPTH = 8
+"""So deep containers are looked into."""
+NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+EMPTY = ("set", "dict", "list")
+OF_A_PROCESS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTEST_.*|TRTGATE_.*")
+"""Variables that say which process this is."""
+
+
+def plain(value: Any, depth: int = DEPTH) -> str:
+    """Return the text of a plain value or a container, an array as its digest; empty for others, and for paths."""
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__qualname__}.{value.name}"
+    if isinstance(value, PLAIN):
+        return "" if isinstance(value, str | bytes) and ("/" in repr(value)) else repr(value)
+    if isinstance(value, NAMED) or hasattr(type(value), "__members__"):  # which enumerations of C++ have
+        return repr(value)
+    if isinstance(value, torch.Tensor) or hasattr(type(value), "__array_interface__"):
+        return _of_array(value)
+    if isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        value = getattr(value, "__dict__", None)
+    if not depth or not isinstance(value, list | tuple | set | frozenset | Mapping):
+        return ""
+    if isinstance(value, Mapping):
+        value = [list(item) for item in value.items()]
+    texts = [plain(one, depth - 1) for one in value]
+    return f"[{', '.join(sorted(texts) if isinstance(value, set | frozenset) else texts)}]"
+
+
+def _of_array(value: Any) -> str:
+    try:
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        content = hashlib.sha256(memoryview(tensor.reshape(-1).view(torch.uint8).numpy())).hexdigest()
+    except (TypeError, RuntimeError, NotImplementedError):  # an array of texts, a sparse tensor
+        return ""
+    return f"{tensor.dtype} {tuple(tensor.shape)} {content}"
+
+
+def told(tree: ast.Module, module: ModuleType | None) -> list[str]:
+    """Return what a module holds now that its code does not show, and the variables that its code names; as texts."""
+    values = {} if module is None else {name: plain(vars(module).get(name)) for name in sorted(set(_names(tree)))}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    named = sorted(name for name in texts & os.environ.keys() if not OF_A_PROCESS.fullmatch(name))
+    variables = {f"${name}": plain(os.environ[name]) for name in named}
+    return [f"{name}={text}" for name, text in (values | variables).items() if text not in ("", repr(None))]
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names at the top of a file that may hold what the code does not show: no counters, no caches."""
+    kept = {
+        name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names if name.startswith("_")
+    }
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.AugAssign))
+    counted = {node.target.id for node in nodes if isinstance(node.target, ast.Name)}
+    yield from _computed(tree.body)
+    yield from (name for name in _settable(tree.body) if name not in kept | counted)
+
+
+def _assigned(body: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the names that statements at the top of a file give a value, and that value."""
+    for node in body:
+        if isinstance(node, NO_VALUES):
+            continue
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((one.id, value) for target in targets for one in ast.walk(target) if isinstance(one, ast.Name))
+        yield from _assigned(one for one in ast.iter_child_nodes(node) if isinstance(one, ast.stmt | ast.excepthandler))
+
+
+def _computed(body: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names whose value the code does not show."""
+    yield from (name for name, value in _assigned(body) if not _shown(value))
+
+
+def _settable(body: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names of numbers and texts, which a conftest file may have set to others."""
+    yield from (name for name, value in _assigned(body) if isinstance(value, ast.Constant))
+
+
+def _shown(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call) and not value.args and not value.keywords:
+        return isinstance(value.func, ast.Name) and value.func.id in EMPTY  # it is filled later, by whoever runs
+    return not any(isinstance(one, ast.Name | ast.Call | ast.Attribute | ast.Subscript) for one in ast.walk(value))
