@@ -14,7 +14,7 @@ import torch
 from trtgate import Case, Model, Settings, frontends
 from trtgate.common import library_files
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, program_part, reference
+from trtgate.compiling import artifact_cache, building, program_part, reference
 from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.compiling.fingerprinting import Fingerprinter
@@ -104,6 +104,23 @@ def test_what_is_built_anew_says_in_what_it_differs_and_is_not_told_so_again(got
     assert got(case(factor=3.0)).build.remarks == got().build.remarks == ()
     again = ArtifactCache(cache.folder, rebuild=True)
     assert got(case(factor=4.0), cache=again).build.remarks == ()
+
+
+def test_who_waits_for_a_turn_lets_others_build_the_same_and_takes_it(
+    got: Any, storing: Storing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for a turn has no time limit, and waiting for who builds the same has the case's."""
+    monkeypatch.setattr(artifact_cache, "BUILD_TIMEOUT_S", 0.0)  # so whoever would wait builds
+    monkeypatch.setattr(building.time, "perf_counter", lambda: 5.0)
+    others: list[CheckedModule] = []
+
+    def turn() -> float:
+        others.append(got())
+        return 300.0
+
+    waiting = got(turn=turn)
+    assert [others[0].build.cached, waiting.build.cached, storing.builds] == [False, True, 1]
+    assert waiting.build.ready_s == others[0].build.ready_s == 0.0
 
 
 def test_a_cache_that_can_not_be_listed_keeps_nobody_from_building(

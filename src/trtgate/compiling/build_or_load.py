@@ -82,14 +82,18 @@ def build_or_load(
 
     with contextlib.ExitStack() as stack:
         found = taken()
-        if found is None and made_from:  # another shape, the other side of a comparison or another run may be at it
-            stack.enter_context(caches[-1].building(key))
-            found = taken()
+        differing: list[str] = []
+        if found is None:
+            differing = cache.differing(case.id, made_from) if cache is not None and made_from else []
+            if turn is not None:  # before the lock: whoever waits for the lock has a time limit, and none for a turn
+                start += turn()
+            if made_from:  # another shape, the other side of a comparison or another run may be at it
+                asked = time.perf_counter()
+                stack.enter_context(caches[-1].building(key))
+                found = taken()
+                start += time.perf_counter() - asked
         if found is not None:
             return _as_identified(found, identified)
-        differing = cache.differing(case.id, made_from) if cache is not None and made_from else []
-        if turn is not None:
-            start += turn()
         at_once = builders if turn is None else 1
         built = _built(case, reference, prepared, prepare_s, folder, notes, step, checks, at_once)
         built.build = msgspec.structs.replace(built.build, ready_s=time.perf_counter() - start)
