@@ -170,7 +170,7 @@ def test_what_was_built_ahead_is_judged_as_what_a_test_builds_and_serves_the_oth
     assert not list(folder.path.glob(".trtgate/artifacts-*"))
 
 
-def test_sides_that_are_the_same_program_share_one_module_and_an_edit_is_built_alone(
+def test_sides_that_are_the_same_program_share_one_module_and_what_one_side_changes_it_builds(
     repository: Repository, forked_with_tensorrt: None, tmp_path: Path
 ) -> None:
     """Its processes export: those that have imported torch_tensorrt have imported torch.export with it."""
@@ -191,6 +191,19 @@ def test_sides_that_are_the_same_program_share_one_module_and_an_edit_is_built_a
     assert edited.ret == OK
     assert len(builds.read_text().split()) == 3
     assert " s, 3 of them from the cache" in folder.output_of(edited)
+
+    folder.suite(more=suite + SCALED.format(name="second", factor=3.0) + PATCHING)  # both programs are as they were
+    patched = folder.pytest(*options, **places)
+    assert patched.ret == OK
+    assert len(builds.read_text().split()) == 5
+    assert " s, 2 of them from the cache" in folder.output_of(patched)
+
+
+PATCHING = """
+from torch_tensorrt.dynamo.conversion import impl
+
+impl.activation.relu = lambda *args: None
+"""
 
 
 NOTED = """

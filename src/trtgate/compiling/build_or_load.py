@@ -69,9 +69,9 @@ def build_or_load(
     prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
     identified = _identified(case, prepared, reference, device)
-    if identified.unread:  # after an edit of code that nobody finds the key is equal; of this run's side it is the same
-        notes += [f"case {case.id}: not cached: {identified.fingerprint.problem}"] if cache or shared else []
-        cache = None
+    if cache is not None and identified.unread:
+        notes.append(f"case {case.id}: not cached: {identified.fingerprint.problem}")
+        cache = None  # after an edit of code that nobody finds the key is equal
     caches = [one for one in (shared, cache) if one is not None]
     made_from = identified.made_from if caches and frontends.stores(case) else {}
     key = artifact_cache.key_of(made_from)
@@ -82,16 +82,14 @@ def build_or_load(
 
     with contextlib.ExitStack() as stack:
         found = taken()
-        differing: list[str] = []
-        if found is None:
-            differing = cache.differing(case.id, made_from) if cache is not None and made_from else []
-            if turn is not None:  # before the lock: whoever waits for the lock has a time limit, and none for a turn
-                start += turn()
-            if made_from:  # another shape, the other side of a comparison or another run may be at it
-                asked = time.perf_counter()
-                stack.enter_context(caches[-1].building(key))
-                found = taken()
-                start += time.perf_counter() - asked
+        differing = cache.differing(case.id, made_from) if found is None and cache is not None and made_from else []
+        if found is None and turn is not None:  # before the lock: waiting for that has a time limit, a turn has none
+            start += turn()
+        if found is None and made_from:  # another shape, the other side of a comparison or another run may be at it
+            asked = time.perf_counter()
+            stack.enter_context(caches[-1].building(key))
+            found = taken()
+            start += time.perf_counter() - asked
         if found is not None:
             return _as_identified(found, identified)
         at_once = builders if turn is None else 1
