@@ -201,6 +201,7 @@ def convert(ctx, target, args, kwargs, name, *, times):
     CALLS, _found = CALLS + 1, 1
     CALLS += 1
     from within_a_function import helper
+    open("data.bin")
     return helper(args[0], FACTOR, SCALE, TABLE, ARRAY, KIND, LEVEL, os.environ.get("OWN_CONVERTER_LEVEL"))
 
 def made(factor):
@@ -218,6 +219,22 @@ if {patched}:
     impl.activation.relu = made(1)
 """
 
+LOADING = """
+import mmap
+
+file = open("plugin.so", "rb")
+mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+"""
+DYNAMIC = """
+import dataclasses
+
+import torch
+from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_ATEN_CONVERTERS
+
+entries = DYNAMO_ATEN_CONVERTERS[torch.ops.aten.special_bessel_j1.default]
+entries[0] = dataclasses.replace(entries[0], supports_dynamic_shapes=True)
+"""
+
 
 def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_functions(
     folder: Folder, forked_with_tensorrt: None, monkeypatch: pytest.MonkeyPatch
@@ -228,6 +245,7 @@ def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_
         "numbers_of_mine.py": "FACTOR = 2\n", "within_a_function.py": "from deeper import helper\n",
         "deeper.py": "def helper(*values):\n    return 1\n", "scale.json": '{"scale": 2}', "closed.json": "[1]",
         "times.json": "1", "table.json": "[1, 2]", "kind.txt": "float16", "outside.py": "",
+        "data.bin": "1", "plugin.so": "1",
     }  # fmt: skip
 
     def key(converters: bool = True, patched: bool = False, **changed: str) -> str:
@@ -256,6 +274,10 @@ def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_
         "what a module read": key(scale__json='{"scale": 3}'), "what a function closes over": key(closed__json="[2]"),
         "what a function was given": key(times__json="2"), "what replaces a function": key(patched=True),
         "numbers in bulk": key(table__json="[1, 3]"), "a dtype": key(kind__txt="float32"),
+        "a file that is read when it runs": key(data__bin="2"),
+        "a library with plugins": key(outside__py=LOADING),
+        "another of these": key(outside__py=LOADING, plugin__so="2"),
+        "that it takes dynamic shapes": key(outside__py=DYNAMIC),
         "what a conftest file sets": key(outside__py="import unseen\nunseen.LEVEL = 3\n"),
     }  # fmt: skip
     monkeypatch.setenv("OWN_CONVERTER_LEVEL", "3")
@@ -284,6 +306,7 @@ import replacing
 
 activation, relu = impl.activation, impl.activation.relu
 table, last = decompositions.TORCH_TRT_DECOMPOSITIONS, passes.ATEN_POST_LOWERING_PASSES
+several, entries = next((key, held) for key, held in registry.DYNAMO_ATEN_CONVERTERS.items() if len(held) > 1)
 like_upstream = functools.wraps(relu)(replacing.plain)
 
 @contextlib.contextmanager
@@ -313,6 +336,7 @@ CHANGES = {
     "a default": mock.patch.dict(_compiler.compile.__kwdefaults__, min_block_size=1),
     "a constant": mock.patch.object(_defaults, "MIN_BLOCK_SIZE", 1),
     "a converter less": without(registry.DYNAMO_ATEN_CONVERTERS, torch.ops.aten.gelu.default),
+    "another place": mock.patch.dict(registry.DYNAMO_ATEN_CONVERTERS, {several: entries[::-1]}),
     "a decomposition less": without(table, next(iter(table))),
     "a pass less": mock.patch.object(last, "passes", last.passes[1:]),
     "a function of torch's partitioner": mock.patch.object(
@@ -359,7 +383,7 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
     same = {name for name, key in edited.items() if key == first[name]}
     assert same == {
         "another function of upstream's", "upstream's function with an argument", "a default", "a constant",
-        "a converter less", "a decomposition less", "a pass less",
+        "a converter less", "another place", "a decomposition less", "a pass less",
     }  # fmt: skip
 
 

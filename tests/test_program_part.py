@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from trtgate import Case, Model, Settings
 from trtgate.common import library_files
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import process_flags, program_fingerprint, program_part
+from trtgate.compiling import artifact_cache, process_flags, program_fingerprint, program_part
 from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.gate import program_changes
 from trtgate.records.program_part import Fingerprint, ProgramPart
@@ -418,6 +418,23 @@ def test_the_order_in_which_settings_are_written_decides_nothing(one: dict[str, 
     assert parts(of(**one), of(**other)) == set()
 
 
+def test_a_file_that_an_option_names_in_the_suites_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a timing cache that lies in the repository: each side of a comparison has its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def found(content: str) -> tuple[Fingerprint, str]:
+        (tmp_path / "timing.bin").write_text(content)
+        wanted = case_of(options={"timing_cache_path": "timing.bin"})
+        program = torch.export.export(Net().eval(), (row(),))
+        identified = program_part.of_program(wanted, program, program_inputs(wanted), None, "cpu")
+        return of(options={"timing_cache_path": "timing.bin"}), artifact_cache.key_of(identified.made_from)
+
+    (first, key), (now, other) = found("1"), found("2")
+    assert parts(first, now) == {"settings"}
+    assert key != other
+    assert found("1")[1] == key
+
+
 def test_a_range_of_a_dynamic_dimension_and_the_size_that_is_measured() -> None:
     def sized(batch: int, largest: int) -> Fingerprint:
         model = Model("net", lambda batch: (Net().eval(), torch.ones(batch, 4)), ())
@@ -489,7 +506,8 @@ def test_a_default_dtype_that_a_factory_sets_is_a_flag_of_its_case_alone(before:
 
 @pytest.mark.parametrize(
     "name",
-    ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG",
+    ["__LUNOWUD",
+     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG",
      "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "TRITON_PTXAS_PATH", "TRTLLM_PLUGINS_PATH", "TRITON_OVERRIDE_DIR",
      "TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM", "CUDA_DEVICE_MAX_CONNECTIONS", "TORCHINDUCTOR_MAX_AUTOTUNE"],
 )  # fmt: skip

@@ -13,9 +13,9 @@ from . import process_state
 
 READ = re.compile(
     r"(PY)?TORCH_.*|TORCH(INDUCTOR|DYNAMO|TRT)_.*|TRT_.*|TENSORRT_.*|TRTLLM_.*|TRITON_.*|CUBLAS(LT)?_.*|CUDNN_.*|CUDA_.*|"
-    r"NVIDIA_TF32_OVERRIDE|USE_TRTLLM_PLUGINS"
+    r"NVIDIA_TF32_OVERRIDE|USE_TRTLLM_PLUGINS|_*LUNOWUD"
 )
-"""Variables that torch, Torch-TensorRT, TensorRT, Triton, cuBLAS, cuDNN and CUDA read."""
+"""Variables that torch, Torch-TensorRT, TensorRT, Triton, cuBLAS, cuDNN and CUDA read; `__LUNOWUD` is TensorRT's."""
 SAYS_NOTHING = re.compile(
     r"(?!TRITON_(PTXAS|LIBCUDA)|TRITON_OVERRIDE|TRTLLM_)"
     r".*_(DIR|DIRECTORY|HOME|PATH|ROOT|VERSION|LOGS?|LOGGING|LEVEL|LIST|THREADS|TRACE|URL|TOKEN|NAME|ORDER|VISIBLE_DEVICES|"

@@ -6,9 +6,11 @@ the inputs' values and what is chosen when it runs: other cases may load it.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,6 +65,7 @@ def of_program(
     problems: list[str] = []
     settings, flags = case.settings, process_flags.flags()
     operators = _tried(lambda: custom_operators.fingerprint(program), problems)
+    conversions = _tried(lambda: own_conversions.fingerprint(of_custom=operators != ""), problems)
     libraries = _tried(lambda: dict(_libraries(settings.precision)), problems) or {}
     part = ProgramPart(
         graph=digests.graph[:DIGITS],
@@ -71,7 +74,7 @@ def of_program(
         inputs=of_inputs[:DIGITS],
         calibration=_calibration(case, inputs, dynamic, device)[:DIGITS],
         operators=(operators or "")[:DIGITS],
-        conversions=own_conversions.fingerprint(of_custom=operators != "")[:DIGITS],
+        conversions=(conversions or "")[:DIGITS],
         flags=_of_texts(flags)[:DIGITS],
         libraries=_of_texts(libraries)[:DIGITS],
         settings=_settings(settings, dynamic),
@@ -130,10 +133,24 @@ def _settings(settings: Settings, dynamic: DynamicInputs | None) -> dict[str, st
         for name, value in given.items()
         if name not in OF_THE_GATE and (value != defaults[name] or name in ("frontend", "precision"))
     }
+    found |= _files_of_options(settings)
     if dynamic is not None:
         found["optimization profiles"] = repr(dynamic.shapes)
         found["specialization"] = dynamic_engines.strategy(settings)
     return found
+
+
+def _files_of_options(settings: Settings) -> dict[str, str]:
+    """Return the digests of files that options name by a path in the suite's own folder, such as a timing cache.
+
+    What has an absolute path is the machine's, and the same for all revisions.
+    """
+    paths = {name: Path(value) for name, value in settings.options.items() if isinstance(value, str) and value}
+    return {
+        f"file of option {name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in paths.items()
+        if not path.is_absolute() and path.is_file()
+    }
 
 
 def _calibration(case: Case, inputs: Inputs, dynamic: DynamicInputs | None, device: str) -> str:
@@ -170,6 +187,7 @@ def _made_from(
         "flags": part.flags,
         "libraries": part.libraries,
         **{f"option {name}": _text(value) for name, value in options.items()},
+        **_files_of_options(settings),
         **{f"variable {name}": value for name, value in part.environment.items()},
         **part.versions,
     }

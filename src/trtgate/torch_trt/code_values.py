@@ -1,17 +1,22 @@
 """What code of a user's own computes with that the code does not show: as far as it is plain, or numbers in bulk.
 
-Values that a module read when it was imported, or was given since, and variables of the environment that it names.
+Values that a module read when it was imported, or was given since; variables of the environment and files of data that
+it names.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import enum
+import functools
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -23,6 +28,10 @@ DEPTH = 8
 """So deep containers are looked into."""
 NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 EMPTY = ("set", "dict", "list")
+FILE = re.compile(r"(?!/)[^\n\0]{0,200}\.\w{1,12}")
+"""Texts that may name a file, which lies beside the code or below the working folder."""
+CODE = (".py", ".pyc", ".so")
+"""Ends of files whose code is told elsewhere."""
 OF_A_PROCESS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTEST_.*|TRTGATE_.*")
 """Variables that say which process this is."""
 
@@ -56,13 +65,33 @@ def _of_array(value: Any) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)} {content}"
 
 
-def told(tree: ast.Module, module: ModuleType | None) -> list[str]:
-    """Return what a module holds now that its code does not show, and the variables that its code names; as texts."""
+def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]:
+    """Return what a module holds now that its code does not show, and the variables and files that its code names.
+
+    A file lies in `folder`, that of the code, or below the working folder.
+    """
     values = {} if module is None else {name: plain(vars(module).get(name)) for name in sorted(set(_names(tree)))}
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = sorted(name for name in texts & os.environ.keys() if not OF_A_PROCESS.fullmatch(name))
     variables = {f"${name}": plain(os.environ[name]) for name in named}
-    return [f"{name}={text}" for name, text in (values | variables).items() if text not in ("", repr(None))]
+    files = {name: digest for name in sorted(filter(FILE.fullmatch, texts)) if (digest := _of_file(name, folder))}
+    return [f"{name}={text}" for name, text in (values | variables | files).items() if text not in ("", repr(None))]
+
+
+def _of_file(name: str, folder: Path) -> str:
+    """Return the digest of a data file that code names; empty where there is none, and for code."""
+    for place in (folder / name, Path(name)):
+        with contextlib.suppress(OSError):
+            status = place.stat()
+            if stat.S_ISREG(status.st_mode) and place.suffix not in CODE:
+                return _of_content(place.absolute(), status.st_mtime_ns, status.st_size)
+    return ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_content(file: Path, _mtime_ns: int, _size: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

@@ -176,7 +176,7 @@ def _told(file: Path) -> bytes:
     if tree is None:
         return file.read_bytes()
     known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)
-    return ast.dump(tree).encode() + "\n".join(code_values.told(tree, known)).encode()
+    return ast.dump(tree).encode() + "\n".join(code_values.told(tree, known, file.parent)).encode()
 
 
 def _versions(file: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from . import custom_operators, function_code, upstream_state
+from . import custom_operators, function_code, native_files, upstream_state
 from .imported_files import is_users
 
 CONVERTER = "converter of "
@@ -27,7 +27,8 @@ def fingerprint(*, of_custom: bool = True) -> str:
 
     Without `of_custom` converters of custom operators are left out, for a program that has none: a factory of another
     case may have registered them in this process. They stay where passes or decompositions may put such operators in.
-    Code is that of `function_code.digest`: of the functions' modules, and of those that these import.
+    Code is that of `function_code.digest`: of the functions' modules, and of those that these import. Libraries of
+    C++ that are loaded and not installed belong to it. Raises TrtgateError for one that was built again since.
     """
     if "torch_tensorrt" not in sys.modules:  # so nobody has registered anything
         return ""
@@ -44,7 +45,8 @@ def fingerprint(*, of_custom: bool = True) -> str:
     found = hashlib.sha256()
     for where, function in own:
         found.update(f"{where} {function_code.name_of(function)}\n".encode())
-    found.update(function_code.digest(function for _, function in own).encode())
+    libraries = native_files.loaded()  # with plugins of TensorRT, which a converter asks for by name
+    found.update(function_code.digest((function for _, function in own), libraries).encode())
     return found.hexdigest()
 
 
@@ -63,9 +65,10 @@ def _registered() -> Iterator[tuple[str, Any]]:
 
     for registry in DYNAMO_CONVERTERS.registries:
         for target, entries in registry.items():
-            for entry in entries if isinstance(entries, list | tuple) else ():
+            for place, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
+                said = upstream_state.registered_with(entry)
                 for function in (entry.converter_implementation, entry.capability_validator):
-                    yield f"{CONVERTER}{target}", function
+                    yield f"{CONVERTER}{target} {place} {said}", function
     for target, function in TORCH_TRT_DECOMPOSITIONS.items():
         yield f"decomposition of {target}", function
     for kind, table in global_decomposition_table.items():

@@ -18,6 +18,7 @@ CONVERTERS = "torch_tensorrt.dynamo.conversion._ConverterRegistry"
 DECOMPOSITIONS = "torch_tensorrt.dynamo.lowering._decompositions"
 PASSES = "torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass"
 TABLES = ("torch_enabled_decompositions", "torch_disabled_decompositions", "TORCH_TRT_DECOMPOSITIONS")
+OF_CONVERTERS = ("supports_dynamic_shapes", "requires_output_allocator")
 CONSTANTS = (*code_values.PLAIN, tuple, list, set, frozenset)
 OURS = __name__.partition(".")[0]
 
@@ -40,6 +41,11 @@ class _Held(NamedTuple):
 
 
 _before: dict[str, _Held] = {}
+
+
+def registered_with(entry: Any) -> list[str]:
+    """Return what is registered with a converter, beside its functions."""
+    return [str(getattr(entry, name, None)) for name in OF_CONVERTERS]
 
 
 def remember() -> None:
@@ -108,7 +114,10 @@ def _registered() -> Iterator[tuple[str, str]]:
         for number, registry in enumerate(sys.modules[CONVERTERS].DYNAMO_CONVERTERS.registries):
             for target, entries in list(registry.items()):
                 if isinstance(entries, list | tuple):
-                    yield f"converters {number} {target}", _names(one.converter_implementation for one in entries)
+                    upstream = [one for one in entries if not _is_users(one.converter_implementation)]
+                    said = [registered_with(one) for one in upstream]
+                    names = _names(one.converter_implementation for one in upstream)
+                    yield f"converters {number} {target}", f"{names} {said}"
 
 
 def _names(functions: Any) -> str:
