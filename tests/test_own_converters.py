@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from trtgate.torch_trt import import_hook, releases
+from trtgate.torch_trt import import_hook, imported_files, releases
 
 from .pytest_folder import PytestFolder as Folder
 
@@ -385,6 +386,19 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
         "another function of upstream's", "upstream's function with an argument", "a default", "a constant",
         "a converter less", "another place", "a decomposition less", "a pass less",
     }  # fmt: skip
+
+
+def test_code_of_a_package_is_not_the_users_wherever_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment, in that of the system, or in a folder of sources, as an editable torch_tensorrt."""
+    sources = ModuleType("torch_tensorrt")
+    sources.__file__ = "/sources/py/torch_tensorrt/__init__.py"
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", sources)
+    of_packages = (
+        imported_files.__file__, pytest.__file__, subprocess.__file__, "<string>",
+        "/usr/lib/python3/dist-packages/sympy/core.py", "/sources/py/torch_tensorrt/dynamo/_compiler.py",
+    )  # fmt: skip
+    assert not any(map(imported_files.is_users, of_packages))
+    assert all(map(imported_files.is_users, (__file__, "/work/suite.py", "/sources/py/tools.py")))
 
 
 # What is imported: a package that asks for a GPU as upstream's does

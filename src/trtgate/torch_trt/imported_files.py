@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -17,12 +18,19 @@ import torch
 _PLACES = (str(Path(torch.__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
 INSTALLED = tuple(dict.fromkeys(f"{place}{os.sep}" for one in _PLACES for place in (one, os.path.realpath(one))))
 """Folders of what is installed, also by their other names: an environment may lie behind a link."""
+IN_PACKAGES = re.compile("/(site|dist)-packages/")
+"""Where else packages lie: those of the system or of the user's home beside an environment's own."""
+OF_SOURCES = ("torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton")
+"""Packages of upstream's that may be imported from a folder of sources."""
 OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def is_users(file: str) -> bool:
-    """Whether code is the user's: of a file that is neither installed nor trtgate's."""
-    return not file.startswith((*INSTALLED, OURS, "<"))
+    """Return whether code is the user's: it is neither installed, nor trtgate's, nor of an editable upstream."""
+    if file.startswith((*INSTALLED, OURS, "<")) or IN_PACKAGES.search(file):
+        return False
+    upstream = (getattr(sys.modules.get(name), "__file__", None) for name in OF_SOURCES)
+    return not file.startswith(tuple(f"{os.path.dirname(one)}{os.sep}" for one in upstream if one))
 
 
 class Imports:

@@ -6,6 +6,7 @@ replaced, arguments with another default, and converters, passes and decompositi
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from types import FunctionType
@@ -51,7 +52,8 @@ def registered_with(entry: Any) -> list[str]:
 def remember() -> None:
     """Take what upstream is now as what it is by itself: its import ends."""
     _before.clear()
-    _before.update(_state())
+    with contextlib.suppress(AttributeError):  # another release keeps its registries elsewhere
+        _before.update(dict(_state()))
 
 
 def changes() -> list[Change]:
