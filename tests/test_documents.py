@@ -16,6 +16,7 @@ import typer.main
 
 import trtgate
 from trtgate.cli import app
+from trtgate.fleet import merged_document
 from trtgate.pytest_plugin import pytest_options
 
 ROOT = Path(__file__).parent.parent
@@ -126,6 +127,26 @@ def test_coverage_that_pages_show_is_what_is_stored() -> None:
                 sizes = [sum(one["operators"].values()) for one in cases[settings]["engines"]]
                 assert (int(taken), int(engines)) == (sum(sizes), len(sizes)), (path.name, model)
     assert compared >= 4
+
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def test_cards_that_pages_count_are_those_of_the_stored_baselines() -> None:
+    cards = {}
+    for kind in ("h100", "h200"):
+        (file,) = ROOT.glob(f"baselines/nvidia-{kind}-*/latency.json")
+        sessions = [one["extra_info"]["trtgate"]["sessions"] for one in json.loads(file.read_text())["benchmarks"]]
+        cards[kind] = NUMBERS[len({session["uuid"] for of_case in sessions for session in of_case})]
+    for page in ("examples", "reference/files"):
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        assert f"on {cards['h100']} H100s and {cards['h200']} H200s" in text, page
+
+
+@pytest.mark.parametrize("page", ["reference/verdicts", "how-to/scripts"])
+def test_every_exit_code_has_a_row(page: str) -> None:
+    rows = re.findall(r"^\| (\d) \| ", (ROOT / "docs" / f"{page}.md").read_text(), re.MULTILINE)
+    assert sorted(map(int, rows)) == sorted({*pytest.ExitCode, merged_document.UNCONFIRMED})
 
 
 def test_what_is_uploaded_from_a_hidden_folder_is_uploaded() -> None:
