@@ -36,9 +36,10 @@ class Options:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.keys: dict[str, str] = {}
 
-    def addini(self, *_: Any, **__: Any) -> None:
-        pass
+    def addini(self, name: str, said: str, **_: Any) -> None:
+        self.keys[name] = said
 
     def getgroup(self, *_: Any) -> Options:
         return self
@@ -52,6 +53,14 @@ def options_and_commands() -> tuple[set[str], set[str]]:
     options = Options()
     pytest_options.add(options)  # type: ignore[arg-type]
     return options.names, set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_ini_keys_say_what_one_writes() -> None:
+    """pytest formats the help of options, where %% is %, and shows that of ini keys as it is."""
+    options = Options()
+    pytest_options.add(options)  # type: ignore[arg-type]
+    assert "trtgate_limits" in options.keys
+    assert {name for name, said in options.keys.items() if "%%" in said} == set()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -92,7 +92,9 @@ def test_the_list_of_commands_has_whole_sentences(site: Path) -> None:
 
 
 def test_agents_read_the_same_pages_in_markdown(site: Path) -> None:
-    listed = re.findall(r"\]\(([^)]+\.md)\)", (site / "llms.txt").read_text())
+    index = (site / "llms.txt").read_text()
+    assert not re.search(r"&#?\w+;", index)
+    listed = re.findall(r"\]\(([^)]+\.md)\)", index)
     assert {"verdicts", "reference/api"} <= {name.removesuffix(".md").removesuffix(".html") for name in listed}
     assert all((site / name).is_file() for name in listed if "://" not in name)
     assert "trtgate.assert_supported" in (site / "reference" / "api.md").read_text()
