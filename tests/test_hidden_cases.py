@@ -212,7 +212,7 @@ def test_a_slow_case_that_a_wide_limit_lets_pass_is_named(folder):
     slow = folder.gate("--benchmark-compare", "--trtgate-limit=host=5000%", ALPHA_MS=4)
     assert slow.ret == 0
     slow.stdout.fnmatch_lines(
-        [f"WARNING: slower than the default*: {ALPHA} (host latency +9*%, limit 5e+03 %) (docs: wide-limit)"]
+        [f"WARNING: slower than the default*: {ALPHA} (host latency +9*%, limit 5,000 %) (docs: wide-limit)"]
     )
     slow.stdout.no_fnmatch_line(f"WARNING*{BETA}*")
 

@@ -31,7 +31,7 @@ from ..common.metrics import (
     PYTORCH_OPERATORS,
     QUEUED,
 )
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, three_digits
 from ..verdict import OTHER_CARD, Judgement, Verdict
 
 if TYPE_CHECKING:
@@ -281,8 +281,8 @@ def value(number: float, unit: str) -> str:
     if unit == A_CALL:
         return f"{number:,.0f} bytes a call"
     if unit == "s":
-        return f"{number:.3g} s"
-    return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else f"{number:,.3g}"
+        return f"{three_digits(number)} s"
+    return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else three_digits(number)
 
 
 def duration(us: float) -> str:
@@ -297,4 +297,4 @@ def rate(per_s: float) -> str:
 
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage of three digits."""
-    return f"{fraction * 100:.3g} %"
+    return f"{three_digits(fraction * 100)} %"
