@@ -120,7 +120,7 @@ def moved(case_id: str, recorded: str, change: float) -> str:
 
 def going_on(said: str, judgements: Sequence[Judgement]) -> str:
     """Let a sentence go on with what some metrics read."""
-    return continued(said, f"; {_listed(judgements)}" * bool(judgements))
+    return continued(said, f"; {_listed(judgements)}") if judgements else said
 
 
 def grows(case_id: str, judgement: Judgement) -> str:
