@@ -55,6 +55,14 @@ def options_and_commands() -> tuple[set[str], set[str]]:
     return options.names, set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
+def test_fixtures_of_the_gate_are_names_that_are_taken() -> None:
+    source = (ROOT / "src" / "trtgate" / "pytest_plugin" / "fixtures.py").read_text()
+    names = re.findall(r"^@pytest\.fixture.*\ndef (\w+)\(", source, re.MULTILINE)
+    assert "compiled" in names
+    page = (ROOT / "docs" / "reference" / "suites.md").read_text()
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
 def test_ini_keys_say_what_one_writes() -> None:
     """pytest formats the help of options, where %% is %, and shows that of ini keys as it is."""
     options = Options()

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tests.browsers import chromium
+from trtgate.plugin import MARKERS
 
 pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'trtgate[docs]'")
 
@@ -81,6 +82,12 @@ def test_every_option_key_and_variable_has_a_place_in_the_reference(site: Path) 
         names = set(re.findall(pattern, source))
         assert names
         assert sorted(name for name in names if name not in text) == []
+
+
+def test_every_marker_is_beside_the_options(site: Path) -> None:
+    text = (site / "reference" / "generated" / "options.md").read_text()
+    assert len(MARKERS) > 4
+    assert [name for name in MARKERS if f"`{name}`" not in text] == []
 
 
 def test_the_list_of_commands_has_whole_sentences(site: Path) -> None:
