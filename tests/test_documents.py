@@ -21,7 +21,7 @@ from trtgate.pytest_plugin import pytest_options
 
 ROOT = Path(__file__).parent.parent
 GENERATED = ROOT / "docs" / "reference" / "generated"
-"""There once the site is built, which finds links that lead nowhere in it."""
+"""There once the site is built; its contents lead there."""
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -250,9 +250,10 @@ def test_links_lead_to_what_exists(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("code", path.read_text())):
         file, _, anchor = target.partition("#")
         there = path if not file else path.parent / file
-        if "://" in target or GENERATED in there.resolve().parents:
+        if "://" in target:
             continue
-        if not there.exists() or (anchor and anchor not in headings(there)):
+        built = GENERATED in there.resolve().parents  # no page of a checkout that nobody built a site in
+        if built or not there.exists() or (anchor and anchor not in headings(there)):
             wrong.append(target)
     assert wrong == []
 
