@@ -229,6 +229,14 @@ def test_a_fixture_that_takes_the_place_of_the_gate_is_one_line(folder):
     assert "IndexError" not in folder.output_of(result)
 
 
+def test_a_fixture_that_takes_the_place_of_the_compiled_module_is_named(folder):
+    folder.suite("alpha")
+    folder.baseline("alpha")
+    (folder.path / "conftest.py").write_text("import pytest\n\n@pytest.fixture\ndef compiled():\n    return 1\n")
+    result = folder.gate("--benchmark-compare")
+    folder.refused(result, "replaces the fixture `compiled`", "(docs: outside-interference)")
+
+
 XFAIL = """
 import pytest
 
