@@ -120,7 +120,7 @@ def moved(case_id: str, recorded: str, change: float) -> str:
 
 def going_on(said: str, judgements: Sequence[Judgement]) -> str:
     """Let a sentence go on with what some metrics read."""
-    return continued(said, f"; {_listed(judgements)}") if judgements else said
+    return continued(said, f"; {_listed(judgements)}" * bool(judgements))
 
 
 def grows(case_id: str, judgement: Judgement) -> str:
@@ -223,7 +223,7 @@ def _accept(case_id: str) -> str:
 
 def _listed(judgements: Sequence[Judgement]) -> str:
     """Return the figures of each; places that the next one has too, since launches are CUDA calls, are said there."""
-    later = [*(one.groups for one in judgements[1:]), ""]
+    later = [*(one.groups for one in judgements), ""][1:]
     listed = zip(judgements, later, strict=True)
     return "; ".join(_figures(one).removesuffix(f" ({one.groups})" * (one.groups == places)) for one, places in listed)
 
