@@ -225,6 +225,12 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 140
 
 
+def test_pictures_are_small() -> None:
+    sizes = [path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()]
+    assert len(sizes) > 10
+    assert sum(sizes) <= 600_000
+
+
 def test_decisions_are_numbered_dated_and_listed_newest_first() -> None:
     listed = []
     for number, path in enumerate(DECISIONS, 1):
