@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,14 @@ def setup(app: Any) -> None:
         if app.env.docname.startswith("decisions/0"):
             app.env.metadata[app.env.docname]["orphan"] = "True"
 
+    def unescape_index(app: Any, error: Exception | None) -> None:
+        index = Path(app.outdir) / "llms.txt"
+        if error is None and index.exists():  # the extension escapes it as HTML, and it is read as text
+            index.write_text(html.unescape(index.read_text()))
+
     app.connect("builder-inited", make_reports)
     app.connect("doctree-read", is_read)
+    app.connect("build-finished", unescape_index, priority=900)  # the extension's own is at 101
 
 
 linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1).*"]

@@ -99,7 +99,7 @@ def test_other_weights_are_built_and_other_inputs_are_not(got: Any, storing: Sto
 def test_what_is_built_anew_says_in_what_it_differs_and_is_not_told_so_again(got: Any, cache: ArtifactCache) -> None:
     assert got().build.remarks == ()
     assert got(case(factor=3.0)).build.remarks == (
-        "built anew: weights of it differ from what the artifact cache has",
+        "built anew: it differs in weights from the module in the artifact cache",
     )  # fmt: skip
     assert got(case(factor=3.0)).build.remarks == got().build.remarks == ()
     again = ArtifactCache(cache.folder, rebuild=True)

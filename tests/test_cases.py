@@ -203,8 +203,8 @@ def test_a_selection_takes_what_all_its_parts_name() -> None:
     chosen = Selection(models=("b",), frontends=("eager",), batches=(8,)).select(suite)
     assert [case.id for case in chosen] == ["b-eager-fp32-b8", "b-eager-fp16-b8"]
     assert len(Selection().select(suite)) == 16
-    with pytest.raises(TrtgateError, match="unknown model 'c'"):
-        Selection(models=("c",)).select(suite)
+    with pytest.raises(TrtgateError, match=r"unknown model 'other'; there are: a, b$"):
+        Selection(models=("other",)).select(suite)
 
 
 def test_this_repository_suite_is_what_its_readme_says() -> None:

@@ -303,6 +303,13 @@ def test_what_is_said_at_the_end_names_news_other_releases_and_the_command(tmp_p
     assert coverage_gate.RECORD_COMMAND in said
 
 
+def test_one_case_is_no_cases(tmp_path: Path) -> None:
+    store(tmp_path, coverage_counting.count([graph()]))
+    found = coverage_gate.judge(case(), coverage_counting.count([graph()]), tmp_path, RELEASE)
+    said = coverage_gate.notices([msgspec.structs.replace(found, stored=True)], RELEASE)
+    assert [str(one) for one in said] == [f"{RELEASE}: 1 case: 1 unchanged", f"stored: coverage of 1 case as {RELEASE}"]
+
+
 def test_another_graph_says_that_nothing_was_lost_and_what_became_of_it(tmp_path: Path) -> None:
     other = coverage_counting.count([graph()])
     other.engines = [msgspec.structs.replace(part, inputs=["float16[8,3]"]) for part in other.engines]

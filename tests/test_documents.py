@@ -16,11 +16,12 @@ import typer.main
 
 import trtgate
 from trtgate.cli import app
+from trtgate.fleet import merged_document
 from trtgate.pytest_plugin import pytest_options
 
 ROOT = Path(__file__).parent.parent
 GENERATED = ROOT / "docs" / "reference" / "generated"
-"""There once the site is built, which finds links that lead nowhere in it."""
+"""There once the site is built; its contents lead there."""
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -35,9 +36,10 @@ class Options:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.keys: dict[str, str] = {}
 
-    def addini(self, *_: Any, **__: Any) -> None:
-        pass
+    def addini(self, name: str, said: str, **_: Any) -> None:
+        self.keys[name] = said
 
     def getgroup(self, *_: Any) -> Options:
         return self
@@ -51,6 +53,22 @@ def options_and_commands() -> tuple[set[str], set[str]]:
     options = Options()
     pytest_options.add(options)  # type: ignore[arg-type]
     return options.names, set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_fixtures_of_the_gate_are_names_that_are_taken() -> None:
+    source = (ROOT / "src" / "trtgate" / "pytest_plugin" / "fixtures.py").read_text()
+    names = re.findall(r"^@pytest\.fixture.*\ndef (\w+)\(", source, re.MULTILINE)
+    assert "compiled" in names
+    page = (ROOT / "docs" / "reference" / "suites.md").read_text()
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_ini_keys_say_what_one_writes() -> None:
+    """pytest formats the help of options, where %% is %, and shows that of ini keys as it is."""
+    options = Options()
+    pytest_options.add(options)  # type: ignore[arg-type]
+    assert "trtgate_limits" in options.keys
+    assert {name for name, said in options.keys.items() if "%%" in said} == set()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -128,6 +146,26 @@ def test_coverage_that_pages_show_is_what_is_stored() -> None:
     assert compared >= 4
 
 
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def test_cards_that_pages_count_are_those_of_the_stored_baselines() -> None:
+    cards = {}
+    for kind in ("h100", "h200"):
+        (file,) = ROOT.glob(f"baselines/nvidia-{kind}-*/latency.json")
+        sessions = [one["extra_info"]["trtgate"]["sessions"] for one in json.loads(file.read_text())["benchmarks"]]
+        cards[kind] = NUMBERS[len({session["uuid"] for of_case in sessions for session in of_case})]
+    for page in ("examples", "reference/files"):
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        assert f"on {cards['h100']} H100s and {cards['h200']} H200s" in text, page
+
+
+@pytest.mark.parametrize("page", ["reference/verdicts", "how-to/scripts"])
+def test_every_exit_code_has_a_row(page: str) -> None:
+    rows = re.findall(r"^\| (\d) \| ", (ROOT / "docs" / f"{page}.md").read_text(), re.MULTILINE)
+    assert sorted(map(int, rows)) == sorted({*pytest.ExitCode, merged_document.UNCONFIRMED})
+
+
 def test_what_is_uploaded_from_a_hidden_folder_is_uploaded() -> None:
     """Since its release 4.4 GitHub's action leaves hidden files out unless it is told otherwise."""
     uploads = [
@@ -187,6 +225,12 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 140
 
 
+def test_pictures_are_small() -> None:
+    sizes = [path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()]
+    assert len(sizes) > 10
+    assert sum(sizes) <= 600_000
+
+
 def test_decisions_are_numbered_dated_and_listed_newest_first() -> None:
     listed = []
     for number, path in enumerate(DECISIONS, 1):
@@ -212,9 +256,10 @@ def test_links_lead_to_what_exists(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("code", path.read_text())):
         file, _, anchor = target.partition("#")
         there = path if not file else path.parent / file
-        if "://" in target or GENERATED in there.resolve().parents:
+        if "://" in target:
             continue
-        if not there.exists() or (anchor and anchor not in headings(there)):
+        built = GENERATED in there.resolve().parents  # no page of a checkout that nobody built a site in
+        if built or not there.exists() or (anchor and anchor not in headings(there)):
             wrong.append(target)
     assert wrong == []
 

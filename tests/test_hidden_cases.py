@@ -212,7 +212,7 @@ def test_a_slow_case_that_a_wide_limit_lets_pass_is_named(folder):
     slow = folder.gate("--benchmark-compare", "--trtgate-limit=host=5000%", ALPHA_MS=4)
     assert slow.ret == 0
     slow.stdout.fnmatch_lines(
-        [f"WARNING: slower than the default*: {ALPHA} (host latency +9*%, limit 5e+03 %) (docs: wide-limit)"]
+        [f"WARNING: slower than the default*: {ALPHA} (host latency +9*%, limit 5,000 %) (docs: wide-limit)"]
     )
     slow.stdout.no_fnmatch_line(f"WARNING*{BETA}*")
 
@@ -227,6 +227,14 @@ def test_a_fixture_that_takes_the_place_of_the_gate_is_one_line(folder):
     assert result.ret == FAILED
     result.stdout.fnmatch_lines(["*replaces the fixture latency_gate*"])
     assert "IndexError" not in folder.output_of(result)
+
+
+def test_a_fixture_that_takes_the_place_of_the_compiled_module_is_named(folder):
+    folder.suite("alpha")
+    folder.baseline("alpha")
+    (folder.path / "conftest.py").write_text("import pytest\n\n@pytest.fixture\ndef compiled():\n    return 1\n")
+    result = folder.gate("--benchmark-compare")
+    folder.refused(result, "replaces the fixture `compiled`", "(docs: outside-interference)")
 
 
 XFAIL = """

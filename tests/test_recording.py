@@ -66,6 +66,7 @@ def test_void_blocks_are_no_recording(here: InProcess, monkeypatch: pytest.Monke
         "4 of 5 blocks do not count: other processes took the CPU; record it again when nothing else runs "
         "(docs: not-stored)"
     )
+    assert "! red, though no test failed: a line above says why: not-stored !" in said
     assert stored(here) == ({ALPHA: 1, BETA: 2} if before else {BETA: 1})
 
 

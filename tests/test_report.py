@@ -77,6 +77,15 @@ def test_durations_have_a_unit_and_five_digits(us: float) -> None:
     assert float(number.replace(",", "")) == pytest.approx(us / (1e3 if unit == "ms" else 1), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0.0, "0"), (1e-5, "1e-05"), (0.0123456, "0.0123"), (171.0, "171"), (999.7, "1,000"), (4489.0, "4,489")],
+)
+def test_counts_and_limits_have_no_power_of_ten_above_a_thousand(number: float, said: str) -> None:
+    assert sentences.value(number, "") == said
+    assert sentences.percent(number / 100) == f"{said} %"
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_table_fits_the_terminal_and_puts_the_worst_first(width: int) -> None:
     rows = [

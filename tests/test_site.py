@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tests.browsers import chromium
+from trtgate.plugin import MARKERS
 
 pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'trtgate[docs]'")
 
@@ -83,6 +84,12 @@ def test_every_option_key_and_variable_has_a_place_in_the_reference(site: Path) 
         assert sorted(name for name in names if name not in text) == []
 
 
+def test_every_marker_is_beside_the_options(site: Path) -> None:
+    text = (site / "reference" / "generated" / "options.md").read_text()
+    assert len(MARKERS) > 4
+    assert [name for name in MARKERS if f"`{name}`" not in text] == []
+
+
 def test_the_list_of_commands_has_whole_sentences(site: Path) -> None:
     text = (site / "reference" / "generated" / "cli.html").read_text()
     (listed,) = re.findall(r"Commands</strong>:</p>\s*<ul.*?</ul>", text, re.DOTALL)[:1]
@@ -92,7 +99,9 @@ def test_the_list_of_commands_has_whole_sentences(site: Path) -> None:
 
 
 def test_agents_read_the_same_pages_in_markdown(site: Path) -> None:
-    listed = re.findall(r"\]\(([^)]+\.md)\)", (site / "llms.txt").read_text())
+    index = (site / "llms.txt").read_text()
+    assert not re.search(r"&#?\w+;", index)
+    listed = re.findall(r"\]\(([^)]+\.md)\)", index)
     assert {"verdicts", "reference/api"} <= {name.removesuffix(".md").removesuffix(".html") for name in listed}
     assert all((site / name).is_file() for name in listed if "://" not in name)
     assert "trtgate.assert_supported" in (site / "reference" / "api.md").read_text()

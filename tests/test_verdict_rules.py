@@ -381,6 +381,18 @@ def test_a_candidate_that_can_not_be_captured_while_the_base_can_fails() -> None
 
 # What a suspicion becomes that can't be checked, or is neither confirmed nor refuted
 
+
+def test_a_case_that_another_metric_fails_names_the_suspicion_that_was_not_checked() -> None:
+    void = measurement(VOID, 200.0, 200.0)
+    slower = measurement(200.0, 200.2, 199.8, build=lines(200))
+    script = ScriptedMeasurer([slower], [void, void], rebuilt=[Rebuilt(lines(200))])
+    result = judged(script, record=of_lines(100), limit_of=default_limit)
+    assert result.verdict is Verdict.REGRESSED
+    assert result.sentence.startswith(f"{CASE.id} got worse: lines of Python a call 100 → 200 (+100.00%), limit 5 %")
+    assert "; suspected, not checked: device latency 100 µs → 200 µs, +100.00%" in result.sentence
+    assert result.sentence.endswith("4 of 12 blocks do not count: hot (docs: regressed-calls)")
+
+
 CHANGED_STATE = measurement(*[turn(200.0, canary_us=600)] * 3)
 TWICE = measurement(200.0, 200.2, 199.8)
 

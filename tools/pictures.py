@@ -250,10 +250,10 @@ def opened(browser: Browser, path: Path, width: int) -> Page:
 
 
 def save(name: str, screenshot: bytes) -> int:
-    """Write a screenshot with a palette of 256 colours; returns its size in bytes."""
+    """Write a screenshot with a palette of 64 colours; returns its size in bytes."""
     path = PICTURES / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path.relative_to(PICTURES.parent.parent)}: {size / 1000:.0f} kB")
     return size

@@ -77,11 +77,13 @@ def cli_page() -> str:
 
 
 def options_page() -> str:
-    """Return the page of pytest's options and ini keys."""
+    """Return the page of pytest's options, ini keys and markers."""
+    from trtgate.plugin import MARKERS
+
     found = declared()
     lines = [
-        "# Options and ini keys of pytest", "",
-        "`pytest --help` shows the same.", "", "## Options", "",
+        "# Options, ini keys and markers of pytest", "",
+        "`pytest --help` and `pytest --markers` show the same.", "", "## Options", "",
     ]  # fmt: skip
     for names, attributes in found.options:
         lines += _option(names, attributes)
@@ -89,6 +91,8 @@ def options_page() -> str:
     lines += [
         f"| `{name}` | {_cell(said)} | {f'`{default}`' if default else 'none'} |" for name, said, default in found.keys
     ]
+    lines += ["", "## Markers", "", "| marker | means |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(said)} |" for name, said in MARKERS.items()]
     return "\n".join(lines) + "\n"
 
 

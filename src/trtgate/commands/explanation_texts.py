@@ -20,7 +20,7 @@ network, and `trtgate explain` lists all names. The page is made by
 `python -m trtgate.commands.explanation_texts > docs/failures.md`.
 
 In the commands CASE is the id of a case, such as `resnet18-dynamo-fp16-b1-mbs5`, and MODEL is its model, `resnet18`.
-OLD, NEW and RUN.json are files.
+OLD, NEW and RUN.json are files. pytest's `-k` takes no `@`, which ids of dynamic cases have: name the part before it.
 """
 
 

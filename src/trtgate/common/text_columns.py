@@ -1,4 +1,4 @@
-"""Plain text: tables, which rich makes, and lists cut short."""
+"""Plain text: tables, which rich makes, lists cut short, numbers."""
 
 from __future__ import annotations
 
@@ -114,6 +114,11 @@ def first_few(names: Sequence[str], shown: int, separator: str = ", ") -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return separator.join(names[:shown]) + more
+
+
+def three_digits(number: float) -> str:
+    """Return a number with three digits, or, above a thousand, with all before the point."""
+    return f"{number:,.0f}" if abs(number) >= 999.5 else f"{number:.3g}"
 
 
 def _widths(cells: Sequence[Sequence[str]]) -> dict[int, int]:

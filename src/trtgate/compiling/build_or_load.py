@@ -106,7 +106,7 @@ def build_or_load(
             )  # fmt: skip
             notes += [note for one in caches if (note := one.put(key, folder, manifest))]
         if differing:  # said of this run alone, so it is in no manifest
-            said = f"built anew: {first_few(differing, MOST_NAMED)} of it differ from what the artifact cache has"
+            said = f"built anew: it differs in {first_few(differing, MOST_NAMED)} from the module in the artifact cache"
             built.build = msgspec.structs.replace(built.build, remarks=(*built.build.remarks, said))
     return _as_identified(built, identified)
 

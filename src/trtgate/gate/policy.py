@@ -534,7 +534,7 @@ def _of_fresh(situation: Situation, first: CaseResult, fresh: CaseMeasurement) -
 def _not_checked(
     situation: Situation, first: CaseResult, again: Judged, suspects: set[str], said: Verdict, why: str
 ) -> CaseResult:
-    """Tell suspicions that could not be checked, unless another one is confirmed."""
+    """Tell suspicions that could not be checked: behind what is confirmed, if another one is."""
     open_ = {
         one.metric: msgspec.structs.replace(one, verdict=Verdict.UNDERPOWERED, suspected=one.change)
         for one in first.judgements
@@ -542,9 +542,13 @@ def _not_checked(
     }
     judged = [open_.get(one.metric, one) for one in _both_say(first.judgements, again)]
     concluded = _concluded(situation, first.measurement, judged)
+    told = not_checked(situation.case.id, list(open_.values()), why)
     if concluded.verdict is Verdict.REGRESSED:
-        return concluded
-    told = continued(not_checked(situation.case.id, list(open_.values()), why), _upgrade(situation, said, judged))
+        if not open_:
+            return concluded
+        more = bare(told).removeprefix(f"{situation.case.id}: ")
+        return msgspec.structs.replace(concluded, sentence=continued(concluded.sentence, f"; {more}"))
+    told = continued(told, _upgrade(situation, said, judged))
     return msgspec.structs.replace(concluded, verdict=said, sentence=told)
 
 

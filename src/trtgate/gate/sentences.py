@@ -31,7 +31,7 @@ from ..common.metrics import (
     PYTORCH_OPERATORS,
     QUEUED,
 )
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, three_digits
 from ..verdict import OTHER_CARD, Judgement, Verdict
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _accept(case_id: str) -> str:
 
 def _listed(judgements: Sequence[Judgement]) -> str:
     """Return the figures of each; places that the next one has too, since launches are CUDA calls, are said there."""
-    later = [*(one.groups for one in judgements[1:]), ""]
+    later = [*(one.groups for one in judgements), ""][1:]
     listed = zip(judgements, later, strict=True)
     return "; ".join(_figures(one).removesuffix(f" ({one.groups})" * (one.groups == places)) for one, places in listed)
 
@@ -281,8 +281,8 @@ def value(number: float, unit: str) -> str:
     if unit == A_CALL:
         return f"{number:,.0f} bytes a call"
     if unit == "s":
-        return f"{number:.3g} s"
-    return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else f"{number:,.3g}"
+        return f"{three_digits(number)} s"
+    return f"{number / (1 << 20):,.4g} MiB" if unit == "bytes" else three_digits(number)
 
 
 def duration(us: float) -> str:
@@ -297,4 +297,4 @@ def rate(per_s: float) -> str:
 
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage of three digits."""
-    return f"{fraction * 100:.3g} %"
+    return f"{three_digits(fraction * 100)} %"

@@ -14,7 +14,7 @@ from ..common.escaping import terminal
 from ..common.explanations import Explanation, bare, explained
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
-from . import outcome_guard, report_collector, rerun_plugins, suite_file
+from . import outcome_guard, report_collector, rerun_plugins, suite_file, suite_tests
 from .case_items import case_id_of, is_accuracy, is_coverage, is_latency, is_placeholder, is_profile
 from .gate_run import GateRun
 from .latency_tests import TIMER, ReplayTimer
@@ -49,6 +49,9 @@ class Hooks:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give every selected case to the tests that ask for one."""
         if "trtgate_case" not in metafunc.fixturenames:
+            if metafunc.function.__module__ == suite_tests.__name__:
+                said = "a conftest.py or a plugin replaces the fixture `compiled` of the gate: give it another name"
+                self._run.suite_problem = explained(said, Explanation.OUTSIDE_INTERFERENCE)
             return
         ids: list[str] = []
         try:

@@ -71,7 +71,7 @@ def _add_ini_keys(parser: pytest.Parser) -> None:
         "trtgate_suite", "Modules or files that define the models, one a line: package.module or path/to/file.py"
     )
     parser.addini("trtgate_baselines", "Folder of the baselines", default="baselines")
-    parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1%% host=10%%", type="args")
+    parser.addini("trtgate_limits", "Largest tolerated changes, such as device=1% host=10%", type="args")
     parser.addini("trtgate_cache_size", "Largest size of the artifact cache", default="20GiB")
     parser.addini("trtgate_runs", "Folder or URL that stores runs beyond the life of this machine", default="")
     parser.addini("trtgate_require", f"Requirements of a run: any of {', '.join(REQUIRABLE)}", default="")

@@ -20,7 +20,9 @@ class RedEnd:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         """Let pytest write the line, in red above its counts, once all who may turn the run red did."""
         yield
-        why = [notice.text for notice in (*self._run.notices, *self._run.coverage_notices) if notice.failed]
+        run = self._run
+        of_cases = (notice for result in run.results.values() for notice in result.notices)
+        why = [notice.text for notice in (*run.notices, *of_cases, *run.coverage_notices) if notice.failed]
         if why and exitstatus == pytest.ExitCode.OK != session.exitstatus:
             names = ", ".join(dict.fromkeys(filter(None, map(explanation_in, why))))
             lines = "a line above says why" if len(why) == 1 else f"{len(why)} lines above say why"

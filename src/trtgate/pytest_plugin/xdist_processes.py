@@ -79,7 +79,7 @@ class Listener:
             return
         told, run = msgspec.json.decode(said, type=Told), self._run
         if told.refused:
-            raise pytest.UsageError(told.refused)
+            raise pytest.UsageError(explained(told.refused, Explanation.SUITE_PROBLEM))
         run.suites.elsewhere = told.collected
         run.notices += [notice for notice in told.notices if notice not in run.notices]
         self._show()

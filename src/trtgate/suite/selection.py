@@ -80,7 +80,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
                 check_known((), model.dimensions, f"model {model.name!r}")
         known = dict.fromkeys(name for model in suite.models for name in model.dimensions.names)
         for what, wanted, names in (
-            ("model", self.models, [name for model in suite.models for name in (model.name, model.whole)]),
+            ("model", self.models, dict.fromkeys(name for model in suite.models for name in (model.name, model.whole))),
             ("frontend", self.frontends, FRONTENDS),
             ("precision", self.precisions, PRECISIONS),
             ("dimension", [name for name in self.sizes() if name != BATCH], known),
