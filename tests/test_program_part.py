@@ -731,6 +731,28 @@ def test_the_code_of_a_custom_operator(operators: Any, which: str) -> None:
     assert parts(edited, fingerprint()) == {"operators"}
 
 
+def test_the_code_of_a_custom_operator_that_changes_its_input_also_where_another_operator_calls_it(
+    operators: Any,
+) -> None:
+    """A program whose operators change nothing has it as an argument of `auto_functionalized`."""
+    bump = '@torch.library.custom_op(f"{__name__}::bump", mutates_args=("x",))\n'
+    bump += "def bump(x: torch.Tensor) -> None:\n    x += 1\n"
+    name = operators(f"\n{bump}").__name__
+
+    class Bumps(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            getattr(torch.ops, name).bump(y)
+            return y
+
+    program = torch.export.export(Bumps(), (row(),))
+    functional = program.run_decompositions({})
+    first = custom_operators.fingerprint(functional)
+    assert first == custom_operators.fingerprint(program) != ""
+    operators("\nCHANGED = 1\n")
+    assert custom_operators.fingerprint(functional) != first
+
+
 OVERRIDDEN = """
 library = torch.library.Library("aten", "IMPL")
 library.impl("special_bessel_j1", lambda x: x * 3, "CUDA")

@@ -56,11 +56,11 @@ def _in(program: torch.export.ExportedProgram) -> Iterator[tuple[str, Any]]:
 
 
 def _called(node: torch.fx.Node) -> Iterator[tuple[str, Any]]:
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload) and (
-        target.namespace not in UPSTREAM or _registering(_qualified(target))
-    ):
-        yield str(target), target
+    for target in (node.target, *node.args):  # another operator may call it, as `auto_functionalized` does
+        if isinstance(target, torch._ops.OpOverload) and (
+            target.namespace not in UPSTREAM or _registering(_qualified(target))
+        ):
+            yield str(target), target
     if TRITON in node.kwargs:
         kernel = _kernel(node.kwargs[TRITON])
         yield f"Triton kernel {kernel.__module__}.{kernel.__qualname__} {_tuning(node.kwargs[TRITON])}", kernel
