@@ -322,6 +322,12 @@ def other_code(function):
     yield
     function.__code__ = before
 
+@contextlib.contextmanager
+def disabled(operator):
+    decompositions.torch_disabled_decompositions.add(operator)
+    yield
+    decompositions.torch_disabled_decompositions.remove(operator)
+
 CHANGES = {
     "a function": mock.patch.object(activation, "relu", replacing.plain),
     "a function that is called like upstream's": mock.patch.object(activation, "relu", like_upstream),
@@ -338,6 +344,10 @@ CHANGES = {
     "a constant": mock.patch.object(_defaults, "MIN_BLOCK_SIZE", 1),
     "a converter less": without(registry.DYNAMO_ATEN_CONVERTERS, torch.ops.aten.gelu.default),
     "another place": mock.patch.dict(registry.DYNAMO_ATEN_CONVERTERS, {several: entries[::-1]}),
+    "upstream's converter for another operator": mock.patch.dict(
+        registry.DYNAMO_ATEN_CONVERTERS, {torch.ops.aten.special_bessel_j0.default: entries}
+    ),
+    "a decomposition that is disabled": disabled(torch.ops.aten.special_bessel_j0.default),
     "a decomposition less": without(table, next(iter(table))),
     "a pass less": mock.patch.object(last, "passes", last.passes[1:]),
     "a function of torch's partitioner": mock.patch.object(
@@ -384,7 +394,8 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
     same = {name for name, key in edited.items() if key == first[name]}
     assert same == {
         "another function of upstream's", "upstream's function with an argument", "a default", "a constant",
-        "a converter less", "another place", "a decomposition less", "a pass less",
+        "a converter less", "another place", "upstream's converter for another operator",
+        "a decomposition that is disabled", "a decomposition less", "a pass less",
     }  # fmt: skip
 
 

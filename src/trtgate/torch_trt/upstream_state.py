@@ -19,6 +19,7 @@ CONVERTERS = "torch_tensorrt.dynamo.conversion._ConverterRegistry"
 DECOMPOSITIONS = "torch_tensorrt.dynamo.lowering._decompositions"
 PASSES = "torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass"
 TABLES = ("torch_enabled_decompositions", "torch_disabled_decompositions", "TORCH_TRT_DECOMPOSITIONS")
+CONVERTERS_OF = "converters of "
 OF_CONVERTERS = ("supports_dynamic_shapes", "requires_output_allocator")
 CONSTANTS = (*code_values.PLAIN, tuple, list, set, frozenset)
 OURS = __name__.partition(".")[0]
@@ -58,12 +59,12 @@ def remember() -> None:
 
 def changes() -> list[Change]:
     """Return what a user's code changed of upstream since its import; nothing where nobody saw that import."""
-    now = dict(_state()) if _before else {}
-    gone = _Held(None, "gone")
+    now, nothing = dict(_state()) if _before else {}, _Held(None, "nothing")
+    places = [*_before, *(where for where in now if where.startswith(CONVERTERS_OF) and where not in _before)]
     return [
         Change(where, held.text, held.value)
-        for where, was in _before.items()
-        if not _same(was, held := now.get(where, gone)) and not _is_ours(held.value)
+        for where in places
+        if not _same(_before.get(where, nothing), held := now.get(where, nothing)) and not _is_ours(held.value)
     ]
 
 
@@ -110,16 +111,15 @@ def _registered() -> Iterator[tuple[str, str]]:
             yield f"passes {name}", _names(getattr(passes, name).passes)
     if DECOMPOSITIONS in sys.modules:
         for name in TABLES:
-            for target in list(getattr(sys.modules[DECOMPOSITIONS], name, ())):
-                yield f"{name} {target}", "there"
+            yield name, " ".join(sorted(map(str, getattr(sys.modules[DECOMPOSITIONS], name, ()))))
     if CONVERTERS in sys.modules:
         for number, registry in enumerate(sys.modules[CONVERTERS].DYNAMO_CONVERTERS.registries):
             for target, entries in list(registry.items()):
                 if isinstance(entries, list | tuple):
                     upstream = [one for one in entries if not _is_users(one.converter_implementation)]
-                    said = [registered_with(one) for one in upstream]
-                    names = _names(one.converter_implementation for one in upstream)
-                    yield f"converters {number} {target}", f"{names} {said}"
+                    if upstream:
+                        names = _names(one.converter_implementation for one in upstream)
+                        yield f"{CONVERTERS_OF}{number} {target}", f"{names} {list(map(registered_with, upstream))}"
 
 
 def _names(functions: Any) -> str:
