@@ -242,6 +242,6 @@ def _judged(ended: Ended, *, red: bool) -> tuple[Came, str]:
 
 LOUD = re.compile(
     r"MISSING|WARNING|NEW|not run, as asked|quarantined|underpowered|incomparable|accepted: "
-    r"|cases of the baseline were judged|tests collected in"
+    r"|this run judged|tests collected in"
 )
 """A line that tells a reader that the case was not found good."""

@@ -291,7 +291,7 @@ def test_a_new_case_passes_with_a_line_and_a_part_of_the_suite_misses_nothing(re
     assert result.ret == OK
     result.assert_outcomes(passed=1, deselected=3)
     result.stdout.fnmatch_lines(
-        ["NEW: the base HEAD does not have added-eager-fp32-b1 (docs: new-case)", "not run, as asked: 1 cases*"]
+        ["NEW: the base HEAD does not have added-eager-fp32-b1 (docs: new-case)", "not run, as asked: 1 case of*"]
     )
     result.stdout.no_fnmatch_line("*--trtgate-update-baselines*")
     result.stdout.no_fnmatch_line("MISSING*")

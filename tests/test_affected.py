@@ -108,7 +108,7 @@ def test_nothing_is_touched_by_comments_documents_and_names(checkout: Checkout) 
     checkout.edit("helper.", "numbers.")
     (checkout.path / "README.md").write_text("changed")
     done = checkout.affected("--base", "HEAD", "--frontend", "dynamo")
-    assert (done.returncode, done.stdout) == (SAME, "nothing is touched: all 3 cases are as HEAD has them\n")
+    assert (done.returncode, done.stdout) == (SAME, "nothing is touched: 3 cases, the same as in HEAD\n")
     assert checkout.git("worktree", "list", "--porcelain").count("worktree ") == 1
     assert not list(checkout.path.glob(".trtgate/base-*"))
 
@@ -122,7 +122,7 @@ def test_a_helper_that_the_suite_imports_touches_the_cases_that_it_changes(check
     assert all(one[0].startswith("operators of ") for one in found["touched"].values()), found
     done = checkout.affected("--base", "HEAD", "alpha", "--precision", "fp16")
     assert done.stdout.splitlines()[0].startswith(f"{ALPHAS[1]}: operators of ")
-    assert done.stdout.splitlines()[1] == "1 of 1 cases are touched; 0 are as HEAD has them"
+    assert done.stdout.splitlines()[1] == "touched: 1 of 1 case; the same as in HEAD: 0"
 
 
 def test_each_side_has_its_own_conftest_configuration_and_working_folder(checkout: Checkout) -> None:

@@ -16,7 +16,7 @@ def test_every_case_is_built_once_and_nothing_is_timed(folder: Any, processes: t
     output = folder.output_of(done)
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     done.assert_outcomes(passed=2, failed=1, deselected=0 if processes else 3)
-    assert "2 cases are ready, 0 of them were cached" in output
+    assert "ready: 2 cases, 0 of them from the cache" in output
     assert "nothing: every launch makes the module anew" in output
     assert output.count("alpha-eager-fp32-b1") >= 1
     assert "broken" in output

@@ -171,7 +171,7 @@ def test_a_complaint_says_what_to_do() -> None:
     found = coverage_counting.count([graph()])
     said = coverage_complaint.complaint(found, engines=1)
     assert "3 of 10 operators stay in PyTorch at min_block_size=2" in said
-    assert "min_block_size=1 puts 8 into 3 engine(s)" in said
+    assert "min_block_size=1 puts 8 into 3 engines" in said
     assert "2 nonzero; register a converter" in said
     assert "2 engines (of 4, 3 operators), 1 wanted at most" in said
     assert coverage_complaint.complaint(found, left=["nonzero", "conv"]) == ""

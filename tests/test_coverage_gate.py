@@ -114,7 +114,7 @@ def test_who_builds_ahead_asks_ahead_and_what_that_can_not_tell_the_test_tells(s
     (suite.path / "suite.py").write_text(MAKERS)
     makers = suite.path / "makers"
     stored = suite.pytest(*AHEAD, "--trtgate-update-baselines")
-    stored.stdout.fnmatch_lines([f"{CASE}*new", "built ahead: 1 cases by 2 processes*"])
+    stored.stdout.fnmatch_lines([f"{CASE}*new", "built ahead: 1 case by 2 processes*"])
     assert set(makers.read_text().split()) == {"worker.py"}
     makers.unlink()
     found = file_of(suite).read_bytes()

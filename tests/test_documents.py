@@ -221,6 +221,43 @@ def test_decisions_name_files_that_exist() -> None:
     assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
 
 
+MOST_WORDS = 45
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[((?:`[^`]*`|[^\]])*)\]\([^)]*\)")
+END = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.!?])[\"')*_]*\s+")
+
+
+def sentences(page: str) -> list[str]:
+    """Return the sentences of a page's paragraphs and list items, without tables, code blocks and targets of links.
+
+    A sentence ends at a full stop, a question mark or an exclamation mark before a space; a colon or a semicolon
+    ends none. A list item, a heading and a blank line begin another one.
+    """
+    blocks: list[list[str]] = [[]]
+    for line in FENCE.sub("", page).splitlines():
+        text = line.strip()
+        item = re.match(r"(?:[*+-]|\d+\.) +", text)
+        if item or text.startswith(("|", "#", "<")) or not text:
+            blocks.append([])
+        if not text.startswith(("|", "#", "<")):
+            blocks[-1].append(text[item.end() :] if item else text)
+    return [one for block in blocks for one in END.split(LINK.sub(r"\1", " ".join(block).strip())) if one]
+
+
+def test_sentences_of_a_page_are_told_apart() -> None:
+    paragraph = "# Title. No\n\nOne: two; three,\ne.g. four (five.) Is it? [Yes](no.md).\n"
+    page = f"{paragraph}* six\n* seven.\n\n| a. | b |\n```\nx. y\n```\nEnd"
+    assert sentences(page) == ["One: two; three, e.g. four (five.", "Is it?", "Yes.", "six", "seven.", "End"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_sentence_is_long(path: Path) -> None:
+    """The words of an inline code count, too."""
+    found = sentences(path.read_text())
+    assert found
+    assert [one for one in found if len(one.split()) > MOST_WORDS] == []
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 140
 

@@ -205,7 +205,7 @@ def test_a_case_is_found_sorted_and_opened(page: Any) -> None:
     assert overview(page)[-2:] == ["fast", "none"]  # no figure is no large one
     page.get_by_label("Find a case").fill("RESNET18")
     assert overview(page) == ["resnet18"]
-    assert page.get_by_role("status").inner_text() == "1 cases"
+    assert page.get_by_role("status").inner_text() == "1 case"
     page.get_by_label("Find a case").fill("")
     page.locator("#overview a", has_text="fast").click()
     opened = page.locator("details[open]", has_text="improved fast")

@@ -279,7 +279,7 @@ def test_one_of_two_suites_can_be_run_and_the_others_cases_are_not_missing(folde
     assert recorded.ret == 0, recorded.stdout.str()
     asked = ("-m", "trtgate_latency", "--benchmark-compare", "--trtgate-launches=1", "--trtgate-require=baseline")
     done = folder.pytest("two/bench", *asked)
-    assert "not run, as asked: 1 cases of the baseline" in done.stdout.str()
+    assert "not run, as asked: 1 case of the baseline" in done.stdout.str()
     assert "suite one/bench/suite.py was not collected" in done.stdout.str()
     assert "MISSING" not in done.stdout.str()
     assert done.ret == 0

@@ -144,7 +144,7 @@ def failing(run: MergedRun) -> list[str]:
 def test_a_missing_shard_is_red_with_its_cases(run: StagedRun, divided: Manifest) -> None:
     merged = run.merged([run.shard(divided, 1)])
     (said,) = failing(merged)
-    assert said.startswith(f"shard 2/2 of {HERE.key} at commit cccccccccccc: 2 cases were not measured: m1-eager-fp32")
+    assert said.startswith(f"shard 2/2 of {HERE.key} at commit cccccccccccc did not measure 2 cases: m1-eager-fp32")
     assert exit_status(merged) == 1
     assert list(merged.gate.results) == ["m0-eager-fp32"]
 

@@ -242,7 +242,7 @@ def test_of_a_file_of_something_else_a_few_lines_are_named(anywhere: Path) -> No
     path.write_text("notes\n" * 4000)
     status, said = command("selfcheck", "--panel", "--show", "--to", str(path))
     assert (status, said.count("is no run of the panel (")) == (1, 3)
-    assert "some.jsonl: 3997 more lines are no run of the panel" in said
+    assert "some.jsonl: no run of the panel in 3,997 more lines" in said
 
 
 def test_one_launch_says_nothing_of_how_far_launches_lie_apart(anywhere: Path) -> None:

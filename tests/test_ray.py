@@ -264,7 +264,7 @@ def test_coverage_is_asked_by_tasks_and_then_the_devices_measure_for_a_head_with
     run = folder.gate("-p", "no_tensorrt", f"--trtgate-ray={cluster.address}", **head_without_tensorrt)
     output = folder.output_of(run)
     assert run.ret == 0, output
-    assert "coverage of 1 cases asked on 2 nodes" in output
+    assert "coverage of 1 case asked on 2 nodes" in output
     run.assert_outcomes(passed=3, skipped=3)  # what of the other needs a GPU
     run.stdout.re_match_lines([r"conv-dynamo-fp32-b1-mbs5 +0 of 2 +0 +new"])
     assert folder.saved_cases() == {"alpha-eager-fp32-b1"}

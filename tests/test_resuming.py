@@ -40,7 +40,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(folder: Any, tmp_path: Path) 
     output = folder.output_of(again)
     assert again.ret == 0, output
     assert "not-resumed" not in output
-    assert "resumed: 1 cases were measured by a run that was ended: alpha-eager-fp32-b1" in output
+    assert "resumed: a run that was ended measured 1 case: alpha-eager-fp32-b1" in output
     assert counts.read_text().split().count("alpha") == 1  # not measured again
     assert len(list((tmp_path / "store").rglob("*-evidence-*.json"))) == 2
     assert folder.saved_cases() >= {"alpha-eager-fp32-b1", "beta-eager-fp32-b1"}
@@ -50,7 +50,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(folder: Any, tmp_path: Path) 
     first.write_text(json.dumps({**stored, "run": {**stored["run"], "versions": {"torch": "0"}}}))
     (first.parent / first.name.replace("evidence-", "evidence-0")).write_text("{")
     other = folder.gate(*options)
-    assert "resumed: 1 cases were measured by a run that was ended: beta-eager-fp32-b1" in folder.output_of(other)
+    assert "resumed: a run that was ended measured 1 case: beta-eager-fp32-b1" in folder.output_of(other)
     assert "is not taken: it is no evidence of a case" in folder.output_of(other)
     assert counts.read_text().split().count("alpha") == 2  # of other versions, so it is measured again
 

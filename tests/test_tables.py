@@ -6,11 +6,13 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import trtgate
 from trtgate.commands import console
-from trtgate.common.text_columns import Display, TextTable
+from trtgate.common.text_columns import Display, TextTable, number_of
 from trtgate.pytest_plugin.terminal_display import write_table
 
 NAME = "a-model-with-a-name-of-some-length-dynamo-fp16-b1-mbs5"
@@ -188,3 +190,26 @@ def test_an_explanation_fits_a_terminal_and_breaks_no_command(
 
 def test_a_pipe_gets_markdown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert markdown(monkeypatch, terminal=False) == MARKDOWN
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "said"),
+    [
+        (0, ("case",), "0 cases"),
+        (1, ("case",), "1 case"),
+        (2, ("more case",), "2 more cases"),
+        (1200, ("row",), "1,200 rows"),
+        (1, ("process", "processes"), "1 process"),
+        (3, ("process", "processes"), "3 processes"),
+    ],
+)
+def test_a_count_has_its_noun_in_the_right_number(count: int, words: tuple[str, ...], said: str) -> None:
+    assert number_of(count, *words) == said
+
+
+def test_sources_count_cases_with_number_of() -> None:
+    """A plural after a count that may be one says "1 cases"."""
+    files = [*Path(trtgate.__file__).parent.rglob("*.py"), *Path(trtgate.__file__).parent.rglob("*.html")]
+    written = re.compile(r"\} (?:\w+ )?(?:cases|processes)\b|'s' \* \(")
+    assert len(files) > 300
+    assert [f"{file.name}: {found}" for file in files for found in written.findall(file.read_text())] == []

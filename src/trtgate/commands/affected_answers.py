@@ -16,6 +16,7 @@ from ..common.accelerator import GIB
 from ..common.errors import TrtgateError
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
+from ..common.text_columns import number_of
 from ..common.time_limit import TimeLimit
 from ..gate import program_changes
 from ..launches.base_revision import BaseRequest, BaseRevision
@@ -188,10 +189,10 @@ def lines(found: Affected) -> list[str]:
     total = len(found.touched) + len(found.same)
     shown = [f"{case_id}: {'; '.join(what)}" for case_id, what in found.touched.items()]
     if not found.touched:
-        return [f"nothing is touched: all {total} cases are as {found.base} has them"]
+        return [f"nothing is touched: {number_of(total, 'case')}, the same as in {found.base}"]
     return [
         *shown,
-        f"{len(found.touched)} of {total} cases are touched; {len(found.same)} are as {found.base} has them",
+        f"touched: {len(found.touched)} of {number_of(total, 'case')}; the same as in {found.base}: {len(found.same)}",
     ]
 
 

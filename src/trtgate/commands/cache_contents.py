@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .. import frontends
 from ..common.errors import TrtgateError
-from ..common.text_columns import Line, TextTable
+from ..common.text_columns import Line, TextTable, number_of
 from ..compiling import artifact_cache
 from ..compiling.artifact_cache import ArtifactCache, Entry
 from ..suite.settings import FRONTENDS
@@ -69,5 +69,5 @@ def _case(entry: Entry) -> str:
 
 
 def _sum(entries: Sequence[Entry]) -> str:
-    number = f"{len(entries)} compiled module{'s' * (len(entries) != 1)}"
+    number = number_of(len(entries), "compiled module")
     return f"{number}, {sum(entry.size_bytes for entry in entries) / (1 << 20):,.1f} MiB"

@@ -13,7 +13,7 @@ from ..common.errors import TrtgateError, one_line
 from ..common.explanations import Explanation, explained
 from ..common.files import write_json
 from ..common.steps import OnStep
-from ..common.text_columns import Line, TextTable, first_few
+from ..common.text_columns import Line, TextTable, first_few, number_of
 from ..coverage import coverage_baselines, unseen_operators
 from ..coverage.coverage_comparison import compare
 from ..records.coverage_record import Coverage, Left
@@ -155,7 +155,7 @@ def _details(case_id: str, found: Coverage, *, alone: bool) -> list[Line]:
         lines.append(f"{case_id}, left to PyTorch:")
         lines += _left(found.left)
     if found.graph_breaks:
-        lines.append(f"{case_id}, {found.graphs} graphs, broken by:")
+        lines.append(f"{case_id}, {number_of(found.graphs, 'graph')}, broken by:")
         lines += [f"  {n}: {reason}" for reason, n in found.graph_breaks.items()]
     if found.skipped:
         lines.append(f"{case_id}, frames that Dynamo skipped:")
@@ -187,7 +187,7 @@ def _source_rows(entry: Left) -> list[str]:
     most_first = sorted(entry.sources.items(), key=lambda item: (-item[1], item[0]))
     lines = [f"{source}{f' ({n} times)' if n > 1 else ''}" for source, n in most_first[:SOURCES_SHOWN]]
     hidden = len(most_first) - SOURCES_SHOWN
-    return [*lines, f"… and {hidden} more lines: --json has them all"] if hidden > 0 else lines
+    return [*lines, f"… and {number_of(hidden, 'more line')}: --json has them all"] if hidden > 0 else lines
 
 
 def _engine_rows(found: Coverage) -> list[str]:
@@ -196,7 +196,9 @@ def _engine_rows(found: Coverage) -> list[str]:
         common = sorted(engine.operators.items(), key=lambda item: (-item[1], item[0]))
         named = ", ".join(f"{n} {name}" for name, n in common[:HISTOGRAM_SHOWN])
         more = f" and {len(common) - HISTOGRAM_SHOWN} more kinds" if len(common) > HISTOGRAM_SHOWN else ""
-        lines.append(f"{number}: {engine.size} operators, {_tensors(engine.inputs)} → {_tensors(engine.outputs)}")
+        lines.append(
+            f"{number}: {number_of(engine.size, 'operator')}, {_tensors(engine.inputs)} → {_tensors(engine.outputs)}"
+        )
         lines.append(f"   {named}{more}")
     hidden = len(found.engines) - ENGINES_SHOWN
     return [*lines, f"… and {hidden} more: --json has them all"] if hidden > 0 else lines

@@ -10,7 +10,7 @@ from ..common.errors import TrtgateError
 from ..common.escaping import encodable, printable
 from ..common.files import write_whole
 from ..common.metrics import METRICS
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..gate.history import CaseHistory, HistoryPoint, Series
 from ..gate.history_events import Changed, Event
 from ..gate.level_changes import LEAST_RUNS, Drift, LevelShift
@@ -85,9 +85,7 @@ def about(case: CaseHistory) -> list[str]:
     few = [one for one in case.series if one not in shown]
     if few:
         cards = len({one.card for one in few})
-        said.append(
-            f"{cards} more card{'s' * (cards > 1)} with fewer than {LEAST_RUNS} runs: too few to look for changes"
-        )
+        said.append(f"{number_of(cards, 'more card')} with fewer than {LEAST_RUNS} runs: too few to look for changes")
     if not case.series:
         said.append("no run to show")
     left_out = [(case.beside_base, "made beside a base (trtgate ab)"), (case.disturbed, "disturbed")]
@@ -101,7 +99,7 @@ def _about_series(series: Series, *, several: bool) -> list[str]:
     values = [point.latency_us for point in points]
     metric = METRICS[series.metric].title if series.metric in METRICS else series.metric
     said = [
-        f"{metric}, clock {series.clock}{card}, {len(points)} run{'s' * (len(points) > 1)}, "
+        f"{metric}, clock {series.clock}{card}, {number_of(len(points), 'run')}, "
         + " to ".join(dict.fromkeys(_date(point) for point in (points[0], points[-1]))),
         f"{sparkline(values)}  first {duration(values[0])}, last {duration(values[-1])} ({points[-1].verdict}), "
         f"min {duration(min(values))}, max {duration(max(values))}",
@@ -126,8 +124,8 @@ def _event(event: Event) -> str:
     changes = [one.change for one in event.changed]
     size = f"{min(changes):+.2%} to {max(changes):+.2%}" if len(changes) > 1 else f"{changes[0]:+.2%}"
     return (
-        f"one event, {len(event.case_ids)} cases between {_named(event.before)} and {_named(event.after)}: {size}: "
-        f"{first_few(event.case_ids, MOST_NAMED)}"
+        f"one event, {number_of(len(event.case_ids), 'case')} between {_named(event.before)} and "
+        f"{_named(event.after)}: {size}: {first_few(event.case_ids, MOST_NAMED)}"
     )
 
 
@@ -157,10 +155,10 @@ def _date(point: HistoryPoint) -> str:
 
 def about_compacted(done: Compacted) -> list[str]:
     """Say what compacting came to."""
-    said = f"{done.runs} runs compacted" if done.runs else "no run that is not compacted"
+    said = f"{number_of(done.runs, 'run')} compacted" if done.runs else "no run that is not compacted"
     if done.runs:
-        merged = f", with those of {done.merged} files before" * bool(done.merged)
-        said += f": {done.rows:,} rows{merged}, {done.bytes / 2**20:.2f} MiB"
+        merged = f", with those of {number_of(done.merged, 'file')} before" * bool(done.merged)
+        said += f": {number_of(done.rows, 'row')}{merged}, {done.bytes / 2**20:.2f} MiB"
     return [said, *(printable(f"skipped: {problem}", LONGEST) for problem in done.problems)]
 
 

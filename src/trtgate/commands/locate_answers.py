@@ -15,7 +15,7 @@ from ..common.errors import TrtgateError, one_line
 from ..common.escaping import printable
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
-from ..common.text_columns import Line, TextTable
+from ..common.text_columns import Line, TextTable, number_of
 from ..launches.suite_here import suite_here
 from ..suite.cases import Case
 from ..suite.settings import OWN
@@ -43,7 +43,8 @@ def case_of(case_id: str) -> Case:
     cases = source.load().cases
     if case_id not in cases:
         close = difflib.get_close_matches(case_id, cases, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the suite has {len(cases)} cases, as pytest lists them"
+        listed = f"the suite has {number_of(len(cases), 'case')}, as pytest lists them"
+        hint = f"did you mean {close[0]!r}?" if close else listed
         raise TrtgateError(f"unknown case {case_id!r}; {hint}")
     if cases[case_id].settings.frontend == "eager":
         raise TrtgateError(f"case {case_id} runs in eager, which is what others are compared with")

@@ -17,7 +17,7 @@ from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, bare, explained
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
-from ..common.text_columns import Line, TextTable
+from ..common.text_columns import Line, TextTable, number_of
 from ..compiling import availability
 from ..gate import measurement_summary
 from ..gate.panel_file import PanelCase, PanelFile, PanelRun
@@ -217,16 +217,15 @@ def lines(file: PanelFile) -> list[Line]:
     ]
     left_out = max(row.other for row in found) if found else 0
     if left_out:
-        said.append(
-            f"not compared with {left_out} earlier run{'s' * (left_out > 1)} of another clock or other versions"
-        )
+        said.append(f"not compared with {number_of(left_out, 'earlier run')} of another clock or other versions")
     return said + _problems(file)
 
 
 def _problems(file: PanelFile) -> list[str]:
     """Return the first lines of a file that are none of a panel, and how many more there are."""
     more = len(file.problems) - MOST_PROBLEMS
-    return file.problems[:MOST_PROBLEMS] + [f"{file.path}: {more} more lines are no run of the panel"] * (more > 0)
+    others = [f"{file.path}: no run of the panel in {number_of(more, 'more line')}"] * (more > 0)
+    return file.problems[:MOST_PROBLEMS] + others
 
 
 def _cells(row: Row) -> Sequence[str]:
@@ -242,4 +241,4 @@ def _cells(row: Row) -> Sequence[str]:
 
 
 def _apart(change: float | None, count: int, what: str) -> str:
-    return "none" if change is None else f"{change:+.2%} of {count} {what}{'s' * (count > 1)}"
+    return "none" if change is None else f"{change:+.2%} of {number_of(count, what)}"

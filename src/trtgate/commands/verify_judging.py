@@ -6,6 +6,7 @@ import math
 
 from .. import verdict
 from ..common.errors import TrtgateError
+from ..common.text_columns import number_of
 from ..coverage import coverage_comparison
 from ..gate import measurement_summary
 from ..gate.sentences import duration, percent
@@ -28,14 +29,14 @@ def layers_named(profile: Profile) -> str:
     if problems:
         raise TrtgateError(f"the profile of {profile.case_id}: {'; '.join(problems)}")
     layers = sum(1 for _ in profile.layers())
-    known = percent(profile.attributed)
-    return f"{layers} layers of {len(profile.parts)} parts, all named; modules known of {known} of their time"
+    parts, known = number_of(len(profile.parts), "part"), percent(profile.attributed)
+    return f"{number_of(layers, 'layer')} of {parts}, all named; modules known of {known} of their time"
 
 
 def cut_in_two(coverage: Coverage) -> str:
     """Return the coverage of the block. Raises TrtgateError where it is not two engines around its sigmoid."""
     left = {entry.operator.removesuffix(".default") for entry in coverage.left}
-    said = f"{coverage.in_tensorrt} of {coverage.total} operators in {len(coverage.engines)} engines"
+    said = f"{coverage.in_tensorrt} of {coverage.total} operators in {number_of(len(coverage.engines), 'engine')}"
     if len(coverage.engines) != 2 or left != {IN_PYTORCH}:
         names = ", ".join(sorted(left)) or "nothing"
         raise TrtgateError(
@@ -53,7 +54,7 @@ def same_coverage(dry: Coverage, built: Coverage) -> str:
         raise TrtgateError(
             f"the build is not what the dry run said: {phrases}: coverage without a GPU can't be trusted"
         )
-    return f"{len(built.engines)} engines with {built.in_tensorrt} operators, as the dry run said"
+    return f"{number_of(len(built.engines), 'engine')} with {built.in_tensorrt} operators, as the dry run said"
 
 
 def repeated(measurement: CaseMeasurement) -> str:

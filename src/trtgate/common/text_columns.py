@@ -116,6 +116,11 @@ def first_few(names: Sequence[str], shown: int, separator: str = ", ") -> str:
     return separator.join(names[:shown]) + more
 
 
+def number_of(count: int, noun: str, nouns: str = "") -> str:
+    """Return a count with its noun: "1 case", "2 cases", "1,200 cases"; `nouns` is a plural of more than an s."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
 def three_digits(number: float) -> str:
     """Return a number with three digits, or, above a thousand, with all before the point."""
     return f"{number:,.0f}" if abs(number) >= 999.5 else f"{number:.3g}"

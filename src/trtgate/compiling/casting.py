@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..common.errors import TrtgateError
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..suite import precisions
 from ..suite.model_inputs import Inputs
 
@@ -33,7 +33,7 @@ def cast(module: torch.nn.Module, inputs: Inputs, precision: str, device: str) -
     module._apply(moved)  # as Module.to does, which would cast complex values to real ones
     if not lost:
         return inputs.mapped(moved), ""
-    count = "1 float64 tensor" if len(lost) == 1 else f"{len(lost)} float64 tensors"
+    count = number_of(len(lost), "float64 tensor")
     said = f"{count} cast to {name} ({first_few(lost, MOST_NAMED)}): {precisions.CASTS_NOTHING}"
     return inputs.mapped(moved), said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..records.coverage_record import DISABLED, DYNAMIC, EXCLUDED, NO_CONVERTER, REFUSED, Coverage, Left, too_small
 from . import unseen_operators
 
@@ -32,7 +32,7 @@ def complaint(found: Coverage, *, engines: int | None = None, left: Iterable[str
         lines += _of_reason(reason, [entry for entry in unwanted if entry.reason == reason], found)
     if engines is not None and len(found.engines) > engines:
         sizes = ", ".join(str(engine.size) for engine in found.engines)
-        lines.append(f"  {len(found.engines)} engines (of {sizes} operators), {engines} wanted at most")
+        lines.append(f"  {number_of(len(found.engines), 'engine')} (of {sizes} operators), {engines} wanted at most")
     if found.graph_breaks:
         lines.append(f"  graph breaks: {'; '.join(found.graph_breaks)}")
     if found.skipped:
@@ -58,7 +58,7 @@ def _remedy(reason: str, found: Coverage) -> str:
         if not fitting:
             return "leave it out of the assertion"
         most = fitting[0]
-        return f"min_block_size={most.min_block_size} puts {most.operators} into {most.engines} engine(s)"
+        return f"min_block_size={most.min_block_size} puts {most.operators} into {number_of(most.engines, 'engine')}"
     if reason.startswith(DISABLED):
         return "a build fails at it: name it in torch_executed_ops, or replace the operator in the model"
     return {

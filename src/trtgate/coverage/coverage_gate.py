@@ -10,7 +10,7 @@ import msgspec
 
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..records.coverage_record import Coverage
 from ..suite.cases import Case
 from . import coverage_baselines, unseen_operators
@@ -144,7 +144,7 @@ def notices(results: Sequence[CoverageResult], release: str) -> list[Notice]:
     """Return what is to be said beside the table: counts, other releases, news, and what to do."""
     counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in CoverageVerdict}
     each = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    said = [f"{release}: {_cases(len(results))}: {each}"]
+    said = [f"{release}: {number_of(len(results), 'case')}: {each}"]
     others = sorted({result.release for result in results if result.release not in ("", release)})
     if others:
         said.append(
@@ -164,12 +164,8 @@ def notices(results: Sequence[CoverageResult], release: str) -> list[Notice]:
         said_of_new = f"no coverage is stored of {first_few(new, 2)}; {RECORD_COMMAND} does"
         news = Notice(explained(said_of_new, Explanation.NEW_CASE), Severity.NEW)
     stored = sum(result.stored for result in results)
-    storing = [Notice(f"stored: coverage of {_cases(stored)} as {release}")] if stored else []
+    storing = [Notice(f"stored: coverage of {number_of(stored, 'case')} as {release}")] if stored else []
     return [*map(Notice, said), *([news] if new else []), *storing]
-
-
-def _cases(number: int) -> str:
-    return f"{number} case{'s' * (number != 1)}"
 
 
 def orphans(root: Path, release: str, known: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import msgspec
 
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from .manifest import Manifest, differences
 from .stage_record import CONFIRMATION, StageFile
 
@@ -121,8 +121,8 @@ def _about_missing(manifest: Manifest, parts: Sequence[str]) -> list[Notice]:
     where, said = f"of {manifest.key} at commit {_short(manifest)}", []
     for part in parts:
         if cases := manifest.shard_of(part):
-            many = f"{len(cases)} case{'s were' if len(cases) > 1 else ' was'}"
-            said.append(f"shard {part} {where}: {many} not measured: {first_few(cases, MOST_NAMED)}")
+            many = number_of(len(cases), "case")
+            said.append(f"shard {part} {where} did not measure {many}: {first_few(cases, MOST_NAMED)}")
     if empty := [part for part in parts if not manifest.shard_of(part)]:
         said.append(f"shards {where} that have no case: {first_few(empty, MOST_NAMED)}")
     return [Notice(explained(text, Explanation.SHARD_MISSING), Severity.MISSING) for text in said]

@@ -14,7 +14,7 @@ from ..common.explanations import Explanation, bare, explained
 from ..common.files import is_there, read_bytes
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..common.version import VERSION
 from ..gate import baselines
 from ..gate.case_result import CaseResult
@@ -202,7 +202,11 @@ class MergedRun:
     def _tell_left_out(self, where: str) -> None:
         unchecked = sum(len(file.record.unchecked) for file in self.gathering.shards.values())
         left_out = {"not run": len(self.manifest.left_out), "accuracy not checked": unchecked}
-        told = [Notice(f"{what}, as asked: {count} cases of the {where}") for what, count in left_out.items() if count]
+        told = [
+            Notice(f"{what}, as asked: {number_of(count, 'case')} of the {where}")
+            for what, count in left_out.items()
+            if count
+        ]
         self.notices += told
         if told and "verdict" in self.manifest.require and not self.manifest.filters_typed:
             said = "a filter that is not on the command line (addopts, PYTEST_ADDOPTS, a conftest) left them out"

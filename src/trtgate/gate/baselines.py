@@ -16,6 +16,7 @@ from ..common.errors import TrtgateError, explaining
 from ..common.explanations import Explanation
 from ..common.files import STAGE, decoded, is_there, key_twice, listed, locked, write_json
 from ..common.run_places import Place
+from ..common.text_columns import number_of
 from . import session_merging
 from .baseline_record import CaseRecord, StoredSession, typical_us
 from .plausibility import check, usable, why_unused
@@ -187,7 +188,7 @@ def describe(change: Update) -> str:
     """Return what a change does to a case, in one line."""
     if change.refused:
         return f"{change.case_id}: {change.refused}"
-    after = f"{change.after_us:,.5g} µs, {change.sessions} session{'s' * (change.sessions > 1)}"
+    after = f"{change.after_us:,.5g} µs, {number_of(change.sessions, 'session')}"
     if change.before_us is None:
         return f"{change.case_id}: {after} (new{f' of the clock {change.clock}' * bool(change.clock)})"
     moved = f"{change.before_us:,.5g} → {after} ({change.after_us / change.before_us - 1:+.2%})"

@@ -19,7 +19,7 @@ from ..common.files import is_there
 from ..common.metrics import sampled
 from ..common.notices import Notice, Severity
 from ..common.run_folder import RunFolder
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..records.measurement import Build
 from ..suite import quarantines
 from ..suite.cases import Case
@@ -225,8 +225,9 @@ class Gate:
             return []
         named = f" ({first_few(checked, MOST_NAMED)})" if checked else ""
         said = (
-            f"same: the device latency of {left_out} cases was not measured; that of {len(checked)} was, at random"
-            f"{named}: --trtgate-changed-seed {changed_only.seed} chooses the same ones again"
+            f"same: the device latency of {number_of(left_out, 'case')} was not measured; that of "
+            f"{len(checked)} was, at random{named}: "
+            f"--trtgate-changed-seed {changed_only.seed} chooses the same ones again"
         )
         return [Notice(said, Severity.NOTICE)]
 

@@ -26,6 +26,7 @@ from ..common.metrics import (
     OF_LOAD,
     sampled,
 )
+from ..common.text_columns import number_of
 from ..records.measurement import CaseMeasurement, Quadruple, Turn
 from ..suite.cases import Case
 from ..verdict import Judgement, Verdict
@@ -159,7 +160,7 @@ def _against_others(
         verdict.prior(metric, measurement.clock, own=False),
         limit=limit,
         tests=tests,
-        evidence=f"stored sessions of {len(of_cards)} {verdict.OTHER_CARD}{'s' * (len(of_cards) > 1)}",
+        evidence=f"stored sessions of {number_of(len(of_cards), verdict.OTHER_CARD)}",
         ordered=False,
     )
 
@@ -171,7 +172,7 @@ def _evidence(
     which = ["of this card"] * of_card
     if any(one.versions != versions for one in known):
         which.append("of these versions" if versions == accelerator.versions else "of the newest versions")
-    said = f"{len(compared)} stored session{'s' * (len(compared) > 1)}"
+    said = number_of(len(compared), "stored session")
     return f"{said} {' and '.join(which)}" if which else said
 
 

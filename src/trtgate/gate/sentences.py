@@ -31,7 +31,7 @@ from ..common.metrics import (
     PYTORCH_OPERATORS,
     QUEUED,
 )
-from ..common.text_columns import first_few, three_digits
+from ..common.text_columns import first_few, number_of, three_digits
 from ..verdict import OTHER_CARD, Judgement, Verdict
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def about_other_clock(
 
     `stored` maps other clocks to how many sessions they have.
     """
-    there = " and ".join(f"{count} session{'s' * (count > 1)} of {other}" for other, count in stored.items())
+    there = " and ".join(f"{number_of(count, 'session')} of {other}" for other, count in stored.items())
     return explained(
         f"timed with the clock {clock}, of which nothing is stored: {first_few(case_ids, 2)}; there {_are(stored)} "
         f"{there}, which {clock} is not compared with; {_records(recording=recording)} it beside them",

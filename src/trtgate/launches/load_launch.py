@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..common.steps import OnStep
+from ..common.text_columns import number_of
 from ..records.measurement import LoadLaunch, LoadLevel, MemoryReadings
 from . import load_messages, messages
 from .worker_handle import LaunchError, WorkerHandle
@@ -36,7 +37,7 @@ def measured(
     workers: Sequence[WorkerHandle], case_id: str, artifact: str | None, step: OnStep, *, gpu: bool
 ) -> LoadLaunch:
     """Let all load the case; then threads of the first call it, and then so many processes. Raises LaunchError."""
-    step(f"loading in {len(workers)} processes")
+    step(f"loading in {number_of(len(workers), 'process', 'processes')}")
     for worker in workers:
         worker.send(messages.Load(case_id=case_id, artifact=artifact, at_once=len(workers)))
     for worker in workers:

@@ -15,6 +15,7 @@ import msgspec
 
 from ..common.accelerator import Accelerator
 from ..common.steps import OnStep
+from ..common.text_columns import number_of
 from ..records.coverage_record import Coverage
 from ..records.measurement import Build, CaseMeasurement, ColdStart, Launch, LoadLaunch
 from ..suite.suite_source import SuiteSource
@@ -224,7 +225,7 @@ class Session:
         ways, found = ([False, True] if kernels else [False]) * count, list[ColdStart]()
         try:
             for few in (ways[at : at + COLD_AT_ONCE] for at in range(0, len(ways), COLD_AT_ONCE)):
-                step(f"starting {len(few)} fresh processes")
+                step(f"starting {number_of(len(few), 'fresh process', 'fresh processes')}")
                 with self._fresh("cold", len(few), tensorrt=self._tensorrt) as workers, self._pool.device(step):
                     step("starting cold")
                     found += [self._cold_start(*one, case_id, artifact) for one in zip(workers, few, strict=True)]
@@ -250,7 +251,7 @@ class Session:
         gpu = self._pool.accelerator.kind == "gpu"
         try:
             for _ in range(launches):
-                step(f"starting {most} processes for load")
+                step(f"starting {number_of(most, 'process', 'processes')} for load")
                 fresh = self._fresh("load", most, tensorrt=self._tensorrt, only_builds=False)
                 with fresh as workers, self._pool.device(step):
                     found.append(load_launch.measured(workers, case_id, path, step, gpu=gpu))

@@ -17,6 +17,7 @@ from ..common.accelerator import Accelerator
 from ..common.explanations import Explanation, explained
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
+from ..common.text_columns import number_of
 from ..compiling import availability
 from ..compiling.artifact_cache import CacheRequest
 from ..records.agreement_record import Agreement
@@ -107,7 +108,7 @@ class Sweep:
     def notes(self) -> list[str]:
         """What went wrong with storing what was built, in this run or an earlier one, and was got over."""
         count, path = self.journal.unreadable, self.journal.path
-        said = f"{count} line{'s' * (count > 1)} of {path} can't be read: what they said is done again"
+        said = f"{number_of(count, 'line')} of {path} can't be read: what they said is done again"
         return [said] * bool(count) + [note for case_id in self._cases for note in self._notes.get(case_id, [])]
 
     def outcomes(self) -> list[PointOutcome]:
@@ -151,7 +152,7 @@ class Sweep:
             timeout_s=self._timeout_s, agreement_inputs=self._inputs,
         )  # fmt: skip
         artifacts: dict[str, Path | None] = {}
-        step(f"building {len(wanted)} points")
+        step(f"building {number_of(len(wanted), 'point')}")
         for done, built in enumerate(work.run(wanted), 1):
             step(f"built {done} of {len(wanted)}: {built.case_id}")
             self._notes[built.case_id] = _notes_of(built)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ..common.text_columns import Line, TextTable, first_few
+from ..common.text_columns import Line, TextTable, first_few, number_of
 from .differences import (
     FELL_BACK,
     MATCHED,
@@ -122,7 +122,7 @@ def _engines(difference: ProfileDifference) -> str:
     if before != after:
         return f"engines {before} → {after}"
     replaced = len(difference.engines_added)
-    return f"{replaced} of {after} engines replaced" if replaced else ""
+    return f"{replaced} of {number_of(after, 'engine')} replaced" if replaced else ""
 
 
 def _concentration(difference: ProfileDifference) -> str:
@@ -132,7 +132,7 @@ def _concentration(difference: ProfileDifference) -> str:
         if change.share is not None and change.share > 0 and share < MOST_OF_IT:
             share += change.share
             layers += change.layers
-    return f"{share * 100:.0f} % explained by {layers} layer{'s' * (layers != 1)}" if layers else ""
+    return f"{share * 100:.0f} % explained by {number_of(layers, 'layer')}" if layers else ""
 
 
 def _table(changes: Sequence[LayerGroupChange]) -> list[TextTable]:

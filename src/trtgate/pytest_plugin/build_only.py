@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ..common.escaping import terminal
-from ..common.text_columns import TextTable
+from ..common.text_columns import TextTable, number_of
 from ..records.measurement import Build
 from .terminal_display import write_table
 
@@ -63,4 +63,5 @@ class BuildEnding:
         for note in [*(note for built in self._built for note in built.notes), *remarks]:
             terminalreporter.write_line(terminal(note))
         cached = sum(built.build.cached for built in self._built)
-        terminalreporter.write_line(f"{len(self._built)} cases are ready, {cached} of them were cached", bold=True)
+        cases = number_of(len(self._built), "case")
+        terminalreporter.write_line(f"ready: {cases}, {cached} of them from the cache", bold=True)

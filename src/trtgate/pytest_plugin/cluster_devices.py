@@ -19,6 +19,7 @@ from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.steps import OnStep
+from ..common.text_columns import number_of
 from ..fleet.ray_cluster import Cluster
 from ..fleet.ray_messages import Availability, Open
 from ..fleet.ray_workers import RayWorkers
@@ -90,7 +91,7 @@ class ClusterDevices:
     def about(self) -> str:
         """Where they are."""
         nodes = len({one.node for one in self._facts})
-        return f", on {nodes} node{'s' * (nodes > 1)} of the Ray cluster at {self._cluster.address}"
+        return f", on {number_of(nodes, 'node')} of the Ray cluster at {self._cluster.address}"
 
     @property
     def release(self) -> str:
@@ -155,7 +156,7 @@ class ClusterDevices:
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002
         """Show what all devices are at."""
-        return live_cards.shown(run.config, f"{len(self._facts)} devices", lambda: self._progress(run))
+        return live_cards.shown(run.config, f"{number_of(len(self._facts), 'device')}", lambda: self._progress(run))
 
     def _progress(self, run: GateRun) -> Progress:
         if run.gpu_queue is None:
@@ -165,7 +166,7 @@ class ClusterDevices:
             name: (f"{one.host} {one.node[:8]}", one.accelerator.uuid[:12] or f"{one.accelerator.cpus} CPUs")
             for name, one in zip(run.gpu_queue.cards, self._facts, strict=True)
         }
-        title = f"{run.accelerator.key}: {done} of {count} cases{self.about}"
+        title = f"{run.accelerator.key}: {done} of {number_of(count, 'case')}{self.about}"
         return Progress(title, live_cards.rows_of(run.gpu_queue, names))
 
     def _ask_coverage(self, run: GateRun, items: Sequence[pytest.Item]) -> None:
@@ -191,7 +192,8 @@ class ClusterDevices:
             suite = msgspec.structs.replace(_opened(run), source=source)
             self._cluster.coverages(suite, case_ids, done, run.options.timeout_s + BESIDE_S)
         seconds = time.monotonic() - start
-        run.say(f"coverage of {len(case_ids)} cases asked on {len(self._cluster.nodes)} nodes in {seconds:.1f} s")
+        cases, nodes = number_of(len(case_ids), "case"), number_of(len(self._cluster.nodes), "node")
+        run.say(f"coverage of {cases} asked on {nodes} in {seconds:.1f} s")
 
     def free(self, run: GateRun, case_id: str, artifact: Path) -> None:
         """Remove the artifact on its node."""

@@ -13,7 +13,7 @@ import pytest
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
-from ..common.text_columns import TextTable
+from ..common.text_columns import TextTable, number_of
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
 from ..gate.outcome import PROBLEM, Kind, outcome
@@ -138,7 +138,7 @@ class CoverageEnding:
             write_table(terminalreporter, TextTable(coverage_gate.rows(self._results)))
         notices = coverage_gate.notices(self._results, self._run.devices.release) if self._results else []
         skipped = [
-            Notice(f"{count} coverage {'test' if count == 1 else 'tests'} skipped: {reason}")
+            Notice(f"{number_of(count, 'coverage test')} skipped: {reason}")
             for reason, count in sorted(self._skipped.items())
         ]
         for notice in [*notices, *skipped, *self._quarantined(), *self._run.coverage_notices]:

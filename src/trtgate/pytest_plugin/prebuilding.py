@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import TrtgateError
 from ..common.notices import Notice
+from ..common.text_columns import number_of
 from ..launches import messages
 from ..launches.comparison_side import Side
 from ..launches.pair import BASE, CANDIDATE
@@ -115,8 +116,9 @@ def build_ahead(
         return
     start = time.monotonic()
     processes = sum(min(work.builders, len(ids)) for work, ids in wanted)
-    with shown_steps(run.config, f"building {sum(len(ids) for _, ids in wanted)} cases ahead", str) as step:
-        step(f"{processes} processes are starting")
+    cases = number_of(sum(len(ids) for _, ids in wanted), "case")
+    with shown_steps(run.config, f"building {cases} ahead", str) as step:
+        step(f"starting {number_of(processes, 'process', 'processes')}")
         for done, (work, built) in enumerate(prebuild.run_sides(wanted), 1):
             step(f"{done} done, the last {_keep(run, work, built)}")
     run.ahead_s = time.monotonic() - start
@@ -212,7 +214,8 @@ def _tell(run: GateRun, processes: int) -> None:
     ahead = [*run.prebuilt.values(), *run.prebuilt_of_base.values()]
     cached = sum(built.build is not None and built.build.cached for built in ahead)
     of_base = f", and {len(run.prebuilt_of_base)} of the base," * (run.options.base is not None)
-    said = f"{len(run.prebuilt)} cases{of_base} by {processes} processes in {run.ahead_s:.1f} s"
+    builders = number_of(processes, "process", "processes")
+    said = f"{number_of(len(run.prebuilt), 'case')}{of_base} by {builders} in {run.ahead_s:.1f} s"
     run.say(f"built ahead: {said}, {cached} of them from the cache")
     if run.judges and any(_is_unjudged(run, built) for built in run.prebuilt.values()):
         run.say("build times are not judged: several processes built at once (--trtgate-prebuild)")

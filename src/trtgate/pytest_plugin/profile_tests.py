@@ -13,7 +13,7 @@ import pytest
 from ..common.errors import TrtgateError, one_line
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
-from ..common.text_columns import TextTable
+from ..common.text_columns import TextTable, number_of
 from ..gate.outcome import Kind, outcome
 from .terminal_display import write_table
 
@@ -162,12 +162,12 @@ class ProfileEnding:
             terminalreporter.write_line(str(gone))
         new = [result for result in results if result.verdict is profile_gate.LayersVerdict.NEW and not result.stored]
         if new:
-            news = f"no profile of {len(new)} cases is stored for this accelerator: {profile_gate.RECORD_COMMAND}"
+            news = f"this accelerator has no profile of {number_of(len(new), 'case')}: {profile_gate.RECORD_COMMAND}"
             news = explained(news, Explanation.NEW_CASE)
             terminalreporter.write_line(str(Notice(news, Severity.NEW)), bold=True)
         stored = sum(result.stored for result in results)
         if stored:
-            terminalreporter.write_line(f"stored: the profiles of {stored} cases")
+            terminalreporter.write_line(f"stored: the profiles of {number_of(stored, 'case')}")
         terminalreporter.write_line(f"files: {os.path.dirname(results[0].folder)}/CASE/")
 
     def _gone(self) -> list[str]:

@@ -15,7 +15,7 @@ from ..common.explanations import Explanation, explained
 from ..common.metrics import METRICS
 from ..common.notices import Notice, Severity
 from ..common.run_places import EVIDENCE
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..common.version import VERSION
 from .stage_evidence import now
 
@@ -133,7 +133,7 @@ class Resuming:
         if not count:
             return []
         which = first_few(sorted(self._taken), MOST_NAMED)
-        return [Notice(f"resumed: {count} cases were measured by a run that was ended: {which}", Severity.NOTICE)]
+        return [Notice(f"resumed: a run that was ended measured {number_of(count, 'case')}: {which}", Severity.NOTICE)]
 
 
 def _limits(situation: Situation) -> dict[str, float]:

@@ -13,7 +13,7 @@ from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.escaping import terminal
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
-from ..common.text_columns import first_few
+from ..common.text_columns import first_few, number_of
 from ..gate import baselines
 from ..report import load_lines, terminal_table
 from ..report.case_row import row_of
@@ -92,9 +92,9 @@ class Ending:
         where = f"base {base}" if base else "baseline"
         hidden = False
         if left_out:
-            run.say(f"not run, as asked: {len(left_out)} cases of the {where.split()[0]}")
+            run.say(f"not run, as asked: {number_of(len(left_out), 'case')} of the {where.split()[0]}")
             judged = len(run.results)
-            said = f"{judged} of {judged + len(missing)} cases of the {where} were judged"
+            said = f"this run judged {judged} of {number_of(judged + len(missing), 'case')} of the {where}"
             hidden = self._hides(session, said, "the others")
         gone = [case_id for case_id in missing if case_id not in left_out]
         for case_id in gone:
@@ -120,8 +120,8 @@ class Ending:
         if run.stage is not None:
             run.stage.unchecked = left_out  # a merge tells of all shards
         elif left_out:
-            run.say(f"accuracy not checked, as asked: {len(left_out)} cases of the baseline")
-            cases = f"{len(left_out)} case{'s' * (len(left_out) > 1)}"
+            cases = number_of(len(left_out), "case")
+            run.say(f"accuracy not checked, as asked: {cases} of the baseline")
             hidden = self._hides(session, f"the accuracy of {cases} of the baseline was not checked", "it")
         gone = [case_id for case_id in unchecked if case_id not in left_out]
         for case_id in gone:

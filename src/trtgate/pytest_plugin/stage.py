@@ -17,6 +17,7 @@ import pytest
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.explanations import Explanation, explained
 from ..common.notices import Severity
+from ..common.text_columns import number_of
 from ..common.urls import without_secrets
 from ..fleet import shards
 from . import kept_runs, stage_manifest
@@ -154,7 +155,8 @@ class Stage:
         if not self._complete:
             return f"{self._name}: not run to its end"
         measured, of_all = len(self._found.of_cases), len(self._found.manifest.timed)
-        return f"{self._name}: {measured} of {of_all} cases measured, none judged: trtgate merge judges all shards"
+        measured_cases = f"{measured} of {number_of(of_all, 'case')} measured"
+        return f"{self._name}: {measured_cases}, none judged: trtgate merge judges all shards"
 
     def _record(self, evidence: Mapping[str, CaseEvidence]) -> StageRecord:
         from ..fleet.stage_record import CaseOutcome, StageRecord

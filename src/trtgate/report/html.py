@@ -12,6 +12,7 @@ from typing import Any
 from ..common import escaping
 from ..common.errors import TrtgateError
 from ..common.metrics import METRICS
+from ..common.text_columns import number_of
 from ..gate.history import Series
 from ..gate.sentences import change_text, limit_text, value
 from .run_report import CaseReport, RunReport, primary_judgement
@@ -56,6 +57,7 @@ def page(template: str, data: Any, **given: Any) -> str:
     loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text())
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
     environment.filters["printable"] = escaping.printable
+    environment.filters["number_of"] = number_of
     ours = {name: Markup((folder / file).read_text()) for name, file in OURS.items()}  # noqa: S704  - this package's
     return environment.get_template(template).render(
         **given,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..common.escaping import markdown as text
+from ..common.text_columns import number_of
 from ..gate.sentences import duration, percent
 from .run_report import FAILED, PASSED, CaseReport, RunReport, primary_judgement
 from .terminal_table import describe
@@ -50,7 +51,7 @@ def _sections(report: RunReport) -> Iterable[str]:
     yield from _profiles(report)
     quiet = [case for case in report.cases if case.said in QUIET]
     if quiet:
-        yield from _folded(f"{len(quiet)} cases with nothing to look at", list(_table(quiet)))
+        yield from _folded(f"{number_of(len(quiet), 'case')} with nothing to look at", list(_table(quiet)))
     if report.quiet_notices:
         said = [f"- {text(str(notice))}\n" for notice in report.quiet_notices]
         yield from _folded("what else the run said", said)
@@ -98,7 +99,7 @@ def _coverage(report: RunReport) -> Iterable[str]:
     loud = [one for one in report.coverage if one.said != "unchanged"]
     if not report.coverage:
         return
-    yield f"Operator coverage: {len(report.coverage)} cases, {len(loud)} not as stored.\n\n"
+    yield f"Operator coverage: {number_of(len(report.coverage), 'case')}, {len(loud)} not as stored.\n\n"
     rows = [
         f"| {MARKS.get(one.said, '⚠️')} | {text(one.case_id)} | {one.in_tensorrt} of {one.total} | {one.engines} | "
         f"{text(one.sentence.removeprefix(one.case_id), 1000)} |\n"
@@ -114,7 +115,7 @@ def _profiles(report: RunReport) -> Iterable[str]:
     loud = [one for one in report.profiles if one.said != "unchanged"]
     if loud:
         rows = [f"- {MARKS.get(one.said, '⚠️')} {text(one.sentence, 1000)}\n" for one in loud]
-        yield from _folded(f"layers of {len(loud)} cases are not those that are stored", rows)
+        yield from _folded(f"other layers than those that are stored: {number_of(len(loud), 'case')}", rows)
 
 
 def _folded(summary: str, body: Sequence[str]) -> Iterable[str]:

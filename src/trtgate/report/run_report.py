@@ -18,6 +18,7 @@ from ..common.explanations import explanation_in
 from ..common.files import decoded, write_json
 from ..common.notices import Notice, Severity
 from ..common.run_places import Place, content_of
+from ..common.text_columns import number_of
 from ..gate.history import Commit, Series
 from ..profiles.difference_text import LayerChange
 from ..profiles.profile_summary import LayerTime
@@ -185,7 +186,7 @@ class RunReport(msgspec.Struct, kw_only=True):
             (sum(notice.severity is Severity.MISSING for notice in self.notices), "missing"),
         ]  # fmt: skip
         found += [f"{count} {what}" for count, what in others if count]
-        quiet = f"{len(self.coverage)} cases' coverage asked" if self.coverage else "nothing was measured"
+        quiet = f"coverage of {number_of(len(self.coverage), 'case')}" if self.coverage else "nothing was measured"
         return ", ".join(found) or quiet
 
 

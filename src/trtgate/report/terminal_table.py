@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..common.accelerator import Accelerator
 from ..common.metrics import ENQUEUE, HOST
 from ..common.notices import Notice
-from ..common.text_columns import TextTable
+from ..common.text_columns import TextTable, number_of
 from ..gate.sentences import duration
 from ..verdict import Verdict
 from .case_row import CaseRow
@@ -46,7 +46,7 @@ def counts(rows: Sequence[CaseRow]) -> str:
     for row in sorted(rows, key=_badness):
         said = str(row.verdict or "measured")
         found[said] = found.get(said, 0) + 1
-    number = f"{len(rows)} case{'s' * (len(rows) != 1)}"
+    number = number_of(len(rows), "case")
     return f"{number}: {', '.join(f'{count} {said}' for said, count in found.items())}"
 
 

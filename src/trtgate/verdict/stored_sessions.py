@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from ..common.metrics import DEVICE, OF_LOAD, ON_HOST, QUEUED
+from ..common.text_columns import number_of
 from .error_rates import FAMILY_ALPHA, POWER, PROOF_ALPHA, probability, quantiles
 from .judgement import Judgement, Verdict
 from .launch_groups import slower_group
@@ -243,7 +244,7 @@ def judge_stored(
         limit=limit,
         threshold=math.expm1(float(found.threshold)),
         detectable=math.expm1(float(found.detectable)),
-        evidence=evidence or f"{len(located)} stored session{'s' * (len(located) > 1)}{' of this card' * bool(others)}",
+        evidence=evidence or f"{number_of(len(located), 'stored session')}{' of this card' * bool(others)}",
         p=float(found.p),
         groups=slower_group(now, usual, limit),
     )

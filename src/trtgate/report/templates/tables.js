@@ -34,6 +34,6 @@ if (table) {
     const wanted = find.value.toLowerCase();
     let shown = 0;
     for (const row of body.rows) shown += !(row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted));
-    document.getElementById("found").textContent = wanted ? shown + " cases" : "";
+    document.getElementById("found").textContent = wanted ? shown + (shown === 1 ? " case" : " cases") : "";
   });
 }
