@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trtgate.torch_trt import import_hook, imported_files, releases
+from trtgate.torch_trt import import_hook, imported_files, releases, upstream_state
 
 from .pytest_folder import PytestFolder as Folder
 
@@ -397,6 +397,22 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
         "a converter less", "another place", "upstream's converter for another operator",
         "a decomposition that is disabled", "a decomposition less", "a pass less",
     }  # fmt: skip
+
+
+def test_what_a_build_changes_of_upstream_is_no_change_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the key of a case would follow from what was built before it in the same process."""
+    held = {name: upstream_state._Held(None, "as it was") for name in ("LIMIT", "TABLE", "goes")}
+    monkeypatch.setattr(upstream_state, "_before", {})
+    monkeypatch.setattr(upstream_state, "_state", lambda: iter(held.items()))
+    upstream_state.remember()
+    held["LIMIT"] = upstream_state._Held(None, "a user's")
+    with upstream_state.of_upstream():
+        held["TABLE"] = upstream_state._Held(None, "a build's")
+        held[f"{upstream_state.CONVERTERS_OF}0 aten.sin"] = upstream_state._Held(None, "registered when it is needed")
+        del held["goes"]
+    assert [(one.where, one.text) for one in upstream_state.changes()] == [("LIMIT", "a user's")]
+    held["TABLE"] = upstream_state._Held(None, "a user's too")
+    assert [one.where for one in upstream_state.changes()] == ["LIMIT", "TABLE"]
 
 
 def test_code_of_a_package_is_not_the_users_wherever_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,20 @@ def remember() -> None:
         _before.update(dict(_state()))
 
 
+@contextlib.contextmanager
+def of_upstream() -> Iterator[None]:
+    """Within: what changes is upstream's own doing, such as what a build registers."""
+    before = dict(_state()) if _before else {}
+    try:
+        yield
+    finally:
+        after = dict(_state()) if before else {}
+        new = {where: held for where, held in after.items() if where not in before or not _same(before[where], held)}
+        _before.update(new)
+        for where in before.keys() - after.keys():
+            _before.pop(where, None)
+
+
 def changes() -> list[Change]:
     """Return what a user's code changed of upstream since its import; nothing where nobody saw that import."""
     now, nothing = dict(_state()) if _before else {}, _Held(None, "nothing")
