@@ -455,6 +455,7 @@ def test_a_run_its_shards_and_their_merge_go_there_and_are_read_from_there(
     assert command("baseline", "show", str(merged))[0] == 0
     for path in run_places.named_runs(store, all_dates=True):
         filesystem(store).rm(path)  # what is compacted is all that is left
+    monkeypatch.setattr(ScriptedSession, "latency_us", 301.0)  # else it is the merged run again, in the same second
     assert here.run(*COMPARE[:2], "--trtgate-report=after.json")[0] == 0
     history_of = {one["case_id"]: one["history"] for one in json.loads((here.path / "after.json").read_text())["cases"]}
     assert [point["verdict"] for point in history_of[ALPHA]["points"]] == ["new", "regressed", "measured"]
