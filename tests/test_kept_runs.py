@@ -458,7 +458,8 @@ def test_a_run_its_shards_and_their_merge_go_there_and_are_read_from_there(
     monkeypatch.setattr(ScriptedSession, "latency_us", 301.0)  # else it is the merged run again, in the same second
     assert here.run(*COMPARE[:2], "--trtgate-report=after.json")[0] == 0
     history_of = {one["case_id"]: one["history"] for one in json.loads((here.path / "after.json").read_text())["cases"]}
-    assert [point["verdict"] for point in history_of[ALPHA]["points"]] == ["new", "regressed", "measured"]
+    verdicts = [point["verdict"] for point in history_of[ALPHA]["points"]]  # those of one second in any order
+    assert sorted(verdicts) == ["measured", "new", "regressed"]
 
 
 def test_a_store_that_fails_is_a_loud_line_and_fails_no_gate(here: InProcess, flaky: Callable[..., str]) -> None:
