@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trtgate.torch_trt import import_hook, imported_files, releases, upstream_state
+from trtgate.torch_trt import function_code, import_hook, imported_files, releases, upstream_state
 
 from .pytest_folder import PytestFolder as Folder
 
@@ -397,6 +397,25 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
         "a converter less", "another place", "upstream's converter for another operator",
         "a decomposition that is disabled", "a decomposition less", "a pass less",
     }  # fmt: skip
+
+
+def test_what_trtgate_puts_in_the_place_of_a_function_is_no_change_of_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it does while it fingerprints: else what is fingerprinted there differed from what is built elsewhere."""
+    import_hook.install(everywhere=True)
+    from torch_tensorrt.dynamo.conversion import _ConverterRegistry as registries
+
+    monkeypatch.setattr(upstream_state, "_before", {})
+    upstream_state.remember()
+    before, registry = upstream_state.changes(), registries.ConverterRegistry
+    for ours, places in ((function_code.name_of, []), (lambda self, other=1: None, ["", "code of ", "defaults of "])):
+        with monkeypatch.context() as patched:
+            patched.setattr(registry, "validate_invariants", ours)
+            found = [one.where for one in upstream_state.changes()]
+        name = "torch_tensorrt.dynamo.conversion._ConverterRegistry.ConverterRegistry.validate_invariants"
+        assert found == [f"{place}{name}" for place in places]
+    assert upstream_state.changes() == before == []
 
 
 def test_what_a_build_changes_of_upstream_is_no_change_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ CONVERTERS = "torch_tensorrt.dynamo.conversion._ConverterRegistry"
 DECOMPOSITIONS = "torch_tensorrt.dynamo.lowering._decompositions"
 PASSES = "torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass"
 TABLES = ("torch_enabled_decompositions", "torch_disabled_decompositions", "TORCH_TRT_DECOMPOSITIONS")
-CONVERTERS_OF = "converters of "
+CODE_OF, DEFAULTS_OF, CONVERTERS_OF = "code of ", "defaults of ", "converters of "
 OF_CONVERTERS = ("supports_dynamic_shapes", "requires_output_allocator")
 CONSTANTS = (*code_values.PLAIN, tuple, list, set, frozenset)
 OURS = __name__.partition(".")[0]
@@ -78,7 +78,8 @@ def changes() -> list[Change]:
     return [
         Change(where, held.text, held.value)
         for where in places
-        if not _same(_before.get(where, nothing), held := now.get(where, nothing)) and not _is_ours(held.value)
+        if not _same(_before.get(where, nothing), held := now.get(where, nothing))
+        and not _is_ours(now.get(where.removeprefix(CODE_OF).removeprefix(DEFAULTS_OF), nothing).value)
     ]
 
 
@@ -113,8 +114,8 @@ def _one(where: str, name: str, value: Any) -> Iterator[tuple[str, _Held]]:
     elif name.isupper() and name[0] != "_" and isinstance(value, CONSTANTS) and (text := code_values.plain(value)):
         yield where, _Held(None, text)
     if isinstance(value, FunctionType):
-        yield f"code of {where}", _Held(value.__code__, value.__code__.co_name)
-        yield f"defaults of {where}", _Held(None, code_values.plain([value.__defaults__, value.__kwdefaults__]))
+        yield f"{CODE_OF}{where}", _Held(value.__code__, value.__code__.co_name)
+        yield f"{DEFAULTS_OF}{where}", _Held(None, code_values.plain([value.__defaults__, value.__kwdefaults__]))
 
 
 def _registered() -> Iterator[tuple[str, str]]:
