@@ -31,6 +31,7 @@ from trtgate.torch_trt import releases
 from trtgate.verdict import LOOKS
 
 from .pytest_folder import is_alive
+from .suites import STORING
 
 OK, FAILED, INTERRUPTED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 TIMEOUT_S = 120
@@ -217,45 +218,6 @@ def noted(batch):
 """
 
 
-STORING = """
-class Storing:
-    stores_artifact = True
-    stores = "an exported program"
-
-    def unavailable(self):
-        return ""
-
-    def import_libraries(self):
-        pass
-
-    def prepare(self, module, inputs, settings, step, dynamic=None):
-        from trtgate.torch_trt import exporting
-
-        return exporting.export(module, inputs, settings, dynamic)
-
-    def build(self, prepared, inputs, settings, step, dynamic=None):
-        from trtgate.frontends import CompiledModule
-
-        print("built", file=open(os.environ["BUILDS"], "a"))
-        self.program = prepared
-        return CompiledModule(prepared.module(), 1.0)
-
-    def save(self, compiled, inputs, folder):
-        import torch
-
-        torch.export.save(self.program, folder / "compiled.pt2")
-
-    def load(self, folder):
-        import torch
-        from trtgate.frontends import CompiledModule
-
-        return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
-
-
-import trtgate.frontends.aot_eager
-
-trtgate.frontends.aot_eager.FRONTEND = Storing()
-"""
 SCALED = """
 
 @trtgate.model(frontends=("aot_eager",), precisions=("fp32",))

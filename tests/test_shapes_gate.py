@@ -5,49 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-SIZED = '''
+from .suites import STORING
 
-class Storing:
-    """Exports, stores and loads as dynamo does, and needs no GPU."""
-
-    stores_artifact = True
-    stores = "an exported program"
-
-    def unavailable(self):
-        return ""
-
-    def import_libraries(self):
-        pass
-
-    def prepare(self, module, inputs, settings, step, dynamic=None):
-        from trtgate.torch_trt import exporting
-
-        return exporting.export(module, inputs, settings, dynamic)
-
-    def build(self, prepared, inputs, settings, step, dynamic=None):
-        from trtgate.frontends import CompiledModule
-
-        with open("builds.txt", "a") as file:
-            file.write(settings.suffix + "\\n")
-        self.program = prepared
-        return CompiledModule(prepared.module(), 1.0)
-
-    def save(self, compiled, inputs, folder):
-        import torch
-
-        torch.export.save(self.program, folder / "compiled.pt2")
-
-    def load(self, folder):
-        import torch
-        from trtgate.frontends import CompiledModule
-
-        return CompiledModule(torch.export.load(folder / "compiled.pt2").module(), 0.5)
-
-
-import trtgate.frontends.aot_eager
-
-trtgate.frontends.aot_eager.FRONTEND = Storing()
-
+SIZED = (
+    STORING
+    + """
 
 @trtgate.model(
     frontends=("aot_eager", "eager"), precisions=("fp32",), dynamic={"seq": (2, 4, 8)},
@@ -62,7 +24,8 @@ def sized(batch, seq):
         return x * 2
 
     return made(forward, torch.ones(batch, seq, 8))
-'''
+"""
+)
 DYNAMIC = [f"sized-aot_eager-fp32-b1-seq2..4..8@{seq}" for seq in (2, 4, 8)]
 STATIC = [f"sized-eager-fp32-b1-seq{seq}" for seq in (2, 4, 8)]
 
