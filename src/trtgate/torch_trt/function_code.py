@@ -100,6 +100,11 @@ def is_own(function: Any) -> bool:
     return (module_of(function) or UPSTREAM[0]).partition(".")[0] not in UPSTREAM
 
 
+def holds_own(function: Any) -> bool:
+    """Whether a function, or one within it, is no upstream package's."""
+    return any(map(is_own, within(function)))
+
+
 def _held(function: Any) -> list[str]:
     if not (is_own(function) or isinstance(function, functools.partial)):
         return []

@@ -32,11 +32,7 @@ def fingerprint(*, of_custom: bool = True) -> str:
     """
     if "torch_tensorrt" not in sys.modules:  # so nobody has registered anything
         return ""
-    own = [
-        (where, function)
-        for where, function in (*_registered(), *_patched())
-        if any(map(function_code.is_own, function_code.within(function)))
-    ]
+    own = [(where, function) for where, function in (*_registered(), *_patched()) if function_code.holds_own(function)]
     own += [(f"{one.where} {one.text}", one.value) for one in upstream_state.changes()]
     if not of_custom and all(where.startswith(CONVERTER) for where, _ in own):
         own = [(where, function) for where, function in own if _is_upstream(where)]

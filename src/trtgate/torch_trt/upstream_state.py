@@ -131,15 +131,11 @@ def _registered() -> Iterator[tuple[str, str]]:
         for number, registry in enumerate(sys.modules[CONVERTERS].DYNAMO_CONVERTERS.registries):
             for target, entries in list(registry.items()):
                 if isinstance(entries, list | tuple):
-                    upstream = [one for one in entries if not _is_users(one.converter_implementation)]
+                    upstream = [one for one in entries if not function_code.holds_own(one.converter_implementation)]
                     if upstream:
                         names = _names(one.converter_implementation for one in upstream)
                         yield f"{CONVERTERS_OF}{number} {target}", f"{names} {list(map(registered_with, upstream))}"
 
 
 def _names(functions: Any) -> str:
-    return " ".join(function_code.name_of(one) for one in functions if not _is_users(one))
-
-
-def _is_users(function: Any) -> bool:
-    return any(map(function_code.is_own, function_code.within(function)))
+    return " ".join(function_code.name_of(one) for one in functions if not function_code.holds_own(one))
