@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_a_suite_that_imports_torch_tensorrt_first_is_collected_and_counted(fold
 
 KEYS = """
 import importlib, pathlib
-from trtgate.torch_trt import import_hook, own_conversions
+from trtgate.torch_trt import import_hook, own_conversions, upstream_state
 
 import_hook.install(everywhere=True)
 import torch_tensorrt
@@ -170,7 +171,7 @@ def test_what_decides_an_engine_beside_the_program_is_part_of_its_artifacts_key(
 
 
 UNSEEN = """
-from trtgate.torch_trt import import_hook, own_conversions
+from trtgate.torch_trt import import_hook, own_conversions, upstream_state
 
 import_hook.install(everywhere=True)
 import torch_tensorrt
@@ -294,7 +295,7 @@ import functools
 import sys
 from unittest import mock
 
-from trtgate.torch_trt import import_hook, own_conversions
+from trtgate.torch_trt import import_hook, own_conversions, upstream_state
 
 import_hook.install(everywhere=True)
 import torch
@@ -355,8 +356,12 @@ CHANGES = {
     ),
 }
 for name, change in CHANGES.items():
-    with change:
+    with contextlib.ExitStack() as changed:
+        with upstream_state.users_code():
+            changed.enter_context(change)
         print(f"{name}: {own_conversions.fingerprint()}")
+    with upstream_state.users_code():
+        pass
     assert own_conversions.fingerprint() == "", name
 """
 REPLACING_MODULE = """
@@ -399,39 +404,72 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
     }  # fmt: skip
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, upstream_state._Held]:
+    """What upstream holds, to be changed by a test; nothing of it was changed before."""
+    state = {name: upstream_state._Held(None, "as it was") for name in ("LIMIT", "TABLE", "goes")}
+    monkeypatch.setattr(upstream_state, "_state", lambda: iter(state.items()))
+    for name in ("_since", "_changed"):
+        monkeypatch.setattr(upstream_state, name, {})
+    return state
+
+
+def changed() -> list[tuple[str, str]]:
+    return [(one.where, one.text) for one in upstream_state.changes()]
+
+
+def test_what_changes_while_no_code_of_the_user_runs_is_upstreams_doing(held: dict[str, upstream_state._Held]) -> None:
+    """A build registers things, and so may a module that is loaded: keys would follow from the cases before."""
+    with upstream_state.users_code():
+        held["LIMIT"] = upstream_state._Held(None, "a user's")
+    held["TABLE"] = upstream_state._Held(None, "a build's")
+    held[f"{upstream_state.CONVERTERS_OF}0 aten.sin"] = upstream_state._Held(None, "registered when it is needed")
+    del held["goes"]
+    assert changed() == [("LIMIT", "a user's")]
+    with upstream_state.users_code(), upstream_state.users_code():  # a factory that asks for another
+        held["TABLE"] = upstream_state._Held(None, "a user's too")
+    assert changed() == [("LIMIT", "a user's"), ("TABLE", "a user's too")]
+
+
+def test_what_was_put_back_is_no_change(held: dict[str, upstream_state._Held]) -> None:
+    """By the user's code itself, or by trtgate after the case whose factory changed it."""
+    before = held["LIMIT"]
+    for by_the_user in (True, False):
+        with upstream_state.users_code():
+            held["LIMIT"] = upstream_state._Held(None, "a user's")
+        assert changed() == [("LIMIT", "a user's")]
+        with upstream_state.users_code() if by_the_user else contextlib.nullcontext():
+            held["LIMIT"] = before
+        with upstream_state.users_code():
+            pass
+        assert changed() == []
+
+
+def test_what_an_import_brings_is_no_change(held: dict[str, upstream_state._Held]) -> None:
+    """A suite imports torch_tensorrt, and changes it then."""
+    with upstream_state.users_code():
+        held["imported"] = upstream_state._Held(None, "as it is")
+        held[f"{upstream_state.CONVERTERS_OF}0 aten.cos"] = upstream_state._Held(None, "upstream's")
+        upstream_state.remember()
+        held["imported"] = upstream_state._Held(None, "a user's")
+    assert changed() == [("imported", "a user's")]
+
+
 def test_what_trtgate_puts_in_the_place_of_a_function_is_no_change_of_the_users(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As it does while it fingerprints: else what is fingerprinted there differed from what is built elsewhere."""
     import_hook.install(everywhere=True)
     from torch_tensorrt.dynamo.conversion import _ConverterRegistry as registries
 
-    monkeypatch.setattr(upstream_state, "_before", {})
-    upstream_state.remember()
-    before, registry = upstream_state.changes(), registries.ConverterRegistry
+    name = "torch_tensorrt.dynamo.conversion._ConverterRegistry.ConverterRegistry.validate_invariants"
     for ours, places in ((function_code.name_of, []), (lambda self, other=1: None, ["", "code of ", "defaults of "])):
         with monkeypatch.context() as patched:
-            patched.setattr(registry, "validate_invariants", ours)
-            found = [one.where for one in upstream_state.changes()]
-        name = "torch_tensorrt.dynamo.conversion._ConverterRegistry.ConverterRegistry.validate_invariants"
-        assert found == [f"{place}{name}" for place in places]
-    assert upstream_state.changes() == before == []
-
-
-def test_what_a_build_changes_of_upstream_is_no_change_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the key of a case would follow from what was built before it in the same process."""
-    held = {name: upstream_state._Held(None, "as it was") for name in ("LIMIT", "TABLE", "goes")}
-    monkeypatch.setattr(upstream_state, "_before", {})
-    monkeypatch.setattr(upstream_state, "_state", lambda: iter(held.items()))
-    upstream_state.remember()
-    held["LIMIT"] = upstream_state._Held(None, "a user's")
-    with upstream_state.of_upstream():
-        held["TABLE"] = upstream_state._Held(None, "a build's")
-        held[f"{upstream_state.CONVERTERS_OF}0 aten.sin"] = upstream_state._Held(None, "registered when it is needed")
-        del held["goes"]
-    assert [(one.where, one.text) for one in upstream_state.changes()] == [("LIMIT", "a user's")]
-    held["TABLE"] = upstream_state._Held(None, "a user's too")
-    assert [one.where for one in upstream_state.changes()] == ["LIMIT", "TABLE"]
+            with upstream_state.users_code():
+                patched.setattr(registries.ConverterRegistry, "validate_invariants", ours)
+            assert [one.where for one in upstream_state.changes()] == [f"{place}{name}" for place in places]
+        with upstream_state.users_code():  # it was put back
+            pass
+        assert upstream_state.changes() == []
 
 
 def test_code_of_a_package_is_not_the_users_wherever_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -494,6 +494,16 @@ def test_flags_that_functions_of_torch_set(before: Fingerprint, name: str) -> No
     assert "flags" in parts(before, now)
 
 
+def test_the_order_of_attentions_kernels_that_torch_sets_itself_is_no_flag(before: Fingerprint) -> None:
+    """It does so on a card for which it prefers cuDNN's, when the first attention runs: with another case, perhaps."""
+    order = torch._C._get_sdp_priority_order()
+    torch._C._set_sdp_priority_order([3, 1, 2, 0, 4])
+    try:
+        assert parts(before, of()) == set()
+    finally:
+        torch._C._set_sdp_priority_order(order)
+
+
 def test_a_default_dtype_that_a_factory_sets_is_a_flag_of_its_case_alone(before: Fingerprint) -> None:
     def make() -> nn.Module:
         made = Net()

@@ -66,6 +66,22 @@ def test_a_cached_module_is_the_built_one(got: Callable[..., CheckedModule], tmp
     assert taken_us / built_us - 1 < 0.01
 
 
+def test_a_module_is_taken_whatever_the_process_had_before(got: Callable[..., CheckedModule]) -> None:
+    """The first attention changes a flag of torch, and what is loaded or built what Torch-TensorRT holds."""
+
+    def attends(batch: int) -> tuple[Any, Any]:
+        torch.manual_seed(0)
+        layer = torch.nn.TransformerEncoderLayer(256, 4, batch_first=True).eval()
+        return layer, torch.randn(batch, 64, 256)
+
+    built = got(OTHER)
+    attending = Settings(frontend="dynamo", precision="fp16", batch=1)
+    assert not got(Case(Model("attends", attends, ()), attending)).build.cached
+    assert got(Case(Model("attends", attends, ()), attending)).build.cached
+    taken = got(OTHER)
+    assert (built.build.cached, taken.build.cached, taken.build.remarks) == (False, True, built.build.remarks)
+
+
 def test_engines_are_stored_once_as_they_are(got: Callable[..., CheckedModule], tmp_path: Path) -> None:
     built = got()
     (entry,) = (tmp_path / "cache" / "entries").iterdir()

@@ -20,7 +20,7 @@ from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN, Settings
-from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package, runtime_cache, upstream_state
+from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package, runtime_cache
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs, unused_dimensions
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
@@ -154,10 +154,7 @@ def build_prepared(
     case: Case, prepared: Any, prepare_s: float, inputs: Inputs, step: OnStep, dynamic: DynamicInputs | None = None
 ) -> Inference:
     """Compile what `prepare` returned. Raises TrtgateError for failed builds."""
-    with (
-        named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings),
-        upstream_state.of_upstream(),
-    ):  # fmt: skip
+    with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), quantized_weights(case.settings):
         compiled = frontends.get(case.settings.frontend).build(prepared, inputs, case.settings, step, dynamic)
     compiled.build_s += prepare_s
     return _ready(case, Inference(compiled, inputs))

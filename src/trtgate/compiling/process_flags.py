@@ -22,6 +22,16 @@ SAYS_NOTHING = re.compile(
     r"CACHE_MAXSIZE)"
 )
 """Variables that say where something lies, which images set of their versions, or how much is logged."""
+BY_ITSELF = ([1, 2, 0, 3, 4], [3, 1, 2, 0, 4])
+"""Orders in which torch tries its kernels of attention unless it is told another: at first, and, on a card for which
+it prefers cuDNN's, from the first attention on. A flag that told them apart would follow from the cases before."""
+
+
+def _order_of_attention() -> list[int]:
+    order: list[int] = torch._C._get_sdp_priority_order()
+    return BY_ITSELF[0] if order in BY_ITSELF else order
+
+
 OF_TORCH: dict[str, Callable[[], Any]] = {
     "cudnn.enabled": lambda: torch.backends.cudnn.enabled,
     "cudnn.benchmark": lambda: torch.backends.cudnn.benchmark,
@@ -40,7 +50,7 @@ OF_TORCH: dict[str, Callable[[], Any]] = {
     "cuda.mem_efficient_sdp": torch.backends.cuda.mem_efficient_sdp_enabled,
     "cuda.math_sdp": torch.backends.cuda.math_sdp_enabled,
     "cuda.cudnn_sdp": torch.backends.cuda.cudnn_sdp_enabled,
-    "cuda.sdp_priority": lambda: torch._C._get_sdp_priority_order(),
+    "cuda.sdp_priority": _order_of_attention,
     "cuda.fp16_bf16_reduction_math_sdp": lambda: torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed(),
     "cuda.tunable": lambda: (torch.cuda.tunable.is_enabled(), torch.cuda.tunable.tuning_is_enabled()),
     "cuda.preferred_linalg_library": lambda: torch._C._get_linalg_preferred_backend(),

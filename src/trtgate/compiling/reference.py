@@ -20,7 +20,7 @@ from ..suite.model_inputs import Inputs
 from ..suite.random_weights import threads
 from ..timing import run_state
 from ..timing.run_state import RunState
-from ..torch_trt import exporting
+from ..torch_trt import exporting, upstream_state
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import building, call_effects, casting, made_elsewhere, output_check, output_leaves
 from .expected_output import Expected, Walked, WrongOutputError, in_both, wrong
@@ -72,7 +72,8 @@ class Reference:
         self._dynamic: DynamicInputs | None = None
         own = isinstance(self.module, OwnModule)
         self._state: RunState | None = RunState(self.module.holders if own else (self.module,), self.inputs)
-        with casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext() as seen:
+        looking = casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext()
+        with looking as seen, upstream_state.users_code():
             first, drawn = self._eager()
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)

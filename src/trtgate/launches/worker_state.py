@@ -35,7 +35,7 @@ class Worker:
         import torch
 
         from ..compiling import building, reference  # imports torch: only here, and once
-        from ..torch_trt import import_hook, modelopt_package, releases
+        from ..torch_trt import import_hook, modelopt_package, releases, upstream_state
 
         self._torch: Any = torch
         self._building, self._reference = building, reference
@@ -52,7 +52,7 @@ class Worker:
         self._imported: set[str] = set()
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, here as in the pytest process
         import_hook.install(everywhere=True, shared_cache=False)
-        with relocated_imports.path_kept():
+        with relocated_imports.path_kept(), upstream_state.users_code():
             self._suite = hello.source.load()
         modelopt_package.expect(case.settings.precision for case in self._suite.cases.values())
         self._check_origin()

@@ -42,7 +42,12 @@ class _Held(NamedTuple):
     text: str
 
 
-_before: dict[str, _Held] = {}
+_NOTHING = _Held(None, "nothing")
+_since: dict[str, _Held] = {}
+"""What upstream was when the user's code that runs now began, or when the import ended that it asked for."""
+_changed: dict[str, tuple[_Held, _Held]] = {}
+"""Place → what stood there before code of the user's, and what that left there."""
+_running: list[None] = []
 
 
 def registered_with(entry: Any) -> list[str]:
@@ -52,43 +57,62 @@ def registered_with(entry: Any) -> list[str]:
 
 def remember() -> None:
     """Take what upstream is now as what it is by itself: its import ends."""
-    _before.clear()
-    with contextlib.suppress(AttributeError):  # another release keeps its registries elsewhere
-        _before.update(dict(_state()))
+    if _running:
+        _since.update(_state_now())
 
 
 @contextlib.contextmanager
-def of_upstream() -> Iterator[None]:
-    """Within: what changes is upstream's own doing, such as what a build registers."""
-    before = dict(_state()) if _before else {}
+def users_code() -> Iterator[None]:
+    """Within: code of the user's runs. What changes of upstream is its doing; at other times it is upstream's own.
+
+    A build registers converters, and a module that is loaded may set defaults: a key with that would follow from which
+    cases a process had before. Within another such block this one does nothing.
+    """
+    if _running:
+        yield
+        return
+    _begin()
+    _running.append(None)
     try:
         yield
     finally:
-        after = dict(_state()) if before else {}
-        new = {where: held for where, held in after.items() if where not in before or not _same(before[where], held)}
-        _before.update(new)
-        for where in before.keys() - after.keys():
-            _before.pop(where, None)
+        _running.clear()
+        _end()
+
+
+def _begin() -> None:
+    _since.clear()
+    _since.update(_state_now())
+    for where, (before, _) in list(_changed.items()):
+        if _same(before, _since.get(where, _NOTHING)):  # it was put back
+            del _changed[where]
+
+
+def _end() -> None:
+    now = _state_now() if _since else {}  # nobody saw an import that ended before
+    for where in (*_since, *(where for where in now if where.startswith(CONVERTERS_OF) and where not in _since)):
+        before, left = _since.get(where, _NOTHING), now.get(where, _NOTHING)
+        function = now.get(where.removeprefix(CODE_OF).removeprefix(DEFAULTS_OF), _NOTHING).value
+        if not _same(before, left) and function_code.module_of(function).partition(".")[0] != OURS:
+            _changed[where] = (_changed.get(where, (before,))[0], left)
+    _since.clear()
 
 
 def changes() -> list[Change]:
     """Return what a user's code changed of upstream since its import; nothing where nobody saw that import."""
-    now, nothing = dict(_state()) if _before else {}, _Held(None, "nothing")
-    places = [*_before, *(where for where in now if where.startswith(CONVERTERS_OF) and where not in _before)]
-    return [
-        Change(where, held.text, held.value)
-        for where in places
-        if not _same(_before.get(where, nothing), held := now.get(where, nothing))
-        and not _is_ours(now.get(where.removeprefix(CODE_OF).removeprefix(DEFAULTS_OF), nothing).value)
-    ]
+    changed = [(where, left) for where, (before, left) in _changed.items() if not _same(before, left)]
+    return [Change(where, left.text, left.value) for where, left in changed]
 
 
 def _same(one: _Held, other: _Held) -> bool:
     return one.value is other.value and (one.value is not None or one.text == other.text)
 
 
-def _is_ours(value: Any) -> bool:
-    return function_code.module_of(value).partition(".")[0] == OURS
+def _state_now() -> dict[str, _Held]:
+    try:
+        return dict(_state())
+    except AttributeError:  # another release keeps its registries elsewhere
+        return {}
 
 
 def _state() -> Iterator[tuple[str, _Held]]:
