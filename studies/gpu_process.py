@@ -351,6 +351,7 @@ class GpuProcess:
         """Load a case that was stored, instead of the one before; returns the seconds that it took."""
         from trtgate.common.accelerator import detect
         from trtgate.launches import messages
+        from trtgate.launches.build_turn import BuildTurn
         from trtgate.launches.worker_state import Worker
 
         if self._worker is None:
@@ -359,7 +360,7 @@ class GpuProcess:
                 source=self._source, device="cuda", uuid=uuid, sys_path=[], switcher=self._switcher,
                 streams=self._measured_streams,
             )  # fmt: skip
-            self._worker = Worker(hello, lambda: 0.0)
+            self._worker = Worker(hello, BuildTurn(lambda: 0.0))
             gc.freeze()
         start = time.perf_counter()
         self.drop("capture")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.compiling.inference import Inference
+from trtgate.compiling.reference import Reference
 from trtgate.frontends import CompiledModule
 from trtgate.records.coverage_record import Coverage
 from trtgate.suite.random_weights import threads
@@ -114,13 +117,45 @@ def test_who_waits_for_a_turn_lets_others_build_the_same_and_takes_it(
     monkeypatch.setattr(building.time, "perf_counter", lambda: 5.0)
     others: list[CheckedModule] = []
 
-    def turn() -> float:
+    @contextlib.contextmanager
+    def turn() -> Iterator[float]:
         others.append(got())
-        return 300.0
+        yield 300.0
 
     waiting = got(turn=turn)
     assert [others[0].build.cached, waiting.build.cached, storing.builds] == [False, True, 1]
     assert waiting.build.ready_s == others[0].build.ready_s == 0.0
+
+
+def test_a_turn_ends_when_the_module_is_compiled_and_others_build_while_it_is_compared_and_stored(
+    got: Any, storing: Storing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    check, save = Reference.check, Reference.save
+
+    @contextlib.contextmanager
+    def turn() -> Iterator[float]:
+        seen.append(f"begins, {storing.builds} built")
+        try:
+            yield 0.0
+        finally:
+            seen.append(f"ends, {storing.builds} built")
+
+    def compared(*asked: Any) -> Any:
+        seen.append("compared")
+        return check(*asked)
+
+    def saved(*asked: Any) -> Any:
+        seen.append("saved")
+        return save(*asked)
+
+    monkeypatch.setattr(Reference, "save", saved)
+    got(turn=turn, checks=compared)
+    assert seen == ["begins, 0 built", "ends, 1 built", "compared", "saved"]
+    monkeypatch.setattr(storing, "build", mock.Mock(side_effect=TrtgateError("no engine")))
+    with pytest.raises(TrtgateError, match="no engine"):
+        got(case(factor=9.0), turn=turn)
+    assert seen[4:] == ["begins, 1 built", "ends, 1 built"]
 
 
 def test_a_cache_that_can_not_be_listed_keeps_nobody_from_building(

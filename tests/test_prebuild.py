@@ -242,7 +242,23 @@ def test_where_one_builds_at_a_time_those_who_export_leave_it_half_of_the_cpus(
     assert prebuilding.builders(run) == wanted
 
 
-def test_who_builds_in_turn_exports_first_and_builds_while_it_has_the_turn(work: Any, tmp_path: Path) -> None:
+def noted_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the kind of each answer is added as it comes."""
+    answers: list[str] = []
+    decode = messages.decode_reply
+
+    def decoded(line: bytes) -> messages.Reply:
+        reply = decode(line)
+        answers.append(type(reply).__name__)
+        return reply
+
+    monkeypatch.setattr(messages, "decode_reply", decoded)
+    return answers
+
+
+def test_who_builds_in_turn_exports_first_and_builds_while_it_has_the_turn(
+    work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prebuild = work(1)
     folder = prebuild.folder_for("good-eager-fp32-b1")
     seen: list[Any] = []
@@ -257,9 +273,11 @@ def test_who_builds_in_turn_exports_first_and_builds_while_it_has_the_turn(work:
     try:
         worker = pool.start(prebuild.side, "builder", only_builds=True)
         worker.greet()
+        answers = noted_answers(monkeypatch)
         request = messages.BuildCase(case_id="good-eager-fp32-b1", folder=str(folder), builders=4, in_turn=True)
         reply = worker.build(request, turn(), "building")
         assert seen == [["good.called"], "built"]
+        assert answers == ["Prepared", "Compiled", "BuiltReply"]
         assert reply.build.builders == 1
         plain = msgspec.structs.replace(request, in_turn=False)
         assert worker.build(plain, turn(), "building").build.builders == 4

@@ -17,6 +17,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.compiling import reference
 from trtgate.launches import messages
+from trtgate.launches.build_turn import BuildTurn
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.session import NextCase, Session
 from trtgate.launches.worker_handle import LaunchError, WorkerHandle, environment_of
@@ -173,7 +174,7 @@ def test_a_launch_knows_how_long_it_waited_for_its_turn_which_is_no_part_of_load
     model = Model("fine", lambda: (torch.nn.Identity(), torch.ones(4)), grid(["eager"]))
     (case,) = Suite([model]).cases.values()
     worker: Any = SimpleNamespace(
-        device="cpu", _gpu=False, _reference=reference, _wait_for_turn=lambda: 7.0,
+        device="cpu", _gpu=False, _reference=reference, _own_turn=BuildTurn(lambda: 7.0),
         _synchronize=lambda: None, _check_origin=lambda: None,
     )  # fmt: skip
     request = messages.Load(case_id=case.id, artifact=None, in_turn=in_turn)

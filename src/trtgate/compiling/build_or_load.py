@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,15 @@ class CheckedModule:
 
 def build_or_load(
     case: Case, device: str, folder: Path, cache: ArtifactCache | None, step: OnStep, *, builders: int = 1,
-    checks: Checks = Reference.check, shared: ArtifactCache | None = None, turn: Callable[[], float] | None = None,
+    checks: Checks = Reference.check, shared: ArtifactCache | None = None,
+    turn: Callable[[], AbstractContextManager[float]] | None = None,
 ) -> CheckedModule:  # fmt: skip
     """Load a case from a cache or build it, and put into `folder`, private and empty, what workers load.
 
     `cache` is the user's, `shared` this run's, in which the shapes of one compiled module find each other's build.
     `builders` processes are at work at once, this one counted; `checks` says how it is compared with eager. `turn` is
-    called when nothing is left to do but to build, and returns when nobody else does; it gives the seconds it waited.
+    entered when nothing is left to do but to build, once nobody else builds, and left when the module is compiled; it
+    gives the seconds that it waited.
     Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with a cache is a note.
     """
     start = time.perf_counter()
@@ -83,8 +86,9 @@ def build_or_load(
     with contextlib.ExitStack() as stack:
         found = taken()
         differing = cache.differing(case.id, made_from) if found is None and cache is not None and made_from else []
+        own_turn = stack.enter_context(contextlib.ExitStack())
         if found is None and turn is not None:  # before the lock: waiting for that has a time limit, a turn has none
-            start += turn()
+            start += own_turn.enter_context(turn())
         if found is None and made_from:  # another shape, the other side of a comparison or another run may be at it
             asked = time.perf_counter()
             stack.enter_context(caches[-1].building(key))
@@ -93,7 +97,9 @@ def build_or_load(
         if found is not None:
             return _as_identified(found, identified)
         at_once = builders if turn is None else 1
-        built = _built(case, reference, prepared, prepare_s, folder, notes, step, checks, at_once)
+        inference = reference.build(prepared, prepare_s, step)
+        own_turn.close()
+        built = _checked(case, reference, inference, folder, notes, step, checks, at_once)
         built.build = msgspec.structs.replace(built.build, ready_s=time.perf_counter() - start)
         if built.stored and (made_from or identified.fingerprint.program is not None):
             built.sha256 = sealed_folder.digests(folder)
@@ -130,12 +136,11 @@ def _identified(case: Case, prepared: Any, reference: Reference, device: str) ->
         return Identified(Fingerprint(problem=problem), {}, unread=True)
 
 
-def _built(
-    case: Case, reference: Reference, prepared: Any, prepare_s: float, folder: Path, notes: list[str], step: OnStep,
+def _checked(
+    case: Case, reference: Reference, inference: Inference, folder: Path, notes: list[str], step: OnStep,
     checks: Checks, builders: int,
 ) -> CheckedModule:  # fmt: skip
-    """Build, compare and store. Raises TrtgateError as `build_or_load`."""
-    inference = reference.build(prepared, prepare_s, step)
+    """Compare what was built, and store it. Raises TrtgateError as `build_or_load`."""
     build = building.figures(inference, _right(case, reference, inference, step, checks), builders)
     unseen = tuple(filter(None, [reference.unseen_state(inference)]))
     build = msgspec.structs.replace(build, remarks=(*reference.remarks, *unseen))

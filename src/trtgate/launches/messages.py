@@ -58,7 +58,8 @@ class BuildCase(msgspec.Struct, tag=True, kw_only=True):
     """Whether it is compared in all ways in which it may be called (`compiling/lifecycle.py`)."""
     keep: bool = False
     in_turn: bool = False
-    """Whether it answers `Prepared` before it builds, and builds when it is told to go on: nobody else builds then."""
+    """Whether it answers `Prepared` before it builds, builds when it is told to go on, and answers `Compiled` then:
+    nobody else builds in between."""
     shared: str = ""
     """The name of a cache beside `folder`, of this run alone: cases that differ in their shape find there what one of
     them built. Empty: each is built."""
@@ -172,6 +173,10 @@ class Prepared(msgspec.Struct, tag=True):
     """The case is exported and must be built, as it is in no cache; or it is built, and must be compared with eager."""
 
 
+class Compiled(msgspec.Struct, tag=True):
+    """The case that was built in turn is compiled, or there is nothing to compile: others may build from now on."""
+
+
 class BuiltReply(msgspec.Struct, tag=True):
     """The case is built and right; `stored` says whether there is an artifact."""
 
@@ -246,6 +251,7 @@ class Failed(msgspec.Struct, tag=True):
 Reply = (
     Greeting
     | Prepared
+    | Compiled
     | BuiltReply
     | ColdReply
     | load_messages.LoadBegun

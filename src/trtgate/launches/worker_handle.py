@@ -123,13 +123,14 @@ class WorkerHandle:
     def build(
         self, request: messages.BuildCase, turn: AbstractContextManager[object], doing: str
     ) -> messages.BuiltReply:
-        """Let it build a case; where it is to build in turn, within `turn`. Raises LaunchError."""
+        """Let it build a case; where it is to build in turn, it compiles within `turn`. Raises LaunchError."""
         self.send(request)
         reply = self.receive_or_prepared(messages.BuiltReply, doing)
         if not isinstance(reply, messages.Prepared):
             return reply
         with turn:
-            return self.ask(messages.GoOn(), messages.BuiltReply, doing)
+            self.ask(messages.GoOn(), messages.Compiled, doing)
+        return self.receive(messages.BuiltReply, doing)
 
     def _receive(self, kinds: tuple[type, ...], doing: str) -> messages.Reply:
         self.ended = True  # a crash or a time-out gives no reply

@@ -16,6 +16,7 @@ from typing import IO, Any
 from ..common import garbage
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, one_line, sentence_of, told_with_fault
 from . import load_messages, load_worker, messages
+from .build_turn import BuildTurn
 from .worker_state import Worker
 
 PR_SET_PDEATHSIG = 1
@@ -50,12 +51,13 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         replies.write(messages.encode(reply))
         replies.flush()
 
-    def turn() -> float:
+    def wait_for_turn() -> float:
         asked = time.perf_counter()
         say(messages.Prepared())
         assert isinstance(messages.decode_request(requests.readline()), messages.GoOn)
         return time.perf_counter() - asked
 
+    turn = BuildTurn(wait_for_turn, lambda: say(messages.Compiled()))
     worker: Worker | None = None
     for line in requests:
         reply = _answer(worker, line, turn)
@@ -66,7 +68,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             return
 
 
-def _answer(worker: Worker | None, line: bytes, turn: Callable[[], float]) -> messages.Reply | Worker:
+def _answer(worker: Worker | None, line: bytes, turn: BuildTurn) -> messages.Reply | Worker:
     request: messages.Request | None = None
     try:
         request = messages.decode_request(line)

@@ -8,7 +8,6 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from ..records.program_part import Fingerprint
 from ..timing import device_memory
 from ..torch_trt import runtime_cache
 from . import messages, relocated_imports
+from .build_turn import BuildTurn
 
 
 class Worker:
     """Holds one loaded case at a time and measures it on request."""
 
-    def __init__(self, hello: messages.Hello, wait_for_turn: Callable[[], float]) -> None:
-        self._wait_for_turn = wait_for_turn
+    def __init__(self, hello: messages.Hello, turn: BuildTurn) -> None:
+        self._own_turn = turn
         sys.path[:] = dict.fromkeys([*hello.sys_path, *sys.path])
         if hello.moved is not None:
             relocated_imports.relocate(sys.path, *hello.moved)
@@ -109,7 +109,7 @@ class Worker:
         self._import_libraries(case)
         obtained = build_or_load.build_or_load(
             case, self.device, Path(request.folder), cache, lambda _step: None, builders=request.builders,
-            shared=shared, turn=self._wait_for_turn if request.in_turn else None,
+            shared=shared, turn=self._own_turn.to_build if request.in_turn else None,
             **({"checks": lifecycle.check} if request.lifecycle else {}))  # fmt: skip
         self._check_origin()
         calls = self._counted(case, obtained, Path(request.folder))
@@ -243,7 +243,7 @@ class Worker:
         else:
             self.inference, _ = self._reference.checked(
                 case, self.device, lambda _step: None, processes=request.at_once,
-                turn=lambda: waited_s.append(self._wait_for_turn()) if request.in_turn else None,
+                turn=lambda: waited_s.append(self._own_turn.wait()) if request.in_turn else None,
             )  # fmt: skip
         self._synchronize()
         self._check_origin()
