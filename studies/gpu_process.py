@@ -142,7 +142,7 @@ class GpuProcess:
 
         torch = self._torch
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")  # the one in use
         found = {
             "gpu": torch.cuda.get_device_name(), "uuid": pynvml.nvmlDeviceGetUUID(handle), "torch": torch.__version__,
             "cuda": torch.version.cuda, "driver": pynvml.nvmlSystemGetDriverVersion(),

@@ -339,13 +339,19 @@ def pairs(rows: Rows) -> Iterator[str]:
             ]
             for (partner,), group in by.items()
         }
-        ratio = statistics.fmean(read["matmul"]) / statistics.fmean(read["same"]) - 1
-        lines.append([f"{begin} to {end} ms", mean(read["same"]), mean(read["matmul"]), f"{ratio:+.3%}"])
+        lines += _beside_partners(f"{begin} to {end} ms", read)
     today = {partner: [row["today"] for row in group] for (partner,), group in
              grouped([row for row in rows if "today" in row], "partner")}  # fmt: skip
-    ratio = statistics.fmean(today["matmul"]) / statistics.fmean(today["same"]) - 1
-    lines.append(["trtgate ab's block today", mean(today["same"]), mean(today["matmul"]), f"{ratio:+.3%}"])
+    lines += _beside_partners("trtgate ab's block today", today)
     yield from table(["since the partner's turn", "beside itself µs", "beside matmul µs", "difference"], lines)
+
+
+def _beside_partners(when: str, read: dict[str, list[float]]) -> list[list[str]]:
+    """Return a row of the latency beside either partner; none where the study ended before it had both."""
+    same, matmul = read.get("same"), read.get("matmul")
+    if not same or not matmul:
+        return []
+    return [[when, mean(same), mean(matmul), f"{statistics.fmean(matmul) / statistics.fmean(same) - 1:+.3%}"]]
 
 
 def server(rows: Rows) -> Iterator[str]:
