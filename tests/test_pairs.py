@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 import psutil
 import pytest
 
-from trtgate.common import machine
+from trtgate.common import machine, spent_time
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import is_fault
 from trtgate.common.metrics import HOST
@@ -206,6 +207,21 @@ def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -
     assert again is pair
     assert pids_of(again) == before
     assert again.quadruples == []
+
+
+def test_the_seconds_of_a_case_are_counted_by_what_is_done(session: PairSession) -> None:
+    """The clock goes on by a second with each look at it, so each piece of work takes one."""
+    session.end_residents()
+    spent = spent_time.begin(map(float, itertools.count()).__next__)
+    try:
+        pair = session.load_resident(FINE, BUILT)
+        session.measure(pair, quadruples(1), no_step)
+        session.unload(pair)
+    finally:
+        spent_time.end(spent)
+    found = spent.by_kind(spent.total_s)
+    found.pop("rest")
+    assert found == {"starting": 2.0, "waiting": 2.0, "loading": 1.0, "measuring": 2.0}
 
 
 def test_screening_says_what_it_rests_on(session: PairSession) -> None:

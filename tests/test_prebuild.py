@@ -17,6 +17,7 @@ import pytest
 
 from trtgate import Case, Model, Settings
 from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.common.spent_time import SpentTime
 from trtgate.launches import messages
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import BASE, CANDIDATE
@@ -24,6 +25,7 @@ from trtgate.launches.prebuild import Prebuild, builders_for, order, run_sides
 from trtgate.launches.worker_handle import LaunchError, WorkerHandle
 from trtgate.launches.worker_pool import WorkerPool
 from trtgate.pytest_plugin import prebuilding
+from trtgate.report import run_report
 from trtgate.suite.suite_source import SuiteSource
 
 from . import forks
@@ -199,7 +201,7 @@ def test_workers_import_after_the_builders_where_cpus_are_few(
         run_folder=SimpleNamespace(private=None, logs=tmp_path),
         workers_beside_base=lambda: SimpleNamespace(sides=sides, pairs=pairs),
         base_cases=list(cases), latency_cases=set(cases), suite=SimpleNamespace(cases=cases),
-        prebuilt={}, prebuilt_of_base={}, notices=[], say=lambda _text: None,
+        prebuilt={}, prebuilt_of_base={}, notices=[], say=lambda _text: None, spent=SpentTime(lambda: 0.0),
         judges=False, config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _name: None)),
     )  # fmt: skip
     prebuilding.build_ahead(run, {"a", "b"}, lambda: happened.append("workers"))
@@ -340,13 +342,18 @@ def test_sides_are_built_at_once_have_a_turn_each_with_rtx_and_a_failure_is_its_
 
 def test_a_run_builds_ahead_and_then_times(folder: Any) -> None:
     folder.suite("alpha", "beta", gamma="raise ValueError('broken')")
-    done = folder.gate("--trtgate-prebuild=2", "--trtgate-update-baselines")
+    done = folder.gate("--trtgate-prebuild=2", "--trtgate-update-baselines", "--trtgate-report=run.json")
     assert done.ret == 1
     done.assert_outcomes(passed=4, failed=2)
     assert folder.saved_cases() == {"alpha-eager-fp32-b1", "beta-eager-fp32-b1"}
     output = folder.output_of(done)
     assert output.count("broken") >= 2
-    assert re.search(r"built ahead: 3 cases by 2 processes in [\d.]+ s, 0 of them from the cache", output)
+    said = re.search(r"built ahead: 3 cases by 2 processes in ([\d.]+) s, 0 of them from the cache", output)
+    assert said
+    spent_s = run_report.read(folder.path / "run.json").spent_s
+    assert {"collecting", "building_ahead", "loading", "measuring"} <= spent_s.keys()
+    assert "building" not in spent_s
+    assert float(said[1]) == pytest.approx(spent_s["building_ahead"], abs=0.051)  # one figure, rounded
 
 
 def test_what_took_longest_when_it_was_recorded_is_built_first_though_others_were_built_beside_it(folder: Any) -> None:

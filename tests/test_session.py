@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from trtgate import Model, grid
+from trtgate.common import spent_time
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.metrics import HOST
 from trtgate.compiling import reference
@@ -242,6 +244,20 @@ def test_where_cases_are_only_built_sets_have_one_order_unless_the_user_says_oth
 
 def test_collecting_garbage_passes_over_the_libraries(ahead: Session) -> None:
     assert ahead.measure("collected-eager-fp32", None, lambda _step: None).blocks_us()
+
+
+def test_the_seconds_of_a_case_are_counted_by_what_is_done(session: Session, tmp_path: Path) -> None:
+    """The clock goes on by a second with each look at it, so each piece of work takes one."""
+    session.close()
+    spent = spent_time.begin(map(float, itertools.count()).__next__)
+    try:
+        session.build(messages.BuildCase(case_id="fine-eager-fp32", folder=str(tmp_path)), lambda _step: None)
+        measure(session, "fine")
+    finally:
+        spent_time.end(spent)
+    found = spent.by_kind(spent.total_s)
+    found.pop("rest")
+    assert found == {"starting": 2.0, "waiting": 3.0, "building": 1.0, "loading": 1.0, "measuring": 1.0}
 
 
 def test_fresh_launches_are_other_processes_and_closing_leaves_none(source: SuiteSource, tmp_path: Path) -> None:

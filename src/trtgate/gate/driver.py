@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import msgspec
 
 from ..common.errors import TrtgateError
+from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..launches.pair import BASE, DisturbedError, SideError
 from ..launches.worker_handle import LaunchError
@@ -80,13 +82,21 @@ def gather(
     """
     while not isinstance(wanted := next_step(situation), Conclude) and does(wanted):
         try:
-            evidence = _done(wanted, situation.evidence, measurer, step)
+            with _counted(wanted):
+                evidence = _done(wanted, situation.evidence, measurer, step)
         except SideError as error:
             if not situation.beside_base:
                 raise
             raise LaunchError(f"{situation.case.id}: {error}") from error
         situation = msgspec.structs.replace(situation, evidence=evidence)
     return situation, wanted
+
+
+def _counted(wanted: Step) -> AbstractContextManager[None]:
+    """Within: the seconds are counted as confirming where a suspicion asks for the step."""
+    if wanted == MeasureFresh(further=False) or isinstance(wanted, (Rebuild, Reload, Pair)):
+        return during(Work.CONFIRMING)
+    return nullcontext()
 
 
 def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> Evidence:

@@ -40,6 +40,8 @@ def figures(measurement: CaseMeasurement) -> dict[str, float]:
     found |= figures_beside(measurement)
     if measurement.seconds:
         found["measure_s"] = measurement.seconds
+    if any(turn.seconds for turn in measurement.turns):
+        found["turns_s"] = sum(turn.seconds for turn in measurement.turns)
     found["unsteady_turns"] = sum(not turn.steady for turn in measurement.turns)
     found["void_blocks"] = len(measurement.voids())
     return {name: float(f"{value:.6g}") for name, value in found.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..common import machine
 from ..common.accelerator import Accelerator
+from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..records.measurement import Loaded
 from ..records.profile_record import Profile
@@ -132,8 +133,7 @@ class PairSession:
         return 2 * pairs * IMPORTED_BYTES <= machine.memory_bytes()
 
     def _worker(self, side: Side, *, only_builds: bool) -> WorkerHandle:
-        name = f"{side.name}-{self._started}"
-        return self._pool.start(side, name, number=self._started, only_builds=only_builds)
+        return self._pool.start(side, f"{side.name}-{self._started}", number=self._started, only_builds=only_builds)
 
     def end(self, pair: Pair) -> None:
         """End a pair."""
@@ -160,7 +160,7 @@ class PairSession:
     def unload(self, pair: Pair) -> None:
         """Free a case on both sides, and note the memory that each gave back. Raises SideError; the pair is ended."""
         memory = self._pool.device() if self._gpu else nullcontext()  # it is the whole device's
-        with self._ending(pair), memory:
+        with self._ending(pair), memory, during(Work.MEASURING):
             pair.unload(measure_memory=self._gpu)
         if taken := max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values()):
             self._footprint_bytes[pair.holds] = taken
@@ -181,7 +181,7 @@ class PairSession:
 
         With `shared`, a side that built it for another shape in this run takes that.
         """
-        with self._ending(pair), self._pool.device(shared=True):
+        with self._ending(pair), self._pool.device(shared=True), during(Work.BUILDING):
             return pair.build(case_id, folders, shared=shared)
 
     @contextmanager
@@ -195,7 +195,7 @@ class PairSession:
 
     def profile(self, case_id: str, artifacts: Artifacts, step: OnStep) -> dict[str, Profile]:
         """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
-        with self.fresh() as pair, self._pool.device(step):
+        with self.fresh() as pair, self._pool.device(step), during(Work.PROFILING):
             step("profiling base and candidate")
             return pair.profile(case_id, artifacts)
 
@@ -216,7 +216,7 @@ class PairSession:
         try:
             for resident in self._residents:
                 resident.greet()  # nobody imports while something is timed
-            with self._pool.device(shared=True):
+            with self._pool.device(shared=True), during(Work.LOADING):
                 for one, case in loading:
                     one.begin_load(case.case_id, case.artifacts, pairs=len(loading))
                 pair.await_loaded()
@@ -269,7 +269,7 @@ class PairSession:
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
         """Load a case in several pairs at once. Raises SideError; all of them are ended then."""
         try:
-            with self._pool.device(shared=True):
+            with self._pool.device(shared=True), during(Work.LOADING):
                 for pair in pairs:
                     pair.begin_load(case_id, artifacts, pairs=len(pairs))
                 for pair in pairs:
@@ -285,7 +285,7 @@ class PairSession:
         `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;
         the pair is ended then, and the session goes on.
         """
-        with self._ending(pair), self._pool.device(step):
+        with self._ending(pair), self._pool.device(step), during(Work.MEASURING):
             pair.quadruples = []
             delayed = pair.delay(delay) if delay else 0.0
             step("warming up")

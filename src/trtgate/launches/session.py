@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..common.accelerator import Accelerator
+from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..common.text_columns import number_of
 from ..records.coverage_record import Coverage
@@ -172,7 +173,7 @@ class Session:
     ) -> list[Launch]:
         holding = [group for group in self._groups if group.holds == case_id]
         group = holding[0] if holding else self._load(case_id, artifact, step, after)
-        with self._pool.device(step):
+        with self._pool.device(step), during(Work.MEASURING):
             return group.measure(self._rng, step, device=device)
 
     def _load(self, case_id: str, artifact: Path | None, step: OnStep, after: Sequence[NextCase]) -> WorkerGroup:
@@ -182,7 +183,7 @@ class Session:
             group.start()
         for group in self._groups:
             group.greet(step)  # nobody imports while something is timed
-        with self._pool.device(step, shared=True):
+        with self._pool.device(step, shared=True), during(Work.LOADING):
             step("loading in workers" if artifact else "building in workers")
             at_once = sum(len(group.workers) for group, _ in loading)
             for group, case in loading:
@@ -195,11 +196,12 @@ class Session:
         """Build a case where one was built before, or, if all are at work that may be, wait. Raises LaunchError."""
         with self._builders.at_work(request.case_id, step) as builder, self._pool.device(step, shared=True):
             step("building")
-            return builder.build(request, self._turn, f"{request.case_id}: building")
+            with during(Work.BUILDING):
+                return builder.build(request, self._turn, f"{request.case_id}: building")
 
     def profile(self, case_id: str, artifact: Path | None, step: OnStep) -> messages.ProfileReply:
         """Profile a case where it was built: there it may be kept. Raises LaunchError."""
-        with self._builders.at_work(case_id, step) as builder, self._pool.device(step):
+        with self._builders.at_work(case_id, step) as builder, self._pool.device(step), during(Work.PROFILING):
             step("profiling")
             request = messages.RecordProfile(case_id=case_id, artifact=str(artifact) if artifact else None)
             return builder.ask(request, messages.ProfileReply, f"{case_id}: profiling")
@@ -209,7 +211,7 @@ class Session:
 
         Raises LaunchError.
         """
-        with self._fresh("fresh") as (worker,), self._pool.device(step, shared=True):
+        with self._fresh("fresh") as (worker,), self._pool.device(step, shared=True), during(Work.CHECKING):
             step("checking it in a fresh process")
             request = messages.Load(case_id=case_id, artifact=str(artifact), lifecycle=True)
             return worker.ask(request, messages.LoadedReply, case_id).loaded.ways
@@ -226,7 +228,8 @@ class Session:
         try:
             for few in (ways[at : at + COLD_AT_ONCE] for at in range(0, len(ways), COLD_AT_ONCE)):
                 step(f"starting {number_of(len(few), 'fresh process', 'fresh processes')}")
-                with self._fresh("cold", len(few), tensorrt=self._tensorrt) as workers, self._pool.device(step):
+                fresh = self._fresh("cold", len(few), tensorrt=self._tensorrt)
+                with fresh as workers, self._pool.device(step), during(Work.COLD_STARTS):
                     step("starting cold")
                     found += [self._cold_start(*one, case_id, artifact) for one in zip(workers, few, strict=True)]
         except LaunchError as error:
@@ -253,9 +256,10 @@ class Session:
             for _ in range(launches):
                 step(f"starting {number_of(most, 'process', 'processes')} for load")
                 fresh = self._fresh("load", most, tensorrt=self._tensorrt, only_builds=False)
-                with fresh as workers, self._pool.device(step):
+                with fresh as workers, self._pool.device(step), during(Work.UNDER_LOAD):
                     found.append(load_launch.measured(workers, case_id, path, step, gpu=gpu))
-            with self._fresh("memory", tensorrt=self._tensorrt) as (worker,), self._pool.device(step):
+            fresh = self._fresh("memory", tensorrt=self._tensorrt)
+            with fresh as (worker,), self._pool.device(step), during(Work.UNDER_LOAD):
                 readings = load_launch.memory_read(worker, case_id, path, most, step)
         except LaunchError as error:
             raise LaunchError(f"{case_id}: {error}") from error

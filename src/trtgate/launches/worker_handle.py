@@ -15,6 +15,7 @@ from typing import TypeVar
 from ..common import files
 from ..common.errors import FaultError, TrtgateError
 from ..common.explanations import Explanation, explained
+from ..common.spent_time import Work, during
 from ..common.time_limit import option_of
 from . import messages
 from .comparison_side import Side
@@ -100,7 +101,8 @@ class WorkerHandle:
     def greet(self) -> list[str]:
         """Wait, the first time, until it has imported its suite; returns the suite's cases. Raises LaunchError."""
         if self.cases is None:
-            self.cases = self.receive(messages.Greeting, f"starting worker {self.number}").cases
+            with during(Work.STARTING):
+                self.cases = self.receive(messages.Greeting, f"starting worker {self.number}").cases
         return self.cases
 
     def receive(self, kind: type[Answer], doing: str) -> Answer:

@@ -13,6 +13,7 @@ import pytest
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
+from ..common.spent_time import Work, during
 from ..common.text_columns import TextTable, number_of
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
@@ -44,7 +45,7 @@ class CoverageGate:
         if found is None:
             from ..coverage import dry_run
 
-            with self._run.progress(case.id) as step:
+            with during(Work.COVERAGE), self._run.progress(case.id) as step:
                 found = dry_run.ask(case, step)
         release = self._run.devices.release
         result = coverage_gate.judge(case, found, options.baselines, release)

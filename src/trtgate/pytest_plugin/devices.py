@@ -14,6 +14,7 @@ from ..common import accelerator
 from ..common.accelerator import Accelerator
 from ..common.errors import TrtgateError, explaining
 from ..common.explanations import Explanation
+from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..suite import precisions
 from ..suite.cases import Case
@@ -84,7 +85,8 @@ class LocalDevices:
         from ..timing import used_gpu
         from . import loading_ahead, measuring_ahead, prebuilding
 
-        used_gpu.check(run.accelerator)
+        with during(Work.STARTING):
+            used_gpu.check(run.accelerator)
         tests = [(item, case_id_of(item)) for item in items if is_latency(item)]
         times = run.latency_cases - run.skip_reasons.keys() and not run.options.timing_off
         if times:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import pytest
 
+from ..common import spent_time
 from ..common.accelerator import Accelerator
 from ..common.errors import PROBLEMS, sentence_of
 from ..common.notices import Notice, Severity
@@ -67,8 +67,8 @@ class GateRun:
         self.accelerator = self.accelerators[0]
         """What this process itself builds and profiles on."""
         self.run_folder = RunFolder(config.rootpath / ".trtgate", self.say, label=options.part_label)
-        self.started, self.ahead_s = time.monotonic(), 0.0
-        """When it began, and how long building ahead took."""
+        self.spent = spent_time.begin()
+        """Where its seconds go."""
         self.notices: list[Notice] = []
         """What is worth saying at the end, beside the table of latencies."""
         self.coverage_notices: list[Notice] = []
@@ -78,8 +78,7 @@ class GateRun:
         self.gpu_queue: GpuQueue | None = None
         """Who measures, where several cards share the cases."""
         self.benchmarks: dict[str, Any] = {}
-        self.failed: set[str] = set()
-        self.latency_cases: set[str] = set()
+        self.failed, self.latency_cases = set[str](), set[str]()
         self.latency_tests: list[tuple[pytest.Item, str | None]] = []
         """Them and their cases in order, where the next ones' cases are loaded ahead."""
         self.profiled_cases: set[str] = set()
@@ -268,7 +267,7 @@ class GateRun:
 
     def _estimate(self) -> str:
         costs = self.gate.recorded_costs_s(self.cases_collected, built=self.prebuilt)
-        return estimate(costs, self.results, time.monotonic() - self.started - self.ahead_s)
+        return estimate(costs, self.results, self.spent.total_s - self.spent.of(spent_time.Work.BUILDING_AHEAD))
 
     def save_case(self, benchmark: Any) -> None:
         """Store a case that was just measured: a run that is killed keeps it. Raises TrtgateError."""
@@ -288,6 +287,7 @@ class GateRun:
             base.close()
         self.devices.close()
         self.run_folder.close()
+        spent_time.end(self.spent)
 
     @property
     def times(self) -> str:

@@ -12,6 +12,7 @@ import pytest
 from ..common.errors import PROBLEMS, TrtgateError, is_fault, sentence_of
 from ..common.escaping import terminal
 from ..common.explanations import Explanation, bare, explained
+from ..common.spent_time import Work, during
 from ..gate.outcome import PROBLEM, Kind, outcome
 from ..suite.cases import Case
 from . import outcome_guard, report_collector, rerun_plugins, suite_file, suite_tests
@@ -34,6 +35,12 @@ class Hooks:
         self._deselected = False
 
     # Collecting
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        """Count the seconds of collecting."""
+        with during(Work.COLLECTING):
+            return (yield)
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect the suite's file, or the files of the models named on the command line, as tests."""

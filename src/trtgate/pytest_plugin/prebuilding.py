@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..common.errors import TrtgateError
 from ..common.notices import Notice
+from ..common.spent_time import Work, during
 from ..common.text_columns import number_of
 from ..launches import messages
 from ..launches.comparison_side import Side
@@ -114,14 +114,12 @@ def build_ahead(
         wanted = [_of_candidate(run, case_ids, to_ask, start_workers)]
     if not any(ids for _, ids in wanted):  # the base has none of them
         return
-    start = time.monotonic()
     processes = sum(min(work.builders, len(ids)) for work, ids in wanted)
     cases = number_of(sum(len(ids) for _, ids in wanted), "case")
-    with shown_steps(run.config, f"building {cases} ahead", str) as step:
+    with during(Work.BUILDING_AHEAD), shown_steps(run.config, f"building {cases} ahead", str) as step:
         step(f"starting {number_of(processes, 'process', 'processes')}")
         for done, (work, built) in enumerate(prebuild.run_sides(wanted), 1):
             step(f"{done} done, the last {_keep(run, work, built)}")
-    run.ahead_s = time.monotonic() - start
     _tell(run, processes)
 
 
@@ -215,7 +213,7 @@ def _tell(run: GateRun, processes: int) -> None:
     cached = sum(built.build is not None and built.build.cached for built in ahead)
     of_base = f", and {len(run.prebuilt_of_base)} of the base," * (run.options.base is not None)
     builders = number_of(processes, "process", "processes")
-    said = f"{number_of(len(run.prebuilt), 'case')}{of_base} by {builders} in {run.ahead_s:.1f} s"
+    said = f"{number_of(len(run.prebuilt), 'case')}{of_base} by {builders} in {run.spent.of(Work.BUILDING_AHEAD):.1f} s"
     run.say(f"built ahead: {said}, {cached} of them from the cache")
     if run.judges and any(_is_unjudged(run, built) for built in run.prebuilt.values()):
         run.say("build times are not judged: several processes built at once (--trtgate-prebuild)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -62,12 +61,13 @@ class RunDocument:
         from ..gate import history
         from ..report import report_parts, run_report
 
-        collected, release = self._collected, self._run.devices.release
+        collected, release, total_s = self._collected, self._run.devices.release, self._run.spent.total_s
         return run_report.RunReport(
             outcome=run_report.FAILED if exit_status else run_report.PASSED,
             exit_status=exit_status,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self._run.started, 1),
+            seconds=round(total_s, 1),
+            spent_s=spent_s(self._run, total_s),
             accelerator=self._run.accelerator,
             against=self._against(),
             command=["pytest", *(without_secrets(str(one)) for one in self._run.config.invocation_params.args)],
@@ -143,6 +143,12 @@ class RunDocument:
             layer_changes=where.changes if where and result else [],
             history=self._history(case_id) if run.options.report and measured else None,
         )
+
+
+def spent_s(run: GateRun, total_s: float) -> dict[str, float]:
+    """Return where `total_s` seconds of a run went, by kind of work; empty where work was done side by side."""
+    alone = run.devices.here and len(run.accelerators) == 1 and not run.config.pluginmanager.has_plugin("dsession")
+    return run.spent.by_kind(total_s) if alone else {}
 
 
 def coverage_report(case_id: str, seen: Seen, release: str) -> run_report.CoverageReport:

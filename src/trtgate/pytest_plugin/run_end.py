@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ..common import spent_time
 from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.escaping import terminal
 from ..common.explanations import Explanation, explained
@@ -20,6 +21,7 @@ from ..report.case_row import row_of
 from . import kept_runs, report_collector, run_filters
 from .case_items import case_id_of, is_accuracy
 from .gate_run import GateRun
+from .run_document import spent_s
 from .terminal_display import write_table
 
 
@@ -207,6 +209,8 @@ class Ending:
         notices += run.gate.notices if run.results else run.gate.remarks
         if run.environment:
             notices.append(Notice(f"since the baseline was last recorded: {', '.join(run.environment)}"))
+        if verbose > 0 and (went := spent_time.sentence(spent_s(run, run.spent.total_s))):
+            notices.append(Notice(f"time: {went}"))
         return [notice for notice in notices if verbose >= 0 or notice.loud or notice.severity is Severity.NOTICE]
 
     def _about_new(self) -> list[str]:

@@ -6,7 +6,6 @@ It measures what the policy asks for, judges nothing, and leaves what it found f
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -171,7 +170,7 @@ class Stage:
             attempt=self._attempt,
             started=self._started,
             complete=bool(self._complete),
-            seconds=round(time.monotonic() - run.started, 1),
+            seconds=round(run.spent.total_s, 1),
             exit_status=self._status,
             command=_without_the_part([str(one) for one in run.config.invocation_params.args]),
             accelerator=run.accelerator,

@@ -9,7 +9,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from ..common import escaping
+from ..common import escaping, spent_time
 from ..common.errors import TrtgateError
 from ..common.metrics import METRICS
 from ..common.text_columns import number_of
@@ -29,6 +29,7 @@ def render(report: RunReport) -> str:
         [_data(case) for case in report.cases],
         report=report,
         described=escaping.printable(describe(report.accelerator), 1000),
+        spent=spent_time.sentence(report.spent_s),
         primary=primary_judgement,
         figures_of=_figures,
         settings_of=_settings,

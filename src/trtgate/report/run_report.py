@@ -139,6 +139,9 @@ class RunReport(msgspec.Struct, kw_only=True):
     created: str
     """UTC, ISO 8601."""
     seconds: float
+    spent_s: dict[str, float] = {}
+    """Kind of work → how long the run was at it; together they are `seconds`. Empty where devices or processes worked
+    side by side."""
     accelerator: Accelerator
     against: str
     """What latencies were compared with; empty when with nothing."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..common.errors import TrtgateError
 from ..common.explanations import Explanation, explained
 from ..common.locks import open_shared, try_lock
+from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..common.time_limit import option_of
 
@@ -72,7 +73,7 @@ def device_lock(
 
     with contextlib.ExitStack() as stack:
         try:
-            with _held(path.with_suffix(".queue"), blocked):
+            with during(Work.WAITING), _held(path.with_suffix(".queue"), blocked):
                 stack.enter_context(_held(path, blocked, shared=shared))
         except OSError as error:
             text = f"lock {error.filename or path} can't be used ({error.strerror}): let its owner remove it, or set"
