@@ -67,14 +67,17 @@ def main() -> None:
     folder, repository = asked.folder, asked.folder / "repository"
     print(f"{describe(detect())}, {machine.cpus()} CPUs", flush=True)
     table: list[tuple[str, ...]] = [("run", "exit", "whole run", "built ahead in", "its latency tests", "verdicts")]
+    runs = []
     for name in asked.runs:
         gate_runs.write_suite(repository, SUITE, changed=name == "changed")
         one = gate_runs.run(name, folder, folder / "caches", [*RUNS[name], *asked.more], repository)
+        runs.append(one)
         tests_s = sum(one.test_s.get(gate_runs.LATENCY, {}).values())
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(Counter(one.verdicts.values()).items()))
         seconds = (f"{value:.1f} s" if value else "-" for value in (one.seconds, one.ahead_s, tests_s))
         table.append((name, str(one.exit_status), *seconds, said))
-    print(TextTable(table, left=(0, 5)))
+    print(TextTable(table, left=(0, 5)), end="\n\n")
+    print(gate_runs.spent_table(runs))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
 
+from trtgate.common.spent_time import Work
+from trtgate.common.text_columns import TextTable
 from trtgate.report import run_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +37,8 @@ class GateRun(msgspec.Struct, kw_only=True):
     medians_us: dict[str, float]
     """Case → its primary metric."""
     lines: list[str]
+    spent_s: dict[str, float] = {}
+    """Kind of work → seconds, as the run's document has it; empty of a run that has none."""
 
 
 class Started:
@@ -80,7 +84,7 @@ class Started:
             ahead_s=float(ahead[0].split(" in ")[1].split(" s")[0]) if ahead else 0.0,
             verdicts={case.case_id: case.said for case in found.cases if case.medians_us},
             medians_us={case.case_id: case.medians_us[case.primary] for case in found.cases if case.medians_us},
-            lines=lines,
+            lines=lines, spent_s=found.spent_s,
         )  # fmt: skip
 
 
@@ -130,3 +134,15 @@ def run(name: str, folder: Path, caches: Path, options: list[str], checkout: Pat
     kept.write_bytes(msgspec.json.encode(found))
     print(f"{name}: {found.seconds:.1f} s, exit status {found.exit_status}", flush=True)
     return found
+
+
+def spent_table(runs: Sequence[GateRun]) -> TextTable:
+    """Return where the seconds of runs went, of those that know it; `process` is what pytest takes before and after."""
+    known = [one for one in runs if one.spent_s]
+    kinds = [kind for kind in Work if any(kind in one.spent_s for one in known)]
+    table = [("seconds", *(kind.replace("_", " ") for kind in kinds), "process", "whole run")]
+    for one in known:
+        seconds = [one.spent_s.get(kind, 0.0) for kind in kinds]
+        seconds += [one.seconds - sum(seconds), one.seconds]
+        table.append((one.name, *(f"{value:.1f}" if value >= 0.05 else "-" for value in seconds)))
+    return TextTable(table)

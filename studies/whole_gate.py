@@ -267,6 +267,7 @@ def main() -> None:
     ran = {**passes, **beside}
     cases = sorted({case_id for one in ran.values() for tests in one.test_s.values() for case_id in tests})
     print(f"{len(cases)} cases, {machine.cpus()} CPUs: {', '.join(cases)}\n")
+    print(gate_runs.spent_table(list(ran.values())), end="\n\n")
     if passes:
         show(passes, json.loads(kept.read_text()) if kept.exists() else {})
     if beside:
