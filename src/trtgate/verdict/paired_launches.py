@@ -98,8 +98,8 @@ def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
     A one-sided t interval over pairs (Student) at FAMILY_ALPHA / `tests` split evenly among the looks: Bonferroni over
     all that a run judges, so a run in which nothing changed fails with probability FAMILY_ALPHA at most, whatever
     screening let through, as far as pair means are normal. Where launches have two modes, six pairs that all fall the
-    same way look certain: docs/verdicts.md has what that costs. Confirmed when the lower bound exceeds `limit`; refuted as
-    soon as the upper bound at PROOF_ALPHA lies below it (stopping early can only lower the error rate).
+    same way look certain: docs/verdicts.md has what that costs. Confirmed when the lower bound exceeds `limit`; refuted
+    as soon as the upper bound at PROOF_ALPHA lies below it (stopping early can only lower the error rate).
     """
     n = pair_means.shape[-1]
     mean, error = _mean_and_error(pair_means)
