@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from trtgate.commands import selfcheck_rounds
-from trtgate.commands.selfcheck_rounds import Rate, Selfcheck, SelfComparison
+from trtgate.commands import selfcheck_findings
+from trtgate.commands.selfcheck_findings import Rate, Selfcheck, SelfComparison
 from trtgate.common.accelerator import Accelerator
 
 TRTGATE = str(Path(sys.executable).parent / "trtgate")
@@ -46,7 +46,7 @@ def test_false_alarms_and_finds_are_counted_apart() -> None:
         comparison(0.19, delay=0.2, regressed=True),
         comparison(0.05, delay=0.2),
     )
-    said = "\n".join(map(str, selfcheck_rounds.lines(found)))
+    said = "\n".join(map(str, selfcheck_findings.lines(found)))
     assert "false alarms: 0 of 3" in said
     assert "found when 20 % slower: 1 of 2" in said
 
@@ -54,19 +54,19 @@ def test_false_alarms_and_finds_are_counted_apart() -> None:
 def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() -> None:
     quiet = check(*(comparison(mean) for mean in (0.001, -0.001, 0.0005)))
     noisy = check(*(comparison(mean) for mean in (0.10, -0.10, 0.05)))
-    seen = [selfcheck_rounds.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
+    seen = [selfcheck_findings.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
     assert seen[0] is not None
     assert seen[1] is not None
     assert 0.1 < seen[0] < seen[1]
-    limits = [selfcheck_rounds.proposed_limit(found, "host") for found in (quiet, noisy)]
+    limits = [selfcheck_findings.proposed_limit(found, "host") for found in (quiet, noisy)]
     assert limits[0] is not None
     assert limits[1] is not None
     assert 0 < limits[0] < limits[1]
 
 
 def test_two_pairs_are_too_few_to_say() -> None:
-    assert selfcheck_rounds.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
-    assert "limits that" not in "\n".join(map(str, selfcheck_rounds.lines(check(comparison(0.0)))))
+    assert selfcheck_findings.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
+    assert "limits that" not in "\n".join(map(str, selfcheck_findings.lines(check(comparison(0.0)))))
 
 
 @pytest.mark.alone

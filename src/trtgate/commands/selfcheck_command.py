@@ -59,14 +59,14 @@ def selfcheck(
     from ..common.files import write_json
     from ..common.run_folder import usable
     from ..launches.suite_here import configured_suite
-    from . import selfcheck_rounds
+    from . import selfcheck_findings, selfcheck_rounds
 
     source, folder, ini_limits = configured_suite(Path.cwd(), as_in_pytest=True)
     device = accelerator.detect()
     limits = _limits(ini_limits, limit or [])
     share = 0.0 if unchanged_only else _share(delay, limits, on_gpu=device.kind == "gpu")
 
-    def save(found: selfcheck_rounds.Selfcheck) -> None:
+    def save(found: selfcheck_findings.Selfcheck) -> None:
         if json is not None:
             write_json(json, msgspec.to_builtins(found))
 
@@ -78,7 +78,7 @@ def selfcheck(
         )  # fmt: skip
     from ..report.terminal_table import describe
 
-    print_lines([describe(device), *selfcheck_rounds.lines(found)])
+    print_lines([describe(device), *selfcheck_findings.lines(found)])
     save(found)
     if json is not None:
         print_lines([f"written: {json}"])
