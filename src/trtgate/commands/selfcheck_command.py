@@ -82,6 +82,8 @@ def selfcheck(
     save(found)
     if json is not None:
         print_lines([f"written: {json}"])
+    if found.failed:
+        raise typer.Exit(BROKEN)
 
 
 def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, timeout: float) -> None:

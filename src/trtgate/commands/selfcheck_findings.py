@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -49,6 +50,11 @@ class Selfcheck(msgspec.Struct, kw_only=True):
     wanted_delay: float
     comparisons: list[SelfComparison]
     problems: list[str] = []
+    """What was left out, and why."""
+    too_short: list[str] = []
+    """Cases that are too short for the delay: they are compared unchanged alone."""
+    failed: bool = False
+    """Whether something failed of what was left out; what is too short, or was disturbed or interrupted, did not."""
     tests: int
 
 
@@ -116,7 +122,8 @@ def lines(found: Selfcheck) -> list[Line]:
     copied = " ".join(f"{metric}={limit * 100:g}%" for metric, limit in proposals.items() if limit is not None)
     if copied:
         said.append(f"limits that this machine's noise allows: trtgate_limits = {copied}")
-    return said + [f"left out: {problem}" for problem in found.problems]
+    problems = Counter(found.problems).items()
+    return said + [f"left out{f' {times} times' * (times > 1)}: {problem}" for problem, times in problems]
 
 
 def _rate(outcomes: Iterable[bool]) -> Rate:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
-from ..common.explanations import Explanation, explained
+from ..common.errors import PROBLEMS, TrtgateError, sentence_of
+from ..common.explanations import Explanation, continued, explained
 from ..common.metrics import SAMPLED
 from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
+from ..common.text_columns import number_of
 from ..compiling import availability
 from ..gate import judging
 from ..gate.judging import LimitOf
 from ..gate.paired_gate import PairedGate, Screened, Suspicion
 from ..gate.sentences import percent
 from ..launches.comparison_side import Side
-from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair
+from ..launches.pair import BASE, CANDIDATE, Artifacts, DelayRefusedError, DisturbedError, Pair
 from ..launches.pair_session import PairSession
+from ..launches.worker_handle import LaunchError
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from ..torch_trt import modelopt_package, releases
-from ..verdict import LOOKS, Verdict
+from ..verdict import LOOKS, Judgement, Verdict
 from .selfcheck_findings import Selfcheck, SelfComparison
 
+DELAYED = "delayed comparisons of"
 PAIRS_AHEAD = 4
 """Pairs of processes that start together on a GPU's host: their imports overlap."""
 
@@ -63,7 +66,8 @@ def run(
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
     `save` is given everything measured so far after each round; Ctrl-C ends the check, and what was measured is kept.
-    Raises SideError when a case can't be built. A comparison that is disturbed is left out, and named.
+    What fails, is disturbed or is too short for the delay is left out and named, and the rest goes on. Raises
+    TrtgateError when no case can be built or compared, or when all are too short for the delay.
     """
     run_folder = RunFolder(folder)
     base, candidate = (Side(name=name, source=source, streams=streams) for name in (BASE, CANDIDATE))
@@ -72,7 +76,7 @@ def run(
     limits = {metric: limit_of(metric) for metric in SAMPLED}
     found = Selfcheck(accelerator=accelerator, limits=limits, wanted_delay=delay, comparisons=[], tests=tests)
     try:
-        artifacts = _build(pairs, cases, run_folder, step)
+        artifacts = _build(pairs, cases, run_folder, found, step)
         waiting: list[Pair] = []
         for number in range(rounds):
             ahead = PAIRS_AHEAD if accelerator.kind == "gpu" else 1  # a CPU must not import while it measures
@@ -83,23 +87,73 @@ def run(
             say = lambda text, at=at: step(f"{at}: {text}")  # noqa: E731
             found.comparisons += _round(pairs, artifacts, limit_of, found, say)  # whole, or not at all
             save(found)
+            _check_delay(found, artifacts)
     except KeyboardInterrupt:
         found.problems.append("the round that Ctrl-C ended, and those that would have followed")
+    except PROBLEMS as error:
+        if not found.comparisons or isinstance(error, _AllTooShortError):
+            raise
+        found.failed = True
+        problem = f"the round that failed, and those that would have followed: {sentence_of(error)}"
+        found.problems.append(explained(problem, Explanation.WORKER_FAILED))
+    else:
+        if not found.comparisons:
+            raise TrtgateError(f"nothing could be compared: {_said(found.problems)}")
     finally:
         pairs.close()
         run_folder.close()
     return found
 
 
-def _build(pairs: PairSession, cases: Sequence[Case], folder: RunFolder, step: OnStep) -> dict[str, Artifacts]:
-    """Build each case once: a gate on latency compares code, not two builds of the same."""
+class _AllTooShortError(TrtgateError):
+    """No case takes the delay."""
+
+
+def _check_delay(found: Selfcheck, artifacts: Collection[str]) -> None:
+    """Raise _AllTooShortError where no case is left that might take the delay, and none did."""
+    if set(artifacts) <= set(found.too_short) and not any(one.delay for one in found.comparisons):
+        raise _AllTooShortError(_said(one for one in found.problems if one.startswith(DELAYED)))
+
+
+def _said(problems: Iterable[str]) -> str:
+    """Return what an error says of problems: the first, and how many more there are."""
+    first, *others = dict.fromkeys(problems)
+    return continued(first, f"; and {number_of(len(others), 'more problem')}" * bool(others))
+
+
+def _leave_out(found: Selfcheck, case_id: str, error: LaunchError) -> None:
+    """Name what an error leaves out of a case."""
+    if isinstance(error, DelayRefusedError):
+        found.too_short.append(case_id)
+        problem = explained(f"{DELAYED} {case_id}: {error}", Explanation.COMMAND_REFUSED)
+    elif isinstance(error, DisturbedError):
+        problem = explained(f"{case_id}: {error}", Explanation.VOID_BLOCKS)
+    else:
+        found.failed = True
+        problem = explained(f"{case_id}: {error}", Explanation.BUILD_FAILED)
+    found.problems.append(problem)
+
+
+def _build(
+    pairs: PairSession, cases: Sequence[Case], folder: RunFolder, found: Selfcheck, step: OnStep
+) -> dict[str, Artifacts]:
+    """Build each case once: a gate on latency compares code, not two builds of the same.
+
+    One that can't be built is left out. Raises TrtgateError where none can.
+    """
     artifacts = {}
     for case in cases:
         step(f"building {case.id}")
         place = folder.private(case.model.name)
-        built = pairs.build(pairs.resident(), case.id, {CANDIDATE: place})
+        try:
+            built = pairs.build(pairs.resident(), case.id, {CANDIDATE: place})
+        except LaunchError as error:
+            _leave_out(found, case.id, error)
+            continue
         stored = place if built[CANDIDATE].stored else None
         artifacts[case.id] = Artifacts(base=stored, candidate=stored)
+    if not artifacts:
+        raise TrtgateError(f"nothing could be built: {_said(found.problems)}")
     return artifacts
 
 
@@ -111,36 +165,71 @@ def _round(
     gate = PairedGate(pairs)
     expected = found.wanted_delay and found.accelerator.kind == "gpu"  # a CPU must not import while it measures
     fresh = pairs.start(LOOKS[0]) if expected else []
-    suspicions: dict[int, Suspicion] = {}
-    """Number of a comparison → what it suspects."""
     for case_id, both in artifacts.items():
-        step(f"{case_id}: loading")
-        pair = pairs.load_resident(case_id, both)
         try:
-            for delay in dict.fromkeys((0.0, found.wanted_delay)):
-                step(f"{case_id}: {f'{percent(delay)} slower' if delay else 'unchanged'}")
-                start = time.monotonic()
-                screened = gate.screen(pair, case_id, limit_of, found.tests, lambda _text: None, delay=delay)
-                comparison = _comparison(case_id, screened, time.monotonic() - start)
-                comparisons.append(comparison)
-                if comparison.suspected:
-                    suspected = tuple(comparison.suspected)
-                    suspicion = Suspicion(case_id=case_id, artifacts=both, metrics=suspected, delay=delay)
-                    suspicions[len(comparisons) - 1] = suspicion
-            pairs.unload(pair)
-        except DisturbedError as error:
-            found.problems.append(explained(f"{case_id}: {error}", Explanation.VOID_BLOCKS))
-    if suspicions:
-        confirmed = gate.confirm(list(suspicions.values()), limit_of, found.tests, step, fresh)
-        for number, judgements in zip(suspicions, confirmed, strict=True):
-            comparisons[number] = msgspec.structs.replace(
-                comparisons[number],
-                regressed=[j.metric for j in judgements if j.verdict is Verdict.REGRESSED],
-                confirmation=[f"{j.metric} {j.change:+.3%}, {j.evidence}, p={j.p:.1e}" for j in judgements],
-            )
+            comparisons.extend(_screened(gate, case_id, both, limit_of, found, step))
+        except LaunchError as error:
+            _leave_out(found, case_id, error)
+    suspicions = {
+        number: Suspicion(
+            case_id=one.case_id, artifacts=artifacts[one.case_id], metrics=tuple(one.suspected),
+            delay=found.wanted_delay if one.delay else 0.0,
+        )
+        for number, one in enumerate(comparisons) if one.suspected
+    }  # fmt: skip
+    confirmed = _confirmed(gate, suspicions, limit_of, found, step, fresh) if suspicions else {}
     for pair in fresh:
         pairs.end(pair)
-    return comparisons
+    told = (number for number in range(len(comparisons)) if number in confirmed or number not in suspicions)
+    return [_judged(comparisons[number], confirmed.get(number, [])) for number in told]
+
+
+def _screened(
+    gate: PairedGate, case_id: str, both: Artifacts, limit_of: LimitOf, found: Selfcheck, step: OnStep
+) -> Iterator[SelfComparison]:
+    """Compare a case by the first stage, unchanged and, unless it is too short for that, slower. Raises LaunchError."""
+    step(f"{case_id}: loading")
+    pair = gate.pairs.load_resident(case_id, both)
+    for delay in dict.fromkeys((0.0, 0.0 if case_id in found.too_short else found.wanted_delay)):
+        step(f"{case_id}: {f'{percent(delay)} slower' if delay else 'unchanged'}")
+        start = time.monotonic()
+        try:
+            screened = gate.screen(pair, case_id, limit_of, found.tests, lambda _text: None, delay=delay)
+        except DelayRefusedError as error:
+            _leave_out(found, case_id, error)
+        else:
+            yield _comparison(case_id, screened, time.monotonic() - start)
+    gate.pairs.unload(pair)
+
+
+def _confirmed(
+    gate: PairedGate, suspicions: dict[int, Suspicion], limit_of: LimitOf, found: Selfcheck, step: OnStep,
+    fresh: Sequence[Pair],
+) -> dict[int, list[Judgement]]:  # fmt: skip
+    """Return what fresh pairs say of suspicions, all measured in the same pairs, those `fresh` first.
+
+    Where that fails each is measured in pairs of its own, and what fails then is left out.
+    """
+    try:
+        judged = gate.confirm(list(suspicions.values()), limit_of, found.tests, step, fresh)
+        return dict(zip(suspicions, judged, strict=True))
+    except LaunchError as error:
+        step(f"confirming one by one: {error}")
+    confirmed = {}
+    for number, suspicion in suspicions.items():
+        try:
+            (confirmed[number],) = gate.confirm([suspicion], limit_of, found.tests, step)
+        except LaunchError as error:
+            _leave_out(found, suspicion.case_id, error)
+    return confirmed
+
+
+def _judged(one: SelfComparison, judgements: Sequence[Judgement]) -> SelfComparison:
+    return msgspec.structs.replace(
+        one,
+        regressed=[j.metric for j in judgements if j.verdict is Verdict.REGRESSED],
+        confirmation=[f"{j.metric} {j.change:+.3%}, {j.evidence}, p={j.p:.1e}" for j in judgements],
+    )
 
 
 def _comparison(case_id: str, screened: Screened, seconds: float) -> SelfComparison:
