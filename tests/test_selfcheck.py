@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from trtgate.commands import selfcheck_findings
+from trtgate.commands import selfcheck_findings, selfcheck_rounds
 from trtgate.commands.selfcheck_findings import Rate, Selfcheck, SelfComparison
 from trtgate.common.accelerator import Accelerator
+from trtgate.compiling.artifact_cache import CacheRequest
+
+from .in_process import InProcess, command
 
 TRTGATE = str(Path(sys.executable).parent / "trtgate")
 CPU = Accelerator(kind="cpu", name="test", cpus=2)
@@ -67,6 +71,27 @@ def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() 
 def test_two_pairs_are_too_few_to_say() -> None:
     assert selfcheck_findings.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
     assert "limits that" not in "\n".join(map(str, selfcheck_findings.lines(check(comparison(0.0)))))
+
+
+# The command
+
+
+@pytest.mark.parametrize(("options", "cached"), [((), True), (("--no-cache",), False)])
+@pytest.mark.parametrize(("failed", "status"), [(False, 0), (True, 1)])
+def test_the_command_uses_the_artifact_cache_and_what_failed_is_its_exit_code(
+    options: tuple[str, ...], cached: bool, failed: bool, status: int, here: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: list[CacheRequest | None] = []
+
+    def run(*_arguments: Any, cache: CacheRequest | None, **_others: Any) -> Selfcheck:
+        caches.append(cache)
+        return msgspec.structs.replace(check(comparison(0.0)), failed=failed, problems=["net: no"] * failed)
+
+    monkeypatch.setenv("TRTGATE_CACHE_DIR", str(here.path / "cache"))
+    monkeypatch.setattr(selfcheck_rounds, "run", run)
+    ended, said = command("selfcheck", *options)
+    assert caches == [CacheRequest(folder=str(here.path / "cache")) if cached else None]
+    assert (ended, "left out: net: no" in said) == (status, failed), said
 
 
 @pytest.mark.alone

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from trtgate.commands import selfcheck_findings, selfcheck_rounds
+from trtgate.commands import selfcheck_builds, selfcheck_findings, selfcheck_rounds
 from trtgate.commands.selfcheck_findings import Selfcheck
-from trtgate.common.accelerator import Accelerator
+from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.run_folder import RunFolder
+from trtgate.compiling.artifact_cache import CacheRequest
 from trtgate.gate.paired_gate import PairedGate, Suspicion
+from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import CANDIDATE, DelayRefusedError, DisturbedError, Pair, SideError
 from trtgate.launches.pair_session import PairSession
+from trtgate.launches.prebuild import Prebuild, Prebuilt
 from trtgate.suite.suite_source import SuiteSource
 
-from .suites import suite_text
+from .suites import STORING, suite_text
 
 CPU = Accelerator(kind="cpu", name="test", cpus=1)
 ALPHA, BETA, SHORT = (f"{name}-eager-fp32-b1" for name in ("alpha", "beta", "short"))
@@ -57,9 +61,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: list[int]) -> 
 
     def run(
         names: Sequence[str], statements: dict[str, str], *, rounds: int = 1, delay: float = 0.0,
-        save: Callable[[Selfcheck], None] = lambda _found: None,
+        save: Callable[[Selfcheck], None] = lambda _found: None, more: str = "", cache: CacheRequest | None = None,
     ) -> Selfcheck:  # fmt: skip
-        (tmp_path / "suite.py").write_text(suite_text(names, statements) + NO_DELAY_BELOW_1_MS)
+        (tmp_path / "suite.py").write_text(suite_text(names, statements) + NO_DELAY_BELOW_1_MS + more)
         source = SuiteSource(root=str(tmp_path), suites=("suite.py",))
 
         def note(found: Selfcheck) -> None:
@@ -68,7 +72,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: list[int]) -> 
 
         return selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, [], CPU), CPU, lambda _metric: 0.5, rounds=rounds, delay=delay,
-            folder=tmp_path / "files", timeout_s=60, streams="one", step=lambda _text: None, save=note,
+            folder=tmp_path / "files", cache=cache, timeout_s=60, streams="one", step=lambda _text: None, save=note,
         )  # fmt: skip
 
     return run
@@ -135,6 +139,74 @@ def test_a_pair_that_refuses_a_delay_measures_the_next_case(
     check(["alpha"], {"short": "pass"}, delay=1.0)
     assert ended.count(ALPHA) == 1  # the pair of the round, which held `short` before
     assert SHORT not in ended
+
+
+# What is built
+
+
+STORED = (
+    STORING
+    + """
+
+def times(factor):
+    import torch
+
+    class Times(torch.nn.Module):
+        def forward(self, x):
+            return x * factor
+
+    return Times(), torch.ones(1, 4)
+
+
+first = trtgate.Model("first", lambda: times(2.0), trtgate.grid(["aot_eager"]))
+second = trtgate.Model("second", lambda: times(3.0), trtgate.grid(["aot_eager"]))
+MODELS = [first, second]
+"""
+)
+
+
+@pytest.mark.usefixtures("forked_with_tensorrt")
+def test_a_case_is_built_once_and_later_checks_take_it_from_the_artifact_cache(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes export: those that have imported torch_tensorrt have imported torch.export with it."""
+    builds = tmp_path / "builds"
+    monkeypatch.setenv("BUILDS", str(builds))
+    cache = CacheRequest(folder=str(tmp_path / "cache"))
+    for count, used in ((2, cache), (2, cache), (4, None)):
+        found = check([], {}, more=STORED, cache=used)
+        assert counts(found) == {("first-aot_eager-fp32", False): 1, ("second-aot_eager-fp32", False): 1}
+        assert len(builds.read_text().split()) == count
+    assert not list((tmp_path / "files").glob("artifacts-*"))
+
+
+@pytest.mark.parametrize(("kind", "builders", "in_turn"), [("gpu", 3, True), ("cpu", 1, False)])
+def test_on_a_gpu_one_case_is_built_while_others_are_exported(
+    kind: str, builders: int, in_turn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes into the cache has the build time of building alone."""
+    asked: list[Prebuild] = []
+    source = SuiteSource(root=str(tmp_path), zoo=("resnet18", "resnet34"))
+    cases = list(source.load().cases.values())[:3]
+
+    def run(work: Prebuild, case_ids: Sequence[str]) -> Iterator[Prebuilt]:
+        asked.append(work)
+        work.imported()
+        yield from (Prebuilt(case_id=case_id, problem=f"case {case_id}: no") for case_id in reversed(case_ids))
+
+    monkeypatch.setattr(Prebuild, "run", run)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(16)))
+    monkeypatch.setattr("trtgate.common.machine.memory_bytes", lambda: 1 << 40)
+    imported: list[str] = []
+    built = selfcheck_builds.built(
+        Side(name=CANDIDATE, source=source), cases, Accelerator(kind=kind, name="test", memory_bytes=80 * GIB),
+        RunFolder(tmp_path), cache=None, timeout_s=1, imported=lambda: imported.append("imported"),
+        step=lambda _text: None,
+    )  # fmt: skip
+    (work,) = asked
+    assert (work.builders, work.in_turn, len(imported)) == (builders, in_turn, in_turn)
+    assert list(built) == [case.id for case in cases]
+    assert selfcheck_builds.problem_of(built[cases[0].id]) == f"{cases[0].id}: no (docs: build-failed)"
 
 
 # What fails

@@ -113,7 +113,7 @@ def test_a_planted_slowdown_is_found_in_either_state(state: StreamState) -> None
 
 
 def test_a_delay_that_is_shorter_than_a_kernel_is_refused(state: StreamState) -> None:
-    with pytest.raises(TooShortError, match=r"^a delay of 0\.00% is 0\.00 µs here, and a further kernel takes at least"):
+    with pytest.raises(TooShortError, match="a further kernel takes at least"):
         delayed(Chain(), 1e-6, state)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -18,6 +18,9 @@ from ..common.escaping import encodable, terminal
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..common.text_columns import Display, Line, TextTable, rendered
+
+if TYPE_CHECKING:
+    from ..compiling.artifact_cache import CacheRequest
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
@@ -30,7 +33,15 @@ BaselinesOption = Annotated[
     typer.Option("--baselines", metavar="DIR", help="Folder of the baselines (the ini key trtgate_baselines)."),
 ]
 BaseSetupOption = Annotated[str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Do not use the artifact cache.")]
 TimeoutOption = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")]
+
+
+def cache_request(*, no_cache: bool) -> CacheRequest | None:
+    """Return the artifact cache that a command uses; None with `--no-cache`. Raises TrtgateError without a home."""
+    from ..compiling.artifact_cache import CacheRequest, default_folder
+
+    return None if no_cache else CacheRequest(folder=str(default_folder()))
 
 
 class Commands(typer.core.TyperGroup):

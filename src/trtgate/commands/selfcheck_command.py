@@ -9,7 +9,7 @@ import typer
 
 from ..common.errors import TrtgateError
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, TimeoutOption, print_lines, progress
+from .console import BROKEN, NoCacheOption, TimeoutOption, cache_request, print_lines, progress
 
 if TYPE_CHECKING:
     from ..common.accelerator import Accelerator
@@ -29,6 +29,7 @@ def selfcheck(
         typer.Option(metavar="METRIC=PERCENT", help="Limit of a metric, such as device=0.25%; may be repeated."),
     ] = None,
     timeout: TimeoutOption = 900.0,
+    no_cache: NoCacheOption = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
     streams: Annotated[
         Literal["one", "many"], typer.Option(help="State of the GPU: that of a process that uses one stream, or many.")
@@ -49,7 +50,8 @@ def selfcheck(
     """
     if panel:
         given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}
-        _panel([name for name, value in given.items() if value], streams, show=show, to=to, timeout=timeout)
+        useless = [name for name, value in given.items() if value]
+        _panel(useless, streams, show=show, to=to, timeout=timeout, no_cache=no_cache)
         return
     if show or to is not None:
         raise TrtgateError(f"{'--show' if show else '--to'} is of the panel: trtgate selfcheck --panel")
@@ -73,8 +75,8 @@ def selfcheck(
     with progress() as step:
         found = selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
-            rounds=rounds, delay=share, folder=usable(folder, step), timeout_s=TimeLimit(timeout, "--timeout"),
-            streams=streams, step=step, save=save,
+            rounds=rounds, delay=share, folder=usable(folder, step), cache=cache_request(no_cache=no_cache),
+            timeout_s=TimeLimit(timeout, "--timeout"), streams=streams, step=step, save=save,
         )  # fmt: skip
     from ..report.terminal_table import describe
 
@@ -86,7 +88,7 @@ def selfcheck(
         raise typer.Exit(BROKEN)
 
 
-def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, timeout: float) -> None:
+def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, timeout: float, no_cache: bool) -> None:
     """Measure the panel and append it to its file, or only show what is there."""
     from ..common import accelerator
     from ..common.run_folder import usable
@@ -108,7 +110,7 @@ def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, tim
         with progress() as step:
             found, left_out = selfcheck_panel.run(
                 source, ids, device, usable(Path.cwd() / ".trtgate", step), streams=streams,
-                timeout_s=TimeLimit(timeout, "--timeout"), step=step,
+                cache=cache_request(no_cache=no_cache), timeout_s=TimeLimit(timeout, "--timeout"), step=step,
             )  # fmt: skip
         panel_file.append(paths[0], found)
     files = [panel_file.read(path) for path in paths]

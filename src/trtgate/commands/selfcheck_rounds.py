@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..common.text_columns import number_of
 from ..compiling import availability
+from ..compiling.artifact_cache import CacheRequest
 from ..gate import judging
 from ..gate.judging import LimitOf
 from ..gate.paired_gate import PairedGate, Screened, Suspicion
@@ -24,11 +25,13 @@ from ..gate.sentences import percent
 from ..launches.comparison_side import Side
 from ..launches.pair import BASE, CANDIDATE, Artifacts, DelayRefusedError, DisturbedError, Pair
 from ..launches.pair_session import PairSession
+from ..launches.prebuild import Prebuilt
 from ..launches.worker_handle import LaunchError
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from ..torch_trt import modelopt_package, releases
 from ..verdict import LOOKS, Judgement, Verdict
+from . import selfcheck_builds
 from .selfcheck_findings import Selfcheck, SelfComparison
 
 DELAYED = "delayed comparisons of"
@@ -60,11 +63,12 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
 
 def run(
     source: SuiteSource, cases: Sequence[Case], accelerator: Accelerator, limit_of: LimitOf, *,
-    rounds: int, delay: float, folder: Path, timeout_s: float, streams: str, step: OnStep,
+    rounds: int, delay: float, folder: Path, cache: CacheRequest | None, timeout_s: float, streams: str, step: OnStep,
     save: Callable[[Selfcheck], None],
 ) -> Selfcheck:  # fmt: skip
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
+    Each is built once, or taken from the cache.
     `save` is given everything measured so far after each round; Ctrl-C ends the check, and what was measured is kept.
     What fails, is disturbed or is too short for the delay is left out and named, and the rest goes on. Raises
     TrtgateError when no case can be built or compared, or when all are too short for the delay.
@@ -76,8 +80,12 @@ def run(
     limits = {metric: limit_of(metric) for metric in SAMPLED}
     found = Selfcheck(accelerator=accelerator, limits=limits, wanted_delay=delay, comparisons=[], tests=tests)
     try:
-        artifacts = _build(pairs, cases, run_folder, found, step)
         waiting: list[Pair] = []
+        built = selfcheck_builds.built(
+            candidate, cases, accelerator, run_folder, cache=cache, timeout_s=timeout_s,
+            imported=lambda: waiting.extend(pairs.start(1)), step=step,
+        )  # fmt: skip
+        artifacts = _artifacts(built, found)
         for number in range(rounds):
             ahead = PAIRS_AHEAD if accelerator.kind == "gpu" else 1  # a CPU must not import while it measures
             if not waiting:
@@ -134,27 +142,20 @@ def _leave_out(found: Selfcheck, case_id: str, error: LaunchError) -> None:
     found.problems.append(problem)
 
 
-def _build(
-    pairs: PairSession, cases: Sequence[Case], folder: RunFolder, found: Selfcheck, step: OnStep
-) -> dict[str, Artifacts]:
-    """Build each case once: a gate on latency compares code, not two builds of the same.
+def _artifacts(built: Mapping[str, Prebuilt], found: Selfcheck) -> dict[str, Artifacts]:
+    """Return what both sides load of each case: a gate on latency compares code, not two builds of the same.
 
-    One that can't be built is left out. Raises TrtgateError where none can.
+    A case that could not be built is left out. Raises TrtgateError where none could.
     """
-    artifacts = {}
-    for case in cases:
-        step(f"building {case.id}")
-        place = folder.private(case.model.name)
-        try:
-            built = pairs.build(pairs.resident(), case.id, {CANDIDATE: place})
-        except LaunchError as error:
-            _leave_out(found, case.id, error)
-            continue
-        stored = place if built[CANDIDATE].stored else None
-        artifacts[case.id] = Artifacts(base=stored, candidate=stored)
-    if not artifacts:
-        raise TrtgateError(f"nothing could be built: {_said(found.problems)}")
-    return artifacts
+    problems = [problem for one in built.values() if (problem := selfcheck_builds.problem_of(one))]
+    found.problems += problems
+    found.failed = bool(problems)
+    if len(problems) == len(built):
+        raise TrtgateError(f"nothing could be built: {_said(problems)}")
+    return {
+        case_id: Artifacts(base=one.artifact, candidate=one.artifact)
+        for case_id, one in built.items() if not one.problem
+    }  # fmt: skip
 
 
 def _round(
