@@ -11,8 +11,10 @@ import msgspec
 import pytest
 
 from trtgate.commands import selfcheck_findings, selfcheck_rounds
+from trtgate.commands.console import cache_request
 from trtgate.commands.selfcheck_findings import Rate, Selfcheck, SelfComparison
-from trtgate.common.accelerator import Accelerator
+from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.common.errors import TrtgateError
 from trtgate.compiling.artifact_cache import CacheRequest
 
 from .in_process import InProcess, command
@@ -92,6 +94,19 @@ def test_the_command_uses_the_artifact_cache_and_what_failed_is_its_exit_code(
     ended, said = command("selfcheck", *options)
     assert caches == [CacheRequest(folder=str(here.path / "cache")) if cached else None]
     assert (ended, "left out: net: no" in said) == (status, failed), said
+
+
+def test_a_command_leaves_as_much_in_the_artifact_cache_as_the_ini_key_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_cache_size = 100GiB\n")
+    request = cache_request(no_cache=False)
+    assert request is not None
+    assert request.limit_bytes == 100 * GIB
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_cache_size = much\n")
+    with pytest.raises(TrtgateError, match=r"^ini key trtgate_cache_size: .*'much'"):
+        cache_request(no_cache=False)
 
 
 @pytest.mark.alone

@@ -38,10 +38,19 @@ TimeoutOption = Annotated[float, typer.Option(metavar="SECONDS", help="Time limi
 
 
 def cache_request(*, no_cache: bool) -> CacheRequest | None:
-    """Return the artifact cache that a command uses; None with `--no-cache`. Raises TrtgateError without a home."""
-    from ..compiling.artifact_cache import CacheRequest, default_folder
+    """Return the artifact cache that a command uses, as large as the ini key allows; None with `--no-cache`.
 
-    return None if no_cache else CacheRequest(folder=str(default_folder()))
+    Raises TrtgateError where there is no home directory, or the key has no size.
+    """
+    from ..compiling import artifact_cache
+    from ..suite.pytest_config import find_configuration
+
+    if no_cache:
+        return None
+    found = find_configuration(Path.cwd())
+    size = None if found is None else found.values.get("trtgate_cache_size")
+    limit_bytes = artifact_cache.LIMIT_BYTES if size is None else artifact_cache.limit_of(size)
+    return artifact_cache.CacheRequest(folder=str(artifact_cache.default_folder()), limit_bytes=limit_bytes)
 
 
 class Commands(typer.core.TyperGroup):
