@@ -15,6 +15,7 @@ from trtgate.commands.console import cache_request
 from trtgate.commands.selfcheck_findings import Rate, Selfcheck, SelfComparison
 from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.files import write_json
 from trtgate.compiling.artifact_cache import CacheRequest
 
 from .in_process import InProcess, command
@@ -38,7 +39,15 @@ def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case
 
 
 def check(*comparisons: SelfComparison) -> Selfcheck:
-    return Selfcheck(accelerator=CPU, limits={"host": 0.1}, wanted_delay=0.2, comparisons=list(comparisons), tests=4)
+    return Selfcheck(
+        accelerator=CPU,
+        limits={"host": 0.1},
+        wanted_delay=0.2,
+        comparisons=list(comparisons),
+        tests=4,
+        cases=["net"],
+        streams="one",
+    )
 
 
 def test_a_rate_has_its_interval() -> None:
@@ -73,6 +82,46 @@ def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() 
 def test_two_pairs_are_too_few_to_say() -> None:
     assert selfcheck_findings.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
     assert "limits that" not in "\n".join(map(str, selfcheck_findings.lines(check(comparison(0.0)))))
+
+
+# Rounds that are added to a file
+
+LATER = check(comparison(0.1))
+
+
+def test_rounds_are_added_to_those_of_an_earlier_check_of_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    assert selfcheck_findings.with_earlier(LATER, path) == LATER
+    earlier = msgspec.structs.replace(check(comparison(0.0)), problems=["net: no"], too_short=["net"], failed=True)
+    write_json(path, msgspec.to_builtins(earlier))
+    assert selfcheck_findings.with_earlier(check(), path) == earlier
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"accelerator": msgspec.structs.replace(CPU, uuid="GPU-2")}, "another card"),
+        ({"accelerator": msgspec.structs.replace(CPU, libraries={"torch": "2.14.0"})}, "other versions"),
+        ({"cases": ["net", "other"]}, "other cases"),
+        ({"limits": {"host": 0.2}}, "other limits"),
+        ({"wanted_delay": 0.1}, "another delay"),
+        ({"streams": "many"}, "another --streams"),
+    ],
+)
+def test_rounds_are_not_added_to_those_of_something_else(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    write_json(path, msgspec.to_builtins(msgspec.structs.replace(LATER, **changed)))
+    with pytest.raises(TrtgateError, match=f"found.json has rounds of {said}: name another file, or leave out --add$"):
+        selfcheck_findings.with_earlier(LATER, path)
+
+
+def test_rounds_are_not_added_to_a_file_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    path.write_text("{}")
+    with pytest.raises(TrtgateError, match=r"latency\.json holds no selfcheck that rounds can be added to"):
+        selfcheck_findings.with_earlier(LATER, path)
+    with pytest.raises(TrtgateError, match="can't be read"):
+        selfcheck_findings.with_earlier(LATER, tmp_path)
 
 
 # The command
@@ -139,6 +188,7 @@ def test_a_short_check_for_real(folder: Any, monkeypatch: pytest.MonkeyPatch) ->
         (("nothing",), "the suite has no case 'nothing'"),
         (("--limit=host=x",), "--limit"),
         (("--delay=-3%",), "--delay"),
+        (("--add",), "--add adds rounds to those of a file: name it with --json"),
     ],
 )
 def test_bad_input_is_one_line(folder: Any, arguments: tuple[str, ...], said: str) -> None:

@@ -13,6 +13,7 @@ from trtgate.commands import selfcheck_builds, selfcheck_findings, selfcheck_rou
 from trtgate.commands.selfcheck_findings import Selfcheck
 from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.files import write_json
 from trtgate.common.run_folder import RunFolder
 from trtgate.compiling.artifact_cache import CacheRequest
 from trtgate.gate.paired_gate import PairedGate, Suspicion
@@ -62,6 +63,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: list[int]) -> 
     def run(
         names: Sequence[str], statements: dict[str, str], *, rounds: int = 1, delay: float = 0.0,
         save: Callable[[Selfcheck], None] = lambda _found: None, more: str = "", cache: CacheRequest | None = None,
+        add_to: Path | None = None,
     ) -> Selfcheck:  # fmt: skip
         (tmp_path / "suite.py").write_text(suite_text(names, statements) + NO_DELAY_BELOW_1_MS + more)
         source = SuiteSource(root=str(tmp_path), suites=("suite.py",))
@@ -73,6 +75,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: list[int]) -> 
         return selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, [], CPU), CPU, lambda _metric: 0.5, rounds=rounds, delay=delay,
             folder=tmp_path / "files", cache=cache, timeout_s=60, streams="one", step=lambda _text: None, save=note,
+            add_to=add_to,
         )  # fmt: skip
 
     return run
@@ -139,6 +142,24 @@ def test_a_pair_that_refuses_a_delay_measures_the_next_case(
     check(["alpha"], {"short": "pass"}, delay=1.0)
     assert ended.count(ALPHA) == 1  # the pair of the round, which held `short` before
     assert SHORT not in ended
+
+
+# Rounds that are added to earlier ones
+
+
+def test_added_rounds_count_with_earlier_ones_from_the_first_save_on(
+    check: Check, saved: list[int], tmp_path: Path, unconfirmed: list[list[Suspicion]]
+) -> None:
+    """What was too short for the delay is so, and is named once."""
+    path = tmp_path / "found.json"
+    for _ in range(2):
+        found = check(
+            ["alpha"], {"short": "pass"}, delay=1.0, add_to=path,
+            save=lambda found: write_json(path, msgspec.to_builtins(found)),
+        )  # fmt: skip
+    assert counts(found) == {(SHORT, False): 2, (ALPHA, False): 2, (ALPHA, True): 2}
+    assert saved == [3, 6]
+    assert said(found).count(SENTENCE) == 1
 
 
 # What is built
@@ -297,6 +318,9 @@ def test_a_confirmation_that_fails_costs_the_comparison_that_it_fails_for(
 
 
 def test_what_was_left_out_for_one_reason_is_one_line() -> None:
-    found = Selfcheck(accelerator=CPU, limits={}, wanted_delay=0.0, comparisons=[], tests=1, problems=["a", "b", "a"])
+    found = Selfcheck(
+        accelerator=CPU, cases=[], streams="one", limits={}, wanted_delay=0.0, comparisons=[], tests=1,
+        problems=["a", "b", "a"],
+    )  # fmt: skip
     assert said(found).endswith("left out 2 times: a\nleft out: b")
     assert msgspec.to_builtins(found)["problems"] == ["a", "b", "a"]

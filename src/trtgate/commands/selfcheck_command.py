@@ -31,6 +31,7 @@ def selfcheck(
     timeout: TimeoutOption = 900.0,
     no_cache: NoCacheOption = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="With --json: add rounds to those that FILE has.")] = False,
     streams: Annotated[
         Literal["one", "many"], typer.Option(help="State of the GPU: that of a process that uses one stream, or many.")
     ] = "one",
@@ -45,16 +46,19 @@ def selfcheck(
     """Measure the gate on this machine: its false alarms, its power, and the limits that its noise allows.
 
     Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
-    ends it early, with the complete rounds. With --panel four fixed cases show how far launches, sessions and
-    cards lie apart.
+    ends it early, with the complete rounds, and --add goes on later. With --panel four fixed cases show how
+    far launches, sessions and cards lie apart.
     """
     if panel:
         given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}
+        given["--add"] = add
         useless = [name for name, value in given.items() if value]
         _panel(useless, streams, show=show, to=to, timeout=timeout, no_cache=no_cache)
         return
     if show or to is not None:
         raise TrtgateError(f"{'--show' if show else '--to'} is of the panel: trtgate selfcheck --panel")
+    if add and json is None:
+        raise TrtgateError("--add adds rounds to those of a file: name it with --json")
     import msgspec
 
     from ..common import accelerator
@@ -77,6 +81,7 @@ def selfcheck(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
             rounds=rounds, delay=share, folder=usable(folder, step), cache=cache_request(no_cache=no_cache),
             timeout_s=TimeLimit(timeout, "--timeout"), streams=streams, step=step, save=save,
+            add_to=json if add else None,
         )  # fmt: skip
     from ..report.terminal_table import describe
 

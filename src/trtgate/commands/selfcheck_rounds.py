@@ -32,7 +32,7 @@ from ..suite.suite_source import SuiteSource
 from ..torch_trt import modelopt_package, releases
 from ..verdict import LOOKS, Judgement, Verdict
 from . import selfcheck_builds
-from .selfcheck_findings import Selfcheck, SelfComparison
+from .selfcheck_findings import Selfcheck, SelfComparison, with_earlier
 
 DELAYED = "delayed comparisons of"
 PAIRS_AHEAD = 4
@@ -64,21 +64,26 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
 def run(
     source: SuiteSource, cases: Sequence[Case], accelerator: Accelerator, limit_of: LimitOf, *,
     rounds: int, delay: float, folder: Path, cache: CacheRequest | None, timeout_s: float, streams: str, step: OnStep,
-    save: Callable[[Selfcheck], None],
+    save: Callable[[Selfcheck], None], add_to: Path | None = None,
 ) -> Selfcheck:  # fmt: skip
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
-    Each is built once, or taken from the cache.
-    `save` is given everything measured so far after each round; Ctrl-C ends the check, and what was measured is kept.
-    What fails, is disturbed or is too short for the delay is left out and named, and the rest goes on. Raises
-    TrtgateError when no case can be built or compared, or when all are too short for the delay.
+    Each is built once, or taken from the cache. The rounds that the file `add_to` has count too. `save` is given
+    everything measured so far after each round; Ctrl-C ends the check, and what was measured is kept. What fails, is
+    disturbed or is too short for the delay is left out and named, and the rest goes on. Raises TrtgateError when no
+    case can be built or compared, when all are too short for the delay, or when `add_to` is of something else.
     """
+    tests = sum(len(judging.statistical_metrics(case, gpu=accelerator.kind == "gpu")) for case in cases)
+    found = Selfcheck(
+        accelerator=accelerator, cases=[case.id for case in cases], streams=streams,
+        limits={metric: limit_of(metric) for metric in SAMPLED}, wanted_delay=delay, comparisons=[], tests=tests,
+    )  # fmt: skip
+    if add_to is not None:
+        found = with_earlier(found, add_to)
+        step(f"{number_of(len(found.comparisons), 'comparison')} of earlier rounds")
     run_folder = RunFolder(folder)
     base, candidate = (Side(name=name, source=source, streams=streams) for name in (BASE, CANDIDATE))
     pairs = PairSession(base, candidate, accelerator, run_folder.logs, timeout_s=timeout_s)
-    tests = sum(len(judging.statistical_metrics(case, gpu=accelerator.kind == "gpu")) for case in cases)
-    limits = {metric: limit_of(metric) for metric in SAMPLED}
-    found = Selfcheck(accelerator=accelerator, limits=limits, wanted_delay=delay, comparisons=[], tests=tests)
     try:
         waiting: list[Pair] = []
         built = selfcheck_builds.built(
@@ -149,7 +154,7 @@ def _artifacts(built: Mapping[str, Prebuilt], found: Selfcheck) -> dict[str, Art
     """
     problems = [problem for one in built.values() if (problem := selfcheck_builds.problem_of(one))]
     found.problems += problems
-    found.failed = bool(problems)
+    found.failed |= bool(problems)
     if len(problems) == len(built):
         raise TrtgateError(f"nothing could be built: {_said(problems)}")
     return {
