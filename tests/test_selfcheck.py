@@ -7,11 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from trtgate.commands import selfcheck_rounds
-from trtgate.commands.selfcheck_rounds import Rate, Selfcheck, SelfComparison
-from trtgate.common.accelerator import Accelerator
+from trtgate.commands import selfcheck_findings, selfcheck_rounds
+from trtgate.commands.console import cache_request
+from trtgate.commands.selfcheck_findings import Rate, Selfcheck, SelfComparison
+from trtgate.common.accelerator import GIB, Accelerator
+from trtgate.common.errors import TrtgateError
+from trtgate.common.files import write_json
+from trtgate.compiling.artifact_cache import CacheRequest
+
+from .in_process import InProcess, command
 
 TRTGATE = str(Path(sys.executable).parent / "trtgate")
 CPU = Accelerator(kind="cpu", name="test", cpus=2)
@@ -32,7 +39,15 @@ def comparison(mean: float, *, delay: float = 0.0, regressed: bool = False, case
 
 
 def check(*comparisons: SelfComparison) -> Selfcheck:
-    return Selfcheck(accelerator=CPU, limits={"host": 0.1}, wanted_delay=0.2, comparisons=list(comparisons), tests=4)
+    return Selfcheck(
+        accelerator=CPU,
+        limits={"host": 0.1},
+        wanted_delay=0.2,
+        comparisons=list(comparisons),
+        tests=4,
+        cases=["net"],
+        streams="one",
+    )
 
 
 def test_a_rate_has_its_interval() -> None:
@@ -46,7 +61,7 @@ def test_false_alarms_and_finds_are_counted_apart() -> None:
         comparison(0.19, delay=0.2, regressed=True),
         comparison(0.05, delay=0.2),
     )
-    said = "\n".join(map(str, selfcheck_rounds.lines(found)))
+    said = "\n".join(map(str, selfcheck_findings.lines(found)))
     assert "false alarms: 0 of 3" in said
     assert "found when 20 % slower: 1 of 2" in said
 
@@ -54,19 +69,93 @@ def test_false_alarms_and_finds_are_counted_apart() -> None:
 def test_noise_between_pairs_decides_what_is_seen_and_which_limit_is_proposed() -> None:
     quiet = check(*(comparison(mean) for mean in (0.001, -0.001, 0.0005)))
     noisy = check(*(comparison(mean) for mean in (0.10, -0.10, 0.05)))
-    seen = [selfcheck_rounds.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
+    seen = [selfcheck_findings.detectable(found, "net", "host", 0.1) for found in (quiet, noisy)]
     assert seen[0] is not None
     assert seen[1] is not None
     assert 0.1 < seen[0] < seen[1]
-    limits = [selfcheck_rounds.proposed_limit(found, "host") for found in (quiet, noisy)]
+    limits = [selfcheck_findings.proposed_limit(found, "host") for found in (quiet, noisy)]
     assert limits[0] is not None
     assert limits[1] is not None
     assert 0 < limits[0] < limits[1]
 
 
 def test_two_pairs_are_too_few_to_say() -> None:
-    assert selfcheck_rounds.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
-    assert "limits that" not in "\n".join(map(str, selfcheck_rounds.lines(check(comparison(0.0)))))
+    assert selfcheck_findings.detectable(check(comparison(0.0), comparison(0.1)), "net", "host", 0.1) is None
+    assert "limits that" not in "\n".join(map(str, selfcheck_findings.lines(check(comparison(0.0)))))
+
+
+# Rounds that are added to a file
+
+LATER = check(comparison(0.1))
+
+
+def test_rounds_are_added_to_those_of_an_earlier_check_of_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    assert selfcheck_findings.with_earlier(LATER, path) == LATER
+    earlier = msgspec.structs.replace(check(comparison(0.0)), problems=["net: no"], too_short=["net"], failed=True)
+    write_json(path, msgspec.to_builtins(earlier))
+    assert selfcheck_findings.with_earlier(check(), path) == earlier
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"accelerator": msgspec.structs.replace(CPU, uuid="GPU-2")}, "another card"),
+        ({"accelerator": msgspec.structs.replace(CPU, libraries={"torch": "2.14.0"})}, "other versions"),
+        ({"cases": ["net", "other"]}, "other cases"),
+        ({"limits": {"host": 0.2}}, "other limits"),
+        ({"wanted_delay": 0.1}, "another delay"),
+        ({"streams": "many"}, "another --streams"),
+    ],
+)
+def test_rounds_are_not_added_to_those_of_something_else(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    write_json(path, msgspec.to_builtins(msgspec.structs.replace(LATER, **changed)))
+    with pytest.raises(TrtgateError, match=f"found.json has rounds of {said}: name another file, or leave out --add$"):
+        selfcheck_findings.with_earlier(LATER, path)
+
+
+def test_rounds_are_not_added_to_a_file_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    path.write_text("{}")
+    with pytest.raises(TrtgateError, match=r"latency\.json holds no selfcheck that rounds can be added to"):
+        selfcheck_findings.with_earlier(LATER, path)
+    with pytest.raises(TrtgateError, match="can't be read"):
+        selfcheck_findings.with_earlier(LATER, tmp_path)
+
+
+# The command
+
+
+@pytest.mark.parametrize(("options", "cached"), [((), True), (("--no-cache",), False)])
+@pytest.mark.parametrize(("failed", "status"), [(False, 0), (True, 1)])
+def test_the_command_uses_the_artifact_cache_and_what_failed_is_its_exit_code(
+    options: tuple[str, ...], cached: bool, failed: bool, status: int, here: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: list[CacheRequest | None] = []
+
+    def run(*_arguments: Any, cache: CacheRequest | None, **_others: Any) -> Selfcheck:
+        caches.append(cache)
+        return msgspec.structs.replace(check(comparison(0.0)), failed=failed, problems=["net: no"] * failed)
+
+    monkeypatch.setenv("TRTGATE_CACHE_DIR", str(here.path / "cache"))
+    monkeypatch.setattr(selfcheck_rounds, "run", run)
+    ended, said = command("selfcheck", *options)
+    assert caches == [CacheRequest(folder=str(here.path / "cache")) if cached else None]
+    assert (ended, "left out: net: no" in said) == (status, failed), said
+
+
+def test_a_command_leaves_as_much_in_the_artifact_cache_as_the_ini_key_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_cache_size = 100GiB\n")
+    request = cache_request(no_cache=False)
+    assert request is not None
+    assert request.limit_bytes == 100 * GIB
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrtgate_cache_size = much\n")
+    with pytest.raises(TrtgateError, match=r"^ini key trtgate_cache_size: .*'much'"):
+        cache_request(no_cache=False)
 
 
 @pytest.mark.alone
@@ -99,6 +188,7 @@ def test_a_short_check_for_real(folder: Any, monkeypatch: pytest.MonkeyPatch) ->
         (("nothing",), "the suite has no case 'nothing'"),
         (("--limit=host=x",), "--limit"),
         (("--delay=-3%",), "--delay"),
+        (("--add",), "--add adds rounds to those of a file: name it with --json"),
     ],
 )
 def test_bad_input_is_one_line(folder: Any, arguments: tuple[str, ...], said: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from trtgate.common.accelerator import detect
 from trtgate.suite.model_inputs import Inputs
 from trtgate.timing import measuring_loop, stream_state
-from trtgate.timing.added_delay import delayed
+from trtgate.timing.added_delay import TooShortError, delayed
 from trtgate.timing.device_latency import DeviceTimer
 from trtgate.timing.device_state import MANY, ONE, STREAMS
 from trtgate.timing.gpu_state import GpuMonitor
@@ -110,6 +110,11 @@ def test_a_planted_slowdown_is_found_in_either_state(state: StreamState) -> None
     ratio = latency_us(timed(slower, state)) / latency_us(timed(call, state))
     print(state.streams, share, ratio)
     assert ratio - 1 == pytest.approx(share, abs=0.01)
+
+
+def test_a_delay_that_is_shorter_than_a_kernel_is_refused(state: StreamState) -> None:
+    with pytest.raises(TooShortError, match="a further kernel takes at least"):
+        delayed(Chain(), 1e-6, state)
 
 
 class Freed:

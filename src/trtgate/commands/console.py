@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -18,6 +18,9 @@ from ..common.escaping import encodable, terminal
 from ..common.explanations import Explanation, explained
 from ..common.steps import OnStep
 from ..common.text_columns import Display, Line, TextTable, rendered
+
+if TYPE_CHECKING:
+    from ..compiling.artifact_cache import CacheRequest
 
 BROKEN, INTERRUPTED, USAGE_ERROR = 1, 2, 4
 """Exit codes: as pytest's for failed tests, Ctrl-C and usage errors."""
@@ -30,7 +33,24 @@ BaselinesOption = Annotated[
     typer.Option("--baselines", metavar="DIR", help="Folder of the baselines (the ini key trtgate_baselines)."),
 ]
 BaseSetupOption = Annotated[str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Do not use the artifact cache.")]
 TimeoutOption = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")]
+
+
+def cache_request(*, no_cache: bool) -> CacheRequest | None:
+    """Return the artifact cache that a command uses, as large as the ini key allows; None with `--no-cache`.
+
+    Raises TrtgateError where there is no home directory, or the key has no size.
+    """
+    from ..compiling import artifact_cache
+    from ..suite.pytest_config import find_configuration
+
+    if no_cache:
+        return None
+    found = find_configuration(Path.cwd())
+    size = None if found is None else found.values.get("trtgate_cache_size")
+    limit_bytes = artifact_cache.LIMIT_BYTES if size is None else artifact_cache.limit_of(size)
+    return artifact_cache.CacheRequest(folder=str(artifact_cache.default_folder()), limit_bytes=limit_bytes)
 
 
 class Commands(typer.core.TyperGroup):

@@ -9,7 +9,7 @@ import typer
 
 from ..common.errors import TrtgateError
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, TimeoutOption, print_lines, progress
+from .console import BROKEN, NoCacheOption, TimeoutOption, cache_request, print_lines, progress
 
 if TYPE_CHECKING:
     from ..common.accelerator import Accelerator
@@ -29,7 +29,9 @@ def selfcheck(
         typer.Option(metavar="METRIC=PERCENT", help="Limit of a metric, such as device=0.25%; may be repeated."),
     ] = None,
     timeout: TimeoutOption = 900.0,
+    no_cache: NoCacheOption = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="With --json: add rounds to those that FILE has.")] = False,
     streams: Annotated[
         Literal["one", "many"], typer.Option(help="State of the GPU: that of a process that uses one stream, or many.")
     ] = "one",
@@ -44,47 +46,54 @@ def selfcheck(
     """Measure the gate on this machine: its false alarms, its power, and the limits that its noise allows.
 
     Each case is compared with itself, and with itself slower by a known delay (twice its limit by default). Ctrl-C
-    ends it early, with the complete rounds. With --panel four fixed cases show how far launches, sessions and
-    cards lie apart.
+    ends it early, with the complete rounds, and --add goes on later. With --panel four fixed cases show how
+    far launches, sessions and cards lie apart.
     """
     if panel:
         given = {"CASE": cases, "--delay": delay, "--unchanged-only": unchanged_only, "--limit": limit, "--json": json}
-        _panel([name for name, value in given.items() if value], streams, show=show, to=to, timeout=timeout)
+        given["--add"] = add
+        useless = [name for name, value in given.items() if value]
+        _panel(useless, streams, show=show, to=to, timeout=timeout, no_cache=no_cache)
         return
     if show or to is not None:
         raise TrtgateError(f"{'--show' if show else '--to'} is of the panel: trtgate selfcheck --panel")
+    if add and json is None:
+        raise TrtgateError("--add adds rounds to those of a file: name it with --json")
     import msgspec
 
     from ..common import accelerator
     from ..common.files import write_json
     from ..common.run_folder import usable
     from ..launches.suite_here import configured_suite
-    from . import selfcheck_rounds
+    from . import selfcheck_findings, selfcheck_rounds
 
     source, folder, ini_limits = configured_suite(Path.cwd(), as_in_pytest=True)
     device = accelerator.detect()
     limits = _limits(ini_limits, limit or [])
     share = 0.0 if unchanged_only else _share(delay, limits, on_gpu=device.kind == "gpu")
 
-    def save(found: selfcheck_rounds.Selfcheck) -> None:
+    def save(found: selfcheck_findings.Selfcheck) -> None:
         if json is not None:
             write_json(json, msgspec.to_builtins(found))
 
     with progress() as step:
         found = selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
-            rounds=rounds, delay=share, folder=usable(folder, step), timeout_s=TimeLimit(timeout, "--timeout"),
-            streams=streams, step=step, save=save,
+            rounds=rounds, delay=share, folder=usable(folder, step), cache=cache_request(no_cache=no_cache),
+            timeout_s=TimeLimit(timeout, "--timeout"), streams=streams, step=step, save=save,
+            add_to=json if add else None,
         )  # fmt: skip
     from ..report.terminal_table import describe
 
-    print_lines([describe(device), *selfcheck_rounds.lines(found)])
+    print_lines([describe(device), *selfcheck_findings.lines(found)])
     save(found)
     if json is not None:
         print_lines([f"written: {json}"])
+    if found.failed:
+        raise typer.Exit(BROKEN)
 
 
-def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, timeout: float) -> None:
+def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, timeout: float, no_cache: bool) -> None:
     """Measure the panel and append it to its file, or only show what is there."""
     from ..common import accelerator
     from ..common.run_folder import usable
@@ -106,7 +115,7 @@ def _panel(useless: list[str], streams: str, *, show: bool, to: Path | None, tim
         with progress() as step:
             found, left_out = selfcheck_panel.run(
                 source, ids, device, usable(Path.cwd() / ".trtgate", step), streams=streams,
-                timeout_s=TimeLimit(timeout, "--timeout"), step=step,
+                cache=cache_request(no_cache=no_cache), timeout_s=TimeLimit(timeout, "--timeout"), step=step,
             )  # fmt: skip
         panel_file.append(paths[0], found)
     files = [panel_file.read(path) for path in paths]

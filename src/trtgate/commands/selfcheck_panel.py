@@ -19,16 +19,18 @@ from ..common.run_folder import RunFolder
 from ..common.steps import OnStep
 from ..common.text_columns import Line, TextTable, number_of
 from ..compiling import availability
+from ..compiling.artifact_cache import CacheRequest
 from ..gate import measurement_summary
 from ..gate.panel_file import PanelCase, PanelFile, PanelRun
 from ..gate.sentences import duration
-from ..launches import messages
+from ..launches.comparison_side import Side
+from ..launches.prebuild import Prebuilt
 from ..launches.session import Session
 from ..launches.worker_handle import LaunchError
 from ..records.measurement import CaseMeasurement
-from ..suite.cases import Case
 from ..suite.settings import Settings
 from ..suite.suite_source import Added, SuiteSource
+from . import selfcheck_builds
 
 PANEL = {
     "resnet18": Settings(frontend="dynamo", precision="fp16", batch=1, min_block_size=5),
@@ -59,29 +61,34 @@ def case_ids() -> list[str]:
 
 def run(
     source: SuiteSource, ids: Sequence[str], accelerator: Accelerator, folder: Path, *, streams: str,
-    timeout_s: float, step: OnStep, launches: int = LAUNCHES,
+    cache: CacheRequest | None, timeout_s: float, step: OnStep, launches: int = LAUNCHES,
 ) -> tuple[PanelRun, list[str]]:  # fmt: skip
-    """Build each case once, let `launches` fresh workers measure all of them, and return that.
+    """Build each case once, or take it from the cache, let `launches` fresh workers measure all, and return that.
 
     The second value has a line for each case that is left out: it can't run here, failed, or was disturbed. Raises
     TrtgateError where none is left.
     """
-    cases = source.load().cases
-    run_folder, left_out = RunFolder(folder), []
+    suite = source.load().cases
+    run_folder, left_out, measured = RunFolder(folder), [], {}
+    reasons = {case_id: availability.unavailable(suite[case_id].settings, accelerator) for case_id in ids}
+    cases = [suite[case_id] for case_id in ids if not reasons[case_id]]
     session = Session(
         source, accelerator, run_folder.logs, launches=launches, timeout_s=timeout_s, streams=streams,
-        tensorrt=any(cases[case_id].settings.uses_tensorrt for case_id in ids),
+        tensorrt=any(case.settings.uses_tensorrt for case in cases),
     )  # fmt: skip
-    measured = {}
+    left_out += [explained(f"{name}: {why}", Explanation.UNAVAILABLE) for name, why in reasons.items() if why]
     try:
         with session:
-            for case_id in ids:
-                say = lambda text, case_id=case_id: step(f"{case_id}: {text}")  # noqa: E731
-                try:
-                    measured[case_id] = _measured(session, cases[case_id], accelerator, run_folder, say)
-                except (LaunchError, _LeftOutError) as error:
-                    said = f"{case_id}: {str(error).removeprefix(f'{case_id}: ')}"
-                    left_out.append(explained(said, Explanation.BUILD_FAILED))
+            built = selfcheck_builds.built(
+                Side(name="candidate", source=source, streams=streams), cases, accelerator, run_folder, cache=cache,
+                timeout_s=timeout_s, imported=session.start, step=step,
+            )  # fmt: skip
+            for case_id, one in built.items():
+                found = _measured(session, one, step)
+                if isinstance(found, str):
+                    left_out.append(found)
+                else:
+                    measured[case_id] = found
     finally:
         run_folder.close()
     if not measured:
@@ -89,23 +96,17 @@ def run(
     return run_of(measured, accelerator), left_out
 
 
-class _LeftOutError(Exception):
-    """Why a case of the panel has no figures."""
-
-
-def _measured(
-    session: Session, case: Case, accelerator: Accelerator, folder: RunFolder, step: OnStep
-) -> CaseMeasurement:
-    reason = availability.unavailable(case.settings, accelerator)
-    if reason:
-        raise _LeftOutError(explained(reason, Explanation.UNAVAILABLE))
-    place = folder.private(case.model.name)
-    built = session.build(messages.BuildCase(case_id=case.id, folder=str(place)), step)
-    found = session.measure(case.id, place if built.stored else None, step)
+def _measured(session: Session, built: Prebuilt, step: OnStep) -> CaseMeasurement | str:
+    """Return what is measured of a case, or why it has no figures."""
+    case_id = built.case_id
+    if problem := selfcheck_builds.problem_of(built):
+        return problem
+    try:
+        found = session.measure(case_id, built.artifact, lambda text: step(f"{case_id}: {text}"))
+    except LaunchError as error:
+        return explained(f"{case_id}: {str(error).removeprefix(f'{case_id}: ')}", Explanation.BUILD_FAILED)
     void = measurement_summary.void_problem(found)
-    if void:
-        raise _LeftOutError(explained(void, Explanation.VOID_BLOCKS))
-    return found
+    return explained(f"{case_id}: {void}", Explanation.VOID_BLOCKS) if void else found
 
 
 def run_of(measured: Mapping[str, CaseMeasurement], accelerator: Accelerator) -> PanelRun:

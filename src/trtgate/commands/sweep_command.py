@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.time_limit import TimeLimit
-from .console import BROKEN, INTERRUPTED, TimeoutOption, print_lines, progress, say
+from .console import BROKEN, INTERRUPTED, NoCacheOption, TimeoutOption, cache_request, print_lines, progress, say
 
 if TYPE_CHECKING:
     from ..report.sweep_table import SweepFindings
@@ -44,7 +44,7 @@ def sweep(
     ] = 1,
     inputs: Annotated[int, typer.Option(min=0, help="Number of inputs for accuracy; 0: none.")] = 64,
     timeout: TimeoutOption = 900.0,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not use the artifact cache.")] = False,
+    no_cache: NoCacheOption = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard the measurements of an earlier sweep here.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all measurements as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line for each point.")] = None,
@@ -55,7 +55,6 @@ def sweep(
     The first point is the default (--set), the others are all combinations of --vary. An interrupted sweep goes on
     where it was when the same is asked again.
     """
-    from ..compiling.artifact_cache import CacheRequest, default_folder
     from ..report.sweep_table import lines
     from ..report.terminal_table import describe
     from . import sweep_request
@@ -64,7 +63,7 @@ def sweep(
         models=tuple(models), vary=tuple(vary or ()), default=tuple(default or ()),
         weights=sweep_request.weights_of(weights or []), launches=launches, builders=builders, inputs=inputs,
         timeout_s=TimeLimit(timeout, "--timeout"), fresh=fresh,
-        cache=None if no_cache else CacheRequest(folder=str(default_folder())),
+        cache=cache_request(no_cache=no_cache),
     ))  # fmt: skip
     print_lines([describe(found.accelerator), "", *lines(found)])
     sweep_request.save(found, json, csv, html)

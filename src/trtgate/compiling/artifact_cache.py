@@ -88,6 +88,14 @@ def size(text: str) -> int:
     return int(float(found[1]) * 1024 ** "BKMGT".index(unit))
 
 
+def limit_of(text: str) -> int:
+    """Return the bytes that the ini key trtgate_cache_size allows. Raises TrtgateError."""
+    try:
+        return size(text)
+    except TrtgateError as error:
+        raise TrtgateError(f"ini key trtgate_cache_size: {error}") from error
+
+
 class ArtifactCache:
     """The cache in one folder, made if need be. Raises TrtgateError when the folder is not this user's alone.
 

@@ -36,7 +36,7 @@ class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PairedGate:
-    """The two stages, on the pairs of a session. All raise SideError or DisturbedError."""
+    """The two stages, on the pairs of a session. All raise SideError or DisturbedError; a delay: DelayRefusedError."""
 
     def __init__(self, pairs: PairSession) -> None:
         self.pairs = pairs

@@ -206,9 +206,13 @@ class ColdReply(msgspec.Struct, tag=True):
 
 
 class DelayedReply(msgspec.Struct, tag=True):
-    """By which share of its latency the module is slower now, as measured."""
+    """By which share of its latency the module is slower now, as measured.
+
+    `too_short` says why it takes no such delay; it is as fast as before then.
+    """
 
     share: float
+    too_short: str = ""
 
 
 class TurnReply(msgspec.Struct, tag=True):

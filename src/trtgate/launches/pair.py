@@ -33,6 +33,10 @@ class DisturbedError(LaunchError):
     """No block of a turn counted, again and again; nobody's code is at fault."""
 
 
+class DelayRefusedError(LaunchError):
+    """The case is too short for a delay; both sides still hold it, as fast as it is."""
+
+
 class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
     """What either side loads: a stored compiled module, or None to build."""
 
@@ -114,11 +118,14 @@ class Pair:
     def delay(self, share: float) -> float:
         """Make the candidate slower by a share of its latency from here on; returns the share that came of it.
 
-        Only while the device's lock is held. 0 takes the delay away again.
+        Only while the device's lock is held. 0 takes the delay away again. Raises SideError or DelayRefusedError.
         """
         with _blaming(CANDIDATE):
             request = messages.Delay(share=share)
-            return self.workers[CANDIDATE].ask(request, messages.DelayedReply, "delaying").share
+            reply = self.workers[CANDIDATE].ask(request, messages.DelayedReply, "delaying")
+        if reply.too_short:
+            raise DelayRefusedError(reply.too_short)
+        return reply.share
 
     def unload(self, *, measure_memory: bool = False) -> None:
         """Free the case on both sides, one after the other.

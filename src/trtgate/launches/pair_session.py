@@ -16,8 +16,7 @@ from ..records.profile_record import Profile
 from ..verdict import LOOKS
 from . import messages
 from .comparison_side import Side
-from .pair import BASE, CANDIDATE, Artifacts, NextPair, Pair, SideError
-from .worker_handle import WorkerHandle
+from .pair import BASE, CANDIDATE, Artifacts, DelayRefusedError, NextPair, Pair, SideError
 from .worker_pool import WorkerPool
 
 CONTEXT_BYTES = 1 << 30
@@ -90,7 +89,10 @@ class PairSession:
         made = []
         for _ in range(count):
             self._started += 1
-            workers = {name: self._worker(side, only_builds=only_builds) for name, side in self._sides.items()}
+            workers = {
+                name: self._pool.start(side, f"{name}-{self._started}", number=self._started, only_builds=only_builds)
+                for name, side in self._sides.items()
+            }
             made.append(Pair(workers[BASE], workers[CANDIDATE], gpu=self._gpu))
         self._pairs += made
         return made
@@ -132,9 +134,6 @@ class PairSession:
             return 2 * pairs * CONTEXT_BYTES <= IDLE_SHARE * self._pool.accelerator.memory_bytes
         return 2 * pairs * IMPORTED_BYTES <= machine.memory_bytes()
 
-    def _worker(self, side: Side, *, only_builds: bool) -> WorkerHandle:
-        return self._pool.start(side, f"{side.name}-{self._started}", number=self._started, only_builds=only_builds)
-
     def end(self, pair: Pair) -> None:
         """End a pair."""
         self._pool.end(*pair.workers.values())
@@ -170,8 +169,9 @@ class PairSession:
         """Within: whatever goes wrong ends a pair, so that the next case starts clean."""
         try:
             yield
-        except BaseException:
-            self.end(pair)
+        except BaseException as error:
+            if not isinstance(error, DelayRefusedError):  # which leaves it clean
+                self.end(pair)
             raise
 
     def build(
@@ -283,7 +283,7 @@ class PairSession:
         """Measure quadruples of what is loaded until `enough` says so after one of them.
 
         `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;
-        the pair is ended then, and the session goes on.
+        the pair is ended then, and the session goes on. DelayRefusedError leaves it as it was.
         """
         with self._ending(pair), self._pool.device(step), during(Work.MEASURING):
             pair.quadruples = []

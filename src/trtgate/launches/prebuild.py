@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..common import machine
 from ..common.accelerator import GIB, Accelerator
 from ..common.errors import FaultError, TrtgateError, is_fault, one_line
 from ..compiling.artifact_cache import CacheRequest
@@ -254,6 +255,15 @@ def builders_for(accelerators: Sequence[Accelerator], processes: int, most: int 
     """
     memory = [one.memory_bytes // BYTES_EACH if one.kind == "gpu" else processes for one in accelerators]
     return max(1, min(processes, sum(min(most, room) for room in memory)))
+
+
+def builders_here(accelerators: Sequence[Accelerator], *, in_turn: bool) -> int:
+    """Return how many processes may build at once on this machine.
+
+    Where one builds while the others export, these leave it half of the CPUs.
+    """
+    room = builders_for(accelerators, machine.processes(HOST_BYTES_EACH))
+    return max(1, min(room, machine.cpus() // 2)) if in_turn else room
 
 
 def order(cases: Iterable[Case], seconds: Callable[[str], float | None]) -> list[str]:

@@ -33,7 +33,7 @@ ANSWERS: dict[type, Callable[[Worker, Any], messages.Reply]] = {
     messages.RecordProfile: lambda worker, request: worker.profile(request),
     messages.DryRun: lambda worker, request: messages.DryRunReply(worker.dry_run(request)),
     messages.FingerprintCase: lambda worker, request: messages.FingerprintReply(worker.fingerprint(request)),
-    messages.Delay: lambda worker, request: messages.DelayedReply(worker.delay(request)),
+    messages.Delay: lambda worker, request: worker.delay(request),
     messages.Measure: lambda worker, request: messages.TurnReply(worker.measure(request)),
     messages.Unload: lambda worker, request: messages.UnloadedReply(
         gpu_memory_bytes=worker.unloaded_bytes(measure=request.measure_memory)

@@ -218,17 +218,20 @@ class Worker:
         self._import_libraries(case)
         return cold_start.measured(case, request.artifact, self.device, kernels=request.kernels)
 
-    def delay(self, request: messages.Delay) -> float:
+    def delay(self, request: messages.Delay) -> messages.DelayedReply:
         """Make the loaded case slower on purpose, or, by 0, as fast as it is."""
-        from ..timing.added_delay import Delayed, delayed
+        from ..timing.added_delay import Delayed, TooShortError, delayed
 
         if isinstance(self.inference, Delayed):
             self.inference = self.inference.inference
         self._end_timer()
         if not request.share:
-            return 0.0
-        self.inference, share = delayed(self.inference, request.share, self.state)
-        return share
+            return messages.DelayedReply(0.0)
+        try:
+            self.inference, share = delayed(self.inference, request.share, self.state)
+        except TooShortError as error:
+            return messages.DelayedReply(0.0, too_short=str(error))
+        return messages.DelayedReply(share)
 
     def _end_timer(self) -> None:
         if self._timer is not None:

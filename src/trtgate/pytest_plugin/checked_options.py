@@ -194,10 +194,7 @@ def _cache(config: pytest.Config) -> CacheRequest | None:
     no_cache, rebuild = config.getoption("trtgate_no_cache"), config.getoption("trtgate_rebuild")
     if no_cache and rebuild:
         raise TrtgateError("--trtgate-rebuild puts what it builds into the cache, --trtgate-no-cache forbids: drop one")
-    try:
-        limit_bytes = artifact_cache.size(config.getini("trtgate_cache_size"))
-    except TrtgateError as error:
-        raise TrtgateError(f"ini key trtgate_cache_size: {error}") from error
+    limit_bytes = artifact_cache.limit_of(config.getini("trtgate_cache_size"))
     if no_cache and config.getoption("trtgate_build_only"):
         raise TrtgateError("--trtgate-build-only builds for the cache, and --trtgate-no-cache forbids it: drop one")
     if no_cache:

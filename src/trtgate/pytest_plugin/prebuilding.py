@@ -50,17 +50,10 @@ def asked(config: pytest.Config, *, distributed: bool) -> tuple[int | None, bool
 
 
 def builders(run: GateRun) -> int:
-    """Return how many processes may build at once: as many as was asked for, or as the machine takes.
-
-    Where one builds while the others export, these leave it half of the CPUs.
-    """
-    from ..common import machine
+    """Return how many processes may build at once: as many as was asked for, or as the machine takes."""
     from ..launches import prebuild
 
-    if run.options.prebuild:
-        return run.options.prebuild
-    room = prebuild.builders_for(run.accelerators, machine.processes(prebuild.HOST_BYTES_EACH))
-    return max(1, min(room, machine.cpus() // 2)) if run.options.builds_in_turn else room
+    return run.options.prebuild or prebuild.builders_here(run.accelerators, in_turn=run.options.builds_in_turn)
 
 
 def on_a_node(options: Options, device: Accelerator, room: int, devices: int) -> tuple[int, bool]:

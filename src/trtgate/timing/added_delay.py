@@ -18,6 +18,10 @@ CAPTURES = 3
 NODES = 20
 
 
+class TooShortError(TrtgateError):
+    """An inference is too short for a delay of the asked share."""
+
+
 class Delayed:
     """An inference followed by a spin kernel (on a CPU by a busy wait); everything else is the inference's own."""
 
@@ -62,7 +66,7 @@ def delayed(inference: Any, share: float, state: StreamState | None) -> tuple[De
     """Return the inference made longer by `share` of its latency, and the share as calibrated.
 
     On a GPU what a further kernel in a graph costs by itself is part of the delay; a delay that would have to be
-    shorter than that is refused with TrtgateError.
+    shorter than that is refused with TooShortError.
     """
     if state is None:
         return Delayed(inference, wait_s=share * _host_latency_s(inference)), share
@@ -70,7 +74,7 @@ def delayed(inference: Any, share: float, state: StreamState | None) -> tuple[De
     with state.on_stream():
         latency_us, least_us = _graph_latency_us(inference, spin), node_us(spin)
     if share * latency_us < least_us:
-        raise TrtgateError(
+        raise TooShortError(
             f"a delay of {share:.2%} is {share * latency_us:.2f} µs here, and a further kernel takes at least "
             f"{least_us:.2f} µs: take a longer case, or a larger delay"
         )
