@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=0.005, help="minimal effect, a fraction")
     limit = parser.parse_args().limit
     looks = [look for look in verdict.LOOKS if look <= 10]
-    heads = ["model", "arm", "change, launch by launch", *(f"flagged at {look}" for look in looks), "cleared"]
+    heads = ["model", "arm", "change, launch by launch", f"cleared at {verdict.FIRST_LOOK}"]
+    heads += [*(f"flagged at {look}" for look in looks), "cleared"]
     heads += ["lower bound over launches", "confirmed"]
     print(f"Minimal effect {limit:.2%}, one of {TESTS} tests.\n")
     print("| " + " | ".join(heads) + " |")
@@ -58,10 +59,11 @@ def row(d: np.ndarray, limit: float) -> list[str]:
     """Return the cells of an arm with the differences `d` (launches, quadruples)."""
     launches, measured = d.shape
     looks = [verdict.screen(d[:, :look], limit) for look in verdict.LOOKS if look <= measured]
-    means = np.mean(d, axis=1)
+    first, means = verdict.screen(d[:, : verdict.FIRST_LOOK], limit), np.mean(d, axis=1)
     found = verdict.confirm(means, limit, TESTS)
     return [
         ", ".join(f"{math.expm1(mean):+.2%}" for mean in means),
+        f"{np.count_nonzero(first.cleared)} of {launches}",
         *(f"{np.count_nonzero(look.flagged)} of {launches}" for look in looks),
         f"{np.count_nonzero(looks[-1].cleared)} of {launches}",
         f"{math.expm1(found.low):+.2%}",

@@ -112,7 +112,7 @@ def _suspected(pairs: Pairs, limit: float) -> np.ndarray:
     open_ = np.arange(len(pairs.base))
     d = np.empty((len(open_), 0))
     flagged = []
-    for look in verdict.LOOKS:
+    for look in verdict.SCREENING_LOOKS:
         more = verdict.differences(*pairs[open_].quadruples(look - d.shape[-1]))
         d = np.concatenate([d, more], axis=-1)
         found = verdict.screen(d, limit)

@@ -48,6 +48,24 @@ def test_the_same_is_cleared_the_slower_flagged_and_between_them_it_goes_on(n: i
     assert not edge.flagged
 
 
+def test_at_the_first_look_a_case_may_be_cleared_and_none_is_suspected() -> None:
+    """Three quadruples prove a quiet case unchanged; a suspicion costs fresh pairs, and waits for the next look."""
+    same, slower = (verdict.screen(spread(mean, 1e-4, verdict.FIRST_LOOK), 0.01) for mean in (0.0, 1.0))
+    assert (bool(same.cleared), bool(same.flagged)) == (True, False)
+    assert (bool(slower.cleared), bool(slower.flagged)) == (False, False)
+    judgement, more = verdict.judge_screened("device", spread(1.0, 1e-4, 3), 100.0, limit=0.01, tests=10)
+    assert (judgement.verdict, more) == (Verdict.UNDERPOWERED, True)
+
+
+@given(st.floats(-0.05, 0.05), st.floats(1e-5, 0.02), st.sampled_from(verdict.SCREENING_LOOKS))
+def test_what_is_cleared_is_not_suspected_and_an_estimate_above_the_limit_is_never_cleared(
+    mean: float, sd: float, n: int
+) -> None:
+    found = verdict.screen(spread(mean, sd, n), 0.01)
+    assert not (found.cleared and found.flagged)
+    assert not (found.cleared and found.mean > math.log1p(0.01))
+
+
 def test_at_the_last_look_what_is_estimated_above_the_limit_is_suspected() -> None:
     just_above = spread(math.log1p(0.01) + 1e-5, 5e-3, LOOKS[-1])
     assert verdict.screen(just_above, 0.01).flagged

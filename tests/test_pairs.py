@@ -27,7 +27,7 @@ from trtgate.launches.prebuild import Prebuilt
 from trtgate.records.measurement import Build, Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing.measuring_loop import PAIR_ON_CPU, Plan
-from trtgate.verdict import LOOKS, Verdict
+from trtgate.verdict import LOOKS, SCREENING_LOOKS, Verdict
 
 from .suites import SCRIPTED_TIME
 
@@ -230,7 +230,7 @@ def test_screening_says_what_it_rests_on(session: PairSession) -> None:
     (judgement,) = screened.judgements
     assert judgement.metric == HOST
     assert judgement.evidence.startswith(f"{len(screened.quadruples)} quadruples")
-    assert len(screened.quadruples) in LOOKS
+    assert len(screened.quadruples) in SCREENING_LOOKS
     assert judgement.verdict is not Verdict.REGRESSED  # it is not twice as slow as itself
     assert judgement.baseline >= 2000
     assert screened.base.clock == screened.candidate.clock

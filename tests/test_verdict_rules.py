@@ -320,6 +320,20 @@ def beside(change: float, *, memory: int = 0) -> Measured:
     return Measured(now, measurement(turn(100.0), memory=1000 if memory else 0), tuple(found))
 
 
+@pytest.mark.parametrize(
+    ("device", "host", "quadruples", "more"),
+    [(0.0, 0.0, 3, False), (0.0, 0.5, 3, True), (0.1, 0.0, 3, True), (0.0, 0.5, 6, False), (0.0, 0.0, 2, True),
+     (0.0, 0.0, 5, True)],
+)  # fmt: skip
+def test_three_quadruples_are_enough_where_the_device_is_quiet_and_nothing_else_looks_worse(
+    device: float, host: float, quadruples: int, more: bool
+) -> None:
+    slower = turn(100 * (1 + device))
+    slower = msgspec.structs.replace(slower, host_us=[100 * (1 + host)], enqueue_us=[100 * (1 + host)])
+    found = [Quadruple(base=[turn(100.0)] * 2, candidate=[slower] * 2)] * quadruples
+    assert screened(found, measurement(slower), lambda _metric: 0.03, 3)[1] is more
+
+
 def test_beside_a_base_a_suspect_is_confirmed_by_fresh_pairs_and_nothing_is_stored() -> None:
     script = ScriptedMeasurer([beside(0.1)], paired=[pairs(0.1, FEW)])
     result = judged(script, beside_base=True)

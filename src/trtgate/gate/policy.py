@@ -38,7 +38,16 @@ from ..common.metrics import (
 from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
-from ..verdict import LAUNCH_SDS, LOOKS, Judgement, Verdict, judge_confirmed, judge_screened
+from ..verdict import (
+    FIRST_LOOK,
+    LAUNCH_SDS,
+    LOOKS,
+    SCREENING_LOOKS,
+    Judgement,
+    Verdict,
+    judge_confirmed,
+    judge_screened,
+)
 from . import growth_judging, judging, measurement_summary
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
@@ -727,11 +736,12 @@ def _beside(situation: Situation, said: Verdict, why: str) -> CaseResult:
 def screened(
     quadruples: Sequence[Quadruple], measured: CaseMeasurement, limit_of: LimitOf, tests: int
 ) -> tuple[list[Judgement], bool]:
-    """Judge all sampled metrics by the quadruples of one pair; returns that, and whether the primary one needs more.
+    """Judge all sampled metrics by the quadruples of one pair; returns that, and whether more are needed.
 
-    `regressed` is a suspicion. Between two planned looks more is needed.
+    `regressed` is a suspicion. Between two planned looks more are needed, and until the primary metric is decided. So
+    are they at the first look where another metric is estimated above its limit: a few quadruples would not suspect it.
     """
-    if len(quadruples) not in LOOKS:
+    if len(quadruples) not in SCREENING_LOOKS:
         return [], True
     primary = measured.primary
     found = [
@@ -746,7 +756,9 @@ def screened(
         )
         for metric in (primary, *(metric for metric in measured.metrics if metric != primary))
     ]
-    return [judgement for judgement, _ in found], found[0][1]
+    judged = [judgement for judgement, _ in found]
+    looks_worse = any(one.change > one.limit for one in judged[1:])
+    return judged, found[0][1] or (len(quadruples) == FIRST_LOOK and looks_worse)
 
 
 def confirmed_by_pairs(

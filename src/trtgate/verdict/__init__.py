@@ -11,10 +11,12 @@ from .judgement import OTHER_CARD, Judgement, Verdict, case_verdict
 from .machine_state import another_state
 from .memory_growth import LEAST_READINGS, Growth, grows_late, growth, judge_growth
 from .paired_launches import (
+    FIRST_LOOK,
     LAUNCH_SDS,
     LOOKS,
     QUADRUPLES_A_PAIR,
     SCREEN_ALPHA,
+    SCREENING_LOOKS,
     Confirmation,
     Screening,
     confirm,
@@ -41,6 +43,7 @@ from .stored_sessions import (
 __all__ = [
     "ENOUGH_SESSIONS",
     "FAMILY_ALPHA",
+    "FIRST_LOOK",
     "LAUNCH_SDS",
     "LEAST_READINGS",
     "LEAST_RISING",
@@ -50,6 +53,7 @@ __all__ = [
     "PRIORS",
     "PROOF_ALPHA",
     "QUADRUPLES_A_PAIR",
+    "SCREENING_LOOKS",
     "SCREEN_ALPHA",
     "Comparison",
     "Confirmation",

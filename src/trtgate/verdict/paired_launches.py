@@ -18,6 +18,9 @@ from .launch_groups import slower_group
 
 LOOKS = (6, 10, 16)
 """After how many quadruples, and in confirmation after how many pairs, it is looked whether enough is known."""
+FIRST_LOOK = 3
+"""After how many quadruples a case may be cleared already; none is suspected so soon."""
+SCREENING_LOOKS = (FIRST_LOOK, *LOOKS)
 SCREEN_ALPHA = 0.01
 """Error rate of either side of the screening within a pair, split among the looks."""
 QUADRUPLES_A_PAIR, FEWEST_QUADRUPLES = 4, 2
@@ -70,23 +73,24 @@ def differences(base: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def screen(d: np.ndarray, limit: float, launch_sd: float = 0.0, unseen_sd: float = 0.0) -> Screening:
-    """Look at quadruple differences `d` (..., n) of one pair of launches; n is one of LOOKS.
+    """Look at quadruple differences `d` (..., n) of one pair of launches; n is one of SCREENING_LOOKS.
 
     One-sided t intervals (Student) for the mean of d, at SCREEN_ALPHA split evenly among the looks (Bonferroni over
     looks; sequential testing after e.g. Jennison and Turnbull, Group Sequential Methods, ch. 1). Flagged when the lower
     bound exceeds `limit`; cleared when the upper bound lies below it; else the next look decides, and at the last look
-    what is estimated above the limit is flagged too. `launch_sd` widens the lower bound by the known spread between two
-    launches, ln, and `unseen_sd` the upper one: a suspicion costs fresh pairs, a proof must hold. Assumes independent,
-    roughly normal d; of the launches' own offset it can know nothing, which is why a flag is a suspicion only.
+    what is estimated above the limit is flagged too. At the first look nothing is flagged. `launch_sd` widens the lower
+    bound by the known spread between two launches, ln, and `unseen_sd` the upper one: a suspicion costs fresh pairs, a
+    proof must hold. Assumes independent, roughly normal d; of the launches' own offset it can know nothing, which is
+    why a flag is a suspicion only.
     """
     n = d.shape[-1]
     mean, error = _mean_and_error(d)
-    t = quantile(SCREEN_ALPHA / len(LOOKS), n - 1)
+    t = quantile(SCREEN_ALPHA / len(SCREENING_LOOKS), n - 1)
     log_limit = math.log1p(limit)
     low = mean - np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * launch_sd) ** 2)
     high = mean + np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * unseen_sd) ** 2)
     cleared = high < log_limit
-    flagged = low > log_limit
+    flagged = (low > log_limit) & (n > FIRST_LOOK)
     if n >= LOOKS[-1] and not launch_sd:
         flagged = flagged | (~cleared & (mean > log_limit))
     return Screening(flagged=flagged, cleared=cleared, mean=mean, low=low, high=high)
