@@ -5,8 +5,8 @@
 Draws measurements with the noise of `SCENARIOS` and drives the functions of trtgate.verdict through them as a run
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
-(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions`, `--further` and
-`--early` ask other questions instead.
+(`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions`, `--further`,
+`--early` and `--looks` ask other questions instead.
 A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
@@ -109,17 +109,26 @@ def paired(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.ra
 
 def _suspected(pairs: Pairs, limit: float) -> np.ndarray:
     """Return the indices of the pairs that screening flags."""
+    return np.concatenate([flagged for flagged, _ in _screened(pairs, limit)])
+
+
+def decided(scenario: Scenario, cases: int, rng: np.random.Generator) -> list[int]:
+    """Return for how many of `cases` unchanged cases screening ends at each look: cleared, or suspected."""
+    pairs = Pairs(scenario.noise, 0.0, (cases,), rng)
+    return [len(flagged) + len(cleared) for flagged, cleared in _screened(pairs, scenario.limit)]
+
+
+def _screened(pairs: Pairs, limit: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the indices of the pairs that screening flags, and of those it clears, at each look."""
     open_ = np.arange(len(pairs.base))
     d = np.empty((len(open_), 0))
-    flagged = []
     for look in verdict.SCREENING_LOOKS:
         more = verdict.differences(*pairs[open_].quadruples(look - d.shape[-1]))
         d = np.concatenate([d, more], axis=-1)
         found = verdict.screen(d, limit)
-        flagged.append(open_[found.flagged])
+        yield open_[found.flagged], open_[found.cleared]
         undecided = ~found.flagged & ~found.cleared
         open_, d = open_[undecided], d[undecided]
-    return np.concatenate(flagged)
 
 
 def _confirmed(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> np.ndarray:
@@ -430,6 +439,7 @@ def main() -> None:
     parser.add_argument("--versions", action="store_true", help="instead: baselines of the running and older versions")
     parser.add_argument("--further", action="store_true", help="instead: what launches tell that the first could not")
     parser.add_argument("--early", action="store_true", help="instead: if a case ended with the launch that proves it")
+    parser.add_argument("--looks", action="store_true", help="instead: after how many quadruples screening ends")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
     suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
@@ -474,6 +484,12 @@ def main() -> None:
         at_default = replace(SCENARIOS[3], limit=0.01)
         rows = timed((*SCENARIOS, at_default), told_early(changes, options.cases, rng))
         tables = [table(title, ("noise", "limit", "sessions"), EARLY_COLUMNS, rows, changes)]
+    elif options.looks:
+        title = f"Screening ends, %, of {changes:,} unchanged cases, after so many quadruples:"
+        at_default = replace(SCENARIOS[0], limit=0.01)
+        ends: Callable[[Scenario], list[Row]] = lambda s: [([s.name, f"{s.limit:.2%}"], decided(s, changes, rng))]  # noqa: E731
+        looks = tuple(map(str, verdict.SCREENING_LOOKS))
+        tables = [table(title, ("noise", "limit"), looks, timed((at_default, *SCENARIOS), ends), changes)]
     elif options.at_limit:
         tables = [table(at_limit, ("noise", "limit"), ("paired",), timed(SCENARIOS, unchanged(just_at_limit)), suites)]
     else:
