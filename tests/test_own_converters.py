@@ -654,3 +654,29 @@ def test_with_a_gpu_it_is_imported_plainly(tmp_path: Path, monkeypatch: pytest.M
         seen: Any = torch_tensorrt.SEEN
     del sys.modules["torch_tensorrt"]  # not by monkeypatch, which would put it back
     assert seen == "the real one"
+
+
+BY_DATA = {
+    "code that is no file's": "exec(text.replace('VALUE', text[:1]))",
+    "a function that is chosen": "def one(): ...\ndef two(): ...\nchosen = one if text[0] == '1' else two",
+    "a class that is chosen": "class One: ...\nclass Two: ...\nchosen = {'it': One if text[0] == '1' else Two}",
+    "what a class holds": "class Held:\n    value = int(text[:1])",
+}
+
+
+@pytest.mark.parametrize("what", BY_DATA)
+def test_what_a_module_makes_of_what_it_reads_is_its_code_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Data that no code names: a folder's files, or what a command says."""
+
+    def digest(data: str) -> str:
+        (tmp_path / "made.py").write_text(f"def own(): ...\n{BY_DATA[what]}\n")
+        module = ModuleType("made")
+        module.__file__ = str(tmp_path / "made.py")
+        vars(module)["text"] = f"{data}\ndef own(): return {data}\n"
+        monkeypatch.setitem(sys.modules, "made", module)
+        exec(compile((tmp_path / "made.py").read_text(), module.__file__, "exec"), vars(module))
+        return function_code.digest([module.own])
+
+    assert digest("1") == digest("1") != digest("2")
