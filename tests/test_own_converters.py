@@ -680,3 +680,10 @@ def test_what_a_module_makes_of_what_it_reads_is_its_code_too(
         return function_code.digest([module.own])
 
     assert digest("1") == digest("1") != digest("2")
+
+
+def test_a_function_that_has_neither_a_file_nor_a_module_is_the_users() -> None:
+    made: dict[str, Any] = {}
+    exec("def own(): ...", made)
+    assert function_code.is_own(made["own"])
+    assert not function_code.is_own(torch.sin)

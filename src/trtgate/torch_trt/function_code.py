@@ -97,6 +97,8 @@ def is_own(function: Any) -> bool:
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType) and is_users(code.co_filename):
         return True
+    if isinstance(code, CodeType) and code.co_filename.startswith("<") and not module_of(function):
+        return True  # a suite gave it to `exec` with a namespace of its own
     return (module_of(function) or UPSTREAM[0]).partition(".")[0] not in UPSTREAM
 
 
