@@ -10,8 +10,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
-from trtgate.torch_trt import function_code, import_hook, imported_files, releases, upstream_state
+from trtgate import Case, Model, Settings
+from trtgate.compiling.fingerprinting import Fingerprinter
+from trtgate.torch_trt import (
+    function_code,
+    import_hook,
+    imported_files,
+    own_conversions,
+    releases,
+    upstream_state,
+)  # fmt: skip
 
 from .pytest_folder import PytestFolder as Folder
 
@@ -300,7 +310,8 @@ from trtgate.torch_trt import import_hook, own_conversions, upstream_state
 import_hook.install(everywhere=True)
 import torch
 import torch_tensorrt
-from torch_tensorrt.dynamo import _compiler, _defaults
+import torch_tensorrt.runtime
+from torch_tensorrt.dynamo import _compiler, _defaults, utils
 from torch_tensorrt.dynamo.conversion import _ConverterRegistry as registry, impl
 from torch_tensorrt.dynamo.lowering import _decompositions as decompositions
 from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass as passes
@@ -329,7 +340,19 @@ def disabled(operator):
     yield
     decompositions.torch_disabled_decompositions.remove(operator)
 
+@contextlib.contextmanager
+def safe_for_several_gpus():
+    torch_tensorrt.runtime.set_multi_device_safe_mode(True)
+    yield
+    torch_tensorrt.runtime.set_multi_device_safe_mode(False)
+
+in_use = vars(decompositions)["ENABLED_TORCH_DECOMPOSITIONS"]  # what compiling takes; others say how it was made
 CHANGES = {
+    "a function in a table": mock.patch.dict(in_use, {torch.ops.aten.special_bessel_j0.default: replacing.plain}),
+    "a decomposition in use less": without(in_use, next(iter(in_use))),
+    "a number in a table": mock.patch.dict(utils.COMPLEX_TO_REAL_DTYPE, {torch.complex64: torch.float64}),
+    "a setting of the runtime": safe_for_several_gpus(),
+    "a constant of an enumeration": mock.patch.object(_defaults, "ENGINE_CAPABILITY", None),
     "a function": mock.patch.object(activation, "relu", replacing.plain),
     "a function that is called like upstream's": mock.patch.object(activation, "relu", like_upstream),
     "a function that remembers": mock.patch.object(activation, "relu", functools.lru_cache(replacing.plain)),
@@ -400,7 +423,8 @@ def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folde
     assert same == {
         "another function of upstream's", "upstream's function with an argument", "a default", "a constant",
         "a converter less", "another place", "upstream's converter for another operator",
-        "a decomposition that is disabled", "a decomposition less", "a pass less",
+        "a decomposition that is disabled", "a decomposition less", "a pass less", "a decomposition in use less",
+        "a number in a table", "a setting of the runtime", "a constant of an enumeration",
     }  # fmt: skip
 
 
@@ -448,11 +472,94 @@ def test_what_was_put_back_is_no_change(held: dict[str, upstream_state._Held]) -
 def test_what_an_import_brings_is_no_change(held: dict[str, upstream_state._Held]) -> None:
     """A suite imports torch_tensorrt, and changes it then."""
     with upstream_state.users_code():
-        held["imported"] = upstream_state._Held(None, "as it is")
-        held[f"{upstream_state.CONVERTERS_OF}0 aten.cos"] = upstream_state._Held(None, "upstream's")
-        upstream_state.remember()
+        held["LIMIT"] = upstream_state._Held(None, "a user's before")
+        with upstream_state.upstreams_code(), upstream_state.upstreams_code():  # a module that imports another
+            held["imported"] = upstream_state._Held(None, "as it is")
+            held["TABLE"] = upstream_state._Held(None, "filled")
+            held[f"{upstream_state.CONVERTERS_OF}0 aten.cos"] = upstream_state._Held(None, "upstream's")
         held["imported"] = upstream_state._Held(None, "a user's")
-    assert changed() == [("imported", "a user's")]
+    assert changed() == [("LIMIT", "a user's before"), ("imported", "a user's")]
+
+
+@pytest.mark.parametrize("when", ["it is exported", "its lazy part is made"])
+def test_what_a_forward_changes_of_upstream_is_the_users(held: dict[str, upstream_state._Held], when: str) -> None:
+    """Also where it does so neither in the factory nor in the first run."""
+
+    class Changing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.LazyLinear(4) if when == "its lazy part is made" else torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if torch.compiler.is_exporting() == (when == "it is exported"):
+                held["LIMIT"] = upstream_state._Held(None, "a user's")
+            return self.layer(x)
+
+    case = Case(Model("net", lambda: (Changing(), torch.ones(2, 4)), ()), Settings(frontend="dynamo"))
+    found = Fingerprinter().of(case)
+    assert (changed(), found.problem) == ([("LIMIT", "a user's")], "")
+
+
+def own_one(value: Any) -> Any:
+    return value
+
+
+def own_other(value: Any) -> Any:
+    return [value]
+
+
+def test_the_order_in_which_cases_registered_their_functions_decides_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Factories register what they need, and a process has its cases in any order."""
+    registered = [("decomposition of aten.sin.default", own_one), ("decomposition of aten.cos.default", own_other)]
+    monkeypatch.setattr(own_conversions, "_registered", lambda: iter(registered))
+    first = own_conversions.fingerprint()
+    registered.reverse()
+    assert own_conversions.fingerprint() == first != ""
+    registered[0] = (registered[0][0], own_one)
+    assert own_conversions.fingerprint() != first
+
+
+def test_what_a_suite_puts_into_torch_is_seen_before_anything_imports_torch_tensorrt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a CPU a process imports it for some cases, or for none: what the others are does not follow from that."""
+    seen = []
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.fx.passes.splitter_base._SplitterBase, "put_nodes_into_subgraphs", own_one)
+        seen.append(own_conversions.fingerprint())
+        for name in [name for name in sys.modules if name.partition(".")[0] in upstream_state.PACKAGES]:
+            patched.delitem(sys.modules, name)
+        seen.append(own_conversions.fingerprint())
+    assert seen[0] == seen[1] != ""
+
+
+IMPORTING = """
+import sys
+from trtgate.torch_trt import import_hook, upstream_state
+
+import_hook.install(everywhere=True)
+with upstream_state.users_code():
+    import tensorrt_rtx
+
+    tensorrt_rtx.volume = tensorrt_rtx.nptype
+    import torch_tensorrt
+
+    assert "torch_tensorrt.ts._utils" not in sys.modules
+    import torch_tensorrt.ts._utils as late
+
+    late.set_device = late.get_build_info
+print(*(one.where for one in upstream_state.changes()), sep="\\n")
+"""
+
+
+def test_what_a_suite_changes_before_it_imports_torch_tensorrt_and_of_what_it_imports_later(folder: Folder) -> None:
+    command = [sys.executable, "-c", IMPORTING]
+    done = subprocess.run(command, cwd=folder.path, text=True, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    code_and_defaults = ("code of", "defaults of")
+    assert [line for line in done.stdout.splitlines() if not line.startswith(code_and_defaults)] == [
+        "tensorrt_rtx.volume", "torch_tensorrt.ts._utils.set_device",
+    ]  # fmt: skip
 
 
 def test_what_trtgate_puts_in_the_place_of_a_function_is_no_change_of_the_users(
@@ -547,3 +654,36 @@ def test_with_a_gpu_it_is_imported_plainly(tmp_path: Path, monkeypatch: pytest.M
         seen: Any = torch_tensorrt.SEEN
     del sys.modules["torch_tensorrt"]  # not by monkeypatch, which would put it back
     assert seen == "the real one"
+
+
+BY_DATA = {
+    "code that is no file's": "exec(text.replace('VALUE', text[:1]))",
+    "a function that is chosen": "def one(): ...\ndef two(): ...\nchosen = one if text[0] == '1' else two",
+    "a class that is chosen": "class One: ...\nclass Two: ...\nchosen = {'it': One if text[0] == '1' else Two}",
+    "what a class holds": "class Held:\n    value = int(text[:1])",
+}
+
+
+@pytest.mark.parametrize("what", BY_DATA)
+def test_what_a_module_makes_of_what_it_reads_is_its_code_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Data that no code names: a folder's files, or what a command says."""
+
+    def digest(data: str) -> str:
+        (tmp_path / "made.py").write_text(f"def own(): ...\n{BY_DATA[what]}\n")
+        module = ModuleType("made")
+        module.__file__ = str(tmp_path / "made.py")
+        vars(module)["text"] = f"{data}\ndef own(): return {data}\n"
+        monkeypatch.setitem(sys.modules, "made", module)
+        exec(compile((tmp_path / "made.py").read_text(), module.__file__, "exec"), vars(module))
+        return function_code.digest([module.own])
+
+    assert digest("1") == digest("1") != digest("2")
+
+
+def test_a_function_that_has_neither_a_file_nor_a_module_is_the_users() -> None:
+    made: dict[str, Any] = {}
+    exec("def own(): ...", made)
+    assert function_code.is_own(made["own"])
+    assert not function_code.is_own(torch.sin)

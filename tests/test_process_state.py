@@ -14,7 +14,7 @@ import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, lifecycle, reference
+from trtgate.compiling import building, lifecycle, process_state, reference
 from trtgate.compiling.reference import Reference
 from trtgate.suite import samples
 
@@ -231,3 +231,18 @@ def test_the_next_case_of_a_run_feels_nothing(here: InProcess) -> None:
     assert status == pytest.ExitCode.OK, said
     assert "3 passed" in said
     assert (here.path / "elsewhere").is_dir()
+
+
+def test_a_factory_that_draws_on_a_gpu_leaves_the_next_case_the_numbers_it_would_have_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A factory that sets no seed makes the same weights whichever cases its process had before."""
+    states = [torch.tensor([1, 2], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: list(states))
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda back: states.__setitem__(slice(None), back))
+    with process_state.of_a_factory():
+        states[0] = torch.tensor([3, 4], dtype=torch.uint8)
+    assert states[0].tolist() == [3, 4]
+    process_state.put_back()
+    assert states[0].tolist() == [1, 2]

@@ -528,6 +528,17 @@ def test_an_environment_variable(before: Fingerprint, name: str, monkeypatch: py
     assert program_changes.changes(before, now) == [f"variable {name} unset → 1"]
 
 
+@pytest.mark.parametrize("name", process_flags.SET_BY_TORCH)
+def test_a_variable_that_torch_sets_itself_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling with Inductor does so: a key would follow from whether its process had such a case before."""
+    monkeypatch.delenv(name, raising=False)
+    without = of()
+    monkeypatch.setenv(name, process_flags.SET_BY_TORCH[name])
+    assert parts(without, of()) == set()
+    monkeypatch.setenv(name, "/opt/of-a-user")
+    assert parts(without, of()) == {"environment"}
+
+
 def test_variables_that_say_where_something_lies_or_what_an_image_holds_decide_nothing() -> None:
     others = (
         "TORCH_HOME",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,13 @@ SAYS_NOTHING = re.compile(
     r"CACHE_MAXSIZE)"
 )
 """Variables that say where something lies, which images set of their versions, or how much is logged."""
+SET_BY_TORCH = {
+    "TRITON_PTXAS_PATH": str(Path(torch.__file__).parent / "bin" / "ptxas"),
+    "CUDA_MODULE_LOADING": "LAZY",
+    "TORCH_WARM_POOL": "0",
+}
+"""Variable → what a release of torch sets it to when it first compiles or takes a GPU: in a process that has had such
+a case, and in no other. A case is compiled the same without it; CUDA loads lazily by default."""
 BY_ITSELF = ([1, 2, 0, 3, 4], [3, 1, 2, 0, 4])
 """Orders in which torch tries its kernels of attention unless it is told another: at first, and, on a card for which
 it prefers cuDNN's, from the first attention on. A flag that told them apart would follow from the cases before."""
@@ -79,7 +87,7 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(known.items())
-        if READ.fullmatch(name) and not SAYS_NOTHING.fullmatch(name)
+        if READ.fullmatch(name) and not SAYS_NOTHING.fullmatch(name) and value != SET_BY_TORCH.get(name)
     }
 
 

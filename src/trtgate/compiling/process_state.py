@@ -184,7 +184,9 @@ def _deterministic() -> tuple[bool, bool]:
 
 
 def _generators() -> tuple[Any, ...]:
-    return torch.get_rng_state().tolist(), random.getstate(), _plain(np.random.get_state(legacy=False))
+    of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [one.tolist() for one in (torch.get_rng_state(), *of_gpus)]
+    return states, random.getstate(), _plain(np.random.get_state(legacy=False))
 
 
 def _plain(state: Any) -> Any:
@@ -195,8 +197,11 @@ def _plain(state: Any) -> Any:
 
 
 def _set_generators(before: tuple[Any, ...]) -> None:
-    torch_state, python, numpy = before
-    torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8, device="cpu"))
+    states, python, numpy = before
+    of_cpu, *of_gpus = (torch.tensor(one, dtype=torch.uint8, device="cpu") for one in states)
+    torch.set_rng_state(of_cpu)
+    if of_gpus:
+        torch.cuda.set_rng_state_all(of_gpus)
     random.setstate(python)
     np.random.set_state(numpy)
 

@@ -73,7 +73,7 @@ class Reference:
         own = isinstance(self.module, OwnModule)
         self._state: RunState | None = RunState(self.module.holders if own else (self.module,), self.inputs)
         looking = casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext()
-        with looking as seen, upstream_state.users_code():
+        with looking as seen, contextlib.nullcontext() if own else upstream_state.users_code():  # its engines may run
             first, drawn = self._eager()
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)

@@ -17,11 +17,12 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 
+FUNCTIONS = (type, FunctionType, BuiltinFunctionType)
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 NAMED = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 DEPTH = 8
@@ -37,7 +38,12 @@ OF_A_PROCESS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTEST_.*|TRTGATE_.*")
 
 
 def plain(value: Any, depth: int = DEPTH) -> str:
-    """Return the text of a plain value or a container, an array as its digest; empty for others, and for paths."""
+    """Return the text of a plain value or a container, an array as its digest; empty for others, and for paths.
+
+    A function or class is its name, since a module may choose one.
+    """
+    if isinstance(value, FUNCTIONS):
+        return str(value.__qualname__)
     if isinstance(value, enum.Enum):
         return f"{type(value).__qualname__}.{value.name}"
     if isinstance(value, PLAIN):
@@ -70,12 +76,19 @@ def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]
 
     A file lies in `folder`, that of the code, or below the working folder.
     """
-    values = {} if module is None else {name: plain(vars(module).get(name)) for name in sorted(set(_names(tree)))}
+    values = {} if module is None else {name: plain(_held(module, name)) for name in sorted(set(_names(tree)))}
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = sorted(name for name in texts & os.environ.keys() if not OF_A_PROCESS.fullmatch(name))
     variables = {f"${name}": plain(os.environ[name]) for name in named}
     files = {name: digest for name in sorted(filter(FILE.fullmatch, texts)) if (digest := _of_file(name, folder))}
     return [f"{name}={text}" for name, text in (values | variables | files).items() if text not in ("", repr(None))]
+
+
+def _held(module: ModuleType, name: str) -> Any:
+    """Return what a module, or a class of it, holds under a name."""
+    top, _, member = name.partition(".")
+    value = vars(module).get(top)
+    return getattr(value, "__dict__", {}).get(member) if member else value
 
 
 def _of_file(name: str, folder: Path) -> str:
@@ -102,6 +115,8 @@ def _names(tree: ast.Module) -> Iterator[str]:
     nodes = (node for node in ast.walk(tree) if isinstance(node, ast.AugAssign))
     counted = {node.target.id for node in nodes if isinstance(node.target, ast.Name)}
     yield from _computed(tree.body)
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    yield from (f"{node.name}.{name}" for node in classes for name in _computed(node.body))
     yield from (name for name in _settable(tree.body) if name not in kept | counted)
 
 

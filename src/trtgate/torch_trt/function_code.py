@@ -97,6 +97,8 @@ def is_own(function: Any) -> bool:
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType) and is_users(code.co_filename):
         return True
+    if isinstance(code, CodeType) and code.co_filename.startswith("<") and not module_of(function):
+        return True  # a suite gave it to `exec` with a namespace of its own
     return (module_of(function) or UPSTREAM[0]).partition(".")[0] not in UPSTREAM
 
 
@@ -109,7 +111,15 @@ def _held(function: Any) -> list[str]:
     if not (is_own(function) or isinstance(function, functools.partial)):
         return []
     name = getattr(function, "__qualname__", type(function).__name__)
-    return [f"{name} {text}" for one in _parts(function) if (text := code_values.plain(one))]
+    code = getattr(function, "__code__", None)
+    made = [f"{name} {_of_code(code)}"] if isinstance(code, CodeType) and _file_of(function) is None else []
+    return made + [f"{name} {text}" for one in _parts(function) if (text := code_values.plain(one))]
+
+
+def _of_code(code: CodeType) -> str:
+    """Return a text of code that no file has, such as what a suite gave to `exec`, without where its lines stand."""
+    constants = [_of_code(one) if isinstance(one, CodeType) else code_values.plain(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
 
 
 def _file_of(function: Any) -> Path | None:

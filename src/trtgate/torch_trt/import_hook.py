@@ -26,7 +26,7 @@ class _Finder(MetaPathFinder):
         self._searching = False
 
     def find_spec(self, fullname: str, *_where: object) -> ModuleSpec | None:
-        if fullname != PACKAGE or self._searching or not (self.everywhere or _imported_beside_trtgate()):
+        if self._searching or not (_asked_for_by_the_user(fullname) if fullname != PACKAGE else self._stands_in()):
             return None
         self._searching = True
         try:
@@ -34,11 +34,16 @@ class _Finder(MetaPathFinder):
         finally:
             self._searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _StandingIn(spec.loader)
+            spec.loader = (_StandingIn if fullname == PACKAGE else _Upstream)(spec.loader)
         return spec
 
+    def _stands_in(self) -> bool:
+        return self.everywhere or _imported_beside_trtgate()
 
-class _StandingIn(Loader):
+
+class _Upstream(Loader):
+    """Loads a module of upstream's: what its import changes is none of the user's changes."""
+
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
@@ -46,13 +51,26 @@ class _StandingIn(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        from . import shared_cache_file, upstream_state
-        from .gpu_stand_in import answering
-        from .patching import quiet_stderr
+        from . import upstream_state
 
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self._loader
+        with upstream_state.upstreams_code():
+            self._exec(module)
+
+    def _exec(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+
+
+class _StandingIn(_Upstream):
+    """Loads torch_tensorrt, and lets a GPU be stood in for."""
+
+    def _exec(self, module: ModuleType) -> None:
         import torch
+
+        from . import shared_cache_file
+        from .gpu_stand_in import answering
+        from .patching import quiet_stderr
 
         if torch.cuda.is_available():
             self._loader.exec_module(module)
@@ -61,7 +79,6 @@ class _StandingIn(Loader):
                 self._loader.exec_module(module)
         if not _finder.shared_cache:
             shared_cache_file.forget()
-        upstream_state.remember()
 
 
 _finder = _Finder()
@@ -89,6 +106,13 @@ def installed() -> Iterator[None]:
         yield
     finally:
         _finder.everywhere = before
+
+
+def _asked_for_by_the_user(fullname: str) -> bool:
+    """Whether a module is upstream's, and code of the user's runs that asks for it."""
+    state = sys.modules.get(f"{__package__}.upstream_state")
+    of_upstream = fullname.partition(".")[0] in getattr(state, "PACKAGES", ())  # none while it is itself imported
+    return of_upstream and state is not None and bool(state.runs_users_code())
 
 
 def _imported_beside_trtgate() -> bool:

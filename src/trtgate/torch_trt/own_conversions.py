@@ -9,7 +9,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import custom_operators, function_code, native_files, upstream_state
@@ -30,8 +30,6 @@ def fingerprint(*, of_custom: bool = True) -> str:
     Code is that of `function_code.digest`: of the functions' modules, and of those that these import. Libraries of
     C++ that are loaded and not installed belong to it. Raises TrtgateError for one that was built again since.
     """
-    if "torch_tensorrt" not in sys.modules:  # so nobody has registered anything
-        return ""
     own = [(where, function) for where, function in (*_registered(), *_patched()) if function_code.holds_own(function)]
     own += [(f"{one.where} {one.text}", one.value) for one in upstream_state.changes()]
     if not of_custom and all(where.startswith(CONVERTER) for where, _ in own):
@@ -39,8 +37,8 @@ def fingerprint(*, of_custom: bool = True) -> str:
     if not own:
         return ""
     found = hashlib.sha256()
-    for where, function in own:
-        found.update(f"{where} {function_code.name_of(function)}\n".encode())
+    for said in sorted(f"{where} {function_code.name_of(function)}\n" for where, function in own):
+        found.update(said.encode())  # sorted: which case registered first decides nothing
     libraries = native_files.loaded()  # with plugins of TensorRT, which a converter asks for by name
     found.update(function_code.digest((function for _, function in own), libraries).encode())
     return found.hexdigest()
@@ -55,6 +53,15 @@ def _is_upstream(where: str) -> bool:
 def _registered() -> Iterator[tuple[str, Any]]:
     """Yield all functions that decide what becomes of a program, each with where it is registered."""
     from torch._decomp import global_decomposition_table
+
+    for kind, table in global_decomposition_table.items():
+        for target, function in table.items():
+            yield f"{kind} decomposition of {target}", function
+    if "torch_tensorrt" in sys.modules:  # else nobody has registered anything there
+        yield from _registered_upstream()
+
+
+def _registered_upstream() -> Iterator[tuple[str, Any]]:
     from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
     from torch_tensorrt.dynamo.lowering._decompositions import TORCH_TRT_DECOMPOSITIONS
     from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass as passes
@@ -67,16 +74,13 @@ def _registered() -> Iterator[tuple[str, Any]]:
                     yield f"{CONVERTER}{target} {place} {said}", function
     for target, function in TORCH_TRT_DECOMPOSITIONS.items():
         yield f"decomposition of {target}", function
-    for kind, table in global_decomposition_table.items():
-        for target, function in table.items():
-            yield f"{kind} decomposition of {target}", function
     for each in (passes.ATEN_PRE_LOWERING_PASSES, passes.ATEN_POST_LOWERING_PASSES):
         for number, function in enumerate(each.passes):
             yield f"pass {number}", function
 
 
 def _patched() -> Iterator[tuple[str, Any]]:
-    """Yield what is of the user's own in place of something of upstream's: in modules, and in their classes."""
+    """Yield what is of the user's own in place of something of upstream's: in modules, in their classes and tables."""
     for name, module in sorted(sys.modules.items()):
         if not (_is_of(upstream_state.PACKAGES, name) or OF_TORCH.match(name)):
             continue
@@ -86,7 +90,16 @@ def _patched() -> Iterator[tuple[str, Any]]:
                 members = [(f"{attribute}.{one}", held) for one, held in list(vars(value).items())]
             elif _is_of(upstream_state.PACKAGES, type(value).__module__):  # such as the registry of converters
                 members += [(f"{attribute}.{one}", held) for one, held in list(getattr(value, "__dict__", {}).items())]
+            elif _is_of(upstream_state.PACKAGES, name) and isinstance(value, upstream_state.CONTAINERS):
+                members += [(f"{attribute}[{key}]", held) for key, held in _items(value)]
             yield from ((f"{name}.{path}", held) for path, held in members if _is_users(held))
+
+
+def _items(table: Any) -> list[tuple[str, Any]]:
+    """Return what a table of upstream's holds, such as rules by their names; what has no key is in no order."""
+    if isinstance(table, Mapping):
+        return [(upstream_state.text_of(key), value) for key, value in list(table.items())]
+    return [("", value) for value in list(table)]
 
 
 def _is_of(packages: tuple[str, ...], module: object) -> bool:

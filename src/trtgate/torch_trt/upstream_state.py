@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
+
+import torch
 
 from . import code_values, function_code
 
@@ -21,7 +23,10 @@ PASSES = "torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass"
 TABLES = ("torch_enabled_decompositions", "torch_disabled_decompositions", "TORCH_TRT_DECOMPOSITIONS")
 CODE_OF, DEFAULTS_OF, CONVERTERS_OF = "code of ", "defaults of ", "converters of "
 OF_CONVERTERS = ("supports_dynamic_shapes", "requires_output_allocator")
-CONSTANTS = (*code_values.PLAIN, tuple, list, set, frozenset)
+CONTAINERS = (list, tuple, set, frozenset, Mapping)
+OF_TORCHS_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
+DEPTH = 3
+"""So deep containers are looked into."""
 OURS = __name__.partition(".")[0]
 
 
@@ -44,7 +49,7 @@ class _Held(NamedTuple):
 
 _NOTHING = _Held(None, "nothing")
 _since: dict[str, _Held] = {}
-"""What upstream was when the user's code that runs now began, or when the import ended that it asked for."""
+"""What upstream was when the user's code that runs now began, or went on after upstream's that it asked for."""
 _changed: dict[str, tuple[_Held, _Held]] = {}
 """Place → what stood there before code of the user's, and what that left there."""
 _running: list[None] = []
@@ -53,12 +58,6 @@ _running: list[None] = []
 def registered_with(entry: Any) -> list[str]:
     """Return what is registered with a converter, beside its functions."""
     return [str(getattr(entry, name, None)) for name in OF_CONVERTERS]
-
-
-def remember() -> None:
-    """Take what upstream is now as what it is by itself: its import ends."""
-    if _running:
-        _since.update(_state_now())
 
 
 @contextlib.contextmanager
@@ -78,6 +77,29 @@ def users_code() -> Iterator[None]:
     finally:
         _running.clear()
         _end()
+
+
+def runs_users_code() -> bool:
+    """Return whether code of the user's runs now."""
+    return bool(_running)
+
+
+@contextlib.contextmanager
+def upstreams_code() -> Iterator[None]:
+    """Within: upstream's code runs that the user's asked for, such as its import: what it changes is its own.
+
+    What the user's code changed before stays the user's.
+    """
+    if not _running:
+        yield
+        return
+    _end()
+    _running.clear()
+    try:
+        yield
+    finally:
+        _running.append(None)
+        _begin()
 
 
 def _begin() -> None:
@@ -116,30 +138,61 @@ def _state_now() -> dict[str, _Held]:
 
 
 def _state() -> Iterator[tuple[str, _Held]]:
-    yield from _members()
+    yield from _members({id(one) for one in _told_apart()})
     for table, names in _registered():
         yield table, _Held(None, names)
 
 
-def _members() -> Iterator[tuple[str, _Held]]:
-    """Yield functions, classes and constants of all modules, members of their classes, and defaults of arguments."""
+def _told_apart() -> Iterator[Any]:
+    """Yield the containers of converters: a user's own among them may be nothing to a program."""
+    if CONVERTERS in sys.modules:
+        registries = sys.modules[CONVERTERS].DYNAMO_CONVERTERS.registries
+        yield from (registries, *registries)
+
+
+def _members(told_apart: set[int]) -> Iterator[tuple[str, _Held]]:
+    """Yield functions, classes, constants and tables of all modules, members of their classes, and defaults."""
+    texts = dict.fromkeys(told_apart, "")
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in PACKAGES:
             for attribute, value in list(getattr(module, "__dict__", {}).items()):
-                yield from _one(f"{name}.{attribute}", attribute, value)
+                yield from _one(f"{name}.{attribute}", attribute, value, texts)
                 if isinstance(value, type) and value.__module__ == name:
                     for member, held in list(vars(value).items()):
-                        yield from _one(f"{name}.{attribute}.{member}", member, held)
+                        yield from _one(f"{name}.{attribute}.{member}", member, held, texts)
 
 
-def _one(where: str, name: str, value: Any) -> Iterator[tuple[str, _Held]]:
+def _one(where: str, name: str, value: Any, texts: dict[int, str]) -> Iterator[tuple[str, _Held]]:
+    """Yield what an attribute is; `texts` are those of containers, which several modules have."""
     if callable(value) or isinstance(value, property | classmethod | staticmethod):
         yield where, _Held(value, function_code.name_of(value))
-    elif name.isupper() and name[0] != "_" and isinstance(value, CONSTANTS) and (text := code_values.plain(value)):
-        yield where, _Held(None, text)
+    elif not name.startswith("__"):
+        if isinstance(value, CONTAINERS):
+            if id(value) not in texts:
+                texts[id(value)] = text_of(value)
+            text = texts[id(value)]
+        else:
+            text = code_values.plain(value)
+        if text:
+            yield where, _Held(None, text)
     if isinstance(value, FunctionType):
         yield f"{CODE_OF}{where}", _Held(value.__code__, value.__code__.co_name)
         yield f"{DEFAULTS_OF}{where}", _Held(None, code_values.plain([value.__defaults__, value.__kwdefaults__]))
+
+
+def text_of(value: Any, depth: int = DEPTH) -> str:
+    """Return a text of a constant or of a table: of operators, functions and classes their names."""
+    if isinstance(value, OF_TORCHS_OPERATORS):
+        return str(value)
+    if not isinstance(value, CONTAINERS):
+        return function_code.name_of(value) if callable(value) else code_values.plain(value)
+    if not depth:
+        return ""
+    if isinstance(value, Mapping):
+        items = [f"{text_of(key, 1)}: {text_of(one, depth - 1)}" for key, one in list(value.items())]
+        return f"[{', '.join(sorted(items))}]"
+    texts = [text_of(one, depth - 1) for one in list(value)]
+    return f"[{', '.join(sorted(texts) if isinstance(value, set | frozenset) else texts)}]"
 
 
 def _registered() -> Iterator[tuple[str, str]]:
