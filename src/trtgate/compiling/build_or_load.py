@@ -24,7 +24,7 @@ from ..records.coverage_record import Coverage
 from ..records.measurement import Build
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
-from ..torch_trt import runtime_cache
+from ..torch_trt import runtime_cache, upstream_state
 from . import artifact_cache, building, locating_in_case, program_part, stored_inputs
 from .artifact_cache import ArtifactCache
 from .expected_output import NOT_COMPILED, WrongOutputError
@@ -68,8 +68,9 @@ def build_or_load(
     Raises TrtgateError for what can't be built, or whose output is wrong. What is wrong with a cache is a note.
     """
     start = time.perf_counter()
-    reference = Reference(case, device, step, processes=builders)
-    prepared, prepare_s = reference.prepare(step)
+    with upstream_state.users_code():
+        reference = Reference(case, device, step, processes=builders)
+        prepared, prepare_s = reference.prepare(step)
     notes: list[str] = []
     identified = _identified(case, prepared, reference, device)
     if cache is not None and identified.unread:

@@ -20,7 +20,7 @@ from ..suite import precisions, weights
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
 from ..suite.settings import OWN, Settings
-from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package, runtime_cache, upstream_state
+from ..torch_trt import compile_calls, compile_options, dynamic_engines, modelopt_package, runtime_cache
 from ..torch_trt.dynamic_inputs import DynamicInputs
 from . import casting, factory_calls, made_elsewhere, made_modules, process_state, stored_inputs, unused_dimensions
 from .fp32_arithmetic import TF32_BACKENDS, allow_tf32, arithmetic_of
@@ -28,7 +28,6 @@ from .inference import Inference
 from .output_check import Comparison
 
 
-@upstream_state.users_code()  # lazy modules are called
 def make(
     case: Case, device: str, *, copied: bool = True, remarks: list[str] | None = None,
     made: tuple[torch.nn.Module, Inputs] | None = None,
@@ -126,7 +125,7 @@ def prepare_imported(
 ) -> tuple[Any, float]:
     """Return as `prepare`, by what was imported: exporting needs no torch_tensorrt. Raises as `prepare`."""
     start = time.thread_time()
-    with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream(), upstream_state.users_code():
+    with named(case), torch.no_grad(), arithmetic_of(case), quiet_upstream():
         if case.settings.precision in precisions.QUANTIZED:
             step(f"calibrating to {case.settings.precision}")
             example = inputs if dynamic is None else dynamic.example

@@ -12,7 +12,8 @@ from ..common import garbage
 from ..common.errors import TrtgateError
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
-from ..torch_trt import compile_options, exporting, lean_tracing, patching
+from ..suite.model_inputs import Inputs
+from ..torch_trt import compile_options, exporting, lean_tracing, patching, upstream_state
 from . import building, factory_calls, program_part
 
 DEVICE = "cpu"
@@ -45,6 +46,13 @@ class Fingerprinter:
             return Fingerprint(problem=str(error))
 
     def _of(self, case: Case, *, fresh: bool, last: bool) -> Fingerprint:
+        with upstream_state.users_code():
+            module, inputs = self._made_for(case, fresh=fresh, last=last)
+            dynamic = building.dynamic_inputs(case, DEVICE)
+            program, _ = building.prepare_imported(case, module, inputs, lambda _step: None, dynamic)
+        return program_part.of_program(case, program, inputs, dynamic, DEVICE).fingerprint
+
+    def _made_for(self, case: Case, *, fresh: bool, last: bool) -> tuple[torch.nn.Module, Inputs]:
         call = (case.model.name, case.settings.optimum, case.settings.sizes)
         if fresh or call != self._call:
             self._forget()
@@ -54,9 +62,7 @@ class Fingerprinter:
         module, inputs = building.make(case, DEVICE, made=self._made, copied=not last)
         if module is self._made[0]:  # or can't be copied: it has this case's precision now
             self._call = None
-        dynamic = building.dynamic_inputs(case, DEVICE)
-        program, _ = building.prepare_imported(case, module, inputs, lambda _step: None, dynamic)
-        return program_part.of_program(case, program, inputs, dynamic, DEVICE).fingerprint
+        return module, inputs
 
     def _forget(self) -> None:
         """Let go of what a factory made, and of what it left changed in the process."""

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..torch_trt import upstream_state
-
 Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 """What reads a setting of the process, and what sets it."""
 PutBack = Callable[[], None]
@@ -38,11 +36,6 @@ def of_a_factory() -> Iterator[None]:
     How fp32 is computed is up to the case's precision, and put back too. Environment variables, generators and torch's
     other settings stay as it set them until `put_back`, unless it raises.
     """
-    with upstream_state.users_code():
-        yield from _of_a_factory()
-
-
-def _of_a_factory() -> Iterator[None]:
     at_once = [_Remembered(*one, one[0]()) for one in AT_ONCE]
     later = [_Remembered(*one, one[0]()) for one in OF_THE_CASE]
     variables = dict(os.environ)

@@ -73,7 +73,7 @@ class Reference:
         own = isinstance(self.module, OwnModule)
         self._state: RunState | None = RunState(self.module.holders if own else (self.module,), self.inputs)
         looking = casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext()
-        with looking as seen, contextlib.nullcontext() if own else upstream_state.users_code():  # its engines may run
+        with looking as seen:
             first, drawn = self._eager()
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)
@@ -157,7 +157,8 @@ class Reference:
         return "its callable" if alone else "eager"
 
     def _run(self, seed: int = run_state.SEED) -> tuple[Any, bool]:
-        with run_state.seeded(seed):
+        own = isinstance(self.module, OwnModule)  # whose engines may run
+        with run_state.seeded(seed), upstream_state.upstreams_code() if own else contextlib.nullcontext():
             before = run_state.random_numbers()
             with torch.no_grad(), strict_fp32():
                 self._given = self.inputs.fresh()
