@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -498,6 +499,24 @@ def test_what_a_forward_changes_of_upstream_is_the_users(held: dict[str, upstrea
     case = Case(Model("net", lambda: (Changing(), torch.ones(2, 4)), ()), Settings(frontend="dynamo"))
     found = Fingerprinter().of(case)
     assert (changed(), found.problem) == ([("LIMIT", "a user's")], "")
+
+
+NAMES = """
+import os
+
+HALF, TEXT = "\\ud800 no character", "\\ud800.txt"
+
+def convert(network):
+    return os.environ.get(HALF), open(TEXT)
+"""
+
+
+def test_code_may_name_what_is_no_variable_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a surrogate pair can be neither."""
+    (tmp_path / "names_nothing.py").write_text(NAMES)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("names_nothing")
+    assert function_code.digest([module.convert]) == function_code.digest([module.convert])
 
 
 def own_one(value: Any) -> Any:

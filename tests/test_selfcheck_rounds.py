@@ -16,6 +16,7 @@ from trtgate.common.errors import TrtgateError
 from trtgate.common.files import write_json
 from trtgate.common.run_folder import RunFolder
 from trtgate.compiling.artifact_cache import CacheRequest
+from trtgate.frontends import aot_eager
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import CANDIDATE, DelayRefusedError, DisturbedError, Pair, SideError
@@ -192,6 +193,7 @@ def test_a_case_is_built_once_and_later_checks_take_it_from_the_artifact_cache(
 ) -> None:
     """Its processes export: those that have imported torch_tensorrt have imported torch.export with it."""
     builds = tmp_path / "builds"
+    monkeypatch.setattr(aot_eager, "FRONTEND", aot_eager.FRONTEND)  # the suite, imported here too, puts another there
     monkeypatch.setenv("BUILDS", str(builds))
     cache = CacheRequest(folder=str(tmp_path / "cache"))
     for count, used in ((2, cache), (2, cache), (4, None)):

@@ -78,7 +78,7 @@ def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]
     """
     values = {} if module is None else {name: plain(_held(module, name)) for name in sorted(set(_names(tree)))}
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    named = sorted(name for name in texts & os.environ.keys() if not OF_A_PROCESS.fullmatch(name))
+    named = sorted(name for name in texts & set(os.environ) if not OF_A_PROCESS.fullmatch(name))
     variables = {f"${name}": plain(os.environ[name]) for name in named}
     files = {name: digest for name in sorted(filter(FILE.fullmatch, texts)) if (digest := _of_file(name, folder))}
     return [f"{name}={text}" for name, text in (values | variables | files).items() if text not in ("", repr(None))]
@@ -94,7 +94,7 @@ def _held(module: ModuleType, name: str) -> Any:
 def _of_file(name: str, folder: Path) -> str:
     """Return the digest of a data file that code names; empty where there is none, and for code."""
     for place in (folder / name, Path(name)):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # half a surrogate pair names no file
             status = place.stat()
             if stat.S_ISREG(status.st_mode) and place.suffix not in CODE:
                 return _of_content(place.absolute(), status.st_mtime_ns, status.st_size)
