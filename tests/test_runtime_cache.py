@@ -23,7 +23,15 @@ from trtgate.compiling.artifact_cache import ArtifactCache
 from trtgate.compiling.build_or_load import CheckedModule, build_or_load
 from trtgate.compiling.inference import Inference
 from trtgate.frontends import CompiledModule
-from trtgate.torch_trt import dynamic_engines, gpu_stand_in, releases, runtime_cache, shared_cache_file, stored_modules
+from trtgate.torch_trt import (
+    dynamic_engines,
+    gpu_stand_in,
+    own_conversions,
+    releases,
+    runtime_cache,
+    shared_cache_file,
+    stored_modules,
+)  # fmt: skip
 from trtgate.torch_trt.runtime_cache import ARTIFACT, FILE, NONE, OWN, Kernels, RuntimeCache
 
 from . import faults, played_runtime
@@ -47,6 +55,7 @@ def case(**settings: Any) -> Case:
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    monkeypatch.setattr(own_conversions, "fingerprint", lambda **_: "")  # what is played is no change of a user's
     return played_runtime.play(monkeypatch)
 
 
