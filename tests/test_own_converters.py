@@ -379,14 +379,14 @@ CHANGES = {
         torch.fx.passes.splitter_base._SplitterBase, "put_nodes_into_subgraphs", replacing.plain
     ),
 }
-for name, change in CHANGES.items():
+for name in sys.argv[1:] or CHANGES:
     with contextlib.ExitStack() as changed:
-        with upstream_state.users_code():
-            changed.enter_context(change)
+        with upstream_state.users_code():  # what the change before left was put back
+            changed.enter_context(CHANGES[name])
         print(f"{name}: {own_conversions.fingerprint()}")
-    with upstream_state.users_code():
-        pass
-    assert own_conversions.fingerprint() == "", name
+with upstream_state.users_code():
+    pass
+assert own_conversions.fingerprint() == ""
 """
 REPLACING_MODULE = """
 from torch_tensorrt.dynamo import _compiler
@@ -409,16 +409,17 @@ class Settings(_compiler.CompilationSettings):
 def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folder: Folder) -> None:
     """In either way a suite or conftest file of one side alone makes another engine of the same program."""
 
-    def keys(text: str) -> dict[str, str]:
+    def keys(text: str, *names: str) -> dict[str, str]:
         (folder.path / "replacing.py").write_text(text)
-        command = [sys.executable, "-c", REPLACING]
+        command = [sys.executable, "-c", REPLACING, *names]
         done = subprocess.run(command, cwd=folder.path, text=True, capture_output=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return dict(line.split(": ") for line in done.stdout.splitlines())
 
     first = keys(REPLACING_MODULE)
     assert all(first.values()), [name for name, key in first.items() if not key]
-    assert keys(f"# a comment\n{REPLACING_MODULE}") == first
+    some = {name: key for name, key in first.items() if name in ("a function", "an object", "code")}
+    assert keys(f"# a comment\n{REPLACING_MODULE}", *some) == some
     edited = keys(REPLACING_MODULE.replace("return 1", "return 2"))
     same = {name for name, key in edited.items() if key == first[name]}
     assert same == {
@@ -519,32 +520,36 @@ def test_code_may_name_what_is_no_variable_and_no_file(tmp_path: Path, monkeypat
     assert function_code.digest([module.convert]) == function_code.digest([module.convert])
 
 
-def own_one(value: Any) -> Any:
-    return value
+@pytest.fixture
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of a user's with two functions."""
+    text = "def one(value):\n    return value\n\ndef other(value):\n    return [value]\n"
+    (tmp_path / "of_the_user.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "of_the_user", raising=False)
+    return importlib.import_module("of_the_user")
 
 
-def own_other(value: Any) -> Any:
-    return [value]
-
-
-def test_the_order_in_which_cases_registered_their_functions_decides_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_in_which_cases_registered_their_functions_decides_no_key(
+    users: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Factories register what they need, and a process has its cases in any order."""
-    registered = [("decomposition of aten.sin.default", own_one), ("decomposition of aten.cos.default", own_other)]
+    registered = [("decomposition of aten.sin.default", users.one), ("decomposition of aten.cos.default", users.other)]
     monkeypatch.setattr(own_conversions, "_registered", lambda: iter(registered))
     first = own_conversions.fingerprint()
     registered.reverse()
     assert own_conversions.fingerprint() == first != ""
-    registered[0] = (registered[0][0], own_one)
+    registered[0] = (registered[0][0], users.one)
     assert own_conversions.fingerprint() != first
 
 
 def test_what_a_suite_puts_into_torch_is_seen_before_anything_imports_torch_tensorrt(
-    monkeypatch: pytest.MonkeyPatch,
+    users: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU a process imports it for some cases, or for none: what the others are does not follow from that."""
     seen = []
     with monkeypatch.context() as patched:
-        patched.setattr(torch.fx.passes.splitter_base._SplitterBase, "put_nodes_into_subgraphs", own_one)
+        patched.setattr(torch.fx.passes.splitter_base._SplitterBase, "put_nodes_into_subgraphs", users.one)
         seen.append(own_conversions.fingerprint())
         for name in [name for name in sys.modules if name.partition(".")[0] in upstream_state.PACKAGES]:
             patched.delitem(sys.modules, name)
