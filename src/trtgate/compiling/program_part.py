@@ -6,7 +6,6 @@ the inputs' values and what is chosen when it runs: other cases may load it.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 
-from ..common import accelerator, library_files
+from ..common import accelerator, library_files, sealed_folder
 from ..common.errors import TrtgateError
 from ..common.version import VERSION
 from ..records.program_part import Fingerprint, ProgramDetail, ProgramPart
@@ -67,6 +66,7 @@ def of_program(
     operators = _tried(lambda: custom_operators.fingerprint(program), problems)
     conversions = _tried(lambda: own_conversions.fingerprint(of_custom=operators != ""), problems)
     libraries = _tried(lambda: dict(_libraries(settings.precision)), problems) or {}
+    files = _files_of_options(settings)
     part = ProgramPart(
         graph=digests.graph[:DIGITS],
         weights=digests.weights[:DIGITS],
@@ -77,7 +77,7 @@ def of_program(
         conversions=(conversions or "")[:DIGITS],
         flags=_of_texts(flags)[:DIGITS],
         libraries=_of_texts(libraries)[:DIGITS],
-        settings=_settings(settings, dynamic),
+        settings=_settings(settings, dynamic) | files,
         environment=process_flags.environment(),
         versions=_versions(settings.precision),
         modules={path: digest[:FEW_DIGITS] for path, digest in few(digests.modules).items()},
@@ -88,7 +88,7 @@ def of_program(
     )  # fmt: skip
     problem = "; ".join(problems)
     fingerprint = Fingerprint(program=None if problem else part, detail=detail, problem=problem)
-    return Identified(fingerprint, _made_from(settings, part, digests, dynamic), unread=bool(problem))
+    return Identified(fingerprint, _made_from(settings, part, digests, dynamic, files), unread=bool(problem))
 
 
 def few(modules: Mapping[str, str], most: int = MOST_MODULES) -> dict[str, str]:
@@ -133,7 +133,6 @@ def _settings(settings: Settings, dynamic: DynamicInputs | None) -> dict[str, st
         for name, value in given.items()
         if name not in OF_THE_GATE and (value != defaults[name] or name in ("frontend", "precision"))
     }
-    found |= _files_of_options(settings)
     if dynamic is not None:
         found["optimization profiles"] = repr(dynamic.shapes)
         found["specialization"] = dynamic_engines.strategy(settings)
@@ -147,7 +146,7 @@ def _files_of_options(settings: Settings) -> dict[str, str]:
     """
     paths = {name: Path(value) for name, value in settings.options.items() if isinstance(value, str) and value}
     return {
-        f"file of option {name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        f"file of option {name}": sealed_folder.digest(path)
         for name, path in paths.items()
         if not path.is_absolute() and path.is_file()
     }
@@ -165,8 +164,9 @@ def _calibration(case: Case, inputs: Inputs, dynamic: DynamicInputs | None, devi
 
 
 def _made_from(
-    settings: Settings, part: ProgramPart, digests: ProgramDigests, dynamic: DynamicInputs | None
-) -> dict[str, str]:
+    settings: Settings, part: ProgramPart, digests: ProgramDigests, dynamic: DynamicInputs | None,
+    files: Mapping[str, str],
+) -> dict[str, str]:  # fmt: skip
     """Return everything that decides the compiled module, as an artifact's key has it."""
     try:
         options = compile_options.options_of(settings)
@@ -187,7 +187,7 @@ def _made_from(
         "flags": part.flags,
         "libraries": part.libraries,
         **{f"option {name}": _text(value) for name, value in options.items()},
-        **_files_of_options(settings),
+        **files,
         **{f"variable {name}": value for name, value in part.environment.items()},
         **part.versions,
     }

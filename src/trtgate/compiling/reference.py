@@ -72,8 +72,7 @@ class Reference:
         self._dynamic: DynamicInputs | None = None
         own = isinstance(self.module, OwnModule)
         self._state: RunState | None = RunState(self.module.holders if own else (self.module,), self.inputs)
-        looking = casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext()
-        with looking as seen:
+        with casting.SeenDtypes() if case.settings.precision == precisions.AS_IS else contextlib.nullcontext() as seen:
             first, drawn = self._eager()
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)

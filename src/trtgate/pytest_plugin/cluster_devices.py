@@ -156,7 +156,7 @@ class ClusterDevices:
 
     def progress(self, run: GateRun, case_id: str) -> AbstractContextManager[OnStep]:  # noqa: ARG002
         """Show what all devices are at."""
-        return live_cards.shown(run.config, f"{number_of(len(self._facts), 'device')}", lambda: self._progress(run))
+        return live_cards.shown(run.config, number_of(len(self._facts), "device"), lambda: self._progress(run))
 
     def _progress(self, run: GateRun) -> Progress:
         if run.gpu_queue is None:

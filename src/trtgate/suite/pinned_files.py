@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..common import module_files
+from ..common.sealed_folder import digest as digest_of
 
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of packages that a checkout does not change."""
@@ -22,7 +22,7 @@ def digests(root: str) -> dict[str, str]:
     modules = [sys.modules.get(name) for name in list(sys.modules) if "." not in name or not installed(_top(name))]
     files = {file for module in modules if (file := getattr(module, "__file__", None)) and file.endswith(".py")}
     ours = sorted({Path(path) for path in map(follow, files) if path.startswith(within)})
-    return {str(path): _digest(path) for path in ours if not set(INSTALLED) & set(path.parts) and path.is_file()}
+    return {str(path): digest_of(path) for path in ours if not set(INSTALLED) & set(path.parts) and path.is_file()}
 
 
 def _top(name: str) -> str:
@@ -43,8 +43,4 @@ def _is_installed(follow: Callable[[str], str], package: str) -> bool:
 
 def changed(pinned: Mapping[str, str]) -> list[str]:
     """Return the files that have another content now, or are gone. Raises OSError for what can't be read."""
-    return [path for path, digest in pinned.items() if not Path(path).is_file() or _digest(Path(path)) != digest]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return [path for path, digest in pinned.items() if not Path(path).is_file() or digest_of(Path(path)) != digest]

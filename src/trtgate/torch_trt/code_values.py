@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from ..common import sealed_folder
+
 FUNCTIONS = (type, FunctionType, BuiltinFunctionType)
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 NAMED = (torch.dtype, torch.device, torch.memory_format, torch.layout)
@@ -103,8 +105,7 @@ def _of_file(name: str, folder: Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _of_content(file: Path, _mtime_ns: int, _size: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return sealed_folder.digest(file)
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

@@ -116,14 +116,15 @@ def _end() -> None:
         before, left = _since.get(where, _NOTHING), now.get(where, _NOTHING)
         function = now.get(where.removeprefix(CODE_OF).removeprefix(DEFAULTS_OF), _NOTHING).value
         if not _same(before, left) and function_code.module_of(function).partition(".")[0] != OURS:
-            _changed[where] = (_changed.get(where, (before,))[0], left)
+            first, _ = _changed.pop(where, (before, left))
+            if not _same(first, left):
+                _changed[where] = (first, left)
     _since.clear()
 
 
 def changes() -> list[Change]:
     """Return what a user's code changed of upstream since its import; nothing where nobody saw that import."""
-    changed = [(where, left) for where, (before, left) in _changed.items() if not _same(before, left)]
-    return [Change(where, left.text, left.value) for where, left in changed]
+    return [Change(where, left.text, left.value) for where, (_, left) in _changed.items()]
 
 
 def _same(one: _Held, other: _Held) -> bool:
