@@ -6,7 +6,7 @@ Draws measurements with the noise of `SCENARIOS` and drives the functions of trt
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
 (`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions`, `--further`,
-`--early` and `--looks` ask other questions instead.
+`--early`, `--looks` and `--loads` ask other questions instead.
 A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
@@ -426,6 +426,27 @@ def by_versions(suites: int, changes: int, cases: int, rng: np.random.Generator)
     ]
 
 
+LOADS = (0.0003, 0.0005, 0.001, 0.002, 0.003)
+"""Standard deviations between loads of an engine: those of docs/gpu-states.md, and what they should be."""
+SMALL_LIMIT, SMALL_CHANGE = 0.001, 0.0025
+
+
+def by_loads(suites: int, changes: int, cases: int, rng: np.random.Generator) -> list[str]:
+    """Return what pairs say at a small limit, by how far loads of an engine lie apart."""
+    judge: Judge = lambda *drawn: [paired(*drawn)]  # noqa: E731
+    rows = []
+    for sd in LOADS:
+        scenario = Scenario("", Noise(block=0.0002, capture=0.0005, launch=sd), SMALL_LIMIT)
+        (red,) = red_suites(judge, scenario, suites, cases, rng)
+        (seen,) = detections(judge, scenario, SMALL_CHANGE, changes, cases, rng)
+        rows.append(f"| {sd:.2%} | {rate(red, suites)} | {rate(seen, changes)} |")
+    title = (
+        f"Pairs, limit {SMALL_LIMIT:.1%}: red suites, % of {suites:,} of {cases} unchanged cases; "
+        f"+{SMALL_CHANGE:.2%} seen, % of {changes:,} cases:"
+    )
+    return ["\n".join((title, "", "| between loads | red | seen |", "|---|--:|--:|", *rows))]
+
+
 def main() -> None:
     """Simulate, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -440,6 +461,7 @@ def main() -> None:
     parser.add_argument("--further", action="store_true", help="instead: what launches tell that the first could not")
     parser.add_argument("--early", action="store_true", help="instead: if a case ended with the launch that proves it")
     parser.add_argument("--looks", action="store_true", help="instead: after how many quadruples screening ends")
+    parser.add_argument("--loads", action="store_true", help="instead: pairs at a limit of 0.1 %%, by loads' spread")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
     suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
@@ -470,8 +492,8 @@ def main() -> None:
         columns = ("each session counts", "each card counts")
         title = f"{red}, judged on a card that has no session:"
         tables = [table(title, ("cards", "sessions of each"), columns, rows, suites)]
-    elif options.versions:
-        tables = by_versions(suites, changes, options.cases, rng)
+    elif options.versions or options.loads:
+        tables = (by_versions if options.versions else by_loads)(suites, changes, options.cases, rng)
     elif options.further:
         told, fails = told_by_further(changes, options.cases, rng), unchanged(failed_with_further)
         title = f"Proven unchanged, %, of {changes:,} cases, each one of {options.cases} judged:"

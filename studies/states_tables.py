@@ -309,18 +309,35 @@ def _explained(rows: Rows) -> list[str]:
 
 
 def loads(rows: Rows) -> Iterator[str]:
-    """How far loads lie apart, in a process and between them, and whether the kernels or the gaps differ."""
+    """How far loads lie apart in each state, all of them and those of a process, and if the kernels differ or the gaps.
+
+    A probe is compared with its own process's alone: those of two lie further apart than loads.
+    """
+    least = {
+        process: min(one["before"] for row in of for one in row["plateau"])
+        for (process,), of in grouped(rows, "process")
+    }
     lines = []
     for (case,), group in grouped(rows, "case"):
-        by_process = [[launch_mean(of_captures(row)) for row in of] for _, of in grouped(group, "process")]
-        within = math.sqrt(statistics.fmean(statistics.variance(one) for one in by_process))
-        between = deviation([statistics.fmean(one) for one in by_process])
-        levels = [launch_mean(of_captures(row)) for row in group if "kernels" in row]
-        kernels = [math.log(sum(row["kernels"]["us"])) for row in group if "kernels" in row]
-        together = f"{np.corrcoef(levels, kernels)[0, 1]:.2f}" if len(kernels) > 2 else ""
-        lines.append([case, str(len(group)), f"{within:.3%}", between, together])
-    heads = ["engine", "loads", "sd between loads of a process", "sd between processes", "level with kernels' own time"]
+        for streams in ("one", "many"):
+            of_state = [row for row in group if _is_slow(row, least[row["process"]]) == (streams == "many")]
+            if len(of_state) > 2:
+                lines.append([case, streams, *_of_loads(of_state)])
+    heads = ["engine", "streams", "loads", "sd between loads", "of a process", "between captures", "with the kernels"]
     yield from table(heads, lines)
+
+
+def _of_loads(rows: Rows) -> list[str]:
+    """Return how many loads there are, how far they lie apart, and if their kernels' own time says it."""
+    levels = [launch_mean(of_captures(row)) for row in rows]
+    by_process = [[launch_mean(of_captures(row)) for row in of] for _, of in grouped(rows, "process")]
+    squares = sum(statistics.variance(one) * (len(one) - 1) for one in by_process if len(one) > 1)
+    freedom = sum(len(one) - 1 for one in by_process)
+    within = f"{math.sqrt(squares / freedom):.3%} ({freedom} d.o.f.)" if freedom else ""
+    captures = math.sqrt(statistics.fmean(statistics.variance(np.log(of_captures(row))) for row in rows))
+    kernels = [math.log(sum(row["kernels"]["us"])) for row in rows if "kernels" in row]
+    together = f"{np.corrcoef(levels, kernels)[0, 1]:.2f}" if len(kernels) == len(rows) else ""
+    return [str(len(rows)), deviation(levels), within, f"{captures:.3%}", together]
 
 
 SINCE_SWITCH_MS = (0, 5, 10, 20, 40, 70, 100)

@@ -234,6 +234,7 @@ REST = (
     ("trtgate.gate.gate", "scipy.stats"),
     ("trtgate.profiles.layer_times", "scipy.stats"),
     ("trtgate.pytest_plugin.run_end", "scipy.stats"),
+    ("trtgate.report.run_report", "scipy.stats"),
     ("trtgate.gate.baselines", "torch"),
     ("trtgate.verdict", "torch"),
 )

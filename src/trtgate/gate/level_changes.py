@@ -25,10 +25,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from ..common.errors import TrtgateError
 
@@ -118,20 +118,27 @@ def drift_of(logs: np.ndarray, changes: Sequence[int]) -> Drift | None:
     return None
 
 
+def _stats() -> Any:
+    """Return scipy.stats, which takes a second to import; a run reports without it."""
+    from scipy import stats
+
+    return stats
+
+
 def _ended(logs: np.ndarray, drift: Drift) -> bool:
     """Return whether the newest runs rise or fall by less than half of the drift's slope, by their slope's interval."""
     newest = min(TREND_WINDOWS)
     if drift.runs <= newest:
         return False
     half = math.log1p(drift.change) / (drift.runs - 1) / 2
-    _, _, low, high = stats.theilslopes(logs[-newest:], alpha=0.95)
+    _, _, low, high = _stats().theilslopes(logs[-newest:], alpha=0.95)
     return bool(high < half) if half > 0 else bool(low > half)
 
 
 def _trend_p(logs: np.ndarray) -> float:
     if np.ptp(logs) < RESOLUTION:
         return 1.0
-    return float(stats.kendalltau(np.arange(len(logs)), logs).pvalue)
+    return float(_stats().kendalltau(np.arange(len(logs)), logs).pvalue)
 
 
 def _best_bend(logs: np.ndarray) -> tuple[int, float]:
@@ -160,7 +167,7 @@ def _bic(squared_error: float, runs: int, parameters: int) -> float:
 
 
 def _drift(logs: np.ndarray, first: int, p: float) -> Drift:
-    slope, _, low, high = stats.theilslopes(logs[first:], alpha=0.95)
+    slope, _, low, high = _stats().theilslopes(logs[first:], alpha=0.95)
     runs = len(logs) - first
     change, low, high = (math.expm1(float(value) * (runs - 1)) for value in (slope, low, high))
     return Drift(first=first, runs=runs, change=change, low=low, high=high, p=p)
