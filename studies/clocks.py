@@ -5,7 +5,9 @@
 Builds each case once; as many processes load it and take turns on the GPU in random order. Each times it with trtgate's
 clock and in the usual ways, nvbench too if `cuda-bench` is installed. Prints a table for each case with versions and
 machine. A standard deviation is that of the logs of launches, with its 95 % interval (chi-squared). With `--pairs N` N
-fresh pairs of processes compare each case with itself: `d` should centre on zero. Needs a GPU that nothing else uses.
+fresh pairs of processes compare each case with itself: `d` should centre on zero. With `--plans N` each launch measures
+N turns by each plan of PLANS instead, in random order: what do fewer captures and a shorter warm-up change? Needs a GPU
+that nothing else uses.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ from scipy import stats
 from states import MODELS, Study
 from states_tables import deviation
 
+PLANS: dict[str, dict[str, float]] = {
+    "24 captures, 0.3 s": {"captures": 24},
+    "12 captures, 0.3 s": {"captures": 12},
+    "12 captures, 0.15 s": {"captures": 12, "warmup_s": 0.15, "window_s": 0.05},
+    "12 captures, 0.1 s": {"captures": 12, "warmup_s": 0.1, "window_s": 0.05},
+}
+"""Captures, and the least that a turn warms up → how that differs from the plan of a launch."""
 WAYS = ("trtgate", "nvbench", "do_bench_cudagraph", "do_bench", "pytest-benchmark's way")
 
 
@@ -38,6 +47,7 @@ def main() -> None:
     parser.add_argument("--streams", choices=("one", "many"), default="one")
     parser.add_argument("--only-trtgate", action="store_true", help="not the other ways")
     parser.add_argument("--pairs", type=int, default=0, metavar="N", help="fresh pairs that compare a case with itself")
+    parser.add_argument("--plans", type=int, default=0, metavar="N", help="turns of each launch by each plan, instead")
     parser.add_argument("--builds", help="folder of what an earlier run built, and this one builds")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     options = parser.parse_args()
@@ -45,7 +55,7 @@ def main() -> None:
         argparse.Namespace(full=True, repeats=1, processes=options.launches, builds=options.builds, seed=None)
     )
     folders = study.built(options.cases)
-    document: dict[str, Any] = {"streams": options.streams, "launches": {}, "pairs": {}}
+    document: dict[str, Any] = {"streams": options.streams, "launches": {}, "pairs": {}, "plans": {}}
     with_launches(options, folders, document)
     if options.pairs:
         document["pairs"] = against_itself(folders, options.pairs)
@@ -62,7 +72,8 @@ def with_launches(options: argparse.Namespace, folders: dict[str, str], document
     switcher = ContextSwitcher(detect().uuid)
     try:
         for case_id, folder in folders.items():
-            document["launches"][case_id] = launched(options, case_id, folder, switcher.name, document)
+            found = launched(options, case_id, folder, switcher.name, document)
+            document["plans" if options.plans else "launches"][case_id] = found
             print(f"# {case_id}: {options.launches} launches", flush=True)
     finally:
         switcher.close()
@@ -79,6 +90,8 @@ def launched(
             remote.send("load", case_id=case_id, folder=folder)
         for remote in remotes:
             remote.receive()
+        if options.plans:
+            return by_plans(remotes, options.plans)
         return [
             remote.ask("clocks", seed=random.getrandbits(30), others=not options.only_trtgate)
             for remote in random.sample(remotes, len(remotes))
@@ -86,6 +99,37 @@ def launched(
     finally:
         for remote in remotes:
             remote.close()
+
+
+def by_plans(remotes: list[Remote], turns: int) -> list[dict[str, Any]]:
+    """Return what turns by each plan gave: the order is random, and launches take turns as in a run."""
+    rows = []
+    for _ in range(turns):
+        each = [(number, name) for number in range(len(remotes)) for name in PLANS]
+        for number, name in random.sample(each, len(each)):
+            read = remotes[number].ask("clocks", seed=random.getrandbits(30), others=False, plan=PLANS[name])
+            rows.append({"launch": number, "plan": name, **read})
+    return rows
+
+
+def plan_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table of plans: what each gives, and how far that lies from the first within the same launches."""
+    yield "| plan | µs | against the first (95 %) | sd between turns of a launch | between launches | seconds a turn |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    launches = sorted({row["launch"] for row in rows})
+    means: dict[str, list[float]] = {}
+    for name in PLANS:
+        own_rows = [row for row in rows if row["plan"] == name]
+        of = [[math.log(row["trtgate"]) for row in own_rows if row["launch"] == one] for one in launches]
+        means[name] = [statistics.fmean(one) for one in of]
+        within = math.sqrt(statistics.fmean(statistics.variance(one) for one in of))
+        apart = [own - first for own, first in zip(means[name], next(iter(means.values())), strict=True)]
+        half = float(stats.t.ppf(0.975, len(apart) - 1)) * statistics.stdev(apart) / math.sqrt(len(apart))
+        seconds = statistics.fmean(row["seconds"] for row in own_rows)
+        yield (
+            f"| {name} | {math.exp(statistics.fmean(means[name])):.2f} | {statistics.fmean(apart):+.3%} ± {half:.3%} "
+            f"| {within:.3%} | {deviation(means[name])} | {seconds:.2f} |"
+        )
 
 
 def against_itself(folders: dict[str, str], pairs: int) -> dict[str, dict[str, list[float]]]:
@@ -143,6 +187,8 @@ def report(document: dict[str, Any]) -> None:
         )
         print(f"seconds a launch: {statistics.fmean(seconds):.2f}, most {max(seconds):.2f}")
         print(f"SM clock {min(mhz):.0f} to {max(mhz):.0f} MHz; notes: {sorted({row['note'] for row in rows} - {''})}")
+    for case_id, rows in document["plans"].items():
+        print(f"\n{case_id}", *plan_lines(rows), sep="\n")
     for case_id, found in document["pairs"].items():
         d = found["d"]
         half = (

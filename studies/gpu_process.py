@@ -27,6 +27,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch"])  # its import takes seconds, and touches no GPU
@@ -443,14 +445,18 @@ class GpuProcess:
         read = self._worker.measure(messages.Measure(plan=plan, seed=seed))
         return [statistics.median(capture.blocks_us) for capture in read.captures if capture.blocks_us]
 
-    def clocks(self, seed: int, *, others: bool) -> dict[str, Any]:
-        """Time the loaded case with trtgate's clock, as a launch does, and, with `others`, in the usual ways."""
+    def clocks(self, seed: int, *, others: bool, plan: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Time the loaded case with trtgate's clock, as a launch does, and, with `others`, in the usual ways.
+
+        `plan` is what differs from the plan of a launch.
+        """
         from trtgate.launches import messages
         from trtgate.timing.measuring_loop import ON_GPU
         from trtgate.verdict import launch_mean
 
         torch = self._torch
-        turn = self._worker.measure(messages.Measure(plan=ON_GPU, seed=seed))
+        asked = messages.Measure(plan=msgspec.structs.replace(ON_GPU, **(plan or {})), seed=seed)
+        turn = self._worker.measure(asked)
         captures = [statistics.median(one.blocks_us) for one in turn.captures if one.blocks_us]
         found: dict[str, Any] = {
             "trtgate": math.exp(launch_mean([math.log(us) for us in captures])) if captures else math.nan,

@@ -14,7 +14,7 @@ from scipy import stats
 
 from trtgate.verdict.stored_sessions import TRIMMED
 
-CAPTURES = 24
+CAPTURES = 12
 """What a launch of a session measures: so many captures, one block of each."""
 
 
