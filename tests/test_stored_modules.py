@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import sys
 import types
@@ -25,7 +26,7 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from trtgate.torch_trt import stored_modules
+from trtgate.torch_trt import releases, stored_modules
 
 SERIALIZED = bytes(range(256)) * 4
 LINEAR = torch.ops.quantized.linear_dynamic
@@ -116,3 +117,56 @@ def test_a_copied_module_shares_its_engines_only_while_it_is_stored() -> None:
         assert copy.deepcopy(compiled).engine is compiled.engine
     assert copy.deepcopy(compiled).engine is not compiled.engine
     assert "__reduce_ex__" not in vars(torch.ScriptObject)
+
+
+INFORMATION: list[str | bytes] = [*(f"field {number}" for number in range(3)), SERIALIZED, *["more"] * 9]
+"""What 2.14 packs: the engine is the fourth of 13 fields."""
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """What engines were made of; the real torch_tensorrt pickles them, as 2.14 does, and makes none."""
+    torch_tensorrt = releases.imported()
+    pickling = pytest.importorskip("torch_tensorrt.dynamo.runtime._TRTEngine")
+    if not hasattr(pickling, "EngineSerializer"):
+        pytest.skip("this torch_tensorrt lets torch pickle its engines")
+    kept: list[list[Any]] = []
+    packed = Compiled().engine
+
+    def save(compiled: Any, file: str, **_options: Any) -> None:
+        program = program_of(compiled, (torch.zeros(4, 4),))
+        program.constants["engine"] = pickling.EngineSerializer(INFORMATION)
+        torch.export.save(program, file)
+
+    def engine(information: Any) -> Any:
+        kept.append(list(information))
+        return packed
+
+    monkeypatch.setattr(torch_tensorrt, "save", save)
+    monkeypatch.setattr(torch_tensorrt, "load", torch.export.load)
+    features = torch_tensorrt.ENABLED_FEATURES._replace(torch_tensorrt_runtime=True)
+    monkeypatch.setattr(torch_tensorrt, "ENABLED_FEATURES", features)
+    monkeypatch.setattr(torch.classes, "tensorrt", types.SimpleNamespace(Engine=engine), raising=False)
+    return kept
+
+
+def test_an_engine_that_python_pickles_lies_beside_the_program_as_it_is(made: list[list[Any]], tmp_path: Path) -> None:
+    stored_modules.save(Compiled(), tmp_path / "compiled.pt2")
+    loaded = stored_modules.load(tmp_path / "compiled.pt2")
+    assert made == [INFORMATION]
+    assert loaded(torch.randn(4, 4)).shape == (4, 4)
+    archive = (tmp_path / "compiled.pt2").read_bytes()
+    assert not [one for one in (SERIALIZED, base64.b64encode(SERIALIZED)) if one in archive]
+    assert (tmp_path / "compiled.0.engine").read_bytes() == SERIALIZED
+
+
+def test_an_engine_that_an_earlier_trtgate_let_python_pickle_is_loaded_as_upstream_does(
+    made: list[list[Any]], tmp_path: Path
+) -> None:
+    file, compiled = tmp_path / "compiled.pt2", Compiled()
+    releases.imported().save(compiled, str(file))
+    assert base64.b64encode(SERIALIZED) in file.read_bytes()
+    file.with_suffix(stored_modules.ENGINES).write_text("[]")
+    stored_modules.save_classes(compiled, file)
+    stored_modules.load(file)
+    assert made == [INFORMATION]

@@ -1,15 +1,15 @@
 """Compiled modules in files: torch_tensorrt's format for the program, and its engines beside it as they are.
 
 `torch_tensorrt.save` 2.11 copies a module to store it, and a copied engine is loaded anew, which with TensorRT-RTX
-compiles its kernels: up to 4 s each. It writes engines as base64 text, twice, and reads them back from it. Here a copy
-shares its engines, and a program names its engines by number. 2.14 stores engines as they are by itself, and is let.
+compiles its kernels: up to 4 s each. It writes engines as base64 text, twice, and reads them back from it. 2.14 pickles
+them as base64 text, once. Here a copy shares its engines, and a program names its engines by number.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +42,22 @@ def save(module: torch.nn.Module, file: Path) -> None:
     engines = ((getattr(part, "engine", None), part) for part in module.modules())
     parts = {id(engine): part for engine, part in engines if isinstance(engine, torch.ScriptObject)}
     kept: list[Any] = []
-    written = torch._C._pickle_save
+    written, upstream = torch._C._pickle_save, _engine_pickling()
 
-    def number(value: Any) -> bytes:
-        if id(value) not in parts:
-            return written(value)
-        kept.append(parts[id(value)]._pack_engine_info())
+    def numbered(information: Any) -> bytes:
+        kept.append(list(information))
         return NUMBER + str(len(kept) - 1).encode()
 
-    with sharing_engines(), replaced(torch._C, "_pickle_save", number), _constants_of(module):
+    def number(value: Any) -> bytes:
+        return numbered(parts[id(value)]._pack_engine_info()) if id(value) in parts else written(value)
+
+    with contextlib.ExitStack() as stack:
+        if upstream is not None:
+            reduced: Any = lambda one: (upstream._reconstruct_trt_engine, (numbered(one.serialized_info),))  # noqa: E731
+            stack.enter_context(replaced(upstream.EngineSerializer, "__reduce__", reduced))
+        stack.enter_context(sharing_engines())
+        stack.enter_context(replaced(torch._C, "_pickle_save", number))
+        stack.enter_context(_constants_of(module))
         torch_tensorrt.save(module, str(file), output_format="exported_program", retrace=False)
     for count, information in enumerate(kept):
         (at,) = (place for place, value in enumerate(information) if isinstance(value, bytes | bytearray))
@@ -80,17 +87,39 @@ def load(file: Path) -> torch.nn.Module:
     torch_tensorrt = imported()
     load_classes(file)
     kept = json.loads(file.with_suffix(ENGINES).read_text())
-    read = torch._C._pickle_load_obj
+    upstream = _engine_pickling()
 
     def engine(data: bytes) -> Any:
-        if not data.startswith(NUMBER):
-            return read(data)
         count = int(data.removeprefix(NUMBER))
         serialized = file.with_suffix(ENGINE.format(count)).read_bytes()
-        return torch.classes.tensorrt.Engine([serialized if value is None else value for value in kept[count]])
+        information = [serialized if value is None else value for value in kept[count]]
+        if upstream is not None and not torch_tensorrt.ENABLED_FEATURES.torch_tensorrt_runtime:
+            return upstream.TRTEngine(information)
+        return torch.classes.tensorrt.Engine(information)
 
-    with replaced(torch._C, "_pickle_load_obj", engine):
+    with contextlib.ExitStack() as stack:
+        owners = [(torch._C, "_pickle_load_obj"), (upstream, "_reconstruct_trt_engine")]
+        for owner, name in owners if upstream is not None else owners[:1]:
+            stack.enter_context(replaced(owner, name, _or_numbered(engine, getattr(owner, name))))
         return torch_tensorrt.load(str(file)).module()
+
+
+def _or_numbered(engine: Callable[[bytes], Any], read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what makes the engine of a number, and reads all else as upstream does: what an earlier trtgate stored."""
+
+    def made(data: Any) -> Any:
+        return engine(data) if isinstance(data, bytes) and data.startswith(NUMBER) else read(data)
+
+    return made
+
+
+def _engine_pickling() -> Any:
+    """Return the module in which 2.14 pickles engines by Python; None before, where torch pickles them."""
+    try:
+        from torch_tensorrt.dynamo.runtime import _TRTEngine as module
+    except ImportError:
+        return None
+    return module if hasattr(module, "EngineSerializer") and hasattr(module, "_reconstruct_trt_engine") else None
 
 
 def _constants_of(module: Any) -> contextlib.AbstractContextManager[None]:
