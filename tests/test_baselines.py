@@ -419,3 +419,36 @@ def test_accepting_a_run_leaves_out_what_is_not_proven_unless_it_is_named(tmp_pa
     folder, run = tmp_path / "baselines", run_of(tmp_path, record("a", 100.0, verdict), record("b", 100.0))
     assert baseline_files.accept(run, folder, []).left_out == {"a": verdict}
     assert [change.case_id for change in baseline_files.accept(run, folder, ["a"]).updates] == ["a"]
+
+
+def test_accepting_a_baseline_keeps_its_anchor_and_adds_it_to_no_other(tmp_path: Path) -> None:
+    """A run has one session of a case. More than one are a baseline's, with levels of their own."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    for day in range(25):
+        baselines.update(there, run_of(tmp_path, dated(record("a", 100.0 + day), day)), ["a"])
+    other = baselines.read(stored(there))
+    (change,) = baseline_files.accept(other, here, []).updates
+    assert (change.sessions, change.refused) == (20, "")
+    taken = baselines.read(stored(here)).cases["a"]
+    assert (taken.sessions, taken.anchor) == (other.cases["a"].sessions, other.cases["a"].anchor)
+    assert change_since_anchor(taken) == pytest.approx(change_since_anchor(other.cases["a"]))
+
+    baselines.remove(stored(here), ["a"])
+    baselines.update(here, run_of(tmp_path, record("a", 50.0)), ["a"])
+    before = stored(here).read_bytes()
+    (change,) = baseline_files.accept(other, here, []).updates
+    assert change.refused.startswith("it has 20 sessions, as a baseline has, and a saved run has one")
+    assert stored(here).read_bytes() == before
+
+
+def dated(made: CaseRecord, day: int) -> CaseRecord:
+    sessions = [msgspec.structs.replace(one, recorded=f"2026-02-{day + 1:02}") for one in made.sessions]
+    return msgspec.structs.replace(made, sessions=sessions)
+
+
+def test_a_case_whose_blocks_do_not_count_is_not_stored_even_if_it_is_named(tmp_path: Path) -> None:
+    made = msgspec.structs.replace(record("a", 100.0, "underpowered"), disturbed=True)
+    folder, run = tmp_path / "baselines", run_of(tmp_path, made)
+    (change,) = baseline_files.accept(run, folder, ["a"]).updates
+    assert change.refused == "too many of its blocks do not count: record it again"
+    assert not stored(folder).exists()

@@ -18,6 +18,11 @@ KEPT_SESSIONS = 20
 OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
 """Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 STARTED_ANEW = "another run has started it anew meanwhile: record it again"
+DISTURBED = "too many of its blocks do not count: record it again"
+SEVERAL = (
+    "it has {} sessions, as a baseline has, and a saved run has one: name a saved run, or remove what is stored of the "
+    "case first"
+)
 
 Sessions = list[StoredSession]
 
@@ -36,11 +41,16 @@ def merged(record: CaseRecord, old: CaseRecord | None) -> Merged:
     """Add the newest session of a run's `record` to what is stored of its case.
 
     If what judged it is of other versions, or of other cards, that is not dropped, and the session begins a level of
-    its own where it lies elsewhere. What another run has stored since is not dropped either.
+    its own where it lies elsewhere. What another run has stored since is not dropped either. A baseline's `record`, of
+    several sessions with levels of their own, is taken as it is where nothing is stored, and refused elsewhere.
     """
     new = record.sessions[-1]
+    if record.disturbed:
+        return Merged(refused=DISTURBED)
     if old is None:
-        return Merged(sessions=list(record.sessions))
+        return Merged(sessions=list(record.sessions), anchor=list(record.anchor))
+    if len(record.sessions) > 1:
+        return Merged(refused=SEVERAL.format(len(record.sessions)))
     same = old.of_clock(new.clock)
     own = [one for one in same.sessions if one.uuid == new.uuid]
     there = [one for one in own if one.versions == new.versions]
@@ -62,8 +72,7 @@ def merged(record: CaseRecord, old: CaseRecord | None) -> Merged:
         level = new.recorded if elsewhere else own[-1].level
     else:
         level = ""
-    added = [msgspec.structs.replace(one, level=level) for one in record.sessions]
-    sessions, anchor = _without_the_oldest([*sessions, *added], anchor, new.clock)
+    sessions, anchor = _without_the_oldest([*sessions, msgspec.structs.replace(new, level=level)], anchor, new.clock)
     return Merged(sessions=sessions, anchor=anchor, restarted=restart)
 
 
