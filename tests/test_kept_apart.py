@@ -93,6 +93,43 @@ def test_a_case_that_can_not_be_captured_any_more_fails_until_that_is_accepted(b
     assert (again.verdict, "50 µs → 50 µs" in again.sentence) == (Verdict.UNDERPOWERED, True)  # of one session
 
 
+NOW_AND_THEN = measurement(
+    turn(200.0, clock=ONE),
+    replace(turn(300.0, clock="cuda_events"), note="no CUDA graph (out of memory); timed with queued events"),
+    turn(200.0, clock=ONE),
+)
+"""A case that one launch of three could not capture, twice as slow as it was in the others."""
+
+
+def test_launches_of_different_clocks_are_no_case_of_their_own() -> None:
+    """They would be new, and pass: nothing is ever stored of such a mixture."""
+    there = of(levels(100.0, 100.0))
+    for how in ({}, {"update": True, "accepted": True}):
+        result = judged(ScriptedMeasurer([NOW_AND_THEN]), record=there, **how)
+        assert (result.verdict, result.stored) == (Verdict.UNDERPOWERED, False)
+        assert result.sentence == (
+            f"{CASE.id}: its launches were timed with different clocks, 1 with cuda_events and 2 with {ONE} (no CUDA "
+            "graph (out of memory); timed with queued events) (docs: void-blocks)"
+        )
+    for how, said in (({}, Verdict.NEW), ({"update": True}, Verdict.UNDERPOWERED)):
+        result = judged(ScriptedMeasurer([NOW_AND_THEN]), record=None, new="NEW: nothing is stored", **how)
+        assert (result.verdict, result.stored) == (said, False)
+        assert "1 with cuda_events" in result.sentence
+
+
+def test_beside_a_base_two_mixtures_of_clocks_are_not_compared() -> None:
+    result = judged(ScriptedMeasurer([Measured(NOW_AND_THEN, NOW_AND_THEN)]), beside_base=True)
+    assert result.verdict is Verdict.INCOMPARABLE
+    mixture = f"cuda_events+{ONE}"
+    assert f"the base was timed with the clock {mixture}, the candidate with {mixture}" in result.sentence
+
+
+def test_mixed_launches_to_confirm_a_suspicion_leave_it_open() -> None:
+    script = ScriptedMeasurer([at(200.0)], [NOW_AND_THEN] * 2)
+    result = judged(script, record=of(levels(100.0, 100.0)))
+    assert (result.verdict, result.suspected, script.asked.count("fresh")) == (Verdict.UNDERPOWERED, True, 2)
+
+
 def calls(**places: dict[str, int]) -> CallCounts:
     return CallCounts(counts={metric: sum(of.values()) for metric, of in places.items()}, places=places)
 
