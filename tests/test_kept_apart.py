@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -23,8 +24,11 @@ from trtgate.gate import baselines, judging, session_merging
 from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor, typical_us
 from trtgate.gate.case_result import CaseResult
 from trtgate.gate.outcome import Kind, outcome
+from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.gate.policy import Measured, Rebuilt, Situation, next_step
-from trtgate.records.measurement import Build, CallCounts
+from trtgate.launches.pair import Artifacts, DisturbedError
+from trtgate.launches.pair_session import PairSession
+from trtgate.records.measurement import Build, CallCounts, Quadruple
 from trtgate.verdict import LOOKS, Verdict
 
 replace = msgspec.structs.replace
@@ -128,6 +132,22 @@ def test_mixed_launches_to_confirm_a_suspicion_leave_it_open() -> None:
     script = ScriptedMeasurer([at(200.0)], [NOW_AND_THEN] * 2)
     result = judged(script, record=of(levels(100.0, 100.0)))
     assert (result.verdict, result.suspected, script.asked.count("fresh")) == (Verdict.UNDERPOWERED, True, 2)
+
+
+@pytest.mark.parametrize("clocks", [(ONE, "cuda_events"), ("cuda_events", ONE)])
+def test_a_fresh_pair_whose_sides_had_different_clocks_confirms_nothing(clocks: tuple[str, str]) -> None:
+    """What one of them could not capture reads something else."""
+    of_base, of_candidate = ([turn(100.0, clock=clock)] * 2 for clock in clocks)
+    pair = SimpleNamespace(quadruples=[Quadruple(base=of_base, candidate=of_candidate)], unload=lambda: None)
+    ended: list[Any] = []
+    session = SimpleNamespace(
+        take=lambda _count, _cases: [pair], at_once=lambda _case: 1, load=lambda *_: None, measure=lambda *_, **__: 0.0,
+        end=ended.append,
+    )  # fmt: skip
+    suspicion = Suspicion(case_id=CASE.id, artifacts=Artifacts(base=None, candidate=None), metrics=("device",))
+    with pytest.raises(DisturbedError, match=f"timed with the clock {clocks[0]}, the candidate with {clocks[1]}"):
+        PairedGate(cast("PairSession", session)).measure([suspicion], 1, lambda _metric: 0.03, lambda _text: None)
+    assert ended == [pair]
 
 
 def calls(**places: dict[str, int]) -> CallCounts:
