@@ -128,9 +128,7 @@ class PairedGate:
 
 def _check_clocks(quadruples: Sequence[Quadruple]) -> None:
     """Raise DisturbedError where the sides were not timed with one clock: their latencies can't be compared."""
-    base, candidate = (
-        {turn.clock for one in quadruples for turn in getattr(one, side)} for side in (BASE, CANDIDATE)
-    )
+    base, candidate = ({turn.clock for one in quadruples for turn in getattr(one, side)} for side in (BASE, CANDIDATE))
     if base != candidate or len(base) > 1:
         before, now = ("+".join(sorted(clocks)) for clocks in (base, candidate))
         raise DisturbedError(f"the base was timed with the clock {before}, the candidate with {now}")
