@@ -419,6 +419,26 @@ def test_versions_that_record_often_drive_no_others_out(baseline: Baseline) -> N
     assert (len(baseline.levels()), baseline.levels(versions=OLD)) == (session_merging.KEPT_SESSIONS, [100.0])
 
 
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_the_anchor_stays_where_the_level_began_while_newer_versions_drop_sessions_of_theirs(
+    baseline: Baseline, first: int
+) -> None:
+    """The newer versions have most sessions, so theirs go, and the older ones with which the level began stay."""
+    us = [100.0 + number for number in range(first + 30)]
+    for latency in us[:first]:
+        baseline.store(baseline.run(latency, versions=OLD))
+    judged_long_ago = baseline.run(us[first], versions=NEW)
+    for latency in us[first:]:
+        baseline.store(baseline.run(latency, versions=NEW))
+        made = baseline.record
+        assert made is not None
+        assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)][:1] == [100.0]
+    assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)] == us[:3]
+    assert baseline.levels(versions=OLD) == us[:first]
+    assert len(made.anchor) == max(0, 3 - first)
+    assert baseline.store(judged_long_ago).refused == ""
+
+
 @pytest.mark.parametrize("what", ["improved", "regressed", "incomparable"])
 def test_an_upgrade_that_lies_elsewhere_begins_a_level_of_its_own_and_drops_nothing(
     baseline: Baseline, what: str

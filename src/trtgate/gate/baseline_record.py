@@ -142,11 +142,11 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         return known[0].recorded if known else ""
 
     def all_of_card(self, uuid: str) -> list[StoredSession]:
-        """Return all that is known of one card in the order in which it was stored: the anchor's sessions come first.
+        """Return all that is known of one card in the order in which it was recorded, the anchor's sessions among it.
 
         A baseline of an older version has no `anchor`; the oldest sessions that it kept are taken for it.
         """
-        return [session for session in (*self.anchor, *self.sessions) if session.uuid == uuid]
+        return in_order([session for session in (*self.anchor, *self.sessions) if session.uuid == uuid])
 
     def all_of_level(self, uuid: str, versions: Mapping[str, str]) -> list[StoredSession]:
         """Return what is known of the card since its level began, over all versions: what `compared_with` is part of.
@@ -180,6 +180,11 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     def cards(self) -> list[str]:
         """The cards that have sessions, those with most of them first."""
         return [uuid for uuid, _ in Counter(session.uuid for session in self.sessions).most_common()]
+
+
+def in_order(sessions: Sequence[StoredSession]) -> list[StoredSession]:
+    """Return sessions in the order in which they were recorded, those of the same second as they are given."""
+    return sorted(sessions, key=lambda one: one.recorded)
 
 
 def change_since_anchor(record: CaseRecord) -> float | None:

@@ -11,7 +11,7 @@ from collections import Counter
 import msgspec
 
 from ..verdict import Verdict
-from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession
+from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession, in_order
 
 KEPT_SESSIONS = 20
 """Of a clock. Beyond so many, the oldest of the card and versions that have most of them goes."""
@@ -87,17 +87,19 @@ def _started_anew(record: CaseRecord, same: CaseRecord, own: Sessions) -> bool:
         return False
     if judged_by is None:
         return True
-    new = record.sessions[-1]
-    of_this_card = bool(own) and judged_by.uuid == new.uuid
-    return of_this_card and same.began_for(new.uuid, new.versions) != record.began
+    of_this_card = bool(own) and judged_by.uuid == record.sessions[-1].uuid
+    return of_this_card and not _of_its_level(record, same)
 
 
 def _judged_by_these(record: CaseRecord, same: CaseRecord) -> bool:
     """Whether the sessions of this card and these versions are what the run was judged by."""
+    return not record.upgraded and (record.began == "" or _of_its_level(record, same))
+
+
+def _of_its_level(record: CaseRecord, same: CaseRecord) -> bool:
+    """Whether the first session that a run was judged by is of the level that its card has now."""
     new = record.sessions[-1]
-    if record.upgraded:
-        return False
-    return record.began in ("", same.began_for(new.uuid, new.versions))
+    return any(one.recorded == record.began for one in same.all_of_level(new.uuid, new.versions))
 
 
 def _without_the_oldest(sessions: Sessions, anchor: Sessions, clock: str) -> tuple[Sessions, Sessions]:
@@ -110,8 +112,9 @@ def _without_the_oldest(sessions: Sessions, anchor: Sessions, clock: str) -> tup
         counts = Counter(_group(one) for one in kept if one.clock == clock)
         most = max(counts.values())
         oldest = next(one for one in kept if one.clock == clock and counts[_group(one)] == most)
+        level = in_order([one for one in (*anchor, *kept) if _level(one) == _level(oldest)])
         kept = [one for one in kept if one is not oldest]
-        if sum(_level(one) == _level(oldest) for one in anchor) < ANCHOR_SESSIONS:
+        if any(one is oldest for one in level[:ANCHOR_SESSIONS]):
             anchor.append(oldest)
     levels = {_level(one) for one in kept}
     return kept, [one for one in anchor if _level(one) in levels]
