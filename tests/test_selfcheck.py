@@ -181,10 +181,13 @@ def test_a_check_that_measured_nothing_leaves_the_file_as_it_was(add: bool, tmp_
         assert stored(path) == LATER
 
 
-def test_a_folder_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
     for add in (True, False):
         with pytest.raises(TrtgateError, match=f"^--json {tmp_path} is a folder: name a file$"):
             SelfcheckFile(tmp_path, add=add).begin(check())
+        with pytest.raises(TrtgateError, match=r"found\.json could not be written \((Not a directory|File exists)\)"):
+            SelfcheckFile(tmp_path / "file" / "found.json", add=add).begin(check())
 
 
 # The command

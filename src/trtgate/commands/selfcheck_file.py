@@ -28,12 +28,16 @@ class SelfcheckFile:
         self._known = self._known_problems = 0
 
     def begin(self, new: Selfcheck) -> Selfcheck:
-        """Return the check that goes on with what is there. Raises TrtgateError as `with_earlier`, and for a folder."""
+        """Return the check that goes on with what is there.
+
+        Raises TrtgateError as `with_earlier`, and for a file that can't be made: before anything is measured.
+        """
         if self._path is None:
             return new
         if self._path.is_dir():
             raise TrtgateError(f"--json {self._path} is a folder: name a file")
-        found = with_earlier(new, self._path) if self._add else new
+        with locked(self._path):
+            found = with_earlier(new, self._path) if self._add else new
         self._known, self._known_problems = len(found.comparisons), len(found.problems)
         return found
 
