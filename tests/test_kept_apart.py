@@ -17,12 +17,15 @@ from tests.in_process import RECORD, InProcess
 from tests.scripted_measurer import CASE, HERE, TENSORRT, ScriptedMeasurer, judged, measurement, pairs, record, turn
 from tests.test_baselines import CARD, run_of, stored
 from tests.test_baselines import record as recorded
+from tests.test_judging import options_in
 from trtgate import verdict
 from trtgate.commands import baseline_files
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.run_folder import RunFolder
 from trtgate.gate import baselines, judging, session_merging
 from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor, typical_us
 from trtgate.gate.case_result import CaseResult
+from trtgate.gate.gate import Gate
 from trtgate.gate.outcome import Kind, outcome
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.gate.policy import Measured, Rebuilt, Situation, next_step
@@ -329,6 +332,18 @@ def test_what_was_read_off_once_is_held_against_the_same_versions_too() -> None:
     assert said(2, before) is Verdict.REGRESSED
     older_file = replace(made, sessions=[replace(one, figures={}) for one in made.sessions])
     assert older_file.figures_for("HERE", OLD) == new
+
+
+@pytest.mark.parametrize(("streams", "cards"), [("one", ["A", "D"]), ("many", ["B", "D"])])
+def test_a_case_goes_to_a_card_that_has_sessions_of_its_clock(streams: str, cards: list[str], tmp_path: Path) -> None:
+    """On one that has others alone it would be compared with other cards, which says little."""
+    gate = Gate(replace(options_in(tmp_path), streams=streams), HERE, RunFolder(tmp_path / "runs"))
+    made = of(
+        levels(100.0, 100.0, uuid="A"), levels(90.0, 90.0, clock=MANY, uuid="B"),
+        levels(95.0, clock="cuda_graph", uuid="C"), levels(50.0, clock="cuda_events", uuid="D"),
+    )  # fmt: skip
+    gate.baseline = baselines.Run(path=tmp_path, accelerator=HERE, cases={CASE.id: made}, document={})
+    assert gate.cards_of(CASE.id) == cards
 
 
 # What is stored

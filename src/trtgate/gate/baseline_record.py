@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..common.metrics import OF_A_CALL
+from ..common.metrics import GRAPHS, OF_A_CALL
 from ..records.measurement import CallCounts
 from ..records.program_part import ProgramPart
 from ..verdict import Judgement, launch_mean
@@ -96,6 +96,15 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         """
         sessions, anchor = ([one for one in some if one.clock == clock] for some in (self.sessions, self.anchor))
         return msgspec.structs.replace(self, sessions=sessions, anchor=anchor)
+
+    def of_streams(self, streams: str) -> CaseRecord:
+        """Return the record without graphs that were replayed in another state than that of `streams`, "one" or "many".
+
+        Before it is measured a case has no clock: it may turn out to be of none of those that are left.
+        """
+        own = f"{GRAPHS}_{streams}_"
+        sessions = [one for one in self.sessions if one.clock.startswith(own) or not one.clock.startswith(GRAPHS)]
+        return msgspec.structs.replace(self, sessions=sessions)
 
     @property
     def clocks(self) -> dict[str, int]:

@@ -158,9 +158,9 @@ class Gate:
         return found
 
     def cards_of(self, case_id: str) -> list[str]:
-        """Return the cards that a case has stored sessions of, those with most of them first."""
+        """Return the cards with sessions that a case may be compared with, those with most of them first."""
         record = self._record(case_id)
-        return [] if record is None else record.cards
+        return [] if record is None else record.of_streams(self._options.streams).cards
 
     def other_keys(self) -> list[str]:
         """Return the other accelerators that there are baselines for."""
