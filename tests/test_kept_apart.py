@@ -32,6 +32,7 @@ from trtgate.gate.policy import Measured, Rebuilt, Situation, next_step
 from trtgate.launches.pair import Artifacts, DisturbedError
 from trtgate.launches.pair_session import PairSession
 from trtgate.records.measurement import Build, CallCounts, Quadruple
+from trtgate.report import report_parts
 from trtgate.verdict import LOOKS, Verdict
 
 replace = msgspec.structs.replace
@@ -332,6 +333,19 @@ def test_what_was_read_off_once_is_held_against_the_same_versions_too() -> None:
     assert said(2, before) is Verdict.REGRESSED
     older_file = replace(made, sessions=[replace(one, figures={}) for one in made.sessions])
     assert older_file.figures_for("HERE", OLD) == new
+
+
+@pytest.mark.parametrize(
+    ("newest", "shown"), [({}, {"device_p50_us": 80.0, "engines": 1}), ({"clock": MANY}, {"engines": 1})]
+)
+def test_a_report_shows_no_figures_of_another_clock_as_the_baselines(
+    newest: dict[str, Any], shown: dict[str, float]
+) -> None:
+    """Percentiles and throughput are stored of the newest session alone, whichever clock that has."""
+    older = levels(100.0, 100.0, figures={"engines": 1})
+    made = of(older, levels(100.0, figures={"engines": 1}, **newest), figures={"device_p50_us": 80.0, "engines": 2})
+    result = judged(ScriptedMeasurer([at(100.0)]), record=made)
+    assert report_parts.case_report(CASE, result, HERE, outcome="passed", stored=made).base_figures == shown
 
 
 @pytest.mark.parametrize(("streams", "cards"), [("one", ["A", "D"]), ("many", ["B", "D"])])
