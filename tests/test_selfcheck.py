@@ -156,6 +156,25 @@ def test_two_checks_that_add_to_one_file_at_once_lose_nothing(tmp_path: Path) ->
     assert [one.change for one in mine.comparisons] == [0.0, 0.1, 0.2]
 
 
+def test_a_round_that_was_written_when_ctrl_c_came_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "found.json"
+    file = SelfcheckFile(path, add=True)
+    mine = file.begin(check())
+    mine.comparisons.append(comparison(0.1))
+
+    def interrupted(*what: Any) -> None:
+        write_json(*what)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(selfcheck_file, "write_json", interrupted)
+        file.save(mine)
+    file.save(mine)
+    assert stored(path).comparisons == mine.comparisons
+
+
 def test_rounds_are_not_added_to_what_became_of_the_file_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     file = SelfcheckFile(path, add=True)

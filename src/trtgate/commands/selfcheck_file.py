@@ -58,9 +58,10 @@ class SelfcheckFile:
         if not is_there(path):
             return found
         there = with_earlier(found, path)
+        new = [one for one in found.comparisons[self._known :] if one not in there.comparisons]  # Ctrl-C: may be there
         return msgspec.structs.replace(
             found,
-            comparisons=[*there.comparisons, *found.comparisons[self._known :]],
+            comparisons=[*there.comparisons, *new],
             problems=[*there.problems, *found.problems[self._known_problems :]],
             too_short=list(dict.fromkeys((*there.too_short, *found.too_short))),
             failed=there.failed or found.failed,
