@@ -452,3 +452,22 @@ def test_a_case_whose_blocks_do_not_count_is_not_stored_even_if_it_is_named(tmp_
     (change,) = baseline_files.accept(run, folder, ["a"]).updates
     assert change.refused == "too many of its blocks do not count: record it again"
     assert not stored(folder).exists()
+
+
+@pytest.mark.parametrize("verdict", ["measured", "new"])
+def test_a_run_that_compared_nothing_with_what_is_stored_adds_to_it_only_if_it_is_named(
+    tmp_path: Path, verdict: str
+) -> None:
+    """Half as fast as what is stored, it would move that; on another card, or by another clock, it begins there."""
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, *(record(name, 100.0) for name in "abc")), list("abc"))
+    elsewhere = record("b", 200.0, verdict, uuid="GPU-2")
+    by_another = record("c", 200.0, verdict)
+    sessions = [msgspec.structs.replace(one, clock="cuda_events") for one in by_another.sessions]
+    by_another = msgspec.structs.replace(by_another, sessions=sessions)
+    run = run_of(tmp_path, record("a", 200.0, verdict), elsewhere, by_another, record("d", 200.0, verdict))
+    done = baseline_files.accept(run, folder, [])
+    assert [change.case_id for change in done.updates] == ["b", "c", "d"]
+    assert done.left_out == {"a": f"{verdict}, and was not compared with what is stored"}
+    assert [change.case_id for change in baseline_files.accept(run, folder, ["a"]).updates] == ["a"]
+    assert baseline_files.accept(run, folder, []).known == ["a", "b", "c", "d"]
