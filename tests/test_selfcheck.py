@@ -168,9 +168,10 @@ def test_a_round_that_was_written_when_ctrl_c_came_is_there_once(
         write_json(*what)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(selfcheck_file, "write_json", interrupted)
-        file.save(mine)
+        with pytest.raises(KeyboardInterrupt):
+            file.save(mine)
     file.save(mine)
     assert stored(path).comparisons == mine.comparisons
 
