@@ -201,6 +201,26 @@ def test_a_check_that_measured_nothing_leaves_the_file_as_it_was(add: bool, tmp_
         assert stored(path) == LATER
 
 
+@pytest.mark.parametrize("content", [b'{"benchmarks": []}', b"[pytest]\n", b"{"])
+def test_a_file_of_something_else_is_not_replaced(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    path.write_bytes(content)
+    with pytest.raises(TrtgateError, match=r"latency\.json holds something else than a selfcheck, which would be lost"):
+        SelfcheckFile(path, add=False).begin(check())
+    assert path.read_bytes() == content
+
+
+def test_a_selfcheck_and_an_empty_file_are_replaced_without_add(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.touch()
+    for number in (1, 2):
+        file = SelfcheckFile(path, add=False)
+        mine = file.begin(check())
+        mine.comparisons.append(comparison(number / 10))
+        assert file.save(mine)
+        assert [one.change for one in stored(path).comparisons] == [number / 10]
+
+
 def test_a_file_that_can_not_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for add in (True, False):

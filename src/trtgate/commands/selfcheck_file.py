@@ -30,7 +30,8 @@ class SelfcheckFile:
     def begin(self, new: Selfcheck) -> Selfcheck:
         """Return the check that goes on with what is there.
 
-        Raises TrtgateError as `with_earlier`, and for a file that can't be made: before anything is measured.
+        Raises TrtgateError as `with_earlier`, for a file of something else, and for one that can't be made: before
+        anything is measured.
         """
         if self._path is None:
             return new
@@ -38,6 +39,8 @@ class SelfcheckFile:
             raise TrtgateError(f"--json {self._path} is a folder: name a file")
         with locked(self._path):
             found = with_earlier(new, self._path) if self._add else new
+            if not self._add and is_there(self._path) and _content(self._path):
+                _decoded(self._path, "holds something else than a selfcheck, which would be lost")
         self._known, self._known_problems = len(found.comparisons), len(found.problems)
         return found
 
@@ -76,12 +79,7 @@ def with_earlier(new: Selfcheck, path: Path) -> Selfcheck:
     """
     if not is_there(path):
         return new
-    try:
-        old: Selfcheck = decoded(read_bytes(path), Selfcheck)
-    except OSError as error:
-        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise TrtgateError(f"{path} holds no selfcheck that rounds can be added to: name another file") from error
+    old = _decoded(path, "holds no selfcheck that rounds can be added to")
     different = {
         "another card": (old.accelerator.key, old.accelerator.uuid) != (new.accelerator.key, new.accelerator.uuid),
         "other versions": old.accelerator.versions != new.accelerator.versions,
@@ -98,6 +96,22 @@ def with_earlier(new: Selfcheck, path: Path) -> Selfcheck:
     return msgspec.structs.replace(
         new, comparisons=old.comparisons, problems=old.problems, too_short=old.too_short, failed=old.failed
     )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _decoded(path: Path, otherwise: str) -> Selfcheck:
+    """Return the check in a file. Raises TrtgateError; `otherwise` says of a file that it has none."""
+    try:
+        found: Selfcheck = decoded(_content(path), Selfcheck)
+    except msgspec.MsgspecError as error:
+        raise TrtgateError(f"{path} {otherwise}: name another file") from error
+    return found
 
 
 def _possible(one: SelfComparison) -> bool:
