@@ -419,3 +419,55 @@ def test_accepting_a_run_leaves_out_what_is_not_proven_unless_it_is_named(tmp_pa
     folder, run = tmp_path / "baselines", run_of(tmp_path, record("a", 100.0, verdict), record("b", 100.0))
     assert baseline_files.accept(run, folder, []).left_out == {"a": verdict}
     assert [change.case_id for change in baseline_files.accept(run, folder, ["a"]).updates] == ["a"]
+
+
+def test_accepting_a_baseline_keeps_its_anchor_and_adds_it_to_no_other(tmp_path: Path) -> None:
+    """A run has one session of a case. More than one are a baseline's, with levels of their own."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    for day in range(25):
+        baselines.update(there, run_of(tmp_path, dated(record("a", 100.0 + day), day)), ["a"])
+    other = baselines.read(stored(there))
+    (change,) = baseline_files.accept(other, here, []).updates
+    assert (change.sessions, change.refused) == (20, "")
+    taken = baselines.read(stored(here)).cases["a"]
+    assert (taken.sessions, taken.anchor) == (other.cases["a"].sessions, other.cases["a"].anchor)
+    assert change_since_anchor(taken) == pytest.approx(change_since_anchor(other.cases["a"]))
+
+    baselines.remove(stored(here), ["a"])
+    baselines.update(here, run_of(tmp_path, record("a", 50.0)), ["a"])
+    before = stored(here).read_bytes()
+    (change,) = baseline_files.accept(other, here, []).updates
+    assert change.refused.startswith("it has 20 sessions, as a baseline has, and a saved run has one")
+    assert stored(here).read_bytes() == before
+
+
+def dated(made: CaseRecord, day: int) -> CaseRecord:
+    sessions = [msgspec.structs.replace(one, recorded=f"2026-02-{day + 1:02}") for one in made.sessions]
+    return msgspec.structs.replace(made, sessions=sessions)
+
+
+def test_a_case_whose_blocks_do_not_count_is_not_stored_even_if_it_is_named(tmp_path: Path) -> None:
+    made = msgspec.structs.replace(record("a", 100.0, "underpowered"), disturbed=True)
+    folder, run = tmp_path / "baselines", run_of(tmp_path, made)
+    (change,) = baseline_files.accept(run, folder, ["a"]).updates
+    assert change.refused == "too many of its blocks do not count: record it again"
+    assert not stored(folder).exists()
+
+
+@pytest.mark.parametrize("verdict", ["measured", "new"])
+def test_a_run_that_compared_nothing_with_what_is_stored_adds_to_it_only_if_it_is_named(
+    tmp_path: Path, verdict: str
+) -> None:
+    """Half as fast as what is stored, it would move that; on another card, or by another clock, it begins there."""
+    folder = tmp_path / "baselines"
+    baselines.update(folder, run_of(tmp_path, *(record(name, 100.0) for name in "abc")), list("abc"))
+    elsewhere = record("b", 200.0, verdict, uuid="GPU-2")
+    by_another = record("c", 200.0, verdict)
+    sessions = [msgspec.structs.replace(one, clock="cuda_events") for one in by_another.sessions]
+    by_another = msgspec.structs.replace(by_another, sessions=sessions)
+    run = run_of(tmp_path, record("a", 200.0, verdict), elsewhere, by_another, record("d", 200.0, verdict))
+    done = baseline_files.accept(run, folder, [])
+    assert [change.case_id for change in done.updates] == ["b", "c", "d"]
+    assert done.left_out == {"a": f"{verdict}, and was not compared with what is stored"}
+    assert [change.case_id for change in baseline_files.accept(run, folder, ["a"]).updates] == ["a"]
+    assert baseline_files.accept(run, folder, []).known == ["a", "b", "c", "d"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,21 @@ def test_other_cards_have_anchors_of_their_own() -> None:
     assert found["device"].evidence == "the anchor of 2026-01-01"
     elsewhere = msgspec.structs.replace(HERE, uuid="ELSEWHERE")
     assert judging.since_anchor(measured(101.0), record, elsewhere, lambda _metric: 0.01, TESTS) == {}
+
+
+@pytest.mark.parametrize("lacking", [0, 2, 5])
+def test_a_session_without_a_metric_hides_no_creep_of_it(lacking: int) -> None:
+    """As one that was recorded without load between others: the anchor is the first sessions that have it."""
+    levels = [100.0 * 1.3**number for number in range(9)]
+    sessions = [
+        msgspec.structs.replace(one, metrics={**one.metrics, **({} if number == lacking else {"host": [[us]] * 3})})
+        for number, (us, one) in enumerate(zip(levels, stored(*[("HERE", 100.0)] * 8).sessions, strict=False))
+    ]
+    record = msgspec.structs.replace(stored(), sessions=sessions)
+    now = measured(100.0)
+    turns = [msgspec.structs.replace(now.launches[0].turns[0], host_us=[levels[8]])]
+    now = msgspec.structs.replace(now, launches=[Launch(loaded=Loaded(seconds=1.0), turns=turns)] * 3)
+    found = judging.since_anchor(now, record, HERE, lambda _metric: 0.01, TESTS)
+    first = [us for number, us in enumerate(levels) if number != lacking][:3]
+    assert found["host"].baseline == pytest.approx(math.prod(first) ** (1 / 3))
+    assert (found["host"].verdict, found["device"].verdict) == (Verdict.REGRESSED, Verdict.UNCHANGED)

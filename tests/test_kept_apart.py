@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -16,15 +17,22 @@ from tests.in_process import RECORD, InProcess
 from tests.scripted_measurer import CASE, HERE, TENSORRT, ScriptedMeasurer, judged, measurement, pairs, record, turn
 from tests.test_baselines import CARD, run_of, stored
 from tests.test_baselines import record as recorded
+from tests.test_judging import options_in
 from trtgate import verdict
 from trtgate.commands import baseline_files
 from trtgate.common.accelerator import Accelerator
+from trtgate.common.run_folder import RunFolder
 from trtgate.gate import baselines, judging, session_merging
 from trtgate.gate.baseline_record import CaseRecord, StoredSession, change_since_anchor, typical_us
 from trtgate.gate.case_result import CaseResult
+from trtgate.gate.gate import Gate
 from trtgate.gate.outcome import Kind, outcome
+from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.gate.policy import Measured, Rebuilt, Situation, next_step
-from trtgate.records.measurement import Build, CallCounts
+from trtgate.launches.pair import Artifacts, DisturbedError
+from trtgate.launches.pair_session import PairSession
+from trtgate.records.measurement import Build, CallCounts, Quadruple
+from trtgate.report import report_parts
 from trtgate.verdict import LOOKS, Verdict
 
 replace = msgspec.structs.replace
@@ -91,6 +99,59 @@ def test_a_case_that_can_not_be_captured_any_more_fails_until_that_is_accepted(b
     known = of(levels(100.0, clock=before), levels(50.0, clock="cuda_events"))
     again = judged(ScriptedMeasurer([uncapturable(50.0)]), record=known)
     assert (again.verdict, "50 µs → 50 µs" in again.sentence) == (Verdict.UNDERPOWERED, True)  # of one session
+
+
+NOW_AND_THEN = measurement(
+    turn(200.0, clock=ONE),
+    replace(turn(300.0, clock="cuda_events"), note="no CUDA graph (out of memory); timed with queued events"),
+    turn(200.0, clock=ONE),
+)
+"""A case that one launch of three could not capture, twice as slow as it was in the others."""
+
+
+def test_launches_of_different_clocks_are_no_case_of_their_own() -> None:
+    """They would be new, and pass: nothing is ever stored of such a mixture."""
+    there = of(levels(100.0, 100.0))
+    for how in ({}, {"update": True, "accepted": True}):
+        result = judged(ScriptedMeasurer([NOW_AND_THEN]), record=there, **how)
+        assert (result.verdict, result.stored) == (Verdict.UNDERPOWERED, False)
+        assert result.sentence == (
+            f"{CASE.id}: its launches were timed with different clocks, 1 with cuda_events and 2 with {ONE} (no CUDA "
+            "graph (out of memory); timed with queued events) (docs: void-blocks)"
+        )
+    for how, said in (({}, Verdict.NEW), ({"update": True}, Verdict.UNDERPOWERED)):
+        result = judged(ScriptedMeasurer([NOW_AND_THEN]), record=None, new="NEW: nothing is stored", **how)
+        assert (result.verdict, result.stored) == (said, False)
+        assert "1 with cuda_events" in result.sentence
+
+
+def test_beside_a_base_two_mixtures_of_clocks_are_not_compared() -> None:
+    result = judged(ScriptedMeasurer([Measured(NOW_AND_THEN, NOW_AND_THEN)]), beside_base=True)
+    assert result.verdict is Verdict.INCOMPARABLE
+    mixture = f"cuda_events+{ONE}"
+    assert f"the base was timed with the clock {mixture}, the candidate with {mixture}" in result.sentence
+
+
+def test_mixed_launches_to_confirm_a_suspicion_leave_it_open() -> None:
+    script = ScriptedMeasurer([at(200.0)], [NOW_AND_THEN] * 2)
+    result = judged(script, record=of(levels(100.0, 100.0)))
+    assert (result.verdict, result.suspected, script.asked.count("fresh")) == (Verdict.UNDERPOWERED, True, 2)
+
+
+@pytest.mark.parametrize("clocks", [(ONE, "cuda_events"), ("cuda_events", ONE)])
+def test_a_fresh_pair_whose_sides_had_different_clocks_confirms_nothing(clocks: tuple[str, str]) -> None:
+    """What one of them could not capture reads something else."""
+    of_base, of_candidate = ([turn(100.0, clock=clock)] * 2 for clock in clocks)
+    pair = SimpleNamespace(quadruples=[Quadruple(base=of_base, candidate=of_candidate)], unload=lambda: None)
+    ended: list[Any] = []
+    session = SimpleNamespace(
+        take=lambda _count, _cases: [pair], at_once=lambda _case: 1, load=lambda *_: None, measure=lambda *_, **__: 0.0,
+        end=ended.append,
+    )  # fmt: skip
+    suspicion = Suspicion(case_id=CASE.id, artifacts=Artifacts(base=None, candidate=None), metrics=("device",))
+    with pytest.raises(DisturbedError, match=f"timed with the clock {clocks[0]}, the candidate with {clocks[1]}"):
+        PairedGate(cast("PairSession", session)).measure([suspicion], 1, lambda _metric: 0.03, lambda _text: None)
+    assert ended == [pair]
 
 
 def calls(**places: dict[str, int]) -> CallCounts:
@@ -274,6 +335,31 @@ def test_what_was_read_off_once_is_held_against_the_same_versions_too() -> None:
     assert older_file.figures_for("HERE", OLD) == new
 
 
+@pytest.mark.parametrize(
+    ("newest", "shown"), [({}, {"device_p50_us": 80.0, "engines": 1}), ({"clock": MANY}, {"engines": 1})]
+)
+def test_a_report_shows_no_figures_of_another_clock_as_the_baselines(
+    newest: dict[str, Any], shown: dict[str, float]
+) -> None:
+    """Percentiles and throughput are stored of the newest session alone, whichever clock that has."""
+    older = levels(100.0, 100.0, figures={"engines": 1})
+    made = of(older, levels(100.0, figures={"engines": 1}, **newest), figures={"device_p50_us": 80.0, "engines": 2})
+    result = judged(ScriptedMeasurer([at(100.0)]), record=made)
+    assert report_parts.case_report(CASE, result, HERE, outcome="passed", stored=made).base_figures == shown
+
+
+@pytest.mark.parametrize(("streams", "cards"), [("one", ["A", "D"]), ("many", ["B", "D"])])
+def test_a_case_goes_to_a_card_that_has_sessions_of_its_clock(streams: str, cards: list[str], tmp_path: Path) -> None:
+    """On one that has others alone it would be compared with other cards, which says little."""
+    gate = Gate(replace(options_in(tmp_path), streams=streams), HERE, RunFolder(tmp_path / "runs"))
+    made = of(
+        levels(100.0, 100.0, uuid="A"), levels(90.0, 90.0, clock=MANY, uuid="B"),
+        levels(95.0, clock="cuda_graph", uuid="C"), levels(50.0, clock="cuda_events", uuid="D"),
+    )  # fmt: skip
+    gate.baseline = baselines.Run(path=tmp_path, accelerator=HERE, cases={CASE.id: made}, document={})
+    assert gate.cards_of(CASE.id) == cards
+
+
 # What is stored
 
 
@@ -360,6 +446,26 @@ def test_versions_that_record_often_drive_no_others_out(baseline: Baseline) -> N
     for number in range(25):
         baseline.store(baseline.run(101.0 + number, versions=NEW))
     assert (len(baseline.levels()), baseline.levels(versions=OLD)) == (session_merging.KEPT_SESSIONS, [100.0])
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_the_anchor_stays_where_the_level_began_while_newer_versions_drop_sessions_of_theirs(
+    baseline: Baseline, first: int
+) -> None:
+    """The newer versions have most sessions, so theirs go, and the older ones with which the level began stay."""
+    us = [100.0 + number for number in range(first + 30)]
+    for latency in us[:first]:
+        baseline.store(baseline.run(latency, versions=OLD))
+    judged_long_ago = baseline.run(us[first], versions=NEW)
+    for latency in us[first:]:
+        baseline.store(baseline.run(latency, versions=NEW))
+        made = baseline.record
+        assert made is not None
+        assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)][:1] == [100.0]
+    assert [one.metrics["device"][0][0] for one in made.anchor_of(CARD.uuid, NEW)] == us[:3]
+    assert baseline.levels(versions=OLD) == us[:first]
+    assert len(made.anchor) == max(0, 3 - first)
+    assert baseline.store(judged_long_ago).refused == ""
 
 
 @pytest.mark.parametrize("what", ["improved", "regressed", "incomparable"])

@@ -94,6 +94,8 @@ WRONG_LINES = [
     b"\xff\xfe",
     msgspec.json.encode(replace(panel_run(1.0), cases={"a": case(100.0, -1.0)})),
     msgspec.json.encode(replace(panel_run(1.0), cases={"a": case()})),
+    msgspec.json.encode(replace(panel_run(1.0), cases={"a": case(5e-324)})),
+    msgspec.json.encode(replace(panel_run(1.0), cases={"a": case(1e308)})),
     msgspec.json.encode(panel_run(100.0)).replace(b"100.0", b"NaN"),
     msgspec.json.encode(panel_run(100.0)).replace(b"100.0", b"1e999"),
     b"[" * 5000,

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate.commands import selfcheck_findings, selfcheck_rounds
+from trtgate.commands import selfcheck_file, selfcheck_findings, selfcheck_rounds
 from trtgate.commands.console import cache_request
+from trtgate.commands.selfcheck_file import SelfcheckFile
 from trtgate.commands.selfcheck_findings import Rate, Selfcheck, SelfComparison
 from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.common.errors import TrtgateError
@@ -91,10 +92,10 @@ LATER = check(comparison(0.1))
 
 def test_rounds_are_added_to_those_of_an_earlier_check_of_the_same(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
-    assert selfcheck_findings.with_earlier(LATER, path) == LATER
+    assert selfcheck_file.with_earlier(LATER, path) == LATER
     earlier = msgspec.structs.replace(check(comparison(0.0)), problems=["net: no"], too_short=["net"], failed=True)
     write_json(path, msgspec.to_builtins(earlier))
-    assert selfcheck_findings.with_earlier(check(), path) == earlier
+    assert selfcheck_file.with_earlier(check(), path) == earlier
 
 
 @pytest.mark.parametrize(
@@ -112,16 +113,121 @@ def test_rounds_are_not_added_to_those_of_something_else(changed: dict[str, Any]
     path = tmp_path / "found.json"
     write_json(path, msgspec.to_builtins(msgspec.structs.replace(LATER, **changed)))
     with pytest.raises(TrtgateError, match=f"found.json has rounds of {said}: name another file, or leave out --add$"):
-        selfcheck_findings.with_earlier(LATER, path)
+        selfcheck_file.with_earlier(LATER, path)
 
 
 def test_rounds_are_not_added_to_a_file_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     path.write_text("{}")
     with pytest.raises(TrtgateError, match=r"latency\.json holds no selfcheck that rounds can be added to"):
-        selfcheck_findings.with_earlier(LATER, path)
+        selfcheck_file.with_earlier(LATER, path)
     with pytest.raises(TrtgateError, match="can't be read"):
-        selfcheck_findings.with_earlier(LATER, tmp_path)
+        selfcheck_file.with_earlier(LATER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"case_id": "other"}, {"d_sd": {}}, {"d_mean": {"host": 1e300}}, {"d_sd": {"host": -1e300}}, {"d_mean": {}}],
+)
+def test_a_comparison_that_no_check_measures_is_named(wrong: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    write_json(path, msgspec.to_builtins(check(msgspec.structs.replace(comparison(0.0), **wrong))))
+    with pytest.raises(TrtgateError, match=r"found\.json has a comparison of (net|other) that no check measures"):
+        selfcheck_file.with_earlier(LATER, path)
+
+
+def stored(path: Path) -> Selfcheck:
+    return selfcheck_file.with_earlier(check(), path)
+
+
+def test_two_checks_that_add_to_one_file_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    write_json(path, msgspec.to_builtins(check(comparison(0.0))))
+    one, other = SelfcheckFile(path, add=True), SelfcheckFile(path, add=True)
+    mine, theirs = one.begin(check()), other.begin(check())
+    for number in range(1, 3):
+        mine.comparisons.append(comparison(number / 10))
+        assert one.save(mine)
+        theirs.comparisons.append(comparison(-number / 10))
+        theirs.problems.append(f"net: {number}")
+        assert other.save(theirs)
+    assert [one.change for one in stored(path).comparisons] == [0.0, 0.1, -0.1, 0.2, -0.2]
+    assert stored(path).problems == ["net: 1", "net: 2"]
+    assert [one.change for one in mine.comparisons] == [0.0, 0.1, 0.2]
+
+
+def test_a_round_that_was_written_when_ctrl_c_came_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "found.json"
+    file = SelfcheckFile(path, add=True)
+    mine = file.begin(check())
+    mine.comparisons.append(comparison(0.1))
+
+    def interrupted(*what: Any) -> None:
+        write_json(*what)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(selfcheck_file, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            file.save(mine)
+    file.save(mine)
+    assert stored(path).comparisons == mine.comparisons
+
+
+def test_rounds_are_not_added_to_what_became_of_the_file_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    file = SelfcheckFile(path, add=True)
+    mine = file.begin(check())
+    write_json(path, msgspec.to_builtins(msgspec.structs.replace(LATER, streams="many")))
+    mine.comparisons.append(comparison(0.0))
+    before = path.read_bytes()
+    with pytest.raises(TrtgateError, match="has rounds of another --streams"):
+        file.save(mine)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("add", [True, False])
+def test_a_check_that_measured_nothing_leaves_the_file_as_it_was(add: bool, tmp_path: Path) -> None:
+    """As one that Ctrl-C ended while it built."""
+    path = tmp_path / "found.json"
+    file = SelfcheckFile(path, add=add)
+    assert not file.save(file.begin(check()))
+    assert not path.exists()
+    if not add:
+        write_json(path, msgspec.to_builtins(LATER))
+        assert not file.save(file.begin(check()))
+        assert stored(path) == LATER
+
+
+@pytest.mark.parametrize("content", [b'{"benchmarks": []}', b"[pytest]\n", b"{"])
+def test_a_file_of_something_else_is_not_replaced(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    path.write_bytes(content)
+    with pytest.raises(TrtgateError, match=r"latency\.json holds something else than a selfcheck, which would be lost"):
+        SelfcheckFile(path, add=False).begin(check())
+    assert path.read_bytes() == content
+
+
+def test_a_selfcheck_and_an_empty_file_are_replaced_without_add(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.touch()
+    for number in (1, 2):
+        file = SelfcheckFile(path, add=False)
+        mine = file.begin(check())
+        mine.comparisons.append(comparison(number / 10))
+        assert file.save(mine)
+        assert [one.change for one in stored(path).comparisons] == [number / 10]
+
+
+def test_a_file_that_can_not_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for add in (True, False):
+        with pytest.raises(TrtgateError, match=f"^--json {tmp_path} is a folder: name a file$"):
+            SelfcheckFile(tmp_path, add=add).begin(check())
+        with pytest.raises(TrtgateError, match=r"found\.json could not be written \((Not a directory|File exists)\)"):
+            SelfcheckFile(tmp_path / "file" / "found.json", add=add).begin(check())
 
 
 # The command

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from trtgate.commands import selfcheck_builds, selfcheck_findings, selfcheck_rounds
+from trtgate.commands.selfcheck_file import SelfcheckFile
 from trtgate.commands.selfcheck_findings import Selfcheck
 from trtgate.common.accelerator import GIB, Accelerator
 from trtgate.common.errors import TrtgateError
-from trtgate.common.files import write_json
 from trtgate.common.run_folder import RunFolder
 from trtgate.compiling.artifact_cache import CacheRequest
 from trtgate.frontends import aot_eager
@@ -27,6 +27,7 @@ from trtgate.suite.suite_source import SuiteSource
 from .suites import STORING, suite_text
 
 CPU = Accelerator(kind="cpu", name="test", cpus=1)
+NOWHERE = SelfcheckFile(None, add=False)
 ALPHA, BETA, SHORT = (f"{name}-eager-fp32-b1" for name in ("alpha", "beta", "short"))
 SENTENCE = "a delay of 100.00% is too little here: take a longer case, or a larger delay"
 NO_DELAY_BELOW_1_MS = f"""
@@ -64,19 +65,20 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: list[int]) -> 
     def run(
         names: Sequence[str], statements: dict[str, str], *, rounds: int = 1, delay: float = 0.0,
         save: Callable[[Selfcheck], None] = lambda _found: None, more: str = "", cache: CacheRequest | None = None,
-        add_to: Path | None = None,
+        file: SelfcheckFile = NOWHERE,
     ) -> Selfcheck:  # fmt: skip
         (tmp_path / "suite.py").write_text(suite_text(names, statements) + NO_DELAY_BELOW_1_MS + more)
         source = SuiteSource(root=str(tmp_path), suites=("suite.py",))
 
         def note(found: Selfcheck) -> None:
             saved.append(len(found.comparisons))
+            file.save(found)
             save(found)
 
         return selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, [], CPU), CPU, lambda _metric: 0.5, rounds=rounds, delay=delay,
             folder=tmp_path / "files", cache=cache, timeout_s=60, streams="one", step=lambda _text: None, save=note,
-            add_to=add_to,
+            begin=file.begin,
         )  # fmt: skip
 
     return run
@@ -154,10 +156,7 @@ def test_added_rounds_count_with_earlier_ones_from_the_first_save_on(
     """What was too short for the delay is so, and is named once."""
     path = tmp_path / "found.json"
     for _ in range(2):
-        found = check(
-            ["alpha"], {"short": "pass"}, delay=1.0, add_to=path,
-            save=lambda found: write_json(path, msgspec.to_builtins(found)),
-        )  # fmt: skip
+        found = check(["alpha"], {"short": "pass"}, delay=1.0, file=SelfcheckFile(path, add=True))
     assert counts(found) == {(SHORT, False): 2, (ALPHA, False): 2, (ALPHA, True): 2}
     assert saved == [3, 6]
     assert said(found).count(SENTENCE) == 1

@@ -263,3 +263,35 @@ def test_a_damaged_run_that_is_compared_with_is_one_line(here: InProcess, damage
     (line,) = [line for line in said.splitlines() if line.strip()]
     assert line.startswith("ERROR: trtgate: ")
     assert Path(named).name in line
+
+
+def saved_with(here: InProcess, case_id: str, **fields: Any) -> Path:
+    """Save a run, and change fields of what it has of a case."""
+    assert here.run("suite.py", "--trtgate-launches=1")[0] == 0
+    (path,) = here.path.glob(".trtgate/runs/*.json")
+    saved = json.loads(path.read_text())
+    for one in saved["benchmarks"]:
+        if one["extra_info"]["trtgate"]["case"] == case_id:
+            one["extra_info"]["trtgate"].update(fields)
+    path.write_text(json.dumps(saved))
+    return path
+
+
+def test_a_case_whose_blocks_did_not_count_in_a_run_is_not_compared_with_that(here: InProcess) -> None:
+    """Void blocks are slow: what got slower would be unchanged."""
+    path = saved_with(here, "alpha-eager-fp32-b1", disturbed=True)
+    _, said = here.run("suite.py", "--trtgate-launches=1", f"--benchmark-compare={path}")
+    assert "2 cases: 1 underpowered, 1 new" in said
+    (line,) = [line for line in said.splitlines() if "do not count" in line]
+    assert line.startswith("WARNING: ")
+    assert line.endswith(
+        "case alpha-eager-fp32-b1 is not compared: too many of its blocks do not count there (docs: void-blocks)"
+    )
+
+
+def test_a_run_beside_a_base_is_not_compared_with(here: InProcess) -> None:
+    path = saved_with(here, "alpha-eager-fp32-b1", base="main")
+    status, said = here.run("suite.py", "--trtgate-launches=1", f"--benchmark-compare={path}")
+    assert status != 0
+    (line,) = [line for line in said.splitlines() if "beside the base main" in line]
+    assert "it has no session that a run could be compared with" in line

@@ -502,7 +502,8 @@ def test_the_first_session_of_a_card_is_stored_though_other_cards_tell_little() 
 
 def risen(*levels: float, anchor: Sequence[float] = (100.0, 100.0, 100.0)) -> CaseRecord:
     """Return a baseline whose anchor is gone from its sessions, and lies at other levels than these."""
-    sessions = record(*[(us, us, us) for us in levels])
+    made = record(*[(us, us, us) for us in levels])
+    sessions = msgspec.structs.replace(made, sessions=[dated(one, "2026-02-02") for one in made.sessions])
     old = [dated(session, "2026-01-02T00:00:00+00:00") for session in record(*[(us, us, us) for us in anchor]).sessions]
     return msgspec.structs.replace(sessions, anchor=old)
 

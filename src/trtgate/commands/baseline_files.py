@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -181,11 +181,20 @@ def compared(before: Run, after: Run) -> list[Line]:
 def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
     """Write cases of a run into the baseline of its accelerator key: those named, or all that may be stored.
 
-    A name may be a pattern. A case whose sessions are all in the baseline already is left as it is, so that accepting
+    A name may be a pattern. A case that was compared with nothing may be stored unnamed only where its clock has no
+    session of its card. A case whose sessions are all in the baseline already is left as it is, so that accepting
     twice does not count one measurement twice. Raises TrtgateError for a name that takes no case, when nothing may be
     stored, and when a file is broken or can't be written.
     """
+    path = baselines.path_of(folder, run.accelerator.key)
+    stored = baselines.read(path).cases if is_there(path) else {}
+    fresh = _without_known_sessions(run, stored)
     refused = {case_id: record.verdict for case_id, record in run.cases.items() if _refused(record)}
+    refused |= {
+        case_id: f"{record.verdict}, and was not compared with what is stored"
+        for case_id, record in fresh.cases.items()
+        if case_id not in refused and _not_compared(record, stored.get(case_id))
+    }
     named = _named(run, names)
     wanted = named or [case_id for case_id in run.cases if case_id not in refused]
     if not wanted:
@@ -193,8 +202,6 @@ def accept(run: Run, folder: Path, names: Sequence[str]) -> Accepted:
             f"{run.path}: nothing to store, {_listed(refused)}; name the cases that are meant to be so: "
             f"trtgate baseline accept {run.path} CASE"
         )
-    path = baselines.path_of(folder, run.accelerator.key)
-    fresh = _without_known_sessions(run, path)
     new = [case_id for case_id in wanted if fresh.cases[case_id].sessions]
     updates = baselines.update(folder, fresh, new) if new else []
     return Accepted(
@@ -255,10 +262,15 @@ def _named(run: Run, names: Sequence[str]) -> list[str]:
     return found
 
 
-def _without_known_sessions(run: Run, path: Path) -> Run:
-    if not is_there(path):
-        return run
-    stored = baselines.read(path).cases
+def _not_compared(record: CaseRecord, stored: CaseRecord | None) -> bool:
+    """Whether a case has sessions to add to those of its card and clock, and nothing says that it is as they are."""
+    if stored is None or not record.sessions or record.verdict in (Verdict.UNCHANGED, Verdict.IMPROVED):
+        return False
+    new = record.sessions[-1]
+    return new.uuid in stored.of_clock(new.clock).cards
+
+
+def _without_known_sessions(run: Run, stored: Mapping[str, CaseRecord]) -> Run:
     cases = {}
     for case_id, record in run.cases.items():
         known = [*stored[case_id].anchor, *stored[case_id].sessions] if case_id in stored else []

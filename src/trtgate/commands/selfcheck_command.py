@@ -59,35 +59,28 @@ def selfcheck(
         raise TrtgateError(f"{'--show' if show else '--to'} is of the panel: trtgate selfcheck --panel")
     if add and json is None:
         raise TrtgateError("--add adds rounds to those of a file: name it with --json")
-    import msgspec
-
     from ..common import accelerator
-    from ..common.files import write_json
     from ..common.run_folder import usable
     from ..launches.suite_here import configured_suite
-    from . import selfcheck_findings, selfcheck_rounds
+    from . import selfcheck_file, selfcheck_findings, selfcheck_rounds
 
     source, folder, ini_limits = configured_suite(Path.cwd(), as_in_pytest=True)
     device = accelerator.detect()
     limits = _limits(ini_limits, limit or [])
     share = 0.0 if unchanged_only else _share(delay, limits, on_gpu=device.kind == "gpu")
 
-    def save(found: selfcheck_findings.Selfcheck) -> None:
-        if json is not None:
-            write_json(json, msgspec.to_builtins(found))
-
+    file = selfcheck_file.SelfcheckFile(json, add=add)
     with progress() as step:
         found = selfcheck_rounds.run(
             source, selfcheck_rounds.cases_of(source, cases or [], device), device, limits.__getitem__,
             rounds=rounds, delay=share, folder=usable(folder, step), cache=cache_request(no_cache=no_cache),
-            timeout_s=TimeLimit(timeout, "--timeout"), streams=streams, step=step, save=save,
-            add_to=json if add else None,
+            timeout_s=TimeLimit(timeout, "--timeout"), streams=streams, step=step, save=file.save,
+            begin=file.begin,
         )  # fmt: skip
     from ..report.terminal_table import describe
 
     print_lines([describe(device), *selfcheck_findings.lines(found)])
-    save(found)
-    if json is not None:
+    if file.save(found):
         print_lines([f"written: {json}"])
     if found.failed:
         raise typer.Exit(BROKEN)

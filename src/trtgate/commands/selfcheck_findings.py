@@ -6,14 +6,11 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 from scipy import stats
 
 from ..common.accelerator import Accelerator
-from ..common.errors import TrtgateError
-from ..common.files import decoded, is_there, read_bytes
 from ..common.text_columns import Line, TextTable
 from ..gate.sentences import percent
 from ..verdict import FAMILY_ALPHA, LOOKS, POWER, quantile
@@ -61,34 +58,6 @@ class Selfcheck(msgspec.Struct, kw_only=True):
     failed: bool = False
     """Whether something failed of what was left out; what is too short, or was disturbed or interrupted, did not."""
     tests: int
-
-
-def with_earlier(new: Selfcheck, path: Path) -> Selfcheck:
-    """Return a check that goes on with the one in a file, where there is one.
-
-    Raises TrtgateError where that can't be read, or another card, versions, cases, limits or delay were asked for.
-    """
-    if not is_there(path):
-        return new
-    try:
-        old: Selfcheck = decoded(read_bytes(path), Selfcheck)
-    except OSError as error:
-        raise TrtgateError(f"{path} can't be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise TrtgateError(f"{path} holds no selfcheck that rounds can be added to: name another file") from error
-    different = {
-        "another card": (old.accelerator.key, old.accelerator.uuid) != (new.accelerator.key, new.accelerator.uuid),
-        "other versions": old.accelerator.versions != new.accelerator.versions,
-        "other cases": sorted(old.cases) != sorted(new.cases),
-        "other limits": old.limits != new.limits,
-        "another delay": old.wanted_delay != new.wanted_delay,
-        "another --streams": old.streams != new.streams,
-    }
-    for what in (name for name, is_so in different.items() if is_so):
-        raise TrtgateError(f"{path} has rounds of {what}: name another file, or leave out --add")
-    return msgspec.structs.replace(
-        new, comparisons=old.comparisons, problems=old.problems, too_short=old.too_short, failed=old.failed
-    )
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):

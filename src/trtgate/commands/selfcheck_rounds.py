@@ -32,7 +32,7 @@ from ..suite.suite_source import SuiteSource
 from ..torch_trt import modelopt_package, releases
 from ..verdict import LOOKS, Judgement, Verdict
 from . import selfcheck_builds
-from .selfcheck_findings import Selfcheck, SelfComparison, with_earlier
+from .selfcheck_findings import Selfcheck, SelfComparison
 
 DELAYED = "delayed comparisons of"
 PAIRS_AHEAD = 4
@@ -64,22 +64,22 @@ def cases_of(source: SuiteSource, names: Sequence[str], accelerator: Accelerator
 def run(
     source: SuiteSource, cases: Sequence[Case], accelerator: Accelerator, limit_of: LimitOf, *,
     rounds: int, delay: float, folder: Path, cache: CacheRequest | None, timeout_s: float, streams: str, step: OnStep,
-    save: Callable[[Selfcheck], None], add_to: Path | None = None,
+    save: Callable[[Selfcheck], object], begin: Callable[[Selfcheck], Selfcheck] = lambda new: new,
 ) -> Selfcheck:  # fmt: skip
     """Compare each case with itself, unchanged and slower by `delay`, in `rounds` pairs of processes.
 
-    Each is built once, or taken from the cache. The rounds that the file `add_to` has count too. `save` is given
+    Each is built once, or taken from the cache. The rounds of the check that `begin` returns count too. `save` is given
     everything measured so far after each round; Ctrl-C ends the check, and what was measured is kept. What fails, is
     disturbed or is too short for the delay is left out and named, and the rest goes on. Raises TrtgateError when no
-    case can be built or compared, when all are too short for the delay, or when `add_to` is of something else.
+    case can be built or compared, when all are too short for the delay, and what `begin` raises.
     """
     tests = sum(len(judging.statistical_metrics(case, gpu=accelerator.kind == "gpu")) for case in cases)
-    found = Selfcheck(
+    new = Selfcheck(
         accelerator=accelerator, cases=[case.id for case in cases], streams=streams,
         limits={metric: limit_of(metric) for metric in SAMPLED}, wanted_delay=delay, comparisons=[], tests=tests,
     )  # fmt: skip
-    if add_to is not None:
-        found = with_earlier(found, add_to)
+    found = begin(new)
+    if found.comparisons:
         step(f"{number_of(len(found.comparisons), 'comparison')} of earlier rounds")
     run_folder = RunFolder(folder)
     base, candidate = (Side(name=name, source=source, streams=streams) for name in (BASE, CANDIDATE))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..common.metrics import OF_A_CALL
+from ..common.metrics import GRAPHS, OF_A_CALL
 from ..records.measurement import CallCounts
 from ..records.program_part import ProgramPart
 from ..verdict import Judgement, launch_mean
@@ -97,6 +97,15 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         sessions, anchor = ([one for one in some if one.clock == clock] for some in (self.sessions, self.anchor))
         return msgspec.structs.replace(self, sessions=sessions, anchor=anchor)
 
+    def of_streams(self, streams: str) -> CaseRecord:
+        """Return the record without graphs that were replayed in another state than that of `streams`, "one" or "many".
+
+        Before it is measured a case has no clock: it may turn out to be of none of those that are left.
+        """
+        own = f"{GRAPHS}_{streams}_"
+        sessions = [one for one in self.sessions if one.clock.startswith(own) or not one.clock.startswith(GRAPHS)]
+        return msgspec.structs.replace(self, sessions=sessions)
+
     @property
     def clocks(self) -> dict[str, int]:
         """Clock → how many sessions it has, in the order in which they were first stored."""
@@ -142,11 +151,11 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         return known[0].recorded if known else ""
 
     def all_of_card(self, uuid: str) -> list[StoredSession]:
-        """Return all that is known of one card in the order in which it was stored: the anchor's sessions come first.
+        """Return all that is known of one card in the order in which it was recorded, the anchor's sessions among it.
 
         A baseline of an older version has no `anchor`; the oldest sessions that it kept are taken for it.
         """
-        return [session for session in (*self.anchor, *self.sessions) if session.uuid == uuid]
+        return in_order([session for session in (*self.anchor, *self.sessions) if session.uuid == uuid])
 
     def all_of_level(self, uuid: str, versions: Mapping[str, str]) -> list[StoredSession]:
         """Return what is known of the card since its level began, over all versions: what `compared_with` is part of.
@@ -180,6 +189,11 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     def cards(self) -> list[str]:
         """The cards that have sessions, those with most of them first."""
         return [uuid for uuid, _ in Counter(session.uuid for session in self.sessions).most_common()]
+
+
+def in_order(sessions: Sequence[StoredSession]) -> list[StoredSession]:
+    """Return sessions in the order in which they were recorded, those of the same second as they are given."""
+    return sorted(sessions, key=lambda one: one.recorded)
 
 
 def change_since_anchor(record: CaseRecord) -> float | None:

@@ -24,7 +24,7 @@ from ..records.measurement import Build
 from ..suite import quarantines
 from ..suite.cases import Case
 from ..verdict import Verdict
-from . import baselines, judging, kept_artifacts, known_programs, measurement_summary
+from . import baselines, compared_run, judging, kept_artifacts, known_programs, measurement_summary
 from .baseline_record import CaseRecord
 from .baselines import Run
 from .case_result import CaseResult, adjusted
@@ -66,7 +66,7 @@ class Gate:
         path = self.baseline_path
         if not is_there(path):
             return None
-        found = baselines.read_baseline(path)
+        found = compared_run.read(path) if self._options.compare_file else baselines.read_baseline(path)
         check_kind(path, found.accelerator, self._accelerator, "this machine")
         return found
 
@@ -158,9 +158,9 @@ class Gate:
         return found
 
     def cards_of(self, case_id: str) -> list[str]:
-        """Return the cards that a case has stored sessions of, those with most of them first."""
+        """Return the cards with sessions that a case may be compared with, those with most of them first."""
         record = self._record(case_id)
-        return [] if record is None else record.cards
+        return [] if record is None else record.of_streams(self._options.streams).cards
 
     def other_keys(self) -> list[str]:
         """Return the other accelerators that there are baselines for."""

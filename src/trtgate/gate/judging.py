@@ -113,7 +113,10 @@ def _sampled(
 
 def with_metric(record: CaseRecord, metric: str, now: CaseMeasurement) -> CaseRecord:
     """Return a record with the sessions that a metric is compared with: load of as many threads and processes."""
-    return msgspec.structs.replace(record, sessions=[one for one in record.sessions if _comparable(one, metric, now)])
+    sessions, anchor = (
+        [one for one in some if _comparable(one, metric, now)] for some in (record.sessions, record.anchor)
+    )
+    return msgspec.structs.replace(record, sessions=sessions, anchor=anchor)
 
 
 def _comparable(session: StoredSession, metric: str, now: CaseMeasurement) -> bool:
@@ -186,18 +189,17 @@ def since_anchor(
 
     Over all versions: a case may creep from one to the next. Empty where the anchor is what the case is compared with:
     the last sessions say as much. How far sessions lie apart is estimated from all sessions, since the anchor's are
-    few.
+    few. Sessions that have nothing of a metric, such as those that no load was asked for, are passed over.
     """
     uuid, versions = accelerator.uuid, accelerator.versions
-    if not record.anchored_for(uuid, versions):
-        return {}
-    anchor, known = record.anchor_of(uuid, versions), record.all_of_card(uuid)
     judged = {}
     for metric in metrics or measurement.metrics:
-        if not all(_comparable(one, metric, measurement) for one in known):
+        measured = with_metric(record, metric, measurement)
+        if not measured.anchored_for(uuid, versions):
             continue
+        anchor, known = measured.anchor_of(uuid, versions), measured.all_of_card(uuid)
         found = _against_own(
-            metric, measurement, with_metric(record, metric, measurement), anchor, accelerator,
+            metric, measurement, measured, anchor, accelerator,
             ANCHOR_LIMITS * limit_of(metric), tests, known=known,
             evidence=f"the anchor of {anchor[0].recorded[:10]}".removesuffix(" of "),
         )  # fmt: skip

@@ -196,7 +196,10 @@ def incomparable(measurement: CaseMeasurement, compared: Sequence[StoredSession]
 
 
 def void_problem(measurement: CaseMeasurement) -> str:
-    """Return why too many blocks are void; empty when enough count."""
+    """Return why too many blocks are void, or are of different clocks; empty when enough count."""
+    mixed = _mixed_clocks(measurement)
+    if mixed:
+        return mixed
     voids = measurement.voids()
     short = any(not capture.blocks_us for turn in measurement.turns for capture in turn.captures)
     total = len(voids) + len(measurement.blocks_us())
@@ -204,6 +207,16 @@ def void_problem(measurement: CaseMeasurement) -> str:
         return ""
     reason = statistics.mode(voids)
     return f"{len(voids)} of {total} blocks do not count: {reason}"
+
+
+def _mixed_clocks(measurement: CaseMeasurement) -> str:
+    """Return that launches were timed with different clocks, which have no mean; empty when they were not."""
+    if len(measurement.clocks) < 2:
+        return ""
+    turns = [launch.turns for launch in measurement.launches]
+    counts = [f"{sum(clock in {t.clock for t in some} for some in turns)} with {clock}" for clock in measurement.clocks]
+    why = next((f" ({turn.note})" for turn in measurement.turns if turn.note), "")
+    return f"its launches were timed with different clocks, {' and '.join(counts)}{why}"
 
 
 def record_of(

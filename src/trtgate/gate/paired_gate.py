@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ..common.steps import OnStep
-from ..launches.pair import BASE, CANDIDATE, Artifacts, Pair
+from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair
 from ..launches.pair_session import PairSession
 from ..records.measurement import CaseMeasurement, Quadruple
 from ..verdict import LOOKS, Judgement
@@ -121,8 +121,17 @@ class PairedGate:
             self.pairs.load(some, suspicion.case_id, suspicion.artifacts)
             for pair in some:
                 self.pairs.measure(pair, enough, step, delay=suspicion.delay)
+                _check_clocks(pair.quadruples)
                 yield pair.quadruples
                 pair.unload()
+
+
+def _check_clocks(quadruples: Sequence[Quadruple]) -> None:
+    """Raise DisturbedError where the sides were not timed with one clock: their latencies can't be compared."""
+    base, candidate = ({turn.clock for one in quadruples for turn in getattr(one, side)} for side in (BASE, CANDIDATE))
+    if base != candidate or len(base) > 1:
+        before, now = ("+".join(sorted(clocks)) for clocks in (base, candidate))
+        raise DisturbedError(f"the base was timed with the clock {before}, the candidate with {now}")
 
 
 def in_fresh_pairs(

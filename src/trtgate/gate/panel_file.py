@@ -4,13 +4,13 @@ apart, which no baseline of one's own models can (docs/gpu-states.md).
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import msgspec
 
 from ..common.errors import TrtgateError
 from ..common.files import decoded, is_there, locked, read_bytes, write_whole
+from .plausibility import LONGEST_US, SHORTEST_US
 
 FILE_NAME = "panel.jsonl"
 
@@ -103,6 +103,6 @@ def _run(line: bytes) -> PanelRun:
     """Return a line as a run. Raises msgspec.MsgspecError or ValueError for what is none."""
     run: PanelRun = decoded(line, PanelRun)
     for case_id, case in run.cases.items():
-        if not case.launches_us or not all(math.isfinite(us) and us > 0 for us in case.launches_us):
-            raise ValueError(f"{case_id}: latencies must be positive numbers, one for each launch")
+        if not case.launches_us or not all(SHORTEST_US <= us <= LONGEST_US for us in case.launches_us):
+            raise ValueError(f"{case_id}: each launch needs a latency of {SHORTEST_US:g} to {LONGEST_US:g} µs")
     return run

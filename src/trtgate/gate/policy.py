@@ -303,9 +303,12 @@ def _of_its_card(situation: Situation, measurement: CaseMeasurement) -> Situatio
 
 
 def _of_its_clock(situation: Situation) -> Situation:
-    """Return the situation with what is stored of the clock with which the case was timed; the case is new without."""
+    """Return the situation with what is stored of the clock with which the case was timed; the case is new without.
+
+    As it is where launches had different clocks: that is no clock of its own.
+    """
     record, first = situation.record, situation.evidence.first
-    if record is None or first is None or not first.candidate.blocks_us():
+    if record is None or first is None or not first.candidate.blocks_us() or len(first.candidate.clocks) > 1:
         return situation
     clock = first.candidate.clock
     held = record.of_clock(clock)
@@ -663,7 +666,7 @@ def _beside_base(situation: Situation) -> Step:
     now, before = evidence.first.candidate, evidence.first.base
     assert before is not None
     figures, of_base = measurement_summary.figures(now), measurement_summary.figures(before)
-    if before.clock != now.clock:
+    if before.clock != now.clock or len(now.clocks) > 1:
         said = f"the base was timed with the clock {before.clock}, the candidate with {now.clock}"
         if lost := capture_lost(case_id, [before.clock], now):
             told = _beside(situation, Verdict.REGRESSED, lost)

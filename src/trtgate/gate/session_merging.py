@@ -11,13 +11,18 @@ from collections import Counter
 import msgspec
 
 from ..verdict import Verdict
-from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession
+from .baseline_record import ANCHOR_SESSIONS, CaseRecord, StoredSession, in_order
 
 KEPT_SESSIONS = 20
 """Of a clock. Beyond so many, the oldest of the card and versions that have most of them goes."""
 OTHER = (Verdict.IMPROVED, Verdict.REGRESSED, Verdict.INCOMPARABLE)
 """Verdicts after which the sessions stored before can't be averaged with what is stored now."""
 STARTED_ANEW = "another run has started it anew meanwhile: record it again"
+DISTURBED = "too many of its blocks do not count: record it again"
+SEVERAL = (
+    "it has {} sessions, as a baseline has, and a saved run has one: name a saved run, or remove what is stored of the "
+    "case first"
+)
 
 Sessions = list[StoredSession]
 
@@ -36,11 +41,16 @@ def merged(record: CaseRecord, old: CaseRecord | None) -> Merged:
     """Add the newest session of a run's `record` to what is stored of its case.
 
     If what judged it is of other versions, or of other cards, that is not dropped, and the session begins a level of
-    its own where it lies elsewhere. What another run has stored since is not dropped either.
+    its own where it lies elsewhere. What another run has stored since is not dropped either. A baseline's `record`, of
+    several sessions with levels of their own, is taken as it is where nothing is stored, and refused elsewhere.
     """
     new = record.sessions[-1]
+    if record.disturbed:
+        return Merged(refused=DISTURBED)
     if old is None:
-        return Merged(sessions=list(record.sessions))
+        return Merged(sessions=list(record.sessions), anchor=list(record.anchor))
+    if len(record.sessions) > 1:
+        return Merged(refused=SEVERAL.format(len(record.sessions)))
     same = old.of_clock(new.clock)
     own = [one for one in same.sessions if one.uuid == new.uuid]
     there = [one for one in own if one.versions == new.versions]
@@ -62,8 +72,7 @@ def merged(record: CaseRecord, old: CaseRecord | None) -> Merged:
         level = new.recorded if elsewhere else own[-1].level
     else:
         level = ""
-    added = [msgspec.structs.replace(one, level=level) for one in record.sessions]
-    sessions, anchor = _without_the_oldest([*sessions, *added], anchor, new.clock)
+    sessions, anchor = _without_the_oldest([*sessions, msgspec.structs.replace(new, level=level)], anchor, new.clock)
     return Merged(sessions=sessions, anchor=anchor, restarted=restart)
 
 
@@ -78,17 +87,19 @@ def _started_anew(record: CaseRecord, same: CaseRecord, own: Sessions) -> bool:
         return False
     if judged_by is None:
         return True
-    new = record.sessions[-1]
-    of_this_card = bool(own) and judged_by.uuid == new.uuid
-    return of_this_card and same.began_for(new.uuid, new.versions) != record.began
+    of_this_card = bool(own) and judged_by.uuid == record.sessions[-1].uuid
+    return of_this_card and not _of_its_level(record, same)
 
 
 def _judged_by_these(record: CaseRecord, same: CaseRecord) -> bool:
     """Whether the sessions of this card and these versions are what the run was judged by."""
+    return not record.upgraded and (record.began == "" or _of_its_level(record, same))
+
+
+def _of_its_level(record: CaseRecord, same: CaseRecord) -> bool:
+    """Whether the first session that a run was judged by is of the level that its card has now."""
     new = record.sessions[-1]
-    if record.upgraded:
-        return False
-    return record.began in ("", same.began_for(new.uuid, new.versions))
+    return any(one.recorded == record.began for one in same.all_of_level(new.uuid, new.versions))
 
 
 def _without_the_oldest(sessions: Sessions, anchor: Sessions, clock: str) -> tuple[Sessions, Sessions]:
@@ -101,8 +112,9 @@ def _without_the_oldest(sessions: Sessions, anchor: Sessions, clock: str) -> tup
         counts = Counter(_group(one) for one in kept if one.clock == clock)
         most = max(counts.values())
         oldest = next(one for one in kept if one.clock == clock and counts[_group(one)] == most)
+        level = in_order([one for one in (*anchor, *kept) if _level(one) == _level(oldest)])
         kept = [one for one in kept if one is not oldest]
-        if sum(_level(one) == _level(oldest) for one in anchor) < ANCHOR_SESSIONS:
+        if any(one is oldest for one in level[:ANCHOR_SESSIONS]):
             anchor.append(oldest)
     levels = {_level(one) for one in kept}
     return kept, [one for one in anchor if _level(one) in levels]

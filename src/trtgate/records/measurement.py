@@ -207,9 +207,14 @@ class CaseMeasurement(msgspec.Struct, frozen=True, kw_only=True):
         return [turn for launch in self.launches for turn in launch.turns]
 
     @property
+    def clocks(self) -> list[str]:
+        """Names of the clocks used: more than one where launches differ, as when one could not capture a graph."""
+        return sorted({turn.clock for turn in self.turns})
+
+    @property
     def clock(self) -> str:
         """Names of the clocks used, joined when launches differ."""
-        return "+".join(sorted({turn.clock for turn in self.turns}))
+        return "+".join(self.clocks)
 
     @property
     def on_gpu(self) -> bool:

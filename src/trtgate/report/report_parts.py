@@ -78,7 +78,9 @@ def _figures(result: CaseResult, stored: CaseRecord | None, accelerator: Acceler
         held = stored.of_clock(result.measurement.clock)
         sessions = held.compared_with(result.measurement.uuid, accelerator.versions) if held.sessions else []
         found["base_captures_us"] = [us for one in sessions for us in one.metrics.get(primary, [])]
-        found["base_figures"] = stored.figures | sessions[-1].figures if sessions else {}
+        if sessions:
+            of_the_newest = stored.figures if sessions[-1] is stored.sessions[-1] else {}
+            found["base_figures"] = of_the_newest | sessions[-1].figures
     return found
 
 
