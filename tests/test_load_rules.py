@@ -138,6 +138,24 @@ def test_another_number_at_once_is_not_compared_and_a_line_says_so() -> None:
     assert notice.text.endswith("a load of 8 is not compared with what is stored, of 4: --trtgate-load 4 is")
 
 
+@pytest.mark.parametrize("known", [None, Known(recorded="2026-11-20", clock="cuda_graph")], ids=["measured", "same"])
+def test_what_a_baseline_has_nothing_of_is_not_compared_and_a_line_says_so(known: Known | None) -> None:
+    """A first run with --trtgate-load is green, whatever it measures: its user is to know why."""
+    found = msgspec.structs.replace(loaded(), cold=[ColdStart(seconds=1.0, host_bytes=1)] * 3)
+    before = record((100.0, 100.0, 100.0))
+
+    def said(**given: Any) -> list[str]:
+        script = ScriptedMeasurer([found], host=[found])
+        return [str(one) for one in result_of(script, known=known, **given).notices]
+
+    case = "small-eager-fp32"
+    line = f"{case}: {{}} are not compared: nothing is stored of them; --trtgate-update-baselines stores them"
+    assert said(record=before) == [line.format("cold starts and throughput and latencies under load")]
+    assert said() == [line.format("cold starts")]
+    assert said(record=before, update=True) == [], "it stores them now"
+    assert said(record=stored(found)) == []
+
+
 def test_a_leak_is_told_loudly_where_nothing_judges_it() -> None:
     for given in ({"record": None, "new": "NEW: nothing is stored"}, {"compare": False}):
         result = result_of(ScriptedMeasurer([loaded(leak=1024)]), **given)
