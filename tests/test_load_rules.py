@@ -88,13 +88,13 @@ def test_the_same_load_is_unchanged_and_every_metric_is_judged() -> None:
         ({"cold_us": 160.0}, COLD_L2, "device latency with a cold L2 130 µs → 160 µs, +23.08%"),
         (
             {"leak": 1024}, HOST_GROWTH,
-            f"growth of host memory 0 bytes a call → 1,024 bytes a call (951 to 1,097, 9900 calls), limit 256 "
+            f"growth of host memory 0 bytes a call → 1,024 bytes a call (951 to 1,097, 9,900 calls), limit 256 "
             f"({PLACE})",
         ),
         (
             {"gpu_leak": 512}, TORCH_GROWTH,
             "growth of memory that PyTorch allocated on the GPU 0 bytes a call → 512 bytes a call (512 to 512, "
-            "9900 calls), limit 256",
+            "9,900 calls), limit 256",
         ),
     ],
 )  # fmt: skip
