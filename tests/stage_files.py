@@ -29,6 +29,7 @@ from trtgate.gate.policy import Measured, Situation, is_of_first_stage
 from trtgate.records.measurement import (
     HOST_ALONE,
     CaseMeasurement,
+    ColdStart,
     Launch,
     Loaded,
     LoadLaunch,
@@ -54,7 +55,7 @@ class Script(msgspec.Struct, frozen=True):
     changes: tuple[float, float] | None = None
     """Beside a base: by how much it is slower in the first pair, and in fresh ones; a run has such cases alone."""
     load: bool = False
-    """Whether its launches were called by several threads and processes too."""
+    """Whether its launches were called by several threads and processes too; a known one is started cold as well."""
     known: bool = False
     """Whether it is the same program as a proven session's, so that its device latency is left out."""
 
@@ -163,7 +164,9 @@ class StagedRun:
     def _of_host(self, name: str) -> CaseMeasurement:
         turn = Turn(clock=HOST_ALONE, captures=[], host_us=[400.0], enqueue_us=[200.0])
         launch = Launch(loaded=Loaded(seconds=1.0), turns=[turn])
-        return CaseMeasurement(case_id=name, launches=[launch], uuid=self.accelerator.uuid)
+        load = [loaded(100.0)] if self.scripts[name].load else []
+        cold = [ColdStart(seconds=1.0, host_bytes=1 << 20)] if self.scripts[name].load else []
+        return CaseMeasurement(case_id=name, launches=[launch], uuid=self.accelerator.uuid, load=load, cold=cold)
 
     def in_one(self) -> dict[str, CaseResult]:
         """Return the results of a run that is not divided."""

@@ -98,6 +98,20 @@ def test_a_tracer_that_was_there_is_there_again() -> None:
         sys.settrace(before)
 
 
+@pytest.mark.parametrize("theirs", [None, lambda *_: None], ids=["none", "another"])
+def test_a_call_that_sets_a_tracer_itself_has_no_lines_and_says_so(theirs: Any) -> None:
+    """The lines after that would be missing: a call that does more there would be none."""
+
+    def draw() -> int:
+        sys.settrace(theirs)
+        return 500
+
+    found = counted(Drawing(draw))
+    assert PYTHON_LINES not in found.counts
+    assert found.problem == "lines of Python can't be counted: it sets a trace function itself"
+    assert found.counts[DISPATCHER_OPS] >= 500
+
+
 def test_state_is_put_back_between_calls() -> None:
     """A cache that grows with every call is as long in every call that is counted."""
     cache: list[int] = []

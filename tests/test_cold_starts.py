@@ -173,6 +173,20 @@ def test_they_are_not_measured_beside_a_base(folder: Any) -> None:
     refused.stderr.fnmatch_lines(["*--trtgate-cold-starts is about stored baselines*"])
 
 
+def test_the_command_line_takes_back_what_addopts_asks_for(folder: Any) -> None:
+    """A project that starts all its cases cold measures beside a base all the same."""
+    folder.suite(more=MODEL)
+    asked = ("-o", "addopts=--trtgate-cold-starts=2 --trtgate-load=2", "--trtgate-report=run.json")
+    off = folder.gate(*asked, "--trtgate-cold-starts=0", "--trtgate-load=0", *LATENCY, "-k", "plain")
+    assert off.ret == 0
+    (case,) = json.loads((folder.path / "run.json").read_text())["cases"]
+    assert "cold_start_s" not in case["figures"]
+    assert case["load"] == []
+    none = folder.gate("--trtgate-cold-starts=-1", *LATENCY)
+    assert none.ret == pytest.ExitCode.USAGE_ERROR
+    none.stderr.fnmatch_lines(["*--trtgate-cold-starts: must be 0 or a number above 0, not -1"])
+
+
 def test_the_rise_of_a_peak_is_told_after_the_memory_is_freed() -> None:
     peak = HostPeak()
     held = bytearray(b"x") * (128 << 20)

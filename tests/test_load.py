@@ -72,16 +72,44 @@ INSIDE = threading.Lock()
 from trtgate.launches import load_launch
 
 load_launch.SETTLING_S = load_launch.SHORTEST_S = 0.05
+READING = []
 
 if IN_WORKER:
     from trtgate.timing import memory_growth
 
     memory_growth.READINGS, memory_growth.MOST_CALLS = 22, 440
+    settled = memory_growth.settled
+
+    def reading(*given, **named):
+        READING.append(1)
+        return settled(*given, **named)
+
+    memory_growth.settled = reading
 
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
 def net():
     return made(lambda x: x + 1, __import__("torch").ones(1, 4))
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def ends():
+    def forward(x):
+        if threading.active_count() > 2:  # as by a segmentation fault
+            os._exit(3)
+        return x + 1
+
+    return made(forward, __import__("torch").ones(1, 4))
+
+
+@trtgate.model(frontends=("eager",), precisions=("fp32",))
+def many():
+    def forward(x):
+        if READING:
+            raise RuntimeError("no call is left")
+        return x + 1
+
+    return made(forward, __import__("torch").ones(1, 4))
 
 
 @trtgate.model(frontends=("eager",), precisions=("fp32",))
@@ -173,9 +201,11 @@ def test_threads_call_at_once_and_a_module_that_can_not_be_called_so_is_told_in_
     run.stdout.fnmatch_lines_random(
         [
             "net-eager-fp32 under load of threads: 1: */s, p50 *, p99 *; 2: */s, *",
-            "*alone-eager-fp32: under load: called by 2 threads at once, it raised *only one at a time*",
-            "*mixed_up-eager-fp32: under load: called by 2 threads at once, it gives another output than called alone: "
-            "output is 0.* off (relative L2)*",
+            "*alone-eager-fp32: under load of 2 threads: it raised *only one at a time (docs: load-failed)",
+            "*mixed_up-eager-fp32: under load of 2 threads: it gives another output than called alone: "
+            "output is 0.* off (relative L2) (docs: wrong-output)",
+            "*ends-eager-fp32: under load of 2 threads: the worker ended with exit code 3 (docs: worker-failed)",
+            "*many-eager-fp32: reading memory: called again and again, it raised * no call is left (docs: load-failed)",
         ]
     )
     assert "Traceback" not in run.stdout.str()

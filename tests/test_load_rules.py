@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.scripted_measurer import ScriptedMeasurer, judged, measurement, pairs, record
+from tests.scripted_measurer import CASE, HERE, ScriptedMeasurer, judged, measurement, pairs, record
 from trtgate.common.errors import TrtgateError
 from trtgate.common.metrics import COLD_L2, COLD_START, GPU_GROWTH, HOST_GROWTH, METRICS, OF_LOAD, TORCH_GROWTH
 from trtgate.common.notices import Severity
@@ -88,13 +88,13 @@ def test_the_same_load_is_unchanged_and_every_metric_is_judged() -> None:
         ({"cold_us": 160.0}, COLD_L2, "device latency with a cold L2 130 µs → 160 µs, +23.08%"),
         (
             {"leak": 1024}, HOST_GROWTH,
-            f"growth of host memory 0 bytes a call → 1,024 bytes a call (951 to 1,097, 9900 calls), limit 256 "
+            f"growth of host memory 0 bytes a call → 1,024 bytes a call (951 to 1,097, 9,900 calls), limit 256 "
             f"({PLACE})",
         ),
         (
             {"gpu_leak": 512}, TORCH_GROWTH,
             "growth of memory that PyTorch allocated on the GPU 0 bytes a call → 512 bytes a call (512 to 512, "
-            "9900 calls), limit 256",
+            "9,900 calls), limit 256",
         ),
     ],
 )  # fmt: skip
@@ -138,6 +138,24 @@ def test_another_number_at_once_is_not_compared_and_a_line_says_so() -> None:
     assert notice.text.endswith("a load of 8 is not compared with what is stored, of 4: --trtgate-load 4 is")
 
 
+@pytest.mark.parametrize("known", [None, Known(recorded="2026-11-20", clock="cuda_graph")], ids=["measured", "same"])
+def test_what_a_baseline_has_nothing_of_is_not_compared_and_a_line_says_so(known: Known | None) -> None:
+    """A first run with --trtgate-load is green, whatever it measures: its user is to know why."""
+    found = msgspec.structs.replace(loaded(), cold=[ColdStart(seconds=1.0, host_bytes=1)] * 3)
+    before = record((100.0, 100.0, 100.0))
+
+    def said(**given: Any) -> list[str]:
+        script = ScriptedMeasurer([found], host=[found])
+        return [str(one) for one in result_of(script, known=known, **given).notices]
+
+    case = "small-eager-fp32"
+    line = f"{case}: {{}} are not compared: nothing is stored of them; --trtgate-update-baselines stores them"
+    assert said(record=before) == [line.format("cold starts and throughput and latencies under load")]
+    assert said() == [line.format("cold starts")]
+    assert said(record=before, update=True) == [], "it stores them now"
+    assert said(record=stored(found)) == []
+
+
 def test_a_leak_is_told_loudly_where_nothing_judges_it() -> None:
     for given in ({"record": None, "new": "NEW: nothing is stored"}, {"compare": False}):
         result = result_of(ScriptedMeasurer([loaded(leak=1024)]), **given)
@@ -147,19 +165,38 @@ def test_a_leak_is_told_loudly_where_nothing_judges_it() -> None:
         assert PLACE in notice.text
 
 
-def test_growth_that_is_too_unsteady_to_tell_is_said() -> None:
-    """Half of the stretches grow by far more than the limit: that is no proof of a leak, and none of the contrary."""
+def unsteady() -> CaseMeasurement:
+    """Return a measurement of which half of the stretches grow by far more than the limit."""
     found = loaded()
     (first, *others) = found.load
     assert first.readings is not None
     late = [10**9 + 180 * 10**4 * max(0, number - 25) for number in range(55)]
     readings = msgspec.structs.replace(first.readings, host_bytes=late)
-    unsteady = msgspec.structs.replace(found, load=[msgspec.structs.replace(first, readings=readings), *others])
-    result = result_of(ScriptedMeasurer([unsteady]))
+    return msgspec.structs.replace(found, load=[msgspec.structs.replace(first, readings=readings), *others])
+
+
+def test_growth_that_is_too_unsteady_to_tell_is_said() -> None:
+    """That is no proof of a leak, and none of the contrary."""
+    result = result_of(ScriptedMeasurer([unsteady()]))
     (notice,) = result.notices
     assert result.verdict is Verdict.UNCHANGED
     assert "growth of host memory 0 bytes a call → 7,000 bytes a call" in notice.text
     assert notice.text.endswith(": not steady enough to tell whether it goes on (docs: memory-growth)")
+
+
+@pytest.mark.parametrize("before", [STORED, stored(loaded(leak=300)), None], ids=["none grew", "some grew", "new"])
+def test_growth_that_could_not_be_told_is_no_baseline(before: CaseRecord | None) -> None:
+    """Else it allows the next session a leak of as much, which no run has ever failed for."""
+    result = result_of(ScriptedMeasurer([unsteady()]), record=before, new="NEW: nothing is stored")
+    assert result.stored
+    added = measurement_summary.record_of(CASE, result, HERE.uuid, "", before)
+    sessions = [*(before.sessions if before else []), *added.sessions]
+    leak = loaded(leak=6000)
+    later = result_of(ScriptedMeasurer([leak], [leak]), record=msgspec.structs.replace(added, sessions=sessions))
+    (growth,) = [one for one in later.judgements if one.metric == HOST_GROWTH]
+    known = 0.0 if before is None else before.sessions[-1].figures["host_memory_growth_bytes"]
+    assert (growth.verdict, growth.baseline) == (Verdict.REGRESSED, known)
+    assert added.figures["host_memory_growth_bytes"] == 7000.0, "what was measured is in the run's file"
 
 
 def test_growth_that_too_few_readings_say_nothing_of_is_told() -> None:

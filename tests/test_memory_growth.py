@@ -120,7 +120,7 @@ def test_growth_fails_where_all_of_it_is_above_the_limit_and_above_the_baseline(
     found = Growth(bytes_a_call=now[0], low=now[1], high=now[2])
     judged = judge_growth("host_memory_growth", found, baseline, limit=LIMIT, calls=9955)
     assert judged.verdict is said
-    assert (judged.now, judged.baseline, judged.evidence) == (now[0], baseline, "9955 calls")
+    assert (judged.now, judged.baseline, judged.evidence) == (now[0], baseline, "9,955 calls")
 
 
 # What is read

@@ -22,6 +22,7 @@ from tests.stage_files import (
     SAME,
     SCRIPTS,
     SLOW,
+    Script,
     StagedRun,
 )
 from trtgate.common import run_places
@@ -385,6 +386,22 @@ def test_figures_that_can_be_none_are_refused(run: StagedRun, change: dict[str, 
     _replace(document[KEY], change)
     file.write_text(json.dumps(document).replace("Infinity", "1e400"))
     with pytest.raises(TrtgateError):
+        run.merged([file])
+
+
+@pytest.mark.parametrize("change", [{"levels": []}, {"p99_us": -1.0}, {"most": 7}, {"seconds": 0.0}, {"calls": 0}])
+def test_load_and_cold_starts_of_a_case_that_is_the_same_are_checked_too(
+    run: StagedRun, change: dict[str, Any]
+) -> None:
+    run = StagedRun(run.folder, [Script((100.0, 100.1, 99.9), load=True, known=True)])
+    file = run.shard(run.whole, 1)
+    assert [one.verdict for one in run.merged([file]).gate.results.values()] == [Verdict.SAME]
+    document = json.loads(file.read_text())
+    host = document[KEY]["evidence"]["m0-eager-fp32"]["evidence"]["host"]
+    for one in (*host["load"], *host["cold"]):
+        _replace(one, change)
+    file.write_text(json.dumps(document))
+    with pytest.raises(TrtgateError, match="m0-eager-fp32"):
         run.merged([file])
 
 

@@ -52,6 +52,7 @@ class Explanation(enum.StrEnum):
     MODEL_UNUSABLE = "model-unusable"
     BUILD_FAILED = "build-failed"
     EXPORT_REFUSED = "export-refused"
+    LOAD_FAILED = "load-failed"
     WORKER_FAILED = "worker-failed"
     UNAVAILABLE = "unavailable"
     # Coverage and layers

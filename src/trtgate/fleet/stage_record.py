@@ -202,10 +202,9 @@ def _check(record: StageRecord) -> None:
 
 
 def _check_evidence(manifest: Manifest, evidence: Mapping[str, CaseEvidence]) -> None:
-    timed = set(manifest.timed)
+    for case_id in evidence.keys() - manifest.timed:
+        raise TrtgateError(f"case {case_id!r} is not one that is timed")
     for case_id, found in evidence.items():
-        if case_id not in timed:
-            raise TrtgateError(f"case {case_id!r} is not one that is timed")
         check_case(case_id, found, beside_base=bool(manifest.base))
 
 
@@ -230,9 +229,9 @@ def _check_same(case_id: str, found: CaseEvidence) -> None:
     host = found.evidence.host
     if host is None or found.known is None or host.case_id != case_id or not host.launches:
         raise TrtgateError(f"case {case_id!r} was not measured")
-    for turn in host.turns:
-        if not _are_numbers([*turn.host_us, *turn.enqueue_us]):
-            raise TrtgateError(f"case {case_id!r} has a latency that is no positive number")
+    if not _are_numbers([us for turn in host.turns for us in (*turn.host_us, *turn.enqueue_us)]):
+        raise TrtgateError(f"case {case_id!r} has a latency that is no positive number")
+    _check_beside_launches(case_id, host)
 
 
 def _measurements(evidence: Evidence) -> Iterator[CaseMeasurement]:
@@ -248,8 +247,8 @@ def _turns_of_pairs(evidence: Evidence) -> Iterator[Turn]:
 
 def _builds(evidence: Evidence) -> Iterator[Build]:
     rebuilt = evidence.rebuilt
-    found = [one.build for one in _measurements(evidence)]
-    return (one for one in (*found, *((rebuilt.candidate, rebuilt.base) if rebuilt else ())) if one is not None)
+    found = (*(one.build for one in _measurements(evidence)), *((rebuilt.candidate, rebuilt.base) if rebuilt else ()))
+    return (one for one in found if one is not None)
 
 
 def _check_measurement(case_id: str, measurement: CaseMeasurement) -> None:
@@ -259,6 +258,10 @@ def _check_measurement(case_id: str, measurement: CaseMeasurement) -> None:
         raise TrtgateError(f"case {case_id!r} has a measurement without launches, or a launch without a turn")
     for turn in measurement.turns:
         _check_turn(case_id, turn)
+    _check_beside_launches(case_id, measurement)
+
+
+def _check_beside_launches(case_id: str, measurement: CaseMeasurement) -> None:
     if not _are_numbers([one.seconds for one in (*measurement.cold, *measurement.cold_cached)]):
         raise TrtgateError(f"case {case_id!r} has a cold start that took no time")
     for load in measurement.load:
@@ -271,15 +274,13 @@ def _check_load(case_id: str, load: LoadLaunch, first: LoadLaunch) -> None:
     figures += [us for capture in load.cold_l2 for us in capture.blocks_us]
     if not {(load.most, 1), (1, load.most)} <= levels or levels != others or not _are_numbers(figures):
         raise TrtgateError(f"case {case_id!r} has a load that lacks a level, or is no positive number")
-    readings = load.readings
-    if readings is not None and (readings.calls < 1 or min(readings.host_bytes, default=0) < 0):
+    if (readings := load.readings) is not None and (readings.calls < 1 or min(readings.host_bytes, default=0) < 0):
         raise TrtgateError(f"case {case_id!r} has readings of memory that can't be any")
 
 
 def _check_turn(case_id: str, turn: Turn) -> None:
     blocks = [us for capture in turn.captures for us in capture.blocks_us]
-    void = [reason for capture in turn.captures for reason in capture.void]
-    if not turn.clock or not (blocks or void):
+    if not turn.clock or not any(capture.blocks_us or capture.void for capture in turn.captures):
         raise TrtgateError(f"case {case_id!r} has a turn without a block")
     if not _are_numbers([*blocks, *turn.host_us, *turn.enqueue_us, *turn.tail_us, *turn.canary_us.values()]):
         raise TrtgateError(f"case {case_id!r} has a latency that is no positive number")

@@ -231,7 +231,7 @@ def record_of(
     uuid = measurement.uuid or uuid
     held = None if stored is None else stored.of_clock(measurement.clock)
     compared = held.compared_with(uuid, versions) if held is not None and held.sessions else []
-    found = figures(measurement)
+    found, untold = figures(measurement), _untold_growth(result)
     session = StoredSession(
         recorded=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         uuid=uuid,
@@ -239,7 +239,7 @@ def record_of(
         metrics={metric: means(measurement, metric) for metric in measurement.metrics},
         state=state_of(measurement),
         versions=dict(versions),
-        figures={name: value for name, value in found.items() if name in JUDGED},
+        figures={name: value for name, value in found.items() if name in JUDGED - untold},
         program=None if measurement.build is None else measurement.build.program,
         machine=dict(machine),
         proven=result.verdict in (Verdict.UNCHANGED, Verdict.IMPROVED),
@@ -260,3 +260,16 @@ def record_of(
         upgraded=bool(compared) and compared[-1].versions != versions,
         base=base,
     )
+
+
+def _untold_growth(result: CaseResult) -> set[str]:
+    """Return the figures of growth that the readings could not tell: as a baseline they would allow a leak.
+
+    Where nothing judged it, growth that may be none.
+    """
+    judged = {one.metric: one.verdict for one in result.judgements}
+    return {
+        METRICS[name].figure
+        for name, _, grown in growths(result.measurement)
+        if (judged[name] is Verdict.UNDERPOWERED if name in judged else grown.low <= 0 < grown.bytes_a_call)
+    }

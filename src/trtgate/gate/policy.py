@@ -604,10 +604,26 @@ def _about_load(situation: Situation, result: CaseResult) -> list[Notice]:
         numbers = " and ".join(map(str, sorted(stored)))
         said = f"a load of {most} is not compared with what is stored, of {numbers}: --trtgate-load {max(stored)} is"
         notices.append(Notice(f"{situation.case.id}: {said}"))
+    notices += [Notice(f"{situation.case.id}: {said}") for said in _without_baseline(situation, result)]
     return notices + [
         Notice(explained(f"{situation.case.id}: {said}", Explanation.METRIC_UNKNOWN), Severity.WARNING)
         for said in _unknown(situation, result)
     ]
+
+
+def _without_baseline(situation: Situation, result: CaseResult) -> list[str]:
+    """Say what was measured and is not compared, since nothing is stored of it: else it would pass in silence."""
+    measurement, record = result.measurement, situation.record
+    if record is None or situation.update or not result.judgements:
+        return []
+    lacking = ["cold starts"] * bool(
+        measurement.cold and not any(one.metrics.get(COLD_START) for one in record.sessions)
+    )
+    at_once = any(one.most_at_once for one in record.sessions)
+    lacking += ["throughput and latencies under load"] * bool(measurement.load and not at_once)
+    which = " and ".join(lacking)
+    said = f"{which} are not compared: nothing is stored of them; --trtgate-update-baselines stores them"
+    return [said] if lacking else []
 
 
 def _unknown(situation: Situation, result: CaseResult) -> list[str]:

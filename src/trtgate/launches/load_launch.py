@@ -71,7 +71,10 @@ def _level(
     workers: Sequence[WorkerHandle], request: load_messages.BeginLoad, pause: Callable[[float], None] = time.sleep
 ) -> LoadLevel:
     """Measure one level: the window begins when all threads are at work, and ends before any of them does."""
-    doing = "under load"
+    at_once = (
+        number_of(len(workers), "process", "processes") if len(workers) > 1 else number_of(request.threads, "thread")
+    )
+    doing = f"under load of {at_once}"
     for worker in workers:
         worker.send(request)
     call_s = max(worker.receive(load_messages.LoadBegun, doing).call_s for worker in workers)

@@ -31,18 +31,17 @@ def begin(worker: Worker, request: load_messages.BeginLoad) -> load_messages.Loa
 
     case = worker.case(request.case_id)
     inferences, as_called = _for_threads(worker, case, request), _as_a_server(worker)
-    many = f"called by {request.threads} threads at once, " * (request.threads > 1)
     try:
-        if many:
+        if request.threads > 1:
             outputs_of_threads.check(case, inferences, as_called)
             worker.inference.restore()
         worker.drivers = Drivers(list(map(as_called, inferences)))
         return load_messages.LoadBegun(worker.drivers.begin())
     except outputs_of_threads.WrongOfThreadsError as error:
-        said = f"{many}it gives another output than called alone: {error}"
+        said = f"it gives another output than called alone: {error}"
         raise TrtgateError(explained(said, Explanation.WRONG_OUTPUT)) from error
     except BaseException as error:  # in a thread: sys.exit there ends nothing but that
-        raise TrtgateError(f"{many}it raised {one_line(error)}") from error
+        raise _raised("", error) from error
 
 
 def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnded:
@@ -51,10 +50,14 @@ def end(worker: Worker, request: load_messages.EndLoad) -> load_messages.LoadEnd
     try:
         driven = drivers.end(request.began_s, request.ended_s)
     except BaseException as error:
-        raise TrtgateError(f"a call under load raised {one_line(error)}") from error
+        raise _raised("", error) from error
     return load_messages.LoadEnded(
         latencies_us=driven.latencies_us, inferences=driven.inferences, in_flight_us=list(driven.in_flight_us)
     )
+
+
+def _raised(when: str, error: BaseException) -> TrtgateError:
+    return TrtgateError(explained(f"{when}it raised {one_line(error)}", Explanation.LOAD_FAILED))
 
 
 def _begins_to_grow(readings: MemoryReadings) -> bool:
@@ -132,6 +135,6 @@ def read_memory(worker: Worker, request: load_messages.ReadMemory) -> load_messa
         if found is not None and found.low > 0:
             readings = msgspec.structs.replace(readings, places=memory_growth.places(call, request.threads))
     except BaseException as error:
-        raise TrtgateError(f"called again and again, it raised {one_line(error)}") from error
+        raise _raised("called again and again, ", error) from error
     worker.inference.restore()
     return load_messages.MemoryReply(readings)

@@ -67,7 +67,11 @@ def count(run: Callable[[], object], restore: Callable[[], object], *, gpu: bool
             return call()
 
     metrics: dict[str, Counter[str]] = {}
-    lines, problems = _steady(lambda: alike(lambda: _lines(run)))
+    lines: Counter[str] = Counter()
+    try:
+        lines, problems = _steady(lambda: alike(lambda: _lines(run)))
+    except _UntracedError:
+        problems = ["lines of Python can't be counted: it sets a trace function itself"]
     if not problems:
         metrics[PYTHON_LINES] = lines
     try:
@@ -106,7 +110,10 @@ def _steady(counted: Callable[[], Counter[str]]) -> tuple[Counter[str], list[str
 
 
 def _lines(run: Callable[[], object]) -> Counter[str]:
-    """Count the lines of Python that a call executes in this thread, by file and function."""
+    """Count the lines of Python that a call executes in this thread, by file and function.
+
+    Raises _UntracedError where the call has replaced the trace function: lines that followed would be missing.
+    """
     found: Counter[CodeType] = Counter()
 
     def on_line(frame: FrameType, event: str, _argument: object) -> Any:
@@ -116,9 +123,15 @@ def _lines(run: Callable[[], object]) -> Counter[str]:
 
     before, collecting = sys.gettrace(), gc.isenabled()
     gc.disable()  # a finaliser that happens to run is none of the call's lines
-    sys.settrace(lambda *_: on_line)
+
+    def on_call(*_given: Any) -> Any:
+        return on_line
+
+    sys.settrace(on_call)
     try:
         run()
+        if sys.gettrace() is not on_call:
+            raise _UntracedError
     finally:
         sys.settrace(before)
         if collecting:
@@ -196,6 +209,10 @@ def _metrics_of(category: str, name: str) -> list[str]:
         MEMORY_OPERATIONS: any(word in name for word in ("Memcpy", "Memset", "Malloc", "Free", "MemAlloc")),
     }
     return [CUDA_CALLS, *(metric for metric, is_one in kinds.items() if is_one)]
+
+
+class _UntracedError(Exception):
+    """The call took the trace function away that counts its lines."""
 
 
 class _Span(NamedTuple):

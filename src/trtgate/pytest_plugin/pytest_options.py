@@ -118,9 +118,10 @@ def _add_judging(option: Declare) -> None:
     option(
         "--trtgate-cold-starts",
         metavar="N",
-        type=_positive(int),
+        type=_positive(int, or_off=True),
         default=0,
-        help="Load each case and run it once in N further processes: measures seconds and memory of a cold start.",
+        help="Load each case and run it once in N further processes: measures seconds and memory of a cold start "
+        "(0: off).",
     )
     option(
         "--trtgate-changed",
@@ -285,14 +286,14 @@ def _at_once(text: str) -> int:
     return int(text)
 
 
-def _positive(kind: type) -> Any:
+def _positive(kind: type, *, or_off: bool = False) -> Any:
     def convert(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = 0
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+        if not (value > 0 or (or_off and text == "0")):
+            raise argparse.ArgumentTypeError(f"must be {'0 or ' * or_off}a number above 0, not {text}")
         return value
 
     return convert

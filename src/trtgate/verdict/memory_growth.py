@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from ..common.text_columns import number_of
 from .judgement import Judgement, Verdict
 
 STRETCHES = 10
@@ -91,6 +92,6 @@ def judge_growth(metric: str, now: Growth, baseline: float, *, limit: float, cal
     return Judgement(
         metric=metric, verdict=verdict, now=now.bytes_a_call, baseline=baseline, change=change(now.bytes_a_call),
         low=change(now.low), high=change(now.high), limit=limit, threshold=allowed,
-        detectable=allowed + now.bytes_a_call - now.low, evidence=f"{calls} calls",
+        detectable=allowed + now.bytes_a_call - now.low, evidence=number_of(calls, "call"),
         p=0.0 if verdict is Verdict.REGRESSED else 1.0,
     )  # fmt: skip
