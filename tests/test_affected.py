@@ -151,6 +151,28 @@ def test_each_side_has_its_own_conftest_configuration_and_working_folder(checkou
     })  # fmt: skip
 
 
+def test_a_variable_that_a_session_sets_when_it_starts_is_its_sides_own(checkout: Checkout) -> None:
+    """Workers start after that hook, and have the variable; a hook at the end takes it back, which is too late."""
+    (checkout.path / "conftest.py").write_text("""
+import os
+
+def pytest_sessionstart(session):
+    session.config.pluginmanager.getplugin("terminalreporter").write_line("a terminal is there")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+def pytest_sessionfinish():
+    del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+""")
+    checkout.git("add", "--force", "conftest.py")
+    checkout.git("commit", "--quiet", "--message=more")
+    beta = ("beta", "--frontend", "dynamo")
+    assert checkout.answers(*beta)[0] == SAME
+    checkout.edit(":4096:8", ":16:8", "conftest.py")
+    status, found = checkout.answers(*beta)
+    said = ["variable CUBLAS_WORKSPACE_CONFIG :4096:8 → :16:8"]
+    assert (status, found["touched"]) == (TOUCHED, {BETA: said})
+
+
 def test_other_weights_are_named_and_what_is_new_or_gone_or_no_program_is_touched(checkout: Checkout) -> None:
     checkout.edit("0, 1", "5, 1", "helper.py")
     checkout.edit("def beta", "def gamma")

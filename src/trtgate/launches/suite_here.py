@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
+from _pytest import terminal
 
 from ..common.errors import TrtgateError, one_line
 from ..common.explanations import Explanation, explained
@@ -77,11 +80,11 @@ def on_pytests_path(source: SuiteSource, found: Configuration | None, given: Ite
 
 @cache
 def _asked(configuration: str | None, places: tuple[str, ...]) -> ImportRule:
-    """Let pytest itself prepare a run of some places, and take over the path that it has then; nothing is collected.
+    """Let pytest itself start a session of some places, and take over its path and variables; nothing is collected.
 
-    Preparing is what decides the path: the ini key pythonpath, the conftest files that belong to the places, in the
-    import mode of the options, plugins that the options name, and what these configure. A second reading of these would
-    differ somewhere.
+    That decides them: the ini key pythonpath, the conftest files that belong to the places, in the import mode of the
+    options, plugins that the options name, and what these configure and do when a session starts. A second reading of
+    these would differ somewhere.
     """
     question, before = _Question(), list(sys.path)
     named = [] if configuration is None else [f"--config-file={configuration}"]
@@ -91,6 +94,9 @@ def _asked(configuration: str | None, places: tuple[str, ...]) -> ImportRule:
         sys.path[:] = before
         raise TrtgateError(f"pytest can't read its configuration or a conftest.py here: {_reason(said.getvalue())}")
     sys.path[:] = question.path
+    for name in os.environ.keys() - question.variables.keys():
+        del os.environ[name]
+    os.environ.update(question.variables)
     return question.rule
 
 
@@ -102,33 +108,38 @@ def _no_warnings() -> Iterator[None]:
 
 
 class _Question:
-    """A plugin that ends pytest when everything is prepared, and keeps what there is then."""
+    """A plugin that ends pytest when its session has started, and keeps what there is then."""
 
     rule: ImportRule | None = None
     path: list[str]
+    variables: dict[str, str]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
+        hook, session = config.hook, pytest.Session.from_config(config)
+        terminal.pytest_configure(config)  # a session that starts may write there
+        started: dict[str, Any] = {"config": config, "session": session}
         try:
-            for function in _own_hooks(config.hook.pytest_configure, config):
+            for function in _own((hook.pytest_configure, hook.pytest_sessionstart), started):
                 function()
-            self.rule, self.path = ImportRule.of(config), list(sys.path)
+            self.rule, self.path, self.variables = ImportRule.of(config), list(sys.path), dict(os.environ)
         except Exception as error:
             raise pytest.UsageError(explained(one_line(error), Explanation.SUITE_PROBLEM)) from error
         finally:
-            for function in _own_hooks(config.hook.pytest_unconfigure, config):
+            ended = {**started, "exitstatus": pytest.ExitCode.OK}
+            for function in _own((hook.pytest_sessionfinish, hook.pytest_unconfigure), ended):
                 with contextlib.suppress(Exception):
                     function()
         return 0
 
 
-def _own_hooks(hook: Any, config: pytest.Config) -> Iterator[Callable[[], Any]]:
-    """Yield what conftest files and a user's modules do for a hook; installed plugins, and ours, configure nothing."""
-    installed = [plugin for plugin, _ in config.pluginmanager.list_plugin_distinfo()]
-    for one in reversed(hook.get_hookimpls()):
+def _own(hooks: Iterable[Any], given: Mapping[str, Any]) -> Iterator[Callable[[], Any]]:
+    """Yield what conftest files and a user's modules do for hooks; installed plugins, and ours, configure nothing."""
+    installed = [plugin for plugin, _ in given["config"].pluginmanager.list_plugin_distinfo()]
+    for one in chain.from_iterable(reversed(hook.get_hookimpls()) for hook in hooks):
         own = isinstance(one.plugin, ModuleType) and one.plugin not in installed
         if own and not one.plugin.__name__.startswith(("_pytest", "trtgate.")) and not (one.wrapper or one.hookwrapper):
-            yield partial(one.function, **dict.fromkeys(one.argnames, config))
+            yield partial(one.function, **{name: given[name] for name in one.argnames})
 
 
 def _reason(output: str) -> str:
