@@ -454,6 +454,19 @@ def test_another_pythons_path_has_what_lies_in_its_worktree_wherever_that_is(tmp
     assert side.hello(Accelerator(kind="cpu", name="test", cpus=1)).sys_path == list(path[:2])
 
 
+def test_variables_that_name_what_the_copy_has_name_it_there(tmp_path: Path) -> None:
+    checkout, tree = tmp_path / "checkout", tmp_path / "tree"
+    for folder in (checkout / "data", checkout / "untracked", tree / "data"):
+        folder.mkdir(parents=True)
+    side = Side(name="base", source=SuiteSource(root=str(tree)), moved=(str(checkout), str(tree)))
+    there = f"{checkout}/data"
+    given = {"GITHUB_WORKSPACE": str(checkout), "DATA": f"/usr/lib:{there}", "CACHE": f"{checkout}/untracked"}
+    kept = {"HOME": str(checkout), "TRTGATE_LOCK_DIR": there, "URL": "http://host:80/data", "EMPTY": ""}
+    found = side.environment({**given, **kept})
+    moved = {"GITHUB_WORKSPACE": str(tree), "DATA": f"/usr/lib:{tree}/data", "CACHE": given["CACHE"]}
+    assert {name: found[name] for name in (*given, *kept)} == {**moved, **kept}
+
+
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:
     python = script(tmp_path / "python3.10", "echo 3 10 1 0")
     with pytest.raises(TrtgateError, match=r"is Python 3\.10; 3\.11 is the oldest"):

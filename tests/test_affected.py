@@ -151,6 +151,21 @@ def test_each_side_has_its_own_conftest_configuration_and_working_folder(checkou
     })  # fmt: skip
 
 
+def test_a_file_that_is_named_through_a_variable_of_the_checkout_is_each_sides_own(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CI sets one; the base would read this side's file, and nothing would have changed."""
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(checkout.path))
+    (checkout.path / "seed.txt").write_text("1")
+    checkout.edit(
+        "torch.manual_seed(0)", "torch.manual_seed(int(open(os.environ['GITHUB_WORKSPACE'] + '/seed.txt').read()))"
+    )
+    checkout.git("add", "--all", "--force", "suite.py", "seed.txt")
+    checkout.git("commit", "--quiet", "--message=more")
+    (checkout.path / "seed.txt").write_text("2")
+    assert checkout.answers("beta", "--frontend", "dynamo")[1]["touched"] == {BETA: ["weights weight, bias"]}
+
+
 def test_a_variable_that_a_session_sets_when_it_starts_is_its_sides_own(checkout: Checkout) -> None:
     """Workers start after that hook, and have the variable; a hook at the end takes it back, which is too late."""
     (checkout.path / "conftest.py").write_text("""
