@@ -272,7 +272,9 @@ def listed(text: Any) -> tuple[str, ...]:
 
 def _builders(text: str) -> int:
     named = {"auto": AUTO, "0": OFF}
-    return named[text] if text in named else int(_positive(int)(text))
+    if text not in named and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"must be auto, 0 or a number of processes, not {text}")
+    return named[text] if text in named else int(text)
 
 
 MOST_AT_ONCE = 32
