@@ -25,6 +25,8 @@ from trtgate.records.program_part import ProgramPart
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.torch_trt import releases
 
+from .in_process import command
+
 pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
 
 SAME, TOUCHED, REFUSED = 0, 1, 4
@@ -234,6 +236,7 @@ def {name}(batch):
 def test_bad_input_is_one_line(checkout: Checkout) -> None:
     for arguments, words in (
         (("--base", "nowhere"), "has no such revision"),
+        (("--base", ""), "--base is empty"),
         (("--base", "HEAD", "delta"), "unknown model 'delta'"),
         (("--base", "HEAD", "--frontend", "tynamo"), "did you mean 'dynamo'"),
         (("--base", "baseline"), "has no baseline"),
@@ -258,6 +261,12 @@ def test_bad_input_is_one_line(checkout: Checkout) -> None:
     done = checkout.affected("--base", "HEAD~1")
     assert done.returncode == REFUSED
     assert "nothing_of_that_name" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "0"])
+def test_what_is_no_time_limit_is_refused_in_words(text: str) -> None:
+    status, said = command("affected", "--base", "HEAD", f"--timeout={text}")
+    assert (status, f"must be a number of seconds above 0, not {text}" in said) == (REFUSED, True)
 
 
 # Beside what is stored

@@ -418,16 +418,20 @@ def test_the_order_in_which_settings_are_written_decides_nothing(one: dict[str, 
     assert parts(of(**one), of(**other)) == set()
 
 
-def test_a_file_that_an_option_names_in_the_suites_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_file_that_an_option_names_in_the_suites_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
     """As a timing cache that lies in the repository: each side of a comparison has its own."""
     monkeypatch.chdir(tmp_path)
+    named = str(tmp_path / "timing.bin") if absolute else "timing.bin"
 
     def found(content: str) -> tuple[Fingerprint, str]:
         (tmp_path / "timing.bin").write_text(content)
-        wanted = case_of(options={"timing_cache_path": "timing.bin"})
+        wanted = case_of(options={"timing_cache_path": named})
         program = torch.export.export(Net().eval(), (row(),))
         identified = program_part.of_program(wanted, program, program_inputs(wanted), None, "cpu")
-        return of(options={"timing_cache_path": "timing.bin"}), artifact_cache.key_of(identified.made_from)
+        return of(options={"timing_cache_path": named}), artifact_cache.key_of(identified.made_from)
 
     (first, key), (now, other) = found("1"), found("2")
     assert parts(first, now) == {"settings"}

@@ -293,7 +293,7 @@ def _positive(kind: type) -> Any:
             value = kind(text)
         except ValueError:
             value = 0
-        if not value > 0:
+        if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
         return value
 
