@@ -174,7 +174,7 @@ def test_a_variable_that_a_session_sets_when_it_starts_is_its_sides_own(checkout
 import os
 
 def pytest_sessionstart(session):
-    session.config.pluginmanager.getplugin("terminalreporter").write_line("a terminal is there")
+    session.config.pluginmanager.getplugin("terminalreporter").write_line(session.config.cache.get("no", "cached"))
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 def pytest_sessionfinish():

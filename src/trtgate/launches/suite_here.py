@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from _pytest import terminal
 
 from ..common.errors import TrtgateError, one_line
 from ..common.explanations import Explanation, explained
@@ -24,6 +23,9 @@ from ..suite.pytest_config import Configuration, find_configuration
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
 from ..torch_trt import import_hook
+
+OF_A_SESSION = ("terminal", "cacheprovider", "tmpdir")
+"""Plugins of pytest's own that a session which starts may use: it writes to the terminal, or asks the cache."""
 
 
 def suite_here() -> SuiteSource | None:
@@ -117,7 +119,8 @@ class _Question:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         hook, session = config.hook, pytest.Session.from_config(config)
-        terminal.pytest_configure(config)  # a session that starts may write there
+        for plugin in filter(None, map(config.pluginmanager.get_plugin, OF_A_SESSION)):
+            plugin.pytest_configure(config)
         started: dict[str, Any] = {"config": config, "session": session}
         try:
             for function in _own((hook.pytest_configure, hook.pytest_sessionstart), started):
