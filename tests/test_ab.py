@@ -62,8 +62,9 @@ class Repository:
         """Write the helper module."""
         (self.path / "helper.py").write_text(f"MILLISECONDS = {milliseconds}\n")
 
-    def ab(self, *arguments: str, base: str = "HEAD") -> pytest.RunResult:
-        return self.folder.pytest("suite.py", "-m", "trtgate_latency", f"--trtgate-base={base}", LIMIT, *arguments)
+    def ab(self, *arguments: str, base: str = "HEAD", **variables: object) -> pytest.RunResult:
+        options = ("-m", "trtgate_latency", f"--trtgate-base={base}", LIMIT)
+        return self.folder.pytest("suite.py", *options, *arguments, **variables)
 
     def worktrees(self) -> int:
         return self.git("worktree", "list", "--porcelain").count("worktree ")
@@ -151,6 +152,29 @@ def test_cases_that_one_side_lacks_or_fails_in(repository: Repository, ahead: Se
     assert not (folder.path / "added").exists()  # nothing is measured of it, so it is not built
     built_ahead = "built ahead: 3 cases, and 3 of the base, by 2 processes in"
     assert (built_ahead in folder.output_of(result)) == bool(ahead)
+
+
+KILLED_ONCE = (
+    "IN_WORKER and not os.path.exists(os.environ['KILLED']) and "
+    "(open(os.environ['KILLED'], 'w').close(), os.kill(os.getpid(), 9))"
+)
+KILLED_ALWAYS = "IN_WORKER and os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize("ahead", [AS_TESTS_NEED_IT, AHEAD], ids=["", "ahead"])
+@pytest.mark.parametrize(("kill", "said"), [(KILLED_ONCE, "unchanged"), (KILLED_ALWAYS, "killed by SIGKILL")])
+def test_a_base_whose_process_is_killed_is_tried_again_alone_before_nothing_is_compared(
+    repository: Repository, kill: str, said: str, ahead: Sequence[str]
+) -> None:
+    """As the kernel kills for want of memory: that says nothing of the base's code, as a second time does."""
+    folder = repository.folder
+    folder.suite(alpha=f"{HELPED}; {kill}")
+    repository.commit()
+    folder.suite(alpha=HELPED)
+    result = repository.ab("--trtgate-require=verdict", *ahead, KILLED=folder.path / "killed")
+    assert (result.ret == OK) == (kill == KILLED_ONCE)
+    assert said in folder.output_of(result)
+    assert (f"{ALPHA}: the base failed: " in folder.output_of(result)) == (kill == KILLED_ALWAYS)
 
 
 def test_what_was_built_ahead_is_judged_as_what_a_test_builds_and_serves_the_other_tests_of_a_case(
@@ -452,6 +476,19 @@ def test_another_pythons_path_has_what_lies_in_its_worktree_wherever_that_is(tmp
     path = tuple(str(tmp_path / entry) for entry in ("checkout/src", "state/tree/src", "state/other", "lib"))
     side = Side(name="base", source=SuiteSource(root=moved[1]), python="/another", moved=moved, path=path)
     assert side.hello(Accelerator(kind="cpu", name="test", cpus=1)).sys_path == list(path[:2])
+
+
+def test_variables_that_name_what_the_copy_has_name_it_there(tmp_path: Path) -> None:
+    checkout, tree = tmp_path / "checkout", tmp_path / "tree"
+    for folder in (checkout / "data", checkout / "untracked", tree / "data"):
+        folder.mkdir(parents=True)
+    side = Side(name="base", source=SuiteSource(root=str(tree)), moved=(str(checkout), str(tree)))
+    there = f"{checkout}/data"
+    given = {"GITHUB_WORKSPACE": str(checkout), "DATA": f"/usr/lib:{there}", "CACHE": f"{checkout}/untracked"}
+    kept = {"HOME": str(checkout), "TRTGATE_LOCK_DIR": there, "URL": "http://host:80/data", "EMPTY": ""}
+    found = side.environment({**given, **kept})
+    moved = {"GITHUB_WORKSPACE": str(tree), "DATA": f"/usr/lib:{tree}/data", "CACHE": given["CACHE"]}
+    assert {name: found[name] for name in (*given, *kept)} == {**moved, **kept}
 
 
 def test_a_python_that_is_too_old(repository: Repository, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from trtgate.records.program_part import ProgramPart
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.torch_trt import releases
 
+from .in_process import command
+
 pytestmark = pytest.mark.skipif(bool(releases.unavailable()), reason="torch_tensorrt is not installed")
 
 SAME, TOUCHED, REFUSED = 0, 1, 4
@@ -151,6 +153,43 @@ def test_each_side_has_its_own_conftest_configuration_and_working_folder(checkou
     })  # fmt: skip
 
 
+def test_a_file_that_is_named_through_a_variable_of_the_checkout_is_each_sides_own(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CI sets one; the base would read this side's file, and nothing would have changed."""
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(checkout.path))
+    (checkout.path / "seed.txt").write_text("1")
+    checkout.edit(
+        "torch.manual_seed(0)", "torch.manual_seed(int(open(os.environ['GITHUB_WORKSPACE'] + '/seed.txt').read()))"
+    )
+    checkout.git("add", "--all", "--force", "suite.py", "seed.txt")
+    checkout.git("commit", "--quiet", "--message=more")
+    (checkout.path / "seed.txt").write_text("2")
+    assert checkout.answers("beta", "--frontend", "dynamo")[1]["touched"] == {BETA: ["weights weight, bias"]}
+
+
+def test_a_variable_that_a_session_sets_when_it_starts_is_its_sides_own(checkout: Checkout) -> None:
+    """Workers start after that hook, and have the variable; a hook at the end takes it back, which is too late."""
+    (checkout.path / "conftest.py").write_text("""
+import os
+
+def pytest_sessionstart(session):
+    session.config.pluginmanager.getplugin("terminalreporter").write_line(session.config.cache.get("no", "cached"))
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+def pytest_sessionfinish():
+    del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+""")
+    checkout.git("add", "--force", "conftest.py")
+    checkout.git("commit", "--quiet", "--message=more")
+    beta = ("beta", "--frontend", "dynamo")
+    assert checkout.answers(*beta)[0] == SAME
+    checkout.edit(":4096:8", ":16:8", "conftest.py")
+    status, found = checkout.answers(*beta)
+    said = ["variable CUBLAS_WORKSPACE_CONFIG :4096:8 → :16:8"]
+    assert (status, found["touched"]) == (TOUCHED, {BETA: said})
+
+
 def test_other_weights_are_named_and_what_is_new_or_gone_or_no_program_is_touched(checkout: Checkout) -> None:
     checkout.edit("0, 1", "5, 1", "helper.py")
     checkout.edit("def beta", "def gamma")
@@ -197,6 +236,7 @@ def {name}(batch):
 def test_bad_input_is_one_line(checkout: Checkout) -> None:
     for arguments, words in (
         (("--base", "nowhere"), "has no such revision"),
+        (("--base", ""), "--base is empty"),
         (("--base", "HEAD", "delta"), "unknown model 'delta'"),
         (("--base", "HEAD", "--frontend", "tynamo"), "did you mean 'dynamo'"),
         (("--base", "baseline"), "has no baseline"),
@@ -221,6 +261,12 @@ def test_bad_input_is_one_line(checkout: Checkout) -> None:
     done = checkout.affected("--base", "HEAD~1")
     assert done.returncode == REFUSED
     assert "nothing_of_that_name" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "0"])
+def test_what_is_no_time_limit_is_refused_in_words(text: str) -> None:
+    status, said = command("affected", "--base", "HEAD", f"--timeout={text}")
+    assert (status, f"must be a number of seconds above 0, not {text}" in said) == (REFUSED, True)
 
 
 # Beside what is stored

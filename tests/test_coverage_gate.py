@@ -338,3 +338,17 @@ def test_stored_coverage_that_all_shards_miss_is_told_once_by_their_merge(
     gone = [f"MISSING: coverage of {case} is stored, and the suite has no such case" for case in (FP16, CASE)]
     assert (status, told) == (1, [f"{line} (docs: missing-case)" for line in gone])
     assert said.count("what is gone for good") == 1
+
+
+def test_stored_cases_that_only_an_uncollected_suite_can_have_are_named(suite: Folder) -> None:
+    """Of one suite's folder alone nobody can tell which of them are gone; without a line a loss would pass silently."""
+    (suite.path / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py other/more.py\n")
+    (suite.path / "other").mkdir()
+    (suite.path / "other" / "more.py").write_text(SUITE.replace('"net"', '"other"'))
+    assert suite.pytest(*COVERAGE, "other", "--trtgate-update-baselines").ret == 0
+    done = suite.pytest(*COVERAGE)
+    assert done.ret == 0
+    done.stdout.fnmatch_lines([
+        "coverage of other-dynamo-fp32-mbs1 is stored, and no suite that was collected has such a case: "
+        "other/more.py was not collected (pytest was not given its folder)"
+    ])  # fmt: skip

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import _ctypes
+import _elementtree
+import ctypes
 import importlib
 import json
 import os
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -77,6 +82,33 @@ def test_a_module_of_the_candidate_is_refused_by_name(trees: Trees, monkeypatch:
     with pytest.raises(TrtgateError, match=r"candidate's code: module mine comes from .*checkout/mine\.py") as caught:
         relocated_imports.check_origin(*trees.pair)
     assert "--base-python" in str(caught.value)
+
+
+@pytest.fixture
+def library_in(trees: Trees) -> Iterator[Callable[[str], None]]:
+    """Load a C library that lies somewhere in the checkout."""
+    handles: list[int] = []
+
+    def load(place: str) -> None:
+        (trees.old / place).mkdir(parents=True, exist_ok=True)
+        copied = shutil.copy(_elementtree.__file__, trees.old / place / "operators.so")
+        handles.append(ctypes.CDLL(copied)._handle)
+
+    yield load
+    for handle in handles:
+        _ctypes.dlclose(handle)
+
+
+def test_a_library_of_the_candidate_is_refused_as_its_modules_are(
+    trees: Trees, library_in: Callable[[str], None]
+) -> None:
+    """As LD_LIBRARY_PATH finds it in the checkout's build folder, which no commit has."""
+    library_in(".trtgate/base-1-x/tree/build")
+    library_in(".venv/site-packages/torchvision")
+    relocated_imports.check_origin(*trees.pair)
+    library_in("build")
+    with pytest.raises(TrtgateError, match=r"candidate's code: library operators\.so comes from .*checkout/build/oper"):
+        relocated_imports.check_origin(*trees.pair)
 
 
 def test_a_module_that_a_link_hides_is_refused(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -418,16 +418,20 @@ def test_the_order_in_which_settings_are_written_decides_nothing(one: dict[str, 
     assert parts(of(**one), of(**other)) == set()
 
 
-def test_a_file_that_an_option_names_in_the_suites_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_file_that_an_option_names_in_the_suites_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
     """As a timing cache that lies in the repository: each side of a comparison has its own."""
     monkeypatch.chdir(tmp_path)
+    named = str(tmp_path / "timing.bin") if absolute else "timing.bin"
 
     def found(content: str) -> tuple[Fingerprint, str]:
         (tmp_path / "timing.bin").write_text(content)
-        wanted = case_of(options={"timing_cache_path": "timing.bin"})
+        wanted = case_of(options={"timing_cache_path": named})
         program = torch.export.export(Net().eval(), (row(),))
         identified = program_part.of_program(wanted, program, program_inputs(wanted), None, "cpu")
-        return of(options={"timing_cache_path": "timing.bin"}), artifact_cache.key_of(identified.made_from)
+        return of(options={"timing_cache_path": named}), artifact_cache.key_of(identified.made_from)
 
     (first, key), (now, other) = found("1"), found("2")
     assert parts(first, now) == {"settings"}
@@ -519,7 +523,9 @@ def test_a_default_dtype_that_a_factory_sets_is_a_flag_of_its_case_alone(before:
     ["__LUNOWUD",
      "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG",
      "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "TRITON_PTXAS_PATH", "TRTLLM_PLUGINS_PATH", "TRITON_OVERRIDE_DIR",
-     "TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM", "CUDA_DEVICE_MAX_CONNECTIONS", "TORCHINDUCTOR_MAX_AUTOTUNE"],
+     "TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM", "CUDA_DEVICE_MAX_CONNECTIONS", "TORCHINDUCTOR_MAX_AUTOTUNE",
+     "DISABLE_ADDMM_CUDA_LT", "DISABLE_PTXAS_OPT", "PTXAS_OPTIONS", "DISABLE_LLVM_OPT", "DISABLE_MMA_V5",
+     "ALLOW_LHS_TMEM_LAYOUT_CONVERSION", "LLVM_PASS_PLUGIN_PATH"],
 )  # fmt: skip
 def test_an_environment_variable(before: Fingerprint, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")

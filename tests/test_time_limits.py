@@ -58,11 +58,18 @@ def test_a_limit_is_its_seconds() -> None:
 
 
 @pytest.mark.parametrize("text", ["abc", "", "-1", "nan", "1.5"])
-@pytest.mark.parametrize("option", ["--trtgate-launches", "--trtgate-cold-starts", "--trtgate-prebuild"])
-def test_what_is_no_number_of_something_is_refused_in_words(option: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        ("--trtgate-launches", "a number above 0"),
+        ("--trtgate-cold-starts", "a number above 0"),
+        ("--trtgate-prebuild", "auto, 0 or a number of processes"),
+    ],
+)
+def test_what_is_no_number_of_something_is_refused_in_words(option: str, wanted: str, text: str) -> None:
     declared: dict[str, Any] = {}
     group = SimpleNamespace(addoption=lambda name, **more: declared.update({name: more}))
     parser: Any = SimpleNamespace(getgroup=lambda *_: group, addini=lambda *_, **__: None)
     pytest_options.add(parser)
-    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a number above 0, not {text}"):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be {wanted}, not {text}"):
         declared[option]["type"](text)

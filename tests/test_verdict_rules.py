@@ -20,7 +20,7 @@ from tests.scripted_measurer import (
     record,
     turn,
 )
-from trtgate.common.errors import TrtgateError
+from trtgate.common.errors import FaultError, TrtgateError, is_fault
 from trtgate.common.metrics import DEVICE, GPU_MEMORY, HOST, METRICS
 from trtgate.common.notices import Notice
 from trtgate.gate.baseline_record import CaseRecord, StoredSession
@@ -375,6 +375,15 @@ def test_a_base_that_fails_is_told_apart_from_a_candidate(
     assert (bool(result.measurement.launches), result.suspected) == (late, late)
     with pytest.raises(LaunchError, match=f"{CASE.id}: crashed"):
         judged(ScriptedMeasurer([SideError(CANDIDATE, "crashed")]), beside_base=True)
+
+
+def test_a_machine_that_is_at_fault_while_the_base_works_fails_the_case() -> None:
+    """Such as a full disk: nothing was compared, and the base is no reason for that."""
+    fault = SideError(BASE, "no space left")
+    fault.__cause__ = FaultError("no space left")
+    with pytest.raises(LaunchError, match=f"{CASE.id}: the base failed: no space left") as caught:
+        judged(ScriptedMeasurer([fault]), beside_base=True)
+    assert is_fault(caught.value)
 
 
 def test_a_base_without_the_case_or_with_another_clock_compares_nothing() -> None:

@@ -74,6 +74,8 @@ def ask(wanted: Wanted, step: OnStep) -> Affected:
 
     Raises TrtgateError for a base that is not there, a suite that can't be imported, and an unknown model.
     """
+    if not wanted.base:
+        raise TrtgateError("--base is empty: name a git revision, or baseline")
     if wanted.accelerator and wanted.base != BASELINE:
         raise TrtgateError("--accelerator says whose baseline is meant, and a revision has none: drop it")
     variables = dict(os.environ)  # before this folder's conftest files say otherwise

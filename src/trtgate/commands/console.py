@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -34,7 +35,17 @@ BaselinesOption = Annotated[
 ]
 BaseSetupOption = Annotated[str, typer.Option(metavar="COMMAND", help="Command to run first in the base's worktree.")]
 NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Do not use the artifact cache.")]
-TimeoutOption = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.")]
+
+
+def _time_limit(seconds: float) -> float:
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter(f"must be a number of seconds above 0, not {seconds:g}")
+    return seconds
+
+
+TimeoutOption = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Time limit of one step of a worker.", callback=_time_limit)
+]
 
 
 def cache_request(*, no_cache: bool) -> CacheRequest | None:

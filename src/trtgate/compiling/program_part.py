@@ -140,15 +140,15 @@ def _settings(settings: Settings, dynamic: DynamicInputs | None) -> dict[str, st
 
 
 def _files_of_options(settings: Settings) -> dict[str, str]:
-    """Return the digests of files that options name by a path in the suite's own folder, such as a timing cache.
+    """Return the digests of files below the working folder that options name, such as a timing cache.
 
-    What has an absolute path is the machine's, and the same for all revisions.
+    What lies elsewhere is the machine's, and the same for all revisions.
     """
     paths = {name: Path(value) for name, value in settings.options.items() if isinstance(value, str) and value}
     return {
         f"file of option {name}": sealed_folder.digest(path)
         for name, path in paths.items()
-        if not path.is_absolute() and path.is_file()
+        if path.absolute().is_relative_to(Path.cwd()) and path.is_file()
     }
 
 

@@ -40,6 +40,8 @@ class BaseMeasurer:
         self._case_id = situation.case.id
         self._ending = ExitStack()
         self._artifacts: Artifacts | None = None
+        self._built: dict[str, tuple[Path | None, Build]] = {}
+        """Side → what is stored of it, and its build."""
 
     def __enter__(self) -> BaseMeasurer:
         return self
@@ -51,18 +53,23 @@ class BaseMeasurer:
         """Build both, load both in a resident pair, and measure quadruples until a planned look decides.
 
         What fails beside other cases, for want of memory perhaps, is tried once more alone; if that helps, nothing is
-        loaded ahead from then on.
+        loaded ahead from then on. So is a base that something outside killed, which says nothing of its code.
         """
-        pairs = self._pairs
-        artifacts, built = self._build(step)
         try:
-            judged, sides = self._screened(artifacts, self._after, step)
-        except SideError:
-            if not pairs.beside_others:
+            return self._measured(self._after, step)
+        except SideError as error:
+            beside_others = self._artifacts is not None and self._pairs.beside_others
+            if not (beside_others or (error.killed and error.side == BASE)):
                 raise
-            pairs.end_residents()
-            judged, sides = self._screened(artifacts, (), step)
-            pairs.load_alone()
+        self._pairs.end_residents()
+        measured = self._measured((), step)
+        if beside_others:
+            self._pairs.load_alone()
+        return measured
+
+    def _measured(self, after: Sequence[NextPair], step: OnStep) -> Measured:
+        artifacts, built = self._build(step)
+        judged, sides = self._screened(artifacts, after, step)
         now, before = (msgspec.structs.replace(sides[name], build=built[name]) for name in (CANDIDATE, BASE))
         return Measured(now, before, tuple(judged))
 
@@ -78,19 +85,21 @@ class BaseMeasurer:
         return found.judgements, {name: pair.measurement(case_id, name) for name in (BASE, CANDIDATE)}
 
     def _build(self, step: OnStep) -> tuple[Artifacts, dict[str, Build]]:
-        """Build both in the resident pair unless they were ahead; returns what is stored of them, and their builds."""
-        if self._ahead:
-            ready = {name: _ready(name, self._ahead[name]) for name in (CANDIDATE, BASE)}
-            self._artifacts = Artifacts(base=ready[BASE][0], candidate=ready[CANDIDATE][0])
-            return self._artifacts, {name: build for name, (_, build) in ready.items()}
-        pairs, pair = self._pairs, self._pairs.resident()
-        pairs.greet(pair)
-        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
-        step("building base and candidate")
-        built = pairs.build(pair, self._case_id, folders, shared=True)
-        stored = {name: folders[name] if built[name].stored else None for name in folders}
+        """Build in the resident pair what was not built before; returns what is stored of both sides, and builds."""
+        for name in (CANDIDATE, BASE):
+            again = name == BASE and name in self._ahead and self._ahead[name].killed
+            if name in self._ahead and name not in self._built and not again:
+                self._built[name] = _ready(name, self._ahead[name])
+        if left := [name for name in (BASE, CANDIDATE) if name not in self._built]:
+            pairs, pair = self._pairs, self._pairs.resident()
+            pairs.greet(pair)
+            folders = self._ending.enter_context(self._folder.temporary(*left))
+            step(f"building {' and '.join(left)}")
+            for name, reply in pairs.build(pair, self._case_id, folders, shared=True).items():
+                self._built[name] = folders[name] if reply.stored else None, reply.build
+        stored = {name: artifact for name, (artifact, _) in self._built.items()}
         self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
-        return self._artifacts, {name: reply.build for name, reply in built.items()}
+        return self._artifacts, {name: build for name, (_, build) in self._built.items()}
 
     def _made(self, step: OnStep) -> Artifacts:
         """Return what was built; what was measured in another run is built now."""

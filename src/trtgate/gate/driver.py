@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..common.errors import TrtgateError
+from ..common.errors import TrtgateError, is_fault
 from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..launches.pair import BASE, DisturbedError, SideError
@@ -83,11 +83,12 @@ def gather(
     while not isinstance(wanted := next_step(situation), Conclude) and does(wanted):
         try:
             with _counted(wanted):
-                evidence = _done(wanted, situation.evidence, measurer, step)
+                evidence = _done(wanted, situation, measurer, step)
         except SideError as error:
             if not situation.beside_base:
                 raise
-            raise LaunchError(f"{situation.case.id}: {error}") from error
+            whose = "the base failed: " * (error.side == BASE)
+            raise LaunchError(f"{situation.case.id}: {whose}{error}") from error
         situation = msgspec.structs.replace(situation, evidence=evidence)
     return situation, wanted
 
@@ -99,9 +100,12 @@ def _counted(wanted: Step) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> Evidence:
-    """Return the evidence with what a step adds to it: a base that fails is evidence, a candidate that fails is not."""
-    replace = msgspec.structs.replace
+def _done(wanted: Step, situation: Situation, measurer: Measurer, step: OnStep) -> Evidence:
+    """Return the evidence with what a step adds to it: a base that fails is evidence, a candidate that fails is not.
+
+    Nor is a fault of the machine, such as a full disk, evidence beside a base: nothing else tells what changed.
+    """
+    so_far, replace = situation.evidence, msgspec.structs.replace
     try:
         match wanted:
             case Measure():
@@ -124,7 +128,7 @@ def _done(wanted: Step, so_far: Evidence, measurer: Measurer, step: OnStep) -> E
         times = 1 if so_far.problem is None else so_far.problem.times + 1
         return replace(so_far, problem=Problem(str(error), times=times))
     except SideError as error:
-        if error.side != BASE:
+        if error.side != BASE or (situation.beside_base and is_fault(error)):
             raise
         return replace(so_far, problem=Problem(str(error), failed=True))
     raise AssertionError(f"no such step: {wanted}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,9 @@ from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from . import messages
 from .relocated_imports import OURS, relocated
+
+OF_THE_MACHINE = re.compile(r"HOME|TRTGATE_.*")
+"""Variables whose folders both sides share, also where they lie in the checkout."""
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +86,13 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         if path := [*([first] if first else []), *known]:
             variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
         changed = variables | self.variables
-        return {name: value for name, value in changed.items() if value is not None}
+        return {name: self._in_its_copy(name, value) for name, value in changed.items() if value is not None}
+
+    def _in_its_copy(self, name: str, value: str) -> str:
+        """Return a variable with its paths in the user's checkout, such as GITHUB_WORKSPACE, in this side's copy."""
+        if self.moved is None or OF_THE_MACHINE.fullmatch(name):
+            return value
+        return os.pathsep.join(relocated(one, *self.moved) if os.path.isabs(one) else one for one in _entries(value))
 
     def working_folder(self) -> str | None:
         """Return where its workers run: a path that code writes relative to it is one of this side's files.

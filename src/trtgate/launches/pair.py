@@ -14,7 +14,7 @@ from ..records.measurement import CaseMeasurement, Launch, Loaded, Quadruple, Tu
 from ..records.profile_record import Profile
 from ..timing import measuring_loop
 from . import messages
-from .worker_handle import LaunchError, WorkerHandle
+from .worker_handle import KilledError, LaunchError, WorkerHandle
 
 RETRIES = 20
 """How often a turn of which no block counts is asked for again."""
@@ -27,6 +27,11 @@ class SideError(LaunchError):
     def __init__(self, side: str, reason: str) -> None:
         super().__init__(reason)
         self.side = side
+
+    @property
+    def killed(self) -> bool:
+        """Whether something outside killed the worker."""
+        return isinstance(self.__cause__, KilledError)
 
 
 class DisturbedError(LaunchError):

@@ -21,7 +21,7 @@ from ..records.measurement import Build
 from ..suite.cases import Case
 from . import messages
 from .comparison_side import Side
-from .worker_handle import WorkerHandle
+from .worker_handle import KilledError, WorkerHandle
 from .worker_pool import WorkerPool
 
 MOST, BYTES_EACH, HOST_BYTES_EACH = 8, 6 * GIB, 4 * GIB
@@ -42,6 +42,8 @@ class Prebuilt(msgspec.Struct, kw_only=True):
     problem: str = ""
     fault: bool = False
     """Whether that is the machine's fault, and no failure of the case."""
+    killed: bool = False
+    """Whether something outside killed the builder."""
 
     def checked(self) -> Prebuilt:
         """Return this. Raises TrtgateError where it could not be built, FaultError where the machine is at fault."""
@@ -204,7 +206,8 @@ class _Builder(threading.Thread):
             try:
                 built = self._built(case_id)
             except TrtgateError as error:
-                built = Prebuilt(case_id=case_id, problem=str(error), fault=is_fault(error))
+                killed = isinstance(error, KilledError)
+                built = Prebuilt(case_id=case_id, problem=str(error), fault=is_fault(error), killed=killed)
                 self._kill()
             except Exception as error:
                 built = Prebuilt(case_id=case_id, problem=f"case {case_id}: {one_line(error)}", fault=is_fault(error))

@@ -45,17 +45,20 @@ def path_kept() -> Iterator[None]:
 
 
 def check_origin(old: str, new: str) -> None:
-    """Check that no module was imported from `old` (an editable install may go its own ways): it is not the base's.
+    """Check that no module or library is from `old` (an editable install may go its own ways): it is not the base's.
 
     So is what was installed from `old` as a copy, which both sides would share. Trtgate itself is exempt: both
-    sides are measured by the same code. Raises TrtgateError, naming the module.
+    sides are measured by the same code. Raises TrtgateError, naming the module or library.
     """
+    from ..torch_trt import native_files  # imports torch, and the process that starts workers need not
+
     copy = str(Path(new).resolve())
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
+    modules = [(f"module {name}", getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    libraries = [(f"library {file.name}", str(file)) for file in native_files.loaded()]
+    for name, file in modules + libraries:
         if file and _is_of_candidate(file, old, copy):
             raise TrtgateError(
-                f"the base would run the candidate's code: module {name} comes from {_followed(file)}, not from the "
+                f"the base would run the candidate's code: {name} comes from {_followed(file)}, not from the "
                 "base's copy: make it importable from a folder of the repository, or compare two environments "
                 "(--base-python)"
             )

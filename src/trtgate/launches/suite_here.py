@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +23,9 @@ from ..suite.pytest_config import Configuration, find_configuration
 from ..suite.suite_import import ImportRule
 from ..suite.suite_source import SuiteSource, suites_named
 from ..torch_trt import import_hook
+
+OF_A_SESSION = ("terminal", "cacheprovider", "tmpdir")
+"""Plugins of pytest's own that a session which starts may use: it writes to the terminal, or asks the cache."""
 
 
 def suite_here() -> SuiteSource | None:
@@ -77,11 +82,11 @@ def on_pytests_path(source: SuiteSource, found: Configuration | None, given: Ite
 
 @cache
 def _asked(configuration: str | None, places: tuple[str, ...]) -> ImportRule:
-    """Let pytest itself prepare a run of some places, and take over the path that it has then; nothing is collected.
+    """Let pytest itself start a session of some places, and take over its path and variables; nothing is collected.
 
-    Preparing is what decides the path: the ini key pythonpath, the conftest files that belong to the places, in the
-    import mode of the options, plugins that the options name, and what these configure. A second reading of these would
-    differ somewhere.
+    That decides them: the ini key pythonpath, the conftest files that belong to the places, in the import mode of the
+    options, plugins that the options name, and what these configure and do when a session starts. A second reading of
+    these would differ somewhere.
     """
     question, before = _Question(), list(sys.path)
     named = [] if configuration is None else [f"--config-file={configuration}"]
@@ -91,6 +96,9 @@ def _asked(configuration: str | None, places: tuple[str, ...]) -> ImportRule:
         sys.path[:] = before
         raise TrtgateError(f"pytest can't read its configuration or a conftest.py here: {_reason(said.getvalue())}")
     sys.path[:] = question.path
+    for name in os.environ.keys() - question.variables.keys():
+        del os.environ[name]
+    os.environ.update(question.variables)
     return question.rule
 
 
@@ -102,33 +110,39 @@ def _no_warnings() -> Iterator[None]:
 
 
 class _Question:
-    """A plugin that ends pytest when everything is prepared, and keeps what there is then."""
+    """A plugin that ends pytest when its session has started, and keeps what there is then."""
 
     rule: ImportRule | None = None
     path: list[str]
+    variables: dict[str, str]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
+        hook, session = config.hook, pytest.Session.from_config(config)
+        for plugin in filter(None, map(config.pluginmanager.get_plugin, OF_A_SESSION)):
+            plugin.pytest_configure(config)
+        started: dict[str, Any] = {"config": config, "session": session}
         try:
-            for function in _own_hooks(config.hook.pytest_configure, config):
+            for function in _own((hook.pytest_configure, hook.pytest_sessionstart), started):
                 function()
-            self.rule, self.path = ImportRule.of(config), list(sys.path)
+            self.rule, self.path, self.variables = ImportRule.of(config), list(sys.path), dict(os.environ)
         except Exception as error:
             raise pytest.UsageError(explained(one_line(error), Explanation.SUITE_PROBLEM)) from error
         finally:
-            for function in _own_hooks(config.hook.pytest_unconfigure, config):
+            ended = {**started, "exitstatus": pytest.ExitCode.OK}
+            for function in _own((hook.pytest_sessionfinish, hook.pytest_unconfigure), ended):
                 with contextlib.suppress(Exception):
                     function()
         return 0
 
 
-def _own_hooks(hook: Any, config: pytest.Config) -> Iterator[Callable[[], Any]]:
-    """Yield what conftest files and a user's modules do for a hook; installed plugins, and ours, configure nothing."""
-    installed = [plugin for plugin, _ in config.pluginmanager.list_plugin_distinfo()]
-    for one in reversed(hook.get_hookimpls()):
+def _own(hooks: Iterable[Any], given: Mapping[str, Any]) -> Iterator[Callable[[], Any]]:
+    """Yield what conftest files and a user's modules do for hooks; installed plugins, and ours, configure nothing."""
+    installed = [plugin for plugin, _ in given["config"].pluginmanager.list_plugin_distinfo()]
+    for one in chain.from_iterable(reversed(hook.get_hookimpls()) for hook in hooks):
         own = isinstance(one.plugin, ModuleType) and one.plugin not in installed
         if own and not one.plugin.__name__.startswith(("_pytest", "trtgate.")) and not (one.wrapper or one.hookwrapper):
-            yield partial(one.function, **dict.fromkeys(one.argnames, config))
+            yield partial(one.function, **{name: given[name] for name in one.argnames})
 
 
 def _reason(output: str) -> str:

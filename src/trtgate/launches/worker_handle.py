@@ -51,6 +51,14 @@ class LaunchError(TrtgateError):
     """A worker crashed, hung, ran out of memory or refused; the message says which, and it has been replaced."""
 
 
+class KilledError(LaunchError):
+    """Something outside killed a worker, such as the kernel, for want of memory: no code of its own did."""
+
+
+FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""Return codes of a process that something outside killed."""
+
+
 def _failed(text: str) -> LaunchError:
     return LaunchError(explained(text, Explanation.WORKER_FAILED))
 
@@ -162,16 +170,20 @@ class WorkerHandle:
             if poller.poll(min(left, 1.0) * 1000):
                 chunk = os.read(descriptor, 1 << 16)
                 if not chunk:
-                    raise _failed(f"{doing}: {self._epitaph()}")
+                    raise self._gone(doing)
                 self._unread += chunk
             elif self._process.poll() is not None:  # a child that it forked keeps the pipe open
-                raise _failed(f"{doing}: {self._epitaph()}")
+                raise self._gone(doing)
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
-    def _epitaph(self) -> str:
+    def _gone(self, doing: str) -> LaunchError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
+        kind = KilledError if self._process.returncode in FROM_OUTSIDE else LaunchError
+        return kind(explained(f"{doing}: {self._epitaph()}", Explanation.WORKER_FAILED))
+
+    def _epitaph(self) -> str:
         code = self._process.returncode
         if code is not None and code < 0:
             name = signal.Signals(-code).name

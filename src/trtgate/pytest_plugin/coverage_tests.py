@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from ..common.errors import PROBLEMS, TrtgateError, sentence_of
 from ..common.explanations import Explanation, explained
 from ..common.notices import Notice, Severity
 from ..common.spent_time import Work, during
-from ..common.text_columns import TextTable, number_of
+from ..common.text_columns import TextTable, first_few, number_of
 from ..coverage import coverage_baselines, coverage_gate
 from ..coverage.coverage_gate import CoverageResult, CoverageVerdict
 from ..gate.outcome import PROBLEM, Kind, outcome
@@ -100,7 +100,7 @@ class CoverageEnding:
         suites = self._run.suites
         no_case_left = suites.no_case_left if suites.elsewhere is None else suites.elsewhere.no_case_left
         nothing = self._run.suite_problem or not (self._results or no_case_left)
-        if nothing or hasattr(session.config, "workerinput") or suites.uncollected():
+        if nothing or hasattr(session.config, "workerinput"):
             return
         try:
             gone = coverage_gate.orphans(self._run.options.baselines, self._run.devices.release, self._known_cases())
@@ -109,17 +109,22 @@ class CoverageEnding:
             self._run.coverage_notices.append(
                 Notice(explained(sentence_of(error), Explanation.BASELINE_BROKEN), Severity.ERROR)
             )
-        self._run.coverage_notices += [
-            Notice(
-                explained(f"coverage of {case_id} is stored, and the suite has no such case", Explanation.MISSING_CASE),
-                Severity.MISSING,
-            )
-            for case_id in gone
-        ]
-        if gone:
-            self._run.coverage_notices.append(Notice("what is gone for good: trtgate baseline remove CASE"))
-        if self._run.coverage_notices:
+        self._run.coverage_notices += self._about_gone(gone)
+        if any(notice.failed for notice in self._run.coverage_notices):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _about_gone(self, gone: Sequence[str]) -> list[Notice]:
+        """Say which stored cases nobody asked: missing ones, or, where a suite was not collected, what it may have."""
+        if not gone:
+            return []
+        if uncollected := self._run.suites.uncollected():
+            where = f"{first_few(uncollected, 2)} was not collected (pytest was not given its folder)"
+            said = f"coverage of {first_few(gone, 2)} is stored, and no suite that was collected has such a case"
+            return [Notice(f"{said}: {where}")]
+        said = "is stored, and the suite has no such case"
+        missing = [explained(f"coverage of {case_id} {said}", Explanation.MISSING_CASE) for case_id in gone]
+        advice = Notice("what is gone for good: trtgate baseline remove CASE")
+        return [*(Notice(line, Severity.MISSING) for line in missing), advice]
 
     def _known_cases(self) -> Iterator[str]:
         """Yield the cases of the suite and of the zoo, which is made only where coverage is stored."""

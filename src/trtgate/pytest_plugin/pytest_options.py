@@ -273,7 +273,9 @@ def listed(text: Any) -> tuple[str, ...]:
 
 def _builders(text: str) -> int:
     named = {"auto": AUTO, "0": OFF}
-    return named[text] if text in named else int(_positive(int)(text))
+    if text not in named and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"must be auto, 0 or a number of processes, not {text}")
+    return named[text] if text in named else int(text)
 
 
 MOST_AT_ONCE = 32
@@ -292,7 +294,7 @@ def _positive(kind: type, *, or_off: bool = False) -> Any:
             value = kind(text)
         except ValueError:
             value = 0
-        if not (value > 0 or (or_off and text == "0")):
+        if not (0 < value < float("inf") or (or_off and text == "0")):
             raise argparse.ArgumentTypeError(f"must be {'0 or ' * or_off}a number above 0, not {text}")
         return value
 

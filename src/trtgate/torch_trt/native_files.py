@@ -32,7 +32,7 @@ def loaded() -> list[Path]:
     real = {os.path.realpath(file) for file in told}
     mapped = [line.split(maxsplit=5) for line in MAPPED.read_text().splitlines()]
     own: dict[Path, bool] = {}
-    for _, _, _, _, inode, file in (one for one in mapped if len(one) == 6):
+    for inode, file in dict.fromkeys((one[4], one[5]) for one in mapped if len(one) == 6):  # a file is mapped in parts
         path = file.removesuffix(GONE)
         if _is_compiled(Path(path)):
             continue
