@@ -272,10 +272,9 @@ def listed(text: Any) -> tuple[str, ...]:
 
 
 def _builders(text: str) -> int:
-    named = {"auto": AUTO, "0": OFF}
-    if text not in named and not (text.isdecimal() and int(text)):
+    if text != "auto" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be auto, 0 or a number of processes, not {text}")
-    return named[text] if text in named else int(text)
+    return AUTO if text == "auto" else int(text) or OFF
 
 
 MOST_AT_ONCE = 32
