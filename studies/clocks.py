@@ -30,12 +30,13 @@ from states import MODELS, Study
 from states_tables import deviation
 
 PLANS: dict[str, dict[str, float]] = {
-    "24 captures, 0.3 s": {"captures": 24},
-    "12 captures, 0.3 s": {"captures": 12},
+    "24 captures, 0.3 s": {"captures": 24, "warmup_s": 0.3},
+    "16 captures, 0.2 s": {"captures": 16, "warmup_s": 0.2},
+    "12 captures, 0.3 s": {"captures": 12, "warmup_s": 0.3},
     "12 captures, 0.15 s": {"captures": 12, "warmup_s": 0.15, "window_s": 0.05},
     "12 captures, 0.1 s": {"captures": 12, "warmup_s": 0.1, "window_s": 0.05},
 }
-"""Captures, and the least that a turn warms up → how that differs from the plan of a launch."""
+"""Captures, and the least that a turn warms up → the plan. The second is that of a launch."""
 WAYS = ("trtgate", "nvbench", "do_bench_cudagraph", "do_bench", "pytest-benchmark's way")
 
 

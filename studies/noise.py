@@ -14,7 +14,7 @@ from scipy import stats
 
 from trtgate.verdict.stored_sessions import TRIMMED
 
-CAPTURES = 12
+CAPTURES = 16
 """What a launch of a session measures: so many captures, one block of each."""
 
 

@@ -41,7 +41,7 @@ SAMPLES = {"pytest-benchmark": (1, 100), "asv": (2, 5), "criterion.rs": (1, 100)
 rounds of five samples, each round a process (`rounds`, `repeat`); 100 samples (`sample_size`); half a second
 (`--min-time`)."""
 CASES_AT_ONCE = 50_000
-"""Bounds the memory: 12 captures of 5 launches of so many cases take 25 MB."""
+"""Bounds the memory: 16 captures of 5 launches of so many cases take 32 MB."""
 
 
 @dataclass(frozen=True)

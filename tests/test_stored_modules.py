@@ -78,6 +78,7 @@ def torch_tensorrt(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         torch.export.save(program_of(compiled, (torch.zeros(4, 4),)), file)
 
     module.save, module.load = save, torch.export.load  # type: ignore[attr-defined]
+    monkeypatch.setattr(stored_modules, "_engine_pickling", lambda: None)  # another test may have imported the real one
     monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
     return module
 

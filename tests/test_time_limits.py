@@ -62,7 +62,7 @@ def test_a_limit_is_its_seconds() -> None:
     ("option", "wanted"),
     [
         ("--trtgate-launches", "a number above 0"),
-        ("--trtgate-cold-starts", "a number above 0"),
+        ("--trtgate-cold-starts", "0 or a number above 0"),
         ("--trtgate-prebuild", "auto, 0 or a number of processes"),
     ],
 )

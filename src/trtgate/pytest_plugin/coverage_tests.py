@@ -122,9 +122,11 @@ class CoverageEnding:
             said = f"coverage of {first_few(gone, 2)} is stored, and no suite that was collected has such a case"
             return [Notice(f"{said}: {where}")]
         said = "is stored, and the suite has no such case"
-        missing = [explained(f"coverage of {case_id} {said}", Explanation.MISSING_CASE) for case_id in gone]
-        advice = Notice("what is gone for good: trtgate baseline remove CASE")
-        return [*(Notice(line, Severity.MISSING) for line in missing), advice]
+        missing = [
+            Notice(explained(f"coverage of {case_id} {said}", Explanation.MISSING_CASE), Severity.MISSING)
+            for case_id in gone
+        ]
+        return [*missing, Notice("what is gone for good: trtgate baseline remove CASE")]
 
     def _known_cases(self) -> Iterator[str]:
         """Yield the cases of the suite and of the zoo, which is made only where coverage is stored."""

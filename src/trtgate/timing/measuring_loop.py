@@ -21,7 +21,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     turns: int = 1
     """Turns each launch gets with a case, or with a place of a quadruple; between them the others measure."""
-    captures: int = 12
+    captures: int = 16
     """All made before anything is timed: how one lies in memory moves it several times as far as its blocks differ, and
     less far than launches lie apart, so that more of them would tell little."""
     arm: bool = True
