@@ -22,6 +22,7 @@ from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches import pair_session
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, NextPair, Pair, SideError
+from trtgate.launches.pair_memory import PairMemory
 from trtgate.launches.pair_session import PairSession
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.records.measurement import Build, Capture, Turn
@@ -178,6 +179,43 @@ def test_a_case_without_engines_is_not_profiled_and_the_next_pair_is_fresh(sessi
         session.profile(FINE, BUILT, no_step)
     assert caught.value.side == BASE
     session.load_resident(FINE, BUILT).unload()
+
+
+def test_a_pair_that_waits_is_profiled_and_ends_with_it(sides: dict[str, Side], tmp_path: Path) -> None:
+    """It has imported: another would take ten seconds on a GPU's host."""
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, reuse=True)
+    try:
+        waiting = session.take(1, {FINE})
+        session.put_back(waiting)
+        with pytest.raises(SideError, match="only TensorRT's frontends are profiled"):
+            session.profile(FINE, BUILT, no_step)
+        assert (session._started, session._pairs, session._idle) == (1, [], [])
+    finally:
+        session.close()
+
+
+def test_a_case_is_loaded_again_by_a_pair_that_has_not_had_it_and_stays(sides: dict[str, Side], tmp_path: Path) -> None:
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, cases_at_once=2)
+    try:
+        measured = session.load_resident(FINE, BUILT)
+        session.unload(measured)
+        assert session.load_fresh(FINE, BUILT).keys() == {BASE, CANDIDATE}
+        (other,) = (pair for pair in session._residents if pair is not measured)
+        assert (session._started, other.cases) == (2, {FINE})
+        session.load_fresh(FINE, BUILT)  # nobody is left who has not had it
+        assert (session._started, session._pairs) == (3, [measured, other])
+    finally:
+        session.close()
+
+
+def test_a_pair_that_holds_a_case_for_later_does_not_load_another_again(sides: dict[str, Side], tmp_path: Path) -> None:
+    session = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, cases_at_once=2)
+    try:
+        session.unload(session.load_resident(FINE, BUILT, [NextPair(SLOW, BUILT)]))
+        session.load_fresh(FINE, BUILT)
+        assert (session._started, session._ahead[SLOW].cases) == (3, {SLOW})
+    finally:
+        session.close()
 
 
 def test_each_side_profiles_what_is_stored_of_it() -> None:
@@ -406,9 +444,10 @@ def test_pairs_that_are_expected_have_imported_when_they_are_asked_for(
         session.expect(FINE)
         assert session._pairs == []  # a CPU has the build to do
         monkeypatch.setattr(session, "_gpu", True)
+        monkeypatch.setattr(session, "_memory", PairMemory(Accelerator(kind="gpu", name="small", memory_bytes=1 << 30)))
         session.expect(FINE)
         assert session._pairs == []  # nor has this GPU the memory
-        monkeypatch.setattr(session, "_has_room", lambda _pairs: True)
+        monkeypatch.setattr(session._memory, "has_room", lambda _pairs: True)
         session.expect(FINE)
         session.imported()
         (pair,) = session._pairs
@@ -427,7 +466,7 @@ def test_an_expected_pair_that_can_not_import_is_ended_and_another_asked_for(
     broken = msgspec.structs.replace(sides[BASE], source=SuiteSource(root=str(tmp_path), suites=("odd_suite.py",)))
     session = PairSession(broken, sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S, reuse=True)
     monkeypatch.setattr(session, "_gpu", True)
-    monkeypatch.setattr(session, "_has_room", lambda _pairs: True)
+    monkeypatch.setattr(session._memory, "has_room", lambda _pairs: True)
     try:
         session.expect(FINE)
         session.imported()

@@ -125,9 +125,9 @@ class BaseMeasurer:
         return Rebuilt(built[CANDIDATE].build, built[BASE].build)
 
     def reload(self, step: OnStep) -> Reloaded:
-        """Load both in a pair of its own."""
+        """Load both in a pair that has not had the case."""
         artifacts = self._made(step)
-        step("suspected: loading base and candidate again in fresh processes")
+        step("suspected: loading base and candidate again in other processes")
         loaded = self._pairs.load_fresh(self._case_id, artifacts)
         now, before = (float(loaded[name].gpu_memory_bytes or 0) for name in (CANDIDATE, BASE))
         return Reloaded(now, before)

@@ -103,7 +103,7 @@ class Rebuild(msgspec.Struct, frozen=True):
 
 
 class Reload(msgspec.Struct, frozen=True):
-    """Load it and its base again in fresh processes, for the memory that they take."""
+    """Load it and its base again in processes that have not had it, for the memory that they take."""
 
 
 class Pair(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from ..common import machine
 from ..common.accelerator import Accelerator
 from ..common.spent_time import Work, during
 from ..common.steps import OnStep
@@ -17,15 +16,8 @@ from ..verdict import LOOKS
 from . import messages
 from .comparison_side import Side
 from .pair import BASE, CANDIDATE, Artifacts, DelayRefusedError, NextPair, Pair, SideError
+from .pair_memory import PairMemory
 from .worker_pool import WorkerPool
-
-CONTEXT_BYTES = 1 << 30
-"""What a process takes on a GPU beside a case: its context, and what the libraries load."""
-UNKNOWN_FOOTPRINT_BYTES = 2 << 30
-IDLE_SHARE = 0.2
-"""Of a GPU's memory: what pairs may hold of it that wait for the next suspicion."""
-IMPORTED_BYTES = 1 << 29
-"""What a process takes of a host's memory that has imported PyTorch: as much again must be left to others."""
 
 
 class PairSession:
@@ -62,7 +54,7 @@ class PairSession:
         """Case → the resident pair that has loaded it for later."""
         self.beside_others = False
         """Whether others were loaded for later when a resident pair loaded its case, or had to."""
-        self._footprint_bytes: dict[str, int] = {}
+        self._memory = PairMemory(accelerator)
         self.rng = random.Random()
 
     def resident(self) -> Pair:
@@ -108,7 +100,7 @@ class PairSession:
 
         Not on a CPU, which has the build to do, nor where memory is short.
         """
-        if self._reuse and self._gpu and self._has_room(LOOKS[0]):
+        if self._reuse and self._gpu and self._memory.has_room(LOOKS[0]):
             self._idle = [*self.take(LOOKS[0], [case_id]), *self._idle]
 
     def imported(self) -> None:
@@ -123,16 +115,10 @@ class PairSession:
         As many wait as the first look at a suspicion asks for, where these leave enough memory to others.
         """
         waiting = [*pairs, *self._idle]
-        self._idle = waiting[: LOOKS[0]] if self._reuse and self._has_room(LOOKS[0]) else []
+        self._idle = waiting[: LOOKS[0]] if self._reuse and self._memory.has_room(LOOKS[0]) else []
         for pair in waiting:
             if pair not in self._idle:
                 self.end(pair)
-
-    def _has_room(self, pairs: int) -> bool:
-        """Whether so many pairs may wait: they hold a context each on a GPU, and elsewhere what they have imported."""
-        if self._gpu:
-            return 2 * pairs * CONTEXT_BYTES <= IDLE_SHARE * self._pool.accelerator.memory_bytes
-        return 2 * pairs * IMPORTED_BYTES <= machine.memory_bytes()
 
     def end(self, pair: Pair) -> None:
         """End a pair."""
@@ -161,8 +147,7 @@ class PairSession:
         memory = self._pool.device() if self._gpu else nullcontext()  # it is the whole device's
         with self._ending(pair), memory, during(Work.MEASURING):
             pair.unload(measure_memory=self._gpu)
-        if taken := max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values()):
-            self._footprint_bytes[pair.holds] = taken
+        self._memory.note(pair.holds, max(loaded.gpu_memory_bytes or 0 for loaded in pair.loaded.values()))
 
     @contextmanager
     def _ending(self, pair: Pair) -> Iterator[None]:
@@ -185,17 +170,20 @@ class PairSession:
             return pair.build(case_id, folders, shared=shared)
 
     @contextmanager
-    def fresh(self, *, only_builds: bool = False) -> Iterator[Pair]:
-        """Within: a pair of its own, which ends with it; one that `only_builds` is as those who build ahead."""
-        (pair,) = self.start(1, only_builds=only_builds)
+    def fresh(self, *, only_builds: bool = False, waited: bool = False) -> Iterator[Pair]:
+        """Within: a pair of its own, which ends with it: one that `only_builds` is as those who build ahead.
+
+        With `waited`, one that waits for a case if there is one: it has imported, and may have loaded any.
+        """
+        pair = self._idle.pop() if waited and self._idle else self.start(1, only_builds=only_builds)[0]
         try:
             yield pair
         finally:
             self.end(pair)
 
     def profile(self, case_id: str, artifacts: Artifacts, step: OnStep) -> dict[str, Profile]:
-        """Profile a case on either side, in a pair of its own: a profiler leaves traces. Raises SideError."""
-        with self.fresh() as pair, self._pool.device(step), during(Work.PROFILING):
+        """Profile a case on either side, in a pair that ends with it: a profiler leaves traces. Raises SideError."""
+        with self.fresh(waited=True) as pair, self._pool.device(step), during(Work.PROFILING):
             step("profiling base and candidate")
             return pair.profile(case_id, artifacts)
 
@@ -250,21 +238,24 @@ class PairSession:
         self._residents = [pair]
 
     def at_once(self, case_id: str) -> int:
-        """Return in how many pairs the case may be loaded at the same time: three fifths of the device's memory."""
-        if not self._gpu:
-            return LOOKS[0]
-        taken = [self._footprint_bytes.get(name, UNKNOWN_FOOTPRINT_BYTES) for name in (case_id, *self._ahead)]
-        a_pair, *later = (2 * (footprint + CONTEXT_BYTES) for footprint in taken)
-        return max(1, int((0.6 * self._pool.accelerator.memory_bytes - sum(later)) / a_pair))
+        """Return in how many pairs the case may be loaded at the same time."""
+        return self._memory.at_once(case_id, self._ahead)
 
     def load_fresh(self, case_id: str, artifacts: Artifacts) -> dict[str, Loaded]:
-        """Load a case in a pair of its own, and free it after as much use as `unload` finds. Raises SideError."""
-        with self.fresh() as pair:
-            self.load([pair], case_id, artifacts)
-            with self._pool.device():
-                pair.warm_up(self.rng)  # what a clock needs of memory is part of the resident pair's, too
-                pair.unload(measure_memory=True)
-            return pair.loaded
+        """Load a case in a pair that has not had it, and free it after as much use as `unload` finds. Raises SideError.
+
+        That is one that stays and holds nothing, else one that waits, else a new one.
+        """
+        free = (one for one in self._residents if one not in self._ahead.values() and case_id not in one.cases)
+        resident = next(free, None)
+        (pair,) = self.take(1, [case_id]) if resident is None else [resident]
+        self.load([pair], case_id, artifacts)
+        with self._ending(pair), self._pool.device():
+            pair.warm_up(self.rng)  # what a clock needs of memory is part of the resident pair's, too
+            pair.unload(measure_memory=True)
+        if resident is None:
+            self.put_back([pair])
+        return pair.loaded
 
     def load(self, pairs: Sequence[Pair], case_id: str, artifacts: Artifacts) -> None:
         """Load a case in several pairs at once. Raises SideError; all of them are ended then."""
