@@ -358,3 +358,15 @@ def test_a_case_that_fails_to_load_ahead_is_not_the_one_that_is_measured(ahead: 
     assert ahead.measure(
         "first-eager-fp32", None, lambda _step: None, [NextCase("raises-eager-fp32", None)]
     ).blocks_us()
+
+
+def test_captures_that_are_kept_are_none_of_the_memory_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside them lies padding of random size: two sides of a pair would differ by it."""
+    used = {"context": 500, "case": 100, "captures": 40}
+    worker = object.__new__(Worker)
+    worker._gpu, worker.monitor, worker.inference = True, None, object()
+    worker._timer = SimpleNamespace(close=lambda: used.pop("captures"))
+    worker._building = SimpleNamespace(end_case=lambda: used.pop("case"))  # type: ignore[assignment]
+    monkeypatch.setattr(Worker, "_used_bytes", lambda _worker: sum(used.values()))
+    assert worker.unloaded_bytes(measure=True) == 100
+    assert used == {"context": 500}

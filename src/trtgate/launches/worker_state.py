@@ -81,10 +81,9 @@ class Worker:
 
     def case(self, case_id: str) -> Any:
         """Return a case of the suite."""
-        case = self._suite.cases.get(case_id)
-        if case is None:
+        if case_id not in self._suite.cases:
             raise TrtgateError(f"case {case_id} is not in the suite as a fresh process loads it")
-        return case
+        return self._suite.cases[case_id]
 
     def _import_libraries(self, case: Any) -> None:
         """Import what a case's frontend needs, while nothing is loaded; what is there then stays."""
@@ -266,6 +265,7 @@ class Worker:
 
     def unloaded_bytes(self, *, measure: bool) -> int | None:
         """Free the loaded case; returns the GPU memory that this gave back, if that is asked for."""
+        self._end_timer()  # captures that are kept lie beside padding of random size, which is none of the case's
         before = self._used_bytes()
         self.unload()
         return before - self._used_bytes() if measure and self._gpu else None
