@@ -134,6 +134,7 @@ class PairSession:
 
     def close(self) -> None:
         """End all pairs."""
+        self._pool.end(*(worker for pair in self._pairs for worker in pair.workers.values()))
         for pair in list(self._pairs):
             self.end(pair)
 

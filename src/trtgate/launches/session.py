@@ -104,8 +104,8 @@ class Session:
 
     def close(self) -> None:
         """End all workers."""
-        self._end_launches()
         self._pool.close()
+        self._end_launches()
         self._builders.forget()
 
     def _end_launches(self) -> None:

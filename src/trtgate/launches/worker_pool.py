@@ -52,6 +52,8 @@ class WorkerPool:
             ending = [one for one in self._workers if one in workers]
             self._workers = [one for one in self._workers if one not in workers]
         for worker in ending:
+            worker.stop()  # all at once: a process that has a GPU takes a while to end
+        for worker in ending:
             worker.kill()
 
     def stop(self) -> None:

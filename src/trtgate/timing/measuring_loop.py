@@ -75,7 +75,9 @@ PAIR_ON_CPU = Plan(
 )  # fmt: skip
 """On a CPU that others share, windows of 5 to 100 ms vary alike, whatever is read of them, and independently of one
 another: many short turns say most in a second (docs/server.md)."""
-WARM_UP_ON_GPU = Plan(captures=8, keep=True, block_s=0.005, max_warmup_s=1.0, window_s=0.1, host_s=0.02, tail_calls=0)
+WARM_UP_ON_GPU = Plan(
+    captures=8, keep=True, block_s=0.005, warmup_s=0.2, max_warmup_s=1.0, window_s=0.1, host_s=0.02, tail_calls=0,
+)  # fmt: skip
 WARM_UP_ON_CPU = Plan(
     captures=1, blocks=1, block_s=0.05, max_calls=100_000, warmup_s=0.2, max_warmup_s=1.0, host_s=0.0, tail_calls=0,
     contended_retries=0,
