@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from trtgate.common.text_columns import TextTable
 from trtgate.report import run_report
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT_S = 1500.0
+TIMEOUT_S, ENDING_S = 1500.0, 30.0
 ACCURACY, LATENCY = "test_accuracy", "test_latency"
 
 
@@ -64,9 +66,18 @@ class Started:
             self._process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
 
     def wait(self) -> GateRun:
-        """Return what came of it. Raises subprocess.TimeoutExpired; its log is in the folder."""
+        """Return what came of it. Raises subprocess.TimeoutExpired; its log, and its report so far, are in the folder.
+
+        Ctrl-C reaches the run itself: it gets a while to write its report.
+        """
         try:
             self._process.wait(TIMEOUT_S)
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING_S)
+            raise
         finally:
             self._process.kill()
         seconds = time.perf_counter() - self._start

@@ -70,7 +70,7 @@ def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedG
     sides = [pair.measurement(CASE, name) for name in ("base", "candidate")]
     memory = [measurement_summary.figures(side)["gpu_memory_bytes"] for side in sides]
     print(memory)
-    assert memory[0] == pytest.approx(memory[1], abs=METRICS["gpu_memory"].resolution)  # 20 MiB apart on an H200
+    assert memory[0] == pytest.approx(memory[1], abs=8 << 20)  # 20 MiB apart on an H200 while captures were part of it
     assert memory[0] > 40e6
 
 
