@@ -5,8 +5,8 @@
 Builds each case several times, one process a build. Then as many processes as `--launches` load every build and take
 turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads
 of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
-Experimenters, ch. 4), F with its p, and how many different sets of kernels the builds run. Needs a GPU that
-nothing else uses.
+Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs. Needs
+a GPU that nothing else uses.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import random
+import string
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,16 +110,16 @@ def measured(case_id: str, folders: Sequence[str], remotes: Sequence[Remote]) ->
 def report(document: dict[str, Any]) -> None:
     """Print the table."""
     print(", ".join(f"{name} {value}" for name, value in document["versions"].items()))
-    print("| case | µs | between builds | between loads of a build | F | p | sets of kernels |")
+    print("| case | µs | between builds | between loads of a build | F | p | builds, µs, and set of kernels |")
     print("|---|---|---|---|---|---|---|")
     for case_id, found in document["cases"].items():
         of = components(found["log_us"])
         us = math.exp(float(np.mean(found["log_us"])))
-        sets = len({tuple(names) for names in found["kernels"]})
-        print(
-            f"| {case_id} | {us:.2f} | {of.between:.3%} | {of.within:.3%} | {of.f:.1f} | {of.p:.3f} | "
-            f"{sets} of {len(found['kernels'])} |"
-        )
+        sets = list(dict.fromkeys(tuple(names) for names in found["kernels"]))
+        each = [math.exp(float(np.mean(loads))) for loads in found["log_us"]]
+        letters = [string.ascii_uppercase[sets.index(tuple(names))] for names in found["kernels"]]
+        builds = ", ".join(f"{mean:.2f} {letter}" for mean, letter in sorted(zip(each, letters, strict=True)))
+        print(f"| {case_id} | {us:.2f} | {of.between:.3%} | {of.within:.3%} | {of.f:.1f} | {of.p:.3f} | {builds} |")
 
 
 if __name__ == "__main__":
