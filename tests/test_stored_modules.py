@@ -24,9 +24,11 @@ from torch.export.graph_signature import (
     OutputSpec,
     TensorArgument,
 )
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from trtgate.torch_trt import releases, stored_modules
+from trtgate.torch_trt.patching import replaced
 
 SERIALIZED = bytes(range(256)) * 4
 LINEAR = torch.ops.quantized.linear_dynamic
@@ -124,50 +126,73 @@ INFORMATION: list[str | bytes] = [*(f"field {number}" for number in range(3)), S
 """What 2.14 packs: the engine is the fourth of 13 fields."""
 
 
+class Accelerated(torch.nn.Module):
+    """A part that TensorRT runs; its engine, of the Python runtime, was never made: that takes a GPU."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__()
+        self.engine = engine
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (x,)
+
+
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
-    """What engines were made of; the real torch_tensorrt pickles them, as 2.14 does, and makes none."""
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the real torch_tensorrt that pickles engines by Python; what makes an engine keeps what of."""
     torch_tensorrt = releases.imported()
-    pickling = pytest.importorskip("torch_tensorrt.dynamo.runtime._TRTEngine")
-    if not hasattr(pickling, "EngineSerializer"):
+    module = pytest.importorskip("torch_tensorrt.dynamo.runtime._TRTEngine")
+    if not hasattr(module, "EngineSerializer"):
         pytest.skip("this torch_tensorrt lets torch pickle its engines")
-    kept: list[list[Any]] = []
-    packed = Compiled().engine
 
-    def save(compiled: Any, file: str, **_options: Any) -> None:
-        program = program_of(compiled, (torch.zeros(4, 4),))
-        program.constants["engine"] = pickling.EngineSerializer(INFORMATION)
-        torch.export.save(program, file)
+    def made(engine: Any, information: list[str | bytes]) -> None:
+        engine.serialized_info, engine.name = list(information), "engine"
+        engine.serialized_device_info, engine.cudagraph = "", None  # what its repr and its end read
 
-    def engine(information: Any) -> Any:
-        kept.append(list(information))
-        return packed
-
-    monkeypatch.setattr(torch_tensorrt, "save", save)
-    monkeypatch.setattr(torch_tensorrt, "load", torch.export.load)
-    features = torch_tensorrt.ENABLED_FEATURES._replace(torch_tensorrt_runtime=True)
+    monkeypatch.setattr(module.TRTEngine, "__init__", made)
+    features = torch_tensorrt.ENABLED_FEATURES._replace(torch_tensorrt_runtime=False)
     monkeypatch.setattr(torch_tensorrt, "ENABLED_FEATURES", features)
-    monkeypatch.setattr(torch.classes, "tensorrt", types.SimpleNamespace(Engine=engine), raising=False)
-    return kept
+    return module
 
 
-def test_an_engine_that_python_pickles_lies_beside_the_program_as_it_is(made: list[list[Any]], tmp_path: Path) -> None:
-    stored_modules.save(Compiled(), tmp_path / "compiled.pt2")
-    loaded = stored_modules.load(tmp_path / "compiled.pt2")
-    assert made == [INFORMATION]
-    assert loaded(torch.randn(4, 4)).shape == (4, 4)
-    archive = (tmp_path / "compiled.pt2").read_bytes()
+def compiled_by(upstream: Any) -> torch.fx.GraphModule:
+    """Return a module as torch_tensorrt makes it: one part, called with its input."""
+    root, graph, x = torch.nn.Module(), torch.fx.Graph(), torch.zeros(4)
+    root.add_module("_run_on_acc_0", Accelerated(upstream.TRTEngine(INFORMATION)))
+    given, fake = graph.placeholder("x"), FakeTensorMode().from_tensor(x)
+    given.meta["val"] = fake
+    part = graph.call_module("_run_on_acc_0", (given,))
+    part.meta["val"] = [fake]
+    graph.output((part,))
+    trees = [pytree.tree_flatten(value)[1] for value in (((x,), {}), x)]
+    graph._codegen = _PyTreeCodeGen(_PyTreeInfo(["x"], *trees))
+    return torch.fx.GraphModule(root, graph)
+
+
+def engine_loaded(upstream: Any, file: Path) -> Any:
+    """Load a module, and return the engine that it calls; what holds an engine's fields stands for it."""
+    with replaced(upstream, "TRTEngine", upstream.EngineSerializer):
+        loaded: Any = stored_modules.load(file)
+    calls = [node for node in loaded.graph.nodes if node.target is torch.ops.tensorrt.execute_engine.default]
+    return getattr(loaded, calls[0].args[1].target)
+
+
+def test_an_engine_that_python_pickles_lies_beside_the_program_as_it_is(upstream: Any, tmp_path: Path) -> None:
+    file = tmp_path / "compiled.pt2"
+    stored_modules.save(compiled_by(upstream), file)
+    assert engine_loaded(upstream, file).serialized_info == INFORMATION
+    archive = file.read_bytes()
     assert not [one for one in (SERIALIZED, base64.b64encode(SERIALIZED)) if one in archive]
     assert (tmp_path / "compiled.0.engine").read_bytes() == SERIALIZED
 
 
 def test_an_engine_that_an_earlier_trtgate_let_python_pickle_is_loaded_as_upstream_does(
-    made: list[list[Any]], tmp_path: Path
+    upstream: Any, tmp_path: Path
 ) -> None:
-    file, compiled = tmp_path / "compiled.pt2", Compiled()
-    releases.imported().save(compiled, str(file))
+    file, compiled = tmp_path / "compiled.pt2", compiled_by(upstream)
+    with stored_modules.sharing_engines():
+        releases.imported().save(compiled, str(file), output_format="exported_program", retrace=False)
     assert base64.b64encode(SERIALIZED) in file.read_bytes()
     file.with_suffix(stored_modules.ENGINES).write_text("[]")
     stored_modules.save_classes(compiled, file)
-    stored_modules.load(file)
-    assert made == [INFORMATION]
+    assert engine_loaded(upstream, file).serialized_info == INFORMATION

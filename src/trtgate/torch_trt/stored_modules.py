@@ -155,8 +155,15 @@ def sharing_engines() -> Iterator[None]:
     """Within: a copied module has the original's engines, and a pickled one nothing in their place."""
     import torch
 
-    with (
-        replaced(torch.ScriptObject, "__deepcopy__", lambda engine, _copied: engine),
-        replaced(torch.ScriptObject, "__reduce_ex__", lambda _engine, _protocol: (str, ())),  # read by nobody
-    ):
+    upstream = _engine_pickling()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(torch.ScriptObject, "__deepcopy__", _itself))
+        # the reduction is read by nobody
+        stack.enter_context(replaced(torch.ScriptObject, "__reduce_ex__", lambda _engine, _protocol: (str, ())))
+        if upstream is not None:  # engines of the Python runtime, which others pickle
+            stack.enter_context(replaced(upstream.TRTEngine, "__deepcopy__", _itself))
         yield
+
+
+def _itself(engine: Any, _copied: object) -> Any:
+    return engine
