@@ -32,6 +32,7 @@ from trtgate.gate.policy import Measured, Rebuilt, Situation, next_step
 from trtgate.launches.pair import Artifacts, DisturbedError
 from trtgate.launches.pair_session import PairSession
 from trtgate.records.measurement import Build, CallCounts, Quadruple
+from trtgate.records.program_part import ProgramPart
 from trtgate.report import report_parts
 from trtgate.verdict import LOOKS, Verdict
 
@@ -285,6 +286,32 @@ def test_an_upgrade_is_judged_by_the_newest_versions_and_says_what_differs() -> 
     same = judged(ScriptedMeasurer([at(100.0)]), record=of(levels(100.0, 100.0, versions=OLD)), accelerator=two)
     assert same.verdict is Verdict.UNCHANGED
     assert same.sentence.endswith("; recorded with driver 580, now 590; with torch 2.11.0, now 2.14.0")
+
+
+PROGRAM = ProgramPart(graph="g", weights="w", constants="c", inputs="i", versions={"torch": "2.14.0"})
+
+
+@pytest.mark.parametrize(
+    ("program", "artifact", "us", "told"),
+    [
+        (PROGRAM, "one", 110.0, "; it is the compiled module of that session: look at the machine"),
+        (PROGRAM, "two", 110.0, "; it is the same program in another build, and builds of a program may differ"),
+        (replace(PROGRAM, weights="v"), "two", 110.0, ""),
+        (None, "", 110.0, ""),
+        (PROGRAM, "two", 100.0, ""),
+    ],
+    ids=["module", "build", "other-weights", "unknown", "unchanged"],
+)
+def test_a_case_that_is_slower_though_its_program_is_the_baselines_says_what_may_have_moved(
+    program: ProgramPart | None, artifact: str, us: float, told: str
+) -> None:
+    build = Build(build_s=1.0, program=program, artifact=artifact)
+    now = replace(at(us), build=build)
+    made = of(levels(100.0, 100.0, program=PROGRAM, artifact="one"))
+    found = judged(ScriptedMeasurer([now], [now]), record=made)
+    assert found.verdict is (Verdict.REGRESSED if us > 100 else Verdict.UNCHANGED)
+    said = [words for words in ("look at the machine", "builds of a program may differ") if words in found.sentence]
+    assert [found.sentence.removesuffix(" (docs: regressed-device)").endswith(told), len(said)] == [True, bool(told)]
 
 
 def test_nothing_is_said_of_versions_that_nobody_knows() -> None:

@@ -48,7 +48,7 @@ from ..verdict import (
     judge_confirmed,
     judge_screened,
 )
-from . import growth_judging, judging, measurement_summary
+from . import growth_judging, judging, measurement_summary, program_changes
 from .baseline_record import CaseRecord
 from .case_result import CaseResult
 from .judging import LimitOf
@@ -904,7 +904,8 @@ def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: l
     """Let the verdict follow from the judgements of all metrics, and from that whether it may be stored."""
     judgements = [_with_places(situation, measurement, one) for one in judgements]
     said = verdict.case_verdict(judgements, measurement.primary)
-    why = sentence(situation.case.id, said, judgements, measurement.primary) + _upgrade(situation, said, judgements)
+    why = sentence(situation.case.id, said, judgements, measurement.primary)
+    why += _upgrade(situation, said, judgements) or _same_program(situation, measurement, judgements)
     explanation = explanation_of(said, judgements)
     why = why if explanation is None else explained(why, explanation)
     stored = _may_be_stored(situation, said, judgements)
@@ -918,6 +919,23 @@ def _upgrade(situation: Situation, said: Verdict, judgements: Sequence[Judgement
     since_anchor = any(one.since_anchor and one.verdict is said for one in judgements)
     found = judging.upgrade(situation.record, situation.accelerator, since_anchor=since_anchor)
     return f"; {found}" if found else ""
+
+
+def _same_program(situation: Situation, measurement: CaseMeasurement, judgements: Sequence[Judgement]) -> str:
+    """Return what goes on with the sentence of a case that is slower though its program is that of the baseline.
+
+    Its code did not do that: TensorRT may have built it otherwise, or the machine is slower.
+    """
+    record, build = situation.record, measurement.build
+    slower = any(one.metric == DEVICE and one.verdict is Verdict.REGRESSED for one in judgements)
+    if not slower or record is None or not record.sessions or build is None or build.program is None:
+        return ""
+    session = record.compared_with(situation.accelerator.uuid, situation.accelerator.versions)[-1]
+    if session.program is None or not program_changes.same(session.program, build.program):
+        return ""
+    if session.artifact and session.artifact == build.artifact:
+        return "; it is the compiled module of that session: look at the machine"
+    return "; it is the same program in another build, and builds of a program may differ"
 
 
 def _told(situation: Situation, measurement: CaseMeasurement, said: Verdict, why: str, *, stored: bool) -> CaseResult:
