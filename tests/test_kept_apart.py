@@ -294,7 +294,7 @@ PROGRAM = ProgramPart(graph="g", weights="w", constants="c", inputs="i", version
 @pytest.mark.parametrize(
     ("program", "artifact", "us", "told"),
     [
-        (PROGRAM, "one", 110.0, "; it is the compiled module of that session: look at the machine"),
+        (PROGRAM, "one", 110.0, "; it is the compiled module of the baseline: look at the machine"),
         (PROGRAM, "two", 110.0, "; it is the same program in another build, and builds of a program may differ"),
         (replace(PROGRAM, weights="v"), "two", 110.0, ""),
         (None, "", 110.0, ""),
@@ -312,6 +312,37 @@ def test_a_case_that_is_slower_though_its_program_is_the_baselines_says_what_may
     assert found.verdict is (Verdict.REGRESSED if us > 100 else Verdict.UNCHANGED)
     said = [words for words in ("look at the machine", "builds of a program may differ") if words in found.sentence]
     assert [found.sentence.removesuffix(" (docs: regressed-device)").endswith(told), len(said)] == [True, bool(told)]
+
+
+def test_a_total_change_says_nothing_of_the_newest_sessions_program() -> None:
+    """It is held against the anchor, which another program may have made."""
+    other = replace(PROGRAM, weights="v")
+    anchor = levels(100.0, 100.0, 100.0, program=other, artifact="old", recorded="2025-01-01")
+    made = of(levels(*[110.0] * 9, program=PROGRAM, artifact="one"), anchor=anchor)
+    now = replace(at(110.2), build=Build(build_s=1.0, program=PROGRAM, artifact="one"))
+    found = judged(ScriptedMeasurer([now], [now]), record=made)
+    assert (found.verdict, found.judgements[0].since_anchor) == (Verdict.REGRESSED, True)
+    assert "look at the machine" not in found.sentence
+
+
+def test_a_session_of_another_card_says_nothing_of_the_machine() -> None:
+    """Two cards of a kind differ; a suspicion that a second card confirms is of that one's sessions."""
+    there = levels(100.0, 100.0, uuid="THERE", program=PROGRAM, artifact="one")
+    build = Build(build_s=1.0, program=PROGRAM, artifact="one")
+    now = replace(at(150.0), build=build)
+    found = judged(ScriptedMeasurer([now], [now]), record=of(there))
+    assert (found.verdict, "look at the machine" in found.sentence) == (Verdict.REGRESSED, False)
+    here = levels(100.0, 100.0, program=replace(PROGRAM, weights="v"))
+    on_there = replace(now, uuid="THERE")
+    found = judged(ScriptedMeasurer([now], [on_there]), record=of(here, there))
+    assert (found.verdict, "look at the machine" in found.sentence) == (Verdict.REGRESSED, True)
+
+
+def test_what_a_second_card_cleared_is_not_stored_as_the_first_session_of_the_first_card() -> None:
+    made = of(levels(100.0, 100.0, uuid="THERE"))
+    cleared = replace(at(100.0), uuid="THERE")
+    found = judged(ScriptedMeasurer([at(150.0)], [cleared]), record=made, update=True)
+    assert (found.verdict, found.measurement.uuid, found.stored) == (Verdict.UNCONFIRMED, "THERE", False)
 
 
 def test_nothing_is_said_of_versions_that_nobody_knows() -> None:

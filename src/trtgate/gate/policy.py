@@ -902,6 +902,7 @@ def _with_places(situation: Situation, measurement: CaseMeasurement, judgement: 
 
 def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: list[Judgement]) -> CaseResult:
     """Let the verdict follow from the judgements of all metrics, and from that whether it may be stored."""
+    situation = _of_its_card(situation, measurement)
     judgements = [_with_places(situation, measurement, one) for one in judgements]
     said = verdict.case_verdict(judgements, measurement.primary)
     why = sentence(situation.case.id, said, judgements, measurement.primary)
@@ -924,17 +925,19 @@ def _upgrade(situation: Situation, said: Verdict, judgements: Sequence[Judgement
 def _same_program(situation: Situation, measurement: CaseMeasurement, judgements: Sequence[Judgement]) -> str:
     """Return what goes on with the sentence of a case that is slower though its program is that of the baseline.
 
-    Its code did not do that: TensorRT may have built it otherwise, or the machine is slower.
+    Its code did not do that: TensorRT may have built it otherwise, or the machine is slower. Nothing is said of the
+    total change, whose anchor may be of another program, nor by a session of another card.
     """
-    record, build = situation.record, measurement.build
-    slower = any(one.metric == DEVICE and one.verdict is Verdict.REGRESSED for one in judgements)
+    record, build, uuid = situation.record, measurement.build, situation.accelerator.uuid
+    recent = [one for one in judgements if one.metric == DEVICE and not one.since_anchor]
+    slower = any(one.verdict is Verdict.REGRESSED for one in recent)
     if not slower or record is None or not record.sessions or build is None or build.program is None:
         return ""
-    session = record.compared_with(situation.accelerator.uuid, situation.accelerator.versions)[-1]
-    if session.program is None or not program_changes.same(session.program, build.program):
+    session = record.compared_with(uuid, situation.accelerator.versions)[-1]
+    if session.uuid != uuid or session.program is None or not program_changes.same(session.program, build.program):
         return ""
     if session.artifact and session.artifact == build.artifact:
-        return "; it is the compiled module of that session: look at the machine"
+        return "; it is the compiled module of the baseline: look at the machine"
     return "; it is the same program in another build, and builds of a program may differ"
 
 
