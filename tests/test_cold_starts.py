@@ -184,7 +184,7 @@ def test_the_command_line_takes_back_what_addopts_asks_for(folder: Any) -> None:
     assert case["load"] == []
     none = folder.gate("--trtgate-cold-starts=-1", *LATENCY)
     assert none.ret == pytest.ExitCode.USAGE_ERROR
-    none.stderr.fnmatch_lines(["*--trtgate-cold-starts: must be 0 or a number above 0, not -1"])
+    none.stderr.fnmatch_lines(["*--trtgate-cold-starts: must be 0 or a whole number above 0, not -1"])
 
 
 def test_the_rise_of_a_peak_is_told_after_the_memory_is_freed() -> None:

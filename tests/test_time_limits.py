@@ -57,19 +57,32 @@ def test_a_limit_is_its_seconds() -> None:
     assert (limit, limit + 1, f"{limit:.1f}", option_of(limit), option_of(2.5)) == (2.5, 3.5, "2.5", "--timeout", "")
 
 
-@pytest.mark.parametrize("text", ["abc", "", "-1", "nan", "1.5"])
+def declared() -> dict[str, Any]:
+    """Return option → how it is declared."""
+    found: dict[str, Any] = {}
+    group = SimpleNamespace(addoption=lambda name, **more: found.update({name: more}))
+    parser: Any = SimpleNamespace(getgroup=lambda *_: group, addini=lambda *_, **__: None)
+    pytest_options.add(parser)
+    return found
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-1", "nan", "1.5", "0.0"])
 @pytest.mark.parametrize(
     ("option", "wanted"),
     [
-        ("--trtgate-launches", "a number above 0"),
-        ("--trtgate-cold-starts", "0 or a number above 0"),
+        ("--trtgate-launches", "a whole number above 0"),
+        ("--trtgate-cold-starts", "0 or a whole number above 0"),
         ("--trtgate-prebuild", "auto, 0 or a number of processes"),
     ],
 )
 def test_what_is_no_number_of_something_is_refused_in_words(option: str, wanted: str, text: str) -> None:
-    declared: dict[str, Any] = {}
-    group = SimpleNamespace(addoption=lambda name, **more: declared.update({name: more}))
-    parser: Any = SimpleNamespace(getgroup=lambda *_: group, addini=lambda *_, **__: None)
-    pytest_options.add(parser)
-    with pytest.raises(argparse.ArgumentTypeError, match=f"must be {wanted}, not {text}"):
-        declared[option]["type"](text)
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^must be {wanted}, not {text}$"):
+        declared()[option]["type"](text)
+
+
+@pytest.mark.parametrize("text", ["0", "00"])
+def test_none_is_none_however_it_is_written(text: str) -> None:
+    options = declared()
+    assert [options[name]["type"](text) for name in ("--trtgate-cold-starts", "--trtgate-load")] == [0, 0]
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a whole number above 0, not {text}"):
+        options["--trtgate-launches"]["type"](text)

@@ -34,11 +34,7 @@ def add(parser: pytest.Parser) -> None:
         action="store_true",
         help="Fail a profile test if layers, fusions, tactics or precisions differ from the stored profile.",
     )
-    option(
-        "--trtgate-zoo",
-        action="store_true",
-        help="Also test the coverage of some 110 well-known models.",
-    )
+    option("--trtgate-zoo", action="store_true", help="Also test the coverage of some 110 well-known models.")
     _add_building(option)
     option(
         "--trtgate-report",
@@ -288,13 +284,15 @@ def _at_once(text: str) -> int:
 
 
 def _positive(kind: type, *, or_off: bool = False) -> Any:
+    wanted = f"{'0 or ' * or_off}a {'whole ' * (kind is int)}number above 0"
+
     def convert(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
-            value = 0
-        if not (0 < value < float("inf") or (or_off and text == "0")):
-            raise argparse.ArgumentTypeError(f"must be {'0 or ' * or_off}a number above 0, not {text}")
+            value = -1
+        if not (0 < value < float("inf") or (or_off and value == 0)):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
         return value
 
     return convert
