@@ -218,6 +218,15 @@ def test_a_pair_that_holds_a_case_for_later_does_not_load_another_again(sides: d
         session.close()
 
 
+def test_a_session_that_is_closed_leaves_no_process_that_uses_the_gpu(tmp_path: Path, sides: dict[str, Side]) -> None:
+    """Its own switcher of contexts has a context, too: it would stay while whoever closed the session goes on."""
+    session, ended = PairSession(sides[BASE], sides[CANDIDATE], CPU, tmp_path, timeout_s=TIMEOUT_S), list[str]()
+    switcher: Any = SimpleNamespace(close=lambda: ended.append("switcher"))
+    session._pool._switcher = switcher
+    session.close()
+    assert (ended, session._pairs) == (["switcher"], [])
+
+
 def test_each_side_profiles_what_is_stored_of_it() -> None:
     asked: dict[str, Any] = {}
 

@@ -60,7 +60,7 @@ class Measurer(Protocol):
         """Build in a fresh process, and the base in another where there is one."""
 
     def reload(self, step: OnStep) -> Reloaded:
-        """Load case and base in fresh processes; returns the GPU memory that each takes."""
+        """Load case and base in processes that have not had it; returns the GPU memory that each takes."""
 
     def pairs(self, wanted: Pair, step: OnStep) -> list[list[Quadruple]]:
         """Measure in fresh pairs; returns the quadruples of each. Raises NoneKeptError where there is no module."""

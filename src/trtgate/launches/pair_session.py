@@ -134,7 +134,7 @@ class PairSession:
 
     def close(self) -> None:
         """End all pairs."""
-        self._pool.end(*(worker for pair in self._pairs for worker in pair.workers.values()))
+        self._pool.close()
         for pair in list(self._pairs):
             self.end(pair)
 
@@ -252,7 +252,7 @@ class PairSession:
         (pair,) = self.take(1, [case_id]) if resident is None else [resident]
         self.load([pair], case_id, artifacts)
         with self._ending(pair), self._pool.device():
-            pair.warm_up(self.rng)  # what a clock needs of memory is part of the resident pair's, too
+            pair.warm_up(self.rng)  # what a first call takes of memory is part of the resident pair's, too
             pair.unload(measure_memory=True)
         if resident is None:
             self.put_back([pair])
