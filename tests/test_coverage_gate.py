@@ -6,9 +6,12 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from trtgate.pytest_plugin import coverage_tests
 from trtgate.suite import zoo
 from trtgate.torch_trt import releases
 
@@ -352,3 +355,9 @@ def test_stored_cases_that_only_an_uncollected_suite_can_have_are_named(suite: F
         "coverage of other-dynamo-fp32-mbs1 is stored, and no suite that was collected has such a case: "
         "other/more.py was not collected (pytest was not given its folder)"
     ])  # fmt: skip
+
+
+def test_several_suites_that_were_not_collected_are_told_together() -> None:
+    run: Any = SimpleNamespace(suites=SimpleNamespace(uncollected=lambda: ["a.py", "b.py", "c.py"]))
+    (notice,) = coverage_tests.CoverageEnding(run)._about_gone(["one"])
+    assert str(notice).endswith("a.py, b.py and 1 more were not collected (pytest was not given their folders)")

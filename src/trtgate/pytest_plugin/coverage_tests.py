@@ -118,7 +118,8 @@ class CoverageEnding:
         if not gone:
             return []
         if uncollected := self._run.suites.uncollected():
-            where = f"{first_few(uncollected, 2)} was not collected (pytest was not given its folder)"
+            were, theirs = ("was", "its folder") if len(uncollected) == 1 else ("were", "their folders")
+            where = f"{first_few(uncollected, 2)} {were} not collected (pytest was not given {theirs})"
             said = f"coverage of {first_few(gone, 2)} is stored, and no suite that was collected has such a case"
             return [Notice(f"{said}: {where}")]
         said = "is stored, and the suite has no such case"
