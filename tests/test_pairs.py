@@ -25,6 +25,7 @@ from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Ne
 from trtgate.launches.pair_memory import PairMemory
 from trtgate.launches.pair_session import PairSession
 from trtgate.launches.prebuild import Prebuilt
+from trtgate.launches.worker_pool import WorkerPool
 from trtgate.records.measurement import Build, Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
 from trtgate.timing.measuring_loop import PAIR_ON_CPU, Plan
@@ -225,6 +226,19 @@ def test_a_session_that_is_closed_leaves_no_process_that_uses_the_gpu(tmp_path: 
     session._pool._switcher = switcher
     session.close()
     assert (ended, session._pairs) == (["switcher"], [])
+
+
+def test_all_workers_are_told_to_end_before_one_is_waited_for(tmp_path: Path) -> None:
+    """A process that has a GPU takes a while to end; one that the pool does not have any more is left alone."""
+    pool, done = WorkerPool(CPU, tmp_path, timeout_s=TIMEOUT_S), list[str]()
+
+    def worker(name: str) -> Any:
+        return SimpleNamespace(stop=lambda: done.append(f"stop {name}"), kill=lambda: done.append(f"kill {name}"))
+
+    first, second, stays, gone = map(worker, ("first", "second", "stays", "gone"))
+    pool._workers = [first, second, stays]
+    pool.end(first, second, gone)
+    assert (done, pool._workers) == (["stop first", "stop second", "kill first", "kill second"], [stays])
 
 
 def test_each_side_profiles_what_is_stored_of_it() -> None:
