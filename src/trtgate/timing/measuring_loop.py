@@ -22,8 +22,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     turns: int = 1
     """Turns each launch gets with a case, or with a place of a quadruple; between them the others measure."""
     captures: int = 16
-    """All made before anything is timed: how one lies in memory moves it several times as far as its blocks differ. More
-    of them would bring launches of compiled modules no closer together (docs/decisions/0118)."""
+    """All made before anything is timed: how one lies in memory moves it several times as far as its blocks differ.
+    More of them would bring launches of compiled modules no closer together (docs/decisions/0118)."""
     arm: bool = True
     """Whether to make captures; else those of the turn before are replayed."""
     keep: bool = False
