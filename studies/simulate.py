@@ -434,17 +434,17 @@ SMALL_LIMIT, SMALL_CHANGE = 0.001, 0.0025
 def by_loads(suites: int, changes: int, cases: int, rng: np.random.Generator) -> list[str]:
     """Return what pairs say at a small limit, by how far loads of an engine lie apart."""
     judge: Judge = lambda *drawn: [paired(*drawn)]  # noqa: E731
-    rows = []
+    red: list[Row] = []
+    seen: list[Row] = []
     for sd in LOADS:
         scenario = Scenario("", Noise(block=0.0002, capture=0.0005, launch=sd), SMALL_LIMIT)
-        (red,) = red_suites(judge, scenario, suites, cases, rng)
-        (seen,) = detections(judge, scenario, SMALL_CHANGE, changes, cases, rng)
-        rows.append(f"| {sd:.2%} | {rate(red, suites)} | {rate(seen, changes)} |")
-    title = (
-        f"Pairs, limit {SMALL_LIMIT:.1%}: red suites, % of {suites:,} of {cases} unchanged cases; "
-        f"+{SMALL_CHANGE:.2%} seen, % of {changes:,} cases:"
-    )
-    return ["\n".join((title, "", "| between loads | red | seen |", "|---|--:|--:|", *rows))]
+        red.append(([f"{sd:.2%}"], red_suites(judge, scenario, suites, cases, rng)))
+        seen.append(([f"{sd:.2%}"], detections(judge, scenario, SMALL_CHANGE, changes, cases, rng)))
+    limit, first, columns = f"limit {SMALL_LIMIT:.1%}", ("between loads",), ("paired",)
+    return [
+        table(f"Red suites, %, of {suites:,} of {cases} unchanged cases, {limit}:", first, columns, red, suites),
+        table(f"+{SMALL_CHANGE:.2%} seen, %, of {changes:,} cases, {limit}:", first, columns, seen, changes),
+    ]
 
 
 def main() -> None:

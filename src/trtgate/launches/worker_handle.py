@@ -59,8 +59,8 @@ FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 """Return codes of a process that something outside killed."""
 
 
-def _failed(text: str) -> LaunchError:
-    return LaunchError(explained(text, Explanation.WORKER_FAILED))
+def _failed(text: str, kind: type[LaunchError] = LaunchError) -> LaunchError:
+    return kind(explained(text, Explanation.WORKER_FAILED))
 
 
 class WorkerHandle:
@@ -181,7 +181,7 @@ class WorkerHandle:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         kind = KilledError if self._process.returncode in FROM_OUTSIDE else LaunchError
-        return kind(explained(f"{doing}: {self._epitaph()}", Explanation.WORKER_FAILED))
+        return _failed(f"{doing}: {self._epitaph()}", kind)
 
     def _epitaph(self) -> str:
         code = self._process.returncode

@@ -84,10 +84,9 @@ def _step(pair: _Pair, steps: int) -> SizeStep:
     metric = after.primary if after.primary in before.metrics else before.primary
     smaller, larger = (one.case.settings.sizes[pair.dimension] for one in (pair.smaller, pair.larger))
     ratio = larger / smaller
-    clock = "+".join(sorted({before.clock, after.clock}))  # of two the one whose sessions lie further apart counts
     judged = verdict.judge_stored(  # of latency per size, which a rise in proportion leaves alone
         metric, verdict.log_launch_means(after.samples(metric)) - math.log(ratio),
-        [verdict.log_launch_means(before.samples(metric))], verdict.prior(metric, clock),
+        [verdict.log_launch_means(before.samples(metric))], verdict.prior(metric, before.clock, after.clock),
         limit=0.0, tests=steps,
     )  # fmt: skip
     return SizeStep(

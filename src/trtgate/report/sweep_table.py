@@ -127,12 +127,11 @@ def _measurement(outcome: PointOutcome) -> CaseMeasurement | None:
 def _changes(measured: CaseMeasurement, base: CaseMeasurement, tests: int) -> dict[str, LatencyChange]:
     """Judge latencies as the gate does, with no limit: a difference is real where the gate would believe it."""
     found = {}
-    clock = "+".join(sorted({base.clock, measured.clock}))  # of two the one whose sessions lie further apart counts
     for metric in (one for one in measured.metrics if one in base.metrics):
         judged = verdict.judge_stored(
             metric, verdict.log_launch_means(measured.samples(metric)),
             [verdict.log_launch_means(base.samples(metric))],
-            verdict.prior(metric, clock), limit=0.0, tests=tests,
+            verdict.prior(metric, base.clock, measured.clock), limit=0.0, tests=tests,
         )  # fmt: skip
         real = {Verdict.REGRESSED: SLOWER, Verdict.IMPROVED: FASTER}.get(judged.verdict, SAME)
         found[metric] = LatencyChange(

@@ -68,11 +68,12 @@ PRIORS = {
 device latency that no CUDA graph was captured for."""
 
 
-def prior(metric: str, clock: str, *, own: bool = True) -> Prior:
+def prior(metric: str, *clocks: str, own: bool = True) -> Prior:
     """Return what is known of the spread of a metric between sessions, of this card (`own`) or of others.
 
-    `clock` names what the sessions were timed with.
+    `clocks` name what the sessions were timed with; of two the one whose sessions lie further apart counts.
     """
+    clock = "+".join(sorted(set(clocks)))
     if clock.startswith(ON_HOST) and metric not in OF_LOAD:
         metric = "cpu"
     elif metric == DEVICE and QUEUED in clock:
