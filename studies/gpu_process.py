@@ -546,8 +546,8 @@ class GpuProcess:
             "seconds": time.perf_counter() - began,
         }  # fmt: skip
 
-    def today_pair(self, seed: int) -> float:
-        """Return one turn of a quadruple as `trtgate ab` reads it; the first makes the captures."""
+    def turn(self, seed: int) -> float:
+        """Return what one turn of a quadruple reads, as `trtgate ab` does it; the first makes the captures."""
         from trtgate.launches import messages
         from trtgate.timing.measuring_loop import PAIR_ON_GPU, WARM_UP_ON_GPU
 

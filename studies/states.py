@@ -15,6 +15,7 @@ Sections:
     launches  processes of one build taking turns: today's clock, one stream for all, several streams on purpose
     loads     the same builds loaded again and again, in random order, in a few processes: what a load deals out
     pairs     what a partner does to the other side of a pair
+    turns     whether a turn of `trtgate ab` sees that: a model beside itself and beside matrix products
     server    in which state a loop of plain calls leaves the GPU
 
 Conditions are taken in random order. `±` is the half width of a 95 % interval of the mean (Student's t); standard
@@ -48,6 +49,8 @@ REGNET, VIT = MODELS["regnet_y_400mf"], MODELS["vit_b_16"]
 WITHOUT_AUXILIARY = "-max_aux_streams=0"
 RESET_S = 0.01
 """How long another process works to bring the GPU back into the state that it has after a context switch."""
+TURN_S = 0.3
+"""About as long as a turn of a pair takes."""
 SPIN_MHZ = 1980
 """Only turns wanted microseconds into cycles."""
 
@@ -329,23 +332,45 @@ def loads(study: Study) -> Iterator[dict[str, Any]]:
 
 def pairs(study: Study) -> Iterator[dict[str, Any]]:
     """Replay a model in turns with a partner: itself in another process, or matrix products."""
-    folder = study.built([REGNET])[REGNET]
-    with processes(2, one_stream=True) as on_one, processes(2) as on_many, processes(1) as (matmul,):
-        for remote in (*on_one, *on_many):
-            remote.send("load", case_id=REGNET, folder=folder)
-        for remote in (*on_one, *on_many):
-            remote.receive()
+    with beside_partners(study, one_stream=True) as (measured, partners):
+        for remote in (measured, partners["same"]):
             remote.ask("capture_loaded", seeds=[1])
-        matmul.ask("chain", name="capture 0", nodes=20, kernel="matmul", size=4096)
-        for partner in study.shuffled(("same", "matmul")):
-            measured, other = on_one if partner == "same" else (on_one[0], matmul)
+        for partner in study.shuffled(tuple(partners)):
             for _ in range(6):
-                other.ask("blocks", name="capture 0", seconds=0.02)
+                partners[partner].ask("blocks", name="capture 0", seconds=0.02)
                 yield {"partner": partner, "blocks": measured.ask("blocks", name="capture 0", seconds=0.1)}
-            measured, other = on_many if partner == "same" else (on_many[0], matmul)
-            for _ in range(6):
-                other.ask("blocks", name="capture 0", seconds=0.02)
-                yield {"partner": partner, "today": measured.ask("today_pair", seed=study.rng.getrandbits(30))}
+
+
+def turns(study: Study) -> Iterator[dict[str, Any]]:
+    """Read turns of a pair as `trtgate ab` does, each after the partner's: a turn too, or as many matrix products."""
+    from trtgate.common.accelerator import detect
+    from trtgate.timing.context_switch import ContextSwitcher
+
+    switcher = ContextSwitcher(detect().uuid)
+    try:
+        with beside_partners(study, switcher=switcher.name) as (measured, partners):
+            for partner in study.shuffled(tuple(partners)):
+                for _ in range(4):
+                    if partner == "same":
+                        partners[partner].ask("turn", seed=study.rng.getrandbits(30))
+                    else:
+                        partners[partner].ask("blocks", name="capture 0", seconds=TURN_S)
+                    yield {"partner": partner, "us": measured.ask("turn", seed=study.rng.getrandbits(30))}
+    finally:
+        switcher.close()
+
+
+@contextlib.contextmanager
+def beside_partners(study: Study, **options: Any) -> Iterator[tuple[Remote, dict[str, Remote]]]:
+    """Within: a process that has loaded a model, and its partners: another one that has, and one that multiplies."""
+    folder = study.built([REGNET])[REGNET]
+    with processes(2, **options) as (measured, same), processes(1) as (matmul,):
+        for remote in (measured, same):
+            remote.send("load", case_id=REGNET, folder=folder)
+        for remote in (measured, same):
+            remote.receive()
+        matmul.ask("chain", name="capture 0", nodes=20, kernel="matmul", size=4096)
+        yield measured, {"same": same, "matmul": matmul}
 
 
 def server(study: Study) -> Iterator[dict[str, Any]]:
@@ -368,7 +393,7 @@ def server(study: Study) -> Iterator[dict[str, Any]]:
 
 
 SECTIONS: dict[str, Callable[[Study], Iterator[dict[str, Any]]]] = {
-    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, server)
+    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, turns, server)
 }
 QUICK = ("streams", "others", "nodes", "decay", "warmup")
 

@@ -357,10 +357,23 @@ def pairs(rows: Rows) -> Iterator[str]:
             for (partner,), group in by.items()
         }
         lines += _beside_partners(f"{begin} to {end} ms", read)
-    today = {partner: [row["today"] for row in group] for (partner,), group in
-             grouped([row for row in rows if "today" in row], "partner")}  # fmt: skip
-    lines += _beside_partners("trtgate ab's block today", today)
     yield from table(["since the partner's turn", "beside itself µs", "beside matmul µs", "difference"], lines)
+
+
+def turns(rows: Rows) -> Iterator[str]:
+    """A model's latency as a turn of a pair reads it, by partner; the interval of the difference is Welch's."""
+    read = {partner: np.log([row["us"] for row in group]) for (partner,), group in grouped(rows, "partner")}
+    if len(read) < 2:
+        return
+    found = stats.ttest_ind(read["matmul"], read["same"], equal_var=False)
+    low, high = (math.expm1(end) for end in found.confidence_interval(0.95))
+    lines = [
+        [partner, str(len(logs)), f"{math.exp(logs.mean()):.2f}", f"{logs.std(ddof=1):.3%}"]
+        for partner, logs in sorted(read.items())
+    ]
+    yield from table(["beside", "turns", "µs", "standard deviation"], lines)
+    change = math.expm1(read["matmul"].mean() - read["same"].mean())
+    yield f"beside matrix products {change:+.3%} (95 % {low:+.3%} to {high:+.3%})"
 
 
 def _beside_partners(when: str, read: dict[str, list[float]]) -> list[list[str]]:
@@ -384,5 +397,5 @@ def server(rows: Rows) -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
-    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, server)
+    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, turns, server)
 }

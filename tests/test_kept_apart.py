@@ -308,7 +308,7 @@ def test_a_case_that_is_slower_though_its_program_is_the_baselines_says_what_may
     build = Build(build_s=1.0, program=program, artifact=artifact)
     now = replace(at(us), build=build)
     made = of(levels(100.0, 100.0, program=PROGRAM, artifact="one"))
-    found = judged(ScriptedMeasurer([now], [now]), record=made)
+    found = judged(ScriptedMeasurer([now], [now], rebuilt=[Rebuilt(build)]), record=made)
     assert found.verdict is (Verdict.REGRESSED if us > 100 else Verdict.UNCHANGED)
     said = [words for words in ("look at the machine", "builds of a program may differ") if words in found.sentence]
     assert [found.sentence.removesuffix(" (docs: regressed-device)").endswith(told), len(said)] == [True, bool(told)]
@@ -334,7 +334,7 @@ def test_a_session_of_another_card_says_nothing_of_the_machine() -> None:
     assert (found.verdict, "look at the machine" in found.sentence) == (Verdict.REGRESSED, False)
     here = levels(100.0, 100.0, program=replace(PROGRAM, weights="v"))
     on_there = replace(now, uuid="THERE")
-    found = judged(ScriptedMeasurer([now], [on_there]), record=of(here, there))
+    found = judged(ScriptedMeasurer([now], [on_there], rebuilt=[Rebuilt(build)]), record=of(here, there))
     assert (found.verdict, "look at the machine" in found.sentence) == (Verdict.REGRESSED, True)
 
 

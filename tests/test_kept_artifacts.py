@@ -16,7 +16,9 @@ from trtgate.compiling import sealed_store
 from trtgate.gate import kept_artifacts
 from trtgate.gate.driver import NoneKeptError
 from trtgate.gate.measurers import StoredMeasurer
-from trtgate.gate.policy import Evidence, Measured, Pair, Situation, next_step
+from trtgate.gate.policy import Evidence, Measured, Pair, Rebuild, Rebuilt, Situation, next_step
+from trtgate.launches.prebuild import Prebuilt
+from trtgate.records.measurement import Build, CaseMeasurement
 from trtgate.verdict import LOOKS
 
 from .scripted_measurer import CASE as CASE_OF_GPU
@@ -177,3 +179,27 @@ def test_a_second_stage_asks_for_the_kept_module_of_the_clock_that_the_first_one
     measurer = StoredMeasurer(workers, situation, tmp_path, None)
     with pytest.raises(NoneKeptError, match="none is kept on this machine"):
         measurer.pairs(Pair(LOOKS[0], ("device",)), lambda _text: None)
+
+
+def test_what_was_built_again_is_what_fresh_launches_measure(tmp_path: Path) -> None:
+    before, again = (Build(build_s=1.0, artifact=name) for name in ("before", "again"))
+    timed: list[Path | None] = []
+
+    def measure(_case_id: str, folder: Path | None, _step: Any, _after: Any) -> CaseMeasurement:
+        timed.append(folder)
+        return measurement(110.0, 110.1, 109.9)
+
+    session = SimpleNamespace(renew=lambda: None, measure=measure)
+    made = Prebuilt(case_id=CASE_OF_GPU.id, build=again, artifact=tmp_path / "again")
+    workers: Any = SimpleNamespace(
+        session=session, cold_starts=0, load=0, build_again=lambda _case_id, *, pairs_next: made
+    )
+    situation = Situation(case=CASE_OF_GPU, accelerator=HERE, limit_of=lambda _metric: 0.03, tests=3)
+    measurer = StoredMeasurer(workers, situation, tmp_path / "before", before)
+
+    def quiet(_step: str) -> None: ...
+
+    assert measurer.measure_fresh(quiet).build == before
+    assert measurer.rebuild(Rebuild(), quiet) == Rebuilt(again)
+    assert measurer.measure_fresh(quiet).build == again
+    assert timed == [tmp_path / "before", tmp_path / "again"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,12 @@ from trtgate.common import machine, spent_time
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import is_fault
 from trtgate.common.metrics import HOST
+from trtgate.common.run_folder import RunFolder
+from trtgate.gate import base_measurer
 from trtgate.gate.base_measurer import BaseMeasurer
 from trtgate.gate.paired_gate import PairedGate, Suspicion
+from trtgate.gate.policy import Pair as PairStep
+from trtgate.gate.policy import Rebuild
 from trtgate.launches import pair_session
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, NextPair, Pair, SideError
@@ -593,6 +598,32 @@ def test_what_fails_beside_other_cases_is_tried_once_more_alone(alone_too: bool,
         with pytest.raises(error), BaseMeasurer(workers, situation, built, after) as measurer:
             measurer.measure(no_step)
     assert pairs.asked == [1, 0, 0]
+
+
+def test_both_sides_that_were_built_again_are_what_fresh_pairs_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Artifacts] = []
+
+    def in_fresh_pairs(_pairs: Any, _situation: Any, artifacts: Artifacts, _wanted: Any, _step: Any) -> list[Any]:
+        loaded.append(artifacts)
+        assert all(folder is not None and folder.is_dir() for folder in (artifacts.base, artifacts.candidate))
+        return []
+
+    monkeypatch.setattr(base_measurer, "in_fresh_pairs", in_fresh_pairs)
+    replies = {name: SimpleNamespace(stored=True, build=Build(build_s=1.0)) for name in (BASE, CANDIDATE)}
+    pairs = SimpleNamespace(
+        fresh=lambda *, only_builds: contextlib.nullcontext(), greet=lambda _pair: None, imported=lambda: None,
+        build=lambda _pair, _case_id, _folders: replies,
+    )  # fmt: skip
+    situation: Any = SimpleNamespace(case=SimpleNamespace(id=FINE))
+    workers: Any = SimpleNamespace(pairs=pairs, folder=RunFolder(tmp_path))
+    with BaseMeasurer(workers, situation) as measurer:
+        measurer.rebuild(Rebuild(), no_step)
+        measurer.pairs(PairStep(LOOKS[0], ("device",)), no_step)
+    ((base, candidate),) = [(one.base, one.candidate) for one in loaded]
+    assert base != candidate
+    assert not base.exists()  # what is built again goes with its case
 
 
 @pytest.mark.parametrize("side", [BASE, CANDIDATE])

@@ -297,6 +297,69 @@ def test_beside_a_base_neither_side_may_vary(first: Any, again: Any, said: Verdi
     assert judged(script, beside_base=True, limit_of=default_limit).verdict is said
 
 
+# Builds of one program may differ in their kernels
+
+
+def made(artifact: str) -> Build:
+    """Return a build whose compiled module has this digest."""
+    return Build(build_s=1.0, artifact=artifact)
+
+
+def of_module(artifact: str) -> CaseRecord:
+    """Return the record of a session that measured this compiled module."""
+    (session,) = STORED.sessions
+    return msgspec.structs.replace(STORED, sessions=[msgspec.structs.replace(session, artifact=artifact)])
+
+
+@pytest.mark.parametrize(
+    ("us", "said", "goes_on"),
+    [
+        (110.0, Verdict.REGRESSED, "; so is a second build of it"),
+        (100.0, Verdict.UNCONFIRMED, "; that was a second build of it, and builds of a program may differ"),
+    ],
+)
+def test_a_slower_build_fails_only_if_a_second_one_is_slower_too(us: float, said: Verdict, goes_on: str) -> None:
+    first, second = (measurement(of, of + 0.1, of - 0.1, build=made(name)) for of, name in ((110.0, "b"), (us, "c")))
+    script = ScriptedMeasurer([first], [second], rebuilt=[Rebuilt(made("c"))])
+    result = judged(script, record=of_module("a"))
+    assert (result.verdict, script.asked) == (said, ["measure", "rebuild", "fresh"])
+    assert f"{goes_on} (docs" in result.sentence
+
+
+def test_so_it_is_beside_the_kept_module_and_pairs_import_meanwhile() -> None:
+    script = ScriptedMeasurer(
+        [measurement(110.0, 110.1, 109.9, build=made("b"))], rebuilt=[Rebuilt(made("c"))], paired=[pairs(0.0, FEW)]
+    )
+    result = judged(script, record=of_module("a"), pairable=True)
+    assert (result.verdict, script.asked) == (Verdict.UNCONFIRMED, ["measure", "rebuild", f"pairs {FEW}"])
+    assert script.awaited == [True]
+
+
+@pytest.mark.parametrize("before", ["b", ""])
+def test_the_baselines_own_module_and_what_is_stored_nowhere_is_not_built_again(before: str) -> None:
+    slow = measurement(110.0, 110.1, 109.9, build=made(before))
+    script = ScriptedMeasurer([slow], [slow])
+    assert judged(script, record=of_module(before)).verdict is Verdict.REGRESSED
+    assert script.asked == ["measure", "fresh"]
+
+
+def test_a_second_build_that_is_the_first_bit_by_bit_is_not_spoken_of() -> None:
+    slow = measurement(110.0, 110.1, 109.9, build=made("b"))
+    script = ScriptedMeasurer([slow], [slow], rebuilt=[Rebuilt(made("b"))])
+    assert "second build" not in judged(script, record=of_module("a")).sentence
+
+
+@pytest.mark.parametrize(("of_base", "steps"), [("a", ["rebuild"]), ("b", []), ("", ["rebuild"])])
+def test_beside_a_base_both_are_built_again_unless_they_share_a_module(of_base: str, steps: list[str]) -> None:
+    now, before = (measurement(us, build=made(name)) for us, name in ((110.0, "b"), (100.0, of_base)))
+    screen, _ = screened([one for pair in pairs(0.1, 6) for one in pair][:6], now, default_limit, 3)
+    script = ScriptedMeasurer(
+        [Measured(now, before, tuple(screen))], rebuilt=[Rebuilt(made("c"), made("d"))], paired=[pairs(0.1, FEW)]
+    )
+    assert judged(script, beside_base=True, limit_of=default_limit).verdict is Verdict.REGRESSED
+    assert script.asked == ["measure", *steps, f"pairs {FEW}"]
+
+
 def test_what_another_build_confirms_stands_though_fresh_launches_can_say_nothing() -> None:
     slow = Build(build_s=100.0)
     stored = record((100.0, 100.0, 100.0), figures={"build_s": 10.0})

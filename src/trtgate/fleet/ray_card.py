@@ -166,7 +166,9 @@ def _free(_card: Card, asked: ray_messages.Free, _step: OnStep) -> None:
 
 ANSWERS: dict[type, Callable[[Card, Any, OnStep], Any]] = {
     ray_messages.BuildCase: lambda card, asked, step: card.build(asked, step),
-    ray_messages.BuildAgain: lambda card, asked, _: card.workers.build_again(asked.case_id, pairs_next=False),
+    ray_messages.BuildAgain: lambda card, asked, _: ray_messages.BuiltCase.of(
+        card.workers.build_again(asked.case_id, pairs_next=False)
+    ),
     ray_messages.MeasureCase: _measure,
     ray_messages.Renew: lambda card, _asked, _: card.workers.session.renew(),
     ray_messages.StartCold: lambda card, asked, step: card.workers.session.cold_starts(

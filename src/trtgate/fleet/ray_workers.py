@@ -16,7 +16,7 @@ from ..launches import messages
 from ..launches.pair import Artifacts
 from ..launches.prebuild import Prebuilt
 from ..launches.session import NextCase
-from ..records.measurement import Build, CaseMeasurement, ColdStart, LoadLaunch, Quadruple
+from ..records.measurement import CaseMeasurement, ColdStart, LoadLaunch, Quadruple
 from ..suite.cases import Case
 from . import ray_messages
 from .card_handle import CardHandle
@@ -67,10 +67,10 @@ class RayWorkers:
         )  # fmt: skip
         return self.asked(request, ray_messages.BuiltCase, step).made
 
-    def build_again(self, case_id: str, *, pairs_next: bool) -> Build:
+    def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
         """Build a case in a fresh process of the node; no pairs come next."""
         assert not pairs_next
-        return self.asked(ray_messages.BuildAgain(case_id=case_id), Build, _silent)
+        return self.asked(ray_messages.BuildAgain(case_id=case_id), ray_messages.BuiltCase, _silent).made
 
     def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
         """Return that there is none: what is kept of a baseline lies on the machine that recorded it."""

@@ -114,14 +114,17 @@ class BaseMeasurer:
         raise NotImplementedError
 
     def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
-        """Build both in a pair of its own; those that come next have imported by then."""
+        """Build both in a pair of its own, and measure that from now on; those that come next have imported by then."""
         if wanted.pairs_next:
             self._pairs.expect(self._case_id)
         step("suspected: building base and candidate again in fresh processes")
-        with self._folder.temporary(BASE, CANDIDATE) as folders, self._pairs.fresh(only_builds=True) as pair:
+        folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
+        with self._pairs.fresh(only_builds=True) as pair:
             self._pairs.greet(pair)
             self._pairs.imported()
             built = self._pairs.build(pair, self._case_id, folders)
+        stored = {name: folders[name] if reply.stored else None for name, reply in built.items()}
+        self._artifacts = Artifacts(base=stored[BASE], candidate=stored[CANDIDATE])
         return Rebuilt(built[CANDIDATE].build, built[BASE].build)
 
     def reload(self, step: OnStep) -> Reloaded:

@@ -14,7 +14,7 @@ from ..launches.base_revision import BaseRequest
 from ..launches.pair import Artifacts
 from ..launches.prebuild import Prebuilt
 from ..launches.session import NextCase
-from ..records.measurement import Build, CaseMeasurement, ColdStart, LoadLaunch, Quadruple
+from ..records.measurement import CaseMeasurement, ColdStart, LoadLaunch, Quadruple
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
 from .policy import Pair, Situation
@@ -109,7 +109,7 @@ class DeviceWorkers(Protocol):
     ) -> Prebuilt:  # fmt: skip
         """Build a case; what went wrong is in the result."""
 
-    def build_again(self, case_id: str, *, pairs_next: bool) -> Build:
+    def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
         """Build a case in a fresh process."""
 
     def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:

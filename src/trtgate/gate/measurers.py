@@ -101,12 +101,12 @@ class Workers:
             return Prebuilt(case_id=case.id, problem=str(error), fault=is_fault(error))
         return Prebuilt.of(case.id, reply, folder)
 
-    def build_again(self, case_id: str, *, pairs_next: bool) -> Build:
-        """Build a case in a fresh process; where pairs come next they have imported by then."""
+    def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
+        """Build a case in a fresh process; where pairs come next they have imported by then. Raises LaunchError."""
         if pairs_next:
             self.pairs.expect(case_id)
-        with self.folder.temporary(CANDIDATE) as folders:
-            return self.session.build_fresh(case_id, folders[CANDIDATE], self.pairs.imported)
+        folder = self.folder.private("again")
+        return Prebuilt.of(case_id, self.session.build_fresh(case_id, folder, self.pairs.imported), folder)
 
     def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
         """Return the compiled module that this machine keeps of a session, or None and why there is none."""
@@ -178,10 +178,17 @@ class StoredMeasurer:
         return self._measured(step)
 
     def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
-        """Build in a fresh process; where pairs come next they have imported by then, and it is built after that."""
+        """Build in a fresh process, and measure that from then on.
+
+        Where pairs come next they have imported by then, and it is built after that.
+        """
         pairs_next = wanted.pairs_next and self._find_kept()[0] is not None
         step("building again in a fresh process")
-        return Rebuilt(self._workers.build_again(self._situation.case.id, pairs_next=pairs_next))
+        again = self._workers.build_again(self._situation.case.id, pairs_next=pairs_next)
+        assert again.build is not None
+        if again.artifact is not None:
+            self._artifact, self._build = again.artifact, again.build
+        return Rebuilt(again.build)
 
     def reload(self, step: OnStep) -> Reloaded:
         """Never asked for: fresh launches say what memory a case takes."""

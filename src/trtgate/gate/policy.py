@@ -4,8 +4,10 @@ Against a stored baseline: what is too noisy to tell is measured by as many fres
 suspected must be so again: metrics of the build in another build, latencies in fresh pairs beside the baseline's own
 compiled module, the total change since the anchor and what neither could say in fresh launches. Fresh launches that
 can't be judged are measured once more. Beside a base: screened in one pair at planned looks, and suspects confirmed
-by another build, another load, and fresh pairs at planned looks. A suspicion that was neither confirmed nor refuted is
-told as one. Only what is proven unchanged or faster is stored unasked. The statistics are `verdict`'s.
+by another build, another load, and fresh pairs at planned looks. Builds of one program may differ in their kernels: a
+latency that is suspected of another build than what it is held against is confirmed in yet another one. A suspicion
+that was neither confirmed nor refuted is told as one. Only what is proven unchanged or faster is stored unasked.
+The statistics are `verdict`'s.
 
 It is longer than other files: to change a rule of a verdict one opens this file alone.
 """
@@ -94,7 +96,7 @@ class MeasureHost(msgspec.Struct, frozen=True):
 
 
 class Rebuild(msgspec.Struct, frozen=True):
-    """Build it again in a fresh process, the base too where there is one.
+    """Build it again in a fresh process, the base too where there is one; what that stored is timed from then on.
 
     `pairs_next` says that latencies are suspected too, so that fresh pairs are asked for after it.
     """
@@ -354,9 +356,10 @@ def _against_stored(situation: Situation) -> Step:
     total = {one.metric for one in result.judgements if one.since_anchor}
     timed = [metric for metric in SAMPLED if metric in sampled - total]
     again: Judged = {}
+    if evidence.rebuilt is None and _to_be_built_again(suspects, result.measurement, _artifact_before(situation)):
+        return Rebuild(pairs_next=bool(timed) and situation.pairable)
     if suspects & judging.OF_THE_BUILD:
-        if evidence.rebuilt is None:
-            return Rebuild(pairs_next=bool(timed) and situation.pairable)
+        assert evidence.rebuilt is not None
         now = _of_build(evidence.rebuilt.candidate)
         again = _counted(situation, now, _stored_figures(situation, now))
         build = evidence.first.candidate.build
@@ -533,8 +536,8 @@ def _of_fresh(situation: Situation, first: CaseResult, fresh: CaseMeasurement) -
     cleared = situation.pairable and situation.evidence.problem is None
     by_total = {one.metric for one in first.judgements if one.since_anchor and cleared}
     judged |= {metric: one for metric, one in totals.items() if metric in by_total}
-    if fresh.uuid != first.measurement.uuid:
-        return judged  # launches of two cards are two groups anyway
+    if fresh.uuid != first.measurement.uuid or _artifact_of(fresh) != _artifact_of(first.measurement):
+        return judged  # launches of two cards, or of two builds, are two groups anyway
     all_of_it = together(first.measurement, fresh)
     of_all = judging.against_stored(situation.case, all_of_it, record, situation.accelerator, limit_of, tests)
     groups = {one.metric: one.groups for one in of_all}
@@ -712,7 +715,10 @@ def _again_beside_base(
     situation: Situation, judged: Sequence[Judgement], suspects: set[str], primary: str
 ) -> Judged | Step:
     """Return what doing it again says of all that is suspected, or what is to be done again next."""
-    if suspects & judging.OF_THE_BUILD and situation.evidence.rebuilt is None:
+    first = situation.evidence.first
+    assert first is not None
+    before = "" if first.base is None else _artifact_of(first.base)
+    if situation.evidence.rebuilt is None and _to_be_built_again(suspects, first.candidate, before):
         return Rebuild(pairs_next=not suspects.isdisjoint(SAMPLED))
     if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
         return Reload()
@@ -835,6 +841,23 @@ def _suspects(judgements: Sequence[Judgement], primary: str) -> set[str]:
     }
 
 
+def _to_be_built_again(suspects: set[str], measurement: CaseMeasurement, before: str) -> bool:
+    """Whether a suspicion is of the build, or of the latency of another build than that of `before`, its digest."""
+    now = _artifact_of(measurement)
+    return bool(suspects & judging.OF_THE_BUILD) or (measurement.primary in suspects and now not in ("", before))
+
+
+def _artifact_of(measurement: CaseMeasurement) -> str:
+    """Return the digest of the compiled module that was measured; empty where nothing is stored of it."""
+    return "" if measurement.build is None else measurement.build.artifact
+
+
+def _artifact_before(situation: Situation) -> str:
+    """Return that of the session that a case is held against; empty where it is not known."""
+    record, accelerator = situation.record, situation.accelerator
+    return "" if record is None else record.compared_with(accelerator.uuid, accelerator.versions)[-1].artifact
+
+
 def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:
     """Return the first judgements, each suspicion as the second look has it: `regressed` only if both say so."""
     return [
@@ -906,6 +929,8 @@ def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: l
     judgements = [_with_places(situation, measurement, one) for one in judgements]
     said = verdict.case_verdict(judgements, measurement.primary)
     why = sentence(situation.case.id, said, judgements, measurement.primary)
+    if any(one.metric == measurement.primary and one.verdict is said for one in judgements):
+        why += _of_second_build(situation, said)
     why += _upgrade(situation, said, judgements) or _same_program(situation, measurement, judgements)
     explanation = explanation_of(said, judgements)
     why = why if explanation is None else explained(why, explanation)
@@ -920,6 +945,16 @@ def _upgrade(situation: Situation, said: Verdict, judgements: Sequence[Judgement
     since_anchor = any(one.since_anchor and one.verdict is said for one in judgements)
     found = judging.upgrade(situation.record, situation.accelerator, since_anchor=since_anchor)
     return f"; {found}" if found else ""
+
+
+def _of_second_build(situation: Situation, said: Verdict) -> str:
+    """Return what goes on with the sentence where a latency was measured again of another build of the same program."""
+    first, rebuilt = situation.evidence.first, situation.evidence.rebuilt
+    if first is None or rebuilt is None or rebuilt.candidate.artifact in ("", _artifact_of(first.candidate)):
+        return ""
+    if said is Verdict.UNCONFIRMED:
+        return "; that was a second build of it, and builds of a program may differ"
+    return "; so is a second build of it" if said is Verdict.REGRESSED else ""
 
 
 def _same_program(situation: Situation, measurement: CaseMeasurement, judgements: Sequence[Judgement]) -> str:

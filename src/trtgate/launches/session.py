@@ -18,7 +18,7 @@ from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..common.text_columns import number_of
 from ..records.coverage_record import Coverage
-from ..records.measurement import Build, CaseMeasurement, ColdStart, Launch, LoadLaunch
+from ..records.measurement import CaseMeasurement, ColdStart, Launch, LoadLaunch
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from . import load_launch, messages
@@ -271,13 +271,13 @@ class Session:
             step("a dry run")
             return worker.ask(messages.DryRun(case_id=case_id), messages.DryRunReply, f"{case_id}: dry run").coverage
 
-    def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None] = lambda: None) -> Build:
+    def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None]) -> messages.BuiltReply:
         """Build a case in a process of its own, once `imported` returns: others import first. Raises LaunchError."""
         request = messages.BuildCase(case_id=case_id, folder=str(folder))
         with self._fresh("rebuild") as (worker,):
             imported()
             with self._pool.device(shared=True):
-                return worker.ask(request, messages.BuiltReply, f"{case_id}: building again").build
+                return worker.ask(request, messages.BuiltReply, f"{case_id}: building again")
 
     @contextmanager
     def _fresh(

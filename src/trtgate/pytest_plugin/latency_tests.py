@@ -99,7 +99,9 @@ class LatencyGate:
         else:
             with run.progress(case.id) as step:
                 result = run.measure(run.workers[0], job, step, loading_ahead.after(run, self._item))
-        if run.options.update and result.stored and job.artifact is not None and run.devices.here:
+        measured = result.measurement.build
+        another = measured is not None and job.build is not None and measured.artifact != job.build.artifact
+        if run.options.update and result.stored and job.artifact is not None and run.devices.here and not another:
             run.gate.keep(case, job.artifact)
         return result
 
