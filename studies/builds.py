@@ -1,8 +1,9 @@
 """How far apart lie two builds of the same program? TensorRT may choose other tactics each time.
 
-    python studies/builds.py [--builds 5] [--launches 4] [--json FILE] [CASE …]
+    python studies/builds.py [--builds 5] [--launches 4] [--in-turn] [--json FILE] [CASE …]
 
-Builds each case several times, one process a build. Then as many processes as `--launches` load every build and take
+Builds each case several times, one process a build, all at once or, with `--in-turn`, one after the other on a GPU that
+does nothing else. Then as many processes as `--launches` load every build and take
 turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads
 of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
 Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs. Needs
@@ -53,12 +54,13 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", default=list(MODELS.values()))
     parser.add_argument("--builds", type=int, default=5)
     parser.add_argument("--launches", type=int, default=4)
+    parser.add_argument("--in-turn", action="store_true", help="build one after the other")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     options = parser.parse_args()
     from trtgate.common.accelerator import detect
     from trtgate.timing.context_switch import ContextSwitcher
 
-    places = built(options.cases, options.builds, Path(tempfile.mkdtemp()))
+    places = built(options.cases, options.builds, Path(tempfile.mkdtemp()), in_turn=options.in_turn)
     switcher = ContextSwitcher(detect().uuid)
     remotes = [Remote(switcher=switcher.name) for _ in range(options.launches)]
     document: dict[str, Any] = {"versions": remotes[0].ask("versions"), "cases": {}}
@@ -74,17 +76,24 @@ def main() -> None:
     report(document)
 
 
-def built(cases: Sequence[str], builds: int, root: Path) -> dict[str, list[str]]:
-    """Build each case so often, all builds of a case at once; returns their folders."""
+def built(cases: Sequence[str], builds: int, root: Path, *, in_turn: bool) -> dict[str, list[str]]:
+    """Build each case so often, all builds of a case at once or one after the other; returns their folders."""
     places: dict[str, list[str]] = {}
     for case_id in cases:
         folders = [root / f"{case_id}-{number}" for number in range(builds)]
         builders = [Remote() for _ in folders]
+        for builder in builders:
+            builder.send("versions")  # it imports meanwhile
+        for builder in builders:
+            builder.receive()
         for builder, folder in zip(builders, folders, strict=True):
             folder.mkdir(mode=0o700)
             builder.send("build", case_id=case_id, folder=str(folder))
+            if in_turn:
+                builder.receive()
         for builder in builders:
-            builder.receive()
+            if not in_turn:
+                builder.receive()
             builder.close()
         places[case_id] = [str(folder) for folder in folders]
     return places
