@@ -238,6 +238,17 @@ def test_one_that_is_checked_and_moved_says_so_in_its_own_sentence(us: float, ve
     assert "run it without --trtgate-changed" in found.moved
 
 
+@pytest.mark.parametrize(("artifact", "red"), [("before", True), ("anew", False)])
+def test_another_build_that_is_faster_is_no_sign_of_something_unseen(artifact: str, red: bool) -> None:
+    """Builds of one program may differ in their kernels."""
+    session = OTHERWISE(record().sessions[0], artifact="before")
+    measured = OTHERWISE(measurement(*[80.0] * 5), build=Build(build_s=1.0, artifact=artifact))
+    found = judged(
+        ScriptedMeasurer(measured=[measured]), record=OTHERWISE(record(), sessions=[session] * 8), known=CHECK
+    )
+    assert (found.verdict, bool(found.moved)) == (Verdict.IMPROVED, red)
+
+
 def test_without_a_baseline_or_a_comparison_nothing_is_the_same() -> None:
     measurer = ScriptedMeasurer(measured=[measurement(*[100.0] * 5)])
     assert judged(measurer, known=SAME, new="NEW").verdict is Verdict.NEW

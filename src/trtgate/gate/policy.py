@@ -260,10 +260,15 @@ def _beside_launches(measurement: CaseMeasurement) -> CaseMeasurement:
 
 
 def _moved(situation: Situation, result: CaseResult) -> str:
-    """Return why a case is red that was measured although it is the same: its device latency is another."""
+    """Return why a case is red that was measured although it is the same: its device latency is another.
+
+    Another build that is faster proves nothing: a slower one is confirmed with a second, a faster one is not.
+    """
     known = situation.known
     device = next((one for one in result.judgements if one.metric == DEVICE), None)
     if known is None or device is None or device.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
+        return ""
+    if device.verdict is Verdict.IMPROVED and _is_another_build(result.measurement, _artifact_before(situation)):
         return ""
     return moved(situation.case.id, known.recorded, device.change)
 
@@ -843,8 +848,13 @@ def _suspects(judgements: Sequence[Judgement], primary: str) -> set[str]:
 
 def _to_be_built_again(suspects: set[str], measurement: CaseMeasurement, before: str) -> bool:
     """Whether a suspicion is of the build, or of the latency of another build than that of `before`, its digest."""
-    now = _artifact_of(measurement)
-    return bool(suspects & judging.OF_THE_BUILD) or (measurement.primary in suspects and now not in ("", before))
+    other = measurement.primary in suspects and _is_another_build(measurement, before)
+    return other or bool(suspects & judging.OF_THE_BUILD)
+
+
+def _is_another_build(measurement: CaseMeasurement, before: str) -> bool:
+    """Whether the module that was measured is stored, and is not the one of this digest: its kernels may be others."""
+    return _artifact_of(measurement) not in ("", before)
 
 
 def _artifact_of(measurement: CaseMeasurement) -> str:
