@@ -6,8 +6,8 @@ Builds each case several times, one process a build, all at once or, with `--in-
 does nothing else. Then as many processes as `--launches` load every build and take
 turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads
 of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
-Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs. Needs
-a GPU that nothing else uses.
+Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs; and
+the seconds of the builds, exporting and comparing left out. Needs a GPU that nothing else uses.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def main() -> None:
     from trtgate.common.accelerator import detect
     from trtgate.timing.context_switch import ContextSwitcher
 
-    places = built(options.cases, options.builds, Path(tempfile.mkdtemp()), in_turn=options.in_turn)
+    places, build_s = built(options.cases, options.builds, Path(tempfile.mkdtemp()), in_turn=options.in_turn)
     switcher = ContextSwitcher(detect().uuid)
     remotes = [Remote(switcher=switcher.name) for _ in range(options.launches)]
     document: dict[str, Any] = {"versions": remotes[0].ask("versions"), "cases": {}}
     try:
         for case_id, folders in places.items():
-            document["cases"][case_id] = measured(case_id, folders, remotes)
+            document["cases"][case_id] = {**measured(case_id, folders, remotes), "build_s": build_s[case_id]}
     finally:
         for remote in remotes:
             remote.close()
@@ -76,9 +76,12 @@ def main() -> None:
     report(document)
 
 
-def built(cases: Sequence[str], builds: int, root: Path, *, in_turn: bool) -> dict[str, list[str]]:
-    """Build each case so often, all builds of a case at once or one after the other; returns their folders."""
+def built(
+    cases: Sequence[str], builds: int, root: Path, *, in_turn: bool
+) -> tuple[dict[str, list[str]], dict[str, list[float]]]:
+    """Build each case so often, all builds of a case at once or in turn; returns their folders, and their seconds."""
     places: dict[str, list[str]] = {}
+    build_s: dict[str, list[float]] = {}
     for case_id in cases:
         folders = [root / f"{case_id}-{number}" for number in range(builds)]
         builders = [Remote() for _ in folders]
@@ -86,17 +89,18 @@ def built(cases: Sequence[str], builds: int, root: Path, *, in_turn: bool) -> di
             builder.send("versions")  # it imports meanwhile
         for builder in builders:
             builder.receive()
+        seconds: list[float] = []
         for builder, folder in zip(builders, folders, strict=True):
             folder.mkdir(mode=0o700)
             builder.send("build", case_id=case_id, folder=str(folder))
             if in_turn:
-                builder.receive()
+                seconds.append(builder.receive())
         for builder in builders:
             if not in_turn:
-                builder.receive()
+                seconds.append(builder.receive())
             builder.close()
-        places[case_id] = [str(folder) for folder in folders]
-    return places
+        places[case_id], build_s[case_id] = [str(folder) for folder in folders], seconds
+    return places, build_s
 
 
 def measured(case_id: str, folders: Sequence[str], remotes: Sequence[Remote]) -> dict[str, Any]:
@@ -119,8 +123,8 @@ def measured(case_id: str, folders: Sequence[str], remotes: Sequence[Remote]) ->
 def report(document: dict[str, Any]) -> None:
     """Print the table."""
     print(", ".join(f"{name} {value}" for name, value in document["versions"].items()))
-    print("| case | µs | between builds | between loads of a build | F | p | builds, µs, and set of kernels |")
-    print("|---|---|---|---|---|---|---|")
+    print("| case | built in s | µs | between builds | between loads of a build | F | p | builds, µs, set of kernels |")
+    print("|---|---|---|---|---|---|---|---|")
     for case_id, found in document["cases"].items():
         of = components(found["log_us"])
         us = math.exp(float(np.mean(found["log_us"])))
@@ -128,7 +132,9 @@ def report(document: dict[str, Any]) -> None:
         each = [math.exp(float(np.mean(loads))) for loads in found["log_us"]]
         letters = [string.ascii_uppercase[sets.index(tuple(names))] for names in found["kernels"]]
         builds = ", ".join(f"{mean:.2f} {letter}" for mean, letter in sorted(zip(each, letters, strict=True)))
-        print(f"| {case_id} | {us:.2f} | {of.between:.3%} | {of.within:.3%} | {of.f:.1f} | {of.p:.3f} | {builds} |")
+        built_in = " ".join(f"{one:.1f}" for one in found["build_s"])
+        spread = f"{of.between:.3%} | {of.within:.3%} | {of.f:.1f} | {of.p:.3f}"
+        print(f"| {case_id} | {built_in} | {us:.2f} | {spread} | {builds} |")
 
 
 if __name__ == "__main__":

@@ -341,16 +341,18 @@ class GpuProcess:
     # compiled models
 
     def build(self, case_id: str, folder: str) -> float:
-        """Build a case of the zoo and store it; returns the seconds that it took."""
+        """Build a case of the zoo and store it; returns the build time in seconds, as the gate judges it."""
         from trtgate.compiling import build_or_load
 
-        start = time.perf_counter()
         case = self._source.load().cases[case_id]
-        build_or_load.build_or_load(case, "cuda", Path(folder), None, lambda _step: None)
-        return time.perf_counter() - start
+        made = build_or_load.build_or_load(case, "cuda", Path(folder), None, lambda _step: None)
+        return float(made.build.build_s)
 
-    def load(self, case_id: str, folder: str) -> float:
-        """Load a case that was stored, instead of the one before; returns the seconds that it took."""
+    def load(self, case_id: str, folder: str | None) -> float:
+        """Load a case that was stored, instead of the one before; returns the seconds that it took.
+
+        Without a folder the process builds it.
+        """
         from trtgate.common.accelerator import detect
         from trtgate.launches import messages
         from trtgate.launches.build_turn import BuildTurn
@@ -545,6 +547,16 @@ class GpuProcess:
             "void": [reason for one in read.captures for reason in one.void],
             "seconds": time.perf_counter() - began,
         }  # fmt: skip
+
+    def place_weights(self, seed: int) -> None:
+        """Copy weights and buffers of the loaded module, one of PyTorch's, to other places in memory."""
+        torch, rng, module = self._torch, random.Random(seed), self._worker.inference.compiled.run
+        torch.cuda.empty_cache()
+        padding = []
+        for tensor in (*module.parameters(), *module.buffers()):
+            padding.append(torch.empty(rng.randrange(1, 4096) * 512, dtype=torch.uint8, device="cuda"))
+            tensor.data = tensor.data.clone()
+        torch.cuda.synchronize()
 
     def turn(self, seed: int) -> float:
         """Return what one turn of a quadruple reads, as `trtgate ab` does it; the first makes the captures."""

@@ -14,6 +14,7 @@ Sections:
     engines   auxiliary streams, and loading an engine beside a replay, in this process and in another
     launches  processes of one build taking turns: today's clock, one stream for all, several streams on purpose
     loads     the same builds loaded again and again, in random order, in a few processes: what a load deals out
+    weights   whether the place of weights in memory sets the level of a process, of models in eager PyTorch
     pairs     what a partner does to the other side of a pair
     turns     whether a turn of `trtgate ab` sees that: a model beside itself and beside matrix products
     server    in which state a loop of plain calls leaves the GPU
@@ -46,6 +47,7 @@ MODELS = {
     "mobilenet_v3_large": "mobilenet_v3_large-dynamo-fp16-b8-mbs5",
 }
 REGNET, VIT = MODELS["regnet_y_400mf"], MODELS["vit_b_16"]
+IN_EAGER = ("mobilenet_v3_large-eager-fp32-b1", "resnet18-eager-fp16-b1")
 WITHOUT_AUXILIARY = "-max_aux_streams=0"
 RESET_S = 0.01
 """How long another process works to bring the GPU back into the state that it has after a context switch."""
@@ -330,6 +332,22 @@ def loads(study: Study) -> Iterator[dict[str, Any]]:
                     before[number] = case_id
 
 
+def weights(study: Study) -> Iterator[dict[str, Any]]:
+    """Time models in a few processes by trtgate's clock, with their weights where they are or copied before."""
+    with gate_states() as switcher, processes(4, switcher=switcher) as remotes:
+        for case_id in IN_EAGER:
+            for remote in remotes:
+                remote.send("load", case_id=case_id, folder=None)
+            for remote in remotes:
+                remote.receive()
+            for number in study.shuffled(range(len(remotes))):
+                for placed in study.rng.sample(("as before", "anew"), 2):
+                    if placed == "anew":
+                        remotes[number].ask("place_weights", seed=study.rng.getrandbits(30))
+                    read = remotes[number].ask("clocks", seed=study.rng.getrandbits(30), others=False)
+                    yield {"case": case_id, "process": number, "placed": placed, "us": read["trtgate"]}
+
+
 def pairs(study: Study) -> Iterator[dict[str, Any]]:
     """Replay a model in turns with a partner: itself in another process, or matrix products."""
     with beside_partners(study, one_stream=True) as (measured, partners):
@@ -343,19 +361,25 @@ def pairs(study: Study) -> Iterator[dict[str, Any]]:
 
 def turns(study: Study) -> Iterator[dict[str, Any]]:
     """Read turns of a pair as `trtgate ab` does, each after the partner's: a turn too, or as many matrix products."""
+    with gate_states() as switcher, beside_partners(study, switcher=switcher) as (measured, partners):
+        for partner in study.shuffled(tuple(partners)):
+            for _ in range(4):
+                if partner == "same":
+                    partners[partner].ask("turn", seed=study.rng.getrandbits(30))
+                else:
+                    partners[partner].ask("blocks", name="capture 0", seconds=TURN_S)
+                yield {"partner": partner, "us": measured.ask("turn", seed=study.rng.getrandbits(30))}
+
+
+@contextlib.contextmanager
+def gate_states() -> Iterator[str]:
+    """Within: a process that sets the state of the streams, as a run of the gate has; gives its name."""
     from trtgate.common.accelerator import detect
     from trtgate.timing.context_switch import ContextSwitcher
 
     switcher = ContextSwitcher(detect().uuid)
     try:
-        with beside_partners(study, switcher=switcher.name) as (measured, partners):
-            for partner in study.shuffled(tuple(partners)):
-                for _ in range(4):
-                    if partner == "same":
-                        partners[partner].ask("turn", seed=study.rng.getrandbits(30))
-                    else:
-                        partners[partner].ask("blocks", name="capture 0", seconds=TURN_S)
-                    yield {"partner": partner, "us": measured.ask("turn", seed=study.rng.getrandbits(30))}
+        yield switcher.name
     finally:
         switcher.close()
 
@@ -393,7 +417,8 @@ def server(study: Study) -> Iterator[dict[str, Any]]:
 
 
 SECTIONS: dict[str, Callable[[Study], Iterator[dict[str, Any]]]] = {
-    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, turns, server)
+    one.__name__: one
+    for one in (streams, others, nodes, decay, warmup, engines, launches, loads, weights, pairs, turns, server)
 }
 QUICK = ("streams", "others", "nodes", "decay", "warmup")
 

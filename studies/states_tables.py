@@ -340,6 +340,26 @@ def _of_loads(rows: Rows) -> list[str]:
     return [str(len(rows)), deviation(levels), within, f"{captures:.3%}", together]
 
 
+def weights(rows: Rows) -> Iterator[str]:
+    """How far processes lie apart, and readings of one whose weights stay or are copied (root mean squares)."""
+    lines = []
+    for (case,), group in grouped(rows, "case"):
+        levels = [
+            statistics.fmean(math.log(row["us"]) for row in of if row["placed"] == "as before")
+            for _, of in grouped(group, "process")
+        ]
+        within = []
+        for placed in ("as before", "anew"):
+            readings = [
+                [math.log(row["us"]) for row in of if row["placed"] == placed] for _, of in grouped(group, "process")
+            ]
+            squares = [statistics.variance(one) for one in readings if len(one) > 1]
+            within.append(f"{math.sqrt(statistics.fmean(squares)):.3%}" if squares else "")
+        lines.append([case, f"{math.exp(statistics.fmean(levels)):.2f}", deviation(levels), *within])
+    heads = ["case", "µs", "between processes", "within one, weights as before", "within one, copied"]
+    yield from table(heads, lines)
+
+
 SINCE_SWITCH_MS = (0, 5, 10, 20, 40, 70, 100)
 
 
@@ -397,5 +417,6 @@ def server(rows: Rows) -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
-    one.__name__: one for one in (streams, others, nodes, decay, warmup, engines, launches, loads, pairs, turns, server)
+    one.__name__: one
+    for one in (streams, others, nodes, decay, warmup, engines, launches, loads, weights, pairs, turns, server)
 }
