@@ -92,7 +92,7 @@ def test_a_block_is_what_the_gpu_takes_however_slow_the_host(gpu: Gpu, queuing_u
 def test_a_block_lasts_no_longer_where_the_host_is_slow(gpu: Gpu) -> None:
     clock = armed(gpu, Module(gpu, 400.0))
     plan = measuring_loop.Plan(warmup_s=0.0, block_s=0.005)
-    calls, _ = measuring_loop.warm_up(clock, plan)
+    calls = measuring_loop.warm_up(clock, plan).calls
     began_us = gpu.now_us
     clock.block(calls, nothing)
     assert 1 < calls < 10  # 71 calls are 5 ms of the GPU, and 50 ms of the host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -134,3 +135,29 @@ def test_captures_are_kept_for_the_turns_of_a_pair_and_made_anew_with_each_warm_
     assert clocks[0].closed
     made.measure(random.Random(0), PLAN)
     assert made._clock.closed
+
+
+@pytest.mark.parametrize(
+    ("turns", "waited_for"),
+    [
+        ([(False, 10.0), (True, 10.0), (True, 10.0)], [math.inf, 10.0, 10.0]),
+        ([(False, 10.0), (True, 10.7), (True, 10.7)], [math.inf, 10.0, 10.7]),  # it waited in vain, once
+        ([(False, 10.7), (True, 10.0), (False, 10.0), (True, 10.0)], [math.inf, 10.7, math.inf, 10.0]),
+    ],
+)
+def test_a_turn_after_another_processs_waits_for_what_the_case_took_before(
+    timer: Any, monkeypatch: pytest.MonkeyPatch, turns: list[tuple[bool, float]], waited_for: list[float]
+) -> None:
+    """(whether another process had the device, what a block takes when the warm-up ends)."""
+    asked: list[float] = []
+
+    def measure(*_: Any, before_us: float, **__: Any) -> measuring_loop.Measured:
+        asked.append(before_us)
+        return measuring_loop.Measured([], [], True, [], "", turns[len(asked) - 1][1])
+
+    made = timer()
+    monkeypatch.setattr(measuring_loop, "measure", measure)
+    for number, (after_other, _) in enumerate(turns):
+        plan = measuring_loop.PAIR_ON_GPU if number else measuring_loop.WARM_UP_ON_GPU
+        made.measure(random.Random(0), msgspec.structs.replace(plan, after_other=after_other))
+    assert asked == waited_for

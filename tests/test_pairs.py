@@ -265,6 +265,25 @@ def test_each_side_profiles_what_is_stored_of_it() -> None:
     assert asked == {BASE: "/stored", CANDIDATE: None}
 
 
+def test_a_side_knows_whether_the_other_one_was_at_work_before_its_turn() -> None:
+    asked: list[tuple[str, bool]] = []
+    turn = Turn(clock="cuda_graph", captures=[Capture(blocks_us=[1.0], replays=1)], host_us=[])
+
+    def worker(name: str) -> Any:
+        def ask(request: Any, *_: Any) -> Any:
+            asked.append((name[0], request.plan.after_other))
+            return SimpleNamespace(turn=turn)
+
+        return SimpleNamespace(ask=ask)
+
+    pair, rng = Pair(worker(BASE), worker(CANDIDATE), gpu=True), random.Random(0)
+    pair.warm_up(rng)
+    for _ in range(6):
+        pair.quadruple(rng)
+    sides = [side for side, _ in asked]
+    assert [after_other for _, after_other in asked] == [True, *(a != b for a, b in itertools.pairwise(sides))]
+
+
 def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -> None:
     pair = session.load_resident(FINE, BUILT)
     before = pids_of(pair)

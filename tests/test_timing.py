@@ -159,6 +159,23 @@ def test_what_never_stands_still_is_measured_and_reported_as_unsteady() -> None:
     assert not steady
 
 
+def test_after_another_process_warm_up_waits_until_a_block_takes_no_longer_than_before() -> None:
+    """Its work lowered the clocks, and these come back in steps that look steady."""
+    lowered = [*[100.7] * 30, *[100.4] * 30]
+    plan = msgspec.structs.replace(FAST, after_other=True)
+    found = measuring_loop.measure(ScriptedClock([*lowered, 100.0]), plan, lambda: (None, ""), before_us=100.0)
+    assert (found.steady, found.warm_us) == (True, 100.0)
+    assert {us for capture in found.captures for us in capture.blocks_us} == {100.0}
+    at_once = measuring_loop.measure(ScriptedClock([*lowered, 100.0]), plan, lambda: (None, ""))
+    assert (at_once.steady, at_once.warm_us) == (True, 100.7)
+
+
+def test_what_stays_slower_after_another_process_is_measured_and_reported_as_unsteady() -> None:
+    plan = msgspec.structs.replace(FAST, after_other=True, max_warmup_s=0.0)
+    found = measuring_loop.measure(ScriptedClock([100.7]), plan, lambda: (None, ""), before_us=100.0)
+    assert (found.steady, found.warm_us) == (False, 100.7)
+
+
 def test_blocks_under_thermal_slowdown_are_void_and_measured_again() -> None:
     hot = GpuState(sm_clock_mhz=1200, temperature_c=90, power_w=700.0, throttle=gpu_state.HW_THERMAL)
     states = iter([COOL, hot, hot])  # the first is read before any block

@@ -67,6 +67,8 @@ class Pair:
         """Those that it has loaded so far: of each case a pair is evidence once."""
         self.holds = ""
         """The case that it was asked to load last."""
+        self._at_work = ""
+        """The side that measured last."""
         self.loaded: dict[str, Loaded] = {}
         self.warm: dict[str, Turn] = {}
         self.quadruples: list[Quadruple] = []
@@ -166,6 +168,8 @@ class Pair:
     def _turn(self, name: str, plan: measuring_loop.Plan, rng: random.Random) -> Turn:
         with _blaming(name):
             for _ in range(RETRIES):
+                plan = msgspec.structs.replace(plan, after_other=self._at_work != name)
+                self._at_work = name
                 request = messages.Measure(plan=plan, seed=rng.getrandbits(32))
                 turn = self.workers[name].ask(request, messages.TurnReply, "measuring").turn
                 if all(capture.blocks_us for capture in turn.captures):

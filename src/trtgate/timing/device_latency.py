@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -45,6 +46,8 @@ class DeviceTimer:
         self._state = state
         self._watch = watch
         self._clock: DeviceClock | None = None
+        self._before_us = math.inf
+        """What a block of the first capture took where no other process had the device since the turn before."""
 
     @property
     def name(self) -> str:
@@ -91,8 +94,11 @@ class DeviceTimer:
     ) -> tuple[Measured, list[float]]:
         found = measuring_loop.measure(
             clock, plan, self._watch, lambda capture: self._call.restore(clock.placed[capture]),
-            armed=len(clock.placed), state=state, rng=rng,
+            armed=len(clock.placed), state=state, rng=rng, before_us=self._before_us if plan.after_other else math.inf,
         )  # fmt: skip
+        alone = plan.arm or not plan.after_other
+        if found.warm_us and (alone or found.warm_us > self._before_us * (1 + measuring_loop.RECOVERED)):
+            self._before_us = found.warm_us  # a turn that waited in vain is the last that does
         calls = measuring_loop.calls_of_tail(found.captures, plan)
         for placed in clock.placed:
             self._call.restore(placed)

@@ -39,6 +39,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float = 0.0
     """Of what the warm-up compares, one window with the one before; at least three blocks. A GPU warms up in steps that
     last 50 to 100 ms, and look steady: windows must be longer (docs/gpu-states.md)."""
+    after_other: bool = False
+    """Whether another process had the device since the case's last turn. What that left may look steady, so the warm-up
+    waits until a block takes no longer than before, for `max_warmup_s` at most (docs/gpu-states.md)."""
     host_s: float = 0.1
     """Of host latencies on a GPU; 0: none."""
     tail_calls: int = 100
@@ -94,6 +97,10 @@ MAX_VOIDS = 2
 """Void blocks of a capture that are measured again, as a multiple of the blocks wanted, one as if it were two; beyond
 it the capture stays short."""
 
+RECOVERED = 0.003
+"""By how much longer than before a block may take after another process's turn: half a step of the SM clock, which is
+15 of 1980 MHz on an H100 and an H200."""
+
 SETTINGS = 4
 """How often a turn sets the device's state again when a block was read in another one."""
 
@@ -136,6 +143,19 @@ class Measured(NamedTuple):
     """Before and after the blocks that count."""
     problem: str
     """Why the device's state could not be set; empty when it was."""
+    warm_us: float
+    """What a block took when the warm-up ended; 0 without one."""
+
+
+class Warm(NamedTuple):
+    """What a warm-up gives."""
+
+    calls: int
+    """Of a block."""
+    steady: bool
+    """Whether blocks stood still, and took no longer than before."""
+    us: float
+    """What a block took then; 0 without a warm-up."""
 
 
 def measure(
@@ -148,8 +168,11 @@ def measure(
     armed: int = 0,
     state: DeviceState = NO_STATE,
     rng: random.Random | None = None,
+    before_us: float = math.inf,
 ) -> Measured:
     """Make `plan.captures` captures, or replay the `armed` ones; set the state, warm up, time their blocks in turns.
+
+    `before_us` is what a block took before another process had the device.
 
     Every block is read of a device whose state is verified before and after it; one in another state, or under a
     thermal slowdown, is void and measured again. `watch` is asked once in every block; `restore` puts back what calls
@@ -158,14 +181,14 @@ def measure(
     """
     count = clock.arm(plan.captures) if plan.arm else armed
     problem = state.set(anew=plan.arm)
-    calls, steady = warm_up(clock, plan, restore)
-    blocks = _Blocks(clock, plan, watch, restore, state, calls, count)
+    warm = warm_up(clock, plan, restore, before_us)
+    blocks = _Blocks(clock, plan, watch, restore, state, warm.calls, count)
     order = list(range(count))
     while wanted := [number for number in order if blocks.wanted(number)]:
         for number in (rng or random).sample(wanted, len(wanted)):
             if blocks.timed(number):
                 kept()
-    return Measured(*blocks.found(), steady, blocks.readings(), problem)
+    return Measured(*blocks.found(), warm.steady, blocks.readings(), problem, warm.us)
 
 
 class _Block(NamedTuple):
@@ -237,15 +260,17 @@ class _Blocks:
         return [one for block in self._counted for one in (block.before, block.after) if one.probe_us]
 
 
-def warm_up(clock: Clock, plan: Plan, restore: Callable[[int], None] = lambda _capture: None) -> tuple[int, bool]:
-    """Run blocks for `warmup_s` and until they stand still; returns (calls a block, whether they did).
+def warm_up(
+    clock: Clock, plan: Plan, restore: Callable[[int], None] = lambda _capture: None, before_us: float = math.inf
+) -> Warm:
+    """Run blocks for `warmup_s` and until they stand still, and take no longer than `before_us`, as far as they come.
 
     Where the plan asks for no warm-up a single call must do: the case was warmed up before.
     """
     restore(0)
     calls = calls_per_block(max(clock.block(1, _nothing), 1e-3) + clock.overhead_us, plan)
     if not plan.warm:
-        return calls, True
+        return Warm(calls, True, 0.0)
     blocks: list[float] = []
     start = time.perf_counter()
     while True:
@@ -254,10 +279,10 @@ def warm_up(clock: Clock, plan: Plan, restore: Callable[[int], None] = lambda _c
         calls = calls_per_block(blocks[-1] + clock.overhead_us, plan)
         elapsed = time.perf_counter() - start
         window = max(3, math.ceil(plan.window_s / elapsed * len(blocks)))
-        if elapsed >= plan.warmup_s and stands_still(blocks, clock.steady_tolerance, window):
-            return calls, True
-        if elapsed >= plan.max_warmup_s:
-            return calls, False
+        us = statistics.median(blocks[-window:])
+        steady = stands_still(blocks, clock.steady_tolerance, window) and us <= before_us * (1 + RECOVERED)
+        if elapsed >= (plan.warmup_s if steady else plan.max_warmup_s):
+            return Warm(calls, steady, us)
 
 
 def stands_still(blocks: list[float], tolerance: float, window: int = 3) -> bool:
