@@ -541,6 +541,14 @@ def test_one_slow_process_that_fresh_ones_do_not_show_is_told_all_the_same() -> 
     assert "1 of 6 processes is 2.0 times slower" in result.sentence
 
 
+def test_launches_of_one_build_that_lie_apart_say_nothing_of_it_and_fresh_ones_are_of_the_same() -> None:
+    apart, alike = (msgspec.structs.replace(one, build=made("b")) for one in (measurement(100.0, 200.0, 100.1), SAME))
+    script = ScriptedMeasurer([apart], [alike], rebuilt=[Rebuilt(made("c"))])
+    result = judged(script, record=of_module("a"))
+    assert (result.verdict, script.asked) == (Verdict.UNCONFIRMED, ["measure", "fresh"])
+    assert "1 of 6 processes is 2.0 times slower" in result.sentence
+
+
 def test_launches_that_lie_apart_in_the_baseline_too_are_no_groups() -> None:
     modes = record((100.0, 200.0, 100.1), (100.0, 200.0, 199.8))
     script = ScriptedMeasurer([measurement(100.0, 200.0, 100.1)])

@@ -356,7 +356,8 @@ def _against_stored(situation: Situation) -> Step:
     total = {one.metric for one in result.judgements if one.since_anchor}
     timed = [metric for metric in SAMPLED if metric in sampled - total]
     again: Judged = {}
-    if evidence.rebuilt is None and _to_be_built_again(suspects, result.measurement, _artifact_before(situation)):
+    before = _artifact_before(situation)
+    if evidence.rebuilt is None and _to_be_built_again(result.judgements, result.measurement, before):
         return Rebuild(pairs_next=bool(timed) and situation.pairable)
     if suspects & judging.OF_THE_BUILD:
         assert evidence.rebuilt is not None
@@ -718,7 +719,7 @@ def _again_beside_base(
     first = situation.evidence.first
     assert first is not None
     before = "" if first.base is None else _artifact_of(first.base)
-    if situation.evidence.rebuilt is None and _to_be_built_again(suspects, first.candidate, before):
+    if situation.evidence.rebuilt is None and _to_be_built_again(judged, first.candidate, before):
         return Rebuild(pairs_next=not suspects.isdisjoint(SAMPLED))
     if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
         return Reload()
@@ -841,10 +842,13 @@ def _suspects(judgements: Sequence[Judgement], primary: str) -> set[str]:
     }
 
 
-def _to_be_built_again(suspects: set[str], measurement: CaseMeasurement, before: str) -> bool:
-    """Whether a suspicion is of the build, or of the latency of another build than that of `before`, its digest."""
-    now = _artifact_of(measurement)
-    return bool(suspects & judging.OF_THE_BUILD) or (measurement.primary in suspects and now not in ("", before))
+def _to_be_built_again(judgements: Sequence[Judgement], measurement: CaseMeasurement, before: str) -> bool:
+    """Whether a suspicion is of the build, or of the latency of another build than that of `before`, its digest.
+
+    Launches of one build of which some are slower differ in something else.
+    """
+    worse, now = {one.metric for one in judgements if one.verdict is Verdict.REGRESSED}, _artifact_of(measurement)
+    return bool(worse & judging.OF_THE_BUILD) or (measurement.primary in worse and now not in ("", before))
 
 
 def _artifact_of(measurement: CaseMeasurement) -> str:
