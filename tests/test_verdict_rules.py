@@ -604,6 +604,19 @@ def test_a_case_that_rose_bit_by_bit_regresses_since_the_anchor() -> None:
     assert [one.since_anchor for one in result.judgements] == [True]
 
 
+@pytest.mark.parametrize(("of_anchor", "steps"), [("a", ["rebuild", "fresh"]), ("b", ["fresh"])])
+def test_a_change_since_the_anchor_is_held_against_the_anchors_build(of_anchor: str, steps: list[str]) -> None:
+    boiled = risen(*[111.0] * 8)
+    sessions, anchor = (
+        [msgspec.structs.replace(one, artifact=name) for one in some]
+        for some, name in ((boiled.sessions, "b"), (boiled.anchor, of_anchor))
+    )
+    now = measurement(112.0, 112.1, 111.9, build=made("b"))
+    script = ScriptedMeasurer([now], [now], rebuilt=[Rebuilt(made("c"))])
+    judged(script, record=msgspec.structs.replace(boiled, sessions=sessions, anchor=anchor))
+    assert script.asked == ["measure", *steps]
+
+
 def test_a_change_since_the_anchor_that_fresh_launches_do_not_show_is_unconfirmed() -> None:
     boiled = risen(*[107.0] * 8)
     script = ScriptedMeasurer([measurement(109.9, 110.0, 109.8)], [measurement(102.0, 102.1, 101.9)])

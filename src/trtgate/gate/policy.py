@@ -356,7 +356,7 @@ def _against_stored(situation: Situation) -> Step:
     total = {one.metric for one in result.judgements if one.since_anchor}
     timed = [metric for metric in SAMPLED if metric in sampled - total]
     again: Judged = {}
-    before = _artifact_before(situation)
+    before = _artifact_before(situation, since_anchor=result.measurement.primary in total)
     if evidence.rebuilt is None and _to_be_built_again(result.judgements, result.measurement, before):
         return Rebuild(pairs_next=bool(timed) and situation.pairable)
     if suspects & judging.OF_THE_BUILD:
@@ -856,10 +856,13 @@ def _artifact_of(measurement: CaseMeasurement) -> str:
     return "" if measurement.build is None else measurement.build.artifact
 
 
-def _artifact_before(situation: Situation) -> str:
+def _artifact_before(situation: Situation, *, since_anchor: bool) -> str:
     """Return that of the session that a case is held against; empty where it is not known."""
     record, accelerator = situation.record, situation.accelerator
-    return "" if record is None else record.compared_with(accelerator.uuid, accelerator.versions)[-1].artifact
+    if record is None:
+        return ""
+    held = record.anchor_of if since_anchor else record.compared_with
+    return held(accelerator.uuid, accelerator.versions)[-1].artifact
 
 
 def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:
