@@ -106,12 +106,14 @@ class Workers:
         """Build a case in a fresh process; where pairs come next they have imported by then. Raises LaunchError."""
         if pairs_next:
             self.pairs.expect(case_id)
-        folder = self.folder.private("again")
+        folder, stored = self.folder.private("again"), False
         try:
-            return Prebuilt.of(case_id, self.session.build_fresh(case_id, folder, self.pairs.imported), folder)
-        except BaseException:
-            self.free(folder)
-            raise
+            reply = self.session.build_fresh(case_id, folder, self.pairs.imported)
+            stored = reply.stored
+        finally:
+            if not stored:
+                self.free(folder)
+        return Prebuilt.of(case_id, reply, folder)
 
     def free(self, artifact: Path) -> None:
         """Give the disk that an artifact takes back."""
