@@ -319,8 +319,9 @@ def test_a_total_change_says_nothing_of_the_newest_sessions_program() -> None:
     other = replace(PROGRAM, weights="v")
     anchor = levels(100.0, 100.0, 100.0, program=other, artifact="old", recorded="2025-01-01")
     made = of(levels(*[110.0] * 9, program=PROGRAM, artifact="one"), anchor=anchor)
-    now = replace(at(110.2), build=Build(build_s=1.0, program=PROGRAM, artifact="one"))
-    found = judged(ScriptedMeasurer([now], [now]), record=made)
+    build = Build(build_s=1.0, program=PROGRAM, artifact="one")
+    now = replace(at(110.2), build=build)
+    found = judged(ScriptedMeasurer([now], [now], rebuilt=[Rebuilt(build)]), record=made)
     assert (found.verdict, found.judgements[0].since_anchor) == (Verdict.REGRESSED, True)
     assert "look at the machine" not in found.sentence
 

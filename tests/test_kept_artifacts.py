@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +14,21 @@ import pytest
 
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
+from trtgate.common.run_folder import RunFolder
 from trtgate.compiling import sealed_store
 from trtgate.gate import kept_artifacts
 from trtgate.gate.driver import NoneKeptError
-from trtgate.gate.measurers import StoredMeasurer
+from trtgate.gate.measurers import StoredMeasurer, Workers
 from trtgate.gate.policy import Evidence, Measured, Pair, Rebuild, Rebuilt, Situation, next_step
 from trtgate.launches.prebuild import Prebuilt
+from trtgate.launches.worker_handle import LaunchError
+from trtgate.pytest_plugin.gate_run import GateRun
+from trtgate.pytest_plugin.latency_tests import TIMER, LatencyGate, ReplayTimer
 from trtgate.records.measurement import Build, CaseMeasurement
 from trtgate.verdict import LOOKS
 
 from .scripted_measurer import CASE as CASE_OF_GPU
-from .scripted_measurer import HERE, measurement, record
+from .scripted_measurer import HERE, TENSORRT, measurement, record
 
 CARD = Accelerator(kind="gpu", name="NVIDIA Test", uuid="GPU-1", libraries={"torch": "2.11"})
 CASE, RECORDED = "tiny-dynamo-fp16-b1", "2026-01-02T03:04:05+00:00"
@@ -203,3 +209,53 @@ def test_what_was_built_again_is_what_fresh_launches_measure(tmp_path: Path) -> 
     assert measurer.rebuild(Rebuild(), quiet) == Rebuilt(again)
     assert measurer.measure_fresh(quiet).build == again
     assert timed == [tmp_path / "before", tmp_path / "again"]
+
+
+@pytest.mark.parametrize("digests", [("before", "again"), ("", "")])
+@pytest.mark.parametrize(("again_us", "kept"), [(110.0, "again"), (None, "before")])
+def test_the_module_that_was_measured_is_kept_with_what_is_accepted(
+    digests: tuple[str, str], again_us: float | None, kept: str, tmp_path: Path
+) -> None:
+    """What some frontends store has no digest. Without fresh launches what was measured first is stored."""
+    before, again = (Build(build_s=seconds, artifact=one) for seconds, one in zip((100, 101), digests, strict=True))
+    built, rebuilt = artifact(tmp_path / "before", b"before"), artifact(tmp_path / "again", b"again")
+    us = [100.0 if again_us is None else 110.0, again_us]
+    session = SimpleNamespace(renew=lambda: None, measure=lambda *_given: measurement(*[us.pop(0)] * 3))
+    workers: Any = SimpleNamespace(
+        accelerator=HERE, session=session, cold_starts=0, load=0, free=shutil.rmtree,
+        kept=lambda *_given: (None, "none is kept"),
+        build_again=lambda case_id, *, pairs_next: Prebuilt(case_id=case_id, build=again, artifact=rebuilt),
+    )  # fmt: skip
+    found: list[bytes] = []
+    run: Any = GateRun.__new__(GateRun)
+    situation = Situation(
+        case=TENSORRT, accelerator=HERE, limit_of=lambda _metric: 0.03, tests=3, update=True, accepted=True,
+        record=record((100.0, 100.0, 100.0), figures={"build_s": 10.0}),
+    )  # fmt: skip
+    run.__dict__ |= {
+        "options": SimpleNamespace(update=True), "devices": SimpleNamespace(here=True), "workers": [workers],
+        "gate": SimpleNamespace(keep=lambda _case, folder: found.append((folder / "module.ep").read_bytes())),
+        "stage": None, "resuming": None, "gpu_queue": None, "latency_tests": [], "prebuilt": {}, "cases_at_once": 1,
+        "progress": lambda _case_id: contextlib.nullcontext(lambda _text: None),
+        "_situation": lambda *_given, **_more: situation,
+    }  # fmt: skip
+    item: Any = SimpleNamespace(nodeid="test_latency", stash={TIMER: ReplayTimer()})
+    result = LatencyGate(run, item, {})._measured(TENSORRT, SimpleNamespace(artifact=built, build=before))  # type: ignore[arg-type]
+    assert (result.stored, result.measurement.build) == (True, again if kept == "again" else before)
+    assert found == [f"{kept}module.ep".encode()]
+    assert (built.exists(), rebuilt.exists()) == (True, False)
+
+
+def test_a_build_again_that_fails_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
+    def build_fresh(_case_id: str, folder: Path, _imported: Any) -> None:
+        (folder / "module.ep").write_bytes(b"half of it")
+        raise LaunchError("killed")
+
+    workers = Workers.__new__(Workers)
+    workers.folder = RunFolder(tmp_path)
+    workers.session = SimpleNamespace(build_fresh=build_fresh)  # type: ignore[assignment]
+    workers.pairs = SimpleNamespace(imported=lambda: None)  # type: ignore[assignment]
+    with pytest.raises(LaunchError, match="killed"):
+        workers.build_again(CASE, pairs_next=False)
+    assert not list(tmp_path.rglob("again-*"))
+    workers.folder.close()

@@ -30,6 +30,7 @@ from trtgate.launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Ne
 from trtgate.launches.pair_memory import PairMemory
 from trtgate.launches.pair_session import PairSession
 from trtgate.launches.prebuild import Prebuilt
+from trtgate.launches.worker_handle import KilledError
 from trtgate.launches.worker_pool import WorkerPool
 from trtgate.records.measurement import Build, Capture, Turn
 from trtgate.suite.suite_source import SuiteSource
@@ -643,6 +644,32 @@ def test_both_sides_that_were_built_again_are_what_fresh_pairs_load(
     ((base, candidate),) = [(one.base, one.candidate) for one in loaded]
     assert base != candidate
     assert not base.exists()  # what is built again goes with its case
+
+
+@pytest.mark.parametrize(("side", "killed", "builds"), [(BASE, True, 2), (BASE, False, 1), (CANDIDATE, True, 1)])
+def test_a_base_that_is_killed_while_both_are_built_again_is_tried_once_more_alone(
+    side: str, killed: bool, builds: int, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def build(_pair: Any, _case_id: str, _folders: Any) -> Any:
+        asked.append("build")
+        if asked == ["build"]:
+            error = SideError(side, "killed" if killed else "it is broken")
+            raise error from (KilledError("by signal 9") if killed else None)
+        return {name: SimpleNamespace(stored=True, build=Build(build_s=1.0)) for name in (BASE, CANDIDATE)}
+
+    pairs = SimpleNamespace(
+        fresh=lambda *, only_builds: contextlib.nullcontext(), greet=lambda _pair: None, imported=lambda: None,
+        build=build, end_residents=lambda: asked.append("end residents"),
+    )  # fmt: skip
+    situation: Any = SimpleNamespace(case=SimpleNamespace(id=FINE))
+    workers: Any = SimpleNamespace(pairs=pairs, folder=RunFolder(tmp_path))
+    with BaseMeasurer(workers, situation) as measurer:
+        failing = pytest.raises(SideError) if builds == 1 else contextlib.nullcontext()
+        with failing:
+            measurer.rebuild(Rebuild(), no_step)
+    assert asked == ["build", "end residents", "build"][: 1 + 2 * (builds == 2)]
 
 
 @pytest.mark.parametrize("side", [BASE, CANDIDATE])

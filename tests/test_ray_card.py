@@ -20,6 +20,7 @@ from trtgate.fleet.ray_card import Card, room
 from trtgate.fleet.ray_messages import Open
 from trtgate.fleet.ray_workers import RayWorkers
 from trtgate.launches.session import NextCase
+from trtgate.launches.worker_handle import LaunchError
 from trtgate.suite.suite_source import SuiteSource
 
 from .loopback_ray import Actor, LoopbackRay
@@ -98,6 +99,19 @@ def test_a_case_is_built_and_measured_and_one_that_dies_says_so(node: Path, driv
     with pytest.raises(TrtgateError, match="dies-eager-fp32-b1: building: the worker ended with exit code 7"):
         run.build("dies").checked()
     assert run.handle.busy is False
+
+
+def test_a_case_is_built_again_in_a_process_that_leaves_nothing_where_nothing_is_stored(
+    node: Path, driven: Callable[..., Run]
+) -> None:
+    (node / "suite.py").write_text(suite_text((), {"alpha": "pause(0.002)"}))
+    run = driven()
+    again = run.workers.build_again("alpha-eager-fp32-b1", pairs_next=False).checked()
+    assert again.build is not None
+    assert again.artifact is None
+    with pytest.raises(LaunchError, match="case nobody is not in the suite"):
+        run.workers.build_again("nobody", pairs_next=False)
+    assert not list(node.parent.rglob("again-*"))
 
 
 def test_the_steps_of_a_case_are_told_while_the_node_is_at_it(node: Path, driven: Callable[..., Run]) -> None:

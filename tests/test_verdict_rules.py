@@ -541,6 +541,14 @@ def test_one_slow_process_that_fresh_ones_do_not_show_is_told_all_the_same() -> 
     assert "1 of 6 processes is 2.0 times slower" in result.sentence
 
 
+def test_launches_of_one_build_that_lie_apart_say_nothing_of_it_and_fresh_ones_are_of_the_same() -> None:
+    apart, alike = (msgspec.structs.replace(one, build=made("b")) for one in (measurement(100.0, 200.0, 100.1), SAME))
+    script = ScriptedMeasurer([apart], [alike], rebuilt=[Rebuilt(made("c"))])
+    result = judged(script, record=of_module("a"))
+    assert (result.verdict, script.asked) == (Verdict.UNCONFIRMED, ["measure", "fresh"])
+    assert "1 of 6 processes is 2.0 times slower" in result.sentence
+
+
 def test_launches_that_lie_apart_in_the_baseline_too_are_no_groups() -> None:
     modes = record((100.0, 200.0, 100.1), (100.0, 200.0, 199.8))
     script = ScriptedMeasurer([measurement(100.0, 200.0, 100.1)])
@@ -594,6 +602,19 @@ def test_a_case_that_rose_bit_by_bit_regresses_since_the_anchor() -> None:
     assert "device latency 100 µs → 112 µs since the anchor of 2026-01-02, +12.00%" in result.sentence
     assert "limit 9 %" in result.sentence
     assert [one.since_anchor for one in result.judgements] == [True]
+
+
+@pytest.mark.parametrize(("of_anchor", "steps"), [("a", ["rebuild", "fresh"]), ("b", ["fresh"])])
+def test_a_change_since_the_anchor_is_held_against_the_anchors_build(of_anchor: str, steps: list[str]) -> None:
+    boiled = risen(*[111.0] * 8)
+    sessions, anchor = (
+        [msgspec.structs.replace(one, artifact=name) for one in some]
+        for some, name in ((boiled.sessions, "b"), (boiled.anchor, of_anchor))
+    )
+    now = measurement(112.0, 112.1, 111.9, build=made("b"))
+    script = ScriptedMeasurer([now], [now], rebuilt=[Rebuilt(made("c"))])
+    judged(script, record=msgspec.structs.replace(boiled, sessions=sessions, anchor=anchor))
+    assert script.asked == ["measure", *steps]
 
 
 def test_a_change_since_the_anchor_that_fresh_launches_do_not_show_is_unconfirmed() -> None:

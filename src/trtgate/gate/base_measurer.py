@@ -114,10 +114,22 @@ class BaseMeasurer:
         raise NotImplementedError
 
     def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
-        """Build both in a pair of its own, and measure that from now on; those that come next have imported by then."""
+        """Build both in a pair of its own, and measure that from now on; those that come next have imported by then.
+
+        A base that something outside killed is tried once more, alone: else a suspicion would be told as unchecked.
+        """
         if wanted.pairs_next:
             self._pairs.expect(self._case_id)
         step("suspected: building base and candidate again in fresh processes")
+        try:
+            return self._rebuilt()
+        except SideError as error:
+            if not (error.killed and error.side == BASE):
+                raise
+        self._pairs.end_residents()
+        return self._rebuilt()
+
+    def _rebuilt(self) -> Rebuilt:
         folders = self._ending.enter_context(self._folder.temporary(BASE, CANDIDATE))
         with self._pairs.fresh(only_builds=True) as pair:
             self._pairs.greet(pair)

@@ -112,6 +112,9 @@ class DeviceWorkers(Protocol):
     def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
         """Build a case in a fresh process."""
 
+    def free(self, artifact: Path) -> None:
+        """Give the disk that an artifact takes back."""
+
     def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
         """Return the compiled module that is kept of a baseline's session, or None and why there is none."""
 

@@ -255,11 +255,13 @@ class Gate:
         """Let the results have Holm's adjusted p-values: all of them are known."""
         self._results = adjusted(self._results)
 
-    def keep(self, case: Case, artifact: Path) -> None:
-        """Keep a case's compiled module, to be measured beside later ones if its baseline is stored.
+    def keep(self, case: Case, artifact: Path | None) -> None:
+        """Keep a case's compiled module, if there is one, to be measured beside later ones if its baseline is stored.
 
         It stays where it is too, for what else this run does with it.
         """
+        if artifact is None:
+            return
         kept = self._folder.private("kept")
         for file in artifact.iterdir():
             sealed_folder.link(file, kept / file.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,8 +106,18 @@ class Workers:
         """Build a case in a fresh process; where pairs come next they have imported by then. Raises LaunchError."""
         if pairs_next:
             self.pairs.expect(case_id)
-        folder = self.folder.private("again")
-        return Prebuilt.of(case_id, self.session.build_fresh(case_id, folder, self.pairs.imported), folder)
+        folder, stored = self.folder.private("again"), False
+        try:
+            reply = self.session.build_fresh(case_id, folder, self.pairs.imported)
+            stored = reply.stored
+        finally:
+            if not stored:
+                self.free(folder)
+        return Prebuilt.of(case_id, reply, folder)
+
+    def free(self, artifact: Path) -> None:
+        """Give the disk that an artifact takes back."""
+        shutil.rmtree(artifact, ignore_errors=True)
 
     def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
         """Return the compiled module that this machine keeps of a session, or None and why there is none."""
@@ -135,20 +146,42 @@ class Workers:
 
 
 class StoredMeasurer:
-    """Measures a case that is built, to be judged by a baseline; `after` may be loaded with it."""
+    """Measures a case that is built, to be judged by a baseline; a context that ends with what it builds again.
+
+    `after` may be loaded with it.
+    """
 
     def __init__(
         self, workers: DeviceWorkers, situation: Situation, artifact: Path | None, build: Build | None,
         after: Sequence[NextCase] = (),
     ) -> None:  # fmt: skip
         self._workers = workers
-        self._situation = situation
         self._artifact = artifact
         self._build = build
+        self._built = [(artifact, build)]
+        """What launches may have loaded: what was built first, and again."""
         self._after = after
-        first = situation.evidence.first
-        self._clock = "" if first is None else first.candidate.clock
         self._kept: tuple[Path | None, str] | None = None
+        self.going_on_from(situation)
+
+    def __enter__(self) -> StoredMeasurer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for artifact, _ in self._built[1:]:
+            if artifact is not None:
+                self._workers.free(artifact)
+
+    def going_on_from(self, situation: Situation) -> StoredMeasurer:
+        """Return this, which measures what comes next in a situation: another process may have begun."""
+        first = situation.evidence.first
+        self._situation = situation
+        self._clock = "" if first is None else first.candidate.clock
+        return self
+
+    def module_of(self, measured: Build | None) -> Path | None:
+        """Return the compiled module that a measurement of this build had loaded; None where it is not here."""
+        return next((artifact for artifact, build in self._built if _same_module(build, measured)), None)
 
     def _measured(
         self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
@@ -188,6 +221,7 @@ class StoredMeasurer:
         assert again.build is not None
         if again.artifact is not None:
             self._artifact, self._build = again.artifact, again.build
+            self._built.append((again.artifact, again.build))
         return Rebuilt(again.build)
 
     def reload(self, step: OnStep) -> Reloaded:
@@ -210,3 +244,10 @@ class StoredMeasurer:
             compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
             self._kept = workers.kept(case_id, compared[-1].recorded)
         return self._kept
+
+
+def _same_module(one: Build | None, other: Build | None) -> bool:
+    """Whether two builds are one, or one of them was taken from the cache where the other was put."""
+    if one is None or other is None:
+        return False
+    return one == other or one.artifact == other.artifact != ""

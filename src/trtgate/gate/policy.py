@@ -268,7 +268,8 @@ def _moved(situation: Situation, result: CaseResult) -> str:
     device = next((one for one in result.judgements if one.metric == DEVICE), None)
     if known is None or device is None or device.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
         return ""
-    if device.verdict is Verdict.IMPROVED and _is_another_build(result.measurement, _artifact_before(situation)):
+    before = _artifact_before(situation, since_anchor=device.since_anchor)
+    if device.verdict is Verdict.IMPROVED and _is_another_build(result.measurement, before):
         return ""
     return moved(situation.case.id, known.recorded, device.change)
 
@@ -361,7 +362,8 @@ def _against_stored(situation: Situation) -> Step:
     total = {one.metric for one in result.judgements if one.since_anchor}
     timed = [metric for metric in SAMPLED if metric in sampled - total]
     again: Judged = {}
-    if evidence.rebuilt is None and _to_be_built_again(suspects, result.measurement, _artifact_before(situation)):
+    before = _artifact_before(situation, since_anchor=result.measurement.primary in total)
+    if evidence.rebuilt is None and _to_be_built_again(result.judgements, result.measurement, before):
         return Rebuild(pairs_next=bool(timed) and situation.pairable)
     if suspects & judging.OF_THE_BUILD:
         assert evidence.rebuilt is not None
@@ -723,7 +725,7 @@ def _again_beside_base(
     first = situation.evidence.first
     assert first is not None
     before = "" if first.base is None else _artifact_of(first.base)
-    if situation.evidence.rebuilt is None and _to_be_built_again(suspects, first.candidate, before):
+    if situation.evidence.rebuilt is None and _to_be_built_again(judged, first.candidate, before):
         return Rebuild(pairs_next=not suspects.isdisjoint(SAMPLED))
     if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
         return Reload()
@@ -846,10 +848,14 @@ def _suspects(judgements: Sequence[Judgement], primary: str) -> set[str]:
     }
 
 
-def _to_be_built_again(suspects: set[str], measurement: CaseMeasurement, before: str) -> bool:
-    """Whether a suspicion is of the build, or of the latency of another build than that of `before`, its digest."""
-    other = measurement.primary in suspects and _is_another_build(measurement, before)
-    return other or bool(suspects & judging.OF_THE_BUILD)
+def _to_be_built_again(judgements: Sequence[Judgement], measurement: CaseMeasurement, before: str) -> bool:
+    """Whether a suspicion is of the build, or of the latency of another build than that of `before`, its digest.
+
+    Launches of one build of which some are slower differ in something else.
+    """
+    worse = {one.metric for one in judgements if one.verdict is Verdict.REGRESSED}
+    other = measurement.primary in worse and _is_another_build(measurement, before)
+    return other or bool(worse & judging.OF_THE_BUILD)
 
 
 def _is_another_build(measurement: CaseMeasurement, before: str) -> bool:
@@ -862,10 +868,13 @@ def _artifact_of(measurement: CaseMeasurement) -> str:
     return "" if measurement.build is None else measurement.build.artifact
 
 
-def _artifact_before(situation: Situation) -> str:
+def _artifact_before(situation: Situation, *, since_anchor: bool) -> str:
     """Return that of the session that a case is held against; empty where it is not known."""
     record, accelerator = situation.record, situation.accelerator
-    return "" if record is None else record.compared_with(accelerator.uuid, accelerator.versions)[-1].artifact
+    if record is None:
+        return ""
+    held = record.anchor_of if since_anchor else record.compared_with
+    return held(accelerator.uuid, accelerator.versions)[-1].artifact
 
 
 def _both_say(first: Sequence[Judgement], again: Judged) -> list[Judgement]:

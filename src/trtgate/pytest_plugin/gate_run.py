@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,8 +90,7 @@ class GateRun:
         self.coverage_problems: dict[str, str] = {}
         """Why others have none, where it was asked for ahead."""
         self.baseline_problem = self.suite_problem = ""
-        self.new: list[str] = []
-        self.undecided: list[Notice] = []
+        self.new, self.undecided = list[str](), list[Notice]()
         self.cases_collected: list[Case] = []
         """Those that will be timed."""
         self.accepted: set[str] = set()
@@ -184,9 +182,11 @@ class GateRun:
         from ..gate.measurers import StoredMeasurer
 
         situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
-        program = None if job.build is None else job.build.program
-        made = functools.partial(StoredMeasurer, workers, artifact=job.artifact, build=job.build, after=after)
-        return self._drive(situation, made, step, program)
+        with StoredMeasurer(workers, situation, job.artifact, job.build, after) as measurer:
+            result = self._drive(situation, measurer.going_on_from, step, job.build and job.build.program)
+            if self.options.update and result.stored and self.devices.here:
+                self.gate.keep(job.case, measurer.module_of(result.measurement.build))
+        return result
 
     def measure_beside_base(
         self, case: Case, step: OnStep, ahead: Mapping[str, Prebuilt], after: Sequence[NextPair]

@@ -95,15 +95,9 @@ class LatencyGate:
         job = Job(case=case, artifact=built.artifact, build=built.build)
         if run.gpu_queue is not None and name in run.gpu_queue:
             with run.devices.progress(run, case.id) as step:
-                result = run.gpu_queue.result(name, step)
-        else:
-            with run.progress(case.id) as step:
-                result = run.measure(run.workers[0], job, step, loading_ahead.after(run, self._item))
-        measured = result.measurement.build
-        another = measured is not None and job.build is not None and measured.artifact != job.build.artifact
-        if run.options.update and result.stored and job.artifact is not None and run.devices.here and not another:
-            run.gate.keep(case, job.artifact)
-        return result
+                return run.gpu_queue.result(name, step)
+        with run.progress(case.id) as step:
+            return run.measure(run.workers[0], job, step, loading_ahead.after(run, self._item))
 
     def _measured_beside_base(self, case: Case, built: BuiltCase) -> CaseResult:
         run, after = self._run, loading_ahead.pairs_after(self._run, self._item)
