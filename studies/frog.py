@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import scipy
-from replay import ROOT, worktree
+from gate_runs import ROOT, worktree
 from scipy import stats
 
 NOISES = {  # capture or, on a CPU, block; launch; session: standard deviations of logs; limit

@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
 
+from trtgate.common import git
 from trtgate.common.spent_time import Work
 from trtgate.common.text_columns import TextTable
 from trtgate.report import run_report
@@ -22,6 +24,18 @@ from trtgate.report import run_report
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S, ENDING_S = 1500.0, 30.0
 ACCURACY, LATENCY = "test_accuracy", "test_latency"
+
+
+@contextlib.contextmanager
+def worktree(commit: str) -> Iterator[Path]:
+    """Within: the files of a commit, in a git worktree of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        git.run(ROOT, "worktree", "add", "--quiet", "--detach", str(tree), commit).check_returncode()
+        try:
+            yield tree
+        finally:
+            git.run(ROOT, "worktree", "remove", "--force", str(tree)).check_returncode()
 
 
 class GateRun(msgspec.Struct, kw_only=True):

@@ -22,7 +22,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from replay import ROOT, worktree
+from gate_runs import ROOT, worktree
 
 from trtgate.common.text_columns import TextTable
 

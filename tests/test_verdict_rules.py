@@ -314,7 +314,7 @@ def of_module(artifact: str) -> CaseRecord:
 @pytest.mark.parametrize(
     ("us", "said", "goes_on"),
     [
-        (110.0, Verdict.REGRESSED, "; so is a second build of it"),
+        (110.0, Verdict.REGRESSED, "; a second build of it is slower too"),
         (100.0, Verdict.UNCONFIRMED, "; that was a second build of it, and builds of a program may differ"),
     ],
 )

@@ -948,9 +948,10 @@ def _concluded(situation: Situation, measurement: CaseMeasurement, judgements: l
     judgements = [_with_places(situation, measurement, one) for one in judgements]
     said = verdict.case_verdict(judgements, measurement.primary)
     why = sentence(situation.case.id, said, judgements, measurement.primary)
-    if any(one.metric == measurement.primary and one.verdict is said for one in judgements):
-        why += _of_second_build(situation, said)
-    why += _upgrade(situation, said, judgements) or _same_program(situation, measurement, judgements)
+    of_latency = any(one.metric == measurement.primary and one.verdict is said for one in judgements)
+    second = _of_second_build(situation, said) if of_latency else ""
+    why += second
+    why += _upgrade(situation, said, judgements) or _same_program(situation, measurement, judgements, bool(second))
     explanation = explanation_of(said, judgements)
     why = why if explanation is None else explained(why, explanation)
     stored = _may_be_stored(situation, said, judgements)
@@ -973,14 +974,17 @@ def _of_second_build(situation: Situation, said: Verdict) -> str:
         return ""
     if said is Verdict.UNCONFIRMED:
         return "; that was a second build of it, and builds of a program may differ"
-    return "; so is a second build of it" if said is Verdict.REGRESSED else ""
+    return "; a second build of it is slower too" if said is Verdict.REGRESSED else ""
 
 
-def _same_program(situation: Situation, measurement: CaseMeasurement, judgements: Sequence[Judgement]) -> str:
+def _same_program(
+    situation: Situation, measurement: CaseMeasurement, judgements: Sequence[Judgement], second: bool
+) -> str:
     """Return what goes on with the sentence of a case that is slower though its program is that of the baseline.
 
     Its code did not do that: TensorRT may have built it otherwise, or the machine is slower. Nothing is said of the
-    total change, whose anchor may be of another program, nor by a session of another card.
+    total change, whose anchor may be of another program, nor by a session of another card. `second` says that the
+    sentence tells of a second build.
     """
     record, build, uuid = situation.record, measurement.build, situation.accelerator.uuid
     recent = [one for one in judgements if one.metric == DEVICE and not one.since_anchor]
@@ -992,7 +996,8 @@ def _same_program(situation: Situation, measurement: CaseMeasurement, judgements
         return ""
     if session.artifact and session.artifact == build.artifact:
         return "; it is the compiled module of the baseline: look at the machine"
-    return "; it is the same program in another build, and builds of a program may differ"
+    builds = "in other builds" if second else "in another build"
+    return f"; it is the same program {builds}, and builds of a program may differ"
 
 
 def _told(situation: Situation, measurement: CaseMeasurement, said: Verdict, why: str, *, stored: bool) -> CaseResult:

@@ -160,7 +160,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     program: ProgramPart | None = None
     """What it was made of beside the machine; None where that can't be said."""
     artifact: str = ""
-    """The digest of the files that launches load; empty where nothing is stored."""
+    """The digest of the files that launches load; empty where nothing is stored, or it can't be said of what."""
 
 
 class Quadruple(msgspec.Struct, frozen=True, kw_only=True):
