@@ -16,6 +16,7 @@ from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import TrtgateError
 from trtgate.common.run_folder import RunFolder
 from trtgate.compiling import sealed_store
+from trtgate.compiling.artifact_cache import CacheRequest
 from trtgate.gate import kept_artifacts
 from trtgate.gate.driver import NoneKeptError
 from trtgate.gate.measurers import StoredMeasurer, Workers
@@ -25,6 +26,7 @@ from trtgate.launches.worker_handle import LaunchError
 from trtgate.pytest_plugin.gate_run import GateRun
 from trtgate.pytest_plugin.latency_tests import TIMER, LatencyGate, ReplayTimer
 from trtgate.records.measurement import Build, CaseMeasurement
+from trtgate.suite.cases import Case
 from trtgate.verdict import LOOKS
 
 from .scripted_measurer import CASE as CASE_OF_GPU
@@ -198,7 +200,7 @@ def test_what_was_built_again_is_what_fresh_launches_measure(tmp_path: Path) -> 
     session = SimpleNamespace(renew=lambda: None, measure=measure)
     made = Prebuilt(case_id=CASE_OF_GPU.id, build=again, artifact=tmp_path / "again")
     workers: Any = SimpleNamespace(
-        session=session, cold_starts=0, load=0, build_again=lambda _case_id, *, pairs_next: made
+        session=session, cold_starts=0, load=0, build_again=lambda _case_id, *, pairs_next, cache: made
     )
     situation = Situation(case=CASE_OF_GPU, accelerator=HERE, limit_of=lambda _metric: 0.03, tests=3)
     measurer = StoredMeasurer(workers, situation, tmp_path / "before", before)
@@ -224,7 +226,7 @@ def test_the_module_that_was_measured_is_kept_with_what_is_accepted(
     workers: Any = SimpleNamespace(
         accelerator=HERE, session=session, cold_starts=0, load=0, free=shutil.rmtree,
         kept=lambda *_given: (None, "none is kept"),
-        build_again=lambda case_id, *, pairs_next: Prebuilt(case_id=case_id, build=again, artifact=rebuilt),
+        build_again=lambda case_id, *, pairs_next, cache: Prebuilt(case_id=case_id, build=again, artifact=rebuilt),
     )  # fmt: skip
     found: list[bytes] = []
     run: Any = GateRun.__new__(GateRun)
@@ -233,7 +235,8 @@ def test_the_module_that_was_measured_is_kept_with_what_is_accepted(
         record=record((100.0, 100.0, 100.0), figures={"build_s": 10.0}),
     )  # fmt: skip
     run.__dict__ |= {
-        "options": SimpleNamespace(update=True), "devices": SimpleNamespace(here=True), "workers": [workers],
+        "options": SimpleNamespace(update=True, cache=None), "devices": SimpleNamespace(here=True),
+        "workers": [workers],
         "gate": SimpleNamespace(keep=lambda _case, folder: found.append((folder / "module.ep").read_bytes())),
         "stage": None, "resuming": None, "gpu_queue": None, "latency_tests": [], "prebuilt": {}, "cases_at_once": 1,
         "progress": lambda _case_id: contextlib.nullcontext(lambda _text: None),
@@ -246,8 +249,30 @@ def test_the_module_that_was_measured_is_kept_with_what_is_accepted(
     assert (built.exists(), rebuilt.exists()) == (True, False)
 
 
+@pytest.mark.parametrize(("case", "used"), [(TENSORRT, True), (CASE_OF_GPU, False)])
+def test_what_is_built_again_takes_the_place_of_the_module_that_was_suspected_in_the_cache(
+    case: Case, used: bool, tmp_path: Path
+) -> None:
+    """Else each run would take a slow build from there, suspect it, and build it again. Eager PyTorch has no builds."""
+    cache, asked = CacheRequest(folder=str(tmp_path / "cache")), list[CacheRequest | None]()
+
+    def build_fresh(_case_id: str, _folder: Path, _imported: Any, cache: CacheRequest | None) -> Any:
+        asked.append(cache)
+        return SimpleNamespace(build=Build(build_s=1.0), stored=True, coverage=None, agreement=None, notes=[])
+
+    workers = Workers.__new__(Workers)
+    workers.folder = RunFolder(tmp_path)
+    workers.session = SimpleNamespace(build_fresh=build_fresh)  # type: ignore[assignment]
+    workers.pairs = SimpleNamespace(imported=lambda: None)  # type: ignore[assignment]
+    situation = Situation(case=case, accelerator=HERE, limit_of=lambda _metric: 0.03, tests=3)
+    with StoredMeasurer(workers, situation, None, None, cache=cache) as measurer:
+        measurer.rebuild(Rebuild(), lambda _text: None)
+    assert asked == [msgspec.structs.replace(cache, rebuild=True) if used else None]
+    workers.folder.close()
+
+
 def test_a_build_again_that_fails_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
-    def build_fresh(_case_id: str, folder: Path, _imported: Any) -> None:
+    def build_fresh(_case_id: str, folder: Path, _imported: Any, _cache: Any) -> None:
         (folder / "module.ep").write_bytes(b"half of it")
         raise LaunchError("killed")
 

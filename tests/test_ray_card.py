@@ -106,7 +106,8 @@ def test_a_case_is_built_again_in_a_process_that_leaves_nothing_where_nothing_is
 ) -> None:
     (node / "suite.py").write_text(suite_text((), {"alpha": "pause(0.002)"}))
     run = driven()
-    again = run.workers.build_again("alpha-eager-fp32-b1", pairs_next=False).checked()
+    cache = CacheRequest(folder=str(node))
+    again = run.workers.build_again("alpha-eager-fp32-b1", pairs_next=False, cache=cache).checked()
     assert again.build is not None
     assert again.artifact is None
     with pytest.raises(LaunchError, match="case nobody is not in the suite"):

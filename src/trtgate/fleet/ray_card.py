@@ -150,6 +150,13 @@ def _measure(card: Card, asked: ray_messages.MeasureCase, step: OnStep) -> Any:
     return measure(asked.case_id, _path(asked.artifact), step, after)
 
 
+def _build_again(card: Card, asked: ray_messages.BuildAgain) -> ray_messages.BuiltCase:
+    cache = None
+    if asked.cache_bytes is not None:
+        cache = CacheRequest(folder=str(default_folder()), limit_bytes=asked.cache_bytes)
+    return ray_messages.BuiltCase.of(card.workers.build_again(asked.case_id, pairs_next=False, cache=cache))
+
+
 def _available(card: Card, asked: ray_messages.AskAvailability, _step: OnStep) -> dict[str, ray_messages.Availability]:
     settings = {one.id: one.case.settings for one in asked.cases}
     return {
@@ -166,9 +173,7 @@ def _free(_card: Card, asked: ray_messages.Free, _step: OnStep) -> None:
 
 ANSWERS: dict[type, Callable[[Card, Any, OnStep], Any]] = {
     ray_messages.BuildCase: lambda card, asked, step: card.build(asked, step),
-    ray_messages.BuildAgain: lambda card, asked, _: ray_messages.BuiltCase.of(
-        card.workers.build_again(asked.case_id, pairs_next=False)
-    ),
+    ray_messages.BuildAgain: lambda card, asked, _: _build_again(card, asked),
     ray_messages.MeasureCase: _measure,
     ray_messages.Renew: lambda card, _asked, _: card.workers.session.renew(),
     ray_messages.StartCold: lambda card, asked, step: card.workers.session.cold_starts(

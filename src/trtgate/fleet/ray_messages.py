@@ -125,6 +125,8 @@ class BuildAgain(msgspec.Struct, tag=True, kw_only=True):
     """Build a case in a fresh process."""
 
     case_id: str
+    cache_bytes: int | None = None
+    """How large the node's artifact cache may be, in which it takes the place of what is there; None: none is used."""
 
 
 class MeasureCase(msgspec.Struct, tag=True, kw_only=True):

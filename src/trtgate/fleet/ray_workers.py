@@ -67,10 +67,12 @@ class RayWorkers:
         )  # fmt: skip
         return self.asked(request, ray_messages.BuiltCase, step).made
 
-    def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
-        """Build a case in a fresh process of the node; no pairs come next."""
+    def build_again(self, case_id: str, *, pairs_next: bool, cache: CacheRequest | None = None) -> Prebuilt:
+        """Build a case in a fresh process of the node, for the node's cache; no pairs come next."""
         assert not pairs_next
-        return self.asked(ray_messages.BuildAgain(case_id=case_id), ray_messages.BuiltCase, _silent).made
+        limit_bytes = None if cache is None else cache.limit_bytes
+        request = ray_messages.BuildAgain(case_id=case_id, cache_bytes=limit_bytes)
+        return self.asked(request, ray_messages.BuiltCase, _silent).made
 
     def kept(self, case_id: str, recorded: str) -> tuple[Path | None, str]:
         """Return that there is none: what is kept of a baseline lies on the machine that recorded it."""

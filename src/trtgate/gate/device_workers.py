@@ -109,8 +109,8 @@ class DeviceWorkers(Protocol):
     ) -> Prebuilt:  # fmt: skip
         """Build a case; what went wrong is in the result."""
 
-    def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
-        """Build a case in a fresh process."""
+    def build_again(self, case_id: str, *, pairs_next: bool, cache: CacheRequest | None = None) -> Prebuilt:
+        """Build a case in a fresh process; it takes the place of what the cache has."""
 
     def free(self, artifact: Path) -> None:
         """Give the disk that an artifact takes back."""

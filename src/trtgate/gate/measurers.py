@@ -102,13 +102,17 @@ class Workers:
             return Prebuilt(case_id=case.id, problem=str(error), fault=is_fault(error))
         return Prebuilt.of(case.id, reply, folder)
 
-    def build_again(self, case_id: str, *, pairs_next: bool) -> Prebuilt:
-        """Build a case in a fresh process; where pairs come next they have imported by then. Raises LaunchError."""
+    def build_again(self, case_id: str, *, pairs_next: bool, cache: CacheRequest | None = None) -> Prebuilt:
+        """Build a case in a fresh process; where pairs come next they have imported by then. Raises LaunchError.
+
+        It takes the place of what the cache has.
+        """
+        cache = cache and msgspec.structs.replace(cache, rebuild=True)
         if pairs_next:
             self.pairs.expect(case_id)
         folder, stored = self.folder.private("again"), False
         try:
-            reply = self.session.build_fresh(case_id, folder, self.pairs.imported)
+            reply = self.session.build_fresh(case_id, folder, self.pairs.imported, cache)
             stored = reply.stored
         finally:
             if not stored:
@@ -148,14 +152,15 @@ class Workers:
 class StoredMeasurer:
     """Measures a case that is built, to be judged by a baseline; a context that ends with what it builds again.
 
-    `after` may be loaded with it.
+    `after` may be loaded with it. What is built again takes the place of what `cache` has of it: that was suspected.
     """
 
     def __init__(
         self, workers: DeviceWorkers, situation: Situation, artifact: Path | None, build: Build | None,
-        after: Sequence[NextCase] = (),
+        after: Sequence[NextCase] = (), cache: CacheRequest | None = None,
     ) -> None:  # fmt: skip
         self._workers = workers
+        self._cache = cache if situation.case.settings.uses_tensorrt else None
         self._artifact = artifact
         self._build = build
         self._built = [(artifact, build)]
@@ -217,7 +222,7 @@ class StoredMeasurer:
         """
         pairs_next = wanted.pairs_next and self._find_kept()[0] is not None
         step("building again in a fresh process")
-        again = self._workers.build_again(self._situation.case.id, pairs_next=pairs_next)
+        again = self._workers.build_again(self._situation.case.id, pairs_next=pairs_next, cache=self._cache)
         assert again.build is not None
         if again.artifact is not None:
             self._artifact, self._build = again.artifact, again.build

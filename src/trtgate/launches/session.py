@@ -17,6 +17,7 @@ from ..common.accelerator import Accelerator
 from ..common.spent_time import Work, during
 from ..common.steps import OnStep
 from ..common.text_columns import number_of
+from ..compiling.artifact_cache import CacheRequest
 from ..records.coverage_record import Coverage
 from ..records.measurement import CaseMeasurement, ColdStart, Launch, LoadLaunch
 from ..suite.suite_source import SuiteSource
@@ -271,9 +272,11 @@ class Session:
             step("a dry run")
             return worker.ask(messages.DryRun(case_id=case_id), messages.DryRunReply, f"{case_id}: dry run").coverage
 
-    def build_fresh(self, case_id: str, folder: Path, imported: Callable[[], None]) -> messages.BuiltReply:
+    def build_fresh(
+        self, case_id: str, folder: Path, imported: Callable[[], None], cache: CacheRequest | None = None
+    ) -> messages.BuiltReply:
         """Build a case in a process of its own, once `imported` returns: others import first. Raises LaunchError."""
-        request = messages.BuildCase(case_id=case_id, folder=str(folder))
+        request = messages.BuildCase(case_id=case_id, folder=str(folder), cache=cache)
         with self._fresh("rebuild") as (worker,):
             imported()
             with self._pool.device(shared=True):

@@ -182,7 +182,7 @@ class GateRun:
         from ..gate.measurers import StoredMeasurer
 
         situation = self._situation(job.case, workers.accelerator, pairable=job.artifact is not None, build=job.build)
-        with StoredMeasurer(workers, situation, job.artifact, job.build, after) as measurer:
+        with StoredMeasurer(workers, situation, job.artifact, job.build, after, self.options.cache) as measurer:
             result = self._drive(situation, measurer.going_on_from, step, job.build and job.build.program)
             if self.options.update and result.stored and self.devices.here:
                 self.gate.keep(job.case, measurer.module_of(result.measurement.build))
