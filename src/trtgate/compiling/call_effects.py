@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,9 +20,9 @@ RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 Walked = list[Leaf | Container]
 
 
-def taken_apart(name: str, value: object) -> Walked:
-    """Return what a call left under a name, with tensors of their own. Raises TrtgateError as `output_leaves`."""
-    return output_leaves.copied(value, _root(name))
+def taken_apart(name: str, value: object, but: Collection[int] = ()) -> Walked:
+    """Return what a call left under a name, as `output_leaves.copied`. Raises TrtgateError as `output_leaves`."""
+    return output_leaves.copied(value, _root(name), but)
 
 
 def _root(name: str) -> str:
@@ -45,9 +45,13 @@ def reachable(case: Case, inference: Inference) -> dict[str, Any]:
 
 
 def untouched(case: Case, inference: Inference, changes: Iterable[str]) -> dict[str, Walked]:
-    """Return copies of what a call may not change: all that is not among the changes of eager's."""
+    """Return copies of what a call may not change: all that is not among the changes of eager's.
+
+    A container may hold inputs that eager writes to: their values are compared as those of inputs.
+    """
     there = reachable(case, inference)
-    return {name: taken_apart(name, there[name]) for name in there.keys() - set(changes)}
+    written = {id(there[name]) for name in changes if name in there}
+    return {name: taken_apart(name, there[name], written) for name in there.keys() - set(changes)}
 
 
 def as_left(name: str, wanted: Walked, value: object, inputs: Inputs) -> Walked:
