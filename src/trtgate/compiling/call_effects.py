@@ -10,8 +10,11 @@ import torch
 
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
+from ..suite.settings import OWN
 from . import output_leaves
 from .inference import Inference
+from .leaf_comparison import MEASURED
+from .output_check import Comparison
 from .output_leaves import Container, Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
@@ -52,6 +55,15 @@ def untouched(case: Case, inference: Inference, changes: Iterable[str]) -> dict[
     there = reachable(case, inference)
     written = {id(there[name]) for name in changes if name in there}
     return {name: taken_apart(name, there[name], written) for name in there.keys() - set(changes)}
+
+
+def tolerances(case: Case, left: Comparison) -> dict[str, float]:
+    """Return path → tolerance of what a call left, where a callable of the user's may round more than its reference.
+
+    It is the widest that the case gives a leaf of its output.
+    """
+    widest = max(case.settings.tolerances.values(), default=0.0) if case.settings.frontend == OWN else 0.0
+    return {leaf.path: widest for leaf in left.leaves if widest and leaf.kind in MEASURED}
 
 
 def as_left(name: str, wanted: Walked, value: object, inputs: Inputs) -> Walked:
