@@ -48,13 +48,15 @@ def reachable(case: Case, inference: Inference) -> dict[str, Any]:
 
 
 def untouched(case: Case, inference: Inference, changes: Iterable[str]) -> dict[str, Walked]:
-    """Return copies of what a call may not change: all that is not among the changes of eager's.
+    """Return copies of what a call may not change: all that is not among the changes of eager's, containers first.
 
     A container may hold inputs that eager writes to: their values are compared as those of inputs.
     """
     there = reachable(case, inference)
     written = {id(there[name]) for name in changes if name in there}
-    return {name: taken_apart(name, there[name], written) for name in there.keys() - set(changes)}
+    containers = inference.given.containers
+    names = sorted(there.keys() - set(changes), key=lambda name: (name not in containers, name))
+    return {name: taken_apart(name, there[name], written) for name in names}
 
 
 def tolerances(case: Case, left: Comparison) -> dict[str, float]:
