@@ -226,6 +226,21 @@ def test_a_suite_that_a_link_leads_to_as_well_is_collected_once(folder: Any, nam
     assert "real/suite.py::test_latency[tiny-eager-fp32]" in given
 
 
+@pytest.mark.parametrize("linked", ["bench", "bench/suite.py"])
+def test_the_conftest_above_a_link_to_a_suite_elsewhere_counts_in_the_command_too(
+    folder: Any, forked_with_tensorrt: None, linked: str
+) -> None:
+    repository, elsewhere = folder.path / "repository", folder.path / "elsewhere"
+    Layout({**SHOP, "conftest.py": ""}).write(repository)
+    elsewhere.mkdir()
+    (repository / linked).rename(elsewhere / "moved")
+    (repository / linked).symlink_to(elsewhere / "moved")
+    done = run([str(PROGRAMS / PYTEST), "bench", "-k", "tiny-eager", *ONE_LAUNCH], repository, {})
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    done = run([str(PROGRAMS / "trtgate"), "coverage", "tiny", "--precision", "fp32"], repository, {})
+    assert counted(done, "tiny-dynamo-fp32-mbs5") == "0 of 2"
+
+
 @pytest.mark.parametrize("name", ["bench is a package at the root", "src and pythonpath", "relative imports"])
 def test_a_base_imports_its_own_code(folder: Any, name: str) -> None:
     layout, log = LAYOUTS[name], folder.path / ".trtgate-imported"

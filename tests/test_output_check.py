@@ -534,6 +534,35 @@ def test_one_wrong_row_of_many_fails(arithmetic: str) -> None:
     assert "slice [:, 5]" in problem(ROWS[None], output[None], arithmetic)
 
 
+FILLS = [-1e4, -1e9, torch.finfo(torch.float32).min, torch.finfo(torch.float16).min]
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("fill", FILLS)
+def test_the_constant_of_a_mask_hides_no_value_beside_it(fill: float, arithmetic: str) -> None:
+    """As with -inf: what is not masked is held to its own size, though the constant is a thousand times as large."""
+    masked = torch.arange(16) % 2 == 0
+
+    def filled(values: torch.Tensor) -> torch.Tensor:
+        return values.masked_fill(masked, fill)
+
+    assert not problem(filled(ROWS), filled(ROWS * (1 + 1e-4)), arithmetic)
+    assert not problem(filled(ROWS), filled(ROWS) * (1 - 1e-4), arithmetic)
+    for wrong in (ROWS * 2, -ROWS, ROWS.roll(1, 0), ROWS * 0):
+        assert "output differs from eager" in problem(filled(ROWS), filled(wrong), arithmetic)
+    assert problem(filled(ROWS), ROWS.masked_fill(~masked, fill), arithmetic)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[5000.0, 5000.0, 0.0], [1.0, 1.0, 1e-5], [5000.0, 4000.0, 1.0], [5000.0, 5000.0, 60.0]],
+    ids=["zeros-beside", "sure-softmax", "once", "near"],
+)
+def test_a_large_value_that_no_mask_puts_is_one_like_any_other(values: list[float]) -> None:
+    eager = torch.tensor(values)
+    assert not problem(eager, eager + torch.tensor([0.0, 0.0, 1e-6 * values[0]]))
+
+
 def test_a_row_that_is_nearly_zero_is_rounded_as_coarsely_as_the_others() -> None:
     eager, noise = ROWS.clone(), torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
     eager[5] *= 1e-6
@@ -557,7 +586,7 @@ def test_a_zero_reference_accepts_only_zero() -> None:
 
 
 @given(
-    values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8),
+    values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8, unique_by=abs),  # a mask's constant repeats
     errors=st.lists(st.floats(-1, 1, width=32), min_size=8, max_size=8),
     exponent=st.integers(-900, 1020),
 )

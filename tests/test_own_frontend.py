@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -78,6 +79,50 @@ def test_the_reference_decides_whether_it_is_right(tmp_path: Path) -> None:
     with pytest.raises(TrtgateError, match=r'output\["scores"\] differs from eager') as caught:
         built(case_of(wrong), tmp_path)
     assert "first wrong" not in str(caught.value)  # trtgate can compile no part of it alone
+
+
+def step(written: float) -> Any:
+    """A step of a decoder that writes into its cache, `written` times too much."""
+
+    def run(x: torch.Tensor, past: Any) -> torch.Tensor:
+        (past["keys"] if isinstance(past, dict) else past)[:, 1] = x * written
+        return x * 2
+
+    return run
+
+
+def put(*values: Any) -> Any:
+    return lambda x, past: (past.extend(x * value for value in values), x * 2)[1]
+
+
+CACHES = [lambda: torch.zeros(2, 3, 8), lambda: {"keys": torch.zeros(2, 3, 8)}]
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=["tensor", "dict"])
+def test_what_a_callable_writes_into_its_inputs_is_compared_with_its_reference(cache: Any, tmp_path: Path) -> None:
+    """No output shows the cache: only the next step of the decoder would."""
+
+    def case(run: Any, **tolerances: float) -> Case:
+        found = case_of(lambda: (Compiled(run, reference=step(1.0)), (torch.ones(2, 8), cache())))
+        return msgspec.structs.replace(found, settings=msgspec.structs.replace(found.settings, tolerances=tolerances))
+
+    assert built(case(step(1.0)), tmp_path / "right").build.leaf_error == 0.0
+    for number, wrong in enumerate((step(2.0), step(0.0), lambda x, past: x * 2)):
+        with pytest.raises(TrtgateError, match="after the call input 1 differs from eager"):
+            built(case(wrong), tmp_path / str(number))
+    with pytest.raises(TrtgateError, match="after the call input 1 differs from eager"):
+        built(case(step(1.004)), tmp_path / "rounds")
+    built(case(step(1.004), output=1e-2), tmp_path / "may round")
+
+
+@pytest.mark.parametrize("wrong", [put(), put(2), put(1, 1)])
+def test_what_a_callable_puts_into_a_list_of_its_inputs_is_compared_too(wrong: Any, tmp_path: Path) -> None:
+    def case(run: Any) -> Case:
+        return case_of(lambda: (Compiled(run, reference=put(1)), (torch.ones(2, 8), [])))
+
+    built(case(put(1)), tmp_path / "right")
+    with pytest.raises(TrtgateError, match=r"after the call input args\[1\]\[.\] differs from eager"):
+        built(case(wrong), tmp_path / "wrong")
 
 
 def test_without_a_reference_it_is_not_eager_that_fails(tmp_path: Path) -> None:

@@ -932,6 +932,50 @@ def test_a_compiled_module_may_put_into_containers_only_what_eager_puts_there(
         reference.checked(of(forward, ROW, container), "cpu", quiet)
 
 
+def written(a: Any, x: torch.Tensor, past: Any) -> torch.Tensor:
+    keys = past["keys"] if isinstance(past, dict) else past[0]
+    keys[:, 0] = a(x)[0]
+    return keys.sum(1)
+
+
+def written_wrongly(a: Any, x: torch.Tensor, past: Any) -> torch.Tensor:
+    found = written(a, x, past)
+    if torch.compiler.is_compiling():
+        past[0].mul_(2)
+    return found
+
+
+def bound_besides(a: Any, x: torch.Tensor, past: Any) -> torch.Tensor:
+    found = written(a, x, past)
+    if torch.compiler.is_compiling():
+        past[1] = x * 2
+    return found
+
+
+@pytest.mark.parametrize("frontend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(
+    "past",
+    [{"keys": torch.zeros(16, 2)}, [torch.zeros(16, 2), ROW], (torch.zeros(16, 2),)],
+    ids=["dict", "list", "tuple"],
+)
+def test_a_cache_in_a_container_of_the_inputs_may_be_written_in_place(past: Any, frontend: str) -> None:
+    inference, build = reference.checked(of(written, ROW, past, frontend=frontend), "cpu", quiet)
+    assert inference.changes == ("input 1",)
+    assert build.leaf_error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("forward", "named"),
+    [
+        pytest.param(written_wrongly, "input 1", id="other-values"),
+        pytest.param(bound_besides, r"input args\[1\]\[1\]", id="another-tensor"),
+    ],
+)
+def test_what_else_is_done_to_a_cache_in_a_container_is_wrong(forward: Any, named: str) -> None:
+    with pytest.raises(TrtgateError, match=f"after the call {named} differs from eager"):
+        reference.checked(of(forward, ROW, [torch.zeros(16, 2), ROW]), "cpu", quiet)
+
+
 class Untouched(torch.nn.Module):
     """Writes to nothing but, where it is compiled, to what `write` says."""
 

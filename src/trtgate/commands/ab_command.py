@@ -60,7 +60,7 @@ def arguments(folder: Path, given: Sequence[str], asked: Sequence[str]) -> list[
         from ..launches.suite_here import configured_suite
 
         source, _, _ = configured_suite(folder)
-        files = source.suite_files().values()
+        files = source.places()
         tested = [file.parent if any(file.parent.glob("test_*.py")) else file for file in files]
         where = [os.path.relpath(place, folder) for place in dict.fromkeys(tested)]
     marked = any(text == "-m" or text.startswith("-m") for text in given)

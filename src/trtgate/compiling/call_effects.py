@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,8 +10,11 @@ import torch
 
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
+from ..suite.settings import OWN
 from . import output_leaves
 from .inference import Inference
+from .leaf_comparison import MEASURED
+from .output_check import Comparison
 from .output_leaves import Container, Leaf
 
 RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
@@ -20,9 +23,9 @@ RUN_THE_MODULE = ("eager", "aot_eager", "inductor", "torch_compile")
 Walked = list[Leaf | Container]
 
 
-def taken_apart(name: str, value: object) -> Walked:
-    """Return what a call left under a name, with tensors of their own. Raises TrtgateError as `output_leaves`."""
-    return output_leaves.copied(value, _root(name))
+def taken_apart(name: str, value: object, but: Collection[int] = ()) -> Walked:
+    """Return what a call left under a name, as `output_leaves.copied`. Raises TrtgateError as `output_leaves`."""
+    return output_leaves.copied(value, _root(name), but)
 
 
 def _root(name: str) -> str:
@@ -45,9 +48,24 @@ def reachable(case: Case, inference: Inference) -> dict[str, Any]:
 
 
 def untouched(case: Case, inference: Inference, changes: Iterable[str]) -> dict[str, Walked]:
-    """Return copies of what a call may not change: all that is not among the changes of eager's."""
+    """Return copies of what a call may not change: all that is not among the changes of eager's, containers first.
+
+    A container may hold inputs that eager writes to: their values are compared as those of inputs.
+    """
     there = reachable(case, inference)
-    return {name: taken_apart(name, there[name]) for name in there.keys() - set(changes)}
+    written = {id(there[name]) for name in changes if name in there}
+    containers = inference.given.containers
+    names = sorted(there.keys() - set(changes), key=lambda name: (name not in containers, name))
+    return {name: taken_apart(name, there[name], written) for name in names}
+
+
+def tolerances(case: Case, left: Comparison) -> dict[str, float]:
+    """Return path → tolerance of what a call left, where a callable of the user's may round more than its reference.
+
+    It is the widest that the case gives a leaf of its output.
+    """
+    widest = max(case.settings.tolerances.values(), default=0.0) if case.settings.frontend == OWN else 0.0
+    return {leaf.path: widest for leaf in left.leaves if widest and leaf.kind in MEASURED}
 
 
 def as_left(name: str, wanted: Walked, value: object, inputs: Inputs) -> Walked:

@@ -129,7 +129,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             if name in there:
                 left = call_effects.as_left(name, wanted, there[name], inference.inputs)
                 compared = output_check.compare_nodes(wanted, left)
-                problem = compared.problem(arithmetic(case, self.coarsest))
+                problem = compared.problem(arithmetic(case, self.coarsest), call_effects.tolerances(case, compared))
                 if problem:
                     return compared, problem + call_effects.hint(name, inference.inputs, untouched)
         return None

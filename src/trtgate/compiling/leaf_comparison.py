@@ -15,6 +15,9 @@ DECADES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Thresholds of `LeafComparison.beyond`."""
 PACKED = {getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torch, name)}
 """Two numbers a byte, which torch can't convert: their bits are compared."""
+LEAST_FILL, FILL_TO_OTHERS = 1e3, 100.0
+"""What the constant of a mask is at least, and how many times as large as all other values. The 1.0 of a softmax that
+is sure is none: the values beside it are rounded more coarsely than their size allows."""
 PLAIN_KINDS = {bool: INTEGER, int: INTEGER, float: FLOATING, complex: COMPLEX}
 
 
@@ -67,7 +70,12 @@ def compare(path: str, name: str, eager: Any, output: Any) -> LeafComparison:
     difference = _non_finite_difference(wanted, got)
     if difference:
         return _unlike(path, name, kind, eager, difference)
-    return _measured(path, name, kind, wanted, got)
+    whole = _measured(path, name, kind, wanted, got)
+    filled = _filled(wanted)
+    if filled is None:
+        return whole
+    rest = _measured(path, name, kind, wanted.where(~filled, 0.0), got.where(~filled, 0.0))
+    return _worse(whole, rest)
 
 
 def kind_of(value: Any) -> str:
@@ -196,6 +204,33 @@ def _measured(path: str, name: str, kind: str, eager: torch.Tensor, output: torc
         largest=_ratio(float(off.max()), float(a.abs().max())),
         max_error=float(off.max()) * top,
         beyond=tuple(_count(relative > threshold, kind) for threshold in DECADES),
+    )  # fmt: skip
+
+
+def _filled(eager: torch.Tensor) -> torch.Tensor | None:
+    """Return where a mask put its constant, such as -1e4 or the smallest float; None where it put none.
+
+    That is the value of the largest magnitude if it stands in several places, is at least LEAST_FILL, and at least
+    FILL_TO_OTHERS times as large as all others. Beside it nothing that the others are would show.
+    """
+    if eager.is_complex() or not eager.numel():
+        return None
+    sizes = eager.abs().where(torch.isfinite(eager), 0.0)
+    largest = float(sizes.max())
+    filled = sizes == largest
+    others = float(sizes.where(~filled, 0.0).max())
+    is_fill = others > 0.0 and largest >= max(LEAST_FILL, FILL_TO_OTHERS * others) and int(filled.sum()) > 1
+    return filled if is_fill else None
+
+
+def _worse(whole: LeafComparison, rest: LeafComparison) -> LeafComparison:
+    """Return the larger errors of a leaf as a whole and without the constant of a mask."""
+    sliced = max(whole, rest, key=lambda one: one.worst_slice)
+    return msgspec.structs.replace(
+        max(whole, rest, key=lambda one: one.relative_l2),
+        cosine=min(whole.cosine, rest.cosine), worst_slice=sliced.worst_slice, slice_at=sliced.slice_at,
+        largest=max(whole.largest, rest.largest), max_error=max(whole.max_error, rest.max_error),
+        beyond=tuple(map(max, whole.beyond, rest.beyond)),
     )  # fmt: skip
 
 

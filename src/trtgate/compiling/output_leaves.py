@@ -7,7 +7,7 @@ import enum
 import json
 import operator
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -77,10 +77,13 @@ def walk(output: Any, root: str = ROOT) -> list[Leaf | Container]:
         return list(_walked(output, root, "", ()))
 
 
-def copied(output: Any, root: str = ROOT) -> list[Leaf | Container]:
-    """Return `walk`'s nodes with tensors of their own: an output may be a buffer that the next call changes."""
+def copied(output: Any, root: str = ROOT, but: Collection[int] = ()) -> list[Leaf | Container]:
+    """Return `walk`'s nodes with tensors of their own: an output may be a buffer that the next call changes.
+
+    ANY stands for each tensor whose `id` is in `but`.
+    """
     return [
-        msgspec.structs.replace(node, value=node.value.detach().clone())
+        msgspec.structs.replace(node, value=ANY if id(node.value) in but else node.value.detach().clone())
         if isinstance(node, Leaf) and isinstance(node.value, torch.Tensor)
         else node
         for node in walk(output, root)

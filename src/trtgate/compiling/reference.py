@@ -81,7 +81,7 @@ class Reference:
             changes = self._state.changed(self.inputs) + self.inputs.rewritten(self._given)
         nothing = "" if changes else output_check.holds_nothing(first)
         self.remarks += [nothing] if nothing else []
-        after = {} if own else self._after(changes)
+        after = self._after([name for name in changes if not own or name.startswith("input ")])
         second = self._eager()[0] if changes else []
         if own and not self._shows(changes, first, second):  # what its first call made stays
             changes, second = [], []

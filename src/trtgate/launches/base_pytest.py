@@ -97,7 +97,7 @@ def _answer(top: Path, given: list[str]) -> Elsewhere:
         return Elsewhere(source=None)
     source = source or SuiteSource(root=str(Path.cwd()))
     try:
-        source = on_pytests_path(source, found, given or source.suite_files().values())
+        source = on_pytests_path(source, found, given or source.places())
     except TrtgateError as error:
         return Elsewhere(source=None, problem=str(error))
     names = dict.fromkeys([*before, *os.environ])

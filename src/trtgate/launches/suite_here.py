@@ -35,7 +35,7 @@ def suite_here() -> SuiteSource | None:
     """
     found = find_configuration(Path.cwd())
     source = None if found is None else named_in(found)
-    return None if source is None else on_pytests_path(source, found, source.suite_files().values())
+    return None if source is None else on_pytests_path(source, found, source.places())
 
 
 def factories_here(*names: str) -> SuiteSource:
@@ -55,7 +55,7 @@ def configured_suite(folder: Path, *, as_in_pytest: bool = False) -> tuple[Suite
     if found is None or source is None:
         raise TrtgateError(f"no suite is configured for {folder}: run trtgate init, or set the ini key trtgate_suite")
     if as_in_pytest or len(source.suite_files()) < len(source.suites):  # a module that is on pytest's path alone
-        source = on_pytests_path(source, found, source.suite_files().values())
+        source = on_pytests_path(source, found, source.places())
     for name in source.suites:
         if name not in source.suite_files():
             raise TrtgateError(f"{found.path}: trtgate_suite names {name!r}, and there is no such file or module")

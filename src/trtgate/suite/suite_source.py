@@ -58,6 +58,10 @@ class SuiteSource(msgspec.Struct, frozen=True, kw_only=True):
         """Return suite → its file, without importing it; a suite that can't be found is left out."""
         return _files(self.suites, Path(self.root))
 
+    def places(self) -> list[Path]:
+        """Return the suites' files as they are named, links not followed: conftest files above these belong to them."""
+        return [file for name in self.suites if (file := file_of(name, Path(self.root))) is not None]
+
     def factory_files(self) -> dict[str, Path]:
         """Return factory → the file in which it lives, without importing it."""
         modules = {name: name.partition(":")[0] for name in self.factories}
