@@ -217,9 +217,11 @@ def _filled(eager: torch.Tensor) -> torch.Tensor | None:
         return None
     sizes = eager.abs().where(torch.isfinite(eager), 0.0)
     largest = float(sizes.max())
+    if largest < LEAST_FILL:
+        return None
     filled = sizes == largest
     others = float(sizes.where(~filled, 0.0).max())
-    is_fill = others > 0.0 and largest >= max(LEAST_FILL, FILL_TO_OTHERS * others) and int(filled.sum()) > 1
+    is_fill = 0.0 < FILL_TO_OTHERS * others <= largest and int(filled.sum()) > 1
     return filled if is_fill else None
 
 
