@@ -14,6 +14,7 @@ import pytest
 
 from trtgate.common import git
 
+from .forks import real_popen
 from .pytest_folder import TIMEOUT_S
 from .suites import SCRIPTED_TIME, SUITE_HEAD
 
@@ -155,6 +156,19 @@ def test_what_pytest_imports_is_measured(folder: Any, name: str) -> None:
     done = start(layout, folder, "-k", "tiny-eager", *ONE_LAUNCH)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
+
+
+def test_a_neighbour_may_have_the_name_of_a_module_of_the_standard_library(folder: Any) -> None:
+    """Pytest has that before it puts the folder of a suite on Python's path. No forks: they have it too."""
+    names = ("bench/queue.py", "bench/statistics.py", "bench/timeit.py")
+    Layout({"bench/net.py": NET, **dict.fromkeys(names, "")}, imports="from net import Net").write(folder.path)
+    started = real_popen(
+        [sys.executable, "-m", PYTEST, "bench", "-k", "tiny-eager", *ONE_LAUNCH], cwd=folder.path,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    said, _ = started.communicate(timeout=TIMEOUT_S)
+    assert started.returncode == 0, said
+    assert "2 passed" in said
 
 
 ASKED = [

@@ -14,7 +14,7 @@ from ..common.accelerator import Accelerator
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
 from . import messages
-from .relocated_imports import OURS, relocated
+from .relocated_imports import OURS, relocated, standard_modules
 
 OF_THE_MACHINE = re.compile(r"HOME|TRTGATE_.*")
 """Variables whose folders both sides share, also where they lie in the checkout."""
@@ -73,6 +73,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
             device="cuda" if accelerator.kind == "gpu" else "cpu",
             uuid=accelerator.uuid,
             sys_path=entries,
+            standard=standard_modules(),
             moved=self.moved,
             tensorrt=tensorrt,
             streams=self.streams,

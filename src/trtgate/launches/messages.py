@@ -24,9 +24,10 @@ SHARED = "shared"
 class Hello(msgspec.Struct, tag=True, kw_only=True):
     """The first message: where the suite is and which device to use ("cuda" or "cpu", its UUID or "").
 
-    `sys_path` are the folders, all absolute, that come first in the worker's own path. `moved` is (a folder, another
-    that stands in for it): what `sys_path` and Python's own path take from the first is taken from the second where it
-    exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
+    `sys_path` are the folders, all absolute, that come first in the worker's own path. `standard` are modules of the
+    standard library that are imported before these are there, since a file in them may have the name of one. `moved` is
+    (a folder, another that stands in for it): what `sys_path` and Python's own path take from the first is taken from
+    the second where it exists there. `tensorrt` says that there will be cases that need torch_tensorrt.
     `streams` is the state that device latency is measured in, and `switcher` the process that helps to set it
     (`timing/stream_state.py`).
     """
@@ -35,6 +36,7 @@ class Hello(msgspec.Struct, tag=True, kw_only=True):
     device: str
     uuid: str
     sys_path: list[str]
+    standard: list[str] = []
     moved: tuple[str, str] | None = None
     tensorrt: bool = False
     streams: str = ONE

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -34,6 +36,32 @@ def relocate(search_path: list[str], old: str, new: str) -> None:
     for folder in (Path(new) / "src", Path(new)):
         if folder.is_dir() and str(folder) not in search_path:
             search_path.insert(0, str(folder))
+
+
+def standard_modules() -> list[str]:
+    """Return the modules of the standard library that this process has imported, none of the user's of such a name."""
+    own = tuple(os.path.join(sysconfig.get_path(kind), "") for kind in ("stdlib", "platstdlib"))
+    return [
+        name for name, module in list(sys.modules.items())
+        if name in sys.stdlib_module_names and str(getattr(module, "__file__", own[0])).startswith(own)
+    ]  # fmt: skip
+
+
+def set_path(entries: Sequence[str], moved: tuple[str, str] | None, standard: Iterable[str]) -> None:
+    """Put folders in front of Python's path, moved as `relocate` has it.
+
+    These modules of the standard library, and torch, are imported before: so pytest has them when it puts the folder of
+    a suite there, in which files may have their names.
+    """
+    for name in standard:
+        with contextlib.suppress(ImportError):  # another Python may lack it
+            importlib.import_module(name)
+    if moved is None:
+        with contextlib.suppress(ImportError):  # it may lie in these folders
+            import torch  # noqa: F401
+    sys.path[:] = dict.fromkeys([*entries, *sys.path])
+    if moved is not None:
+        relocate(sys.path, *moved)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import math
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,7 @@ class Worker:
 
     def __init__(self, hello: messages.Hello, turn: BuildTurn) -> None:
         self._own_turn = turn
-        sys.path[:] = dict.fromkeys([*hello.sys_path, *sys.path])
-        if hello.moved is not None:
-            relocated_imports.relocate(sys.path, *hello.moved)
+        relocated_imports.set_path(hello.sys_path, hello.moved, hello.standard)
         import torch
 
         from ..compiling import building, reference  # imports torch: only here, and once
