@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.common.errors import TrtgateError
-from trtgate.compiling import building, lifecycle, process_state, reference
+from trtgate.compiling import building, lifecycle, process_flags, process_state, reference
 from trtgate.compiling.reference import Reference
 from trtgate.suite import samples
 
@@ -105,6 +106,41 @@ def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     yield
     building.end_case()
     KEPT.clear()
+
+
+FLAGS: dict[str, Callable[[], Any]] = {
+    "cuda.flash_sdp": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "cuda.mem_efficient_sdp": lambda: torch.backends.cuda.enable_mem_efficient_sdp(False),
+    "cuda.math_sdp": lambda: torch.backends.cuda.enable_math_sdp(False),
+    "cuda.cudnn_sdp": lambda: torch.backends.cuda.enable_cudnn_sdp(False),
+    "cuda.fp16_bf16_reduction_math_sdp": lambda: torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True),
+    "cuda.preferred_linalg_library": lambda: torch.backends.cuda.preferred_linalg_library("cusolver"),
+    "cuda.preferred_blas_library": lambda: torch.backends.cuda.preferred_blas_library("cublaslt"),
+    "cuda.tunable": lambda: torch.cuda.tunable.enable(True),
+    "cudnn.benchmark_limit": lambda: setattr(torch.backends.cudnn, "benchmark_limit", 3),
+    "deterministic.fill_uninitialized_memory": (
+        lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    ),
+    **{
+        f"cuda.matmul.{name}": functools.partial(setattr, torch.backends.cuda.matmul, name, value)
+        for name, value in (
+            ("allow_fp16_accumulation", True),
+            ("allow_fp16_reduced_precision_reduction", False),
+            ("allow_bf16_reduced_precision_reduction", False),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_that_a_factory_sets_is_its_cases_alone(name: str) -> None:
+    """Else what a case is, and how fast, would follow from the cases before it in the process."""
+    before = process_flags.flags()
+    building.make(case(FLAGS[name]), "cpu")
+    now = process_flags.flags()
+    assert {flag for flag in now if now[flag] != before[flag]} == {name}
+    building.end_case()
+    assert process_flags.flags() == before
 
 
 @pytest.mark.parametrize(("change", "state"), ENDS_AT_ONCE)

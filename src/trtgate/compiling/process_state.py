@@ -176,6 +176,15 @@ def _deterministic() -> tuple[bool, bool]:
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
+def _tunable() -> tuple[bool, bool]:
+    return torch.cuda.tunable.is_enabled(), torch.cuda.tunable.tuning_is_enabled()
+
+
+def _set_tunable(before: tuple[bool, bool]) -> None:
+    torch.cuda.tunable.enable(before[0])
+    torch.cuda.tunable.tuning_enable(before[1])
+
+
 def _generators() -> tuple[Any, ...]:
     of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     states = [one.tolist() for one in (torch.get_rng_state(), *of_gpus)]
@@ -222,6 +231,22 @@ OF_THE_CASE: tuple[Setting, ...] = (
     (torch.get_num_threads, torch.set_num_threads),
     (_deterministic, lambda before: torch.use_deterministic_algorithms(before[0], warn_only=before[1])),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    *(_attribute(torch.backends.cudnn, name) for name in ("benchmark", "deterministic", "enabled")),
+    *(_attribute(torch.backends.cudnn, name) for name in ("benchmark", "benchmark_limit", "deterministic", "enabled")),
+    *(
+        _attribute(torch.backends.cuda.matmul, f"allow_{name}")
+        for name in ("fp16_accumulation", "fp16_reduced_precision_reduction", "bf16_reduced_precision_reduction")
+    ),
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+    (
+        torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed,
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp,
+    ),
+    (torch._C._get_linalg_preferred_backend, torch._C._set_linalg_preferred_backend),
+    (torch._C._get_blas_preferred_backend, torch._C._set_blas_preferred_backend),
+    (_tunable, _set_tunable),
+    _attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
     (_generators, _set_generators),
 )
