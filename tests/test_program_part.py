@@ -6,6 +6,7 @@ The table of docs/affected.md has a test here for each of its rows, and for what
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import random
 import re
@@ -29,7 +30,7 @@ from trtgate.compiling import artifact_cache, process_flags, program_fingerprint
 from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.gate import program_changes
 from trtgate.records.program_part import Fingerprint, ProgramPart
-from trtgate.torch_trt import custom_operators
+from trtgate.torch_trt import custom_operators, native_files, operator_files
 
 
 class Net(nn.Module):
@@ -696,8 +697,6 @@ def test_files_of_libraries_are_a_part(before: Fingerprint, monkeypatch: pytest.
 @pytest.fixture
 def operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """Write and import a module of custom operators of a namespace of their own, and a helper; let it be edited."""
-    import importlib
-
     monkeypatch.syspath_prepend(str(tmp_path))
     name = f"operators_{random.Random(str(tmp_path)).getrandbits(48)}"
     (tmp_path / f"helping_{name}.py").write_text("FACTOR = 2\n")
@@ -780,6 +779,121 @@ def test_the_code_of_a_custom_operator_that_changes_its_input_also_where_another
     assert custom_operators.fingerprint(functional) != first
 
 
+CALLING = """
+@torch.library.custom_op("NAME::calls", mutates_args=())
+def calls(x: torch.Tensor) -> torch.Tensor:
+    return torch.ops.{called}(x)
+
+calls.register_fake(torch.empty_like)
+"""
+CALLED = """
+import torch
+
+@torch.library.custom_op("other_NAME::inner", mutates_args=())
+def inner(x: torch.Tensor) -> torch.Tensor:
+    return x * {factor}
+
+library = torch.library.Library("other_NAME", "FRAGMENT")
+library.define("defined(Tensor x) -> Tensor")
+library.impl("defined", lambda x: x * {factor}, "CompositeExplicitAutograd")
+"""
+
+
+@pytest.mark.parametrize("inner", ["inner", "inner.default", "defined"])
+def test_an_operator_that_the_code_of_another_calls_by_name(
+    operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    """It is registered in a file that the calling one does not import."""
+    name = operators().__name__
+    other = tmp_path / f"other_{name}.py"
+    other.write_text(CALLED.format(factor=2).replace("NAME", name))
+    monkeypatch.delitem(sys.modules, name)
+    importlib.import_module(other.stem)
+    monkeypatch.delitem(sys.modules, other.stem)
+    file = tmp_path / f"calling_{name}.py"
+    calling = CALLING.format(called=f"other_NAME.{inner}").replace("NAME", name)
+    file.write_text(f"import torch\n{calling}")
+    module = importlib.import_module(file.stem)
+    monkeypatch.delitem(sys.modules, file.stem)
+
+    class Calls(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            called: torch.Tensor = module.calls(x)
+            return called
+
+    first = of(Calls)
+    other.write_text(CALLED.format(factor=2).replace("NAME", name) + "# a comment\n")
+    assert parts(first, of(Calls)) == set()
+    other.write_text(CALLED.format(factor=300).replace("NAME", name))
+    assert parts(first, of(Calls)) == {"operators"}
+
+
+def test_a_cpp_operator_that_an_operator_of_python_calls_is_its_library(
+    operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a package gives each of its kernels a function of Python with `custom_op`."""
+    pytest.importorskip("torchvision")
+    built = tmp_path / "kernels.so"
+    built.write_text("1")
+    monkeypatch.setattr(native_files, "loaded", lambda: [built])
+    name = operators().__name__
+    (tmp_path / f"calling_{name}.py").write_text(
+        f"import torch\n{CALLING.format(called='torchvision.nms')}".replace("NAME", name)
+    )
+    module = importlib.import_module(f"calling_{name}")
+    monkeypatch.delitem(sys.modules, module.__name__)
+
+    class Calls(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            called: torch.Tensor = module.calls(x)
+            return called
+
+    first = of(Calls)
+    built.write_text("2")
+    assert parts(first, of(Calls)) == {"operators"}
+
+
+def test_a_cpp_kernel_that_was_built_elsewhere_for_an_operator_of_a_python_file(
+    operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Library.define` is in the suite, and `TORCH_LIBRARY_IMPL` in a library whose source is not there."""
+    built = tmp_path / "kernels.so"
+    built.write_text("1")
+    monkeypatch.setattr(native_files, "loaded", lambda: [built])
+    dump = operator_files._dump
+    there = "CUDA: registered at /build/kernels.cu:7 :: (none) [ boxed ]"
+    monkeypatch.setattr(
+        operator_files, "_dump", lambda schema: f"{dump(schema)}\n{there if 'thrice' in schema.name else ''}"
+    )
+    module = operators()
+    first = of(lambda: module.Decorated("thrice"))
+    built.write_text("2")
+    assert parts(first, of(lambda: module.Decorated("thrice"))) == {"operators"}
+
+
+@pytest.mark.parametrize("how", ["impl", "register_kernel"])
+def test_a_kernel_for_an_operator_of_torch_that_does_not_say_where_it_is_from_is_no_program(how: str) -> None:
+    class Bessel(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_y1(x)
+
+    assert not Fingerprinter().of(case_of(Bessel)).problem
+    kept = torch.library._keep_alive
+    before = len(kept)
+    if how == "impl":
+        torch.library.impl("aten::special_bessel_y1", "CUDA", torch.clone)
+    else:
+        torch.library.register_kernel("aten::special_bessel_y1", "cuda", torch.clone)
+    try:
+        found = Fingerprinter().of(case_of(Bessel))
+    finally:
+        for library in kept[before:]:
+            library._destroy()
+        del kept[before:]
+    assert found.program is None
+    assert "the code of its operator aten.special_bessel_y1.default is not to be found" in found.problem
+
+
 OVERRIDDEN = """
 library = torch.library.Library("aten", "IMPL")
 library.impl("special_bessel_j1", lambda x: x * 3, "CUDA")
@@ -843,16 +957,16 @@ def test_a_cpp_operator_is_its_library_whichever_file_changed_and_however_it_was
         return found
 
     loaded: list[Path] = []
-    monkeypatch.setattr(custom_operators.native_files, "loaded", lambda: list(loaded))
+    monkeypatch.setattr(native_files, "loaded", lambda: list(loaded))
     first = built("a", 2)
     assert first == built("b", 2)
     assert len({first, built("c", 3), built("d", 2, "-O2")}) == 3
     monkeypatch.undo()
     own = tmp_path / "a" / "_C.so"
     library = ctypes.CDLL(str(own))  # as importing an extension module does, of which torch is not told
-    assert own in custom_operators.native_files.loaded()
+    assert own in native_files.loaded()
     installed = Path(torch.__file__).parents[1].resolve()  # also where the environment lies behind a link
-    found = [one.resolve() for one in custom_operators.native_files.loaded()]
+    found = [one.resolve() for one in native_files.loaded()]
     assert not [
         one for one in found if installed in one.parents and one.relative_to(installed).parts[0] != "torchvision"
     ]
@@ -861,12 +975,12 @@ def test_a_cpp_operator_is_its_library_whichever_file_changed_and_however_it_was
     shutil.copy(own, kernels)
     of_inductor = ctypes.CDLL(str(kernels))
     kernels.unlink()
-    assert kernels not in custom_operators.native_files.loaded()
+    assert kernels not in native_files.loaded()
     _ctypes.dlclose(of_inductor._handle)
     shutil.copy(own, own.with_suffix(".copy")).replace(own)
     try:
         with pytest.raises(TrtgateError, match="was built again after it was loaded"):
-            custom_operators.native_files.loaded()
+            native_files.loaded()
     finally:
         _ctypes.dlclose(library._handle)
 
@@ -931,8 +1045,8 @@ def test_an_operator_of_a_module_that_no_list_of_modules_has(operators: Any, mon
 
 def test_an_operator_whose_code_can_not_be_found_is_no_program(operators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = operators()
-    monkeypatch.setattr(custom_operators, "REGISTERED", custom_operators.re.compile("(nowhere)"))
-    monkeypatch.setattr(custom_operators.native_files, "loaded", list)
+    monkeypatch.setattr(operator_files, "REGISTERED", re.compile("(nowhere)"))
+    monkeypatch.setattr(native_files, "loaded", list)
     found = Fingerprinter().of(case_of(lambda: module.Decorated("thrice")))
     assert found.program is None
     assert "the code of its operator" in found.problem

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch._library.custom_ops import OPDEFS
 
-from ..common.errors import TrtgateError
-from . import function_code, native_files
-from .imported_files import INSTALLED
+from . import function_code, operator_files
 
-UPSTREAM = frozenset(
-    "aten prim prims quantized c10d _c10d_functional inductor higher_order profiler tensorrt debugprims rngprims "
-    "sparse mkldnn mkl onednn xnnpack".split()
-)
-"""Namespaces of operators that change with an installed version only."""
-REGISTERED = re.compile(r"registered at (.+?):\d+")
-UNKNOWN = re.compile(r"^(?!debug|Meta|Autograd)\w+(\[alias\])?: registered at \S*/torch/library\.py:", re.MULTILINE)
-"""A kernel given to `torch.library.impl`: a function of Python, and torch keeps no record of where it is from."""
 TRITON, TRITON_CONSTANTS = "kernel_idx", "constant_args_idx"
 """Arguments by which a graph names a Triton kernel and its constants: places in tables of the process."""
 
@@ -58,7 +45,7 @@ def _in(program: torch.export.ExportedProgram) -> Iterator[tuple[str, Any]]:
 def _called(node: torch.fx.Node) -> Iterator[tuple[str, Any]]:
     for target in (node.target, *node.args):  # another operator may call it, as `auto_functionalized` does
         if isinstance(target, torch._ops.OpOverload) and (
-            target.namespace not in UPSTREAM or _registering(_qualified(target))
+            target.namespace not in operator_files.UPSTREAM or operator_files.has_kernel_of_users(target._schema)
         ):
             yield str(target), target
     if TRITON in node.kwargs:
@@ -102,32 +89,5 @@ def _code(name: str, what: Any) -> str:
     """Return the digest of an operator's or kernel's code. Raises TrtgateError where there is none to be found."""
     if not isinstance(what, torch._ops.OpOverload):
         return function_code.digest([what])
-    functions, files = _functions(what._schema.name), _registering(_qualified(what))
-    if UNKNOWN.search(torch._C._dispatch_dump(_qualified(what))):
-        raise TrtgateError(
-            f"the code of its operator {name} is not to be found: write torch.library.custom_op, triton_op or "
-            "register_kernel, or Library.impl, instead of torch.library.impl"
-        )
-    native = [] if (functions or files) and all(file.suffix == ".py" for file in files) else native_files.loaded()
-    if not functions and not native and not files:
-        raise TrtgateError(f"the code of its operator {name} is not to be found")
-    return hashlib.sha256(f"{what._schema} {function_code.digest(functions, [*files, *native])}".encode()).hexdigest()
-
-
-def _qualified(target: torch._ops.OpOverload) -> str:
-    schema = target._schema
-    return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
-
-
-def _registering(qualified: str) -> list[Path]:
-    """Return the files of a user's own in which an operator is registered, of Python or C++."""
-    places = REGISTERED.findall(torch._C._dispatch_dump(qualified))
-    return [Path(place) for place in dict.fromkeys(places) if not place.startswith(INSTALLED) and Path(place).is_file()]
-
-
-def _functions(qualified: str) -> list[Any]:
-    """Return the Python functions of an operator made with `torch.library.custom_op` or `triton_op`."""
-    made = OPDEFS.get(qualified)
-    if made is None:
-        return []
-    return [made._init_fn, *made._backend_fns.values(), *(one for one in (made._abstract_fn,) if one is not None)]
+    functions, files = operator_files.of(what._schema, name)
+    return hashlib.sha256(f"{what._schema} {function_code.digest(functions, files)}".encode()).hexdigest()

@@ -17,22 +17,20 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from . import code_values
-from .imported_files import INSTALLED, Imports, is_users
+from . import code_values, operator_files
+from .imported_files import INSTALLED, UPSTREAM, Imports, is_users
 
 LRU = type(functools.lru_cache(len))
 FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmethod, property, LRU)
 DEPTH = 8
 """So deep functions within functions are looked into."""
-UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
-"""Packages whose functions change with an installed version only, which a program part has anyway."""
 
 
 def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     """Return a SHA-256 of the files that define functions, of those that these import, and of further files.
 
     Of what is installed it is the version, unless it is of the same package as a function. Comments, where a line
-    stands and where a file lies are not in it.
+    stands and where a file lies are not in it. Raises TrtgateError as `operator_files.of`.
     """
     functions = list(functions)
     given = [one for function in functions for one in within(function) if is_own(one)]
@@ -135,7 +133,7 @@ def _file_of_module(name: str) -> Path | None:
 
 
 def _closure(files: set[Path], packages: set[str]) -> set[Path]:
-    """Return files with all that they import, of the user's own or of some packages."""
+    """Return files with all that they import, of the user's own or of some packages, and of operators they name."""
     modules = {file: module for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
     found: set[Path] = set()
     asked = list(files)
@@ -146,6 +144,7 @@ def _closure(files: set[Path], packages: set[str]) -> set[Path]:
         found.add(file)
         if (imports := _imports(file)) is not None:
             asked += imports.files(packages)
+        asked += operator_files.called_in(_parsed(file))
         module = modules.get(str(file))
         asked += [Path(one) for one in _of_values(module) if not one.startswith(INSTALLED)] if module else []
     return found

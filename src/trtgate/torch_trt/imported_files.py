@@ -22,6 +22,8 @@ IN_PACKAGES = re.compile("/(site|dist)-packages/")
 """Where else packages lie: those of the system or of the user's home beside an environment's own."""
 OF_SOURCES = ("torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton")
 """Packages of upstream's that may be imported from a folder of sources."""
+UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
+"""Packages whose functions change with an installed version only, which a program part has anyway."""
 OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 

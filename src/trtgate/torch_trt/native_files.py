@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from ..common.errors import TrtgateError
-from .function_code import UPSTREAM
-from .imported_files import INSTALLED
+from .imported_files import INSTALLED, UPSTREAM
 
 MAPPED = Path("/proc/self/maps")
 GONE = " (deleted)"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import custom_operators, function_code, native_files, upstream_state
+from . import function_code, native_files, operator_files, upstream_state
 from .imported_files import is_users
 
 CONVERTER = "converter of "
@@ -47,7 +47,7 @@ def fingerprint(*, of_custom: bool = True) -> str:
 def _is_upstream(where: str) -> bool:
     """Whether a converter is one of an operator of torch, or of anything but an operator."""
     namespace, dot, _ = where.removeprefix(CONVERTER).partition(".")
-    return not dot or namespace in custom_operators.UPSTREAM or namespace.startswith(("<", "torch", "_"))
+    return not dot or namespace in operator_files.UPSTREAM or namespace.startswith(("<", "torch", "_"))
 
 
 def _registered() -> Iterator[tuple[str, Any]]:
