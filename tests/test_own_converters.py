@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import enum
+import functools
 import importlib
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from trtgate import Case, Model, Settings
 from trtgate.compiling.fingerprinting import Fingerprinter
 from trtgate.torch_trt import (
+    code_values,
     function_code,
     import_hook,
     imported_files,
@@ -704,6 +711,92 @@ def test_what_a_module_makes_of_what_it_reads_is_its_code_too(
         return function_code.digest([module.own])
 
     assert digest("1") == digest("1") != digest("2")
+
+
+SET_ELSEWHERE = {
+    "a number below zero": ("OFFSET = -1", "made.OFFSET = 1"),
+    "a number that is computed": ("SIZE = 2 ** 4", "made.SIZE = 8"),
+    "a number that an attribute is called like": (
+        "scale = 1\nclass Net:\n    def __init__(self): self.scale = 0",
+        "made.scale = 2",
+    ),
+    "several at once": ("ROWS, COLUMNS = 1, 2", "made.ROWS = 3"),
+    "a tuple": ("SIZES = (1, 2)", "made.SIZES = (1, 3)"),
+    "a list": ("SIZES = [1, 2]", "made.SIZES.append(3)"),
+    "a mapping": ("CONFIG = {'scale': 1}", "made.CONFIG['scale'] = 2"),
+    "a class's": ("class Config:\n    scale = 1", "made.Config.scale = 2"),
+    "a class's below zero": ("class Config:\n    scale: int = -1", "made.Config.scale = 2"),
+}
+KEPT_BY_ITSELF = {
+    "a list that is filled": ("SEEN = ['first']\ndef see(x): SEEN.append(x)", "made.see(1)"),
+    "a table that is filled": ("SEEN = {0: 0}\ndef see(x): SEEN[x] = x", "made.see(1)"),
+    "a table that starts empty": ("SEEN = {}\ndef see(seen, x): seen[x] = x", "made.see(made.SEEN, 1)"),
+    "what is counted in a table": ("CALLS = {'see': 0}\ndef see(): CALLS['see'] += 1", "made.see()"),
+    "what a class counts": ("class Seen:\n    calls = 0\n    def see(self): Seen.calls += 1", "made.Seen().see()"),
+    "what a class keeps": ("class Seen:\n    last = None\n    def see(self): Seen.last = 1", "made.Seen().see()"),
+    "what a class fills": (
+        "class Seen:\n    all = [1]\n    def see(self): self.all.append(2)", "made.Seen().see()",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a module, run something with it, and return the digest of a function of it."""
+
+    def digest(code: str, then: str = "") -> str:
+        file = tmp_path / "made.py"
+        file.write_text(f"def own(): ...\n{code}\n")
+        module = ModuleType("made")
+        module.__file__ = str(file)
+        monkeypatch.setitem(sys.modules, "made", module)
+        exec(compile(file.read_text(), file, "exec"), vars(module))
+        exec(then, {"made": module})
+        return function_code.digest([module.own])
+
+    return digest
+
+
+@pytest.mark.parametrize(("code", "then"), SET_ELSEWHERE.values(), ids=SET_ELSEWHERE)
+def test_what_another_file_sets_in_a_module_is_its_code_too(digest_of: Any, code: str, then: str) -> None:
+    """As a conftest file does."""
+    assert digest_of(code) == digest_of(code) != digest_of(code, then)
+
+
+@pytest.mark.parametrize(("code", "then"), KEPT_BY_ITSELF.values(), ids=KEPT_BY_ITSELF)
+def test_what_a_module_notes_as_it_runs_is_not(digest_of: Any, code: str, then: str) -> None:
+    assert digest_of(code) == digest_of(code, then)
+
+
+VALUES: dict[str, Callable[[int], Any]] = {
+    "a dataclass with slots": lambda number: Slotted(number),
+    "an array back to front": lambda number: np.arange(number)[::-1],
+    "an array of the other byte order": lambda number: np.arange(number).astype(">i4"),
+    "an array that can only be read": lambda number: np.broadcast_to(np.arange(number), (2, number)),
+    "an empty array": lambda number: np.zeros((0, number)),
+    "a conjugate tensor": lambda number: torch.full((1,), number * 1j).conj(),
+    "a range": range,
+    "a slice": slice,
+    "a function with an argument": lambda number: functools.partial(int, number),
+    "a queue": lambda number: deque([number]),
+    "an enumeration": lambda number: enum.Enum("Level", {"HIGH": number}).HIGH,  # type: ignore[attr-defined]
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    number: int
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.filterwarnings("error")
+def test_values_that_code_holds_are_told_apart(kind: str) -> None:
+    made = VALUES[kind]
+    assert code_values.plain(made(3)) == code_values.plain(made(3)) != code_values.plain(made(4))
+
+
+def test_texts_in_bulk_may_be_paths_and_are_nothing() -> None:
+    assert code_values.plain(np.array(["a"])) == code_values.plain(np.array([object()])) == ""
 
 
 def test_a_function_that_has_neither_a_file_nor_a_module_is_the_users() -> None:

@@ -15,22 +15,25 @@ import hashlib
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..common import sealed_folder
 
 FUNCTIONS = (type, FunctionType, BuiltinFunctionType)
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
 NAMED = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 DEPTH = 8
 """So deep containers are looked into."""
 NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 EMPTY = ("set", "dict", "list")
+FILLING = ("add", "append", "appendleft", "clear", "extend", "insert", "pop", "remove", "setdefault", "update")
 FILE = re.compile(r"(?!/)[^\n\0]{0,200}\.\w{1,12}")
 """Texts that may name a file, which lies beside the code or below the working folder."""
 CODE = (".py", ".pyc", ".so")
@@ -47,15 +50,16 @@ def plain(value: Any, depth: int = DEPTH) -> str:
     if isinstance(value, FUNCTIONS):
         return str(value.__qualname__)
     if isinstance(value, enum.Enum):
-        return f"{type(value).__qualname__}.{value.name}"
+        return f"{type(value).__qualname__}.{value.name} {plain(value.value, depth - 1) if depth else ''}"
     if isinstance(value, PLAIN):
         return "" if isinstance(value, str | bytes) and ("/" in repr(value)) else repr(value)
     if isinstance(value, NAMED) or hasattr(type(value), "__members__"):  # which enumerations of C++ have
         return repr(value)
-    if isinstance(value, torch.Tensor) or hasattr(type(value), "__array_interface__"):
-        return _of_array(value)
-    if isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        value = getattr(value, "__dict__", None)
+    if isinstance(value, torch.Tensor):
+        return _of_tensor(value)
+    if hasattr(type(value), "__array_interface__"):
+        return _of_array(np.asarray(value))
+    value = _opened(value)
     if not depth or not isinstance(value, list | tuple | set | frozenset | Mapping):
         return ""
     if isinstance(value, Mapping):
@@ -64,13 +68,34 @@ def plain(value: Any, depth: int = DEPTH) -> str:
     return f"[{', '.join(sorted(texts) if isinstance(value, set | frozenset) else texts)}]"
 
 
-def _of_array(value: Any) -> str:
+def _opened(value: Any) -> Any:
+    """Return what an object holds, as a container; other objects as they are."""
+    if isinstance(value, slice):
+        return [value.start, value.stop, value.step]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, deque):
+        return list(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}  # it may have slots
+        return fields | getattr(value, "__dict__", {})
+    return value.__dict__ if isinstance(value, SimpleNamespace) else value
+
+
+def _of_tensor(value: torch.Tensor) -> str:
     try:
-        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        tensor = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
         content = hashlib.sha256(memoryview(tensor.reshape(-1).view(torch.uint8).numpy())).hexdigest()
-    except (TypeError, RuntimeError, NotImplementedError):  # an array of texts, a sparse tensor
+    except (TypeError, RuntimeError, NotImplementedError):  # a sparse tensor
         return ""
     return f"{tensor.dtype} {tuple(tensor.shape)} {content}"
+
+
+def _of_array(array: np.ndarray[Any, Any]) -> str:
+    """Return the digest of an array, however it lies in memory; empty for texts, which may be paths, and objects."""
+    if array.dtype.hasobject or array.dtype.kind in "SU":
+        return ""
+    return f"{array.dtype.str} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]:
@@ -110,15 +135,30 @@ def _of_content(file: Path, _mtime_ns: int, _size: int) -> str:
 
 def _names(tree: ast.Module) -> Iterator[str]:
     """Yield the names at the top of a file that may hold what the code does not show: no counters, no caches."""
-    kept = {
-        name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names if name.startswith("_")
-    }
-    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.AugAssign))
-    counted = {node.target.id for node in nodes if isinstance(node.target, ast.Name)}
+    variables, attributes = _kept(tree)
     yield from _computed(tree.body)
-    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
-    yield from (f"{node.name}.{name}" for node in classes for name in _computed(node.body))
-    yield from (name for name in _settable(tree.body) if name not in kept | counted)
+    yield from (name for name in _settable(tree.body) if name not in variables)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{name}" for name in _computed(node.body))
+            yield from (f"{node.name}.{name}" for name in _settable(node.body) if name not in attributes)
+
+
+def _kept(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """Return the variables and the attributes that a file itself counts, fills, or, of attributes, sets as it runs."""
+    kept: list[ast.AST] = []
+    variables: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            variables |= {name for name in node.names if name.startswith("_")}
+        elif isinstance(node, ast.AugAssign):
+            kept.append(node.target)
+        elif isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr in FILLING):
+            kept.append(node.value if node.attr in FILLING else node)
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            kept.append(node.value)
+    variables |= {node.id for node in kept if isinstance(node, ast.Name)}
+    return variables, {node.attr for node in kept if isinstance(node, ast.Attribute)}
 
 
 def _assigned(body: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
@@ -139,11 +179,16 @@ def _computed(body: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _settable(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the names of numbers and texts, which a conftest file may have set to others."""
-    yield from (name for name, value in _assigned(body) if isinstance(value, ast.Constant))
+    """Yield the names of values that the code shows, which a conftest file may have set to others."""
+    yield from (name for name, value in _assigned(body) if _shown(value) and not _starts_empty(value))
+
+
+def _starts_empty(value: ast.expr) -> bool:
+    """Whether a value is a container that is filled later, by whoever runs."""
+    return isinstance(value, ast.Call) or not (getattr(value, "elts", value) and getattr(value, "keys", value))
 
 
 def _shown(value: ast.expr) -> bool:
     if isinstance(value, ast.Call) and not value.args and not value.keywords:
-        return isinstance(value.func, ast.Name) and value.func.id in EMPTY  # it is filled later, by whoever runs
+        return isinstance(value.func, ast.Name) and value.func.id in EMPTY
     return not any(isinstance(one, ast.Name | ast.Call | ast.Attribute | ast.Subscript) for one in ast.walk(value))
