@@ -759,7 +759,7 @@ def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize(("code", "then"), SET_ELSEWHERE.values(), ids=SET_ELSEWHERE)
 def test_what_another_file_sets_in_a_module_is_its_code_too(digest_of: Any, code: str, then: str) -> None:
-    """As a conftest file does."""
+    """As a suite does with a module that it imports."""
     assert digest_of(code) == digest_of(code) != digest_of(code, then)
 
 

@@ -179,7 +179,7 @@ def _computed(body: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _settable(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the names of values that the code shows, which a conftest file may have set to others."""
+    """Yield the names of values that the code shows, which other code may have set to others."""
     yield from (name for name, value in _assigned(body) if _shown(value) and not _starts_empty(value))
 
 
