@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import enum
@@ -26,6 +27,7 @@ from trtgate.torch_trt import (
     function_code,
     import_hook,
     imported_files,
+    operator_files,
     own_conversions,
     releases,
     upstream_state,
@@ -766,6 +768,12 @@ def test_what_another_file_sets_in_a_module_is_its_code_too(digest_of: Any, code
 @pytest.mark.parametrize(("code", "then"), KEPT_BY_ITSELF.values(), ids=KEPT_BY_ITSELF)
 def test_what_a_module_notes_as_it_runs_is_not(digest_of: Any, code: str, then: str) -> None:
     assert digest_of(code) == digest_of(code, then)
+
+
+def test_an_operator_that_a_converter_is_registered_for_is_not_called_by_its_code() -> None:
+    """Else an edit of that operator would touch the cases that do not have it."""
+    registering = "@register(torch.ops.mine.target.default)\ndef convert(): torch.ops.mine.called(1)\n"
+    assert list(operator_files._named(ast.parse(registering))) == ["mine::called"]
 
 
 VALUES: dict[str, Callable[[int], Any]] = {

@@ -64,7 +64,12 @@ def called_in(tree: ast.Module | None) -> Iterator[Path]:
 
 
 def _named(tree: ast.Module) -> Iterator[str]:
+    """Yield the operators that code names, but those for which a decorator registers something."""
+    decorators = [one for node in ast.walk(tree) for one in getattr(node, "decorator_list", ())]
+    registered_for = {node for decorator in decorators for node in ast.walk(decorator)}
     for node in ast.walk(tree):
+        if node in registered_for:
+            continue
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
             namespace, ops = node.value.attr, node.value.value
             said = ops.attr if isinstance(ops, ast.Attribute) else getattr(ops, "id", "")
