@@ -218,6 +218,13 @@ def test_what_is_set_after_the_factory_stays() -> None:
     assert os.environ.pop("TRTGATE_OF_A_COMPILER") == "1"
 
 
+def test_a_pytorch_that_was_built_without_cuda_has_no_tunable_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [one for one in dir(torch._C) if one.startswith("_cuda_tunableop")]:
+        monkeypatch.delattr(torch._C, name)
+    building.make(case(lambda: None), "cpu")
+    building.end_case()
+
+
 def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -176,7 +176,10 @@ def _deterministic() -> tuple[bool, bool]:
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
-def _tunable() -> tuple[bool, bool]:
+def _tunable() -> tuple[bool, bool] | None:
+    """Return whether TunableOp is on, and tunes; None of a PyTorch that was built without CUDA, which lacks it."""
+    if not hasattr(torch._C, "_cuda_tunableop_is_enabled"):
+        return None
     return torch.cuda.tunable.is_enabled(), torch.cuda.tunable.tuning_is_enabled()
 
 
