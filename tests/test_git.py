@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import ab_on_cpu, replay
+from studies import ab_on_cpu, gate_runs
 from trtgate.common import git
 
 ROOT = Path(__file__).parents[1]
@@ -37,8 +37,8 @@ def repository_of_a_study(folder: Path, _monkeypatch: pytest.MonkeyPatch) -> Non
 
 def worktree_of_a_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ab_on_cpu.repository(folder)
-    monkeypatch.setattr(replay, "ROOT", folder)
-    with replay.worktree("HEAD") as tree:
+    monkeypatch.setattr(gate_runs, "ROOT", folder)
+    with gate_runs.worktree("HEAD") as tree:
         assert (tree / "suite.py").exists()
     assert git.run(folder, "worktree", "list", "--porcelain").stdout.count("worktree ") == 1
 
