@@ -3,11 +3,11 @@
     python studies/builds.py [--builds 5] [--launches 4] [--in-turn] [--json FILE] [CASE …]
 
 Builds each case several times, one process a build, all at once or, with `--in-turn`, one after the other on a GPU that
-does nothing else. Then as many processes as `--launches` load every build and take
-turns on the GPU, builds in random order. Prints for each case the standard deviation between builds and between loads
-of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
-Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs; and
-the seconds of the builds, exporting and comparing left out. Needs a GPU that nothing else uses.
+does nothing else. Then as many processes as `--launches` load every build and take turns on the GPU, builds in random
+order. Prints for each case the build times as the gate judges them, the standard deviation between builds and between
+loads of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
+Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs. Needs
+a GPU that nothing else uses.
 """
 
 from __future__ import annotations

@@ -799,6 +799,23 @@ library.impl("defined", lambda x: x * {factor}, "CompositeExplicitAutograd")
 """
 
 
+def module_that_calls(
+    operator: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], nn.Module]:
+    """Return the class of a module with an operator in a file of its own, whose code calls another one by name."""
+    file = tmp_path / f"calling_{name}.py"
+    file.write_text(f"import torch\n{CALLING.format(called=operator)}".replace("NAME", name))
+    module = importlib.import_module(file.stem)
+    monkeypatch.delitem(sys.modules, file.stem)
+
+    class Calls(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            called: torch.Tensor = module.calls(x)
+            return called
+
+    return Calls
+
+
 @pytest.mark.parametrize("inner", ["inner", "inner.default", "defined"])
 def test_an_operator_that_the_code_of_another_calls_by_name(
     operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
@@ -810,22 +827,12 @@ def test_an_operator_that_the_code_of_another_calls_by_name(
     monkeypatch.delitem(sys.modules, name)
     importlib.import_module(other.stem)
     monkeypatch.delitem(sys.modules, other.stem)
-    file = tmp_path / f"calling_{name}.py"
-    calling = CALLING.format(called=f"other_NAME.{inner}").replace("NAME", name)
-    file.write_text(f"import torch\n{calling}")
-    module = importlib.import_module(file.stem)
-    monkeypatch.delitem(sys.modules, file.stem)
-
-    class Calls(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            called: torch.Tensor = module.calls(x)
-            return called
-
-    first = of(Calls)
+    calls = module_that_calls(f"other_NAME.{inner}", name, tmp_path, monkeypatch)
+    first = of(calls)
     other.write_text(CALLED.format(factor=2).replace("NAME", name) + "# a comment\n")
-    assert parts(first, of(Calls)) == set()
+    assert parts(first, of(calls)) == set()
     other.write_text(CALLED.format(factor=300).replace("NAME", name))
-    assert parts(first, of(Calls)) == {"operators"}
+    assert parts(first, of(calls)) == {"operators"}
 
 
 def test_a_cpp_operator_that_an_operator_of_python_calls_is_its_library(
@@ -836,21 +843,10 @@ def test_a_cpp_operator_that_an_operator_of_python_calls_is_its_library(
     built = tmp_path / "kernels.so"
     built.write_text("1")
     monkeypatch.setattr(native_files, "loaded", lambda: [built])
-    name = operators().__name__
-    (tmp_path / f"calling_{name}.py").write_text(
-        f"import torch\n{CALLING.format(called='torchvision.nms')}".replace("NAME", name)
-    )
-    module = importlib.import_module(f"calling_{name}")
-    monkeypatch.delitem(sys.modules, module.__name__)
-
-    class Calls(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            called: torch.Tensor = module.calls(x)
-            return called
-
-    first = of(Calls)
+    calls = module_that_calls("torchvision.nms", operators().__name__, tmp_path, monkeypatch)
+    first = of(calls)
     built.write_text("2")
-    assert parts(first, of(Calls)) == {"operators"}
+    assert parts(first, of(calls)) == {"operators"}
 
 
 def test_a_cpp_kernel_that_was_built_elsewhere_for_an_operator_of_a_python_file(

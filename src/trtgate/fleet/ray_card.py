@@ -132,15 +132,18 @@ class Card:
 
     def build(self, asked: ray_messages.BuildCase, step: OnStep) -> ray_messages.BuiltCase:
         """Build a case."""
-        folder = CacheRequest(
-            folder=str(default_folder()), limit_bytes=asked.limit_bytes, rebuild=asked.rebuild
-        )  # fmt: skip
+        cache = _cache(asked.limit_bytes, rebuild=asked.rebuild) if asked.cache else None
         return ray_messages.BuiltCase.of(
             self.workers.build(
-                asked.case.case, step, folder if asked.cache else None, builders=asked.builders,
+                asked.case.case, step, cache, builders=asked.builders,
                 profiled=asked.profiled, lifecycle=asked.lifecycle, in_turn=asked.in_turn,
             )
         )  # fmt: skip
+
+
+def _cache(limit_bytes: int, *, rebuild: bool = False) -> CacheRequest:
+    """Return the node's own artifact cache."""
+    return CacheRequest(folder=str(default_folder()), limit_bytes=limit_bytes, rebuild=rebuild)
 
 
 def _measure(card: Card, asked: ray_messages.MeasureCase, step: OnStep) -> Any:
@@ -150,10 +153,8 @@ def _measure(card: Card, asked: ray_messages.MeasureCase, step: OnStep) -> Any:
     return measure(asked.case_id, _path(asked.artifact), step, after)
 
 
-def _build_again(card: Card, asked: ray_messages.BuildAgain) -> ray_messages.BuiltCase:
-    cache = None
-    if asked.cache_bytes is not None:
-        cache = CacheRequest(folder=str(default_folder()), limit_bytes=asked.cache_bytes)
+def _build_again(card: Card, asked: ray_messages.BuildAgain, _step: OnStep) -> ray_messages.BuiltCase:
+    cache = None if asked.cache_bytes is None else _cache(asked.cache_bytes)
     return ray_messages.BuiltCase.of(card.workers.build_again(asked.case_id, pairs_next=False, cache=cache))
 
 
@@ -173,7 +174,7 @@ def _free(_card: Card, asked: ray_messages.Free, _step: OnStep) -> None:
 
 ANSWERS: dict[type, Callable[[Card, Any, OnStep], Any]] = {
     ray_messages.BuildCase: lambda card, asked, step: card.build(asked, step),
-    ray_messages.BuildAgain: lambda card, asked, _: _build_again(card, asked),
+    ray_messages.BuildAgain: _build_again,
     ray_messages.MeasureCase: _measure,
     ray_messages.Renew: lambda card, _asked, _: card.workers.session.renew(),
     ray_messages.StartCold: lambda card, asked, step: card.workers.session.cold_starts(

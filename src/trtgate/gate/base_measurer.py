@@ -59,7 +59,7 @@ class BaseMeasurer:
             return self._measured(self._after, step)
         except SideError as error:
             beside_others = self._artifacts is not None and self._pairs.beside_others
-            if not (beside_others or (error.killed and error.side == BASE)):
+            if not (beside_others or _says_nothing_of_the_base(error)):
                 raise
         self._pairs.end_residents()
         measured = self._measured((), step)
@@ -124,7 +124,7 @@ class BaseMeasurer:
         try:
             return self._rebuilt()
         except SideError as error:
-            if not (error.killed and error.side == BASE):
+            if not _says_nothing_of_the_base(error):
                 raise
         self._pairs.end_residents()
         return self._rebuilt()
@@ -150,6 +150,11 @@ class BaseMeasurer:
     def pairs(self, wanted: PairStep, step: OnStep) -> list[list[Quadruple]]:
         """Measure beside the base."""
         return in_fresh_pairs(self._pairs, self._situation, self._made(step), wanted, step)
+
+
+def _says_nothing_of_the_base(error: SideError) -> bool:
+    """Whether something outside killed the base: its code did nothing."""
+    return error.killed and error.side == BASE
 
 
 def _ready(side: str, built: Prebuilt) -> tuple[Path | None, Build]:

@@ -161,10 +161,8 @@ class StoredMeasurer:
     ) -> None:  # fmt: skip
         self._workers = workers
         self._cache = cache if situation.case.settings.uses_tensorrt else None
-        self._artifact = artifact
-        self._build = build
         self._built = [(artifact, build)]
-        """What launches may have loaded: what was built first, and again."""
+        """What was built first, and again: launches load the last."""
         self._after = after
         self._kept: tuple[Path | None, str] | None = None
         self.going_on_from(situation)
@@ -191,14 +189,14 @@ class StoredMeasurer:
     def _measured(
         self, step: OnStep, after: Sequence[NextCase] = (), *, device: bool = True
     ) -> CaseMeasurement:  # fmt: skip
-        workers, case_id, artifact = self._workers, self._situation.case.id, self._artifact
+        workers, case_id, (artifact, build) = self._workers, self._situation.case.id, self._built[-1]
         session, count, most = workers.session, workers.cold_starts, workers.load
         measure = session.measure if device else session.measure_host
         found = measure(case_id, artifact, step, after)
         kernels = found.runtime_cache == ARTIFACT
         cold, cached = session.cold_starts(case_id, artifact, count, step, kernels=kernels) if count else ([], [])
         load = session.under_load(case_id, artifact, most, step, launches=workers.launches) if most else []
-        return msgspec.structs.replace(found, build=self._build, cold=cold, cold_cached=cached, load=load)
+        return msgspec.structs.replace(found, build=build, cold=cold, cold_cached=cached, load=load)
 
     def measure(self, step: OnStep) -> Measured:
         """Measure in the resident launches."""
@@ -225,7 +223,6 @@ class StoredMeasurer:
         again = self._workers.build_again(self._situation.case.id, pairs_next=pairs_next, cache=self._cache)
         assert again.build is not None
         if again.artifact is not None:
-            self._artifact, self._build = again.artifact, again.build
             self._built.append((again.artifact, again.build))
         return Rebuilt(again.build)
 
@@ -238,7 +235,7 @@ class StoredMeasurer:
         kept, reason = self._find_kept()
         if kept is None:
             raise NoneKeptError(reason)
-        artifacts = Artifacts(base=kept, candidate=self._artifact)
+        artifacts = Artifacts(base=kept, candidate=self._built[-1][0])
         return self._workers.pairs_beside_kept(self._situation, artifacts, wanted, step)
 
     def _find_kept(self) -> tuple[Path | None, str]:

@@ -269,7 +269,7 @@ def _moved(situation: Situation, result: CaseResult) -> str:
     if known is None or device is None or device.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
         return ""
     before = _artifact_before(situation, since_anchor=device.since_anchor)
-    if device.verdict is Verdict.IMPROVED and _is_another_build(result.measurement, before):
+    if device.verdict is Verdict.IMPROVED and _is_another_build(result.measurement.build, before):
         return ""
     return moved(situation.case.id, known.recorded, device.change)
 
@@ -854,13 +854,13 @@ def _to_be_built_again(judgements: Sequence[Judgement], measurement: CaseMeasure
     Launches of one build of which some are slower differ in something else.
     """
     worse = {one.metric for one in judgements if one.verdict is Verdict.REGRESSED}
-    other = measurement.primary in worse and _is_another_build(measurement, before)
+    other = measurement.primary in worse and _is_another_build(measurement.build, before)
     return other or bool(worse & judging.OF_THE_BUILD)
 
 
-def _is_another_build(measurement: CaseMeasurement, before: str) -> bool:
-    """Whether the module that was measured is stored, and is not the one of this digest: its kernels may be others."""
-    return _artifact_of(measurement) not in ("", before)
+def _is_another_build(build: Build | None, before: str) -> bool:
+    """Whether a module is stored, and is not the one of this digest: its kernels may be others."""
+    return build is not None and build.artifact not in ("", before)
 
 
 def _artifact_of(measurement: CaseMeasurement) -> str:
@@ -970,7 +970,7 @@ def _upgrade(situation: Situation, said: Verdict, judgements: Sequence[Judgement
 def _of_second_build(situation: Situation, said: Verdict) -> str:
     """Return what goes on with the sentence where a latency was measured again of another build of the same program."""
     first, rebuilt = situation.evidence.first, situation.evidence.rebuilt
-    if first is None or rebuilt is None or rebuilt.candidate.artifact in ("", _artifact_of(first.candidate)):
+    if first is None or rebuilt is None or not _is_another_build(rebuilt.candidate, _artifact_of(first.candidate)):
         return ""
     if said is Verdict.UNCONFIRMED:
         return "; that was a second build of it, and builds of a program may differ"

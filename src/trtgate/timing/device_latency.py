@@ -97,7 +97,7 @@ class DeviceTimer:
             armed=len(clock.placed), state=state, rng=rng, before_us=self._before_us if plan.after_other else math.inf,
         )  # fmt: skip
         alone = plan.arm or not plan.after_other
-        if found.warm_us and (alone or found.warm_us > self._before_us * (1 + measuring_loop.RECOVERED)):
+        if found.warm_us and (alone or measuring_loop.is_slower(found.warm_us, self._before_us)):
             self._before_us = found.warm_us  # a turn that waited in vain is the last that does
         calls = measuring_loop.calls_of_tail(found.captures, plan)
         for placed in clock.placed:

@@ -172,12 +172,10 @@ def measure(
 ) -> Measured:
     """Make `plan.captures` captures, or replay the `armed` ones; set the state, warm up, time their blocks in turns.
 
-    `before_us` is what a block took before another process had the device.
-
     Every block is read of a device whose state is verified before and after it; one in another state, or under a
     thermal slowdown, is void and measured again. `watch` is asked once in every block; `restore` puts back what calls
-    change, before every block, in the inputs of a capture; `kept` is called after every block that counts. Raises
-    CaptureError from the clock.
+    change, before every block, in the inputs of a capture; `kept` is called after every block that counts. `before_us`
+    is what a block took before another process had the device. Raises CaptureError from the clock.
     """
     count = clock.arm(plan.captures) if plan.arm else armed
     problem = state.set(anew=plan.arm)
@@ -280,9 +278,14 @@ def warm_up(
         elapsed = time.perf_counter() - start
         window = max(3, math.ceil(plan.window_s / elapsed * len(blocks)))
         us = statistics.median(blocks[-window:])
-        steady = stands_still(blocks, clock.steady_tolerance, window) and us <= before_us * (1 + RECOVERED)
+        steady = stands_still(blocks, clock.steady_tolerance, window) and not is_slower(us, before_us)
         if elapsed >= (plan.warmup_s if steady else plan.max_warmup_s):
             return Warm(calls, steady, us)
+
+
+def is_slower(us: float, before_us: float) -> bool:
+    """Whether a block takes longer than before another process's turn, by more than the clocks differ by themselves."""
+    return us > before_us * (1 + RECOVERED)
 
 
 def stands_still(blocks: list[float], tolerance: float, window: int = 3) -> bool:
