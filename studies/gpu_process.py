@@ -558,15 +558,22 @@ class GpuProcess:
             tensor.data = tensor.data.clone()
         torch.cuda.synchronize()
 
-    def turn(self, seed: int) -> float:
-        """Return what one turn of a quadruple reads, as `trtgate ab` does it; the first makes the captures."""
+    def turn(self, seed: int, *, after_other: bool) -> dict[str, Any]:
+        """Return what one turn of a quadruple reads, as `trtgate ab` does it; the first makes the captures.
+
+        `after_other` is what a pair says of a turn that follows the other side's: then the warm-up waits.
+        """
+        import msgspec
+
         from trtgate.launches import messages
         from trtgate.timing.measuring_loop import PAIR_ON_GPU, WARM_UP_ON_GPU
 
         if self._worker._timer is None:
             self._worker.measure(messages.Measure(plan=WARM_UP_ON_GPU, seed=seed))
-        turn = self._worker.measure(messages.Measure(plan=PAIR_ON_GPU, seed=seed))
-        return statistics.fmean(capture.blocks_us[0] for capture in turn.captures)
+        plan = msgspec.structs.replace(PAIR_ON_GPU, after_other=after_other)
+        turn = self._worker.measure(messages.Measure(plan=plan, seed=seed))
+        us = statistics.fmean(capture.blocks_us[0] for capture in turn.captures)
+        return {"us": us, "steady": turn.steady, "seconds": turn.seconds}
 
     def load_meanwhile(
         self, name: str, case_id: str, folder: str, seconds: float, stream: str

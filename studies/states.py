@@ -360,15 +360,21 @@ def pairs(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def turns(study: Study) -> Iterator[dict[str, Any]]:
-    """Read turns of a pair as `trtgate ab` does, each after the partner's: a turn too, or as many matrix products."""
+    """Read turns of a pair as `trtgate ab` does: one after the partner's turn, or matrix products, and one after that.
+
+    The partner works as long before the next two: so a side of a quadruple meets the other one, and itself.
+    """
     with gate_states() as switcher, beside_partners(study, switcher=switcher) as (measured, partners):
         for partner in study.shuffled(tuple(partners)):
             for _ in range(4):
                 if partner == "same":
-                    partners[partner].ask("turn", seed=study.rng.getrandbits(30))
+                    for after_other in (True, False):
+                        partners[partner].ask("turn", seed=study.rng.getrandbits(30), after_other=after_other)
                 else:
-                    partners[partner].ask("blocks", name="capture 0", seconds=TURN_S)
-                yield {"partner": partner, "us": measured.ask("turn", seed=study.rng.getrandbits(30))}
+                    partners[partner].ask("blocks", name="capture 0", seconds=2 * TURN_S)
+                for after_other in (True, False):
+                    read = measured.ask("turn", seed=study.rng.getrandbits(30), after_other=after_other)
+                    yield {"partner": partner, "after": "the partner" if after_other else "itself", **read}
 
 
 @contextlib.contextmanager

@@ -381,19 +381,27 @@ def pairs(rows: Rows) -> Iterator[str]:
 
 
 def turns(rows: Rows) -> Iterator[str]:
-    """A model's latency as a turn of a pair reads it, by partner; the interval of the difference is Welch's."""
-    read = {partner: np.log([row["us"] for row in group]) for (partner,), group in grouped(rows, "partner")}
-    if len(read) < 2:
-        return
-    found = stats.ttest_ind(read["matmul"], read["same"], equal_var=False)
-    low, high = (math.expm1(end) for end in found.confidence_interval(0.95))
-    lines = [
-        [partner, str(len(logs)), f"{math.exp(logs.mean()):.2f}", f"{logs.std(ddof=1):.3%}"]
-        for partner, logs in sorted(read.items())
-    ]
-    yield from table(["beside", "turns", "µs", "standard deviation"], lines)
-    change = math.expm1(read["matmul"].mean() - read["same"].mean())
-    yield f"beside matrix products {change:+.3%} (95 % {low:+.3%} to {high:+.3%})"
+    """A model's latency as turns of a pair read it; the interval of a difference by partner is Welch's.
+
+    `vain` are turns whose warm-up waited to its end for the latency of before.
+    """
+    read = dict(grouped(rows, "partner", "after"))
+    lines = []
+    for (partner, after), group in sorted(read.items()):
+        logs = np.log([row["us"] for row in group])
+        vain = str(sum(not row["steady"] for row in group))
+        took = mean([row["seconds"] for row in group])
+        lines.append(
+            [partner, after, str(len(logs)), f"{math.exp(logs.mean()):.2f}", f"{logs.std(ddof=1):.3%}", took, vain]
+        )
+    yield from table(["beside", "after", "turns", "µs", "standard deviation", "s a turn", "vain"], lines)
+    for after in ("the partner", "itself"):
+        same, matmul = (np.log([row["us"] for row in read.get((one, after), ())]) for one in ("same", "matmul"))
+        if min(len(same), len(matmul)) > 1:
+            found = stats.ttest_ind(matmul, same, equal_var=False)
+            low, high = (math.expm1(end) for end in found.confidence_interval(0.95))
+            change = math.expm1(matmul.mean() - same.mean())
+            yield f"after {after}, beside matrix products {change:+.3%} (95 % {low:+.3%} to {high:+.3%})"
 
 
 def _beside_partners(when: str, read: dict[str, list[float]]) -> list[list[str]]:
