@@ -128,7 +128,9 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) 
     assert path.read_bytes() == content
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_what_was_there_and_tells_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "panel.jsonl"
     panel_file.append(path, panel_run(100.0))
     before = path.read_bytes()
@@ -137,9 +139,12 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trtgate.common.files.os.fsync", no_space)
-    with pytest.raises(TrtgateError, match="No space left on device"):
+    with pytest.raises(TrtgateError, match="No space left on device") as failed:
         panel_file.append(path, panel_run(101.0))
     assert path.read_bytes() == before
+    monkeypatch.undo()
+    path.write_bytes(before + str(failed.value).split("to be added by hand: ")[1].encode())
+    assert panel_file.read(path).runs == [panel_run(100.0), panel_run(101.0)]
 
 
 def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:

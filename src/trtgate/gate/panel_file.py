@@ -87,16 +87,21 @@ def _of_a_panel(file: PanelFile) -> None:
 def append(path: Path, run: PanelRun) -> None:
     """Add a run to a panel's file, which is made if need be; what is in it stays byte for byte, broken lines too.
 
-    Raises TrtgateError for a file of something else, and when it can't be written; it is then as it was.
+    Raises TrtgateError for a file of something else, and when it can't be written; it is then as it was. What it says
+    ends with the run's line: measuring it took minutes.
     """
+    line = msgspec.json.encode(run)
     with locked(path):
         try:
             before = read_bytes(path) if is_there(path) else b""
             _of_a_panel(_parsed(path, before))
             ended = b"\n" if before and not before.endswith(b"\n") else b""  # a line that was cut short stays its own
-            write_whole(path, before + ended + msgspec.json.encode(run) + b"\n")
-        except OSError as error:
-            raise TrtgateError(f"{path} could not be written ({error.strerror}); it is as it was") from error
+            write_whole(path, before + ended + line + b"\n")
+        except (OSError, TrtgateError) as error:
+            said = str(error)
+            if isinstance(error, OSError):
+                said = f"{path} could not be written ({error.strerror}); it is as it was"
+            raise TrtgateError(f"{said}. The run's line, to be added by hand: {line.decode()}") from error
 
 
 def _run(line: bytes) -> PanelRun:
