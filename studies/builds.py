@@ -6,13 +6,14 @@ Builds each case several times, one process a build, all at once or, with `--in-
 does nothing else. Then as many processes as `--launches` load every build and take turns on the GPU, builds in random
 order. Prints for each case the build times as the gate judges them, the standard deviation between builds and between
 loads of one build (one-way analysis of variance with random effects; e.g. Box, Hunter and Hunter, Statistics for
-Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs. Needs
-a GPU that nothing else uses.
+Experimenters, ch. 4), F with its p, and the mean of each build with a letter for the set of kernels that it runs.
+Ctrl-C ends it early, with the cases that were done. Needs a GPU that nothing else uses.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import random
@@ -65,8 +66,9 @@ def main() -> None:
     remotes = [Remote(switcher=switcher.name) for _ in range(options.launches)]
     document: dict[str, Any] = {"versions": remotes[0].ask("versions"), "cases": {}}
     try:
-        for case_id, folders in places.items():
-            document["cases"][case_id] = {**measured(case_id, folders, remotes), "build_s": build_s[case_id]}
+        with contextlib.suppress(KeyboardInterrupt):
+            for case_id, folders in places.items():
+                document["cases"][case_id] = {**measured(case_id, folders, remotes), "build_s": build_s[case_id]}
     finally:
         for remote in remotes:
             remote.close()

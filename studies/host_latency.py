@@ -271,39 +271,55 @@ def measured(options: argparse.Namespace, names: Iterable[str]) -> dict[str, lis
     return {name: [read[number] for number, (of, _) in enumerate(processes) if of == name] for name in names}
 
 
+Read = dict[tuple[str, str, float, str], list[np.ndarray]]
+"""Condition, metric, seconds of a window, what is read of it → the quadruples of each pair."""
+
+
 def in_pairs(options: argparse.Namespace) -> None:
-    """Let fresh pairs of equal processes take turns, and print how far apart what they say lies."""
-    metrics = ("host", "enqueue") if options.device == "cuda" else ("host",)
-    rows: dict[tuple[str, str, float, str], list[np.ndarray]] = {}
-    for name in PAIRED:
-        for number in range(options.pairs):
-            pair = [Process(CONDITIONS[name], options.device) for _ in range(2)]
-            try:
-                for process in pair:
-                    process.ask(0.01)
-                for window in WINDOWS_S:
-                    found = [quadruple(pair, window) for _ in range(options.quadruples)]
-                    for metric in metrics:
-                        for way in WAYS:
-                            d = np.asarray([d_of(one, metric, way) for one in found])
-                            rows.setdefault((name, metric, window, way), []).append(d)
-            finally:
-                for process in pair:
-                    process.close()
-            print(f"# {name}, pair {number + 1}", file=sys.stderr, flush=True)
+    """Let fresh pairs of equal processes take turns, and print how far apart what they say lies.
+
+    Ctrl-C ends it early, with the pairs that were done.
+    """
+    rows: Read = {}
+    with contextlib.suppress(KeyboardInterrupt):
+        for name in PAIRED:
+            read_pairs(name, options, rows)
     if options.json:
         options.json.write_text(json.dumps([[*key, [list(d) for d in of]] for key, of in rows.items()]))
     print(machine(options.device))
-    print(f"{options.pairs} fresh pairs, {options.quadruples} quadruples of each length of window\n")
-    print("| | | window | reading | between quadruples | between pairs' means (95 %) | six pairs see |")
-    print("|---|---|--:|---|--:|--:|--:|")
+    print(f"{options.quadruples} quadruples of each pair and length of window\n")
+    print("| | | pairs | window | reading | between quadruples | between pairs' means (95 %) | six pairs see |")
+    print("|---|---|--:|--:|---|--:|--:|--:|")
     for (name, metric, window, way), of in rows.items():
         means = [float(d.mean()) for d in of]
+        if len(means) < 2:
+            continue
         pairs, alpha = verdict.LOOKS[0], verdict.FAMILY_ALPHA / len(verdict.LOOKS)
         quantiles = verdict.quantile(alpha, pairs - 1) + verdict.quantile(0.1, pairs - 1)
         sees = quantiles * statistics.stdev(means) / math.sqrt(pairs)
         within = math.sqrt(statistics.fmean(float(d.var(ddof=1)) for d in of))
-        print(f"| {name} | {metric} | {window * 1e3:.0f} ms | {way} | {within:.2%} | {deviation(means)} | {sees:.1%} |")
+        spread = f"{within:.2%} | {deviation(means)} | {sees:.1%}"
+        print(f"| {name} | {metric} | {len(means)} | {window * 1e3:.0f} ms | {way} | {spread} |")
+
+
+def read_pairs(name: str, options: argparse.Namespace, rows: Read) -> None:
+    """Start all pairs of a condition, which import side by side, and read quadruples of one after the other."""
+    metrics = ("host", "enqueue") if options.device == "cuda" else ("host",)
+    pairs = [[Process(CONDITIONS[name], options.device) for _ in range(2)] for _ in range(options.pairs)]
+    try:
+        for process in (one for pair in pairs for one in pair):
+            process.ask(0.01)  # it has imported, and sleeps in a read until it is asked again
+        for number, pair in enumerate(pairs):
+            for window in WINDOWS_S:
+                found = [quadruple(pair, window) for _ in range(options.quadruples)]
+                for metric in metrics:
+                    for way in WAYS:
+                        d = np.asarray([d_of(one, metric, way) for one in found])
+                        rows.setdefault((name, metric, window, way), []).append(d)
+            print(f"# {name}, pair {number + 1}", file=sys.stderr, flush=True)
+    finally:
+        for process in (one for pair in pairs for one in pair):
+            process.close()
 
 
 def quadruple(pair: Sequence[Process], window_s: float) -> list[list[dict[str, Any]]]:
