@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu_process import Remote
+from gpu_process import Remote, gate_states, remotes
 from scipy import stats
 from states import MODELS
 
@@ -58,21 +58,13 @@ def main() -> None:
     parser.add_argument("--in-turn", action="store_true", help="build one after the other")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     options = parser.parse_args()
-    from trtgate.common.accelerator import detect
-    from trtgate.timing.context_switch import ContextSwitcher
-
     places, build_s = built(options.cases, options.builds, Path(tempfile.mkdtemp()), in_turn=options.in_turn)
-    switcher = ContextSwitcher(detect().uuid)
-    remotes = [Remote(switcher=switcher.name) for _ in range(options.launches)]
-    document: dict[str, Any] = {"versions": remotes[0].ask("versions"), "cases": {}}
-    try:
+    document: dict[str, Any] = {"cases": {}}
+    with gate_states() as switcher, remotes(options.launches, switcher=switcher) as launches:
+        document["versions"] = launches[0].ask("versions")
         with contextlib.suppress(KeyboardInterrupt):
             for case_id, folders in places.items():
-                document["cases"][case_id] = {**measured(case_id, folders, remotes), "build_s": build_s[case_id]}
-    finally:
-        for remote in remotes:
-            remote.close()
-        switcher.close()
+                document["cases"][case_id] = {**measured(case_id, folders, launches), "build_s": build_s[case_id]}
     if options.json:
         options.json.write_text(json.dumps(document))
     report(document)
@@ -85,40 +77,37 @@ def built(
     places: dict[str, list[str]] = {}
     build_s: dict[str, list[float]] = {}
     for case_id in cases:
-        folders = [root / f"{case_id}-{number}" for number in range(builds)]
-        builders = [Remote() for _ in folders]
-        for builder in builders:
-            builder.send("versions")  # it imports meanwhile
-        for builder in builders:
-            builder.receive()
-        seconds: list[float] = []
-        for builder, folder in zip(builders, folders, strict=True):
-            folder.mkdir(mode=0o700)
-            builder.send("build", case_id=case_id, folder=str(folder))
-            if in_turn:
-                seconds.append(builder.receive())
-        for builder in builders:
+        folders, seconds = [root / f"{case_id}-{number}" for number in range(builds)], list[float]()
+        with remotes(builds) as builders:
+            for builder in builders:
+                builder.send("versions")  # it imports meanwhile
+            for builder in builders:
+                builder.receive()
+            for builder, folder in zip(builders, folders, strict=True):
+                folder.mkdir(mode=0o700)
+                builder.send("build", case_id=case_id, folder=str(folder))
+                if in_turn:
+                    seconds.append(builder.receive())
             if not in_turn:
-                seconds.append(builder.receive())
-            builder.close()
+                seconds += [builder.receive() for builder in builders]
         places[case_id], build_s[case_id] = [str(folder) for folder in folders], seconds
     return places, build_s
 
 
-def measured(case_id: str, folders: Sequence[str], remotes: Sequence[Remote]) -> dict[str, Any]:
+def measured(case_id: str, folders: Sequence[str], launches: Sequence[Remote]) -> dict[str, Any]:
     """Return log µs of each build in each launch, and the names of the kernels of each build."""
     log_us: dict[str, list[float]] = {folder: [] for folder in folders}
     kernels: dict[str, list[str]] = {}
     for folder in random.sample(list(folders), len(folders)):
-        for remote in remotes:
+        for remote in launches:
             remote.send("load", case_id=case_id, folder=folder)
-        for remote in remotes:
+        for remote in launches:
             remote.receive()
-        for remote in random.sample(list(remotes), len(remotes)):
+        for remote in random.sample(list(launches), len(launches)):
             read = remote.ask("clocks", seed=random.getrandbits(30), others=False)
             log_us[folder].append(math.log(read["trtgate"]))
-        remotes[0].ask("capture_loaded", seeds=[1])
-        kernels[folder] = remotes[0].ask("kernels", name="capture 0")["names"]
+        launches[0].ask("capture_loaded", seeds=[1])
+        kernels[folder] = launches[0].ask("kernels", name="capture 0")["names"]
     return {"log_us": list(log_us.values()), "kernels": list(kernels.values())}
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_process import Remote, case_source
+from gpu_process import Remote, case_source, gate_states, remotes
 from scipy import stats
 from states import MODELS, Study
 from states_tables import deviation
@@ -67,39 +67,29 @@ def main() -> None:
 
 def with_launches(options: argparse.Namespace, folders: dict[str, str], document: dict[str, Any]) -> None:
     """Measure every case in every launch; a process that sets the GPU's state beside them."""
-    from trtgate.common.accelerator import detect
-    from trtgate.timing.context_switch import ContextSwitcher
-
-    switcher = ContextSwitcher(detect().uuid)
-    try:
+    with gate_states() as switcher:
         for case_id, folder in folders.items():
-            found = launched(options, case_id, folder, switcher.name, document)
+            found = launched(options, case_id, folder, switcher, document)
             document["plans" if options.plans else "launches"][case_id] = found
             print(f"# {case_id}: {options.launches} launches", flush=True)
-    finally:
-        switcher.close()
 
 
 def launched(
     options: argparse.Namespace, case_id: str, folder: str, switcher: str, document: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Measure a case in processes of its own, since nvbench runs once in a process; returns what each measured."""
-    remotes = [Remote(switcher=switcher, streams=options.streams) for _ in range(options.launches)]
-    try:
-        document["versions"] = remotes[0].ask("versions")
-        for remote in remotes:
+    with remotes(options.launches, switcher=switcher, streams=options.streams) as launches:
+        document["versions"] = launches[0].ask("versions")
+        for remote in launches:
             remote.send("load", case_id=case_id, folder=folder)
-        for remote in remotes:
+        for remote in launches:
             remote.receive()
         if options.plans:
-            return by_plans(remotes, options.plans)
+            return by_plans(launches, options.plans)
         return [
             remote.ask("clocks", seed=random.getrandbits(30), others=not options.only_trtgate)
-            for remote in random.sample(remotes, len(remotes))
+            for remote in random.sample(launches, len(launches))
         ]
-    finally:
-        for remote in remotes:
-            remote.close()
 
 
 def by_plans(remotes: list[Remote], turns: int) -> list[dict[str, Any]]:

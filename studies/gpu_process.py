@@ -73,6 +73,30 @@ class Remote:
         self._end.close()
 
 
+@contextlib.contextmanager
+def remotes(count: int, **options: Any) -> Iterator[list[Remote]]:
+    """Within: so many processes; ended afterwards."""
+    made = [Remote(**options) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for remote in made:
+            remote.close()
+
+
+@contextlib.contextmanager
+def gate_states() -> Iterator[str]:
+    """Within: a process that sets the state of the streams, as a run of the gate has; gives its name."""
+    from trtgate.common.accelerator import detect
+    from trtgate.timing.context_switch import ContextSwitcher
+
+    switcher = ContextSwitcher(detect().uuid)
+    try:
+        yield switcher.name
+    finally:
+        switcher.close()
+
+
 def serve(end: Connection, options: dict[str, Any]) -> None:
     """Make a `GpuProcess` and answer until the pipe closes."""
     process: GpuProcess | None = None
@@ -563,8 +587,6 @@ class GpuProcess:
 
         `after_other` is what a pair says of a turn that follows the other side's: then the warm-up waits.
         """
-        import msgspec
-
         from trtgate.launches import messages
         from trtgate.timing.measuring_loop import PAIR_ON_GPU, WARM_UP_ON_GPU
 

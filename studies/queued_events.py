@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gpu_process import Remote, case_source
+from gpu_process import case_source, gate_states, remotes
 from states_tables import deviation
 
 SUITE = """
@@ -83,44 +83,34 @@ def main() -> None:
 
 def measured(suite: str, folder: Path, launches: int) -> dict[str, Any]:
     """Return versions, and of each case a row for each launch: way → what was read, twice."""
-    from trtgate.common.accelerator import detect
-    from trtgate.timing.context_switch import ContextSwitcher
-
     folders = built(suite, folder)
-    switcher = ContextSwitcher(detect().uuid)
-    remotes = [Remote(switcher=switcher.name, suite=suite) for _ in range(launches)]
     document: dict[str, Any] = {"cases": {}}
-    try:
-        document["versions"] = remotes[0].ask("versions")
+    with gate_states() as switcher, remotes(launches, switcher=switcher, suite=suite) as loaded:
+        document["versions"] = loaded[0].ask("versions")
         for case_id in folders:
-            for remote in remotes:
+            for remote in loaded:
                 remote.send("load", case_id=case_id, folder=folders[case_id])
-            for remote in remotes:
+            for remote in loaded:
                 remote.receive()
             rows = document["cases"][case_id] = []
-            for remote in random.sample(remotes, len(remotes)):
+            for remote in random.sample(loaded, len(loaded)):
                 row: dict[str, Any] = {way: [] for way in WAYS}
                 for way in random.sample([*WAYS] * 2, 2 * len(WAYS)):
                     row[way].append(remote.ask("queued", seed=random.getrandbits(30), streams=WAYS[way]))
                 rows.append(row)
             print(f"# {case_id}: {len(rows)} launches", flush=True)
-    finally:
-        for remote in remotes:
-            remote.close()
-        switcher.close()
     return document
 
 
 def built(suite: str, folder: Path) -> dict[str, str]:
     """Build all cases of a suite at once; returns the folder of each."""
     folders = {case_id: folder / f"built {number}" for number, case_id in enumerate(case_source(suite).load().cases)}
-    builders = [Remote(suite=suite) for _ in folders]
-    for builder, (case_id, stored) in zip(builders, folders.items(), strict=True):
-        stored.mkdir(mode=0o700)
-        builder.send("build", case_id=case_id, folder=str(stored))
-    for builder in builders:
-        builder.receive()
-        builder.close()
+    with remotes(len(folders), suite=suite) as builders:
+        for builder, (case_id, stored) in zip(builders, folders.items(), strict=True):
+            stored.mkdir(mode=0o700)
+            builder.send("build", case_id=case_id, folder=str(stored))
+        for builder in builders:
+            builder.receive()
     return {case_id: str(stored) for case_id, stored in folders.items()}
 
 

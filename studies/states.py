@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import states_tables
-from gpu_process import PROBE, PROBE_NODES, Remote
+from gpu_process import PROBE, PROBE_NODES, Remote, gate_states, remotes
 
 MODELS = {
     "resnet18": "resnet18-dynamo-fp16-b1-mbs5",
@@ -90,16 +90,12 @@ class Study:
 @contextlib.contextmanager
 def processes(count: int, **options: Any) -> Iterator[list[Remote]]:
     """Within: so many processes, each with the probe; ended afterwards."""
-    remotes = [Remote(**options) for _ in range(count)]
-    try:
-        for remote in remotes:
+    with remotes(count, **options) as made:
+        for remote in made:
             remote.send("chain", name=PROBE, nodes=PROBE_NODES)
-        for remote in remotes:
+        for remote in made:
             remote.receive()
-        yield remotes
-    finally:
-        for remote in remotes:
-            remote.close()
+        yield made
 
 
 @contextlib.contextmanager
@@ -319,10 +315,10 @@ def _one_launch(study: Study, kind: str, number: int, case_id: str, remote: Remo
 def loads(study: Study) -> Iterator[dict[str, Any]]:
     """Load each model again and again in a few processes, in random order, and read what each load gives."""
     folders = study.built(list(MODELS.values()))
-    with processes(4, one_stream=True) as remotes:
-        before: list[str] = [""] * len(remotes)
+    with processes(4, one_stream=True) as loaded:
+        before: list[str] = [""] * len(loaded)
         for repeat in range(study.repeats):
-            for number, remote in enumerate(remotes):
+            for number, remote in enumerate(loaded):
                 for case_id in study.rng.sample(list(folders), len(folders)):
                     remote.ask("load", case_id=case_id, folder=folders[case_id])
                     read = remote.ask("plateau", seeds=[1, 2, 3], rounds=2, order=repeat, touched=False, warm_s=0.3)
@@ -334,17 +330,17 @@ def loads(study: Study) -> Iterator[dict[str, Any]]:
 
 def weights(study: Study) -> Iterator[dict[str, Any]]:
     """Time models in a few processes by trtgate's clock, with their weights where they are or copied before."""
-    with gate_states() as switcher, processes(4, switcher=switcher) as remotes:
+    with gate_states() as switcher, processes(4, switcher=switcher) as loaded:
         for case_id in IN_EAGER:
-            for remote in remotes:
+            for remote in loaded:
                 remote.send("load", case_id=case_id, folder=None)
-            for remote in remotes:
+            for remote in loaded:
                 remote.receive()
-            for number in study.shuffled(range(len(remotes))):
+            for number in study.shuffled(range(len(loaded))):
                 for placed in study.rng.sample(("as before", "anew"), 2):
                     if placed == "anew":
-                        remotes[number].ask("place_weights", seed=study.rng.getrandbits(30))
-                    read = remotes[number].ask("clocks", seed=study.rng.getrandbits(30), others=False)
+                        loaded[number].ask("place_weights", seed=study.rng.getrandbits(30))
+                    read = loaded[number].ask("clocks", seed=study.rng.getrandbits(30), others=False)
                     yield {"case": case_id, "process": number, "placed": placed, "us": read["trtgate"]}
 
 
@@ -375,19 +371,6 @@ def turns(study: Study) -> Iterator[dict[str, Any]]:
                 for after_other in (True, False):
                     read = measured.ask("turn", seed=study.rng.getrandbits(30), after_other=after_other)
                     yield {"partner": partner, "after": "the partner" if after_other else "itself", **read}
-
-
-@contextlib.contextmanager
-def gate_states() -> Iterator[str]:
-    """Within: a process that sets the state of the streams, as a run of the gate has; gives its name."""
-    from trtgate.common.accelerator import detect
-    from trtgate.timing.context_switch import ContextSwitcher
-
-    switcher = ContextSwitcher(detect().uuid)
-    try:
-        yield switcher.name
-    finally:
-        switcher.close()
 
 
 @contextlib.contextmanager
