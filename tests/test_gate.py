@@ -170,6 +170,14 @@ def test_a_machine_too_busy_to_time_on_gives_no_verdict_and_records_nothing(fold
     required = folder.gate("--benchmark-compare", "-m", "trtgate_latency", "--trtgate-require=verdict")
     assert required.ret == 1
     before = file.read_bytes()
+    new = folder.gate("--benchmark-compare", "-m", "trtgate_latency", "-o", "trtgate_baselines=none-yet")
+    assert new.ret == 0
+    new.stdout.fnmatch_lines(
+        [
+            "NEW: nothing is stored for *: alpha-eager-fp32-b1; add --trtgate-update-baselines *",
+            "NEW: alpha-eager-fp32-b1 could not be recorded either: not one block *took the CPU (docs: void-blocks)",
+        ]
+    )
     recorded = folder.gate("--trtgate-update-baselines", "-m", "trtgate_latency")
     assert recorded.ret == 1
     assert "not one block counts" in folder.output_of(recorded)

@@ -23,6 +23,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     judgements: list[Judgement] = []
     stored: bool = False
     """Whether the run may store it as a baseline."""
+    void: str = ""
+    """Why so few of its blocks count that nothing could be judged; empty where enough do."""
     base: CaseMeasurement | None = None
     """What was measured beside it, if anything."""
     moved: str = ""

@@ -169,7 +169,7 @@ class Gate:
         return []
 
     def about_all_new(self, case_ids: Sequence[str]) -> list[str]:
-        """Say for which cases nothing is stored, and for which nothing of the clock with which they were timed."""
+        """Say for which cases nothing is stored, or nothing of their clock, and which could not be recorded either."""
         of_clocks: dict[str, list[str]] = {}
         unknown = [case_id for case_id in case_ids if self._record(case_id) is None]
         for case_id in case_ids:
@@ -179,7 +179,8 @@ class Gate:
         for clock, some in of_clocks.items():
             stored = sum((Counter(record.clocks) for case_id in some if (record := self._record(case_id))), Counter())
             said.append(about_other_clock(some, clock, stored))
-        return said
+        void = {case_id: self._results[case_id].void for case_id in case_ids if self._results[case_id].void}
+        return [*said, measurement_summary.about_void(void)] if void else said
 
     def about_new(self, case_ids: Sequence[str]) -> str:
         """Say that nothing is stored for some cases: where it was looked for, and where else there is something."""

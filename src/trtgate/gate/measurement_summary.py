@@ -10,6 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from .. import verdict
+from ..common.explanations import Explanation, explained
 from ..common.metrics import COLD_L2, GPU_GROWTH, HOST_GROWTH, METRICS, SAMPLED, TORCH_GROWTH
 from ..records.measurement import Build, CaseMeasurement, LoadLevel, MemoryReadings
 from ..suite.cases import Case
@@ -207,6 +208,13 @@ def void_problem(measurement: CaseMeasurement) -> str:
         return ""
     reason = statistics.mode(voids)
     return f"{len(voids)} of {total} blocks do not count: {reason}"
+
+
+def about_void(void: Mapping[str, str]) -> str:
+    """Say that new cases could not be recorded either: case id → why too few of its blocks count, not empty."""
+    (first, why), more = next(iter(void.items())), len(void) - 1
+    named = f"{first} and {more} more" if more else first
+    return explained(f"{named} could not be recorded either: {why}", Explanation.VOID_BLOCKS)
 
 
 def _mixed_clocks(measurement: CaseMeasurement) -> str:

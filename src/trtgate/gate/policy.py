@@ -458,10 +458,10 @@ def judge(situation: Situation, measurement: CaseMeasurement) -> CaseResult:
 
 def _undecided(situation: Situation, measurement: CaseMeasurement, why: str) -> CaseResult:
     """Conclude of a measurement whose blocks are void: where nothing is stored, that is what must be known first."""
+    void, said, told = bare(why).removeprefix(f"{situation.case.id}: "), Verdict.UNDERPOWERED, why
     if situation.record is None and not situation.update:
-        said = continued(situation.new, f"; {bare(why).removeprefix(f'{situation.case.id}: ')}")
-        return _told(situation, measurement, Verdict.NEW, said, stored=False)
-    return _told(situation, measurement, Verdict.UNDERPOWERED, why, stored=False)
+        said, told = Verdict.NEW, continued(situation.new, f"; {void}")
+    return msgspec.structs.replace(_told(situation, measurement, said, told, stored=False), void=void)
 
 
 def _further_might_tell(situation: Situation, result: CaseResult) -> bool:
