@@ -835,6 +835,32 @@ def test_an_operator_that_the_code_of_another_calls_by_name(
     assert parts(first, of(calls)) == {"operators"}
 
 
+@pytest.mark.parametrize(
+    "registers",
+    ["library.impl('shared', FUNCTION, KEY)", "register(FUNCTION)",
+     "@torch.library.impl(library, 'shared', KEY)\ndef _(x): return FUNCTION(x)"],
+)  # fmt: skip
+def test_an_operator_that_another_file_registers_than_the_one_with_its_library(
+    operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registers: str
+) -> None:
+    """torch notes where the library was made; the file with the kernel imports that one, and not the other way."""
+    defines = "library.define('shared(Tensor x) -> Tensor')\n"
+    by_function = f"def register(function):\n    library.impl('shared', function, {KEY!r})\n"
+    module = operators(defines + by_function)
+    other = tmp_path / f"kernels_of_{module.__name__}.py"
+    text = f"import torch\nfrom {module.__name__} import library, register\n{registers.replace('KEY', repr(KEY))}\n"
+    other.write_text(text.replace("FUNCTION", "(lambda x: x * 2)"))
+    importlib.import_module(other.stem)
+    first = of(lambda: module.Decorated("shared"))
+    other.write_text(text.replace("FUNCTION", "(lambda x: x * 300)"))
+    now = of(lambda: module.Decorated("shared"))
+    monkeypatch.delitem(sys.modules, other.stem)
+    assert parts(first, now) == {"operators"}
+
+
+KEY = "CompositeExplicitAutograd"
+
+
 def test_a_cpp_operator_that_an_operator_of_python_calls_is_its_library(
     operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
