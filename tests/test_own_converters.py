@@ -918,6 +918,7 @@ VALUES: dict[str, Callable[[int], Any]] = {
     "a slice": slice,
     "a function with an argument": lambda number: functools.partial(int, number),
     "a queue": lambda number: deque([number]),
+    "a constant of Triton": lambda number: pytest.importorskip("triton.language").constexpr(number),
     "an enumeration": lambda number: enum.Enum("Level", {"HIGH": number}).HIGH,  # type: ignore[attr-defined]
 }
 

@@ -199,6 +199,29 @@ def test_a_number_that_a_function_closes_over_also_in_a_branch(made: Any) -> Non
     assert parts(first, of(functools.partial(made, 3.0))) == {"graph"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_whether_a_forward_has_autocast_for_cuda_also_without_a_gpu(dtype: torch.dtype) -> None:
+    class Cast(nn.Linear):
+        asked = True
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cuda", dtype=dtype, enabled=self.asked):
+                return super().forward(x)
+
+    class NotCast(Cast):
+        asked = False
+
+    one, other = (of(lambda kind=kind: filled(kind(4, 4))) for kind in (Cast, NotCast))
+    assert parts(one, other) == {"graph"}
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """Return a module with ones for its parameters."""
+    for each in module.parameters():
+        nn.init.ones_(each)
+    return module
+
+
 def test_where_a_graph_differs_is_told_by_its_modules(before: Fingerprint) -> None:
     deeper = of(GRAPHS["another operator"])
     assert [one for one in program_changes.changes(before, deeper) if one.startswith("operators of one")]

@@ -80,6 +80,8 @@ def _opened(value: Any) -> Any:
         return [value.func, value.args, dict(sorted(value.keywords.items()))]
     if isinstance(value, deque):
         return list(value)
+    if type(value).__qualname__ == "constexpr" and type(value).__module__.startswith("triton."):
+        return [value.value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}  # it may have slots
         return fields | getattr(value, "__dict__", {})
