@@ -768,6 +768,139 @@ def test_what_a_module_notes_as_it_runs_is_not(digest_of: Any, code: str, then: 
     assert digest_of(code) == digest_of(code, then)
 
 
+@pytest.mark.parametrize(
+    "reads",
+    ["Path(__file__).parent / 'tables' / 'v2' / 'table.json'", "os.path.join('tables', 'v2', 'table.json')",
+     "Path(__file__).parent / 'tables/v2' / 'table.json'", "ctypes.CDLL(Path(__file__).parent / 'kernels.so')",
+     "importlib.import_module('numbers_by_name')"],
+)  # fmt: skip
+def test_what_code_names_part_by_part_or_loads_itself_is_its_code_too(
+    digest_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = [tmp_path / one for one in ("tables/v2/table.json", "kernels.so", "numbers_by_name.py")]
+    named[0].parent.mkdir(parents=True)
+
+    def digest(text: str) -> str:
+        for one in named:
+            one.write_text(text)
+        return str(digest_of(f"def read(): return {reads}"))
+
+    assert digest("SCALE = 1") == digest("SCALE = 1") != digest("SCALE = 20")
+
+
+@pytest.mark.parametrize("folder", ["", "package"])
+def test_a_file_may_lie_above_the_code_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Within the working folder, as a package's data often do; what lies beyond is the machine's."""
+    (tmp_path / "package" / "operators").mkdir(parents=True)
+    (tmp_path / "package" / "table.json").write_text("1")
+    monkeypatch.chdir(tmp_path / folder / ("operators" if folder else ""))
+    tree = ast.parse("def read(): return open(resources.files('package') / 'table.json')")
+    assert bool(code_values.told(tree, None, tmp_path / "package" / "operators")) == (not folder)
+
+
+HOLDING = """
+import functools
+
+class Scaling:
+    offset = 1
+
+    def __init__(self, one, other=0.0):
+        self.one, self.other, self.calls, self.seen = one, other, 0, {0: 0}
+
+    def convert(self, number):
+        self.calls += 1
+        self.seen[number] = number
+
+    @classmethod
+    def by_class(cls):
+        return cls.offset
+
+def closing_over(one, other):
+    return lambda: (one, other)
+
+def given(one=None, other=None): ...
+
+def by_text(code):
+    held = {}
+    exec(f"{code}\\ndef convert(x): return helper(x) * SCALE", held)
+    return held["convert"]
+"""
+HELD = {
+    "a method's object": "Scaling({0}, {1}).convert",
+    "an object that a function closes over": "closing_over(Scaling({0}, {1}), None)",
+    "an object that an object holds": "Scaling({0}, Scaling({1})).convert",
+    "what a function closes over": "closing_over({0}, {1})",
+    "arguments in advance": "functools.partial(given, {0}, {1})",
+    "arguments in advance by name": "functools.partial(given, one={0}, other={1})",
+    "code without a file": "by_text('SCALE = {0}\\ndef helper(x): return x + {1}')",
+}
+
+
+@pytest.fixture
+def holding(digest_of: Any) -> Callable[[str], Any]:
+    """Return what an expression is in a module whose functions and objects hold something."""
+    digest_of(HOLDING)
+    return lambda expression: eval(expression, vars(sys.modules["made"]))
+
+
+@pytest.mark.parametrize("made", HELD.values(), ids=HELD)
+def test_what_a_function_holds_is_told_in_its_place(holding: Callable[[str], Any], made: str) -> None:
+    def digest(*numbers: float) -> str:
+        return function_code.digest([holding(made.format(*numbers))])
+
+    assert digest(1, 2) == digest(1, 2)
+    assert len({digest(*pair) for pair in ((1, 2), (2, 1), (1, 3), (3, 2))}) == 4
+
+
+@pytest.mark.parametrize("within", ["{}", "closing_over({}, None)"])
+def test_the_order_of_arguments_by_name_decides_nothing(holding: Callable[[str], Any], within: str) -> None:
+    one, other = (f"functools.partial(given, {named})" for named in ("one=1, other=2", "other=2, one=1"))
+    digests = {function_code.digest([holding(within.format(made))]) for made in (one, other)}
+    assert len(digests) == 1
+
+
+def test_what_an_object_counts_decides_nothing(holding: Callable[[str], Any]) -> None:
+    used = holding("Scaling(1)")
+    before = function_code.digest([used.convert])
+    used.convert(2)
+    assert function_code.digest([used.convert]) == before
+
+
+def test_objects_that_hold_each_other_are_looked_into_once(holding: Callable[[str], Any]) -> None:
+    one = holding("Scaling(1)")
+    one.other = holding("Scaling")(2, one)
+    assert function_code.within(one)[1:] == [one.other]
+
+
+def test_a_method_of_a_class_is_of_the_class_that_it_is_taken_from(
+    holding: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "subclass_of_made.py"
+    file.write_text("import made\nclass Sub(made.Scaling): offset = 2\n")
+    method = importlib.import_module(file.stem).Sub.by_class
+    first = function_code.digest([method])
+    file.write_text("import made\nclass Sub(made.Scaling): offset = 300\n")
+    now = function_code.digest([method])
+    monkeypatch.delitem(sys.modules, file.stem)
+    assert now != first
+
+
+def test_converters_that_change_places_are_others(
+    holding: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint(*numbers: int) -> str:
+        made = [holding(f"functools.partial(given, {one})") for one in numbers]
+        own = [(f"converter of aten.{place}", one) for place, one in enumerate(made)]
+        monkeypatch.setattr(own_conversions, "_registered", lambda: own)
+        return own_conversions.fingerprint()
+
+    assert fingerprint(1, 2) == fingerprint(1, 2) != fingerprint(2, 1)
+
+
 def test_an_operator_that_a_converter_is_registered_for_is_not_called_by_its_code() -> None:
     """Else an edit of that operator would touch the cases that do not have it."""
     registering = "@register(torch.ops.mine.target.default)\ndef convert(): torch.ops.mine.called(1)\n"
@@ -785,6 +918,7 @@ VALUES: dict[str, Callable[[int], Any]] = {
     "a slice": slice,
     "a function with an argument": lambda number: functools.partial(int, number),
     "a queue": lambda number: deque([number]),
+    "a constant of Triton": lambda number: pytest.importorskip("triton.language").constexpr(number),
     "an enumeration": lambda number: enum.Enum("Level", {"HIGH": number}).HIGH,  # type: ignore[attr-defined]
 }
 

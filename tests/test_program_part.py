@@ -199,6 +199,29 @@ def test_a_number_that_a_function_closes_over_also_in_a_branch(made: Any) -> Non
     assert parts(first, of(functools.partial(made, 3.0))) == {"graph"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_whether_a_forward_has_autocast_for_cuda_also_without_a_gpu(dtype: torch.dtype) -> None:
+    class Cast(nn.Linear):
+        asked = True
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cuda", dtype=dtype, enabled=self.asked):
+                return super().forward(x)
+
+    class NotCast(Cast):
+        asked = False
+
+    one, other = (of(lambda kind=kind: filled(kind(4, 4))) for kind in (Cast, NotCast))
+    assert parts(one, other) == {"graph"}
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """Return a module with ones for its parameters."""
+    for each in module.parameters():
+        nn.init.ones_(each)
+    return module
+
+
 def test_where_a_graph_differs_is_told_by_its_modules(before: Fingerprint) -> None:
     deeper = of(GRAPHS["another operator"])
     assert [one for one in program_changes.changes(before, deeper) if one.startswith("operators of one")]
@@ -833,6 +856,32 @@ def test_an_operator_that_the_code_of_another_calls_by_name(
     assert parts(first, of(calls)) == set()
     other.write_text(CALLED.format(factor=300).replace("NAME", name))
     assert parts(first, of(calls)) == {"operators"}
+
+
+@pytest.mark.parametrize(
+    "registers",
+    ["library.impl('shared', FUNCTION, KEY)", "register(FUNCTION)",
+     "@torch.library.impl(library, 'shared', KEY)\ndef _(x): return FUNCTION(x)"],
+)  # fmt: skip
+def test_an_operator_that_another_file_registers_than_the_one_with_its_library(
+    operators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registers: str
+) -> None:
+    """torch notes where the library was made; the file with the kernel imports that one, and not the other way."""
+    defines = "library.define('shared(Tensor x) -> Tensor')\n"
+    by_function = f"def register(function):\n    library.impl('shared', function, {KEY!r})\n"
+    module = operators(defines + by_function)
+    other = tmp_path / f"kernels_of_{module.__name__}.py"
+    text = f"import torch\nfrom {module.__name__} import library, register\n{registers.replace('KEY', repr(KEY))}\n"
+    other.write_text(text.replace("FUNCTION", "(lambda x: x * 2)"))
+    importlib.import_module(other.stem)
+    first = of(lambda: module.Decorated("shared"))
+    other.write_text(text.replace("FUNCTION", "(lambda x: x * 300)"))
+    now = of(lambda: module.Decorated("shared"))
+    monkeypatch.delitem(sys.modules, other.stem)
+    assert parts(first, now) == {"operators"}
+
+
+KEY = "CompositeExplicitAutograd"
 
 
 def test_a_cpp_operator_that_an_operator_of_python_calls_is_its_library(

@@ -13,7 +13,7 @@ from ..common.errors import TrtgateError
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
-from ..torch_trt import compile_options, exporting, lean_tracing, patching, upstream_state
+from ..torch_trt import autocast_without_gpu, compile_options, exporting, lean_tracing, patching, upstream_state
 from . import building, factory_calls, program_part
 
 DEVICE = "cpu"
@@ -39,7 +39,7 @@ class Fingerprinter:
         if frontend not in exporting.FRONTENDS:
             return Fingerprint(problem=f"the frontend {frontend} compiles no exported program")
         try:
-            with lean_tracing.lean(), _no_stack_traces():
+            with lean_tracing.lean(), _no_stack_traces(), autocast_without_gpu.kept():
                 return self._of(case, fresh=fresh, last=last)
         except TrtgateError as error:
             self._forget()

@@ -35,8 +35,12 @@ NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 EMPTY = ("set", "dict", "list")
 FILLING = ("add", "append", "appendleft", "clear", "extend", "insert", "pop", "remove", "setdefault", "update")
 FILE = re.compile(r"(?!/)[^\n\0]{0,200}\.\w{1,12}")
-"""Texts that may name a file, which lies beside the code or below the working folder."""
-CODE = (".py", ".pyc", ".so")
+"""Texts that may name a file."""
+FOLDER = re.compile(r"[\w-][\w.-]{0,60}")
+"""Texts that may name a folder of them."""
+MOST_PLACES = 32
+"""Folders that are looked into for the files that one file of code names."""
+CODE = (".py", ".pyc")
 """Ends of files whose code is told elsewhere."""
 OF_A_PROCESS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTEST_.*|TRTGATE_.*")
 """Variables that say which process this is."""
@@ -73,9 +77,11 @@ def _opened(value: Any) -> Any:
     if isinstance(value, slice):
         return [value.start, value.stop, value.step]
     if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
+        return [value.func, value.args, dict(sorted(value.keywords.items()))]
     if isinstance(value, deque):
         return list(value)
+    if type(value).__qualname__ == "constexpr" and type(value).__module__.startswith("triton."):
+        return [value.value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}  # it may have slots
         return fields | getattr(value, "__dict__", {})
@@ -101,13 +107,14 @@ def _of_array(array: np.ndarray[Any, Any]) -> str:
 def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]:
     """Return what a module holds now that its code does not show, and the variables and files that its code names.
 
-    A file lies in `folder`, that of the code, or below the working folder.
+    A file lies in `folder`, that of the code, in one above it within the working folder, or in folders that it names.
     """
     values = {} if module is None else {name: plain(_held(module, name)) for name in sorted(set(_names(tree)))}
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = sorted(name for name in texts & set(os.environ) if not OF_A_PROCESS.fullmatch(name))
     variables = {f"${name}": plain(os.environ[name]) for name in named}
-    files = {name: digest for name in sorted(filter(FILE.fullmatch, texts)) if (digest := _of_file(name, folder))}
+    places = _places(texts, folder)
+    files = {name: digest for name in sorted(filter(FILE.fullmatch, texts)) if (digest := _of_files(name, places))}
     return [f"{name}={text}" for name, text in (values | variables | files).items() if text not in ("", repr(None))]
 
 
@@ -118,13 +125,37 @@ def _held(module: ModuleType, name: str) -> Any:
     return getattr(value, "__dict__", {}).get(member) if member else value
 
 
-def _of_file(name: str, folder: Path) -> str:
-    """Return the digest of a data file that code names; empty where there is none, and for code."""
-    for place in (folder / name, Path(name)):
-        with contextlib.suppress(OSError, ValueError):  # half a surrogate pair names no file
-            status = place.stat()
-            if stat.S_ISREG(status.st_mode) and place.suffix not in CODE:
-                return _of_content(place.absolute(), status.st_mtime_ns, status.st_size)
+def _places(texts: Iterable[str], folder: Path) -> dict[str, set[str]]:
+    """Return the folders in which files may lie that code of a folder names, with what lies there.
+
+    A folder may be named part by part.
+    """
+    here = Path.cwd()
+    above = [one for one in (folder, *folder.parents) if one.is_relative_to(here)] or [folder]
+    places = list(dict.fromkeys(map(str, (*above, here))))
+    parts = {part for text in texts for part in text.split("/") if FOLDER.fullmatch(part)}
+    found: dict[str, set[str]] = {}
+    for place in places:  # it grows
+        found[place] = set()
+        with contextlib.suppress(OSError):  # it is none, or nobody may read it
+            found[place].update(os.listdir(place))
+        below = [os.path.join(place, name) for name in sorted(parts & found[place])]
+        places += [one for one in below if len(places) < MOST_PLACES and one not in places and os.path.isdir(one)]
+    return found
+
+
+def _of_files(name: str, places: Mapping[str, set[str]]) -> str:
+    """Return the digests of the data files that a name may mean; empty where there are none, and for code."""
+    first = name.partition("/")[0]
+    possible = [Path(place, name) for place, there in places.items() if first in there or first in (".", "..")]
+    return " ".join(dict.fromkeys(filter(None, map(_of_file, possible))))
+
+
+def _of_file(place: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):  # half a surrogate pair names no file
+        status = place.stat()
+        if stat.S_ISREG(status.st_mode) and place.suffix not in CODE:
+            return _of_content(place.absolute(), status.st_mtime_ns, status.st_size)
     return ""
 
 
@@ -146,19 +177,27 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 def _kept(tree: ast.Module) -> tuple[set[str], set[str]]:
     """Return the variables and the attributes that a file itself counts, fills, or, of attributes, sets as it runs."""
-    kept: list[ast.AST] = []
-    variables: set[str] = set()
+    set_by_global = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    variables = {node.id for node in _filled(tree) if isinstance(node, ast.Name)}
+    stored = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    return variables | {name for name in set_by_global if name.startswith("_")}, filled(tree) | stored
+
+
+def filled(tree: ast.Module) -> set[str]:
+    """Return the attributes that a file itself counts or fills as it runs."""
+    return {node.attr for node in _filled(tree) if isinstance(node, ast.Attribute)}
+
+
+def _filled(tree: ast.Module) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Global):
-            variables |= {name for name in node.names if name.startswith("_")}
-        elif isinstance(node, ast.AugAssign):
-            kept.append(node.target)
-        elif isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr in FILLING):
-            kept.append(node.value if node.attr in FILLING else node)
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-            kept.append(node.value)
-    variables |= {node.id for node in kept if isinstance(node, ast.Name)}
-    return variables, {node.attr for node in kept if isinstance(node, ast.Attribute)}
+        if isinstance(node, ast.AugAssign):
+            yield node.target
+        if isinstance(node, ast.Attribute) and node.attr in FILLING:
+            yield node.value
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield node.value
 
 
 def _assigned(body: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:

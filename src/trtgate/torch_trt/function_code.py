@@ -18,12 +18,10 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from . import code_values, operator_files
-from .imported_files import INSTALLED, UPSTREAM, Imports, is_users
+from .imported_files import INSTALLED, UPSTREAM, Imports, is_users, parsed
 
 LRU = type(functools.lru_cache(len))
 FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmethod, property, LRU)
-DEPTH = 8
-"""So deep functions within functions are looked into."""
 
 
 def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
@@ -38,10 +36,10 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     found = {*filter(None, map(_file_of, given)), *filter(None, map(_file_of_module, names)), *files}
     closed = _closure(found, {name.partition(".")[0] for name in names} - {""})
     code = {hashlib.sha256(_told(file)).digest() for file in closed}
-    held = sorted({text for function in functions for one in within(function) for text in _held(one)})
+    texts = sorted(set(filter(None, map(held, functions))))
     versions = sorted({text for file in closed for text in _versions(file)})
     return hashlib.sha256(
-        b"".join(sorted(code)) + repr([held, versions] if held or versions else "").encode()
+        b"".join(sorted(code)) + repr([texts, versions] if texts or versions else "").encode()
     ).hexdigest()
 
 
@@ -57,37 +55,85 @@ def name_of(function: Any) -> str:
     return f"{module_of(function)}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
-def within(function: Any, depth: int = DEPTH) -> list[Any]:
-    """Return a function, and the functions that it was made of: those it wraps, has arguments of, or closes over."""
+def within(function: Any) -> list[Any]:
+    """Return a function, and what it was made of: functions and objects of the user's own.
+
+    Those that it wraps, is a method of, has as arguments or closes over, and what these are made of.
+    """
     found = [function]
-    if depth:
-        for one in _parts(function):
-            if isinstance(one, FUNCTIONS):
-                found += within(one, depth - 1)
+    seen = {id(function)}
+    for one in found:  # it grows
+        for part in _parts(one):
+            if id(part) not in seen and (isinstance(part, FUNCTIONS) or _is_users(part)):
+                seen.add(id(part))
+                found.append(part)
     return found
 
 
 def _parts(function: Any) -> Iterator[Any]:
-    """Yield what a function holds beside its code; of an object that can be called what it holds."""
+    """Yield what a function holds beside its code, in order; of an object of the user's own what it holds, with names.
+
+    Of a function that no file has it yields what it calls and reads of its module too.
+    """
     if isinstance(function, functools.partial):
-        yield from (function.func, *function.args, *function.keywords.values())
-    elif isinstance(function, MethodType | classmethod | staticmethod):
+        yield from (function.func, *function.args)
+        yield from _items(function.keywords)
+    elif isinstance(function, MethodType):
+        yield from (function.__func__, function.__self__)
+    elif isinstance(function, classmethod | staticmethod):
         yield function.__func__
     elif isinstance(function, property):
         yield from (function.fget, function.fset)
     elif isinstance(function, LRU):
         yield function.__wrapped__
     elif isinstance(function, FunctionType):
-        if "__wrapped__" in vars(function):
-            yield function.__wrapped__  # type: ignore[attr-defined]
-        yield from function.__defaults__ or ()
-        yield from (function.__kwdefaults__ or {}).values()
-        for cell in function.__closure__ or ():
-            with contextlib.suppress(ValueError):  # it is not filled yet
-                yield cell.cell_contents
-    elif is_own(function):
+        yield from _parts_of_function(function)
+    elif not isinstance(function, type) and is_own(function):
         yield vars(type(function)).get("__call__")
-        yield from getattr(function, "__dict__", {}).values()
+        kept = _kept_by(type(function))
+        yield from _items({name: one for name, one in getattr(function, "__dict__", {}).items() if name not in kept})
+
+
+def _parts_of_function(function: FunctionType) -> Iterator[Any]:
+    if "__wrapped__" in vars(function):
+        yield function.__wrapped__  # type: ignore[attr-defined]
+    yield from function.__defaults__ or ()
+    yield from _items(function.__kwdefaults__ or {})
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is not filled yet
+            yield cell.cell_contents
+    if _file_of(function) is None and is_own(function):
+        known = function.__globals__
+        yield from _items({name: known[name] for name in _names_in(function.__code__) if name in known})
+
+
+def _items(named: Mapping[str, Any]) -> Iterator[Any]:
+    for name, value in sorted(named.items()):
+        yield from (name, value)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Return the names that code reads, also in functions within it."""
+    return set(code.co_names).union(*(_names_in(one) for one in code.co_consts if isinstance(one, CodeType)))
+
+
+def _kept_by(kind: type) -> set[str]:
+    """Return the attributes that a class's file counts or fills as it runs."""
+    file = _file_of_module(module_of(kind))
+    tree = None if file is None else parsed(file)
+    return set() if tree is None else code_values.filled(tree)
+
+
+def _is_users(value: Any) -> bool:
+    """Whether something is a class of the user's own, or an object of one."""
+    return is_users_module((value if isinstance(value, type) else type(value)).__module__)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_users_module(name: object) -> bool:
+    """Return whether a module that is imported lies in a file of the user's own."""
+    file = getattr(sys.modules.get(str(name)), "__file__", None)
+    return isinstance(file, str) and is_users(file)
 
 
 def is_own(function: Any) -> bool:
@@ -103,6 +149,11 @@ def is_own(function: Any) -> bool:
 def holds_own(function: Any) -> bool:
     """Whether a function, or one within it, is no upstream package's."""
     return any(map(is_own, within(function)))
+
+
+def held(function: Any) -> str:
+    """Return what a function, and what it was made of, hold that no file shows; empty for nothing."""
+    return "\n".join(text for one in within(function) for text in _held(one))
 
 
 def _held(function: Any) -> list[str]:
@@ -144,7 +195,7 @@ def _closure(files: set[Path], packages: set[str]) -> set[Path]:
         found.add(file)
         if (imports := _imports(file)) is not None:
             asked += imports.files(packages)
-        asked += operator_files.called_in(_parsed(file))
+        asked += operator_files.called_in(parsed(file))
         module = modules.get(str(file))
         asked += [Path(one) for one in _of_values(module) if not one.startswith(INSTALLED)] if module else []
     return found
@@ -158,35 +209,14 @@ def _of_values(module: ModuleType) -> Iterator[str]:
             yield file
 
 
-def _parsed(file: Path) -> ast.Module | None:
-    """Return the code of a file; None where it is none."""
-    if file.suffix != ".py":
-        return None
-    status = file.stat()
-    return _parsed_once(file, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed_once(file: Path, _mtime_ns: int, _size: int) -> ast.Module | None:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # it changed after it was imported
-        return None
-    for node in ast.walk(tree):
-        documented = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body[:1] = []
-    return tree
-
-
 def _imports(file: Path) -> Imports | None:
-    tree = _parsed(file)
+    tree = parsed(file)
     return None if tree is None else Imports(file, tree)
 
 
 def _told(file: Path) -> bytes:
     """Return what a file says: its code without comments, and values of its module that the code does not show."""
-    tree = _parsed(file)
+    tree = parsed(file)
     if tree is None:
         return file.read_bytes()
     known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)

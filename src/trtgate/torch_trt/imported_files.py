@@ -24,6 +24,8 @@ OF_SOURCES = ("torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton")
 """Packages of upstream's that may be imported from a folder of sources."""
 UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
 """Packages whose functions change with an installed version only, which a program part has anyway."""
+BY_CALL = ("import_module", "__import__")
+"""Functions that import what they are told."""
 OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
@@ -33,6 +35,11 @@ def is_users(file: str) -> bool:
         return False
     upstream = (getattr(sys.modules.get(name), "__file__", None) for name in OF_SOURCES)
     return not file.startswith(tuple(f"{os.path.dirname(one)}{os.sep}" for one in upstream if one))
+
+
+def _name_of(expression: ast.expr) -> str:
+    """Return the last part of a name with dots; empty for what is none."""
+    return expression.attr if isinstance(expression, ast.Attribute) else getattr(expression, "id", "")
 
 
 class Imports:
@@ -50,6 +57,10 @@ class Imports:
                 base = self._absolute(node)
                 yield base
                 yield from (f"{base}.{alias.name}".strip(".") for alias in node.names if alias.name != "*")
+            elif isinstance(node, ast.Call) and _name_of(node.func) in BY_CALL and node.args:
+                named = node.args[0]
+                if isinstance(named, ast.Constant) and isinstance(named.value, str):
+                    yield named.value
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:
@@ -74,6 +85,27 @@ class Imports:
             file = located(top, self._file.parent)
             if file is not None and str(file).startswith(INSTALLED):
                 yield top
+
+
+def parsed(file: Path) -> ast.Module | None:
+    """Return the code of a file; None where it is none."""
+    if file.suffix != ".py":
+        return None
+    status = file.stat()
+    return _parsed_once(file, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed_once(file: Path, _mtime_ns: int, _size: int) -> ast.Module | None:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # it changed after it was imported
+        return None
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body[:1] = []
+    return tree
 
 
 def package_of(file: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch._library.custom_ops import OPDEFS
 
 from ..common.errors import TrtgateError
 from . import native_files
-from .imported_files import INSTALLED
+from .imported_files import INSTALLED, Imports, is_users, parsed
 
 UPSTREAM = frozenset(
     "aten prim prims quantized c10d _c10d_functional inductor higher_order profiler tensorrt debugprims rngprims "
@@ -21,6 +23,7 @@ UPSTREAM = frozenset(
 )
 """Namespaces of operators that change with an installed version only."""
 REGISTERED = re.compile(r"registered at (.+?):\d+")
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 UNKNOWN = re.compile(r"^(?!debug|Meta|Autograd)\w+(\[alias\])?: registered at \S*/torch/library\.py:", re.MULTILINE)
 """A kernel given to `torch.library.impl`: a function of Python, and torch keeps no record of where it is from."""
 
@@ -89,7 +92,41 @@ def _unknown(schema: Any) -> bool:
 def _registering(schema: Any) -> list[Path]:
     """Return the files of a user's own in which an operator is registered, of Python or C++."""
     places = dict.fromkeys(REGISTERED.findall(_dump(schema)))
-    return [Path(place) for place in places if not place.startswith(INSTALLED) and Path(place).is_file()]
+    files = [Path(place) for place in places if not place.startswith(INSTALLED) and Path(place).is_file()]
+    for file in files:  # it grows
+        files += (one for one in _registering_with(file) if one not in files)
+    return files
+
+
+def _registering_with(file: Path) -> list[Path]:
+    """Return the files of the user's own that register operators with a library, or a function, of another file.
+
+    torch notes where `torch.library.Library` is called, and not who calls its `impl`.
+    """
+    tree = parsed(file)
+    if tree is None:
+        return []
+    doors = {node.name for node in tree.body if isinstance(node, DEFINITIONS) and _calls_impl(node)}
+    loaded = {str(getattr(module, "__file__", None)): module for module in list(sys.modules.values())}
+    held = getattr(loaded.get(str(file)), "__dict__", {})
+    doors |= {name for name, value in list(held.items()) if isinstance(value, torch.library.Library)}
+    others = [Path(name) for name in loaded if doors and name.startswith(os.sep) and is_users(name)]
+    return [one for one in others if one.is_file() and _mentions(one, doors) and _imports(one, file)]
+
+
+def _calls_impl(node: ast.AST) -> bool:
+    return any(isinstance(one, ast.Attribute) and one.attr == "impl" for one in ast.walk(node))
+
+
+def _mentions(file: Path, names: set[str]) -> bool:
+    tree = parsed(file)
+    nodes = () if tree is None else ast.walk(tree)
+    return any(getattr(node, "attr", None) in names or getattr(node, "id", None) in names for node in nodes)
+
+
+def _imports(file: Path, other: Path) -> bool:
+    tree = parsed(file)
+    return tree is not None and other in Imports(file, tree).files(set())
 
 
 def _functions(qualified: str) -> list[Any]:

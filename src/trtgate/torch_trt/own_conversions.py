@@ -5,7 +5,6 @@ Engines are made by them, programs do not show them.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import sys
@@ -37,11 +36,16 @@ def fingerprint(*, of_custom: bool = True) -> str:
     if not own:
         return ""
     found = hashlib.sha256()
-    for said in sorted(f"{where} {function_code.name_of(function)}\n" for where, function in own):
+    for said in sorted(f"{where} {_named(function)}\n" for where, function in own):
         found.update(said.encode())  # sorted: which case registered first decides nothing
     libraries = native_files.loaded()  # with plugins of TensorRT, which a converter asks for by name
     found.update(function_code.digest((function for _, function in own), libraries).encode())
     return found.hexdigest()
+
+
+def _named(function: Any) -> str:
+    """Return the name of a function, and what it holds: two of one name may stand in each other's place."""
+    return f"{function_code.name_of(function)} {function_code.held(function)}"
 
 
 def _is_upstream(where: str) -> bool:
@@ -112,10 +116,4 @@ def _is_users(value: Any) -> bool:
         codes = (getattr(one, "__code__", None) for one in function_code.within(value))
         return any(is_users(code.co_filename) for code in codes if code is not None)
     kind = value if issubclass(type(value), type) else type(value)
-    return _is_users_module(kind.__module__)
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_users_module(name: object) -> bool:
-    file = getattr(sys.modules.get(str(name)), "__file__", None)
-    return isinstance(file, str) and is_users(file)
+    return function_code.is_users_module(kind.__module__)
