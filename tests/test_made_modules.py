@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -245,6 +246,46 @@ def test_a_module_whose_forward_was_replaced_by_a_closure_over_it_computes_with_
 
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     assert checked(wrapped, precision=precision)().dtype is wanted
+
+
+class Extractor(torch.nn.Module):
+    """Returns what a function put where only the function and the module itself look, or what it has of the module."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(4, 4)
+        self.kept = kept = {"a": torch.empty(0)}
+        weight = self.a.weight
+
+        def of_module(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            self.kept["a"] = output
+
+        def of_dict(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            kept["a"] = output
+
+        def of_weight(x: torch.Tensor) -> torch.Tensor:
+            return x @ weight
+
+        hooks = {"module": of_module, "dict": of_dict, "bound": functools.partial(Extractor.keep, self)}
+        if how in hooks:
+            self.a.register_forward_hook(hooks[how])
+        self.functions = [of_weight] if how == "weight" else []
+
+    def keep(self, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        self.kept["a"] = output
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.functions[0](x) if self.functions else (self.a(x), self.kept["a"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("how", ["module", "dict", "bound", "weight"])
+def test_hooks_and_functions_in_lists_look_at_the_module_that_is_called(how: str, precision: str) -> None:
+    """Those of a copy would look at the first: its outputs would be empty, in eager as well, and prove nothing."""
+    found = checked(lambda: Extractor(how), precision=precision)()
+    wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    for output in found if isinstance(found, tuple) else [found]:
+        assert (output.shape, output.dtype) == ((2, 4), wanted)
 
 
 class Child(torch.nn.Module):
