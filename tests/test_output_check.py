@@ -553,6 +553,23 @@ def test_the_constant_of_a_mask_hides_no_value_beside_it(fill: float, arithmetic
     assert problem(filled(ROWS), ROWS.masked_fill(~masked, fill), arithmetic)
 
 
+@pytest.mark.parametrize(("dtype", "arithmetic"), [("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16")])
+@pytest.mark.parametrize("constants", [(-1e4, 0.0), (-1e4, -2e4), (-3e4, -3e3), (-1e4, 1e4)])
+def test_constants_that_masks_add_hide_no_value_beside_them(
+    constants: tuple[float, float], dtype: str, arithmetic: str
+) -> None:
+    """As BERT's `(1 - mask) * -10000.0`; where two masks overlap, in one place at least, both are added."""
+    mask = torch.zeros(64, 16)
+    mask[:, 10:13], mask[:, 13:], mask[0, 15] = *constants, sum(constants)
+
+    def added(values: torch.Tensor) -> torch.Tensor:
+        return (values + mask).to(getattr(torch, dtype))
+
+    assert not problem(added(ROWS), added(ROWS * (1 + 1e-4)), arithmetic)
+    for wrong in (ROWS * 2, -ROWS, ROWS * 0):
+        assert "output differs from eager" in problem(added(ROWS), added(wrong), arithmetic)
+
+
 @pytest.mark.parametrize(
     "values",
     [[5000.0, 5000.0, 0.0], [1.0, 1.0, 1e-5], [5000.0, 4000.0, 1.0], [5000.0, 5000.0, 60.0]],
