@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import output_check
 from trtgate.compiling.output_check import TOLERANCES, compare
+from trtgate.suite import pytree_classes
 
 SCORES = torch.linspace(0.1, 1.0, 64)
 ROWS = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
@@ -170,6 +171,26 @@ def test_other_containers_are_wrong_although_their_values_are_right(eager: Any, 
     found = compare(eager, output)
     assert found.problem("fp8").startswith(said)
     assert found.leaf_error == math.inf
+
+
+@pytest.mark.parametrize("register", [pytree_classes.register, torch.export.register_dataclass])
+def test_a_field_of_a_registered_dataclass_that_is_none_in_one_alone_is_named(register: Any) -> None:
+    """Registering leaves out fields that are None."""
+
+    @dataclasses.dataclass
+    class Jagged:
+        values: Any
+        weights: Any = None
+        length: Any = dataclasses.field(init=False, default=0)
+
+    register(Jagged)
+    assert problem(Jagged(SCORES), Jagged(SCORES)) == ""
+    assert problem(Jagged(SCORES), Jagged(SCORES, SCORES)).startswith("output.weights differs from eager")
+    assert problem(Jagged(SCORES, SCORES), Jagged(SCORES)).startswith("output.weights differs from eager")
+    longer = Jagged(SCORES)
+    longer.length = 1
+    said = problem(Jagged(SCORES), longer)  # whoever registers it may leave out fields on purpose
+    assert said.startswith("output.length differs from eager: it is 1, eager's 0") == pytree_classes.is_ours(Jagged)
 
 
 def test_what_fx_puts_for_lists_and_dicts_is_none_else() -> None:
