@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -266,26 +267,53 @@ class Extractor(torch.nn.Module):
         def of_weight(x: torch.Tensor) -> torch.Tensor:
             return x @ weight
 
-        hooks = {"module": of_module, "dict": of_dict, "bound": functools.partial(Extractor.keep, self)}
+        def of_object(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            store.a = output
+
+        self.store = store = types.SimpleNamespace(a=torch.empty(0))
+        bound = functools.partial(Extractor.keep, self)
+        hooks = {"module": of_module, "dict": of_dict, "object": of_object, "bound": bound}
         if how in hooks:
             self.a.register_forward_hook(hooks[how])
         self.functions = [of_weight] if how == "weight" else []
+        self.of_store = how == "object"
 
     def keep(self, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
         self.kept["a"] = output
 
     def forward(self, x: torch.Tensor) -> Any:
-        return self.functions[0](x) if self.functions else (self.a(x), self.kept["a"])
+        if self.functions:
+            return self.functions[0](x)
+        return self.a(x), self.store.a if self.of_store else self.kept["a"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("how", ["module", "dict", "bound", "weight"])
+@pytest.mark.parametrize("how", ["module", "dict", "object", "bound", "weight"])
 def test_hooks_and_functions_in_lists_look_at_the_module_that_is_called(how: str, precision: str) -> None:
     """Those of a copy would look at the first: its outputs would be empty, in eager as well, and prove nothing."""
     found = checked(lambda: Extractor(how), precision=precision)()
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     for output in found if isinstance(found, tuple) else [found]:
         assert (output.shape, output.dtype) == ((2, 4), wanted)
+
+
+class Configured(torch.nn.Module):
+    """A function of it reads the object that it holds, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = config = types.SimpleNamespace(scale=2.0)
+        self.scaled = lambda x: x * config.scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scaled(x)
+
+
+def test_a_module_whose_functions_read_its_configuration_is_copied() -> None:
+    module = Configured()
+    for precision in ("bf16", "fp32"):
+        checked(lambda: module, precision=precision)
+    assert made_modules.copied(module) is not module
 
 
 class Child(torch.nn.Module):

@@ -21,12 +21,14 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from ..common.errors import TrtgateError, one_line
 from ..common.text_columns import first_few
 from ..suite.model_inputs import Inputs
+from ..timing.run_state import HOOKS
 
 TAKE_SCRIPTED = ("eager", "ts_trace", "ts_script")
 """Frontends that take a module whose code is TorchScript."""
 MOST_NAMED = 3
-NOT_CALLED = frozenset(vars(torch.nn.Module())) - {"_forward_pre_hooks", "_forward_hooks"}
+NOT_CALLED = frozenset(vars(torch.nn.Module())).difference(HOOKS)
 """Attributes of every module that hold no function that a call runs."""
+HOLD_STATE = (torch.nn.Module, torch.Tensor, list, dict, set, deque)
 
 
 def copied(module: torch.nn.Module) -> torch.nn.Module:
@@ -49,11 +51,15 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
     return made
 
 
-def _check_functions(module: torch.nn.Module, copies: Collection[int]) -> None:
-    """Raise TypeError where a call runs a function that holds something of `copies`: the copy's would hold the same."""
+def _check_functions(module: torch.nn.Module, copies: Mapping[int, Any]) -> None:
+    """Raise TypeError where a call runs a function that holds something of `copies`: the copy's would hold the same.
+
+    Of a function that is no hook an object of the user's does not count: it is most often a configuration.
+    """
+    held = {identity for identity, one in copies.items() if isinstance(one, HOLD_STATE)}
     for path, one in module.named_modules():
         for name, value in vars(one).items():
-            if name not in NOT_CALLED and _calls(value, copies):
+            if name not in NOT_CALLED and _calls(value, copies if name in HOOKS else held):
                 raise TypeError(f"{f'{path}.' * bool(path)}{name} has a function that holds a part of the module")
 
 
