@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -245,6 +247,73 @@ def test_a_module_whose_forward_was_replaced_by_a_closure_over_it_computes_with_
 
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     assert checked(wrapped, precision=precision)().dtype is wanted
+
+
+class Extractor(torch.nn.Module):
+    """Returns what a function put where only the function and the module itself look, or what it has of the module."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(4, 4)
+        self.kept = kept = {"a": torch.empty(0)}
+        weight = self.a.weight
+
+        def of_module(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            self.kept["a"] = output
+
+        def of_dict(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            kept["a"] = output
+
+        def of_weight(x: torch.Tensor) -> torch.Tensor:
+            return x @ weight
+
+        def of_object(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            store.a = output
+
+        self.store = store = types.SimpleNamespace(a=torch.empty(0))
+        bound = functools.partial(Extractor.keep, self)
+        hooks = {"module": of_module, "dict": of_dict, "object": of_object, "bound": bound}
+        if how in hooks:
+            self.a.register_forward_hook(hooks[how])
+        self.functions = [of_weight] if how == "weight" else []
+        self.of_store = how == "object"
+
+    def keep(self, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        self.kept["a"] = output
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.functions:
+            return self.functions[0](x)
+        return self.a(x), self.store.a if self.of_store else self.kept["a"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("how", ["module", "dict", "object", "bound", "weight"])
+def test_hooks_and_functions_in_lists_look_at_the_module_that_is_called(how: str, precision: str) -> None:
+    """Those of a copy would look at the first: its outputs would be empty, in eager as well, and prove nothing."""
+    found = checked(lambda: Extractor(how), precision=precision)()
+    wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    for output in found if isinstance(found, tuple) else [found]:
+        assert (output.shape, output.dtype) == ((2, 4), wanted)
+
+
+class Configured(torch.nn.Module):
+    """A function of it reads the object that it holds, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = config = types.SimpleNamespace(scale=2.0)
+        self.scaled = lambda x: x * config.scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scaled(x)
+
+
+def test_a_module_whose_functions_read_its_configuration_is_copied() -> None:
+    module = Configured()
+    for precision in ("bf16", "fp32"):
+        checked(lambda: module, precision=precision)
+    assert made_modules.copied(module) is not module
 
 
 class Child(torch.nn.Module):

@@ -549,7 +549,7 @@ def test_eagers_output_is_taken_apart_as_that_of_a_compiled_module_is() -> None:
     program = exporting.export(found.module, found.inputs, own.settings)
     compared = output_check.compare_walked(found.expected.first, program.module()(ROW))
     assert compared.problem("fp32") == ""
-    assert compared.counted == {"floating-point": 1}  # a field that is None is part of the structure
+    assert compared.counted == {"floating-point": 1, "other": 1}  # a field that is None, as of a class not registered
 
 
 def test_an_output_of_another_class_is_named_with_what_to_do() -> None:

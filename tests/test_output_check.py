@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from trtgate.common.errors import TrtgateError
 from trtgate.compiling import output_check
 from trtgate.compiling.output_check import TOLERANCES, compare
+from trtgate.suite import pytree_classes
 
 SCORES = torch.linspace(0.1, 1.0, 64)
 ROWS = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
@@ -170,6 +171,26 @@ def test_other_containers_are_wrong_although_their_values_are_right(eager: Any, 
     found = compare(eager, output)
     assert found.problem("fp8").startswith(said)
     assert found.leaf_error == math.inf
+
+
+@pytest.mark.parametrize("register", [pytree_classes.register, torch.export.register_dataclass])
+def test_a_field_of_a_registered_dataclass_that_is_none_in_one_alone_is_named(register: Any) -> None:
+    """Registering leaves out fields that are None."""
+
+    @dataclasses.dataclass
+    class Jagged:
+        values: Any
+        weights: Any = None
+        length: Any = dataclasses.field(init=False, default=0)
+
+    register(Jagged)
+    assert problem(Jagged(SCORES), Jagged(SCORES)) == ""
+    assert problem(Jagged(SCORES), Jagged(SCORES, SCORES)).startswith("output.weights differs from eager")
+    assert problem(Jagged(SCORES, SCORES), Jagged(SCORES)).startswith("output.weights differs from eager")
+    longer = Jagged(SCORES)
+    longer.length = 1
+    said = problem(Jagged(SCORES), longer)  # whoever registers it may leave out fields on purpose
+    assert said.startswith("output.length differs from eager: it is 1, eager's 0") == pytree_classes.is_ours(Jagged)
 
 
 def test_what_fx_puts_for_lists_and_dicts_is_none_else() -> None:
@@ -551,6 +572,23 @@ def test_the_constant_of_a_mask_hides_no_value_beside_it(fill: float, arithmetic
     for wrong in (ROWS * 2, -ROWS, ROWS.roll(1, 0), ROWS * 0):
         assert "output differs from eager" in problem(filled(ROWS), filled(wrong), arithmetic)
     assert problem(filled(ROWS), ROWS.masked_fill(~masked, fill), arithmetic)
+
+
+@pytest.mark.parametrize(("dtype", "arithmetic"), [("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16")])
+@pytest.mark.parametrize("constants", [(-1e4, 0.0), (-1e4, -2e4), (-3e4, -3e3), (-1e4, 1e4)])
+def test_constants_that_masks_add_hide_no_value_beside_them(
+    constants: tuple[float, float], dtype: str, arithmetic: str
+) -> None:
+    """As BERT's `(1 - mask) * -10000.0`; where two masks overlap, in one place at least, both are added."""
+    mask = torch.zeros(64, 16)
+    mask[:, 10:13], mask[:, 13:], mask[0, 15] = *constants, sum(constants)
+
+    def added(values: torch.Tensor) -> torch.Tensor:
+        return (values + mask).to(getattr(torch, dtype))
+
+    assert not problem(added(ROWS), added(ROWS * (1 + 1e-4)), arithmetic)
+    for wrong in (ROWS * 2, -ROWS, ROWS * 0):
+        assert "output differs from eager" in problem(added(ROWS), added(wrong), arithmetic)
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,56 @@ def test_a_state_that_the_compiled_module_does_not_write_is_wrong_though_its_out
         reference.checked(case(lambda: Leaks(how), ROW, "aot_eager"), "cpu", quiet)
 
 
+class Hooked(torch.nn.Module):
+    """What a hook keeps is in the variables of a function, or in the fields of an object."""
+
+    def __init__(self, how: str, *, wrong: bool = False) -> None:
+        super().__init__()
+        self.a = torch.nn.Identity()
+        factor = 2.0 if wrong else 1.0
+        kept = {"sum": torch.zeros(16)}
+
+        def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            kept["sum"] = kept["sum"] + output.sum(0) * (factor if torch.compiler.is_compiling() else 1.0)
+            return output + kept["sum"] if how == "shown" else output * 1
+
+        self.a.register_forward_hook(Meter(factor) if how == "object" else hook)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) * 2
+
+
+class Meter:
+    """A hook that keeps a running mean."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.mean = factor, torch.zeros(16)
+
+    def __call__(self, _module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        self.mean.mul_(0.9).add_(output.mean(0), alpha=self.factor if torch.compiler.is_compiling() else 1.0)
+        return output - self.mean
+
+
+@pytest.mark.parametrize("frontend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(("how", "changed"), [("kept", "kept"), ("shown", "kept"), ("object", "mean")])
+def test_what_hooks_keep_is_state(how: str, changed: str, frontend: str) -> None:
+    inference, _ = reference.checked(case(lambda: Hooked(how), ROW, frontend), "cpu", quiet)
+    assert inference.changes == (f"a._forward_hooks[0].{changed}",)
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ("kept", r'after the call a\._forward_hooks\[0\]\.kept\["sum"\]'),
+        ("shown", "output"),
+        ("object", "output"),
+    ],
+)
+def test_a_hook_that_keeps_something_else_when_compiled_is_wrong(how: str, named: str) -> None:
+    with pytest.raises(TrtgateError, match=f"{named} differs from eager"):
+        reference.checked(case(lambda: Hooked(how, wrong=True), ROW, "aot_eager"), "cpu", quiet)
+
+
 class Remembers(torch.nn.Module):
     """Its output shows what it keeps once the input is another."""
 

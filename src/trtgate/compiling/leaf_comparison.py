@@ -16,7 +16,7 @@ DECADES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 PACKED = {getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torch, name)}
 """Two numbers a byte, which torch can't convert: their bits are compared."""
 LEAST_FILL, FILL_TO_OTHERS = 1e3, 100.0
-"""What the constant of a mask is at least, and how many times as large as all other values. The 1.0 of a softmax that
+"""What the constants of masks are at least, and how many times as large as all other values. The 1.0 of a softmax that
 is sure is none: the values beside it are rounded more coarsely than their size allows."""
 PLAIN_KINDS = {bool: INTEGER, int: INTEGER, float: FLOATING, complex: COMPLEX}
 
@@ -71,7 +71,7 @@ def compare(path: str, name: str, eager: Any, output: Any) -> LeafComparison:
     if difference:
         return _unlike(path, name, kind, eager, difference)
     whole = _measured(path, name, kind, wanted, got)
-    filled = _filled(wanted)
+    filled = _filled(wanted, _rounding(eager))
     if filled is None:
         return whole
     rest = _measured(path, name, kind, wanted.where(~filled, 0.0), got.where(~filled, 0.0))
@@ -160,6 +160,11 @@ def _plain_tensor(value: Any) -> torch.Tensor:
         return value.to(torch.float64) if kind_of(value) == FLOATING else _comparable(value)
 
 
+def _rounding(value: Any) -> float:
+    """Return the relative distance of two neighbours of a value's dtype."""
+    return torch.finfo(value.dtype).eps if isinstance(value, torch.Tensor) and value.is_floating_point() else 0.0
+
+
 def _comparable(value: torch.Tensor) -> torch.Tensor:
     """Return integers as int64: as their bits where torch can't convert them."""
     try:
@@ -207,22 +212,32 @@ def _measured(path: str, name: str, kind: str, eager: torch.Tensor, output: torc
     )  # fmt: skip
 
 
-def _filled(eager: torch.Tensor) -> torch.Tensor | None:
+def _filled(eager: torch.Tensor, rounding: float) -> torch.Tensor | None:
     """Return where a mask put its constant, such as -1e4 or the smallest float; None where it put none.
 
-    That is the value of the largest magnitude if it stands in several places, is at least LEAST_FILL, and at least
-    FILL_TO_OTHERS times as large as all others. Beside it nothing that the others are would show.
+    Those are the values that are at least LEAST_FILL, and at least FILL_TO_OTHERS times as large as all others, if
+    half of them or more stand near another of them: no farther than a constant takes them to which the others are
+    added, in a dtype of relative `rounding`. Beside such values nothing that the others are would show.
     """
     if eager.is_complex() or not eager.numel():
         return None
     sizes = eager.abs().where(torch.isfinite(eager), 0.0)
-    largest = float(sizes.max())
-    if largest < LEAST_FILL:
-        return None
-    filled = sizes == largest
-    others = float(sizes.where(~filled, 0.0).max())
-    is_fill = 0.0 < FILL_TO_OTHERS * others <= largest and int(filled.sum()) > 1
-    return filled if is_fill else None
+    largest, least = float(sizes.max()), LEAST_FILL
+    while least <= largest:
+        filled = sizes >= least
+        others, smallest = float(sizes.where(~filled, 0.0).max()), float(sizes[filled].min())
+        if 0.0 < FILL_TO_OTHERS * others <= smallest:
+            near = _near(eager[filled], 2.0 * others + 2.0 * rounding * largest)
+            return filled if near >= 0.5 else None
+        least = FILL_TO_OTHERS * smallest  # a gap that wide begins below, and ends above
+    return None
+
+
+def _near(values: torch.Tensor, distance: float) -> float:
+    """Return the share of values that have another one within a distance."""
+    gaps = values.sort().values.diff() <= distance
+    no = gaps.new_zeros(1)
+    return float((torch.cat([no, gaps]) | torch.cat([gaps, no])).double().mean())
 
 
 def _worse(whole: LeafComparison, rest: LeafComparison) -> LeafComparison:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from itertools import chain
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -19,19 +21,18 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from ..common.errors import TrtgateError, one_line
 from ..common.text_columns import first_few
 from ..suite.model_inputs import Inputs
+from ..timing.run_state import HOOKS
 
 TAKE_SCRIPTED = ("eager", "ts_trace", "ts_script")
 """Frontends that take a module whose code is TorchScript."""
 MOST_NAMED = 3
+NOT_CALLED = frozenset(vars(torch.nn.Module())).difference(HOOKS)
+"""Attributes of every module that hold no function that a call runs."""
+HOLD_STATE = (torch.nn.Module, torch.Tensor, list, dict, set, deque)
 
 
 def copied(module: torch.nn.Module) -> torch.nn.Module:
     """Return a copy. Raises whatever copying raises, and TypeError for a closure, which no copy can be given anew."""
-    own = {id(one) for one in module.modules()}
-    for path, one in module.named_modules():
-        for name, value in vars(one).items():
-            if isinstance(value, FunctionType) and _calls(value, own):
-                raise TypeError(f"{f'{path}.' * bool(path)}{name} is a function that holds the module itself")
     copies: dict[int, Any] = {
         id(value): UninitializedBuffer(value.requires_grad, value.device, value.dtype)
         for value in module.buffers()
@@ -41,6 +42,8 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
         computed = [value for value in vars(one).values() if isinstance(value, torch.Tensor) and not value.is_leaf]
         copies |= {id(value): value.detach().clone() for value in computed}
     made = copy.deepcopy(module, copies)
+    _check_functions(module, copies)
+    own = {id(one) for one in module.modules()}
     for one in made.modules():
         for name, value in vars(one).items():
             if isinstance(value, weakref.ref) and id(value()) in own:  # deepcopy leaves these as they are
@@ -48,26 +51,55 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
     return made
 
 
-def _calls(function: FunctionType, modules: set[int]) -> bool:
-    """Whether a function, or one in its closure, holds one of the modules: a copy of it would hold the same."""
-    seen: set[int] = set()
-    asked: list[Any] = [function]
+def _check_functions(module: torch.nn.Module, copies: Mapping[int, Any]) -> None:
+    """Raise TypeError where a call runs a function that holds something of `copies`: the copy's would hold the same.
+
+    Of a function that is no hook an object of the user's does not count: it is most often a configuration.
+    """
+    held = {identity for identity, one in copies.items() if isinstance(one, HOLD_STATE)}
+    for path, one in module.named_modules():
+        for name, value in vars(one).items():
+            if name not in NOT_CALLED and _calls(value, copies if name in HOOKS else held):
+                raise TypeError(f"{f'{path}.' * bool(path)}{name} has a function that holds a part of the module")
+
+
+def _calls(value: Any, parts: Collection[int]) -> bool:
+    """Whether a function, or one in containers, holds one of the parts, which are named by their `id`."""
+    seen: set[tuple[int, bool]] = set()
+    asked: list[tuple[Any, bool]] = [(value, False)]
     while asked:
-        one = asked.pop()
-        one = one.__self__ if isinstance(one, MethodType) else one
-        if id(one) in modules:
+        one, in_function = asked.pop()
+        if in_function and id(one) in parts:
             return True
-        if isinstance(one, FunctionType) and id(one) not in seen:
-            seen.add(id(one))
-            asked += [held for cell in one.__closure__ or () for held in _held(cell)]
+        if (id(one), in_function) not in seen:
+            seen.add((id(one), in_function))
+            asked += [(held, in_function or isinstance(one, FunctionType)) for held in _held(one)]
     return False
 
 
-def _held(cell: CellType) -> list[Any]:
+def _held(value: Any) -> list[Any]:
+    """Return what a function or a container holds."""
+    match value:
+        case FunctionType():
+            cells = [cell for cell in value.__closure__ or () if _is_filled(cell)]
+            return [*(cell.cell_contents for cell in cells), *(value.__defaults__ or ())]
+        case MethodType():
+            return [value.__self__, value.__func__]
+        case partial():
+            return [value.func, *value.args, *value.keywords.values()]
+        case Mapping():
+            return list(value.values())
+        case tuple() | list() | set() | deque():
+            return list(value)
+    return []
+
+
+def _is_filled(cell: CellType) -> bool:
     try:
-        return [cell.cell_contents]
+        _ = cell.cell_contents
     except ValueError:  # nothing is in it yet
-        return []
+        return False
+    return True
 
 
 def copied_or_itself(module: torch.nn.Module) -> torch.nn.Module:

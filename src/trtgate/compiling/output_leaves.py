@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ..common.errors import TrtgateError, one_line
 from ..common.object_fields import declares_fields, fields_of, is_data
+from ..suite import pytree_classes
 
 ROOT = "output"
 DEEPEST = 200
@@ -241,8 +242,21 @@ def _registered(value: Any) -> tuple[Children, str]:
     else:
         keyed, context = definition.flatten_with_keys_fn(value)
         found = [(*_pytree_key(key, number), child) for number, (key, child) in enumerate(keyed)]
+    if dataclasses.is_dataclass(value) and context == [name for _, name, _ in found]:
+        return [*found, *_left_out(value, context)], ""
     plain = _plain(context)
     return found, f"({context!r})" if plain and context else ""
+
+
+def _left_out(value: Any, names: list[str]) -> Children:
+    """Return the fields beside `names` of a dataclass that is registered as torch does it: without those that are None.
+
+    Who registers a class may leave out others on purpose; trtgate does not.
+    """
+    ours = pytree_classes.is_ours(type(value))
+    others = [field.name for field in dataclasses.fields(value) if field.name not in names]
+    left = [(f".{name}", name, getattr(value, name, ANY)) for name in others]
+    return [one for one in left if one[2] is None or (ours and one[2] is not ANY)]
 
 
 def _pytree_key(key: Any, number: int) -> tuple[str, str]:

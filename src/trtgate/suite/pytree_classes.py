@@ -24,7 +24,11 @@ KNOWN = ("trtgate.suite.model_inputs", "trtgate.suite.pytree_classes", "torch.ut
 """Modules that register classes and are there in every process."""
 
 _ours: set[type] = set()
-"""Classes that are registered since they were met here, and not by who made them."""
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class is registered since it was met here, and not by who made it."""
+    return cls in _ours
 
 
 def register_all(value: Any, leaves: tuple[type, ...], subject: str = "an input is") -> None:

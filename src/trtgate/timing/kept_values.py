@@ -173,8 +173,12 @@ def _same_items(before: Any, now: Any) -> bool:
 
 def _is_looked_into(value: Any) -> bool:
     """Whether what an object holds is in its fields, and may be the state of a model."""
-    in_library = type(value).__module__.partition(".")[0] in LIBRARIES
-    return isinstance(value, LOOKED_INTO) or (not in_library and holds_only_fields(value))
+    return isinstance(value, LOOKED_INTO) or (not is_of_library(value) and holds_only_fields(value))
+
+
+def is_of_library(value: Any) -> bool:
+    """Whether the class of an object is one of LIBRARIES."""
+    return type(value).__module__.partition(".")[0] in LIBRARIES
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from torch.utils import _pytree as pytree
 from ..common.errors import TrtgateError
 from ..common.text_columns import first_few
 from .function_fields import CODE
-from .kept_values import MISSING, Held, KeptValues, fields_of, is_plain, same
+from .kept_values import MISSING, Held, KeptValues, fields_of, is_of_library, is_plain, same
 
 SEED = 0
 OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
 """Attributes that torch.nn.Module keeps for itself."""
+HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 MOST_NAMED = 3
 NO_STATE = ("_thread", "threading", "logging", "weakref")
 """Packages whose objects are not suspected of holding what a model computes with."""
@@ -31,8 +32,8 @@ class RunState:
 
     Kept are all buffers and attributes of all submodules, and of modules that these hold in other ways: which object
     each is, and what tensors, containers, generators, objects with fields and functions hold (`KeptValues`). Which
-    function an attribute is, is no state: something may have wrapped a forward for a while. Parameters are not kept;
-    their versions tell a change.
+    function an attribute or a hook is, is no state: something may have wrapped a forward for a while. Parameters are
+    not kept; their versions tell a change.
     """
 
     def __init__(self, modules: Iterable[object], inputs: object) -> None:
@@ -64,9 +65,8 @@ class RunState:
             self._versions += [(full, parameter, parameter._version) for full, parameter in parameters]
             buffers, attributes = self._bound[id(one)] = dict(one._buffers), _attributes(one)
             self._callables += [
-                (_joined(name, attribute), value, self._kept.keep(value, _joined(name, attribute)))
-                for attribute, value in vars(one).items()
-                if isinstance(value, CODE)
+                (_joined(name, called), value, self._kept.keep(value, _joined(name, called)))
+                for called, value in _callables_of(one)
             ]
             self._values[id(one)] = {
                 attribute: self._kept.keep(value, _joined(name, attribute))
@@ -98,12 +98,12 @@ class RunState:
     def _in_callables(self) -> Iterator[tuple[str, Any, Any]]:
         """Yield what callables hold, as name, value at first and value now."""
         for path, value, kept in self._callables:
-            if path or not isinstance(kept, Held):
+            if not isinstance(kept, Held) or kept.items is not None:
                 yield path, kept, value
                 continue
             now = fields_of(value)
             for name in {**kept.fields, **now}:
-                yield name, kept.fields.get(name, MISSING), now.get(name, MISSING)
+                yield _joined(path, name), kept.fields.get(name, MISSING), now.get(name, MISSING)
 
     def elsewhere(self) -> str:
         """Return what a call changes, or may change, and nobody puts back, as the end of a sentence."""
@@ -179,6 +179,17 @@ def _attributes(module: torch.nn.Module) -> Values:
     if isinstance(module, torch.jit.ScriptModule):
         return {}
     return {name: value for name, value in vars(module).items() if name not in OF_TORCH and not isinstance(value, CODE)}
+
+
+def _callables_of(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the functions among a module's attributes, and what it calls before and after its forward, by name."""
+    for name, value in vars(module).items():
+        if isinstance(value, CODE):
+            yield name, value
+        elif name in HOOKS:
+            for at, hook in enumerate(value.values()):
+                if isinstance(hook, CODE) or not is_of_library(hook):
+                    yield f"{name}[{at}]", hook
 
 
 def _copied(value: Any) -> Any:
