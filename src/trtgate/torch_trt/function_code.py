@@ -102,7 +102,7 @@ def _parts_of_function(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # it is not filled yet
             yield cell.cell_contents
-    if _file_of(function) is None and is_own(function):
+    if is_own(function) and _file_of(function) is None:
         known = function.__globals__
         yield from _items({name: known[name] for name in _names_in(function.__code__) if name in known})
 
