@@ -1,0 +1,133 @@
+"""What one file writes into the module of another is part of the other's code; files of data that code names, too."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trtgate.torch_trt import code_values, function_code, written_elsewhere
+
+Digest = Callable[..., str]
+
+
+@pytest.fixture
+def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Digest:
+    """Write files, import the modules of the first folder in their order, and return the digest of `mine.own.read`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("from mine.own import CALLED, TABLE, register\n")
+    code = "TABLE, CALLED, LEVEL = {}, [], []\ndef register(*what): CALLED.append(what)\n"
+
+    def of(writes: str = "", own: str = code) -> str:
+        (tmp_path / "mine/own.py").write_text(f"{own}\ndef read(): ...\n")
+        (tmp_path / "writes.py").write_text(writes)
+        for name in ("mine", "mine.own", "writes"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            read = importlib.import_module("mine.own").read
+            importlib.import_module("writes")
+        finally:
+            sys.dont_write_bytecode = before
+        return function_code.digest([read])
+
+    return of
+
+
+WRITES = {
+    "an entry": "import mine.own\nmine.own.TABLE['scale'] = {0}",
+    "an item": "from mine.own import LEVEL as level\nlevel.append({0})",
+    "a new name": "from mine import own\nif own:\n    own.SCALE = {0}",
+    "what a name of a class holds": "import mine.own as own\nclass Own: ...\nown.OWN = Own()\nown.OWN.scale = {0}",
+    "by a function": "from mine.own import register\nregister('scale', {0})",
+    "by name": "import mine.own as own\nsetattr(own, 'SCALE', {0})",
+    "by a decorator": "import mine.own as own\n@own.register\ndef scale(): return {0}",
+    "within a factory": "def factory():\n    from mine import own\n    own.TABLE['scale'] = {0}",
+    "through the package": "from mine import TABLE\nTABLE['scale'] = {0}",
+    "a function in a table": "import mine.own as own\ndef scale(): return {0}\nvars(own)['TABLE']['scale'] = scale",
+    "a function with an argument": (
+        "import functools\nimport mine.own as own\ndef scale(x): return x * {0}\n"
+        "locals()['own'].SCALE = functools.partial(scale, 1)"
+    ),
+}  # fmt: skip
+"""What a file does, with a number."""
+
+
+@pytest.mark.parametrize("how", WRITES.values(), ids=WRITES)
+def test_what_another_file_writes_into_a_module_is_its_code_too(digest: Digest, how: str) -> None:
+    assert digest(how.format(1)) == digest(how.format(1)) != digest(how.format(20))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["import mine.own\nscale = {0}", "from mine.own import TABLE\nTABLE = {0}", "def TABLE(): ...\nTABLE.scale = {0}",
+     "import mine.own\ndef factory():\n    scale = mine.own.read()\n    return scale, {0}"],
+    ids=["a name of its own", "a name that it takes over", "something else of that name", "what only calls it"],
+)  # fmt: skip
+def test_what_another_file_keeps_to_itself_is_not(digest: Digest, how: str) -> None:
+    assert digest(how.format(1)) == digest(how.format(20))
+
+
+def test_the_order_of_the_files_that_write_decides_nothing(digest: Digest, tmp_path: Path) -> None:
+    digest("import mine.own\nmine.own.TABLE['b'] = 1\nmine.own.TABLE['a'] = 1")
+    found = written_elsewhere.into(tmp_path / "mine/own.py")
+    assert len(found) == 2
+    assert found == sorted(found)
+
+
+READS = {
+    "no ending": ("scale", "open('scale')"),
+    "no ending in a folder": ("tables/scale", "Path(__file__).parent / 'tables' / 'scale'"),
+    "the ending of the code": ("own.json", "Path(__file__).with_suffix('.json')"),
+    "a pattern": ("scale_1.json", "Path(__file__).parent.glob('scale_*.json')"),
+    "any file of a folder": ("tables/1.json", "(Path(__file__).parent / 'tables').glob('*.json')"),
+    "an f-string": ("scale_1.json", "open(f'scale_{len(CALLED)}.json')"),
+    "an f-string of a folder": ("tables/1.json", "open(f'tables/{len(CALLED)}.json')"),
+    "a package with dots": ("tables/v2/scale.json", "resources.files('mine.tables.v2') / 'scale.json'"),
+}
+
+
+@pytest.mark.parametrize(("file", "reads"), READS.values(), ids=READS)
+def test_files_of_data_that_code_names_in_other_ways(digest: Digest, tmp_path: Path, file: str, reads: str) -> None:
+    place = tmp_path / "mine" / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+
+    def of(text: str) -> str:
+        place.write_text(text)
+        return digest(own=f"TABLE, CALLED = {{}}, []\ndef register(): return {reads}")
+
+    assert of("1") == of("1") != of("20")
+
+
+@pytest.mark.parametrize(("file", "reads"), [(".git", "'.git'"), ("run.json", "f'{TABLE}.json'")])
+def test_what_a_checkout_or_a_run_has_in_the_working_folder_decides_nothing(
+    digest: Digest, tmp_path: Path, file: str, reads: str
+) -> None:
+    """In a worktree .git is a file, and in other checkouts a folder."""
+
+    def of(text: str) -> str:
+        (tmp_path / file).write_text(text)
+        return digest(own=f"TABLE, CALLED = {{}}, []\ndef register(): return {reads}")
+
+    assert of("1") == of("20")
+
+
+TENSORS: dict[str, Callable[[int], Any]] = {
+    "one value of a column": lambda number: torch.full((1, 2), number)[:, 0],
+    "a negative view": lambda number: torch.full((2,), number * 1j).conj().imag,
+    "a sparse one": lambda number: (torch.eye(2) * number).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_that_lie_otherwise_in_memory_are_told_apart(kind: str) -> None:
+    made = TENSORS[kind]
+    assert code_values.plain(made(3)) == code_values.plain(made(3)) != code_values.plain(made(4))
