@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from trtgate.torch_trt import code_values, function_code, written_elsewhere
+from trtgate.common import library_files
+from trtgate.torch_trt import code_values, function_code, imported_files, written_elsewhere
 
 Digest = Callable[..., str]
 
@@ -118,6 +122,42 @@ def test_what_a_checkout_or_a_run_has_in_the_working_folder_decides_nothing(
         return digest(own=f"TABLE, CALLED = {{}}, []\ndef register(): return {reads}")
 
     assert of("1") == of("20")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install a package of one version, with that code, from a folder or from an index."""
+    place = tmp_path / "site-packages"
+    information = place / "kernels_of_mine-1.0.dist-info"
+    information.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setattr(imported_files, "INSTALLED", (f"{place}{os.sep}",))
+    monkeypatch.setattr(function_code, "_distributions", lambda: {"kernels_of_mine": ["kernels-of-mine"]})
+
+    def install(code: str, *, from_index: bool) -> None:
+        (place / "kernels_of_mine.py").write_text(code)
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels-of-mine\nVersion: 1.0\n")
+        sha256 = base64.urlsafe_b64encode(hashlib.sha256(code.encode()).digest()).rstrip(b"=").decode()
+        (information / "RECORD").write_text(f"kernels_of_mine.py,sha256={sha256},{len(code)}\n")
+        if not from_index:
+            (information / "direct_url.json").write_text('{"url": "file:///of/mine", "dir_info": {}}')
+        library_files.of_no_index.cache_clear()
+
+    return install
+
+
+@pytest.mark.parametrize("from_index", [False, True])
+def test_a_package_that_is_installed_from_a_folder_is_its_files(
+    digest: Digest, installed: Callable[..., None], from_index: bool
+) -> None:
+    """A version of an index is always the same."""
+
+    def of(scale: int) -> str:
+        installed(f"SCALE = {scale}\n", from_index=from_index)
+        return digest(own="import kernels_of_mine\nTABLE = CALLED = register = None")
+
+    assert of(1) == of(1)
+    assert (of(1) == of(2)) == from_index
 
 
 TENSORS: dict[str, Callable[[int], Any]] = {

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from ..common import library_files
 from . import code_values, operator_files, written_elsewhere
 from .imported_files import INSTALLED, UPSTREAM, Imports, is_users, is_users_module, parsed
 
@@ -27,8 +28,9 @@ FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmet
 def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     """Return a SHA-256 of the files that define functions, of those that these import, and of further files.
 
-    Of what is installed it is the version, unless it is of the same package as a function. Comments, where a line
-    stands and where a file lies are not in it. Raises TrtgateError as `operator_files.of`.
+    Of what is installed it is the version, unless it is of the same package as a function; of what comes from no index
+    its files too. Comments, where a line stands and where a file lies are not in it. Raises TrtgateError as
+    `operator_files.of`, and Unlisted as `library_files.of_no_index`.
     """
     functions = list(functions)
     given = [one for function in functions for one in within(function) if is_own(one)]
@@ -216,11 +218,11 @@ def _told(file: Path) -> bytes:
 
 
 def _versions(file: Path) -> Iterator[str]:
-    """Yield the versions of what a file imports that is installed."""
+    """Yield the versions of what a file imports that is installed, and the files of what comes from no index."""
     imports = _imports(file)
     for top in () if imports is None else imports.installed():
         for name in () if top in UPSTREAM or top in sys.stdlib_module_names else _distributions().get(top, ()):
-            yield f"{name} {metadata.version(name)}"
+            yield f"{name} {metadata.version(name)} {library_files.of_no_index(name)}".rstrip()
 
 
 @functools.cache
