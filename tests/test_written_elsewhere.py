@@ -27,7 +27,7 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Digest:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/__init__.py").write_text("from mine.own import CALLED, TABLE, register\n")
-    code = "TABLE, CALLED, LEVEL = {}, [], []\ndef register(*what): CALLED.append(what)\n"
+    code = "TABLE = {}\nCALLED, LEVEL = [], []\ndef register(*what): CALLED.append(what)\n"
 
     def of(writes: str = "", own: str = code) -> str:
         (tmp_path / "mine/own.py").write_text(f"{own}\ndef read(): ...\n")
@@ -84,7 +84,28 @@ def test_the_order_of_the_files_that_write_decides_nothing(digest: Digest, tmp_p
     digest("import mine.own\nmine.own.TABLE['b'] = 1\nmine.own.TABLE['a'] = 1")
     found = written_elsewhere.into(tmp_path / "mine/own.py")
     assert len(found) == 2
-    assert found == sorted(found)
+    assert [one.text for one in found] == sorted(one.text for one in found)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["import helper\nown.register('scale', helper.SCALE)", "from helper import SCALE\nown.register('scale', SCALE)",
+     "import helper\nfor key, value in sorted(vars(helper).items()):\n    own.TABLE[key] = value"],
+)  # fmt: skip
+def test_values_that_another_file_writes_need_not_be_in_its_statement(
+    digest: Digest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    def of(scale: int) -> str:
+        (tmp_path / "helper.py").write_text(f"SCALE = {scale}\n")
+        monkeypatch.delitem(sys.modules, "helper", raising=False)
+        return digest(f"from mine import own\n{how}")
+
+    assert of(1) == of(1) != of(20)
+
+
+def test_what_a_run_fills_from_another_file_is_not_its_code(digest: Digest) -> None:
+    writes = "import mine.own\ndef run(): mine.own.TABLE[1] = 1\n"
+    assert digest(writes) == digest(f"{writes}run()")
 
 
 READS = {

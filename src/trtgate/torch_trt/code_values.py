@@ -16,7 +16,7 @@ import re
 import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -158,12 +158,14 @@ def _of_array(array: np.ndarray[Any, Any]) -> str:
     return f"{array.dtype.str} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
-def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]:
+def told(tree: ast.Module, module: ModuleType | None, folder: Path, filled_elsewhere: Container[str] = ()) -> list[str]:
     """Return what a module holds now that its code does not show, and the variables and files that its code names.
 
-    Files are those of `data_files.named`; the code lies in `folder`.
+    Files are those of `data_files.named`; the code lies in `folder`. Of containers that start empty those are told
+    that are `filled_elsewhere`.
     """
-    values = {} if module is None else {name: plain(_held(module, name)) for name in sorted(set(_names(tree)))}
+    names = sorted(set(_names(tree, filled_elsewhere)))
+    values = {} if module is None else {name: plain(_held(module, name)) for name in names}
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     stem = "" if module is None else module.__name__.rpartition(".")[2]
     named = sorted(name for name in texts & set(os.environ) if not OF_A_PROCESS.fullmatch(name))
@@ -179,11 +181,12 @@ def _held(module: ModuleType, name: str) -> Any:
     return getattr(value, "__dict__", {}).get(member) if member else value
 
 
-def _names(tree: ast.Module) -> Iterator[str]:
+def _names(tree: ast.Module, filled_elsewhere: Container[str]) -> Iterator[str]:
     """Yield the names at the top of a file that may hold what the code does not show: no counters, no caches."""
     variables, attributes = _kept(tree)
     yield from _computed(tree.body)
-    yield from (name for name in _settable(tree.body) if name not in variables)
+    settable = (*_settable(tree.body), *(name for name, _ in _assigned(tree.body) if name in filled_elsewhere))
+    yield from (name for name in settable if name not in variables)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield from (f"{node.name}.{name}" for name in _computed(node.body))

@@ -213,7 +213,9 @@ def _told(file: Path) -> bytes:
     if tree is None:
         return file.read_bytes()
     known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)
-    texts = [*code_values.told(tree, known, file.parent), *written_elsewhere.into(file)]
+    written = written_elsewhere.into(file)
+    filled = {word for one in written for word in one.words}
+    texts = [*code_values.told(tree, known, file.parent, filled), *(one.text for one in written)]
     return ast.dump(tree).encode() + "\n".join(texts).encode()
 
 

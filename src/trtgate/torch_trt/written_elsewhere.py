@@ -11,7 +11,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeGuard
 
+from . import code_values
 from .imported_files import Imports, is_users, parsed
 
 BY_NAME = ("setattr", "delattr", "vars")
@@ -19,35 +22,81 @@ BY_NAME = ("setattr", "delattr", "vars")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def into(file: Path) -> list[str]:
+class Written(NamedTuple):
+    """A statement that writes into what its file imports."""
+
+    text: str
+    """The statement, and the values that it gives there, as far as they are plain."""
+    words: frozenset[str]
+    """The names that it has, if it runs when its file is imported."""
+
+
+class _Statement(NamedTuple):
+    """A statement that may write into something."""
+
+    text: str
+    roots: set[str]
+    """The names of what it writes into."""
+    read: list[ast.expr]
+    """The names that it has, with dots or not."""
+    at_import: bool
+
+
+def into(file: Path) -> list[Written]:
     """Return the statements of other files of the user's own that write into what they import of a file.
 
     They assign to an attribute or an entry of it, call a function of it, or decorate with one. It may be imported from
     the package that the file lies in. They are sorted: which file is imported first decides nothing.
     """
-    names = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    others = {name for name in names if isinstance(name, str) and name.startswith(os.sep) and is_users(name)}
+    named = {str(getattr(module, "__file__", None)): module for module in list(sys.modules.values())}
+    others = {name: module for name, module in named.items() if name.startswith(os.sep) and is_users(name)}
     doors = {str(file), *(str(folder / "__init__.py") for folder in file.parents)}
-    found: set[str] = set()
-    for other in map(Path, others - {str(file)}):
-        if other.is_file():
-            by_file = _writing(other, other.stat().st_mtime_ns)
-            found.update(text for door in doors & by_file.keys() for text in by_file[door])
-    return sorted(found)
+    found: dict[str, Written] = {}
+    for other, module in others.items():
+        if other != str(file) and os.path.isfile(other):
+            by_file = _writing(Path(other), os.stat(other).st_mtime_ns)
+            for written in (_with_values(one, module) for door in doors & by_file.keys() for one in by_file[door]):
+                found[written.text] = written
+    return [written for _, written in sorted(found.items())]
+
+
+def _with_values(statement: _Statement, module: ModuleType) -> Written:
+    values = {ast.unparse(one): code_values.plain(_value(one, module)) for one in statement.read}
+    words = {word for name in values for word in name.split(".")}
+    other = {name: text for name, text in values.items() if text and name.partition(".")[0] not in statement.roots}
+    given = [f"{name}={text}" for name, text in sorted(other.items())]
+    return Written(" ".join([statement.text, *given]), frozenset(words if statement.at_import else ()))
+
+
+def _value(name: ast.expr, module: ModuleType) -> Any:
+    """Return what a module, or one that it has imported, holds under a name; None for nothing."""
+    if isinstance(name, ast.Name):
+        return vars(module).get(name.id)
+    holder = _value(name.value, module) if isinstance(name, ast.Attribute) else None
+    return vars(holder).get(name.attr) if isinstance(name, ast.Attribute) and isinstance(holder, ModuleType) else None
 
 
 @functools.lru_cache(maxsize=4096)
-def _writing(file: Path, _mtime_ns: int) -> Mapping[str, list[str]]:
+def _writing(file: Path, _mtime_ns: int) -> Mapping[str, list[_Statement]]:
     """Return the files that a file imports, each with the statements that write into it."""
     tree = parsed(file)
     if tree is None:
         return {}
-    bodies = [node.body for node in ast.walk(tree) if isinstance(node, (ast.Module, *DEFINITIONS))]
-    written = [(one, roots) for body in bodies for one in body if (roots := set(_roots(one)))]
-    bound = _bound(file, tree, {root for _, roots in written for root in roots})
-    return {
-        imported: [ast.dump(one) for one, roots in written if roots & names] for imported, names in bound.items()
-    }  # fmt: skip
+    holders = [node for node in ast.walk(tree) if isinstance(node, (ast.Module, *DEFINITIONS))]
+    written = [
+        _Statement(ast.dump(one), roots, _read(one), at_import=holder is tree)
+        for holder in holders for one in holder.body if (roots := set(_roots(one)))
+    ]  # fmt: skip
+    bound = _bound(file, tree, {root for one in written for root in one.roots})
+    return {imported: [one for one in written if one.roots & names] for imported, names in bound.items()}
+
+
+def _read(statement: ast.stmt) -> list[ast.expr]:
+    return [node for node in ast.walk(statement) if isinstance(node, ast.Name) or _is_dotted(node)]
+
+
+def _is_dotted(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and (isinstance(node.value, ast.Name) or _is_dotted(node.value))
 
 
 def _bound(file: Path, tree: ast.Module, wanted: set[str]) -> dict[str, set[str]]:
