@@ -152,7 +152,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     information = place / "kernels_of_mine-1.0.dist-info"
     information.mkdir(parents=True)
     monkeypatch.syspath_prepend(str(place))
-    monkeypatch.setattr(imported_files, "INSTALLED", (f"{place}{os.sep}",))
+    monkeypatch.setattr(imported_files, "INSTALLED", (*imported_files.INSTALLED, f"{place}{os.sep}"))
     monkeypatch.setattr(function_code, "_distributions", lambda: {"kernels_of_mine": ["kernels-of-mine"]})
 
     def install(code: str, *, from_index: bool) -> None:
