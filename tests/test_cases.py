@@ -297,6 +297,8 @@ class TestSources:
         ({"batches": 3}, "batches=3: write a tuple, (3,)"),
         ({"batches": ()}, "batches=(): with none there would be no case"),
         ({"frontends": ()}, "frontends=(): with none there would be no case"),
+        ({"torch_executed_ops": [("aten", "relu")]}, "torch_executed_ops: ('aten', 'relu') is no name; write a text"),
+        ({"torch_executed_ops": [None]}, "torch_executed_ops: None is no name; write a text, such as 'aten.relu'"),
         ({"torch_executed_ops": "aten.relu"}, "torch_executed_ops='aten.relu': write a tuple, ('aten.relu',)"),
         ({"parts": "prefill"}, "parts='prefill': write a tuple, ('prefill',)"),
         ({"parts": 3}, "parts=3: write a tuple, (3,)"),

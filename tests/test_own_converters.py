@@ -247,6 +247,12 @@ import mmap
 file = open("plugin.so", "rb")
 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 """
+RAN = """
+import unseen
+
+noted = vars(unseen)
+noted.update(CALLS=3, _found=4)
+"""
 DYNAMIC = """
 import dataclasses
 
@@ -286,7 +292,7 @@ def test_what_a_converter_imports_reads_or_is_given_and_what_replaces_upstreams_
     first = key()
     assert first == key(deeper__py='"""A text."""\n\ndef helper(*values):\n    "Another."\n    return 1  # one\n')
     assert first == key()
-    assert first == key(outside__py="import unseen\nunseen.CALLS, unseen._found = 3, 4\n")  # they say who ran
+    assert first == key(outside__py=RAN)
     monkeypatch.setenv("OTHER_CONVERTER_LEVEL", "3")
     assert first == key()
     others = {
@@ -726,6 +732,16 @@ SET_ELSEWHERE = {
     "a mapping": ("CONFIG = {'scale': 1}", "made.CONFIG['scale'] = 2"),
     "a class's": ("class Config:\n    scale = 1", "made.Config.scale = 2"),
     "a class's below zero": ("class Config:\n    scale: int = -1", "made.Config.scale = 2"),
+    "an object's": ("class Config: ...\nCONFIG = Config()", "made.CONFIG.scale = 2"),
+    "an object's with slots": ("class Config: __slots__ = 'scale'\nCONFIG = Config()", "made.CONFIG.scale = 2"),
+    "options of a command": (
+        "import argparse\nCONFIG = argparse.Namespace(scale=1)",
+        "made.CONFIG.scale = 2",
+    ),
+    "an object of a method": (
+        "class Config:\n    def get(self): return self.scale\nGET = None",
+        "made.GET = made.Config().get; made.GET.__self__.scale = 2",
+    ),
 }
 KEPT_BY_ITSELF = {
     "a list that is filled": ("SEEN = ['first']\ndef see(x): SEEN.append(x)", "made.see(1)"),
@@ -733,6 +749,10 @@ KEPT_BY_ITSELF = {
     "a table that starts empty": ("SEEN = {}\ndef see(seen, x): seen[x] = x", "made.see(made.SEEN, 1)"),
     "what is counted in a table": ("CALLS = {'see': 0}\ndef see(): CALLS['see'] += 1", "made.see()"),
     "what a class counts": ("class Seen:\n    calls = 0\n    def see(self): Seen.calls += 1", "made.Seen().see()"),
+    "what an object notes": (
+        "class Seen:\n    def see(self):\n        self.last = 1\nSEEN = Seen()", "made.SEEN.see()",
+    ),
+    "the state of a module": ("import torch\nNET = torch.nn.ReLU()", "made.NET.eval()"),
     "what a class keeps": ("class Seen:\n    last = None\n    def see(self): Seen.last = 1", "made.Seen().see()"),
     "what a class fills": (
         "class Seen:\n    all = [1]\n    def see(self): self.all.append(2)", "made.Seen().see()",

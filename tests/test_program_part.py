@@ -950,6 +950,21 @@ torch.library.impl("NAME::nowhere", "CompositeExplicitAutograd", lambda x: x * 3
 """
 
 
+def test_an_operator_that_upstream_defines_in_python_has_upstreams_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """modelopt's `tensorrt::quantize_op` is one: no quantized case could be fingerprinted, and none was cached."""
+    torch.library.define("quantizer_of_upstream::twice", "(Tensor x) -> Tensor")
+    torch.library.impl("quantizer_of_upstream::twice", ["cpu", "cuda"], torch.clone)
+    torch.library.register_fake("quantizer_of_upstream::twice", torch.empty_like)
+
+    class Calls(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.quantizer_of_upstream.twice(x)
+
+    assert "is not to be found" in Fingerprinter().of(case_of(Calls)).problem
+    monkeypatch.setattr(operator_files, "UPSTREAM", {*operator_files.UPSTREAM, "quantizer_of_upstream"})
+    assert of(Calls).program
+
+
 def test_a_kernel_of_ones_own_for_an_operator_of_torch_and_an_overload(operators: Any) -> None:
     def fingerprint(call: Callable[[torch.Tensor], torch.Tensor]) -> Fingerprint:
         class Calls(nn.Module):

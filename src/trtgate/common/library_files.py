@@ -72,6 +72,18 @@ def digests(further: tuple[str, ...] = ()) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def of_no_index(name: str) -> str:
+    """Return the digest of a distribution's files if it came from a folder, a file or a repository; else empty.
+
+    Its version stays as it is while its code changes. Raises Unlisted, naming it, where it has no list of its files.
+    """
+    distribution = metadata.distribution(name)
+    if distribution.read_text("direct_url.json") is None:
+        return ""
+    return _digest(_listed(distribution, name), str(distribution.locate_file("")))
+
+
 def _listed(distribution: metadata.Distribution, name: str) -> list[_File]:
     """Return the rows of RECORD: `distribution.files` makes a path of each of some ten thousand, which takes longer."""
     rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())

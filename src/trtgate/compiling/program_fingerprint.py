@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.export.graph_signature import InputKind
 
-from ..torch_trt import custom_operators
+from ..torch_trt import code_values, custom_operators
 
 SYMBOL = re.compile(r"\b[su]\d+\b")
 """Sizes that vary, as torch calls them: the number is of a name, and means nothing."""
@@ -62,8 +62,7 @@ class Digest:
         if not isinstance(value, torch.Tensor):
             raise NotImplementedError(f"a constant of type {type(value).__name__}")
         self.feed(repr([str(value.dtype), tuple(value.shape), value.stride(), value.requires_grad]))
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        self._sha.update(memoryview(flat.numpy()))
+        self._sha.update(code_values.bytes_of(value))
 
     def text(self) -> str:
         """Return it, in hexadecimal digits."""

@@ -20,6 +20,15 @@ def several(what: str, values: Any, *, least: int = 1) -> tuple[Any, ...]:
     return found
 
 
+def names(what: str, values: Any) -> tuple[str, ...]:
+    """Return names as a tuple. Raises TrtgateError as `several`, and for what is no text."""
+    found = several(what, values, least=0)
+    for name in found:
+        if not isinstance(name, str):
+            raise TrtgateError(f"{what}: {name!r} is no name; write a text, such as 'aten.relu'")
+    return found
+
+
 def named(what: str, values: Any) -> dict[str, Any]:
     """Return a mapping of names to values as a dict; an empty one for None. Raises TrtgateError, naming `what`."""
     if values is None:

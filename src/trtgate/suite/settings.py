@@ -126,6 +126,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         one_of("runtime", self.runtime, RUNTIMES)
         one_of("specialization", self.specialization, SPECIALIZATIONS)
         self._check_shape()
+        executed = declared_values.names("torch_executed_ops", self.torch_executed_ops)
+        msgspec.structs.force_setattr(self, "torch_executed_ops", executed)
         self._check_what_goes_together()
         if self.uses_tensorrt and self.min_block_size is None:
             msgspec.structs.force_setattr(self, "min_block_size", DEFAULT_MIN_BLOCK_SIZE)

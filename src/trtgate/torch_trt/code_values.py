@@ -7,24 +7,25 @@ it names.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import enum
 import functools
 import hashlib
 import os
 import re
-import stat
+import sys
+from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..common import sealed_folder
+from . import data_files
+from .imported_files import is_users_module, parsed
 
 FUNCTIONS = (type, FunctionType, BuiltinFunctionType)
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
@@ -32,16 +33,9 @@ NAMED = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 DEPTH = 8
 """So deep containers are looked into."""
 NO_VALUES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+MAKING = ("__init__", "__new__", "__post_init__")
 EMPTY = ("set", "dict", "list")
 FILLING = ("add", "append", "appendleft", "clear", "extend", "insert", "pop", "remove", "setdefault", "update")
-FILE = re.compile(r"(?!/)[^\n\0]{0,200}\.\w{1,12}")
-"""Texts that may name a file."""
-FOLDER = re.compile(r"[\w-][\w.-]{0,60}")
-"""Texts that may name a folder of them."""
-MOST_PLACES = 32
-"""Folders that are looked into for the files that one file of code names."""
-CODE = (".py", ".pyc")
-"""Ends of files whose code is told elsewhere."""
 OF_A_PROCESS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTEST_.*|TRTGATE_.*")
 """Variables that say which process this is."""
 
@@ -63,6 +57,8 @@ def plain(value: Any, depth: int = DEPTH) -> str:
         return _of_tensor(value)
     if hasattr(type(value), "__array_interface__"):
         return _of_array(np.asarray(value))
+    if _is_object_of_users(value):
+        value, depth = _state(value), depth // 2
     value = _opened(value)
     if not depth or not isinstance(value, list | tuple | set | frozenset | Mapping):
         return ""
@@ -78,6 +74,8 @@ def _opened(value: Any) -> Any:
         return [value.start, value.stop, value.step]
     if isinstance(value, functools.partial):
         return [value.func, value.args, dict(sorted(value.keywords.items()))]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
     if isinstance(value, deque):
         return list(value)
     if type(value).__qualname__ == "constexpr" and type(value).__module__.startswith("triton."):
@@ -85,16 +83,72 @@ def _opened(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}  # it may have slots
         return fields | getattr(value, "__dict__", {})
-    return value.__dict__ if isinstance(value, SimpleNamespace) else value
+    return value.__dict__ if isinstance(value, SimpleNamespace | Namespace) else value
+
+
+def _is_object_of_users(value: Any) -> bool:
+    """Whether something is an object of a class of the user's own that is no container, and no module."""
+    containers = list | tuple | set | frozenset | Mapping | torch.nn.Module
+    own = is_users_module(type(value).__module__) and not isinstance(value, containers)
+    return own and not dataclasses.is_dataclass(value)
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object but those that its class notes as it runs."""
+    noted = kept_by(type(value), noted=True)
+    slots = [name for kind in type(value).__mro__ for name in _as_tuple(vars(kind).get("__slots__", ()))]
+    found = {name: getattr(value, name, None) for name in slots} | getattr(value, "__dict__", {})
+    return {name: one for name, one in found.items() if name not in noted}
+
+
+def _as_tuple(names: Any) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def kept_by(kind: type, *, noted: bool = False) -> set[str]:
+    """Return the attributes that a class's file counts or fills as it runs, and, if `noted`, those that it sets."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    tree = parsed(Path(file)) if file is not None and Path(file).is_file() else None
+    if tree is None:
+        return set()
+    return filled(tree) | (_set_later(tree) if noted else set())
+
+
+def _set_later(tree: ast.Module) -> set[str]:
+    """Return the attributes that functions set, but those that make objects."""
+    functions = [one for one in ast.walk(tree) if isinstance(one, NO_VALUES[:2]) and one.name not in MAKING]
+    nodes = (node for one in functions for node in ast.walk(one))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+
+
+def parts(value: Any, depth: int = DEPTH) -> Iterator[Any]:
+    """Yield what a container or a function with arguments in advance holds, and what that holds."""
+    opened = _opened(value)
+    if not depth or not isinstance(opened, list | tuple | set | frozenset | Mapping):
+        return
+    for one in opened.values() if isinstance(opened, Mapping) else opened:
+        yield one
+        yield from parts(one, depth - 1)
 
 
 def _of_tensor(value: torch.Tensor) -> str:
+    dense = value.to_dense() if value.layout is not torch.strided else value
     try:
-        tensor = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        content = hashlib.sha256(memoryview(tensor.reshape(-1).view(torch.uint8).numpy())).hexdigest()
-    except (TypeError, RuntimeError, NotImplementedError):  # a sparse tensor
+        content = hashlib.sha256(bytes_of(dense.dequantize() if dense.is_quantized else dense)).hexdigest()
+    except (TypeError, RuntimeError, NotImplementedError):  # it holds no values
         return ""
-    return f"{tensor.dtype} {tuple(tensor.shape)} {content}"
+    return f"{value.dtype} {tuple(value.shape)} {content}"
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return what a dense tensor holds, in the order of its indices, however it lies in memory.
+
+    Raises TypeError, RuntimeError or NotImplementedError for one whose values can't be read, such as a sparse one.
+    """
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if flat.stride() != (1,):  # a single value may have any
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return memoryview(flat.view(torch.uint8).numpy())
 
 
 def _of_array(array: np.ndarray[Any, Any]) -> str:
@@ -104,18 +158,20 @@ def _of_array(array: np.ndarray[Any, Any]) -> str:
     return f"{array.dtype.str} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
-def told(tree: ast.Module, module: ModuleType | None, folder: Path) -> list[str]:
+def told(tree: ast.Module, module: ModuleType | None, folder: Path, filled_elsewhere: Container[str] = ()) -> list[str]:
     """Return what a module holds now that its code does not show, and the variables and files that its code names.
 
-    A file lies in `folder`, that of the code, in one above it within the working folder, or in folders that it names.
+    Files are those of `data_files.named`; the code lies in `folder`. Of containers that start empty those are told
+    that are `filled_elsewhere`.
     """
-    values = {} if module is None else {name: plain(_held(module, name)) for name in sorted(set(_names(tree)))}
+    names = sorted(set(_names(tree, filled_elsewhere)))
+    values = {} if module is None else {name: plain(_held(module, name)) for name in names}
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    stem = "" if module is None else module.__name__.rpartition(".")[2]
     named = sorted(name for name in texts & set(os.environ) if not OF_A_PROCESS.fullmatch(name))
     variables = {f"${name}": plain(os.environ[name]) for name in named}
-    places = _places(texts, folder)
-    files = {name: digest for name in sorted(filter(FILE.fullmatch, texts)) if (digest := _of_files(name, places))}
-    return [f"{name}={text}" for name, text in (values | variables | files).items() if text not in ("", repr(None))]
+    told = values | variables | data_files.named(tree, texts, folder, stem)
+    return [f"{name}={text}" for name, text in told.items() if text not in ("", repr(None))]
 
 
 def _held(module: ModuleType, name: str) -> Any:
@@ -125,50 +181,12 @@ def _held(module: ModuleType, name: str) -> Any:
     return getattr(value, "__dict__", {}).get(member) if member else value
 
 
-def _places(texts: Iterable[str], folder: Path) -> dict[str, set[str]]:
-    """Return the folders in which files may lie that code of a folder names, with what lies there.
-
-    A folder may be named part by part.
-    """
-    here = Path.cwd()
-    above = [one for one in (folder, *folder.parents) if one.is_relative_to(here)] or [folder]
-    places = list(dict.fromkeys(map(str, (*above, here))))
-    parts = {part for text in texts for part in text.split("/") if FOLDER.fullmatch(part)}
-    found: dict[str, set[str]] = {}
-    for place in places:  # it grows
-        found[place] = set()
-        with contextlib.suppress(OSError):  # it is none, or nobody may read it
-            found[place].update(os.listdir(place))
-        below = [os.path.join(place, name) for name in sorted(parts & found[place])]
-        places += [one for one in below if len(places) < MOST_PLACES and one not in places and os.path.isdir(one)]
-    return found
-
-
-def _of_files(name: str, places: Mapping[str, set[str]]) -> str:
-    """Return the digests of the data files that a name may mean; empty where there are none, and for code."""
-    first = name.partition("/")[0]
-    possible = [Path(place, name) for place, there in places.items() if first in there or first in (".", "..")]
-    return " ".join(dict.fromkeys(filter(None, map(_of_file, possible))))
-
-
-def _of_file(place: Path) -> str:
-    with contextlib.suppress(OSError, ValueError):  # half a surrogate pair names no file
-        status = place.stat()
-        if stat.S_ISREG(status.st_mode) and place.suffix not in CODE:
-            return _of_content(place.absolute(), status.st_mtime_ns, status.st_size)
-    return ""
-
-
-@functools.lru_cache(maxsize=4096)
-def _of_content(file: Path, _mtime_ns: int, _size: int) -> str:
-    return sealed_folder.digest(file)
-
-
-def _names(tree: ast.Module) -> Iterator[str]:
+def _names(tree: ast.Module, filled_elsewhere: Container[str]) -> Iterator[str]:
     """Yield the names at the top of a file that may hold what the code does not show: no counters, no caches."""
     variables, attributes = _kept(tree)
     yield from _computed(tree.body)
-    yield from (name for name in _settable(tree.body) if name not in variables)
+    settable = (*_settable(tree.body), *(name for name, _ in _assigned(tree.body) if name in filled_elsewhere))
+    yield from (name for name in settable if name not in variables)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield from (f"{node.name}.{name}" for name in _computed(node.body))

@@ -17,8 +17,9 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from . import code_values, operator_files
-from .imported_files import INSTALLED, UPSTREAM, Imports, is_users, parsed
+from ..common import library_files
+from . import code_values, operator_files, written_elsewhere
+from .imported_files import INSTALLED, UPSTREAM, Imports, is_users, is_users_module, parsed
 
 LRU = type(functools.lru_cache(len))
 FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmethod, property, LRU)
@@ -27,8 +28,9 @@ FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmet
 def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     """Return a SHA-256 of the files that define functions, of those that these import, and of further files.
 
-    Of what is installed it is the version, unless it is of the same package as a function. Comments, where a line
-    stands and where a file lies are not in it. Raises TrtgateError as `operator_files.of`.
+    Of what is installed it is the version, unless it is of the same package as a function; of what comes from no index
+    its files too. Comments, where a line stands and where a file lies are not in it. Raises TrtgateError as
+    `operator_files.of`, and Unlisted as `library_files.of_no_index`.
     """
     functions = list(functions)
     given = [one for function in functions for one in within(function) if is_own(one)]
@@ -90,7 +92,7 @@ def _parts(function: Any) -> Iterator[Any]:
         yield from _parts_of_function(function)
     elif not isinstance(function, type) and is_own(function):
         yield vars(type(function)).get("__call__")
-        kept = _kept_by(type(function))
+        kept = code_values.kept_by(type(function))
         yield from _items({name: one for name, one in getattr(function, "__dict__", {}).items() if name not in kept})
 
 
@@ -117,23 +119,9 @@ def _names_in(code: CodeType) -> set[str]:
     return set(code.co_names).union(*(_names_in(one) for one in code.co_consts if isinstance(one, CodeType)))
 
 
-def _kept_by(kind: type) -> set[str]:
-    """Return the attributes that a class's file counts or fills as it runs."""
-    file = _file_of_module(module_of(kind))
-    tree = None if file is None else parsed(file)
-    return set() if tree is None else code_values.filled(tree)
-
-
 def _is_users(value: Any) -> bool:
     """Whether something is a class of the user's own, or an object of one."""
     return is_users_module((value if isinstance(value, type) else type(value)).__module__)
-
-
-@functools.lru_cache(maxsize=4096)
-def is_users_module(name: object) -> bool:
-    """Return whether a module that is imported lies in a file of the user's own."""
-    file = getattr(sys.modules.get(str(name)), "__file__", None)
-    return isinstance(file, str) and is_users(file)
 
 
 def is_own(function: Any) -> bool:
@@ -202,8 +190,13 @@ def _closure(files: set[Path], packages: set[str]) -> set[Path]:
 
 
 def _of_values(module: ModuleType) -> Iterator[str]:
-    """Yield the files of the modules that a module has at its top, or has a function or class of."""
-    for one in list(vars(module).values()):
+    """Yield the files of the modules that a module has at its top, or has a function or class of.
+
+    It may have them in a container, as arguments in advance, or as methods.
+    """
+    asked = list(vars(module).values())
+    asked += [part for one in asked for part in code_values.parts(one)]
+    for one in asked:
         name = one.__name__ if isinstance(one, ModuleType) else str(getattr(one, "__module__", ""))
         if (file := getattr(sys.modules.get(name), "__file__", None)) is not None:
             yield file
@@ -220,15 +213,18 @@ def _told(file: Path) -> bytes:
     if tree is None:
         return file.read_bytes()
     known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)
-    return ast.dump(tree).encode() + "\n".join(code_values.told(tree, known, file.parent)).encode()
+    written = written_elsewhere.into(file)
+    filled = {word for one in written for word in one.words}
+    texts = [*code_values.told(tree, known, file.parent, filled), *(one.text for one in written)]
+    return ast.dump(tree).encode() + "\n".join(texts).encode()
 
 
 def _versions(file: Path) -> Iterator[str]:
-    """Yield the versions of what a file imports that is installed."""
+    """Yield the versions of what a file imports that is installed, and the files of what comes from no index."""
     imports = _imports(file)
     for top in () if imports is None else imports.installed():
         for name in () if top in UPSTREAM or top in sys.stdlib_module_names else _distributions().get(top, ()):
-            yield f"{name} {metadata.version(name)}"
+            yield f"{name} {metadata.version(name)} {library_files.of_no_index(name)}".rstrip()
 
 
 @functools.cache

@@ -37,6 +37,13 @@ def is_users(file: str) -> bool:
     return not file.startswith(tuple(f"{os.path.dirname(one)}{os.sep}" for one in upstream if one))
 
 
+@functools.lru_cache(maxsize=4096)
+def is_users_module(name: object) -> bool:
+    """Return whether a module that is imported lies in a file of the user's own."""
+    file = getattr(sys.modules.get(str(name)), "__file__", None)
+    return isinstance(file, str) and is_users(file)
+
+
 def _name_of(expression: ast.expr) -> str:
     """Return the last part of a name with dots; empty for what is none."""
     return expression.attr if isinstance(expression, ast.Attribute) else getattr(expression, "id", "")

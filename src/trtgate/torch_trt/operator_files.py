@@ -27,6 +27,9 @@ DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 UNKNOWN = re.compile(r"^(?!debug|Meta|Autograd)\w+(\[alias\])?: registered at \S*/torch/library\.py:", re.MULTILINE)
 """A kernel given to `torch.library.impl`: a function of Python, and torch keeps no record of where it is from."""
 
+DEFINED = re.compile(r"^debug: registered at \S*/torch/library\.py:", re.MULTILINE)
+"""An operator that `torch.library.define` made."""
+
 
 def of(schema: Any, name: str) -> tuple[list[Any], list[Path]]:
     """Return the Python functions of an operator, and the files of its other kernels: libraries too where one is C++.
@@ -49,8 +52,11 @@ def of(schema: Any, name: str) -> tuple[list[Any], list[Path]]:
 
 
 def has_kernel_of_users(schema: Any) -> bool:
-    """Return whether an operator of upstream's has a kernel of the user's, or one from anywhere."""
-    return bool(_registering(schema)) or _unknown(schema)
+    """Return whether an operator of upstream's has a kernel of the user's, or one from anywhere.
+
+    An operator that upstream defines with `torch.library.define`, as modelopt does, has upstream's kernels from there.
+    """
+    return bool(_registering(schema)) or (_unknown(schema) and DEFINED.search(_dump(schema)) is None)
 
 
 def called_in(tree: ast.Module | None) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import function_code, native_files, operator_files, upstream_state
-from .imported_files import is_users
+from .imported_files import is_users, is_users_module
 
 CONVERTER = "converter of "
 OF_TORCH = re.compile(
@@ -116,4 +116,4 @@ def _is_users(value: Any) -> bool:
         codes = (getattr(one, "__code__", None) for one in function_code.within(value))
         return any(is_users(code.co_filename) for code in codes if code is not None)
     kind = value if issubclass(type(value), type) else type(value)
-    return function_code.is_users_module(kind.__module__)
+    return is_users_module(kind.__module__)
