@@ -77,12 +77,12 @@ class Reference:
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
-        with building.named(self.case):
-            changes = self._state.changed(self.inputs) + self.inputs.rewritten(self._given)
+        changes = self._changed()
         nothing = "" if changes else output_check.holds_nothing(first)
         self.remarks += [nothing] if nothing else []
         after = self._after([name for name in changes if not own or name.startswith("input ")])
         second = self._eager()[0] if changes else []
+        changes += [name for name in self._changed() if name not in changes] if changes else []  # every second call
         if own and not self._shows(changes, first, second):  # what its first call made stays
             changes, second = [], []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
@@ -93,6 +93,12 @@ class Reference:
         self._restore()
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
+
+    def _changed(self) -> list[str]:
+        """Return the names of what calls changed. Raises TrtgateError as `RunState.changed`."""
+        assert self._state is not None
+        with building.named(self.case):
+            return self._state.changed(self.inputs) + self.inputs.rewritten(self._given)
 
     def _shows(self, changes: list[str], first: Walked, second: Walked) -> bool:
         """Whether what calls change is seen: in an input, or in the output of the second call."""
