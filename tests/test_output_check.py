@@ -555,6 +555,46 @@ def test_one_wrong_row_of_many_fails(arithmetic: str) -> None:
     assert "slice [:, 5]" in problem(ROWS[None], output[None], arithmetic)
 
 
+@pytest.mark.parametrize("arithmetic", TOLERANCES)
+def test_one_wrong_channel_or_token_of_many_fails(arithmetic: str) -> None:
+    """Of each image, which is no row: the relative L2 of each image is 0.13, and no value is off by much."""
+    eager = torch.sign(torch.randn(4, 64, 16, generator=torch.Generator().manual_seed(0)))
+    output = eager.clone()
+    output[:, 5] = eager[:, 6]
+    assert "slice [:, 5]" in problem(eager, output, arithmetic)
+    assert "slice [:, :, 5]" in problem(eager.mT, output.mT, arithmetic)
+
+
+DETECTIONS = torch.cat(
+    [
+        600 * torch.rand(64, 4, generator=torch.Generator().manual_seed(0)),
+        SCORES[:, None],
+        torch.arange(64)[:, None] % 3,
+    ],
+    dim=1,
+)
+"""Boxes in pixels, scores and classes in one tensor."""
+
+
+@pytest.mark.parametrize("column", [4, 5])
+@pytest.mark.parametrize(
+    "change", [lambda x: x * 0, lambda x: -x, lambda x: x.flip(0), lambda x: x * 1.5, lambda x: x + 1]
+)
+def test_scores_beside_boxes_in_one_tensor_are_held_to_their_own_size(change: Any, column: int) -> None:
+    """All scores at zero are 7e-4 of such a tensor."""
+    output = DETECTIONS.clone()
+    output[:, column] = change(DETECTIONS[:, column])
+    assert f"slice [:, {column}]" in problem(DETECTIONS, output)
+    assert f"slice [:, :, {column}]" in problem(DETECTIONS[None].repeat(2, 1, 1), output[None].repeat(2, 1, 1))
+    assert f"slice [{column}]" in problem(DETECTIONS.T, output.T)
+    assert problem(DETECTIONS, output, "fp32", output=0.1) == ""
+
+
+def test_scores_beside_boxes_may_be_rounded() -> None:
+    assert problem(DETECTIONS, DETECTIONS + 1e-3 * torch.randn(64, 6)) == ""
+    assert problem(DETECTIONS, DETECTIONS * (1 + 5e-4)) == ""
+
+
 FILLS = [-1e4, -1e9, torch.finfo(torch.float32).min, torch.finfo(torch.float16).min]
 
 

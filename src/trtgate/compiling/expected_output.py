@@ -82,8 +82,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     def calls(self, case: Case, inference: Inference) -> Generator[tuple[Comparison, str]]:
         """Call a module twice; yields how far what each call gave is from eager's, and what is wrong with it.
 
-        That is the output, or, where the output is right, what the call left: after the first what it changed, after both
-        what it may not change. As `compared`.
+        That is the output, or, where the output is right, what the call left: what it may not change, and after the
+        first call what it changed. As `compared`.
         """
         inference.restore()
         untouched = call_effects.untouched(case, inference, self.changes)
