@@ -453,6 +453,7 @@ class Closed(torch.Tensor):
         lambda factor: (SCORES * factor).as_subclass(Tagged),
         lambda factor: (SCORES * factor).as_subclass(Closed),
         lambda factor: TwoTensor(SCORES * factor, SCORES),
+        lambda factor: TwoTensor(SCORES, SCORES * factor),
         lambda factor: torch.tensor([factor]).expand(5, 64),
         lambda factor: (ROWS * factor).t()[::2],
         lambda factor: torch.complex(SCORES, SCORES * factor).conj(),
@@ -463,6 +464,15 @@ class Closed(torch.Tensor):
 def test_every_form_of_tensor_is_compared(made: Any) -> None:
     assert problem(made(1.0), made(1.0)) == ""
     assert problem(made(1.0), made(1.5), "fp16") != ""
+
+
+def test_what_a_wrapper_holds_is_compared_by_name() -> None:
+    eager = TwoTensor(SCORES, SCORES)
+    assert problem([eager], [TwoTensor(SCORES, SCORES * 2)]).startswith(
+        "output[0].b differs from eager: 64 of 64 values"
+    )
+    assert problem(eager, SCORES).startswith("output differs from eager: it is a tensor, eager's a TwoTensor")
+    assert "TwoTensor of shape (64,), float64" in problem(TwoTensor(SCORES.double(), SCORES.double()), eager)
 
 
 # Values that are not finite

@@ -78,8 +78,7 @@ class Reference:
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
         changes = self._changed()
-        nothing = "" if changes else output_check.holds_nothing(first)
-        self.remarks += [nothing] if nothing else []
+        self.remarks += [said for said in (output_check.holds_nothing(first),) if said and not changes]
         after = self._after([name for name in changes if not own or name.startswith("input ")])
         second = self._eager()[0] if changes else []
         changes += [name for name in self._changed() if name not in changes] if changes else []  # every second call
@@ -148,12 +147,8 @@ class Reference:
         if self.case.settings.frontend in exporting.FRONTENDS:  # both outputs are to be taken apart alike
             with contextlib.suppress(TrtgateError, RecursionError):  # exporting says it
                 exporting.register_output(output)
-        output_check.check_reference(output, self._eagers_output)
+        output_check.check_reference(output, f"model {self.case.model.name!r}: {self._runs}'s own output")
         return output_leaves.copied(output), drawn
-
-    @property
-    def _eagers_output(self) -> str:
-        return f"model {self.case.model.name!r}: {self._runs}'s own output"
 
     @property
     def _runs(self) -> str:
@@ -190,8 +185,7 @@ class Reference:
         again = output_check.compare_nodes(first, self._eager()[0])
         repeated = self._after(changes)
         apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
-        difference = self._difference(again)
-        if difference:
+        if difference := self._difference(again):
             assert self._state
             changed = run_state.parameters_changed(self.module, self._run)
             why = f"its call changes the parameter {changed[0]}" if changed else self._state.elsewhere()
