@@ -565,16 +565,6 @@ def test_one_wrong_row_of_many_fails(arithmetic: str) -> None:
     assert "slice [:, 5]" in problem(ROWS[None], output[None], arithmetic)
 
 
-@pytest.mark.parametrize("arithmetic", TOLERANCES)
-def test_one_wrong_channel_or_token_of_many_fails(arithmetic: str) -> None:
-    """Of each image, which is no row: the relative L2 of each image is 0.13, and no value is off by much."""
-    eager = torch.sign(torch.randn(4, 64, 16, generator=torch.Generator().manual_seed(0)))
-    output = eager.clone()
-    output[:, 5] = eager[:, 6]
-    assert "slice [:, 5]" in problem(eager, output, arithmetic)
-    assert "slice [:, :, 5]" in problem(eager.mT, output.mT, arithmetic)
-
-
 DETECTIONS = torch.cat(
     [
         600 * torch.rand(64, 4, generator=torch.Generator().manual_seed(0)),

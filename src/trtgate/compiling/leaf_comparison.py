@@ -20,8 +20,6 @@ LEAST_FILL, FILL_TO_OTHERS = 1e3, 100.0
 is sure is none: the values beside it are rounded more coarsely than their size allows."""
 SMALL = 1e-2
 """How small a slice is beside the average one at most, for errors that are relative to its own size."""
-LEAST_SLICE = 16
-"""Values of a slice along another than the first axis at least: of fewer values, bfloat16 leaves some slice far off."""
 PLAIN_KINDS = {bool: INTEGER, int: INTEGER, float: FLOATING, complex: COMPLEX}
 
 
@@ -269,12 +267,13 @@ def _ratio(error: float, norm: float) -> float:
 
 
 def _slices(eager: torch.Tensor, error: torch.Tensor, shape: torch.Size) -> dict[str, Any]:
-    """Return the fields of a leaf for its worst slices, along each axis that is longer than 1.
+    """Return the fields of a leaf for its worst slices.
 
-    `worst_slice` is relative to the norm of eager's slice, or to the root mean square of the norms along that axis
-    where that is larger: a slice that is nearly zero beside the others may be rounded as coarsely as they are. One
-    unrelated row of 64 is off by about 1.4 here, and by 0.18 in the relative L2 of the whole, which bfloat16's
-    tolerance of 0.25 lets pass. `small_slice` takes SMALL of that root mean square: scores beside boxes in pixels.
+    `worst_slice` is along the first axis that is longer than 1, relative to the norm of eager's slice, or to the root
+    mean square of the norms of all slices where that is larger: a slice that is nearly zero beside the others may be
+    rounded as coarsely as they are. One unrelated row of 64 is off by about 1.4 here, and by 0.18 in the relative L2 of
+    the whole, which bfloat16's tolerance of 0.25 lets pass. `small_slice` is along all axes, and takes SMALL of that
+    root mean square: scores beside boxes in pixels.
     """
     axes = [axis for axis, length in enumerate(shape) if length > 1]
     if axes and axes[0] + 1 == len(shape):
@@ -285,7 +284,7 @@ def _slices(eager: torch.Tensor, error: torch.Tensor, shape: torch.Size) -> dict
         norms, errors = (torch.linalg.vector_norm(values, dim=beside) for values in (eager, error))
         average = float(norms.norm()) / math.sqrt(shape[axis])
         figures = [("small_slice", "small_at", SMALL * average)]
-        if axis == axes[0] or eager.numel() >= LEAST_SLICE * shape[axis]:
+        if axis == axes[0]:
             figures.append(("worst_slice", "slice_at", average))
         for figure, at, least in figures:
             relative = torch.where(errors == 0.0, 0.0, errors / norms.clamp(min=least))
