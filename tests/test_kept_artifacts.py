@@ -18,6 +18,7 @@ from trtgate.common.run_folder import RunFolder
 from trtgate.compiling import sealed_store
 from trtgate.compiling.artifact_cache import CacheRequest
 from trtgate.gate import kept_artifacts
+from trtgate.gate.base_measurer import BaseMeasurer
 from trtgate.gate.driver import NoneKeptError
 from trtgate.gate.measurers import StoredMeasurer, Workers
 from trtgate.gate.policy import Evidence, Measured, Pair, Rebuild, Rebuilt, Situation, next_step
@@ -211,6 +212,58 @@ def test_what_was_built_again_is_what_fresh_launches_measure(tmp_path: Path) -> 
     assert measurer.rebuild(Rebuild(), quiet) == Rebuilt(again)
     assert measurer.measure_fresh(quiet).build == again
     assert timed == [tmp_path / "before", tmp_path / "again"]
+
+
+HERE_ANEW = Build(build_s=1.0, artifact="here")
+
+
+@pytest.mark.parametrize(
+    ("built", "measured", "already"),
+    [
+        (HERE_ANEW, Build(build_s=1.0, artifact="there"), True),
+        (HERE_ANEW, HERE_ANEW, False),
+        (msgspec.structs.replace(HERE_ANEW, cached=True), Build(build_s=1.0, artifact="there"), False),
+        (Build(build_s=1.0), Build(build_s=1.0, artifact="there"), False),
+    ],
+    ids=["another build", "the same", "from the cache", "nothing stored"],
+)
+def test_what_was_built_here_for_a_run_elsewhere_is_its_second_build(
+    built: Build, measured: Build, already: bool, tmp_path: Path
+) -> None:
+    again = Build(build_s=2.0, artifact="again")
+    first = msgspec.structs.replace(measurement(110.0, 110.1, 109.9), build=measured)
+    base = msgspec.structs.replace(first, build=Build(build_s=1.0, artifact="base there"))
+    workers: Any = SimpleNamespace(
+        free=shutil.rmtree, kept=lambda *_given: (None, "none is kept"), accelerator=HERE, folder=RunFolder(tmp_path),
+        build_again=lambda case_id, *, pairs_next, cache: Prebuilt(case_id=case_id, build=again),
+    )  # fmt: skip
+    situation = Situation(
+        case=CASE_OF_GPU, accelerator=HERE, limit_of=lambda _metric: 0.03, tests=3,
+        evidence=Evidence(first=Measured(first, base)),
+    )  # fmt: skip
+    found = StoredMeasurer(workers, situation, tmp_path, built).rebuild(Rebuild(), lambda _text: None)
+    assert found == Rebuilt(built if already else again)
+
+    class Pairs:
+        def greet(self, _pair: Any) -> None: ...
+
+        def imported(self) -> None: ...
+
+        def fresh(self, **_how: Any) -> Any:
+            return contextlib.nullcontext()
+
+        def build(self, _pair: Any, _case_id: str, folders: dict[str, Path]) -> Any:
+            return {name: SimpleNamespace(build=again, stored=True) for name in folders}
+
+    workers.pairs = Pairs()
+    ahead = {
+        "candidate": Prebuilt(case_id=CASE_OF_GPU.id, build=built, artifact=tmp_path),
+        "base": Prebuilt(case_id=CASE_OF_GPU.id, build=Build(build_s=1.0, artifact="base here"), artifact=tmp_path),
+    }
+    with BaseMeasurer(workers, situation, ahead) as beside:
+        found = beside.rebuild(Rebuild(), lambda _text: None)
+    assert found == (Rebuilt(built, ahead["base"].build) if already else Rebuilt(again, again))
+    workers.folder.close()
 
 
 @pytest.mark.parametrize("digests", [("before", "again"), ("", "")])

@@ -15,7 +15,7 @@ from ..launches.pair import BASE, CANDIDATE, Artifacts, NextPair, SideError
 from ..launches.prebuild import Prebuilt
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..verdict import Judgement
-from .measurers import Workers
+from .measurers import Workers, is_second_build
 from .paired_gate import PairedGate, in_fresh_pairs
 from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation
 from .policy import Pair as PairStep
@@ -117,7 +117,13 @@ class BaseMeasurer:
         """Build both in a pair of its own, and measure that from now on; those that come next have imported by then.
 
         A base that something outside killed is tried once more, alone: else a suspicion would be told as unchecked.
+        What was built here for a run that measured other builds elsewhere are second builds already.
         """
+        if self._ahead and self._artifacts is None:
+            first, built = self._situation.evidence.first, self._build(step)[1]
+            assert first is not None
+            if is_second_build(built[CANDIDATE], first.candidate) and is_second_build(built[BASE], first.base):
+                return Rebuilt(built[CANDIDATE], built[BASE])
         if wanted.pairs_next:
             self._pairs.expect(self._case_id)
         step("suspected: building base and candidate again in fresh processes")

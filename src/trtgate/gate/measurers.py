@@ -216,8 +216,12 @@ class StoredMeasurer:
     def rebuild(self, wanted: Rebuild, step: OnStep) -> Rebuilt:
         """Build in a fresh process, and measure that from then on.
 
-        Where pairs come next they have imported by then, and it is built after that.
+        Where pairs come next they have imported by then, and it is built after that. What was built here for a run that
+        measured another build elsewhere is a second build already.
         """
+        first, built = self._situation.evidence.first, self._built[-1][1]
+        if first is not None and built is not None and is_second_build(built, first.candidate):
+            return Rebuilt(built)
         pairs_next = wanted.pairs_next and self._find_kept()[0] is not None
         step("building again in a fresh process")
         again = self._workers.build_again(self._situation.case.id, pairs_next=pairs_next, cache=self._cache)
@@ -246,6 +250,14 @@ class StoredMeasurer:
             compared = record.of_clock(self._clock).compared_with(accelerator.uuid, accelerator.versions)
             self._kept = workers.kept(case_id, compared[-1].recorded)
         return self._kept
+
+
+def is_second_build(built: Build | None, measured: CaseMeasurement | None) -> bool:
+    """Whether a build was made anew, and is not the one that was measured; not where nothing is stored of either."""
+    before = None if measured is None else measured.build
+    if built is None or before is None or built.cached or not (built.artifact and before.artifact):
+        return False
+    return built.artifact != before.artifact
 
 
 def _same_module(one: Build | None, other: Build | None) -> bool:

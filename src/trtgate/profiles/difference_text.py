@@ -106,7 +106,8 @@ def _cause(difference: ProfileDifference, cause: Cause) -> str:
         return f"{TAKEN_UP} ({_operators(difference.taken_up)})"
     if cause.cause == SLOWER:
         unseen = sum(change.tactic_unseen for change in difference.changes if change.cause == SLOWER)
-        return SLOWER + f" (another tactic can't be seen in {unseen} of {cause.changes})" * bool(unseen)
+        of_some = f" of {unseen} of {cause.changes}" if unseen < cause.changes else ""
+        return SLOWER + f" (TensorRT names no tactic{of_some}: it may be another one)" * bool(unseen)
     return cause.cause
 
 
