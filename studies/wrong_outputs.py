@@ -176,6 +176,15 @@ def permuted(value: torch.Tensor) -> torch.Tensor | None:
     return None if axis is None or value.ndim == axis + 1 else value.roll(1, axis)
 
 
+def channel_zeroed(value: torch.Tensor) -> torch.Tensor | None:
+    """Return a tensor with one slice along its second axis zero; None of one that has no axis of eight or more."""
+    if value.ndim < 2 or value.shape[1] < 8:
+        return None
+    changed = value.clone()
+    changed[:, 3] = 0
+    return changed
+
+
 def zeroed(share: float) -> Change:
     def change(value: torch.Tensor) -> torch.Tensor | None:
         count = round(share * value.numel())
@@ -202,12 +211,14 @@ def other_dtype(value: torch.Tensor) -> torch.Tensor:
 CHANGES: dict[str, Change] = {
     "sign": lambda value: -value,
     "rows permuted": permuted,
+    "1 channel zero": channel_zeroed,
     **{f"times {factor}": lambda value, factor=factor: value * factor for factor in (1.01, 1.05, 1.1, 1.5)},  # type: ignore[misc]
     "another dtype": other_dtype,
     "NaN in one place": one_nan,
     **{f"{100 * share:g} % of values zero": zeroed(share) for share in (0.001, 0.01, 0.1)},
 }
 ROWS = (8, 64, 512)
+FIGURES = ("relative_l2", "worst_slice", "largest", "small_slice")
 
 
 def rebuilt(output: Any, changed: Any, leaf: Any) -> Any:
@@ -276,7 +287,7 @@ class Tally:
         problem = compared.problem(precision, tolerances)
         self.right[precision].append(f"{precision} {what}: {problem}" if problem else "")
         for leaf in compared.leaves:
-            for figure in ("relative_l2", "worst_slice", "largest"):
+            for figure in FIGURES:
                 found = getattr(leaf, figure), f"{what}, {leaf.path}"
                 self.furthest[precision, figure] = max(self.furthest[precision, figure], found)
         if "cast" not in what:
@@ -295,9 +306,8 @@ class Tally:
             print(f"{precision}: {len(refused)} of {len(self.right[precision])} right outputs are refused")
             for problem in refused:
                 print("   ", problem)
-        figures = ("relative_l2", "worst_slice", "largest")
         rows: list[tuple[str, ...]] = [("furthest right output", *precisions)]
-        rows += [(name, *(f"{self.furthest[one, name][0]:.1e}" for one in precisions)) for name in figures]
+        rows += [(name, *(f"{self.furthest[one, name][0]:.1e}" for one in precisions)) for name in FIGURES]
         print(TextTable(rows))
         for (precision, figure), (_, where) in self.furthest.items():
             print(f"    {precision} {figure}: {where}")

@@ -453,6 +453,7 @@ class Closed(torch.Tensor):
         lambda factor: (SCORES * factor).as_subclass(Tagged),
         lambda factor: (SCORES * factor).as_subclass(Closed),
         lambda factor: TwoTensor(SCORES * factor, SCORES),
+        lambda factor: TwoTensor(SCORES, SCORES * factor),
         lambda factor: torch.tensor([factor]).expand(5, 64),
         lambda factor: (ROWS * factor).t()[::2],
         lambda factor: torch.complex(SCORES, SCORES * factor).conj(),
@@ -463,6 +464,15 @@ class Closed(torch.Tensor):
 def test_every_form_of_tensor_is_compared(made: Any) -> None:
     assert problem(made(1.0), made(1.0)) == ""
     assert problem(made(1.0), made(1.5), "fp16") != ""
+
+
+def test_what_a_wrapper_holds_is_compared_by_name() -> None:
+    eager = TwoTensor(SCORES, SCORES)
+    assert problem([eager], [TwoTensor(SCORES, SCORES * 2)]).startswith(
+        "output[0].b differs from eager: 64 of 64 values"
+    )
+    assert problem(eager, SCORES).startswith("output differs from eager: it is a tensor, eager's a TwoTensor")
+    assert "TwoTensor of shape (64,), float64" in problem(TwoTensor(SCORES.double(), SCORES.double()), eager)
 
 
 # Values that are not finite
@@ -553,6 +563,36 @@ def test_one_wrong_row_of_many_fails(arithmetic: str) -> None:
     found = problem(ROWS, output, arithmetic)
     assert "slice [5]" in found
     assert "slice [:, 5]" in problem(ROWS[None], output[None], arithmetic)
+
+
+DETECTIONS = torch.cat(
+    [
+        600 * torch.rand(64, 4, generator=torch.Generator().manual_seed(0)),
+        SCORES[:, None],
+        torch.arange(64)[:, None] % 3,
+    ],
+    dim=1,
+)
+"""Boxes in pixels, scores and classes in one tensor."""
+
+
+@pytest.mark.parametrize("column", [4, 5])
+@pytest.mark.parametrize(
+    "change", [lambda x: x * 0, lambda x: -x, lambda x: x.flip(0), lambda x: x * 1.5, lambda x: x + 1]
+)
+def test_scores_beside_boxes_in_one_tensor_are_held_to_their_own_size(change: Any, column: int) -> None:
+    """All scores at zero are 7e-4 of such a tensor."""
+    output = DETECTIONS.clone()
+    output[:, column] = change(DETECTIONS[:, column])
+    assert f"slice [:, {column}]" in problem(DETECTIONS, output)
+    assert f"slice [:, :, {column}]" in problem(DETECTIONS[None].repeat(2, 1, 1), output[None].repeat(2, 1, 1))
+    assert f"slice [{column}]" in problem(DETECTIONS.T, output.T)
+    assert problem(DETECTIONS, output, "fp32", output=0.1) == ""
+
+
+def test_scores_beside_boxes_may_be_rounded() -> None:
+    assert problem(DETECTIONS, DETECTIONS + 1e-3 * torch.randn(64, 6)) == ""
+    assert problem(DETECTIONS, DETECTIONS * (1 + 5e-4)) == ""
 
 
 FILLS = [-1e4, -1e9, torch.finfo(torch.float32).min, torch.finfo(torch.float16).min]

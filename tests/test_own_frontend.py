@@ -125,6 +125,22 @@ def test_what_a_callable_puts_into_a_list_of_its_inputs_is_compared_too(wrong: A
         built(case(wrong), tmp_path / "wrong")
 
 
+@pytest.mark.parametrize("call", [2, 3])
+def test_a_callable_that_writes_at_a_later_call_only_is_wrong(call: int, tmp_path: Path) -> None:
+    """The first call is the build's; a replayed graph, made by then, may write to what it was captured with."""
+    calls = []
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        y = x * 2
+        if len(calls) == call:
+            x.zero_()
+        return y
+
+    with pytest.raises(TrtgateError, match=r"after the call input 0 differs from eager.*eager leaves it as it is"):
+        built(case_of(lambda: (Compiled(run, reference=lambda x: x * 2), torch.ones(2, 8))), tmp_path)
+
+
 def test_without_a_reference_it_is_not_eager_that_fails(tmp_path: Path) -> None:
     def no_good(_x: Any) -> Any:
         raise ValueError("no engine")

@@ -68,6 +68,23 @@ class Counter(torch.nn.Module):
         return x * self.calls - self.mean + sum(self.past) + self.last
 
 
+class EverySecond(torch.nn.Module):
+    """Writes its mean, and to its input, at every second call only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(16))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        self.calls += 1
+        second = self.calls % 2 == 0
+        self.mean.copy_(torch.where(second, x.mean(0), self.mean))
+        x.copy_(torch.where(second, x * 0.5, x))
+        return y
+
+
 class Inplace(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.sub_(0.5).div_(0.25) * 2
@@ -96,6 +113,7 @@ STATEFUL = [
     pytest.param(lambda: Cache("index"), STEP, {"k"}, id="cache-index"),
     pytest.param(lambda: Cache("returned"), STEP, {"k"}, id="cache-returned"),
     pytest.param(Counter, ROW, {"mean", "calls", "past", "last"}, id="counter"),
+    pytest.param(EverySecond, ROW, {"calls", "mean", "input 0"}, id="every-second"),
     pytest.param(Inplace, ROW, {"input 0"}, id="inplace"),
 ]
 

@@ -82,15 +82,17 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     def calls(self, case: Case, inference: Inference) -> Generator[tuple[Comparison, str]]:
         """Call a module twice; yields how far what each call gave is from eager's, and what is wrong with it.
 
-        That is the output, or, where only that is wrong, what the first call changed. As `compared`.
+        That is the output, or, where the output is right, what the call left: what it may not change, and after the
+        first call what it changed. As `compared`.
         """
         inference.restore()
         untouched = call_effects.untouched(case, inference, self.changes)
         try:
             first = self._one(case, self.first, inference)
-            yield first if first[1] else self._changed_wrongly(case, inference, untouched) or first
-            untouched.clear()
+            yield first if first[1] else self._left_wrongly(case, inference, self.after, untouched) or first
             compared, problem = self._one(case, self.second or self.first, inference)
+            if not problem:
+                compared, problem = self._left_wrongly(case, inference, {}, untouched) or (compared, "")
             yield msgspec.structs.replace(compared, call=2), problem and f"{CALLED_AGAIN}, {problem}"
         finally:
             inference.restore()
@@ -120,12 +122,12 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
             f"other random numbers, and {case.settings.frontend} draws others under the same seed: {problem}"
         )
 
-    def _changed_wrongly(
-        self, case: Case, inference: Inference, untouched: Mapping[str, Walked]
+    def _left_wrongly(
+        self, case: Case, inference: Inference, after: Mapping[str, Walked], untouched: Mapping[str, Walked]
     ) -> tuple[Comparison, str] | None:
-        """Return in what the state after the first call is not eager's: a cache that was not written shows later."""
+        """Return in what the state after a call is not eager's: a cache that was not written shows later."""
         there = call_effects.reachable(case, inference) | inference.state_after()
-        for name, wanted in ({**self.after, **untouched}).items():
+        for name, wanted in ({**after, **untouched}).items():
             if name in there:
                 left = call_effects.as_left(name, wanted, there[name], inference.inputs)
                 compared = output_check.compare_nodes(wanted, left)

@@ -18,6 +18,8 @@ PACKED = {getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torc
 LEAST_FILL, FILL_TO_OTHERS = 1e3, 100.0
 """What the constants of masks are at least, and how many times as large as all other values. The 1.0 of a softmax that
 is sure is none: the values beside it are rounded more coarsely than their size allows."""
+SMALL = 1e-2
+"""How small a slice is beside the average one at most, for errors that are relative to its own size."""
 PLAIN_KINDS = {bool: INTEGER, int: INTEGER, float: FLOATING, complex: COMPLEX}
 
 
@@ -36,9 +38,12 @@ class LeafComparison(msgspec.Struct, frozen=True, kw_only=True):
     """‖output - eager‖ / ‖eager‖; 0 where both are zero, inf where eager's alone is."""
     cosine: float = 1.0
     worst_slice: float = 0.0
-    """The largest relative L2 of a slice, see `_slices`."""
+    """The largest relative L2 of a slice, relative to the average slice where that is larger; see `_slices`."""
     slice_at: str = ""
     """Which slice that is, as an index; empty where the leaf has one slice only."""
+    small_slice: float = 0.0
+    """The same, relative to the slice itself, or to SMALL of the average slice where that is larger."""
+    small_at: str = ""
     largest: float = 0.0
     """The largest error of a value, relative to the largest value of eager's."""
     max_error: float = 0.0
@@ -200,15 +205,13 @@ def _measured(path: str, name: str, kind: str, eager: torch.Tensor, output: torc
     off, total = error.abs(), float(error.norm())
     scale = a.abs().clamp(min=norm_a / math.sqrt(int(finite.sum())))
     relative = torch.where(off == 0.0, 0.0, off / scale)
-    at, worst = _slices(a, error, shape)
     return LeafComparison(
         path=path, name=name, kind=kind, values=size,
         relative_l2=_ratio(total, norm_a),
         cosine=float((a * b).sum()) / (norm_a * norm_b) if norm_a and norm_b else 0.0,
-        worst_slice=worst, slice_at=at,
         largest=_ratio(float(off.max()), float(a.abs().max())),
         max_error=float(off.max()) * top,
-        beyond=tuple(_count(relative > threshold, kind) for threshold in DECADES),
+        beyond=tuple(_count(relative > threshold, kind) for threshold in DECADES), **_slices(a, error, shape),
     )  # fmt: skip
 
 
@@ -243,9 +246,11 @@ def _near(values: torch.Tensor, distance: float) -> float:
 def _worse(whole: LeafComparison, rest: LeafComparison) -> LeafComparison:
     """Return the larger errors of a leaf as a whole and without the constant of a mask."""
     sliced = max(whole, rest, key=lambda one: one.worst_slice)
+    small = max(whole, rest, key=lambda one: one.small_slice)
     return msgspec.structs.replace(
         max(whole, rest, key=lambda one: one.relative_l2),
         cosine=min(whole.cosine, rest.cosine), worst_slice=sliced.worst_slice, slice_at=sliced.slice_at,
+        small_slice=small.small_slice, small_at=small.small_at,
         largest=max(whole.largest, rest.largest), max_error=max(whole.max_error, rest.max_error),
         beyond=tuple(map(max, whole.beyond, rest.beyond)),
     )  # fmt: skip
@@ -261,20 +266,29 @@ def _ratio(error: float, norm: float) -> float:
     return error / norm if norm else math.inf
 
 
-def _slices(eager: torch.Tensor, error: torch.Tensor, shape: torch.Size) -> tuple[str, float]:
-    """Return the worst slice along the first axis that is longer than 1, and its relative L2.
+def _slices(eager: torch.Tensor, error: torch.Tensor, shape: torch.Size) -> dict[str, Any]:
+    """Return the fields of a leaf for its worst slices.
 
-    Relative to the norm of eager's slice, or to the root mean square of the norms of all slices where that is larger: a
-    slice that is nearly zero beside the others is rounded as coarsely as they are. One unrelated row of 64 is off by
-    about 1.4 here, and by 0.18 in the relative L2 of the whole, which bfloat16's tolerance of 0.2 lets pass.
+    `worst_slice` is along the first axis that is longer than 1, relative to the norm of eager's slice, or to the root
+    mean square of the norms of all slices where that is larger: a slice that is nearly zero beside the others may be
+    rounded as coarsely as they are. One unrelated row of 64 is off by about 1.4 here, and by 0.18 in the relative L2 of
+    the whole, which bfloat16's tolerance of 0.25 lets pass. `small_slice` is along all axes, and takes SMALL of that
+    root mean square: scores beside boxes in pixels.
     """
-    axis = next((axis for axis, length in enumerate(shape) if length > 1), None)
-    if axis is None or eager.numel() == 0 or len(shape) == axis + 1:
-        return "", _ratio(float(error.norm()), float(eager.norm()))
-    rows = shape[axis]
-    norms = eager.reshape(rows, -1).norm(dim=1)
-    errors = error.reshape(rows, -1).norm(dim=1)
-    scale = norms.clamp(min=float(norms.norm()) / math.sqrt(rows))
-    relative = torch.where(errors == 0.0, 0.0, errors / scale)
-    worst = int(relative.argmax())
-    return f"[{', '.join([':'] * axis + [str(worst)])}]", float(relative[worst])
+    axes = [axis for axis, length in enumerate(shape) if length > 1]
+    if axes and axes[0] + 1 == len(shape):
+        return {}
+    found: dict[str, Any] = {}
+    for axis in axes:
+        beside = [dim for dim in range(eager.ndim) if dim != axis]
+        norms, errors = (torch.linalg.vector_norm(values, dim=beside) for values in (eager, error))
+        average = float(norms.norm()) / math.sqrt(shape[axis])
+        figures = [("small_slice", "small_at", SMALL * average)]
+        if axis == axes[0]:
+            figures.append(("worst_slice", "slice_at", average))
+        for figure, at, least in figures:
+            relative = torch.where(errors == 0.0, 0.0, errors / norms.clamp(min=least))
+            worst = int(relative.argmax())
+            if float(relative[worst]) > found.get(figure, -1.0):
+                found |= {figure: float(relative[worst]), at: f"[{', '.join([':'] * axis + [str(worst)])}]"}
+    return found

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..common.errors import TrtgateError, one_line
 from ..common.object_fields import declares_fields, fields_of, is_data
@@ -63,8 +64,9 @@ Children = list[tuple[str, str, Any]]
 def leaves(output: Any) -> list[tuple[str, Any]]:
     """Return path and value of every tensor, number, text and None of an output, in order.
 
-    Takes apart tuples, lists, mappings, namedtuples, dataclasses, registered pytree classes, nested tensors, and
-    objects by their fields. Raises TrtgateError, naming path and class, for what can't be taken apart.
+    Takes apart tuples, lists, mappings, namedtuples, dataclasses, registered pytree classes, nested tensors, wrapper
+    subclasses of tensors, and objects by their fields. Raises TrtgateError, naming path and class, for what can't be
+    taken apart.
     """
     return [(node.path, node.value) for node in walk(output) if isinstance(node, Leaf)]
 
@@ -110,7 +112,7 @@ def _walked(value: Any, path: str, name: str, above: tuple[tuple[int, str], ...]
 
 def _is_leaf(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
-        return not value.is_nested
+        return not (value.is_nested or is_traceable_wrapper_subclass(value))
     return value is None or isinstance(value, (*NUMBERS, *PLAIN, *SYMBOLIC))
 
 
@@ -132,7 +134,7 @@ def _taken_apart(value: Any, path: str) -> tuple[str, Children]:
     kind = type(value).__qualname__
     kind = SAME_AS.get(kind, kind)
     if isinstance(value, torch.Tensor):
-        return "nested tensor", _numbered(value.unbind())
+        return ("nested tensor", _numbered(value.unbind())) if value.is_nested else _wrapped(value, kind)
     if isinstance(value, (tuple, list, deque, Mapping)):
         items = _items(value) if isinstance(value, Mapping) else _in_order(value)
         return kind, [*items, *_beside(value, items)]
@@ -146,6 +148,14 @@ def _taken_apart(value: Any, path: str) -> tuple[str, Children]:
         f"{shown(path)}: a {kind} can't be taken apart; return tensors, numbers, texts, or containers and dataclasses "
         "of them"
     )
+
+
+def _wrapped(value: Any, kind: str) -> tuple[str, Children]:
+    """Return the tensors that a wrapper subclass holds: its operators may show only some of them."""
+    names, context = value.__tensor_flatten__()
+    kind = f"{kind} of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
+    told = f" ({context!r})" if _plain(context) and context else ""
+    return kind + told, [(f".{name}", name, getattr(value, name)) for name in names]
 
 
 def _numbered(values: Any) -> Children:

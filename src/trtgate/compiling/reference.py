@@ -77,12 +77,11 @@ class Reference:
         coarsest = "fp32" if seen is None else seen.coarsest(self.module, self.inputs)
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
-        with building.named(self.case):
-            changes = self._state.changed(self.inputs) + self.inputs.rewritten(self._given)
-        nothing = "" if changes else output_check.holds_nothing(first)
-        self.remarks += [nothing] if nothing else []
+        changes = self._changed()
+        self.remarks += [said for said in (output_check.holds_nothing(first),) if said and not changes]
         after = self._after([name for name in changes if not own or name.startswith("input ")])
         second = self._eager()[0] if changes else []
+        changes += [name for name in self._changed() if name not in changes] if changes else []  # every second call
         if own and not self._shows(changes, first, second):  # what its first call made stays
             changes, second = [], []
         apart, draws, repeated = self._apart(first, changes, drawn=drawn)
@@ -93,6 +92,12 @@ class Reference:
         self._restore()
         if not changes:
             self._state = None  # nothing to be put back, and no memory taken
+
+    def _changed(self) -> list[str]:
+        """Return the names of what calls changed. Raises TrtgateError as `RunState.changed`."""
+        assert self._state is not None
+        with building.named(self.case):
+            return self._state.changed(self.inputs) + self.inputs.rewritten(self._given)
 
     def _shows(self, changes: list[str], first: Walked, second: Walked) -> bool:
         """Whether what calls change is seen: in an input, or in the output of the second call."""
@@ -142,12 +147,8 @@ class Reference:
         if self.case.settings.frontend in exporting.FRONTENDS:  # both outputs are to be taken apart alike
             with contextlib.suppress(TrtgateError, RecursionError):  # exporting says it
                 exporting.register_output(output)
-        output_check.check_reference(output, self._eagers_output)
+        output_check.check_reference(output, f"model {self.case.model.name!r}: {self._runs}'s own output")
         return output_leaves.copied(output), drawn
-
-    @property
-    def _eagers_output(self) -> str:
-        return f"model {self.case.model.name!r}: {self._runs}'s own output"
 
     @property
     def _runs(self) -> str:
@@ -184,8 +185,7 @@ class Reference:
         again = output_check.compare_nodes(first, self._eager()[0])
         repeated = self._after(changes)
         apart = {leaf.path: leaf.relative_l2 for leaf in again.leaves if leaf.relative_l2 or leaf.mismatches}
-        difference = self._difference(again)
-        if difference:
+        if difference := self._difference(again):
             assert self._state
             changed = run_state.parameters_changed(self.module, self._run)
             why = f"its call changes the parameter {changed[0]}" if changed else self._state.elsewhere()
