@@ -152,7 +152,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     information = place / "kernels_of_mine-1.0.dist-info"
     information.mkdir(parents=True)
     monkeypatch.syspath_prepend(str(place))
-    monkeypatch.setattr(imported_files, "INSTALLED", (*imported_files.INSTALLED, f"{place}{os.sep}"))
+    for module in (imported_files, function_code):
+        monkeypatch.setattr(module, "INSTALLED", (*imported_files.INSTALLED, f"{place}{os.sep}"))
     monkeypatch.setattr(function_code, "_distributions", lambda: {"kernels_of_mine": ["kernels-of-mine"]})
 
     def install(code: str, *, from_index: bool) -> None:
@@ -163,6 +164,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         if not from_index:
             (information / "direct_url.json").write_text('{"url": "file:///of/mine", "dir_info": {}}')
         library_files.of_no_index.cache_clear()
+        monkeypatch.delitem(sys.modules, "kernels_of_mine", raising=False)
 
     return install
 
