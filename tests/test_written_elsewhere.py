@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from trtgate.common import library_files
-from trtgate.torch_trt import code_values, function_code, imported_files, written_elsewhere
+from trtgate.torch_trt import code_values, data_files, function_code, imported_files, written_elsewhere
 
 Digest = Callable[..., str]
 
@@ -143,6 +143,20 @@ def test_what_a_checkout_or_a_run_has_in_the_working_folder_decides_nothing(
         return digest(own=f"TABLE, CALLED = {{}}, []\ndef register(): return {reads}")
 
     assert of("1") == of("20")
+
+
+@pytest.mark.parametrize(("files", "decide"), [(data_files.MOST_MATCHING, True), (data_files.MOST_MATCHING + 1, False)])
+def test_a_pattern_of_many_files_is_a_data_set(digest: Digest, tmp_path: Path, files: int, decide: bool) -> None:
+    """To read one would take longer than to measure the case."""
+    place = tmp_path / "mine" / "images"
+    place.mkdir()
+
+    def of(text: str) -> str:
+        for number in range(files):
+            (place / f"{number}.jpg").write_text(text)
+        return digest(own="TABLE, CALLED = {}, []\ndef register(): return Path('images').glob('*.jpg')")
+
+    assert (of("1") != of("20")) == decide
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ FOLDER = re.compile(r"[\w-][\w.-]{0,60}")
 """Texts that may name a folder of them."""
 MOST_PLACES = 32
 """Folders that are looked into for the files that one file of code names."""
+MOST_MATCHING = 64
+"""Files of a folder that a pattern may mean: more are a data set, which takes long to read and decides no operator."""
 NO_DATA = (".py", ".pyc")
 """Ends of files whose code is told elsewhere."""
 OF_GIT = ".git"
@@ -35,7 +37,8 @@ def named(tree: ast.Module, texts: set[str], folder: Path, stem: str) -> dict[st
 
     A file lies in `folder`, that of the code, in one above it within the working folder, or in folders that the code
     names, whole or part by part. It is named whole, by its ending if its `stem` is the code's, by a pattern, or by an
-    f-string. Patterns that begin with any text mean no files of the working folder, where runs write theirs.
+    f-string. Patterns that begin with any text mean no files of the working folder, where runs write theirs; nor do
+    patterns of more than MOST_MATCHING files mean any.
     """
     places = _places(texts, folder)
     endings = {f"{stem}{text}" for text in texts if ENDING.fullmatch(text)} if stem else set()
@@ -55,8 +58,9 @@ def _matching(texts: Iterable[str], places: Mapping[str, set[str]]) -> Iterator[
     here = os.getcwd()
     for pattern in {text.rpartition("/")[2] for text in texts if PATTERN.fullmatch(text)}:
         for place, there in places.items():
-            if place != here or not pattern.startswith("*"):
-                yield from fnmatch.filter(there, pattern)
+            matching = fnmatch.filter(there, pattern) if place != here or not pattern.startswith("*") else []
+            if len(matching) <= MOST_MATCHING:
+                yield from matching
 
 
 def _places(texts: Iterable[str], folder: Path) -> dict[str, set[str]]:
