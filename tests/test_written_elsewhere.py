@@ -197,6 +197,10 @@ def test_a_package_that_is_installed_from_a_folder_is_its_files(
     assert (of(1) == of(2)) == from_index
 
 
+def test_a_tensor_of_a_layout_that_has_no_dense_form_has_no_text() -> None:
+    assert code_values.plain(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)) == ""
+
+
 TENSORS: dict[str, Callable[[int], Any]] = {
     "one value of a column": lambda number: torch.full((1, 2), number)[:, 0],
     "a negative view": lambda number: torch.full((2,), number * 1j).conj().imag,

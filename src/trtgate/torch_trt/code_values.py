@@ -132,8 +132,8 @@ def parts(value: Any, depth: int = DEPTH) -> Iterator[Any]:
 
 
 def _of_tensor(value: torch.Tensor) -> str:
-    dense = value.to_dense() if value.layout is not torch.strided else value
     try:
+        dense = value.to_dense() if value.layout is not torch.strided else value
         content = hashlib.sha256(bytes_of(dense.dequantize() if dense.is_quantized else dense)).hexdigest()
     except (TypeError, RuntimeError, NotImplementedError):  # it holds no values
         return ""
