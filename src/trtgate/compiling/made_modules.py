@@ -21,12 +21,12 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from ..common.errors import TrtgateError, one_line
 from ..common.text_columns import first_few
 from ..suite.model_inputs import Inputs
-from ..timing.run_state import HOOKS
+from ..timing.run_state import HOOKS, OF_TORCH
 
 TAKE_SCRIPTED = ("eager", "ts_trace", "ts_script")
 """Frontends that take a module whose code is TorchScript."""
 MOST_NAMED = 3
-NOT_CALLED = frozenset(vars(torch.nn.Module())).difference(HOOKS)
+NOT_CALLED = OF_TORCH.difference(HOOKS)
 """Attributes of every module that hold no function that a call runs."""
 HOLD_STATE = (torch.nn.Module, torch.Tensor, list, dict, set, deque)
 

@@ -78,7 +78,7 @@ class Reference:
         self.arithmetic = arithmetic(case, coarsest)
         """The precision that the frontend computes in."""
         changes = self._changed()
-        self.remarks += [said for said in (output_check.holds_nothing(first),) if said and not changes]
+        self.remarks += filter(None, ["" if changes else output_check.holds_nothing(first)])
         after = self._after([name for name in changes if not own or name.startswith("input ")])
         second = self._eager()[0] if changes else []
         changes += [name for name in self._changed() if name not in changes] if changes else []  # every second call

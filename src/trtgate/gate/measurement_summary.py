@@ -12,6 +12,7 @@ import msgspec
 from .. import verdict
 from ..common.explanations import Explanation, explained
 from ..common.metrics import COLD_L2, GPU_GROWTH, HOST_GROWTH, METRICS, SAMPLED, TORCH_GROWTH
+from ..common.text_columns import first_few
 from ..records.measurement import Build, CaseMeasurement, LoadLevel, MemoryReadings
 from ..suite.cases import Case
 from ..timing.gpu_state import SW_POWER_CAP, names
@@ -212,9 +213,8 @@ def void_problem(measurement: CaseMeasurement) -> str:
 
 def about_void(void: Mapping[str, str]) -> str:
     """Say that new cases could not be recorded either: case id → why too few of its blocks count, not empty."""
-    (first, why), more = next(iter(void.items())), len(void) - 1
-    named = f"{first} and {more} more" if more else first
-    return explained(f"{named} could not be recorded either: {why}", Explanation.VOID_BLOCKS)
+    said = f"{first_few(list(void), 1)} could not be recorded either: {next(iter(void.values()))}"
+    return explained(said, Explanation.VOID_BLOCKS)
 
 
 def _mixed_clocks(measurement: CaseMeasurement) -> str:

@@ -31,7 +31,7 @@ from . import kept_artifacts
 from .device_workers import DeviceWorkers, WorkerOptions
 from .driver import NoneKeptError
 from .paired_gate import in_fresh_pairs
-from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation
+from .policy import Measured, Rebuild, Rebuilt, Reloaded, Situation, artifact_of, is_another_build
 from .policy import Pair as PairStep
 
 
@@ -254,10 +254,8 @@ class StoredMeasurer:
 
 def is_second_build(built: Build | None, measured: CaseMeasurement | None) -> bool:
     """Whether a build was made anew, and is not the one that was measured; not where nothing is stored of either."""
-    before = None if measured is None else measured.build
-    if built is None or before is None or built.cached or not (built.artifact and before.artifact):
-        return False
-    return built.artifact != before.artifact
+    before = "" if measured is None else artifact_of(measured)
+    return built is not None and not built.cached and before != "" and is_another_build(built, before)
 
 
 def _same_module(one: Build | None, other: Build | None) -> bool:

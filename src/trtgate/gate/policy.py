@@ -269,7 +269,7 @@ def _moved(situation: Situation, result: CaseResult) -> str:
     if known is None or device is None or device.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
         return ""
     before = _artifact_before(situation, since_anchor=device.since_anchor)
-    if device.verdict is Verdict.IMPROVED and _is_another_build(result.measurement.build, before):
+    if device.verdict is Verdict.IMPROVED and is_another_build(result.measurement.build, before):
         return ""
     return moved(situation.case.id, known.recorded, device.change)
 
@@ -543,7 +543,7 @@ def _of_fresh(situation: Situation, first: CaseResult, fresh: CaseMeasurement) -
     cleared = situation.pairable and situation.evidence.problem is None
     by_total = {one.metric for one in first.judgements if one.since_anchor and cleared}
     judged |= {metric: one for metric, one in totals.items() if metric in by_total}
-    if fresh.uuid != first.measurement.uuid or _artifact_of(fresh) != _artifact_of(first.measurement):
+    if fresh.uuid != first.measurement.uuid or artifact_of(fresh) != artifact_of(first.measurement):
         return judged  # launches of two cards, or of two builds, are two groups anyway
     all_of_it = together(first.measurement, fresh)
     of_all = judging.against_stored(situation.case, all_of_it, record, situation.accelerator, limit_of, tests)
@@ -724,7 +724,7 @@ def _again_beside_base(
     """Return what doing it again says of all that is suspected, or what is to be done again next."""
     first = situation.evidence.first
     assert first is not None
-    before = "" if first.base is None else _artifact_of(first.base)
+    before = "" if first.base is None else artifact_of(first.base)
     if situation.evidence.rebuilt is None and _to_be_built_again(judged, first.candidate, before):
         return Rebuild(pairs_next=not suspects.isdisjoint(SAMPLED))
     if GPU_MEMORY in suspects and situation.evidence.reloaded is None:
@@ -854,16 +854,16 @@ def _to_be_built_again(judgements: Sequence[Judgement], measurement: CaseMeasure
     Launches of one build of which some are slower differ in something else.
     """
     worse = {one.metric for one in judgements if one.verdict is Verdict.REGRESSED}
-    other = measurement.primary in worse and _is_another_build(measurement.build, before)
+    other = measurement.primary in worse and is_another_build(measurement.build, before)
     return other or bool(worse & judging.OF_THE_BUILD)
 
 
-def _is_another_build(build: Build | None, before: str) -> bool:
+def is_another_build(build: Build | None, before: str) -> bool:
     """Whether a module is stored, and is not the one of this digest: its kernels may be others."""
     return build is not None and build.artifact not in ("", before)
 
 
-def _artifact_of(measurement: CaseMeasurement) -> str:
+def artifact_of(measurement: CaseMeasurement) -> str:
     """Return the digest of the compiled module that was measured; empty where nothing is stored of it."""
     return "" if measurement.build is None else measurement.build.artifact
 
@@ -970,7 +970,7 @@ def _upgrade(situation: Situation, said: Verdict, judgements: Sequence[Judgement
 def _of_second_build(situation: Situation, said: Verdict) -> str:
     """Return what goes on with the sentence where a latency was measured again of another build of the same program."""
     first, rebuilt = situation.evidence.first, situation.evidence.rebuilt
-    if first is None or rebuilt is None or not _is_another_build(rebuilt.candidate, _artifact_of(first.candidate)):
+    if first is None or rebuilt is None or not is_another_build(rebuilt.candidate, artifact_of(first.candidate)):
         return ""
     if said is Verdict.UNCONFIRMED:
         return "; that was a second build of it, and builds of a program may differ"
