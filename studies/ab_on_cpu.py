@@ -91,9 +91,10 @@ def turns_of(share: float) -> int:
 
     made: dict[str, Any] = {}
     exec(nets(2), made)
-    module, inputs = made["net"](DEPTH, 0, 16)
+    device, wait = ("cuda", torch.cuda.synchronize) if torch.cuda.is_available() else ("cpu", lambda: None)
+    module, inputs = (one.to(device) for one in made["net"](DEPTH, 0, 16))
     with torch.no_grad():
-        latency_s = _median_s(lambda: module(inputs))
+        latency_s = _median_s(lambda: (module(inputs), wait()))
     module, inputs = made["Net"](), torch.ones(1)
     module.turns = 10_000
     return round(share * latency_s / (_median_s(lambda: module(inputs)) / module.turns))

@@ -3,8 +3,8 @@
     python studies/cold_starts.py FOLDER [--sessions 3] [--starts 4] [PYTEST OPTIONS]
 
 Every session is a run of the latency tests of `pytest benchmarks` that measures cold starts and records them, in a
-folder of its own; builds are cached after the first. Seconds of a case are taken apart by their logs: starts of a session, and
-means of sessions, each with its standard deviation. Prints the machine, the versions and a table.
+folder of its own; builds are cached after the first. Seconds of a case are taken apart by their logs: starts of a
+session, and means of sessions, each with its standard deviation. Prints the machine, the versions and a table.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ taken apart into process, round and rest (crossed random effects without repetit
 Variance Components, ch. 4). `pair` is the spread of what a pair of fresh processes would tell of two equal modules,
 when all rounds are averaged: √2 times process and rest.
 
-With `--pairs N` N fresh pairs of processes, with and without pinning, take turns as those of the gate do: quadruples
-ABBA or BAAB of windows of several lengths, d = ½·Σ ln(B/A). What it shows is how far quadruples of a pair and means of
-pairs lie apart, and which change six pairs would show at alpha 0.01 in 90 of 100 tries.
+With `--pairs N` N fresh pairs of processes, with and without pinning (either side to a CPU, both to one), take turns as
+those of the gate do: quadruples ABBA or BAAB of windows of several lengths, d = ½·Σ ln(B/A). What it shows is how far
+quadruples of a pair and means of pairs lie apart, and which change six pairs would show at alpha 0.01 in 90 of 100
+tries.
 
 Prints tables with versions and machine; intervals are chi-squared. Needs a machine that nothing else uses.
 """
@@ -38,12 +39,13 @@ import numpy as np
 from states_tables import deviation
 
 from trtgate import verdict
+from trtgate.timing.cpu_state import kept_on
 
 NO_RANDOM_ADDRESSES = 0x0040000
 """ADDR_NO_RANDOMIZE of personality(2)."""
 LAYERS = 30
 WINDOWS_S = (0.005, 0.02, 0.1)
-PAIRED = ("as it comes", "pinned to a CPU", "no collection of garbage")
+PAIRED = ("as it comes", "pinned to a CPU", "both on one CPU", "no collection of garbage")
 WAYS: dict[str, Callable[[Sequence[float]], float]] = {
     "minimum": min,
     "5th percentile": lambda us: float(np.percentile(us, 5)),
@@ -59,6 +61,8 @@ class Condition(NamedTuple):
     environment: tuple[str, ...] = ()
     fixed_addresses: bool = False
     pinned: bool = False
+    one_cpu: bool = False
+    """Whether both sides of a pair take their turns on one CPU, which has no pause then."""
     no_gc: bool = False
     warm_s: float = 0.2
     beside: bool = False
@@ -70,6 +74,7 @@ PAGES = ("GLIBC_TUNABLES=glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE=1")
 CONDITIONS = {
     "as it comes": Condition(),
     "pinned to a CPU": Condition(pinned=True),
+    "both on one CPU": Condition(one_cpu=True),
     "no collection of garbage": Condition(no_gc=True),
     "the same hashes": Condition(environment=HASHES),
     "the same addresses": Condition(fixed_addresses=True),
@@ -125,9 +130,16 @@ def export() -> None:
 class Process:
     """A process that calls the module when it is asked to, beside an exporter if there is one."""
 
-    def __init__(self, condition: Condition, device: str, exporter: Exporter | None = None) -> None:
+    def __init__(
+        self, condition: Condition, device: str, exporter: Exporter | None = None, cpu: int | None = None
+    ) -> None:
         self._exporter = exporter
-        options = {"device": device, "no_gc": condition.no_gc, "pinned": condition.pinned, "warm_s": condition.warm_s}
+        if condition.pinned:
+            cpu = random.choice(sorted(os.sched_getaffinity(0)))
+        options = {
+            "device": device, "no_gc": condition.no_gc, "cpu": cpu, "always": condition.pinned,
+            "warm_s": condition.warm_s,
+        }  # fmt: skip
         before = _fixed_addresses if condition.fixed_addresses else None
         environment = {**os.environ, **dict(one.split("=", 1) for one in condition.environment)}
         self._process = subprocess.Popen(
@@ -170,8 +182,8 @@ def serve(options: dict[str, Any]) -> None:
     layers = [layer for _ in range(LAYERS) for layer in (torch.nn.Linear(32, 32), torch.nn.ReLU())]
     module, inputs = torch.nn.Sequential(*layers).eval().to(device), torch.randn(4, 32).to(device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    if options["pinned"]:
-        os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
+    if options["always"]:
+        os.sched_setaffinity(0, {options["cpu"]})
     with torch.no_grad():
         _window(lambda: module(inputs), wait, options["warm_s"])
         if options["no_gc"]:
@@ -179,10 +191,10 @@ def serve(options: dict[str, Any]) -> None:
             gc.freeze()
             gc.disable()
         for line in sys.stdin:
-            _window(
-                lambda: module(inputs), wait, float(line) / 4
-            )  # whoever was at work before left other things in the caches
-            host_us, enqueue_us = _window(lambda: module(inputs), wait, float(line))
+            with kept_on(options["cpu"]):
+                # whoever was at work before left other things in the caches
+                _window(lambda: module(inputs), wait, float(line) / 4)
+                host_us, enqueue_us = _window(lambda: module(inputs), wait, float(line))
             found = {
                 "host": {way: read(host_us) for way, read in WAYS.items()},
                 "enqueue": {way: read(enqueue_us) for way, read in WAYS.items()},
@@ -235,12 +247,12 @@ def main() -> None:
     if options.serve:
         serve(json.loads(options.serve))
         return
+    if unknown := set(options.conditions) - CONDITIONS.keys():
+        parser.error(f"no such condition: {', '.join(sorted(unknown))}")
     if options.pairs:
         in_pairs(options)
         return
-    names = options.conditions or list(CONDITIONS)
-    if unknown := set(names) - CONDITIONS.keys():
-        parser.error(f"no such condition: {', '.join(sorted(unknown))}")
+    names = options.conditions or [name for name, one in CONDITIONS.items() if not one.one_cpu]
     readings = measured(options, names)
     if options.json:
         options.json.write_text(json.dumps(readings))
@@ -282,7 +294,7 @@ def in_pairs(options: argparse.Namespace) -> None:
     """
     rows: Read = {}
     with contextlib.suppress(KeyboardInterrupt):
-        for name in PAIRED:
+        for name in options.conditions or PAIRED:
             read_pairs(name, options, rows)
     if options.json:
         options.json.write_text(json.dumps([[*key, [list(d) for d in of]] for key, of in rows.items()]))
@@ -305,7 +317,9 @@ def in_pairs(options: argparse.Namespace) -> None:
 def read_pairs(name: str, options: argparse.Namespace, rows: Read) -> None:
     """Start all pairs of a condition, which import side by side, and read quadruples of one after the other."""
     metrics = ("host", "enqueue") if options.device == "cuda" else ("host",)
-    pairs = [[Process(CONDITIONS[name], options.device) for _ in range(2)] for _ in range(options.pairs)]
+    cpus = sorted(os.sched_getaffinity(0))
+    shared = [random.choice(cpus) if CONDITIONS[name].one_cpu else None for _ in range(options.pairs)]
+    pairs = [[Process(CONDITIONS[name], options.device, cpu=cpu) for _ in range(2)] for cpu in shared]
     try:
         for process in (one for pair in pairs for one in pair):
             process.ask(0.01)  # it has imported, and sleeps in a read until it is asked again

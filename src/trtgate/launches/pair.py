@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +63,7 @@ class Pair:
 
     def __init__(self, base: WorkerHandle, candidate: WorkerHandle, *, gpu: bool) -> None:
         self.workers = {BASE: base, CANDIDATE: candidate}
-        self._plan = measuring_loop.PAIR_ON_GPU if gpu else measuring_loop.PAIR_ON_CPU
+        self._gpu = gpu
         self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
         self.cases: set[str] = set()
         """Those that it has loaded so far: of each case a pair is evidence once."""
@@ -154,16 +156,34 @@ class Pair:
     def quadruple(self, rng: random.Random) -> Quadruple:
         """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too.
 
-        It goes through its order as often as the plan has turns; those of one place in it count as one.
+        What the host takes is measured on one CPU, another one in every quadruple, where somebody else may be at work.
         """
         order = rng.choice(((BASE, CANDIDATE, CANDIDATE, BASE), (CANDIDATE, BASE, BASE, CANDIDATE)))
-        visits = [[self._turn(name, self._plan, rng) for name in order] for _ in range(self._plan.turns)]
+        cpu = rng.choice(sorted(os.sched_getaffinity(0)))
+        if self._gpu:
+            device = self._in_turns(order, measuring_loop.PAIR_ON_GPU, rng)
+            host = self._in_turns(order, self._of_host(cpu), rng)
+            places = [with_host(*one) for one in zip(device, host, strict=True)]
+        else:
+            places = self._in_turns(order, msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, cpu=cpu), rng)
         turns: dict[str, list[Turn]] = {BASE: [], CANDIDATE: []}
-        for name, of_place in zip(order, zip(*visits, strict=True), strict=True):
-            turns[name].append(together(of_place))
+        for name, turn in zip(order, places, strict=True):
+            turns[name].append(turn)
         found = Quadruple(base=turns[BASE], candidate=turns[CANDIDATE])
         self.quadruples.append(found)
         return found
+
+    def _in_turns(self, order: Sequence[str], plan: measuring_loop.Plan, rng: random.Random) -> list[Turn]:
+        """Go through an order as often as the plan has turns; those of one place in it count as one."""
+        visits = [[self._turn(name, plan, rng) for name in order] for _ in range(plan.turns)]
+        return [together(of_place) for of_place in zip(*visits, strict=True)]
+
+    def _of_host(self, cpu: int) -> measuring_loop.Plan:
+        """Return how host latency is measured on a GPU: in fewer turns where a call is longer than one."""
+        plan = measuring_loop.PAIR_OF_HOST
+        call_s = max(statistics.median(turn.host_us) for turn in self.warm.values()) / 1e6
+        turns = max(1, min(plan.turns, int(plan.turns * plan.host_s / call_s)))
+        return msgspec.structs.replace(plan, turns=turns, cpu=cpu)
 
     def _turn(self, name: str, plan: measuring_loop.Plan, rng: random.Random) -> Turn:
         with _blaming(name):
@@ -206,6 +226,13 @@ def together(turns: Sequence[Turn]) -> Turn:
         steady=all(turn.steady for turn in turns),
         seconds=sum(turn.seconds for turn in turns),
         note=next((turn.note for turn in turns if turn.note), ""),
+    )
+
+
+def with_host(device: Turn, host: Turn) -> Turn:
+    """Return a turn that has its device latency from one, and what the host sees from another."""
+    return msgspec.structs.replace(
+        device, host_us=host.host_us, enqueue_us=host.enqueue_us, seconds=device.seconds + host.seconds
     )
 
 

@@ -1,15 +1,37 @@
-"""Did other processes take the CPU from this one while a block ran? Then the block says nothing of the module."""
+"""Did other processes take the CPU from this one while a block ran? Then the block says nothing of the module.
+
+And which CPU a thread keeps to.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..common import machine
 
 MAX_TAKEN = 0.2
 """Share of the wall time, summed over threads, that other processes may take; beyond it a block is void."""
+
+
+@contextlib.contextmanager
+def kept_on(cpu: int | None) -> Iterator[None]:
+    """Within: the calling thread runs on this CPU alone; None, or one that it may not have: on any of its own.
+
+    Threads that it starts meanwhile keep to it for good, so what starts some (a warm-up) has to come before.
+    """
+    allowed = os.sched_getaffinity(0)
+    if cpu not in allowed:
+        yield
+        return
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 class CpuMonitor:

@@ -74,13 +74,15 @@ def spread_over(values: Sequence[float], most: int) -> list[float]:
     return [ordered[int((number + 0.5) * len(ordered) / count)] for number in range(count)]
 
 
-def host_latency(call: Call, synchronize: Callable[[], None], seconds: float) -> tuple[list[float], list[float]]:
+def host_latency(
+    call: Call, synchronize: Callable[[], None], seconds: float, *, fewest: int = 10
+) -> tuple[list[float], list[float]]:
     """Time single inferences for about `seconds`: (call + synchronize, the call alone), both in microseconds."""
     host_us: list[float] = []
     enqueue_us: list[float] = []
     synchronize()
     deadline = time.perf_counter() + seconds
-    while len(host_us) < 10 or time.perf_counter() < deadline:
+    while len(host_us) < fewest or time.perf_counter() < deadline:
         start = time.perf_counter()
         call()
         queued = time.perf_counter()

@@ -42,8 +42,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     after_other: bool = False
     """Whether another process had the device since the case's last turn. What that left may look steady, so the warm-up
     waits until a block takes no longer than before, for `max_warmup_s` at most (docs/gpu-states.md)."""
+    cpu: int | None = None
+    """The CPU that the calling thread keeps to; None: any. Sides that take turns on one leave it no pause, after which
+    a virtual machine's CPU may be another core (docs/server.md)."""
     host_s: float = 0.1
     """Of host latencies on a GPU; 0: none."""
+    host_calls: int = 10
+    """At least."""
     tail_calls: int = 100
     """Single inferences, at most: on a GPU `tail_s` worth of them, an event around each; on a CPU those of blocks."""
     tail_s: float = 0.1
@@ -67,11 +72,15 @@ ON_CPU = Plan(
 """A block on a CPU is 50 ms or one call; of five the slowest and the fastest are trimmed away."""
 
 PAIR_ON_GPU = Plan(
-    captures=8, arm=False, keep=True, block_s=0.005, warmup_s=0.1, max_warmup_s=1.0, window_s=0.05, host_s=0.01,
+    captures=8, arm=False, keep=True, block_s=0.005, warmup_s=0.1, max_warmup_s=1.0, window_s=0.05, host_s=0.0,
     tail_calls=0, canary=False,
 )  # fmt: skip
 """A turn of a quadruple: a block of every capture that the warm-up made, on the plateau, for the other side had the GPU
 before."""
+PAIR_OF_HOST = Plan(
+    turns=4, captures=0, warmup_s=0.001, host_s=0.005, host_calls=1, tail_calls=0, canary=False,
+)  # fmt: skip
+"""What the host sees on a GPU, in turns of its own: short ones, as `PAIR_ON_CPU` has them."""
 PAIR_ON_CPU = Plan(
     turns=8, captures=1, blocks=1, block_s=0.02, max_calls=100_000, warm=False, host_s=0.0, tail_calls=0,
     canary=False, contended_retries=2,

@@ -49,9 +49,10 @@ def on_gpu(inference: Any, timer: DeviceTimer, spin: Spin, plan: Plan, rng: rand
 
     canary_us = canary.gpu_canary(spin) if plan.canary else {}
     if not plan.captures:
-        host_latency(inference, torch.cuda.synchronize, plan.warmup_s)  # as blocks warm up what follows them
+        wait, fewest = torch.cuda.synchronize, plan.host_calls
+        host_latency(inference, wait, plan.warmup_s, fewest=fewest)  # as blocks warm up what follows them
         inference.restore()
-        host_us, enqueue_us = host_latency(inference, torch.cuda.synchronize, plan.host_s)
+        host_us, enqueue_us = host_latency(inference, wait, plan.host_s, fewest=fewest)
         return Turn(clock=HOST_ALONE, captures=[], host_us=host_us, enqueue_us=enqueue_us, canary_us=canary_us)
     found, tail_us = timer.measure(rng, plan)
     inference.restore()
