@@ -621,9 +621,13 @@ def test_code_of_a_package_is_not_the_users_wherever_it_lies(monkeypatch: pytest
     sources = ModuleType("torch_tensorrt")
     sources.__file__ = "/sources/py/torch_tensorrt/__init__.py"
     monkeypatch.setitem(sys.modules, "torch_tensorrt", sources)
+    classes = ModuleType("tensorrt_rtx_bindings")  # TensorRT's own, which tensorrt_rtx hands on
+    classes.__file__ = "/put/here/tensorrt_rtx_bindings/__init__.py"
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", classes)
     of_packages = (
         imported_files.__file__, pytest.__file__, subprocess.__file__, "<string>",
         "/usr/lib/python3/dist-packages/sympy/core.py", "/sources/py/torch_tensorrt/dynamo/_compiler.py",
+        "/put/here/tensorrt_rtx_bindings/tensorrt_rtx.so",
     )  # fmt: skip
     assert not any(map(imported_files.is_users, of_packages))
     assert all(map(imported_files.is_users, (__file__, "/work/suite.py", "/sources/py/tools.py")))

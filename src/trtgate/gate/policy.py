@@ -783,14 +783,12 @@ def screened(
             judging.typical_base(quadruples, metric, primary),
             limit=limit_of(metric),
             tests=tests,
-            launch_sd=0.0 if metric == primary else LAUNCH_SDS[metric],
             unseen_sd=LAUNCH_SDS["queued"] if metric == DEVICE and QUEUED in measured.clock else 0.0,
         )
         for metric in (primary, *(metric for metric in measured.metrics if metric != primary))
     ]
     judged = [judgement for judgement, _ in found]
-    looks_worse = any(one.change > one.limit for one in judged[1:])
-    return judged, found[0][1] or (len(quadruples) == FIRST_LOOK and looks_worse)
+    return judged, found[0][1] or any(open_ and one.change > one.limit for one, open_ in found[1:])
 
 
 def confirmed_by_pairs(

@@ -78,7 +78,7 @@ PAIR_ON_GPU = Plan(
 """A turn of a quadruple: a block of every capture that the warm-up made, on the plateau, for the other side had the GPU
 before."""
 PAIR_OF_HOST = Plan(
-    turns=4, captures=0, warmup_s=0.001, host_s=0.005, host_calls=1, tail_calls=0, canary=False,
+    turns=4, captures=0, warmup_s=0.002, host_s=0.01, host_calls=1, tail_calls=0, canary=False,
 )  # fmt: skip
 """What the host sees on a GPU, in turns of its own: short ones, as `PAIR_ON_CPU` has them."""
 PAIR_ON_CPU = Plan(

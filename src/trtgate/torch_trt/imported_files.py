@@ -20,8 +20,10 @@ INSTALLED = tuple(dict.fromkeys(f"{place}{os.sep}" for one in _PLACES for place 
 """Folders of what is installed, also by their other names: an environment may lie behind a link."""
 IN_PACKAGES = re.compile("/(site|dist)-packages/")
 """Where else packages lie: those of the system or of the user's home beside an environment's own."""
-OF_SOURCES = ("torch_tensorrt", "tensorrt", "tensorrt_rtx", "triton")
-"""Packages of upstream's that may be imported from a folder of sources."""
+OF_SOURCES = (
+    "torch_tensorrt", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings", "triton",
+)  # fmt: skip
+"""Packages of upstream's that may be imported from a folder of sources, or were installed into a folder of their own."""
 UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
 """Packages whose functions change with an installed version only, which a program part has anyway."""
 BY_CALL = ("import_module", "__import__")

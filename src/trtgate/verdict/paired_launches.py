@@ -28,7 +28,7 @@ QUADRUPLES_A_PAIR, FEWEST_QUADRUPLES = 4, 2
 NEGLIGIBLE = 0.05
 """The standard error of a pair's mean that needs no further quadruple, as a share of the limit: how far fresh pairs lie
 apart is all that counts then."""
-LAUNCH_SDS = {"host": 0.15, "enqueue": 0.15, "queued": 0.026}
+LAUNCH_SDS = {"host": 0.02, "enqueue": 0.02, "queued": 0.026}
 """Metric → how far the logs of two launches of the same module are known to lie apart on a GPU's host (standard
 deviation; 7-25 % over 16 launches). One pair can't see that spread, so screening reckons with it: else every other
 unchanged case would be suspected. What is not listed is taken as it is measured. "queued" is device latency by queued
