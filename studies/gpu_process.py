@@ -691,6 +691,8 @@ def case_source(suite: str = "") -> Any:
             Added("mobilenet_v3_large", Settings(frontend="dynamo", precision="fp16", batch=8)),
             Added("regnet_y_400mf", _without_auxiliary_streams("fp16")),
             Added("vit_b_16", _without_auxiliary_streams("fp32")),
+            Added("mobilenet_v3_large", Settings(frontend="eager", precision="fp32", batch=1)),
+            Added("resnet18", Settings(frontend="eager", precision="fp16", batch=1)),
         ),
     )
 

@@ -72,19 +72,10 @@ def test_at_the_last_look_what_is_estimated_above_the_limit_is_suspected() -> No
     assert not verdict.screen(just_above[: LOOKS[0]] * 0 + spread(0.011, 5e-3, LOOKS[0]), 0.01).flagged
 
 
-def test_what_launches_are_known_to_differ_by_is_no_suspicion() -> None:
-    """Host latency: one pair of launches that is 20 % apart says nothing."""
-    d = spread(math.log(1.2), 0.01, LOOKS[-1])
-    assert verdict.screen(d, 0.1).flagged
-    assert not verdict.screen(d, 0.1, verdict.LAUNCH_SDS["host"]).flagged
-
-
-def test_host_latency_on_a_cpu_is_the_primary_metric_and_taken_as_it_is_measured() -> None:
-    """A CPU's host latency was once screened with the spread of a GPU's host: 69 % slower went unsuspected."""
+def test_host_latency_is_taken_as_it_is_measured() -> None:
+    """It was once screened with a spread that launches have on CPUs of their own: 40 % slower went unsuspected."""
     d = spread(math.log(1.4), 0.01, LOOKS[0])
     assert verdict.judge_screened("host", d, 1.0, limit=0.1, tests=10)[0].verdict is Verdict.REGRESSED
-    of_a_gpu, _ = verdict.judge_screened("host", d, 1.0, limit=0.1, tests=10, launch_sd=verdict.LAUNCH_SDS["host"])
-    assert of_a_gpu.verdict is Verdict.UNDERPOWERED
 
 
 def test_screening_is_vectorised_over_cases() -> None:
@@ -105,12 +96,10 @@ def test_a_judgement_says_what_it_rests_on_and_what_it_could_see() -> None:
 
 def test_one_pair_proves_nothing_where_launches_are_known_to_lie_apart() -> None:
     d = spread(0.0, 1e-3, LOOKS[-1])
-    judgement, more = verdict.judge_screened(
-        "device", d, 100.0, limit=0.01, tests=100, unseen_sd=verdict.LAUNCH_SDS["queued"]
-    )
+    judgement, more = verdict.judge_screened("device", d, 100.0, limit=0.01, tests=100, unseen_sd=verdict.QUEUED_SD)
     assert (judgement.verdict, more) == (Verdict.UNDERPOWERED, False)
     assert judgement.low < -0.05 < 0.05 < judgement.high
-    suspected = verdict.screen(spread(0.03, 1e-3, 6), 0.01, unseen_sd=verdict.LAUNCH_SDS["queued"])
+    suspected = verdict.screen(spread(0.03, 1e-3, 6), 0.01, unseen_sd=verdict.QUEUED_SD)
     assert suspected.flagged  # fresh pairs decide
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -283,6 +284,62 @@ def test_a_side_knows_whether_the_other_one_was_at_work_before_its_turn() -> Non
         pair.quadruple(rng)
     sides = [side for side, _ in asked]
     assert [after_other for _, after_other in asked] == [True, *(a != b for a, b in itertools.pairwise(sides))]
+
+
+@pytest.mark.parametrize(("host_us", "visits"), [(100.0, 4), (10_000.0, 4), (25_000.0, 1), (1e6, 1)])
+def test_what_the_host_takes_on_a_gpu_is_measured_in_turns_of_its_own_on_one_cpu(host_us: float, visits: int) -> None:
+    """A quadruple's device latency first, on any CPU; then short turns on one, fewer where a call takes long."""
+    asked: list[tuple[str, Plan]] = []
+
+    def worker(name: str) -> Any:
+        def ask(request: Any, *_: Any) -> Any:
+            plan = request.plan
+            asked.append((name, plan))
+            captures = [Capture(blocks_us=[50.0], replays=1)] * bool(plan.captures)
+            us = [host_us] * 2 if plan.host_s else []
+            return SimpleNamespace(
+                turn=Turn(clock=name, captures=captures, host_us=us, enqueue_us=us, seconds=1.0 if captures else 0.1)
+            )
+
+        return SimpleNamespace(ask=ask)
+
+    pair, rng = Pair(worker(BASE), worker(CANDIDATE), gpu=True), random.Random(0)
+    pair.warm_up(rng)
+    asked.clear()
+    found, cpus = [], []
+    for _ in range(12):
+        found.append(pair.quadruple(rng))
+        device, host = asked[:4], asked[4:]
+        assert [name for name, _ in host] == [name for name, _ in device] * visits
+        assert all(plan.captures and plan.cpu is None and not plan.host_s for _, plan in device)
+        assert len({plan.cpu for _, plan in host}) == 1
+        assert all(not plan.captures and plan.host_calls == 1 for _, plan in host)
+        cpus.append(host[0][1].cpu)
+        asked.clear()
+    assert min(2, len(os.sched_getaffinity(0))) <= len(set(cpus))
+    for turn in (*found[0].base, *found[0].candidate):
+        assert turn.captures
+        assert len(turn.host_us) == len(turn.enqueue_us) == 2 * visits
+        assert turn.seconds == pytest.approx(1.0 + 0.1 * visits)
+
+
+def test_the_turns_of_a_quadruple_on_a_cpu_keep_to_one_and_the_next_quadruple_to_any(
+    session: PairSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, plans = session.resident(), list[Plan]()
+
+    def turn(name: str, plan: Plan, _rng: random.Random) -> Turn:
+        plans.append(plan)
+        return Turn(clock=name, captures=[Capture(blocks_us=[1.0], replays=1)], host_us=[])
+
+    monkeypatch.setattr(pair, "_turn", turn)
+    for _ in range(12):
+        pair.quadruple(random.Random(len(plans)))
+    pair.quadruples = []
+    cpus = [plan.cpu for plan in plans]
+    turns = 4 * PAIR_ON_CPU.turns
+    assert all(len(set(cpus[at : at + turns])) == 1 for at in range(0, len(cpus), turns))
+    assert min(2, len(os.sched_getaffinity(0))) <= len(set(cpus))
 
 
 def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -> None:

@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from trtgate import verdict
 from trtgate.common.metrics import DEVICE, ENQUEUE, HOST
 from trtgate.gate import measurement_summary
 from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.timing import cpu_state, gpu_state, measuring_loop
+from trtgate.timing import cpu_state, gpu_state, measuring_loop, turns
 from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.device_state import Reading
 from trtgate.timing.host_clock import HostClock, spread_over
@@ -394,6 +395,39 @@ def test_only_what_other_processes_took_is_lost_to_them(mine: int, others: int, 
     each_s = min(1.0, cpus / (mine + others))
     waited_s, ran_s = mine * (1 - each_s), mine * each_s
     assert cpu_state.taken_by_others_s(waited_s, ran_s, 1.0, cpus) == pytest.approx(taken)
+
+
+def test_a_turn_keeps_its_thread_to_a_cpu_and_the_process_has_all_of_its_own_before_and_after() -> None:
+    allowed = os.sched_getaffinity(0)
+
+    class Inference:
+        changes = ()
+        seen: ClassVar[list[set[int]]] = []
+
+        def __call__(self) -> None:
+            self.seen.append(os.sched_getaffinity(0))
+
+        def restore(self) -> None:
+            pass
+
+    plan = msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, block_s=0.001, max_calls=3)
+    for cpu, wanted in ((min(allowed), {min(allowed)}), (None, allowed), (max(allowed) + 1, allowed)):
+        Inference.seen.clear()
+        turns.on_cpu(Inference(), msgspec.structs.replace(plan, cpu=cpu))
+        assert Inference.seen
+        assert all(one == wanted for one in Inference.seen)
+        assert os.sched_getaffinity(0) == allowed
+
+
+def test_others_take_the_cpus_of_the_process_also_while_a_turn_keeps_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that run all the time on two CPUs were not kept from them, whichever the turn's thread is on."""
+    monkeypatch.setattr(cpu_state.machine, "cpus", lambda: 2)
+    monkeypatch.setattr(cpu_state, "waited_s", iter([0.0, 0.5]).__next__)
+    monkeypatch.setattr(cpu_state.time, "process_time", iter([0.0, 1.0]).__next__)
+    monkeypatch.setattr(cpu_state.time, "monotonic", iter([0.0, 1.0]).__next__)
+    monitor = CpuMonitor()
+    monkeypatch.setattr(cpu_state.machine, "cpus", lambda: 1)
+    assert monitor.void_reason() == "other processes took the CPU"
 
 
 @pytest.mark.alone

@@ -278,6 +278,31 @@ def test_a_count_that_varies_by_itself_is_no_regression(
 
 
 @pytest.mark.parametrize(
+    ("times", "more", "said"),
+    [
+        (1.00, [False] * 4, Verdict.UNCHANGED),
+        (1.08, [True, True, True, False], Verdict.REGRESSED),  # above its limit, and too noisy to suspect it earlier
+        (1.60, [True, False, False, False], Verdict.REGRESSED),
+    ],
+)
+def test_a_metric_of_the_host_above_its_limit_gets_further_quadruples_until_it_is_decided(
+    times: float, more: list[bool], said: Verdict
+) -> None:
+    """The device's latency is the same, and known to be at the first look."""
+    spread = (0.93, 1.0, 1.07) if times > 1 else (0.999, 1.0, 1.001)
+    made = [one for of_pair in pairs(0.0, LOOKS[-1]) for one in of_pair][: LOOKS[-1]]
+    noisy = []
+    for number, one in enumerate(made):
+        host_us = [100 * times * spread[number % 3]]
+        slower = [msgspec.structs.replace(turn, host_us=host_us) for turn in one.candidate]
+        noisy.append(msgspec.structs.replace(one, candidate=slower))
+    found = [screened(noisy[:look], measurement(100.0), lambda _metric: 0.05, 3) for look in (3, *LOOKS)]
+    assert [wanted for _, wanted in found] == more
+    (of_host,) = [one for one in found[-1][0] if one.metric == HOST]
+    assert of_host.verdict is said
+
+
+@pytest.mark.parametrize(
     ("first", "again", "said"),
     [
         ((200, 100), (200, 100), Verdict.REGRESSED),
@@ -432,7 +457,8 @@ def test_a_base_that_fails_is_told_apart_from_a_candidate(
 ) -> None:
     script = ScriptedMeasurer([beside(0.1)] if late else [error], paired=[error, error])
     result = judged(script, beside_base=True)
-    suspicion = "suspected, not checked: device latency 100 µs → 109.93 µs, +9.93% (+9.85% to +10.00%), limit 3 %; "
+    slower = "latency 100 µs → 109.93 µs, +9.93% (+9.85% to +10.00%), limit 3 %; "
+    suspicion = f"suspected, not checked: device {slower}host {slower}{slower.replace('latency', 'enqueue time')}"
     name = "suspected" if late else "base-failed" if verdict is Verdict.INCOMPARABLE else "void-blocks"
     assert (result.verdict, result.sentence) == (verdict, f"{CASE.id}: {suspicion * late}{said} (docs: {name})")
     assert (bool(result.measurement.launches), result.suspected) == (late, late)

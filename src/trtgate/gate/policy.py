@@ -41,9 +41,8 @@ from ..common.notices import Notice, Severity
 from ..records.measurement import Build, CaseMeasurement, Quadruple
 from ..suite.cases import Case
 from ..verdict import (
-    FIRST_LOOK,
-    LAUNCH_SDS,
     LOOKS,
+    QUEUED_SD,
     SCREENING_LOOKS,
     Judgement,
     Verdict,
@@ -771,7 +770,7 @@ def screened(
     """Judge all sampled metrics by the quadruples of one pair; returns that, and whether more are needed.
 
     `regressed` is a suspicion. Between two planned looks more are needed, and until the primary metric is decided. So
-    are they at the first look where another metric is estimated above its limit: a few quadruples would not suspect it.
+    are they while another metric is estimated above its limit: a few quadruples of what is noisy suspect nothing.
     """
     if len(quadruples) not in SCREENING_LOOKS:
         return [], True
@@ -783,7 +782,7 @@ def screened(
             judging.typical_base(quadruples, metric, primary),
             limit=limit_of(metric),
             tests=tests,
-            unseen_sd=LAUNCH_SDS["queued"] if metric == DEVICE and QUEUED in measured.clock else 0.0,
+            unseen_sd=QUEUED_SD if metric == DEVICE and QUEUED in measured.clock else 0.0,
         )
         for metric in (primary, *(metric for metric in measured.metrics if metric != primary))
     ]

@@ -17,7 +17,7 @@ from ..common.errors import TrtgateError, one_line
 from ..records.coverage_record import Coverage
 from ..records.measurement import CallCounts, ColdStart, Loaded, Turn
 from ..records.program_part import Fingerprint
-from ..timing import cpu_state, device_memory
+from ..timing import device_memory
 from ..torch_trt import runtime_cache
 from . import messages, relocated_imports
 from .build_turn import BuildTurn
@@ -272,9 +272,7 @@ class Worker:
         if self.inference is None:
             raise TrtgateError("nothing is loaded to be measured")
         start = time.perf_counter()
-        with cpu_state.kept_on(request.plan.cpu):
-            turn = self._turn(request)
-        turn = msgspec.structs.replace(turn, seconds=time.perf_counter() - start)
+        turn = msgspec.structs.replace(self._turn(request), seconds=time.perf_counter() - start)
         values = [us for capture in turn.captures for us in capture.blocks_us] + turn.host_us + turn.enqueue_us
         if not all(math.isfinite(us) and us > 0 for us in values):
             raise TrtgateError("the clock gave a latency that is not a positive number")

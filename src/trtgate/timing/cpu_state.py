@@ -38,13 +38,14 @@ class CpuMonitor:
     """Reads the scheduler's statistics (/proc/PID/task/TID/schedstat: ns run, ns waited, time slices)."""
 
     def __init__(self) -> None:
+        self._cpus = machine.cpus()  # of the process: a turn may keep its thread to one
         self._read_at, self._ran_s, self._waited_s = time.monotonic(), time.process_time(), waited_s()
 
     def void_reason(self) -> str:
         """Return why what ran since the last call does not count; empty when it does, or nothing is known."""
         now, ran, waited = time.monotonic(), time.process_time(), waited_s()
         wall_s = max(now - self._read_at, 1e-9)
-        taken_s = taken_by_others_s(waited - self._waited_s, ran - self._ran_s, wall_s, machine.cpus())
+        taken_s = taken_by_others_s(waited - self._waited_s, ran - self._ran_s, wall_s, self._cpus)
         self._read_at, self._ran_s, self._waited_s = now, ran, waited
         return "other processes took the CPU" if taken_s > MAX_TAKEN * wall_s else ""
 

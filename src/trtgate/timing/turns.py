@@ -7,8 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from ..records.measurement import HOST_ALONE, Turn
-from . import canary, measuring_loop
-from .cpu_state import CpuMonitor
+from . import canary, cpu_state, measuring_loop
 from .host_clock import HostClock, host_latency
 from .measuring_loop import Plan
 
@@ -23,8 +22,10 @@ GROWS = 0.1
 def on_cpu(inference: Any, plan: Plan) -> Turn:
     """Measure on a CPU."""
     canary_us = canary.cpu_canary() if plan.canary else {}
-    clock, watch = HostClock(inference), measuring_loop.contended(CpuMonitor().void_reason, plan.contended_retries)
-    found = measuring_loop.measure(clock, plan, watch, lambda _capture: inference.restore(), clock.keep)
+    clock, monitor = HostClock(inference), cpu_state.CpuMonitor()
+    watch = measuring_loop.contended(monitor.void_reason, plan.contended_retries)
+    with cpu_state.kept_on(plan.cpu):
+        found = measuring_loop.measure(clock, plan, watch, lambda _capture: inference.restore(), clock.keep)
     return Turn(
         clock=clock.name, captures=found.captures, host_us=[], tail_us=clock.tail(plan.tail_calls), steady=found.steady,
         canary_us=canary_us, note=_about_state(inference, clock.growth()),
@@ -50,9 +51,10 @@ def on_gpu(inference: Any, timer: DeviceTimer, spin: Spin, plan: Plan, rng: rand
     canary_us = canary.gpu_canary(spin) if plan.canary else {}
     if not plan.captures:
         wait, fewest = torch.cuda.synchronize, plan.host_calls
-        host_latency(inference, wait, plan.warmup_s, fewest=fewest)  # as blocks warm up what follows them
-        inference.restore()
-        host_us, enqueue_us = host_latency(inference, wait, plan.host_s, fewest=fewest)
+        with cpu_state.kept_on(plan.cpu):
+            host_latency(inference, wait, plan.warmup_s, fewest=fewest)  # as blocks warm up what follows them
+            inference.restore()
+            host_us, enqueue_us = host_latency(inference, wait, plan.host_s, fewest=fewest)
         return Turn(clock=HOST_ALONE, captures=[], host_us=host_us, enqueue_us=enqueue_us, canary_us=canary_us)
     found, tail_us = timer.measure(rng, plan)
     inference.restore()

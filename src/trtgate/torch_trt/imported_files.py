@@ -23,7 +23,7 @@ IN_PACKAGES = re.compile("/(site|dist)-packages/")
 OF_SOURCES = (
     "torch_tensorrt", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings", "triton",
 )  # fmt: skip
-"""Packages of upstream's that may be imported from a folder of sources, or were installed into a folder of their own."""
+"""Packages of upstream's that may be imported from a folder of sources, or lie in one of their own."""
 UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
 """Packages whose functions change with an installed version only, which a program part has anyway."""
 BY_CALL = ("import_module", "__import__")

@@ -12,9 +12,9 @@ from .machine_state import another_state
 from .memory_growth import LEAST_READINGS, Growth, grows_late, growth, judge_growth
 from .paired_launches import (
     FIRST_LOOK,
-    LAUNCH_SDS,
     LOOKS,
     QUADRUPLES_A_PAIR,
+    QUEUED_SD,
     SCREEN_ALPHA,
     SCREENING_LOOKS,
     Confirmation,
@@ -44,7 +44,6 @@ __all__ = [
     "ENOUGH_SESSIONS",
     "FAMILY_ALPHA",
     "FIRST_LOOK",
-    "LAUNCH_SDS",
     "LEAST_READINGS",
     "LEAST_RISING",
     "LOOKS",
@@ -53,6 +52,7 @@ __all__ = [
     "PRIORS",
     "PROOF_ALPHA",
     "QUADRUPLES_A_PAIR",
+    "QUEUED_SD",
     "SCREENING_LOOKS",
     "SCREEN_ALPHA",
     "Comparison",

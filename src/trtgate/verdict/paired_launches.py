@@ -28,11 +28,10 @@ QUADRUPLES_A_PAIR, FEWEST_QUADRUPLES = 4, 2
 NEGLIGIBLE = 0.05
 """The standard error of a pair's mean that needs no further quadruple, as a share of the limit: how far fresh pairs lie
 apart is all that counts then."""
-LAUNCH_SDS = {"host": 0.02, "enqueue": 0.02, "queued": 0.026}
-"""Metric → how far the logs of two launches of the same module are known to lie apart on a GPU's host (standard
-deviation; 7-25 % over 16 launches). One pair can't see that spread, so screening reckons with it: else every other
-unchanged case would be suspected. What is not listed is taken as it is measured. "queued" is device latency by queued
-events, of which one pair proves nothing: 1.5 % between means of three launches (docs/verdicts.md)."""
+QUEUED_SD = 0.026
+"""How far the logs of device latency by queued events lie apart between launches of the same module: standard deviation
+(1.5 % between means of three launches, docs/verdicts.md). One pair can't see that, and proves nothing of it. All else
+is taken as it is measured, host latency too: sides that take turns on one CPU lie 1 to 3 % apart (docs/server.md)."""
 
 
 class Screening(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,26 +71,26 @@ def differences(base: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * np.sum(np.log(candidate) - np.log(base), axis=-1))
 
 
-def screen(d: np.ndarray, limit: float, launch_sd: float = 0.0, unseen_sd: float = 0.0) -> Screening:
+def screen(d: np.ndarray, limit: float, unseen_sd: float = 0.0) -> Screening:
     """Look at quadruple differences `d` (..., n) of one pair of launches; n is one of SCREENING_LOOKS.
 
     One-sided t intervals (Student) for the mean of d, at SCREEN_ALPHA split evenly among the looks (Bonferroni over
     looks; sequential testing after e.g. Jennison and Turnbull, Group Sequential Methods, ch. 1). Flagged when the lower
     bound exceeds `limit`; cleared when the upper bound lies below it; else the next look decides, and at the last look
-    what is estimated above the limit is flagged too. At the first look nothing is flagged. `launch_sd` widens the lower
-    bound by the known spread between two launches, ln, and `unseen_sd` the upper one: a suspicion costs fresh pairs, a
-    proof must hold. Assumes independent, roughly normal d; of the launches' own offset it can know nothing, which is
-    why a flag is a suspicion only.
+    what is estimated above the limit is flagged too. At the first look nothing is flagged. `unseen_sd` widens the upper
+    bound by a known spread between two launches, ln: a suspicion costs fresh pairs, a proof must hold. Assumes
+    independent, roughly normal d; of the launches' own offset it can know nothing, which is why a flag is a suspicion
+    only.
     """
     n = d.shape[-1]
     mean, error = _mean_and_error(d)
     t = quantile(SCREEN_ALPHA / len(SCREENING_LOOKS), n - 1)
     log_limit = math.log1p(limit)
-    low = mean - np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * launch_sd) ** 2)
+    low = mean - t * error
     high = mean + np.sqrt((t * error) ** 2 + 2 * (quantile(SCREEN_ALPHA, 1000) * unseen_sd) ** 2)
     cleared = high < log_limit
     flagged = (low > log_limit) & (n > FIRST_LOOK)
-    if n >= LOOKS[-1] and not launch_sd:
+    if n >= LOOKS[-1]:
         flagged = flagged | (~cleared & (mean > log_limit))
     return Screening(flagged=flagged, cleared=cleared, mean=mean, low=low, high=high)
 
@@ -138,16 +137,14 @@ def judge_screened(
     *,
     limit: float,
     tests: int,
-    launch_sd: float = 0.0,
     unseen_sd: float = 0.0,
 ) -> tuple[Judgement, bool]:
     """Judge one metric of one case by its quadruples so far; returns (judgement, whether more would help).
 
-    `base` is the base's typical value in the metric's unit, `launch_sd` and `unseen_sd` as in `screen`. `regressed` is
-    a suspicion.
+    `base` is the base's typical value in the metric's unit, `unseen_sd` as in `screen`. `regressed` is a suspicion.
     `improved` is said when the upper bound lies below what is as far below as the limit is above.
     """
-    found = screen(d, limit, launch_sd, unseen_sd)
+    found = screen(d, limit, unseen_sd)
     open_ = len(d) < LOOKS[-1]
     verdict = Verdict.UNDERPOWERED
     if found.flagged:
@@ -157,8 +154,7 @@ def judge_screened(
     mean = float(found.mean)
     half = float(quantile(PROOF_ALPHA, len(d) - 1) * np.std(d, ddof=1) / math.sqrt(len(d)))
     half = math.hypot(half, math.sqrt(2) * quantile(PROOF_ALPHA, 1000) * unseen_sd)
-    of_launches = math.sqrt(2) * max(launch_sd, unseen_sd)
-    pair_sd = math.hypot(float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), of_launches)
+    pair_sd = math.hypot(float(np.std(d, ddof=1)) / math.sqrt(QUADRUPLES_A_PAIR), math.sqrt(2) * unseen_sd)
     judgement = _judgement(
         metric, verdict, mean, half, base, limit=limit, sd=pair_sd, tests=tests,
         evidence=f"{len(d)} quadruples in one pair of launches",
