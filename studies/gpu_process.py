@@ -465,7 +465,7 @@ class GpuProcess:
         import msgspec
 
         from trtgate.launches import messages
-        from trtgate.timing.measuring_loop import ON_GPU
+        from trtgate.timing.plans import ON_GPU
 
         plan = msgspec.structs.replace(ON_GPU, host_s=0.0, tail_calls=0)
         read = self._worker.measure(messages.Measure(plan=plan, seed=seed))
@@ -477,7 +477,7 @@ class GpuProcess:
         `plan` is what differs from the plan of a launch.
         """
         from trtgate.launches import messages
-        from trtgate.timing.measuring_loop import ON_GPU
+        from trtgate.timing.plans import ON_GPU
         from trtgate.verdict import launch_mean
 
         torch = self._torch
@@ -550,7 +550,7 @@ class GpuProcess:
         from trtgate.timing import measuring_loop
         from trtgate.timing.cuda_event_clock import CudaEventsClock
         from trtgate.timing.device_state import NO_STATE, ONE, DeviceState
-        from trtgate.timing.measuring_loop import ON_GPU
+        from trtgate.timing.plans import ON_GPU
         from trtgate.timing.stream_state import StreamState
         from trtgate.verdict import launch_mean
 
@@ -588,7 +588,7 @@ class GpuProcess:
         `after_other` is what a pair says of a turn that follows the other side's: then the warm-up waits.
         """
         from trtgate.launches import messages
-        from trtgate.timing.measuring_loop import PAIR_ON_GPU, WARM_UP_ON_GPU
+        from trtgate.timing.plans import PAIR_ON_GPU, WARM_UP_ON_GPU
 
         if self._worker._timer is None:
             self._worker.measure(messages.Measure(plan=WARM_UP_ON_GPU, seed=seed))

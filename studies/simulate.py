@@ -86,9 +86,8 @@ FURTHER_APART = tuple(
 """H100, but with sessions further apart than the 0.1 % that the prior believes until there are 8 of them."""
 
 
-BETWEEN_CARDS = 0.006
-"""Standard deviation between cards of a key: four H100s, the suite's 24 cases
-(docs/decisions/0035-own-cards-sessions.md)."""
+BETWEEN_CARDS = 0.0064
+"""Standard deviation between cards of a key: six H100s and twelve H200s (docs/decisions/0035-own-cards-sessions.md)."""
 OTHER_CARDS = ((1, 1), (1, 8), (2, 4), (4, 4), (8, 1), (8, 2))
 """(how many cards, sessions of each) in a baseline that has none of the card that is judged."""
 

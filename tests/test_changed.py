@@ -27,7 +27,7 @@ from trtgate.records.measurement import HOST_ALONE, Build, Capture, CaseMeasurem
 from trtgate.records.program_part import ProgramPart
 from trtgate.report import terminal_table
 from trtgate.report.case_row import row_of
-from trtgate.timing import measuring_loop, turns
+from trtgate.timing import plans, turns
 from trtgate.torch_trt import runtime_cache
 from trtgate.verdict import Verdict
 
@@ -266,7 +266,7 @@ def test_a_turn_of_what_the_host_sees_makes_no_captures(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(turns.canary, "gpu_canary", lambda _spin: {"sm_clock": 500.0})
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    plan = OTHERWISE(measuring_loop.HOST_ALONE, warmup_s=0.0, host_s=0.0)
+    plan = OTHERWISE(plans.HOST_ALONE, warmup_s=0.0, host_s=0.0)
     turn = turns.on_gpu(Inference(), None, None, plan, random.Random(0))  # type: ignore[arg-type]
     assert (turn.clock, turn.captures, turn.canary_us) == (HOST_ALONE, [], {"sm_clock": 500.0})
     assert len(turn.host_us) == len(turn.enqueue_us) == 10

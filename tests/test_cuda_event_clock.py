@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trtgate.timing import measuring_loop
+from trtgate.timing import measuring_loop, plans
 from trtgate.timing.cuda_event_clock import BATCH_CALLS, CudaEventsClock
 
 WORK_US = 70.0
@@ -91,7 +91,7 @@ def test_a_block_is_what_the_gpu_takes_however_slow_the_host(gpu: Gpu, queuing_u
 
 def test_a_block_lasts_no_longer_where_the_host_is_slow(gpu: Gpu) -> None:
     clock = armed(gpu, Module(gpu, 400.0))
-    plan = measuring_loop.Plan(warmup_s=0.0, block_s=0.005)
+    plan = plans.Plan(warmup_s=0.0, block_s=0.005)
     calls = measuring_loop.warm_up(clock, plan).calls
     began_us = gpu.now_us
     clock.block(calls, nothing)

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from trtgate.timing import device_latency, measuring_loop
+from trtgate.timing import device_latency, measuring_loop, plans
 from trtgate.timing.clock import CaptureError
 from trtgate.timing.device_latency import DeviceTimer
 from trtgate.timing.device_state import NoState
 
-PLAN = measuring_loop.Plan(captures=2, blocks=1, warm=False)
+PLAN = plans.Plan(captures=2, blocks=1, warm=False)
 
 
 class Clock:
@@ -117,7 +117,7 @@ def test_a_module_that_can_not_be_captured_is_timed_with_events_in_every_turn(
     timer: Any, graph: type[Clock], not_capturable: str
 ) -> None:
     made = timer(graph, not_capturable)
-    for plan in (PLAN, measuring_loop.PAIR_ON_GPU):
+    for plan in (PLAN, plans.PAIR_ON_GPU):
         found, _ = made.measure(random.Random(0), plan)
         assert made.name == "cuda_events"
         assert made.note == f"no CUDA graph ({not_capturable or 'it synchronises'}); timed with queued events"
@@ -127,7 +127,7 @@ def test_a_module_that_can_not_be_captured_is_timed_with_events_in_every_turn(
 def test_captures_are_kept_for_the_turns_of_a_pair_and_made_anew_with_each_warm_up(timer: Any) -> None:
     made = timer()
     clocks = []
-    for plan in (measuring_loop.WARM_UP_ON_GPU, measuring_loop.PAIR_ON_GPU, measuring_loop.WARM_UP_ON_GPU):
+    for plan in (plans.WARM_UP_ON_GPU, plans.PAIR_ON_GPU, plans.WARM_UP_ON_GPU):
         made.measure(random.Random(0), msgspec.structs.replace(plan, warm=False, captures=2))
         clocks.append(made._clock)
     assert clocks[0] is clocks[1] is not clocks[2]
@@ -158,6 +158,6 @@ def test_a_turn_after_another_processs_waits_for_what_the_case_took_before(
     made = timer()
     monkeypatch.setattr(measuring_loop, "measure", measure)
     for number, (after_other, _) in enumerate(turns):
-        plan = measuring_loop.PAIR_ON_GPU if number else measuring_loop.WARM_UP_ON_GPU
+        plan = plans.PAIR_ON_GPU if number else plans.WARM_UP_ON_GPU
         made.measure(random.Random(0), msgspec.structs.replace(plan, after_other=after_other))
     assert asked == waited_for

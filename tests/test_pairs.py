@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psutil
@@ -18,7 +18,7 @@ import pytest
 from trtgate.common import machine, spent_time
 from trtgate.common.accelerator import Accelerator
 from trtgate.common.errors import is_fault
-from trtgate.common.metrics import HOST
+from trtgate.common.metrics import DEVICE, ENQUEUE, HOST
 from trtgate.common.run_folder import RunFolder
 from trtgate.gate import base_measurer
 from trtgate.gate.base_measurer import BaseMeasurer
@@ -33,9 +33,9 @@ from trtgate.launches.pair_session import PairSession
 from trtgate.launches.prebuild import Prebuilt
 from trtgate.launches.worker_handle import KilledError
 from trtgate.launches.worker_pool import WorkerPool
-from trtgate.records.measurement import Build, Capture, Turn
+from trtgate.records.measurement import Build, Capture, Quadruple, Turn
 from trtgate.suite.suite_source import SuiteSource
-from trtgate.timing.measuring_loop import PAIR_ON_CPU, Plan
+from trtgate.timing.plans import PAIR_ON_CPU, Plan
 from trtgate.verdict import LOOKS, SCREENING_LOOKS, Verdict
 
 from .suites import SCRIPTED_TIME
@@ -286,8 +286,12 @@ def test_a_side_knows_whether_the_other_one_was_at_work_before_its_turn() -> Non
     assert [after_other for _, after_other in asked] == [True, *(a != b for a, b in itertools.pairwise(sides))]
 
 
-@pytest.mark.parametrize(("host_us", "visits"), [(100.0, 4), (10_000.0, 4), (25_000.0, 1), (1e6, 1)])
-def test_what_the_host_takes_on_a_gpu_is_measured_in_turns_of_its_own_on_one_cpu(host_us: float, visits: int) -> None:
+@pytest.mark.parametrize(
+    ("host_us", "visits", "alone"), [(100.0, 4, 16), (10_000.0, 4, 16), (25_000.0, 1, 6), (1e6, 1, 1)]
+)
+def test_what_the_host_takes_on_a_gpu_is_measured_in_turns_of_its_own_on_one_cpu(
+    host_us: float, visits: int, alone: int
+) -> None:
     """A quadruple's device latency first, on any CPU; then short turns on one, fewer where a call takes long."""
     asked: list[tuple[str, Plan]] = []
 
@@ -306,6 +310,11 @@ def test_what_the_host_takes_on_a_gpu_is_measured_in_turns_of_its_own_on_one_cpu
     pair, rng = Pair(worker(BASE), worker(CANDIDATE), gpu=True), random.Random(0)
     pair.warm_up(rng)
     asked.clear()
+    without = pair.quadruple(rng, device=False)
+    assert len(asked) == 4 * alone
+    assert {(plan.captures, plan.cpu) for _, plan in asked} == {(0, asked[0][1].cpu)}
+    assert all(turn.host_us and not turn.captures for turn in (*without.base, *without.candidate))
+    asked.clear()
     found, cpus = [], []
     for _ in range(12):
         found.append(pair.quadruple(rng))
@@ -321,6 +330,22 @@ def test_what_the_host_takes_on_a_gpu_is_measured_in_turns_of_its_own_on_one_cpu
         assert turn.captures
         assert len(turn.host_us) == len(turn.enqueue_us) == 2 * visits
         assert turn.seconds == pytest.approx(1.0 + 0.1 * visits)
+
+
+@pytest.mark.parametrize(("metrics", "device"), [((DEVICE,), True), ((HOST, ENQUEUE), False), ((DEVICE, HOST), True)])
+def test_fresh_pairs_measure_no_device_latency_where_the_hosts_alone_is_suspected(
+    metrics: tuple[str, ...], device: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+    turn = Turn(clock="cuda_graph", captures=[], host_us=[1.0])
+    fresh = SimpleNamespace(quadruples=[Quadruple(base=[turn] * 2, candidate=[turn] * 2)], unload=lambda: None)
+    pairs = SimpleNamespace(
+        take=lambda count, _cases: [fresh] * count, at_once=lambda _case: 2, load=lambda *_: None,
+        put_back=lambda _pairs: None, measure=lambda *_, **given: asked.append(given),
+    )  # fmt: skip
+    suspicion = Suspicion(case_id=FINE, artifacts=BUILT, metrics=metrics)
+    PairedGate(cast("PairSession", pairs)).measure([suspicion], 6, lambda _metric: 0.1, no_step)
+    assert [one["device"] for one in asked] == [device] * 6
 
 
 def test_the_turns_of_a_quadruple_on_a_cpu_keep_to_one_and_the_next_quadruple_to_any(

@@ -26,7 +26,7 @@ from trtgate.launches.worker_handle import LaunchError, WorkerHandle, environmen
 from trtgate.launches.worker_state import Worker
 from trtgate.suite.cases import Suite
 from trtgate.suite.suite_source import SuiteSource
-from trtgate.timing import measuring_loop
+from trtgate.timing import plans
 
 from .suites import SCRIPTED_TIME
 
@@ -112,7 +112,7 @@ def measure(session: Session, case: str):
 def test_every_launch_measures_in_turns_and_stays_for_the_next_case(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring_loop, "ON_CPU", msgspec.structs.replace(measuring_loop.ON_CPU, turns=2))
+    monkeypatch.setattr(plans, "ON_CPU", msgspec.structs.replace(plans.ON_CPU, turns=2))
     first = measure(session, "fine")
     pids = session.pids()
     second = measure(session, "prints")

@@ -21,11 +21,11 @@ from trtgate import verdict
 from trtgate.common.metrics import DEVICE, ENQUEUE, HOST
 from trtgate.gate import measurement_summary
 from trtgate.records.measurement import Capture, CaseMeasurement, GpuState, Launch, Loaded, Turn
-from trtgate.timing import cpu_state, gpu_state, measuring_loop, turns
+from trtgate.timing import cpu_state, gpu_state, measuring_loop, plans, turns
 from trtgate.timing.cpu_state import CpuMonitor
 from trtgate.timing.device_state import Reading
 from trtgate.timing.host_clock import HostClock, spread_over
-from trtgate.timing.measuring_loop import Plan
+from trtgate.timing.plans import Plan
 
 FAST = Plan(captures=3, blocks=4, block_s=0.001, max_calls=10, warmup_s=0.0, max_warmup_s=5.0)
 COOL = GpuState(sm_clock_mhz=1980, temperature_c=40, power_w=300.0, throttle=gpu_state.IDLE)
@@ -205,7 +205,7 @@ def test_routine_reasons_void_nothing(reason: int) -> None:
 
 
 def test_host_latencies_and_percentiles_are_of_a_launchs_last_turn() -> None:
-    two = msgspec.structs.replace(measuring_loop.ON_GPU, turns=2)
+    two = msgspec.structs.replace(plans.ON_GPU, turns=2)
     first, last = two.of_turn(0), two.of_turn(1)
     assert (first.host_s, first.tail_calls) == (0, 0)
     assert last == two
@@ -226,11 +226,11 @@ def test_a_block_lasts_its_time_and_has_at_least_one_call(latency_us: float, cal
 @pytest.mark.parametrize(
     ("blocks_us", "plan", "calls"),
     [
-        ([200.0, 210.0], measuring_loop.ON_GPU, 100),
-        ([2000.0, 90_000.0, 2100.0], measuring_loop.ON_GPU, 47),
-        ([80_000.0], measuring_loop.ON_GPU, 10),
-        ([200.0], measuring_loop.PAIR_ON_GPU, 0),
-        ([], measuring_loop.ON_GPU, 0),
+        ([200.0, 210.0], plans.ON_GPU, 100),
+        ([2000.0, 90_000.0, 2100.0], plans.ON_GPU, 47),
+        ([80_000.0], plans.ON_GPU, 10),
+        ([200.0], plans.PAIR_ON_GPU, 0),
+        ([], plans.ON_GPU, 0),
     ],
 )
 def test_percentiles_take_a_tenth_of_a_second_however_slow_an_inference_is(
@@ -309,11 +309,11 @@ def test_throughput_and_percentiles_are_of_calls() -> None:
 @pytest.mark.parametrize("busy", [0, 2, 9])
 def test_a_block_of_a_pair_is_measured_again_where_it_was_disturbed_and_counts_at_last(busy: int) -> None:
     monitor = iter(["", *["others"] * busy])
-    watch = measuring_loop.contended(lambda: next(monitor, ""), measuring_loop.PAIR_ON_CPU.contended_retries)
-    plan = msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, block_s=0.001)
+    watch = measuring_loop.contended(lambda: next(monitor, ""), plans.PAIR_ON_CPU.contended_retries)
+    plan = msgspec.structs.replace(plans.PAIR_ON_CPU, block_s=0.001)
     clock = ScriptedClock([float(number) for number in range(1, 20)])
     (capture,), *_ = measuring_loop.measure(clock, plan, watch)
-    retried = min(busy, measuring_loop.PAIR_ON_CPU.contended_retries or 0)
+    retried = min(busy, plans.PAIR_ON_CPU.contended_retries or 0)
     assert (len(capture.blocks_us), len(capture.void)) == (1, retried)
 
 
@@ -410,7 +410,7 @@ def test_a_turn_keeps_its_thread_to_a_cpu_and_the_process_has_all_of_its_own_bef
         def restore(self) -> None:
             pass
 
-    plan = msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, block_s=0.001, max_calls=3)
+    plan = msgspec.structs.replace(plans.PAIR_ON_CPU, block_s=0.001, max_calls=3)
     for cpu, wanted in ((min(allowed), {min(allowed)}), (None, allowed), (max(allowed) + 1, allowed)):
         Inference.seen.clear()
         turns.on_cpu(Inference(), msgspec.structs.replace(plan, cpu=cpu))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import charts
 
-from trtgate.timing.measuring_loop import ON_GPU
+from trtgate.timing.plans import ON_GPU
 
 ROOT = Path(__file__).parent.parent
 BASELINE = ROOT / "baselines" / "nvidia-h100-80gb-hbm3-80gib" / "latency.json"

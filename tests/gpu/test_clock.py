@@ -13,7 +13,7 @@ import torch
 
 from trtgate.common.accelerator import detect
 from trtgate.suite.model_inputs import Inputs
-from trtgate.timing import measuring_loop, stream_state
+from trtgate.timing import measuring_loop, plans, stream_state
 from trtgate.timing.added_delay import TooShortError, delayed
 from trtgate.timing.device_latency import DeviceTimer
 from trtgate.timing.device_state import MANY, ONE, STREAMS
@@ -52,7 +52,7 @@ def state(request: pytest.FixtureRequest) -> Iterator[StreamState]:
         yield made
 
 
-def timed(call: Any, state: StreamState, plan: measuring_loop.Plan = measuring_loop.ON_GPU) -> measuring_loop.Measured:
+def timed(call: Any, state: StreamState, plan: plans.Plan = plans.ON_GPU) -> measuring_loop.Measured:
     timer = DeviceTimer(call, state, GpuMonitor(detect().uuid).watch)
     found, _ = timer.measure(random.Random(0), plan)
     assert timer.note == ""
@@ -66,7 +66,7 @@ def latency_us(found: measuring_loop.Measured) -> float:
 
 def test_the_state_that_was_asked_for_is_there_beside_every_block(state: StreamState) -> None:
     found = timed(Chain(), state)
-    assert [len(capture.blocks_us) for capture in found.captures] == [1] * measuring_loop.ON_GPU.captures
+    assert [len(capture.blocks_us) for capture in found.captures] == [1] * plans.ON_GPU.captures
     assert found.problem == ""
     assert all(not state.wrong(reading) for reading in found.readings)
     print(state.streams, latency_us(found), state._border_us, found.readings[0])
@@ -93,7 +93,7 @@ def test_a_stream_that_works_meanwhile_voids_blocks_and_the_state_is_set_again()
             return None, ""
 
         timer = DeviceTimer(Chain(), state, watch)
-        found, _ = timer.measure(random.Random(0), measuring_loop.ON_GPU)
+        found, _ = timer.measure(random.Random(0), plans.ON_GPU)
         timer.close()
     voids = [reason for capture in found.captures for reason in capture.void]
     print(read, state._border_us, voids)
@@ -145,9 +145,9 @@ def test_garbage_is_not_collected_while_a_graph_is_captured() -> None:
 def test_captures_are_kept_for_the_turns_of_a_pair() -> None:
     with stream_state.alone(detect().uuid) as state:
         timer = DeviceTimer(Chain(), state, GpuMonitor(detect().uuid).watch)
-        warm, _ = timer.measure(random.Random(0), measuring_loop.WARM_UP_ON_GPU)
+        warm, _ = timer.measure(random.Random(0), plans.WARM_UP_ON_GPU)
         graphs = list(timer._clock._graphs)  # type: ignore[union-attr]
-        turn, _ = timer.measure(random.Random(0), measuring_loop.PAIR_ON_GPU)
+        turn, _ = timer.measure(random.Random(0), plans.PAIR_ON_GPU)
         assert list(timer._clock._graphs) == graphs  # type: ignore[union-attr]
         timer.close()
     assert latency_us(turn) == pytest.approx(latency_us(warm), rel=0.01)

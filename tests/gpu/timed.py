@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trtgate.common.accelerator import detect
 from trtgate.compiling.inference import Inference
-from trtgate.timing import measuring_loop, stream_state
+from trtgate.timing import plans, stream_state
 from trtgate.timing.device_latency import DeviceTimer
 from trtgate.timing.device_state import ONE
 from trtgate.timing.gpu_state import GpuMonitor
@@ -27,6 +27,6 @@ def timed(inference: Inference, streams: str = ONE) -> Timed:
     uuid = detect().uuid
     with stream_state.alone(uuid, streams) as state:
         timer = DeviceTimer(inference, state, GpuMonitor(uuid).watch)
-        found, _ = timer.measure(random.Random(0), measuring_loop.ON_GPU)
+        found, _ = timer.measure(random.Random(0), plans.ON_GPU)
     means = [sum(one.blocks_us) / len(one.blocks_us) for one in found.captures if one.blocks_us]
     return Timed(math.exp(sum(map(math.log, means)) / len(means)), timer.name, timer.note)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from ..common.metrics import DEVICE
 from ..common.steps import OnStep
 from ..launches.pair import BASE, CANDIDATE, Artifacts, DisturbedError, Pair
 from ..launches.pair_session import PairSession
@@ -120,7 +121,7 @@ class PairedGate:
             step(f"loading in {len(some)} fresh pairs")
             self.pairs.load(some, suspicion.case_id, suspicion.artifacts)
             for pair in some:
-                self.pairs.measure(pair, enough, step, delay=suspicion.delay)
+                self.pairs.measure(pair, enough, step, delay=suspicion.delay, device=DEVICE in suspicion.metrics)
                 _check_clocks(pair.quadruples)
                 yield pair.quadruples
                 pair.unload()

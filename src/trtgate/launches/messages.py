@@ -14,7 +14,7 @@ from ..records.profile_record import Profile
 from ..records.program_part import Fingerprint
 from ..suite.suite_source import SuiteSource
 from ..timing.device_state import ONE
-from ..timing.measuring_loop import Plan
+from ..timing.plans import Plan
 from . import load_messages
 
 SHARED = "shared"

@@ -14,7 +14,7 @@ import msgspec
 
 from ..records.measurement import CaseMeasurement, Launch, Loaded, Quadruple, Turn
 from ..records.profile_record import Profile
-from ..timing import measuring_loop
+from ..timing import plans
 from . import messages
 from .worker_handle import KilledError, LaunchError, WorkerHandle
 
@@ -64,7 +64,7 @@ class Pair:
     def __init__(self, base: WorkerHandle, candidate: WorkerHandle, *, gpu: bool) -> None:
         self.workers = {BASE: base, CANDIDATE: candidate}
         self._gpu = gpu
-        self._warm_up = measuring_loop.WARM_UP_ON_GPU if gpu else measuring_loop.WARM_UP_ON_CPU
+        self._warm_up = plans.WARM_UP_ON_GPU if gpu else plans.WARM_UP_ON_CPU
         self.cases: set[str] = set()
         """Those that it has loaded so far: of each case a pair is evidence once."""
         self.holds = ""
@@ -153,19 +153,22 @@ class Pair:
         for name in (BASE, CANDIDATE):
             self.warm[name] = self._turn(name, self._warm_up, rng)
 
-    def quadruple(self, rng: random.Random) -> Quadruple:
+    def quadruple(self, rng: random.Random, *, device: bool = True) -> Quadruple:
         """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too.
 
         What the host takes is measured on one CPU, another one in every quadruple, where somebody else may be at work.
+        Without `device` it alone is measured of a GPU, for longer.
         """
         order = rng.choice(((BASE, CANDIDATE, CANDIDATE, BASE), (CANDIDATE, BASE, BASE, CANDIDATE)))
         cpu = rng.choice(sorted(os.sched_getaffinity(0)))
-        if self._gpu:
-            device = self._in_turns(order, measuring_loop.PAIR_ON_GPU, rng)
-            host = self._in_turns(order, self._of_host(cpu), rng)
-            places = [with_host(*one) for one in zip(device, host, strict=True)]
+        if not self._gpu:
+            places = self._in_turns(order, msgspec.structs.replace(plans.PAIR_ON_CPU, cpu=cpu), rng)
+        elif device:
+            of_device = self._in_turns(order, plans.PAIR_ON_GPU, rng)
+            of_host = self._in_turns(order, self._of_host(plans.PAIR_OF_HOST, cpu), rng)
+            places = [with_host(*one) for one in zip(of_device, of_host, strict=True)]
         else:
-            places = self._in_turns(order, msgspec.structs.replace(measuring_loop.PAIR_ON_CPU, cpu=cpu), rng)
+            places = self._in_turns(order, self._of_host(plans.PAIR_OF_HOST_ALONE, cpu), rng)
         turns: dict[str, list[Turn]] = {BASE: [], CANDIDATE: []}
         for name, turn in zip(order, places, strict=True):
             turns[name].append(turn)
@@ -173,19 +176,18 @@ class Pair:
         self.quadruples.append(found)
         return found
 
-    def _in_turns(self, order: Sequence[str], plan: measuring_loop.Plan, rng: random.Random) -> list[Turn]:
+    def _in_turns(self, order: Sequence[str], plan: plans.Plan, rng: random.Random) -> list[Turn]:
         """Go through an order as often as the plan has turns; those of one place in it count as one."""
         visits = [[self._turn(name, plan, rng) for name in order] for _ in range(plan.turns)]
         return [together(of_place) for of_place in zip(*visits, strict=True)]
 
-    def _of_host(self, cpu: int) -> measuring_loop.Plan:
+    def _of_host(self, plan: plans.Plan, cpu: int) -> plans.Plan:
         """Return how host latency is measured on a GPU: in fewer turns where a call is longer than one."""
-        plan = measuring_loop.PAIR_OF_HOST
         call_s = max(statistics.median(turn.host_us) for turn in self.warm.values()) / 1e6
         turns = max(1, min(plan.turns, int(plan.turns * plan.host_s / call_s)))
         return msgspec.structs.replace(plan, turns=turns, cpu=cpu)
 
-    def _turn(self, name: str, plan: measuring_loop.Plan, rng: random.Random) -> Turn:
+    def _turn(self, name: str, plan: plans.Plan, rng: random.Random) -> Turn:
         with _blaming(name):
             for _ in range(RETRIES):
                 plan = msgspec.structs.replace(plan, after_other=self._at_work != name)

@@ -271,11 +271,14 @@ class PairSession:
                 self.end(pair)
             raise
 
-    def measure(self, pair: Pair, enough: Callable[[Pair], bool], step: OnStep, *, delay: float = 0.0) -> float:
+    def measure(
+        self, pair: Pair, enough: Callable[[Pair], bool], step: OnStep, *, delay: float = 0.0, device: bool = True
+    ) -> float:
         """Measure quadruples of what is loaded until `enough` says so after one of them.
 
-        `delay` makes the candidate slower on purpose; what came of it is returned. Raises SideError or DisturbedError;
-        the pair is ended then, and the session goes on. DelayRefusedError leaves it as it was.
+        `delay` makes the candidate slower on purpose; what came of it is returned. Without `device` a GPU's host
+        metrics alone are measured. Raises SideError or DisturbedError; the pair is ended then, and the session goes on.
+        DelayRefusedError leaves it as it was.
         """
         with self._ending(pair), self._pool.device(step), during(Work.MEASURING):
             pair.quadruples = []
@@ -284,7 +287,7 @@ class PairSession:
             pair.warm_up(self.rng)
             step("measuring base and candidate in turns")
             while True:
-                pair.quadruple(self.rng)
+                pair.quadruple(self.rng, device=device)
                 if enough(pair):
                     break
             if delay:

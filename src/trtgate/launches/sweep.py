@@ -24,7 +24,7 @@ from ..records.agreement_record import Agreement
 from ..records.measurement import Build, Launch, Loaded
 from ..suite.cases import Case
 from ..suite.suite_source import SuiteSource
-from ..timing import measuring_loop
+from ..timing import plans
 from . import messages
 from .comparison_side import Side
 from .prebuild import Prebuild, Prebuilt
@@ -223,7 +223,7 @@ class Sweep:
 
     def _taken(self, worker: WorkerHandle, loaded: Loaded) -> Launch:
         """Measure and unload. Raises LaunchError."""
-        plan = measuring_loop.ON_GPU if self._accelerator.kind == "gpu" else measuring_loop.ON_CPU
+        plan = plans.ON_GPU if self._accelerator.kind == "gpu" else plans.ON_CPU
         turns = []
         for number in range(plan.turns):
             measure = messages.Measure(plan=plan.of_turn(number), seed=self._rng.getrandbits(32))

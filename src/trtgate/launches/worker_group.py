@@ -10,7 +10,7 @@ import msgspec
 
 from ..common.steps import OnStep
 from ..records.measurement import Launch, Loaded, Turn
-from ..timing import measuring_loop
+from ..timing import plans
 from . import messages
 from .worker_handle import WorkerHandle
 from .worker_pool import WorkerPool
@@ -77,8 +77,8 @@ class WorkerGroup:
 
     def measure(self, rng: random.Random, step: OnStep, *, device: bool = True) -> list[Launch]:
         """Measure in turns, unload, and return the launches; without `device` what the host sees of a GPU alone."""
-        plan = measuring_loop.ON_GPU if self._pool.accelerator.kind == "gpu" else measuring_loop.ON_CPU
-        plan = plan if device else measuring_loop.HOST_ALONE
+        plan = plans.ON_GPU if self._pool.accelerator.kind == "gpu" else plans.ON_CPU
+        plan = plan if device else plans.HOST_ALONE
         turns: dict[int, list[Turn]] = {number: [] for number in self.workers}
         for number in range(plan.turns):
             step(f"measuring, turn {number + 1} of {plan.turns}")

@@ -22,7 +22,7 @@ from ..frontends import dynamo
 from ..records.profile_record import PYTORCH, TENSORRT, Breakdown, Part, Profile
 from ..suite.cases import Case
 from ..suite.settings import VERBOSITIES
-from ..timing import measuring_loop
+from ..timing import plans
 from ..timing.device_latency import DeviceTimer
 from ..timing.stream_state import StreamState
 from ..torch_trt import engine_sizes, layer_profiler, loaded_engines
@@ -49,7 +49,7 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether engines are run by `tensorrt.Runtime` here instead of by the runtime that the case asks for."""
 
 
-DEVICE_PLAN = msgspec.structs.replace(measuring_loop.ON_GPU, captures=6, host_s=0.0, tail_calls=0, canary=False)
+DEVICE_PLAN = msgspec.structs.replace(plans.ON_GPU, captures=6, host_s=0.0, tail_calls=0, canary=False)
 """Of the latency without a profiler, beside which the layers are put: within a percent is enough for that."""
 
 

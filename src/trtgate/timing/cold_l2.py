@@ -14,7 +14,8 @@ from . import measuring_loop
 from .clock import CaptureError
 from .cuda_graph_clock import CudaGraphClock
 from .device_latency import Placed
-from .measuring_loop import Plan, Watched
+from .measuring_loop import Watched
+from .plans import Plan
 from .stream_state import StreamState
 
 PLAN = Plan(captures=8, max_warmup_s=1.0, window_s=0.1)

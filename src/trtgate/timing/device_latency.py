@@ -14,7 +14,8 @@ from .clock import CaptureError, DeviceClock
 from .cuda_event_clock import CudaEventsClock
 from .cuda_graph_clock import CudaGraphClock
 from .device_state import NO_STATE, ONE, DeviceState
-from .measuring_loop import Measured, Plan, Watched
+from .measuring_loop import Measured, Watched
+from .plans import Plan
 from .stream_state import StreamState
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..records.measurement import HOST_ALONE, Turn
 from . import canary, cpu_state, measuring_loop
 from .host_clock import HostClock, host_latency
-from .measuring_loop import Plan
+from .plans import Plan
 
 if TYPE_CHECKING:
     from .device_latency import DeviceTimer
