@@ -988,6 +988,29 @@ def test_a_kernel_of_ones_own_for_an_operator_of_torch_and_an_overload(operators
         module.library._destroy()
 
 
+def test_libraries_of_nvidias_that_are_loaded_when_they_are_needed_are_not_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever TensorRT lies: a process that built a module has more of them than one that loaded it."""
+    names = (
+        "mine.so", "libnvinfer_plugin.so.10", "libnvinfer_builder_resource.so.10.13", "libcudnn_ops.so.9",
+        "tensorrt_rtx_bindings/tensorrt_rtx.so",
+    )  # fmt: skip
+    lines = []
+    for number, name in enumerate(names):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(name)
+        lines.append(f"7f{number}-7f{number}1 r-xp 00000000 08:01 {file.stat().st_ino} {file}")
+    (tmp_path / "maps").write_text("\n".join(lines))
+    bindings = ModuleType("tensorrt_rtx_bindings")
+    bindings.__file__ = str(tmp_path / "tensorrt_rtx_bindings" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", bindings)
+    monkeypatch.setattr(native_files, "MAPPED", tmp_path / "maps")
+    monkeypatch.setattr(torch.ops, "loaded_libraries", set())
+    assert native_files.loaded() == [tmp_path / "mine.so", tmp_path / "libnvinfer_plugin.so.10"]
+
+
 def test_a_cpp_operator_is_its_library_whichever_file_changed_and_however_it_was_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operators: Any
 ) -> None:

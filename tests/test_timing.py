@@ -419,6 +419,16 @@ def test_a_turn_keeps_its_thread_to_a_cpu_and_the_process_has_all_of_its_own_bef
         assert os.sched_getaffinity(0) == allowed
 
 
+def test_a_turn_is_measured_where_nothing_may_be_kept_to_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_pid: int, _cpus: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    allowed = os.sched_getaffinity(0)
+    with cpu_state.kept_on(min(allowed)):
+        assert os.sched_getaffinity(0) == allowed
+
+
 def test_others_take_the_cpus_of_the_process_also_while_a_turn_keeps_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads that run all the time on two CPUs were not kept from them, whichever the turn's thread is on."""
     monkeypatch.setattr(cpu_state.machine, "cpus", lambda: 2)

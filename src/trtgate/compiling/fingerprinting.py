@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..common.errors import TrtgateError
 from ..records.program_part import Fingerprint
 from ..suite.cases import Case
 from ..suite.model_inputs import Inputs
-from ..torch_trt import autocast_without_gpu, compile_options, exporting, lean_tracing, patching, upstream_state
+from ..torch_trt import compile_options, exporting, lean_tracing, patching, upstream_state
 from . import building, factory_calls, program_part
 
 DEVICE = "cpu"
@@ -39,7 +40,7 @@ class Fingerprinter:
         if frontend not in exporting.FRONTENDS:
             return Fingerprint(problem=f"the frontend {frontend} compiles no exported program")
         try:
-            with lean_tracing.lean(), _no_stack_traces(), autocast_without_gpu.kept():
+            with lean_tracing.lean(), _no_stack_traces(), _autocast_of_a_gpu():
                 return self._of(case, fresh=fresh, last=last)
         except TrtgateError as error:
             self._forget()
@@ -69,6 +70,20 @@ class Fingerprinter:
         self._call = self._made = None
         building.end_case()
         garbage.freeze()
+
+
+@contextlib.contextmanager
+def _autocast_of_a_gpu() -> Iterator[None]:
+    """Within: without a GPU, torch does not switch autocast for CUDA off: an exported region says what code asked for.
+
+    What is computed on a CPU is not affected by it.
+    """
+    with contextlib.ExitStack() as stack:
+        if not torch.cuda.is_available():
+            common = torch.cuda.amp.common
+            stack.enter_context(patching.replaced(common, "amp_definitely_not_available", lambda: False))
+            stack.enter_context(patching.replaced(torch.cuda, "is_bf16_supported", lambda *_given, **_named: True))
+        yield
 
 
 def _no_stack_traces() -> contextlib.AbstractContextManager[None]:

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import os
 import re
-import sys
 from argparse import Namespace
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 
 from . import data_files
-from .imported_files import is_users_module, parsed
+from .imported_files import file_of, is_users_module, parsed
 
 FUNCTIONS = (type, FunctionType, BuiltinFunctionType)
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
@@ -107,8 +106,8 @@ def _as_tuple(names: Any) -> tuple[str, ...]:
 
 def kept_by(kind: type, *, noted: bool = False) -> set[str]:
     """Return the attributes that a class's file counts or fills as it runs, and, if `noted`, those that it sets."""
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    tree = parsed(Path(file)) if file is not None and Path(file).is_file() else None
+    file = file_of(kind.__module__)
+    tree = parsed(file) if file is not None and file.is_file() else None
     if tree is None:
         return set()
     return filled(tree) | (_set_later(tree) if noted else set())

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..common import library_files
 from . import code_values, operator_files, written_elsewhere
-from .imported_files import INSTALLED, UPSTREAM, Imports, is_users, is_users_module, parsed
+from .imported_files import INSTALLED, UPSTREAM, Imports, file_of, is_users, is_users_module, modules_by_file, parsed
 
 LRU = type(functools.lru_cache(len))
 FUNCTIONS = (FunctionType, MethodType, functools.partial, classmethod, staticmethod, property, LRU)
@@ -35,7 +35,7 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     functions = list(functions)
     given = [one for function in functions for one in within(function) if is_own(one)]
     names = {name for name in map(module_of, given) if name.partition(".")[0] not in UPSTREAM}
-    found = {*filter(None, map(_file_of, given)), *filter(None, map(_file_of_module, names)), *files}
+    found = {*filter(None, map(_file_of, given)), *filter(None, map(file_of, names)), *files}
     closed = _closure(found, {name.partition(".")[0] for name in names} - {""})
     code = {hashlib.sha256(_told(file)).digest() for file in closed}
     texts = sorted(set(filter(None, map(held, functions))))
@@ -66,7 +66,7 @@ def within(function: Any) -> list[Any]:
     seen = {id(function)}
     for one in found:  # it grows
         for part in _parts(one):
-            if id(part) not in seen and (isinstance(part, FUNCTIONS) or _is_users(part)):
+            if id(part) not in seen and (isinstance(part, FUNCTIONS) or is_of_users_class(part)):
                 seen.add(id(part))
                 found.append(part)
     return found
@@ -119,9 +119,9 @@ def _names_in(code: CodeType) -> set[str]:
     return set(code.co_names).union(*(_names_in(one) for one in code.co_consts if isinstance(one, CodeType)))
 
 
-def _is_users(value: Any) -> bool:
+def is_of_users_class(value: Any) -> bool:
     """Whether something is a class of the user's own, or an object of one."""
-    return is_users_module((value if isinstance(value, type) else type(value)).__module__)
+    return is_users_module((value if issubclass(type(value), type) else type(value)).__module__)
 
 
 def is_own(function: Any) -> bool:
@@ -166,14 +166,9 @@ def _file_of(function: Any) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _file_of_module(name: str) -> Path | None:
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return None if file is None or not Path(file).is_file() else Path(file)
-
-
 def _closure(files: set[Path], packages: set[str]) -> set[Path]:
     """Return files with all that they import, of the user's own or of some packages, and of operators they name."""
-    modules = {file: module for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    modules = modules_by_file()
     found: set[Path] = set()
     asked = list(files)
     while asked:
@@ -198,8 +193,8 @@ def _of_values(module: ModuleType) -> Iterator[str]:
     asked += [part for one in asked for part in code_values.parts(one)]
     for one in asked:
         name = one.__name__ if isinstance(one, ModuleType) else str(getattr(one, "__module__", ""))
-        if (file := getattr(sys.modules.get(name), "__file__", None)) is not None:
-            yield file
+        if (file := file_of(name)) is not None:
+            yield str(file)
 
 
 def _imports(file: Path) -> Imports | None:
@@ -212,7 +207,7 @@ def _told(file: Path) -> bytes:
     tree = parsed(file)
     if tree is None:
         return file.read_bytes()
-    known = next((one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == str(file)), None)
+    known = modules_by_file().get(str(file))
     written = written_elsewhere.into(file)
     filled = {word for one in written for word in one.words}
     texts = [*code_values.told(tree, known, file.parent, filled), *(one.text for one in written)]

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -21,10 +22,11 @@ INSTALLED = tuple(dict.fromkeys(f"{place}{os.sep}" for one in _PLACES for place 
 IN_PACKAGES = re.compile("/(site|dist)-packages/")
 """Where else packages lie: those of the system or of the user's home beside an environment's own."""
 OF_SOURCES = (
-    "torch_tensorrt", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings", "triton",
+    "torch_tensorrt", "tensorrt", "tensorrt_bindings", "tensorrt_libs", "tensorrt_rtx", "tensorrt_rtx_bindings",
+    "tensorrt_rtx_libs", "triton",
 )  # fmt: skip
 """Packages of upstream's that may be imported from a folder of sources, or lie in one of their own."""
-UPSTREAM = ("torch", "torch_tensorrt", "functools", "modelopt", "tensorrt", "tensorrt_rtx", "triton", "trtgate")
+UPSTREAM = ("torch", *OF_SOURCES, "functools", "modelopt", "trtgate")
 """Packages whose functions change with an installed version only, which a program part has anyway."""
 BY_CALL = ("import_module", "__import__")
 """Functions that import what they are told."""
@@ -35,15 +37,40 @@ def is_users(file: str) -> bool:
     """Return whether code is the user's: it is neither installed, nor trtgate's, nor of an editable upstream."""
     if file.startswith((*INSTALLED, OURS, "<")) or IN_PACKAGES.search(file):
         return False
-    upstream = (getattr(sys.modules.get(name), "__file__", None) for name in OF_SOURCES)
-    return not file.startswith(tuple(f"{os.path.dirname(one)}{os.sep}" for one in upstream if one))
+    return not file.startswith(upstream_folders())
+
+
+def upstream_folders() -> tuple[str, ...]:
+    """Return the folders of those `OF_SOURCES` that are imported."""
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in OF_SOURCES)
+    return tuple(f"{os.path.dirname(file)}{os.sep}" for file in files if file)
 
 
 @functools.lru_cache(maxsize=4096)
 def is_users_module(name: object) -> bool:
     """Return whether a module that is imported lies in a file of the user's own."""
-    file = getattr(sys.modules.get(str(name)), "__file__", None)
-    return isinstance(file, str) and is_users(file)
+    file = file_of(str(name))
+    return file is not None and is_users(str(file))
+
+
+def file_of(name: str) -> Path | None:
+    """Return the file that an imported module says it comes from; None where it says none."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return Path(file) if isinstance(file, str) else None
+
+
+def modules_by_file() -> dict[str, ModuleType]:
+    """Return the modules that are imported, by the file that each comes from."""
+    modules = list(sys.modules.values())
+    return {file: module for module in modules if isinstance(file := getattr(module, "__file__", None), str)}
+
+
+def users_modules() -> dict[str, ModuleType]:
+    """Return those of the user's own by their files, which are there."""
+    return {
+        file: module for file, module in modules_by_file().items()
+        if file.startswith(os.sep) and is_users(file) and os.path.isfile(file)
+    }  # fmt: skip
 
 
 def _name_of(expression: ast.expr) -> str:
@@ -129,9 +156,9 @@ def package_of(file: Path) -> str:
 
 def located(name: str, beside: Path) -> Path | None:
     """Return the file of a module, importing nothing; `beside` is the folder of the file that imports it."""
-    file = getattr(sys.modules.get(name), "__file__", None)
+    file = file_of(name)
     if file is not None:
-        return Path(file)
+        return file
     top, *parts = name.split(".")
     places, origin = _top(top, tuple(sys.path))
     if origin is None and not places:

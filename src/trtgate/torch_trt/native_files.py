@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import sysconfig
 from pathlib import Path
 
 import torch
 
 from ..common.errors import TrtgateError
-from .imported_files import INSTALLED, UPSTREAM
+from .imported_files import INSTALLED, UPSTREAM, upstream_folders
 
 MAPPED = Path("/proc/self/maps")
 GONE = " (deleted)"
 OF_PYTHON = f"{Path(sysconfig.get_paths()['stdlib']).resolve().parent}{os.sep}lib"
 SYSTEM = (OF_PYTHON, "/usr/lib", "/usr/local/lib", "/usr/local/cuda", "/lib", "[")
 """How paths of the system's libraries begin, and of those beside Python's own."""
+OF_NVIDIA = re.compile(
+    r"lib(nvinfer_builder_resource|tensorrt|cudart|cublas|cudnn|cufft|curand|cusolver|cusparse|nvrtc|nvJitLink|nccl|cupti"
+    r"|cuda\.|nvidia-)"
+)
+"""Libraries that a process loads when it first needs them, wherever they lie: which ones follows from what it did.
+TensorRT's plugins are none of these, for users build them anew."""
 
 COMPILED = ("aotinductor", "torchinductor", ".triton")
 """How folders begin in which Inductor and Triton put what they compile: kernels of modules, and no operators."""
@@ -31,11 +38,12 @@ def loaded() -> list[Path]:
     real = {os.path.realpath(file) for file in told}
     mapped = [line.split(maxsplit=5) for line in MAPPED.read_text().splitlines()]
     own: dict[Path, bool] = {}
+    installed = (*SYSTEM, *INSTALLED, *upstream_folders())
     for inode, file in dict.fromkeys((one[4], one[5]) for one in mapped if len(one) == 6):  # a file is mapped in parts
         path = file.removesuffix(GONE)
-        if _is_compiled(Path(path)):
+        if _is_compiled(Path(path)) or OF_NVIDIA.match(Path(path).name):
             continue
-        if ".so" in Path(path).name and (path in real or not path.startswith((*SYSTEM, *INSTALLED))):
+        if ".so" in Path(path).name and (path in real or not path.startswith(installed)):
             own[Path(path)] = file.endswith(GONE) or Path(path).stat().st_ino != int(inode)
     for library, replaced in own.items():
         if replaced:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from torch._library.custom_ops import OPDEFS
 
 from ..common.errors import TrtgateError
 from . import native_files
-from .imported_files import INSTALLED, Imports, is_users, parsed
+from .imported_files import INSTALLED, Imports, modules_by_file, parsed, users_modules
 
 UPSTREAM = frozenset(
     "aten prim prims quantized c10d _c10d_functional inductor higher_order profiler tensorrt debugprims rngprims "
@@ -113,11 +111,10 @@ def _registering_with(file: Path) -> list[Path]:
     if tree is None:
         return []
     doors = {node.name for node in tree.body if isinstance(node, DEFINITIONS) and _calls_impl(node)}
-    loaded = {str(getattr(module, "__file__", None)): module for module in list(sys.modules.values())}
-    held = getattr(loaded.get(str(file)), "__dict__", {})
+    held = getattr(modules_by_file().get(str(file)), "__dict__", {})
     doors |= {name for name, value in list(held.items()) if isinstance(value, torch.library.Library)}
-    others = [Path(name) for name in loaded if doors and name.startswith(os.sep) and is_users(name)]
-    return [one for one in others if one.is_file() and _mentions(one, doors) and _imports(one, file)]
+    others = map(Path, users_modules() if doors else ())
+    return [one for one in others if _mentions(one, doors) and _imports(one, file)]
 
 
 def _calls_impl(node: ast.AST) -> bool:

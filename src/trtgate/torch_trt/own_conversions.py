@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import function_code, native_files, operator_files, upstream_state
-from .imported_files import is_users, is_users_module
+from .imported_files import is_users
 
 CONVERTER = "converter of "
 OF_TORCH = re.compile(
@@ -115,5 +115,4 @@ def _is_users(value: Any) -> bool:
     if issubclass(type(value), function_code.FUNCTIONS):
         codes = (getattr(one, "__code__", None) for one in function_code.within(value))
         return any(is_users(code.co_filename) for code in codes if code is not None)
-    kind = value if issubclass(type(value), type) else type(value)
-    return is_users_module(kind.__module__)
+    return function_code.is_of_users_class(value)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import ast
 import functools
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeGuard
 
 from . import code_values
-from .imported_files import Imports, is_users, parsed
+from .imported_files import Imports, parsed, users_modules
 
 BY_NAME = ("setattr", "delattr", "vars")
 """Functions whose first argument is what is written into."""
@@ -48,12 +47,10 @@ def into(file: Path) -> list[Written]:
     They assign to an attribute or an entry of it, call a function of it, or decorate with one. It may be imported from
     the package that the file lies in. They are sorted: which file is imported first decides nothing.
     """
-    named = {str(getattr(module, "__file__", None)): module for module in list(sys.modules.values())}
-    others = {name: module for name, module in named.items() if name.startswith(os.sep) and is_users(name)}
     doors = {str(file), *(str(folder / "__init__.py") for folder in file.parents)}
     found: dict[str, Written] = {}
-    for other, module in others.items():
-        if other != str(file) and os.path.isfile(other):
+    for other, module in users_modules().items():
+        if other != str(file):
             by_file = _writing(Path(other), os.stat(other).st_mtime_ns)
             for written in (_with_values(one, module) for door in doors & by_file.keys() for one in by_file[door]):
                 found[written.text] = written
