@@ -137,7 +137,7 @@ def _confirmed(scenario: Scenario, effect: float, cases: int, tests: int, rng: n
     means = np.empty((cases, 0))
     for look in verdict.LOOKS:
         fresh = Pairs(scenario.noise, effect, (len(open_), look - means.shape[-1]), rng)
-        d = verdict.differences(*fresh.quadruples(verdict.QUADRUPLES_A_PAIR))
+        d = verdict.differences(*fresh.quadruples(verdict.MOST_QUADRUPLES))
         means = np.concatenate([means, _pair_means(d, scenario.limit)], axis=-1)
         found = verdict.confirm(means, scenario.limit, tests)
         confirmed[open_[found.confirmed]] = True

@@ -131,10 +131,20 @@ def test_confirmation_decides_by_fresh_pairs() -> None:
 
 def test_a_confirming_pair_stops_as_soon_as_its_own_spread_is_negligible_whatever_its_mean() -> None:
     for mean in (-0.5, 0.0, 0.5):
-        steady, noisy = mean + np.array([1e-4, -1e-4, 1e-4, -1e-4]), mean + np.array([0.01, -0.01, 0.01, -0.01])
+        steady, noisy = mean + np.array([1e-4, -1e-4, 1e-4, -1e-4]), mean + np.array([5e-3, -5e-3, 5e-3, -5e-3])
         assert [bool(verdict.pair_tells(steady[:n], 0.01)) for n in (1, 2, 3, 4)] == [False, True, True, True]
         assert [bool(verdict.pair_tells(noisy[:n], 0.01)) for n in (1, 2, 3, 4)] == [False, False, False, True]
         assert not verdict.pair_tells(steady[:2], 0.001)
+
+
+def test_a_confirming_pair_that_knows_its_mean_to_half_the_limit_alone_goes_on_to_twelve_quadruples() -> None:
+    d = 0.05 * np.resize([1.0, -1.0], 12)
+    told = [bool(verdict.pair_tells(d[:n], 0.02)) for n in range(1, 13)]
+    assert told == [False] * 11 + [True]
+    assert [bool(verdict.pair_tells(d[:n], 0.13)) for n in (3, 4)] == [False, True]
+    several = verdict.pair_tells(np.stack([d, d / 10]), 0.02)  # at twelve whatever their spread
+    assert several.tolist() == [True, True]
+    assert verdict.pair_tells(np.stack([d, d / 10])[:, :4], 0.02).tolist() == [False, True]
 
 
 @given(st.floats(-0.2, 0.2), st.floats(1e-5, 0.1), st.floats(1e-3, 0.2), st.sampled_from(LOOKS))

@@ -13,6 +13,7 @@ from .memory_growth import LEAST_READINGS, Growth, grows_late, growth, judge_gro
 from .paired_launches import (
     FIRST_LOOK,
     LOOKS,
+    MOST_QUADRUPLES,
     QUADRUPLES_A_PAIR,
     QUEUED_SD,
     SCREEN_ALPHA,
@@ -47,6 +48,7 @@ __all__ = [
     "LEAST_READINGS",
     "LEAST_RISING",
     "LOOKS",
+    "MOST_QUADRUPLES",
     "OTHER_CARD",
     "POWER",
     "PRIORS",

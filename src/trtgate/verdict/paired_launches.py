@@ -23,11 +23,11 @@ FIRST_LOOK = 3
 SCREENING_LOOKS = (FIRST_LOOK, *LOOKS)
 SCREEN_ALPHA = 0.01
 """Error rate of either side of the screening within a pair, split among the looks."""
-QUADRUPLES_A_PAIR, FEWEST_QUADRUPLES = 4, 2
-"""Quadruples that each confirming pair measures at most, and at least."""
-NEGLIGIBLE = 0.05
-"""The standard error of a pair's mean that needs no further quadruple, as a share of the limit: how far fresh pairs lie
-apart is all that counts then."""
+FEWEST_QUADRUPLES, QUADRUPLES_A_PAIR, MOST_QUADRUPLES = 2, 4, 12
+"""Quadruples that each confirming pair measures: at least, as a rule, and where they are noisy at most."""
+NEGLIGIBLE, COARSE = 0.05, 0.5
+"""Standard errors of a pair's mean, as shares of the limit. Up to the first no further quadruple is needed: how far
+fresh pairs lie apart is all that counts then. Above the second further ones tell more than another pair would."""
 QUEUED_SD = 0.026
 """How far the logs of device latency by queued events lie apart between launches of the same module: standard deviation
 (1.5 % between means of three launches, docs/verdicts.md). One pair can't see that, and proves nothing of it. All else
@@ -122,7 +122,10 @@ def pair_tells(d: np.ndarray, limit: float) -> np.ndarray:
     if d.shape[-1] < FEWEST_QUADRUPLES:
         return np.zeros(d.shape[:-1], dtype=bool)
     _, error = _mean_and_error(d)
-    return np.asarray((error <= NEGLIGIBLE * math.log1p(limit)) | (d.shape[-1] >= QUADRUPLES_A_PAIR))
+    if d.shape[-1] >= MOST_QUADRUPLES:
+        return np.ones(d.shape[:-1], dtype=bool)
+    wanted = COARSE if d.shape[-1] >= QUADRUPLES_A_PAIR else NEGLIGIBLE
+    return np.asarray(error <= wanted * math.log1p(limit))
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
