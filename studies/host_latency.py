@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import math
 import os
@@ -294,8 +295,9 @@ def in_pairs(options: argparse.Namespace) -> None:
     """
     rows: Read = {}
     with contextlib.suppress(KeyboardInterrupt):
-        for name in options.conditions or PAIRED:
-            read_pairs(name, options, rows)
+        for number in range(options.pairs):
+            read_pairs(options.conditions or PAIRED, options, rows)
+            print(f"# pair {number + 1}", file=sys.stderr, flush=True)
     if options.json:
         options.json.write_text(json.dumps([[*key, [list(d) for d in of]] for key, of in rows.items()]))
     print(machine(options.device))
@@ -314,25 +316,31 @@ def in_pairs(options: argparse.Namespace) -> None:
         print(f"| {name} | {metric} | {len(means)} | {window * 1e3:.0f} ms | {way} | {spread} |")
 
 
-def read_pairs(name: str, options: argparse.Namespace, rows: Read) -> None:
-    """Start all pairs of a condition, which import side by side, and read quadruples of one after the other."""
+def read_pairs(conditions: Sequence[str], options: argparse.Namespace, rows: Read) -> None:
+    """Start a pair of each condition, which import side by side, and read quadruples of all of them in turns.
+
+    So what the machine is like at the moment is alike for all conditions.
+    """
     metrics = ("host", "enqueue") if options.device == "cuda" else ("host",)
-    cpus = sorted(os.sched_getaffinity(0))
-    shared = [random.choice(cpus) if CONDITIONS[name].one_cpu else None for _ in range(options.pairs)]
-    pairs = [[Process(CONDITIONS[name], options.device, cpu=cpu) for _ in range(2)] for cpu in shared]
+    cpu = random.choice(sorted(os.sched_getaffinity(0)))
+    of = {name: CONDITIONS[name] for name in conditions}
+    pairs = {
+        name: [Process(one, options.device, cpu=cpu if one.one_cpu else None) for _ in range(2)]
+        for name, one in of.items()
+    }
     try:
-        for process in (one for pair in pairs for one in pair):
+        for process in (one for pair in pairs.values() for one in pair):
             process.ask(0.01)  # it has imported, and sleeps in a read until it is asked again
-        for number, pair in enumerate(pairs):
-            for window in WINDOWS_S:
-                found = [quadruple(pair, window) for _ in range(options.quadruples)]
-                for metric in metrics:
-                    for way in WAYS:
-                        d = np.asarray([d_of(one, metric, way) for one in found])
-                        rows.setdefault((name, metric, window, way), []).append(d)
-            print(f"# {name}, pair {number + 1}", file=sys.stderr, flush=True)
+        for window in WINDOWS_S:
+            found: dict[str, list[list[list[dict[str, Any]]]]] = {name: [] for name in conditions}
+            for _ in range(options.quadruples):
+                for name in random.sample(list(conditions), len(conditions)):
+                    found[name].append(quadruple(pairs[name], window))
+            for name, metric, way in itertools.product(conditions, metrics, WAYS):
+                d = np.asarray([d_of(one, metric, way) for one in found[name]])
+                rows.setdefault((name, metric, window, way), []).append(d)
     finally:
-        for process in (one for pair in pairs for one in pair):
+        for process in (one for pair in pairs.values() for one in pair):
             process.close()
 
 

@@ -29,7 +29,7 @@ from scipy import stats
 
 from trtgate import verdict
 from trtgate.torch_trt.patching import replaced
-from trtgate.verdict import stored_sessions
+from trtgate.verdict import paired_launches, stored_sessions
 from trtgate.verdict.error_rates import PROOF_ALPHA
 from trtgate.verdict.stored_sessions import within_session_sd
 
@@ -446,6 +446,33 @@ def by_loads(suites: int, changes: int, cases: int, rng: np.random.Generator) ->
     ]
 
 
+ON_A_HOST = ((0.04, 0.015), (0.04, 0.02), (0.07, 0.02))
+"""How far quadruples of host latency lie apart, and pairs (docs/server.md)."""
+HOST_LIMIT, HOST_CHANGE = 0.02, 0.05
+
+
+def by_quadruples(_suites: int, changes: int, cases: int, rng: np.random.Generator) -> list[str]:
+    """Return what fresh pairs confirm of suspects, where they stop at four quadruples and where they may go on."""
+
+    def judge(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
+        found = []
+        for most in (verdict.QUADRUPLES_A_PAIR, verdict.MOST_QUADRUPLES):
+            with replaced(paired_launches, "MOST_QUADRUPLES", most):
+                found.append(_confirmed(scenario, effect, cases, tests, rng))
+        return found
+
+    rows: list[Row] = []
+    for quadruple, pair in ON_A_HOST:
+        scenario = Scenario("", Noise(block=quadruple, capture=0.0, launch=pair / math.sqrt(2)), HOST_LIMIT)
+        hits = detections(judge, scenario, HOST_CHANGE, changes, cases, rng)
+        rows.append(([f"{quadruple:.0%}", f"{pair:.1%}"], hits))
+    title = (
+        f"+{HOST_CHANGE:.0%} confirmed, %, of {changes:,} suspects, each one of {cases} tests, limit {HOST_LIMIT:.0%}:"
+    )
+    columns = tuple(f"{most} quadruples at most" for most in (verdict.QUADRUPLES_A_PAIR, verdict.MOST_QUADRUPLES))
+    return [table(title, ("between quadruples", "between pairs"), columns, rows, changes)]
+
+
 def main() -> None:
     """Simulate, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -461,6 +488,7 @@ def main() -> None:
     parser.add_argument("--early", action="store_true", help="instead: if a case ended with the launch that proves it")
     parser.add_argument("--looks", action="store_true", help="instead: after how many quadruples screening ends")
     parser.add_argument("--loads", action="store_true", help="instead: pairs at a limit of 0.1 %%, by loads' spread")
+    parser.add_argument("--quadruples", action="store_true", help="instead: pairs of a noisy host, by their quadruples")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     options = parser.parse_args()
     suites, changes = (500, 2_000) if options.quick else (options.suites, options.changes)
@@ -491,8 +519,9 @@ def main() -> None:
         columns = ("each session counts", "each card counts")
         title = f"{red}, judged on a card that has no session:"
         tables = [table(title, ("cards", "sessions of each"), columns, rows, suites)]
-    elif options.versions or options.loads:
-        tables = (by_versions if options.versions else by_loads)(suites, changes, options.cases, rng)
+    elif options.versions or options.loads or options.quadruples:
+        by = by_versions if options.versions else by_loads if options.loads else by_quadruples
+        tables = by(suites, changes, options.cases, rng)
     elif options.further:
         told, fails = told_by_further(changes, options.cases, rng), unchanged(failed_with_further)
         title = f"Proven unchanged, %, of {changes:,} cases, each one of {options.cases} judged:"
