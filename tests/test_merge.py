@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.in_process import command
-from tests.scripted_measurer import HERE
+from tests.scripted_measurer import CASE, HERE, measurement
 from tests.stage_files import (
     BESIDE_BASE,
     FAST,
@@ -31,8 +32,10 @@ from trtgate.fleet import merged_document, shards, stage_record
 from trtgate.fleet.manifest import Manifest
 from trtgate.fleet.merged_document import UNCONFIRMED, exit_status
 from trtgate.fleet.merged_run import MergedRun
-from trtgate.fleet.stage_record import KEY, CaseOutcome
+from trtgate.fleet.stage_record import KEY, CaseEvidence, CaseOutcome
 from trtgate.gate.case_result import adjusted
+from trtgate.gate.policy import Evidence, Measured
+from trtgate.records.measurement import HOST_ALONE, Quadruple, Turn
 from trtgate.verdict import Verdict
 
 # Which cases a shard takes
@@ -387,6 +390,19 @@ def test_figures_that_can_be_none_are_refused(run: StagedRun, change: dict[str, 
     file.write_text(json.dumps(document).replace("Infinity", "1e400"))
     with pytest.raises(TrtgateError):
         run.merged([file])
+
+
+@pytest.mark.parametrize(
+    ("host_us", "refused"), [([400.0], ""), ([], "has a turn without a block"), ([-1.0], "is no positive number")]
+)
+def test_fresh_pairs_of_a_confirmation_may_leave_device_latency_out(host_us: list[float], refused: str) -> None:
+    """Where the host's metrics alone are suspected, they measure nothing else."""
+    turn = Turn(clock=HOST_ALONE, captures=[], host_us=host_us, enqueue_us=host_us)
+    pair = [Quadruple(base=[turn] * 2, candidate=[turn] * 2)]
+    first = Measured(measurement(100.0), measurement(100.0))
+    found = CaseEvidence(evidence=Evidence(first=first, pairs=(pair,)))
+    with pytest.raises(TrtgateError, match=refused) if refused else contextlib.nullcontext():
+        stage_record.check_case(CASE.id, found, beside_base=True)
 
 
 @pytest.mark.parametrize("change", [{"levels": []}, {"p99_us": -1.0}, {"most": 7}, {"seconds": 0.0}, {"calls": 0}])

@@ -24,7 +24,7 @@ from ..common.run_places import Place
 from ..gate.baselines import SCHEMA
 from ..gate.known_programs import Known
 from ..gate.policy import Evidence
-from ..records.measurement import Build, CaseMeasurement, LoadLaunch, Turn
+from ..records.measurement import HOST_ALONE, Build, CaseMeasurement, LoadLaunch, Turn
 from ..report.junit import TestOutcome
 from ..report.run_report import CoverageReport, Failure, LayersReport
 from .manifest import Manifest
@@ -241,8 +241,7 @@ def _measurements(evidence: Evidence) -> Iterator[CaseMeasurement]:
 
 
 def _turns_of_pairs(evidence: Evidence) -> Iterator[Turn]:
-    quadruples = chain.from_iterable(evidence.pairs)
-    return chain.from_iterable((*one.base, *one.candidate) for one in quadruples)
+    return (turn for one in chain.from_iterable(evidence.pairs) for turn in (*one.base, *one.candidate))
 
 
 def _builds(evidence: Evidence) -> Iterator[Build]:
@@ -280,7 +279,8 @@ def _check_load(case_id: str, load: LoadLaunch, first: LoadLaunch) -> None:
 
 def _check_turn(case_id: str, turn: Turn) -> None:
     blocks = [us for capture in turn.captures for us in capture.blocks_us]
-    if not turn.clock or not any(capture.blocks_us or capture.void for capture in turn.captures):
+    of_host = turn.clock == HOST_ALONE and turn.host_us and turn.enqueue_us
+    if not turn.clock or not (of_host or any(capture.blocks_us or capture.void for capture in turn.captures)):
         raise TrtgateError(f"case {case_id!r} has a turn without a block")
     if not _are_numbers([*blocks, *turn.host_us, *turn.enqueue_us, *turn.tail_us, *turn.canary_us.values()]):
         raise TrtgateError(f"case {case_id!r} has a latency that is no positive number")
