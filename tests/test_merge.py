@@ -482,7 +482,7 @@ def test_the_command_writes_what_a_run_writes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     run = StagedRun(tmp_path, [SAME, SLOW])
     other_card = msgspec.structs.replace(HERE, name="A100", uuid="THERE")
-    other = StagedRun(tmp_path, [SAME, FAST], other_card)
+    other = StagedRun(tmp_path, [FAST, FAST], other_card)
     files = [run.shard(run.whole, 1, command=["b s", "-q"]), other.shard(other.whole, 1)]
     status, said = command("merge", *map(str, files), "--report=r.json", "--junit-xml=j.xml", "--output=merged.json")
     assert status == UNCONFIRMED
