@@ -1011,6 +1011,39 @@ def test_libraries_of_nvidias_that_are_loaded_when_they_are_needed_are_not_the_u
     assert native_files.loaded() == [tmp_path / "mine.so", tmp_path / "libnvinfer_plugin.so.10"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "libtensorrt_plugins.so", "libtensorrt_llm.so", "libcublas_epilogues.so.1", "libcudnn_frontend_ops.so",
+        "libcufft_conv.so", "libcuda.ops.so", "libnccl_moe.so", "libcudart_shim.so",
+    ],
+)  # fmt: skip
+def test_a_library_of_the_users_may_begin_with_a_name_of_nvidias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Plugins of TensorRT, for instance: what loads them tells torch nothing."""
+    (tmp_path / name).write_text(name)
+    (tmp_path / "maps").write_text(f"7f-8f r-xp 0 08:01 {(tmp_path / name).stat().st_ino} {tmp_path / name}")
+    monkeypatch.setattr(native_files, "MAPPED", tmp_path / "maps")
+    monkeypatch.setattr(torch.ops, "loaded_libraries", set())
+    assert native_files.loaded() == [tmp_path / name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "libnvinfer_builder_resource_sm90.so.10.13.3", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1",
+        "libcudart.so.13", "libcudart.3eda8113.so.13", "libcudart-d0da41ae.so.11.0", "libcublasLt.so.13",
+        "libcudnn.so.9", "libcudnn_ops_infer.so.8", "libcudnn_engines_runtime_compiled.so.9", "libcudnn_adv.so.9",
+        "libcufftw.so.12", "libcurand.so.10", "libcusolverMg.so.12", "libcusparseLt.so.0", "libnvrtc.alt.so.13",
+        "libnvrtc-builtins.alt.so.13.0", "libnvJitLink.so.13", "libnccl.so.2", "libcupti.so.2026.2.0", "libcuda.so.1",
+        "libcuda.so.580.65.06", "libnvidia-ptxjitcompiler.so.1",
+    ],
+)  # fmt: skip
+def test_libraries_that_cuda_loads_by_itself_are_known_by_their_names(name: str) -> None:
+    assert native_files.OF_NVIDIA.match(name)
+
+
 def test_a_cpp_operator_is_its_library_whichever_file_changed_and_however_it_was_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operators: Any
 ) -> None:

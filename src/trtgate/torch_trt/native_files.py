@@ -18,11 +18,12 @@ OF_PYTHON = f"{Path(sysconfig.get_paths()['stdlib']).resolve().parent}{os.sep}li
 SYSTEM = (OF_PYTHON, "/usr/lib", "/usr/local/lib", "/usr/local/cuda", "/lib", "[")
 """How paths of the system's libraries begin, and of those beside Python's own."""
 OF_NVIDIA = re.compile(
-    r"lib(nvinfer_builder_resource|tensorrt|cudart|cublas|cudnn|cufft|curand|cusolver|cusparse|nvrtc|nvJitLink|nccl|cupti"
-    r"|cuda\.|nvidia-)"
+    r"lib(nvinfer_builder_resource\w*|tensorrt(_onnxparser)?_rtx|cudart|cublas(Lt)?|cufftw?|curand|cusolver(Mg)?"
+    r"|cudnn(_(adv|cnn|ops)(_infer|_train)?|_engines_\w+|_ext|_graph|_heuristic)?|cusparse(Lt)?|nvrtc(-builtins)?"
+    r"|nvJitLink|nccl|cupti|cuda|nvidia-[\w-]+)([.-][0-9a-f]{8}|\.alt)?\.so"
 )
 """Libraries that a process loads when it first needs them, wherever they lie: which ones follows from what it did.
-TensorRT's plugins are none of these, for users build them anew."""
+TensorRT's plugins are none of these, for users build them anew. A user's own may begin with such a name."""
 
 COMPILED = ("aotinductor", "torchinductor", ".triton")
 """How folders begin in which Inductor and Triton put what they compile: kernels of modules, and no operators."""
