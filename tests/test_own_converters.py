@@ -633,6 +633,34 @@ def test_code_of_a_package_is_not_the_users_wherever_it_lies(monkeypatch: pytest
     assert all(map(imported_files.is_users, (__file__, "/work/suite.py", "/sources/py/tools.py")))
 
 
+def test_a_module_named_as_upstreams_is_no_folder_of_it_and_one_whose_file_is_no_text_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = ModuleType("triton")
+    monkeypatch.setitem(sys.modules, "triton", alone)
+    none = (Path("/work/triton/__init__.py"), 3, b"/work/triton.py", None)
+    for file in ("/work/triton.py", "triton.py", "__init__.py", *none):
+        monkeypatch.setattr(alone, "__file__", file, raising=False)
+        assert all(map(imported_files.is_users, ("/work/suite.py", "/work/triton_ops.py", "/other/suite.py")))
+    monkeypatch.setattr(alone, "__file__", "/put/here/tensorrt.so")
+    assert not imported_files.is_users("/put/here/tensorrt.so")
+
+
+def test_a_lazy_module_that_can_not_be_loaded_has_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As six.moves and TensorFlow have them: whatever is asked of one imports it."""
+
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise ImportError(f"No module named 'tkinter' for {name}")
+
+    for name in ("lazy_one", "tensorrt"):
+        monkeypatch.setitem(sys.modules, name, Lazy(name))
+    assert imported_files.file_of("lazy_one") is None
+    assert imported_files.is_users("/work/suite.py")
+    assert __file__ in imported_files.users_modules()
+    assert function_code.digest([Lazy]) == function_code.digest([Lazy])
+
+
 # What is imported: a package that asks for a GPU as upstream's does
 
 ASKS = "import torch\nCAPABILITY = torch.cuda.get_device_capability(torch.cuda.current_device())\n"

@@ -41,9 +41,10 @@ def is_users(file: str) -> bool:
 
 
 def upstream_folders() -> tuple[str, ...]:
-    """Return the folders of those `OF_SOURCES` that are imported."""
-    files = (getattr(sys.modules.get(name), "__file__", None) for name in OF_SOURCES)
-    return tuple(f"{os.path.dirname(file)}{os.sep}" for file in files if file)
+    """Return the folders of those `OF_SOURCES` that are imported, and the files of those that are one file."""
+    said = (_said_by(sys.modules.get(name)) for name in OF_SOURCES)
+    files = [file for file in said if file is not None and os.path.isabs(file)]
+    return tuple(re.sub(r"/__init__\.[^/]*$", os.sep, file) for file in files)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -55,14 +56,22 @@ def is_users_module(name: object) -> bool:
 
 def file_of(name: str) -> Path | None:
     """Return the file that an imported module says it comes from; None where it says none."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return Path(file) if isinstance(file, str) else None
+    file = _said_by(sys.modules.get(name))
+    return None if file is None else Path(file)
+
+
+def _said_by(module: object) -> str | None:
+    """Return the file that a module says it comes from; None where it says none, as a lazy one that can't be loaded."""
+    with contextlib.suppress(Exception):
+        file = getattr(module, "__file__", None)
+        return file if isinstance(file, str) else None
+    return None
 
 
 def modules_by_file() -> dict[str, ModuleType]:
     """Return the modules that are imported, by the file that each comes from."""
     modules = list(sys.modules.values())
-    return {file: module for module in modules if isinstance(file := getattr(module, "__file__", None), str)}
+    return {file: module for module in modules if (file := _said_by(module)) is not None}
 
 
 def users_modules() -> dict[str, ModuleType]:
