@@ -367,6 +367,31 @@ def test_the_turns_of_a_quadruple_on_a_cpu_keep_to_one_and_the_next_quadruple_to
     assert min(2, len(os.sched_getaffinity(0))) <= len(set(cpus))
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("side", [BASE, CANDIDATE])
+def test_calls_of_either_side_that_start_threads_have_all_cpus_on_both(gpu: bool, side: str) -> None:
+    """On one CPU two threads take as long as one: a call that no longer starts any would look the same."""
+    cpus: set[int | None] = set()
+
+    def worker(name: str) -> Any:
+        def ask(request: Any, *_: Any) -> Any:
+            plan = request.plan
+            cpus.add(plan.cpu)
+            captures = [Capture(blocks_us=[50.0], replays=1)] * bool(plan.captures)
+            us = [100.0] * bool(plan.host_s)
+            starts = bool(plan.threads_s) and name == side
+            return SimpleNamespace(
+                turn=Turn(clock=name, captures=captures, host_us=us, enqueue_us=us, starts_threads=starts)
+            )
+
+        return SimpleNamespace(ask=ask)
+
+    pair = Pair(worker(BASE), worker(CANDIDATE), gpu=gpu)
+    pair.warm_up(random.Random(0))
+    pair.quadruple(random.Random(0))
+    assert cpus == {None}
+
+
 def test_the_next_case_is_measured_by_the_same_processes(session: PairSession) -> None:
     pair = session.load_resident(FINE, BUILT)
     before = pids_of(pair)

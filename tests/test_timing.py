@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import math
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -417,6 +420,53 @@ def test_a_turn_keeps_its_thread_to_a_cpu_and_the_process_has_all_of_its_own_bef
         assert Inference.seen
         assert all(one == wanted for one in Inference.seen)
         assert os.sched_getaffinity(0) == allowed
+
+
+POOL = concurrent.futures.ThreadPoolExecutor(1)
+WORK = "sum(range(500_000))"
+
+
+def in_new_thread() -> None:
+    thread = threading.Thread(target=eval, args=(WORK,))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("call", "starts"),
+    [
+        (lambda: eval(WORK), False),
+        (lambda: POOL.submit(eval, WORK).result(), False),
+        (in_new_thread, True),
+        (lambda: subprocess.run([sys.executable, "-Sc", WORK], check=True), True),
+    ],
+    ids=["none", "a pool's", "a thread", "a process"],
+)
+def test_a_warm_up_tells_whether_calls_start_threads_that_would_keep_to_the_turns_cpu(
+    call: Callable[[], object], starts: bool
+) -> None:
+    """Threads that were there before, as PyTorch's, stay on the CPUs that they have."""
+
+    class Inference:
+        changes = ()
+
+        def __call__(self) -> None:
+            call()
+
+        def restore(self) -> None:
+            pass
+
+    for plan, said in ((plans.WARM_UP_ON_CPU, starts), (plans.PAIR_ON_CPU, False)):
+        fast = msgspec.structs.replace(plan, block_s=0.001, warmup_s=0.0, max_warmup_s=0.0)
+        assert turns.on_cpu(Inference(), fast).starts_threads is said
+
+
+def test_where_threads_have_no_clock_none_is_said_to_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_clock: int) -> float:
+        raise OSError("Invalid argument")
+
+    monkeypatch.setattr(cpu_state.time, "clock_gettime", unknown)
+    assert not cpu_state.starts_threads(in_new_thread)
 
 
 def test_a_turn_is_measured_where_nothing_may_be_kept_to_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

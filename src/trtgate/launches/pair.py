@@ -157,10 +157,12 @@ class Pair:
         """Measure ABBA or BAAB, at random; the result is kept in `quadruples` too.
 
         What the host takes is measured on one CPU, another one in every quadruple, where somebody else may be at work.
-        Without `device` it alone is measured of a GPU, for longer.
+        Calls of either side that start threads may run on all: on one CPU these would gain nothing. Without `device`
+        the host alone is measured of a GPU, for longer.
         """
         order = rng.choice(((BASE, CANDIDATE, CANDIDATE, BASE), (CANDIDATE, BASE, BASE, CANDIDATE)))
-        cpu = rng.choice(sorted(os.sched_getaffinity(0)))
+        threads = any(turn.starts_threads for turn in self.warm.values())
+        cpu = None if threads else rng.choice(sorted(os.sched_getaffinity(0)))
         if not self._gpu:
             places = self._in_turns(order, msgspec.structs.replace(plans.PAIR_ON_CPU, cpu=cpu), rng)
         elif device:
@@ -181,7 +183,7 @@ class Pair:
         visits = [[self._turn(name, plan, rng) for name in order] for _ in range(plan.turns)]
         return [together(of_place) for of_place in zip(*visits, strict=True)]
 
-    def _of_host(self, plan: plans.Plan, cpu: int) -> plans.Plan:
+    def _of_host(self, plan: plans.Plan, cpu: int | None) -> plans.Plan:
         """Return how host latency is measured on a GPU: in fewer turns where a call is longer than one."""
         call_s = max(statistics.median(turn.host_us) for turn in self.warm.values()) / 1e6
         turns = max(1, min(plan.turns, int(plan.turns * plan.host_s / call_s)))

@@ -49,6 +49,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """The SM clock beside the blocks, as a spin kernel counts it; NVML says another."""
     seconds: float = 0.0
     note: str = ""
+    starts_threads: bool = False
+    """Whether calls start threads or processes that do some of their work; asked in warm-ups of pairs alone."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +168,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 class Quadruple(msgspec.Struct, frozen=True, kw_only=True):
     """Two turns of the base and two of the candidate, in the order ABBA or BAAB.
 
-    On a CPU each is made of several short ones: the quadruple goes through its order more than once.
+    What the host takes is of several short ones each: the quadruple goes through its order more than once.
     """
 
     base: list[Turn]

@@ -1,20 +1,24 @@
 """Did other processes take the CPU from this one while a block ran? Then the block says nothing of the module.
 
-And which CPU a thread keeps to.
+And which CPU a thread keeps to, and whether calls start threads, which would keep to it too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..common import machine
 
 MAX_TAKEN = 0.2
 """Share of the wall time, summed over threads, that other processes may take; beyond it a block is void."""
+
+STARTED = 0.05
+"""Share of the CPU time of calls that threads and processes have which these start; from it on they count."""
 
 
 @contextlib.contextmanager
@@ -36,6 +40,36 @@ def kept_on(cpu: int | None) -> Iterator[None]:
 def _keep_to(cpus: set[int]) -> None:
     with contextlib.suppress(OSError):  # a sandbox that allows it nobody, or takes CPUs away meanwhile
         os.sched_setaffinity(0, cpus)
+
+
+def starts_threads(calls: Callable[[], object]) -> bool:
+    """Return whether calls start threads or processes that do no small part of their work; False where unknown.
+
+    Threads that are there already, as of PyTorch's pools, are none of these.
+    """
+    threads, all_s, children_s = _ran_s(), time.process_time(), _children_s()
+    calls()
+    all_s, children_s = time.process_time() - all_s, _children_s() - children_s
+    known_s = sum(ran_s - threads[tid] for tid, ran_s in _ran_s().items() if tid in threads)
+    return bool(threads) and all_s - known_s + children_s > STARTED * (all_s + children_s)
+
+
+def _ran_s() -> dict[int, float]:
+    """Return how long each thread of this process has run, in seconds, by its id: as exactly as the kernel counts it.
+
+    Linux has a clock for each: clock_getcpuclockid(3) and the kernel's posix-timers.h say how its number is made.
+    """
+    found: dict[int, float] = {}
+    for folder in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):  # a thread may end meanwhile
+            found[int(folder.name)] = time.clock_gettime(~int(folder.name) << 3 | 6)
+    return found
+
+
+def _children_s() -> float:
+    """Return how long processes that this one started, and that have ended, have run, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class CpuMonitor:

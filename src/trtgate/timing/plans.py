@@ -34,6 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cpu: int | None = None
     """The CPU that the calling thread keeps to; None: any. Sides that take turns on one leave it no pause, after which
     a virtual machine's CPU may be another core (docs/server.md)."""
+    threads_s: float = 0.0
+    """Of calls by which it is looked whether they start threads, one at least; 0: not at all."""
     host_s: float = 0.1
     """Of host latencies on a GPU; 0: none."""
     host_calls: int = 10
@@ -80,9 +82,10 @@ PAIR_ON_CPU = Plan(
 another: many short turns say most in a second (docs/server.md)."""
 WARM_UP_ON_GPU = Plan(
     captures=8, keep=True, block_s=0.005, warmup_s=0.2, max_warmup_s=1.0, window_s=0.1, host_s=0.02, tail_calls=0,
+    threads_s=0.02,
 )  # fmt: skip
 WARM_UP_ON_CPU = Plan(
     captures=1, blocks=1, block_s=0.05, max_calls=100_000, warmup_s=0.2, max_warmup_s=1.0, host_s=0.0, tail_calls=0,
-    contended_retries=0,
+    contended_retries=0, threads_s=0.02,
 )  # fmt: skip
 """What either side runs before its first quadruple; it is not counted, but its canary is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..records.measurement import HOST_ALONE, Turn
@@ -29,7 +30,13 @@ def on_cpu(inference: Any, plan: Plan) -> Turn:
     return Turn(
         clock=clock.name, captures=found.captures, host_us=[], tail_us=clock.tail(plan.tail_calls), steady=found.steady,
         canary_us=canary_us, note=_about_state(inference, clock.growth()),
+        starts_threads=plan.threads_s > 0 and _starts_threads(inference, lambda: None, plan),
     )  # fmt: skip
+
+
+def _starts_threads(inference: Any, synchronize: Callable[[], None], plan: Plan) -> bool:
+    inference.restore()
+    return cpu_state.starts_threads(lambda: host_latency(inference, synchronize, plan.threads_s, fewest=1))
 
 
 def _about_state(inference: Any, growth: float) -> str:
@@ -64,6 +71,7 @@ def on_gpu(inference: Any, timer: DeviceTimer, spin: Spin, plan: Plan, rng: rand
         states=found.states, steady=found.steady, canary_us=canary_us, note=timer.note,
         probe_us=_median([one.probe_us for one in found.readings]),
         spin_mhz=_median([one.sm_mhz for one in found.readings]),
+        starts_threads=plan.threads_s > 0 and _starts_threads(inference, torch.cuda.synchronize, plan),
     )  # fmt: skip
 
 
