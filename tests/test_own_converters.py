@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import enum
 import functools
-import importlib
+import importlib.util
 import subprocess
 import sys
 from collections import deque
@@ -644,6 +644,30 @@ def test_a_module_named_as_upstreams_is_no_folder_of_it_and_one_whose_file_is_no
         assert all(map(imported_files.is_users, ("/work/suite.py", "/work/triton_ops.py", "/other/suite.py")))
     monkeypatch.setattr(alone, "__file__", "/put/here/tensorrt.so")
     assert not imported_files.is_users("/put/here/tensorrt.so")
+
+
+def test_a_file_that_is_imported_again_under_another_name_still_has_the_values_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "scaled_once.py"
+    file.write_text("SCALE = 1\n\ndef scaled(x):\n    return x * SCALE\n")
+
+    def imported(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    first = imported("scaled_once")
+    monkeypatch.setattr(first, "SCALE", 2)
+    before = function_code.digest([first.scaled])
+    imported("scaled_twice")
+    assert function_code.digest([first.scaled]) == before
+    monkeypatch.setattr(first, "SCALE", 3)
+    assert function_code.digest([first.scaled]) != before
 
 
 def test_a_lazy_module_that_can_not_be_loaded_has_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -69,8 +69,11 @@ def _said_by(module: object) -> str | None:
 
 
 def modules_by_file() -> dict[str, ModuleType]:
-    """Return the modules that are imported, by the file that each comes from."""
-    modules = list(sys.modules.values())
+    """Return the modules that are imported, by the file that each comes from: of several of one file the first.
+
+    What imports it again later under another name, such as a test, leaves the first one's values as they are.
+    """
+    modules = reversed(list(sys.modules.values()))
     return {file: module for module in modules if (file := _said_by(module)) is not None}
 
 
