@@ -267,13 +267,16 @@ def test_each_side_profiles_what_is_stored_of_it() -> None:
     assert asked == {BASE: "/stored", CANDIDATE: None}
 
 
-def test_a_side_knows_whether_the_other_one_was_at_work_before_its_turn() -> None:
-    asked: list[tuple[str, bool]] = []
-    turn = Turn(clock="cuda_graph", captures=[Capture(blocks_us=[1.0], replays=1)], host_us=[1.0], enqueue_us=[1.0])
+def test_a_side_knows_whether_the_other_one_was_at_work_since_its_last_turn_of_the_device() -> None:
+    """Also with host latency, which both sides measure at the end of a quadruple."""
+    asked: list[tuple[str, bool, bool]] = []
 
     def worker(name: str) -> Any:
         def ask(request: Any, *_: Any) -> Any:
-            asked.append((name[0], request.plan.after_other))
+            plan = request.plan
+            asked.append((name, bool(plan.captures), plan.after_other))
+            captures = [Capture(blocks_us=[1.0], replays=1)] * bool(plan.captures)
+            turn = Turn(clock="cuda_graph", captures=captures, host_us=[1.0], enqueue_us=[1.0])
             return SimpleNamespace(turn=turn)
 
         return SimpleNamespace(ask=ask)
@@ -282,8 +285,11 @@ def test_a_side_knows_whether_the_other_one_was_at_work_before_its_turn() -> Non
     pair.warm_up(rng)
     for _ in range(6):
         pair.quadruple(rng)
-    sides = [side for side, _ in asked]
-    assert [after_other for _, after_other in asked] == [True, *(a != b for a, b in itertools.pairwise(sides))]
+    other_since = {BASE: True, CANDIDATE: True}
+    for side, captures, after_other in asked:
+        assert after_other == other_since[side] or not captures
+        other_since = {name: name != side or (was and not captures) for name, was in other_since.items()}
+    assert sum(captures for _, captures, _ in asked) == 2 + 6 * 4
 
 
 @pytest.mark.parametrize(

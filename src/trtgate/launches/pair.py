@@ -70,7 +70,7 @@ class Pair:
         self.holds = ""
         """The case that it was asked to load last."""
         self._at_work = ""
-        """The side that measured last."""
+        """The side that measured last; none where both did since either read the device."""
         self.loaded: dict[str, Loaded] = {}
         self.warm: dict[str, Turn] = {}
         self.quadruples: list[Quadruple] = []
@@ -168,6 +168,7 @@ class Pair:
         elif device:
             of_device = self._in_turns(order, plans.PAIR_ON_GPU, rng)
             of_host = self._in_turns(order, self._of_host(plans.PAIR_OF_HOST, cpu), rng)
+            self._at_work = ""  # both were, since either's last turn of the device
             places = [with_host(*one) for one in zip(of_device, of_host, strict=True)]
         else:
             places = self._in_turns(order, self._of_host(plans.PAIR_OF_HOST_ALONE, cpu), rng)
