@@ -14,7 +14,7 @@ from trtgate.common import git
 from trtgate.common.accelerator import detect
 from trtgate.common.metrics import METRICS
 from trtgate.compiling import build_or_load
-from trtgate.gate import measurement_summary
+from trtgate.gate import judging, measurement_summary
 from trtgate.gate.paired_gate import PairedGate, Suspicion
 from trtgate.launches.comparison_side import Side
 from trtgate.launches.pair import Artifacts
@@ -67,6 +67,8 @@ def test_a_module_beside_itself_is_unchanged_in_latency_and_memory(gate: PairedG
     assert found["device"].verdict is Verdict.UNCHANGED
     assert abs(found["device"].change) < 0.01
     assert found["host"].verdict is not Verdict.REGRESSED
+    assert not any(turn.starts_threads for turn in pair.warm.values())
+    assert all(turn.host_us and turn.captures for one in screened.quadruples for turn in (*one.base, *one.candidate))
     sides = [pair.measurement(CASE, name) for name in ("base", "candidate")]
     memory = [measurement_summary.figures(side)["gpu_memory_bytes"] for side in sides]
     print(memory)
@@ -87,6 +89,16 @@ def test_a_known_delay_is_suspected_and_confirmed_by_fresh_pairs(gate: PairedGat
     assert device.verdict is Verdict.REGRESSED
     assert device.change == pytest.approx(0.03, abs=0.01)
     assert "fresh pairs" in device.evidence
+
+
+def test_what_the_host_takes_is_measured_alone_where_it_alone_is_suspected(gate: PairedGate, artifact: Path) -> None:
+    suspicion = Suspicion(case_id=CASE, artifacts=Artifacts(base=artifact, candidate=artifact), metrics=("host",))
+    (pairs,) = gate.measure([suspicion], 2, default_limit, quiet)
+    assert len(pairs) == 2
+    for quadruples in pairs:
+        print(judging.pair_differences(quadruples, "host", "device"))
+        turns = [turn for one in quadruples for turn in (*one.base, *one.candidate)]
+        assert all(turn.host_us and turn.enqueue_us and not turn.captures for turn in turns)
 
 
 SUITE = """
