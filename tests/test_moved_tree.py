@@ -84,6 +84,20 @@ def test_a_module_of_the_candidate_is_refused_by_name(trees: Trees, monkeypatch:
     assert "--base-python" in str(caught.value)
 
 
+def test_a_module_whose_file_is_no_text_or_that_can_not_be_loaded_is_nobodys(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise ImportError(name)
+
+    numbered = ModuleType("numbered")
+    numbered.__file__ = 7  # type: ignore[assignment]
+    for module in (numbered, Lazy("lazy_one")):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    relocated_imports.check_origin(*trees.pair)
+
+
 @pytest.fixture
 def library_in(trees: Trees) -> Iterator[Callable[[str], None]]:
     """Load a C library that lies somewhere in the checkout."""

@@ -78,15 +78,15 @@ def check_origin(old: str, new: str) -> None:
     So is what was installed from `old` as a copy, which both sides would share. Trtgate itself is exempt: both
     sides are measured by the same code. Raises TrtgateError, naming the module or library.
     """
-    from ..torch_trt import native_files  # imports torch, and the process that starts workers need not
+    from ..torch_trt import imported_files, native_files  # import torch, which who starts workers need not
 
     copy = str(Path(new).resolve())
-    modules = [(f"module {name}", getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    libraries = [(f"library {file.name}", str(file)) for file in native_files.loaded()]
+    modules = [(f"module {name}", imported_files.file_of(name)) for name in list(sys.modules)]
+    libraries = [(f"library {file.name}", file) for file in native_files.loaded()]
     for name, file in modules + libraries:
-        if file and _is_of_candidate(file, old, copy):
+        if file is not None and _is_of_candidate(str(file), old, copy):
             raise TrtgateError(
-                f"the base would run the candidate's code: {name} comes from {_followed(file)}, not from the "
+                f"the base would run the candidate's code: {name} comes from {_followed(str(file))}, not from the "
                 "base's copy: make it importable from a folder of the repository, or compare two environments "
                 "(--base-python)"
             )
