@@ -682,7 +682,11 @@ def test_a_lazy_module_that_can_not_be_loaded_has_no_file(monkeypatch: pytest.Mo
     assert imported_files.file_of("lazy_one") is None
     assert imported_files.is_users("/work/suite.py")
     assert __file__ in imported_files.users_modules()
-    assert function_code.digest([Lazy])
+    (tmp_path / "mine_beside_lazy.py").write_text("import lazy_one\n\ndef twice(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("mine_beside_lazy")
+    assert function_code.digest([mine.twice]) == function_code.digest([mine.twice])
+    del sys.modules["mine_beside_lazy"]
 
 
 # What is imported: a package that asks for a GPU as upstream's does
