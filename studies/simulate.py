@@ -86,7 +86,7 @@ FURTHER_APART = tuple(
 """H100, but with sessions further apart than the 0.1 % that the prior believes until there are 8 of them."""
 
 
-BETWEEN_CARDS = 0.0064
+BETWEEN_CARDS = 0.0095
 """Standard deviation between cards of a key: six H100s and twelve H200s (docs/decisions/0035-own-cards-sessions.md)."""
 OTHER_CARDS = ((1, 1), (1, 8), (2, 4), (4, 4), (8, 1), (8, 2))
 """(how many cards, sessions of each) in a baseline that has none of the card that is judged."""
@@ -446,13 +446,18 @@ def by_loads(suites: int, changes: int, cases: int, rng: np.random.Generator) ->
     ]
 
 
-ON_A_HOST = ((0.04, 0.015), (0.04, 0.02), (0.07, 0.02))
+ON_A_HOST = ((0.034, 0.006), (0.04, 0.015), (0.04, 0.02), (0.07, 0.02))
 """How far quadruples of host latency lie apart, and pairs (docs/server.md)."""
 HOST_LIMIT, HOST_CHANGE = 0.02, 0.05
 
 
+def of_a_host(quadruple: float, pair: float, limit: float = HOST_LIMIT) -> Scenario:
+    """Return the noise of host latency in pairs."""
+    return Scenario("", Noise(block=quadruple, capture=0.0, launch=pair / math.sqrt(2)), limit)
+
+
 def by_quadruples(_suites: int, changes: int, cases: int, rng: np.random.Generator) -> list[str]:
-    """Return what fresh pairs confirm of suspects, where they stop at four quadruples and where they may go on."""
+    """Return what fresh pairs confirm of suspects by how many quadruples they may have, and the tables of screening."""
 
     def judge(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> list[np.ndarray]:
         found = []
@@ -463,14 +468,53 @@ def by_quadruples(_suites: int, changes: int, cases: int, rng: np.random.Generat
 
     rows: list[Row] = []
     for quadruple, pair in ON_A_HOST:
-        scenario = Scenario("", Noise(block=quadruple, capture=0.0, launch=pair / math.sqrt(2)), HOST_LIMIT)
-        hits = detections(judge, scenario, HOST_CHANGE, changes, cases, rng)
-        rows.append(([f"{quadruple:.0%}", f"{pair:.1%}"], hits))
+        hits = detections(judge, of_a_host(quadruple, pair), HOST_CHANGE, changes, cases, rng)
+        rows.append(([f"{quadruple:.1%}", f"{pair:.1%}"], hits))
     title = (
         f"+{HOST_CHANGE:.0%} confirmed, %, of {changes:,} suspects, each one of {cases} tests, limit {HOST_LIMIT:.0%}:"
     )
     columns = tuple(f"{most} quadruples at most" for most in (verdict.QUADRUPLES_A_PAIR, verdict.MOST_QUADRUPLES))
-    return [table(title, ("between quadruples", "between pairs"), columns, rows, changes)]
+    of_pairs = table(title, ("between quadruples", "between pairs"), columns, rows, changes)
+    return [of_pairs, *(by_doubt(changes, limit, rng) for limit in (HOST_LIMIT, 0.10))]
+
+
+DOUBTS = (0.0, paired_launches.DOUBT, 2.0)
+
+
+def by_doubt(changes: int, limit: float, rng: np.random.Generator) -> str:
+    """Return what screening suspects of a change of two and a half limits beside a quiet primary metric, and its cost.
+
+    Each of `changes` is measured until it may no longer exceed the limit, by so many standard errors.
+    """
+    lines = [
+        f"+{2.5 * limit:.0%} suspected, %, and quadruples of an unchanged case, {changes:,} each, limit {limit:.0%}:",
+        "",
+        "| between quadruples | between pairs |" + "".join(f" {one:.0f} errors | quadruples |" for one in DOUBTS),
+        "|---|---|" + "--:|--:|" * len(DOUBTS),
+    ]
+    for quadruple, pair in ON_A_HOST:
+        cells = [f"{quadruple:.1%}", f"{pair:.1%}"]
+        for doubt in DOUBTS:
+            with replaced(paired_launches, "DOUBT", doubt):
+                suspected, _ = _while_in_doubt(of_a_host(quadruple, pair, limit), 2.5 * limit, changes, rng)
+                _, quadruples = _while_in_doubt(of_a_host(quadruple, pair, limit), 0.0, changes, rng)
+            cells += [rate(suspected, changes), f"{quadruples / changes:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _while_in_doubt(scenario: Scenario, effect: float, cases: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return how many of `cases` screening suspects, and the quadruples of all of them."""
+    pairs, open_ = Pairs(scenario.noise, effect, (cases,), rng), np.arange(cases)
+    d, suspected, measured = np.empty((cases, 0)), 0, 0
+    for look in verdict.SCREENING_LOOKS:
+        measured += len(open_) * (look - d.shape[-1])
+        d = np.concatenate([d, verdict.differences(*pairs[open_].quadruples(look - d.shape[-1]))], axis=-1)
+        found = verdict.screen(d, scenario.limit)
+        suspected += int(np.count_nonzero(found.flagged))
+        further = ~found.flagged & ~found.cleared & verdict.may_exceed(d, scenario.limit)
+        open_, d = open_[further], d[further]
+    return suspected, measured
 
 
 def main() -> None:

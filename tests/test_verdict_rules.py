@@ -282,10 +282,11 @@ def test_a_count_that_varies_by_itself_is_no_regression(
     [
         (1.00, [False] * 4, Verdict.UNCHANGED),
         (1.08, [True, True, True, False], Verdict.REGRESSED),  # above its limit, and too noisy to suspect it earlier
+        (1.02, [True, False, False, False], Verdict.UNDERPOWERED),  # below it, at first by less than a standard error
         (1.60, [True, False, False, False], Verdict.REGRESSED),
     ],
 )
-def test_a_metric_of_the_host_above_its_limit_gets_further_quadruples_until_it_is_decided(
+def test_a_metric_of_the_host_that_may_exceed_its_limit_gets_further_quadruples(
     times: float, more: list[bool], said: Verdict
 ) -> None:
     """The device's latency is the same, and known to be at the first look."""

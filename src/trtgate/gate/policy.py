@@ -48,6 +48,7 @@ from ..verdict import (
     Verdict,
     judge_confirmed,
     judge_screened,
+    may_exceed,
 )
 from . import growth_judging, judging, measurement_summary, program_changes
 from .baseline_record import CaseRecord
@@ -770,24 +771,21 @@ def screened(
     """Judge all sampled metrics by the quadruples of one pair; returns that, and whether more are needed.
 
     `regressed` is a suspicion. Between two planned looks more are needed, and until the primary metric is decided. So
-    are they while another metric is estimated above its limit: a few quadruples of what is noisy suspect nothing.
+    are they while another metric may exceed its limit: a few quadruples of what is noisy neither suspect nor clear it.
     """
     if len(quadruples) not in SCREENING_LOOKS:
         return [], True
     primary = measured.primary
-    found = [
-        judge_screened(
-            metric,
-            judging.pair_differences(quadruples, metric, primary),
-            judging.typical_base(quadruples, metric, primary),
-            limit=limit_of(metric),
-            tests=tests,
+    judged, more = list[Judgement](), False
+    for metric in (primary, *(metric for metric in measured.metrics if metric != primary)):
+        d = judging.pair_differences(quadruples, metric, primary)
+        judgement, open_ = judge_screened(
+            metric, d, judging.typical_base(quadruples, metric, primary), limit=limit_of(metric), tests=tests,
             unseen_sd=QUEUED_SD if metric == DEVICE and QUEUED in measured.clock else 0.0,
-        )
-        for metric in (primary, *(metric for metric in measured.metrics if metric != primary))
-    ]
-    judged = [judgement for judgement, _ in found]
-    return judged, found[0][1] or any(open_ and one.change > one.limit for one, open_ in found[1:])
+        )  # fmt: skip
+        judged.append(judgement)
+        more |= open_ and (metric == primary or bool(may_exceed(d, limit_of(metric))))
+    return judged, more
 
 
 def confirmed_by_pairs(

@@ -24,6 +24,7 @@ from .paired_launches import (
     differences,
     judge_confirmed,
     judge_screened,
+    may_exceed,
     pair_tells,
     screen,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "judge_stored",
     "launch_mean",
     "log_launch_means",
+    "may_exceed",
     "more_of",
     "ordered_spread",
     "pair_tells",

@@ -28,6 +28,8 @@ FEWEST_QUADRUPLES, QUADRUPLES_A_PAIR, MOST_QUADRUPLES = 2, 4, 12
 NEGLIGIBLE, COARSE = 0.05, 0.5
 """Standard errors of a pair's mean, as shares of the limit. Up to the first no further quadruple is needed: how far
 fresh pairs lie apart is all that counts then. Above the second further ones tell more than another pair would."""
+DOUBT = 1.0
+"""Standard errors by which an estimate may lie below the limit, and leave open whether the metric exceeds it."""
 QUEUED_SD = 0.026
 """How far the logs of device latency by queued events lie apart between launches of the same module: standard deviation
 (1.5 % between means of three launches, docs/verdicts.md). One pair can't see that, and proves nothing of it. All else
@@ -93,6 +95,15 @@ def screen(d: np.ndarray, limit: float, unseen_sd: float = 0.0) -> Screening:
     if n >= LOOKS[-1]:
         flagged = flagged | (~cleared & (mean > log_limit))
     return Screening(flagged=flagged, cleared=cleared, mean=mean, low=low, high=high)
+
+
+def may_exceed(d: np.ndarray, limit: float) -> np.ndarray:
+    """Whether the mean of quadruple differences `d` (..., n) exceeds `limit`, or would within DOUBT standard errors.
+
+    Three quadruples of a noisy host put one in ten changes of two and a half limits below the limit (docs/verdicts.md).
+    """
+    mean, error = _mean_and_error(d)
+    return np.asarray(mean + DOUBT * error > math.log1p(limit))
 
 
 def confirm(pair_means: np.ndarray, limit: float, tests: int) -> Confirmation:
