@@ -33,11 +33,11 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 PRIORS = {
-    # Measured: device 0.01-0.08 % between launches of a card over 16 launches; between cards of a key 0.64 %, of which
-    # 0.8 % is the upper bound at 80 %; host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine
+    # Measured: device 0.01-0.08 % between launches of a card over 16 launches; between cards of a key 0.95 %, of which
+    # 1.2 % is the upper bound at 80 %; host 7-25 % over 16 launches; CPU 9.6 % between 20 runs on a shared machine
     # (docs/decisions/0002-spread-between-sessions.md, 0035-own-cards-sessions.md).
     ("device", True): Prior(0.001, 16),
-    ("device", False): Prior(0.008, 13),
+    ("device", False): Prior(0.012, 16),
     # By queued events: 1.5 % between sessions, in twelve pairs of them on three H200s; 1.8 % is the upper bound at
     # 80 % (docs/verdicts.md).
     ("queued", True): Prior(0.018, 6),
