@@ -482,24 +482,25 @@ DOUBTS = (0.0, paired_launches.DOUBT, 2.0)
 
 
 def by_doubt(changes: int, limit: float, rng: np.random.Generator) -> str:
-    """Return what screening suspects of a change of two and a half limits beside a quiet primary metric, and its cost.
+    """Return what screening suspects beside a quiet primary metric of a change of two and a half limits and of none.
 
     Each of `changes` is measured until it may no longer exceed the limit, by so many standard errors.
     """
+    effect = 2.5 * limit
     lines = [
-        f"+{2.5 * limit:.0%} suspected, %, and quadruples of an unchanged case, {changes:,} each, limit {limit:.0%}:",
+        f"Suspected, %, and quadruples of unchanged cases, {changes:,} of each, limit {limit:.0%}:",
         "",
-        "| between quadruples | between pairs |" + "".join(f" {one:.0f} errors | quadruples |" for one in DOUBTS),
-        "|---|---|" + "--:|--:|" * len(DOUBTS),
+        f"| between quadruples | between pairs | standard errors | +{effect:.0%} | unchanged | quadruples |",
+        "|---|---|--:|--:|--:|--:|",
     ]
     for quadruple, pair in ON_A_HOST:
-        cells = [f"{quadruple:.1%}", f"{pair:.1%}"]
+        scenario = of_a_host(quadruple, pair, limit)
         for doubt in DOUBTS:
             with replaced(paired_launches, "DOUBT", doubt):
-                suspected, _ = _while_in_doubt(of_a_host(quadruple, pair, limit), 2.5 * limit, changes, rng)
-                _, quadruples = _while_in_doubt(of_a_host(quadruple, pair, limit), 0.0, changes, rng)
-            cells += [rate(suspected, changes), f"{quadruples / changes:.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+                slower, _ = _while_in_doubt(scenario, effect, changes, rng)
+                same, quadruples = _while_in_doubt(scenario, 0.0, changes, rng)
+            cells = (f"{quadruple:.1%}", f"{pair:.1%}", f"{doubt:.0f}", rate(slower, changes), rate(same, changes))
+            lines.append("| " + " | ".join((*cells, f"{quadruples / changes:.1f}")) + " |")
     return "\n".join(lines)
 
 
