@@ -421,7 +421,9 @@ class Settings(_compiler.CompilationSettings):
 """
 
 
-def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(folder: Folder) -> None:
+def test_whatever_stands_for_something_of_upstreams_and_what_is_taken_away(
+    folder: Folder, forked_with_tensorrt: None
+) -> None:
     """In either way a suite or conftest file of one side alone makes another engine of the same program."""
 
     def keys(text: str, *names: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from .imported_files import file_of, is_users_module, parsed
 
 FUNCTIONS = (type, FunctionType, BuiltinFunctionType)
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
+OF_PYTHON = (list, tuple, set, frozenset, dict)
 NAMED = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 DEPTH = 8
 """So deep containers are looked into."""
@@ -44,6 +45,8 @@ def plain(value: Any, depth: int = DEPTH) -> str:
 
     A function or class is its name, since a module may choose one.
     """
+    if type(value) in OF_PYTHON:  # first: most of what is asked is one
+        return _of_container(value, depth)
     if isinstance(value, FUNCTIONS):
         return str(value.__qualname__)
     if isinstance(value, enum.Enum):
@@ -58,7 +61,11 @@ def plain(value: Any, depth: int = DEPTH) -> str:
         return _of_array(np.asarray(value))
     if _is_object_of_users(value):
         value, depth = _state(value), depth // 2
-    value = _opened(value)
+    return _of_container(_opened(value), depth)
+
+
+def _of_container(value: Any, depth: int) -> str:
+    """Return the text of a container; empty for what is none, and below the last depth."""
     if not depth or not isinstance(value, list | tuple | set | frozenset | Mapping):
         return ""
     if isinstance(value, Mapping):

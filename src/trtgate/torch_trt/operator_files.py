@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,12 +63,18 @@ def called_in(tree: ast.Module | None) -> Iterator[Path]:
 
     They need not be among what it imports. Raises TrtgateError as `of`.
     """
-    for qualified in () if tree is None else sorted(set(_named(tree))):
+    for qualified in () if tree is None else _all_named(tree):
         for schema in torch._C._jit_get_schemas_for_operator(qualified):
             functions, files = of(schema, qualified.replace("::", "."))
             yield from files
             codes = (getattr(one, "__code__", None) for one in functions)
             yield from (Path(code.co_filename) for code in codes if code is not None)
+
+
+@functools.lru_cache(maxsize=4096)
+def _all_named(tree: ast.Module) -> list[str]:
+    """Return the operators that code names, in order: once of a tree, since each function's digest asks for it."""
+    return sorted(set(_named(tree)))
 
 
 def _named(tree: ast.Module) -> Iterator[str]:
@@ -123,8 +130,16 @@ def _calls_impl(node: ast.AST) -> bool:
 
 def _mentions(file: Path, names: set[str]) -> bool:
     tree = parsed(file)
-    nodes = () if tree is None else ast.walk(tree)
-    return any(getattr(node, "attr", None) in names or getattr(node, "id", None) in names for node in nodes)
+    return tree is not None and not names.isdisjoint(_words(tree))
+
+
+@functools.lru_cache(maxsize=4096)
+def _words(tree: ast.Module) -> frozenset[str]:
+    """Return the names and attributes that code has: once of a tree, since each operator asks all files of the user."""
+    return frozenset(
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)
+    )  # fmt: skip
 
 
 def _imports(file: Path, other: Path) -> bool:

@@ -85,18 +85,29 @@ def _registered_upstream() -> Iterator[tuple[str, Any]]:
 
 def _patched() -> Iterator[tuple[str, Any]]:
     """Yield what is of the user's own in place of something of upstream's: in modules, in their classes and tables."""
+    asked: dict[int, tuple[Any, bool]] = {}  # modules hand on what others define: it is asked once, and kept meanwhile
+    for path, value in _members():
+        if id(value) not in asked:
+            asked[id(value)] = value, _is_users(value)
+        if asked[id(value)][1]:
+            yield ".".join(path), value
+
+
+def _members() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield what modules of upstream's, and those of torch that make programs, have, and their classes and tables."""
     for name, module in sorted(sys.modules.items()):
         if not (_is_of(upstream_state.PACKAGES, name) or OF_TORCH.match(name)):
             continue
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            members = [(attribute, value)]
             if issubclass(type(value), type) and value.__module__ == name:
-                members = [(f"{attribute}.{one}", held) for one, held in list(vars(value).items())]
-            elif _is_of(upstream_state.PACKAGES, type(value).__module__):  # such as the registry of converters
-                members += [(f"{attribute}.{one}", held) for one, held in list(getattr(value, "__dict__", {}).items())]
+                yield from (((name, attribute, one), held) for one, held in list(vars(value).items()))
+                continue
+            yield (name, attribute), value
+            if _is_of(upstream_state.PACKAGES, type(value).__module__):  # such as the registry of converters
+                held_by = list(getattr(value, "__dict__", {}).items())
+                yield from (((name, attribute, one), held) for one, held in held_by)
             elif _is_of(upstream_state.PACKAGES, name) and isinstance(value, upstream_state.CONTAINERS):
-                members += [(f"{attribute}[{key}]", held) for key, held in _items(value)]
-            yield from ((f"{name}.{path}", held) for path, held in members if _is_users(held))
+                yield from (((name, f"{attribute}[{key}]"), held) for key, held in _items(value))
 
 
 def _items(table: Any) -> list[tuple[str, Any]]:

@@ -164,7 +164,7 @@ def _members(told_apart: set[int]) -> Iterator[tuple[str, _Held]]:
 
 
 def _one(where: str, name: str, value: Any, texts: dict[int, str]) -> Iterator[tuple[str, _Held]]:
-    """Yield what an attribute is; `texts` are those of containers, which several modules have."""
+    """Yield what an attribute is; `texts` are those of containers and defaults, which several modules have."""
     if callable(value) or isinstance(value, property | classmethod | staticmethod):
         yield where, _Held(value, function_code.name_of(value))
     elif not name.startswith("__"):
@@ -178,7 +178,10 @@ def _one(where: str, name: str, value: Any, texts: dict[int, str]) -> Iterator[t
             yield where, _Held(None, text)
     if isinstance(value, FunctionType):
         yield f"{CODE_OF}{where}", _Held(value.__code__, value.__code__.co_name)
-        yield f"{DEFAULTS_OF}{where}", _Held(None, code_values.plain([value.__defaults__, value.__kwdefaults__]))
+        if id(value) not in texts:  # it too is in several modules
+            defaults = [value.__defaults__ or None, value.__kwdefaults__ or None]
+            texts[id(value)] = code_values.plain(defaults) if any(defaults) else "[None, None]"
+        yield f"{DEFAULTS_OF}{where}", _Held(None, texts[id(value)])
 
 
 def text_of(value: Any, depth: int = DEPTH) -> str:
