@@ -51,20 +51,23 @@ TOGETHER = {
     ),
     **dict.fromkeys(
         ("test_affected", "test_coverage_gate", "test_import_paths", "test_own_converters", "test_quantization",
-         "test_shapes_gate", "test_tutorial", "test_verify", "test_xdist"),
+         "test_shapes_gate", "test_tutorial", "test_verify", "test_xdist",
+         "test_a_case_is_built_once_and_later_checks_take_it_from_the_artifact_cache",
+         "test_sides_that_are_the_same_program_share_one_module_and_what_one_side_changes_it_builds"),
         "forks with torch_tensorrt",
     ),
     "test_html_report": "browser",
     "test_kept_runs": "S3", "test_pairs": "pairs", "test_ray": "Ray", "test_session": "session", "test_site": "site",
 }  # fmt: skip
-"""Files → what their tests share, and takes seconds to start: of several processes of -n, one runs them all."""
+"""Files, and tests → what they share, and takes seconds to start: of several processes of -n, one runs them all."""
 
 
 class Scheduling(LoadScopeScheduling):
     """Hands out one test at a time, and those that share something together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return TOGETHER.get(Path(nodeid.partition("::")[0]).stem, nodeid)
+        file, _, test = nodeid.partition("::")
+        return TOGETHER.get(Path(file).stem) or TOGETHER.get(test, nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)

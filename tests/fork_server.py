@@ -42,7 +42,8 @@ IMPORTED = (
     "xdist.plugin", "xdist.looponfail", "xdist.newhooks", "xml.etree.ElementTree", "pytest_benchmark.hookspec",
     "_pytest._argcomplete", "_pytest.faulthandler", "_pytest.helpconfig", "_pytest.pastebin", "_pytest.setuponly",
     "_pytest.setupplan", "_pytest.skipping", "_pytest.threadexception", "_pytest.tracemalloc",
-    "_pytest.unraisableexception", "_pytest.warnings", "rich._emoji_codes",
+    "_pytest.unraisableexception", "_pytest.warnings", "rich._emoji_codes", "_pytest.stepwise", "anyio.pytest_plugin",
+    "pydantic.json_schema",
 )  # fmt: skip
 """What the server imports, of others."""
 LEFT_OUT = ("trtgate.__main__", "trtgate.worker", "trtgate.commands")
