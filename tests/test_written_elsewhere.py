@@ -82,7 +82,7 @@ def test_what_another_file_keeps_to_itself_is_not(digest: Digest, how: str) -> N
 
 def test_the_order_of_the_files_that_write_decides_nothing(digest: Digest, tmp_path: Path) -> None:
     digest("import mine.own\nmine.own.TABLE['b'] = 1\nmine.own.TABLE['a'] = 1")
-    found = written_elsewhere.into(tmp_path / "mine/own.py")
+    found = written_elsewhere.into(tmp_path / "mine/own.py", written_elsewhere.writers())
     assert len(found) == 2
     assert [one.text for one in found] == sorted(one.text for one in found)
 

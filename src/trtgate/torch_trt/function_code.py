@@ -37,7 +37,8 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     names = {name for name in map(module_of, given) if name.partition(".")[0] not in UPSTREAM}
     found = {*filter(None, map(_file_of, given)), *filter(None, map(file_of, names)), *files}
     closed = _closure(found, {name.partition(".")[0] for name in names} - {""})
-    code = {hashlib.sha256(_told(file)).digest() for file in closed}
+    modules, writers = modules_by_file(), written_elsewhere.writers()
+    code = {hashlib.sha256(_told(file, modules.get(str(file)), writers)).digest() for file in closed}
     texts = sorted(set(filter(None, map(held, functions))))
     versions = sorted({text for file in closed for text in _versions(file)})
     return hashlib.sha256(
@@ -202,13 +203,12 @@ def _imports(file: Path) -> Imports | None:
     return None if tree is None else Imports(file, tree)
 
 
-def _told(file: Path) -> bytes:
+def _told(file: Path, known: ModuleType | None, writers: written_elsewhere.Writers) -> bytes:
     """Return what a file says: its code without comments, and values of its module that the code does not show."""
     tree = parsed(file)
     if tree is None:
         return file.read_bytes()
-    known = modules_by_file().get(str(file))
-    written = written_elsewhere.into(file)
+    written = written_elsewhere.into(file, writers)
     filled = {word for one in written for word in one.words}
     texts = [*code_values.told(tree, known, file.parent, filled), *(one.text for one in written)]
     return ast.dump(tree).encode() + "\n".join(texts).encode()

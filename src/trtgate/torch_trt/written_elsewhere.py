@@ -41,20 +41,32 @@ class _Statement(NamedTuple):
     at_import: bool
 
 
-def into(file: Path) -> list[Written]:
-    """Return the statements of other files of the user's own that write into what they import of a file.
+Writers = Mapping[str, list[tuple[str, ModuleType, _Statement]]]
+"""File → the statements that write into what they import of it, each with its own file and module."""
 
-    They assign to an attribute or an entry of it, call a function of it, or decorate with one. It may be imported from
-    the package that the file lies in. They are sorted: which file is imported first decides nothing.
+
+def writers() -> Writers:
+    """Return the statements of all files of the user's own that write into what they import of another one.
+
+    They assign to an attribute or an entry of it, call a function of it, or decorate with one.
     """
-    doors = {str(file), *(str(folder / "__init__.py") for folder in file.parents)}
-    found: dict[str, Written] = {}
-    for other, module in users_modules().items():
-        if other != str(file):
-            by_file = _writing(Path(other), os.stat(other).st_mtime_ns)
-            for written in (_with_values(one, module) for door in doors & by_file.keys() for one in by_file[door]):
-                found[written.text] = written
-    return [written for _, written in sorted(found.items())]
+    found: dict[str, list[tuple[str, ModuleType, _Statement]]] = {}
+    for file, module in users_modules().items():
+        for imported, statements in _writing(Path(file), os.stat(file).st_mtime_ns).items():
+            found.setdefault(imported, []).extend((file, module, one) for one in statements)
+    return found
+
+
+def into(file: Path, known: Writers) -> list[Written]:
+    """Return the statements among those known that write into a file from another one.
+
+    It may be imported from the package that the file lies in. They are sorted: which file is imported first decides
+    nothing.
+    """
+    doors = (str(file), *(str(folder / "__init__.py") for folder in file.parents))
+    statements = [one for door in doors for one in known.get(door, ())]
+    found = [_with_values(one, module) for other, module, one in statements if other != str(file)]
+    return [written for _, written in sorted({written.text: written for written in found}.items())]
 
 
 def _with_values(statement: _Statement, module: ModuleType) -> Written:
