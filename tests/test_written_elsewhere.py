@@ -87,6 +87,25 @@ def test_the_order_of_the_files_that_write_decides_nothing(digest: Digest, tmp_p
     assert [one.text for one in found] == sorted(one.text for one in found)
 
 
+@pytest.mark.parametrize("order", [("writes", "fills"), ("fills", "writes")])
+def test_a_statement_that_runs_at_import_counts_though_another_file_has_it_in_a_function(
+    digest: Digest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, str]
+) -> None:
+    """Only what runs at import makes a container that starts empty part of the code, whichever file comes first."""
+    statement = "mine.own.TABLE['a'] = object()"
+    first, second = (
+        f"import mine.own\n{statement}" if one == "writes" else f"import mine.own\ndef run():\n    {statement}"
+        for one in order
+    )
+    (tmp_path / "later.py").write_text(second)
+    monkeypatch.delitem(sys.modules, "later", raising=False)
+    digest(first)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    importlib.import_module("later")
+    (written,) = written_elsewhere.into(tmp_path / "mine/own.py", written_elsewhere.writers())
+    assert "TABLE" in written.words
+
+
 @pytest.mark.parametrize(
     "how",
     ["import helper\nown.register('scale', helper.SCALE)", "from helper import SCALE\nown.register('scale', SCALE)",

@@ -65,8 +65,12 @@ def into(file: Path, known: Writers) -> list[Written]:
     """
     doors = (str(file), *(str(folder / "__init__.py") for folder in file.parents))
     statements = [one for door in doors for one in known.get(door, ())]
-    found = [_with_values(one, module) for other, module, one in statements if other != str(file)]
-    return [written for _, written in sorted({written.text: written for written in found}.items())]
+    words: dict[str, frozenset[str]] = {}  # of each text: one file may run at import what others have in functions
+    for other, module, one in statements:
+        if other != str(file):
+            written = _with_values(one, module)
+            words[written.text] = words.get(written.text, frozenset()) | written.words
+    return [Written(text, of_text) for text, of_text in sorted(words.items())]
 
 
 def _with_values(statement: _Statement, module: ModuleType) -> Written:
