@@ -983,6 +983,35 @@ def test_converters_that_change_places_are_others(
     assert fingerprint(1, 2) == fingerprint(1, 2) != fingerprint(2, 1)
 
 
+def test_where_the_function_lies_that_a_converter_is_registered_for_decides_nothing(
+    holding: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch.sym_min: each process has it at another address, and would build each engine again."""
+
+    def fingerprint(target: Any) -> str:
+        own = [(f"{own_conversions.CONVERTER}{target} 0", holding("given"))]
+        monkeypatch.setattr(own_conversions, "_registered", lambda: own)
+        return own_conversions.fingerprint()
+
+    def target_of(made: dict[str, Any]) -> Any:
+        exec("def target(): ...", made)
+        return made["target"]
+
+    one, same = target_of({}), target_of({})
+    assert fingerprint(one) == fingerprint(same) != fingerprint(torch.sym_min)
+
+
+def test_what_an_object_of_upstreams_has_may_have_any_key(
+    holding: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = ModuleType("tensorrt_rtx.made_here")
+    table = type("Table", (), {"__module__": module.__name__})()
+    vars(table)[1] = holding("given")
+    module.TABLE = table
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert f"{module.__name__}.TABLE.1" in dict(own_conversions._patched())
+
+
 def test_an_operator_that_a_converter_is_registered_for_is_not_called_by_its_code() -> None:
     """Else an edit of that operator would touch the cases that do not have it."""
     registering = "@register(torch.ops.mine.target.default)\ndef convert(): torch.ops.mine.called(1)\n"

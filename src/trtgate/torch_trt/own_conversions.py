@@ -20,6 +20,9 @@ OF_TORCH = re.compile(
 )
 """Modules of torch that make of a program what an engine is built of: others are traced, so programs show them."""
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Where a function lies in memory that a converter is registered for, such as torch.sym_min."""
+
 
 def fingerprint(*, of_custom: bool = True) -> str:
     """Return a SHA-256 of what is registered that is not upstream's, with the code that defines it; empty for none.
@@ -36,7 +39,7 @@ def fingerprint(*, of_custom: bool = True) -> str:
     if not own:
         return ""
     found = hashlib.sha256()
-    for said in sorted(f"{where} {_named(function)}\n" for where, function in own):
+    for said in sorted(f"{ADDRESS.sub('', where)} {_named(function)}\n" for where, function in own):
         found.update(said.encode())  # sorted: which case registered first decides nothing
     libraries = native_files.loaded()  # with plugins of TensorRT, which a converter asks for by name
     found.update(function_code.digest((function for _, function in own), libraries).encode())
@@ -90,10 +93,10 @@ def _patched() -> Iterator[tuple[str, Any]]:
         if id(value) not in asked:
             asked[id(value)] = value, _is_users(value)
         if asked[id(value)][1]:
-            yield ".".join(path), value
+            yield ".".join(map(str, path)), value
 
 
-def _members() -> Iterator[tuple[tuple[str, ...], Any]]:
+def _members() -> Iterator[tuple[tuple[object, ...], Any]]:
     """Yield what modules of upstream's, and those of torch that make programs, have, and their classes and tables."""
     for name, module in sorted(sys.modules.items()):
         if not (_is_of(upstream_state.PACKAGES, name) or OF_TORCH.match(name)):
