@@ -6,7 +6,7 @@ Draws measurements with the noise of `SCENARIOS` and drives the functions of trt
 would: paired (screening at planned looks within a pair of launches, suspects in fresh pairs), and against 1, 3 and 8
 stored sessions (suspects measured once more). Beside them the gates of four other tools as published
 (`other_gates.py`), each on data as that tool takes it. `--at-limit`, `--other-cards`, `--versions`, `--further`,
-`--early`, `--looks` and `--loads` ask other questions instead.
+`--early`, `--looks`, `--loads` and `--quadruples` ask other questions instead.
 A suite is red when one of its cases is. Intervals are Clopper and Pearson's, 95 %.
 """
 
@@ -87,7 +87,7 @@ FURTHER_APART = tuple(
 
 
 BETWEEN_CARDS = 0.0095
-"""Standard deviation between cards of a key: six H100s and twelve H200s (docs/decisions/0035-own-cards-sessions.md)."""
+"""Standard deviation between cards of a key: 6 H100s and 16 H200s (docs/decisions/0035-own-cards-sessions.md)."""
 OTHER_CARDS = ((1, 1), (1, 8), (2, 4), (4, 4), (8, 1), (8, 2))
 """(how many cards, sessions of each) in a baseline that has none of the card that is judged."""
 

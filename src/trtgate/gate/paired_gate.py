@@ -45,7 +45,7 @@ class PairedGate:
     def screen(
         self, pair: Pair, case_id: str, limit_of: LimitOf, tests: int, step: OnStep, *, delay: float = 0.0
     ) -> Screened:
-        """Measure quadruples of what a pair has loaded until its primary metric is decided at a planned look.
+        """Measure quadruples of what a pair has loaded until a planned look needs no more, as `policy.screened` says.
 
         `delay` slows the candidate on purpose.
         """
