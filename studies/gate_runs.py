@@ -113,6 +113,19 @@ class Started:
         )  # fmt: skip
 
 
+def of_suite(
+    folder: Path, suite: str, *arguments: str, timeout_s: float, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the latency tests of a suite that is written into a folder. Raises subprocess.TimeoutExpired."""
+    (folder / "suite.py").write_text(suite)
+    (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
+    command = [sys.executable, "-m", "pytest", "-p", "trtgate.plugin", "-p", "no:cacheprovider", "suite.py"]
+    return subprocess.run(
+        [*command, "-v", "-m", "trtgate_latency", *arguments],
+        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout_s,
+    )  # fmt: skip
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What a study of several runs was asked for: its folder, which runs are to be done or are there, and options."""
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import gate_runs
 import numpy as np
 from scipy import stats
 
@@ -45,24 +44,13 @@ def net():
 RUN_TIMEOUT_S = 600
 
 
-def gate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the gate on the suite of a folder."""
-    (folder / "suite.py").write_text(SUITE)
-    (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
-    command = [sys.executable, "-m", "pytest", "-p", "trtgate.plugin", "-p", "no:cacheprovider", "suite.py"]
-    return subprocess.run(
-        [*command, "-v", "-m", "trtgate_latency", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=RUN_TIMEOUT_S,
-    )  # fmt: skip
-
-
 def sessions(count: int, most: int, launches: int) -> None:
     """Print how far sessions lie apart."""
     means: dict[str, list[float]] = {metric: [] for metric in OF_LOAD}
     for _ in range(count):
         with tempfile.TemporaryDirectory() as name:
             load = (f"--trtgate-load={most}", f"--trtgate-launches={launches}")
-            gate(Path(name), "--trtgate-update-baselines", *load)
+            gate_runs.of_suite(Path(name), SUITE, "--trtgate-update-baselines", *load, timeout_s=RUN_TIMEOUT_S)
             (file,) = Path(name).glob("baselines/*/latency.json")
             (entry,) = json.loads(file.read_text())["benchmarks"]
         (session,) = entry["extra_info"]["trtgate"]["sessions"]

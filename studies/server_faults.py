@@ -19,14 +19,11 @@ machine makes latencies open, so blocks count whoever else is at work.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import gate_runs
 import msgspec
 import torch
 from ab_on_cpu import share
@@ -34,6 +31,7 @@ from ab_on_cpu import share
 from trtgate.common import machine
 from trtgate.common.accelerator import detect
 from trtgate.common.text_columns import number_of
+from trtgate.report import run_report
 from trtgate.report.terminal_table import describe
 
 SUITE = """
@@ -100,8 +98,6 @@ NUMBERS = 25_000_000
 """Of float32: 100 MB."""
 TIMEOUT_S = 600
 ASKED = ("--trtgate-load=2", "--trtgate-cold-starts=3", "--trtgate-launches=1")
-VERDICTS = (" is ", " got ", " can't be told ")
-"""In a sentence of a run about its case."""
 UNCHANGED = "unchanged"
 LEAKING = SUITE.splitlines().index("    KEPT.append(bytearray(1024))") + 1
 
@@ -122,25 +118,33 @@ FAULTS = {
 }
 
 
-def gate(folder: Path, *arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the gate on the suite of a folder."""
-    command = [sys.executable, "-m", "pytest", "-p", "trtgate.plugin", "-p", "no:cacheprovider", "suite.py"]
-    return subprocess.run(
-        [*command, "-v", "-m", "trtgate_latency", *ASKED, *arguments],
-        cwd=folder, env={**os.environ, "FAULT": fault}, capture_output=True, text=True, timeout=TIMEOUT_S,
-    )  # fmt: skip
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    exit_status: int
+    seconds: float
+    sentence: str
+    """What it says of the case; the end of what it printed where it says nothing."""
 
 
-def sentence(run: subprocess.CompletedProcess[str]) -> str:
-    """Return what a run says of its case, or the end of what it printed."""
-    said = [line for line in run.stdout.splitlines() if line.startswith("served-own-as_is ")]
-    return next((line for line in said if any(word in line for word in VERDICTS)), run.stdout[-2000:])
+def gate(folder: Path, *arguments: str, fault: str = "") -> Ran:
+    """Run the gate on the module, with a fault or without one."""
+    document = folder / "run.json"
+    document.unlink(missing_ok=True)
+    start = time.monotonic()
+    done = gate_runs.of_suite(
+        folder, SUITE, *ASKED, f"--trtgate-report={document}", *arguments, timeout_s=TIMEOUT_S, FAULT=fault
+    )
+    seconds = time.monotonic() - start
+    said = [case.sentence for case in run_report.read(document).cases] if document.exists() else []
+    return Ran(exit_status=done.returncode, seconds=seconds, sentence=said[0] if said else done.stdout[-2000:])
 
 
-def is_found(name: str, run: subprocess.CompletedProcess[str]) -> bool:
+def is_found(name: str, run: Ran) -> bool:
     """Return whether a run fails by a metric of its fault, and names the place."""
-    said, fault = sentence(run), FAULTS[name]
-    return run.returncode == 1 and any(metric in said for metric in fault.metrics) and fault.place in said
+    fault = FAULTS[name]
+    named = any(metric in run.sentence for metric in fault.metrics) and fault.place in run.sentence
+    return run.exit_status == 1 and named
 
 
 def main() -> None:
@@ -153,37 +157,34 @@ def main() -> None:
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
     faults = [name for name in options.faults or FAULTS if name != "wait" or gpu]
-    said: list[tuple[str, int, float, str]] = []
+    runs: list[tuple[str, Ran]] = []
     found: dict[str, list[bool]] = {name: [] for name in (UNCHANGED, *faults)}
     print(f"{describe(detect())}, {machine.cpus()} CPUs", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "suite.py").write_text(SUITE)
-        (folder / "pytest.ini").write_text("[pytest]\ntrtgate_suite = suite.py\n")
         torch.save(torch.randn(NUMBERS), folder / "weights.pt")
         try:
             recorded = gate(folder, "--trtgate-update-baselines")
-            if recorded.returncode:
-                raise SystemExit(f"could not record, exit code {recorded.returncode}:\n{recorded.stdout[-3000:]}")
+            if recorded.exit_status:
+                raise SystemExit(f"could not record, exit code {recorded.exit_status}: {recorded.sentence}")
             for number in range(max(options.times, options.unchanged)):
-                planted = [*faults * (number < options.times), *[""] * (number < options.unchanged)]
-                for fault in planted:
-                    start = time.monotonic()
+                for fault in [*faults * (number < options.times), *[""] * (number < options.unchanged)]:
                     run = gate(folder, "--benchmark-compare", fault=fault)
-                    seconds = time.monotonic() - start
-                    told = is_found(fault, run) if fault else run.returncode != 0
+                    told = is_found(fault, run) if fault else run.exit_status != 0
                     found[fault or UNCHANGED].append(told)
-                    said.append((fault, run.returncode, seconds, sentence(run)))
+                    runs.append((fault, run))
                     words = ("found" if told else "missed") if fault else ("red" if told else "not red")
-                    print(f"# {number + 1} {fault or UNCHANGED}: {words}, {seconds:.0f} s: {sentence(run)}", flush=True)
+                    print(
+                        f"# {number + 1} {fault or UNCHANGED}: {words}, {run.seconds:.0f} s: {run.sentence}", flush=True
+                    )
         except KeyboardInterrupt:
             print("# interrupted")
     if options.json:
-        options.json.write_text(json.dumps(said))
+        options.json.write_bytes(msgspec.json.encode(runs))
     print("\n| | found and named |\n|---|--:|")
     for fault in faults:
         print(f"| {fault} | {share(found[fault])} |")
-    print(f"\nunchanged, red: {share(found[UNCHANGED])}, of {number_of(len(said), 'run')} in all")
+    print(f"\nunchanged, red: {share(found[UNCHANGED])}, of {number_of(len(runs), 'run')} in all")
 
 
 if __name__ == "__main__":

@@ -108,26 +108,31 @@ def paired(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.ra
 
 def _suspected(pairs: Pairs, limit: float) -> np.ndarray:
     """Return the indices of the pairs that screening flags."""
-    return np.concatenate([flagged for flagged, _ in _screened(pairs, limit)])
+    return np.concatenate([flagged for _, flagged, _ in _screened(pairs, limit)])
 
 
 def decided(scenario: Scenario, cases: int, rng: np.random.Generator) -> list[int]:
     """Return for how many of `cases` unchanged cases screening ends at each look: cleared, or suspected."""
     pairs = Pairs(scenario.noise, 0.0, (cases,), rng)
-    return [len(flagged) + len(cleared) for flagged, cleared in _screened(pairs, scenario.limit)]
+    return [len(flagged) + len(cleared) for _, flagged, cleared in _screened(pairs, scenario.limit)]
 
 
-def _screened(pairs: Pairs, limit: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the indices of the pairs that screening flags, and of those it clears, at each look."""
+def _screened(
+    pairs: Pairs, limit: float, *, beside_quiet: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the indices of the pairs that screening looks at, flags and clears, at each look.
+
+    With `beside_quiet` the metric is not the primary one, which is decided at once: only who may exceed goes on.
+    """
     open_ = np.arange(len(pairs.base))
     d = np.empty((len(open_), 0))
     for look in verdict.SCREENING_LOOKS:
         more = verdict.differences(*pairs[open_].quadruples(look - d.shape[-1]))
         d = np.concatenate([d, more], axis=-1)
         found = verdict.screen(d, limit)
-        yield open_[found.flagged], open_[found.cleared]
-        undecided = ~found.flagged & ~found.cleared
-        open_, d = open_[undecided], d[undecided]
+        yield open_, open_[found.flagged], open_[found.cleared]
+        goes_on = ~found.flagged & ~found.cleared & (verdict.may_exceed(d, limit) | (not beside_quiet))
+        open_, d = open_[goes_on], d[goes_on]
 
 
 def _confirmed(scenario: Scenario, effect: float, cases: int, tests: int, rng: np.random.Generator) -> np.ndarray:
@@ -505,17 +510,12 @@ def by_doubt(changes: int, limit: float, rng: np.random.Generator) -> str:
 
 
 def _while_in_doubt(scenario: Scenario, effect: float, cases: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Return how many of `cases` screening suspects, and the quadruples of all of them."""
-    pairs, open_ = Pairs(scenario.noise, effect, (cases,), rng), np.arange(cases)
-    d, suspected, measured = np.empty((cases, 0)), 0, 0
-    for look in verdict.SCREENING_LOOKS:
-        measured += len(open_) * (look - d.shape[-1])
-        d = np.concatenate([d, verdict.differences(*pairs[open_].quadruples(look - d.shape[-1]))], axis=-1)
-        found = verdict.screen(d, scenario.limit)
-        suspected += int(np.count_nonzero(found.flagged))
-        further = ~found.flagged & ~found.cleared & verdict.may_exceed(d, scenario.limit)
-        open_, d = open_[further], d[further]
-    return suspected, measured
+    """Return how many of `cases` screening suspects beside a quiet primary metric, and the quadruples of all."""
+    pairs = Pairs(scenario.noise, effect, (cases,), rng)
+    looks = list(_screened(pairs, scenario.limit, beside_quiet=True))
+    further = np.diff((0, *verdict.SCREENING_LOOKS))
+    measured = sum(len(asked) * int(more) for more, (asked, _, _) in zip(further, looks, strict=True))
+    return sum(len(flagged) for _, flagged, _ in looks), measured
 
 
 def main() -> None:

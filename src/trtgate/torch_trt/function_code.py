@@ -36,8 +36,8 @@ def digest(functions: Iterable[Any], files: Iterable[Path] = ()) -> str:
     given = [one for function in functions for one in within(function) if is_own(one)]
     names = {name for name in map(module_of, given) if name.partition(".")[0] not in UPSTREAM}
     found = {*filter(None, map(_file_of, given)), *filter(None, map(file_of, names)), *files}
-    closed = _closure(found, {name.partition(".")[0] for name in names} - {""})
     modules, writers = modules_by_file(), written_elsewhere.writers()
+    closed = _closure(found, {name.partition(".")[0] for name in names} - {""}, modules)
     code = {hashlib.sha256(_told(file, modules.get(str(file)), writers)).digest() for file in closed}
     texts = sorted(set(filter(None, map(held, functions))))
     versions = sorted({text for file in closed for text in _versions(file)})
@@ -167,9 +167,8 @@ def _file_of(function: Any) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _closure(files: set[Path], packages: set[str]) -> set[Path]:
+def _closure(files: set[Path], packages: set[str], modules: Mapping[str, ModuleType]) -> set[Path]:
     """Return files with all that they import, of the user's own or of some packages, and of operators they name."""
-    modules = modules_by_file()
     found: set[Path] = set()
     asked = list(files)
     while asked:
